@@ -1,0 +1,102 @@
+//! What was said (the document) and what it means (settings and snapshot).
+//!
+//! Guarantees: reading does nothing else; every problem is reported at once with its path; what comes out is right.
+
+mod problem;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::identity::TlsFiles;
+use crate::model::{CalendarOffset, Name, Numbers};
+use crate::policy::{Durability, Snapshot};
+
+pub use problem::{Problem, Problems};
+
+/// A configuration, read and compiled.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// What is read once, at start. A reload that changes it is told to restart.
+    pub settings: Settings,
+    /// What traffic runs on; replaced by a reload.
+    pub snapshot: Arc<Snapshot>,
+}
+
+/// What is read once, at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The gateway's name in ledger and logs (`gateway:`, default `tallygate`).
+    pub gateway: Name,
+    /// Where callers come in; at least one.
+    pub listeners: Vec<ListenerSettings>,
+    /// Where operators come in.
+    pub admin: Option<SocketAddr>,
+    /// The book's path.
+    pub ledger_path: PathBuf,
+    /// The durability of commands that name none.
+    pub durability: Durability,
+    /// How soon a count survives the death of the machine.
+    pub sync_every: Duration,
+    /// Traffic threads; default one per core.
+    pub workers: usize,
+    /// The ledger's calendar.
+    pub calendar: CalendarOffset,
+    /// How the gateway stops (`shutdown: { delay: 5s, grace: 30s }`).
+    pub shutdown: Shutdown,
+    /// What one gateway carries at most.
+    pub capacity: Capacity,
+}
+
+/// A place where callers come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Its name.
+    pub name: Name,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its keys and trust.
+    pub tls: TlsFiles,
+}
+
+/// How the gateway stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Not ready, but still accepting: time for load balancers to notice. Default 5 s.
+    pub delay: Duration,
+    /// How long commands in flight may take to finish after that. Default 30 s.
+    pub grace: Duration,
+}
+
+/// What one gateway carries at most (`capacity:`), with the defaults of docs/configuration.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Connections from callers, all listeners together. Default 10,000.
+    pub connections: usize,
+    /// Commands in flight. Default 20,000.
+    pub in_flight: usize,
+    /// Series of commands in `/metrics` before departments fold into `other`. Default 20,000.
+    pub series: usize,
+    /// The largest request head in bytes. Default 32 KiB.
+    pub head_bytes: usize,
+    /// Fields in a request head. Default 100.
+    pub head_fields: usize,
+    /// For a whole TLS handshake. Default 10 s.
+    pub handshake: Duration,
+    /// For a whole request head. Default 10 s.
+    pub head: Duration,
+    /// A connection without a command. Default 180 s.
+    pub idle: Duration,
+    /// Between two pieces of a request body. Default 60 s.
+    pub body_idle: Duration,
+    /// Idle connections kept per upstream and worker. Default 64.
+    pub upstream_idle: usize,
+    /// How long an idle upstream connection is kept. Default 55 s.
+    pub upstream_idle_time: Duration,
+}
+
+/// Reads and compiles the file at `path`; relative paths in it are relative to its folder.
+pub fn load(_path: &Path, _numbers: &Numbers) -> Result<Configuration, Problems> {
+    todo!()
+}

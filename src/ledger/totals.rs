@@ -1,0 +1,96 @@
+//! What a reader of the ledger gets: plain sums, already exact.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::model::{Finished, Name, Outcome, Refused, Window};
+
+/// Sums of one outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutcomeTotals {
+    /// Commands that ended so.
+    pub commands: u64,
+    /// Their units; refused commands have none.
+    pub units: u64,
+    /// Bytes of their request bodies.
+    pub request_bytes: u64,
+    /// Bytes of their response bodies.
+    pub response_bytes: u64,
+    /// From admission to end, summed.
+    pub duration_ns: u64,
+}
+
+/// One department's use of one command since the ledger began, over all epochs, up to this moment.
+#[derive(Clone, Debug)]
+pub struct SeriesTotals {
+    /// Who.
+    pub department: Name,
+    /// Of which subsystem.
+    pub subsystem: Name,
+    /// What.
+    pub command: Name,
+    /// Commands let in.
+    pub admitted: u64,
+    /// Units of commands let in (units count at admission).
+    pub units: u64,
+    /// Bytes of request bodies, those of commands in flight included.
+    pub request_bytes: u64,
+    /// Bytes of response bodies, those of commands in flight included.
+    pub response_bytes: u64,
+    /// By how they ended.
+    pub finished: [OutcomeTotals; Finished::ALL.len()],
+    /// By why they were refused.
+    pub refused: [u64; Refused::ALL.len()],
+}
+
+impl SeriesTotals {
+    /// Admitted and not yet ended.
+    pub fn in_flight(&self) -> u64 {
+        let finished: u64 = self.finished.iter().map(|outcome| outcome.commands).sum();
+        self.admitted.saturating_sub(finished)
+    }
+}
+
+/// When the disk last had everything, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SyncTimes {
+    /// End of the last successful fdatasync of the tally.
+    pub synced_at: Timestamp,
+    /// End of the last fold into the book.
+    pub folded_at: Timestamp,
+    /// Number of syncs in this epoch.
+    pub syncs: u64,
+    /// Their durations, summed.
+    pub sync_time: Duration,
+    /// Upper bounds and counts of a cumulative histogram of sync durations.
+    pub sync_buckets: [(Duration, u64); 8],
+}
+
+/// Everything the ledger holds at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// One entry per (department, subsystem, command) ever seen.
+    pub series: Vec<SeriesTotals>,
+    /// Received - refused - finished - in flight, over all workers; anything but 0 is a defect.
+    pub imbalance: i64,
+    /// The disk's part.
+    pub times: SyncTimes,
+}
+
+/// A row of usage: one window, series and outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRow {
+    /// The UTC hour of admission.
+    pub window: Window,
+    /// Who.
+    pub department: Name,
+    /// Of which subsystem.
+    pub subsystem: Name,
+    /// What.
+    pub command: Name,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The sums.
+    pub totals: OutcomeTotals,
+}

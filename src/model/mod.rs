@@ -1,0 +1,19 @@
+//! The nouns of the house. Every other room speaks in these words and gives them no second name.
+//!
+//! Guarantees: plain values, no IO, no clock, checked integers for everything that is counted.
+
+mod caller;
+mod command;
+mod department;
+mod limits;
+mod name;
+mod outcome;
+mod window;
+
+pub use caller::CallerId;
+pub use command::CommandKey;
+pub use department::Department;
+pub use limits::{Exceeded, Limits, Quota, Rate, RateUnit};
+pub use name::{BadName, Name, Numbers};
+pub use outcome::{Blame, Finished, Outcome, Refused};
+pub use window::{BadOffset, CalendarOffset, Month, Window};

@@ -1,0 +1,254 @@
+//! How a command ended: the one vocabulary that status, metric, log, ledger and bill share.
+//!
+//! Guarantees: names are those of the public contract; numbers are what the tally and the book store, so neither ever
+//! changes its meaning. Every match on these types is exhaustive: a new outcome does not compile until all rooms know it.
+
+use std::fmt;
+
+/// How an admitted command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Finished {
+    /// The subsystem answered 2xx or 3xx, and the whole answer reached the caller.
+    Ok,
+    /// The subsystem answered 4xx.
+    ClientError,
+    /// The subsystem answered 5xx.
+    ServerError,
+    /// No connection to the subsystem; nothing was sent.
+    Unreachable,
+    /// The subsystem broke off after something was sent.
+    UpstreamFailed,
+    /// The subsystem did not answer in time.
+    Timeout,
+    /// The caller left, or broke its own request off.
+    Aborted,
+    /// The gateway ended while the command was in flight.
+    Interrupted,
+}
+
+impl Finished {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Unreachable,
+        Self::UpstreamFailed,
+        Self::Timeout,
+        Self::Aborted,
+        Self::Interrupted,
+    ];
+
+    /// Position in [`Finished::ALL`] and in a slot of the tally.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The contract's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Unreachable => "unreachable",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Timeout => "timeout",
+            Self::Aborted => "aborted",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Why a command was never forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refused {
+    /// Not HTTP as this house accepts it.
+    Malformed,
+    /// No department claims the caller.
+    Unauthenticated,
+    /// The authority does not belong to this connection or listener.
+    Misdirected,
+    /// No subsystem or no command matches.
+    UnknownCommand,
+    /// No grant.
+    Forbidden,
+    /// Faster than a rate limit allows.
+    RateLimited,
+    /// More at once than the department may have in flight.
+    TooManyConcurrent,
+    /// The period's quota is used up.
+    QuotaExceeded,
+    /// The gateway itself is at a limit.
+    Overloaded,
+    /// The command could not be counted, so it was not let in.
+    LedgerUnavailable,
+    /// The body is larger than the command allows.
+    TooLarge,
+}
+
+impl Refused {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::Unauthenticated,
+        Self::Misdirected,
+        Self::UnknownCommand,
+        Self::Forbidden,
+        Self::RateLimited,
+        Self::TooManyConcurrent,
+        Self::QuotaExceeded,
+        Self::Overloaded,
+        Self::LedgerUnavailable,
+        Self::TooLarge,
+    ];
+
+    /// Position in [`Refused::ALL`] and in a slot of the tally.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The contract's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Misdirected => "misdirected",
+            Self::UnknownCommand => "unknown_command",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyConcurrent => "too_many_concurrent",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::Overloaded => "overloaded",
+            Self::LedgerUnavailable => "ledger_unavailable",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// How a command ended, admitted or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It was admitted, and ended so.
+    Finished(Finished),
+    /// It was never forwarded.
+    Refused(Refused),
+}
+
+/// Whose doing an outcome is; alerts and prices follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Nobody's: it went well.
+    None,
+    /// The caller's.
+    Caller,
+    /// Ours.
+    Us,
+    /// The subsystem's.
+    Upstream,
+}
+
+impl Blame {
+    /// The word the book and the log use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Caller => "caller",
+            Self::Us => "us",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+impl Outcome {
+    /// Every outcome, finished first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Finished::ALL.into_iter().map(Self::Finished).chain(Refused::ALL.into_iter().map(Self::Refused))
+    }
+
+    /// The contract's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Finished(finished) => finished.name(),
+            Self::Refused(refused) => refused.name(),
+        }
+    }
+
+    /// The number the book stores: finished from 1, refused from 101. Never reused, never renumbered.
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::Finished(finished) => 1 + finished as u32,
+            Self::Refused(refused) => 101 + refused as u32,
+        }
+    }
+
+    /// The outcome of a stored number.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::all().find(|outcome| outcome.code() == code)
+    }
+
+    /// Whose doing it is.
+    pub const fn blame(self) -> Blame {
+        match self {
+            Self::Finished(Finished::Ok) => Blame::None,
+            Self::Finished(Finished::ClientError | Finished::Aborted) => Blame::Caller,
+            Self::Finished(Finished::Interrupted) => Blame::Us,
+            Self::Finished(
+                Finished::ServerError | Finished::Unreachable | Finished::UpstreamFailed | Finished::Timeout,
+            ) => Blame::Upstream,
+            Self::Refused(Refused::Overloaded | Refused::LedgerUnavailable) => Blame::Us,
+            Self::Refused(
+                Refused::Malformed
+                | Refused::Unauthenticated
+                | Refused::Misdirected
+                | Refused::UnknownCommand
+                | Refused::Forbidden
+                | Refused::RateLimited
+                | Refused::TooManyConcurrent
+                | Refused::QuotaExceeded
+                | Refused::TooLarge,
+            ) => Blame::Caller,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_numbers_are_distinct_and_come_back() {
+        let mut seen = std::collections::HashSet::new();
+        for outcome in Outcome::all() {
+            assert!(seen.insert(outcome.code()), "{outcome} shares its number");
+            assert_eq!(Outcome::from_code(outcome.code()), Some(outcome));
+        }
+        assert_eq!(seen.len(), 19);
+    }
+
+    #[test]
+    fn the_numbers_on_disk_never_change() {
+        let numbers: Vec<_> = Outcome::all().map(|o| format!("{}={}", o.code(), o.name())).collect();
+        assert_eq!(
+            numbers.join(" "),
+            "1=ok 2=client_error 3=server_error 4=unreachable 5=upstream_failed 6=timeout 7=aborted 8=interrupted \
+             101=malformed 102=unauthenticated 103=misdirected 104=unknown_command 105=forbidden 106=rate_limited \
+             107=too_many_concurrent 108=quota_exceeded 109=overloaded 110=ledger_unavailable 111=too_large"
+        );
+    }
+
+    #[test]
+    fn an_index_is_a_position() {
+        for (position, finished) in Finished::ALL.into_iter().enumerate() {
+            assert_eq!(finished.index(), position);
+        }
+        for (position, refused) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(refused.index(), position);
+        }
+    }
+}

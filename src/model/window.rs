@@ -1,0 +1,193 @@
+//! Windows (UTC hours), calendar months, and the offset in which the city reads its calendar.
+//!
+//! Guarantees: a command belongs to the window of its admission; months are half-open and begin on whole windows, since
+//! offsets are whole hours. A fixed offset, not a zone: no rule of a time-zone database can move a bill.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::Offset;
+
+/// One UTC hour, counted from 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Window(pub u32);
+
+impl Window {
+    const SECONDS: i64 = 3600;
+
+    /// The window that holds a second of Unix time; times before 1970 fall into the first.
+    pub fn of_unix_seconds(seconds: i64) -> Self {
+        Self(u32::try_from(seconds.div_euclid(Self::SECONDS)).unwrap_or(0))
+    }
+
+    /// Its first second, in Unix time.
+    pub fn start_unix_seconds(self) -> i64 {
+        i64::from(self.0) * Self::SECONDS
+    }
+
+    /// The window after it.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Window {
+    /// `YYYY-MM-DDTHH:00:00Z`, as the ledger's view shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Timestamp::from_second(self.start_unix_seconds()) {
+            Ok(start) => write!(f, "{}", start.strftime("%Y-%m-%dT%H:00:00Z")),
+            Err(_) => write!(f, "window {}", self.0),
+        }
+    }
+}
+
+/// The fixed offset from UTC in which days and months are read; whole hours, default +08:00.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CalendarOffset {
+    hours: i8,
+}
+
+/// Why a text is not a [`CalendarOffset`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an offset; write whole hours between -12:00 and +14:00, for example \"+08:00\"")]
+pub struct BadOffset(pub String);
+
+impl Default for CalendarOffset {
+    fn default() -> Self {
+        Self { hours: 8 }
+    }
+}
+
+impl CalendarOffset {
+    /// Reads `+HH:00` or `-HH:00`. Only whole hours, because the ledger's windows are UTC hours.
+    pub fn parse(text: &str) -> Result<Self, BadOffset> {
+        let bad = || BadOffset(text.to_owned());
+        let hours = text.strip_suffix(":00").ok_or_else(bad)?;
+        if hours.len() != 3 || !(hours.starts_with('+') || hours.starts_with('-')) {
+            return Err(bad());
+        }
+        let hours: i8 = hours.parse().map_err(|_| bad())?;
+        if (-12..=14).contains(&hours) { Ok(Self { hours }) } else { Err(bad()) }
+    }
+
+    /// The date a window falls on.
+    pub fn date_of(self, window: Window) -> Date {
+        self.local(window).date()
+    }
+
+    /// The calendar month a window falls in.
+    pub fn month_of(self, window: Window) -> Month {
+        let date = self.date_of(window);
+        Month { year: date.year(), month: date.month() }
+    }
+
+    /// The first window of a date.
+    pub fn first_window(self, date: Date) -> Window {
+        let start = Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).map_or(0, Timestamp::as_second);
+        Window::of_unix_seconds(start - i64::from(self.hours) * 3600)
+    }
+
+    /// The half-open range of windows that a month covers.
+    pub fn windows_of(self, month: Month) -> std::ops::Range<Window> {
+        self.first_window(month.first_day())..self.first_window(month.next().first_day())
+    }
+
+    fn local(self, window: Window) -> DateTime {
+        let seconds = window.start_unix_seconds() + i64::from(self.hours) * 3600;
+        Timestamp::from_second(seconds).map_or(DateTime::ZERO, |moment| Offset::UTC.to_datetime(moment))
+    }
+}
+
+impl fmt::Display for CalendarOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:+03}:00", self.hours)
+    }
+}
+
+/// A calendar month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Month {
+    /// The year.
+    pub year: i16,
+    /// 1 to 12.
+    pub month: i8,
+}
+
+impl Month {
+    /// Reads `YYYY-MM`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let date: Date = format!("{text}-01").parse().ok()?;
+        (text.len() == 7).then(|| Self { year: date.year(), month: date.month() })
+    }
+
+    /// The month after it.
+    pub fn next(self) -> Self {
+        if self.month == 12 { Self { year: self.year + 1, month: 1 } } else { Self { month: self.month + 1, ..self } }
+    }
+
+    /// The month before it.
+    pub fn previous(self) -> Self {
+        if self.month == 1 { Self { year: self.year - 1, month: 12 } } else { Self { month: self.month - 1, ..self } }
+    }
+
+    /// Its first day.
+    pub fn first_day(self) -> Date {
+        Date::new(self.year, self.month, 1).unwrap_or(Date::ZERO)
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.year, self.month)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(text: &str) -> Window {
+        Window::of_unix_seconds(text.parse::<Timestamp>().expect("a time").as_second())
+    }
+
+    #[test]
+    fn a_month_in_plus_eight_begins_at_sixteen_utc() {
+        let offset = CalendarOffset::default();
+        let october = Month::parse("2026-10").expect("a month");
+        let windows = offset.windows_of(october);
+        assert_eq!(windows.start.to_string(), "2026-09-30T16:00:00Z");
+        assert_eq!(windows.end.to_string(), "2026-10-31T16:00:00Z");
+        assert_eq!(offset.month_of(windows.start), october);
+        assert_eq!(offset.month_of(Window(windows.start.0 - 1)), october.previous());
+        assert_eq!(offset.month_of(Window(windows.end.0)), october.next());
+    }
+
+    #[test]
+    fn months_turn_over_at_new_year() {
+        let december = Month { year: 2026, month: 12 };
+        assert_eq!(december.next().to_string(), "2027-01");
+        assert_eq!(december.next().previous(), december);
+    }
+
+    #[test]
+    fn offsets_are_whole_hours() {
+        for (text, shown) in [
+            ("+08:00", Some("+08:00")),
+            ("-03:00", Some("-03:00")),
+            ("+05:30", None),
+            ("8", None),
+            ("+15:00", None),
+            ("+8:00", None),
+        ] {
+            assert_eq!(CalendarOffset::parse(text).ok().map(|o| o.to_string()).as_deref(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_the_hour_of_its_seconds() {
+        assert_eq!(window("2026-11-24T03:59:59Z"), window("2026-11-24T03:00:00Z"));
+        assert_eq!(window("2026-11-24T03:00:00Z").next(), window("2026-11-24T04:00:00Z"));
+        assert_eq!(Window::of_unix_seconds(-5), Window(0));
+    }
+}

@@ -1,0 +1,15 @@
+//! What the configuration means: who is who, which command a request is, and whether it may run.
+//!
+//! Guarantees: a [`Snapshot`] is immutable and already right: whatever could be wrong was refused by `config`. Decisions
+//! are pure functions over it, without clock, IO or lock. [`Grant`] is evidence and only this room makes it.
+
+mod grant;
+mod route;
+mod snapshot;
+
+pub use grant::Grant;
+pub use route::{Route, RouteTable};
+pub use snapshot::{
+    Balance, Command, DepartmentPolicy, Durability, GrantRule, PathTemplate, Snapshot, Subsystem, Timeouts, Unclaimed,
+    Upstream,
+};

@@ -1,0 +1,186 @@
+//! The compiled configuration that traffic runs on.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+
+use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
+
+use super::RouteTable;
+use super::grant::GrantTable;
+
+/// Everything traffic needs to know, compiled once per configuration and never changed after.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The first 12 hex digits of the document's SHA-256: names the configuration in metrics and `/config`.
+    pub version: String,
+    /// The city's calendar.
+    pub calendar: CalendarOffset,
+    /// The limit on the whole gateway.
+    pub total: Option<Rate>,
+    /// All departments, in the order of the document.
+    pub departments: Vec<Arc<DepartmentPolicy>>,
+    /// All subsystems, in the order of the document.
+    pub subsystems: Vec<Arc<Subsystem>>,
+    /// Which department claims an identity.
+    pub(super) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    /// Which command a request is.
+    pub(super) routes: RouteTable,
+    /// Who may run what.
+    pub(super) grants: GrantTable,
+}
+
+/// A department with what was decided about it.
+#[derive(Debug)]
+pub struct DepartmentPolicy {
+    /// Who it is.
+    pub department: Department,
+    /// The value of `X-Tallygate-Department`.
+    pub header: HeaderValue,
+    /// What limits it.
+    pub limits: Limits,
+    /// How much it may use in a month.
+    pub quota: Option<Quota>,
+}
+
+/// A subsystem of the city and how to reach it.
+#[derive(Debug)]
+pub struct Subsystem {
+    /// Its id.
+    pub id: Name,
+    /// A position unique among the subsystems of this snapshot.
+    pub index: usize,
+    /// The prefix of its paths: empty, or starting with `/` and without a slash at the end.
+    pub prefix: String,
+    /// Whether the prefix stays on the path that is forwarded.
+    pub keep_path: bool,
+    /// Its servers; at least one.
+    pub upstreams: Vec<Upstream>,
+    /// How a server is chosen.
+    pub balance: Balance,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// The commands it names.
+    pub commands: Vec<Arc<Command>>,
+    /// The command all unnamed requests are (`otherCommands: allow`), or none.
+    pub other: Option<Arc<Command>>,
+    /// What refusals of unnamed requests are counted under.
+    pub unknown: CommandKey,
+}
+
+/// One server of a subsystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `host:port`, to connect to.
+    pub address: String,
+    /// The value of `Host` when the caller's is not kept, and the label in metrics: the URL's authority.
+    pub authority: String,
+}
+
+/// How a server is chosen among several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest requests in flight.
+    LeastRequest,
+    /// In turn.
+    RoundRobin,
+    /// By a hash of the department, so that a department stays with one server while it is healthy.
+    ConsistentHash,
+}
+
+/// How long to wait for a subsystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the head of an answer, counted from the last progress of the request body.
+    pub response: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+}
+
+/// The death that an answered command's count survives at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Of the process; of the machine `syncEvery` later.
+    #[default]
+    Process,
+    /// Of the machine: no answer leaves before the disk has its admission.
+    Machine,
+}
+
+/// A command of a subsystem.
+#[derive(Debug)]
+pub struct Command {
+    /// Who it is.
+    pub key: CommandKey,
+    /// A position unique among all commands of this snapshot.
+    pub index: usize,
+    /// The value of `X-Tallygate-Command`: `subsystem/command`.
+    pub header: HeaderValue,
+    /// The method it answers to; none means any.
+    pub method: Option<Method>,
+    /// The template of its path below the prefix; `other` commands have none.
+    pub path: Option<PathTemplate>,
+    /// What one call counts in units.
+    pub units: u64,
+    /// What limits each department on this command.
+    pub limits: Limits,
+    /// The largest request body, in bytes.
+    pub body_max: u64,
+    /// When its answers may leave.
+    pub durability: Durability,
+}
+
+/// A path template such as `/v1/snapshots/{id}`: literal segments, `{name}` for one segment, `{*name}` for the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathTemplate(pub String);
+
+/// A rule of `grants`, as written, for `explain`.
+#[derive(Clone, Debug)]
+pub struct GrantRule {
+    /// Its position in the document.
+    pub index: usize,
+    /// The glob that matched.
+    pub pattern: String,
+}
+
+/// Why no department can be named for a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// No department claims any of its identities.
+    Nobody,
+    /// Two departments claim identities of one certificate.
+    Several(Name, Name),
+}
+
+impl Snapshot {
+    /// The one department that claims these identities.
+    pub fn department_of(&self, identities: &[CallerId]) -> Result<&Arc<DepartmentPolicy>, Unclaimed> {
+        let mut claimed = identities.iter().filter_map(|identity| self.callers.get(identity));
+        let first = claimed.next().ok_or(Unclaimed::Nobody)?;
+        match claimed.find(|other| other.department.id != first.department.id) {
+            Some(other) => Err(Unclaimed::Several(first.department.id.clone(), other.department.id.clone())),
+            None => Ok(first),
+        }
+    }
+
+    /// What a request is: see [`super::Route`].
+    pub fn route(&self, host: &str, method: &Method, path: &str) -> super::Route<'_> {
+        self.routes.find(self, host, method, path)
+    }
+
+    /// Whether this department may run this command, and by which rule.
+    pub fn grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<super::Grant> {
+        self.grants.find(department, command)
+    }
+
+    /// The default largest request body: 1 MiB, as nginx has it.
+    pub const BODY_MAX_DEFAULT: u64 = 1024 * 1024;
+
+    /// How many limiters of one kind may exist; beyond it a new key is refused.
+    pub const LIMITERS_MAX: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
+}

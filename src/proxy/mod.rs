@@ -1,0 +1,2 @@
+//! Traffic.
+pub mod exchange;

@@ -1,0 +1,1 @@
+//! Explaining usage: reads the ledger, never the proxy.
