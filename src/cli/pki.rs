@@ -51,7 +51,7 @@ pub struct InitArgs {
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
     /// For how many days the gateway's certificate holds.
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
 
@@ -71,7 +71,7 @@ pub struct IssueArgs {
     #[arg(long, value_name = "NAME")]
     pub dns: Option<String>,
     /// For how many days the certificate holds.
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
 

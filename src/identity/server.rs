@@ -169,7 +169,7 @@ fn server_config(
 
 /// The house's clock, as rustls asks for it.
 #[derive(Debug)]
-struct ClockTime(Clock);
+pub(super) struct ClockTime(pub(super) Clock);
 
 impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {
