@@ -182,6 +182,8 @@ fn bad_certificates_are_refused_whether_or_not_one_is_required() {
     let city = City::new();
     let elsewhere =
         Authority::create(&city.path("elsewhere"), "City", Validity::days(now(), 365)).expect("an authority");
+    let stranger =
+        Authority::create(&city.path("stranger"), "Stranger", Validity::days(now(), 365)).expect("an authority");
     let past = Validity { from: now() - DAY * 9, until: now() - DAY };
     let future = Validity { from: now() + DAY, until: now() + DAY * 9 };
     let revoked = city.good("revoked");
@@ -189,6 +191,7 @@ fn bad_certificates_are_refused_whether_or_not_one_is_required() {
     let server = Issued { certificate: city.path("server.pem"), key: city.path("server.key") };
     let cases = [
         (issue(&elsewhere, "foreign", Validity::days(now(), 9)), "BadSignature"),
+        (issue(&stranger, "stranger", Validity::days(now(), 9)), "UnknownIssuer"),
         (city.client("expired", past), "Expired"),
         (city.client("early", future), "NotValidYet"),
         (revoked, "Revoked"),
