@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::clock::Clock;
 use crate::config::Problems;
 use crate::ledger::LedgerError;
+use crate::model::Name;
 
 /// What a gateway is started with.
 #[derive(Debug)]
@@ -40,6 +41,11 @@ pub fn start(_start: Start) -> Result<Running, AppError> {
 }
 
 impl Running {
+    /// The names and bound addresses of all listeners, in the order of the document.
+    pub fn listeners(&self) -> Vec<(Name, SocketAddr)> {
+        todo!()
+    }
+
     /// The bound address of a listener, by name.
     pub fn listener(&self, _name: &str) -> Option<SocketAddr> {
         todo!()
