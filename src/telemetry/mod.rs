@@ -4,9 +4,17 @@
 //! with the report; what is only measured (durations, connections, upstreams) lives here, costs a few nanoseconds to
 //! record, and begins at zero with the process. Label sets are bounded. Decides nothing and keeps no truth of its own.
 
+mod collect;
 mod counter;
+mod family;
+mod fold;
 mod histogram;
+pub mod logging;
+mod metrics;
+mod process;
 mod recorder;
+#[cfg(test)]
+mod samples;
 mod stats;
 mod view;
 
@@ -15,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Name;
 
+pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
 pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection, UpstreamStats};
