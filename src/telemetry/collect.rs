@@ -152,7 +152,7 @@ impl Snapshot {
         let telemetry = &self.telemetry;
         let connections = telemetry.connections();
         let handshakes = connections.handshakes_failed().map(|(why, count)| ([why.name().to_owned()], number(count)));
-        let hit = |hit: LimitHit| ([hit.name().to_owned()], number(telemetry.limit_hits[hit as usize].get()));
+        let hit = |hit: LimitHit| ([hit.name().to_owned()], number(telemetry.limit_hits(hit)));
         vec![
             metrics::COMMAND_DURATION.distributions(telemetry.command_durations()),
             metrics::GATEWAY_DURATION.distributions([([], telemetry.gateway_durations())]),
@@ -371,6 +371,23 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
             r#"tallygate_upstream_failures_total{subsystem="cameras",upstream="127.0.0.1:9001",reason="reset"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_series_stands_once_below_its_help_and_type() {
+        let scrape = Scrape { usage: vec![], totals: totals(&["a", "b", "c"]), view: view(1) };
+        let text = Telemetry::new().render(scrape).expect("it renders");
+        let (mut seen, mut family) = (std::collections::HashSet::new(), "");
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                family = help.split_once(' ').expect("a help text").0;
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                assert!(kind.starts_with(family));
+            } else {
+                let (series, _) = line.rsplit_once(' ').expect("a value");
+                assert!(line.starts_with(family) && seen.insert(series), "{line}");
+            }
         }
     }
 

@@ -11,8 +11,8 @@ use super::histogram::Distribution;
 #[derive(Debug)]
 pub(super) struct Family {
     pub(super) name: &'static str,
-    help: &'static str,
-    kind: MetricType,
+    pub(super) help: &'static str,
+    pub(super) kind: MetricType,
     labels: &'static [&'static str],
 }
 

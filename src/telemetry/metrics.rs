@@ -186,6 +186,7 @@ pub(super) const ALL: [&Family; 34] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prometheus::proto::MetricType;
 
     #[test]
     fn every_declaration_is_right_and_stands_once() {
@@ -193,6 +194,17 @@ mod tests {
         for family in ALL {
             assert!(family.describe().is_ok(), "{}", family.name);
             assert!(names.insert(family.name), "{} stands twice", family.name);
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_promtool_accepts() {
+        for family in ALL {
+            let total = family.name.ends_with("_total");
+            assert_eq!(total, family.kind == MetricType::COUNTER, "{}", family.name);
+            let taken = ["_bucket", "_count", "_sum"];
+            assert!(!taken.iter().any(|suffix| family.name.ends_with(suffix)), "{}", family.name);
+            assert!(family.help.ends_with('.') && !family.help.contains('\n'), "{}", family.name);
         }
     }
 

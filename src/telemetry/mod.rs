@@ -75,6 +75,11 @@ impl Telemetry {
         self.limit_hits[hit as usize].one();
     }
 
+    /// How often a limit was hit.
+    pub fn limit_hits(&self, hit: LimitHit) -> u64 {
+        self.limit_hits[hit as usize].get()
+    }
+
     fn add_command_histogram(&self, subsystem: &Name) -> Arc<Histogram> {
         let histogram = Arc::new(Histogram::new(COMMAND_BOUNDS));
         lock(&self.durations).commands.entry(subsystem.clone()).or_default().push(Arc::clone(&histogram));
