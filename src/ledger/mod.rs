@@ -9,6 +9,8 @@
 mod book;
 mod disk;
 mod error;
+#[cfg(test)]
+mod faults;
 mod fold;
 mod keeper;
 mod lock;
