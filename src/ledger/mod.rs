@@ -9,8 +9,6 @@
 mod book;
 mod disk;
 mod error;
-#[cfg(test)]
-mod faults;
 mod fold;
 mod keeper;
 mod lock;

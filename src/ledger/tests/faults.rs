@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::*;
+use super::super::*;
+use super::wait;
 use crate::model::{CommandKey, Department, Finished, Refused};
 
 /// What is wrong with a disk at the moment.
@@ -61,10 +62,6 @@ fn open(folder: &std::path::Path) -> (Ledger, Meter, Arc<Faults>, Failures) {
 
 fn command(number: u32) -> CommandKey {
     CommandKey { number, subsystem: Name::other(), command: Name::parse(&format!("c{number}")).expect("a name") }
-}
-
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
 #[test]
