@@ -46,7 +46,7 @@ pub fn version(program: &Path, argument: &str) -> Result<String> {
     let output = Command::new(program)
         .arg(argument)
         .output()
-        .with_context(|| format!("running {} {argument}: is it installed?", program.display()))?;
+        .with_context(|| format!("running {} {argument}", program.display()))?;
     let said = [output.stdout, output.stderr].concat();
     Ok(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned())
 }

@@ -23,6 +23,7 @@ mod workshop;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -46,8 +47,19 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    match Command::parse() {
+/// Exit codes as the gateway's own: 0 well, 1 the thing asked about is not so, 2 usage (clap's).
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("failed: {fault:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Books(options) => books::books(&options),
         Command::Compare(options) => compare::compare(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),

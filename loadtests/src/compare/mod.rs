@@ -41,8 +41,9 @@ pub struct Compare {
     /// How often everything is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Commands in a sample; a fiftieth of it where each has a new connection
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(5_000..=10_000_000))]
+    /// Commands in a sample; a fiftieth of it where each has a new connection (fewer than 20,000 drown in the
+    /// kernel's ticks of 10 ms)
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(20_000..=10_000_000))]
     pub commands: u64,
     /// What to measure
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Protocol::H1, Protocol::H2, Protocol::Fresh])]
@@ -90,10 +91,12 @@ fn setups(options: &Compare) -> Vec<Setup> {
 }
 
 fn version_of(setup: &Setup) -> Result<(Kind, String)> {
-    let argument = if setup.kind == Kind::Tallygate { "--version" } else { "-v" };
+    let (argument, hint) = match setup.kind {
+        Kind::Tallygate => ("--version", "build it with `cargo build --release -p tallygate`"),
+        Kind::Nginx | Kind::Haproxy => ("-v", "it comes with `apt-get install --no-install-recommends haproxy nginx`"),
+    };
     let version = version(&setup.program, argument);
-    let version = version.context("the peers come with `apt-get install --no-install-recommends haproxy nginx`")?;
-    Ok((setup.kind, version))
+    Ok((setup.kind, version.with_context(|| format!("{} does not run; {hint}", setup.kind.name()))?))
 }
 
 /// Every sample, interleaved.
@@ -155,8 +158,11 @@ fn balance(workshop: &Workshop, kind: Kind, proxy: &Proxy, report: &Report) -> R
     if kind == Kind::Tallygate {
         balance = balance.and("usage_hourly", book_when_folded(proxy, &client)?);
     }
-    let faults = report.faults.join("; ");
-    ensure!(balance.is_equal(), "the books do not balance, so the figure means nothing; faults: {faults}\n{balance}");
+    let faults = if report.faults.is_empty() { "none".to_owned() } else { report.faults.join("; ") };
+    ensure!(
+        balance.is_equal(),
+        "the books do not balance, so the figure means nothing\n{balance}\nfaults the driver saw: {faults}"
+    );
     Ok(())
 }
 
