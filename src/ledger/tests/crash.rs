@@ -141,4 +141,9 @@ fn a_newer_book_and_a_file_that_is_no_book_are_refused() {
     std::fs::write(&other, "not a database, though long enough to be one".repeat(100)).expect("written");
     assert!(matches!(LedgerFiles::open(&other), Err(LedgerError::NotABook(_))));
     assert!(LedgerFiles::open(&bench.folder.path().join("none.db")).is_err());
+    let foreign = Bench::new();
+    let book = rusqlite::Connection::open(foreign.path()).expect("somebody's database");
+    book.execute_batch("CREATE TABLE theirs (a)").expect("a table");
+    let opened = Ledger::open(foreign.settings(1), foreign.clock.clone(), Box::new(|_| ()));
+    assert!(matches!(opened, Err(LedgerError::NotABook(_))));
 }

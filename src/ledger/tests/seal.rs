@@ -1,5 +1,7 @@
 //! Hours: sealing, late ends, slots used again.
 
+use sha2::Digest;
+
 use super::*;
 
 #[test]
@@ -94,4 +96,58 @@ fn a_clock_that_steps_back_moves_nothing_back() {
     bench.pass(Duration::ZERO, &ledger, &meter);
     let windows: Vec<Window> = bench.files().iter().map(|row| row.window).collect();
     assert_eq!(windows, [Window(before.0 - 2), before]);
+}
+
+#[test]
+fn every_seal_can_be_computed_again_from_the_book_and_an_edit_shows() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    for _ in 0..3 {
+        admit(&meter, &bench.clock).settle(Finished::Ok);
+        refuse(&meter, &bench.clock);
+        bench.pass(Duration::from_secs(3600), &ledger, &meter);
+    }
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    let chain = stored_chain(&book);
+    assert_eq!(chain.len(), 3);
+    assert_eq!(computed_chain(&book), chain);
+    book.execute("UPDATE usage SET commands = 2 WHERE outcome = 1 AND epoch = 1", []).expect("an edit");
+    assert_ne!(computed_chain(&book), chain);
+}
+
+fn stored_chain(book: &rusqlite::Connection) -> Vec<String> {
+    let mut query = book.prepare("SELECT hash FROM seal ORDER BY number").expect("seals");
+    let rows = query.query_map([], |row| row.get(0)).expect("seals");
+    rows.map(|row| row.expect("a hash")).collect()
+}
+
+/// Follows `docs/ledger.md`, not the code.
+fn computed_chain(book: &rusqlite::Connection) -> Vec<String> {
+    let seals = texts(book, "SELECT number || char(10) || epoch || char(10) || \"window\" FROM seal ORDER BY number");
+    let mut previous = "0".repeat(64);
+    let compute = |seal: &String| {
+        let [number, epoch, window] = seal.split('\n').collect::<Vec<_>>().try_into().expect("three numbers");
+        let hour = Window(window.parse().expect("a window"));
+        let place = format!("WHERE epoch = {epoch} AND \"window\" = {window}");
+        let mut lines = texts(book, &format!("{ADMISSIONS} {place}"));
+        lines.extend(texts(book, &format!("{USAGES} {place}")));
+        lines.sort();
+        let text = format!("tallygate seal 1\n{number}\n{epoch}\n{hour}\n{previous}\n{}\n", lines.join("\n"));
+        previous = sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        previous.clone()
+    };
+    seals.iter().map(compute).collect()
+}
+
+const ADMISSIONS: &str = "SELECT 'admission' || char(9) || department || char(9) || subsystem || char(9) || command
+    || char(9) || admitted || char(9) || units FROM admission JOIN series USING (series)";
+const USAGES: &str =
+    "SELECT 'usage' || char(9) || department || char(9) || subsystem || char(9) || command || char(9) ||
+    outcome.name || char(9) || commands || char(9) || units || char(9) || request_bytes || char(9) || response_bytes
+    || char(9) || duration_ns FROM usage JOIN series USING (series) JOIN outcome ON outcome.code = usage.outcome";
+
+fn texts(book: &rusqlite::Connection, query: &str) -> Vec<String> {
+    let mut query = book.prepare(query).expect("a query");
+    let rows = query.query_map([], |row| row.get(0)).expect("rows");
+    rows.map(|row| row.expect("a text")).collect()
 }
