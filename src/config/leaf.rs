@@ -178,9 +178,14 @@ mod tests {
 
     #[test]
     fn sizes_are_binary() {
-        for (text, bytes) in
-            [("0B", Some(0)), ("64KiB", Some(65_536)), ("16MiB", Some(16_777_216)), ("1GiB", Some(1 << 30)), ("16MB", None), ("16", None)]
-        {
+        for (text, bytes) in [
+            ("0B", Some(0)),
+            ("64KiB", Some(65_536)),
+            ("16MiB", Some(16_777_216)),
+            ("1GiB", Some(1 << 30)),
+            ("16MB", None),
+            ("16", None),
+        ] {
             assert_eq!(size(text).ok(), bytes, "{text:?}");
         }
     }

@@ -180,3 +180,6 @@ fn tls_key(files: &TlsFiles, file: &Path) -> String {
         None => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,8 @@ fn unknown_key(path: &IgnoredPath<'_>) -> Problem {
 }
 
 fn nearest(unknown: &str, known: &[String]) -> Option<String> {
-    let best = known.iter().min_by_key(|key| strsim::damerau_levenshtein(&key.to_lowercase(), &unknown.to_lowercase()))?;
+    let best =
+        known.iter().min_by_key(|key| strsim::damerau_levenshtein(&key.to_lowercase(), &unknown.to_lowercase()))?;
     let distance = strsim::damerau_levenshtein(&best.to_lowercase(), &unknown.to_lowercase());
     if distance * 3 <= unknown.len().max(3) {
         return Some(format!("did you mean {best:?}?"));

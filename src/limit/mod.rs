@@ -109,7 +109,8 @@ impl Limiters {
             departments.get(department).and_then(|_| commands.get(command)).copied()
         };
         self.commands.enforce(of_command, &self.clock);
-        let granted = |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, policy.quota.as_ref()?.units.get()));
+        let granted =
+            |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, policy.quota.as_ref()?.units.get()));
         let units = snapshot.departments.iter().filter_map(granted).collect();
         self.quotas.store(Arc::new(Quotas { calendar: snapshot.calendar, units }));
     }
@@ -139,7 +140,8 @@ impl Limiters {
         let of_department = limited(&self.departments, number, department.limits, &self.clock)?;
         let of_total = limited(&self.total, (), snapshot.total.map_or(Limits::default(), only_rate), &self.clock)?;
 
-        let places = [place(of_command.as_deref(), command.limits)?, place(of_department.as_deref(), department.limits)?];
+        let places =
+            [place(of_command.as_deref(), command.limits)?, place(of_department.as_deref(), department.limits)?];
         let mut tokens = Tokens::default();
         tokens.take(of_command.as_deref())?;
         tokens.take(of_department.as_deref())?;
@@ -275,3 +277,5 @@ impl Drop for Pass {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,9 @@ fn router_for(subsystem: &Subsystem, method: Option<&Method>, misfits: &mut Vec<
         let earlier = taken.get(&shape).copied();
         match earlier {
             Some(earlier) if subsystem.commands[earlier].method != command.method => continue, // a named method wins
-            Some(_) => push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: earlier }),
+            Some(_) => {
+                push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: earlier })
+            }
             None if router.insert(shape.clone(), position).is_err() => {
                 push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: None });
             }
@@ -145,11 +147,9 @@ fn claimed_hosts(hosts: &[String]) -> Vec<Option<&str>> {
 
 fn claim(prefixes: &mut Prefixes, host: Option<&str>, subsystem: &Subsystem, misfits: &mut Vec<Misfit>) {
     match prefixes.iter().find(|(prefix, _)| *prefix == subsystem.prefix) {
-        Some((_, with)) => misfits.push(Misfit::SamePlace {
-            subsystem: subsystem.index,
-            with: *with,
-            host: host.map(str::to_owned),
-        }),
+        Some((_, with)) => {
+            misfits.push(Misfit::SamePlace { subsystem: subsystem.index, with: *with, host: host.map(str::to_owned) })
+        }
         None => prefixes.push((subsystem.prefix.clone(), subsystem.index)),
     }
 }

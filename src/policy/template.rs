@@ -75,7 +75,8 @@ fn segment_of(part: &str) -> Option<Segment> {
         Some(name) => (true, name),
         None => (false, inner),
     };
-    let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let named =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     match (named, rest) {
         (false, _) => None,
         (true, true) => Some(Segment::Rest),

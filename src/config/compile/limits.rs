@@ -38,7 +38,9 @@ pub(super) fn quota(quota: Option<&QuotaDocument>, place: &Place<'_>) -> Option<
     }
     let units = NonZeroU64::new(quota.units);
     if units.is_none() {
-        place.key("units").problem_with_hint("0 would let nothing through", "leave the department's grants out instead");
+        place
+            .key("units")
+            .problem_with_hint("0 would let nothing through", "leave the department's grants out instead");
     }
     let words = [("refuse", Exceeded::Refuse), ("allow", Exceeded::Allow)];
     let exceeded = place.key("exceeded").read(leaf::word(quota.exceeded.as_deref().unwrap_or("refuse"), &words));
@@ -79,7 +81,8 @@ fn warn(percentages: &[u64], place: &Place<'_>) -> Vec<u8> {
         match u8::try_from(*percentage) {
             Ok(percent @ 1..=100) => {
                 if read.last().is_some_and(|last| *last >= percent) {
-                    place.problem(format!("{percent} does not come after the one before it; sort them, smallest first"));
+                    place
+                        .problem(format!("{percent} does not come after the one before it; sort them, smallest first"));
                 }
                 read.push(percent);
             }

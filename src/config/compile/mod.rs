@@ -46,12 +46,7 @@ pub(super) fn compile(document: &Document, context: Context<'_>) -> Result<Confi
     }
 }
 
-fn snapshot(
-    document: &Document,
-    settings: &Settings,
-    context: Context<'_>,
-    root: &Place<'_>,
-) -> Option<Snapshot> {
+fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {
     let (departments, callers) = departments::compile(&document.departments, context.numbers, &root.key("departments"));
     let subsystems = subsystems::compile(document, settings.durability, context.numbers, root);
     let known = grants::Known { departments: &departments, subsystems: &subsystems };
@@ -83,7 +78,8 @@ fn tell(misfit: &Misfit, document: &Document, root: &Place<'_>) {
             subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
         }
         Misfit::SameRoute { subsystem, command, with: None } => {
-            let message = "{name} and {*name} cannot stand in the same place of two paths: nobody could tell which is meant";
+            let message =
+                "{name} and {*name} cannot stand in the same place of two paths: nobody could tell which is meant";
             subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
         }
         Misfit::IdleGlob { grant, glob } => {

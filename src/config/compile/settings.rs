@@ -175,5 +175,4 @@ impl Settings {
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
-
 }

@@ -57,7 +57,9 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);
     if commands.is_empty() && other.is_none() {
-        place.key("commands").problem_with_hint("without a command nothing can be called", "or write otherCommands: allow");
+        place
+            .key("commands")
+            .problem_with_hint("without a command nothing can be called", "or write otherCommands: allow");
     }
     Subsystem {
         index,
@@ -98,7 +100,9 @@ fn upstreams(written: &SubsystemDocument, place: &Place<'_>) -> Vec<Upstream> {
     for (index, upstream) in written.upstreams.iter().enumerate() {
         let place = place.item(index).key("url");
         match place.read(leaf::upstream(&upstream.url)) {
-            Some(upstream) if read.contains(&upstream) => place.problem(format!("{} is named twice", upstream.authority)),
+            Some(upstream) if read.contains(&upstream) => {
+                place.problem(format!("{} is named twice", upstream.authority))
+            }
             Some(upstream) => read.push(upstream),
             None => {}
         }
@@ -115,15 +119,9 @@ fn timeouts(timeouts: Option<&TimeoutsDocument>, place: &Place<'_>) -> Timeouts 
     }
 }
 
-fn other(
-    written: &SubsystemDocument,
-    id: &Name,
-    shared: &mut Commands<'_>,
-    place: &Place<'_>,
-) -> Option<Arc<Command>> {
+fn other(written: &SubsystemDocument, id: &Name, shared: &mut Commands<'_>, place: &Place<'_>) -> Option<Arc<Command>> {
     let words = [("refuse", false), ("allow", true)];
     let word = written.other_commands.as_deref().unwrap_or("refuse");
     let allowed = place.key("otherCommands").read(leaf::word(word, &words))?;
     allowed.then(|| Arc::new(commands::other(id, shared)))
 }
-
