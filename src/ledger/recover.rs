@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::book::{Book, Ending, EpochState, Save};
+use super::book::{Book, Ending, Save};
 use super::disk::Disk;
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
+use super::pages::EpochState;
 use super::tally::{Header, TallyImage};
 use crate::model::Window;
 
