@@ -45,6 +45,11 @@ impl Caller {
 #[error("client certificate: {0}")]
 pub struct BadCertificate(pub String);
 
+/// Every identity a certificate in DER carries.
+pub fn identities_of_der(_certificate: &[u8]) -> Result<Vec<CallerId>, BadCertificate> {
+    todo!()
+}
+
 /// Where a listener's keys and trust come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
