@@ -8,6 +8,7 @@
 //! Leaves to others: which department a caller belongs to (`policy`), when to read the files again (`app`), and closing
 //! connections whose certificate was revoked after their handshake (`proxy`).
 
+mod authority;
 mod caller;
 mod certificate;
 mod expiry;
@@ -16,6 +17,7 @@ mod revocation;
 mod server;
 mod trust;
 
+pub use authority::{Authority, AuthorityError, ClientRequest, Issued, Validity};
 pub use caller::Caller;
 pub use certificate::{BadCertificate, identities_of_der};
 pub use expiry::Expiry;
