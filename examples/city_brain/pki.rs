@@ -1,19 +1,14 @@
 //! A throw-away certificate authority: one certificate for the gateway, one for every department.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
-};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tallygate::clock::Clock;
+use tallygate::identity::{Authority, ClientRequest, Validity};
+use tallygate::model::{CallerId, Name};
 use tokio_rustls::TlsConnector;
 
 /// The name in the gateway's certificate.
@@ -35,7 +30,10 @@ const HOLDERS: [&str; 9] = [
     YOU,
 ];
 
-/// The folder of the city's keys and certificates.
+/// The demo's keys are not meant to be kept.
+const VALID_DAYS: u32 = 7;
+
+/// The folder of the city's keys and certificates, as `tallygate pki` would lay it out.
 #[derive(Clone, Debug)]
 pub(crate) struct Pki {
     folder: PathBuf,
@@ -50,12 +48,12 @@ impl Pki {
     /// Makes the authority and all certificates, as PEM files that curl and openssl read too.
     pub(crate) fn found(home: &Path) -> anyhow::Result<Self> {
         let pki = Self::of(home);
-        fs::create_dir_all(&pki.folder).with_context(|| format!("cannot make {}", pki.folder.display()))?;
-        let authority = authority()?;
-        pki.write("ca.pem", authority.pem().as_bytes())?;
-        pki.issue(&authority, "gateway", gateway_params()?)?;
+        let validity = Validity::days(Clock::system().wall(), VALID_DAYS);
+        let authority = Authority::create(&pki.folder, "City Brain demo authority", validity)?;
+        authority.issue_server(&[GATEWAY_NAME, "localhost", "127.0.0.1"].map(str::to_owned), validity)?;
         for holder in HOLDERS {
-            pki.issue(&authority, holder, department_params(holder)?)?;
+            let identities = vec![CallerId::Uri(format!("spiffe://city.example/department/{holder}"))];
+            authority.issue_client(&ClientRequest { department: Name::parse(holder)?, identities, validity })?;
         }
         Ok(pki)
     }
@@ -65,14 +63,14 @@ impl Pki {
         self.folder.join("ca.pem")
     }
 
-    /// A holder's certificate.
+    /// A department's certificate.
     pub(crate) fn certificate(&self, holder: &str) -> PathBuf {
-        self.folder.join(format!("{holder}.pem"))
+        self.folder.join(format!("clients/{holder}.pem"))
     }
 
-    /// A holder's key.
+    /// A department's key.
     pub(crate) fn key(&self, holder: &str) -> PathBuf {
-        self.folder.join(format!("{holder}.key"))
+        self.folder.join(format!("clients/{holder}.key"))
     }
 
     /// TLS as a department's software would set it up: trusts the city, shows its own certificate.
@@ -90,66 +88,4 @@ impl Pki {
         config.alpn_protocols = vec![protocol.to_vec()];
         Ok(TlsConnector::from(Arc::new(config)))
     }
-
-    fn issue(
-        &self,
-        authority: &CertifiedIssuer<'_, KeyPair>,
-        holder: &str,
-        params: CertificateParams,
-    ) -> anyhow::Result<()> {
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, authority)?;
-        self.write(&format!("{holder}.pem"), certificate.pem().as_bytes())?;
-        self.write(&format!("{holder}.key"), key.serialize_pem().as_bytes())
-    }
-
-    fn write(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
-        let path = self.folder.join(name);
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600) // keys are nobody else's business, not even in a demo
-            .open(&path)
-            .and_then(|mut file| file.write_all(content))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
-fn authority() -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
-    let mut params = named("City Brain demo authority")?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-}
-
-fn gateway_params() -> anyhow::Result<CertificateParams> {
-    let mut params = named(GATEWAY_NAME)?;
-    params.subject_alt_names = vec![
-        SanType::DnsName(GATEWAY_NAME.try_into()?),
-        SanType::DnsName("localhost".try_into()?),
-        SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()),
-    ];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    Ok(params)
-}
-
-fn department_params(holder: &str) -> anyhow::Result<CertificateParams> {
-    let mut params = named(holder)?;
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://city.example/department/{holder}").try_into()?)];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    Ok(params)
-}
-
-/// Parameters of a certificate that lives for a day: the demo's keys are not meant to be kept.
-fn named(common_name: &str) -> anyhow::Result<CertificateParams> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    let now = std::time::SystemTime::now();
-    params.not_before = (now - std::time::Duration::from_secs(3_600)).into(); // clocks differ a little
-    params.not_after = (now + std::time::Duration::from_secs(86_400)).into();
-    Ok(params)
 }
