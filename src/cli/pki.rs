@@ -51,7 +51,7 @@ pub struct InitArgs {
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
     /// For how many days the gateway's certificate holds.
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
 
@@ -71,7 +71,7 @@ pub struct IssueArgs {
     #[arg(long, value_name = "NAME")]
     pub dns: Option<String>,
     /// For how many days the certificate holds.
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
 
@@ -158,4 +158,88 @@ fn revoked(certificate: &Path, list: &Path) -> String {
         certificate.display(),
         list.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use clap::Parser;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::identity::{ClientAuth, TlsFiles};
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        pki: PkiArgs,
+    }
+
+    fn now() -> Timestamp {
+        "2026-06-15T12:00:00Z".parse().expect("a time")
+    }
+
+    /// What `tallygate pki` says to these arguments; `DIR` stands for the directory.
+    fn pki(directory: &TempDir, arguments: &str) -> Result<String, String> {
+        let place = directory.path().display().to_string();
+        let words = ["pki".to_owned()].into_iter().chain(arguments.split(' ').map(|word| word.replace("DIR", &place)));
+        let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
+        let mut told = Vec::new();
+        run(&command.pki, now(), &mut told).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(told).expect("text"))
+    }
+
+    #[test]
+    fn a_new_authority_is_ready_for_a_listener() {
+        let directory = tempfile::tempdir().expect("a directory");
+        pki(&directory, "init --dir DIR --host gateway.city.example").expect("an authority");
+        let told = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
+        assert!(told.contains("uri:spiffe://city.example/department/traffic-police"), "{told}");
+        pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
+        let at = |file: &str| directory.path().join(file);
+        let auth = ClientAuth { required: true, authorities: vec![at("ca.pem")], revocation: vec![at("revoked.crl")] };
+        let files = TlsFiles { certificate: at("server.pem"), key: at("server.key"), client_auth: Some(auth) };
+        let tls = files.load(now()).expect("usable files");
+        assert_eq!(tls.warnings, Vec::<String>::new());
+        for key in ["ca.key", "server.key", "clients/traffic-police.key"] {
+            let mode = std::fs::metadata(at(key)).expect("a key").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        pki(&directory, "init --dir DIR").expect("an authority");
+        pki(&directory, "issue --dir DIR --department a --dns A.city.example").expect("a certificate");
+        let before = std::fs::read(directory.path().join("ca.pem")).expect("a certificate");
+        for again in ["init --dir DIR", "issue --dir DIR --department a"] {
+            let told = pki(&directory, again).expect_err("kept");
+            assert!(told.contains("exists already and is kept as it is"), "{told}");
+        }
+        assert_eq!(std::fs::read(directory.path().join("ca.pem")).expect("a certificate"), before);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_told_kindly() {
+        let (directory, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+        let told = pki(&directory, "issue --dir DIR --department a").expect_err("no authority yet");
+        assert!(told.contains("as `pki init` makes it"), "{told}");
+        pki(&directory, "init --dir DIR").expect("an authority");
+        pki(&elsewhere, "init --dir DIR").expect("another authority");
+        let foreign = elsewhere.path().join("server.pem");
+        for (arguments, expected) in [
+            ("issue --dir DIR --department a/b", "a name is made of letters"),
+            ("issue --dir DIR --department a --days 0", "0 is not in 1..=36500"),
+            ("issue --dir DIR --department a --uri u --dns d", "cannot be used with"),
+            ("issue --dir DIR --department a --dns *.city.example", "wildcard"),
+            (&format!("revoke --dir DIR {}", foreign.display()), "revoke it where it was issued"),
+            ("revoke --dir DIR DIR/server.key", "are two files mixed up?"),
+        ] {
+            let told = pki(&directory, arguments).expect_err(expected);
+            assert!(told.contains(expected), "{told}\nshould say {expected}");
+        }
+        assert!(!directory.path().join("clients/a.pem").exists(), "a refused request leaves nothing behind");
+    }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedKey, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::crypto::aws_lc_rs;
@@ -22,6 +22,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
+use super::certificate::identities_of_der;
 use super::expiry;
 use super::files::{TlsProblem, sections};
 use crate::model::{CallerId, Name};
@@ -177,13 +178,13 @@ impl Authority {
         let mut params = params(subject(first, None), validity)?;
         params.subject_alt_names = CertificateParams::new(hosts.to_vec())?.subject_alt_names;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.issue(params, "server")
+        self.write(&self.sign(params)?, "server")
     }
 
     /// A certificate for a caller, in `clients/`.
     ///
     /// # Errors
-    /// If there is one already, or an identity cannot be certified.
+    /// If there is one already, or an identity cannot be certified or would be refused by a listener.
     pub fn issue_client(&self, request: &ClientRequest) -> Result<Issued, AuthorityError> {
         let mut name = subject(request.department.as_str(), None);
         let mut alternatives = Vec::new();
@@ -199,7 +200,9 @@ impl Authority {
         let mut params = params(name, request.validity)?;
         params.subject_alt_names = alternatives;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(params, &format!("clients/{}", request.department))
+        let signed = self.sign(params)?;
+        identities_of_der(signed.cert.der()).map_err(|odd| AuthorityError::Impossible(odd.to_string()))?;
+        self.write(&signed, &format!("clients/{}", request.department))
     }
 
     /// Puts a certificate on the revocation list, which then holds for `validity`. Twice is as good as once.
@@ -234,16 +237,20 @@ impl Authority {
         self.write_list(revoked, number + 1, validity)
     }
 
-    fn issue(&self, mut params: CertificateParams, stem: &str) -> Result<Issued, AuthorityError> {
+    fn sign(&self, mut params: CertificateParams) -> Result<CertifiedKey<KeyPair>, AuthorityError> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let signing_key = KeyPair::generate()?;
+        let cert = params.signed_by(&signing_key, &self.issuer)?;
+        Ok(CertifiedKey { cert, signing_key })
+    }
+
+    fn write(&self, signed: &CertifiedKey<KeyPair>, stem: &str) -> Result<Issued, AuthorityError> {
         let files = Issued {
             certificate: self.directory.join(format!("{stem}.pem")),
             key: self.directory.join(format!("{stem}.key")),
         };
-        write_pair(&files, &certificate.pem(), &key)?;
+        write_pair(&files, &signed.cert.pem(), &signed.signing_key)?;
         Ok(files)
     }
 

@@ -99,3 +99,35 @@ fn hex(bytes: &[u8]) -> String {
 fn push_hex(text: &mut String, before: &str, byte: u8) {
     write!(text, "{before}{byte:02x}").expect("writing to a String cannot fail");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(common_name: &str, organizational_unit: Option<&str>) -> CallerId {
+        CallerId::Subject {
+            common_name: common_name.to_owned(),
+            organizational_unit: organizational_unit.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_header_names_the_first_identity_and_cannot_be_read_as_another() {
+        let uri = CallerId::Uri("spiffe://city.example/department/police".to_owned());
+        let host = CallerId::Dns("police.city.example".to_owned());
+        for (identities, expected) in [
+            (vec![uri.clone(), host.clone()], "spiffe://city.example/department/police"),
+            (vec![host, subject("a", None)], "police.city.example"),
+            (vec![subject("police", Some("traffic")), subject("police", None)], "CN=police,OU=traffic"),
+            (vec![subject("police,OU=traffic", None)], "CN=police\\2cOU\\3dtraffic"),
+            (vec![subject("警", None)], "CN=\\e8\\ad\\a6"),
+        ] {
+            assert_eq!(header_of(&identities).expect("a header value"), expected);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_lower_case_hexadecimal() {
+        assert_eq!(hex(&[0x00, 0xAB, 0x7f]), "00ab7f");
+    }
+}

@@ -143,3 +143,111 @@ fn attribute(kind: &str, attribute: &AttributeTypeAndValue<'_>) -> Result<String
 fn bad<T>(what: impl Into<String>) -> Result<T, BadCertificate> {
     Err(BadCertificate(what.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    const COMMON_NAME: [u64; 4] = [2, 5, 4, 3];
+
+    fn certificate(sans: &[SanType], subject: &[(DnType, &str)]) -> Vec<u8> {
+        signed(&params(sans, subject))
+    }
+
+    fn params(sans: &[SanType], subject: &[(DnType, &str)]) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = sans.to_vec();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, text) in subject {
+            params.distinguished_name.push(kind.clone(), *text);
+        }
+        params
+    }
+
+    fn signed(params: &CertificateParams) -> Vec<u8> {
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().to_vec()
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().expect("ASCII"))
+    }
+
+    fn dns(text: &str) -> SanType {
+        SanType::DnsName(text.try_into().expect("ASCII"))
+    }
+
+    #[test]
+    fn identities_are_uris_then_dns_names_then_the_subject() {
+        let (cn, ou) = (DnType::CommonName, DnType::OrganizationalUnitName);
+        let address = SanType::IpAddress([127, 0, 0, 1].into());
+        for (sans, subject, expected) in [
+            (vec![uri("spiffe://c/a")], vec![], vec!["uri:spiffe://c/a"]),
+            (vec![dns("Cameras.City.Example")], vec![], vec!["dns:cameras.city.example"]),
+            (vec![dns("b.example"), uri("spiffe://c/b"), address], vec![], vec!["uri:spiffe://c/b", "dns:b.example"]),
+            (vec![dns("a.example"), dns("A.example")], vec![], vec!["dns:a.example"]),
+            (vec![], vec![(cn.clone(), "警察")], vec!["subject:CN=警察"]),
+            (vec![], vec![(cn.clone(), "a"), (ou.clone(), "b")], vec!["subject:CN=a,OU=b", "subject:CN=a"]),
+            (
+                vec![],
+                vec![(cn.clone(), "a"), (ou.clone(), "b"), (DnType::CustomDnType(vec![2, 5, 4, 11]), "c")],
+                vec!["subject:CN=a"],
+            ),
+            (vec![uri("spiffe://C/A")], vec![(cn, "a")], vec!["uri:spiffe://C/A", "subject:CN=a"]),
+        ] {
+            let identities = identities_of_der(&certificate(&sans, &subject)).expect("a good certificate");
+            let texts: Vec<String> = identities.iter().map(ToString::to_string).collect();
+            assert_eq!(texts, expected);
+        }
+    }
+
+    #[test]
+    fn odd_certificates_are_refused_whole() {
+        let cn = (DnType::CommonName, "a");
+        let many = vec![dns("a.example"); MAX_SANS + 1];
+        let two_names = [cn.clone(), (DnType::CustomDnType(COMMON_NAME.to_vec()), "b")];
+        for (der, expected) in [
+            (certificate(&[], &[]), "names nobody"),
+            (certificate(&[SanType::IpAddress([127, 0, 0, 1].into())], &[]), "names nobody"),
+            (certificate(&[dns("*.city.example")], &[cn.clone()]), "wildcard"),
+            (certificate(&[dns("")], &[cn.clone()]), "empty DNS name"),
+            (certificate(&[uri("")], &[cn.clone()]), "empty URI name"),
+            (certificate(&[uri("spiffe://c/police\0.evil")], &[cn.clone()]), "printable ASCII"),
+            (certificate(&[dns("police\n.example")], &[cn.clone()]), "printable ASCII"),
+            (certificate(&[dns("po lice")], &[cn.clone()]), "printable ASCII"),
+            (certificate(&many, &[cn.clone()]), "17 subject alternative names"),
+            (certificate(&[uri("spiffe://c/a")], &two_names), "more than one commonName"),
+            (certificate(&[], &[(DnType::CommonName, "a\0b")]), "control characters"),
+            (certificate(&[], &[(DnType::CommonName, "")]), "is empty"),
+            (b"not a certificate".to_vec(), "well-formed"),
+        ] {
+            let refused = identities_of_der(&der).expect_err(expected);
+            assert!(refused.0.contains(expected), "{refused} should say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn names_beyond_ascii_are_refused_in_any_encoding() {
+        let der = certificate(&[dns("XX.example"), uri("spiffe://c/a")], &[]);
+        let at = der.windows(10).position(|part| part == b"XX.example").expect("the name is in there");
+        for bytes in [[0xc3, 0xa9], [0xff, 0xfe]] {
+            let mut patched = der.clone();
+            patched[at..at + 2].copy_from_slice(&bytes);
+            assert!(identities_of_der(&patched).is_err(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_has_a_largest_size_and_no_tail() {
+        let mut large = params(&[uri("spiffe://c/a")], &[]);
+        large
+            .custom_extensions
+            .push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![4; MAX_LEAF_BYTES]));
+        assert!(identities_of_der(&signed(&large)).expect_err("too large").0.contains("at most 16384"));
+        let mut tailed = certificate(&[uri("spiffe://c/a")], &[]);
+        tailed.push(0);
+        assert!(identities_of_der(&tailed).is_err());
+    }
+}

@@ -13,6 +13,8 @@ mod caller;
 mod certificate;
 mod expiry;
 mod files;
+#[cfg(test)]
+mod handshakes;
 mod revocation;
 mod server;
 mod trust;
