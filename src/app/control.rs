@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::{self, AdminState};
@@ -13,7 +13,7 @@ use crate::config::Problems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
 use crate::telemetry::{ConfigStatus, QuotaUse, View};
 
-use super::reload::{Reload, Reloader, expiries};
+use super::reload::{Reload, Reloader, Reply, expiries};
 use super::threads::Joined;
 use super::{Accepting, AppError, Organs};
 
@@ -41,9 +41,11 @@ impl Control {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async {
+                let series = accepting.settings.capacity.series;
                 accepting.run(&organs);
                 if let Some(admin) = admin {
-                    serve_admin(&organs, admin, reloader.status(), watcher.clone());
+                    let view = view_maker(organs.clone(), reloader.status(), series);
+                    serve_admin(&organs, admin, view, watcher.clone());
                 }
                 look_after(reloader, requested, watcher).await;
             });
@@ -68,7 +70,7 @@ impl Control {
 /// Reloads when asked, and when a file changes, until the drain begins.
 async fn look_after(
     mut reloader: Reloader,
-    mut requested: mpsc::Receiver<oneshot::Sender<Result<(), Problems>>>,
+    mut requested: mpsc::Receiver<Reply>,
     mut drain: DrainWatcher,
 ) {
     let mut look = interval(LOOK);
@@ -77,7 +79,7 @@ async fn look_after(
         tokio::select! {
             () = drain.begun() => return,
             Some(reply) = requested.recv() => {
-                let _ = reply.send(reloader.reload()); // whoever asked may have stopped waiting
+                let _ = reply.try_send(reloader.reload()); // whoever asked may have stopped waiting
             }
             _ = look.tick() => {
                 if reloader.has_changed() {
@@ -88,12 +90,14 @@ async fn look_after(
     }
 }
 
-fn serve_admin(organs: &Organs, socket: std::net::TcpListener, status: Arc<ArcSwap<ConfigStatus>>, drain: DrainWatcher) {
+type ViewMaker = Arc<dyn Fn() -> View + Send + Sync>;
+
+fn serve_admin(organs: &Organs, socket: std::net::TcpListener, view: ViewMaker, drain: DrainWatcher) {
     let state = AdminState {
-        reader: organs.reader.clone(),
+        ledger: organs.reader.clone(),
         telemetry: Arc::clone(&organs.telemetry),
         ready: organs.ready.clone(),
-        view: view_maker(organs.clone(), status),
+        view,
     };
     match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => drop(tokio::spawn(admin::serve(listener, state, drain))),
@@ -102,7 +106,7 @@ fn serve_admin(organs: &Organs, socket: std::net::TcpListener, status: Arc<ArcSw
 }
 
 /// What a scrape shows beside the ledger: made fresh for each.
-fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>) -> Arc<dyn Fn() -> View + Send + Sync> {
+fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize) -> ViewMaker {
     Arc::new(move || {
         let snapshot = organs.published.load();
         let window = organs.clock.window();
@@ -113,7 +117,7 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>) -> Arc<dyn Fn(
         View {
             window,
             calendar: snapshot.calendar,
-            series: snapshot.series_max,
+            series,
             quotas: quotas.collect(),
             expiries: expiries(&organs),
             config: ConfigStatus::clone(&status.load()),

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::{self, Configuration, Problem, Problems, Settings};
 use crate::identity::ServerTls;
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
-use crate::lifecycle::{DrainTrigger, DrainWatcher, NotReady, Ready, drain};
+use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
 use crate::model::{Name, Numbers};
 use crate::policy::Snapshot;

@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::source::Watch;
@@ -20,18 +21,18 @@ use super::{Organs, RELOAD_PATIENCE, problem};
 
 /// Asks the control thread for a reload; cheap to clone, may go to any thread.
 #[derive(Clone, Debug)]
-pub struct Reload(pub(super) mpsc::Sender<oneshot::Sender<Result<(), Problems>>>);
+pub struct Reload(pub(super) mpsc::Sender<Reply>);
+
+/// Where the result of a reload goes.
+pub(super) type Reply = SyncSender<Result<(), Problems>>;
 
 impl Reload {
     /// Reads the configuration again and waits for the result. On problems the old one stays live.
     pub fn request(&self) -> Result<(), Problems> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = sync_channel(1);
         self.0.try_send(reply).map_err(|_| problem("a reload is already under way".to_owned()))?;
-        let waited = super::threads::block_on(tokio::time::timeout(RELOAD_PATIENCE, answer));
-        match waited {
-            Ok(Ok(Ok(result))) => result,
-            _ => Err(problem("the gateway did not answer; it may be stopping".to_owned())),
-        }
+        let answered = answer.recv_timeout(RELOAD_PATIENCE);
+        answered.unwrap_or_else(|_| Err(problem("the gateway did not answer; it may be stopping".to_owned())))
     }
 }
 

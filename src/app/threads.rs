@@ -22,12 +22,19 @@ impl Joined {
     }
 }
 
-/// Runs a future to its end on this thread.
-pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    Ok(Builder::new_current_thread().enable_all().build()?.block_on(future))
+/// Runs a future to its end on a thread of its own, so that it works inside and outside of other runtimes.
+pub(super) fn block_on<F>(future: F) -> io::Result<F::Output>
+where
+    F: Future<Output: Send> + Send,
+{
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || runtime.block_on(future))?;
+        thread.join().map_err(|_| io::Error::other("a helper thread panicked"))
+    })
 }
 
 /// Waits for a future; `false` if it took longer than `patience`.
-pub(super) fn wait(future: impl Future<Output = ()>, patience: Duration) -> io::Result<bool> {
+pub(super) fn wait(future: impl Future<Output = ()> + Send, patience: Duration) -> io::Result<bool> {
     block_on(async { tokio::time::timeout(patience, future).await.is_ok() })
 }

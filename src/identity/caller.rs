@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
 use super::certificate::{BadCertificate, facts_of_der};
@@ -20,6 +21,7 @@ pub struct Caller {
     header: HeaderValue,
     expires: Timestamp,
     fingerprint: Arc<str>,
+    chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl Caller {
@@ -31,14 +33,16 @@ impl Caller {
         if connection.is_handshaking() {
             return Err(BadCertificate("the handshake that shows it is not finished".to_owned()));
         }
-        connection.peer_certificates().and_then(|chain| chain.first()).map(|leaf| Self::of_der(leaf)).transpose()
+        connection.peer_certificates().map(Self::of_chain).transpose()
     }
 
-    fn of_der(leaf: &[u8]) -> Result<Self, BadCertificate> {
+    fn of_chain(chain: &[CertificateDer<'static>]) -> Result<Self, BadCertificate> {
+        let leaf = chain.first().ok_or_else(|| BadCertificate("there is none in the chain".to_owned()))?;
         let facts = facts_of_der(leaf)?;
         let header = header_of(&facts.identities)?;
         let fingerprint = hex(&Sha256::digest(leaf)).into();
-        Ok(Self { identities: facts.identities.into(), header, expires: facts.expires, fingerprint })
+        let identities = facts.identities.into();
+        Ok(Self { identities, header, expires: facts.expires, fingerprint, chain: chain.into() })
     }
 
     /// Every identity the certificate carries: URIs, then DNS names, then the subject; never empty.
@@ -59,6 +63,11 @@ impl Caller {
     /// SHA-256 of the certificate in lower-case hexadecimal: names it in logs as `openssl x509 -fingerprint` does.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The certificates that the peer showed, its own first; never empty.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 }
 

@@ -206,18 +206,19 @@ mod tests {
     #[test]
     fn odd_certificates_are_refused_whole() {
         let cn = (DnType::CommonName, "a");
+        let named = [cn.clone()];
         let many = vec![dns("a.example"); MAX_SANS + 1];
-        let two_names = [cn.clone(), (DnType::CustomDnType(COMMON_NAME.to_vec()), "b")];
+        let two_names = [cn, (DnType::CustomDnType(COMMON_NAME.to_vec()), "b")];
         for (der, expected) in [
             (certificate(&[], &[]), "names nobody"),
             (certificate(&[SanType::IpAddress([127, 0, 0, 1].into())], &[]), "names nobody"),
-            (certificate(&[dns("*.city.example")], &[cn.clone()]), "wildcard"),
-            (certificate(&[dns("")], &[cn.clone()]), "empty DNS name"),
-            (certificate(&[uri("")], &[cn.clone()]), "empty URI name"),
-            (certificate(&[uri("spiffe://c/police\0.evil")], &[cn.clone()]), "printable ASCII"),
-            (certificate(&[dns("police\n.example")], &[cn.clone()]), "printable ASCII"),
-            (certificate(&[dns("po lice")], &[cn.clone()]), "printable ASCII"),
-            (certificate(&many, &[cn.clone()]), "17 subject alternative names"),
+            (certificate(&[dns("*.city.example")], &named), "wildcard"),
+            (certificate(&[dns("")], &named), "empty DNS name"),
+            (certificate(&[uri("")], &named), "empty URI name"),
+            (certificate(&[uri("spiffe://c/police\0.evil")], &named), "printable ASCII"),
+            (certificate(&[dns("police\n.example")], &named), "printable ASCII"),
+            (certificate(&[dns("po lice")], &named), "printable ASCII"),
+            (certificate(&many, &named), "17 subject alternative names"),
             (certificate(&[uri("spiffe://c/a")], &two_names), "more than one commonName"),
             (certificate(&[], &[(DnType::CommonName, "a\0b")]), "control characters"),
             (certificate(&[], &[(DnType::CommonName, "")]), "is empty"),

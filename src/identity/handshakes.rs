@@ -227,6 +227,28 @@ fn only_the_revoked_certificate_is_refused() {
 }
 
 #[test]
+fn a_caller_of_an_open_connection_is_judged_again_after_a_reload() {
+    let city = City::new();
+    let stranger =
+        Authority::create(&city.path("stranger"), "Stranger", Validity::days(now(), 365)).expect("an authority");
+    let (kept, revoked) = (city.good("kept"), city.good("revoked"));
+    let before = city.load(&city.files(true));
+    let knock = |identity| city.knock(&before, Some(identity), &TLS13).expect("let in").expect("a caller");
+    let (kept, revoked, file) = (knock(&kept), knock(&revoked), revoked.certificate);
+    city.authority.revoke(&file, Validity::days(now(), 365)).expect("revoked");
+    let after = city.load(&city.files(true));
+    assert!(before.still_trusts(&revoked, now()), "it could not know");
+    assert!(!after.still_trusts(&revoked, now()));
+    assert!(after.still_trusts(&kept, now()));
+    assert!(!after.still_trusts(&kept, now() + DAY * 91), "expired");
+    let auth = ClientAuth { required: true, authorities: vec![stranger.certificate()], revocation: Vec::new() };
+    let elsewhere = city.load(&TlsFiles { client_auth: Some(auth), ..city.files(true) });
+    assert!(!elsewhere.still_trusts(&kept, now()), "the authority is gone");
+    let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
+    assert!(!open.still_trusts(&kept, now()), "nobody is asked");
+}
+
+#[test]
 fn an_authority_opened_again_goes_on_where_it_was() {
     let city = City::new();
     let (first, second) = (city.good("first"), city.good("second"));

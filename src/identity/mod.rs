@@ -5,8 +5,8 @@
 //! never resumes a session, so that every connection's certificate is checked against today's authorities and
 //! revocation lists; private keys are never logged or shown.
 //!
-//! Leaves to others: which department a caller belongs to (`policy`), when to read the files again (`app`), and closing
-//! connections whose certificate was revoked after their handshake (`proxy`).
+//! Leaves to others: which department a caller belongs to (`policy`), when to read the files again (`app`), and asking
+//! [`ServerTls::still_trusts`] about the callers of open connections after that (`proxy`).
 
 mod authority;
 mod caller;

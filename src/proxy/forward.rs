@@ -24,6 +24,7 @@ use super::upstream::{Lease, Patience, SendError, Sent};
 
 /// Forwards an admitted command and answers with what came back.
 pub(super) async fn forward(call: &Call, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
+    tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = Rc::clone(call.live.upstreams_of(&admitted.subsystem));
     let progress = Rc::clone(admitted.account.progress());
     let request = towards(call, &admitted, request);

@@ -4,9 +4,17 @@
 //! with the report; what is only measured (durations, connections, upstreams) lives here, costs a few nanoseconds to
 //! record, and begins at zero with the process. Label sets are bounded. Decides nothing and keeps no truth of its own.
 
+mod collect;
 mod counter;
+mod family;
+mod fold;
 mod histogram;
+pub mod logging;
+mod metrics;
+mod process;
 mod recorder;
+#[cfg(test)]
+mod samples;
 mod stats;
 mod view;
 
@@ -15,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Name;
 
+pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
 pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection, UpstreamStats};
@@ -64,6 +73,11 @@ impl Telemetry {
     /// A limit was hit.
     pub fn limit_hit(&self, hit: LimitHit) {
         self.limit_hits[hit as usize].one();
+    }
+
+    /// How often a limit was hit.
+    pub fn limit_hits(&self, hit: LimitHit) -> u64 {
+        self.limit_hits[hit as usize].get()
     }
 
     fn add_command_histogram(&self, subsystem: &Name) -> Arc<Histogram> {

@@ -6,11 +6,12 @@
 //!
 //! It is no replacement for a city's own authority: its key lies beside its certificates, unencrypted.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+mod directory;
+mod request;
+
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedKey, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
@@ -24,87 +25,10 @@ use x509_parser::time::ASN1Time;
 
 use super::certificate::identities_of_der;
 use super::expiry;
-use super::files::{TlsProblem, sections};
-use crate::model::{CallerId, Name};
-
-/// From when until when something holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
-    /// The first moment.
-    pub from: Timestamp,
-    /// The last moment.
-    pub until: Timestamp,
-}
-
-impl Validity {
-    /// How far back a new certificate holds, for callers whose clock is a little slow.
-    const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
-
-    /// For so many days from `now` on; as long as can be written, if that is longer.
-    pub fn days(now: Timestamp, days: u32) -> Self {
-        let length = SignedDuration::from_hours(24 * i64::from(days));
-        Self {
-            from: now.checked_sub(Self::BACKDATED).unwrap_or(now),
-            until: now.checked_add(length).unwrap_or(Timestamp::MAX),
-        }
-    }
-}
-
-/// What a client certificate is to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientRequest {
-    /// For whom: names the files in `clients/`, and the subject unless `identities` holds one.
-    pub department: Name,
-    /// The identities, at most one of them a subject.
-    pub identities: Vec<CallerId>,
-    /// From when until when.
-    pub validity: Validity,
-}
-
-/// The files of a certificate that was issued.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
-    /// PEM certificate.
-    pub certificate: PathBuf,
-    /// PEM key, readable by its owner only.
-    pub key: PathBuf,
-}
-
-/// Why the authority did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AuthorityError {
-    /// A file is in the way.
-    #[error("{} exists already and is kept as it is; move it away, or choose another directory or name", .0.display())]
-    Exists(PathBuf),
-    /// A file could not be read, or does not hold what was expected.
-    #[error("{0}")]
-    Unreadable(#[from] TlsProblem),
-    /// A file could not be written.
-    #[error("{} could not be written: {why}", .path.display())]
-    Unwritable {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        why: String,
-    },
-    /// The certificate to be revoked is somebody else's.
-    #[error("{} was not issued by the authority in {}; revoke it where it was issued", .certificate.display(), .directory.display())]
-    Foreign {
-        /// The certificate.
-        certificate: PathBuf,
-        /// This authority.
-        directory: PathBuf,
-    },
-    /// What was asked for cannot be put into a certificate or list.
-    #[error("that cannot be certified: {0}")]
-    Impossible(String),
-}
-
-impl From<rcgen::Error> for AuthorityError {
-    fn from(error: rcgen::Error) -> Self {
-        Self::Impossible(error.to_string())
-    }
-}
+use super::files::TlsProblem;
+use crate::model::CallerId;
+use directory::{first, unwritable, write_pair};
+pub use request::{AuthorityError, ClientRequest, Issued, Validity};
 
 /// A certificate authority at work in its directory.
 pub struct Authority {
@@ -336,34 +260,4 @@ fn entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCertParams
 /// A moment as certificates write it.
 fn date(at: Timestamp) -> Result<ASN1Time, AuthorityError> {
     ASN1Time::from_timestamp(at.as_second()).map_err(|error| AuthorityError::Impossible(format!("{at}: {error}")))
-}
-
-/// The first section of its kind in a PEM file.
-fn first<T: rustls::pki_types::pem::PemObject>(path: &Path, expected: &str) -> Result<T, AuthorityError> {
-    let found = sections::<T>(path, expected)?.into_iter().next();
-    found.ok_or_else(|| TlsProblem::new(path, format!("holds nothing; expected {expected}")).into())
-}
-
-fn write_pair(files: &Issued, certificate: &str, key: &KeyPair) -> Result<(), AuthorityError> {
-    for path in [&files.certificate, &files.key] {
-        if path.exists() {
-            return Err(AuthorityError::Exists(path.clone()));
-        }
-    }
-    if let Some(directory) = files.key.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| unwritable(directory, &error))?;
-    }
-    write_new(&files.key, &key.serialize_pem(), 0o600)?;
-    write_new(&files.certificate, certificate, 0o644)
-}
-
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| unwritable(path, &error))
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> AuthorityError {
-    AuthorityError::Unwritable { path: path.to_owned(), why: error.to_string() }
 }
