@@ -7,11 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::Table;
-use tallygate::ledger::UsageRow;
 use tallygate::model::Refused;
 use tokio::time::Instant;
 
-use crate::books::{Comparison, align, plain_table, usage_table};
+use crate::books::{Comparison, align, plain_table};
 use crate::gateway::Gateway;
 use crate::options::{Home, Options};
 use crate::pki::{Pki, YOU};
@@ -149,8 +148,8 @@ fn commands_to_try(port: u16, admin_port: u16, pki: &Pki) -> String {
 }
 
 /// Tables and words of the end.
-pub(crate) fn conclude(rows: &[UsageRow], comparison: &Comparison) {
-    println!("\nUsage, from the ledger:\n{}\n", usage_table(rows));
+pub(crate) fn conclude(usage: &str, comparison: &Comparison) {
+    println!("\nUsage, from the ledger:\n{usage}");
     println!("Counted by the ledger, received by the subsystems, answered to the departments:");
     println!("{}\n", comparison.table());
     if comparison.is_balanced() {
