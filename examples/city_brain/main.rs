@@ -68,7 +68,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     let ledger = books::read(&home.ledger())?;
     let comparison = Comparison::new(&ledger.rows, &subsystems.received.all(), &office.answers);
     display::conclude(&ledger.usage()?, &comparison);
-    display::say_next(&home, options);
+    display::say_next(&home);
     Ok(comparison.is_balanced())
 }
 
