@@ -121,6 +121,7 @@ impl Plan {
             gateway: Gateway::Stopped,
             log: CallerLog::default(),
             identities: self.identities,
+            foreign_server: false,
             closed: false,
         };
         world.write(|_| ());
