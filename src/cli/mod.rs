@@ -1,1 +1,178 @@
-//! The command line.
+//! The command line: what was asked, one function per answer, and the exit code.
+//!
+//! Guarantees: machine output goes to stdout, words for people to stderr. Exit codes: 0 ok, 1 what was asked about is not
+//! so, 2 usage, 70 internal, 74 storage. A reader that closes our stdout early, as `head` does, is no error.
+
+pub mod check;
+pub mod completions;
+pub mod explain;
+pub mod pki;
+pub mod report;
+pub mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::app::AppError;
+use crate::clock::Clock;
+use crate::config::Problems;
+use crate::ledger::LedgerError;
+
+/// What was asked about is not so: problems, differences.
+pub const NOT_SO: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// A fault of the program.
+pub const INTERNAL: u8 = 70;
+/// The disk or the ledger on it.
+pub const STORAGE: u8 = 74;
+
+/// The access-command gateway that counts exactly.
+#[derive(Debug, Parser)]
+#[command(name = "tallygate", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway
+    Serve(serve::ServeArgs),
+    /// Prints every problem of a configuration with its path
+    Check(check::CheckArgs),
+    /// Says what the gateway would do with a request, and why
+    Explain(explain::ExplainArgs),
+    /// Explains what was used
+    Report(report::ReportArgs),
+    /// A small certificate authority for trying things out
+    Pki(pki::PkiArgs),
+    /// Prints a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// How a table of results is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For spreadsheets
+    Csv,
+    /// For programs
+    Json,
+    /// Not in this release
+    #[value(hide = true)]
+    Xlsx,
+    /// Not in this release
+    #[value(hide = true)]
+    Parquet,
+}
+
+/// The command line asks for something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadUsage(pub String);
+
+/// Does what the arguments ask for; the first of them is the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let mut out = io::stdout().lock();
+    let ended = answer(&cli.command, &mut out).and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    ended.unwrap_or_else(|error| failed(&error))
+}
+
+fn answer(command: &Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Check(args) => check::check(args),
+        Command::Explain(args) => explain::explain(args),
+        Command::Report(args) => report::report(args, &Clock::system(), out),
+        Command::Pki(args) => pki::run(args, Clock::system().wall(), out),
+        Command::Completions(args) => completions::completions(args, &mut Cli::command(), out),
+    }
+}
+
+/// clap knows where its text goes: help to stdout with 0, faults to stderr with 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print(); // nobody is left to be told that stderr is closed
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(io::stderr(), "tallygate: {error:#}"); // as above
+    ExitCode::from(exit_code(error))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// The exit code of a failure, by the first cause that has one.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(code_of).unwrap_or(INTERNAL)
+}
+
+fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(error) = cause.downcast_ref::<AppError>() {
+        return Some(match error {
+            AppError::Config(_) | AppError::Bind { .. } => NOT_SO,
+            AppError::Ledger(_) => STORAGE,
+            AppError::Thread(_) => INTERNAL,
+        });
+    }
+    if cause.is::<LedgerError>() {
+        return Some(STORAGE);
+    }
+    if cause.is::<Problems>() {
+        return Some(NOT_SO);
+    }
+    cause.is::<BadUsage>().then_some(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn the_arguments_are_declared_without_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_failure_has_the_exit_code_of_its_cause() {
+        let ledger = || LedgerError("the disk is gone".to_owned());
+        for (error, code) in [
+            (anyhow::Error::new(ledger()).context("while reporting"), STORAGE),
+            (AppError::Ledger(ledger()).into(), STORAGE),
+            (AppError::Thread(io::ErrorKind::WouldBlock.into()).into(), INTERNAL),
+            (Problems(vec![]).into(), NOT_SO),
+            (BadUsage("no".to_owned()).into(), USAGE),
+            (anyhow::anyhow!("something else"), INTERNAL),
+        ] {
+            assert_eq!(exit_code(&error), code, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_closed_stdout_is_no_error() {
+        let broken: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
+        assert!(is_broken_pipe(&broken.context("printing").expect_err("broken")));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("broken")));
+    }
+}

@@ -1,17 +1,59 @@
 //! How much: the tally, where commands are counted as they happen, and the book, which finance reads.
 //!
-//! See `docs/ledger.md` for what is guaranteed and how the files look. Knows no HTTP.
+//! A worker counts through its [`Meter`] into slots of the tally, a file mapped into memory: what is stored there outlives
+//! the process whatever ends it. The keeper, one thread, carries the tally to the disk, folds it into the book (SQLite) and
+//! seals hours in a hash chain. Values are cumulative: seeing or writing them twice cannot over-count.
+//!
+//! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
 
+mod book;
+mod disk;
+mod error;
+mod fold;
+mod keeper;
+mod lock;
+mod map;
+mod meter;
+mod reader;
+mod recover;
+mod seal;
+mod shared;
+mod shelf;
+mod slot;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use self::book::Book;
+use self::disk::{Disk, SystemDisk};
+use self::fold::Fold;
+use self::keeper::{Desk, Keeper, Pace};
+use self::shared::{Request, Requests, Shared};
+use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally, nanoseconds};
 use crate::clock::Clock;
-use crate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
+use crate::model::{CalendarOffset, Name, Window};
+
+pub use error::LedgerError;
+pub use meter::{Meter, MeterSeed, Ticket};
+pub use reader::{LedgerFiles, LedgerReader};
+pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
+
+/// The tally's extension.
+const TALLY: &str = "tally";
 
 /// How a ledger is kept.
 #[derive(Clone, Debug)]
 pub struct LedgerSettings {
-    /// The book; the tally lies beside it with `.tally` for its extension.
+    /// The book; the tally lies beside it with `.tally` for its extension, the lock file with `.lock`.
     pub path: PathBuf,
     /// The gateway's name, written into both files.
     pub gateway: Name,
@@ -23,146 +65,160 @@ pub struct LedgerSettings {
     pub calendar: CalendarOffset,
 }
 
-/// Why the ledger could not be opened, kept or read.
-#[derive(Debug, thiserror::Error)]
-#[error("ledger: {0}")]
-pub struct LedgerError(pub String);
-
-/// The open ledger: owner of the keeper thread.
+/// The open ledger: owner of the keeper thread. Dropping it without [`Ledger::close`] is like a crash: the next start
+/// recovers everything that was counted.
 #[derive(Debug)]
-pub struct Ledger {}
-
-/// What a worker thread turns into its [`Meter`].
-#[derive(Debug)]
-pub struct MeterSeed {}
-
-/// Counts the commands of one worker. Cheap to clone within its thread; never leaves it.
-#[derive(Clone, Debug)]
-pub struct Meter {
-    _not_send: std::marker::PhantomData<std::rc::Rc<()>>,
+pub struct Ledger {
+    path: PathBuf,
+    requests: Requests,
+    keeper: Option<JoinHandle<Result<(), LedgerError>>>,
 }
-
-/// Evidence that a command is on the tally; consumed exactly once, by [`Ticket::settle`] or by being dropped.
-#[derive(Debug)]
-pub struct Ticket {}
-
-/// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
-#[derive(Clone, Debug)]
-pub struct LedgerReader {}
 
 impl Ledger {
     /// Opens or makes the ledger, recovers what a dead process left, starts the keeper. `failed` is called at most once,
     /// from the keeper, when the disk has failed and the process must end (exit 74).
     pub fn open(
-        _settings: LedgerSettings,
-        _clock: Clock,
-        _failed: Box<dyn FnOnce(LedgerError) + Send>,
+        settings: LedgerSettings,
+        clock: Clock,
+        failed: Box<dyn FnOnce(LedgerError) + Send>,
     ) -> Result<(Self, Vec<MeterSeed>), LedgerError> {
-        todo!()
+        Self::open_on(Box::new(SystemDisk), settings, clock, failed)
+    }
+
+    fn open_on(
+        disk: Box<dyn Disk>,
+        settings: LedgerSettings,
+        clock: Clock,
+        failed: Box<dyn FnOnce(LedgerError) + Send>,
+    ) -> Result<(Self, Vec<MeterSeed>), LedgerError> {
+        make_folder(&settings)?;
+        let lock = lock::take(&settings.path)?;
+        let (beginning, segments) = begin(disk, &settings, &clock)?;
+        let (requests, inbox) = mpsc::channel();
+        let (synced, _) = watch::channel(0);
+        let shared = Arc::new(Shared::new(settings.workers));
+        let hand = |(number, first)| seed(number, first, (&clock, &shared, &requests, &synced));
+        let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
+        let keeper = Keeper {
+            epoch: beginning.epoch,
+            clock: clock.clone(),
+            sync_every: settings.sync_every,
+            shared,
+            tally: beginning.tally,
+            book: beginning.book,
+            fold: beginning.fold,
+            desks,
+            synced,
+            pace: Pace::new(),
+            times: SyncTimes { synced_at: clock.wall(), folded_at: clock.wall(), ..SyncTimes::default() },
+        };
+        let keeper = start(keeper, inbox, lock, failed)
+            .map_err(|error| LedgerError::file("start the keeper of", &settings.path, error))?;
+        Ok((Self { path: settings.path, requests, keeper: Some(keeper) }, seeds))
     }
 
     /// A reader of this ledger.
     pub fn reader(&self) -> LedgerReader {
-        todo!()
+        LedgerReader { path: self.path.clone(), requests: self.requests.clone() }
     }
 
-    /// Folds and syncs for the last time, ends the epoch `clean`, stops the keeper.
-    pub fn close(self) -> Result<(), LedgerError> {
-        todo!()
-    }
-}
-
-impl MeterSeed {
-    /// Becomes the meter of the thread it is called on.
-    pub fn into_meter(self) -> Meter {
-        todo!()
-    }
-}
-
-impl Meter {
-    /// Counts a command as received, before anything is decided about it.
-    pub fn received(&self) {
-        todo!()
+    /// Folds and syncs for the last time, ends the epoch `clean`, stops the keeper. Commands still in flight become
+    /// `interrupted`; what a meter counts afterwards is lost, so the workers must have ended.
+    pub fn close(mut self) -> Result<(), LedgerError> {
+        self.stop(Request::Close)
     }
 
-    /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
-    pub fn open(
-        &self,
-        _department: &Department,
-        _command: &CommandKey,
-        _units: u64,
-        _window: Window,
-    ) -> Result<Ticket, Refused> {
-        todo!()
-    }
-
-    /// Counts a command as refused.
-    pub fn refuse(&self, _department: &Department, _command: &CommandKey, _refused: Refused, _window: Window) {
-        todo!()
-    }
-
-    /// To be called about every 100 ms on the worker's own thread: checks the worker's books, lets the keeper seal.
-    pub fn tick(&self) {
-        todo!()
+    fn stop(&mut self, how: Request) -> Result<(), LedgerError> {
+        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        let _ = self.requests.send(how); // a keeper that is gone says why when joined
+        keeper.join().unwrap_or_else(|_| Err(LedgerError::Panicked("while it closed the ledger".to_owned())))
     }
 }
 
-impl Ticket {
-    /// Adds bytes of the request body.
-    pub fn add_request_bytes(&mut self, _bytes: u64) {
-        todo!()
-    }
-
-    /// Adds bytes of the response body.
-    pub fn add_response_bytes(&mut self, _bytes: u64) {
-        todo!()
-    }
-
-    /// Completes when an fdatasync that began after the admission has ended.
-    pub async fn durable(&self) {
-        todo!()
-    }
-
-    /// Ends the command. Duration is the time since `open` on the meter's clock.
-    pub fn settle(self, _finished: Finished) {
-        todo!()
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let _ = self.stop(Request::Abandon);
     }
 }
 
-mod totals;
+/// A new epoch.
+struct Beginning {
+    epoch: u32,
+    tally: Tally,
+    book: Book,
+    fold: Fold,
+}
 
-pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
+fn make_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
+    let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|error| LedgerError::file("make the folder", folder, error))
+}
 
-impl LedgerReader {
-    /// Everything the ledger holds at this moment, book and tally together.
-    pub async fn totals(&self) -> Result<Totals, LedgerError> {
-        todo!()
+/// Recovers what is there, then begins an epoch: first the tally under its name, then the book's note of it, so that an
+/// epoch in the book has had a tally.
+fn begin(
+    disk: Box<dyn Disk>,
+    settings: &LedgerSettings,
+    clock: &Clock,
+) -> Result<(Beginning, Vec<Segment>), LedgerError> {
+    let tally_path = settings.path.with_extension(TALLY);
+    let mut book = Book::open(&settings.path, &settings.gateway, settings.calendar)?;
+    let mut header = header(settings, clock);
+    recover::recover(&mut book, &*disk, &tally_path, &header)?;
+    let lost = book.end_lost_epochs(clock.wall())?;
+    if lost > 0 {
+        tracing::error!(
+            lost,
+            "an epoch of this ledger never ended and its tally is gone; its last counts may be missing"
+        );
     }
+    header.epoch = book.next_epoch()?;
+    let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
+    let (tally, segments) = Tally::create(disk, &tally_path, &header, workers)?;
+    book.begin_epoch(&header)?;
+    let fold = Fold::new(book.pages().series()?, Window(0));
+    Ok((Beginning { epoch: header.epoch, tally, book, fold }, segments))
+}
 
-    /// Exact usage rows of the half-open range of windows, summed over epochs, including what the tally holds beyond the
-    /// book.
-    pub async fn usage(&self, _windows: std::ops::Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        todo!()
+fn header(settings: &LedgerSettings, clock: &Clock) -> Header {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Header {
+        epoch: 0,
+        gateway: settings.gateway.to_string(),
+        boot_id: boot_id.trim().to_owned(),
+        process: std::process::id(),
+        created: clock.wall(),
+        synced_at: clock.wall(),
+        synced_ns: nanoseconds(clock),
     }
 }
 
-/// A ledger's files, opened for reading by another process: live, killed or copied.
-#[derive(Debug)]
-pub struct LedgerFiles {}
+type Ties<'a> = (&'a Clock, &'a Arc<Shared>, &'a Requests, &'a watch::Sender<u64>);
 
-impl LedgerFiles {
-    /// Opens the book at `path` and whatever tally lies beside it; changes neither.
-    pub fn open(_path: &std::path::Path) -> Result<Self, LedgerError> {
-        todo!()
-    }
+fn seed(number: usize, first: Segment, (clock, shared, requests, synced): Ties<'_>) -> (MeterSeed, Desk) {
+    let (segments, arriving) = mpsc::channel();
+    let seed = MeterSeed {
+        number,
+        clock: clock.clone(),
+        shared: Arc::clone(shared),
+        requests: requests.clone(),
+        synced: synced.subscribe(),
+        first,
+        arriving,
+    };
+    (seed, Desk { segments, given: SEGMENT_SLOTS as u32 })
+}
 
-    /// The calendar offset the ledger was kept in.
-    pub fn calendar(&self) -> CalendarOffset {
-        todo!()
-    }
-
-    /// As [`LedgerReader::usage`].
-    pub fn usage(&self, _windows: std::ops::Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        todo!()
-    }
+/// Starts the keeper; the lock is held until its thread ends.
+fn start(
+    keeper: Keeper,
+    requests: mpsc::Receiver<Request>,
+    lock: File,
+    failed: Box<dyn FnOnce(LedgerError) + Send>,
+) -> std::io::Result<JoinHandle<Result<(), LedgerError>>> {
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+        let done = keeper::keep(keeper, &requests, failed);
+        drop(lock);
+        done
+    })
 }

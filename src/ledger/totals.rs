@@ -21,6 +21,17 @@ pub struct OutcomeTotals {
     pub duration_ns: u64,
 }
 
+impl OutcomeTotals {
+    /// Adds another's sums; they stop at the greatest number rather than wrap.
+    pub fn add(&mut self, other: &Self) {
+        self.commands = self.commands.saturating_add(other.commands);
+        self.units = self.units.saturating_add(other.units);
+        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
+        self.duration_ns = self.duration_ns.saturating_add(other.duration_ns);
+    }
+}
+
 /// One department's use of one command since the ledger began, over all epochs, up to this moment.
 #[derive(Clone, Debug)]
 pub struct SeriesTotals {

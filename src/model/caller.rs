@@ -11,7 +11,8 @@ pub enum CallerId {
     Uri(String),
     /// A DNS SAN, lower case.
     Dns(String),
-    /// A subject, by the two attributes a configuration may name. `None` in a claim matches nothing but absence.
+    /// A subject, by the two attributes a configuration may name. A certificate with one organizationalUnit carries both
+    /// forms, so that a claim of the commonName alone (`None`) holds whatever the unit.
     Subject {
         /// The subject's commonName.
         common_name: String,

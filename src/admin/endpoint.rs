@@ -1,0 +1,153 @@
+//! What there is to ask, and the answers.
+
+use http::{Method, StatusCode};
+
+use crate::lifecycle::Ready;
+use crate::telemetry::{ConfigStatus, Scrape};
+
+use super::answer::{Answer, JSON, METRICS, TEXT, answer, only_reading, problem};
+use super::{AdminState, usage};
+
+/// A path that means something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Metrics,
+    Live,
+    Ready,
+    Config,
+    Usage,
+}
+
+impl Endpoint {
+    /// What a request asks for, or the answer to one that asks for nothing there is.
+    pub(super) fn of(method: &Method, path: &str) -> Result<Self, Box<Answer>> {
+        let endpoint = match path {
+            "/metrics" => Self::Metrics,
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/config" => Self::Config,
+            "/api/v1/usage" => Self::Usage,
+            _ => {
+                let there = "there are /metrics, /livez, /readyz, /config and /api/v1/usage";
+                return Err(Box::new(problem(StatusCode::NOT_FOUND, there)));
+            }
+        };
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        if reads { Ok(endpoint) } else { Err(Box::new(only_reading())) }
+    }
+}
+
+/// Answers one request. hyper leaves the body of an answer to HEAD away.
+pub(super) async fn handle(state: &AdminState, request: &http::request::Parts) -> Answer {
+    match Endpoint::of(&request.method, request.uri.path()) {
+        Ok(Endpoint::Metrics) => metrics(state).await,
+        Ok(Endpoint::Live) => answer(StatusCode::OK, TEXT, "alive\n"),
+        Ok(Endpoint::Ready) => ready(&state.ready),
+        Ok(Endpoint::Config) => config(&(state.view)().config),
+        Ok(Endpoint::Usage) => usage::usage(state, request.uri.query().unwrap_or_default()).await,
+        Err(answer) => *answer,
+    }
+}
+
+async fn metrics(state: &AdminState) -> Answer {
+    match scrape(state).await {
+        Ok(text) => answer(StatusCode::OK, METRICS, text),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// Usage before totals, as [`Scrape`] wants it.
+async fn scrape(state: &AdminState) -> anyhow::Result<String> {
+    let view = (state.view)();
+    let month = view.calendar.month_of(view.window);
+    let months = view.calendar.windows_of(month.previous()).start..view.calendar.windows_of(month).end;
+    let usage = state.ledger.usage(months).await?;
+    let totals = state.ledger.totals().await?;
+    Ok(state.telemetry.render(Scrape { usage, totals, view })?)
+}
+
+/// 503, and the log knows why: an operator's door may say it too.
+pub(super) fn unavailable(error: &anyhow::Error) -> Answer {
+    tracing::error!(%error, "the admin listener could not answer");
+    problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+fn ready(ready: &Ready) -> Answer {
+    let awaited = ready.awaited();
+    if awaited.is_empty() {
+        return answer(StatusCode::OK, TEXT, "ready\n");
+    }
+    let lines: String = awaited.iter().map(|what| format!("awaiting {what}\n")).collect();
+    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines)
+}
+
+fn config(status: &ConfigStatus) -> Answer {
+    match serde_json::to_string_pretty(status) {
+        Ok(text) => answer(StatusCode::OK, JSON, text + "\n"),
+        Err(error) => unavailable(&error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Problem;
+    use crate::telemetry::{LiveConfig, RejectedConfig};
+    use http::header::ALLOW;
+    use http_body_util::BodyExt;
+
+    async fn text(answer: Answer) -> String {
+        let bytes = answer.into_body().collect().await.expect("a whole body").to_bytes();
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn what_is_not_there_is_404_and_what_cannot_be_written_405() {
+        for (method, path, expected) in [
+            (Method::GET, "/metrics", Ok(Endpoint::Metrics)),
+            (Method::HEAD, "/readyz", Ok(Endpoint::Ready)),
+            (Method::GET, "/api/v1/usage", Ok(Endpoint::Usage)),
+            (Method::POST, "/config", Err(405)),
+            (Method::GET, "/", Err(404)),
+            (Method::POST, "/metrics/", Err(404)),
+        ] {
+            let found = Endpoint::of(&method, path).map_err(|answer| answer.status().as_u16());
+            assert_eq!(found, expected, "{method} {path}");
+        }
+        let refused = Endpoint::of(&Method::PUT, "/livez").expect_err("not allowed");
+        assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_awaited() {
+        let state = Ready::default();
+        let guards = [state.block("ledger"), state.block("listener departments")];
+        let waiting = ready(&state);
+        assert_eq!(waiting.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text(waiting).await, "awaiting ledger\nawaiting listener departments\n");
+        drop(guards);
+        assert_eq!(ready(&state).status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn the_state_of_the_configuration_shows_what_was_rejected() {
+        let at = "2026-11-24T04:00:00Z".parse().expect("a time");
+        let problem = Problem { path: "departments[0].id".to_owned(), message: "missing".to_owned(), hint: None };
+        let status = ConfigStatus {
+            live: LiveConfig { version: "0123456789ab".to_owned(), since: at },
+            rejected: Some(RejectedConfig { version: "ba9876543210".to_owned(), at, problems: vec![problem] }),
+        };
+        let shown: serde_json::Value = serde_json::from_str(&text(config(&status)).await).expect("JSON");
+        assert_eq!(
+            shown,
+            serde_json::json!({
+                "live": { "version": "0123456789ab", "since": "2026-11-24T04:00:00Z" },
+                "rejected": {
+                    "version": "ba9876543210",
+                    "at": "2026-11-24T04:00:00Z",
+                    "problems": [{ "path": "departments[0].id", "message": "missing" }],
+                },
+            })
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! A new configuration, made live in one swap, or rejected whole.
+//!
+//! Guarantees: everything is read and built before anything is swapped; a rejected document changes nothing but what
+//! `/config` shows. Limiter, quota and meter state is carried over, connections stay open.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config::source::Watch;
+use crate::config::{self, Configuration, Problem, Problems, Settings};
+use crate::identity::{Expiry, ServerTls};
+use crate::model::{Name, Numbers};
+use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
+
+use super::{Organs, RELOAD_PATIENCE, problem};
+
+/// Asks the control thread for a reload; cheap to clone, may go to any thread.
+#[derive(Clone, Debug)]
+pub struct Reload(pub(super) mpsc::Sender<Reply>);
+
+/// Where the result of a reload goes.
+pub(super) type Reply = SyncSender<Result<(), Problems>>;
+
+impl Reload {
+    /// Reads the configuration again and waits for the result. On problems the old one stays live.
+    pub fn request(&self) -> Result<(), Problems> {
+        let (reply, answer) = sync_channel(1);
+        self.0.try_send(reply).map_err(|_| problem("a reload is already under way".to_owned()))?;
+        let answered = answer.recv_timeout(RELOAD_PATIENCE);
+        answered.unwrap_or_else(|_| Err(problem("the gateway did not answer; it may be stopping".to_owned())))
+    }
+}
+
+/// Knows where the configuration comes from and what of it is live.
+pub(super) struct Reloader {
+    config: PathBuf,
+    numbers: Numbers,
+    settings: Settings,
+    watch: Watch,
+    organs: Organs,
+    status: Arc<ArcSwap<ConfigStatus>>,
+}
+
+impl Reloader {
+    pub(super) fn new(config: PathBuf, numbers: Numbers, settings: Settings, organs: Organs) -> Self {
+        let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
+        let status = Arc::new(ArcSwap::from_pointee(ConfigStatus { live, rejected: None }));
+        let watch = Watch::new(watched(&config, &settings));
+        Self { config, numbers, settings, watch, organs, status }
+    }
+
+    /// What `/config` shows.
+    pub(super) fn status(&self) -> Arc<ArcSwap<ConfigStatus>> {
+        Arc::clone(&self.status)
+    }
+
+    /// Whether a file has changed since the last look.
+    pub(super) fn has_changed(&mut self) -> bool {
+        self.watch.changed()
+    }
+
+    /// Reads, compiles, builds, swaps; or rejects.
+    pub(super) fn reload(&mut self) -> Result<(), Problems> {
+        let result = self.read().map(|(configuration, tls)| self.swap(configuration, tls));
+        match &result {
+            Ok(()) => tracing::info!(version = %self.status.load().live.version, "configuration is live"),
+            Err(problems) => self.reject(problems),
+        }
+        result
+    }
+
+    fn read(&self) -> Result<(Configuration, Vec<(Name, ServerTls)>), Problems> {
+        let configuration = config::load(&self.config, &self.numbers)?;
+        let tls = load_tls(&configuration.settings, &self.organs.clock)?;
+        Ok((configuration, tls))
+    }
+
+    fn swap(&mut self, configuration: Configuration, tls: Vec<(Name, ServerTls)>) {
+        for changed in self.settings.needs_restart(&configuration.settings) {
+            tracing::warn!(setting = changed, "this setting is read once; restart the gateway to change it");
+        }
+        for (name, tls) in tls {
+            if let Some(live) = self.organs.tls.get(&name) {
+                live.store(Arc::new(tls));
+            }
+        }
+        self.organs.limiters.enforce(&configuration.snapshot);
+        let version = configuration.snapshot.version.clone();
+        self.organs.published.store(configuration.snapshot);
+        self.watch = Watch::new(watched(&self.config, &configuration.settings));
+        let live = LiveConfig { version, since: self.organs.clock.wall() };
+        self.status.store(Arc::new(ConfigStatus { live, rejected: None }));
+    }
+
+    fn reject(&self, problems: &Problems) {
+        tracing::error!(%problems, "configuration rejected; the previous one stays live");
+        let rejected = RejectedConfig {
+            version: config::version_of(&self.config).unwrap_or_else(|| "unreadable".to_owned()),
+            at: self.organs.clock.wall(),
+            problems: problems.0.clone(),
+        };
+        let live = self.status.load().live.clone();
+        self.status.store(Arc::new(ConfigStatus { live, rejected: Some(rejected) }));
+    }
+}
+
+fn watched(config: &PathBuf, settings: &Settings) -> Vec<PathBuf> {
+    let tls = settings.listeners.iter().flat_map(|listener| listener.tls.paths());
+    std::iter::once(config.clone()).chain(tls).collect()
+}
+
+/// Reads the keys and trust of every listener; names every problem.
+pub(super) fn load_tls(settings: &Settings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>, Problems> {
+    let (mut loaded, mut problems) = (Vec::new(), Vec::new());
+    for (index, listener) in settings.listeners.iter().enumerate() {
+        match listener.tls.load_with(clock) {
+            Ok(tls) => {
+                tls.warnings.iter().for_each(|warning| tracing::warn!(listener = %listener.name, "{warning}"));
+                loaded.push((listener.name.clone(), tls));
+            }
+            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
+                path: format!("listeners[{index}].tls"),
+                message: fault.to_string(),
+                hint: None,
+            })),
+        }
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+}
+
+/// What expires when, on all listeners.
+pub(super) fn expiries(organs: &Organs) -> Vec<Expiry> {
+    organs.tls.values().flat_map(|tls| tls.load().expiries.clone()).collect()
+}

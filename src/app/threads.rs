@@ -1,0 +1,40 @@
+//! Waiting for threads and futures from plain, blocking code.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+
+/// A thread that ends when it is told to; joined at most once.
+pub(super) struct Joined(Option<JoinHandle<()>>);
+
+impl Joined {
+    pub(super) fn new(thread: JoinHandle<()>) -> Self {
+        Self(Some(thread))
+    }
+
+    /// Waits for its end. A panic in it has been reported by the panic hook already.
+    pub(super) fn join(mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs a future to its end on a thread of its own, so that it works inside and outside of other runtimes.
+pub(super) fn block_on<F>(future: F) -> io::Result<F::Output>
+where
+    F: Future<Output: Send> + Send,
+{
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || runtime.block_on(future))?;
+        thread.join().map_err(|_| io::Error::other("a helper thread panicked"))
+    })
+}
+
+/// Waits for a future; `false` if it took longer than `patience`.
+pub(super) fn wait(future: impl Future<Output = ()> + Send, patience: Duration) -> io::Result<bool> {
+    block_on(async { tokio::time::timeout(patience, future).await.is_ok() })
+}

@@ -1,0 +1,245 @@
+//! `tallygate pki`: a small certificate authority for trying things out.
+//!
+//! Turns arguments into calls of [`Authority`] and says what was written; the mechanics are there.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use crate::identity::{Authority, AuthorityError, ClientRequest, Issued, Validity};
+use crate::model::{BadName, CallerId, Name};
+
+/// How long the authority itself holds, in days.
+const AUTHORITY_DAYS: u32 = 3650;
+/// How long a revocation list holds, in days. A gateway refuses callers once it is older.
+const LIST_DAYS: u32 = 30;
+/// The names by which a gateway on this machine is called.
+const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Arguments of `tallygate pki`.
+#[derive(Clone, Debug, Args)]
+pub struct PkiArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PkiCommand,
+}
+
+/// What the small certificate authority can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PkiCommand {
+    /// Make an authority, a certificate for the gateway and an empty revocation list.
+    Init(InitArgs),
+    /// Make a client certificate for a department.
+    Issue(IssueArgs),
+    /// Put a certificate on the revocation list.
+    Revoke(RevokeArgs),
+}
+
+/// Arguments of `tallygate pki init`.
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// Directory of the authority; made if need be.
+    #[arg(long, default_value = "pki")]
+    pub dir: PathBuf,
+    /// Name of the authority.
+    #[arg(long, value_name = "CN", default_value = "Tallygate trial authority")]
+    pub name: String,
+    /// A name or IP address of the gateway, besides localhost; may be repeated.
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
+    /// For how many days the gateway's certificate holds.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+}
+
+/// Arguments of `tallygate pki issue`.
+#[derive(Clone, Debug, Args)]
+pub struct IssueArgs {
+    /// Directory of the authority.
+    #[arg(long, default_value = "pki")]
+    pub dir: PathBuf,
+    /// Id of the department; names the files.
+    #[arg(long, value_name = "ID", value_parser = |text: &str| -> Result<Name, BadName> { Name::parse(text) })]
+    pub department: Name,
+    /// URI that the certificate carries [default: spiffe://city.example/department/ID].
+    #[arg(long, conflicts_with = "dns")]
+    pub uri: Option<String>,
+    /// DNS name that the certificate carries instead of a URI.
+    #[arg(long, value_name = "NAME")]
+    pub dns: Option<String>,
+    /// For how many days the certificate holds.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+}
+
+/// Arguments of `tallygate pki revoke`.
+#[derive(Clone, Debug, Args)]
+pub struct RevokeArgs {
+    /// Directory of the authority.
+    #[arg(long, default_value = "pki")]
+    pub dir: PathBuf,
+    /// The certificate to revoke.
+    #[arg(value_name = "CERT.pem")]
+    pub certificate: PathBuf,
+}
+
+/// Does what was asked and tells people about it on `out`.
+///
+/// # Errors
+/// If a file is in the way, missing or not writable; each with what to do.
+pub fn run(args: &PkiArgs, now: Timestamp, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let told = match &args.command {
+        PkiCommand::Init(args) => init(args, now)?,
+        PkiCommand::Issue(args) => issue(args, now)?,
+        PkiCommand::Revoke(args) => revoke(args, now)?,
+    };
+    writeln!(out, "{told}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init(args: &InitArgs, now: Timestamp) -> Result<String, AuthorityError> {
+    let authority = Authority::create(&args.dir, &args.name, Validity::days(now, AUTHORITY_DAYS))?;
+    let hosts: Vec<String> =
+        LOCAL_HOSTS.iter().map(|&host| host.to_owned()).chain(args.hosts.iter().cloned()).collect();
+    let server = authority.issue_server(&hosts, Validity::days(now, args.days))?;
+    authority.renew_revocation_list(Validity::days(now, LIST_DAYS))?;
+    Ok(format!(
+        "The authority \"{}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation list  \
+         {}, for {LIST_DAYS} days\nNext: tallygate pki issue --dir {} --department traffic-police",
+        args.name,
+        args.dir.display(),
+        authority.certificate().display(),
+        server.certificate.display(),
+        server.key.display(),
+        hosts.join(", "),
+        authority.revocation_list().display(),
+        args.dir.display(),
+    ))
+}
+
+fn issue(args: &IssueArgs, now: Timestamp) -> Result<String, AuthorityError> {
+    let identity = identity(args);
+    let Issued { certificate, key } = Authority::open(&args.dir)?.issue_client(&ClientRequest {
+        department: args.department.clone(),
+        identities: vec![identity.clone()],
+        validity: Validity::days(now, args.days),
+    })?;
+    Ok(format!(
+        "{} and {} name the caller {identity} for {} days.\nNext: curl --cacert {} --cert {} --key {} https://localhost:8443/",
+        certificate.display(),
+        key.display(),
+        args.days,
+        args.dir.join("ca.pem").display(),
+        certificate.display(),
+        key.display(),
+    ))
+}
+
+fn identity(args: &IssueArgs) -> CallerId {
+    match (&args.uri, &args.dns) {
+        (Some(uri), _) => CallerId::Uri(uri.clone()),
+        (None, Some(host)) => CallerId::Dns(host.to_ascii_lowercase()),
+        (None, None) => CallerId::Uri(format!("spiffe://city.example/department/{}", args.department)),
+    }
+}
+
+fn revoke(args: &RevokeArgs, now: Timestamp) -> Result<String, AuthorityError> {
+    let authority = Authority::open(&args.dir)?;
+    authority.revoke(&args.certificate, Validity::days(now, LIST_DAYS))?;
+    Ok(revoked(&args.certificate, &authority.revocation_list()))
+}
+
+fn revoked(certificate: &Path, list: &Path) -> String {
+    format!(
+        "{} is revoked: it is on {}, which holds for {LIST_DAYS} days. A gateway that watches the list refuses it from now on.",
+        certificate.display(),
+        list.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use clap::Parser;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::identity::{ClientAuth, TlsFiles};
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        pki: PkiArgs,
+    }
+
+    fn now() -> Timestamp {
+        "2026-06-15T12:00:00Z".parse().expect("a time")
+    }
+
+    /// What `tallygate pki` says to these arguments; `DIR` stands for the directory.
+    fn pki(directory: &TempDir, arguments: &str) -> Result<String, String> {
+        let place = directory.path().display().to_string();
+        let words = ["pki".to_owned()].into_iter().chain(arguments.split(' ').map(|word| word.replace("DIR", &place)));
+        let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
+        let mut told = Vec::new();
+        run(&command.pki, now(), &mut told).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(told).expect("text"))
+    }
+
+    #[test]
+    fn a_new_authority_is_ready_for_a_listener() {
+        let directory = tempfile::tempdir().expect("a directory");
+        pki(&directory, "init --dir DIR --host gateway.city.example").expect("an authority");
+        let told = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
+        assert!(told.contains("uri:spiffe://city.example/department/traffic-police"), "{told}");
+        pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
+        let at = |file: &str| directory.path().join(file);
+        let auth = ClientAuth { required: true, authorities: vec![at("ca.pem")], revocation: vec![at("revoked.crl")] };
+        let files = TlsFiles { certificate: at("server.pem"), key: at("server.key"), client_auth: Some(auth) };
+        let tls = files.load(now()).expect("usable files");
+        assert_eq!(tls.warnings, Vec::<String>::new());
+        for key in ["ca.key", "server.key", "clients/traffic-police.key"] {
+            let mode = std::fs::metadata(at(key)).expect("a key").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        pki(&directory, "init --dir DIR").expect("an authority");
+        pki(&directory, "issue --dir DIR --department a --dns A.city.example").expect("a certificate");
+        let before = std::fs::read(directory.path().join("ca.pem")).expect("a certificate");
+        for again in ["init --dir DIR", "issue --dir DIR --department a"] {
+            let told = pki(&directory, again).expect_err("kept");
+            assert!(told.contains("exists already and is kept as it is"), "{told}");
+        }
+        assert_eq!(std::fs::read(directory.path().join("ca.pem")).expect("a certificate"), before);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_told_kindly() {
+        let (directory, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+        let told = pki(&directory, "issue --dir DIR --department a").expect_err("no authority yet");
+        assert!(told.contains("as `pki init` makes it"), "{told}");
+        pki(&directory, "init --dir DIR").expect("an authority");
+        pki(&elsewhere, "init --dir DIR").expect("another authority");
+        let foreign = elsewhere.path().join("server.pem");
+        for (arguments, expected) in [
+            ("issue --dir DIR --department a/b", "a name is made of letters"),
+            ("issue --dir DIR --department a --days 0", "0 is not in 1..=36500"),
+            ("issue --dir DIR --department a --uri u --dns d", "cannot be used with"),
+            ("issue --dir DIR --department a --dns *.city.example", "wildcard"),
+            (&format!("revoke --dir DIR {}", foreign.display()), "revoke it where it was issued"),
+            ("revoke --dir DIR DIR/server.key", "are two files mixed up?"),
+        ] {
+            let told = pki(&directory, arguments).expect_err(expected);
+            assert!(told.contains(expected), "{told}\nshould say {expected}");
+        }
+        assert!(!directory.path().join("clients/a.pem").exists(), "a refused request leaves nothing behind");
+    }
+}

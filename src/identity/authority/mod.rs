@@ -1,0 +1,263 @@
+//! A small certificate authority in a directory, for trying Tallygate out, for the demo and for the tests.
+//!
+//! The directory holds `ca.pem`, `ca.key`, `revoked.crl`, `server.pem`, `server.key` and, in `clients/`, a pair of files
+//! for each department. Guarantees: no file is ever overwritten but the revocation list, which is replaced in one step;
+//! keys are readable by their owner only; serial numbers are random; what it issues, this house's listeners accept.
+//!
+//! It is no replacement for a city's own authority: its key lies beside its certificates, unencrypted.
+
+mod directory;
+mod request;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedKey, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::time::ASN1Time;
+
+use super::certificate::identities_of_der;
+use super::expiry;
+use super::files::TlsProblem;
+use crate::model::CallerId;
+use directory::{first, unwritable, write_pair};
+pub use request::{AuthorityError, ClientRequest, Issued, Validity};
+
+/// A certificate authority at work in its directory.
+pub struct Authority {
+    directory: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A new authority in `directory`, which is made if need be, with an empty revocation list that holds as long as it.
+    ///
+    /// # Errors
+    /// If there is an authority already, the directory cannot be written, or `common_name` cannot be certified.
+    pub fn create(directory: &Path, common_name: &str, validity: Validity) -> Result<Self, AuthorityError> {
+        let mut params = params(subject(common_name, None), validity)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let files = Issued { certificate: directory.join("ca.pem"), key: directory.join("ca.key") };
+        write_pair(&files, &certificate.pem(), &key)?;
+        let authority = Self { directory: directory.to_owned(), issuer: Issuer::new(params, key) };
+        authority.write_list(Vec::new(), 1, validity)?;
+        Ok(authority)
+    }
+
+    /// The authority that [`Authority::create`] left in `directory`.
+    ///
+    /// # Errors
+    /// If its files are missing or hold something else.
+    pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
+        let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
+        let der =
+            first::<CertificateDer<'static>>(&certificate, "the authority's certificate, as `pki init` makes it")?;
+        let pem = std::fs::read_to_string(&key).map_err(|error| {
+            TlsProblem::new(
+                &key,
+                format!("cannot be read: {error}; expected the authority's key, as `pki init` makes it"),
+            )
+        })?;
+        let pair =
+            KeyPair::from_pem(&pem).map_err(|error| TlsProblem::new(&key, format!("holds no usable key: {error}")))?;
+        let issuer = Issuer::from_ca_cert_der(&der, pair)?;
+        Ok(Self { directory: directory.to_owned(), issuer })
+    }
+
+    /// The authority's certificate, for `clientAuth.authorities` and for callers.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    /// The revocation list, for `clientAuth.revocation`.
+    pub fn revocation_list(&self) -> PathBuf {
+        self.directory.join("revoked.crl")
+    }
+
+    /// A certificate for a gateway, `server.pem`, that answers to `hosts`: names and IP addresses.
+    ///
+    /// # Errors
+    /// If there is one already, there is no host, or one cannot be certified.
+    pub fn issue_server(&self, hosts: &[String], validity: Validity) -> Result<Issued, AuthorityError> {
+        let Some(first) = hosts.first() else {
+            return Err(AuthorityError::Impossible("a server needs at least one host name".to_owned()));
+        };
+        let mut params = params(subject(first, None), validity)?;
+        params.subject_alt_names = CertificateParams::new(hosts.to_vec())?.subject_alt_names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.write(&self.sign(params)?, "server")
+    }
+
+    /// A certificate for a caller, in `clients/`.
+    ///
+    /// # Errors
+    /// If there is one already, or an identity cannot be certified or would be refused by a listener.
+    pub fn issue_client(&self, request: &ClientRequest) -> Result<Issued, AuthorityError> {
+        let mut name = subject(request.department.as_str(), None);
+        let mut alternatives = Vec::new();
+        for identity in &request.identities {
+            match identity {
+                CallerId::Uri(uri) => alternatives.push(SanType::URI(uri.as_str().try_into()?)),
+                CallerId::Dns(host) => alternatives.push(SanType::DnsName(host.as_str().try_into()?)),
+                CallerId::Subject { common_name, organizational_unit } => {
+                    name = subject(common_name, organizational_unit.as_deref());
+                }
+            }
+        }
+        let mut params = params(name, request.validity)?;
+        params.subject_alt_names = alternatives;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let signed = self.sign(params)?;
+        identities_of_der(signed.cert.der()).map_err(|odd| AuthorityError::Impossible(odd.to_string()))?;
+        self.write(&signed, &format!("clients/{}", request.department))
+    }
+
+    /// Puts a certificate on the revocation list, which then holds for `validity`. Twice is as good as once.
+    ///
+    /// # Errors
+    /// If the certificate was not issued here, or a file cannot be read or written.
+    pub fn revoke(&self, certificate: &Path, validity: Validity) -> Result<(), AuthorityError> {
+        let der = first::<CertificateDer<'static>>(certificate, "the certificate to be revoked")?;
+        let Ok(([], parsed)) = X509Certificate::from_der(&der) else {
+            return Err(TlsProblem::new(certificate, "holds a certificate that is not well-formed X.509").into());
+        };
+        if !self.issued(&parsed)? {
+            return Err(AuthorityError::Foreign {
+                certificate: certificate.to_owned(),
+                directory: self.directory.clone(),
+            });
+        }
+        let (mut revoked, number) = self.read_list()?;
+        let serial = SerialNumber::from_slice(parsed.raw_serial());
+        if !revoked.iter().any(|entry| entry.serial_number == serial) {
+            revoked.push(entry(serial, validity.from)?);
+        }
+        self.write_list(revoked, number + 1, validity)
+    }
+
+    /// Signs the revocation list anew, with the same entries, to hold for `validity`.
+    ///
+    /// # Errors
+    /// If the list cannot be read or written.
+    pub fn renew_revocation_list(&self, validity: Validity) -> Result<(), AuthorityError> {
+        let (revoked, number) = self.read_list()?;
+        self.write_list(revoked, number + 1, validity)
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> Result<CertifiedKey<KeyPair>, AuthorityError> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        let signing_key = KeyPair::generate()?;
+        let cert = params.signed_by(&signing_key, &self.issuer)?;
+        Ok(CertifiedKey { cert, signing_key })
+    }
+
+    fn write(&self, signed: &CertifiedKey<KeyPair>, stem: &str) -> Result<Issued, AuthorityError> {
+        let files = Issued {
+            certificate: self.directory.join(format!("{stem}.pem")),
+            key: self.directory.join(format!("{stem}.key")),
+        };
+        write_pair(&files, &signed.cert.pem(), &signed.signing_key)?;
+        Ok(files)
+    }
+
+    fn issued(&self, certificate: &X509Certificate<'_>) -> Result<bool, AuthorityError> {
+        let own = first::<CertificateDer<'static>>(&self.certificate(), "the authority's certificate")?;
+        let own = X509Certificate::from_der(&own).map_err(|error| AuthorityError::Impossible(error.to_string()))?.1;
+        Ok(certificate.verify_signature(Some(own.public_key())).is_ok())
+    }
+
+    /// The entries of the revocation list, and its number.
+    fn read_list(&self) -> Result<(Vec<RevokedCertParams>, u64), AuthorityError> {
+        let path = self.revocation_list();
+        let der = first::<CertificateRevocationListDer<'static>>(&path, "the authority's revocation list")?;
+        let Ok((_, list)) = CertificateRevocationList::from_der(&der) else {
+            return Err(TlsProblem::new(&path, "holds a revocation list that is not well-formed").into());
+        };
+        let number = list.crl_number().and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+        let entries = list.iter_revoked_certificates().map(|revoked| {
+            entry(SerialNumber::from_slice(revoked.raw_serial()), expiry::timestamp(revoked.revocation_date))
+        });
+        Ok((entries.collect::<Result<_, _>>()?, number))
+    }
+
+    /// Replaces the list in one step: a gateway that watches it never sees half of it.
+    fn write_list(
+        &self,
+        revoked_certs: Vec<RevokedCertParams>,
+        number: u64,
+        validity: Validity,
+    ) -> Result<(), AuthorityError> {
+        let list = CertificateRevocationListParams {
+            this_update: date(validity.from)?.to_datetime(),
+            next_update: date(validity.until)?.to_datetime(),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let pem = list.signed_by(&self.issuer)?.pem()?;
+        let (path, fresh) = (self.revocation_list(), self.directory.join("revoked.crl.new"));
+        std::fs::write(&fresh, pem)
+            .and_then(|()| std::fs::rename(&fresh, &path))
+            .map_err(|error| unwritable(&path, &error))
+    }
+}
+
+fn subject(common_name: &str, organizational_unit: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    if let Some(unit) = organizational_unit {
+        name.push(DnType::OrganizationalUnitName, unit);
+    }
+    name
+}
+
+fn params(subject: DistinguishedName, validity: Validity) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject;
+    params.not_before = date(validity.from)?.to_datetime();
+    params.not_after = date(validity.until)?.to_datetime();
+    params.serial_number = Some(random_serial()?);
+    Ok(params)
+}
+
+/// 16 random bytes, positive and never shorter (RFC 5280 section 4.1.2.2 allows 20).
+fn random_serial() -> Result<SerialNumber, AuthorityError> {
+    let mut bytes = [0; 16];
+    let random = aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| AuthorityError::Impossible("the system gives no random numbers".to_owned()))?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCertParams, AuthorityError> {
+    Ok(RevokedCertParams {
+        serial_number,
+        revocation_time: date(at)?.to_datetime(),
+        reason_code: None,
+        invalidity_date: None,
+    })
+}
+
+/// A moment as certificates write it.
+fn date(at: Timestamp) -> Result<ASN1Time, AuthorityError> {
+    ASN1Time::from_timestamp(at.as_second()).map_err(|error| AuthorityError::Impossible(format!("{at}: {error}")))
+}

@@ -1,0 +1,317 @@
+//! Real handshakes, in memory: who gets in and who does not.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionCommon, HandshakeKind, RootCertStore, ServerConnection, SideData,
+    SupportedProtocolVersion,
+};
+use tempfile::TempDir;
+
+use super::server::ClockTime;
+use super::*;
+use crate::clock::Clock;
+use crate::model::{CallerId, Name};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn now() -> Timestamp {
+    "2026-06-15T12:00:00Z".parse().expect("a time")
+}
+
+/// An authority with a server certificate, a foreign one, and a clock.
+struct City {
+    directory: TempDir,
+    authority: Authority,
+    clock: Clock,
+}
+
+impl City {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let authority = Authority::create(&directory.path().join("pki"), "City", Validity::days(now(), 3650))
+            .expect("an authority");
+        authority.issue_server(&["localhost".to_owned()], Validity::days(now(), 365)).expect("a server certificate");
+        Self { directory, authority, clock: Clock::manual(now()) }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join("pki").join(file)
+    }
+
+    fn client(&self, name: &str, validity: Validity) -> Issued {
+        issue(&self.authority, name, validity)
+    }
+
+    fn good(&self, name: &str) -> Issued {
+        self.client(name, Validity::days(now(), 90))
+    }
+
+    fn files(&self, required: bool) -> TlsFiles {
+        TlsFiles {
+            certificate: self.path("server.pem"),
+            key: self.path("server.key"),
+            client_auth: Some(ClientAuth {
+                required,
+                authorities: vec![self.path("ca.pem")],
+                revocation: vec![self.path("revoked.crl")],
+            }),
+        }
+    }
+
+    fn load(&self, files: &TlsFiles) -> ServerTls {
+        files.load_with(&self.clock).expect("good files")
+    }
+
+    /// A client that shows `identity`, to be kept for several connections.
+    fn client_config(
+        &self,
+        identity: Option<&Issued>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.path("ca.pem")).expect("a certificate")).expect("an anchor");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(ClockTime(self.clock.clone())))
+            .with_protocol_versions(&[version])
+            .expect("a version")
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(issued) => {
+                let chain = vec![CertificateDer::from_pem_file(&issued.certificate).expect("a certificate")];
+                let key = PrivateKeyDer::from_pem_file(&issued.key).expect("a key");
+                builder.with_client_auth_cert(chain, key).expect("a pair")
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+
+    fn knock(
+        &self,
+        tls: &ServerTls,
+        identity: Option<&Issued>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Result<Option<Caller>, rustls::Error> {
+        let (_, server) = connect(&self.client_config(identity, version), tls)?;
+        assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
+        Ok(Caller::of_handshake(&server).expect("a certificate that this house accepts"))
+    }
+}
+
+fn issue(authority: &Authority, name: &str, validity: Validity) -> Issued {
+    let department = Name::parse(name).expect("a name");
+    let identities = vec![CallerId::Uri(format!("spiffe://city.example/department/{name}"))];
+    authority.issue_client(&ClientRequest { department, identities, validity }).expect("a client certificate")
+}
+
+/// Carries bytes between the two until both have nothing left to say.
+fn connect(client: &Arc<ClientConfig>, tls: &ServerTls) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
+    let mut server = ServerConnection::new(Arc::clone(&tls.config)).expect("a server");
+    while client.wants_write() || server.wants_write() {
+        deliver(&mut *client, &mut *server)?;
+        deliver(&mut *server, &mut *client)?;
+    }
+    Ok((client, server))
+}
+
+fn deliver<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> Result<(), rustls::Error>
+where
+    A: SideData,
+    B: SideData,
+{
+    let mut wire = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut wire).expect("memory");
+    }
+    let mut rest = &wire[..];
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).expect("memory");
+        to.process_new_packets()?;
+    }
+    Ok(())
+}
+
+/// How a handshake fails, in the words of rustls.
+fn refusal(result: Result<Option<Caller>, rustls::Error>) -> String {
+    match result {
+        Ok(caller) => format!("let in: {caller:?}"),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+#[test]
+fn a_good_certificate_makes_a_caller() {
+    let city = City::new();
+    let good = city.good("police");
+    for required in [true, false] {
+        let tls = city.load(&city.files(required));
+        for version in [&TLS12, &TLS13] {
+            let caller = city.knock(&tls, Some(&good), version).expect("let in").expect("a caller");
+            assert_eq!(caller.header(), "spiffe://city.example/department/police");
+            assert_eq!(caller.identities().len(), 2, "the URI and the subject");
+            assert_eq!(caller.expires(), Validity::days(now(), 90).until);
+            assert_eq!(caller.fingerprint().len(), 64);
+        }
+    }
+}
+
+#[test]
+fn whoever_may_come_without_a_certificate_is_no_caller() {
+    let city = City::new();
+    for version in [&TLS12, &TLS13] {
+        let optional = city.load(&city.files(false));
+        assert!(city.knock(&optional, None, version).expect("let in").is_none());
+        let required = city.load(&city.files(true));
+        assert_eq!(refusal(city.knock(&required, None, version)), "NoCertificatesPresented");
+    }
+}
+
+#[test]
+fn bad_certificates_are_refused_whether_or_not_one_is_required() {
+    let city = City::new();
+    let elsewhere =
+        Authority::create(&city.path("elsewhere"), "City", Validity::days(now(), 365)).expect("an authority");
+    let stranger =
+        Authority::create(&city.path("stranger"), "Stranger", Validity::days(now(), 365)).expect("an authority");
+    let past = Validity { from: now() - DAY * 9, until: now() - DAY };
+    let future = Validity { from: now() + DAY, until: now() + DAY * 9 };
+    let revoked = city.good("revoked");
+    city.authority.revoke(&revoked.certificate, Validity::days(now(), 30)).expect("revoked");
+    let server = Issued { certificate: city.path("server.pem"), key: city.path("server.key") };
+    let cases = [
+        (issue(&elsewhere, "foreign", Validity::days(now(), 9)), "BadSignature"),
+        (issue(&stranger, "stranger", Validity::days(now(), 9)), "UnknownIssuer"),
+        (city.client("expired", past), "Expired"),
+        (city.client("early", future), "NotValidYet"),
+        (revoked, "Revoked"),
+        (server, "InvalidPurpose"),
+    ];
+    for required in [true, false] {
+        let tls = city.load(&city.files(required));
+        for (identity, expected) in &cases {
+            for version in [&TLS12, &TLS13] {
+                let refusal = refusal(city.knock(&tls, Some(identity), version));
+                assert!(
+                    refusal.contains(expected),
+                    "{}: {refusal} should be {expected}",
+                    identity.certificate.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_revoked_certificate_is_refused() {
+    let city = City::new();
+    let (kept, revoked) = (city.good("kept"), city.good("revoked"));
+    let before = city.load(&city.files(true));
+    assert!(city.knock(&before, Some(&revoked), &TLS13).is_ok());
+    for _twice in 0..2 {
+        city.authority.revoke(&revoked.certificate, Validity::days(now(), 30)).expect("revoked");
+    }
+    let after = city.load(&city.files(true));
+    assert!(refusal(city.knock(&after, Some(&revoked), &TLS13)).contains("Revoked"));
+    assert!(city.knock(&after, Some(&kept), &TLS13).is_ok());
+}
+
+#[test]
+fn a_caller_of_an_open_connection_is_judged_again_after_a_reload() {
+    let city = City::new();
+    let stranger =
+        Authority::create(&city.path("stranger"), "Stranger", Validity::days(now(), 365)).expect("an authority");
+    let (kept, revoked) = (city.good("kept"), city.good("revoked"));
+    let before = city.load(&city.files(true));
+    let knock = |identity| city.knock(&before, Some(identity), &TLS13).expect("let in").expect("a caller");
+    let (kept, revoked, file) = (knock(&kept), knock(&revoked), revoked.certificate);
+    city.authority.revoke(&file, Validity::days(now(), 365)).expect("revoked");
+    let after = city.load(&city.files(true));
+    assert!(before.still_trusts(&revoked, now()), "it could not know");
+    assert!(!after.still_trusts(&revoked, now()));
+    assert!(after.still_trusts(&kept, now()));
+    assert!(!after.still_trusts(&kept, now() + DAY * 91), "expired");
+    let auth = ClientAuth { required: true, authorities: vec![stranger.certificate()], revocation: Vec::new() };
+    let elsewhere = city.load(&TlsFiles { client_auth: Some(auth), ..city.files(true) });
+    assert!(!elsewhere.still_trusts(&kept, now()), "the authority is gone");
+    let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
+    assert!(!open.still_trusts(&kept, now()), "nobody is asked");
+}
+
+#[test]
+fn an_authority_opened_again_goes_on_where_it_was() {
+    let city = City::new();
+    let (first, second) = (city.good("first"), city.good("second"));
+    for issued in [&first, &second] {
+        let again = Authority::open(&city.path("")).expect("the same authority");
+        again.revoke(&issued.certificate, Validity::days(now(), 30)).expect("revoked");
+    }
+    let third = issue(&Authority::open(&city.path("")).expect("the same"), "third", Validity::days(now(), 9));
+    let tls = city.load(&city.files(true));
+    assert!(refusal(city.knock(&tls, Some(&first), &TLS13)).contains("Revoked"));
+    assert!(refusal(city.knock(&tls, Some(&second), &TLS13)).contains("Revoked"));
+    assert!(city.knock(&tls, Some(&third), &TLS13).is_ok());
+}
+
+#[test]
+fn time_that_passes_ends_certificates_and_revocation_lists() {
+    let city = City::new();
+    city.authority.renew_revocation_list(Validity::days(now(), 30)).expect("a list");
+    let (short, long) = (city.client("short", Validity::days(now(), 9)), city.good("long"));
+    let tls = city.load(&city.files(true));
+    assert!(city.knock(&tls, Some(&short), &TLS13).is_ok());
+    city.clock.advance(DAY * 10);
+    assert!(refusal(city.knock(&tls, Some(&short), &TLS13)).contains("Expired"));
+    assert!(city.knock(&tls, Some(&long), &TLS13).is_ok());
+    city.clock.advance(DAY * 21);
+    assert!(refusal(city.knock(&tls, Some(&long), &TLS13)).contains("ExpiredRevocationList"));
+}
+
+#[test]
+fn a_second_connection_resumes_nothing_where_certificates_are_asked_for() {
+    let city = City::new();
+    let good = city.good("police");
+    let asking = [city.load(&city.files(true)), city.load(&city.files(false))];
+    let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
+    for version in [&TLS12, &TLS13] {
+        for tls in &asking {
+            assert_eq!(second_handshake(&city.client_config(Some(&good), version), tls), HandshakeKind::Full);
+        }
+        let resumed = second_handshake(&city.client_config(None, version), &open);
+        assert_eq!(resumed, HandshakeKind::Resumed, "the client does ask for resumption");
+    }
+}
+
+fn second_handshake(client: &Arc<ClientConfig>, tls: &ServerTls) -> HandshakeKind {
+    connect(client, tls).expect("a first connection");
+    let (_, server) = connect(client, tls).expect("a second connection");
+    server.handshake_kind().expect("a finished handshake")
+}
+
+#[test]
+fn a_handshake_that_is_not_finished_proves_nothing() {
+    let city = City::new();
+    let tls = city.load(&city.files(true));
+    let server = ServerConnection::new(Arc::clone(&tls.config)).expect("a server");
+    assert!(Caller::of_handshake(&server).is_err());
+}
+
+#[test]
+fn the_key_exchange_is_post_quantum_with_whoever_can() {
+    let city = City::new();
+    let good = city.good("police");
+    let tls = city.load(&city.files(true));
+    let (_, server) = connect(&city.client_config(Some(&good), &TLS13), &tls).expect("let in");
+    let group = server.negotiated_key_exchange_group().expect("a group");
+    assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+}

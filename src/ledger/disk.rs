@@ -1,0 +1,70 @@
+//! The door to the disk for the tally's file operations, so that a test can own them.
+//!
+//! Mapped memory needs no door: a store cannot fail. Folders are synced too, or a new name could be lost.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// File operations of the tally. Every one may fail, and says so.
+pub(super) trait Disk: fmt::Debug + Send {
+    /// Makes a new, empty file for reading and writing; fails if there is one.
+    fn create(&self, path: &Path) -> io::Result<File>;
+    /// Writes `bytes` zeros from byte `from` on, the end of what is in use.
+    fn extend(&self, file: &File, from: u64, bytes: u64) -> io::Result<()>;
+    /// Carries the file's data to the disk (fdatasync).
+    fn sync(&self, file: &File) -> io::Result<()>;
+    /// Gives a file another name, in the same folder.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The machine's disk.
+#[derive(Debug)]
+pub(super) struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(path)
+    }
+
+    fn extend(&self, file: &File, from: u64, bytes: u64) -> io::Result<()> {
+        write_zeros(file, from, bytes).inspect_err(|_| {
+            // Gives back what a full disk took; nothing behind `from` is mapped. If this fails too, nothing is lost by it.
+            let _ = file.set_len(from);
+        })
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        sync_folder(to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)?;
+        sync_folder(path)
+    }
+}
+
+fn write_zeros(file: &File, from: u64, bytes: u64) -> io::Result<()> {
+    const BLOCK: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut at = from;
+    while at < from + bytes {
+        let now = BLOCK.len().min(usize::try_from(from + bytes - at).unwrap_or(BLOCK.len()));
+        file.write_all_at(&BLOCK[..now], at)?;
+        at += now as u64;
+    }
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}

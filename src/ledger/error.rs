@@ -1,0 +1,117 @@
+//! What can go wrong with a ledger, said so that somebody can act on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the ledger could not be opened, kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A file operation failed.
+    #[error("ledger: could not {action} {path}: {source}. {advice}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// SQLite could not do what was asked of the book.
+    #[error("ledger: could not {action} the book {path}: {source}. {advice}")]
+    Book {
+        /// What was tried.
+        action: &'static str,
+        /// The book.
+        path: PathBuf,
+        /// Why it failed.
+        source: rusqlite::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Another gateway keeps this ledger.
+    #[error(
+        "ledger: {path} is kept by another gateway, process {holder}. Stop that process, or give this gateway a \
+         `ledger.path` of its own; two gateways never share a ledger"
+    )]
+    Held {
+        /// The book.
+        path: PathBuf,
+        /// The process id the holder wrote into the lock file.
+        holder: String,
+    },
+    /// The file is not a book.
+    #[error("ledger: {0} is not a Tallygate ledger. Check the path; it should name the .db file of `ledger.path`")]
+    NotABook(PathBuf),
+    /// The book was written by a newer Tallygate.
+    #[error(
+        "ledger: the book {path} has format {found}, this Tallygate knows formats up to {known}. Use the version that \
+         wrote it, or a newer one"
+    )]
+    Newer {
+        /// The book.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The SQLite in this program has a defect that can lose commits.
+    #[error(
+        "ledger: this program was built with SQLite {0}, which can lose a commit; at least 3.51.3 is needed. Build \
+         Tallygate with its bundled SQLite"
+    )]
+    OldSqlite(&'static str),
+    /// A reader from another process could not get a steady view.
+    #[error("ledger: {0} changed again and again while it was read; try once more, or read a copy")]
+    Unsteady(PathBuf),
+    /// The keeper has stopped: the ledger was closed, or the disk has failed.
+    #[error("ledger: its keeper has stopped, so nothing can be asked of it any more; the log says why")]
+    Stopped,
+    /// A defect in Tallygate.
+    #[error("ledger: the keeper panicked: {0}. This is a defect in Tallygate; please report it")]
+    Panicked(String),
+}
+
+const ADVICE_FILE: &str = "Check that the folder exists, that the gateway may write there and that the disk has space";
+const ADVICE_SYNC: &str =
+    "The disk did not keep what it was given; check it, then start again: what it kept is recovered";
+const ADVICE_BOOK: &str =
+    "Check the disk and the file's permissions; `sqlite3 FILE 'PRAGMA integrity_check'` looks into it";
+
+impl LedgerError {
+    pub(super) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File { action, path: path.to_owned(), source, advice: ADVICE_FILE }
+    }
+
+    pub(super) fn sync(path: &Path, source: io::Error) -> Self {
+        Self::File { action: "carry to the disk", path: path.to_owned(), source, advice: ADVICE_SYNC }
+    }
+
+    pub(super) fn book(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        Self::Book { action, path: path.to_owned(), source, advice: ADVICE_BOOK }
+    }
+
+    /// Whether the same may succeed later with nothing lost: the disk is full or somebody holds the book for a moment.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Book { source, .. } => book_may_recover(source),
+            _ => false,
+        }
+    }
+}
+
+fn book_may_recover(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{self, ErrorCode};
+    let Some(failure) = error.sqlite_error() else { return false };
+    match failure.code {
+        ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => true,
+        // Growing the shared memory of the write-ahead log fails so when the disk is full.
+        ErrorCode::SystemIoFailure => failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE,
+        _ => false,
+    }
+}

@@ -1,0 +1,286 @@
+//! From slots to rows: pure arithmetic, no file, no clock.
+//!
+//! Guarantees: a slot's words are added as the difference to what was last seen of it, so seeing it twice adds nothing;
+//! rows hold whole sums, so writing them twice changes nothing. Rows of sealed windows never change again. Commands in
+//! flight are in no row until [`Fold::interrupt`] ends them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use super::slot::{Kind, Record, Words, word};
+use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
+use crate::model::{Finished, Name, Outcome, Refused, Window};
+
+/// Who and what, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SeriesNames {
+    pub(super) department: Name,
+    pub(super) subsystem: Name,
+    pub(super) command: Name,
+}
+
+/// A series' number in the book: its position in [`Fold::series`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SeriesId(pub(super) u32);
+
+/// The sums of one window and series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) admitted: u64,
+    /// Units of the admitted.
+    pub(super) units: u64,
+    pub(super) finished: [OutcomeTotals; Finished::ALL.len()],
+    pub(super) refused: [u64; Refused::ALL.len()],
+}
+
+/// The sums of one series since the ledger began.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeriesSums {
+    row: Row,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+/// Rows that may still change, of one epoch.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRows {
+    pub(super) epoch: u32,
+    /// The first window that is not sealed; the book alone tells those before it.
+    pub(super) floor: Window,
+    pub(super) rows: Vec<UsageRow>,
+}
+
+/// What has been seen of one epoch's tally, and what it sums up to.
+#[derive(Debug, Default)]
+pub(super) struct Fold {
+    series: Vec<SeriesNames>,
+    numbers: HashMap<SeriesNames, SeriesId>,
+    saved_series: usize,
+    sums: Vec<SeriesSums>,
+    seen: Vec<Words>,
+    floor: Window,
+    rows: BTreeMap<(Window, SeriesId), Row>,
+    changed: BTreeSet<(Window, SeriesId)>,
+}
+
+impl SeriesNames {
+    /// Reads the names out of a series' slot.
+    pub(super) fn of(words: &Words) -> Option<Self> {
+        let holds_names = words.kind() == Kind::Series;
+        let name = |number| words.name(number);
+        holds_names.then(|| Some(Self { department: name(0)?, subsystem: name(1)?, command: name(2)? })).flatten()
+    }
+}
+
+impl Row {
+    /// Adds what a slot counted between two looks at it; whether that was anything.
+    fn add_difference(&mut self, before: &Words, now: &Words) -> bool {
+        let old = *self;
+        let units_each = now.units_each();
+        let admitted = now.0[word::ADMITTED].saturating_sub(before.0[word::ADMITTED]);
+        self.admitted = self.admitted.saturating_add(admitted);
+        self.units = self.units.saturating_add(admitted.saturating_mul(units_each));
+        for finished in Finished::ALL {
+            let (before, now) = (before.finished(finished), now.finished(finished));
+            add_record(&mut self.finished[finished.index()], difference(before, now), units_each);
+        }
+        for refused in Refused::ALL {
+            let more = now.refused(refused).saturating_sub(before.refused(refused));
+            self.refused[refused.index()] = self.refused[refused.index()].saturating_add(more);
+        }
+        *self != old
+    }
+
+    /// The outcomes that have commands, with their sums.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (Outcome, OutcomeTotals)> + '_ {
+        let finished = Finished::ALL.into_iter().map(|one| (Outcome::Finished(one), self.finished[one.index()]));
+        let refused = Refused::ALL.into_iter().map(|one| {
+            let commands = self.refused[one.index()];
+            (Outcome::Refused(one), OutcomeTotals { commands, ..OutcomeTotals::default() })
+        });
+        finished.chain(refused).filter(|(_, totals)| *totals != OutcomeTotals::default())
+    }
+
+    /// The sums of one outcome, to be written.
+    pub(super) fn add_outcome(&mut self, outcome: Outcome, totals: &OutcomeTotals) {
+        match outcome {
+            Outcome::Finished(finished) => self.finished[finished.index()].add(totals),
+            Outcome::Refused(refused) => {
+                let sum = &mut self.refused[refused.index()];
+                *sum = sum.saturating_add(totals.commands);
+            }
+        }
+    }
+}
+
+fn difference(before: Record, now: Record) -> Record {
+    Record {
+        commands: now.commands.saturating_sub(before.commands),
+        request_bytes: now.request_bytes.saturating_sub(before.request_bytes),
+        response_bytes: now.response_bytes.saturating_sub(before.response_bytes),
+        duration_ns: now.duration_ns.saturating_sub(before.duration_ns),
+    }
+}
+
+fn add_record(sum: &mut OutcomeTotals, record: Record, units_each: u64) {
+    sum.add(&OutcomeTotals {
+        commands: record.commands,
+        units: record.commands.saturating_mul(units_each),
+        request_bytes: record.request_bytes,
+        response_bytes: record.response_bytes,
+        duration_ns: record.duration_ns,
+    });
+}
+
+impl Fold {
+    /// Starts from the series the book knows, each with its sums over all epochs; windows before `floor` are sealed.
+    pub(super) fn new(known: Vec<(SeriesNames, Row)>, floor: Window) -> Self {
+        let mut fold = Self { floor, ..Self::default() };
+        for (names, row) in known {
+            let SeriesId(number) = fold.number_of(names);
+            let bytes = |of: fn(&OutcomeTotals) -> u64| row.finished.iter().map(of).fold(0, u64::saturating_add);
+            fold.sums[number as usize] = SeriesSums {
+                row,
+                request_bytes: bytes(|one| one.request_bytes),
+                response_bytes: bytes(|one| one.response_bytes),
+            };
+        }
+        fold.saved_series = fold.series.len();
+        fold
+    }
+
+    /// Takes in a slot as it is now. `names_at` reads the slot that holds a series' names.
+    pub(super) fn absorb(&mut self, position: usize, now: &Words, names_at: impl Fn(u32) -> Option<SeriesNames>) {
+        if self.seen.len() <= position {
+            self.seen.resize(position + 1, Words::EMPTY);
+        }
+        let before = self.seen[position];
+        if now.kind() != Kind::Count || before == *now {
+            return;
+        }
+        let Some(names) = names_at(now.series()) else { return }; // looked at again next time
+        let before = if before.state() == now.state() { before } else { Words::EMPTY };
+        let series = self.number_of(names);
+        self.seen[position] = *now;
+        self.add(series, &before, now);
+    }
+
+    fn add(&mut self, series: SeriesId, before: &Words, now: &Words) {
+        let sums = &mut self.sums[series.0 as usize];
+        sums.row.add_difference(before, now);
+        let grown = |at: usize| now.0[at].saturating_sub(before.0[at]);
+        sums.request_bytes = sums.request_bytes.saturating_add(grown(word::REQUEST_BYTES));
+        sums.response_bytes = sums.response_bytes.saturating_add(grown(word::RESPONSE_BYTES));
+        if now.window() < self.floor {
+            return; // a sealed window's slot, which only its last streams still move
+        }
+        let key = (now.window(), series);
+        if self.rows.entry(key).or_default().add_difference(before, now) {
+            self.changed.insert(key);
+        }
+    }
+
+    /// Ends what is in flight: it becomes `interrupted` in the window of its admission, or in `instead` if that is
+    /// sealed. To be called once, at the end of an epoch.
+    pub(super) fn interrupt(&mut self, instead: Window, now_ns: u64, names_at: impl Fn(u32) -> Option<SeriesNames>) {
+        let seen = std::mem::take(&mut self.seen);
+        for words in seen.iter().filter(|words| words.kind() == Kind::Count) {
+            let rest = words.in_flight(now_ns);
+            let Some(names) = names_at(words.series()).filter(|_| rest.commands > 0) else { continue };
+            let series = self.number_of(names);
+            let window = if words.window() < self.floor { instead } else { words.window() };
+            let index = Finished::Interrupted.index();
+            let row = self.rows.entry((window, series)).or_default();
+            add_record(&mut row.finished[index], rest, words.units_each());
+            add_record(&mut self.sums[series.0 as usize].row.finished[index], rest, words.units_each());
+            self.changed.insert((window, series));
+        }
+    }
+
+    /// The series the book does not know yet.
+    pub(super) fn new_series(&self) -> impl Iterator<Item = (SeriesId, &SeriesNames)> {
+        let numbered = self.series.iter().enumerate().skip(self.saved_series);
+        numbered.map(|(number, names)| (SeriesId(u32::try_from(number).unwrap_or(u32::MAX)), names))
+    }
+
+    /// The rows that changed since the last [`Fold::saved`].
+    pub(super) fn changed_rows(&self) -> impl Iterator<Item = (Window, SeriesId, &Row)> {
+        self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (key.0, key.1, row)))
+    }
+
+    /// Everything is in the book, and windows before `sealed` are sealed there.
+    pub(super) fn saved(&mut self, sealed: Window) {
+        self.saved_series = self.series.len();
+        self.changed.clear();
+        self.floor = self.floor.max(sealed);
+        self.rows = self.rows.split_off(&(self.floor, SeriesId(0)));
+    }
+
+    /// The rows of windows that are not sealed.
+    pub(super) fn open_rows(&self, epoch: u32) -> OpenRows {
+        OpenRows { epoch, floor: self.floor, rows: self.usage(Window(0)..Window(u32::MAX)) }
+    }
+
+    /// The rows of unsealed windows in a range.
+    pub(super) fn usage(&self, windows: Range<Window>) -> Vec<UsageRow> {
+        let keys = (windows.start, SeriesId(0))..(windows.end, SeriesId(0));
+        let rows = self.rows.range(keys).filter_map(|(key, row)| Some((key.0, self.names(key.1)?, row)));
+        rows.flat_map(|(window, names, row)| row.outcomes().map(move |one| usage_row(window, names, one))).collect()
+    }
+
+    /// The sums of every series since the ledger began.
+    pub(super) fn totals(&self) -> Vec<SeriesTotals> {
+        self.series.iter().zip(&self.sums).map(|(names, sums)| series_totals(names, sums)).collect()
+    }
+
+    /// The names of a series.
+    pub(super) fn names(&self, series: SeriesId) -> Option<&SeriesNames> {
+        self.series.get(series.0 as usize)
+    }
+
+    fn number_of(&mut self, names: SeriesNames) -> SeriesId {
+        if let Some(number) = self.numbers.get(&names) {
+            return *number;
+        }
+        let number = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
+        self.numbers.insert(names.clone(), number);
+        self.series.push(names);
+        self.sums.push(SeriesSums::default());
+        number
+    }
+}
+
+fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, OutcomeTotals)) -> UsageRow {
+    UsageRow {
+        window,
+        department: names.department.clone(),
+        subsystem: names.subsystem.clone(),
+        command: names.command.clone(),
+        outcome,
+        totals,
+    }
+}
+
+fn series_totals(names: &SeriesNames, sums: &SeriesSums) -> SeriesTotals {
+    SeriesTotals {
+        department: names.department.clone(),
+        subsystem: names.subsystem.clone(),
+        command: names.command.clone(),
+        admitted: sums.row.admitted,
+        units: sums.row.units,
+        request_bytes: sums.request_bytes,
+        response_bytes: sums.response_bytes,
+        finished: sums.row.finished,
+        refused: sums.row.refused,
+    }
+}
+
+/// Adds up rows of the same window, series and outcome; the result is in that order.
+pub(super) fn sum_rows(rows: impl IntoIterator<Item = UsageRow>) -> Vec<UsageRow> {
+    let mut sums: BTreeMap<(Window, SeriesNames, Outcome), OutcomeTotals> = BTreeMap::new();
+    for row in rows {
+        let names = SeriesNames { department: row.department, subsystem: row.subsystem, command: row.command };
+        sums.entry((row.window, names, row.outcome)).or_default().add(&row.totals);
+    }
+    sums.into_iter().map(|((window, names, outcome), totals)| usage_row(window, &names, (outcome, totals))).collect()
+}

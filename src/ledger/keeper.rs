@@ -1,0 +1,287 @@
+//! The keeper: the one thread that owns the disk. It carries the tally to it, folds it into the book, seals hours and makes
+//! room before room is needed.
+//!
+//! Guarantees: a sync that fails is never tried again; the ledger is given up at once. A full disk is tried again every
+//! second and loses nothing. An hour is sealed only when every worker has said that it has left it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::book::{Book, Ending, Save};
+use super::error::LedgerError;
+use super::fold::{Fold, SeriesNames};
+use super::recover::instead;
+use super::shared::{Request, Shared};
+use super::slot::{Kind, word};
+use super::tally::{SEGMENT_SLOTS, Segment, Tally, nanoseconds};
+use super::totals::{SyncTimes, Totals};
+use crate::clock::{Clock, Moment};
+use crate::model::Window;
+
+/// How often the tally is folded into the book.
+const FOLD_EVERY: Duration = Duration::from_secs(1);
+/// How long a tally in which no command begins or ends may wait for its sync; streams go on moving bytes.
+const IDLE_SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How long answers that wait for a sync are gathered behind the one before.
+const GATHER: Duration = Duration::from_millis(1);
+/// How long an hour must be over before it is sealed, in seconds: for clocks that are put right a little.
+const SEAL_AFTER_SECONDS: i64 = 60;
+/// The upper bounds of the histogram of sync durations, in microseconds.
+const SYNC_BOUNDS_US: [u64; 8] = [100, 250, 500, 1_000, 5_000, 20_000, 100_000, 1_000_000];
+
+/// What the keeper keeps.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) epoch: u32,
+    /// Decides what is counted where.
+    pub(super) clock: Clock,
+    pub(super) sync_every: Duration,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tally: Tally,
+    pub(super) book: Book,
+    pub(super) fold: Fold,
+    pub(super) desks: Vec<Desk>,
+    pub(super) synced: watch::Sender<u64>,
+    pub(super) pace: Pace,
+    pub(super) times: SyncTimes,
+}
+
+/// The keeper's side of one worker.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) segments: mpsc::Sender<Segment>,
+    /// Slots made for this worker.
+    pub(super) given: u32,
+}
+
+/// When things were last done, on the machine's clock whatever the ledger's: it decides when, never what.
+#[derive(Debug)]
+pub(super) struct Pace {
+    clock: Clock,
+    /// Last look at whether there is something to sync.
+    looked: Moment,
+    synced: Moment,
+    folded: Moment,
+    /// Commands begun and ended at the last sync.
+    activity: u64,
+}
+
+/// How the keeper's work came to an end.
+enum End {
+    Close,
+    Abandon,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        let clock = Clock::system();
+        let now = clock.monotonic();
+        Self { clock, looked: now, synced: now, folded: now, activity: 0 }
+    }
+}
+
+/// Keeps the ledger until it is closed, or the disk fails.
+pub(super) fn keep(
+    mut keeper: Keeper,
+    requests: &mpsc::Receiver<Request>,
+    failed: Box<dyn FnOnce(LedgerError) + Send>,
+) -> Result<(), LedgerError> {
+    let work = std::panic::AssertUnwindSafe(|| keeper.work(requests));
+    match std::panic::catch_unwind(work).unwrap_or_else(|panic| Err(LedgerError::Panicked(said(&*panic)))) {
+        Ok(End::Close) => keeper.close(),
+        Ok(End::Abandon) => Ok(()),
+        Err(error) => {
+            drop(keeper); // nobody waits for a sync any more
+            failed(error);
+            Err(LedgerError::Stopped)
+        }
+    }
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+impl Keeper {
+    fn work(&mut self, requests: &mpsc::Receiver<Request>) -> Result<End, LedgerError> {
+        loop {
+            match requests.recv_timeout(self.rest()) {
+                Ok(Request::Close) => return Ok(End::Close),
+                Ok(Request::Abandon) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(End::Abandon),
+                Ok(request) => self.answer(request)?,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            self.turn()?;
+        }
+    }
+
+    /// How long there is nothing to do.
+    fn rest(&self) -> Duration {
+        let until = |since: Moment, every: Duration| every.saturating_sub(self.pace.clock.monotonic().since(since));
+        let every = if self.shared.is_sync_wanted() { GATHER } else { self.sync_every };
+        until(self.pace.looked, every).min(until(self.pace.folded, FOLD_EVERY))
+    }
+
+    fn turn(&mut self) -> Result<(), LedgerError> {
+        let now = self.pace.clock.monotonic();
+        let every = if self.shared.is_sync_wanted() { GATHER } else { self.sync_every };
+        if now.since(self.pace.looked) >= every {
+            self.pace.looked = now;
+            self.sync_if_needed(now.since(self.pace.synced))?;
+        }
+        if now.since(self.pace.folded) >= FOLD_EVERY {
+            self.pace.folded = now;
+            or_later(self.fold())?;
+        }
+        or_later(self.grow())
+    }
+
+    /// Nobody who leaves the way a question was put is missed: an answer that nobody takes is dropped.
+    fn answer(&mut self, request: Request) -> Result<(), LedgerError> {
+        match request {
+            Request::Wake | Request::Close | Request::Abandon => {}
+            Request::Totals(reply) => {
+                self.absorb();
+                let _ = reply.send(self.totals());
+            }
+            Request::OpenRows(reply) => {
+                self.absorb();
+                let _ = reply.send(self.fold.open_rows(self.epoch));
+            }
+            Request::Fold(reply) => {
+                self.sync()?;
+                let folded = self.fold();
+                let may_pass = folded.as_ref().err().is_none_or(LedgerError::may_pass);
+                if !may_pass {
+                    return folded;
+                }
+                let _ = reply.send(folded);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_if_needed(&mut self, since_sync: Duration) -> Result<(), LedgerError> {
+        let activity = self.activity();
+        let is_idle = activity == self.pace.activity && !self.shared.is_sync_wanted();
+        if is_idle && since_sync < IDLE_SYNC_EVERY {
+            return Ok(());
+        }
+        self.pace.activity = activity;
+        self.sync()
+    }
+
+    fn sync(&mut self) -> Result<(), LedgerError> {
+        let number = self.shared.begin_sync();
+        let before = self.pace.clock.monotonic();
+        self.tally.sync(&self.clock)?;
+        self.pace.synced = self.pace.clock.monotonic();
+        self.pace.looked = self.pace.synced;
+        note_sync(&mut self.times, self.pace.synced.since(before));
+        self.times.synced_at = self.clock.wall();
+        self.synced.send_replace(number);
+        Ok(())
+    }
+
+    /// Commands begun and ended so far.
+    fn activity(&self) -> u64 {
+        let own = self.tally.own_slots();
+        own.map(|slot| slot.get(word::WORKER_RECEIVED).wrapping_add(slot.get(word::WORKER_FINISHED)))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Brings what the tally holds into memory.
+    fn absorb(&mut self) {
+        for (position, slot) in self.tally.slots() {
+            let Some(words) = slot.words().filter(|words| words.kind() == Kind::Count) else { continue };
+            self.fold.absorb(position, &words, |at| names_at(&self.tally, at));
+        }
+    }
+
+    /// Brings what the tally holds into the book, and seals what is over.
+    fn fold(&mut self) -> Result<(), LedgerError> {
+        let now = self.clock.wall();
+        let over = Window::of_unix_seconds(now.as_second() - SEAL_AFTER_SECONDS).max(self.shared.sealing());
+        let all_left = self.shared.ask_to_leave(over);
+        let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
+        self.absorb();
+        self.book.save(&Save {
+            fold: &self.fold,
+            epoch: self.epoch,
+            synced_at: self.times.synced_at,
+            now,
+            seal_before,
+            ending: None,
+        })?;
+        self.fold.saved(seal_before.unwrap_or_default());
+        self.shared.set_sealed(seal_before.unwrap_or_else(|| self.shared.sealed()));
+        self.shared.folds.fetch_add(1, Ordering::Release);
+        self.times.folded_at = now;
+        Ok(())
+    }
+
+    /// Keeps every worker as many free slots ahead as its hour needs, and half a segment more.
+    fn grow(&mut self) -> Result<(), LedgerError> {
+        for (number, (desk, worker)) in self.desks.iter_mut().zip(&self.shared.workers).enumerate() {
+            let needed = worker.in_window.load(Ordering::Relaxed).saturating_add(SEGMENT_SLOTS as u32 / 2);
+            while desk.given.saturating_sub(worker.occupied.load(Ordering::Relaxed)) < needed {
+                let segment = self.tally.grow(number as u32)?;
+                desk.given += SEGMENT_SLOTS as u32;
+                if desk.segments.send(segment).is_err() {
+                    break; // the meter is gone
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn totals(&self) -> Totals {
+        let imbalance = self.shared.workers.iter().map(|worker| worker.imbalance.load(Ordering::Relaxed));
+        Totals { series: self.fold.totals(), imbalance: imbalance.fold(0, i64::wrapping_add), times: self.times }
+    }
+
+    fn close(mut self) -> Result<(), LedgerError> {
+        self.sync()?;
+        self.absorb();
+        let (now, now_ns) = (self.clock.wall(), nanoseconds(&self.clock));
+        let window = instead(now, self.shared.sealing());
+        self.fold.interrupt(window, now_ns, |at| names_at(&self.tally, at));
+        self.book.save(&Save {
+            fold: &self.fold,
+            epoch: self.epoch,
+            synced_at: self.times.synced_at,
+            now,
+            seal_before: None,
+            ending: Some(Ending::Clean),
+        })?;
+        self.tally.remove()
+    }
+}
+
+fn names_at(tally: &Tally, position: u32) -> Option<SeriesNames> {
+    tally.slot(position).and_then(super::slot::Slot::words).and_then(|words| SeriesNames::of(&words))
+}
+
+/// Leaves for the next turn what a full disk or a reader in the way holds up.
+fn or_later(done: Result<(), LedgerError>) -> Result<(), LedgerError> {
+    match done {
+        Err(error) if error.may_pass() => {
+            tracing::warn!(%error, "the ledger will try again in a moment; nothing is lost meanwhile");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn note_sync(times: &mut SyncTimes, took: Duration) {
+    times.syncs += 1;
+    times.sync_time += took;
+    for (bucket, bound) in times.sync_buckets.iter_mut().zip(SYNC_BOUNDS_US) {
+        bucket.0 = Duration::from_micros(bound);
+        bucket.1 += u64::from(took <= bucket.0);
+    }
+}

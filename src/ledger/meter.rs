@@ -1,0 +1,304 @@
+//! Counts the commands of one worker: opening a ticket, settling it, refusing.
+//!
+//! Guarantees: a command is on the tally when [`Meter::open`] has returned, and ended on it when its [`Ticket`] is gone,
+//! whoever dropped it. Nothing here waits, allocates (but for the first command of a series in a window) or calls the
+//! kernel. A worker's windows never go backwards, and nothing is counted into a window after the worker has acknowledged
+//! that it is being sealed. Leaves to the keeper: the disk.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::watch;
+
+use super::shared::{Request, Requests, Shared, Worker};
+use super::shelf::{Shelf, Sought};
+use super::slot::{Slot, word};
+use super::tally::{Segment, nanoseconds};
+use crate::clock::Clock;
+use crate::model::{CommandKey, Department, Finished, Refused, Window};
+
+/// What a worker thread turns into its [`Meter`].
+#[derive(Debug)]
+pub struct MeterSeed {
+    pub(super) number: usize,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) requests: Requests,
+    pub(super) synced: watch::Receiver<u64>,
+    pub(super) first: Segment,
+    pub(super) arriving: mpsc::Receiver<Segment>,
+}
+
+/// Counts the commands of one worker. Cheap to clone within its thread; never leaves it.
+#[derive(Clone, Debug)]
+pub struct Meter(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    number: usize,
+    clock: Clock,
+    shared: Arc<Shared>,
+    requests: Requests,
+    synced: watch::Receiver<u64>,
+    /// The worker's own slot.
+    own: &'static Slot,
+    shelf: RefCell<Shelf>,
+    late: RefCell<Vec<Ended>>,
+    /// The window of the last command; the next one is not earlier.
+    window: Cell<Window>,
+    /// Windows before this one are left alone.
+    sealing: Cell<Window>,
+    /// Tickets alive, counted apart from the slots, so that one checks the other.
+    live: Cell<u64>,
+}
+
+/// Evidence that a command is on the tally; consumed exactly once, by [`Ticket::settle`] or by being dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    meter: Rc<Inner>,
+    facts: Ended,
+}
+
+/// What is known of a command at its end.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    slot: &'static Slot,
+    series: u64,
+    window: Window,
+    opened_ns: u64,
+    duration_ns: u64,
+    request_bytes: u64,
+    response_bytes: u64,
+    finished: Finished,
+}
+
+impl MeterSeed {
+    /// Becomes the meter of the thread it is called on.
+    pub fn into_meter(self) -> Meter {
+        self.shared.workers[self.number].acknowledge(Window(0));
+        let sealing = self.shared.sealing();
+        self.shared.workers[self.number].acknowledge(sealing);
+        let own = &self.first.slots[0];
+        let shelf = Shelf::new(self.first, self.arriving);
+        Meter(Rc::new(Inner {
+            number: self.number,
+            clock: self.clock,
+            shared: self.shared,
+            requests: self.requests,
+            synced: self.synced,
+            own,
+            shelf: RefCell::new(shelf),
+            late: RefCell::default(),
+            window: Cell::new(sealing),
+            sealing: Cell::new(sealing),
+            live: Cell::new(0),
+        }))
+    }
+}
+
+impl Meter {
+    /// Counts a command as received, before anything is decided about it. What decides must follow without an `.await`
+    /// in between: [`Meter::tick`] takes a command that is neither refused nor admitted for a defect.
+    pub fn received(&self) {
+        self.0.own.add(word::WORKER_RECEIVED, 1);
+    }
+
+    /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
+    pub fn open(
+        &self,
+        department: &Department,
+        command: &CommandKey,
+        units: u64,
+        window: Window,
+    ) -> Result<Ticket, Refused> {
+        let inner = &self.0;
+        let window = inner.enter(window);
+        let sought = Sought { department, command, window };
+        let slot = inner.counting(&sought, units).ok_or(Refused::LedgerUnavailable)?;
+        let opened_ns = nanoseconds(&inner.clock);
+        slot.add(word::STARTED, opened_ns);
+        slot.add_last(word::ADMITTED, 1);
+        inner.own.add(word::WORKER_ADMITTED, 1);
+        inner.live.set(inner.live.get() + 1);
+        Ok(Ticket { meter: Rc::clone(inner), facts: Ended::open(slot, sought.series(), window, opened_ns) })
+    }
+
+    /// Counts a command as refused: always, if need be under the name `unknown`.
+    pub fn refuse(&self, department: &Department, command: &CommandKey, refused: Refused, window: Window) {
+        let inner = &self.0;
+        let sought = Sought { department, command, window: inner.enter(window) };
+        let slot = inner.shelf.borrow_mut().refusing(&sought, inner.sealing.get());
+        inner.report_shelf();
+        // Without a slot the command stays received and not refused: the imbalance shows what cannot happen.
+        let Some(slot) = slot else { return };
+        slot.add(word::REFUSED + refused.index(), 1);
+        inner.own.add(word::WORKER_REFUSED, 1);
+    }
+
+    /// To be called about every 100 ms on the worker's own thread: checks the worker's books, lets the keeper seal.
+    pub fn tick(&self) {
+        let inner = &self.0;
+        inner.shelf.borrow_mut().take_arrivals();
+        inner.settle_late();
+        inner.leave_windows();
+        inner.shelf.borrow_mut().tidy(inner.shared.sealed(), inner.shared.folds.load(Ordering::Acquire));
+        inner.report_shelf();
+        inner.report_balance();
+    }
+}
+
+impl Inner {
+    /// The window to count in: never earlier than the last.
+    fn enter(&self, window: Window) -> Window {
+        let window = window.max(self.window.get());
+        self.window.set(window);
+        window
+    }
+
+    fn counting(&self, sought: &Sought<'_>, units: u64) -> Option<&'static Slot> {
+        if let Some(slot) = self.shelf.borrow().find(sought, units) {
+            return Some(slot);
+        }
+        let slot = self.shelf.borrow_mut().take(sought, units);
+        self.report_shelf();
+        slot
+    }
+
+    /// Acknowledges that windows are being sealed, once a refusal is sure to find a slot beyond them.
+    fn leave_windows(&self) {
+        let sealing = self.shared.sealing();
+        if sealing > self.sealing.get() && self.shelf.borrow().can_refuse_from(sealing) {
+            self.sealing.set(sealing);
+            self.window.set(sealing.max(self.window.get()));
+            self.worker().acknowledge(sealing);
+        }
+    }
+
+    /// Settles what ended while there was no slot for it.
+    fn settle_late(&self) {
+        let waiting = std::mem::take(&mut *self.late.borrow_mut());
+        for ended in waiting {
+            self.end(ended);
+        }
+    }
+
+    /// Counts an end where its beginning was counted, or in the present window if that one is being sealed.
+    fn end(&self, ended: Ended) {
+        if ended.window >= self.sealing.get() {
+            ended.record(ended.slot);
+        } else {
+            let units = ended.slot.get(word::UNITS_EACH);
+            let slot = self.shelf.borrow_mut().take_again(ended.series, self.window.get(), units);
+            let Some(slot) = slot else { return self.late.borrow_mut().push(ended) };
+            ended.record_late(slot);
+        }
+        ended.slot.add(word::STARTED, ended.opened_ns.wrapping_neg());
+        self.own.add(word::WORKER_FINISHED, 1);
+        self.live.set(self.live.get() - 1);
+    }
+
+    fn report_shelf(&self) {
+        let shelf = self.shelf.borrow();
+        self.worker().occupied.store(shelf.occupied(), Ordering::Relaxed);
+        self.worker().in_window.store(shelf.in_window(), Ordering::Relaxed);
+        if shelf.is_short() && !shelf.asked.replace(true) {
+            let _ = self.requests.send(Request::Wake); // a keeper that is gone makes no slots
+        }
+    }
+
+    fn report_balance(&self) {
+        let count = |at| self.own.get(at).cast_signed();
+        let gone = count(word::WORKER_REFUSED)
+            .wrapping_add(count(word::WORKER_FINISHED))
+            .wrapping_add(self.live.get().cast_signed());
+        let imbalance = count(word::WORKER_RECEIVED).wrapping_sub(gone);
+        self.worker().imbalance.store(imbalance, Ordering::Relaxed);
+    }
+
+    fn worker(&self) -> &Worker {
+        &self.shared.workers[self.number]
+    }
+}
+
+impl Drop for Inner {
+    /// The last ticket is gone, and the meter with it: nothing more will be counted here.
+    fn drop(&mut self) {
+        self.report_balance();
+        self.worker().leave();
+    }
+}
+
+impl Ended {
+    fn open(slot: &'static Slot, series: u64, window: Window, opened_ns: u64) -> Self {
+        Self {
+            slot,
+            series,
+            window,
+            opened_ns,
+            duration_ns: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            finished: Finished::Aborted,
+        }
+    }
+
+    /// The number of commands last: a crash in between leaves the command in flight, with all its bytes.
+    fn record(&self, slot: &Slot) {
+        let at = word::FINISHED + self.finished.index() * 4;
+        slot.add(at + 1, self.request_bytes);
+        slot.add(at + 2, self.response_bytes);
+        slot.add(at + 3, self.duration_ns);
+        slot.add_last(at, 1);
+    }
+
+    fn record_late(&self, slot: &Slot) {
+        self.add_moved(slot, word::LATE_IN);
+        self.record(slot);
+        self.add_moved(self.slot, word::LATE_OUT);
+    }
+
+    fn add_moved(&self, slot: &Slot, at: usize) {
+        slot.add(at + 1, self.request_bytes);
+        slot.add(at + 2, self.response_bytes);
+        slot.add_last(at, 1);
+    }
+}
+
+impl Ticket {
+    /// Adds bytes of the request body. They are on the tally at once.
+    pub fn add_request_bytes(&mut self, bytes: u64) {
+        self.facts.request_bytes = self.facts.request_bytes.wrapping_add(bytes);
+        self.facts.slot.add(word::REQUEST_BYTES, bytes);
+    }
+
+    /// Adds bytes of the response body. They are on the tally at once.
+    pub fn add_response_bytes(&mut self, bytes: u64) {
+        self.facts.response_bytes = self.facts.response_bytes.wrapping_add(bytes);
+        self.facts.slot.add(word::RESPONSE_BYTES, bytes);
+    }
+
+    /// Completes when an fdatasync that began after the admission has ended; never, if the disk has failed.
+    pub async fn durable(&self) {
+        let (number, must_wake) = self.meter.shared.want_sync();
+        let mut synced = self.meter.synced.clone();
+        let keeper_lives = !must_wake || self.meter.requests.send(Request::Wake).is_ok();
+        if !keeper_lives || synced.wait_for(|done| *done >= number).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends the command. Duration is the time since `open` on the meter's clock.
+    pub fn settle(mut self, finished: Finished) {
+        self.facts.finished = finished;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let now_ns = nanoseconds(&self.meter.clock);
+        self.facts.duration_ns = now_ns.saturating_sub(self.facts.opened_ns);
+        self.meter.end(self.facts);
+    }
+}

@@ -1,0 +1,156 @@
+//! Reads the ledger: inside the gateway through the keeper, outside it from the files alone.
+//!
+//! Guarantees: both give the same rows for the same facts, including what the tally holds beyond the book; neither
+//! changes anything. Commands in flight are in no row; those of a gateway that is dead are `interrupted`.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::book::{Pages, open_for_reading};
+use super::error::LedgerError;
+use super::fold::sum_rows;
+use super::lock;
+use super::recover::{fold_dead, fold_image};
+use super::shared::{Request, Requests};
+use super::tally::TallyImage;
+use super::totals::{Totals, UsageRow};
+use crate::model::{CalendarOffset, Window};
+
+/// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
+#[derive(Clone, Debug)]
+pub struct LedgerReader {
+    pub(super) path: PathBuf,
+    pub(super) requests: Requests,
+}
+
+impl LedgerReader {
+    /// Everything the ledger holds at this moment, book and tally together.
+    pub async fn totals(&self) -> Result<Totals, LedgerError> {
+        self.ask(Request::Totals).await
+    }
+
+    /// Exact usage rows of the half-open range of windows, summed over epochs, including what the tally holds beyond the
+    /// book. History is read on a thread of its own: neither the keeper nor the caller's runtime waits for it.
+    pub async fn usage(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        let open = self.ask(Request::OpenRows).await?;
+        let path = self.path.clone();
+        let (reply, answer) = oneshot::channel();
+        let read = move || {
+            let except = (open.epoch, open.floor);
+            let _ = reply.send(read_book(&path, &windows, except).map(|closed| {
+                let open = open.rows.into_iter().filter(|row| windows.contains(&row.window));
+                sum_rows(closed.into_iter().chain(open))
+            }));
+        };
+        let path = &self.path;
+        let spawned = std::thread::Builder::new().name("ledger-reader".to_owned()).spawn(read);
+        spawned.map_err(|error| LedgerError::file("start a thread to read", path, error))?;
+        answer.await.map_err(|_| LedgerError::Stopped)?
+    }
+
+    /// Syncs, folds and seals now rather than at the next second, so that the book holds what the tally does.
+    pub async fn fold(&self) -> Result<(), LedgerError> {
+        self.ask(Request::Fold).await?
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| LedgerError::Stopped)?;
+        answer.await.map_err(|_| LedgerError::Stopped)
+    }
+}
+
+fn read_book(path: &Path, windows: &Range<Window>, except: (u32, Window)) -> Result<Vec<UsageRow>, LedgerError> {
+    let connection = open_for_reading(path)?;
+    Pages::new(path, &connection).usage(windows, except)
+}
+
+/// A ledger's files, opened for reading by another process: live, killed or copied.
+#[derive(Debug)]
+pub struct LedgerFiles {
+    path: PathBuf,
+    connection: Connection,
+    calendar: CalendarOffset,
+}
+
+/// How often a reading is begun anew when the gateway seals or closes in the middle of it.
+const READINGS: u32 = 100;
+
+impl LedgerFiles {
+    /// Opens the book at `path` and whatever tally lies beside it; changes neither.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let connection = open_for_reading(path)?;
+        let calendar = Pages::new(path, &connection).calendar()?;
+        Ok(Self { path: path.to_owned(), connection, calendar })
+    }
+
+    /// The calendar offset the ledger was kept in.
+    pub fn calendar(&self) -> CalendarOffset {
+        self.calendar
+    }
+
+    /// As [`LedgerReader::usage`].
+    pub fn usage(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        let pages = Pages::new(&self.path, &self.connection);
+        for _ in 0..READINGS {
+            let before = pages.edition()?;
+            let rows = self.read(&pages, &windows)?;
+            if pages.edition()? == before {
+                return Ok(rows);
+            }
+        }
+        Err(LedgerError::Unsteady(self.path.clone()))
+    }
+
+    fn read(&self, pages: &Pages<'_>, windows: &Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        let Some(image) = self.image()? else { return pages.usage(windows, NOTHING) };
+        let epoch = image.header.epoch;
+        let known = pages.epoch(epoch)?;
+        if known.as_ref().is_some_and(|epoch| epoch.has_ended) {
+            return pages.usage(windows, NOTHING);
+        }
+        let floor = known.map_or(Window(0), |epoch| epoch.floor);
+        let fold = match lock::is_held(&self.path)? {
+            true => fold_image(Vec::new(), &image, floor),
+            false => fold_dead(Vec::new(), &image, floor),
+        };
+        let closed = pages.usage(windows, (epoch, floor))?;
+        Ok(sum_rows(closed.into_iter().chain(fold.usage(windows.clone()))))
+    }
+
+    /// The tally, if there is one that can be read. What changed hands while it was read is read again.
+    fn image(&self) -> Result<Option<TallyImage>, LedgerError> {
+        let path = self.path.with_extension(super::TALLY);
+        let read = || read_file(&path).map_err(|error| LedgerError::file("read the tally", &path, error));
+        for _ in 0..READINGS {
+            let (Some(first), Some(second)) = (read()?, read()?) else { return Ok(None) };
+            let (Ok(first), Ok(second)) = (TallyImage::parse(&first), TallyImage::parse(&second)) else {
+                return Ok(None); // it will be set aside by the next start
+            };
+            let mut both = first.slots.iter().zip(&second.slots);
+            if first.header.epoch == second.header.epoch && both.all(|(one, other)| one.state() == other.state()) {
+                return Ok(Some(first));
+            }
+        }
+        Err(LedgerError::Unsteady(path))
+    }
+}
+
+/// No epoch is left out.
+const NOTHING: (u32, Window) = (0, Window(u32::MAX));
+
+fn read_file(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    use std::io::Read;
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}

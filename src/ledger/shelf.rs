@@ -1,0 +1,276 @@
+//! A worker's slots: which one counts what, which are free, which rest until their window is done with.
+//!
+//! Guarantees: a slot goes from one use to the next only when its window is sealed and in the book, nothing is in flight
+//! on it, and the keeper has seen its last change. One slot is always kept for refusals.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::mpsc;
+
+use super::slot::{Kind, Slot, pair, set_text, word};
+use super::tally::{SEGMENT_SLOTS, Segment};
+use crate::model::{CommandKey, Department, Window};
+
+/// A command to be counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought<'a> {
+    pub(super) department: &'a Department,
+    pub(super) command: &'a CommandKey,
+    pub(super) window: Window,
+}
+
+impl Sought<'_> {
+    /// The key of the series within this process.
+    pub(super) fn series(&self) -> u64 {
+        pair(self.department.number, self.command.number)
+    }
+}
+
+/// The series of what has no name.
+const UNKNOWN: u64 = 0;
+
+/// A slot that counts.
+#[derive(Clone, Copy, Debug)]
+struct Counting {
+    slot: &'static Slot,
+    position: u32,
+    window: Window,
+    units_each: u64,
+}
+
+/// A series and the slots that count it.
+#[derive(Debug)]
+struct Series {
+    /// Position of the slot with its names.
+    names: u32,
+    /// Units of the last admission; a refusal shares that slot.
+    units_each: u64,
+    present: Option<Counting>,
+    older: Vec<Counting>,
+}
+
+/// A slot of a sealed window.
+#[derive(Debug)]
+struct Resting {
+    counting: Counting,
+    /// The number of folds when nothing was in flight on it any more.
+    idle_since: Option<u64>,
+}
+
+/// All slots of one worker.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    series: HashMap<u64, Series, foldhash::fast::RandomState>,
+    free: Vec<(u32, &'static Slot)>,
+    /// Kept for refusals when nothing else is free.
+    reserve: Option<(u32, &'static Slot)>,
+    resting: Vec<Resting>,
+    arriving: mpsc::Receiver<Segment>,
+    owned: u32,
+    tidied: Window,
+    newest: Window,
+    used_in_newest: u32,
+    used_before: u32,
+    /// Whether the keeper has been asked for more since the last arrival.
+    pub(super) asked: Cell<bool>,
+}
+
+impl Shelf {
+    pub(super) fn new(first: Segment, arriving: mpsc::Receiver<Segment>) -> Self {
+        let mut shelf = Self {
+            series: HashMap::default(),
+            free: Vec::new(),
+            reserve: None,
+            resting: Vec::new(),
+            arriving,
+            owned: 0,
+            tidied: Window(0),
+            newest: Window(0),
+            used_in_newest: 0,
+            used_before: 0,
+            asked: Cell::new(false),
+        };
+        shelf.add(&first);
+        let (department, command) = (Department::unknown(), CommandKey::unknown());
+        shelf.name(&Sought { department: &department, command: &command, window: Window(0) });
+        shelf
+    }
+
+    /// The slot in use for a command, if it is the present one of its series.
+    pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<&'static Slot> {
+        let present = self.series.get(&sought.series())?.present?;
+        (present.window == sought.window && present.units_each == units_each).then_some(present.slot)
+    }
+
+    /// A slot for a command, a new one if need be; nothing if none is free.
+    pub(super) fn take(&mut self, sought: &Sought<'_>, units_each: u64) -> Option<&'static Slot> {
+        self.take_arrivals();
+        self.name(sought)?;
+        self.take_again(sought.series(), sought.window, units_each)
+    }
+
+    /// A slot for a series that has its name already.
+    pub(super) fn take_again(&mut self, series: u64, window: Window, units_each: u64) -> Option<&'static Slot> {
+        if let Some(slot) = self.series.get(&series)?.slot_for(window, units_each) {
+            return Some(slot);
+        }
+        let place = self.free.pop()?;
+        self.count_use(window);
+        Some(self.begin(place, series, window, units_each))
+    }
+
+    /// A slot to count a refusal in: the command's own, or the one of what has no name.
+    pub(super) fn refusing(&mut self, sought: &Sought<'_>, sealing: Window) -> Option<&'static Slot> {
+        let series = self.series.get(&sought.series());
+        let units_each = series.map_or(1, |series| series.units_each);
+        if let Some(slot) = series.and_then(|series| series.slot_for(sought.window, units_each)) {
+            return Some(slot);
+        }
+        self.take(sought, units_each).or_else(|| self.refusing_unnamed(sought.window, sealing))
+    }
+
+    fn refusing_unnamed(&mut self, window: Window, sealing: Window) -> Option<&'static Slot> {
+        let unknown = self.series.get(&UNKNOWN)?;
+        let present = unknown.present.filter(|present| present.window >= sealing);
+        if let Some(present) = present {
+            return Some(present.slot); // perhaps an hour early: better than not at all
+        }
+        let place = self.reserve.take()?;
+        Some(self.begin(place, UNKNOWN, window, 1))
+    }
+
+    /// Whether a refusal is sure to find a slot that is not of a window before `window`.
+    pub(super) fn can_refuse_from(&self, window: Window) -> bool {
+        let present = self.series.get(&UNKNOWN).and_then(|unknown| unknown.present);
+        self.reserve.is_some() || present.is_some_and(|present| present.window >= window)
+    }
+
+    /// Takes what the keeper has made.
+    pub(super) fn take_arrivals(&mut self) {
+        while let Ok(segment) = self.arriving.try_recv() {
+            self.add(&segment);
+            self.asked.set(false);
+        }
+    }
+
+    /// Gives slots of windows before `sealed` back when they are done with.
+    pub(super) fn tidy(&mut self, sealed: Window, folds: u64) {
+        if sealed > self.tidied {
+            self.tidied = sealed;
+            let done = self.series.values_mut().flat_map(|series| series.leave(sealed));
+            self.resting.extend(done.map(|counting| Resting { counting, idle_since: None }));
+        }
+        let (rested, resting) = std::mem::take(&mut self.resting).into_iter().partition(|slot| slot.has_rested(folds));
+        self.resting = resting;
+        for Resting { counting, .. } in Vec::<Resting>::from(rested) {
+            counting.slot.end();
+            self.free.push((counting.position, counting.slot));
+        }
+        for slot in &mut self.resting {
+            slot.look(folds);
+        }
+        self.fill_reserve();
+    }
+
+    /// Slots that are in use or kept.
+    pub(super) fn occupied(&self) -> u32 {
+        self.owned.saturating_sub(count(self.free.len()))
+    }
+
+    /// Slots that an hour needs, by this one and the last.
+    pub(super) fn in_window(&self) -> u32 {
+        self.used_in_newest.max(self.used_before)
+    }
+
+    /// Whether the keeper should make more at once.
+    pub(super) fn is_short(&self) -> bool {
+        self.free.len() < SEGMENT_SLOTS / 4
+    }
+
+    fn add(&mut self, segment: &Segment) {
+        let places = (segment.first..).zip(segment.slots);
+        self.free.extend(places.skip(1)); // the first is the worker's own
+        self.owned += count(segment.slots.len());
+        self.fill_reserve();
+    }
+
+    fn fill_reserve(&mut self) {
+        if self.reserve.is_none() {
+            self.reserve = self.free.pop();
+        }
+    }
+
+    /// Writes the names of a series that is new, if there is room for its first count too.
+    fn name(&mut self, sought: &Sought<'_>) -> Option<()> {
+        if self.series.contains_key(&sought.series()) {
+            return Some(());
+        }
+        if self.free.len() < 2 {
+            return None;
+        }
+        let (names, slot) = self.free.pop()?;
+        let texts = [&sought.department.id, &sought.command.subsystem, &sought.command.command];
+        slot.begin(Kind::Series, |slot| {
+            for (number, name) in texts.into_iter().enumerate() {
+                set_text(slot, word::NAMES + number * word::NAME_WORDS, word::NAME_WORDS, name.as_str());
+            }
+        });
+        let series = Series { names, units_each: 1, present: None, older: Vec::new() };
+        self.series.insert(sought.series(), series);
+        Some(())
+    }
+
+    fn begin(&mut self, place: (u32, &'static Slot), key: u64, window: Window, units_each: u64) -> &'static Slot {
+        let (position, slot) = place;
+        if let Some(series) = self.series.get_mut(&key) {
+            slot.begin(Kind::Count, |slot| {
+                slot.set(word::WHERE, pair(window.0, series.names));
+                slot.set(word::UNITS_EACH, units_each);
+            });
+            series.older.extend(series.present.replace(Counting { slot, position, window, units_each }));
+            series.units_each = units_each;
+        }
+        slot
+    }
+
+    fn count_use(&mut self, window: Window) {
+        if window > self.newest {
+            self.newest = window;
+            self.used_before = std::mem::take(&mut self.used_in_newest);
+        }
+        self.used_in_newest += 1;
+    }
+}
+
+impl Series {
+    fn slot_for(&self, window: Window, units_each: u64) -> Option<&'static Slot> {
+        let mut all = self.present.iter().chain(&self.older);
+        all.find(|one| one.window == window && one.units_each == units_each).map(|one| one.slot)
+    }
+
+    /// Lets go of the slots of windows before `sealed`.
+    fn leave(&mut self, sealed: Window) -> Vec<Counting> {
+        let present = self.present.take_if(|present| present.window < sealed);
+        let (left, kept) = std::mem::take(&mut self.older).into_iter().partition(|one| one.window < sealed);
+        self.older = kept;
+        Vec::<Counting>::from(left).into_iter().chain(present).collect()
+    }
+}
+
+impl Resting {
+    /// Two folds on, one of them has begun after the last change and has brought it into the book.
+    fn has_rested(&self, folds: u64) -> bool {
+        self.idle_since.is_some_and(|since| folds >= since + 2)
+    }
+
+    fn look(&mut self, folds: u64) {
+        let idle = || self.counting.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
+        if self.idle_since.is_none() && idle() {
+            self.idle_since = Some(folds);
+        }
+    }
+}
+
+fn count(slots: usize) -> u32 {
+    u32::try_from(slots).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,230 @@
+//! The tally's file: a header and segments of slots, mapped as they are made.
+//!
+//! Guarantees: a tally appears under its name whole or not at all; every byte that is mapped was written and synced
+//! before, so that no store can hit a hole (a SIGBUS). Leaves to others: who writes which slot (`meter`), and what the
+//! slots mean (`fold`).
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::disk::Disk;
+use super::error::LedgerError;
+use super::map::map;
+use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, Words, pair, set_text, word};
+use crate::clock::Clock;
+
+/// Slots in a segment: 1 MiB, which a worker fills in no less than a tenth of a second even when every command is new.
+pub(super) const SEGMENT_SLOTS: usize = 2048;
+/// Slots in the header's page; only the first is used.
+const HEADER_SLOTS: usize = 8;
+const FORMAT: u32 = 1;
+const MAGIC: u64 = u64::from_le_bytes(*b"TALLYGAT");
+
+/// Positions of words in the header.
+mod header_word {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const FORMAT: usize = 1; // high half: bytes in a slot
+    pub(super) const EPOCH: usize = 2;
+    pub(super) const CREATED: usize = 3;
+    pub(super) const PROCESS: usize = 4; // high half: slots in a segment
+    pub(super) const SYNCED_AT: usize = 5;
+    pub(super) const SYNCED_NS: usize = 6;
+    pub(super) const GATEWAY: usize = 8;
+    pub(super) const BOOT: usize = 16;
+    pub(super) const TEXT_WORDS: usize = 8;
+}
+
+/// Whose life this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) epoch: u32,
+    pub(super) gateway: String,
+    pub(super) boot_id: String,
+    pub(super) process: u32,
+    pub(super) created: Timestamp,
+    /// When the last sync began, on the wall and on the epoch's monotonic clock.
+    pub(super) synced_at: Timestamp,
+    pub(super) synced_ns: u64,
+}
+
+/// A stretch of slots for one worker; its first slot is the worker's own.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Position of its first slot in the file.
+    pub(super) first: u32,
+    pub(super) slots: &'static [Slot],
+}
+
+/// A tally being kept.
+#[derive(Debug)]
+pub(super) struct Tally {
+    path: PathBuf,
+    file: File,
+    disk: Box<dyn Disk>,
+    header: &'static Slot,
+    segments: Vec<&'static [Slot]>,
+}
+
+impl Tally {
+    /// Makes a tally with one segment for each of `workers`.
+    pub(super) fn create(
+        disk: Box<dyn Disk>,
+        path: &Path,
+        header: &Header,
+        workers: u32,
+    ) -> Result<(Self, Vec<Segment>), LedgerError> {
+        let draft = path.with_extension("tally-new");
+        let refused = |action, error| LedgerError::file(action, &draft, error);
+        if draft.exists() {
+            disk.remove(&draft).map_err(|error| refused("remove the unfinished tally", error))?;
+        }
+        let file = disk.create(&draft).map_err(|error| refused("make", error))?;
+        disk.extend(&file, 0, bytes_of(HEADER_SLOTS)).map_err(|error| refused("write the header of", error))?;
+        let page = map(&file, 0, HEADER_SLOTS).map_err(|error| refused("map the header of", error))?;
+        write_header(&page[0], header);
+        let mut tally = Self { path: draft.clone(), file, disk, header: &page[0], segments: Vec::new() };
+        let segments = (0..workers).map(|worker| tally.grow(worker)).collect::<Result<_, _>>()?;
+        tally.disk.sync(&tally.file).map_err(|error| LedgerError::sync(&draft, error))?;
+        tally.disk.rename(&draft, path).map_err(|error| refused("give its name to", error))?;
+        tally.path = path.to_owned();
+        Ok((tally, segments))
+    }
+
+    /// Adds a segment for a worker: zeros written and synced, then mapped.
+    pub(super) fn grow(&mut self, worker: u32) -> Result<Segment, LedgerError> {
+        let first = HEADER_SLOTS + self.segments.len() * SEGMENT_SLOTS;
+        let (from, length) = (bytes_of(first), bytes_of(SEGMENT_SLOTS));
+        self.disk.extend(&self.file, from, length).map_err(|error| LedgerError::file("grow", &self.path, error))?;
+        self.disk.sync(&self.file).map_err(|error| LedgerError::sync(&self.path, error))?;
+        let slots =
+            map(&self.file, from, SEGMENT_SLOTS).map_err(|error| LedgerError::file("map", &self.path, error))?;
+        slots[0].begin(Kind::Worker, |slot| slot.set(word::WORKER, u64::from(worker)));
+        self.segments.push(slots);
+        let first = u32::try_from(first).unwrap_or(u32::MAX); // 2^32 slots are 2 TiB
+        Ok(Segment { first, slots })
+    }
+
+    /// Carries everything stored before this call to the disk, and notes in the header when it began.
+    pub(super) fn sync(&self, clock: &Clock) -> Result<(), LedgerError> {
+        self.header.set(header_word::SYNCED_AT, time_word(clock.wall()));
+        self.header.set(header_word::SYNCED_NS, nanoseconds(clock));
+        self.disk.sync(&self.file).map_err(|error| LedgerError::sync(&self.path, error))
+    }
+
+    /// The slots in use, with their positions.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (usize, &'static Slot)> + '_ {
+        let segments = self.segments.iter().enumerate();
+        segments.flat_map(|(number, slots)| {
+            let first = HEADER_SLOTS + number * SEGMENT_SLOTS;
+            slots.iter().enumerate().map(move |(at, slot)| (first + at, slot))
+        })
+    }
+
+    /// The workers' own slots.
+    pub(super) fn own_slots(&self) -> impl Iterator<Item = &'static Slot> + '_ {
+        self.segments.iter().map(|slots| &slots[0])
+    }
+
+    /// The slot at a position; nothing in the header's page and behind the end.
+    pub(super) fn slot(&self, position: u32) -> Option<&'static Slot> {
+        let position = (position as usize).checked_sub(HEADER_SLOTS)?;
+        self.segments.get(position / SEGMENT_SLOTS).map(|slots| &slots[position % SEGMENT_SLOTS])
+    }
+
+    /// Ends the tally's life on the disk; what is mapped stays mapped.
+    pub(super) fn remove(self) -> Result<(), LedgerError> {
+        self.disk.remove(&self.path).map_err(|error| LedgerError::file("remove", &self.path, error))
+    }
+}
+
+/// A tally as it lies on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct TallyImage {
+    pub(super) header: Header,
+    /// All slots, the header's page included, so that positions are indices.
+    pub(super) slots: Vec<Words>,
+}
+
+/// Why a file is not a tally that can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadTally {
+    #[error("it does not begin with a tally's header")]
+    NoHeader,
+    #[error("it has format {0}, this Tallygate knows format {FORMAT}")]
+    Format(u32),
+    #[error("its slots have {0} bytes, not {SLOT_BYTES}")]
+    SlotBytes(u32),
+    #[error("its header is damaged")]
+    Damaged,
+}
+
+impl TallyImage {
+    /// Reads a tally. Bytes behind the last whole slot are the beginning of a growth that nobody used.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, BadTally> {
+        let slots: Vec<Words> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(Words::from_bytes).collect();
+        let header = read_header(slots.first().ok_or(BadTally::NoHeader)?)?;
+        Ok(Self { header, slots })
+    }
+
+    /// The slot at a position, if there is one.
+    pub(super) fn slot(&self, position: u32) -> Option<&Words> {
+        self.slots.get(position as usize)
+    }
+}
+
+fn write_header(slot: &Slot, header: &Header) {
+    use header_word as at;
+    slot.set(at::FORMAT, pair(FORMAT, SLOT_BYTES as u32));
+    slot.set(at::EPOCH, u64::from(header.epoch));
+    slot.set(at::CREATED, time_word(header.created));
+    slot.set(at::PROCESS, pair(header.process, SEGMENT_SLOTS as u32));
+    slot.set(at::SYNCED_AT, time_word(header.synced_at));
+    slot.set(at::SYNCED_NS, header.synced_ns);
+    set_text(slot, at::GATEWAY, at::TEXT_WORDS, &header.gateway);
+    set_text(slot, at::BOOT, at::TEXT_WORDS, &header.boot_id);
+    slot.set(at::MAGIC, MAGIC);
+}
+
+fn read_header(slot: &Words) -> Result<Header, BadTally> {
+    use header_word as at;
+    let words: &[u64; WORDS] = &slot.0;
+    let (format, slot_bytes) = (words[at::FORMAT] as u32, (words[at::FORMAT] >> 32) as u32);
+    if words[at::MAGIC] != MAGIC {
+        return Err(BadTally::NoHeader);
+    }
+    if format != FORMAT {
+        return Err(BadTally::Format(format));
+    }
+    if slot_bytes as usize != SLOT_BYTES {
+        return Err(BadTally::SlotBytes(slot_bytes));
+    }
+    Ok(Header {
+        epoch: u32::try_from(words[at::EPOCH]).map_err(|_| BadTally::Damaged)?,
+        gateway: slot.text(at::GATEWAY, at::TEXT_WORDS).ok_or(BadTally::Damaged)?,
+        boot_id: slot.text(at::BOOT, at::TEXT_WORDS).ok_or(BadTally::Damaged)?,
+        process: words[at::PROCESS] as u32,
+        created: word_time(words[at::CREATED])?,
+        synced_at: word_time(words[at::SYNCED_AT])?,
+        synced_ns: words[at::SYNCED_NS],
+    })
+}
+
+/// Nanoseconds on a monotonic clock, for words that hold moments.
+pub(super) fn nanoseconds(clock: &Clock) -> u64 {
+    let elapsed = clock.monotonic().elapsed();
+    elapsed.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(elapsed.subsec_nanos()))
+}
+
+fn time_word(time: Timestamp) -> u64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX).cast_unsigned()
+}
+
+fn word_time(word: u64) -> Result<Timestamp, BadTally> {
+    Timestamp::from_nanosecond(i128::from(word.cast_signed())).map_err(|_| BadTally::Damaged)
+}
+
+fn bytes_of(slots: usize) -> u64 {
+    (slots * SLOT_BYTES) as u64
+}

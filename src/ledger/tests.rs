@@ -1,0 +1,126 @@
+//! The room as a whole: meters, keeper, files.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::model::{CommandKey, Department, Finished, Outcome, Refused, Window};
+
+const START: &str = "2026-11-24T03:10:00Z";
+
+/// A ledger in a folder of its own, on a clock that the test moves.
+struct Bench {
+    folder: tempfile::TempDir,
+    clock: Clock,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let clock = Clock::manual(START.parse::<Timestamp>().expect("a time"));
+        Self { folder: tempfile::tempdir().expect("a folder"), clock }
+    }
+
+    fn settings(&self, workers: usize) -> LedgerSettings {
+        LedgerSettings {
+            path: self.path(),
+            gateway: Name::parse("gateway-1").expect("a name"),
+            sync_every: Duration::from_millis(50),
+            workers,
+            calendar: CalendarOffset::default(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("ledger.db")
+    }
+
+    fn open(&self, workers: usize) -> (Ledger, Vec<MeterSeed>) {
+        Ledger::open(self.settings(workers), self.clock.clone(), Box::new(|error| panic!("{error}"))).expect("a ledger")
+    }
+
+    fn open_one(&self) -> (Ledger, Meter) {
+        let (ledger, mut seeds) = self.open(1);
+        (ledger, seeds.remove(0).into_meter())
+    }
+
+    fn files(&self) -> Vec<UsageRow> {
+        usage_of_files(&self.path())
+    }
+
+    /// Moves time and lets the keeper and the worker agree on what is sealed.
+    fn pass(&self, by: Duration, ledger: &Ledger, meter: &Meter) {
+        self.clock.advance(by);
+        for _ in 0..4 {
+            wait(ledger.reader().fold()).expect("a fold");
+            meter.tick();
+        }
+    }
+
+    fn number(&self, query: &str) -> i64 {
+        let book = rusqlite::Connection::open(self.path()).expect("a book");
+        book.query_row(query, [], |row| row.get(0)).expect(query)
+    }
+}
+
+const ALWAYS: std::ops::Range<Window> = Window(0)..Window(u32::MAX);
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
+}
+
+fn usage_of_files(path: &Path) -> Vec<UsageRow> {
+    LedgerFiles::open(path).expect("files").usage(ALWAYS).expect("rows")
+}
+
+fn department(number: u32) -> Department {
+    let id = Name::parse(&format!("department-{number}")).expect("a name");
+    Department { number, id, name: "A department".to_owned() }
+}
+
+fn command(number: u32) -> CommandKey {
+    let name = |text: String| Name::parse(&text).expect("a name");
+    CommandKey { number, subsystem: name("cameras".to_owned()), command: name(format!("command-{number}")) }
+}
+
+fn admit(meter: &Meter, clock: &Clock) -> Ticket {
+    meter.received();
+    meter.open(&department(1), &command(1), 3, clock.window()).expect("a slot")
+}
+
+fn refuse(meter: &Meter, clock: &Clock) {
+    meter.received();
+    meter.refuse(&department(1), &command(1), Refused::Forbidden, clock.window());
+}
+
+/// Outcome names with commands and units.
+fn brief(rows: &[UsageRow]) -> Vec<(&'static str, u64, u64)> {
+    rows.iter().map(|row| (row.outcome.name(), row.totals.commands, row.totals.units)).collect()
+}
+
+#[test]
+fn what_is_counted_is_seen_at_once_by_every_reader() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    let mut ticket = admit(&meter, &bench.clock);
+    ticket.add_request_bytes(100);
+    ticket.add_response_bytes(7);
+    bench.clock.advance(Duration::from_millis(5));
+    ticket.settle(Finished::Ok);
+    drop(admit(&meter, &bench.clock));
+    refuse(&meter, &bench.clock);
+    let open = admit(&meter, &bench.clock);
+    meter.tick();
+
+    let totals = wait(ledger.reader().totals()).expect("totals");
+    assert_eq!(totals.imbalance, 0);
+    let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
+    assert_eq!((series.admitted, series.units, series.in_flight()), (3, 9, 1));
+    assert_eq!((series.request_bytes, series.response_bytes), (100, 7));
+    assert_eq!(series.finished[Finished::Ok.index()].duration_ns, 5_000_000);
+    let rows = wait(ledger.reader().usage(ALWAYS)).expect("rows");
+    assert_eq!(brief(&rows), [("ok", 1, 3), ("aborted", 1, 3), ("forbidden", 1, 0)]);
+    assert_eq!(bench.files(), rows, "the files say the same while the gateway lives");
+    drop(open);
+}

@@ -1,0 +1,135 @@
+//! May this command run? Head, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
+//! returns evidence.
+//!
+//! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
+//! so nothing is admitted that is not counted, and nothing counted as admitted is refused afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::{Body as _, Incoming};
+
+use crate::limit::{Budget, Limited, Pass};
+use crate::model::{CommandKey, Department, Refused};
+use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
+
+use super::account::Account;
+use super::exchange::Call;
+use super::head::Head;
+
+/// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
+pub(super) struct Admitted {
+    pub(super) department: Arc<DepartmentPolicy>,
+    pub(super) subsystem: Arc<Subsystem>,
+    pub(super) command: Arc<Command>,
+    pub(super) grant: Grant,
+    pub(super) budget: Option<Budget>,
+    pub(super) account: Account,
+}
+
+/// A "no": an answer, not an error. Knows under whom and what it is counted.
+pub(super) struct Refusal {
+    pub(super) department: Department,
+    pub(super) command: CommandKey,
+    pub(super) refused: Refused,
+    pub(super) detail: &'static str,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) budget: Option<Budget>,
+}
+
+impl Refusal {
+    fn new(department: &Department, command: &CommandKey, refused: Refused, detail: &'static str) -> Self {
+        Self {
+            department: department.clone(),
+            command: command.clone(),
+            refused,
+            detail,
+            retry_after: None,
+            budget: None,
+        }
+    }
+
+    fn limited(department: &Department, command: &CommandKey, limited: Limited) -> Self {
+        let mut refusal = Self::new(department, command, limited.refused, limited_detail(limited.refused));
+        refusal.retry_after = Some(limited.retry_after);
+        refusal.budget = limited.budget;
+        refusal
+    }
+}
+
+/// Decides about one command.
+pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
+    let snapshot = &*call.live.snapshot;
+    let head = Head::read(request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
+    let caller = call.peer.department(&call.live.snapshot);
+    let department = caller.ok_or_else(|| {
+        call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
+    })?;
+    let (subsystem, command) = place(snapshot, &department.department, head)?;
+    let refuse = |refused, detail| Refusal::new(&department.department, &command.key, refused, detail);
+
+    let grant = snapshot.grant(&department, &command);
+    let grant = grant.ok_or_else(|| refuse(Refused::Forbidden, "this department has no grant for this command"))?;
+    if request.body().size_hint().lower() > command.body_max {
+        return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
+    }
+    if call.worker.is_full() {
+        return Err(refuse(Refused::Overloaded, "the gateway carries as many commands as it can"));
+    }
+    let pass = call.worker.limiters.admit(snapshot, &department, &command, call.window);
+    let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
+    let budget = pass.budget();
+    let account = open(call, &department, (&subsystem, &command), pass)?;
+    Ok(Admitted { department, subsystem, command, grant, budget, account })
+}
+
+impl Call {
+    /// A refusal before the command could be told.
+    fn unplaced(&self, refused: Refused, detail: &'static str) -> Refusal {
+        let department = self.peer.department(&self.live.snapshot);
+        let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
+        Refusal::new(&department, &CommandKey::unknown(), refused, detail)
+    }
+}
+
+fn place(
+    snapshot: &Snapshot,
+    department: &Department,
+    head: Head<'_>,
+) -> Result<(Arc<Subsystem>, Arc<Command>), Refusal> {
+    let unknown = |command, detail| Refusal::new(department, command, Refused::UnknownCommand, detail);
+    match snapshot.route(head.host, head.method, head.path) {
+        Route::Command { subsystem, command } => Ok((Arc::clone(subsystem), Arc::clone(command))),
+        Route::NoCommand { subsystem } => {
+            Err(unknown(&subsystem.unknown, "this subsystem has no command with this method and path"))
+        }
+        Route::NoSubsystem => Err(unknown(&CommandKey::unknown(), "no subsystem is served at this host and path")),
+    }
+}
+
+fn open(
+    call: &Call,
+    department: &DepartmentPolicy,
+    (subsystem, command): (&Arc<Subsystem>, &Arc<Command>),
+    mut pass: Pass,
+) -> Result<Account, Refusal> {
+    let ticket = call.worker.meter.open(&department.department, &command.key, command.units, call.window);
+    let ticket = ticket.map_err(|refused| {
+        let mut refusal =
+            Refusal::new(&department.department, &command.key, refused, "the ledger cannot count at this moment");
+        refusal.retry_after = Some(Duration::from_secs(1));
+        refusal
+    })?;
+    pass.keep_units();
+    Ok(Account::open(call, ticket, pass, subsystem))
+}
+
+fn limited_detail(refused: Refused) -> &'static str {
+    match refused {
+        Refused::RateLimited => "commands come faster than the limit allows",
+        Refused::TooManyConcurrent => "as many commands as allowed are already in flight",
+        Refused::QuotaExceeded => "the quota of this month is used up",
+        _ => "a limit of the gateway is reached",
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection from a caller: handshake, once; then its commands, each through [`super::exchange`].
+//!
+//! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
+//! once per configuration; a handshake, an idle connection and a head have limits of time and size.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::identity::Caller;
+use crate::lifecycle::DrainWatcher;
+use crate::policy::{DepartmentPolicy, Snapshot};
+use crate::telemetry::{ConnectionStats, HandshakeFailure, OpenConnection};
+
+use super::exchange::exchange;
+use super::worker::{Carried, Worker};
+
+/// HTTP/2 limits: Envoy's recommendation for the edge (100 streams, 64 KiB per stream, 1 MiB per connection).
+const STREAMS_MAX: u32 = 100;
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of answers buffered per stream before its subsystem is held back.
+const SEND_BUFFER_MAX: usize = 128 * 1024;
+/// HTTP/2 pings tell a dead caller from a quiet one.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection as the listener hands it over.
+pub(super) struct Accepted {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) stats: Arc<ConnectionStats>,
+    /// Counted as long as they live, by the listener and by the worker.
+    pub(super) open: OpenConnection,
+    pub(super) carried: Carried,
+}
+
+/// Who is at the other end.
+pub(super) struct Peer {
+    caller: Option<Caller>,
+    address: HeaderValue,
+    department: RefCell<Option<(Arc<Snapshot>, Option<Arc<DepartmentPolicy>>)>>,
+}
+
+impl Peer {
+    fn new(caller: Option<Caller>, address: IpAddr) -> Self {
+        let address = HeaderValue::try_from(address.to_canonical().to_string());
+        let address = address.expect("an IP address is a header value");
+        Self { caller, address, department: RefCell::new(None) }
+    }
+
+    /// The caller, if it showed a certificate.
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
+    }
+
+    /// The value of `X-Forwarded-For`.
+    pub(super) fn address(&self) -> &HeaderValue {
+        &self.address
+    }
+
+    /// The one department that claims the caller under this snapshot; remembered until the next one.
+    pub(super) fn department(&self, snapshot: &Arc<Snapshot>) -> Option<Arc<DepartmentPolicy>> {
+        if let Some((known, department)) = &*self.department.borrow() {
+            if Arc::ptr_eq(known, snapshot) {
+                return department.clone();
+            }
+        }
+        let claimed = self.caller.as_ref().map(|caller| snapshot.department_of(caller.identities()));
+        let department = match claimed {
+            Some(Ok(department)) => Some(Arc::clone(department)),
+            Some(Err(unclaimed)) => {
+                tracing::debug!(?unclaimed, "no single department claims this caller");
+                None
+            }
+            None => None,
+        };
+        self.department.replace(Some((Arc::clone(snapshot), department.clone())));
+        department
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatcher) {
+    let Accepted { stream, address, tls, stats, open, carried } = accepted;
+    let held = (open, carried);
+    let stream = match timeout(worker.capacity.handshake, shake_hands(stream, tls)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "handshake failed");
+            return stats.handshake_failed(HandshakeFailure::of(&error));
+        }
+        Err(_) => return stats.handshake_failed(HandshakeFailure::Timeout),
+    };
+    let connection = stream.get_ref().1;
+    let caller = match Caller::of_handshake(connection) {
+        Ok(caller) => caller,
+        Err(error) => {
+            tracing::info!(%address, %error, "a caller's certificate was not accepted");
+            return stats.handshake_failed(HandshakeFailure::BadCertificate);
+        }
+    };
+    let is_h2 = connection.alpn_protocol() == Some(b"h2");
+    let peer = Rc::new(Peer::new(caller, address.ip()));
+    let served = match is_h2 {
+        true => serve_h2(worker, peer, stream, drain).await,
+        false => serve_h1(worker, peer, stream, drain).await,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+    drop(held);
+}
+
+async fn shake_hands(stream: std::net::TcpStream, tls: Arc<rustls::ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    TlsAcceptor::from(tls).accept(stream).await
+}
+
+async fn serve_h1(worker: Rc<Worker>, peer: Rc<Peer>, stream: TlsStream<TcpStream>, mut drain: DrainWatcher) -> hyper::Result<()> {
+    let capacity = worker.capacity;
+    let service = service_fn(move |request| {
+        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+        async move { Ok::<_, Infallible>(exchange(worker, peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new()) // without it hyper's own timeouts are silently off
+        .header_read_timeout(capacity.idle)
+        .max_headers(capacity.head_fields)
+        .max_header_size(capacity.head_bytes)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = drain.begun() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn serve_h2(worker: Rc<Worker>, peer: Rc<Peer>, stream: TlsStream<TcpStream>, mut drain: DrainWatcher) -> hyper::Result<()> {
+    let capacity = worker.capacity;
+    let service = service_fn(move |request| {
+        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+        async move { Ok::<_, Infallible>(exchange(worker, peer, request).await) }
+    });
+    let head_max = u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX);
+    let connection = http2::Builder::new(OnThisThread)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_MAX)
+        .max_header_list_size(head_max)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = drain.begun() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// Runs hyper's streams on the worker's own thread.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,133 @@
+//! Takes an admitted command to its subsystem and its answer back.
+//!
+//! Guarantees: takes [`Admitted`] by value, so nothing unauthorised or unmetered can be forwarded; bodies stream both ways;
+//! the path that was authorised is the path that is sent. When the caller leaves, hyper drops this future, and with it the
+//! request upstream and the account.
+
+use std::rc::Rc;
+
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::model::Finished;
+use crate::policy::{Durability, Subsystem};
+
+use super::account::BodyFault;
+use super::admit::Admitted;
+use super::body::{Body, Metered, RequestBody};
+use super::exchange::Call;
+use super::head::Head;
+use super::headers::{REQUEST_ID, host_value, towards_caller, towards_subsystem};
+use super::refuse::{fail, tell_budget, too_large};
+use super::upstream::{Lease, Patience, SendError, Sent};
+
+/// Forwards an admitted command and answers with what came back.
+pub(super) async fn forward(call: &Call, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
+    tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
+    let upstreams = Rc::clone(call.live.upstreams_of(&admitted.subsystem));
+    let progress = Rc::clone(admitted.account.progress());
+    let request = towards(call, &admitted, request);
+    call.worker.recorder.gateway(call.worker.clock.monotonic().since(call.arrived));
+
+    let patience = Patience { response: admitted.subsystem.timeouts.response, progress: &progress };
+    match upstreams.send(request, admitted.department.department.number, patience).await {
+        Ok(sent) => answer(call, admitted, sent).await,
+        Err(error) => no_answer(call, admitted, &error),
+    }
+}
+
+/// The request as the subsystem gets it.
+fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Request<RequestBody> {
+    let host = Head::read(&request).map(|head| host_value(&request, head));
+    let (mut head, body) = request.into_parts();
+    head.uri = below(&admitted.subsystem, &head.uri);
+    head.version = Version::HTTP_11;
+    if let Ok(host) = host {
+        towards_subsystem(&mut head.headers, call, admitted, host);
+    }
+    let progress = admitted.account.progress();
+    let body = RequestBody::new(body, progress, admitted.command.body_max, call.worker.capacity.body_idle);
+    Request::from_parts(head, body)
+}
+
+/// The target below the subsystem's prefix, in origin form.
+fn below(subsystem: &Subsystem, uri: &Uri) -> Uri {
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let stripped = match subsystem.keep_path {
+        true => target,
+        false => target.strip_prefix(subsystem.prefix.as_str()).unwrap_or(target),
+    };
+    let target = match stripped.starts_with('/') {
+        true => PathAndQuery::try_from(stripped),
+        false => PathAndQuery::try_from(format!("/{stripped}")),
+    };
+    target.map_or_else(|_| uri.clone(), Uri::from)
+}
+
+/// The subsystem's answer, metered on its way to the caller.
+async fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Response<Body> {
+    let answered_at = call.worker.clock.monotonic();
+    if admitted.command.durability == Durability::Machine {
+        admitted.account.durable().await;
+    }
+    let finished = outcome_of(response.status());
+    note_health(&lease, finished);
+    let (mut head, body) = response.into_parts();
+    towards_caller(&mut head.headers);
+    head.headers.insert(REQUEST_ID, call.id.header());
+    tell_budget(&mut head.headers, admitted.budget);
+    let patience = admitted.subsystem.timeouts.idle;
+    let body = Metered::new(body, (admitted.account, lease), finished, patience);
+    call.worker.recorder.gateway(call.worker.clock.monotonic().since(answered_at));
+    Response::from_parts(head, Body::Metered(body))
+}
+
+fn note_health(lease: &Lease, finished: Finished) {
+    match finished {
+        Finished::ServerError => lease.note_server_error(),
+        _ => lease.note_success(),
+    }
+}
+
+fn outcome_of(status: StatusCode) -> Finished {
+    match status.as_u16() {
+        500.. => Finished::ServerError,
+        400..=499 => Finished::ClientError,
+        _ => Finished::Ok,
+    }
+}
+
+/// No answer: whose doing was it?
+fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Body> {
+    if let Some(fault) = admitted.account.progress().fault.get() {
+        admitted.account.settle(Finished::Aborted);
+        return match fault {
+            BodyFault::TooLarge => too_large(call),
+            BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming"),
+            BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
+        };
+    }
+    let finished = match error {
+        SendError::Unreachable(_) => Finished::Unreachable,
+        SendError::Failed(_) => Finished::UpstreamFailed,
+        SendError::Timeout => Finished::Timeout,
+    };
+    tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.id.text(), %error, "no answer");
+    admitted.account.settle(finished);
+    fail(call, finished, &error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_become_outcomes() {
+        for (status, outcome) in
+            [(200, Finished::Ok), (304, Finished::Ok), (404, Finished::ClientError), (429, Finished::ClientError), (503, Finished::ServerError)]
+        {
+            assert_eq!(outcome_of(StatusCode::from_u16(status).expect("a status")), outcome);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What HTTP we accept: the head of a request, checked before anything trusts it.
+//!
+//! Guarantees: the authority is one and plain; the path is absolute, in one spelling only, and is the very text that is
+//! authorised and forwarded. Leaves framing (Content-Length, Transfer-Encoding) to hyper, which makes it anew upstream.
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request};
+
+/// The longest path and query, in bytes; nginx has the same.
+const TARGET_MAX: usize = 8 * 1024;
+
+/// A head that may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head<'a> {
+    pub(super) method: &'a Method,
+    /// The host without its port.
+    pub(super) host: &'a str,
+    /// The path, as it came.
+    pub(super) path: &'a str,
+}
+
+/// Why a head is not accepted, in words for the caller.
+pub(super) type Malformed = &'static str;
+
+impl<'a> Head<'a> {
+    /// Reads the head of a request, or says what is wrong with it.
+    pub(super) fn read<B>(request: &'a Request<B>) -> Result<Self, Malformed> {
+        let method = request.method();
+        if matches!(*method, Method::CONNECT | Method::TRACE) {
+            return Err("CONNECT and TRACE are not served here");
+        }
+        let path = request.uri().path();
+        refuse_odd_path(path)?;
+        if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
+            return Err("the request target is longer than 8192 bytes");
+        }
+        if request.headers().keys().any(|name| name.as_str().contains('_')) {
+            return Err("a header name holds '_', which others may read as '-'");
+        }
+        Ok(Self { method, host: host(request)?, path })
+    }
+}
+
+fn host<B>(request: &Request<B>) -> Result<&str, Malformed> {
+    let target = request.uri().authority();
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let authority = match (target, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return Err("more than one Host"),
+        (None, None, None) => return Err("no Host"),
+        (Some(target), None, None) => target.as_str(),
+        (None, Some(host), None) => text(host)?,
+        (Some(target), Some(host), None) if text(host)?.eq_ignore_ascii_case(target.as_str()) => target.as_str(),
+        (Some(_), Some(_), None) => return Err("Host and the request target name different authorities"),
+    };
+    host_of(authority)
+}
+
+fn text(value: &HeaderValue) -> Result<&str, Malformed> {
+    value.to_str().map_err(|_| "Host is not plain text")
+}
+
+/// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
+fn host_of(authority: &str) -> Result<&str, Malformed> {
+    if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
+        return Err("Host is not a host and an optional port");
+    }
+    let host_ends = match authority.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, port) = authority.split_at(host_ends);
+    match port.strip_prefix(':') {
+        _ if host.is_empty() => Err("Host is not a host and an optional port"),
+        None if port.is_empty() => Ok(host),
+        Some(port) if port.parse::<u16>().is_ok() => Ok(host),
+        _ => Err("the port in Host is not a number up to 65535"),
+    }
+}
+
+/// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
+fn refuse_odd_path(path: &str) -> Result<(), Malformed> {
+    if !path.starts_with('/') {
+        return Err("the path does not start with '/'");
+    }
+    let bytes = path.as_bytes();
+    if bytes.iter().any(|byte| matches!(byte, b'\\' | b'%' | b'.' | 0..=32 | 127..) || *byte == b'/') {
+        return refuse_odd_segments(path);
+    }
+    Ok(())
+}
+
+fn refuse_odd_segments(path: &str) -> Result<(), Malformed> {
+    if path.contains("//") {
+        return Err("the path holds '//'");
+    }
+    if path.bytes().any(|byte| byte == b'\\' || byte <= 32 || byte >= 127) {
+        return Err("the path holds a backslash, a blank or a control character");
+    }
+    if path.contains('%') {
+        refuse_odd_escapes(path)?;
+    }
+    match path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | ".."))) {
+        true => Err("the path holds a dot segment"),
+        false => Ok(()),
+    }
+}
+
+fn refuse_odd_escapes(path: &str) -> Result<(), Malformed> {
+    for (position, _) in path.match_indices('%') {
+        let escape = path.get(position + 1..position + 3).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let byte = escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or("the path holds a broken escape")?;
+        if matches!(byte, b'/' | b'\\' | b'.' | b'%' | b';' | 0..=31 | 127) {
+            return Err("the path hides a separator, a dot, a percent or a control character in an escape");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str, hosts: &[&str]) -> Result<(String, String), Malformed> {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let request = request.body(()).map_err(|_| "not a request")?;
+        Head::read(&request).map(|head| (head.host.to_owned(), head.path.to_owned()))
+    }
+
+    #[test]
+    fn plain_heads_are_read() {
+        for (uri, host, expected_host, path) in [
+            ("/a/b?x=//..", "city.example", "city.example", "/a/b"),
+            ("/a", "city.example:8443", "city.example", "/a"),
+            ("/a", "[::1]:8443", "[::1]", "/a"),
+            ("/a%20b/%E4%BA%A4", "City.Example", "City.Example", "/a%20b/%E4%BA%A4"),
+            ("/a.b/.well-known/x..y", "h", "h", "/a.b/.well-known/x..y"),
+            ("https://h/a", "h", "h", "/a"),
+        ] {
+            assert_eq!(read(uri, &[host]), Ok((expected_host.to_owned(), path.to_owned())), "{uri}");
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_refused() {
+        for path in [
+            "//a", "/a//b", "/a/./b", "/a/../b", "/..", "/a/..", "/a/..;x/b", "/%2e%2e/a", "/a%2Fb", "/a%2fb", "/a%5cb",
+            "/a%00b", "/a%0ab", "/a%", "/a%zz", "/a%252fb", "/a%3b/b", "/a\\b",
+        ] {
+            assert!(read(path, &["h"]).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn odd_hosts_are_refused() {
+        for hosts in [&[][..], &["a", "a"], &[""], &["user@h"], &["h:99999"], &["h:"], &["h/x"], &[":80"], &["a b"]] {
+            assert!(read("/", hosts).is_err(), "{hosts:?}");
+        }
+        assert!(read("https://a/", &["b"]).is_err());
+    }
+
+    #[test]
+    fn odd_names_and_methods_are_refused() {
+        let request = Request::builder().uri("/").header(HOST, "h").header("x_tallygate_department", "me").body(());
+        assert!(Head::read(&request.expect("a request")).is_err());
+        for method in [Method::CONNECT, Method::TRACE] {
+            let request = Request::builder().method(method).uri("/").header(HOST, "h").body(()).expect("a request");
+            assert!(Head::read(&request).is_err());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What crosses the gateway in the heads of messages: hop-by-hop fields do not, a caller's claims about itself do not, and
+//! the identity that the handshake proved is added.
+//!
+//! Guarantees: everything a subsystem reads under one of our names was written here. Fields are removed before ours are
+//! added, so that no `Connection:` nomination can take ours away (CVE-2024-45410).
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::admit::Admitted;
+use super::exchange::Call;
+use super::head::Head;
+
+/// The command's id, in requests to subsystems and in every answer.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const DEPARTMENT: HeaderName = HeaderName::from_static("x-tallygate-department");
+const CALLER: HeaderName = HeaderName::from_static("x-tallygate-caller");
+const COMMAND: HeaderName = HeaderName::from_static("x-tallygate-command");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Whether a caller's field claims what only the gateway may say: our own names, and what proxies say of clients.
+fn is_claim(name: &str) -> bool {
+    name.starts_with("x-tallygate-")
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("client-cert")
+        || matches!(name, "forwarded" | "x-real-ip" | "x-request-id" | "traceparent")
+}
+
+/// Makes the head of a caller's request fit to be sent to a subsystem.
+pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: &Admitted, host: HeaderValue) {
+    let wants_trailers = headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let traceparent = call.id.traceparent(headers.get(TRACEPARENT));
+    remove_hop_by_hop(headers);
+    remove_claims(headers);
+    headers.remove(CONTENT_LENGTH); // framing is made anew from the body itself
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    headers.insert(DEPARTMENT, admitted.department.header.clone());
+    headers.insert(COMMAND, admitted.command.header.clone());
+    if let Some(caller) = call.peer.caller() {
+        headers.insert(CALLER, caller.header().clone());
+    }
+    headers.insert(REQUEST_ID, call.id.header());
+    headers.insert(TRACEPARENT, traceparent);
+    headers.insert(FORWARDED_FOR, call.peer.address().clone());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(FORWARDED_HOST, host.clone());
+    headers.insert(HOST, host);
+}
+
+/// Makes the head of a subsystem's answer fit to be sent to a caller.
+pub(super) fn towards_caller(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let nominated = match headers.contains_key(CONNECTION) {
+        true => nominated(headers),
+        false => Vec::new(),
+    };
+    for name in nominated.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// The fields that `Connection` names. `Host` cannot be taken away by naming it.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
+    names.filter(|name| *name != HOST).collect()
+}
+
+fn remove_claims(headers: &mut HeaderMap) {
+    debug_assert!(is_claim(FORWARDED.as_str()));
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for claim in claims {
+        headers.remove(claim);
+    }
+}
+
+/// The value of `Host` for a head that was accepted.
+pub(super) fn host_value<B>(request: &http::Request<B>, head: Head<'_>) -> HeaderValue {
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let host = authority.or_else(|| request.headers().get(HOST).cloned());
+    host.unwrap_or_else(|| HeaderValue::from_str(head.host).unwrap_or(HeaderValue::from_static("")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_and_nominated_fields_stay_behind() {
+        let mut given = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "host"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("host", "h"),
+            ("accept", "*/*"),
+        ]);
+        towards_caller(&mut given);
+        let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn claims_are_known_by_name() {
+        for claim in [
+            "x-tallygate-department", "x-tallygate-anything", "x-forwarded-for", "x-forwarded-client-cert", "forwarded",
+            "client-cert", "client-cert-chain", "x-real-ip", "x-request-id", "traceparent",
+        ] {
+            assert!(is_claim(claim), "{claim}");
+        }
+        for plain in ["accept", "content-type", "x-department", "tracestate"] {
+            assert!(!is_claim(plain), "{plain}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Accepts connections and spreads them over the workers, each to the one that carries fewest: a worker must not be
+//! starved, nor drowned, by where the kernel would have put a few long HTTP/2 connections.
+//!
+//! Guarantees: an accept error never ends a listener; connections beyond the cap are closed at once and counted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::identity::ServerTls;
+use crate::lifecycle::DrainWatcher;
+use crate::telemetry::{LimitHit, Telemetry};
+
+use super::connection::Accepted;
+use super::worker::WorkerHandle;
+
+/// Connections the kernel holds for us between two accepts.
+const BACKLOG: i32 = 4096;
+/// After an error that will not go away by itself at once (no file descriptors left).
+const BREATH: Duration = Duration::from_millis(50);
+
+/// What a listener accepts with.
+#[derive(Clone)]
+pub struct AcceptSettings {
+    /// Its keys and trust; replaced by a reload.
+    pub tls: Arc<ArcSwap<ServerTls>>,
+    /// Connections of all listeners together.
+    pub connections_max: usize,
+    /// Where connections are counted.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds an address; all listeners are bound before anything starts, so that a bad port fails the start and nothing
+    /// else.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let socket: std::net::TcpListener = socket.into();
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// Where it really listens: port 0 has become a port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until the drain begins.
+    pub async fn run(self, settings: AcceptSettings, workers: Vec<WorkerHandle>, mut drain: DrainWatcher) {
+        let listener = match TcpListener::from_std(self.socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, address = %self.address, "cannot listen"),
+        };
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => place(stream, address, &settings, &workers),
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed; trying again");
+                        tokio::time::sleep(BREATH).await;
+                    }
+                },
+                () = drain.begun() => return,
+            }
+        }
+    }
+}
+
+/// Gives a connection to the worker that carries fewest.
+fn place(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, workers: &[WorkerHandle]) {
+    let stats = settings.telemetry.connections();
+    let carried: usize = workers.iter().map(WorkerHandle::connections).sum();
+    if carried >= settings.connections_max {
+        return settings.telemetry.limit_hit(LimitHit::Connections); // dropping the stream closes it
+    }
+    let Some(idlest) = workers.iter().min_by_key(|worker| worker.connections()) else { return };
+    let Ok(stream) = stream.into_std() else { return };
+    let tls = Arc::clone(&settings.tls.load().config);
+    let taken = idlest.hand_over(|carried| Accepted {
+        stream,
+        address,
+        tls,
+        stats: Arc::clone(stats),
+        open: stats.accept(),
+        carried,
+    });
+    if !taken {
+        settings.telemetry.limit_hit(LimitHit::Connections);
+    }
+}

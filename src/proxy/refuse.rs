@@ -1,0 +1,147 @@
+//! Saying no, and saying why: one exhaustive table from outcome to answer.
+//!
+//! Guarantees: every refusal is counted before it is answered; every answer of ours is `application/problem+json` (RFC 9457)
+//! and names the request. The table is exhaustive: a new outcome does not compile without its line here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::limit::Budget;
+use crate::model::{Finished, Refused};
+
+use super::admit::Refusal;
+use super::body::Body;
+use super::exchange::Call;
+use super::headers::REQUEST_ID;
+use super::request_id::RequestId;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Counts a refusal and answers it.
+pub(super) fn refuse(call: &Call, refusal: Refusal) -> Response<Body> {
+    call.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, call.window);
+    let mut answer = problem(call.id, status_of_refusal(refusal.refused), refusal.refused.name(), refusal.detail);
+    if let Some(after) = refusal.retry_after.or(retry_after(refusal.refused)) {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    tell_budget(answer.headers_mut(), refusal.budget);
+    answer
+}
+
+/// Answers for an admitted command that did not get an answer of its subsystem. Its account is settled by whoever held it.
+pub(super) fn fail(call: &Call, failed: Finished, detail: &str) -> Response<Body> {
+    problem(call.id, status_of_failure(failed), failed.name(), detail)
+}
+
+/// Answers for an admitted command whose own body grew beyond its limit while it was forwarded.
+pub(super) fn too_large(call: &Call) -> Response<Body> {
+    let detail = "the request body grew larger than this command allows";
+    problem(call.id, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
+}
+
+/// Tells a limited department where it stands (draft-ietf-httpapi-ratelimit-headers-11).
+pub(super) fn tell_budget(headers: &mut HeaderMap, budget: Option<Budget>) {
+    let Some(Budget { quota, window_seconds, remaining, reset_seconds }) = budget else { return };
+    let policy = format!("\"default\";q={quota};w={window_seconds}");
+    let state = format!("\"default\";r={remaining};t={reset_seconds}");
+    for (name, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
+        headers.insert(name, HeaderValue::try_from(text).expect("digits and plain punctuation are a header value"));
+    }
+}
+
+fn problem(id: RequestId, status: StatusCode, name: &str, detail: &str) -> Response<Body> {
+    let body = serde_json::json!({
+        "type": format!("urn:tallygate:problem:{name}"),
+        "title": title(name),
+        "status": status.as_u16(),
+        "detail": detail,
+        "instance": id.text(),
+    });
+    let mut answer = Response::new(Body::Whole(Full::new(Bytes::from(body.to_string()))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    answer.headers_mut().insert(REQUEST_ID, id.header());
+    answer
+}
+
+fn title(name: &str) -> String {
+    let mut title = name.replace('_', " ");
+    if let Some(first) = title.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    title
+}
+
+fn status_of_refusal(refused: Refused) -> StatusCode {
+    match refused {
+        Refused::Malformed => StatusCode::BAD_REQUEST,
+        Refused::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Refused::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+        Refused::UnknownCommand => StatusCode::NOT_FOUND,
+        Refused::Forbidden => StatusCode::FORBIDDEN,
+        Refused::RateLimited | Refused::TooManyConcurrent | Refused::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Refused::Overloaded | Refused::LedgerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+    }
+}
+
+fn status_of_failure(failed: Finished) -> StatusCode {
+    match failed {
+        Finished::Unreachable | Finished::UpstreamFailed | Finished::ServerError | Finished::Ok => {
+            StatusCode::BAD_GATEWAY
+        }
+        Finished::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Finished::Aborted | Finished::ClientError => StatusCode::BAD_REQUEST,
+        Finished::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// When to come back, for refusals whose limit did not say.
+fn retry_after(refused: Refused) -> Option<Duration> {
+    match refused {
+        Refused::Overloaded | Refused::LedgerUnavailable => Some(Duration::from_secs(1)),
+        Refused::RateLimited | Refused::TooManyConcurrent | Refused::QuotaExceeded => Some(Duration::from_secs(1)),
+        Refused::Malformed
+        | Refused::Unauthenticated
+        | Refused::Misdirected
+        | Refused::UnknownCommand
+        | Refused::Forbidden
+        | Refused::TooLarge => None,
+    }
+}
+
+/// `Retry-After` speaks in whole seconds (RFC 9110 section 10.2.3); rounding down would invite a second refusal.
+fn whole_seconds(after: Duration) -> u64 {
+    after.as_secs() + u64::from(after.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up() {
+        for (after, seconds) in [(Duration::from_millis(1), 1), (Duration::from_secs(2), 2), (Duration::from_millis(2001), 3)] {
+            assert_eq!(whole_seconds(after), seconds);
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_the_status_of_the_contract() {
+        let statuses: Vec<_> = Refused::ALL.into_iter().map(|refused| status_of_refusal(refused).as_u16()).collect();
+        assert_eq!(statuses, [400, 401, 421, 404, 403, 429, 429, 429, 503, 503, 413]);
+    }
+
+    #[test]
+    fn budgets_are_structured_fields() {
+        let mut headers = HeaderMap::new();
+        tell_budget(&mut headers, Some(Budget { quota: 500, window_seconds: 1, remaining: 7, reset_seconds: 1 }));
+        assert_eq!(headers["ratelimit"], "\"default\";r=7;t=1");
+        assert_eq!(headers["ratelimit-policy"], "\"default\";q=500;w=1");
+    }
+}

@@ -1,0 +1,114 @@
+//! Names for commands, so that a caller, a subsystem and a log line can speak of the same one.
+//!
+//! Unique, not secret: 128 random bits from a generator seeded by the operating system.
+
+use std::cell::RefCell;
+
+use http::HeaderValue;
+
+/// The id of one command: 32 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestId {
+    bits: u128,
+    span: u64,
+}
+
+/// Makes ids for one worker.
+#[derive(Debug, Default)]
+pub(super) struct RequestIds {
+    random: RefCell<fastrand::Rng>,
+}
+
+impl RequestIds {
+    pub(super) fn next(&self) -> RequestId {
+        let mut random = self.random.borrow_mut();
+        RequestId { bits: random.u128(1..), span: random.u64(1..) }
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn hex<const N: usize>(bytes: &[u8], out: &mut [u8; N], at: usize) {
+    for (position, byte) in bytes.iter().enumerate() {
+        out[at + 2 * position] = HEX[usize::from(byte >> 4)];
+        out[at + 2 * position + 1] = HEX[usize::from(byte & 15)];
+    }
+}
+
+fn value(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).expect("hex digits and dashes are a header value")
+}
+
+impl RequestId {
+    /// The id as text.
+    pub(super) fn text(self) -> String {
+        format!("{:032x}", self.bits)
+    }
+
+    /// The value of `X-Request-Id`.
+    pub(super) fn header(self) -> HeaderValue {
+        let mut text = [0; 32];
+        hex(&self.bits.to_be_bytes(), &mut text, 0);
+        value(&text)
+    }
+
+    /// The value of `traceparent` (W3C Trace Context, version 00): the caller's trace goes on with a new span; without a
+    /// well-formed one a new trace begins, named by this id.
+    pub(super) fn traceparent(self, from_caller: Option<&HeaderValue>) -> HeaderValue {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        match from_caller.map(HeaderValue::as_bytes).filter(|given| is_traceparent(given)) {
+            Some(given) => {
+                text[3..35].copy_from_slice(&given[3..35]);
+                text[53..55].copy_from_slice(&given[53..55]);
+            }
+            None => hex(&self.bits.to_be_bytes(), &mut text, 3),
+        }
+        hex(&self.span.to_be_bytes(), &mut text, 36);
+        value(&text)
+    }
+}
+
+fn is_traceparent(text: &[u8]) -> bool {
+    let lower_hex = |range: std::ops::Range<usize>| {
+        text[range.clone()].iter().all(|byte| HEX.contains(byte)) && text[range].iter().any(|byte| *byte != b'0')
+    };
+    text.len() == 55
+        && text.starts_with(b"00-")
+        && text[35] == b'-'
+        && text[52] == b'-'
+        && lower_hex(3..35)
+        && lower_hex(36..52)
+        && text[53..].iter().all(|byte| HEX.contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: RequestId = RequestId { bits: 0xabc, span: 0x1f };
+
+    #[test]
+    fn an_id_is_the_same_everywhere() {
+        assert_eq!(ID.header().to_str().expect("text"), ID.text());
+        assert_eq!(ID.text(), "00000000000000000000000000000abc");
+        let ids = RequestIds::default();
+        assert_ne!(ids.next(), ids.next());
+    }
+
+    #[test]
+    fn a_callers_trace_goes_on_and_a_bad_one_does_not() {
+        let new = "00-00000000000000000000000000000abc-000000000000001f-01";
+        let going_on = "00-0af7651916cd43dd8448eb211c80319c-000000000000001f-00";
+        for (given, expected) in [
+            (None, new),
+            (Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), going_on),
+            (Some("00-00000000000000000000000000000000-b7ad6b7169203331-00"), new),
+            (Some("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), new),
+            (Some("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-00"), new),
+            (Some("garbage"), new),
+        ] {
+            let given = given.map(|text| HeaderValue::from_str(text).expect("a header value"));
+            assert_eq!(ID.traceparent(given.as_ref()), expected, "{given:?}");
+        }
+    }
+}

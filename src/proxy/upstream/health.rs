@@ -1,0 +1,171 @@
+//! Passive health: a server that fails several times in a row is left alone for a while, longer each time.
+//!
+//! Shared by all workers, kept over reloads. Never ejects for ever: after its time a server is tried again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use crate::clock::Clock;
+use crate::model::Name;
+use crate::policy::Upstream;
+use crate::telemetry::{Telemetry, UpstreamStats};
+
+/// Failures in a row that eject a server; Envoy's default for consecutive 5xx.
+const FAILURES_MAX: u32 = 5;
+/// The first ejection; the n-th lasts n times as long. A third of Envoy's, since a city has few servers per subsystem.
+const EJECTION: Duration = Duration::from_secs(10);
+/// The longest ejection; Envoy's `max_ejection_time`.
+const EJECTION_MAX: Duration = Duration::from_secs(300);
+
+/// What is held against a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No connection.
+    Connect,
+    /// A connection that broke before its answer had ended.
+    Reset,
+    /// No answer, or no more of it, in time.
+    Timeout,
+    /// An answer of 5xx.
+    ServerError,
+}
+
+/// The health of every server the configuration names.
+pub struct UpstreamHealth {
+    servers: DashMap<(Name, String), Arc<Health>>,
+    telemetry: Arc<Telemetry>,
+    clock: Clock,
+}
+
+impl UpstreamHealth {
+    /// Nobody is ill yet.
+    pub fn new(telemetry: Arc<Telemetry>, clock: Clock) -> Self {
+        Self { servers: DashMap::new(), telemetry, clock }
+    }
+
+    pub(super) fn of(&self, subsystem: &Name, server: &Upstream) -> Arc<Health> {
+        let key = (subsystem.clone(), server.authority.clone());
+        let health = self.servers.entry(key).or_insert_with(|| {
+            let stats = self.telemetry.upstream(subsystem, &server.authority);
+            Arc::new(Health::new(stats, self.clock.clone()))
+        });
+        Arc::clone(&health)
+    }
+}
+
+/// The health of one server.
+pub(super) struct Health {
+    pub(super) stats: Arc<UpstreamStats>,
+    clock: Clock,
+    failures: AtomicU32,
+    ejections: AtomicU32,
+    /// Milliseconds on the monotonic clock; 0 when well.
+    ejected_until: AtomicU64,
+}
+
+impl Health {
+    fn new(stats: Arc<UpstreamStats>, clock: Clock) -> Self {
+        Self { stats, clock, failures: AtomicU32::new(0), ejections: AtomicU32::new(0), ejected_until: AtomicU64::new(0) }
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        match self.ejected_until.load(Ordering::Relaxed) {
+            0 => true,
+            until => self.now_ms() >= until,
+        }
+    }
+
+    /// An answer that is no failure: whatever was held against the server is forgotten.
+    pub(super) fn note_success(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        if self.ejections.load(Ordering::Relaxed) != 0 && self.is_healthy() {
+            self.readmit();
+        }
+    }
+
+    /// Holds a failure against the server.
+    pub(super) fn note_failure(&self, failure: Failure) {
+        match failure {
+            Failure::Connect => self.stats.failures_connect.one(),
+            Failure::Reset => self.stats.failures_reset.one(),
+            Failure::Timeout => self.stats.failures_timeout.one(),
+            Failure::ServerError => (), // an answer: the ledger counts it by outcome
+        }
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+            self.eject();
+        }
+    }
+
+    fn eject(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        let nth = self.ejections.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let length = EJECTION.saturating_mul(nth).min(EJECTION_MAX);
+        let until = self.now_ms() + u64::try_from(length.as_millis()).unwrap_or(u64::MAX / 2);
+        self.ejected_until.store(until, Ordering::Relaxed);
+        if nth == 1 {
+            self.stats.ejected.up();
+        }
+    }
+
+    fn readmit(&self) {
+        self.ejected_until.store(0, Ordering::Relaxed);
+        if self.ejections.swap(0, Ordering::Relaxed) != 0 {
+            self.stats.ejected.down();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.monotonic().elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health() -> (Health, Clock) {
+        let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
+        let stats = Telemetry::new().upstream(&Name::unknown(), "127.0.0.1:1");
+        (Health::new(stats, clock.clone()), clock)
+    }
+
+    fn fail(health: &Health, times: u32) {
+        for _ in 0..times {
+            health.note_failure(Failure::Connect);
+        }
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject_for_ten_seconds() {
+        let (health, clock) = health();
+        fail(&health, FAILURES_MAX - 1);
+        health.note_success();
+        fail(&health, FAILURES_MAX - 1);
+        assert!(health.is_healthy(), "a success in between forgives");
+        fail(&health, 1);
+        assert!(!health.is_healthy());
+        clock.advance(EJECTION);
+        assert!(health.is_healthy(), "after its time it is tried again");
+    }
+
+    #[test]
+    fn every_ejection_lasts_longer_until_a_success() {
+        let (health, clock) = health();
+        for nth in 1..=3 {
+            fail(&health, FAILURES_MAX);
+            clock.advance(EJECTION * nth - Duration::from_millis(1));
+            assert!(!health.is_healthy(), "ejection {nth}");
+            clock.advance(Duration::from_millis(1));
+            assert!(health.is_healthy(), "ejection {nth}");
+        }
+        health.note_success();
+        fail(&health, FAILURES_MAX);
+        clock.advance(EJECTION);
+        assert!(health.is_healthy());
+    }
+}

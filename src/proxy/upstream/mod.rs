@@ -1,0 +1,145 @@
+//! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
+//!
+//! Guarantees: a request is sent once. It is offered again only while nothing of it was sent (hyper gives such a request
+//! back), to at most [`SERVERS_MAX`] servers. A connection is kept only after both bodies ended cleanly.
+
+mod balance;
+mod connect;
+mod health;
+mod pool;
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::policy::{Snapshot, Subsystem};
+
+use super::account::Progress;
+use super::body::RequestBody;
+
+use balance::{Balancer, Tried};
+pub use health::UpstreamHealth;
+pub(super) use pool::Lease;
+use pool::{Attempt, Pool};
+
+/// How many servers of a subsystem one request is offered to before it is unreachable.
+const SERVERS_MAX: usize = 3;
+
+/// An answer's head, and the connection its body comes on.
+pub(super) struct Sent {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// No connection; nothing was sent.
+    #[error("no connection to the subsystem: {0}")]
+    Unreachable(String),
+    /// It broke after something was sent.
+    #[error("the subsystem broke off: {0}")]
+    Failed(hyper::Error),
+    /// It did not answer in time.
+    #[error("the subsystem did not answer in time")]
+    Timeout,
+}
+
+/// How long to wait for an answer: `response` beyond the last progress of the request body.
+pub(super) struct Patience<'a> {
+    pub(super) response: Duration,
+    pub(super) progress: &'a Progress,
+}
+
+/// The servers of one subsystem, as one worker reaches them.
+pub(super) struct Upstreams {
+    balancer: Balancer,
+    pools: Vec<Rc<Pool>>,
+    connect: Duration,
+}
+
+impl Upstreams {
+    /// Sends a request to one of the servers. `department` steers consistent hashing.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        department: u32,
+        patience: Patience<'_>,
+    ) -> Result<Sent, SendError> {
+        let (mut request, mut tried, mut why) = (request, Tried::default(), String::from("no server is configured"));
+        for _ in 0..SERVERS_MAX {
+            let Some(pool) = self.balancer.pick(&self.pools, department, &mut tried) else { break };
+            match pool.send(request, self.connect, &patience).await {
+                Attempt::Sent(sent) => return Ok(sent),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Unsent(returned, because) => (request, why) = (returned, because),
+            }
+        }
+        Err(SendError::Unreachable(why))
+    }
+}
+
+/// All pools of one worker; they outlive configurations.
+pub(super) struct Pools {
+    by_server: RefCell<HashMap<ServerKey, Rc<Pool>>>,
+    settings: PoolSettings,
+}
+
+/// Subsystem and address.
+type ServerKey = (String, String);
+
+/// What all pools of a gateway share.
+#[derive(Clone)]
+pub(super) struct PoolSettings {
+    /// Idle connections kept per server.
+    pub(super) idle_max: usize,
+    /// How long an idle connection is kept.
+    pub(super) idle_time: Duration,
+    /// Who is well.
+    pub(super) health: Arc<UpstreamHealth>,
+}
+
+impl Pools {
+    pub(super) fn new(settings: PoolSettings) -> Self {
+        Self { by_server: RefCell::default(), settings }
+    }
+
+    /// The servers of a subsystem; pools that exist are used again.
+    pub(super) fn upstreams_of(&self, subsystem: &Subsystem) -> Upstreams {
+        let mut by_server = self.by_server.borrow_mut();
+        let pools = subsystem.upstreams.iter().map(|server| {
+            let pool = by_server.entry((subsystem.id.to_string(), server.address.clone()));
+            Rc::clone(pool.or_insert_with(|| {
+                let health = self.settings.health.of(&subsystem.id, server);
+                Rc::new(Pool::new(server, health, &self.settings))
+            }))
+        });
+        Upstreams {
+            pools: pools.collect(),
+            balancer: Balancer::new(subsystem.balance),
+            connect: subsystem.timeouts.connect,
+        }
+    }
+
+    /// Closes the idle connections to servers that a snapshot no longer names.
+    pub(super) fn forget_all_but(&self, snapshot: &Snapshot) {
+        let named: HashSet<ServerKey> = snapshot
+            .subsystems
+            .iter()
+            .flat_map(|subsystem| subsystem.upstreams.iter().map(|server| (subsystem.id.to_string(), server.address.clone())))
+            .collect();
+        self.by_server.borrow_mut().retain(|server, _| named.contains(server));
+    }
+
+    /// Closes connections that have been idle for too long; called from the worker's tick.
+    pub(super) fn sweep(&self) {
+        for pool in self.by_server.borrow().values() {
+            pool.sweep();
+        }
+    }
+}

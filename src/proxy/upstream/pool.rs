@@ -1,0 +1,195 @@
+//! Kept connections to one server, per worker: nothing is shared on the hot path, nothing is locked.
+//!
+//! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them.
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::{Instant, timeout_at};
+
+use crate::model::Finished;
+use crate::policy::Upstream;
+use crate::proxy::body::RequestBody;
+
+use super::balance::Server;
+use super::connect::connect;
+use super::health::{Failure, Health};
+use super::{Patience, PoolSettings, SendError, Sent};
+
+type Sender = SendRequest<RequestBody>;
+
+/// One server's connections.
+pub(super) struct Pool {
+    address: String,
+    health: Arc<Health>,
+    idle: RefCell<Vec<Idle>>,
+    idle_max: usize,
+    idle_time: Duration,
+}
+
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+/// What became of an attempt.
+pub(super) enum Attempt {
+    /// The server answered.
+    Sent(Sent),
+    /// Nothing was sent; the request comes back, with the reason.
+    Unsent(Request<RequestBody>, String),
+    /// Something was sent, and no answer came.
+    Failed(SendError),
+}
+
+impl Server for Pool {
+    fn is_healthy(&self) -> bool {
+        self.health.is_healthy()
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.health.stats.requests.get()
+    }
+}
+
+impl Pool {
+    pub(super) fn new(server: &Upstream, health: Arc<Health>, settings: &PoolSettings) -> Self {
+        Self {
+            address: server.address.clone(),
+            health,
+            idle: RefCell::default(),
+            idle_max: settings.idle_max,
+            idle_time: settings.idle_time,
+        }
+    }
+
+    /// Sends a request on a kept connection, or on a new one if none will take it.
+    pub(super) async fn send(self: &Rc<Self>, request: Request<RequestBody>, within: Duration, patience: &Patience<'_>) -> Attempt {
+        let mut request = request;
+        while let Some(sender) = self.kept().await {
+            match self.send_on(sender, request, patience).await {
+                Attempt::Unsent(returned, _) => request = returned,
+                ended => return ended,
+            }
+        }
+        match connect(&self.address, within, &self.health).await {
+            Ok(sender) => self.send_on(sender, request, patience).await,
+            Err(why) => {
+                self.health.note_failure(Failure::Connect);
+                Attempt::Unsent(request, why)
+            }
+        }
+    }
+
+    async fn send_on(self: &Rc<Self>, sender: Sender, request: Request<RequestBody>, patience: &Patience<'_>) -> Attempt {
+        let mut lease = Lease::new(self, sender);
+        let answer = match &mut lease.sender {
+            Some(sender) => patience.wait(sender.try_send_request(request)).await,
+            None => return Attempt::Unsent(request, "no connection".to_owned()),
+        };
+        match answer {
+            None => {
+                lease.fail(Finished::Timeout);
+                Attempt::Failed(SendError::Timeout)
+            }
+            Some(Ok(response)) => Attempt::Sent(Sent { response, lease }),
+            Some(Err(mut error)) => match error.take_message() {
+                Some(request) => Attempt::Unsent(request, error.into_error().to_string()),
+                None => {
+                    if patience.progress.fault.get().is_none() {
+                        lease.fail(Finished::UpstreamFailed);
+                    }
+                    Attempt::Failed(SendError::Failed(error.into_error()))
+                }
+            },
+        }
+    }
+
+    /// A kept connection that is still good.
+    async fn kept(&self) -> Option<Sender> {
+        loop {
+            let Idle { mut sender, since } = self.idle.borrow_mut().pop()?;
+            if since.elapsed() < self.idle_time && sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn keep(&self, sender: Sender) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.idle_max && !sender.is_closed() {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(super) fn sweep(&self) {
+        self.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < self.idle_time);
+    }
+}
+
+/// One request's hold on one connection. Dropping it closes the connection, which tells the server that nobody listens.
+pub(in crate::proxy) struct Lease {
+    pool: Rc<Pool>,
+    sender: Option<Sender>,
+}
+
+impl Lease {
+    fn new(pool: &Rc<Pool>, sender: Sender) -> Self {
+        pool.health.stats.attempts.one();
+        pool.health.stats.requests.up();
+        Self { pool: Rc::clone(pool), sender: Some(sender) }
+    }
+
+    /// The answer ended cleanly. The connection is kept if the request had ended too.
+    pub(in crate::proxy) fn give_back(mut self, request_ended: bool) {
+        if let Some(sender) = self.sender.take().filter(|_| request_ended) {
+            self.pool.keep(sender);
+        }
+    }
+
+    /// The server failed to answer, or to finish its answer.
+    pub(in crate::proxy) fn fail(&self, finished: Finished) {
+        self.pool.health.note_failure(match finished {
+            Finished::Timeout => Failure::Timeout,
+            _ => Failure::Reset,
+        });
+    }
+
+    /// The server answered 5xx.
+    pub(in crate::proxy) fn note_server_error(&self) {
+        self.pool.health.note_failure(Failure::ServerError);
+    }
+
+    /// The server answered.
+    pub(in crate::proxy) fn note_success(&self) {
+        self.pool.health.note_success();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.health.stats.requests.down();
+    }
+}
+
+impl Patience<'_> {
+    /// Waits as long as the request body makes progress, and `response` beyond; `None` when patience has ended.
+    async fn wait<F: Future>(&self, answer: F) -> Option<F::Output> {
+        let mut answer = pin!(answer);
+        loop {
+            let deadline = self.progress.last.get() + self.response;
+            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+                return Some(answer);
+            }
+            if self.progress.last.get() + self.response <= deadline {
+                return None;
+            }
+        }
+    }
+}

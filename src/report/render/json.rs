@@ -1,0 +1,101 @@
+//! JSON: the answer of `report usage --format json` and of `/api/v1/usage`.
+//!
+//! Numbers are integers of up to 64 bits, as the ledger has them.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::ledger::OutcomeTotals;
+use crate::report::{Row, Usage};
+
+/// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`.
+pub fn json(usage: &Usage) -> Result<String, serde_json::Error> {
+    let mut text = serde_json::to_string_pretty(&Document(usage))?;
+    text.push('\n');
+    Ok(text)
+}
+
+struct Document<'a>(&'a Usage);
+struct Line<'a>(&'a Usage, &'a Row);
+struct Numbers<'a>(&'a OutcomeTotals);
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let usage = self.0;
+        let by: Vec<_> = usage.by.keys().iter().map(|key| key.name()).collect();
+        let rows: Vec<_> = usage.rows.iter().map(|row| Line(usage, row)).collect();
+        let mut map = serializer.serialize_map(Some(6))?;
+        map.serialize_entry("from", &usage.range.from.to_string())?;
+        map.serialize_entry("to", &usage.range.to.to_string())?;
+        map.serialize_entry("calendar", &usage.calendar.to_string())?;
+        map.serialize_entry("by", &by)?;
+        map.serialize_entry("rows", &rows)?;
+        map.serialize_entry("total", &Numbers(&usage.total))?;
+        map.end()
+    }
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(usage, row) = self;
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in usage.by.keys().iter().zip(&row.keys) {
+            map.serialize_entry(key.name(), value)?;
+        }
+        for (name, number) in Usage::NUMBERS.iter().zip(Usage::numbers(&row.totals)) {
+            map.serialize_entry(name, &number)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Numbers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Usage::NUMBERS.iter().zip(Usage::numbers(self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::usage::tests::usage;
+
+    #[test]
+    fn the_document_says_what_it_covers() {
+        let text = json(&usage("outcome")).expect("it renders");
+        let expected = r#"{
+  "from": "1970-01-01T00:00:00Z",
+  "to": "2027-01-15T08:00:00Z",
+  "calendar": "+08:00",
+  "by": [
+    "outcome"
+  ],
+  "rows": [
+    {
+      "outcome": "forbidden",
+      "commands": 8,
+      "units": 16,
+      "request_bytes": 8000,
+      "response_bytes": 80,
+      "duration_ns": 8000000
+    },
+    {
+      "outcome": "ok",
+      "commands": 7,
+      "units": 14,
+      "request_bytes": 7000,
+      "response_bytes": 70,
+      "duration_ns": 7000000
+    }
+  ],
+  "total": {
+    "commands": 15,
+    "units": 30,
+    "request_bytes": 15000,
+    "response_bytes": 150,
+    "duration_ns": 15000000
+  }
+}
+"#;
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,240 @@
+//! Grouping rows of usage: pure, exact, ordered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::ledger::{OutcomeTotals, UsageRow};
+use crate::model::CalendarOffset;
+
+use super::Range;
+
+/// What rows may be grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Who.
+    Department,
+    /// Of which subsystem.
+    Subsystem,
+    /// What.
+    Command,
+    /// How it ended.
+    Outcome,
+    /// The date of admission in the ledger's calendar.
+    Day,
+}
+
+impl Key {
+    const ALL: [Self; 5] = [Self::Department, Self::Subsystem, Self::Command, Self::Outcome, Self::Day];
+
+    /// The column's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Department => "department",
+            Self::Subsystem => "subsystem",
+            Self::Command => "command",
+            Self::Outcome => "outcome",
+            Self::Day => "day",
+        }
+    }
+
+    fn of(self, row: &UsageRow, calendar: CalendarOffset) -> String {
+        match self {
+            Self::Department => row.department.to_string(),
+            Self::Subsystem => row.subsystem.to_string(),
+            Self::Command => row.command.to_string(),
+            Self::Outcome => row.outcome.to_string(),
+            Self::Day => calendar.date_of(row.window).to_string(),
+        }
+    }
+}
+
+/// The keys of a report, in the order of its columns, each at most once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By(Vec<Key>);
+
+/// Why a text is not a [`By`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadKey {
+    /// Not a key.
+    #[error("cannot group by {0:?}; write one or more of department, subsystem, command, outcome, day")]
+    Unknown(String),
+    /// The same key again.
+    #[error("{0} stands twice in what to group by; write it once")]
+    Twice(&'static str),
+}
+
+impl By {
+    /// Reads keys separated by commas.
+    pub fn parse(text: &str) -> Result<Self, BadKey> {
+        let mut keys = Vec::new();
+        for word in text.split(',').map(str::trim) {
+            let key = Key::ALL.into_iter().find(|key| key.name() == word);
+            let key = key.ok_or_else(|| BadKey::Unknown(word.to_owned()))?;
+            if keys.contains(&key) {
+                return Err(BadKey::Twice(key.name()));
+            }
+            keys.push(key);
+        }
+        Ok(Self(keys))
+    }
+
+    /// The keys in order.
+    pub fn keys(&self) -> &[Key] {
+        &self.0
+    }
+}
+
+impl Default for By {
+    fn default() -> Self {
+        Self(vec![Key::Department, Key::Subsystem, Key::Command, Key::Outcome])
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|key| key.name()).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+/// A sum left the range of 64 bits; nothing shorter than centuries of use does that, so the ledger is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sums of this range do not fit 64 bits; the ledger is damaged, so nothing of it is shown")]
+pub struct TooLarge;
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The values of the keys, in their order.
+    pub keys: Vec<String>,
+    /// The sums.
+    pub totals: OutcomeTotals,
+}
+
+/// Usage of a range, grouped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// What it covers.
+    pub range: Range,
+    /// In which calendar days are meant.
+    pub calendar: CalendarOffset,
+    /// What it is grouped by.
+    pub by: By,
+    /// The lines, ordered by their keys.
+    pub rows: Vec<Row>,
+    /// The sum of all lines.
+    pub total: OutcomeTotals,
+}
+
+impl Usage {
+    /// The names of the number columns, in the order of [`Usage::numbers`].
+    pub const NUMBERS: [&'static str; 5] = ["commands", "units", "request_bytes", "response_bytes", "duration_ns"];
+
+    /// Groups the ledger's rows of `range`.
+    pub fn group(rows: &[UsageRow], range: Range, calendar: CalendarOffset, by: By) -> Result<Self, TooLarge> {
+        let mut groups: BTreeMap<Vec<String>, OutcomeTotals> = BTreeMap::new();
+        let mut total = OutcomeTotals::default();
+        for row in rows {
+            let keys = by.keys().iter().map(|key| key.of(row, calendar)).collect();
+            add(groups.entry(keys).or_default(), &row.totals)?;
+            add(&mut total, &row.totals)?;
+        }
+        let rows = groups.into_iter().map(|(keys, totals)| Row { keys, totals }).collect();
+        Ok(Self { range, calendar, by, rows, total })
+    }
+
+    /// The names of all columns.
+    pub fn columns(&self) -> impl Iterator<Item = &'static str> {
+        self.by.keys().iter().map(|key| key.name()).chain(Self::NUMBERS)
+    }
+
+    /// The number columns of a line.
+    pub fn numbers(totals: &OutcomeTotals) -> [u64; 5] {
+        [totals.commands, totals.units, totals.request_bytes, totals.response_bytes, totals.duration_ns]
+    }
+}
+
+fn add(sum: &mut OutcomeTotals, more: &OutcomeTotals) -> Result<(), TooLarge> {
+    *sum = OutcomeTotals {
+        commands: sum.commands.checked_add(more.commands).ok_or(TooLarge)?,
+        units: sum.units.checked_add(more.units).ok_or(TooLarge)?,
+        request_bytes: sum.request_bytes.checked_add(more.request_bytes).ok_or(TooLarge)?,
+        response_bytes: sum.response_bytes.checked_add(more.response_bytes).ok_or(TooLarge)?,
+        duration_ns: sum.duration_ns.checked_add(more.duration_ns).ok_or(TooLarge)?,
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::{Finished, Name, Outcome, Refused, Window};
+
+    fn row(department: &str, window: u32, outcome: Outcome, commands: u64) -> UsageRow {
+        let name = |text| Name::parse(text).expect("a name");
+        UsageRow {
+            window: Window(window),
+            department: name(department),
+            subsystem: name("cameras"),
+            command: name("snapshot.submit"),
+            outcome,
+            totals: OutcomeTotals {
+                commands,
+                units: 2 * commands,
+                request_bytes: 1000 * commands,
+                response_bytes: 10 * commands,
+                duration_ns: 1_000_000 * commands,
+            },
+        }
+    }
+
+    fn rows() -> Vec<UsageRow> {
+        const DAY_END: u32 = 20_454 * 24 + 15; // 2026-01-01T15:00:00Z is 23:00 in +08:00
+        let ok = Outcome::Finished(Finished::Ok);
+        vec![
+            row("police", DAY_END, ok, 1),
+            row("police", DAY_END + 1, ok, 2),
+            row("parking", DAY_END, ok, 4),
+            row("parking", DAY_END, Outcome::Refused(Refused::Forbidden), 8),
+        ]
+    }
+
+    pub(in crate::report) fn usage(by: &str) -> Usage {
+        let range = Range { from: Window(0), to: Window(500_000) };
+        Usage::group(&rows(), range, CalendarOffset::default(), By::parse(by).expect("keys")).expect("it fits")
+    }
+
+    #[test]
+    fn rows_are_grouped_exactly_and_ordered() {
+        for (by, expected) in [
+            ("department", "parking=12 police=3"),
+            ("outcome", "forbidden=8 ok=7"),
+            ("day", "2026-01-01=13 2026-01-02=2"),
+            ("day,department", "2026-01-01/parking=12 2026-01-01/police=1 2026-01-02/police=2"),
+            ("subsystem,command", "cameras/snapshot.submit=15"),
+        ] {
+            let usage = usage(by);
+            let lines = usage.rows.iter().map(|row| format!("{}={}", row.keys.join("/"), row.totals.commands));
+            assert_eq!(lines.collect::<Vec<_>>().join(" "), expected);
+            assert_eq!(Usage::numbers(&usage.total), [15, 30, 15_000, 150, 15_000_000]);
+        }
+    }
+
+    #[test]
+    fn a_sum_beyond_64_bits_is_told_and_not_wrapped() {
+        let ok = Outcome::Finished(Finished::Ok);
+        let mut rows = vec![row("a", 1, ok, 1), row("b", 1, ok, 1)];
+        rows[0].totals.duration_ns = u64::MAX;
+        let range = Range { from: Window(0), to: Window(2) };
+        assert_eq!(Usage::group(&rows, range, CalendarOffset::default(), By::default()), Err(TooLarge));
+    }
+
+    #[test]
+    fn keys_are_known_and_stand_once() {
+        assert_eq!(By::parse("department,subsystem,command,outcome"), Ok(By::default()));
+        assert_eq!(By::parse("day, outcome").map(|by| by.to_string()).as_deref(), Ok("day,outcome"));
+        assert_eq!(By::parse("price"), Err(BadKey::Unknown("price".to_owned())));
+        assert_eq!(By::parse(""), Err(BadKey::Unknown(String::new())));
+        assert_eq!(By::parse("day,day"), Err(BadKey::Twice("day")));
+    }
+}

@@ -1,0 +1,400 @@
+//! One scrape: from one snapshot of the ledger, the measurements and the view to the families of `metrics`.
+//!
+//! Guarantees: every family backed by the ledger comes from the same snapshot, so they agree with each other. Asks nobody:
+//! whoever scrapes has fetched the snapshot first, because asking the ledger is asynchronous and a collector is not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+
+use crate::ledger::{SeriesTotals, Totals, UsageRow};
+use crate::model::{Month, Name};
+
+use super::family::Sample;
+use super::fold::{Shown, outcomes};
+use super::histogram::{COMMAND_BOUNDS, Distribution, GATEWAY_BOUNDS, Histogram};
+use super::process::Process;
+use super::{LimitHit, Telemetry, UpstreamStats, View, lock, metrics};
+
+/// What a scrape shows.
+#[derive(Debug)]
+pub struct Scrape {
+    /// The usage of the current and the previous month. Fetched before `totals`, so that no department is in it that the
+    /// totals do not know yet.
+    pub usage: Vec<UsageRow>,
+    /// The ledger at this moment.
+    pub totals: Totals,
+    /// What the composition root knows.
+    pub view: View,
+}
+
+/// The one collector of the registry.
+struct Snapshot {
+    telemetry: Arc<Telemetry>,
+    scrape: Scrape,
+    shown: Shown,
+    descriptions: Vec<Desc>,
+}
+
+impl Telemetry {
+    /// The text of `/metrics`.
+    pub fn render(self: &Arc<Self>, scrape: Scrape) -> Result<String, prometheus::Error> {
+        let shown = Shown::within(&scrape.totals, scrape.view.series);
+        let descriptions = metrics::ALL.iter().map(|family| family.describe()).collect::<Result<_, _>>()?;
+        let registry = Registry::new();
+        registry.register(Box::new(Snapshot { telemetry: Arc::clone(self), scrape, shown, descriptions }))?;
+        TextEncoder::new().encode_to_string(&registry.gather())
+    }
+
+    fn gateway_durations(&self) -> Distribution {
+        let durations = lock(&self.durations);
+        Histogram::sum(GATEWAY_BOUNDS, durations.gateway.iter().map(|one| &**one))
+    }
+
+    fn command_durations(&self) -> Vec<([String; 1], Distribution)> {
+        let durations = lock(&self.durations);
+        let sum = |workers: &Vec<Arc<Histogram>>| Histogram::sum(COMMAND_BOUNDS, workers.iter().map(|one| &**one));
+        durations.commands.iter().map(|(subsystem, workers)| ([subsystem.to_string()], sum(workers))).collect()
+    }
+
+    /// The upstreams that somebody still holds; the others were removed by a reload and are forgotten here.
+    fn upstreams_in_use(&self) -> Vec<([String; 2], Arc<UpstreamStats>)> {
+        let mut upstreams = lock(&self.upstreams);
+        upstreams.retain(|_, stats| Arc::strong_count(stats) > 1);
+        upstreams
+            .iter()
+            .map(|((subsystem, upstream), stats)| ([subsystem.to_string(), upstream.clone()], Arc::clone(stats)))
+            .collect()
+    }
+}
+
+impl Collector for Snapshot {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        [self.counted(), self.periods(), self.ledger(), self.measured(), self.upstreams(), self.told(), process()]
+            .concat()
+    }
+}
+
+impl Snapshot {
+    fn counted(&self) -> Vec<MetricFamily> {
+        let department = |one: &SeriesTotals| self.shown.label(&one.department);
+        let command = |one: &SeriesTotals| [department(one), one.subsystem.to_string(), one.command.to_string()];
+        let place = |one: &SeriesTotals| [department(one), one.subsystem.to_string()];
+        let subsystem = |one: &SeriesTotals| [one.subsystem.to_string()];
+        vec![
+            self.commands(),
+            metrics::COMMAND_UNITS.samples(self.sums(|one| (command(one), one.units))),
+            metrics::REQUEST_BYTES.samples(self.sums(|one| (place(one), one.request_bytes))),
+            metrics::RESPONSE_BYTES.samples(self.sums(|one| (place(one), one.response_bytes))),
+            metrics::IN_FLIGHT.samples(self.sums(|one| (subsystem(one), one.in_flight()))),
+        ]
+    }
+
+    fn commands(&self) -> MetricFamily {
+        let lines = self.scrape.totals.series.iter().flat_map(|one| {
+            let [department, subsystem, command] =
+                [self.shown.label(&one.department), one.subsystem.to_string(), one.command.to_string()];
+            outcomes(one).map(move |(outcome, commands)| {
+                ([department.clone(), subsystem.clone(), command.clone(), outcome.to_string()], commands)
+            })
+        });
+        metrics::COMMANDS.samples(sum(lines))
+    }
+
+    /// Sums one number of every series by the labels it is shown under.
+    fn sums<const N: usize>(&self, line: impl Fn(&SeriesTotals) -> ([String; N], u64)) -> Vec<Sample<N>> {
+        sum(self.scrape.totals.series.iter().map(line))
+    }
+
+    fn periods(&self) -> Vec<MetricFamily> {
+        let view = &self.scrape.view;
+        let current = view.calendar.month_of(view.window);
+        let months = [current.previous(), current];
+        let rows = self.scrape.usage.iter().filter_map(|row| {
+            let month = view.calendar.month_of(row.window);
+            months.contains(&month).then(|| (self.period_labels(&row.department, month), row.totals))
+        });
+        let rows: Vec<_> = rows.collect();
+        let commands = rows.iter().map(|(labels, totals)| (labels.clone(), totals.commands));
+        let units = rows.iter().map(|(labels, totals)| (labels.clone(), totals.units));
+        vec![metrics::PERIOD_COMMANDS.samples(sum(commands)), metrics::PERIOD_UNITS.samples(sum(units))]
+    }
+
+    fn period_labels(&self, department: &Name, month: Month) -> [String; 2] {
+        [self.shown.label(department), month.to_string()]
+    }
+
+    fn ledger(&self) -> Vec<MetricFamily> {
+        let times = &self.scrape.totals.times;
+        let syncs = Distribution {
+            buckets: times.sync_buckets.iter().copied().filter(|(bound, _)| !bound.is_zero()).collect(),
+            count: times.syncs,
+            sum: times.sync_time,
+        };
+        vec![
+            metrics::IMBALANCE.single(self.scrape.totals.imbalance as f64),
+            metrics::SYNCED.single(unix_seconds(times.synced_at)),
+            metrics::FOLDED.single(unix_seconds(times.folded_at)),
+            metrics::SYNC_DURATION.distributions([([], syncs)]),
+        ]
+    }
+
+    fn measured(&self) -> Vec<MetricFamily> {
+        let telemetry = &self.telemetry;
+        let connections = telemetry.connections();
+        let handshakes = connections.handshakes_failed().map(|(why, count)| ([why.name().to_owned()], number(count)));
+        let hit = |hit: LimitHit| ([hit.name().to_owned()], number(telemetry.limit_hits(hit)));
+        vec![
+            metrics::COMMAND_DURATION.distributions(telemetry.command_durations()),
+            metrics::GATEWAY_DURATION.distributions([([], telemetry.gateway_durations())]),
+            metrics::CONNECTIONS_OPEN.single(number(connections.open.get())),
+            metrics::CONNECTIONS_ACCEPTED.single(number(connections.accepted.get())),
+            metrics::HANDSHAKES_FAILED.samples(handshakes),
+            metrics::LIMIT_HITS.samples(LimitHit::ALL.map(hit)),
+        ]
+    }
+
+    fn upstreams(&self) -> Vec<MetricFamily> {
+        let upstreams = self.telemetry.upstreams_in_use();
+        let each = |read: fn(&UpstreamStats) -> u64| {
+            upstreams.iter().map(move |(labels, stats)| (labels.clone(), number(read(stats))))
+        };
+        let failures = upstreams.iter().flat_map(|(labels, stats)| failures(labels, stats));
+        vec![
+            metrics::UPSTREAM_ATTEMPTS.samples(each(|stats| stats.attempts.get())),
+            metrics::UPSTREAM_FAILURES.samples(failures),
+            metrics::UPSTREAM_EJECTED.samples(each(|stats| stats.ejected.get())),
+            metrics::UPSTREAM_CONNECTIONS.samples(each(|stats| stats.connections.get())),
+            metrics::UPSTREAM_REQUESTS.samples(each(|stats| stats.requests.get())),
+        ]
+    }
+
+    fn told(&self) -> Vec<MetricFamily> {
+        let view = &self.scrape.view;
+        let quotas = view.quotas.iter().map(|quota| ([quota.department.to_string()], ratio(quota.used, quota.granted)));
+        vec![
+            metrics::QUOTA_USED.samples(quotas),
+            metrics::CERTIFICATE_EXPIRY.samples(self.expiries()),
+            metrics::CONFIG_INFO.samples([([view.config.live.version.clone()], 1.0)]),
+            metrics::CONFIG_REJECTED
+                .samples(view.config.rejected.iter().map(|rejected| ([rejected.version.clone()], 1.0))),
+            metrics::BUILD_INFO.samples([([env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
+        ]
+    }
+
+    /// The earliest end of what shares role and name, as two listeners with one authority do.
+    fn expiries(&self) -> Vec<Sample<2>> {
+        let mut earliest: BTreeMap<[String; 2], Timestamp> = BTreeMap::new();
+        for expiry in &self.scrape.view.expiries {
+            let at = earliest.entry([expiry.role.to_owned(), expiry.name.clone()]).or_insert(expiry.at);
+            *at = expiry.at.min(*at);
+        }
+        earliest.into_iter().map(|(labels, at)| (labels, unix_seconds(at))).collect()
+    }
+}
+
+fn failures([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Sample<3>; 3] {
+    let reasons =
+        [("connect", &stats.failures_connect), ("reset", &stats.failures_reset), ("timeout", &stats.failures_timeout)];
+    reasons.map(|(reason, count)| ([subsystem.clone(), upstream.clone(), reason.to_owned()], number(count.get())))
+}
+
+fn process() -> Vec<MetricFamily> {
+    let process = Process::read();
+    let whole = |value: Option<u64>| value.map(|value| ([], number(value)));
+    vec![
+        metrics::PROCESS_CPU.samples(process.cpu_seconds.map(|value| ([], value))),
+        metrics::PROCESS_MEMORY.samples(whole(process.resident_bytes)),
+        metrics::PROCESS_VIRTUAL.samples(whole(process.virtual_bytes)),
+        metrics::PROCESS_FDS.samples(whole(process.open_fds)),
+        metrics::PROCESS_FDS_MAX.samples(whole(process.max_fds)),
+        metrics::PROCESS_THREADS.samples(whole(process.threads)),
+        metrics::PROCESS_START.samples(process.start_seconds.map(|value| ([], value))),
+    ]
+}
+
+/// Sums lines under the same labels while they are still whole numbers.
+fn sum<const N: usize>(lines: impl Iterator<Item = ([String; N], u64)>) -> Vec<Sample<N>> {
+    let mut sums: BTreeMap<[String; N], u64> = BTreeMap::new();
+    for (labels, value) in lines {
+        let sum = sums.entry(labels).or_default();
+        *sum = sum.saturating_add(value);
+    }
+    sums.into_iter().map(|(labels, value)| (labels, number(value))).collect()
+}
+
+/// Exact below 2^53; the text format knows floats only.
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::float_arithmetic, reason = "a ratio for a dashboard; the limit itself compares whole units")]
+fn ratio(used: u64, granted: u64) -> f64 {
+    number(used) / number(granted.max(1))
+}
+
+fn unix_seconds(at: Timestamp) -> f64 {
+    let since = u64::try_from(at.as_nanosecond()).unwrap_or(0);
+    Duration::from_nanos(since).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::CalendarOffset;
+    use crate::telemetry::samples::{name, totals, usage};
+    use crate::telemetry::{ConfigStatus, HandshakeFailure, LiveConfig, QuotaUse};
+
+    fn view(series: usize) -> View {
+        let now: Timestamp = "2026-11-24T03:59:59Z".parse().expect("a time");
+        let live = LiveConfig { version: "0123456789ab".to_owned(), since: now };
+        View {
+            window: Clock::manual(now).window(),
+            calendar: CalendarOffset::default(),
+            series,
+            quotas: vec![QuotaUse { department: name("police"), used: 1, granted: 4 }],
+            expiries: vec![],
+            config: ConfigStatus { live, rejected: None },
+        }
+    }
+
+    /// The lines of one family or of several with one beginning.
+    fn lines(text: &str, beginning: &str) -> Vec<String> {
+        text.lines().filter(|line| line.starts_with(beginning)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_ledgers_counters_are_shown_as_they_are() {
+        let scrape = Scrape { usage: vec![], totals: totals(&["police", "parking"]), view: view(100) };
+        let text = Telemetry::new().render(scrape).expect("it renders");
+        assert_eq!(
+            lines(&text, "tallygate_command").join("\n"),
+            r#"tallygate_command_units_total{department="parking",subsystem="cameras",command="snapshot.submit"} 6
+tallygate_command_units_total{department="police",subsystem="cameras",command="snapshot.submit"} 6
+tallygate_commands_in_flight{subsystem="cameras"} 2
+tallygate_commands_total{department="parking",subsystem="cameras",command="snapshot.submit",outcome="ok"} 2
+tallygate_commands_total{department="parking",subsystem="cameras",command="snapshot.submit",outcome="rate_limited"} 1
+tallygate_commands_total{department="police",subsystem="cameras",command="snapshot.submit",outcome="ok"} 2
+tallygate_commands_total{department="police",subsystem="cameras",command="snapshot.submit",outcome="rate_limited"} 1"#
+        );
+        assert_eq!(
+            lines(&text, "tallygate_request_bytes_total{"),
+            [
+                r#"tallygate_request_bytes_total{department="parking",subsystem="cameras"} 100"#,
+                r#"tallygate_request_bytes_total{department="police",subsystem="cameras"} 100"#,
+            ]
+        );
+        assert_eq!(lines(&text, "tallygate_ledger_imbalance"), ["tallygate_ledger_imbalance 0"]);
+        assert_eq!(lines(&text, "tallygate_quota"), [r#"tallygate_quota_used_ratio{department="police"} 0.25"#]);
+        assert_eq!(lines(&text, "tallygate_config"), [r#"tallygate_config_info{version="0123456789ab"} 1"#]);
+    }
+
+    #[test]
+    fn beyond_the_cap_departments_fold_and_sums_stay_true() {
+        let scrape = Scrape { usage: vec![], totals: totals(&["a", "b", "c"]), view: view(2) };
+        let text = Telemetry::new().render(scrape).expect("it renders");
+        assert_eq!(
+            lines(&text, "tallygate_commands_total{"),
+            [
+                r#"tallygate_commands_total{department="a",subsystem="cameras",command="snapshot.submit",outcome="ok"} 2"#,
+                r#"tallygate_commands_total{department="a",subsystem="cameras",command="snapshot.submit",outcome="rate_limited"} 1"#,
+                r#"tallygate_commands_total{department="other",subsystem="cameras",command="snapshot.submit",outcome="ok"} 4"#,
+                r#"tallygate_commands_total{department="other",subsystem="cameras",command="snapshot.submit",outcome="rate_limited"} 2"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn periods_are_months_of_the_ledgers_calendar() {
+        let usage = vec![
+            usage("police", "2026-09-30T15:00:00Z", 1_000), // still September in +08:00
+            usage("police", "2026-09-30T16:00:00Z", 1),
+            usage("police", "2026-10-31T15:00:00Z", 2),
+            usage("police", "2026-10-31T16:00:00Z", 4),
+            usage("police", "2026-11-24T03:00:00Z", 8),
+        ];
+        let scrape = Scrape { usage, totals: totals(&["police"]), view: view(100) };
+        let text = Telemetry::new().render(scrape).expect("it renders");
+        assert_eq!(
+            lines(&text, "tallygate_usage_period"),
+            [
+                r#"tallygate_usage_period_commands{department="police",period="2026-10"} 3"#,
+                r#"tallygate_usage_period_commands{department="police",period="2026-11"} 12"#,
+                r#"tallygate_usage_period_units{department="police",period="2026-10"} 6"#,
+                r#"tallygate_usage_period_units{department="police",period="2026-11"} 24"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn large_counters_keep_every_digit_below_two_to_the_53() {
+        let mut totals = totals(&["police"]);
+        totals.series[0].units = (1 << 53) - 1;
+        let scrape = Scrape { usage: vec![], totals, view: view(100) };
+        let text = Telemetry::new().render(scrape).expect("it renders");
+        assert!(lines(&text, "tallygate_command_units_total{")[0].ends_with(" 9007199254740991"));
+    }
+
+    #[test]
+    fn what_workers_measure_is_added_up() {
+        let telemetry = Telemetry::new();
+        let upstream = telemetry.upstream(&name("cameras"), "127.0.0.1:9001");
+        upstream.attempts.one();
+        upstream.failures_reset.one();
+        telemetry.connections().handshake_failed(HandshakeFailure::Revoked);
+        telemetry.limit_hit(LimitHit::Idle);
+        for recorder in [telemetry.recorder(), telemetry.recorder()] {
+            recorder.command(&name("cameras"), Duration::from_millis(3));
+            recorder.gateway(Duration::from_micros(30));
+        }
+        let scrape = Scrape { usage: vec![], totals: Totals::default(), view: view(100) };
+        let text = telemetry.render(scrape).expect("it renders");
+        for line in [
+            r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="0.0025"} 0"#,
+            r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="0.005"} 2"#,
+            r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="+Inf"} 2"#,
+            r#"tallygate_command_duration_seconds_sum{subsystem="cameras"} 0.006"#,
+            r#"tallygate_gateway_duration_seconds_bucket{le="0.00005"} 2"#,
+            r#"tallygate_tls_handshakes_failed_total{reason="revoked"} 1"#,
+            r#"tallygate_limit_hits_total{limit="idle"} 1"#,
+            r#"tallygate_upstream_attempts_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
+            r#"tallygate_upstream_failures_total{subsystem="cameras",upstream="127.0.0.1:9001",reason="reset"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_series_stands_once_below_its_help_and_type() {
+        let scrape = Scrape { usage: vec![], totals: totals(&["a", "b", "c"]), view: view(1) };
+        let text = Telemetry::new().render(scrape).expect("it renders");
+        let (mut seen, mut family) = (std::collections::HashSet::new(), "");
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                family = help.split_once(' ').expect("a help text").0;
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                assert!(kind.starts_with(family));
+            } else {
+                let (series, _) = line.rsplit_once(' ').expect("a value");
+                assert!(line.starts_with(family) && seen.insert(series), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_nobody_holds_is_forgotten() {
+        let telemetry = Telemetry::new();
+        drop(telemetry.upstream(&name("cameras"), "127.0.0.1:9001"));
+        assert!(telemetry.upstreams_in_use().is_empty());
+    }
+}

@@ -1,0 +1,114 @@
+//! A family of metrics: its name, help, kind and labels declared once, its samples made from plain rows.
+
+use std::collections::HashMap;
+
+use prometheus::core::Desc;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::histogram::Distribution;
+
+/// The declaration of a family.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: MetricType,
+    labels: &'static [&'static str],
+}
+
+/// One sample: the label values in the order of the declaration, and the number.
+pub(super) type Sample<const LABELS: usize> = ([String; LABELS], f64);
+
+impl Family {
+    /// A number that only grows.
+    pub(super) const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, help, kind: MetricType::COUNTER, labels }
+    }
+
+    /// A number that goes up and down.
+    pub(super) const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, help, kind: MetricType::GAUGE, labels }
+    }
+
+    /// A distribution over buckets.
+    pub(super) const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, help, kind: MetricType::HISTOGRAM, labels }
+    }
+
+    /// What a registry asks for; every declaration in `metrics` is right, which its test holds.
+    pub(super) fn describe(&self) -> Result<Desc, prometheus::Error> {
+        let labels = self.labels.iter().map(|label| (*label).to_owned()).collect();
+        Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
+    }
+
+    /// The one sample of a counter or gauge without labels.
+    pub(super) fn single(&self, value: f64) -> MetricFamily {
+        self.samples([([], value)])
+    }
+
+    /// The samples of a counter or gauge.
+    pub(super) fn samples<const N: usize>(&self, samples: impl IntoIterator<Item = Sample<N>>) -> MetricFamily {
+        let metrics = samples.into_iter().map(|(labels, value)| self.sample(labels, value)).collect();
+        self.family(metrics)
+    }
+
+    /// The distributions of a histogram.
+    pub(super) fn distributions<const N: usize>(
+        &self,
+        distributions: impl IntoIterator<Item = ([String; N], Distribution)>,
+    ) -> MetricFamily {
+        let metrics = distributions.into_iter().map(|(labels, seen)| {
+            let mut metric = Metric::from_label(self.pairs(labels));
+            metric.set_histogram(histogram(&seen));
+            metric
+        });
+        self.family(metrics.collect())
+    }
+
+    fn sample<const N: usize>(&self, labels: [String; N], value: f64) -> Metric {
+        let mut metric = Metric::from_label(self.pairs(labels));
+        if self.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        metric
+    }
+
+    fn pairs<const N: usize>(&self, values: [String; N]) -> Vec<LabelPair> {
+        let pairs = self.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value(value);
+            pair
+        });
+        pairs.collect()
+    }
+
+    fn family(&self, metrics: Vec<Metric>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(metrics);
+        family
+    }
+}
+
+fn histogram(seen: &Distribution) -> Histogram {
+    let buckets = seen.buckets.iter().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound.as_secs_f64());
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(seen.count);
+    histogram.set_sample_sum(seen.sum.as_secs_f64());
+    histogram
+}

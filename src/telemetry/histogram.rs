@@ -1,0 +1,141 @@
+//! Histograms of durations with one writer each.
+//!
+//! Guarantees: recording costs two plain loads and stores, no lock and no atomic read-modify-write, because only the
+//! worker that owns a histogram writes it; a scrape adds the workers' histograms up. Durations are summed as whole
+//! nanoseconds and become seconds only when shown.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the buckets of `command_duration_seconds`, in nanoseconds: half a millisecond to a minute.
+pub(super) const COMMAND_BOUNDS: &[u64] = &[
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
+
+/// Upper bounds of the buckets of `gateway_duration_seconds`, in nanoseconds: 20 microseconds to a second.
+pub(super) const GATEWAY_BOUNDS: &[u64] = &[
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    100_000_000,
+    1_000_000_000,
+];
+
+/// One worker's histogram.
+#[derive(Debug)]
+pub(super) struct Histogram {
+    bounds: &'static [u64],
+    counts: Box<[AtomicU64]>, // one per bound, and one for what is beyond
+    sum_ns: AtomicU64,
+}
+
+/// What a scrape sees: the sums over workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Distribution {
+    /// Upper bound and number of durations up to it (cumulative); without the bucket of infinity.
+    pub(super) buckets: Vec<(Duration, u64)>,
+    /// Number of durations.
+    pub(super) count: u64,
+    /// Their sum.
+    pub(super) sum: Duration,
+}
+
+impl Histogram {
+    /// An empty one over `bounds`, which ascend.
+    pub(super) fn new(bounds: &'static [u64]) -> Self {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, counts, sum_ns: AtomicU64::new(0) }
+    }
+
+    /// Records one duration. Only the owning worker calls this.
+    pub(super) fn record(&self, duration: Duration) {
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = self.bounds.partition_point(|bound| *bound < ns);
+        add(&self.counts[bucket], 1);
+        add(&self.sum_ns, ns);
+    }
+
+    /// Adds up histograms over the same bounds.
+    pub(super) fn sum<'a>(bounds: &[u64], workers: impl Iterator<Item = &'a Self>) -> Distribution {
+        let mut counts = vec![0_u64; bounds.len() + 1];
+        let mut sum_ns = 0_u64;
+        for worker in workers {
+            for (total, count) in counts.iter_mut().zip(&worker.counts) {
+                *total += count.load(Ordering::Relaxed);
+            }
+            sum_ns = sum_ns.saturating_add(worker.sum_ns.load(Ordering::Relaxed));
+        }
+        cumulate(bounds, &counts, Duration::from_nanos(sum_ns))
+    }
+}
+
+fn cumulate(bounds: &[u64], counts: &[u64], sum: Duration) -> Distribution {
+    let mut count = 0;
+    let mut buckets = Vec::with_capacity(bounds.len());
+    for (bound, in_bucket) in bounds.iter().zip(counts) {
+        count += in_bucket;
+        buckets.push((Duration::from_nanos(*bound), count));
+    }
+    let beyond = counts.last().copied().unwrap_or(0);
+    Distribution { buckets, count: count + beyond, sum }
+}
+
+fn add(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_is_not_smaller() {
+        for (ns, bucket) in [(0, 0), (20_000, 0), (20_001, 1), (1_000_000_000, 10), (1_000_000_001, 11)] {
+            let histogram = Histogram::new(GATEWAY_BOUNDS);
+            histogram.record(Duration::from_nanos(ns));
+            let filled = histogram.counts.iter().position(|count| count.load(Ordering::Relaxed) == 1);
+            assert_eq!(filled, Some(bucket), "{ns} ns");
+        }
+    }
+
+    #[test]
+    fn workers_add_up_and_buckets_cumulate() {
+        let (one, other) = (Histogram::new(GATEWAY_BOUNDS), Histogram::new(GATEWAY_BOUNDS));
+        one.record(Duration::from_micros(10));
+        other.record(Duration::from_micros(30));
+        other.record(Duration::from_secs(2));
+        let seen = Histogram::sum(GATEWAY_BOUNDS, [&one, &other].into_iter());
+        assert_eq!(seen.buckets[0], (Duration::from_micros(20), 1));
+        assert_eq!(seen.buckets[1], (Duration::from_micros(50), 2));
+        assert_eq!(seen.buckets[10], (Duration::from_secs(1), 2));
+        assert_eq!((seen.count, seen.sum), (3, Duration::from_micros(2_000_040)));
+    }
+
+    #[test]
+    fn bounds_ascend() {
+        for bounds in [COMMAND_BOUNDS, GATEWAY_BOUNDS] {
+            assert!(bounds.is_sorted_by(|a, b| a < b));
+        }
+    }
+}

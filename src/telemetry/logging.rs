@@ -1,0 +1,117 @@
+//! The log: what operators read on stderr, as text or as one JSON object a line.
+//!
+//! Guarantees: one event is one line. Control characters in what is logged are escaped, so nobody whose name or path is
+//! logged can write lines of their own or colour an operator's terminal.
+
+use std::fmt;
+use std::io::{IsTerminal, stderr};
+
+use tracing::field::Field;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people; coloured on a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// Why the log could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The level is no level and no filter.
+    #[error(
+        "{level:?} is no log level: {source}; write error, warn, info, debug or trace, or a filter such as info,tallygate=debug"
+    )]
+    Level {
+        /// What was written.
+        level: String,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// Somebody else in this process logs already.
+    #[error("the log could not be begun: {0}")]
+    Begun(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sends what is traced at `level` (a level, or a filter as `tracing_subscriber` has it) to stderr.
+pub fn begin(format: LogFormat, level: &str) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    match format {
+        LogFormat::Text => lines.fmt_fields(plain_fields()).with_ansi(stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(LogError::Begun)
+}
+
+/// `message name=value name=value`, without control characters.
+fn plain_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    debug_fn(field).delimited(" ")
+}
+
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{field}=")?;
+    }
+    for character in format!("{value:?}").chars() {
+        if character.is_control() {
+            write!(writer, "{}", character.escape_default())?;
+        } else {
+            writer.write_char(character)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_says() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt()
+            .fmt_fields(plain_fields())
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let evil = "/x\n INFO all is well\u{1b}[31m";
+        tracing::subscriber::with_default(log, || tracing::info!(path = %evil, count = 3, "a path: {evil}"));
+        let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
+        let shown = r"/x\n INFO all is well\u{1b}[31m";
+        assert_eq!(text, format!(" INFO a path: {shown} path={shown} count=3\n"));
+    }
+
+    #[test]
+    fn a_wrong_level_is_told_with_what_may_be_written() {
+        let said = begin(LogFormat::Text, "tallygate=loud").expect_err("no level").to_string();
+        assert!(said.contains("write error, warn, info, debug or trace"), "{said}");
+    }
+}

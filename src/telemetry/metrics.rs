@@ -1,0 +1,218 @@
+//! Every family of `/metrics`: the names, labels and meanings that dashboards and alerts rely on.
+//!
+//! Guarantees: [`ALL`] is complete and each name stands once; `docs/metrics.md` explains each of them. Numbers of the
+//! ledger are whole and shown exactly below 2^53 (nine thousand million million); beyond, a float loses the last digits
+//! and the ledger keeps them. How the families are filled is in `collect`.
+
+use super::family::Family;
+
+const USE: &[&str] = &["department", "subsystem", "command"];
+const PLACE: &[&str] = &["department", "subsystem"];
+const UPSTREAM: &[&str] = &["subsystem", "upstream"];
+
+// Counted by the ledger: these continue over restarts.
+
+pub(super) const COMMANDS: Family = Family::counter(
+    "tallygate_commands_total",
+    &["department", "subsystem", "command", "outcome"],
+    "Commands by how they ended, refused ones included; from the ledger.",
+);
+pub(super) const COMMAND_UNITS: Family = Family::counter(
+    "tallygate_command_units_total",
+    USE,
+    "Units of commands let in, counted at their admission; from the ledger.",
+);
+pub(super) const REQUEST_BYTES: Family =
+    Family::counter("tallygate_request_bytes_total", PLACE, "Bytes of request bodies; from the ledger.");
+pub(super) const RESPONSE_BYTES: Family =
+    Family::counter("tallygate_response_bytes_total", PLACE, "Bytes of response bodies; from the ledger.");
+pub(super) const IN_FLIGHT: Family = Family::gauge(
+    "tallygate_commands_in_flight",
+    &["subsystem"],
+    "Commands let in that have not ended yet; from the ledger.",
+);
+pub(super) const PERIOD_COMMANDS: Family = Family::gauge(
+    "tallygate_usage_period_commands",
+    &["department", "period"],
+    "Ended commands admitted in a calendar month, refused ones included, as report usage has them.",
+);
+pub(super) const PERIOD_UNITS: Family = Family::gauge(
+    "tallygate_usage_period_units",
+    &["department", "period"],
+    "Units of ended commands admitted in a calendar month, as report usage has them.",
+);
+pub(super) const IMBALANCE: Family = Family::gauge(
+    "tallygate_ledger_imbalance",
+    &[],
+    "Commands received - refused - finished - in flight; anything but 0 is a defect.",
+);
+pub(super) const SYNCED: Family = Family::gauge(
+    "tallygate_ledger_synced_timestamp_seconds",
+    &[],
+    "When the tally was last carried to the disk, in Unix time.",
+);
+pub(super) const FOLDED: Family = Family::gauge(
+    "tallygate_ledger_folded_timestamp_seconds",
+    &[],
+    "When the tally was last folded into the book, in Unix time.",
+);
+pub(super) const SYNC_DURATION: Family =
+    Family::histogram("tallygate_ledger_sync_duration_seconds", &[], "How long carrying the tally to the disk took.");
+
+// Measured since the process began.
+
+pub(super) const COMMAND_DURATION: Family = Family::histogram(
+    "tallygate_command_duration_seconds",
+    &["subsystem"],
+    "From a command's admission to its end, the whole answer included.",
+);
+pub(super) const GATEWAY_DURATION: Family = Family::histogram(
+    "tallygate_gateway_duration_seconds",
+    &[],
+    "Time that the gateway itself added to a command before it went to the subsystem.",
+);
+pub(super) const CONNECTIONS_OPEN: Family =
+    Family::gauge("tallygate_connections_open", &[], "Connections of callers that are open.");
+pub(super) const CONNECTIONS_ACCEPTED: Family =
+    Family::counter("tallygate_connections_accepted_total", &[], "Connections of callers that were accepted.");
+pub(super) const HANDSHAKES_FAILED: Family = Family::counter(
+    "tallygate_tls_handshakes_failed_total",
+    &["reason"],
+    "TLS handshakes with callers that came to nothing, by reason.",
+);
+pub(super) const LIMIT_HITS: Family = Family::counter(
+    "tallygate_limit_hits_total",
+    &["limit"],
+    "How often a limit of the gateway's capacity ended a connection or a wait.",
+);
+pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
+    "tallygate_upstream_attempts_total",
+    UPSTREAM,
+    "Requests sent to an upstream, or tried to be sent; a retry is another attempt.",
+);
+pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
+    "tallygate_upstream_failures_total",
+    &["subsystem", "upstream", "reason"],
+    "Attempts that failed, by reason: connect, reset, timeout.",
+);
+pub(super) const UPSTREAM_EJECTED: Family = Family::gauge(
+    "tallygate_upstream_ejected",
+    UPSTREAM,
+    "Workers that have taken an upstream out of rotation for now; 0 is healthy.",
+);
+pub(super) const UPSTREAM_CONNECTIONS: Family =
+    Family::gauge("tallygate_upstream_connections_open", UPSTREAM, "Connections to an upstream, busy or idle.");
+pub(super) const UPSTREAM_REQUESTS: Family = Family::gauge(
+    "tallygate_upstream_requests_in_flight",
+    UPSTREAM,
+    "Requests that an upstream has not answered wholly yet.",
+);
+
+// Told by the composition root.
+
+pub(super) const QUOTA_USED: Family = Family::gauge(
+    "tallygate_quota_used_ratio",
+    &["department"],
+    "Part of the current month's quota that is used; 1 is all of it.",
+);
+pub(super) const CERTIFICATE_EXPIRY: Family = Family::gauge(
+    "tallygate_certificate_expiry_timestamp_seconds",
+    &["role", "name"],
+    "When a certificate or revocation list ends, in Unix time.",
+);
+pub(super) const CONFIG_INFO: Family =
+    Family::gauge("tallygate_config_info", &["version"], "The version of the live configuration; always 1.");
+pub(super) const CONFIG_REJECTED: Family = Family::gauge(
+    "tallygate_config_rejected",
+    &["version"],
+    "1 while the last configuration offered was rejected and an older one is live.",
+);
+pub(super) const BUILD_INFO: Family =
+    Family::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
+
+// What every Prometheus exporter tells about its process.
+
+pub(super) const PROCESS_CPU: Family =
+    Family::counter("process_cpu_seconds_total", &[], "User and system CPU time spent, in seconds.");
+pub(super) const PROCESS_MEMORY: Family =
+    Family::gauge("process_resident_memory_bytes", &[], "Resident memory, in bytes.");
+pub(super) const PROCESS_VIRTUAL: Family =
+    Family::gauge("process_virtual_memory_bytes", &[], "Virtual memory, in bytes.");
+pub(super) const PROCESS_FDS: Family = Family::gauge("process_open_fds", &[], "Open file descriptors.");
+pub(super) const PROCESS_FDS_MAX: Family =
+    Family::gauge("process_max_fds", &[], "File descriptors that may be open at most.");
+pub(super) const PROCESS_THREADS: Family = Family::gauge("process_threads", &[], "Threads of the process.");
+pub(super) const PROCESS_START: Family =
+    Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
+
+/// All of them.
+pub(super) const ALL: [&Family; 34] = [
+    &COMMANDS,
+    &COMMAND_UNITS,
+    &REQUEST_BYTES,
+    &RESPONSE_BYTES,
+    &IN_FLIGHT,
+    &PERIOD_COMMANDS,
+    &PERIOD_UNITS,
+    &IMBALANCE,
+    &SYNCED,
+    &FOLDED,
+    &SYNC_DURATION,
+    &COMMAND_DURATION,
+    &GATEWAY_DURATION,
+    &CONNECTIONS_OPEN,
+    &CONNECTIONS_ACCEPTED,
+    &HANDSHAKES_FAILED,
+    &LIMIT_HITS,
+    &UPSTREAM_ATTEMPTS,
+    &UPSTREAM_FAILURES,
+    &UPSTREAM_EJECTED,
+    &UPSTREAM_CONNECTIONS,
+    &UPSTREAM_REQUESTS,
+    &QUOTA_USED,
+    &CERTIFICATE_EXPIRY,
+    &CONFIG_INFO,
+    &CONFIG_REJECTED,
+    &BUILD_INFO,
+    &PROCESS_CPU,
+    &PROCESS_MEMORY,
+    &PROCESS_VIRTUAL,
+    &PROCESS_FDS,
+    &PROCESS_FDS_MAX,
+    &PROCESS_THREADS,
+    &PROCESS_START,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::proto::MetricType;
+
+    #[test]
+    fn every_declaration_is_right_and_stands_once() {
+        let mut names = std::collections::HashSet::new();
+        for family in ALL {
+            assert!(family.describe().is_ok(), "{}", family.name);
+            assert!(names.insert(family.name), "{} stands twice", family.name);
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_promtool_accepts() {
+        for family in ALL {
+            let total = family.name.ends_with("_total");
+            assert_eq!(total, family.kind == MetricType::COUNTER, "{}", family.name);
+            let taken = ["_bucket", "_count", "_sum"];
+            assert!(!taken.iter().any(|suffix| family.name.ends_with(suffix)), "{}", family.name);
+            assert!(family.help.ends_with('.') && !family.help.contains('\n'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn the_manual_explains_every_family() {
+        let manual = include_str!("../../docs/metrics.md");
+        for family in ALL {
+            assert!(manual.contains(&format!("`{}`", family.name)), "docs/metrics.md lacks {}", family.name);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What traffic tells about its connections, upstreams and limits, beside the ledger.
+//!
+//! Guarantees: every label comes from a closed set or from the configuration, never from a caller.
+
+use std::sync::Arc;
+
+use super::counter::{Count, Level};
+
+/// One upstream of a subsystem, over all workers.
+#[derive(Debug, Default)]
+pub struct UpstreamStats {
+    /// Requests sent, or tried to be sent; a retry is an attempt of its own.
+    pub attempts: Count,
+    /// No connection: refused, unreachable, or no answer within the connect timeout.
+    pub failures_connect: Count,
+    /// The connection broke, or its answer was not HTTP, after something was sent.
+    pub failures_reset: Count,
+    /// No answer in time.
+    pub failures_timeout: Count,
+    /// Workers that have taken it out of rotation for now; 0 means healthy.
+    pub ejected: Level,
+    /// Connections open to it, busy or idle.
+    pub connections: Level,
+    /// Requests it has not answered wholly.
+    pub requests: Level,
+}
+
+/// The connections of callers, all listeners together.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    /// Open now.
+    pub open: Level,
+    /// Accepted since the process began.
+    pub accepted: Count,
+    handshakes_failed: [Count; HandshakeFailure::ALL.len()],
+}
+
+/// Counts a connection as open for as long as it lives.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<ConnectionStats>);
+
+impl ConnectionStats {
+    /// Counts a connection as accepted, and as open until the guard is dropped.
+    pub fn accept(self: &Arc<Self>) -> OpenConnection {
+        self.accepted.one();
+        self.open.up();
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// Counts a TLS handshake that came to nothing.
+    pub fn handshake_failed(&self, failure: HandshakeFailure) {
+        self.handshakes_failed[failure as usize].one();
+    }
+
+    /// Failed handshakes so far, by reason.
+    pub fn handshakes_failed(&self) -> impl Iterator<Item = (HandshakeFailure, u64)> {
+        HandshakeFailure::ALL.into_iter().map(|failure| (failure, self.handshakes_failed[failure as usize].get()))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.down();
+    }
+}
+
+/// Why a TLS handshake came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// The listener wants a client certificate and none came.
+    NoCertificate,
+    /// The certificate is not from an authority of the listener.
+    UnknownAuthority,
+    /// The certificate is expired, or not valid yet.
+    Expired,
+    /// The certificate is revoked.
+    Revoked,
+    /// Something else is wrong with the certificate.
+    BadCertificate,
+    /// Not TLS, or no version, cipher or protocol in common.
+    Protocol,
+    /// It took too long.
+    Timeout,
+    /// The caller left, or its connection broke.
+    Left,
+}
+
+impl HandshakeFailure {
+    /// All, in the order of their positions.
+    pub const ALL: [Self; 8] = [
+        Self::NoCertificate,
+        Self::UnknownAuthority,
+        Self::Expired,
+        Self::Revoked,
+        Self::BadCertificate,
+        Self::Protocol,
+        Self::Timeout,
+        Self::Left,
+    ];
+
+    /// The word of the label `reason`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownAuthority => "unknown_authority",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::BadCertificate => "bad_certificate",
+            Self::Protocol => "protocol",
+            Self::Timeout => "timeout",
+            Self::Left => "left",
+        }
+    }
+
+    /// What the error of a handshake means: `tokio-rustls` wraps that of rustls.
+    pub fn of(error: &std::io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
+            Some(rustls::Error::InvalidCertificate(fault)) => Self::of_certificate(fault),
+            Some(_) => Self::Protocol,
+            None if error.kind() == std::io::ErrorKind::TimedOut => Self::Timeout,
+            None => Self::Left,
+        }
+    }
+
+    fn of_certificate(fault: &rustls::CertificateError) -> Self {
+        use rustls::CertificateError as Fault;
+        match fault {
+            Fault::UnknownIssuer => Self::UnknownAuthority,
+            Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
+                Self::Expired
+            }
+            Fault::Revoked => Self::Revoked,
+            _ => Self::BadCertificate,
+        }
+    }
+}
+
+/// A limit of `capacity:` whose hitting ends a connection or a wait, not a command with an outcome of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitHit {
+    /// A caller's connection was closed at once: `capacity.connections` are open.
+    Connections,
+    /// A handshake took longer than `capacity.handshake`.
+    Handshake,
+    /// A request head took longer than `capacity.head`.
+    Head,
+    /// A connection without a command was closed after `capacity.idle`.
+    Idle,
+    /// A request body paused longer than `capacity.bodyIdle`.
+    BodyIdle,
+    /// The admin listener had as many connections as it carries.
+    AdminConnections,
+    /// The admin listener had as many requests as it carries.
+    AdminRequests,
+}
+
+impl LimitHit {
+    /// All, in the order of their positions.
+    pub const ALL: [Self; 7] = [
+        Self::Connections,
+        Self::Handshake,
+        Self::Head,
+        Self::Idle,
+        Self::BodyIdle,
+        Self::AdminConnections,
+        Self::AdminRequests,
+    ];
+
+    /// The word of the label `limit`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Handshake => "handshake",
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::BodyIdle => "body_idle",
+            Self::AdminConnections => "admin_connections",
+            Self::AdminRequests => "admin_requests",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_open_as_long_as_its_guard() {
+        let stats = Arc::new(ConnectionStats::default());
+        let guard = stats.accept();
+        assert_eq!((stats.open.get(), stats.accepted.get()), (1, 1));
+        drop(guard);
+        assert_eq!((stats.open.get(), stats.accepted.get()), (0, 1));
+    }
+
+    #[test]
+    fn positions_are_those_of_all() {
+        for (position, failure) in HandshakeFailure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, position);
+        }
+        for (position, hit) in LimitHit::ALL.into_iter().enumerate() {
+            assert_eq!(hit as usize, position);
+        }
+    }
+
+    #[test]
+    fn a_handshake_error_is_told_by_its_cause() {
+        use rustls::{CertificateError as Fault, Error};
+        for (cause, expected) in [
+            (Error::NoCertificatesPresented, "no_certificate"),
+            (Error::InvalidCertificate(Fault::UnknownIssuer), "unknown_authority"),
+            (Error::InvalidCertificate(Fault::Expired), "expired"),
+            (Error::InvalidCertificate(Fault::Revoked), "revoked"),
+            (Error::InvalidCertificate(Fault::BadEncoding), "bad_certificate"),
+            (Error::NoApplicationProtocol, "protocol"),
+        ] {
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, cause);
+            assert_eq!(HandshakeFailure::of(&error).name(), expected);
+        }
+        let left = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        assert_eq!(HandshakeFailure::of(&left), HandshakeFailure::Left);
+    }
+}
