@@ -126,13 +126,21 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     drop(held);
 }
 
-async fn shake_hands(stream: std::net::TcpStream, tls: Arc<rustls::ServerConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+async fn shake_hands(
+    stream: std::net::TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     TlsAcceptor::from(tls).accept(stream).await
 }
 
-async fn serve_h1(worker: Rc<Worker>, peer: Rc<Peer>, stream: TlsStream<TcpStream>, mut drain: DrainWatcher) -> hyper::Result<()> {
+async fn serve_h1(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    stream: TlsStream<TcpStream>,
+    mut drain: DrainWatcher,
+) -> hyper::Result<()> {
     let capacity = worker.capacity;
     let service = service_fn(move |request| {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
@@ -153,7 +161,12 @@ async fn serve_h1(worker: Rc<Worker>, peer: Rc<Peer>, stream: TlsStream<TcpStrea
     connection.await
 }
 
-async fn serve_h2(worker: Rc<Worker>, peer: Rc<Peer>, stream: TlsStream<TcpStream>, mut drain: DrainWatcher) -> hyper::Result<()> {
+async fn serve_h2(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    stream: TlsStream<TcpStream>,
+    mut drain: DrainWatcher,
+) -> hyper::Result<()> {
     let capacity = worker.capacity;
     let service = service_fn(move |request| {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));

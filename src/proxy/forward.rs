@@ -124,9 +124,13 @@ mod tests {
 
     #[test]
     fn statuses_become_outcomes() {
-        for (status, outcome) in
-            [(200, Finished::Ok), (304, Finished::Ok), (404, Finished::ClientError), (429, Finished::ClientError), (503, Finished::ServerError)]
-        {
+        for (status, outcome) in [
+            (200, Finished::Ok),
+            (304, Finished::Ok),
+            (404, Finished::ClientError),
+            (429, Finished::ClientError),
+            (503, Finished::ServerError),
+        ] {
             assert_eq!(outcome_of(StatusCode::from_u16(status).expect("a status")), outcome);
         }
     }

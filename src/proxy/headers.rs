@@ -5,7 +5,8 @@
 //! added, so that no `Connection:` nomination can take ours away (CVE-2024-45410).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -26,16 +27,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+const HOP_BY_HOP: [HeaderName; 8] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Whether a caller's field claims what only the gateway may say: our own names, and what proxies say of clients.
 fn is_claim(name: &str) -> bool {
@@ -138,8 +131,16 @@ mod tests {
     #[test]
     fn claims_are_known_by_name() {
         for claim in [
-            "x-tallygate-department", "x-tallygate-anything", "x-forwarded-for", "x-forwarded-client-cert", "forwarded",
-            "client-cert", "client-cert-chain", "x-real-ip", "x-request-id", "traceparent",
+            "x-tallygate-department",
+            "x-tallygate-anything",
+            "x-forwarded-for",
+            "x-forwarded-client-cert",
+            "forwarded",
+            "client-cert",
+            "client-cert-chain",
+            "x-real-ip",
+            "x-request-id",
+            "traceparent",
         ] {
             assert!(is_claim(claim), "{claim}");
         }

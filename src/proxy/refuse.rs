@@ -126,7 +126,9 @@ mod tests {
 
     #[test]
     fn waits_are_rounded_up() {
-        for (after, seconds) in [(Duration::from_millis(1), 1), (Duration::from_secs(2), 2), (Duration::from_millis(2001), 3)] {
+        for (after, seconds) in
+            [(Duration::from_millis(1), 1), (Duration::from_secs(2), 2), (Duration::from_millis(2001), 3)]
+        {
             assert_eq!(whole_seconds(after), seconds);
         }
     }

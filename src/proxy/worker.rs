@@ -148,7 +148,11 @@ impl Worker {
     }
 
     /// Takes up connections until the drain is over, or its time is.
-    async fn run(self: Rc<Self>, mut taken_up: mpsc::Receiver<Accepted>, (drain, mut end): (DrainWatcher, DrainWatcher)) {
+    async fn run(
+        self: Rc<Self>,
+        mut taken_up: mpsc::Receiver<Accepted>,
+        (drain, mut end): (DrainWatcher, DrainWatcher),
+    ) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (open, mut closed) = mpsc::channel::<()>(1);

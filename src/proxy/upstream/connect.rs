@@ -17,7 +17,11 @@ use super::health::Health;
 const ANSWER_HEAD_MAX: usize = 64 * 1024;
 
 /// Opens a connection. The text of an error names the address.
-pub(super) async fn connect(address: &str, within: Duration, health: &Arc<Health>) -> Result<SendRequest<RequestBody>, String> {
+pub(super) async fn connect(
+    address: &str,
+    within: Duration,
+    health: &Arc<Health>,
+) -> Result<SendRequest<RequestBody>, String> {
     let stream = open(address, within).await.map_err(|why| format!("{address}: {why}"))?;
     let handshake = http1::Builder::new().max_header_size(ANSWER_HEAD_MAX).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|why| format!("{address}: {why}"))?;

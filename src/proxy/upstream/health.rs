@@ -68,7 +68,13 @@ pub(super) struct Health {
 
 impl Health {
     fn new(stats: Arc<UpstreamStats>, clock: Clock) -> Self {
-        Self { stats, clock, failures: AtomicU32::new(0), ejections: AtomicU32::new(0), ejected_until: AtomicU64::new(0) }
+        Self {
+            stats,
+            clock,
+            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn is_healthy(&self) -> bool {

@@ -131,7 +131,9 @@ impl Pools {
         let named: HashSet<ServerKey> = snapshot
             .subsystems
             .iter()
-            .flat_map(|subsystem| subsystem.upstreams.iter().map(|server| (subsystem.id.to_string(), server.address.clone())))
+            .flat_map(|subsystem| {
+                subsystem.upstreams.iter().map(|server| (subsystem.id.to_string(), server.address.clone()))
+            })
             .collect();
         self.by_server.borrow_mut().retain(|server, _| named.contains(server));
     }

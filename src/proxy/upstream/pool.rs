@@ -69,7 +69,12 @@ impl Pool {
     }
 
     /// Sends a request on a kept connection, or on a new one if none will take it.
-    pub(super) async fn send(self: &Rc<Self>, request: Request<RequestBody>, within: Duration, patience: &Patience<'_>) -> Attempt {
+    pub(super) async fn send(
+        self: &Rc<Self>,
+        request: Request<RequestBody>,
+        within: Duration,
+        patience: &Patience<'_>,
+    ) -> Attempt {
         let mut request = request;
         while let Some(sender) = self.kept().await {
             match self.send_on(sender, request, patience).await {
@@ -86,7 +91,12 @@ impl Pool {
         }
     }
 
-    async fn send_on(self: &Rc<Self>, sender: Sender, request: Request<RequestBody>, patience: &Patience<'_>) -> Attempt {
+    async fn send_on(
+        self: &Rc<Self>,
+        sender: Sender,
+        request: Request<RequestBody>,
+        patience: &Patience<'_>,
+    ) -> Attempt {
         let mut lease = Lease::new(self, sender);
         let answer = match &mut lease.sender {
             Some(sender) => patience.wait(sender.try_send_request(request)).await,

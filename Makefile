@@ -1,0 +1,54 @@
+# Two commands are enough for a newcomer on Debian with cargo:
+#   make demo    a small city to try it on
+#   make test    everything that must hold
+# Each installs the Debian packages it lacks (scripts/need) and then does its job.
+
+CARGO ?= cargo
+# Stop the demo by itself: make demo SECONDS=30. Anything else: make demo ARGS="--port 9443".
+# (`origin`, because some shells export a SECONDS of their own.)
+ARGS ?=
+DEMO_SECONDS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
+
+.PHONY: help
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+.PHONY: demo
+demo: need-compiler need-curl ## the city: make demo [SECONDS=30] [ARGS="--dir FOLDER"]
+	@$(CARGO) run --locked --profile demo --example city_brain -- $(DEMO_SECONDS) $(ARGS)
+
+.PHONY: test
+test: need-compiler need-tests ## all tests of all crates; needs nginx, prometheus, sqlite3, curl and openssl
+	$(CARGO) test --locked --workspace
+
+.PHONY: lint
+lint: need-compiler ## formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: doc
+doc: need-compiler ## the library's documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
+
+.PHONY: bench
+bench: need-compiler ## the micro-benchmarks
+	$(CARGO) bench --locked
+
+.PHONY: load
+load: need-compiler need-load ## CPU per command beside HAProxy and nginx; release build, takes a while
+	$(CARGO) build --locked --release --workspace
+	$(CARGO) run --locked --release --package loadtests -- compare $(ARGS)
+
+.PHONY: clean
+clean: ## everything that was built
+	$(CARGO) clean
+
+.PHONY: need-compiler need-curl need-tests need-load
+need-compiler:
+	@scripts/need cargo cc make
+need-curl:
+	@scripts/need curl
+need-tests:
+	@scripts/need curl openssl sqlite3 nginx prometheus promtool
+need-load:
+	@scripts/need nginx haproxy

@@ -1,0 +1,171 @@
+//! The end of the story: what the ledger counted, beside what the subsystems received and the departments were answered.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table, presets};
+use tallygate::ledger::{LedgerFiles, UsageRow};
+use tallygate::model::{Outcome, Window};
+
+use crate::city::Line;
+use crate::departments::Answers;
+use crate::pki::YOU;
+
+/// Reads the whole ledger of a run, as finance would: from its files.
+pub(crate) fn read(ledger: &Path) -> anyhow::Result<Vec<UsageRow>> {
+    Ok(LedgerFiles::open(ledger)?.usage(Window(0)..Window(u32::MAX))?)
+}
+
+/// Three counts of the same thing by three parties.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    ledger: u64,
+    received: u64,
+    answered: u64,
+}
+
+/// Every line of commands let in, and every department's refusals.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    admitted: BTreeMap<Line, Counted>,
+    refused_ledger: u64,
+    refused_answered: u64,
+    unanswered: u64,
+}
+
+impl Comparison {
+    pub(crate) fn new(rows: &[UsageRow], received: &BTreeMap<Line, u64>, answers: &Answers) -> Self {
+        let mut comparison = Self { unanswered: answers.unanswered.all().values().sum(), ..Self::default() };
+        rows.iter().for_each(|row| comparison.add_row(row));
+        for (line, count) in received {
+            comparison.line(line).received += count;
+        }
+        for (line, count) in answers.answered.all() {
+            comparison.line(&line).answered += count;
+        }
+        comparison.refused_answered = answers.refused.all().values().sum();
+        comparison
+    }
+
+    fn add_row(&mut self, row: &UsageRow) {
+        let line = Line::new(row.department.as_str(), row.subsystem.as_str(), row.command.as_str());
+        match row.outcome {
+            Outcome::Finished(_) => self.line(&line).ledger += row.totals.commands,
+            Outcome::Refused(_) if line.department == YOU => {} // your own calls: nobody in the city saw the answer
+            Outcome::Refused(_) => self.refused_ledger += row.totals.commands,
+        }
+    }
+
+    fn line(&mut self, line: &Line) -> &mut Counted {
+        self.admitted.entry(line.clone()).or_default()
+    }
+
+    /// Whether everybody counted the same, line by line.
+    pub(crate) fn is_balanced(&self) -> bool {
+        let lines = self.admitted.iter().all(|(line, counted)| is_equal(line, counted));
+        lines && self.refused_ledger == self.refused_answered && self.unanswered == 0
+    }
+
+    /// The comparison as a table, differences marked.
+    pub(crate) fn table(&self) -> Table {
+        let mut table = plain_table(&["department", "command", "ledger", "received", "answered", ""]);
+        for (line, counted) in &self.admitted {
+            let command = format!("{} {}", line.subsystem, line.command);
+            let mark = if is_equal(line, counted) { "" } else { "DIFFERENT" };
+            table.add_row([line.department.clone(), command].into_iter().chain(numbers(line, counted, mark)));
+        }
+        let all = Line::new("all", "", "");
+        let sum = self.sum();
+        table.add_row(["all let in".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
+        let (ledger, answered) = (self.refused_ledger.to_string(), self.refused_answered.to_string());
+        let mark = if ledger == answered { "" } else { "DIFFERENT" };
+        table.add_row(["all refused", "", &ledger, "-", &answered, mark]);
+        align(&mut table, 2..5);
+        table
+    }
+
+    /// Sums over the city's own departments.
+    fn sum(&self) -> Counted {
+        let own = self.admitted.iter().filter(|(line, _)| line.department != YOU);
+        own.fold(Counted::default(), |sum, (_, counted)| Counted {
+            ledger: sum.ledger + counted.ledger,
+            received: sum.received + counted.received,
+            answered: sum.answered + counted.answered,
+        })
+    }
+}
+
+/// Your own curl keeps no books, so of your calls only two counts can be compared.
+fn is_equal(line: &Line, counted: &Counted) -> bool {
+    counted.ledger == counted.received && (line.department == YOU || counted.ledger == counted.answered)
+}
+
+fn numbers(line: &Line, counted: &Counted, mark: &str) -> [String; 4] {
+    let answered = if line.department == YOU { "-".to_owned() } else { counted.answered.to_string() };
+    [counted.ledger.to_string(), counted.received.to_string(), answered, mark.to_owned()]
+}
+
+/// The usage of the run, by department, command and outcome.
+pub(crate) fn usage_table(rows: &[UsageRow]) -> Table {
+    let mut sums: BTreeMap<(Line, &'static str), [u64; 4]> = BTreeMap::new();
+    for row in rows {
+        let line = Line::new(row.department.as_str(), row.subsystem.as_str(), row.command.as_str());
+        let sum = sums.entry((line, row.outcome.name())).or_default();
+        let totals = &row.totals;
+        let more = [totals.commands, totals.units, totals.request_bytes, totals.response_bytes];
+        sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    }
+    let mut table = plain_table(&["department", "command", "outcome", "commands", "units", "bytes in", "bytes out"]);
+    for ((line, outcome), sum) in sums {
+        let words = [line.department, format!("{} {}", line.subsystem, line.command), outcome.to_owned()];
+        table.add_row(words.into_iter().chain(sum.map(|number| number.to_string())));
+    }
+    align(&mut table, 3..7);
+    table
+}
+
+pub(crate) fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(header);
+    table
+}
+
+/// Numbers stand to the right.
+pub(crate) fn align(table: &mut Table, columns: std::ops::Range<usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(department: &str, counted: Counted) -> Comparison {
+        let admitted = BTreeMap::from([(Line::new(department, "parking", "lot.read"), counted)]);
+        Comparison { admitted, ..Comparison::default() }
+    }
+
+    #[test]
+    fn books_balance_only_if_all_three_counted_the_same() {
+        for (department, ledger, received, answered, balanced) in [
+            ("tourism-office", 3, 3, 3, true),
+            ("tourism-office", 4, 3, 3, false),
+            ("tourism-office", 3, 3, 2, false),
+            (YOU, 3, 3, 0, true),
+            (YOU, 3, 2, 0, false),
+        ] {
+            let counted = Counted { ledger, received, answered };
+            assert_eq!(comparison(department, counted).is_balanced(), balanced, "{department} {counted:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_nobody_heard_of_is_a_difference() {
+        assert!(!Comparison { refused_ledger: 1, ..Comparison::default() }.is_balanced());
+        assert!(!Comparison { unanswered: 1, ..Comparison::default() }.is_balanced());
+    }
+}

@@ -1,0 +1,173 @@
+//! What the demo shows: who is there, a live table of commands per department, and what to try next.
+#![expect(clippy::print_stdout, reason = "showing is this file's job")]
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::Table;
+use tallygate::ledger::UsageRow;
+use tallygate::model::Refused;
+use tokio::time::Instant;
+
+use crate::books::{Comparison, align, plain_table, usage_table};
+use crate::gateway::Gateway;
+use crate::options::{Home, Options};
+use crate::pki::{Pki, YOU};
+use crate::scrape::{Sample, scrape};
+
+const REDRAW: Duration = Duration::from_secs(1);
+/// Into a pipe goes a line from time to time instead of a table.
+const LINE_EVERY: u64 = 5;
+
+/// Says what is running where.
+pub(crate) fn introduce(gateway: &Gateway, home: &Home) {
+    println!("The city is open. Departments call https://{} with client certificates.", gateway.traffic);
+    println!("Metrics:       http://{}/metrics", gateway.admin);
+    println!("Configuration: {}/city.yaml   Log: {0}/gateway.log", home.path().display());
+}
+
+/// Shows the live table until it is dropped.
+pub(crate) async fn watch(gateway: &Gateway) {
+    let mut screen = Screen::new();
+    let mut ticks = tokio::time::interval(REDRAW);
+    loop {
+        ticks.tick().await;
+        match scrape(gateway.admin).await {
+            Ok(samples) => screen.show(&departments(&samples)),
+            Err(problem) => println!("no metrics: {problem:#}"),
+        }
+    }
+}
+
+/// Commands of one department so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Department {
+    ok: u64,
+    otherwise: u64,
+    refused: BTreeMap<String, u64>,
+}
+
+impl Department {
+    fn total(&self) -> u64 {
+        self.ok + self.otherwise + self.refused.values().sum::<u64>()
+    }
+}
+
+type Departments = BTreeMap<String, Department>;
+
+fn departments(samples: &[Sample]) -> Departments {
+    let mut departments = Departments::new();
+    for sample in samples.iter().filter(|sample| sample.commands > 0) {
+        let department = departments.entry(sample.line.department.clone()).or_default();
+        match sample.outcome.as_str() {
+            "ok" => department.ok += sample.commands,
+            outcome if is_refusal(outcome) => *department.refused.entry(outcome.into()).or_default() += sample.commands,
+            _ => department.otherwise += sample.commands,
+        }
+    }
+    departments
+}
+
+fn is_refusal(outcome: &str) -> bool {
+    Refused::ALL.iter().any(|refused| refused.name() == outcome)
+}
+
+/// Remembers what was shown last, for speeds and for drawing over it.
+struct Screen {
+    opened: Instant,
+    terminal: bool,
+    drawn_lines: usize,
+    frames: u64,
+    before: Departments,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        Self { opened: Instant::now(), terminal, drawn_lines: 0, frames: 0, before: Departments::new() }
+    }
+
+    fn show(&mut self, now: &Departments) {
+        self.frames += 1;
+        if self.terminal {
+            self.redraw(now);
+        } else if self.frames.is_multiple_of(LINE_EVERY) {
+            println!("{}", self.summary(now));
+        }
+        self.before = now.clone();
+    }
+
+    fn redraw(&mut self, now: &Departments) {
+        if self.drawn_lines > 0 {
+            print!("\x1b[{}A\x1b[J", self.drawn_lines); // up, and clear from there
+        }
+        let text = format!("{}\n{} s; Ctrl-C ends the day.", self.table(now), self.opened.elapsed().as_secs());
+        println!("{text}");
+        self.drawn_lines = text.lines().count();
+    }
+
+    fn table(&self, now: &Departments) -> Table {
+        let mut table = plain_table(&["department", "commands", "per second", "ok", "other ends", "refused"]);
+        for (name, department) in now {
+            let before = self.before.get(name).map_or(0, Department::total);
+            let numbers = [department.total(), department.total() - before, department.ok, department.otherwise];
+            let cells = std::iter::once(name.clone()).chain(numbers.map(|number| number.to_string()));
+            table.add_row(cells.chain([reasons(department)]));
+        }
+        align(&mut table, 1..5);
+        table
+    }
+
+    fn summary(&self, now: &Departments) -> String {
+        let each: Vec<_> = now.iter().map(|(name, department)| format!("{name} {}", department.total())).collect();
+        let total: u64 = now.values().map(Department::total).sum();
+        format!("{:>4} s  {total} commands: {}", self.opened.elapsed().as_secs(), each.join(", "))
+    }
+}
+
+fn reasons(department: &Department) -> String {
+    let reasons: Vec<_> = department.refused.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    reasons.join(", ")
+}
+
+/// The commands to try in another terminal while the city is open.
+pub(crate) fn invite(gateway: &Gateway, pki: &Pki) {
+    println!("\nTry it yourself in another terminal; the certificate says that the department is `{YOU}`:");
+    println!("{}\n", commands_to_try(gateway.traffic.port(), gateway.admin.port(), pki));
+}
+
+fn commands_to_try(port: u16, admin_port: u16, pki: &Pki) -> String {
+    let (authority, certificate, key) = (pki.authority(), pki.certificate(YOU), pki.key(YOU));
+    let (authority, certificate, key) = (authority.display(), certificate.display(), key.display());
+    let curl = format!("  curl --cacert {authority} --cert {certificate} --key {key} https://localhost:{port}");
+    format!(
+        "{curl}/parking/v1/lots/7\n{curl}/cameras/v1/snapshots/1   # no grant: 403\n  \
+         curl http://127.0.0.1:{admin_port}/metrics | grep '\"{YOU}\"'"
+    )
+}
+
+/// Tables and words of the end.
+pub(crate) fn conclude(rows: &[UsageRow], comparison: &Comparison) {
+    println!("\nUsage, from the ledger:\n{}\n", usage_table(rows));
+    println!("Counted by the ledger, received by the subsystems, answered to the departments:");
+    println!("{}\n", comparison.table());
+    if comparison.is_balanced() {
+        println!("The books balance: all three counted the same.");
+    } else {
+        println!("THE BOOKS DO NOT BALANCE: see the lines marked DIFFERENT, and gateway.log.");
+    }
+}
+
+/// Where to go from here.
+pub(crate) fn say_next(home: &Home, options: &Options) {
+    if home.is_kept() {
+        let ledger = home.ledger();
+        println!("\nThe ledger stays: sqlite3 {} 'SELECT * FROM usage_hourly'", ledger.display());
+    }
+    let folder = Path::new("/tmp/my-city");
+    println!("\nNext: make demo ARGS=\"--dir {}\"", folder.display());
+    println!("It stays open until Ctrl-C. Meanwhile, in another terminal, be the department `{YOU}`:");
+    println!("{}", commands_to_try(options.port, options.admin_port, &Pki::of(folder)));
+}

@@ -1,0 +1,118 @@
+//! A small city on one machine, to try Tallygate on.
+//!
+//! One process: a throw-away certificate authority, the gateway through the library's public API, five subsystems that
+//! are real HTTP servers, and departments that call them over mTLS. Cameras upload snapshots; a recogniser flags
+//! red-light running and illegal parking and reports by itself, as a department of its own, to the control centre, which
+//! notifies the officers on duty over a stream; a warehouse posts box movements; others read signals and parking, some
+//! more than they may. At the end three parties compare their counts, and the process fails if they differ.
+
+mod books;
+mod city;
+mod departments;
+mod display;
+mod gateway;
+mod options;
+mod pki;
+mod scrape;
+mod subsystems;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tallygate::lifecycle::{DrainTrigger, drain};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use books::Comparison;
+use departments::{Answers, Office};
+use gateway::Gateway;
+use options::{Home, Options};
+use pki::Pki;
+use subsystems::Subsystems;
+
+/// Snapshots that may wait for the recogniser.
+const UNSEEN: usize = 256;
+/// How long the departments may take to finish their last calls.
+const CLOSING_TIME: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("The city could not open: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<bool> {
+    let home = Home::prepare(options)?;
+    log_to(&home)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(day_in_the_city(options, &home))
+}
+
+/// The whole story; says whether the books balanced at its end.
+async fn day_in_the_city(options: &Options, home: &Home) -> anyhow::Result<bool> {
+    let pki = Pki::found(home.path())?;
+    let (shown, taken) = mpsc::channel(UNSEEN);
+    let subsystems = Subsystems::open(shown).await?;
+    let gateway = Gateway::start(home.path(), options, &subsystems)?;
+
+    let office = Office { gateway: gateway.traffic, pki: pki.clone(), answers: Answers::default() };
+    let (closing, working) = drain();
+    departments::open(&office, &working, taken, options.growth())?;
+    drop(working);
+
+    display::introduce(&gateway, home);
+    display::invite(&gateway, &pki);
+    tokio::select! {
+        () = display::watch(&gateway) => {}
+        ended = evening(options) => ended?,
+    }
+
+    close(closing, &subsystems).await?;
+    tokio::task::spawn_blocking(|| gateway.stop()).await??;
+
+    let rows = books::read(&home.ledger())?;
+    let comparison = Comparison::new(&rows, &subsystems.received.all(), &office.answers);
+    display::conclude(&rows, &comparison);
+    display::say_next(home, options);
+    Ok(comparison.is_balanced())
+}
+
+/// Waits for the end of `--seconds`, for Ctrl-C or for SIGTERM.
+async fn evening(options: &Options) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let length = async {
+        match options.length() {
+            Some(length) => tokio::time::sleep(length).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = length => Ok(()),
+        pressed = tokio::signal::ctrl_c() => Ok(pressed?),
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+/// Departments finish what they are doing; officers go home when their streams end.
+async fn close(closing: DrainTrigger, subsystems: &Subsystems) -> anyhow::Result<()> {
+    closing.begin();
+    subsystems.end_duty();
+    let finished = tokio::time::timeout(CLOSING_TIME, closing.done()).await;
+    finished.context("some departments did not finish their last calls; see gateway.log")
+}
+
+/// The gateway's log goes to a file, so that the table keeps the screen.
+fn log_to(home: &Home) -> anyhow::Result<()> {
+    let path = home.path().join("gateway.log");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::sync::Mutex::new(file)).init();
+    Ok(())
+}
