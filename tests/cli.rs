@@ -77,7 +77,7 @@ async fn exit_codes_are_those_of_the_contract() {
         (&["--version"], 0),
         (&["--help"], 0),
         (&["report", "usage", "--ledger", "missing.db", "--from", "2026-10-01", "--to", "2026-11-01"], 74),
-        (&["report", "usage", "--ledger", "missing.db", "--from", "yesterday", "--to", "2026-11-01"], 2),
+        (&["report", "usage", "--ledger", "missing.db", "--by", "colour"], 2),
     ] {
         let ended = tallygate(&world, arguments).await;
         assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {}{}", stdout(&ended), stderr(&ended));
@@ -123,9 +123,8 @@ async fn explain_tells_who_what_and_why() {
 async fn a_throw_away_authority_lets_curl_in() {
     let mut world = World::city().build();
     for arguments in [
-        &["pki", "init", "--dir", "trial"][..],
-        &["pki", "issue", "--dir", "trial", "--server", "gateway.city.example", "--name", "server"],
-        &["pki", "issue", "--dir", "trial", "--uri", "spiffe://city.example/department/traffic-police", "--name", "police"],
+        &["pki", "init", "--dir", "trial", "--host", "gateway.city.example"][..],
+        &["pki", "issue", "--dir", "trial", "--department", "traffic-police"],
     ] {
         let made = tallygate(&world, arguments).await;
         assert!(made.status.success(), "{arguments:?}: {}", stderr(&made));
@@ -141,7 +140,7 @@ async fn a_throw_away_authority_lets_curl_in() {
     assert_eq!(curl_with_trial(&world).await, (Some(0), "200".to_owned()));
     world.log.note("traffic-police", crate::world::Seen::Outcome("ok"));
 
-    let revoked = tallygate(&world, &["pki", "revoke", "--dir", "trial", "--cert", "trial/police.pem"]).await;
+    let revoked = tallygate(&world, &["pki", "revoke", "--dir", "trial", "trial/clients/traffic-police.pem"]).await;
     assert!(revoked.status.success(), "{}", stderr(&revoked));
     crate::world::until("the revoked certificate is turned away", async || {
         world.log.note("traffic-police", crate::world::Seen::Open);
@@ -154,7 +153,7 @@ async fn a_throw_away_authority_lets_curl_in() {
 async fn curl_with_trial(world: &World) -> (Option<i32>, String) {
     let mut curl = tool("curl");
     curl.current_dir(world.folder()).args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]);
-    curl.args(["--cacert", "trial/ca.pem", "--cert", "trial/police.pem", "--key", "trial/police.key"]);
+    curl.args(["--cacert", "trial/ca.pem", "--cert", "trial/clients/traffic-police.pem", "--key", "trial/clients/traffic-police.key"]);
     let address = world.gateway_address();
     curl.arg("--resolve").arg(format!("gateway.city.example:{}:127.0.0.1", address.port()));
     curl.arg(format!("https://gateway.city.example:{}/cameras/v1/snapshots/1", address.port()));

@@ -150,37 +150,23 @@ async fn sqlite3_reads_the_book_while_it_is_written() {
     world.close().await;
 }
 
-/// Prometheus with the repository's scrape configuration, its target replaced by this world's gateway.
+/// Prometheus with the repository's scrape configuration; only its pace is quickened, and the gateway is in its list.
 fn prometheus(world: &World, address: SocketAddr) -> Process {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/prometheus.yml");
     let shipped = std::fs::read_to_string(&shipped).unwrap_or_else(|error| panic!("{}: {error}", shipped.display()));
-    let target = world.admin_address().to_string();
-    let config: String = shipped
-        .lines()
-        .map(|line| match line.trim_start().starts_with("scrape_interval") {
-            true => format!("{}1s\n", line.split_inclusive(':').next().unwrap().to_owned() + " "),
-            false => format!("{}\n", line.replace("127.0.0.1:9090", &target).replace("localhost:9090", &target)),
-        })
-        .filter(|line| !line.contains("scrape_timeout"))
-        .collect();
-    assert!(config.contains(&target), "the shipped configuration scrapes the admin address of the sample: {config}");
-    copy_rules(world.folder());
-    std::fs::write(world.folder().join("prometheus.yml"), config).unwrap();
+    let paced = ["scrape_interval", "scrape_timeout", "refresh_interval", "evaluation_interval"];
+    let quicken = |line: &str| match line.split_once(':') {
+        Some((name, _)) if paced.contains(&name.trim()) => format!("{name}: 1s\n"),
+        _ => format!("{line}\n"),
+    };
+    let write = |name: &str, text: &str| std::fs::write(world.folder().join(name), text).unwrap();
+    write("prometheus.yml", &shipped.lines().map(quicken).collect::<String>());
+    write("targets.json", &json!([{ "targets": [world.admin_address().to_string()] }]).to_string());
     let mut command = tool("prometheus");
     command.current_dir(world.folder()).arg("--config.file=prometheus.yml").arg("--storage.tsdb.path=prometheus-data");
     command.arg(format!("--web.listen-address={address}"));
     let log = std::fs::File::create(world.folder().join("prometheus.log")).unwrap();
     Process::spawn(command.stdout(Stdio::null()).stderr(log))
-}
-
-/// Rule files that the scrape configuration may name lie beside it.
-fn copy_rules(folder: &Path) {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
-    for entry in std::fs::read_dir(shipped).into_iter().flatten().flatten() {
-        if entry.file_name() != "prometheus.yml" && entry.path().is_file() {
-            std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
-        }
-    }
 }
 
 async fn query(address: SocketAddr, query: &str) -> Option<Value> {

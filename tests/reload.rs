@@ -92,10 +92,14 @@ async fn sighup_reads_the_file_again() {
 
 #[tokio::test]
 async fn what_is_read_once_at_start_asks_for_a_restart() {
-    let mut world = World::city().start().await;
+    let mut world = World::city().start_process().await;
     world.write(|document| document["workers"] = json!(2));
-    let problems = world.running().reload().expect_err("workers are read once").to_string();
-    assert!(problems.contains("workers") && problems.contains("restart"), "{problems}");
+    world.process().signal("HUP");
+    until("the log asks for a restart", async || {
+        let log = world.log_of_process();
+        (log.contains("workers") && log.contains("restart")).then_some(())
+    })
+    .await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
     world.close().await;
 }

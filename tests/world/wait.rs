@@ -1,6 +1,5 @@
 //! Waiting for conditions, never for time; free ports; child processes that end with their owner.
 
-use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -85,15 +84,6 @@ impl Process {
     /// Waits for the end of the process.
     pub async fn ended(&mut self) -> ExitStatus {
         until("the process ends", async || self.0.try_wait().unwrap()).await
-    }
-
-    /// Whatever came on standard error, once the process has ended.
-    pub fn stderr(&mut self) -> String {
-        let mut text = String::new();
-        if let Some(stderr) = &mut self.0.stderr {
-            stderr.read_to_string(&mut text).unwrap();
-        }
-        text
     }
 }
 
