@@ -265,14 +265,11 @@ impl World {
 
     /// Starts the gateway in this process; it must not be running.
     pub async fn start_here(&mut self) {
-        let running = self.try_start_here().unwrap_or_else(|error| panic!("the gateway starts: {error}"));
-        self.gateway = Gateway::Here(running);
+        let start = tallygate::app::Start { config: self.config_file(), clock: self.clock.clone() };
+        let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // it has runtimes of its own
+        let started = within("the gateway starts", started).await.unwrap();
+        self.gateway = Gateway::Here(started.unwrap_or_else(|error| panic!("the gateway starts: {error}")));
         self.until_ready().await;
-    }
-
-    /// Tries to start another gateway on this world's configuration.
-    pub fn try_start_here(&self) -> Result<Running, tallygate::app::AppError> {
-        tallygate::app::start(tallygate::app::Start { config: self.config_file(), clock: self.clock.clone() })
     }
 
     /// Starts the real binary; the gateway must not be running.
