@@ -59,7 +59,8 @@ async fn check_prints_every_problem_with_its_path_and_a_hint() {
 
 #[tokio::test]
 async fn two_departments_with_one_identity_are_a_problem() {
-    let world = paper(|document| document["departments"][1]["callers"] = document["departments"][0]["callers"].clone()).await;
+    let world =
+        paper(|document| document["departments"][1]["callers"] = document["departments"][0]["callers"].clone()).await;
     let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
     let words = format!("{}{}", stdout(&checked), stderr(&checked));
     assert_eq!(checked.status.code(), Some(1));
@@ -153,7 +154,14 @@ async fn a_throw_away_authority_lets_curl_in() {
 async fn curl_with_trial(world: &World) -> (Option<i32>, String) {
     let mut curl = tool("curl");
     curl.current_dir(world.folder()).args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]);
-    curl.args(["--cacert", "trial/ca.pem", "--cert", "trial/clients/traffic-police.pem", "--key", "trial/clients/traffic-police.key"]);
+    curl.args([
+        "--cacert",
+        "trial/ca.pem",
+        "--cert",
+        "trial/clients/traffic-police.pem",
+        "--key",
+        "trial/clients/traffic-police.key",
+    ]);
     let address = world.gateway_address();
     curl.arg("--resolve").arg(format!("gateway.city.example:{}:127.0.0.1", address.port()));
     curl.arg(format!("https://gateway.city.example:{}/cameras/v1/snapshots/1", address.port()));
@@ -182,7 +190,8 @@ async fn the_usage_report_is_the_ledger() {
     let csv = report(&[&by[..], &["--format", "csv"]].concat()).await;
     let mut rows = csv::Reader::from_reader(csv.as_bytes());
     let header = rows.headers().unwrap().clone();
-    let column = |name: &str| header.iter().position(|found| found == name).unwrap_or_else(|| panic!("{name} in {csv}"));
+    let column =
+        |name: &str| header.iter().position(|found| found == name).unwrap_or_else(|| panic!("{name} in {csv}"));
     let (department, outcome, commands, units) =
         (column("department"), column("outcome"), column("commands"), column("units"));
     let read: Vec<(String, String, u64, u64)> = rows

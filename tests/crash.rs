@@ -62,7 +62,8 @@ async fn a_killed_process_loses_no_answered_command_when_answers_wait_for_the_di
 async fn a_command_in_flight_at_the_kill_is_interrupted_once() {
     let mut world = World::city().start_process().await;
     let client = world.client("traffic-police");
-    let held = tokio::spawn(async move { client.try_send(request("GET", "/cameras/do/never", empty())).await.is_err() });
+    let held =
+        tokio::spawn(async move { client.try_send(request("GET", "/cameras/do/never", empty())).await.is_err() });
     let log = world.server("cameras").log.clone();
     until("the command is in flight", async || (log.all().len() == 1).then_some(())).await;
     world.kill().await;

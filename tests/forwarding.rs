@@ -56,7 +56,14 @@ async fn what_a_caller_claims_about_itself_is_removed() {
         assert_eq!(got.header("x-forwarded-for"), "127.0.0.1");
         assert_ne!(got.header("x-request-id"), "mine");
         assert_eq!(got.header("x-mine"), "stays");
-        for gone in ["x-tallygate-anything", "forwarded", "x-forwarded-client-cert", "client-cert", "client-cert-chain", "x-real-ip"] {
+        for gone in [
+            "x-tallygate-anything",
+            "forwarded",
+            "x-forwarded-client-cert",
+            "client-cert",
+            "client-cert-chain",
+            "x-real-ip",
+        ] {
             assert_eq!(got.header(gone), "", "{gone}");
         }
     }
@@ -152,12 +159,16 @@ async fn head_is_answered_without_a_body() {
 async fn statuses_of_a_subsystem_pass_and_name_the_outcome() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
-    for (status, outcome) in [(201, "ok"), (204, "ok"), (302, "ok"), (404, "client_error"), (429, "client_error"), (503, "server_error")] {
+    for (status, outcome) in
+        [(201, "ok"), (204, "ok"), (302, "ok"), (404, "client_error"), (429, "client_error"), (503, "server_error")]
+    {
         let before = world.usage().of("traffic-police", outcome);
         let reply = client.get(&format!("/cameras/do/status-{status}")).await;
         assert_eq!(reply.status.as_u16(), status);
         assert_eq!(reply.problem(), None);
-        world.usage_when("the outcome is in the ledger", |usage| usage.of("traffic-police", outcome) == before + 1).await;
+        world
+            .usage_when("the outcome is in the ledger", |usage| usage.of("traffic-police", outcome) == before + 1)
+            .await;
     }
     world.close().await;
 }

@@ -45,23 +45,23 @@ async fn a_command_belongs_to_the_hour_and_the_month_of_its_admission() {
     assert_eq!(held.await.unwrap(), 200);
 
     let book = world.book();
-    world.close_into(|folder| {
-        let files = LedgerFiles::open(&book).unwrap();
-        let october = files.calendar().windows_of(Month::parse("2026-10").unwrap());
-        let november = files.calendar().windows_of(Month::parse("2026-11").unwrap());
-        let commands = |windows: std::ops::Range<Window>| {
-            files.usage(windows).unwrap().iter().map(|row| row.totals.commands).sum::<u64>()
-        };
-        assert_eq!((commands(october), commands(november)), (2, 1), "{}", folder.display());
-        let book = rusqlite::Connection::open(&book).unwrap();
-        let mut hours = book
-            .prepare("SELECT window_start, SUM(commands) FROM usage_hourly GROUP BY 1 ORDER BY 1")
-            .unwrap();
-        let hours: Vec<(String, i64)> =
-            hours.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
-        assert_eq!(hours, [("2026-10-31T15:00:00Z".to_owned(), 2), ("2026-10-31T16:00:00Z".to_owned(), 1)]);
-    })
-    .await;
+    world
+        .close_into(|folder| {
+            let files = LedgerFiles::open(&book).unwrap();
+            let october = files.calendar().windows_of(Month::parse("2026-10").unwrap());
+            let november = files.calendar().windows_of(Month::parse("2026-11").unwrap());
+            let commands = |windows: std::ops::Range<Window>| {
+                files.usage(windows).unwrap().iter().map(|row| row.totals.commands).sum::<u64>()
+            };
+            assert_eq!((commands(october), commands(november)), (2, 1), "{}", folder.display());
+            let book = rusqlite::Connection::open(&book).unwrap();
+            let mut hours =
+                book.prepare("SELECT window_start, SUM(commands) FROM usage_hourly GROUP BY 1 ORDER BY 1").unwrap();
+            let hours: Vec<(String, i64)> =
+                hours.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+            assert_eq!(hours, [("2026-10-31T15:00:00Z".to_owned(), 2), ("2026-10-31T16:00:00Z".to_owned(), 1)]);
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -75,7 +75,12 @@ async fn the_current_month_is_shown_in_the_metrics() {
     let labels = |period| [("department", "traffic-police"), ("period", period)];
     let metrics = world.metrics().await;
     for (period, commands, units) in [("2026-10", 1.0, 3.0), ("2026-11", 2.0, 2.0)] {
-        assert_eq!(metrics.value("tallygate_usage_period_commands", &labels(period)), Some(commands), "{}", metrics.text);
+        assert_eq!(
+            metrics.value("tallygate_usage_period_commands", &labels(period)),
+            Some(commands),
+            "{}",
+            metrics.text
+        );
         assert_eq!(metrics.value("tallygate_usage_period_units", &labels(period)), Some(units));
     }
     world.close().await;

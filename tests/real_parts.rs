@@ -34,7 +34,9 @@ async fn curl_is_served_over_both_protocols() {
         world.log.note("traffic-police", Seen::Outcome("ok"));
 
         let mut upload = curl(&world, "traffic-police", "/cameras/v1/snapshots");
-        upload.args([flag, "-w", "%{http_code}", "-o", "/dev/null", "--data-binary"]).arg("x".repeat(300_000).get(..100_000).unwrap());
+        upload
+            .args([flag, "-w", "%{http_code}", "-o", "/dev/null", "--data-binary"])
+            .arg("x".repeat(300_000).get(..100_000).unwrap());
         let ended = run(upload).await;
         assert_eq!(stdout(&ended), "200", "{}", stderr(&ended));
         world.log.note("traffic-police", Seen::Outcome("ok"));
@@ -81,7 +83,13 @@ fn nginx(folder: &Path, address: SocketAddr) -> Process {
     );
     std::fs::write(folder.join("nginx.conf"), config).unwrap();
     let mut command = tool("nginx");
-    command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("nginx-error.log"));
+    command
+        .arg("-p")
+        .arg(folder)
+        .arg("-c")
+        .arg(folder.join("nginx.conf"))
+        .arg("-e")
+        .arg(folder.join("nginx-error.log"));
     Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
@@ -90,7 +98,8 @@ async fn nginx_writes_down_exactly_what_the_ledger_counts() {
     let address = free_address();
     let plan = World::city().subsystem("films").grant("traffic-police", "films", &["*"]);
     let plan = plan.grant("logistics", "films", &["snapshot.read"]);
-    let plan = plan.edit(|document| document["subsystems"][1]["upstreams"] = json!([{ "url": format!("http://{address}") }]));
+    let plan =
+        plan.edit(|document| document["subsystems"][1]["upstreams"] = json!([{ "url": format!("http://{address}") }]));
     let world = plan.build();
     let mut world = world;
     let mut nginx = nginx(world.folder(), address);
@@ -114,13 +123,18 @@ async fn nginx_writes_down_exactly_what_the_ledger_counts() {
     nginx.ended().await;
     let lines: Vec<Vec<&str>> = log.lines().map(|line| line.split(' ').collect()).collect();
     let of = |department: &str, status: &str| {
-        lines.iter().filter(|line| line[0] == department && line[1] == "films/snapshot.read" && line[3] == status).count() as u64
+        lines
+            .iter()
+            .filter(|line| line[0] == department && line[1] == "films/snapshot.read" && line[3] == status)
+            .count() as u64
     };
     let ids: std::collections::HashSet<_> = lines.iter().map(|line| line[2]).collect();
     assert_eq!((lines.len(), ids.len()), (600, 600));
     let rows: Vec<_> = ["traffic-police", "logistics"]
         .into_iter()
-        .flat_map(|department| [(department, "ok", of(department, "200")), (department, "client_error", of(department, "404"))])
+        .flat_map(|department| {
+            [(department, "ok", of(department, "200")), (department, "client_error", of(department, "404"))]
+        })
         .collect();
     world.add_log_of_foreign_server();
     let usage = world.close().await;

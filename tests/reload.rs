@@ -13,12 +13,14 @@ async fn new_grants_and_routes_work_after_a_reload() {
     assert_eq!(client.get(READ).await.status, 403);
     world
         .reload(|document| {
-            document["grants"].as_array_mut().unwrap().push(
-                json!({ "department": "archive", "subsystem": "cameras", "commands": ["snapshot.read"] }),
-            );
-            document["subsystems"][0]["commands"].as_array_mut().unwrap().push(
-                json!({ "id": "film.read", "match": { "method": "GET", "path": "/v1/films/{id}" } }),
-            );
+            document["grants"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "department": "archive", "subsystem": "cameras", "commands": ["snapshot.read"] }));
+            document["subsystems"][0]["commands"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "id": "film.read", "match": { "method": "GET", "path": "/v1/films/{id}" } }));
         })
         .await;
     assert_eq!(client.get(READ).await.status, 200);

@@ -75,7 +75,8 @@ async fn a_subsystem_that_breaks_mid_answer_never_looks_whole_to_the_caller() {
 
 #[tokio::test]
 async fn a_subsystem_that_does_not_answer_in_time_is_a_timeout() {
-    let quick = |document: &mut Value| document["subsystems"][0]["timeouts"] = json!({ "response": "200ms", "idle": "200ms" });
+    let quick =
+        |document: &mut Value| document["subsystems"][0]["timeouts"] = json!({ "response": "200ms", "idle": "200ms" });
     let world = World::city().edit(quick).start().await;
     let client = world.client("traffic-police");
     let reply = client.get("/cameras/do/never").await;
@@ -85,17 +86,16 @@ async fn a_subsystem_that_does_not_answer_in_time_is_a_timeout() {
     assert!(stream.read_to_end().await.is_err(), "silence in the middle of a body ends it");
     let log = &world.server("cameras").log;
     let first = log.all()[0].clone();
-    until("the work is cancelled", async || {
-        first.cancelled.load(std::sync::atomic::Ordering::Acquire).then_some(())
-    })
-    .await;
+    until("the work is cancelled", async || first.cancelled.load(std::sync::atomic::Ordering::Acquire).then_some(()))
+        .await;
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "timeout"), 2);
 }
 
 #[tokio::test]
 async fn the_answers_patience_counts_from_the_last_piece_of_the_request() {
-    let quick = |document: &mut Value| document["subsystems"][0]["timeouts"] = json!({ "response": "600ms", "idle": "5s" });
+    let quick =
+        |document: &mut Value| document["subsystems"][0]["timeouts"] = json!({ "response": "600ms", "idle": "5s" });
     let world = World::city().edit(quick).start().await;
     let (feed, body) = fed();
     let client = world.client("traffic-police");

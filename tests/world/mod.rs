@@ -166,10 +166,8 @@ impl World {
         self.write(change);
         self.running().reload().expect("the new configuration is accepted");
         let version = self.version_on_disk();
-        until("the new configuration is live", async || {
-            self.admin("/config").await.1.contains(&version).then_some(())
-        })
-        .await;
+        until("the new configuration is live", async || self.admin("/config").await.1.contains(&version).then_some(()))
+            .await;
     }
 
     /// The name of the configuration that lies on the disk: the first 12 hex digits of its SHA-256.
@@ -274,7 +272,8 @@ impl World {
 
     /// Starts the real binary; the gateway must not be running.
     pub async fn start_process(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("gateway.log")).unwrap();
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("gateway.log")).unwrap();
         let mut command = self.tallygate(&["serve", "--config", "gateway.yaml"]);
         self.gateway = Gateway::Process(Process::spawn(command.stderr(log).stdout(std::process::Stdio::null())));
         self.until_ready().await;

@@ -42,7 +42,8 @@ pub fn free_address() -> SocketAddr {
 pub fn tool(name: &str) -> Command {
     let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"].iter().map(|folder| format!("{folder}/{name}"));
     let path = found.into_iter().find(|path| std::path::Path::new(path).exists());
-    let path = path.unwrap_or_else(|| panic!("{name} is not installed; `make test` installs it (apt-get install {name})"));
+    let path =
+        path.unwrap_or_else(|| panic!("{name} is not installed; `make test` installs it (apt-get install {name})"));
     let mut command = Command::new(path);
     command.stdin(Stdio::null());
     command
