@@ -1,1 +1,70 @@
-fn main() {}
+//! What counting costs a worker: the way of one command through the meter.
+
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use tallygate::clock::Clock;
+use tallygate::ledger::{Ledger, LedgerSettings, Meter};
+use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
+
+/// Series that take turns, so that the meter's table and slots are not all in the first cache.
+const SERIES: u32 = 64;
+
+struct Counted {
+    department: Department,
+    command: CommandKey,
+}
+
+fn series() -> Vec<Counted> {
+    let name = |text: &str| Name::parse(text).expect("a name");
+    (1..=SERIES)
+        .map(|number| Counted {
+            department: Department { number, id: name(&format!("department-{number}")), name: String::new() },
+            command: CommandKey { number, subsystem: name("cameras"), command: name("snapshot.read") },
+        })
+        .collect()
+}
+
+fn with_meter(clock: &Clock, measure: impl FnOnce(&Meter)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = LedgerSettings {
+        path: folder.path().join("ledger.db"),
+        gateway: Name::parse("bench").expect("a name"),
+        sync_every: Duration::from_millis(50),
+        workers: 1,
+        calendar: CalendarOffset::default(),
+    };
+    let opened = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")));
+    let (ledger, mut seeds) = opened.expect("a ledger");
+    let meter = seeds.remove(0).into_meter();
+    measure(&meter);
+    drop(meter);
+    ledger.close().expect("closed");
+}
+
+fn open_and_settle(meter: &Meter, one: &Counted, window: Window) {
+    meter.received();
+    let ticket = meter.open(&one.department, &one.command, 1, window).expect("a slot");
+    ticket.settle(Finished::Ok);
+}
+
+fn benches(criterion: &mut Criterion) {
+    let series = series();
+    let standing = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
+    for (name, clock) in [("machine's clock", Clock::system()), ("standing clock", standing)] {
+        let window = clock.window();
+        let mut next = series.iter().cycle();
+        with_meter(&clock, |meter| {
+            criterion.bench_function(&format!("open and settle, {name}"), |bencher| {
+                bencher.iter(|| next.next().map(|one| open_and_settle(meter, one, window)));
+            });
+            criterion.bench_function(&format!("refuse, {name}"), |bencher| {
+                let refuse = |one: &Counted| meter.refuse(&one.department, &one.command, Refused::Forbidden, window);
+                bencher.iter(|| next.next().map(refuse));
+            });
+        });
+    }
+}
+
+criterion_group!(meter, benches);
+criterion_main!(meter);

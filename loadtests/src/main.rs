@@ -1,1 +1,74 @@
-fn main() {}
+//! Drivers that load a gateway with real client certificates and balance its books.
+//!
+//! Reading order: [`books`] (is every command counted everywhere?) and [`compare`] (what does one cost?) are the runs;
+//! [`driver`], [`upstream`] and [`proxy`] are what they start, through a [`workshop`]; [`account`] is what they hold
+//! against each other. `README.md` tells how to run and how to read it.
+
+#![forbid(unsafe_code)]
+
+mod account;
+mod books;
+mod compare;
+mod cpu;
+mod driver;
+mod http;
+mod ledger;
+mod machine;
+mod metrics;
+mod pki;
+mod process;
+mod proxy;
+mod upstream;
+mod workshop;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Loads a gateway with real client certificates and balances its books.
+#[derive(Debug, Parser)]
+#[command(version)]
+enum Command {
+    /// Holds client, upstream, ledger and metrics against each other after many commands
+    Books(books::Books),
+    /// Measures CPU per command beside HAProxy and nginx
+    Compare(compare::Compare),
+    /// Drives commands through a proxy and prints what came back, as JSON
+    Drive(driver::Drive),
+    /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
+    Upstream,
+    /// Writes throw-away certificates for a server and eight departments
+    Pki {
+        /// The folder to make
+        folder: PathBuf,
+    },
+}
+
+/// Exit codes as the gateway's own: 0 well, 1 the thing asked about is not so, 2 usage (clap's).
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("failed: {fault:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Books(options) => books::books(&options),
+        Command::Compare(options) => compare::compare(&options),
+        Command::Drive(plan) => block_on(driver::drive(plan)),
+        Command::Upstream => block_on(upstream::serve()),
+        Command::Pki { folder } => pki::Pki::make(&folder).map(drop),
+    }
+}
+
+/// One thread: driver and upstream share a core with each other and must be cheap.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

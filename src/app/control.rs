@@ -68,11 +68,7 @@ impl Control {
 }
 
 /// Reloads when asked, and when a file changes, until the drain begins.
-async fn look_after(
-    mut reloader: Reloader,
-    mut requested: mpsc::Receiver<Reply>,
-    mut drain: DrainWatcher,
-) {
+async fn look_after(mut reloader: Reloader, mut requested: mpsc::Receiver<Reply>, mut drain: DrainWatcher) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -199,11 +199,8 @@ struct Bound {
 fn bind(settings: &Settings) -> Result<Bound, AppError> {
     let mut listeners = Vec::new();
     for listener in &settings.listeners {
-        let failed = |error| AppError::Bind {
-            what: format!("listener {}", listener.name),
-            address: listener.address,
-            error,
-        };
+        let failed =
+            |error| AppError::Bind { what: format!("listener {}", listener.name), address: listener.address, error };
         listeners.push((listener.name.clone(), Listener::bind(listener.address).map_err(failed)?));
     }
     let admin = settings.admin.map(|address| {

@@ -11,8 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::config::source::Watch;
-use crate::config::{self, Configuration, Problem, Problems, Settings};
+use crate::config::{self, Configuration, Problem, Problems, Settings, Watch};
 use crate::identity::{Expiry, ServerTls};
 use crate::model::{Name, Numbers};
 use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
@@ -100,7 +99,7 @@ impl Reloader {
     fn reject(&self, problems: &Problems) {
         tracing::error!(%problems, "configuration rejected; the previous one stays live");
         let rejected = RejectedConfig {
-            version: config::version_of(&self.config).unwrap_or_else(|| "unreadable".to_owned()),
+            version: config::version_of_file(&self.config).unwrap_or_else(|| "unreadable".to_owned()),
             at: self.organs.clock.wall(),
             problems: problems.0.clone(),
         };

@@ -112,8 +112,21 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    let _ = writeln!(io::stderr(), "tallygate: {error:#}"); // as above
+    let _ = writeln!(io::stderr(), "tallygate: {}", sentence(error)); // as above
     ExitCode::from(exit_code(error))
+}
+
+/// The failure and its causes; those that are already told in what stands before are not told again.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -167,6 +180,12 @@ mod tests {
         ] {
             assert_eq!(exit_code(&error), code, "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("the disk is full").context("writing a: the disk is full").context("folding");
+        assert_eq!(sentence(&error), "folding: writing a: the disk is full");
     }
 
     #[test]

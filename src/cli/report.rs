@@ -1,10 +1,9 @@
 //! `tallygate report`: what was used, from the ledger's files, whether the gateway runs or not.
 
 use std::io::{IsTerminal, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use crate::clock::Clock;
@@ -57,14 +56,22 @@ pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
 fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let by = By::parse(&args.by).map_err(|error| BadUsage(format!("--by: {error}")))?;
     let renderer = renderer(args.format)?;
-    let files = LedgerFiles::open(&args.ledger).with_context(|| format!("opening {}", args.ledger.display()))?;
+    let files = open(&args.ledger)?;
     let calendar = files.calendar();
     let range = Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, clock.window())
         .map_err(|error| BadUsage(error.to_string()))?;
-    let rows = files.usage(range.windows()).with_context(|| format!("reading {}", args.ledger.display()))?;
+    let rows = files.usage(range.windows())?;
     let usage = Usage::group(&rows, range, calendar, by)?;
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn open(book: &Path) -> anyhow::Result<LedgerFiles> {
+    if !book.exists() {
+        let missing = book.display();
+        return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")).into());
+    }
+    Ok(LedgerFiles::open(book)?)
 }
 
 fn renderer(format: Format) -> Result<fn(&Usage) -> anyhow::Result<String>, BadUsage> {

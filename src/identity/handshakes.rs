@@ -86,7 +86,8 @@ impl City {
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(issued) => {
-                let chain = vec![CertificateDer::from_pem_file(&issued.certificate).expect("a certificate")];
+                let chain = CertificateDer::pem_file_iter(&issued.certificate).expect("a file");
+                let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
                 let key = PrivateKeyDer::from_pem_file(&issued.key).expect("a key");
                 builder.with_client_auth_cert(chain, key).expect("a pair")
             }
@@ -261,6 +262,42 @@ fn an_authority_opened_again_goes_on_where_it_was() {
     assert!(refusal(city.knock(&tls, Some(&first), &TLS13)).contains("Revoked"));
     assert!(refusal(city.knock(&tls, Some(&second), &TLS13)).contains("Revoked"));
     assert!(city.knock(&tls, Some(&third), &TLS13).is_ok());
+}
+
+/// An authority below the city's, in a directory of its own, that has certified one caller.
+fn below(city: &City) -> (Authority, Issued) {
+    let directory = city.path("below");
+    let below = Authority::create(&directory, "Below", Validity::days(now(), 365)).expect("an authority");
+    let caller = issue(&below, "police", Validity::days(now(), 90));
+    let pem = |path: PathBuf| std::fs::read_to_string(path).expect("PEM");
+    let key = |path| rcgen::KeyPair::from_pem(&pem(path)).expect("a key");
+    let root = rcgen::Issuer::from_ca_cert_pem(&pem(city.path("ca.pem")), key(city.path("ca.key"))).expect("a root");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Below");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let crossed = params.signed_by(&key(directory.join("ca.key")), &root).expect("a certificate").pem();
+    std::fs::write(directory.join("crossed.pem"), &crossed).expect("a file");
+    std::fs::write(&caller.certificate, pem(caller.certificate.clone()) + &crossed).expect("a file");
+    (below, caller)
+}
+
+#[test]
+fn every_issuer_in_a_chain_needs_a_list_and_may_be_on_one() {
+    let city = City::new();
+    let (below, caller) = below(&city);
+    let with_lists = |lists: &[PathBuf]| {
+        let auth = ClientAuth { required: true, authorities: vec![city.path("ca.pem")], revocation: lists.to_vec() };
+        let tls = city.load(&TlsFiles { client_auth: Some(auth), ..city.files(true) });
+        refusal(city.knock(&tls, Some(&caller), &TLS13))
+    };
+    let (of_root, of_below) = (city.path("revoked.crl"), below.revocation_list());
+    assert!(with_lists(&[]).contains("let in"));
+    assert!(with_lists(&[of_root.clone(), of_below.clone()]).contains("let in"));
+    assert!(with_lists(std::slice::from_ref(&of_root)).contains("UnknownRevocationStatus"));
+    city.authority.revoke(&city.path("below/crossed.pem"), Validity::days(now(), 30)).expect("revoked");
+    assert!(with_lists(&[of_root, of_below]).contains("Revoked"), "the intermediate is");
 }
 
 #[test]

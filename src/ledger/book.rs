@@ -84,6 +84,11 @@ CREATE TABLE seal (
     sealed_at TEXT NOT NULL,
     UNIQUE (epoch, \"window\")
 ) STRICT;
+CREATE TABLE unsealed (
+    \"window\" INTEGER NOT NULL,
+    epoch INTEGER NOT NULL REFERENCES epoch,
+    PRIMARY KEY (\"window\", epoch)
+) STRICT, WITHOUT ROWID;
 CREATE VIEW usage_hourly AS
 SELECT strftime('%Y-%m-%dT%H:00:00Z', usage.\"window\" * 3600, 'unixepoch') AS window_start,
        series.department, series.subsystem, series.command, outcome.name AS outcome,
@@ -146,12 +151,15 @@ impl Book {
         }
         let refused = |error| not_a_book(path, error);
         let connection = Connection::open(path).map_err(refused)?;
+        let is_new = is_empty(&connection).map_err(refused)?;
+        if !is_new {
+            check_format(&connection, path)?; // before anything of somebody else's is changed
+        }
         configure(&connection).map_err(refused)?;
         let mut book = Self { path: path.to_owned(), connection };
-        if format_of(&book.connection).map_err(refused)? == 0 {
+        if is_new {
             book.make(gateway).map_err(|error| LedgerError::book("make", path, error))?;
         }
-        check_format(&book.connection, path)?;
         book.set_calendar(calendar).map_err(|error| LedgerError::book("write the calendar into", path, error))?;
         Ok(book)
     }
@@ -232,6 +240,10 @@ fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+}
+
 fn check_format(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     match format_of(connection).map_err(|error| not_a_book(path, error))? {
         FORMAT => Ok(()),
@@ -250,6 +262,7 @@ fn not_a_book(path: &Path, error: rusqlite::Error) -> LedgerError {
 fn write(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()> {
     write_series(transaction, save.fold)?;
     for (window, series, row) in save.fold.changed_rows() {
+        write_unsealed(transaction, save.epoch, window)?;
         write_admission(transaction, save.epoch, (window, series), row)?;
         for (outcome, totals) in row.outcomes() {
             write_usage(transaction, save.epoch, (window, series, outcome), &totals)?;
@@ -278,6 +291,11 @@ fn write_series(transaction: &Transaction<'_>, fold: &Fold) -> rusqlite::Result<
         ])?;
     }
     Ok(())
+}
+
+fn write_unsealed(transaction: &Transaction<'_>, epoch: u32, window: Window) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING";
+    transaction.prepare_cached(insert)?.execute(params![window.0, epoch]).map(drop)
 }
 
 fn write_admission(

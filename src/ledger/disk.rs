@@ -54,7 +54,7 @@ impl Disk for SystemDisk {
 }
 
 fn write_zeros(file: &File, from: u64, bytes: u64) -> io::Result<()> {
-    const BLOCK: [u8; 64 * 1024] = [0; 64 * 1024];
+    static BLOCK: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut at = from;
     while at < from + bytes {
         let now = BLOCK.len().min(usize::try_from(from + bytes - at).unwrap_or(BLOCK.len()));

@@ -18,6 +18,16 @@ pub enum LedgerError {
         /// What to do.
         advice: &'static str,
     },
+    /// The disk did not keep what it was given. Never tried again: the next sync might succeed without it.
+    #[error(
+        "ledger: could not carry {path} to the disk: {source}. Check the disk, then start again: what it kept is recovered"
+    )]
+    Sync {
+        /// The tally.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// SQLite could not do what was asked of the book.
     #[error("ledger: could not {action} the book {path}: {source}. {advice}")]
     Book {
@@ -75,8 +85,6 @@ pub enum LedgerError {
 }
 
 const ADVICE_FILE: &str = "Check that the folder exists, that the gateway may write there and that the disk has space";
-const ADVICE_SYNC: &str =
-    "The disk did not keep what it was given; check it, then start again: what it kept is recovered";
 const ADVICE_BOOK: &str =
     "Check the disk and the file's permissions; `sqlite3 FILE 'PRAGMA integrity_check'` looks into it";
 
@@ -86,7 +94,7 @@ impl LedgerError {
     }
 
     pub(super) fn sync(path: &Path, source: io::Error) -> Self {
-        Self::File { action: "carry to the disk", path: path.to_owned(), source, advice: ADVICE_SYNC }
+        Self::Sync { path: path.to_owned(), source }
     }
 
     pub(super) fn book(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {

@@ -284,3 +284,81 @@ pub(super) fn sum_rows(rows: impl IntoIterator<Item = UsageRow>) -> Vec<UsageRow
     }
     sums.into_iter().map(|((window, names, outcome), totals)| usage_row(window, &names, (outcome, totals))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::slot::pair;
+
+    const NOON: Window = Window(1000);
+
+    fn names(_: u32) -> Option<SeriesNames> {
+        let name = |text| Name::parse(text).expect("a name");
+        Some(SeriesNames { department: name("police"), subsystem: name("cameras"), command: name("read") })
+    }
+
+    fn slot(generation: u64, window: Window, set: &[(usize, u64)]) -> Words {
+        let mut words = Words::EMPTY;
+        words.0[word::STATE] = Kind::Count as u64 | generation << 32;
+        words.0[word::WHERE] = pair(window.0, 7);
+        words.0[word::UNITS_EACH] = 3;
+        set.iter().for_each(|(at, value)| words.0[*at] = *value);
+        words
+    }
+
+    fn all(fold: &Fold) -> Vec<(Window, &'static str, u64, u64)> {
+        let rows = fold.usage(Window(0)..Window(u32::MAX));
+        rows.iter().map(|row| (row.window, row.outcome.name(), row.totals.commands, row.totals.units)).collect()
+    }
+
+    #[test]
+    fn a_slot_seen_twice_counts_once_and_one_that_grew_counts_what_it_grew() {
+        let mut fold = Fold::default();
+        for count in [2, 2, 5] {
+            fold.absorb(9, &slot(1, NOON, &[(word::ADMITTED, count), (word::FINISHED, count)]), names);
+        }
+        assert_eq!(all(&fold), [(NOON, "ok", 5, 15)]);
+        assert_eq!((fold.totals()[0].admitted, fold.totals()[0].units), (5, 15));
+    }
+
+    #[test]
+    fn a_slot_in_its_second_use_counts_from_nothing() {
+        let mut fold = Fold::default();
+        fold.absorb(9, &slot(1, NOON, &[(word::REFUSED, 5)]), names);
+        fold.absorb(9, &slot(2, NOON.next(), &[(word::REFUSED, 2)]), names);
+        assert_eq!(all(&fold), [(NOON, "malformed", 5, 0), (NOON.next(), "malformed", 2, 0)]);
+    }
+
+    #[test]
+    fn slots_of_two_workers_make_one_row() {
+        let mut fold = Fold::default();
+        fold.absorb(9, &slot(1, NOON, &[(word::FINISHED, 5)]), names);
+        fold.absorb(99, &slot(1, NOON, &[(word::FINISHED, 2)]), names);
+        assert_eq!(all(&fold), [(NOON, "ok", 7, 21)]);
+    }
+
+    #[test]
+    fn only_changed_rows_are_written_and_sealed_ones_never_again() {
+        let mut fold = Fold::default();
+        fold.absorb(9, &slot(1, NOON, &[(word::FINISHED, 5)]), names);
+        assert_eq!((fold.new_series().count(), fold.changed_rows().count()), (1, 1));
+        fold.saved(Window(0));
+        assert_eq!((fold.new_series().count(), fold.changed_rows().count()), (0, 0));
+        fold.saved(NOON.next());
+        fold.absorb(9, &slot(1, NOON, &[(word::FINISHED, 5), (word::RESPONSE_BYTES, 4), (word::LATE_OUT, 1)]), names);
+        assert_eq!((fold.changed_rows().count(), all(&fold).len()), (0, 0));
+        assert_eq!(fold.totals()[0].response_bytes, 4, "bytes of a stream still count");
+    }
+
+    #[test]
+    fn what_was_in_flight_is_interrupted_in_its_own_window_unless_that_is_sealed() {
+        let evening = Window(NOON.0 + 6);
+        for (floor, expected) in [(Window(0), NOON), (NOON.next(), evening)] {
+            let mut fold = Fold::new(Vec::new(), floor);
+            fold.absorb(9, &slot(1, NOON, &[(word::ADMITTED, 5), (word::FINISHED + 4, 3)]), names);
+            fold.interrupt(evening, 0, names);
+            assert!(all(&fold).contains(&(expected, "interrupted", 2, 6)), "{:?}", all(&fold));
+            assert_eq!(fold.totals()[0].in_flight(), 0);
+        }
+    }
+}

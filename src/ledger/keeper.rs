@@ -65,6 +65,8 @@ pub(super) struct Pace {
     looked: Moment,
     synced: Moment,
     folded: Moment,
+    /// Since when there has been no room for more slots.
+    lacks_room: Option<Moment>,
     /// Commands begun and ended at the last sync.
     activity: u64,
 }
@@ -79,7 +81,7 @@ impl Pace {
     pub(super) fn new() -> Self {
         let clock = Clock::system();
         let now = clock.monotonic();
-        Self { clock, looked: now, synced: now, folded: now, activity: 0 }
+        Self { clock, looked: now, synced: now, folded: now, lacks_room: None, activity: 0 }
     }
 }
 
@@ -137,7 +139,16 @@ impl Keeper {
             self.pace.folded = now;
             or_later(self.fold())?;
         }
-        or_later(self.grow())
+        self.grow_if_there_may_be_room(now)
+    }
+
+    fn grow_if_there_may_be_room(&mut self, now: Moment) -> Result<(), LedgerError> {
+        if self.pace.lacks_room.is_some_and(|since| now.since(since) < FOLD_EVERY) {
+            return Ok(());
+        }
+        let grown = self.grow();
+        self.pace.lacks_room = grown.is_err().then_some(now);
+        or_later(grown)
     }
 
     /// Nobody who leaves the way a question was put is missed: an answer that nobody takes is dropped.
@@ -154,6 +165,7 @@ impl Keeper {
             }
             Request::Fold(reply) => {
                 self.sync()?;
+                self.pace.lacks_room = None;
                 let folded = self.fold();
                 let may_pass = folded.as_ref().err().is_none_or(LedgerError::may_pass);
                 if !may_pass {

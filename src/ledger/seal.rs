@@ -29,6 +29,8 @@ pub(super) fn seal_before(transaction: &Transaction<'_>, window: Window, now: Ti
         let insert = "INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?, ?)";
         let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
         transaction.execute(insert, params![number, epoch, window.0, count, head.hash, hash, now.to_string()])?;
+        let delete = "DELETE FROM unsealed WHERE \"window\" = ? AND epoch = ?";
+        transaction.execute(delete, params![window.0, epoch])?;
         head = Head { number, hash };
     }
     Ok(())
@@ -41,13 +43,8 @@ fn head(transaction: &Transaction<'_>) -> rusqlite::Result<Head> {
 }
 
 fn unsealed(transaction: &Transaction<'_>, before: Window) -> rusqlite::Result<Vec<(u32, Window)>> {
-    // Windows are sealed in order, so only those from the last seal's on can lack one.
-    let mut query = transaction.prepare_cached(
-        "SELECT DISTINCT epoch, \"window\" FROM
-             (SELECT epoch, \"window\" FROM usage UNION SELECT epoch, \"window\" FROM admission)
-         WHERE \"window\" < ? AND (epoch, \"window\") NOT IN (SELECT epoch, \"window\" FROM seal)
-         ORDER BY \"window\", epoch",
-    )?;
+    let query = "SELECT epoch, \"window\" FROM unsealed WHERE \"window\" < ? ORDER BY \"window\", epoch";
+    let mut query = transaction.prepare_cached(query)?;
     let rows = query.query_map([before.0], |row| Ok((row.get(0)?, Window(row.get(1)?))))?;
     rows.collect()
 }

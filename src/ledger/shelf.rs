@@ -160,9 +160,10 @@ impl Shelf {
             let done = self.series.values_mut().flat_map(|series| series.leave(sealed));
             self.resting.extend(done.map(|counting| Resting { counting, idle_since: None }));
         }
-        let (rested, resting) = std::mem::take(&mut self.resting).into_iter().partition(|slot| slot.has_rested(folds));
+        let (rested, resting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.resting).into_iter().partition(|slot| slot.has_rested(folds));
         self.resting = resting;
-        for Resting { counting, .. } in Vec::<Resting>::from(rested) {
+        for Resting { counting, .. } in rested {
             counting.slot.end();
             self.free.push((counting.position, counting.slot));
         }
@@ -251,9 +252,10 @@ impl Series {
     /// Lets go of the slots of windows before `sealed`.
     fn leave(&mut self, sealed: Window) -> Vec<Counting> {
         let present = self.present.take_if(|present| present.window < sealed);
-        let (left, kept) = std::mem::take(&mut self.older).into_iter().partition(|one| one.window < sealed);
+        let (left, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.older).into_iter().partition(|one| one.window < sealed);
         self.older = kept;
-        Vec::<Counting>::from(left).into_iter().chain(present).collect()
+        left.into_iter().chain(present).collect()
     }
 }
 

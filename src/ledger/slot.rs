@@ -213,27 +213,16 @@ impl Words {
 
     /// Commands admitted here and not ended anywhere, with the bytes and the time they have used by the moment `now_ns`.
     pub(super) fn in_flight(&self, now_ns: u64) -> Record {
-        let (came, went) = (self.moved(word::LATE_IN), self.moved(word::LATE_OUT));
-        let ended = self.ended();
-        let open = |begun: u64, came: u64, ended: u64, went: u64| {
-            begun.wrapping_add(came).checked_sub(ended.wrapping_add(went)).unwrap_or(0)
+        let (came, went, ended) = (self.moved(word::LATE_IN), self.moved(word::LATE_OUT), self.ended());
+        let open = |begun: usize, came: u64, ended: u64, went: u64| {
+            self.0[begun].wrapping_add(came).saturating_sub(ended.wrapping_add(went))
         };
-        let commands = open(self.0[word::ADMITTED], came.commands, ended.commands, went.commands);
+        let commands = open(word::ADMITTED, came.commands, ended.commands, went.commands);
         let elapsed = now_ns.wrapping_mul(commands).wrapping_sub(self.0[word::STARTED]);
         Record {
             commands,
-            request_bytes: open(
-                self.0[word::REQUEST_BYTES],
-                came.request_bytes,
-                ended.request_bytes,
-                went.request_bytes,
-            ),
-            response_bytes: open(
-                self.0[word::RESPONSE_BYTES],
-                came.response_bytes,
-                ended.response_bytes,
-                went.response_bytes,
-            ),
+            request_bytes: open(word::REQUEST_BYTES, came.request_bytes, ended.request_bytes, went.request_bytes),
+            response_bytes: open(word::RESPONSE_BYTES, came.response_bytes, ended.response_bytes, went.response_bytes),
             // The last sync may lie a little before the last admission; then no time has passed.
             duration_ns: if elapsed > u64::MAX / 2 { 0 } else { elapsed },
         }
@@ -288,4 +277,59 @@ fn low(word: u64) -> u32 {
 
 fn high(word: u64) -> u32 {
     (word >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(set: &[(usize, u64)]) -> Words {
+        let mut words = Words::EMPTY;
+        set.iter().for_each(|(at, value)| words.0[*at] = *value);
+        words
+    }
+
+    #[test]
+    fn what_is_in_flight_is_what_began_or_came_and_neither_ended_nor_went() {
+        let started = 100_u64 + 140;
+        for (what, set, expected) in [
+            ("nothing", vec![], (0, 0, 0)),
+            (
+                "two admitted",
+                vec![(word::ADMITTED, 2), (word::STARTED, started), (word::REQUEST_BYTES, 9)],
+                (2, 9, 160),
+            ),
+            ("one ended", vec![(word::ADMITTED, 1), (word::FINISHED, 1)], (0, 0, 0)),
+            ("ended elsewhere", vec![(word::ADMITTED, 1), (word::LATE_OUT, 1)], (0, 0, 0)),
+            ("came and ended here", vec![(word::LATE_IN, 1), (word::FINISHED + 4, 1)], (0, 0, 0)),
+            ("admitted after the last sync", vec![(word::ADMITTED, 1), (word::STARTED, 250)], (1, 0, 0)),
+        ] {
+            let rest = words(&set).in_flight(200);
+            assert_eq!((rest.commands, rest.request_bytes, rest.duration_ns), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn records_do_not_overlap_and_end_within_the_slot() {
+        assert_eq!(word::FINISHED + Finished::ALL.len() * 4, word::REFUSED);
+        assert_eq!(word::REFUSED + Refused::ALL.len(), word::LATE_IN);
+        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 <= WORDS) };
+        assert_eq!(size_of::<Slot>(), SLOT_BYTES);
+        const { assert!(Name::MAX_BYTES < word::NAME_WORDS * 8) };
+    }
+
+    #[test]
+    fn a_slot_in_a_new_use_forgets_the_old_one() {
+        let slot = Slot(std::array::from_fn(|_| AtomicU64::new(0)));
+        slot.begin(Kind::Count, |slot| slot.set(word::UNITS_EACH, 3));
+        slot.add(word::ADMITTED, 2);
+        let old = slot.words().expect("a slot at rest");
+        slot.begin(Kind::Series, |slot| set_text(slot, word::NAMES, word::NAME_WORDS, "traffic-police"));
+        let new = slot.words().expect("a slot at rest");
+        assert_eq!((old.kind(), old.units_each(), new.kind()), (Kind::Count, 3, Kind::Series));
+        assert_ne!(old.state() >> 32, new.state() >> 32, "another generation");
+        assert_eq!(new.0[word::ADMITTED], 0);
+        assert_eq!(new.name(0).as_ref().map(Name::as_str), Some("traffic-police"));
+        assert_eq!(new.name(1), None, "an empty text is no name");
+    }
 }

@@ -3,13 +3,16 @@
 //! Guarantees: a [`Snapshot`] is immutable and already right: whatever could be wrong was refused by `config`. Decisions
 //! are pure functions over it, without clock, IO or lock. [`Grant`] is evidence and only this room makes it.
 
+mod draft;
 mod grant;
 mod route;
 mod snapshot;
+mod template;
 
-pub use grant::Grant;
+pub use draft::{Draft, GrantDraft, Misfit};
+pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
 pub use snapshot::{
-    Balance, Command, DepartmentPolicy, Durability, GrantRule, PathTemplate, Snapshot, Subsystem, Timeouts, Unclaimed,
-    Upstream,
+    Balance, Command, DepartmentPolicy, Durability, GrantRule, Snapshot, Subsystem, Timeouts, Unclaimed, Upstream,
 };
+pub use template::{BadTemplate, PathTemplate};

@@ -1,10 +1,17 @@
 //! From host, method and path to a command. The most specific wins: host over any host, longest prefix, literal
 //! segments over parameters, named method over any method.
+//!
+//! Guarantees: one answer for every request, without allocation. Reads paths as they are: whether a path is fit to be
+//! routed (dots, escapes, doubled slashes) was decided before, by the proxy's reading of the head.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
+use matchit::Router;
 
+use super::draft::Misfit;
 use super::snapshot::{Command, Snapshot, Subsystem};
 
 /// What a request is.
@@ -28,10 +35,148 @@ pub enum Route<'a> {
 
 /// The compiled routes.
 #[derive(Debug)]
-pub struct RouteTable {}
+pub struct RouteTable {
+    /// Named hosts, lower case, in byte order, each with its subsystems.
+    hosts: Vec<(String, Prefixes)>,
+    /// The subsystems that take any host.
+    any_host: Prefixes,
+    /// The commands of each subsystem, by its index.
+    commands: Vec<CommandRouter>,
+}
+
+/// Prefixes and the index of the subsystem behind each, the longest first.
+type Prefixes = Vec<(String, usize)>;
+
+/// The commands of one subsystem.
+#[derive(Debug)]
+struct CommandRouter {
+    /// For every method that some command names: its commands and those of any method.
+    named: Vec<(Method, Router<usize>)>,
+    /// For all other methods.
+    any: Router<usize>,
+}
 
 impl RouteTable {
-    pub(super) fn find<'a>(&'a self, _snapshot: &'a Snapshot, _host: &str, _method: &Method, _path: &str) -> Route<'a> {
-        todo!()
+    pub(super) fn compile(subsystems: &[(Arc<Subsystem>, Vec<String>)], misfits: &mut Vec<Misfit>) -> Self {
+        let mut places: HashMap<Option<&str>, Prefixes> = HashMap::new();
+        for (subsystem, hosts) in subsystems {
+            for host in claimed_hosts(hosts) {
+                claim(places.entry(host).or_default(), host, subsystem, misfits);
+            }
+        }
+        places.values_mut().for_each(|prefixes| prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len())));
+        let any_host = places.remove(&None).unwrap_or_default();
+        let mut hosts: Vec<_> =
+            places.into_iter().filter_map(|(host, prefixes)| Some((host?.to_owned(), prefixes))).collect();
+        hosts.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let commands = subsystems.iter().map(|(subsystem, _)| CommandRouter::compile(subsystem, misfits)).collect();
+        Self { hosts, any_host, commands }
     }
+
+    pub(super) fn find<'a>(&'a self, snapshot: &'a Snapshot, host: &str, method: &Method, path: &str) -> Route<'a> {
+        let Some((index, below)) = self.subsystem_of(host, path) else { return Route::NoSubsystem };
+        let subsystem = &snapshot.subsystems[index];
+        let named = self.commands[index].find(method, below).map(|position| &subsystem.commands[position]);
+        match named.or(subsystem.other.as_ref()) {
+            Some(command) => Route::Command { subsystem, command },
+            None => Route::NoCommand { subsystem },
+        }
+    }
+
+    /// The index of the subsystem that takes this host and path, and the path below its prefix.
+    fn subsystem_of<'p>(&self, host: &str, path: &'p str) -> Option<(usize, &'p str)> {
+        let host = bare_host(host);
+        let named = self.hosts.binary_search_by(|(known, _)| compare_lower(known, host)).ok();
+        named.and_then(|position| longest(&self.hosts[position].1, path)).or_else(|| longest(&self.any_host, path))
+    }
+}
+
+impl CommandRouter {
+    fn compile(subsystem: &Subsystem, misfits: &mut Vec<Misfit>) -> Self {
+        let mut methods: Vec<&Method> = subsystem.commands.iter().filter_map(|c| c.method.as_ref()).collect();
+        methods.sort_by_key(|method| method.as_str());
+        methods.dedup();
+        let any = router_for(subsystem, None, misfits);
+        let named = methods.into_iter().map(|m| (m.clone(), router_for(subsystem, Some(m), misfits))).collect();
+        Self { named, any }
+    }
+
+    fn find(&self, method: &Method, path: &str) -> Option<usize> {
+        let router = self.named.iter().find(|(named, _)| named == method).map_or(&self.any, |(_, router)| router);
+        router.at(path).ok().map(|found| *found.value)
+    }
+}
+
+/// The router of one method: first the commands that name it, then those of any method whose template is still free.
+fn router_for(subsystem: &Subsystem, method: Option<&Method>, misfits: &mut Vec<Misfit>) -> Router<usize> {
+    let mut router = Router::new();
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let (own, any): (Vec<_>, Vec<_>) = subsystem
+        .commands
+        .iter()
+        .enumerate()
+        .filter(|(_, command)| command.method.is_none() || command.method.as_ref() == method)
+        .partition(|(_, command)| command.method.is_some());
+    for (position, command) in own.into_iter().chain(any) {
+        let Some(shape) = command.path.as_ref().map(super::PathTemplate::shape) else { continue };
+        let earlier = taken.get(&shape).copied();
+        match earlier {
+            Some(earlier) if subsystem.commands[earlier].method != command.method => continue, // a named method wins
+            Some(_) => {
+                push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: earlier })
+            }
+            None if router.insert(shape.clone(), position).is_err() => {
+                push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: None });
+            }
+            None => drop(taken.insert(shape, position)),
+        }
+    }
+    router
+}
+
+/// Commands of any method stand in several routers; their misfits are told once.
+fn push_once(misfits: &mut Vec<Misfit>, misfit: Misfit) {
+    if !misfits.contains(&misfit) {
+        misfits.push(misfit);
+    }
+}
+
+fn claimed_hosts(hosts: &[String]) -> Vec<Option<&str>> {
+    if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
+}
+
+fn claim(prefixes: &mut Prefixes, host: Option<&str>, subsystem: &Subsystem, misfits: &mut Vec<Misfit>) {
+    match prefixes.iter().find(|(prefix, _)| *prefix == subsystem.prefix) {
+        Some((_, with)) => {
+            misfits.push(Misfit::SamePlace { subsystem: subsystem.index, with: *with, host: host.map(str::to_owned) })
+        }
+        None => prefixes.push((subsystem.prefix.clone(), subsystem.index)),
+    }
+}
+
+fn longest<'p>(prefixes: &Prefixes, path: &'p str) -> Option<(usize, &'p str)> {
+    prefixes.iter().find_map(|(prefix, index)| Some((*index, below(prefix, path)?)))
+}
+
+/// The path below a prefix, if the prefix ends where a segment ends.
+fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    match path.strip_prefix(prefix)? {
+        "" => Some("/"),
+        rest if rest.starts_with('/') => Some(rest),
+        _ => None,
+    }
+}
+
+/// A host without port and without the dot that ends a fully qualified name.
+fn bare_host(authority: &str) -> &str {
+    let host = match authority.find(']') {
+        Some(end) if authority.starts_with('[') => &authority[..=end],
+        _ => authority.split(':').next().unwrap_or(authority),
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Compares a name in lower case with one in any case.
+fn compare_lower(known: &str, host: &str) -> Ordering {
+    known.bytes().cmp(host.bytes().map(|byte| byte.to_ascii_lowercase()))
 }

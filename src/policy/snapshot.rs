@@ -9,8 +9,8 @@ use http::{HeaderValue, Method};
 
 use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
 
-use super::RouteTable;
 use super::grant::GrantTable;
+use super::{PathTemplate, RouteTable};
 
 /// Everything traffic needs to know, compiled once per configuration and never changed after.
 #[derive(Debug)]
@@ -135,10 +135,6 @@ pub struct Command {
     pub durability: Durability,
 }
 
-/// A path template such as `/v1/snapshots/{id}`: literal segments, `{name}` for one segment, `{*name}` for the rest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PathTemplate(pub String);
-
 /// A rule of `grants`, as written, for `explain`.
 #[derive(Clone, Debug)]
 pub struct GrantRule {
@@ -176,6 +172,11 @@ impl Snapshot {
     /// Whether this department may run this command, and by which rule.
     pub fn grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<super::Grant> {
         self.grants.find(department, command)
+    }
+
+    /// The rule behind a grant of this snapshot, as it was written.
+    pub fn rule(&self, grant: &super::Grant) -> &GrantRule {
+        self.grants.rule(grant)
     }
 
     /// The default largest request body: 1 MiB, as nginx has it.

@@ -15,11 +15,11 @@ use prometheus::{Registry, TextEncoder};
 use crate::ledger::{SeriesTotals, Totals, UsageRow};
 use crate::model::{Month, Name};
 
-use super::family::Sample;
+use super::family::{Sample, number};
 use super::fold::{Shown, outcomes};
-use super::histogram::{COMMAND_BOUNDS, Distribution, GATEWAY_BOUNDS, Histogram};
+use super::histogram::Distribution;
 use super::process::Process;
-use super::{LimitHit, Telemetry, UpstreamStats, View, lock, metrics};
+use super::{Telemetry, View, metrics};
 
 /// What a scrape shows.
 #[derive(Debug)]
@@ -50,27 +50,6 @@ impl Telemetry {
         registry.register(Box::new(Snapshot { telemetry: Arc::clone(self), scrape, shown, descriptions }))?;
         TextEncoder::new().encode_to_string(&registry.gather())
     }
-
-    fn gateway_durations(&self) -> Distribution {
-        let durations = lock(&self.durations);
-        Histogram::sum(GATEWAY_BOUNDS, durations.gateway.iter().map(|one| &**one))
-    }
-
-    fn command_durations(&self) -> Vec<([String; 1], Distribution)> {
-        let durations = lock(&self.durations);
-        let sum = |workers: &Vec<Arc<Histogram>>| Histogram::sum(COMMAND_BOUNDS, workers.iter().map(|one| &**one));
-        durations.commands.iter().map(|(subsystem, workers)| ([subsystem.to_string()], sum(workers))).collect()
-    }
-
-    /// The upstreams that somebody still holds; the others were removed by a reload and are forgotten here.
-    fn upstreams_in_use(&self) -> Vec<([String; 2], Arc<UpstreamStats>)> {
-        let mut upstreams = lock(&self.upstreams);
-        upstreams.retain(|_, stats| Arc::strong_count(stats) > 1);
-        upstreams
-            .iter()
-            .map(|((subsystem, upstream), stats)| ([subsystem.to_string(), upstream.clone()], Arc::clone(stats)))
-            .collect()
-    }
 }
 
 impl Collector for Snapshot {
@@ -79,8 +58,8 @@ impl Collector for Snapshot {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        [self.counted(), self.periods(), self.ledger(), self.measured(), self.upstreams(), self.told(), process()]
-            .concat()
+        let (measured, process) = (self.telemetry.measured(), Process::read().families());
+        [self.counted(), self.periods(), self.ledger(), measured, self.told(), process].concat()
     }
 }
 
@@ -148,36 +127,6 @@ impl Snapshot {
         ]
     }
 
-    fn measured(&self) -> Vec<MetricFamily> {
-        let telemetry = &self.telemetry;
-        let connections = telemetry.connections();
-        let handshakes = connections.handshakes_failed().map(|(why, count)| ([why.name().to_owned()], number(count)));
-        let hit = |hit: LimitHit| ([hit.name().to_owned()], number(telemetry.limit_hits(hit)));
-        vec![
-            metrics::COMMAND_DURATION.distributions(telemetry.command_durations()),
-            metrics::GATEWAY_DURATION.distributions([([], telemetry.gateway_durations())]),
-            metrics::CONNECTIONS_OPEN.single(number(connections.open.get())),
-            metrics::CONNECTIONS_ACCEPTED.single(number(connections.accepted.get())),
-            metrics::HANDSHAKES_FAILED.samples(handshakes),
-            metrics::LIMIT_HITS.samples(LimitHit::ALL.map(hit)),
-        ]
-    }
-
-    fn upstreams(&self) -> Vec<MetricFamily> {
-        let upstreams = self.telemetry.upstreams_in_use();
-        let each = |read: fn(&UpstreamStats) -> u64| {
-            upstreams.iter().map(move |(labels, stats)| (labels.clone(), number(read(stats))))
-        };
-        let failures = upstreams.iter().flat_map(|(labels, stats)| failures(labels, stats));
-        vec![
-            metrics::UPSTREAM_ATTEMPTS.samples(each(|stats| stats.attempts.get())),
-            metrics::UPSTREAM_FAILURES.samples(failures),
-            metrics::UPSTREAM_EJECTED.samples(each(|stats| stats.ejected.get())),
-            metrics::UPSTREAM_CONNECTIONS.samples(each(|stats| stats.connections.get())),
-            metrics::UPSTREAM_REQUESTS.samples(each(|stats| stats.requests.get())),
-        ]
-    }
-
     fn told(&self) -> Vec<MetricFamily> {
         let view = &self.scrape.view;
         let quotas = view.quotas.iter().map(|quota| ([quota.department.to_string()], ratio(quota.used, quota.granted)));
@@ -202,26 +151,6 @@ impl Snapshot {
     }
 }
 
-fn failures([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Sample<3>; 3] {
-    let reasons =
-        [("connect", &stats.failures_connect), ("reset", &stats.failures_reset), ("timeout", &stats.failures_timeout)];
-    reasons.map(|(reason, count)| ([subsystem.clone(), upstream.clone(), reason.to_owned()], number(count.get())))
-}
-
-fn process() -> Vec<MetricFamily> {
-    let process = Process::read();
-    let whole = |value: Option<u64>| value.map(|value| ([], number(value)));
-    vec![
-        metrics::PROCESS_CPU.samples(process.cpu_seconds.map(|value| ([], value))),
-        metrics::PROCESS_MEMORY.samples(whole(process.resident_bytes)),
-        metrics::PROCESS_VIRTUAL.samples(whole(process.virtual_bytes)),
-        metrics::PROCESS_FDS.samples(whole(process.open_fds)),
-        metrics::PROCESS_FDS_MAX.samples(whole(process.max_fds)),
-        metrics::PROCESS_THREADS.samples(whole(process.threads)),
-        metrics::PROCESS_START.samples(process.start_seconds.map(|value| ([], value))),
-    ]
-}
-
 /// Sums lines under the same labels while they are still whole numbers.
 fn sum<const N: usize>(lines: impl Iterator<Item = ([String; N], u64)>) -> Vec<Sample<N>> {
     let mut sums: BTreeMap<[String; N], u64> = BTreeMap::new();
@@ -230,11 +159,6 @@ fn sum<const N: usize>(lines: impl Iterator<Item = ([String; N], u64)>) -> Vec<S
         *sum = sum.saturating_add(value);
     }
     sums.into_iter().map(|(labels, value)| (labels, number(value))).collect()
-}
-
-/// Exact below 2^53; the text format knows floats only.
-fn number(value: u64) -> f64 {
-    value as f64
 }
 
 #[expect(clippy::float_arithmetic, reason = "a ratio for a dashboard; the limit itself compares whole units")]
@@ -253,7 +177,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::model::CalendarOffset;
     use crate::telemetry::samples::{name, totals, usage};
-    use crate::telemetry::{ConfigStatus, HandshakeFailure, LiveConfig, QuotaUse};
+    use crate::telemetry::{ConfigStatus, LiveConfig, QuotaUse};
 
     fn view(series: usize) -> View {
         let now: Timestamp = "2026-11-24T03:59:59Z".parse().expect("a time");
@@ -346,35 +270,6 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     }
 
     #[test]
-    fn what_workers_measure_is_added_up() {
-        let telemetry = Telemetry::new();
-        let upstream = telemetry.upstream(&name("cameras"), "127.0.0.1:9001");
-        upstream.attempts.one();
-        upstream.failures_reset.one();
-        telemetry.connections().handshake_failed(HandshakeFailure::Revoked);
-        telemetry.limit_hit(LimitHit::Idle);
-        for recorder in [telemetry.recorder(), telemetry.recorder()] {
-            recorder.command(&name("cameras"), Duration::from_millis(3));
-            recorder.gateway(Duration::from_micros(30));
-        }
-        let scrape = Scrape { usage: vec![], totals: Totals::default(), view: view(100) };
-        let text = telemetry.render(scrape).expect("it renders");
-        for line in [
-            r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="0.0025"} 0"#,
-            r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="0.005"} 2"#,
-            r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="+Inf"} 2"#,
-            r#"tallygate_command_duration_seconds_sum{subsystem="cameras"} 0.006"#,
-            r#"tallygate_gateway_duration_seconds_bucket{le="0.00005"} 2"#,
-            r#"tallygate_tls_handshakes_failed_total{reason="revoked"} 1"#,
-            r#"tallygate_limit_hits_total{limit="idle"} 1"#,
-            r#"tallygate_upstream_attempts_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
-            r#"tallygate_upstream_failures_total{subsystem="cameras",upstream="127.0.0.1:9001",reason="reset"} 1"#,
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
-        }
-    }
-
-    #[test]
     fn every_series_stands_once_below_its_help_and_type() {
         let scrape = Scrape { usage: vec![], totals: totals(&["a", "b", "c"]), view: view(1) };
         let text = Telemetry::new().render(scrape).expect("it renders");
@@ -389,12 +284,5 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
                 assert!(line.starts_with(family) && seen.insert(series), "{line}");
             }
         }
-    }
-
-    #[test]
-    fn an_upstream_that_nobody_holds_is_forgotten() {
-        let telemetry = Telemetry::new();
-        drop(telemetry.upstream(&name("cameras"), "127.0.0.1:9001"));
-        assert!(telemetry.upstreams_in_use().is_empty());
     }
 }

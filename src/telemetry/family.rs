@@ -99,6 +99,11 @@ impl Family {
     }
 }
 
+/// Exact below 2^53; the text format knows floats only.
+pub(super) fn number(value: u64) -> f64 {
+    value as f64
+}
+
 fn histogram(seen: &Distribution) -> Histogram {
     let buckets = seen.buckets.iter().map(|(bound, count)| {
         let mut bucket = Bucket::default();

@@ -10,6 +10,7 @@ mod family;
 mod fold;
 mod histogram;
 pub mod logging;
+mod measured;
 mod metrics;
 mod process;
 mod recorder;

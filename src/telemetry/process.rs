@@ -5,6 +5,11 @@
 
 use std::fs;
 
+use prometheus::proto::MetricFamily;
+
+use super::family::number;
+use super::metrics;
+
 /// The kernel shows times to programs in hundredths of a second on every architecture we build for (USER_HZ, proc(5)).
 const TICKS_PER_SECOND: u32 = 100;
 const KIB: u64 = 1024;
@@ -38,6 +43,20 @@ impl Process {
             max_fds: max_fds(&limits),
         }
     }
+
+    /// As every exporter tells them.
+    pub(super) fn families(&self) -> Vec<MetricFamily> {
+        let whole = |value: Option<u64>| value.map(|value| ([], number(value)));
+        vec![
+            metrics::PROCESS_CPU.samples(self.cpu_seconds.map(|value| ([], value))),
+            metrics::PROCESS_MEMORY.samples(whole(self.resident_bytes)),
+            metrics::PROCESS_VIRTUAL.samples(whole(self.virtual_bytes)),
+            metrics::PROCESS_FDS.samples(whole(self.open_fds)),
+            metrics::PROCESS_FDS_MAX.samples(whole(self.max_fds)),
+            metrics::PROCESS_THREADS.samples(whole(self.threads)),
+            metrics::PROCESS_START.samples(self.start_seconds.map(|value| ([], value))),
+        ]
+    }
 }
 
 /// The fields after the program's name, which may itself hold spaces and parentheses; the first is field 3.
@@ -59,7 +78,7 @@ fn start_seconds(stat: &str, machine: &str) -> Option<f64> {
 
 #[expect(clippy::float_arithmetic, reason = "metrics are shown in seconds; nothing is priced by them")]
 fn seconds(ticks: u64) -> f64 {
-    ticks as f64 / f64::from(TICKS_PER_SECOND)
+    number(ticks) / f64::from(TICKS_PER_SECOND)
 }
 
 fn status_field(status: &str, name: &str) -> Option<u64> {

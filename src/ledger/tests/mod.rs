@@ -1,12 +1,18 @@
 //! The room as a whole: meters, keeper, files.
 
+mod count;
+mod crash;
+mod faults;
+mod kill;
+mod seal;
+
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::*;
-use crate::model::{CommandKey, Department, Finished, Outcome, Refused, Window};
+use crate::model::{CommandKey, Department, Finished, Refused, Window};
 
 const START: &str = "2026-11-24T03:10:00Z";
 
@@ -97,30 +103,4 @@ fn refuse(meter: &Meter, clock: &Clock) {
 /// Outcome names with commands and units.
 fn brief(rows: &[UsageRow]) -> Vec<(&'static str, u64, u64)> {
     rows.iter().map(|row| (row.outcome.name(), row.totals.commands, row.totals.units)).collect()
-}
-
-#[test]
-fn what_is_counted_is_seen_at_once_by_every_reader() {
-    let bench = Bench::new();
-    let (ledger, meter) = bench.open_one();
-    let mut ticket = admit(&meter, &bench.clock);
-    ticket.add_request_bytes(100);
-    ticket.add_response_bytes(7);
-    bench.clock.advance(Duration::from_millis(5));
-    ticket.settle(Finished::Ok);
-    drop(admit(&meter, &bench.clock));
-    refuse(&meter, &bench.clock);
-    let open = admit(&meter, &bench.clock);
-    meter.tick();
-
-    let totals = wait(ledger.reader().totals()).expect("totals");
-    assert_eq!(totals.imbalance, 0);
-    let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
-    assert_eq!((series.admitted, series.units, series.in_flight()), (3, 9, 1));
-    assert_eq!((series.request_bytes, series.response_bytes), (100, 7));
-    assert_eq!(series.finished[Finished::Ok.index()].duration_ns, 5_000_000);
-    let rows = wait(ledger.reader().usage(ALWAYS)).expect("rows");
-    assert_eq!(brief(&rows), [("ok", 1, 3), ("aborted", 1, 3), ("forbidden", 1, 0)]);
-    assert_eq!(bench.files(), rows, "the files say the same while the gateway lives");
-    drop(open);
 }

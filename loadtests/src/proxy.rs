@@ -1,0 +1,187 @@
+//! The proxies under load: Tallygate and its peers, started from the templates in `peers/` with everything filled in.
+//!
+//! Guarantees: each start has a folder, ports and (Tallygate) a ledger of its own; a proxy is ready or the start fails
+//! with what it said.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::cpu::{self, Cpu};
+use crate::http;
+use crate::process::{Child, Launch, free_address};
+use crate::workshop::Workshop;
+
+/// How long a proxy may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// Which proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// nginx, from Debian.
+    Nginx,
+    /// HAProxy, from Debian.
+    Haproxy,
+    /// Ours.
+    Tallygate,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Tallygate => "tallygate",
+        }
+    }
+
+    fn template(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nginx => ("nginx.conf", include_str!("../peers/nginx.conf")),
+            Self::Haproxy => ("haproxy.cfg", include_str!("../peers/haproxy.cfg")),
+            Self::Tallygate => ("tallygate.yaml", include_str!("../peers/tallygate.yaml")),
+        }
+    }
+
+    fn arguments(self, config: &Path) -> Vec<String> {
+        let config = config.display().to_string();
+        let words: &[&str] = match self {
+            Self::Nginx => &["-e", "stderr", "-c", &config],
+            Self::Haproxy => &["-db", "-f", &config],
+            Self::Tallygate => &["serve", "--config", &config],
+        };
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+}
+
+/// When Tallygate's answers may leave (CONTRACT: `ledger.durability`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// When the count survives the death of the process.
+    Process,
+    /// When it survives the death of the machine.
+    Machine,
+}
+
+/// How to start a proxy.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which one.
+    pub kind: Kind,
+    /// Its program.
+    pub program: PathBuf,
+    /// The core it is pinned to, if it matters.
+    pub core: Option<usize>,
+    /// Tallygate's traffic threads; the peers have one.
+    pub workers: usize,
+    /// Tallygate's durability.
+    pub durability: Durability,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of the workshop's upstream and waits until it is ready.
+    pub fn start(setup: &Setup, workshop: &Workshop) -> Result<Self> {
+        let name = setup.kind.name();
+        let folder = workshop.new_folder(name)?;
+        let (listen, admin) = (free_address()?, free_address()?);
+        let (file, template) = setup.kind.template();
+        let config = folder.join(file);
+        let text = fill(template, &values(setup, workshop, &folder, (listen, admin)));
+        std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+        let arguments = setup.kind.arguments(&config);
+        let launch = Launch { name: name.into(), program: setup.program.clone(), arguments, core: setup.core };
+        let child = Child::start(launch, &folder)?;
+        let mut proxy = Self { child, listen, admin, folder };
+        proxy.child.wait_until(START_LIMIT, || is_ready(setup.kind, listen, admin))?;
+        Ok(proxy)
+    }
+
+    /// Where departments come in.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where Tallygate's operators come in.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Tallygate's book.
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.join("ledger.db")
+    }
+
+    /// The CPU time it has used so far, its workers included.
+    pub fn cpu(&self) -> Result<Cpu> {
+        cpu::used_by(self.child.id())
+    }
+
+    /// Stops it politely.
+    pub fn stop(self) -> Result<()> {
+        self.child.stop()
+    }
+}
+
+/// Tallygate says itself when it is ready; a peer is when somebody opens.
+fn is_ready(kind: Kind, listen: SocketAddr, admin: SocketAddr) -> bool {
+    match kind {
+        Kind::Tallygate => TcpStream::connect(admin).is_ok() && http::get(admin, "/readyz").is_ok(),
+        Kind::Nginx | Kind::Haproxy => TcpStream::connect(listen).is_ok(),
+    }
+}
+
+fn values(
+    setup: &Setup,
+    workshop: &Workshop,
+    folder: &Path,
+    (listen, admin): (SocketAddr, SocketAddr),
+) -> Vec<(&'static str, String)> {
+    let durability = match setup.durability {
+        Durability::Process => "process",
+        Durability::Machine => "machine",
+    };
+    vec![
+        ("listen", listen.to_string()),
+        ("admin", admin.to_string()),
+        ("upstream", workshop.upstream().traffic.to_string()),
+        ("pki", workshop.pki().folder().display().to_string()),
+        ("folder", folder.display().to_string()),
+        ("workers", setup.workers.to_string()),
+        ("durability", durability.to_owned()),
+    ]
+}
+
+/// The template with each `{{name}}` replaced by its value.
+fn fill(template: &str, values: &[(&str, String)]) -> String {
+    values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_in_every_template_is_filled() {
+        let names = ["listen", "admin", "upstream", "pki", "folder", "workers", "durability"];
+        let values = names.map(|name| (name, "value".to_owned()));
+        for kind in [Kind::Nginx, Kind::Haproxy, Kind::Tallygate] {
+            let text = fill(kind.template().1, &values);
+            assert!(!text.contains("{{") && text.contains("value"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `loadtests upstream`: a very cheap subsystem that answers 128 bytes and counts who it was asked by.
+//!
+//! Guarantees: a request is counted, under the department that the proxy named, before it is answered. One thread,
+//! HTTP/1.1 keep-alive, requests without a body only: it must cost less than what is measured. Prints its addresses as
+//! one line of JSON and runs until it is stopped.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::account::Account;
+use crate::http;
+use crate::pki::{DEPARTMENTS, department};
+
+/// The largest request head that is read, in bytes.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// What the proxies call the department: Tallygate by its contract, the peers by their configuration.
+const DEPARTMENT_FIELDS: [&[u8]; 2] = [b"x-tallygate-department", b"x-department"];
+
+/// Where a running upstream listens.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Addresses {
+    /// For the proxy.
+    pub traffic: SocketAddr,
+    /// For us: `GET /counts`, `GET /reset`.
+    pub control: SocketAddr,
+}
+
+impl Addresses {
+    /// What was counted since the start or the last reset.
+    pub fn counts(&self) -> Result<Account> {
+        serde_json::from_str(&http::get(self.control, "/counts")?).context("reading the upstream's counts")
+    }
+
+    /// Starts counting from nothing.
+    pub fn reset(&self) -> Result<()> {
+        http::get(self.control, "/reset").map(drop)
+    }
+}
+
+/// Requests by department; the last one holds those of nobody we know.
+#[derive(Debug, Default)]
+struct Counts([u64; DEPARTMENTS + 1]);
+
+impl Counts {
+    fn count(&mut self, head: &[u8]) {
+        self.0[named_department(head).unwrap_or(DEPARTMENTS)] += 1;
+    }
+
+    fn account(&self) -> Account {
+        let names = (0..DEPARTMENTS).map(department).chain(["unknown department".to_owned()]);
+        names.zip(self.0).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// Serves until the process is stopped.
+pub async fn serve() -> Result<()> {
+    let traffic = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream")?;
+    let control = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream's control")?;
+    let addresses = Addresses { traffic: traffic.local_addr()?, control: control.local_addr()? };
+    println!("{}", serde_json::to_string(&addresses)?);
+    let counts = Rc::new(RefCell::new(Counts::default()));
+    let controls = accept(control, Rc::clone(&counts), answer_control);
+    let requests = accept(traffic, counts, answer_traffic);
+    tokio::task::LocalSet::new().run_until(async { tokio::join!(controls, requests) }).await;
+    Ok(())
+}
+
+/// Answers one request head, appending to the output.
+type Answer = fn(&RefCell<Counts>, &[u8], &mut Vec<u8>);
+
+async fn accept(listener: TcpListener, counts: Rc<RefCell<Counts>>, answer: Answer) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let counts = Rc::clone(&counts);
+        tokio::task::spawn_local(async move {
+            let _ = converse(stream, &counts, answer).await; // a proxy that hangs up is no fault of ours
+        });
+    }
+}
+
+/// Reads heads and answers them until the other side leaves or says something too long.
+async fn converse(mut stream: TcpStream, counts: &RefCell<Counts>, answer: Answer) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = Vec::with_capacity(HEAD_LIMIT);
+    let mut output = Vec::with_capacity(1024);
+    while input.len() < HEAD_LIMIT && stream.read_buf(&mut input).await? > 0 {
+        let mut begin = 0;
+        while let Some(length) = head_length(&input[begin..]) {
+            answer(counts, &input[begin..begin + length], &mut output);
+            begin += length;
+        }
+        input.drain(..begin);
+        stream.write_all(&output).await?;
+        output.clear();
+    }
+    Ok(())
+}
+
+fn answer_traffic(counts: &RefCell<Counts>, head: &[u8], output: &mut Vec<u8>) {
+    counts.borrow_mut().count(head);
+    output.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n");
+    output.extend_from_slice(&[b'x'; 128]);
+}
+
+fn answer_control(counts: &RefCell<Counts>, head: &[u8], output: &mut Vec<u8>) {
+    let mut counts = counts.borrow_mut();
+    if head.starts_with(b"GET /reset ") {
+        *counts = Counts::default();
+    }
+    let body = serde_json::to_string(&counts.account()).unwrap_or_default(); // words and numbers always serialise
+    output.extend_from_slice(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+}
+
+/// The length of the first head, if all of it is here.
+pub fn head_length(input: &[u8]) -> Option<usize> {
+    input.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
+}
+
+/// The value of a field in a head. The first line is no field and is not mistaken for one.
+pub fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    })
+}
+
+/// The index of the department that the head names: `dept-3`, or nginx's whole subject `CN=dept-3`.
+fn named_department(head: &[u8]) -> Option<usize> {
+    let value = DEPARTMENT_FIELDS.iter().find_map(|name| field(head, name))?;
+    let name = value.strip_prefix(b"CN=").unwrap_or(value);
+    let number: usize = std::str::from_utf8(name.strip_prefix(b"dept-")?).ok()?.parse().ok()?;
+    (1..=DEPARTMENTS).contains(&number).then(|| number - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_under_the_department_that_the_proxy_names() {
+        let cases: [(&[u8], &str); 5] = [
+            (b"GET / HTTP/1.1\r\nhost: a\r\nx-tallygate-department: dept-1\r\n\r\n", "dept-1"),
+            (b"GET / HTTP/1.1\r\nX-Department: CN=dept-8\r\n\r\n", "dept-8"),
+            (b"GET / HTTP/1.1\r\nX-Department: dept-9\r\n\r\n", "unknown department"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "unknown department"),
+            (b"GET /x-department:dept-1 HTTP/1.1\r\nX-Departments: dept-1\r\n\r\n", "unknown department"),
+        ];
+        for (head, expected) in cases {
+            let mut counts = Counts::default();
+            counts.count(head);
+            assert_eq!(counts.account(), Account::from([(expected.to_owned(), 1)]), "{}", head.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_head_ends_with_its_empty_line() {
+        assert_eq!(head_length(b"GET / HTTP/1.1\r\nHost: a\r\n"), None);
+        assert_eq!(head_length(b"GET / HTTP/1.1\r\n\r\nGET"), Some(18));
+    }
+}

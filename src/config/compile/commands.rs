@@ -1,0 +1,95 @@
+//! `subsystems[].commands`: the operations that are counted, limited and granted.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::config::document::{Body, Command as CommandDocument};
+use crate::config::leaf;
+use crate::limit::QUOTA_UNITS_MAX;
+use crate::model::{CommandKey, Limits, Name, Numbers};
+use crate::policy::{Command, PathTemplate, Snapshot};
+
+use super::departments::header;
+use super::place::Place;
+use super::subsystems::Commands;
+use super::{limits, settings};
+
+pub(super) fn compile(
+    commands: &[CommandDocument],
+    subsystem: &Name,
+    shared: &mut Commands<'_>,
+    place: &Place<'_>,
+) -> Vec<Arc<Command>> {
+    let mut ids = HashSet::new();
+    let mut compiled = Vec::with_capacity(commands.len());
+    for (position, written) in commands.iter().enumerate() {
+        let place = place.item(position);
+        let command = one(written, subsystem, shared, &place);
+        if !ids.insert(command.key.command.clone()) {
+            place.key("id").problem(format!("{:?} is the id of two commands of {subsystem}", written.id));
+        }
+        compiled.push(Arc::new(command));
+    }
+    compiled
+}
+
+/// The command that all unnamed requests of a subsystem are.
+pub(super) fn other(subsystem: &Name, shared: &mut Commands<'_>) -> Command {
+    Command {
+        header: header(&format!("{subsystem}/{}", Name::OTHER)),
+        key: key(subsystem, Name::other(), shared.numbers),
+        index: next_index(shared),
+        method: None,
+        path: None,
+        units: 1,
+        limits: Limits::default(),
+        body_max: Snapshot::BODY_MAX_DEFAULT,
+        durability: shared.durability,
+    }
+}
+
+/// The key of a command, with the number that stays with its name.
+pub(super) fn key(subsystem: &Name, command: Name, numbers: &Numbers) -> CommandKey {
+    CommandKey { number: numbers.of(&format!("c/{subsystem}/{command}")), subsystem: subsystem.clone(), command }
+}
+
+fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, place: &Place<'_>) -> Command {
+    let id = place.key("id").name(&written.id);
+    let r#match = place.key("match");
+    let method = written.r#match.method.as_deref().and_then(|text| r#match.key("method").read(leaf::method(text)));
+    Command {
+        header: header(&format!("{subsystem}/{id}")),
+        key: key(subsystem, id, shared.numbers),
+        index: next_index(shared),
+        method,
+        path: r#match.key("path").read(PathTemplate::parse(&written.r#match.path)),
+        units: units(written.units, &place.key("units")),
+        limits: limits::compile(written.limits.as_ref(), &place.key("limits")),
+        body_max: body_max(written.body.as_ref(), &place.key("body").key("max")),
+        durability: settings::durability(written.durability.as_deref(), shared.durability, place),
+    }
+}
+
+fn next_index(shared: &mut Commands<'_>) -> usize {
+    let index = shared.next_index;
+    shared.next_index += 1;
+    index
+}
+
+/// 0 is allowed: a command that is counted, but free.
+fn units(units: Option<u64>, place: &Place<'_>) -> u64 {
+    let units = units.unwrap_or(1);
+    if units > QUOTA_UNITS_MAX {
+        place.problem(format!("{units} is more than {QUOTA_UNITS_MAX}"));
+    }
+    units
+}
+
+fn body_max(body: Option<&Body>, place: &Place<'_>) -> u64 {
+    let text = body.and_then(|body| body.max.as_deref());
+    let max = text.and_then(|text| place.read(leaf::size(text))).unwrap_or(Snapshot::BODY_MAX_DEFAULT);
+    if max == 0 {
+        place.problem("0 would let no body through; write at least 1B");
+    }
+    max
+}

@@ -1,0 +1,104 @@
+//! `departments`: who pays, who is limited, and which certificates call for whom.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::config::document::{Caller, Department as DepartmentDocument};
+use crate::config::leaf;
+use crate::model::{CallerId, Department, Name, Numbers};
+use crate::policy::DepartmentPolicy;
+
+use super::limits;
+use super::place::Place;
+
+/// Departments, and which of them claims an identity.
+type Departments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);
+
+pub(super) fn compile(departments: &[DepartmentDocument], numbers: &Numbers, place: &Place<'_>) -> Departments {
+    if departments.is_empty() {
+        place.problem("without a department nobody may call; name at least one");
+    }
+    let mut ids = HashSet::new();
+    let mut claims = HashMap::new();
+    let mut compiled = Vec::with_capacity(departments.len());
+    for (index, department) in departments.iter().enumerate() {
+        let place = place.item(index);
+        let policy = Arc::new(one(department, numbers, &place));
+        if !ids.insert(policy.department.id.clone()) {
+            place.key("id").problem(format!("{:?} is the id of two departments", department.id));
+        }
+        claim(department, &policy, &mut claims, &place.key("callers"));
+        compiled.push(policy);
+    }
+    (compiled, claims)
+}
+
+/// A name as the value of a header.
+pub(super) fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(Name::UNKNOWN)) // a name is always visible ASCII
+}
+
+fn one(department: &DepartmentDocument, numbers: &Numbers, place: &Place<'_>) -> DepartmentPolicy {
+    let id = place.key("id").name(&department.id);
+    let name = department.name.clone().unwrap_or_else(|| department.id.clone());
+    if name.is_empty() || name.chars().any(char::is_control) {
+        place.key("name").problem("a display name has at least one character and no line break");
+    }
+    DepartmentPolicy {
+        header: header(id.as_str()),
+        department: Department { number: numbers.of(&format!("d/{id}")), id, name },
+        limits: limits::compile(department.limits.as_ref(), &place.key("limits")),
+        quota: limits::quota(department.quota.as_ref(), &place.key("quota")),
+    }
+}
+
+fn claim(
+    department: &DepartmentDocument,
+    policy: &Arc<DepartmentPolicy>,
+    claims: &mut HashMap<CallerId, Arc<DepartmentPolicy>>,
+    place: &Place<'_>,
+) {
+    if department.callers.is_empty() {
+        place.problem("without a caller nobody can call for this department; name at least one");
+    }
+    for (index, caller) in department.callers.iter().enumerate() {
+        let place = place.item(index);
+        let Some(identity) = identity(caller, &place) else { continue };
+        if let Some(other) = claims.get(&identity) {
+            place.problem(format!("{identity} is claimed by department {} already", other.department.id));
+            continue;
+        }
+        claims.insert(identity, Arc::clone(policy));
+    }
+}
+
+fn identity(caller: &Caller, place: &Place<'_>) -> Option<CallerId> {
+    match (&caller.uri, &caller.dns, &caller.subject) {
+        (Some(uri), None, None) => uri_identity(uri, &place.key("uri")),
+        (None, Some(dns), None) => place.key("dns").read(leaf::host(dns)).map(CallerId::Dns),
+        (None, None, Some(subject)) => {
+            if subject.common_name.is_empty() {
+                place.key("subject").key("commonName").problem("a common name must not be empty");
+            }
+            Some(CallerId::Subject {
+                common_name: subject.common_name.clone(),
+                organizational_unit: subject.organizational_unit.clone(),
+            })
+        }
+        _ => {
+            place.problem("a caller is exactly one of uri, dns or subject");
+            None
+        }
+    }
+}
+
+fn uri_identity(uri: &str, place: &Place<'_>) -> Option<CallerId> {
+    let scheme = uri.split_once(':').map(|(scheme, rest)| (scheme.is_empty(), rest.is_empty()));
+    if scheme != Some((false, false)) || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        place.problem(format!("{uri:?} is not a URI, such as spiffe://city.example/department/traffic-police"));
+        return None;
+    }
+    Some(CallerId::Uri(uri.to_owned()))
+}

@@ -1,0 +1,93 @@
+//! `limits` and `quota`: how fast, how many at once, how much in a month.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use crate::config::document::{GatewayLimits, Limits as LimitsDocument, Quota as QuotaDocument};
+use crate::config::leaf;
+use crate::limit::QUOTA_UNITS_MAX;
+use crate::model::{Exceeded, Limits, Quota, Rate};
+
+use super::place::Place;
+
+/// The longest time a burst may take to come back: a year. Beyond it, a quota is what is meant.
+const REFILL_SECONDS_MAX: u64 = 366 * 24 * 3600;
+
+/// The limit on the whole gateway.
+pub(super) fn total(limits: Option<&GatewayLimits>, place: &Place<'_>) -> Option<Rate> {
+    let total = limits?.total.as_ref()?;
+    rate(Some(&total.rate), total.burst, &place.key("total"))
+}
+
+/// The limits of a department or a command.
+pub(super) fn compile(limits: Option<&LimitsDocument>, place: &Place<'_>) -> Limits {
+    let Some(limits) = limits else { return Limits::default() };
+    Limits {
+        rate: rate(limits.rate.as_deref(), limits.burst, place),
+        concurrent: limits.concurrent.and_then(|count| at_least_one(count, &place.key("concurrent"))),
+    }
+}
+
+/// A department's quota.
+pub(super) fn quota(quota: Option<&QuotaDocument>, place: &Place<'_>) -> Option<Quota> {
+    let quota = quota?;
+    if quota.per != "month" {
+        place.key("per").problem(format!("{:?}: a quota is per month so far; write month", quota.per));
+    }
+    if quota.units > QUOTA_UNITS_MAX {
+        place.key("units").problem(format!("{} is more than {QUOTA_UNITS_MAX}", quota.units));
+    }
+    let units = NonZeroU64::new(quota.units);
+    if units.is_none() {
+        place
+            .key("units")
+            .problem_with_hint("0 would let nothing through", "leave the department's grants out instead");
+    }
+    let words = [("refuse", Exceeded::Refuse), ("allow", Exceeded::Allow)];
+    let exceeded = place.key("exceeded").read(leaf::word(quota.exceeded.as_deref().unwrap_or("refuse"), &words));
+    Some(Quota { units: units?, warn: warn(&quota.warn, &place.key("warn")), exceeded: exceeded? })
+}
+
+fn rate(text: Option<&str>, burst: Option<u64>, place: &Place<'_>) -> Option<Rate> {
+    let Some(text) = text else {
+        if burst.is_some() {
+            place.key("burst").problem_with_hint("a burst needs a rate beside it", "write rate: N/s");
+        }
+        return None;
+    };
+    let read = place.key("rate").read(leaf::rate(text));
+    let burst = burst.map(|burst| at_least_one(burst, &place.key("burst")));
+    let (count, unit) = read?;
+    let rate = Rate { count, unit, burst: burst.unwrap_or(Some(count))? };
+    let refill = u64::from(rate.burst.get()) * u64::from(unit.seconds()) / u64::from(count.get());
+    if refill > REFILL_SECONDS_MAX {
+        place.key("burst").problem("at this rate it would take more than a year until the burst is whole again");
+    }
+    Some(rate)
+}
+
+fn at_least_one(count: u64, place: &Place<'_>) -> Option<NonZeroU32> {
+    let Some(count) = place.read(u32::try_from(count).map_err(|_| format!("{count} is too many"))) else { return None };
+    let some = NonZeroU32::new(count);
+    if some.is_none() {
+        place.problem("0 would let nothing through; write at least 1");
+    }
+    some
+}
+
+fn warn(percentages: &[u64], place: &Place<'_>) -> Vec<u8> {
+    let mut read: Vec<u8> = Vec::with_capacity(percentages.len());
+    for (index, percentage) in percentages.iter().enumerate() {
+        let place = place.item(index);
+        match u8::try_from(*percentage) {
+            Ok(percent @ 1..=100) => {
+                if read.last().is_some_and(|last| *last >= percent) {
+                    place
+                        .problem(format!("{percent} does not come after the one before it; sort them, smallest first"));
+                }
+                read.push(percent);
+            }
+            _ => place.problem(format!("{percentage} is not a percentage between 1 and 100")),
+        }
+    }
+    read
+}

@@ -1,0 +1,73 @@
+//! `listeners`: where callers come in.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::config::ListenerSettings;
+use crate::config::document::{ClientAuth as ClientAuthDocument, Listener, Tls};
+use crate::config::leaf;
+use crate::identity::{ClientAuth, TlsFiles};
+
+use super::place::Place;
+use super::settings::address;
+
+pub(super) fn compile(listeners: &[Listener], folder: &Path, place: &Place<'_>) -> Vec<ListenerSettings> {
+    if listeners.is_empty() {
+        place.problem("without a listener nobody can call; name at least one");
+    }
+    let mut seen = (HashSet::new(), HashSet::new());
+    let mut compiled = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.iter().enumerate() {
+        let place = place.item(index);
+        let read = one(listener, folder, &place);
+        if !seen.0.insert(read.name.clone()) {
+            place.key("name").problem(format!("{} names two listeners", read.name));
+        }
+        if read.address.port() != 0 && !seen.1.insert(read.address) {
+            place.key("address").problem(format!("{} is the address of two listeners", read.address));
+        }
+        compiled.push(read);
+    }
+    compiled
+}
+
+fn one(listener: &Listener, folder: &Path, place: &Place<'_>) -> ListenerSettings {
+    ListenerSettings {
+        name: place.key("name").name(&listener.name),
+        address: address(&listener.address, &place.key("address")),
+        tls: tls(&listener.tls, folder, &place.key("tls")),
+    }
+}
+
+fn tls(tls: &Tls, folder: &Path, place: &Place<'_>) -> TlsFiles {
+    TlsFiles {
+        certificate: file(&tls.certificate, folder, &place.key("certificate")),
+        key: file(&tls.key, folder, &place.key("key")),
+        client_auth: tls.client_auth.as_ref().map(|auth| client_auth(auth, folder, &place.key("clientAuth"))),
+    }
+}
+
+fn client_auth(auth: &ClientAuthDocument, folder: &Path, place: &Place<'_>) -> ClientAuth {
+    let authorities = place.key("authorities");
+    if auth.authorities.is_empty() {
+        authorities.problem("without an authority no certificate can be trusted; name at least one");
+    }
+    let mode = auth.mode.as_deref().unwrap_or("required");
+    let required = place.key("mode").read(leaf::word(mode, &[("required", true), ("optional", false)]));
+    ClientAuth {
+        required: required.unwrap_or(true),
+        authorities: files(&auth.authorities, folder, &authorities),
+        revocation: files(&auth.revocation, folder, &place.key("revocation")),
+    }
+}
+
+fn files(paths: &[PathBuf], folder: &Path, place: &Place<'_>) -> Vec<PathBuf> {
+    paths.iter().enumerate().map(|(index, path)| file(path, folder, &place.item(index))).collect()
+}
+
+fn file(path: &Path, folder: &Path, place: &Place<'_>) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        place.problem("a path is missing");
+    }
+    folder.join(path)
+}

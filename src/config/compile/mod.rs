@@ -1,0 +1,91 @@
+//! From the document to what it means: one file per section, pure, all problems at once.
+//!
+//! A section that finds a problem notes it and goes on with a stand-in, so that the next problem is found as well;
+//! stand-ins never leave this room, because nothing leaves it when a problem was noted.
+
+mod commands;
+mod departments;
+mod grants;
+mod limits;
+mod listeners;
+mod place;
+mod settings;
+mod subsystems;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::model::Numbers;
+use crate::policy::{Draft, Misfit, Snapshot};
+
+use super::document::Document;
+use super::problem::Problem;
+use super::{Configuration, Settings};
+use place::{Findings, Place};
+
+/// What a document is compiled with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'a> {
+    /// What relative paths are relative to.
+    pub(super) folder: &'a Path,
+    /// The document's version.
+    pub(super) version: &'a str,
+    /// Gives names their numbers.
+    pub(super) numbers: &'a Numbers,
+}
+
+/// Compiles a document, or returns all its problems.
+pub(super) fn compile(document: &Document, context: Context<'_>) -> Result<Configuration, Vec<Problem>> {
+    let findings = Findings::default();
+    let root = findings.root();
+    let settings = settings::compile(document, context.folder, &root);
+    let snapshot = snapshot(document, &settings, context, &root);
+    match snapshot {
+        Some(snapshot) if findings.is_empty() => Ok(Configuration { settings, snapshot: Arc::new(snapshot) }),
+        _ => Err(findings.into_problems()),
+    }
+}
+
+fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {
+    let (departments, callers) = departments::compile(&document.departments, context.numbers, &root.key("departments"));
+    let subsystems = subsystems::compile(document, settings.durability, context.numbers, root);
+    let known = grants::Known { departments: &departments, subsystems: &subsystems };
+    let grants = grants::compile(&document.grants, known, &root.key("grants"));
+    let total = limits::total(document.limits.as_ref(), &root.key("limits"));
+    let draft = Draft {
+        version: context.version.to_owned(),
+        calendar: settings.calendar,
+        total,
+        departments,
+        callers,
+        subsystems,
+        grants,
+    };
+    draft.compile().map_err(|misfits| misfits.iter().for_each(|misfit| tell(misfit, document, root))).ok()
+}
+
+/// Says where in the document two parts do not fit together.
+fn tell(misfit: &Misfit, document: &Document, root: &Place<'_>) {
+    let subsystems = root.key("subsystems");
+    match misfit {
+        Misfit::SamePlace { subsystem, with, host } => {
+            let host = host.as_ref().map_or("any host".to_owned(), |host| format!("the host {host}"));
+            let message = format!("the same path on {host} belongs to subsystems[{with}] already");
+            subsystems.item(*subsystem).key("path").problem(message);
+        }
+        Misfit::SameRoute { subsystem, command, with: Some(with) } => {
+            let message = format!("commands[{with}] answers to the same method and path already");
+            subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
+        }
+        Misfit::SameRoute { subsystem, command, with: None } => {
+            let message =
+                "{name} and {*name} cannot stand in the same place of two paths: nobody could tell which is meant";
+            subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
+        }
+        Misfit::IdleGlob { grant, glob } => {
+            let written = &document.grants[*grant];
+            let message = format!("{:?} matches no command of {}", written.commands[*glob], written.subsystem);
+            root.key("grants").item(*grant).key("commands").item(*glob).problem(message);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `subsystems`: what may be called, and how it is reached.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::document::{Document, Subsystem as SubsystemDocument, Timeouts as TimeoutsDocument};
+use crate::config::leaf;
+use crate::model::{Name, Numbers};
+use crate::policy::{Balance, Command, Durability, Subsystem, Timeouts, Upstream};
+
+use super::commands;
+use super::place::Place;
+use super::settings::wait;
+
+const BALANCES: [(&str, Balance); 3] = [
+    ("leastRequest", Balance::LeastRequest),
+    ("roundRobin", Balance::RoundRobin),
+    ("consistentHash", Balance::ConsistentHash),
+];
+
+/// What all commands of a document share.
+pub(super) struct Commands<'a> {
+    /// Gives names their numbers.
+    pub(super) numbers: &'a Numbers,
+    /// The durability of commands that name none.
+    pub(super) durability: Durability,
+    /// The next [`Command::index`].
+    pub(super) next_index: usize,
+}
+
+pub(super) fn compile(
+    document: &Document,
+    durability: Durability,
+    numbers: &Numbers,
+    root: &Place<'_>,
+) -> Vec<(Arc<Subsystem>, Vec<String>)> {
+    let place = root.key("subsystems");
+    let mut ids = HashSet::new();
+    let mut shared = Commands { numbers, durability, next_index: 0 };
+    let mut compiled = Vec::with_capacity(document.subsystems.len());
+    for (index, written) in document.subsystems.iter().enumerate() {
+        let place = place.item(index);
+        let subsystem = one(written, index, &mut shared, &place);
+        if !ids.insert(subsystem.id.clone()) {
+            place.key("id").problem(format!("{:?} is the id of two subsystems", written.id));
+        }
+        compiled.push((Arc::new(subsystem), hosts(written, &place.key("hosts"))));
+    }
+    compiled
+}
+
+fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, place: &Place<'_>) -> Subsystem {
+    let id = place.key("id").name(&written.id);
+    let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
+    let balance = written.balance.as_deref().unwrap_or("leastRequest");
+    let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
+    let other = other(written, &id, shared, place);
+    if commands.is_empty() && other.is_none() {
+        place
+            .key("commands")
+            .problem_with_hint("without a command nothing can be called", "or write otherCommands: allow");
+    }
+    Subsystem {
+        index,
+        prefix: prefix.unwrap_or_default(),
+        keep_path: written.keep_path.unwrap_or(false),
+        upstreams: upstreams(written, &place.key("upstreams")),
+        balance: place.key("balance").read(leaf::word(balance, &BALANCES)).unwrap_or(Balance::LeastRequest),
+        timeouts: timeouts(written.timeouts.as_ref(), &place.key("timeouts")),
+        commands,
+        other,
+        unknown: commands::key(&id, Name::unknown(), shared.numbers),
+        id,
+    }
+}
+
+fn hosts(written: &SubsystemDocument, place: &Place<'_>) -> Vec<String> {
+    let Some(hosts) = &written.hosts else { return Vec::new() };
+    if hosts.is_empty() {
+        place.problem("an empty list takes no host; leave it out to take any");
+    }
+    let mut read: Vec<String> = Vec::with_capacity(hosts.len());
+    for (index, text) in hosts.iter().enumerate() {
+        let place = place.item(index);
+        match place.read(leaf::host(text)) {
+            Some(host) if read.contains(&host) => place.problem(format!("{host} is named twice")),
+            Some(host) => read.push(host),
+            None => {}
+        }
+    }
+    read
+}
+
+fn upstreams(written: &SubsystemDocument, place: &Place<'_>) -> Vec<Upstream> {
+    if written.upstreams.is_empty() {
+        place.problem("without an upstream nothing can be forwarded; name at least one");
+    }
+    let mut read: Vec<Upstream> = Vec::with_capacity(written.upstreams.len());
+    for (index, upstream) in written.upstreams.iter().enumerate() {
+        let place = place.item(index).key("url");
+        match place.read(leaf::upstream(&upstream.url)) {
+            Some(upstream) if read.contains(&upstream) => {
+                place.problem(format!("{} is named twice", upstream.authority))
+            }
+            Some(upstream) => read.push(upstream),
+            None => {}
+        }
+    }
+    read
+}
+
+fn timeouts(timeouts: Option<&TimeoutsDocument>, place: &Place<'_>) -> Timeouts {
+    let text = |read: fn(&TimeoutsDocument) -> Option<&String>| timeouts.and_then(read).map(String::as_str);
+    Timeouts {
+        connect: wait(text(|t| t.connect.as_ref()), Duration::from_secs(2), &place.key("connect")),
+        response: wait(text(|t| t.response.as_ref()), Duration::from_secs(15), &place.key("response")),
+        idle: wait(text(|t| t.idle.as_ref()), Duration::from_secs(300), &place.key("idle")),
+    }
+}
+
+fn other(written: &SubsystemDocument, id: &Name, shared: &mut Commands<'_>, place: &Place<'_>) -> Option<Arc<Command>> {
+    let words = [("refuse", false), ("allow", true)];
+    let word = written.other_commands.as_deref().unwrap_or("refuse");
+    let allowed = place.key("otherCommands").read(leaf::word(word, &words))?;
+    allowed.then(|| Arc::new(commands::other(id, shared)))
+}

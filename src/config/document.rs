@@ -1,0 +1,349 @@
+//! What a configuration file looks like: the shapes of the document, and nothing of their meaning.
+//!
+//! Leaf values (rates, durations, sizes, names, addresses) stay text here and are read in `compile`, so that every
+//! problem is found in one go. `docs/config.schema.json` is made from these types.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A Tallygate configuration.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields, title = "Tallygate configuration")]
+pub(super) struct Document {
+    /// The gateway's name in ledger and logs. Default: tallygate.
+    pub(super) gateway: Option<String>,
+    /// Where callers come in; at least one.
+    #[serde(default)]
+    pub(super) listeners: Vec<Listener>,
+    /// Where operators come in.
+    pub(super) admin: Option<Admin>,
+    /// Where and how usage is kept.
+    pub(super) ledger: Ledger,
+    /// In which calendar days and months are read.
+    pub(super) calendar: Option<Calendar>,
+    /// Traffic threads. Default: one per core.
+    pub(super) workers: Option<u64>,
+    /// Limits on the whole gateway.
+    pub(super) limits: Option<GatewayLimits>,
+    /// Who may call; at least one.
+    #[serde(default)]
+    pub(super) departments: Vec<Department>,
+    /// What may be called.
+    #[serde(default)]
+    pub(super) subsystems: Vec<Subsystem>,
+    /// Who may run what; nothing is allowed that no grant names.
+    #[serde(default)]
+    pub(super) grants: Vec<Grant>,
+    /// How the gateway stops.
+    pub(super) shutdown: Option<Shutdown>,
+    /// What one gateway carries at most.
+    pub(super) capacity: Option<Capacity>,
+}
+
+/// A place where callers come in.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Listener {
+    /// Its name.
+    pub(super) name: String,
+    /// IP address and port, such as 0.0.0.0:8443.
+    pub(super) address: String,
+    /// Its keys and trust.
+    pub(super) tls: Tls,
+}
+
+/// Keys and trust of a listener.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// PEM chain, own certificate first.
+    pub(super) certificate: PathBuf,
+    /// PEM key.
+    pub(super) key: PathBuf,
+    /// How callers show who they are.
+    pub(super) client_auth: Option<ClientAuth>,
+}
+
+/// How client certificates are asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ClientAuth {
+    /// required (default) or optional.
+    pub(super) mode: Option<String>,
+    /// PEM bundles of certificate authorities; at least one.
+    #[serde(default)]
+    pub(super) authorities: Vec<PathBuf>,
+    /// PEM revocation lists.
+    #[serde(default)]
+    pub(super) revocation: Vec<PathBuf>,
+}
+
+/// Where operators come in.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// IP address and port, such as 127.0.0.1:9090.
+    pub(super) address: String,
+}
+
+/// Where and how usage is kept.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Ledger {
+    /// The book, a SQLite file; the tally lies beside it.
+    pub(super) path: PathBuf,
+    /// The death that an answered command's count survives at once: process (default) or machine.
+    pub(super) durability: Option<String>,
+    /// How soon a count also survives the death of the machine. Default: 50ms.
+    pub(super) sync_every: Option<String>,
+}
+
+/// In which calendar days and months are read.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Calendar {
+    /// Whole hours from UTC. Default: "+08:00".
+    pub(super) offset: Option<String>,
+}
+
+/// Limits on the whole gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct GatewayLimits {
+    /// How fast all departments together may call.
+    pub(super) total: Option<TotalLimit>,
+}
+
+/// How fast all departments together may call.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TotalLimit {
+    /// N/s, N/m or N/h.
+    pub(super) rate: String,
+    /// How many may come at once after a rest. Default: the number in the rate.
+    pub(super) burst: Option<u64>,
+}
+
+/// How fast, and how many at once.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// N/s, N/m or N/h.
+    pub(super) rate: Option<String>,
+    /// How many may come at once after a rest. Default: the number in the rate.
+    pub(super) burst: Option<u64>,
+    /// How many may be in flight at once.
+    pub(super) concurrent: Option<u64>,
+}
+
+/// Who pays and who is limited.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Department {
+    /// What ledger, metrics and bill call it, for ever.
+    pub(super) id: String,
+    /// What people call it. Default: the id.
+    pub(super) name: Option<String>,
+    /// The certificates that call for it; at least one.
+    #[serde(default)]
+    pub(super) callers: Vec<Caller>,
+    /// What limits it.
+    pub(super) limits: Option<Limits>,
+    /// How much it may use in a month.
+    pub(super) quota: Option<Quota>,
+}
+
+/// One identity in a certificate: exactly one of the three.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Caller {
+    /// A URI SAN, such as spiffe://city.example/department/traffic-police.
+    pub(super) uri: Option<String>,
+    /// A DNS SAN.
+    pub(super) dns: Option<String>,
+    /// A subject.
+    pub(super) subject: Option<Subject>,
+}
+
+/// The subject of a certificate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Subject {
+    /// Its commonName.
+    pub(super) common_name: String,
+    /// Its organizationalUnit; without it, only a subject that has none matches.
+    pub(super) organizational_unit: Option<String>,
+}
+
+/// How much a department may use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Quota {
+    /// The period: month.
+    pub(super) per: String,
+    /// Units per period.
+    pub(super) units: u64,
+    /// Percentages of use at which operators are warned, ascending.
+    #[serde(default)]
+    pub(super) warn: Vec<u64>,
+    /// What happens beyond: refuse (default) or allow.
+    pub(super) exceeded: Option<String>,
+}
+
+/// A system of the city.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Subsystem {
+    /// What ledger, metrics and bill call it.
+    pub(super) id: String,
+    /// The hosts it is called by. Default: any.
+    pub(super) hosts: Option<Vec<String>>,
+    /// The prefix of its paths, such as /cameras. Default: /.
+    pub(super) path: Option<String>,
+    /// Whether the prefix stays on the path that is forwarded. Default: false.
+    pub(super) keep_path: Option<bool>,
+    /// Its servers; at least one.
+    #[serde(default)]
+    pub(super) upstreams: Vec<Upstream>,
+    /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
+    pub(super) balance: Option<String>,
+    /// How long to wait for it.
+    pub(super) timeouts: Option<Timeouts>,
+    /// The commands it names.
+    #[serde(default)]
+    pub(super) commands: Vec<Command>,
+    /// What happens to requests that are none of its commands: refuse (default) or allow.
+    pub(super) other_commands: Option<String>,
+}
+
+/// One server of a subsystem.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Upstream {
+    /// <http://host:port>
+    pub(super) url: String,
+}
+
+/// How long to wait for a subsystem.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    /// For a connection. Default: 2s.
+    pub(super) connect: Option<String>,
+    /// For the head of an answer. Default: 15s.
+    pub(super) response: Option<String>,
+    /// Between two pieces of a body. Default: 5m.
+    pub(super) idle: Option<String>,
+}
+
+/// A named operation of a subsystem.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Command {
+    /// What ledger, metrics and bill call it.
+    pub(super) id: String,
+    /// Which requests it is.
+    pub(super) r#match: Match,
+    /// What one call counts in units. Default: 1.
+    pub(super) units: Option<u64>,
+    /// What limits each department on it.
+    pub(super) limits: Option<Limits>,
+    /// What its request body may be.
+    pub(super) body: Option<Body>,
+    /// As ledger.durability, for this command.
+    pub(super) durability: Option<String>,
+}
+
+/// Which requests a command is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Match {
+    /// GET, POST, ... Default: any.
+    pub(super) method: Option<String>,
+    /// The path below the subsystem's: literal segments, {name} for one, {*name} for the rest.
+    pub(super) path: String,
+}
+
+/// What a request body may be.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Body {
+    /// The largest, such as 16MiB. Default: 1MiB.
+    pub(super) max: Option<String>,
+}
+
+/// Who may run what.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Grant {
+    /// The department's id.
+    pub(super) department: String,
+    /// The subsystem's id.
+    pub(super) subsystem: String,
+    /// Globs on command ids; at least one.
+    #[serde(default)]
+    pub(super) commands: Vec<String>,
+}
+
+/// How the gateway stops.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Shutdown {
+    /// Not ready, but still accepting. Default: 5s.
+    pub(super) delay: Option<String>,
+    /// How long commands in flight may take to finish. Default: 30s.
+    pub(super) grace: Option<String>,
+}
+
+/// What one gateway carries at most.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Capacity {
+    /// Connections from callers, all listeners together. Default: 10000.
+    pub(super) connections: Option<u64>,
+    /// Commands in flight. Default: 20000.
+    pub(super) in_flight: Option<u64>,
+    /// Series of commands in /metrics before departments fold into other. Default: 20000.
+    pub(super) series: Option<u64>,
+    /// The largest request head. Default: 32KiB.
+    pub(super) head_bytes: Option<String>,
+    /// Fields in a request head. Default: 100.
+    pub(super) head_fields: Option<u64>,
+    /// For a whole TLS handshake. Default: 10s.
+    pub(super) handshake: Option<String>,
+    /// For a whole request head. Default: 10s.
+    pub(super) head: Option<String>,
+    /// A connection without a command. Default: 180s.
+    pub(super) idle: Option<String>,
+    /// Between two pieces of a request body. Default: 60s.
+    pub(super) body_idle: Option<String>,
+    /// Idle connections kept per upstream and worker. Default: 64.
+    pub(super) upstream_idle: Option<u64>,
+    /// How long an idle upstream connection is kept. Default: 55s.
+    pub(super) upstream_idle_time: Option<String>,
+}

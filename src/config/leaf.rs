@@ -1,0 +1,251 @@
+//! Readers of leaf values: rates, durations, sizes, offsets of time and the like, from the text people write.
+//!
+//! Guarantees: integers only; what is read back is what was written, or a sentence says why not and how to write it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{Method, Uri};
+
+use crate::model::RateUnit;
+use crate::policy::Upstream;
+
+/// The fastest rate per second that the limiter's nanosecond clock can tell apart.
+const RATE_MAX: u32 = 1_000_000_000;
+
+/// Reads `N/s`, `N/m` or `N/h`.
+pub(super) fn rate(text: &str) -> Result<(NonZeroU32, RateUnit), String> {
+    let bad = || format!("{text:?} is not a rate; write N/s, N/m or N/h");
+    let (count, unit) = text.split_once('/').ok_or_else(bad)?;
+    let unit = match unit {
+        "s" => RateUnit::Second,
+        "m" => RateUnit::Minute,
+        "h" => RateUnit::Hour,
+        _ => return Err(bad()),
+    };
+    let count: u32 = number(count).and_then(|count| u32::try_from(count).ok()).ok_or_else(bad)?;
+    let count = NonZeroU32::new(count).ok_or("a rate of 0 lets nothing through; leave the grant out instead")?;
+    if count.get() > RATE_MAX {
+        return Err(format!("{text:?} is too fast; the highest rate is {RATE_MAX}"));
+    }
+    Ok((count, unit))
+}
+
+/// Reads `250ms`, `2s`, `5m` or `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration; write a whole number and ms, s, m or h, such as 250ms or 5m");
+    let (count, unit) = split_unit(text).ok_or_else(bad)?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(bad()),
+    };
+    count.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(bad)
+}
+
+/// Reads `512B`, `64KiB`, `16MiB` or `2GiB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a size; write a whole number and B, KiB, MiB or GiB, such as 16MiB");
+    let (count, unit) = split_unit(text).ok_or_else(bad)?;
+    let bytes: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(bad()),
+    };
+    count.checked_mul(bytes).ok_or_else(bad)
+}
+
+/// Reads an HTTP method.
+pub(super) fn method(text: &str) -> Result<Method, String> {
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(method) if text == text.to_ascii_uppercase() => Ok(method),
+        _ => Err(format!("{text:?} is not a method; write GET, POST, PUT, PATCH, DELETE, ... in capitals")),
+    }
+}
+
+/// Reads `http://host:port`.
+pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
+    if text.starts_with("https:") || text.starts_with("unix:") {
+        return Err(format!("{text:?}: only http://host:port can be forwarded to so far; https and unix come later"));
+    }
+    let bad = || format!("{text:?} is not an upstream; write http://host:port");
+    let uri: Uri = text.parse().map_err(|_| bad())?;
+    let authority = uri.authority().ok_or_else(bad)?;
+    let plain = uri.scheme_str() == Some("http")
+        && matches!(uri.path_and_query().map(|p| p.as_str()), None | Some("" | "/"))
+        && !authority.as_str().contains('@');
+    if !plain || authority.host().is_empty() || authority.port_u16().is_none_or(|port| port == 0) {
+        return Err(bad());
+    }
+    Ok(Upstream { address: authority.as_str().to_owned(), authority: authority.as_str().to_owned() })
+}
+
+/// Reads a host name or address, without port; gives it in lower case and without the last dot.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if host.contains('*') {
+        return Err(format!("{text:?}: hosts cannot have wildcards; leave hosts out to take any host"));
+    }
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let plain = match inner {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    if plain { Ok(host) } else { Err(format!("{text:?} is not a host; write a name or an address, without port")) }
+}
+
+/// Reads the path of a subsystem: gives the prefix, empty for `/`, without a slash at its end.
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("{text:?} does not start with '/'"));
+    }
+    if text.contains(['{', '}', '?', '#', '\\']) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("{text:?} is not a path prefix; parameters belong into the commands' paths"));
+    }
+    if text.contains("//") {
+        return Err(format!("{text:?} has an empty segment"));
+    }
+    Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
+}
+
+/// Reads one of several words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    match words.iter().find(|(word, _)| *word == text) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => {
+            let known = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+            Err(format!("{text:?} is unknown; write one of: {known}"))
+        }
+    }
+}
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    Some((number(&text[..end])?, &text[end..]))
+}
+
+/// Digits only: no sign, no space.
+fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_a_number_and_a_unit() {
+        for (text, expected) in [
+            ("2000/s", Some((2000, RateUnit::Second))),
+            ("1/m", Some((1, RateUnit::Minute))),
+            ("60000/h", Some((60000, RateUnit::Hour))),
+            ("2000/x", None),
+            ("2000", None),
+            ("/s", None),
+            ("-1/s", None),
+            ("+1/s", None),
+            ("0/s", None),
+            ("1.5/s", None),
+            ("5000000000/s", None),
+            ("2000000000/s", None),
+        ] {
+            assert_eq!(rate(text).ok().map(|(count, unit)| (count.get(), unit)), expected, "{text:?}");
+        }
+        assert_eq!(rate("2000/x"), Err("\"2000/x\" is not a rate; write N/s, N/m or N/h".to_owned()));
+    }
+
+    #[test]
+    fn durations_are_whole() {
+        for (text, milliseconds) in [
+            ("250ms", Some(250)),
+            ("2s", Some(2_000)),
+            ("5m", Some(300_000)),
+            ("1h", Some(3_600_000)),
+            ("0s", Some(0)),
+            ("1.5s", None),
+            ("5", None),
+            ("s", None),
+            ("5 s", None),
+            ("18446744073709551615h", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|read| read.as_millis()), milliseconds, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        for (text, bytes) in [
+            ("0B", Some(0)),
+            ("64KiB", Some(65_536)),
+            ("16MiB", Some(16_777_216)),
+            ("1GiB", Some(1 << 30)),
+            ("16MB", None),
+            ("16", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn upstreams_are_plain_http_with_a_port() {
+        for (text, address) in [
+            ("http://127.0.0.1:9001", Some("127.0.0.1:9001")),
+            ("http://cameras.internal:80/", Some("cameras.internal:80")),
+            ("http://[::1]:9001", Some("[::1]:9001")),
+            ("https://cameras.internal:443", None),
+            ("unix:/run/cameras.sock", None),
+            ("http://cameras.internal", None),
+            ("http://cameras.internal:9001/api", None),
+            ("http://user@cameras.internal:9001", None),
+            ("http://:9001", None),
+            ("http://cameras:0", None),
+            ("cameras.internal:9001", None),
+        ] {
+            assert_eq!(upstream(text).ok().map(|read| read.address).as_deref(), address, "{text:?}");
+        }
+        assert!(upstream("https://a:1").is_err_and(|said| said.contains("come later")));
+    }
+
+    #[test]
+    fn hosts_are_lower_case_names_or_addresses() {
+        for (text, expected) in [
+            ("Gateway.City.Example", Some("gateway.city.example")),
+            ("gateway.", Some("gateway")),
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("[::1]", Some("[::1]")),
+            ("gateway:8443", None),
+            ("*.city.example", None),
+            ("", None),
+        ] {
+            assert_eq!(host(text).ok().as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_rooted_and_end_without_a_slash() {
+        for (text, expected) in [
+            ("/", Some("")),
+            ("/cameras", Some("/cameras")),
+            ("/cameras/", Some("/cameras")),
+            ("/a/b", Some("/a/b")),
+            ("cameras", None),
+            ("", None),
+            ("//a", None),
+            ("/{id}", None),
+        ] {
+            assert_eq!(prefix(text).ok().as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn methods_are_written_in_capitals() {
+        assert_eq!(method("POST"), Ok(Method::POST));
+        assert_eq!(method("PURGE").map(|method| method.to_string()), Ok("PURGE".to_owned()));
+        assert!(method("post").is_err());
+        assert!(method("P T").is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! The example of the documentation, and every kind of problem with its path.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::Method;
+
+use super::*;
+use crate::model::CallerId;
+use crate::policy::Route;
+
+const EXAMPLE: &str = include_str!("testdata/example.yaml");
+
+fn problems(text: &str) -> Vec<Problem> {
+    compile(text, Path::new("/etc/tallygate"), &Numbers::default()).err().map(|found| found.0).unwrap_or_default()
+}
+
+/// The example with one passage changed.
+fn changed(from: &str, to: &str) -> Vec<Problem> {
+    assert!(EXAMPLE.contains(from), "the example does not hold {from:?}");
+    problems(&EXAMPLE.replacen(from, to, 1))
+}
+
+#[test]
+fn the_example_is_read_and_means_what_it_says() {
+    let numbers = Numbers::default();
+    let read = compile(EXAMPLE, Path::new("/etc/tallygate"), &numbers).expect("no problems");
+    let settings = &read.settings;
+    assert_eq!(settings.gateway.as_str(), "tallygate");
+    assert_eq!(settings.listeners[0].tls.certificate, Path::new("/etc/tallygate/pki/server.pem"));
+    assert_eq!(settings.ledger_path, Path::new("/etc/tallygate/data/ledger.db"));
+    assert_eq!(settings.sync_every, Duration::from_millis(50));
+    assert_eq!(settings.workers, 2);
+    let snapshot = &read.snapshot;
+    assert_eq!(snapshot.version.len(), 12);
+    let police = CallerId::Uri("spiffe://city.example/department/traffic-police".to_owned());
+    let department = snapshot.department_of(&[police]).expect("claimed");
+    assert_eq!(department.department.name, "Traffic Police Bureau");
+    let Route::Command { subsystem, command } =
+        snapshot.route("gateway.city.example:8443", &Method::POST, "/cameras/v1/snapshots")
+    else {
+        panic!("not a command");
+    };
+    assert_eq!(command.header, "cameras/snapshot.submit");
+    assert_eq!(command.body_max, 16 << 20);
+    assert_eq!(subsystem.upstreams[0].address, "127.0.0.1:9001");
+    let grant = snapshot.grant(department, command).expect("granted");
+    assert_eq!((grant.rule(), snapshot.rule(&grant).pattern.as_str()), (0, "snapshot.*"));
+}
+
+#[test]
+fn every_problem_is_told_with_its_path() {
+    let other = "\n  - id: parking\n    hosts: [gateway.city.example]\n    path: /cameras/\n    \
+                 upstreams: [{ url: \"http://127.0.0.1:9002\" }]\n    otherCommands: allow\ngrants:";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("rate: 2000/s", "rate: 2000/x", "departments[0].limits.rate", "is not a rate; write N/s, N/m or N/h"),
+        ("burst: 4000", "burst: 0", "departments[0].limits.burst", "0 would let nothing through"),
+        ("burst: 4000", "burst: 4294967296", "departments[0].limits.burst", "too many"),
+        ("rate: 2000/s, burst: 4000", "burst: 4000", "departments[0].limits.burst", "needs a rate"),
+        ("rate: 2000/s, burst: 4000", "rate: 1/h, burst: 9000", "departments[0].limits.burst", "more than a year"),
+        ("concurrent: 500", "concurrent: 0", "departments[0].limits.concurrent", "0 would"),
+        ("rate: 20000/s", "rate: 0/s", "limits.total.rate", "0 lets nothing through"),
+        ("rate: 500/s", "rate: fast", "subsystems[0].commands[0].limits.rate", "not a rate"),
+        ("warn: [80, 90]", "warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
+        ("warn: [80, 90]", "warn: [101]", "departments[0].quota.warn[0]", "between 1 and 100"),
+        ("units: 50000000", "units: 0", "departments[0].quota.units", "0 would"),
+        ("per: month", "per: day", "departments[0].quota.per", "per month so far"),
+        ("exceeded: refuse", "exceeded: warn", "departments[0].quota.exceeded", "refuse, allow"),
+        ("id: traffic-police", "id: unknown", "departments[0].id", "Tallygate itself uses"),
+        ("id: traffic-police", "id: traffic police", "departments[0].id", "not ' '"),
+        ("uri: spiffe:", "dns: spiffe:", "departments[0].callers[0].dns", "not a host"),
+        ("- uri: spiffe:", "- dns: a\n        uri: spiffe:", "departments[0].callers[0]", "exactly one"),
+        ("department: traffic-police", "department: traffic-polce", "grants[0].department", "there is no department"),
+        ("subsystem: cameras", "subsystem: signals", "grants[0].subsystem", "there is no subsystem"),
+        ("\"snapshot.*\"", "\"signal.*\"", "grants[0].commands[0]", "matches no command of cameras"),
+        ("\"snapshot.*\"", "\"snapshot.[\"", "grants[0].commands[0]", "not a pattern"),
+        ("[\"snapshot.*\"]", "[]", "grants[0].commands", "grants nothing"),
+        ("path: /cameras", "path: cameras", "subsystems[0].path", "does not start with '/'"),
+        ("path: /v1/snapshots }", "path: v1 }", "subsystems[0].commands[0].match.path", "does not start with '/'"),
+        ("method: GET", "method: get", "subsystems[0].commands[1].match.method", "in capitals"),
+        ("id: snapshot.read", "id: snapshot.submit", "subsystems[0].commands[1].id", "two commands"),
+        ("id: snapshot.read", "id: other", "subsystems[0].commands[1].id", "Tallygate itself uses"),
+        (
+            "GET, path: \"/v1/snapshots/{id}\"",
+            "POST, path: /v1/snapshots",
+            "subsystems[0].commands[1].match",
+            "commands[0]",
+        ),
+        ("max: 16MiB", "max: 16MB", "subsystems[0].commands[0].body.max", "not a size"),
+        ("max: 16MiB", "max: 0B", "subsystems[0].commands[0].body.max", "0 would"),
+        ("http://127.0.0.1:9001", "https://127.0.0.1:9001", "subsystems[0].upstreams[0].url", "come later"),
+        ("http://127.0.0.1:9001", "127.0.0.1", "subsystems[0].upstreams[0].url", "http://host:port"),
+        ("[{ url: \"http://127.0.0.1:9001\" }]", "[]", "subsystems[0].upstreams", "at least one"),
+        ("balance: leastRequest", "balance: random", "subsystems[0].balance", "leastRequest, roundRobin"),
+        ("connect: 2s", "connect: 2", "subsystems[0].timeouts.connect", "not a duration"),
+        ("connect: 2s", "connect: 0s", "subsystems[0].timeouts.connect", "over before it began"),
+        ("otherCommands: refuse", "otherCommands: yes", "subsystems[0].otherCommands", "refuse, allow"),
+        ("[gateway.city.example]", "[\"*.city.example\"]", "subsystems[0].hosts[0]", "wildcards"),
+        ("[gateway.city.example]", "[]", "subsystems[0].hosts", "leave it out"),
+        ("\ngrants:", other, "subsystems[1].path", "the host gateway.city.example belongs to subsystems[0]"),
+        ("\"+08:00\"", "\"+05:30\"", "calendar.offset", "whole hours"),
+        ("workers: 2", "workers: 0", "workers", "between 1 and 1024"),
+        ("workers: 2", "capacity: { connections: 0 }", "capacity.connections", "at least 1"),
+        ("workers: 2", "capacity: { headBytes: 1KiB }", "capacity.headBytes", "between 8KiB and 1MiB"),
+        ("syncEvery: 50ms", "syncEvery: 5m", "ledger.syncEvery", "more than a minute"),
+        ("durability: process", "durability: none", "ledger.durability", "process, machine"),
+        ("address: 127.0.0.1:8443", "address: 8443", "listeners[0].address", "IP:port"),
+        ("mode: required", "mode: never", "listeners[0].tls.clientAuth.mode", "required, optional"),
+        ("[pki/ca.pem]", "[]", "listeners[0].tls.clientAuth.authorities", "at least one"),
+    ];
+    for (from, to, path, said) in cases {
+        let found = changed(from, to);
+        let told = found.iter().any(|problem| problem.path == *path && problem.to_string().contains(said));
+        assert!(told, "{to:?} should be told at {path} as {said:?}, but was told: {found:#?}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text =
+        EXAMPLE.replace("rate: 2000/s", "rate: 2000/x").replace("\"+08:00\"", "\"8\"").replace("workers", "worker");
+    let paths: Vec<_> = problems(&text).into_iter().map(|problem| problem.path).collect();
+    assert_eq!(paths, ["worker", "calendar.offset", "departments[0].limits.rate"]);
+}
+
+#[test]
+fn misspelt_keys_are_told_with_a_hint() {
+    let found = changed("burst: 4000", "brust: 4000");
+    assert_eq!(found[0].to_string(), "departments[0].limits.brust: unknown key (did you mean \"burst\"?)");
+    let found = changed("otherCommands: refuse", "others: refuse");
+    assert_eq!(found[0].path, "subsystems[0].others");
+    assert!(found[0].hint.as_ref().is_some_and(|hint| hint.contains("otherCommands")), "{found:?}");
+}
+
+#[test]
+fn wrong_types_are_told_with_their_path() {
+    let found = changed("units: 50000000", "units: many");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].path, "departments[0].quota.units");
+}
+
+#[test]
+fn syntax_errors_are_told_with_line_and_column() {
+    let found = problems("listeners:\n  - name: [a\nadmin: {}\n");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].message.starts_with("line "), "{found:?}");
+    assert!(found[0].message.contains("column "), "{found:?}");
+}
+
+#[test]
+fn two_departments_cannot_claim_one_identity() {
+    let twin = "departments:\n  - id: twin\n    callers: [{ uri: spiffe://city.example/department/traffic-police }]\n";
+    let found = changed("departments:\n  - id", &format!("{twin}  - id"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].path, "departments[1].callers[0]");
+    assert!(found[0].message.contains("claimed by department twin already"), "{found:?}");
+}
+
+#[test]
+fn nothing_can_be_left_out_that_makes_no_sense_without() {
+    let paths: Vec<_> = problems("ledger: { path: a.db }\n").into_iter().map(|problem| problem.path).collect();
+    assert_eq!(paths, ["listeners", "departments"]);
+}
+
+#[test]
+fn settings_that_are_read_once_are_named() {
+    let read = |text: &str| compile(text, Path::new("/"), &Numbers::default()).expect("no problems").settings;
+    let (before, after) = (read(EXAMPLE), read(&EXAMPLE.replace("workers: 2", "workers: 3").replace("50ms", "60ms")));
+    assert_eq!(before.needs_restart(&before), [""; 0]);
+    assert_eq!(before.needs_restart(&after), ["ledger.syncEvery", "workers"]);
+}

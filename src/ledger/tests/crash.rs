@@ -1,0 +1,149 @@
+//! Ends of epochs, and what the next start and other readers find.
+
+use super::*;
+
+#[test]
+fn a_crash_loses_nothing_and_shows_what_was_in_flight_as_interrupted() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let mut in_flight = admit(&meter, &bench.clock);
+    in_flight.add_response_bytes(1000);
+    bench.clock.advance(Duration::from_secs(2));
+    wait(ledger.reader().fold()).expect("a fold, which notes the time");
+    refuse(&meter, &bench.clock); // never folded, never synced
+    drop(ledger); // the keeper stops where it stands
+    let dead = bench.files();
+    assert_eq!(brief(&dead), [("ok", 1, 3), ("interrupted", 1, 3), ("forbidden", 1, 0)]);
+    assert_eq!(dead[1].totals.response_bytes, 1000);
+    assert_eq!(dead[1].totals.duration_ns, 2_000_000_000);
+
+    let (ledger, meter_after) = bench.open_one();
+    assert_eq!(wait(ledger.reader().usage(ALWAYS)).expect("rows"), dead, "recovered as the files said");
+    assert_eq!(bench.files(), dead);
+    assert_eq!(bench.number("SELECT count(*) FROM epoch WHERE ending = 'process died'"), 1);
+    admit(&meter_after, &bench.clock).settle(Finished::Ok);
+    let totals = wait(ledger.reader().totals()).expect("totals");
+    let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
+    assert_eq!((series.admitted, series.in_flight(), series.response_bytes), (3, 0, 1000), "counters go on");
+    drop(in_flight);
+}
+
+#[test]
+fn recovery_of_an_epoch_that_is_in_the_book_already_adds_nothing() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let tally = bench.path().with_extension(TALLY);
+    let kept = std::fs::read(&tally).expect("the tally");
+    drop(ledger);
+    let (ledger, _) = bench.open_one();
+    ledger.close().expect("closed");
+    std::fs::write(&tally, kept).expect("as if the process had died before it removed the tally");
+    let (ledger, _) = bench.open_one();
+    assert_eq!(brief(&wait(ledger.reader().usage(ALWAYS)).expect("rows")), [("ok", 1, 3)]);
+}
+
+#[test]
+fn a_copy_of_a_live_ledger_can_be_read_and_kept() {
+    let bench = Bench::new();
+    let (_ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::ServerError);
+    let open = admit(&meter, &bench.clock);
+    let copy = Bench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
+    for extension in ["db", "db-wal", TALLY] {
+        let name = bench.path().with_extension(extension);
+        std::fs::copy(name, copy.path().with_extension(extension)).expect("a copy");
+    }
+    assert_eq!(brief(&copy.files()), [("server_error", 1, 3), ("interrupted", 1, 3)]);
+    let (ledger, _) = copy.open_one();
+    assert_eq!(wait(ledger.reader().usage(ALWAYS)).expect("rows"), copy.files());
+    drop(open);
+}
+
+#[test]
+fn a_death_of_the_machine_is_told_from_a_death_of_the_process() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    drop(ledger);
+    let tally = bench.path().with_extension(TALLY);
+    let mut bytes = std::fs::read(&tally).expect("the tally");
+    bytes[16 * 8 + 1] ^= 1; // the first character of the boot id
+    std::fs::write(&tally, bytes).expect("written");
+    let (_ledger, _) = bench.open_one();
+    let ended = "SELECT count(*) FROM epoch WHERE ending = 'machine died' AND last_sync_at LIKE '2026-11-24T03:1%'";
+    assert_eq!(bench.number(ended), 1);
+    assert_eq!(brief(&bench.files()), [("ok", 1, 3)]);
+}
+
+#[test]
+fn a_clean_end_removes_the_tally_and_counters_go_on() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    ledger.close().expect("closed");
+    assert!(!bench.path().with_extension(TALLY).exists());
+    assert_eq!(bench.number("SELECT count(*) FROM epoch WHERE ending = 'clean'"), 1);
+    let (ledger, _) = bench.open_one();
+    let totals = wait(ledger.reader().totals()).expect("totals");
+    assert_eq!(totals.series.iter().map(|one| one.admitted).sum::<u64>(), 1);
+}
+
+#[test]
+fn what_is_in_flight_at_a_clean_end_is_interrupted() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    let open = admit(&meter, &bench.clock);
+    ledger.close().expect("closed");
+    assert_eq!(brief(&bench.files()), [("interrupted", 1, 3)]);
+    drop(open);
+}
+
+#[test]
+fn a_second_gateway_is_refused_and_told_who_holds_the_ledger() {
+    let bench = Bench::new();
+    let (_ledger, _meter) = bench.open_one();
+    let second = Ledger::open(bench.settings(1), bench.clock.clone(), Box::new(|_| ()));
+    let said = second.expect_err("refused").to_string();
+    assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
+}
+
+#[test]
+fn a_tally_that_is_not_ours_is_set_aside_and_not_overwritten() {
+    for content in [b"something else".to_vec(), foreign_tally()] {
+        let bench = Bench::new();
+        std::fs::write(bench.path().with_extension(TALLY), &content).expect("written");
+        let (_ledger, _meter) = bench.open_one();
+        let files = std::fs::read_dir(bench.folder.path()).expect("a folder");
+        let aside = files.filter_map(Result::ok).find(|file| file.file_name().to_string_lossy().contains("aside"));
+        assert_eq!(std::fs::read(aside.expect("a file set aside").path()).expect("its bytes"), content);
+    }
+}
+
+fn foreign_tally() -> Vec<u8> {
+    let bench = Bench::new();
+    let gateway = Name::parse("another").expect("a name");
+    let settings = LedgerSettings { gateway, ..bench.settings(1) };
+    let (ledger, _) = Ledger::open(settings, bench.clock.clone(), Box::new(|_| ())).expect("a ledger");
+    drop(ledger);
+    std::fs::read(bench.path().with_extension(TALLY)).expect("its tally")
+}
+
+#[test]
+fn a_newer_book_and_a_file_that_is_no_book_are_refused() {
+    let bench = Bench::new();
+    drop(bench.open_one());
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    book.pragma_update(None, "user_version", 99).expect("written");
+    assert!(matches!(LedgerFiles::open(&bench.path()), Err(LedgerError::Newer { found: 99, .. })));
+    let other = bench.folder.path().join("text.db");
+    std::fs::write(&other, "not a database, though long enough to be one".repeat(100)).expect("written");
+    assert!(matches!(LedgerFiles::open(&other), Err(LedgerError::NotABook(_))));
+    assert!(LedgerFiles::open(&bench.folder.path().join("none.db")).is_err());
+    let foreign = Bench::new();
+    let book = rusqlite::Connection::open(foreign.path()).expect("somebody's database");
+    book.execute_batch("CREATE TABLE theirs (a)").expect("a table");
+    let opened = Ledger::open(foreign.settings(1), foreign.clock.clone(), Box::new(|_| ()));
+    assert!(matches!(opened, Err(LedgerError::NotABook(_))));
+}

@@ -1,0 +1,177 @@
+//! One rate: governor's GCRA on the house's clock, with a state that can be read, carried over and given back.
+
+use std::num::NonZeroU32;
+use std::ops::Add;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock as GovernorClock, Reference};
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+
+use crate::clock::Clock;
+use crate::model::Rate;
+
+use super::Budget;
+
+/// A bucket of tokens that fills at a [`Rate`].
+#[derive(Debug)]
+pub(super) struct Bucket {
+    rate: Rate,
+    limiter: RateLimiter<NotKeyed, Arrival, HouseClock, StateInformationMiddleware>,
+    arrival: Arrival,
+    /// Not before the limiter's own start, so that what is read from `arrival` is never too much.
+    start: Instant,
+    clock: HouseClock,
+}
+
+/// No token was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Empty {
+    /// Until the next token.
+    pub(super) wait: Duration,
+    /// For the headers.
+    pub(super) budget: Budget,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(super) fn full(rate: Rate, clock: &Clock) -> Self {
+        let arrival = Arrival::default();
+        let clock = HouseClock(clock.clone());
+        let limiter = RateLimiter::new(quota_of(rate), arrival.clone(), clock.clone());
+        Self { rate, limiter, arrival, start: clock.now(), clock }
+    }
+
+    /// A bucket of another rate with the same share of tokens left, rounded down.
+    pub(super) fn carried(&self, rate: Rate, clock: &Clock) -> Self {
+        let bucket = Self::full(rate, clock);
+        let (burst, wanted) = (u64::from(self.rate.burst.get()), u64::from(rate.burst.get()));
+        let used = burst - u64::from(self.left());
+        let drained = (used * wanted).div_ceil(burst).min(wanted);
+        if let Some(drained) = u32::try_from(drained).ok().and_then(NonZeroU32::new) {
+            let _ = bucket.limiter.check_n(drained); // a full bucket always holds up to its burst
+        }
+        bucket
+    }
+
+    /// The rate it fills at.
+    pub(super) fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Takes a token.
+    pub(super) fn take(&self) -> Result<Budget, Empty> {
+        match self.limiter.check() {
+            Ok(state) => Ok(self.budget(state.remaining_burst_capacity())),
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(self.clock.now());
+                Err(Empty { wait, budget: self.budget(0) })
+            }
+        }
+    }
+
+    /// Gives back a token that was taken for a command which another limit then refused.
+    pub(super) fn give_back(&self) {
+        self.arrival.0.fetch_sub(self.token_ns(), Ordering::AcqRel);
+    }
+
+    /// Tokens left now, rounded down.
+    pub(super) fn left(&self) -> u32 {
+        let now = self.clock.now().duration_since(self.start).as_u64();
+        let owed = self.arrival.0.load(Ordering::Acquire).saturating_sub(now);
+        let used = owed.div_ceil(self.token_ns());
+        self.rate.burst.get().saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+
+    /// The time in which one token comes back, in nanoseconds.
+    fn token_ns(&self) -> u64 {
+        token_time(self.rate).as_nanos() as u64
+    }
+
+    fn budget(&self, remaining: u32) -> Budget {
+        let (count, unit) = (u64::from(self.rate.count.get()), u64::from(self.rate.unit.seconds()));
+        let burst = u64::from(self.rate.burst.get());
+        let (quota, window) = if burst > count { (burst, (burst * unit).div_ceil(count)) } else { (count, unit) };
+        let missing = burst.saturating_sub(u64::from(remaining));
+        Budget {
+            quota: narrow(quota),
+            window_seconds: narrow(window),
+            remaining,
+            reset_seconds: narrow((missing * unit).div_ceil(count)),
+        }
+    }
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The time in which one token comes back; at least a nanosecond, since `config` knows the highest rate.
+fn token_time(rate: Rate) -> Duration {
+    let unit = Duration::from_secs(u64::from(rate.unit.seconds()));
+    (unit / rate.count.get()).max(Duration::from_nanos(1))
+}
+
+fn quota_of(rate: Rate) -> Quota {
+    Quota::with_period(token_time(rate)).expect("a token takes at least a nanosecond").allow_burst(rate.burst)
+}
+
+/// GCRA's whole state: when the next command would arrive in an ideal stream, in nanoseconds since the limiter's start.
+#[derive(Clone, Debug, Default)]
+struct Arrival(Arc<AtomicU64>);
+
+impl StateStore for Arrival {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut before = self.0.load(Ordering::Acquire);
+        loop {
+            let (outcome, after) = decide((before != 0).then(|| Nanos::from(before)))?;
+            match self.0.compare_exchange_weak(before, after.as_u64(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(outcome),
+                Err(now) => before = now,
+            }
+        }
+    }
+}
+
+/// The house's clock in governor's words.
+#[derive(Clone, Debug)]
+struct HouseClock(Clock);
+
+/// Nanoseconds since the house's clock was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Instant(u64);
+
+impl GovernorClock for HouseClock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        Instant(u64::try_from(self.0.monotonic().elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Add<Nanos> for Instant {
+    type Output = Self;
+
+    fn add(self, nanos: Nanos) -> Self {
+        Self(self.0.saturating_add(nanos.as_u64()))
+    }
+}
+
+impl Reference for Instant {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_sub(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, nanos: Nanos) -> Self {
+        Self(self.0.checked_sub(nanos.as_u64()).unwrap_or(self.0))
+    }
+}

@@ -1,0 +1,185 @@
+//! Limits on a manual clock: order, refusals that spend nothing, carry over reloads, months.
+
+use std::path::Path;
+
+use super::*;
+use crate::config;
+use crate::model::Numbers;
+
+struct City {
+    numbers: Numbers,
+    clock: Clock,
+    limiters: Limiters,
+    snapshot: Arc<Snapshot>,
+}
+
+/// One department with two commands; the three texts are flow mappings of limits and a quota.
+fn document(department: &str, command: &str, total: &str) -> String {
+    format!(
+        "ledger: {{ path: l.db }}
+listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
+limits: {total}
+departments: [{{ id: police, callers: [{{ dns: police }}], {department} }}]
+subsystems:
+  - id: cameras
+    upstreams: [{{ url: \"http://127.0.0.1:1\" }}]
+    commands:
+      - {{ id: a, match: {{ path: /a }}, {command} }}
+      - {{ id: b, match: {{ path: /b }} }}
+"
+    )
+}
+
+impl City {
+    fn new(document: &str) -> Self {
+        let clock = Clock::manual("2026-11-24T04:00:00Z".parse().expect("a time"));
+        let numbers = Numbers::default();
+        let limiters = Limiters::new(clock.clone());
+        let snapshot = config::compile(document, Path::new("/"), &numbers).expect("no problems").snapshot;
+        limiters.enforce(&snapshot);
+        Self { numbers, clock, limiters, snapshot }
+    }
+
+    fn reload(&mut self, document: &str) {
+        self.snapshot = config::compile(document, Path::new("/"), &self.numbers).expect("no problems").snapshot;
+        self.limiters.enforce(&self.snapshot);
+    }
+
+    fn admit(&self, command: usize) -> Result<Pass, Limited> {
+        let (department, subsystem) = (&self.snapshot.departments[0], &self.snapshot.subsystems[0]);
+        self.limiters.admit(&self.snapshot, department, &subsystem.commands[command], self.clock.window())
+    }
+
+    /// Admits and finishes until refused.
+    fn drain(&self, command: usize) -> usize {
+        (0..1000).take_while(|_| self.admit(command).map(|mut pass| pass.keep_units()).is_ok()).count()
+    }
+
+    fn refusal(&self, command: usize) -> Option<Refused> {
+        self.admit(command).err().map(|limited| limited.refused)
+    }
+}
+
+#[test]
+fn a_rate_lets_its_burst_through_and_then_its_pace() {
+    let city = City::new(&document("limits: { rate: 10/s, burst: 4 }", "units: 1", "{}"));
+    assert_eq!(city.drain(0), 4);
+    let limited = city.admit(0).expect_err("empty");
+    assert_eq!((limited.refused, limited.retry_after), (Refused::RateLimited, Duration::from_millis(100)));
+    city.clock.advance(Duration::from_millis(250));
+    assert_eq!(city.drain(0), 2);
+    city.clock.advance(Duration::from_secs(60));
+    assert_eq!(city.drain(0), 4);
+}
+
+#[test]
+fn the_budget_is_that_of_the_tightest_limit_of_the_department() {
+    let city = City::new(&document("limits: { rate: 10/s, burst: 40 }", "limits: { rate: 2/m, burst: 2 }", "{}"));
+    let budget = city.admit(0).expect("passes").budget().expect("limited");
+    assert_eq!(budget, Budget { quota: 2, window_seconds: 60, remaining: 1, reset_seconds: 30 });
+    let budget = city.admit(1).expect("passes").budget().expect("limited");
+    assert_eq!(budget, Budget { quota: 40, window_seconds: 4, remaining: 38, reset_seconds: 1 });
+}
+
+#[test]
+fn an_unlimited_department_has_no_budget() {
+    let city = City::new(&document("name: Police", "units: 1", "{ total: { rate: 5/s } }"));
+    assert_eq!(city.admit(0).expect("passes").budget(), None);
+    assert_eq!(city.drain(0), 4);
+}
+
+#[test]
+fn a_refusal_by_a_wider_limit_spends_nothing() {
+    let (department, command) = ("limits: { rate: 1/h, burst: 6 }", "limits: { rate: 1/h, burst: 5 }");
+    let mut city = City::new(&document(department, command, "{ total: { rate: 1/s, burst: 2 } }"));
+    assert_eq!(city.drain(0), 2);
+    assert_eq!(city.drain(0), 0);
+    city.reload(&document(department, command, "{}"));
+    assert_eq!(city.drain(0), 3, "the command has spent two of five");
+    assert_eq!(city.drain(1), 1, "the department has spent five of six");
+}
+
+#[test]
+fn places_are_given_back_when_a_pass_is_dropped() {
+    let city = City::new(&document("limits: { concurrent: 2 }", "limits: { concurrent: 1 }", "{}"));
+    let first = city.admit(0).expect("a place");
+    assert_eq!(city.refusal(0), Some(Refused::TooManyConcurrent));
+    let second = city.admit(1).expect("a place");
+    assert_eq!(city.refusal(1), Some(Refused::TooManyConcurrent));
+    drop(first);
+    assert_eq!(city.refusal(0), None);
+    drop(second);
+    assert_eq!(city.drain(1), 1000);
+}
+
+#[test]
+fn a_reload_never_refills_a_bucket() {
+    let with = |rate: &str| document(&format!("limits: {{ rate: {rate} }}"), "units: 1", "{}");
+    let mut city = City::new(&with("1/h, burst: 10"));
+    (0..6).for_each(|_| drop(city.admit(0)));
+    city.reload(&with("1/h, burst: 10"));
+    city.reload(&with("2/h, burst: 20"));
+    let bucket = city.limiters.departments.under(1, city.snapshot.departments[0].limits, &city.clock);
+    assert_eq!(city.snapshot.departments[0].department.number, 1);
+    assert_eq!(bucket.expect("a limiter").bucket.as_ref().expect("a rate").left(), 8);
+    city.reload(&with("2/h, burst: 3"));
+    assert_eq!(city.drain(0), 1, "eight of twenty are one of three, rounded down");
+    city.reload(&with("2/h, burst: 1000"));
+    assert_eq!(city.drain(0), 0);
+}
+
+#[test]
+fn a_reload_keeps_places_and_units() {
+    let with = |cap: u32| {
+        document(&format!("limits: {{ concurrent: {cap} }}, quota: {{ per: month, units: 9 }}"), "units: 4", "{}")
+    };
+    let mut city = City::new(&with(2));
+    let _held = [city.admit(0).expect("a place"), city.admit(0).expect("a place")];
+    city.reload(&with(1));
+    assert_eq!(city.refusal(0), Some(Refused::TooManyConcurrent));
+    city.reload(&with(3));
+    assert_eq!(city.refusal(0), Some(Refused::QuotaExceeded));
+}
+
+#[test]
+fn a_quota_is_taken_once_and_turns_over_with_the_month() {
+    let city = City::new(&document("quota: { per: month, units: 10 }", "units: 4", "{}"));
+    let number = city.snapshot.departments[0].department.number;
+    city.limiters.set_quota_used(number, Month { year: 2026, month: 11 }, 2);
+    drop(city.admit(0).expect("passes"));
+    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 2, 10)], "an unused pass gives its units back");
+    assert_eq!(city.drain(0), 2);
+    let limited = city.admit(0).expect_err("used up");
+    assert_eq!(limited.refused, Refused::QuotaExceeded);
+    assert_eq!(limited.retry_after, Duration::from_secs((6 * 24 + 12) * 3600), "1 December in +08:00");
+    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 10, 10)]);
+    city.clock.advance(limited.retry_after);
+    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 0, 10)]);
+    assert_eq!(city.drain(0), 2);
+}
+
+#[test]
+fn a_quota_that_allows_counts_on() {
+    let city = City::new(&document("quota: { per: month, units: 1, exceeded: allow }", "units: 4", "{}"));
+    let number = city.snapshot.departments[0].department.number;
+    (0..3).for_each(|_| city.admit(0).expect("passes").keep_units());
+    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 12, 1)]);
+}
+
+#[test]
+fn a_command_that_a_quota_refuses_spends_no_token() {
+    let document = |quota: &str| document(&format!("limits: {{ rate: 1/h, burst: 3 }}, {quota}"), "units: 1", "{}");
+    let mut city = City::new(&document("quota: { per: month, units: 1 }"));
+    assert_eq!(city.drain(0), 1);
+    assert_eq!(city.drain(0), 0);
+    city.reload(&document("name: Police"));
+    assert_eq!(city.drain(0), 2);
+}
+
+#[test]
+fn a_removed_limit_is_dropped() {
+    let mut city = City::new(&document("limits: { rate: 1/h, burst: 3 }", "limits: { rate: 1/h }", "{}"));
+    assert_eq!(city.drain(0), 1);
+    city.reload(&document("name: Police", "units: 1", "{}"));
+    assert_eq!(city.drain(0), 1000);
+}

@@ -1,0 +1,113 @@
+//! Path templates: what a command's path may look like.
+
+use std::fmt;
+
+/// A path template such as `/v1/snapshots/{id}`: literal segments, `{name}` for one segment, `{*name}` for the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathTemplate(pub String);
+
+/// Why a text is not a [`PathTemplate`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTemplate {
+    /// It does not start at the root of the subsystem.
+    #[error("{0:?} does not start with '/'")]
+    NotRooted(String),
+    /// A brace where none may be.
+    #[error("{0:?}: a parameter is a whole segment, {{name}} or {{*name}}")]
+    Parameter(String),
+    /// Something after `{*name}`.
+    #[error("{0:?}: nothing may follow {{*name}}, it takes the rest of the path")]
+    AfterRest(String),
+    /// A character that no request path holds.
+    #[error("{0:?} holds {1:?}, which no path of a request can hold")]
+    Character(String, char),
+}
+
+enum Segment {
+    Literal,
+    One,
+    Rest,
+}
+
+impl PathTemplate {
+    /// Reads a template, or says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, BadTemplate> {
+        let rest = text.strip_prefix('/').ok_or_else(|| BadTemplate::NotRooted(text.to_owned()))?;
+        if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\')) {
+            return Err(BadTemplate::Character(text.to_owned(), odd));
+        }
+        let mut ended = false;
+        for part in rest.split('/') {
+            if ended {
+                return Err(BadTemplate::AfterRest(text.to_owned()));
+            }
+            let segment = segment_of(part).ok_or_else(|| BadTemplate::Parameter(text.to_owned()))?;
+            ended = matches!(segment, Segment::Rest);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The template with its parameters named by position, so that two templates for the same paths are equal.
+    pub(super) fn shape(&self) -> String {
+        let mut shape = String::with_capacity(self.0.len());
+        for (position, part) in self.0.split('/').skip(1).enumerate() {
+            match segment_of(part) {
+                Some(Segment::One) => shape.push_str(&format!("/{{p{position}}}")),
+                Some(Segment::Rest) => shape.push_str(&format!("/{{*p{position}}}")),
+                Some(Segment::Literal) | None => shape.extend(["/", part]),
+            }
+        }
+        shape
+    }
+}
+
+impl fmt::Display for PathTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn segment_of(part: &str) -> Option<Segment> {
+    let Some(inner) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
+        return (!part.contains(['{', '}'])).then_some(Segment::Literal);
+    };
+    let (rest, name) = match inner.strip_prefix('*') {
+        Some(name) => (true, name),
+        None => (false, inner),
+    };
+    let named =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    match (named, rest) {
+        (false, _) => None,
+        (true, true) => Some(Segment::Rest),
+        (true, false) => Some(Segment::One),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_rooted_and_its_parameters_are_whole_segments() {
+        for (text, shape) in [
+            ("/", Some("/")),
+            ("/v1/snapshots", Some("/v1/snapshots")),
+            ("/v1/snapshots/{id}", Some("/v1/snapshots/{p2}")),
+            ("/v1/{camera}/{day}/", Some("/v1/{p1}/{p2}/")),
+            ("/files/{*path}", Some("/files/{*p1}")),
+            ("/city.Cameras/Submit", Some("/city.Cameras/Submit")),
+            ("v1", None),
+            ("", None),
+            ("/v1/img-{id}", None),
+            ("/v1/{}", None),
+            ("/v1/{*}", None),
+            ("/{*rest}/more", None),
+            ("/a?b=c", None),
+            ("/a b", None),
+        ] {
+            let read = PathTemplate::parse(text).ok().map(|template| template.shape());
+            assert_eq!(read.as_deref(), shape, "{text:?}");
+        }
+    }
+}
