@@ -136,7 +136,7 @@ async fn nginx_writes_down_exactly_what_the_ledger_counts() {
             [(department, "ok", of(department, "200")), (department, "client_error", of(department, "404"))]
         })
         .collect();
-    world.add_log_of_foreign_server();
+    world.note_foreign_server();
     let usage = world.close().await;
     for (department, outcome, logged) in rows {
         assert_eq!(usage.of(department, outcome), logged, "{department} {outcome}");

@@ -189,3 +189,88 @@ async fn a_subsystem_that_comes_back_is_found_again() {
     until("the subsystem is found again", async || (client.get(READ).await.status == 200).then_some(())).await;
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_subsystem_that_restarts_costs_no_command() {
+    let mut world = World::city().start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.status, 200, "so that a kept connection is at hand");
+    let server = world.remove_server("cameras");
+    let (address, before) = (server.address, server.log.all().len());
+    drop(server);
+    world.add_server("cameras", Server::start_at(address));
+    assert_eq!(client.get(READ).await.status, 200, "nothing was sent on the dead connection, so another one is used");
+    assert_eq!((before, world.server("cameras").log.all().len()), (1, 1));
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+}
+
+/// A subsystem that answers every connection with the same bytes, whatever it is asked.
+async fn canned(answer: &'static str) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind(free_address()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 16 * 1024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn early_hints_do_not_end_a_command() {
+    let address = canned(
+        "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nafter",
+    )
+    .await;
+    let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = upstreams(&[address]));
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let reply = client.get(READ).await;
+        assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "after"));
+    }
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_http_is_a_failure_of_the_subsystem() {
+    for answer in [
+        "this is not HTTP\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nBad Header: x\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ] {
+        let address = canned(answer).await;
+        let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = upstreams(&[address]));
+        let mut world = plan.start().await;
+        let reply = world.client("traffic-police").get(READ).await;
+        assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("upstream_failed")), "{answer:?}");
+        world.note_foreign_server();
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "upstream_failed"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_its_connection_is_whole() {
+    let listener = std::net::TcpListener::bind(free_address()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 16 * 1024]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end").unwrap();
+    });
+    let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = upstreams(&[address]));
+    let mut world = plan.start().await;
+    assert_eq!(world.client("traffic-police").get(READ).await.text(), "until the end");
+    server.join().unwrap();
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 1);
+}

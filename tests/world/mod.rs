@@ -124,8 +124,8 @@ impl World {
         self.servers.remove(name).unwrap()
     }
 
-    /// The test compares the log of a foreign server itself.
-    pub fn add_log_of_foreign_server(&mut self) {
+    /// The log of a foreign server is compared by the test itself, or does not exist.
+    pub fn note_foreign_server(&mut self) {
         self.foreign_server = true;
     }
 
