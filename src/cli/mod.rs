@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_failure_has_the_exit_code_of_its_cause() {
-        let ledger = || LedgerError("the disk is gone".to_owned());
+        let ledger = || LedgerError::Panicked("while it folded".to_owned());
         for (error, code) in [
             (anyhow::Error::new(ledger()).context("while reporting"), STORAGE),
             (AppError::Ledger(ledger()).into(), STORAGE),

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::book::{Pages, open_for_reading};
 use super::error::LedgerError;
 use super::fold::sum_rows;
 use super::lock;
+use super::pages::{Pages, open_for_reading};
 use super::recover::{fold_dead, fold_image};
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::book::{Book, Ending, EpochState, Save};
+use super::book::{Book, Ending, Save};
 use super::disk::Disk;
 use super::error::LedgerError;
-use super::fold::{Fold, SeriesNames};
+use super::fold::{Fold, Row, SeriesNames};
+use super::pages::EpochState;
 use super::tally::{Header, TallyImage};
 use crate::model::Window;
 
@@ -57,7 +58,7 @@ fn end_dead_epoch(
 }
 
 /// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupted`.
-pub(super) fn fold_dead(known: Vec<(SeriesNames, super::fold::Row)>, image: &TallyImage, floor: Window) -> Fold {
+pub(super) fn fold_dead(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = fold_image(known, image, floor);
     let header = &image.header;
     fold.interrupt(instead(header.synced_at, floor), header.synced_ns, |at| image.slot(at).and_then(SeriesNames::of));
@@ -65,7 +66,7 @@ pub(super) fn fold_dead(known: Vec<(SeriesNames, super::fold::Row)>, image: &Tal
 }
 
 /// The rows of an epoch from window `floor` on, without what is in flight.
-pub(super) fn fold_image(known: Vec<(SeriesNames, super::fold::Row)>, image: &TallyImage, floor: Window) -> Fold {
+pub(super) fn fold_image(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = Fold::new(known, floor);
     for (position, words) in image.slots.iter().enumerate().skip(1) {
         fold.absorb(position, words, |at| image.slot(at).and_then(SeriesNames::of));

@@ -23,17 +23,28 @@ use super::refuse::{fail, tell_budget, too_large};
 use super::upstream::{Lease, Patience, SendError, Sent};
 
 /// Forwards an admitted command and answers with what came back.
-pub(super) async fn forward(call: &Call, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
+pub(super) fn forward(
+    call: &Call,
+    admitted: Admitted,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = Rc::clone(call.live.upstreams_of(&admitted.subsystem));
-    let progress = Rc::clone(admitted.account.progress());
-    let request = towards(call, &admitted, request);
+    let mut outgoing = Some(towards(call, &admitted, request));
     call.worker.recorder.gateway(call.worker.clock.monotonic().since(call.arrived));
-
-    let patience = Patience { response: admitted.subsystem.timeouts.response, progress: &progress };
-    match upstreams.send(request, admitted.department.department.number, patience).await {
-        Ok(sent) => answer(call, admitted, sent).await,
-        Err(error) => no_answer(call, admitted, &error),
+    // What is prepared above is not kept twice in the future below: it is moved often, by hyper and by tokio.
+    async move {
+        let progress = Rc::clone(admitted.account.progress());
+        let patience = Patience { response: admitted.subsystem.timeouts.response, progress: &progress };
+        match upstreams.send(&mut outgoing, admitted.department.department.number, patience).await {
+            Ok(sent) => {
+                if admitted.command.durability == Durability::Machine {
+                    admitted.account.durable().await;
+                }
+                answer(call, admitted, *sent)
+            }
+            Err(error) => no_answer(call, admitted, &error),
+        }
     }
 }
 
@@ -66,11 +77,8 @@ fn below(subsystem: &Subsystem, uri: &Uri) -> Uri {
 }
 
 /// The subsystem's answer, metered on its way to the caller.
-async fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Response<Body> {
-    let answered_at = call.worker.clock.monotonic();
-    if admitted.command.durability == Durability::Machine {
-        admitted.account.durable().await;
-    }
+fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Response<Body> {
+    let answered = call.worker.clock.monotonic();
     let finished = outcome_of(response.status());
     note_health(&lease, finished);
     let (mut head, body) = response.into_parts();
@@ -79,7 +87,7 @@ async fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent)
     tell_budget(&mut head.headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let body = Metered::new(body, (admitted.account, lease), finished, patience);
-    call.worker.recorder.gateway(call.worker.clock.monotonic().since(answered_at));
+    call.worker.recorder.gateway(call.worker.clock.monotonic().since(answered));
     Response::from_parts(head, Body::Metered(body))
 }
 

@@ -30,6 +30,10 @@ use pool::{Attempt, Pool};
 /// How many servers of a subsystem one request is offered to before it is unreachable.
 const SERVERS_MAX: usize = 3;
 
+/// A request that is sent once: taken by the connection that sends it, back again if it sent nothing. Lent down the calls
+/// instead of handed, so that it is not moved at each.
+pub(super) type Outgoing = Option<Request<RequestBody>>;
+
 /// An answer's head, and the connection its body comes on.
 pub(super) struct Sent {
     pub(super) response: Response<Incoming>,
@@ -64,20 +68,21 @@ pub(super) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Sends a request to one of the servers. `department` steers consistent hashing.
+    /// Sends what is outgoing to one of the servers. `department` steers consistent hashing.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        outgoing: &mut Outgoing,
         department: u32,
         patience: Patience<'_>,
-    ) -> Result<Sent, SendError> {
-        let (mut request, mut tried, mut why) = (request, Tried::default(), String::from("no server is configured"));
+    ) -> Result<Box<Sent>, SendError> {
+        let mut tried = Tried::default();
+        let mut why = String::from("no server is configured");
         for _ in 0..SERVERS_MAX {
             let Some(pool) = self.balancer.pick(&self.pools, department, &mut tried) else { break };
-            match pool.send(request, self.connect, &patience).await {
+            match pool.send(outgoing, self.connect, &patience).await {
                 Attempt::Sent(sent) => return Ok(sent),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Unsent(returned, because) => (request, why) = (returned, because),
+                Attempt::Unsent(because) => why = because,
             }
         }
         Err(SendError::Unreachable(why))

@@ -3,12 +3,11 @@
 //! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them.
 
 use std::cell::RefCell;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,7 +18,7 @@ use crate::proxy::body::RequestBody;
 use super::balance::Server;
 use super::connect::connect;
 use super::health::{Failure, Health};
-use super::{Patience, PoolSettings, SendError, Sent};
+use super::{Outgoing, Patience, PoolSettings, SendError, Sent};
 
 type Sender = SendRequest<RequestBody>;
 
@@ -40,9 +39,9 @@ struct Idle {
 /// What became of an attempt.
 pub(super) enum Attempt {
     /// The server answered.
-    Sent(Sent),
-    /// Nothing was sent; the request comes back, with the reason.
-    Unsent(Request<RequestBody>, String),
+    Sent(Box<Sent>),
+    /// Nothing was sent, for this reason; the request is outgoing still.
+    Unsent(String),
     /// Something was sent, and no answer came.
     Failed(SendError),
 }
@@ -68,56 +67,62 @@ impl Pool {
         }
     }
 
-    /// Sends a request on a kept connection, or on a new one if none will take it.
+    /// Sends what is outgoing on a kept connection, or on a new one if none will take it.
     pub(super) async fn send(
         self: &Rc<Self>,
-        request: Request<RequestBody>,
+        outgoing: &mut Outgoing,
         within: Duration,
         patience: &Patience<'_>,
     ) -> Attempt {
-        let mut request = request;
-        while let Some(sender) = self.kept().await {
-            match self.send_on(sender, request, patience).await {
-                Attempt::Unsent(returned, _) => request = returned,
+        loop {
+            let kept = self.kept().await;
+            let is_new = kept.is_none();
+            let sender = match kept {
+                Some(sender) => sender,
+                // Rare, and large: boxed, so that the everyday future stays small enough to be moved cheaply.
+                None => match Box::pin(connect(&self.address, within, &self.health)).await {
+                    Ok(sender) => sender,
+                    Err(why) => return self.unreachable(why),
+                },
+            };
+            match self.send_on(sender, outgoing, patience).await {
+                Attempt::Unsent(_) if !is_new => {} // it had been closed while it was kept
                 ended => return ended,
-            }
-        }
-        match connect(&self.address, within, &self.health).await {
-            Ok(sender) => self.send_on(sender, request, patience).await,
-            Err(why) => {
-                self.health.note_failure(Failure::Connect);
-                Attempt::Unsent(request, why)
             }
         }
     }
 
-    async fn send_on(
-        self: &Rc<Self>,
-        sender: Sender,
-        request: Request<RequestBody>,
-        patience: &Patience<'_>,
-    ) -> Attempt {
-        let mut lease = Lease::new(self, sender);
-        let answer = match &mut lease.sender {
-            Some(sender) => patience.wait(sender.try_send_request(request)).await,
-            None => return Attempt::Unsent(request, "no connection".to_owned()),
-        };
-        match answer {
+    fn unreachable(&self, why: String) -> Attempt {
+        self.health.note_failure(Failure::Connect);
+        Attempt::Unsent(why)
+    }
+
+    async fn send_on(self: &Rc<Self>, mut sender: Sender, outgoing: &mut Outgoing, patience: &Patience<'_>) -> Attempt {
+        let Some(request) = outgoing.take() else { return Attempt::Unsent("the request is gone".to_owned()) };
+        let answer = pin!(sender.try_send_request(request));
+        let lease = Lease::new(self, sender);
+        match patience.wait(answer).await {
             None => {
                 lease.fail(Finished::Timeout);
                 Attempt::Failed(SendError::Timeout)
             }
-            Some(Ok(response)) => Attempt::Sent(Sent { response, lease }),
-            Some(Err(mut error)) => match error.take_message() {
-                Some(request) => Attempt::Unsent(request, error.into_error().to_string()),
-                None => {
-                    if patience.progress.fault.get().is_none() {
-                        lease.fail(Finished::UpstreamFailed);
-                    }
-                    Attempt::Failed(SendError::Failed(error.into_error()))
-                }
-            },
+            Some(Ok(response)) => Attempt::Sent(Box::new(Sent { response, lease })),
+            Some(Err(mut error)) => {
+                *outgoing = error.take_message();
+                self.no_answer(error.into_error(), outgoing.is_some(), patience)
+            }
         }
+    }
+
+    /// A connection failed: before anything was sent, or after.
+    fn no_answer(&self, error: hyper::Error, is_unsent: bool, patience: &Patience<'_>) -> Attempt {
+        if is_unsent {
+            return Attempt::Unsent(error.to_string());
+        }
+        if patience.progress.fault.get().is_none() {
+            self.health.note_failure(Failure::Reset); // otherwise the caller broke it
+        }
+        Attempt::Failed(SendError::Failed(error))
     }
 
     /// A kept connection that is still good.
@@ -190,8 +195,7 @@ impl Drop for Lease {
 
 impl Patience<'_> {
     /// Waits as long as the request body makes progress, and `response` beyond; `None` when patience has ended.
-    async fn wait<F: Future>(&self, answer: F) -> Option<F::Output> {
-        let mut answer = pin!(answer);
+    async fn wait<F: Future>(&self, mut answer: Pin<&mut F>) -> Option<F::Output> {
         loop {
             let deadline = self.progress.last.get() + self.response;
             if let Ok(answer) = timeout_at(deadline, &mut answer).await {

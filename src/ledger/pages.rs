@@ -1,0 +1,184 @@
+//! Reads the book: for the keeper's beginnings, for reports, for other processes.
+//!
+//! Guarantees: changes nothing; what the book cannot mean (an unknown outcome, a name that is none) is an error.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::error::LedgerError;
+use super::fold::{Row, SeriesNames};
+use super::schema::FORMAT;
+use super::totals::{OutcomeTotals, UsageRow};
+use crate::model::{CalendarOffset, Name, Outcome, Window};
+
+/// How long a reading or a save waits for somebody who holds the book.
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(500);
+
+/// What is known of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EpochState {
+    pub(super) has_ended: bool,
+    /// The first window that is not sealed.
+    pub(super) floor: Window,
+}
+
+/// The book, open for reading.
+#[derive(Debug)]
+pub(super) struct Pages<'a> {
+    path: &'a Path,
+    connection: &'a Connection,
+}
+
+/// Opens a book for reading only.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, LedgerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| not_a_book(path, error))?;
+    connection.busy_timeout(BUSY_WAIT).map_err(|error| not_a_book(path, error))?;
+    check_format(&connection, path)?;
+    Ok(connection)
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(path: &'a Path, connection: &'a Connection) -> Self {
+        Self { path, connection }
+    }
+
+    /// The offset of the calendar the book was last kept in.
+    pub(super) fn calendar(&self) -> Result<CalendarOffset, LedgerError> {
+        let query = "SELECT calendar_offset FROM meta";
+        let text: String =
+            self.connection.query_row(query, [], |row| row.get(0)).map_err(|error| self.failed(error))?;
+        CalendarOffset::parse(&text).map_err(|_| LedgerError::NotABook(self.path.to_owned()))
+    }
+
+    /// Every series in the order of its number, with its sums over all epochs.
+    pub(super) fn series(&self) -> Result<Vec<(SeriesNames, Row)>, LedgerError> {
+        self.read_series().map_err(|error| self.failed(error))
+    }
+
+    fn read_series(&self) -> rusqlite::Result<Vec<(SeriesNames, Row)>> {
+        let mut sums = self.sums_of_series()?;
+        let mut query =
+            self.connection.prepare("SELECT department, subsystem, command, series FROM series ORDER BY 4")?;
+        let series = query.query_map([], |row| Ok((names_of(row, 0)?, row.get::<_, u32>(3)?)))?;
+        series.map(|one| one.map(|(names, number)| (names, sums.remove(&number).unwrap_or_default()))).collect()
+    }
+
+    fn sums_of_series(&self) -> rusqlite::Result<BTreeMap<u32, Row>> {
+        let mut sums: BTreeMap<u32, Row> = BTreeMap::new();
+        let mut query =
+            self.connection.prepare("SELECT series, sum(admitted), sum(units) FROM admission GROUP BY 1")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let sum = sums.entry(row.get(0)?).or_default();
+            (sum.admitted, sum.units) = (loaded(row, 1)?, loaded(row, 2)?);
+        }
+        let mut query = self.connection.prepare(
+            "SELECT series, outcome, sum(commands), sum(units), sum(request_bytes), sum(response_bytes),
+                    sum(duration_ns) FROM usage GROUP BY 1, 2",
+        )?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            sums.entry(row.get(0)?).or_default().add_outcome(outcome_of(row, 1)?, &totals_of(row, 2)?);
+        }
+        Ok(sums)
+    }
+
+    /// What the book knows of an epoch; nothing if it has not heard of it.
+    pub(super) fn epoch(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
+        let query =
+            "SELECT ending IS NOT NULL, (SELECT coalesce(max(\"window\") + 1, 0) FROM seal WHERE seal.epoch = ?1)
+                     FROM epoch WHERE epoch.epoch = ?1";
+        let state = self
+            .connection
+            .query_row(query, [epoch], |row| Ok(EpochState { has_ended: row.get(0)?, floor: Window(row.get(1)?) }));
+        state.optional().map_err(|error| self.failed(error))
+    }
+
+    /// A number that is another after anything was sealed, begun or ended.
+    pub(super) fn edition(&self) -> Result<(i64, i64, i64), LedgerError> {
+        let query =
+            "SELECT (SELECT count(*) FROM seal), (SELECT count(*) FROM epoch), (SELECT count(ending) FROM epoch)";
+        let edition = self.connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        edition.map_err(|error| self.failed(error))
+    }
+
+    /// The rows of a range of windows, summed over epochs, without those of `except.0` from window `except.1` on.
+    pub(super) fn usage(&self, windows: &Range<Window>, except: (u32, Window)) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read_usage(windows, except).map_err(|error| self.failed(error))
+    }
+
+    fn read_usage(&self, windows: &Range<Window>, except: (u32, Window)) -> rusqlite::Result<Vec<UsageRow>> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT \"window\", department, subsystem, command, outcome, sum(commands), sum(units), sum(request_bytes),
+                    sum(response_bytes), sum(duration_ns)
+             FROM usage JOIN series USING (series)
+             WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
+             GROUP BY \"window\", series, outcome",
+        )?;
+        let values = params![windows.start.0, windows.end.0, except.0, except.1.0];
+        let rows = query.query_map(values, |row| {
+            let SeriesNames { department, subsystem, command } = names_of(row, 1)?;
+            let (outcome, totals) = (outcome_of(row, 4)?, totals_of(row, 5)?);
+            Ok(UsageRow { window: Window(row.get(0)?), department, subsystem, command, outcome, totals })
+        })?;
+        rows.collect()
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> LedgerError {
+        LedgerError::book("read", self.path, error)
+    }
+}
+
+fn names_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<SeriesNames> {
+    let name = |column| Name::parse(row.get_ref(column)?.as_str()?).map_err(|error| strange(column, error));
+    Ok(SeriesNames { department: name(from)?, subsystem: name(from + 1)?, command: name(from + 2)? })
+}
+
+fn outcome_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
+    let code: u32 = row.get(column)?;
+    Outcome::from_code(code).ok_or_else(|| strange(column, format!("{code} is not the code of an outcome")))
+}
+
+fn totals_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<OutcomeTotals> {
+    Ok(OutcomeTotals {
+        commands: loaded(row, from)?,
+        units: loaded(row, from + 1)?,
+        request_bytes: loaded(row, from + 2)?,
+        response_bytes: loaded(row, from + 3)?,
+        duration_ns: loaded(row, from + 4)?,
+    })
+}
+
+fn strange(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+}
+
+fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Refuses a file that is no book, or a newer one.
+pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    match format_of(connection).map_err(|error| not_a_book(path, error))? {
+        FORMAT => Ok(()),
+        0 => Err(LedgerError::NotABook(path.to_owned())),
+        found => Err(LedgerError::Newer { path: path.to_owned(), found, known: FORMAT }),
+    }
+}
+
+/// Why a file could not be opened as a book.
+pub(super) fn not_a_book(path: &Path, error: rusqlite::Error) -> LedgerError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => LedgerError::NotABook(path.to_owned()),
+        _ => LedgerError::book("open", path, error),
+    }
+}
+
+fn loaded(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
