@@ -1,1 +1,32 @@
-fn main() {}
+//! The integration tests: one binary, one module per capability, names that are sentences.
+//!
+//! Every test runs a small city of its own ([`world::World`]): the real gateway, real sockets, certificates made at run
+//! time. `World::close` audits the books after each test; a world that is dropped without it fails its test.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
+
+// The harness.
+mod world;
+
+// Who, may they, how fast.
+mod grants;
+mod identity;
+mod limits;
+
+// What crosses the gateway, and what does not.
+mod forwarding;
+mod refusals;
+mod streaming;
+mod upstreams;
+
+// How much.
+mod crash;
+mod ledger;
+
+// The operator's side.
+mod admin;
+mod cli;
+mod drain;
+mod reload;
+
+// Foreign parts: nginx, Prometheus, curl, openssl, sqlite3.
+mod real_parts;

@@ -114,7 +114,7 @@ impl Metered {
         if let (Some((account, _)), Some(data)) = (&mut self.open, frame.data_ref()) {
             account.add_response_bytes(data.len() as u64);
         }
-        if self.incoming.is_end_stream() {
+        if frame.is_trailers() || self.incoming.is_end_stream() {
             self.end(); // hyper does not ask again after the last frame
         }
     }
@@ -177,7 +177,7 @@ impl RequestBody {
         }
         self.progress.bytes.set(self.progress.bytes.get() + bytes);
         self.progress.last.set(Instant::now());
-        self.progress.complete.set(self.incoming.is_end_stream());
+        self.progress.complete.set(frame.is_trailers() || self.incoming.is_end_stream());
         Ok(())
     }
 }

@@ -151,7 +151,6 @@ async fn serve_h1(
         .header_read_timeout(capacity.idle)
         .max_headers(capacity.head_fields)
         .max_header_size(capacity.head_bytes)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {

@@ -1,0 +1,112 @@
+//! The operator's pages.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use crate::world::{World, stderr, stdout, tool};
+
+/// Every family of the contract that applies to one gateway.
+const FAMILIES: [&str; 19] = [
+    "tallygate_commands_total",
+    "tallygate_command_units_total",
+    "tallygate_request_bytes_total",
+    "tallygate_response_bytes_total",
+    "tallygate_commands_in_flight",
+    "tallygate_command_duration_seconds_count",
+    "tallygate_gateway_duration_seconds_count",
+    "tallygate_usage_period_commands",
+    "tallygate_usage_period_units",
+    "tallygate_quota_used_ratio",
+    "tallygate_certificate_expiry_timestamp_seconds",
+    "tallygate_ledger_synced_timestamp_seconds",
+    "tallygate_ledger_sync_duration_seconds_count",
+    "tallygate_ledger_folded_timestamp_seconds",
+    "tallygate_ledger_imbalance",
+    "tallygate_config_info",
+    "tallygate_build_info",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+];
+
+fn with_quota() -> crate::world::Plan {
+    World::city().edit(|document| {
+        document["departments"][0]["quota"] =
+            serde_json::json!({ "per": "month", "units": 1000, "exceeded": "refuse" });
+    })
+}
+
+#[tokio::test]
+async fn every_family_of_the_contract_is_there() {
+    let world = with_quota().start().await;
+    world.client("traffic-police").post("/cameras/v1/snapshots", "jpeg").await;
+    let metrics = world.metrics().await;
+    let missing: Vec<_> = FAMILIES.into_iter().filter(|family| !metrics.has(family)).collect();
+    assert!(missing.is_empty(), "missing {missing:?} in {}", metrics.text);
+    assert!(metrics.text.contains("tallygate_upstream_"), "{}", metrics.text);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_to_say() {
+    let world = with_quota().start().await;
+    world.client("traffic-police").get("/cameras/v1/snapshots/1").await;
+    world.client("archive").get("/cameras/v1/snapshots/1").await;
+    let metrics = world.metrics().await;
+    let mut promtool = tool("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(metrics.text.as_bytes()).unwrap();
+    let checked = promtool.wait_with_output().unwrap();
+    let words = format!("{}{}", stdout(&checked), stderr(&checked));
+    assert!(checked.status.success() && words.trim().is_empty(), "{words}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_gateway_says_that_it_lives_and_is_ready() {
+    let world = World::city().start().await;
+    assert_eq!(world.admin("/livez").await.0, 200);
+    assert_eq!(world.admin("/readyz").await.0, 200);
+    assert_eq!(world.admin("/nothing").await.0, 404);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_live_configuration_is_shown_with_its_version() {
+    let world = World::city().start().await;
+    let (status, config) = world.admin("/config").await;
+    assert_eq!(status, 200);
+    let version = world.version_on_disk();
+    assert!(config.contains(&version), "{version} in {config}");
+    let metrics = world.metrics().await;
+    assert_eq!(metrics.value("tallygate_config_info", &[("version", &version)]), Some(1.0));
+    assert_eq!(metrics.sum("tallygate_config_rejected"), 0);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn nothing_of_the_admin_is_reachable_by_departments() {
+    let world = World::city().start().await;
+    let client = world.client("traffic-police");
+    for path in ["/metrics", "/livez", "/readyz", "/config", "/api/v1/usage"] {
+        let reply = client.get(path).await;
+        assert_eq!(reply.problem().as_deref(), Some("unknown_command"), "{path}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn commands_in_flight_are_shown_while_they_are() {
+    let world = World::city().start().await;
+    let client = world.client("traffic-police");
+    let held = tokio::spawn(async move { client.get("/cameras/do/wait-a").await.status });
+    crate::world::until("one command is in flight", async || {
+        let metrics = world.metrics().await;
+        (metrics.value("tallygate_commands_in_flight", &[("subsystem", "cameras")]) == Some(1.0)).then_some(())
+    })
+    .await;
+    assert_eq!(world.metrics().await.sum("tallygate_ledger_imbalance"), 0);
+    world.server("cameras").release("a");
+    assert_eq!(held.await.unwrap(), 200);
+    world.close().await;
+}

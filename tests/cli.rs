@@ -1,0 +1,222 @@
+//! The command line, as people use it.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::world::{World, replace, run, stderr, stdout, tool};
+
+async fn tallygate(world: &World, arguments: &[&str]) -> Output {
+    run(world.tallygate(arguments)).await
+}
+
+/// A world whose gateway is never started.
+async fn paper(change: impl FnOnce(&mut Value)) -> World {
+    let mut world = World::city().build();
+    world.write(change);
+    world
+}
+
+/// Ends a world that never ran.
+fn put_away(mut world: World) {
+    world.abandon();
+}
+
+#[tokio::test]
+async fn check_is_silent_about_a_right_configuration() {
+    let world = paper(|_| ()).await;
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
+    assert_eq!(checked.status.code(), Some(0), "{}{}", stdout(&checked), stderr(&checked));
+    put_away(world);
+}
+
+#[tokio::test]
+async fn check_prints_every_problem_with_its_path_and_a_hint() {
+    let world = paper(|document| {
+        document["departments"][0]["limits"] = json!({ "rate": "fast" });
+        document["departments"][1]["nmae"] = json!("misspelt");
+        document["subsystems"][0]["timeouts"]["response"] = json!("soon");
+        document["grants"][1]["department"] = json!("logistic");
+        document["listeners"][0]["tls"]["key"] = json!("pki/missing.key");
+    })
+    .await;
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
+    let words = format!("{}{}", stdout(&checked), stderr(&checked));
+    assert_eq!(checked.status.code(), Some(1), "{words}");
+    for part in [
+        "departments[0].limits.rate",
+        "departments[1].nmae",
+        "`name`",
+        "subsystems[0].timeouts.response",
+        "grants[1].department",
+        "logistics",
+        "missing.key",
+    ] {
+        assert!(words.contains(part), "{part} is not in: {words}");
+    }
+    put_away(world);
+}
+
+#[tokio::test]
+async fn two_departments_with_one_identity_are_a_problem() {
+    let world =
+        paper(|document| document["departments"][1]["callers"] = document["departments"][0]["callers"].clone()).await;
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
+    let words = format!("{}{}", stdout(&checked), stderr(&checked));
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(words.contains("departments[1].callers[0]") && words.contains("traffic-police"), "{words}");
+    put_away(world);
+}
+
+#[tokio::test]
+async fn exit_codes_are_those_of_the_contract() {
+    let world = paper(|_| ()).await;
+    for (arguments, code) in [
+        (&["check"][..], 2),
+        (&["nonsense"], 2),
+        (&["check", "--config", "missing.yaml"], 1),
+        (&["--version"], 0),
+        (&["--help"], 0),
+        (&["report", "usage", "--ledger", "missing.db", "--from", "2026-10-01", "--to", "2026-11-01"], 74),
+        (&["report", "usage", "--ledger", "missing.db", "--by", "colour"], 2),
+    ] {
+        let ended = tallygate(&world, arguments).await;
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {}{}", stdout(&ended), stderr(&ended));
+    }
+    put_away(world);
+}
+
+#[tokio::test]
+async fn an_address_in_use_gets_a_clear_sentence() {
+    let world = World::city().start().await;
+    let mut second = world.document.clone();
+    second["ledger"]["path"] = json!("data/second.db");
+    replace(&world.folder().join("second.yaml"), &second.to_string());
+    let refused = tallygate(&world, &["serve", "--config", "second.yaml"]).await;
+    let words = stderr(&refused);
+    let taken = [world.gateway_address().to_string(), world.admin_address().to_string()];
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(taken.iter().any(|address| words.contains(address)) && words.contains("in use"), "{words}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn explain_tells_who_what_and_why() {
+    let world = paper(|_| ()).await;
+    let certificate = world.identity("logistics").certificate_file.display().to_string();
+    let explain = async |request: &str| {
+        let arguments = ["explain", "--config", "gateway.yaml", "--cert", &certificate, "--request", request];
+        let told = tallygate(&world, &arguments).await;
+        (told.status.code(), format!("{}{}", stdout(&told), stderr(&told)))
+    };
+    let (code, yes) = explain("GET https://gateway.city.example/cameras/v1/snapshots/1").await;
+    assert_eq!(code, Some(0), "{yes}");
+    for part in ["logistics", "cameras", "snapshot.read", "grants[1]"] {
+        assert!(yes.contains(part), "{part} is not in: {yes}");
+    }
+    let (code, no) = explain("POST https://gateway.city.example/cameras/v1/snapshots").await;
+    assert_eq!(code, Some(1), "{no}");
+    assert!(no.contains("forbidden") && no.contains("snapshot.submit"), "{no}");
+    put_away(world);
+}
+
+#[tokio::test]
+async fn a_throw_away_authority_lets_curl_in() {
+    let mut world = World::city().build();
+    for arguments in [
+        &["pki", "init", "--dir", "trial", "--host", "gateway.city.example"][..],
+        &["pki", "issue", "--dir", "trial", "--department", "traffic-police"],
+    ] {
+        let made = tallygate(&world, arguments).await;
+        assert!(made.status.success(), "{arguments:?}: {}", stderr(&made));
+    }
+    world.write(|document| {
+        document["listeners"][0]["tls"] = json!({
+            "certificate": "trial/server.pem",
+            "key": "trial/server.key",
+            "clientAuth": { "mode": "required", "authorities": ["trial/ca.pem"], "revocation": ["trial/revoked.crl"] },
+        });
+    });
+    world.start_here().await;
+    assert_eq!(curl_with_trial(&world).await, (Some(0), "200".to_owned()));
+    world.log.note("traffic-police", crate::world::Seen::Outcome("ok"));
+
+    let revoked = tallygate(&world, &["pki", "revoke", "--dir", "trial", "trial/clients/traffic-police.pem"]).await;
+    assert!(revoked.status.success(), "{}", stderr(&revoked));
+    crate::world::until("the revoked certificate is turned away", async || {
+        world.log.note("traffic-police", crate::world::Seen::Open);
+        (curl_with_trial(&world).await.0 != Some(0)).then_some(())
+    })
+    .await;
+    world.close().await;
+}
+
+async fn curl_with_trial(world: &World) -> (Option<i32>, String) {
+    let mut curl = tool("curl");
+    curl.current_dir(world.folder()).args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]);
+    curl.args([
+        "--cacert",
+        "trial/ca.pem",
+        "--cert",
+        "trial/clients/traffic-police.pem",
+        "--key",
+        "trial/clients/traffic-police.key",
+    ]);
+    let address = world.gateway_address();
+    curl.arg("--resolve").arg(format!("gateway.city.example:{}:127.0.0.1", address.port()));
+    curl.arg(format!("https://gateway.city.example:{}/cameras/v1/snapshots/1", address.port()));
+    let ended = run(curl).await;
+    (ended.status.code(), stdout(&ended))
+}
+
+#[tokio::test]
+async fn the_usage_report_is_the_ledger() {
+    let clock = tallygate::clock::Clock::manual("2026-10-15T03:00:00Z".parse().unwrap());
+    let mut world = World::city().clock(clock).start().await;
+    for _ in 0..7 {
+        world.client("traffic-police").get("/cameras/do/status-200").await;
+        world.client("logistics").get("/cameras/v1/snapshots/1").await;
+    }
+    world.client("archive").get("/cameras/v1/snapshots/1").await;
+    world.stop().await;
+
+    let period = ["report", "usage", "--ledger", "data/ledger.db", "--from", "2026-10-01", "--to", "2026-11-01"];
+    let report = async |more: &[&str]| {
+        let told = tallygate(&world, &[&period[..], more].concat()).await;
+        assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+        stdout(&told)
+    };
+    let by = ["--by", "department,subsystem,command,outcome"];
+    let csv = report(&[&by[..], &["--format", "csv"]].concat()).await;
+    let mut rows = csv::Reader::from_reader(csv.as_bytes());
+    let header = rows.headers().unwrap().clone();
+    let column =
+        |name: &str| header.iter().position(|found| found == name).unwrap_or_else(|| panic!("{name} in {csv}"));
+    let (department, outcome, commands, units) =
+        (column("department"), column("outcome"), column("commands"), column("units"));
+    let read: Vec<(String, String, u64, u64)> = rows
+        .records()
+        .map(|row| row.unwrap())
+        .map(|row| {
+            (row[department].into(), row[outcome].into(), row[commands].parse().unwrap(), row[units].parse().unwrap())
+        })
+        .collect();
+    for expected in [("traffic-police", "ok", 7, 21), ("logistics", "ok", 7, 7), ("archive", "forbidden", 1, 0)] {
+        let (department, outcome, commands, units) = expected;
+        assert!(read.contains(&(department.into(), outcome.into(), commands, units)), "{expected:?} in {csv}");
+    }
+    let json: Value = serde_json::from_str(&report(&[&by[..], &["--format", "json"]].concat()).await).unwrap();
+    assert!(json.to_string().contains("traffic-police"), "{json}");
+    let table = report(&["--format", "table"]).await;
+    assert!(table.contains("traffic-police") && table.contains('7'), "{table}");
+    let usage = world.close().await;
+    assert_eq!(usage.sum(|_| true), read.iter().map(|row| row.2).sum::<u64>());
+}
+
+#[tokio::test]
+async fn completions_are_written_for_a_shell() {
+    let world = paper(|_| ()).await;
+    let written = tallygate(&world, &["completions", "bash"]).await;
+    assert!(written.status.success() && stdout(&written).contains("tallygate"), "{}", stderr(&written));
+    put_away(world);
+}

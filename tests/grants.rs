@@ -1,0 +1,137 @@
+//! Which command a request is, and whether the department may run it.
+
+use serde_json::{Value, json};
+
+use crate::world::{World, empty, request};
+
+fn commands(document: &mut Value, commands: Value) {
+    document["subsystems"][0]["commands"] = commands;
+}
+
+/// Which command the subsystem was told the last request is.
+fn last_command(world: &World) -> String {
+    world.server("cameras").log.all().last().unwrap().command().to_owned()
+}
+
+#[tokio::test]
+async fn without_a_grant_nothing_passes() {
+    let world = World::city().start().await;
+    let reply = world.client("archive").get("/cameras/v1/snapshots/1").await;
+    assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (403, Some("forbidden")));
+    let reply = world.client("logistics").post("/cameras/v1/snapshots", "jpeg").await;
+    assert_eq!(reply.problem().as_deref(), Some("forbidden"));
+    assert!(world.server("cameras").log.all().is_empty(), "a refused command is never forwarded");
+    let usage = world.close().await;
+    assert_eq!((usage.of("archive", "forbidden"), usage.of("logistics", "forbidden")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_grant_is_a_glob_on_command_ids() {
+    let plan = World::city().grant("archive", "cameras", &["snapshot.*"]);
+    let world = plan.start().await;
+    let archive = world.client("archive");
+    assert_eq!(archive.get("/cameras/v1/snapshots/1").await.status, 200);
+    assert_eq!(archive.post("/cameras/v1/snapshots", "jpeg").await.status, 200);
+    assert_eq!(archive.get("/cameras/do/status-200").await.status, 403);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_unknown_path_method_or_subsystem_is_an_unknown_command() {
+    let world = World::city().start().await;
+    let client = world.client("traffic-police");
+    for (method, path) in [
+        ("GET", "/cameras/v2/nothing"),
+        ("DELETE", "/cameras/v1/snapshots/1"),
+        ("GET", "/signals/v1/lights"),
+        ("GET", "/camerasx/v1/snapshots/1"),
+        ("GET", "/"),
+    ] {
+        let reply = client.send(request(method, path, empty())).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.problem().as_deref()),
+            (404, Some("unknown_command")),
+            "{method} {path}"
+        );
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "unknown_command"), 5);
+}
+
+#[tokio::test]
+async fn a_subsystem_answers_only_to_its_own_hosts() {
+    let hosts = |document: &mut Value| document["subsystems"][0]["hosts"] = json!(["cameras.city.example"]);
+    let world = World::city().edit(hosts).start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 404);
+    let mut named = request("GET", "/cameras/v1/snapshots/1", empty());
+    named.headers_mut().insert("host", "cameras.city.example".parse().unwrap());
+    assert_eq!(client.send(named).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_most_specific_command_wins() {
+    let overlapping = |document: &mut Value| {
+        commands(
+            document,
+            json!([
+                { "id": "any", "match": { "path": "/v1/{kind}/{id}" } },
+                { "id": "read", "match": { "method": "GET", "path": "/v1/snapshots/{id}" } },
+                { "id": "latest", "match": { "method": "GET", "path": "/v1/snapshots/latest" } },
+                { "id": "any-latest", "match": { "path": "/v1/snapshots/latest" } },
+            ]),
+        );
+        document["grants"].as_array_mut().unwrap().truncate(1);
+    };
+    let world = World::city().edit(overlapping).start().await;
+    let client = world.client("traffic-police");
+    for (method, path, command) in [
+        ("GET", "/cameras/v1/snapshots/latest", "cameras/latest"),
+        ("PUT", "/cameras/v1/snapshots/latest", "cameras/any-latest"),
+        ("GET", "/cameras/v1/snapshots/7", "cameras/read"),
+        ("GET", "/cameras/v1/films/7", "cameras/any"),
+    ] {
+        assert_eq!(client.send(request(method, path, empty())).await.status, 200);
+        assert_eq!(last_command(&world), command, "{method} {path}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_longest_prefix_wins() {
+    let nested = |document: &mut Value| document["subsystems"][1]["path"] = json!("/cameras/archive");
+    let plan = World::city().subsystem("films").grant("traffic-police", "films", &["*"]).edit(nested);
+    let world = plan.start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get("/cameras/archive/v1/snapshots/1").await.status, 200);
+    assert_eq!(world.server("films").log.only().path, "/v1/snapshots/1");
+    assert!(world.server("cameras").log.all().is_empty());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn other_commands_pass_as_other_where_they_are_allowed() {
+    let allow = |document: &mut Value| document["subsystems"][0]["otherCommands"] = json!("allow");
+    let world = World::city().edit(allow).start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.send(request("PATCH", "/cameras/v9/anything", empty())).await.status, 200);
+    assert_eq!(last_command(&world), "cameras/other");
+    assert_eq!(world.client("logistics").get("/cameras/v9/anything").await.status, 403, "still by grant");
+    let usage = world.close().await;
+    assert_eq!(usage.sum(|key| key.command == "other" && key.outcome == "ok"), 1);
+}
+
+#[tokio::test]
+async fn the_prefix_is_stripped_unless_it_is_kept() {
+    let keep = |document: &mut Value| document["subsystems"][1]["keepPath"] = json!(true);
+    let kept = json!([{ "id": "any", "match": { "path": "/v1/{x}" } }]);
+    let plan = World::city().subsystem("films").grant("traffic-police", "films", &["*"]).edit(keep);
+    let world = plan.edit(|document| document["subsystems"][1]["commands"] = kept).start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get("/cameras/v1/snapshots/1?a=b&c=%20").await.status, 200);
+    assert_eq!(world.server("cameras").log.only().path, "/v1/snapshots/1?a=b&c=%20");
+    assert_eq!(client.get("/films/v1/x?q").await.status, 200);
+    assert_eq!(world.server("films").log.only().path, "/films/v1/x?q");
+    world.close().await;
+}

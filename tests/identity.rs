@@ -1,0 +1,147 @@
+//! Who calls: certificates of every kind, and what becomes of them.
+
+use rustls::HandshakeKind;
+use serde_json::json;
+
+use crate::world::{Client, Credentials, Leaf, Pki, World, request, spiffe, until};
+use crate::world::{Plan, empty};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+/// Whether no answer comes. With TLS 1.3 a client believes in its handshake before the server has judged it.
+async fn is_turned_away(client: &Client) -> bool {
+    client.try_send(request("GET", READ, empty())).await.is_err()
+}
+
+fn claims(callers: serde_json::Value) -> Plan {
+    World::city().edit(|document| document["departments"][0]["callers"] = callers)
+}
+
+#[tokio::test]
+async fn a_department_is_known_by_its_certificate() {
+    let world = World::city().start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        assert_eq!(client.get(READ).await.status, 200);
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+}
+
+#[tokio::test]
+async fn a_caller_without_a_certificate_is_turned_away_in_the_handshake() {
+    let world = World::city().start().await;
+    assert!(is_turned_away(&world.client_with("unknown", None)).await);
+    assert_eq!(world.close().await.sum(|_| true), 0);
+}
+
+#[tokio::test]
+async fn where_certificates_are_optional_a_caller_without_one_is_unauthenticated() {
+    let optional = |document: &mut serde_json::Value| {
+        document["listeners"][0]["tls"]["clientAuth"]["mode"] = json!("optional");
+    };
+    let world = World::city().edit(optional).start().await;
+    let reply = world.client_with("unknown", None).get(READ).await;
+    assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (401, Some("unauthenticated")));
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    assert!(is_turned_away(&foreign_client(&world)).await, "optional does not mean unchecked");
+    let usage = world.close().await;
+    assert_eq!(usage.of("unknown", "unauthenticated"), 1);
+}
+
+fn foreign_client(world: &World) -> Client {
+    let foreign = Pki::new(&world.folder().join("foreign"), "foreign");
+    world.client_with("unknown", Some(foreign.issue(&Leaf::department("traffic-police"))))
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_foreign_authority_is_turned_away() {
+    let world = World::city().start().await;
+    assert!(is_turned_away(&foreign_client(&world)).await);
+    assert_eq!(world.close().await.sum(|_| true), 0);
+}
+
+#[tokio::test]
+async fn a_certificate_outside_its_time_is_turned_away() {
+    let world = World::city().start().await;
+    for (from, until) in [(2020, 2021), (2080, 2090)] {
+        let identity = world.pki.issue(&Leaf::department("traffic-police").valid(from, until));
+        assert!(is_turned_away(&world.client_with("unknown", Some(identity))).await, "{from}-{until}");
+    }
+    assert_eq!(world.close().await.sum(|_| true), 0);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_turned_away_as_soon_as_the_list_is_read() {
+    let listed = |document: &mut serde_json::Value| {
+        document["listeners"][0]["tls"]["clientAuth"]["revocation"] = json!(["pki/revoked.crl"]);
+    };
+    let world = World::city().edit(listed).with_pki(|pki| pki.revoke(&[])).start().await;
+    let stolen = world.identity("traffic-police").clone();
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+
+    world.pki.revoke(&[&stolen]); // the gateway watches the file
+    until("a new connection with the stolen certificate is turned away", async || {
+        is_turned_away(&world.client("traffic-police")).await.then_some(())
+    })
+    .await;
+    assert_eq!(world.client("logistics").get(READ).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_identity_that_no_department_claims_is_unauthenticated() {
+    let world = World::city().start().await;
+    for leaf in [Leaf::uri(&spiffe("nobody")), Leaf::dns("nobody.city.example"), Leaf::bare("traffic-police")] {
+        let client = world.client_with("unknown", Some(world.pki.issue(&leaf)));
+        let reply = client.get(READ).await;
+        assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (401, Some("unauthenticated")));
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("unknown", "unauthenticated"), 3);
+}
+
+#[tokio::test]
+async fn a_caller_may_be_claimed_by_dns_name_and_by_subject() {
+    let callers = json!([
+        { "dns": "Station-7.city.example" },
+        { "subject": { "commonName": "kiosk", "organizationalUnit": "traffic" } },
+    ]);
+    let world = claims(callers).start().await;
+    let leaves = [Leaf::dns("station-7.city.example"), Leaf::bare("kiosk").unit("traffic")];
+    for leaf in &leaves {
+        let client = world.client_with("traffic-police", Some(world.pki.issue(leaf)));
+        assert_eq!(client.get(READ).await.status, 200);
+    }
+    let stranger = world.client_with("unknown", Some(world.pki.issue(&Leaf::bare("kiosk").unit("parks"))));
+    assert_eq!(stranger.get(READ).await.status, 401);
+    let callers: Vec<_> =
+        world.server("cameras").log.all().iter().map(|got| got.header("x-tallygate-caller").to_owned()).collect();
+    assert!(callers[0].contains("station-7.city.example"), "{callers:?}");
+    assert!(callers[1].contains("kiosk"), "{callers:?}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_two_departments_belongs_to_neither() {
+    let world = World::city().start().await;
+    let both = world.pki.issue(&Leaf::department("traffic-police").and_uri(&spiffe("logistics")));
+    let reply = world.client_with("unknown", Some(both)).get(READ).await;
+    assert_eq!(reply.problem().as_deref(), Some("unauthenticated"));
+    let usage = world.close().await;
+    assert_eq!(usage.of("unknown", "unauthenticated"), 1);
+}
+
+#[tokio::test]
+async fn both_tls_versions_are_spoken_and_no_session_is_resumed() {
+    let world = World::city().start().await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let identity = Some(world.identity("traffic-police").clone());
+        let credentials = Credentials { versions: vec![version], ..world.credentials(identity) };
+        let client = world.client_of("traffic-police", &credentials);
+        assert_eq!(client.get(READ).await.status, 200);
+        let again = client.connect().await.expect("a second connection");
+        assert_eq!(again.get_ref().1.protocol_version(), Some(version.version));
+        assert_ne!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    }
+    world.close().await;
+}

@@ -1,0 +1,164 @@
+//! How fast, how many at once, how much in a month; by a clock that only the test moves.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tallygate::clock::Clock;
+
+use crate::world::{Plan, World, until};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+fn noon() -> Clock {
+    Clock::manual("2026-10-31T12:00:00Z".parse().expect("a time"))
+}
+
+fn limited(limits: Value) -> Plan {
+    World::city().clock(noon()).edit(|document| document["departments"][0]["limits"] = limits)
+}
+
+fn with_quota(quota: Value) -> Plan {
+    World::city().clock(noon()).edit(|document| document["departments"][0]["quota"] = quota)
+}
+
+#[tokio::test]
+async fn faster_than_the_rate_is_refused_and_told_when_to_come_back() {
+    let world = limited(json!({ "rate": "1/s", "burst": 2 })).start().await;
+    let client = world.client("traffic-police");
+    let first = client.get(READ).await;
+    assert!(first.header("ratelimit").contains("r=1"), "{:?}", first.headers);
+    assert!(first.header("ratelimit-policy").contains("q="), "{:?}", first.headers);
+    assert_eq!(client.get(READ).await.status, 200);
+
+    let refused = client.get(READ).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().as_deref()), (429, Some("rate_limited")));
+    assert_eq!(refused.header("retry-after"), "1");
+    assert!(refused.header("ratelimit").contains("r=0"), "{:?}", refused.headers);
+
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(client.get(READ).await.status, 200);
+    assert_eq!(client.get(READ).await.status, 429);
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "rate_limited")), (3, 2));
+}
+
+#[tokio::test]
+async fn one_departments_haste_costs_no_other_department() {
+    let world = limited(json!({ "rate": "1/h", "burst": 1 })).start().await;
+    let (hasty, calm) = (world.client("traffic-police"), world.client("logistics"));
+    assert_eq!(hasty.get(READ).await.status, 200);
+    for _ in 0..5 {
+        assert_eq!(hasty.get(READ).await.status, 429);
+        assert_eq!(calm.get(READ).await.status, 200);
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_has_a_limit_of_its_own_for_each_department() {
+    let slow = |document: &mut Value| {
+        document["subsystems"][0]["commands"][1]["limits"] = json!({ "rate": "1/h", "burst": 1 });
+    };
+    let world = World::city().clock(noon()).edit(slow).start().await;
+    for department in ["traffic-police", "logistics"] {
+        let client = world.client(department);
+        assert_eq!(client.get(READ).await.status, 200);
+        assert_eq!(client.get(READ).await.problem().as_deref(), Some("rate_limited"));
+    }
+    assert_eq!(world.client("traffic-police").post("/cameras/v1/snapshots", "x").await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_whole_gateway_has_a_limit() {
+    let total = |document: &mut Value| document["limits"] = json!({ "total": { "rate": "1/h", "burst": 2 } });
+    let world = World::city().clock(noon()).edit(total).start().await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    assert_eq!(world.client("logistics").get(READ).await.status, 200);
+    let refused = world.client("traffic-police").get(READ).await;
+    assert_eq!(refused.status, 429);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn only_so_many_commands_run_at_once() {
+    let world = limited(json!({ "concurrent": 1 })).start().await;
+    let slow = world.client("traffic-police");
+    let slow = tokio::spawn(async move { slow.get("/cameras/do/wait-a").await.status });
+    let server = world.server("cameras");
+    until("the slow command is in flight", async || (!server.log.all().is_empty()).then_some(())).await;
+
+    let client = world.client("traffic-police");
+    let refused = client.get(READ).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().as_deref()), (429, Some("too_many_concurrent")));
+    assert_ne!(refused.header("retry-after"), "");
+    server.release("a");
+    assert_eq!(slow.await.unwrap(), 200);
+    assert_eq!(client.get(READ).await.status, 200);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "too_many_concurrent"), 1);
+}
+
+#[tokio::test]
+async fn a_used_up_quota_refuses_until_the_month_turns_even_after_a_restart() {
+    let mut world = with_quota(json!({ "per": "month", "units": 4, "exceeded": "refuse" })).start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.status, 200);
+    assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three units, exactly what is left");
+    let refused = client.get(READ).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().as_deref()), (429, Some("quota_exceeded")));
+    assert_ne!(refused.header("retry-after"), "");
+
+    world.stop().await;
+    world.start_here().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.problem().as_deref(), Some("quota_exceeded"), "the ledger remembers");
+
+    world.clock.advance(Duration::from_secs(4 * 3600)); // 16:00 UTC: November begins at +08:00
+    assert_eq!(client.get(READ).await.status, 200);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "quota_exceeded"), 2);
+    assert_eq!(usage.admitted("traffic-police").units, 5);
+}
+
+#[tokio::test]
+async fn a_quota_that_allows_lets_pass_and_counts() {
+    let world = with_quota(json!({ "per": "month", "units": 1, "exceeded": "allow" })).start().await;
+    let client = world.client("traffic-police");
+    for _ in 0..3 {
+        assert_eq!(client.get(READ).await.status, 200);
+    }
+    let metrics = world.metrics().await;
+    let ratio = metrics.value("tallygate_quota_used_ratio", &[("department", "traffic-police")]);
+    assert_eq!(ratio, Some(3.0));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_command_consumes_no_quota() {
+    let world = with_quota(json!({ "per": "month", "units": 2, "exceeded": "refuse" }))
+        .edit(|document| document["departments"][0]["limits"] = json!({ "rate": "1/s", "burst": 1 }))
+        .start()
+        .await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.status, 200);
+    for _ in 0..3 {
+        assert_eq!(client.get(READ).await.problem().as_deref(), Some("rate_limited"));
+    }
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(client.get(READ).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_reload_never_refills_a_bucket() {
+    let mut world = limited(json!({ "rate": "1/h", "burst": 2 })).start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.status, 200);
+    assert_eq!(client.get(READ).await.status, 200);
+    world.reload(|document| document["departments"][0]["name"] = json!("The Traffic Police")).await;
+    assert_eq!(client.get(READ).await.status, 429);
+    world.reload(|document| document["departments"][0]["limits"]["burst"] = json!(1)).await;
+    assert_eq!(client.get(READ).await.status, 429);
+    world.close().await;
+}

@@ -1,0 +1,123 @@
+//! A changed configuration: taken when it is right, shown with all its faults when it is not; nothing in flight is cut.
+
+use serde_json::json;
+
+use crate::world::{World, empty, request, until};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+#[tokio::test]
+async fn new_grants_and_routes_work_after_a_reload() {
+    let mut world = World::city().start().await;
+    let client = world.client("archive");
+    assert_eq!(client.get(READ).await.status, 403);
+    world
+        .reload(|document| {
+            document["grants"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "department": "archive", "subsystem": "cameras", "commands": ["snapshot.read"] }));
+            document["subsystems"][0]["commands"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "id": "film.read", "match": { "method": "GET", "path": "/v1/films/{id}" } }));
+        })
+        .await;
+    assert_eq!(client.get(READ).await.status, 200);
+    assert_eq!(world.client("traffic-police").get("/cameras/v1/films/1").await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_shown_with_all_its_faults_and_the_old_one_stays() {
+    let mut world = World::city().start().await;
+    let version = world.version_on_disk();
+    world.write(|document| {
+        document["departments"][0]["limits"] = json!({ "rate": "fast" });
+        document["departments"][1]["nam"] = json!("misspelt");
+        document["grants"][0]["subsystem"] = json!("camera");
+    });
+    let problems = world.running().reload().expect_err("three faults");
+    assert!(problems.0.len() >= 3, "{problems}");
+    let (_, config) = world.admin("/config").await;
+    for part in ["departments[0].limits.rate", "nam", "grants[0]", &version] {
+        assert!(config.contains(part), "{part} in {config}");
+    }
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "the old one stays live");
+    let metrics = world.metrics().await;
+    assert!(metrics.sum("tallygate_config_rejected") >= 1, "{}", metrics.text);
+    assert_eq!(metrics.value("tallygate_config_info", &[("version", &version)]), Some(1.0));
+
+    world
+        .reload(|document| {
+            document["departments"][0]["limits"] = json!({ "rate": "100/s", "burst": 100 });
+            document["departments"][1].as_object_mut().unwrap().remove("nam");
+            document["grants"][0]["subsystem"] = json!("cameras");
+        })
+        .await;
+    assert_eq!(world.metrics().await.sum("tallygate_config_rejected"), 0, "nothing is rejected any more");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_reload_cuts_nothing_that_is_in_flight() {
+    let mut world = World::city().start().await;
+    let client = world.client("traffic-police").h2();
+    let mut stream = client.open(request("GET", "/cameras/do/hold-reload", empty())).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
+    world.reload(|document| document["grants"] = json!([])).await;
+    assert_eq!(client.get(READ).await.status, 403, "the same connection lives by the new rules");
+    world.server("cameras").release("reload");
+    assert_eq!(stream.whole().await.text(), "first last", "the old command by the old ones");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_changed_file_is_read_without_being_told() {
+    let mut world = World::city().start().await;
+    world.write(|document| document["grants"] = json!([]));
+    let client = world.client("traffic-police");
+    until("the file is read", async || (client.get(READ).await.status == 403).then_some(())).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn sighup_reads_the_file_again() {
+    let mut world = World::city().start_process().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.status, 200);
+    world.write(|document| document["grants"] = json!([]));
+    world.process().signal("HUP");
+    until("the file is read", async || (client.get(READ).await.status == 403).then_some(())).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_is_read_once_at_start_asks_for_a_restart() {
+    let mut world = World::city().start_process().await;
+    world.write(|document| document["workers"] = json!(2));
+    world.process().signal("HUP");
+    until("the log asks for a restart", async || {
+        let log = world.log_of_process();
+        (log.contains("workers") && log.contains("restart")).then_some(())
+    })
+    .await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_new_server_certificate_is_shown_without_dropping_connections() {
+    let world = World::city().start().await;
+    let old = world.client("traffic-police").h2();
+    assert_eq!(old.get(READ).await.status, 200);
+    let renewed = world.pki.issue_server(); // the files change; the gateway watches them
+    until("new connections see the new certificate", async || {
+        let connection = world.client("traffic-police").connect().await.ok()?;
+        let shown = connection.get_ref().1.peer_certificates()?.first()?.clone();
+        (shown == renewed.chain[0]).then_some(())
+    })
+    .await;
+    assert_eq!(old.get(READ).await.status, 200, "the old connection lives on");
+    world.close().await;
+}

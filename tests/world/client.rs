@@ -1,0 +1,424 @@
+//! Callers: real TLS connections with real client certificates, HTTP/1.1 and HTTP/2, and a log of what was sent and what
+//! came back. The log is one of the four books that `World::close` compares.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::pki::{GATEWAY, Identity};
+
+/// The body of a request.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// How one request ended, as its caller saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A whole answer; the outcome that its ledger row must have.
+    Outcome(&'static str),
+    /// Nothing, half an answer, or an answer that does not tell the outcome: the ledger may say what it likes, once.
+    Open,
+}
+
+/// One line of the callers' log.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The department that should be billed.
+    pub department: String,
+    #[expect(dead_code, reason = "read in the Debug form, when the books differ")]
+    pub line: String,
+    pub seen: Seen,
+    /// Bytes of the request body, where they were known from the start.
+    pub request_bytes: Option<u64>,
+    /// Bytes of an answer that came from the subsystem.
+    pub response_bytes: u64,
+}
+
+/// The append-only log of all callers of a world.
+#[derive(Clone, Debug, Default)]
+pub struct CallerLog(Arc<Mutex<Vec<Sent>>>);
+
+impl CallerLog {
+    /// Everything so far.
+    pub fn all(&self) -> Vec<Sent> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Writes down what a foreign caller (curl, openssl) saw.
+    pub fn note(&self, department: &str, seen: Seen) {
+        self.0.lock().unwrap().push(Sent {
+            department: department.into(),
+            line: "noted".into(),
+            seen,
+            request_bytes: None,
+            response_bytes: 0,
+        });
+    }
+
+    fn open(&self, department: &str, request: &Request<Body>) -> Entry {
+        let mut log = self.0.lock().unwrap();
+        log.push(Sent {
+            department: department.into(),
+            line: format!("{} {}", request.method(), request.uri()),
+            seen: Seen::Open,
+            request_bytes: request.body().size_hint().exact(),
+            response_bytes: 0,
+        });
+        Entry { log: self.clone(), position: log.len() - 1 }
+    }
+}
+
+/// A line of the log that is still being written. Left alone it stays [`Seen::Open`].
+#[derive(Debug)]
+struct Entry {
+    log: CallerLog,
+    position: usize,
+}
+
+impl Entry {
+    fn close(self, reply: &Reply, whole_request: bool) {
+        let sent = &mut self.log.0.lock().unwrap()[self.position];
+        let outcome = reply.outcome();
+        if reply.problem().is_none() {
+            sent.response_bytes = reply.body.len() as u64;
+        }
+        if outcome == "unauthenticated" {
+            sent.department = "unknown".into();
+        }
+        if outcome == "too_large" && !whole_request {
+            return; // found while it was forwarded: settled as aborted
+        }
+        sent.seen = Seen::Outcome(outcome);
+    }
+}
+
+/// A caller: one certificate, one protocol, one connection at a time (and more when that one is busy).
+#[derive(Debug)]
+pub struct Client {
+    department: String,
+    config: Arc<ClientConfig>,
+    gateway: SocketAddr,
+    http2: bool,
+    log: CallerLog,
+    idle: Mutex<Option<Sender>>,
+}
+
+/// What a client is made of.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub root: rustls::pki_types::CertificateDer<'static>,
+    pub identity: Option<Identity>,
+    pub versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: Option<HeaderMap>,
+}
+
+/// An answer whose body is still coming. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Stream {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Incoming,
+    entry: Option<Entry>,
+    whole_request: bool,
+    keep: Option<Sender>,
+    seen: Vec<u8>,
+    trailers: Option<HeaderMap>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// No connection: the handshake or the dial failed. Nothing was sent.
+    NoConnection(io::Error),
+    /// The connection broke before the head of an answer.
+    Broken(hyper::Error),
+}
+
+impl Client {
+    /// A caller of `gateway` whose commands should be billed to `department`.
+    pub fn new(department: &str, credentials: &Credentials, gateway: SocketAddr, log: &CallerLog) -> Self {
+        Self {
+            department: department.into(),
+            config: client_config(credentials),
+            gateway,
+            http2: false,
+            log: log.clone(),
+            idle: Mutex::new(None),
+        }
+    }
+
+    /// Speaks HTTP/2.
+    pub fn h2(mut self) -> Self {
+        self.http2 = true;
+        let config = Arc::make_mut(&mut self.config);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
+    /// GET, and the whole answer.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(request("GET", path, empty())).await
+    }
+
+    /// POST, and the whole answer.
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Reply {
+        self.send(request("POST", path, whole(body))).await
+    }
+
+    /// Sends a request; the test fails when there is no whole answer.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let line = format!("{} {}", request.method(), request.uri());
+        self.try_send(request).await.unwrap_or_else(|failure| panic!("{line} got no answer: {failure}"))
+    }
+
+    /// Sends a request.
+    pub async fn try_send(&self, request: Request<Body>) -> Result<Reply, Failure> {
+        let mut stream = self.open(request).await?;
+        let whole = super::wait::within("the whole answer", stream.read_to_end()).await;
+        whole.map_err(Failure::Broken)?;
+        let (reply, keep) = stream.finish();
+        *self.idle.lock().unwrap() = keep;
+        Ok(reply)
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn open(&self, request: Request<Body>) -> Result<Stream, Failure> {
+        let mut sender = self.sender().await.map_err(Failure::NoConnection)?;
+        let whole_request = request.body().size_hint().exact().is_some();
+        let entry = self.log.open(&self.department, &request);
+        let answer = super::wait::within("the head of the answer", sender.send(request)).await;
+        let (head, body) = answer.map_err(Failure::Broken)?.into_parts();
+        Ok(Stream {
+            status: head.status,
+            headers: head.headers,
+            body,
+            entry: Some(entry),
+            whole_request,
+            keep: Some(sender),
+            seen: Vec::new(),
+            trailers: None,
+        })
+    }
+
+    async fn sender(&self) -> io::Result<Sender> {
+        let idle = self.idle.lock().unwrap().take();
+        if let Some(mut sender) = idle {
+            if let Sender::Http2(shared) = &sender {
+                *self.idle.lock().unwrap() = Some(Sender::Http2(shared.clone()));
+            }
+            if sender.ready().await {
+                return Ok(sender);
+            }
+        }
+        let sender = self.dial().await?;
+        if let Sender::Http2(shared) = &sender {
+            *self.idle.lock().unwrap() = Some(Sender::Http2(shared.clone()));
+        }
+        Ok(sender)
+    }
+
+    async fn dial(&self) -> io::Result<Sender> {
+        let stream = TokioIo::new(self.connect().await?);
+        if self.http2 {
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
+            tokio::spawn(connection);
+            return Ok(Sender::Http2(sender));
+        }
+        let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        tokio::spawn(connection);
+        Ok(Sender::Http1(sender))
+    }
+
+    /// A bare TLS connection, for callers that speak badly.
+    pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.gateway).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(GATEWAY).unwrap();
+        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+    }
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(in_origin_form(request)).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+
+    async fn ready(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+}
+
+/// HTTP/1.1 sends the path in its first line and the authority in `Host` (RFC 9112 section 3.2.1).
+fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
+    if let Some(authority) = request.uri().authority().map(ToString::to_string)
+        && !request.headers().contains_key("host")
+    {
+        request.headers_mut().insert("host", authority.parse().unwrap());
+    }
+    if let Some(target) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = target.into();
+    }
+    request
+}
+
+impl Stream {
+    /// The next piece of the body; `None` at its end.
+    pub async fn next(&mut self) -> Option<hyper::Result<Bytes>> {
+        let frame = super::wait::within("a piece of the answer", self.body.frame()).await?;
+        Some(frame.map(|frame| match frame.into_data() {
+            Ok(data) => {
+                self.seen.extend_from_slice(&data);
+                data
+            }
+            Err(frame) => {
+                self.trailers = frame.into_trailers().ok();
+                Bytes::new()
+            }
+        }))
+    }
+
+    /// Everything that is still to come.
+    pub async fn read_to_end(&mut self) -> hyper::Result<()> {
+        while let Some(piece) = self.next().await {
+            piece?;
+        }
+        Ok(())
+    }
+
+    /// Takes an answer that has come whole.
+    pub async fn whole(mut self) -> Reply {
+        self.read_to_end().await.expect("the answer comes whole");
+        self.finish().0
+    }
+
+    fn finish(mut self) -> (Reply, Option<Sender>) {
+        let reply = Reply {
+            status: self.status,
+            headers: std::mem::take(&mut self.headers),
+            body: std::mem::take(&mut self.seen).into(),
+            trailers: self.trailers.take(),
+        };
+        if let Some(entry) = self.entry.take() {
+            entry.close(&reply, self.whole_request);
+        }
+        (reply, self.keep.take())
+    }
+}
+
+impl Reply {
+    /// The name of the problem, when the gateway itself answered.
+    pub fn problem(&self) -> Option<String> {
+        if self.header("content-type") != "application/problem+json" {
+            return None;
+        }
+        let kind = self.json()["type"].as_str()?.strip_prefix("urn:tallygate:problem:")?.to_owned();
+        Some(kind)
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header as text; empty when it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// The outcome that such an answer stands for.
+    fn outcome(&self) -> &'static str {
+        if let Some(problem) = self.problem() {
+            let known = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name);
+            return known.into_iter().find(|name| *name == problem).expect("a problem has the name of an outcome");
+        }
+        match self.status.as_u16() {
+            500.. => "server_error",
+            400.. => "client_error",
+            _ => "ok",
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoConnection(error) => write!(f, "no connection: {error}"),
+            Self::Broken(error) => write!(f, "broken: {error:?}"),
+        }
+    }
+}
+
+fn client_config(credentials: &Credentials) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(credentials.root.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&credentials.versions).unwrap().with_root_certificates(roots);
+    let mut config = match &credentials.identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// A request to the gateway by its own name.
+pub fn request(method: &str, path: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(format!("https://{GATEWAY}{path}")).body(body).unwrap()
+}
+
+/// No body.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of known length.
+pub fn whole(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that the test feeds, piece by piece; it ends when the sender is dropped, and breaks off at an error.
+pub fn fed() -> (mpsc::UnboundedSender<io::Result<Bytes>>, Body) {
+    let (feed, mut fed) = mpsc::unbounded_channel::<io::Result<Bytes>>();
+    let frames = futures_util::stream::poll_fn(move |context| fed.poll_recv(context).map_ok(Frame::data));
+    (feed, StreamBody::new(frames).boxed_unsync())
+}

@@ -1,0 +1,367 @@
+//! The harness: a small city for one test. The real gateway, real subsystems, real callers, four books, one audit.
+//!
+//! ```text
+//! let mut world = World::city().start().await;
+//! let reply = world.client("traffic-police").get("/cameras/v1/snapshots/1").await;
+//! assert_eq!(reply.status, 200);
+//! world.close().await;
+//! ```
+
+mod books;
+mod client;
+mod metrics;
+mod pki;
+mod plan;
+mod subsystem;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tallygate::app::Running;
+use tallygate::clock::Clock;
+
+pub use books::Usage;
+pub use client::{CallerLog, Client, Credentials, Reply, Seen, empty, fed, request, whole};
+pub use metrics::Metrics;
+pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
+pub use plan::Plan;
+pub use subsystem::Server;
+pub use wait::{Process, free_address, run, stderr, stdout, tool, until, within};
+
+/// A city at work.
+pub struct World {
+    folder: tempfile::TempDir,
+    pub pki: Pki,
+    /// The configuration, as it was last written.
+    pub document: Value,
+    pub clock: Clock,
+    servers: BTreeMap<String, Server>,
+    gateway: Gateway,
+    pub log: CallerLog,
+    identities: BTreeMap<String, Identity>,
+    /// A subsystem is a foreign server whose log the test itself compares.
+    foreign_server: bool,
+    closed: bool,
+}
+
+/// How the gateway runs.
+enum Gateway {
+    /// In this process, through the library's public door.
+    Here(Running),
+    /// As the real binary.
+    Process(Process),
+    /// Not at all, at the moment.
+    Stopped,
+}
+
+impl World {
+    /// A plan of a city with one subsystem, `cameras`, and three departments: `traffic-police` may do everything there,
+    /// `logistics` may read, `archive` may nothing.
+    pub fn city() -> Plan {
+        Plan::city()
+    }
+
+    // ----- callers -----
+
+    /// A caller with a department's certificate, over HTTP/1.1.
+    pub fn client(&self, department: &str) -> Client {
+        let identity = self.identities.get(department).unwrap_or_else(|| panic!("no department {department}"));
+        self.client_with(department, Some(identity.clone()))
+    }
+
+    /// A caller with a certificate of the test's own making, to be billed to `department`.
+    pub fn client_with(&self, department: &str, identity: Option<Identity>) -> Client {
+        Client::new(department, &self.credentials(identity), self.gateway_address(), &self.log)
+    }
+
+    /// A caller with everything of the test's own making.
+    pub fn client_of(&self, department: &str, credentials: &Credentials) -> Client {
+        Client::new(department, credentials, self.gateway_address(), &self.log)
+    }
+
+    /// Trust in this city's authority, both TLS versions.
+    pub fn credentials(&self, identity: Option<Identity>) -> Credentials {
+        Credentials { root: self.pki.root(), identity, versions: rustls::ALL_VERSIONS.to_vec() }
+    }
+
+    /// A department's certificate.
+    pub fn identity(&self, department: &str) -> &Identity {
+        &self.identities[department]
+    }
+
+    /// Where departments call.
+    pub fn gateway_address(&self) -> std::net::SocketAddr {
+        self.address("/listeners/0/address")
+    }
+
+    /// Where operators look.
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.address("/admin/address")
+    }
+
+    fn address(&self, pointer: &str) -> std::net::SocketAddr {
+        self.document.pointer(pointer).and_then(Value::as_str).unwrap().parse().unwrap()
+    }
+
+    // ----- subsystems -----
+
+    /// A subsystem's server.
+    pub fn server(&self, subsystem: &str) -> &Server {
+        &self.servers[subsystem]
+    }
+
+    /// Adds a server; a reload may name it.
+    pub fn add_server(&mut self, name: &str, server: Server) {
+        self.servers.insert(name.into(), server);
+    }
+
+    /// Ends a server, as a subsystem that is down. Its log is kept for the audit by the caller, if it matters.
+    pub fn remove_server(&mut self, name: &str) -> Server {
+        self.servers.remove(name).unwrap()
+    }
+
+    /// The log of a foreign server is compared by the test itself, or does not exist.
+    pub fn note_foreign_server(&mut self) {
+        self.foreign_server = true;
+    }
+
+    // ----- the operator -----
+
+    /// A page of the admin listener: status and body.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        self.try_admin(path).await.unwrap_or_else(|error| panic!("admin {path}: {error}"))
+    }
+
+    /// As [`World::admin`], where nobody may be listening.
+    pub async fn try_admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let stream = tokio::net::TcpStream::connect(self.admin_address()).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = http::Request::get(path).header("host", "admin").body(empty())?;
+        let answer = within("the admin answers", sender.send_request(request)).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok((status, String::from_utf8(body.to_vec())?))
+    }
+
+    /// A scrape.
+    pub async fn metrics(&self) -> Metrics {
+        let (status, text) = self.admin("/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        Metrics::parse(text)
+    }
+
+    /// Writes a changed configuration without telling the gateway.
+    pub fn write(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.document);
+        replace(&self.config_file(), &serde_json::to_string_pretty(&self.document).unwrap());
+    }
+
+    /// Writes a changed configuration and reloads it; the test fails when it is refused.
+    pub async fn reload(&mut self, change: impl FnOnce(&mut Value)) {
+        self.write(change);
+        self.running().reload().expect("the new configuration is accepted");
+        let version = self.version_on_disk();
+        until("the new configuration is live", async || self.admin("/config").await.1.contains(&version).then_some(()))
+            .await;
+    }
+
+    /// The name of the configuration that lies on the disk: the first 12 hex digits of its SHA-256.
+    pub fn version_on_disk(&self) -> String {
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::digest(std::fs::read(self.config_file()).unwrap());
+        digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The gateway in this process.
+    pub fn running(&self) -> &Running {
+        match &self.gateway {
+            Gateway::Here(running) => running,
+            _ => panic!("the gateway does not run in this process"),
+        }
+    }
+
+    /// The gateway as a process of its own.
+    pub fn process(&mut self) -> &mut Process {
+        match &mut self.gateway {
+            Gateway::Process(process) => process,
+            _ => panic!("the gateway does not run as a process"),
+        }
+    }
+
+    /// The process's id.
+    pub fn process_id(&self) -> u32 {
+        match &self.gateway {
+            Gateway::Process(process) => process.0.id(),
+            _ => panic!("the gateway does not run as a process"),
+        }
+    }
+
+    /// Takes the process out of the world, dead or alive.
+    pub fn take_process(&mut self) -> Process {
+        match std::mem::replace(&mut self.gateway, Gateway::Stopped) {
+            Gateway::Process(process) => process,
+            _ => panic!("the gateway does not run as a process"),
+        }
+    }
+
+    // ----- files -----
+
+    /// The world's own folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The gateway's configuration.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder().join("gateway.yaml")
+    }
+
+    /// The ledger's book.
+    pub fn book(&self) -> PathBuf {
+        self.folder().join("data/ledger.db")
+    }
+
+    /// What the ledger's files hold at this moment.
+    pub fn usage(&self) -> Usage {
+        Usage::of_files(&self.book())
+    }
+
+    /// Waits until the ledger's files say so.
+    pub async fn usage_when(&self, what: &str, fits: impl Fn(&Usage) -> bool) -> Usage {
+        until(what, async || Some(self.usage()).filter(&fits)).await
+    }
+
+    /// A command line of the gateway's own binary.
+    pub fn tallygate(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tallygate"));
+        command.args(arguments).current_dir(self.folder()).stdin(std::process::Stdio::null());
+        command
+    }
+
+    // ----- begin and end -----
+
+    /// Stops the gateway well.
+    pub async fn stop(&mut self) {
+        match std::mem::replace(&mut self.gateway, Gateway::Stopped) {
+            Gateway::Here(running) => {
+                let stopped = tokio::task::spawn_blocking(move || running.shutdown());
+                within("the gateway stops", stopped).await.unwrap().expect("the gateway stops well");
+            }
+            Gateway::Process(mut process) => {
+                process.signal("TERM");
+                let status = process.ended().await;
+                assert!(status.success(), "{status}: {}", self.log_of_process());
+            }
+            Gateway::Stopped => {}
+        }
+    }
+
+    /// Starts the gateway in this process; it must not be running.
+    pub async fn start_here(&mut self) {
+        let start = tallygate::app::Start { config: self.config_file(), clock: self.clock.clone() };
+        let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // it has runtimes of its own
+        let started = within("the gateway starts", started).await.unwrap();
+        self.gateway = Gateway::Here(started.unwrap_or_else(|error| panic!("the gateway starts: {error}")));
+        self.until_ready().await;
+    }
+
+    /// Starts the real binary; the gateway must not be running.
+    pub async fn start_process(&mut self) {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("gateway.log")).unwrap();
+        let mut command = self.tallygate(&["serve", "--config", "gateway.yaml"]);
+        self.gateway = Gateway::Process(Process::spawn(command.stderr(log).stdout(std::process::Stdio::null())));
+        self.until_ready().await;
+    }
+
+    /// What the real binary wrote on standard error.
+    pub fn log_of_process(&self) -> String {
+        std::fs::read_to_string(self.folder().join("gateway.log")).unwrap_or_default()
+    }
+
+    /// Kills the real binary: SIGKILL, no goodbye.
+    pub async fn kill(&mut self) {
+        let mut process = self.take_process();
+        process.signal("KILL");
+        process.ended().await;
+    }
+
+    async fn until_ready(&mut self) {
+        until("the gateway is ready", async || {
+            if let Gateway::Process(process) = &mut self.gateway
+                && let Some(status) = process.0.try_wait().unwrap()
+            {
+                panic!("the gateway ended with {status}: {}", self.log_of_process());
+            }
+            self.try_admin("/readyz").await.ok().filter(|(status, _)| *status == 200)
+        })
+        .await;
+    }
+
+    /// Ends a world whose gateway never ran: there are no books.
+    pub fn abandon(&mut self) {
+        assert!(matches!(self.gateway, Gateway::Stopped) && !self.book().exists(), "this world has books to audit");
+        self.closed = true;
+    }
+
+    /// Ends the world and audits the books; what lies on the disk can still be looked at after that.
+    pub async fn close_into(mut self, look: impl FnOnce(&Path)) -> Usage {
+        let usage = self.audit().await;
+        look(self.folder());
+        usage
+    }
+
+    /// Ends the world and audits the books.
+    pub async fn close(mut self) -> Usage {
+        self.audit().await
+    }
+
+    async fn audit(&mut self) -> Usage {
+        self.closed = true;
+        let scraped = match self.gateway {
+            Gateway::Stopped => None,
+            _ => Some(self.settled_metrics().await),
+        };
+        self.stop().await;
+        let ledger = self.usage();
+        assert_eq!(ledger, Usage::of_view(&self.book()), "the view and the ledger's reader differ");
+        if let Some(metrics) = scraped {
+            metrics_agree(&metrics, &ledger);
+        }
+        books::callers_agree(&self.log.all(), &ledger);
+        if !self.foreign_server {
+            let received: Vec<_> = self.servers.values().flat_map(|server| server.log.all()).collect();
+            books::subsystems_agree(&received, &ledger);
+        }
+        ledger
+    }
+
+    /// A scrape when nothing is in flight any more.
+    async fn settled_metrics(&self) -> Metrics {
+        until("nothing is in flight", async || {
+            let metrics = self.metrics().await;
+            (metrics.sum("tallygate_commands_in_flight") == 0).then_some(metrics)
+        })
+        .await
+    }
+}
+
+fn metrics_agree(metrics: &Metrics, ledger: &Usage) {
+    assert_eq!(metrics.sum("tallygate_ledger_imbalance"), 0, "received is not admitted and refused");
+    assert_eq!(metrics.commands(), ledger.commands(), "/metrics and the ledger differ");
+    let units: u64 = ledger.0.values().map(|count| count.units).sum();
+    assert_eq!(metrics.sum("tallygate_command_units_total"), i64::try_from(units).unwrap(), "units");
+    let bytes: u64 = ledger.0.values().map(|count| count.response_bytes).sum();
+    assert_eq!(metrics.sum("tallygate_response_bytes_total"), i64::try_from(bytes).unwrap(), "response bytes");
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        assert!(self.closed || std::thread::panicking(), "a test forgot world.close(): its books were not audited");
+    }
+}

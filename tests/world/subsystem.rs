@@ -1,0 +1,348 @@
+//! Subsystems: real HTTP servers that do what the path tells them and write down what they received.
+//!
+//! A path that ends in `do/SCRIPT` is a script: `status-503`, `bytes-4096`, `chunks-8`, `break-512` (breaks off after so
+//! many bytes), `cut` (closes instead of answering), `never`, `wait-NAME` (answers after `release(NAME)`), `hold-NAME`
+//! (answers half, the rest after `release(NAME)`), `echo`, `trailers`, `events-3`, `last` (closes after the answer),
+//! `reply-headers`. Everything else is answered with 200 and a few words.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{oneshot, watch};
+
+/// Bodies of answers.
+type Answer = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What a subsystem wrote down about one request.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub connection: u64,
+    pub method: String,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Arc<BodyLog>,
+    /// The request was dropped before its answer was ready or its body was read.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// What came of a request's body so far.
+#[derive(Debug, Default)]
+pub struct BodyLog {
+    pub bytes: AtomicU64,
+    pub complete: AtomicBool,
+    pub trailers: Mutex<Option<HeaderMap>>,
+}
+
+impl Received {
+    /// A header as text; empty when it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// The department that the gateway named.
+    pub fn department(&self) -> &str {
+        self.header("x-tallygate-department")
+    }
+
+    /// The subsystem and command that the gateway named.
+    pub fn command(&self) -> &str {
+        self.header("x-tallygate-command")
+    }
+
+    /// Bytes of the body that have arrived.
+    pub fn bytes(&self) -> u64 {
+        self.body.bytes.load(Ordering::Acquire)
+    }
+}
+
+/// The append-only log of one server.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Arc<Mutex<Vec<Received>>>);
+
+impl Log {
+    /// Everything so far.
+    pub fn all(&self) -> Vec<Received> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The only entry.
+    pub fn only(&self) -> Received {
+        let all = self.all();
+        assert_eq!(all.len(), 1, "exactly one request was expected: {all:#?}");
+        all.into_iter().next().unwrap()
+    }
+
+    /// How many connections have carried a request.
+    pub fn connections(&self) -> usize {
+        self.all().iter().map(|received| received.connection).collect::<HashSet<_>>().len()
+    }
+
+    fn append(&self, received: Received) {
+        self.0.lock().unwrap().push(received);
+    }
+}
+
+/// One server of a subsystem; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    pub address: SocketAddr,
+    pub log: Log,
+    releases: watch::Sender<HashSet<String>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a server on a thread of its own.
+    pub fn start() -> Self {
+        Self::start_at(super::wait::free_address())
+    }
+
+    /// Starts a server at a given address.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let log = Log::default();
+        let (releases, released) = watch::channel(HashSet::new());
+        let (stop, stopped) = oneshot::channel();
+        let (bound, ready) = std::sync::mpsc::channel();
+        let town = Town { log: log.clone(), released };
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = listen(address);
+                bound.send(()).unwrap();
+                tokio::select! { () = town.serve(listener) => {}, _ = stopped => {} }
+            });
+        });
+        ready.recv().unwrap();
+        Self { address, log, releases, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Lets the scripts that wait for `name` go on.
+    pub fn release(&self, name: &str) {
+        self.releases.send_modify(|names| {
+            names.insert(name.to_owned());
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic has been printed; the books will miss what it should have logged
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(256).unwrap()
+}
+
+/// What the connections of a server share.
+#[derive(Clone)]
+struct Town {
+    log: Log,
+    released: watch::Receiver<HashSet<String>>,
+}
+
+impl Town {
+    async fn serve(self, listener: TcpListener) {
+        let mut connections = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            connections += 1;
+            tokio::spawn(self.clone().connection(stream, connections));
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, connection: u64) {
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(move |request| self.clone().command(connection, request));
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn command(self, connection: u64, request: Request<Incoming>) -> Result<Response<Answer>, io::Error> {
+        let (head, body) = request.into_parts();
+        let received = Received {
+            connection,
+            method: head.method.to_string(),
+            path: head.uri.to_string(),
+            headers: head.headers,
+            body: Arc::default(),
+            cancelled: Arc::default(),
+        };
+        self.log.append(received.clone());
+        let guard = Cancelled(Some(Arc::clone(&received.cancelled)));
+        let path = received.path.split('?').next().unwrap_or_default().to_owned();
+        let script = path.rsplit_once("/do/").map_or("", |(_, script)| script);
+        let (verb, argument) = script.split_once('-').unwrap_or((script, ""));
+        let answer = self.perform(verb, argument, (body, &received)).await;
+        guard.done();
+        answer
+    }
+
+    async fn perform(
+        mut self,
+        verb: &str,
+        argument: &str,
+        (body, received): (Incoming, &Received),
+    ) -> Result<Response<Answer>, io::Error> {
+        let log = Arc::clone(&received.body);
+        match verb {
+            "echo" => return Ok(Response::new(watched(body, log).boxed_unsync())),
+            "never" => std::future::pending().await,
+            "cut" => return Err(io::Error::other("cut, as told")),
+            _ => read_all(body, log).await,
+        }
+        let number = || argument.parse::<usize>().unwrap();
+        Ok(match verb {
+            "status" => {
+                let mut answer = whole("as told");
+                *answer.status_mut() = StatusCode::from_u16(argument.parse().unwrap()).unwrap();
+                answer
+            }
+            "bytes" => Response::new(Full::new(vec![b'x'; number()].into()).map_err(never).boxed_unsync()),
+            "chunks" => stream(futures_util::stream::iter(0..number()).map(|_| data(vec![b'y'; 1024]))),
+            "events" => events(number()),
+            "break" => broken(number()),
+            "trailers" => trailers(),
+            "wait" => {
+                self.wait_for(argument).await;
+                whole("waited")
+            }
+            "hold" => self.hold(argument.to_owned()),
+            "last" => with_header(whole("last"), "connection", "close"),
+            "reply" => reply_headers(),
+            _ => whole(&format!("{} {}", received.method, received.path)),
+        })
+    }
+
+    /// Half of the answer now, the other half when released.
+    fn hold(mut self, name: String) -> Response<Answer> {
+        let rest = futures_util::stream::once(async move {
+            self.wait_for(&name).await;
+            data("last".into())
+        });
+        stream(futures_util::stream::iter([data("first ".into())]).chain(rest))
+    }
+
+    async fn wait_for(&mut self, name: &str) {
+        let _ = self.released.wait_for(|names| names.contains(name)).await;
+    }
+}
+
+/// Writes down that a request was dropped before it was done.
+struct Cancelled(Option<Arc<AtomicBool>>);
+
+impl Cancelled {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        if let Some(cancelled) = &self.0 {
+            cancelled.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Counts a body on its way.
+fn watched(body: Incoming, log: Arc<BodyLog>) -> impl hyper::body::Body<Data = Bytes, Error = io::Error> {
+    let ended = Arc::clone(&log);
+    let frames = futures_util::stream::try_unfold(body, move |mut body| {
+        let ended = Arc::clone(&ended);
+        async move {
+            match body.frame().await {
+                Some(frame) => Ok(Some((frame.map_err(io::Error::other)?, body))),
+                None => {
+                    ended.complete.store(true, Ordering::Release);
+                    Ok(None)
+                }
+            }
+        }
+    });
+    StreamBody::new(frames).map_frame(move |frame: Frame<Bytes>| {
+        if let Some(data) = frame.data_ref() {
+            log.bytes.fetch_add(data.len() as u64, Ordering::AcqRel);
+        }
+        if let Some(trailers) = frame.trailers_ref() {
+            *log.trailers.lock().unwrap() = Some(trailers.clone());
+        }
+        frame
+    })
+}
+
+async fn read_all(body: Incoming, log: Arc<BodyLog>) {
+    let mut body = std::pin::pin!(watched(body, log));
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+fn never(never: Infallible) -> io::Error {
+    match never {}
+}
+
+fn data(bytes: Vec<u8>) -> io::Result<Frame<Bytes>> {
+    Ok(Frame::data(bytes.into()))
+}
+
+fn stream(frames: impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static) -> Response<Answer> {
+    Response::new(StreamBody::new(frames).boxed_unsync())
+}
+
+fn whole(text: &str) -> Response<Answer> {
+    Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(never).boxed_unsync())
+}
+
+fn with_header(mut answer: Response<Answer>, name: &'static str, value: &'static str) -> Response<Answer> {
+    answer.headers_mut().append(name, HeaderValue::from_static(value));
+    answer
+}
+
+/// Promises twice as much as it gives.
+fn broken(bytes: usize) -> Response<Answer> {
+    let frames = [data(vec![b'z'; bytes]), Err(io::Error::other("broken, as told"))];
+    let mut answer = stream(futures_util::stream::iter(frames).then(|frame| async {
+        tokio::task::yield_now().await; // hyper flushes what it has before it hears of the break
+        frame
+    }));
+    answer.headers_mut().insert("content-length", HeaderValue::from(bytes * 2));
+    answer
+}
+
+fn events(count: usize) -> Response<Answer> {
+    let events = futures_util::stream::iter(0..count).map(|n| data(format!("data: {n}\n\n").into()));
+    with_header(stream(events), "content-type", "text/event-stream")
+}
+
+fn trailers() -> Response<Answer> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", HeaderValue::from_static("42"));
+    let frames = [data("body".into()), Ok(Frame::trailers(trailers))];
+    with_header(stream(futures_util::stream::iter(frames)), "trailer", "x-checksum")
+}
+
+/// Headers that belong to one connection beside one that belongs to the message.
+fn reply_headers() -> Response<Answer> {
+    let mut answer = whole("headers");
+    for (name, value) in [("keep-alive", "timeout=5"), ("proxy-authenticate", "Basic"), ("x-kept", "yes")] {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
