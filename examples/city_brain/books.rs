@@ -5,15 +5,36 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use tallygate::ledger::{LedgerFiles, UsageRow};
-use tallygate::model::{Outcome, Window};
+use tallygate::model::{CalendarOffset, Outcome, Window};
+use tallygate::report::render::{Look, table};
+use tallygate::report::{By, Range, Usage};
 
 use crate::city::Line;
 use crate::departments::Answers;
 use crate::pki::YOU;
 
-/// Reads the whole ledger of a run, as finance would: from its files.
-pub(crate) fn read(ledger: &Path) -> anyhow::Result<Vec<UsageRow>> {
-    Ok(LedgerFiles::open(ledger)?.usage(Window(0)..Window(u32::MAX))?)
+/// What the ledger holds of a run.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) rows: Vec<UsageRow>,
+    calendar: CalendarOffset,
+}
+
+/// Reads the ledger of a run as finance would: from its files.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Ledger> {
+    let files = LedgerFiles::open(path)?;
+    Ok(Ledger { rows: files.usage(Window(0)..Window(u32::MAX))?, calendar: files.calendar() })
+}
+
+impl Ledger {
+    /// The same report as `tallygate report usage` makes.
+    pub(crate) fn usage(&self) -> anyhow::Result<String> {
+        let windows = || self.rows.iter().map(|row| row.window);
+        let from = windows().min().unwrap_or(Window(0));
+        let to = windows().max().unwrap_or(from).next();
+        let usage = Usage::group(&self.rows, Range { from, to }, self.calendar, By::default())?;
+        Ok(table(&usage, Look::Terminal))
+    }
 }
 
 /// Three counts of the same thing by three parties.
@@ -105,28 +126,9 @@ fn numbers(line: &Line, counted: &Counted, mark: &str) -> [String; 4] {
     [counted.ledger.to_string(), counted.received.to_string(), answered, mark.to_owned()]
 }
 
-/// The usage of the run, by department, command and outcome.
-pub(crate) fn usage_table(rows: &[UsageRow]) -> Table {
-    let mut sums: BTreeMap<(Line, &'static str), [u64; 4]> = BTreeMap::new();
-    for row in rows {
-        let line = Line::new(row.department.as_str(), row.subsystem.as_str(), row.command.as_str());
-        let sum = sums.entry((line, row.outcome.name())).or_default();
-        let totals = &row.totals;
-        let more = [totals.commands, totals.units, totals.request_bytes, totals.response_bytes];
-        sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-    }
-    let mut table = plain_table(&["department", "command", "outcome", "commands", "units", "bytes in", "bytes out"]);
-    for ((line, outcome), sum) in sums {
-        let words = [line.department, format!("{} {}", line.subsystem, line.command), outcome.to_owned()];
-        table.add_row(words.into_iter().chain(sum.map(|number| number.to_string())));
-    }
-    align(&mut table, 3..7);
-    table
-}
-
 pub(crate) fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(header);
     table
 }

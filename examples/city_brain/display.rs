@@ -7,13 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::Table;
-use tallygate::ledger::UsageRow;
 use tallygate::model::Refused;
 use tokio::time::Instant;
 
-use crate::books::{Comparison, align, plain_table, usage_table};
+use crate::books::{Comparison, align, plain_table};
 use crate::gateway::Gateway;
-use crate::options::{Home, Options};
+use crate::options::{ADMIN_PORT, Home, PORT};
 use crate::pki::{Pki, YOU};
 use crate::scrape::{Sample, scrape};
 
@@ -149,8 +148,8 @@ fn commands_to_try(port: u16, admin_port: u16, pki: &Pki) -> String {
 }
 
 /// Tables and words of the end.
-pub(crate) fn conclude(rows: &[UsageRow], comparison: &Comparison) {
-    println!("\nUsage, from the ledger:\n{}\n", usage_table(rows));
+pub(crate) fn conclude(usage: &str, comparison: &Comparison) {
+    println!("\nUsage, from the ledger:\n{usage}");
     println!("Counted by the ledger, received by the subsystems, answered to the departments:");
     println!("{}\n", comparison.table());
     if comparison.is_balanced() {
@@ -161,7 +160,7 @@ pub(crate) fn conclude(rows: &[UsageRow], comparison: &Comparison) {
 }
 
 /// Where to go from here.
-pub(crate) fn say_next(home: &Home, options: &Options) {
+pub(crate) fn say_next(home: &Home) {
     if home.is_kept() {
         let ledger = home.ledger();
         println!("\nThe ledger stays: sqlite3 {} 'SELECT * FROM usage_hourly'", ledger.display());
@@ -169,5 +168,5 @@ pub(crate) fn say_next(home: &Home, options: &Options) {
     let folder = Path::new("/tmp/my-city");
     println!("\nNext: make demo ARGS=\"--dir {}\"", folder.display());
     println!("It stays open until Ctrl-C. Meanwhile, in another terminal, be the department `{YOU}`:");
-    println!("{}", commands_to_try(options.port, options.admin_port, &Pki::of(folder)));
+    println!("{}", commands_to_try(PORT, ADMIN_PORT, &Pki::of(folder)));
 }

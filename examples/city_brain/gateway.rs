@@ -16,7 +16,6 @@ const TEMPLATE: &str = include_str!("city.yaml");
 const LISTENER: &str = "departments";
 
 /// The gateway at work, and where.
-#[derive(Debug)]
 pub(crate) struct Gateway {
     running: Running,
     pub(crate) traffic: SocketAddr,

@@ -30,7 +30,7 @@ use departments::{Answers, Office};
 use gateway::Gateway;
 use options::{Home, Options};
 use pki::Pki;
-use subsystems::Subsystems;
+use subsystems::{Subsystems, Taken};
 
 /// Snapshots that may wait for the recogniser.
 const UNSEEN: usize = 256;
@@ -48,40 +48,46 @@ fn main() -> ExitCode {
     }
 }
 
+/// The whole story; says whether the books balanced at its end.
 fn run(options: &Options) -> anyhow::Result<bool> {
     let home = Home::prepare(options)?;
     log_to(&home)?;
+    let pki = Pki::found(home.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(day_in_the_city(options, &home))
+
+    let (shown, taken) = mpsc::channel(UNSEEN);
+    let subsystems = runtime.block_on(Subsystems::open(shown))?;
+    let gateway = Gateway::start(home.path(), options, &subsystems)?;
+    display::introduce(&gateway, &home);
+    display::invite(&gateway, &pki);
+
+    let office = Office { gateway: gateway.traffic, pki, answers: Answers::default() };
+    runtime.block_on(day(options, &gateway, &office, taken, &subsystems))?;
+    gateway.stop()?;
+
+    let ledger = books::read(&home.ledger())?;
+    let comparison = Comparison::new(&ledger.rows, &subsystems.received.all(), &office.answers);
+    display::conclude(&ledger.usage()?, &comparison);
+    display::say_next(&home);
+    Ok(comparison.is_balanced())
 }
 
-/// The whole story; says whether the books balanced at its end.
-async fn day_in_the_city(options: &Options, home: &Home) -> anyhow::Result<bool> {
-    let pki = Pki::found(home.path())?;
-    let (shown, taken) = mpsc::channel(UNSEEN);
-    let subsystems = Subsystems::open(shown).await?;
-    let gateway = Gateway::start(home.path(), options, &subsystems)?;
-
-    let office = Office { gateway: gateway.traffic, pki: pki.clone(), answers: Answers::default() };
+/// Departments work until the evening, then finish what they are doing.
+async fn day(
+    options: &Options,
+    gateway: &Gateway,
+    office: &Office,
+    taken: mpsc::Receiver<Taken>,
+    subsystems: &Subsystems,
+) -> anyhow::Result<()> {
     let (closing, working) = drain();
-    departments::open(&office, &working, taken, options.growth())?;
+    departments::open(office, &working, taken, options.growth())?;
     drop(working);
-
-    display::introduce(&gateway, home);
-    display::invite(&gateway, &pki);
     tokio::select! {
-        () = display::watch(&gateway) => {}
+        () = display::watch(gateway) => {}
         ended = evening(options) => ended?,
     }
-
-    close(closing, &subsystems).await?;
-    tokio::task::spawn_blocking(|| gateway.stop()).await??;
-
-    let rows = books::read(&home.ledger())?;
-    let comparison = Comparison::new(&rows, &subsystems.received.all(), &office.answers);
-    display::conclude(&rows, &comparison);
-    display::say_next(home, options);
-    Ok(comparison.is_balanced())
+    close(closing, subsystems).await
 }
 
 /// Waits for the end of `--seconds`, for Ctrl-C or for SIGTERM.

@@ -7,6 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
+/// Where departments call, unless told otherwise.
+pub(crate) const PORT: u16 = 8443;
+/// Where metrics are, unless told otherwise.
+pub(crate) const ADMIN_PORT: u16 = 9090;
 /// How long the warehouse takes to grow when the demo has no end.
 const GROWTH: Duration = Duration::from_secs(120);
 
@@ -21,10 +25,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
     /// Where the departments call.
-    #[arg(long, default_value_t = 8443)]
+    #[arg(long, default_value_t = PORT)]
     pub(crate) port: u16,
     /// Where metrics are.
-    #[arg(long, default_value_t = 9090)]
+    #[arg(long, default_value_t = ADMIN_PORT)]
     pub(crate) admin_port: u16,
 }
 

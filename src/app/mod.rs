@@ -235,7 +235,8 @@ fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError>
     for row in &rows {
         *used.entry(&row.department).or_default() += row.totals.units;
     }
-    for policy in snapshot.departments.iter().filter(|policy| policy.quota.is_some()) {
+    // Departments without a quota too: a reload may give them one within the month.
+    for policy in &snapshot.departments {
         let units = used.get(&policy.department.id).copied().unwrap_or(0);
         organs.limiters.set_quota_used(policy.department.number, month, units);
     }

@@ -75,8 +75,22 @@ impl Reloader {
 
     fn read(&self) -> Result<(Configuration, Vec<(Name, ServerTls)>), Problems> {
         let configuration = config::load(&self.config, &self.numbers)?;
+        self.keep_calendar(&configuration)?;
         let tls = load_tls(&configuration.settings, &self.organs.clock)?;
         Ok((configuration, tls))
+    }
+
+    /// Traffic and ledger must read the same calendar, and the ledger's was written at start.
+    fn keep_calendar(&self, configuration: &Configuration) -> Result<(), Problems> {
+        let (live, new) = (self.settings.calendar, configuration.settings.calendar);
+        if live == new {
+            return Ok(());
+        }
+        Err(Problems(vec![Problem {
+            path: "calendar.offset".to_owned(),
+            message: format!("the running gateway keeps its ledger in {live}, this says {new}"),
+            hint: Some("restart the gateway to change it".to_owned()),
+        }]))
     }
 
     fn swap(&mut self, configuration: Configuration, tls: Vec<(Name, ServerTls)>) {

@@ -1,8 +1,81 @@
-//! Placeholder: written elsewhere.
-#![allow(missing_docs, clippy::todo, reason = "placeholder")]
+//! `tallygate check`: every problem of a configuration, with its path.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use crate::config::{self, Configuration, Problems};
+use crate::model::Numbers;
+
+use super::{Format, NOT_SO};
+
+/// Which configuration.
 #[derive(Debug, clap::Args)]
-pub struct CheckArgs {}
-pub fn check(_args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    todo!()
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Reads and compiles the configuration. Problems go to stderr for people, and to stdout as JSON.
+/// Exit code 0 if it is clean, 1 if it has problems.
+pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let checked = config::load(&args.config, &Numbers::default());
+    let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
+    match (args.format, checked) {
+        (Format::Json, checked) => writeln!(out, "{:#}", json(&checked))?,
+        (Format::Table, Ok(configuration)) => eprintln!("{}: {}", args.config.display(), counts(&configuration)),
+        (Format::Table, Err(problems)) => eprintln!("{}", for_people(&args.config, &problems)),
+        (other, _) => return Err(other.unfit("check")),
+    }
+    Ok(code)
+}
+
+/// All problems, one a line, under the name of their file.
+pub(super) fn for_people(config: &Path, problems: &Problems) -> String {
+    let count = match problems.0.len() {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    let lines: Vec<_> = problems.0.iter().map(|problem| format!("  {problem}")).collect();
+    format!("{}: {count}\n{}", config.display(), lines.join("\n"))
+}
+
+fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
+    match checked {
+        Ok(read) => serde_json::json!({ "ok": true, "version": read.snapshot.version, "problems": [] }),
+        Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
+    }
+}
+
+fn counts(read: &Configuration) -> String {
+    let snapshot = &read.snapshot;
+    let commands: usize = snapshot.subsystems.iter().map(|subsystem| subsystem.commands.len()).sum();
+    format!(
+        "no problems; version {}, {} listeners, {} departments, {} subsystems, {commands} commands",
+        snapshot.version,
+        read.settings.listeners.len(),
+        snapshot.departments.len(),
+        snapshot.subsystems.len(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_one_problem() {
+        let missing = Path::new("/nowhere/tallygate.yaml");
+        let problems = config::load(missing, &Numbers::default()).expect_err("nothing there");
+        let said = for_people(missing, &problems);
+        assert!(
+            said.starts_with("/nowhere/tallygate.yaml: 1 problem\n  /nowhere/tallygate.yaml cannot be read"),
+            "{said}"
+        );
+        assert_eq!(json(&Err(problems))["ok"], false);
+    }
 }

@@ -1,8 +1,252 @@
-//! Placeholder: written elsewhere.
-#![allow(missing_docs, clippy::todo, reason = "placeholder")]
+//! `tallygate explain`: what the gateway would do with a request, and why.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use http::{Method, Uri};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Serialize;
+
+use crate::config;
+use crate::identity::identities_of_der;
+use crate::model::{CallerId, Exceeded, Limits, Numbers, Quota, Rate, RateUnit, Refused};
+use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed};
+
+use super::check::for_people;
+use super::{BadUsage, Format, NOT_SO};
+
+/// What the gateway would do, step by step.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explanation {
+    /// The certificate's identities.
+    caller: Vec<String>,
+    /// The department that claims them.
+    department: Option<String>,
+    subsystem: Option<String>,
+    command: Option<String>,
+    /// The rule that allows it.
+    grant: Option<String>,
+    /// What could still refuse it, narrowest first.
+    limits: Vec<String>,
+    upstreams: Vec<String>,
+    /// The path the subsystem sees.
+    forwarded_path: Option<String>,
+    /// The outcome of a refusal.
+    refused: Option<&'static str>,
+    /// The verdict in a sentence.
+    why: String,
+}
+
+/// A request as written on the command line.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    method: Method,
+    host: String,
+    path: String,
+}
+
+/// Whose request, and what it asks for.
 #[derive(Debug, clap::Args)]
-pub struct ExplainArgs {}
-pub fn explain(_args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    todo!()
+pub struct ExplainArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The caller's certificate
+    #[arg(long, value_name = "PEM")]
+    cert: PathBuf,
+    /// A method and a URL, such as 'POST https://host/path'
+    #[arg(long, value_name = "REQUEST")]
+    request: String,
+    /// How the explanation is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Explains a request of a caller. Exit code 0 if it would be let in, 1 if it would be refused or the configuration has
+/// problems, 2 if the certificate or the request cannot be read.
+pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let configuration = match config::load(&args.config, &Numbers::default()) {
+        Ok(configuration) => configuration,
+        Err(problems) => {
+            eprintln!("{}", for_people(&args.config, &problems));
+            return Ok(ExitCode::from(NOT_SO));
+        }
+    };
+    let (identities, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
+    let explanation = decide(&configuration.snapshot, &identities, &request);
+    match args.format {
+        Format::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
+        Format::Table => writeln!(out, "{}", text(&explanation))?,
+        other => return Err(other.unfit("explain")),
+    }
+    Ok(if explanation.refused.is_some() { ExitCode::from(NOT_SO) } else { ExitCode::SUCCESS })
+}
+
+fn read_inputs(cert: &Path, request: &str) -> Result<(Vec<CallerId>, Request), String> {
+    let certificate = CertificateDer::from_pem_file(cert)
+        .map_err(|error| format!("{}: no PEM certificate could be read: {error}", cert.display()))?;
+    let identities = identities_of_der(&certificate).map_err(|error| format!("{}: {error}", cert.display()))?;
+    Ok((identities, read_request(request)?))
+}
+
+fn read_request(text: &str) -> Result<Request, String> {
+    let bad = || format!("{text:?} is not a request; write a method and a URL, such as 'POST https://host/path'");
+    let (method, url) = text.split_once(' ').ok_or_else(bad)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad())?;
+    let uri: Uri = url.trim().parse().map_err(|_| bad())?;
+    let host = uri.authority().ok_or_else(bad)?.to_string();
+    Ok(Request { method, host, path: uri.path().to_owned() })
+}
+
+/// The gateway's own steps, in their order, until one says no.
+fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request) -> Explanation {
+    let mut told = Explanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() };
+    let department = match snapshot.department_of(identities) {
+        Ok(department) => department,
+        Err(unclaimed) => return refuse(told, Refused::Unauthenticated, nobody(&unclaimed)),
+    };
+    told.department = Some(format!("{} ({})", department.department.id, department.department.name));
+    let (subsystem, command) = match snapshot.route(&request.host, &request.method, &request.path) {
+        Route::Command { subsystem, command } => (subsystem, command),
+        Route::NoCommand { subsystem } => {
+            told.subsystem = Some(subsystem.id.to_string());
+            let why = format!("no command of {} answers to this method and path, and it refuses others", subsystem.id);
+            return refuse(told, Refused::UnknownCommand, why);
+        }
+        Route::NoSubsystem => {
+            let why = "no subsystem takes this host and path".to_owned();
+            return refuse(told, Refused::UnknownCommand, why);
+        }
+    };
+    told.subsystem = Some(subsystem.id.to_string());
+    told.command = Some(shown_command(command));
+    let Some(grant) = snapshot.grant(department, command) else {
+        let why = format!("no grant lets {} run {}", department.department.id, command.key.command);
+        return refuse(told, Refused::Forbidden, why);
+    };
+    let pattern = &snapshot.rule(&grant).pattern;
+    told.grant = Some(format!("grants[{}], pattern {pattern:?}", grant.rule()));
+    told.limits = limits(snapshot, department, command);
+    told.upstreams = subsystem.upstreams.iter().map(|upstream| upstream.authority.clone()).collect();
+    told.forwarded_path = Some(forwarded_path(subsystem, &request.path));
+    told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
+    told
+}
+
+fn refuse(told: Explanation, refused: Refused, why: String) -> Explanation {
+    Explanation { refused: Some(refused.name()), why, ..told }
+}
+
+fn nobody(unclaimed: &Unclaimed) -> String {
+    match unclaimed {
+        Unclaimed::Nobody => "no department claims any identity of this certificate".to_owned(),
+        Unclaimed::Several(one, other) => format!("both {one} and {other} claim identities of this certificate"),
+    }
+}
+
+fn shown_command(command: &Command) -> String {
+    let id = &command.key.command;
+    let method = command.method.as_ref().map_or("any method", |method| method.as_str());
+    match &command.path {
+        Some(path) => format!("{id} ({method} {path}; {} units, body up to {} bytes)", command.units, command.body_max),
+        None => format!("{id} (otherCommands: allow; {} units)", command.units),
+    }
+}
+
+fn forwarded_path(subsystem: &Subsystem, path: &str) -> String {
+    let below = if subsystem.keep_path { path } else { path.strip_prefix(&subsystem.prefix).unwrap_or(path) };
+    if below.is_empty() { "/".to_owned() } else { below.to_owned() }
+}
+
+fn limits(snapshot: &Snapshot, department: &DepartmentPolicy, command: &Command) -> Vec<String> {
+    let mut told = limits_of("department and command", command.limits);
+    told.extend(limits_of("department", department.limits));
+    told.extend(limits_of("whole gateway", Limits { rate: snapshot.total, concurrent: None }));
+    told.extend(department.quota.as_ref().map(shown_quota));
+    told
+}
+
+fn limits_of(whose: &str, limits: Limits) -> Vec<String> {
+    let concurrent = limits.concurrent.map(|count| format!("{whose}: {count} at once"));
+    let rate = limits.rate.map(|rate| format!("{whose}: {}", shown_rate(rate)));
+    concurrent.into_iter().chain(rate).collect()
+}
+
+fn shown_rate(rate: Rate) -> String {
+    let unit = match rate.unit {
+        RateUnit::Second => "s",
+        RateUnit::Minute => "m",
+        RateUnit::Hour => "h",
+    };
+    format!("{}/{unit}, burst {}", rate.count, rate.burst)
+}
+
+fn shown_quota(quota: &Quota) -> String {
+    let beyond = match quota.exceeded {
+        Exceeded::Refuse => "refused beyond",
+        Exceeded::Allow => "allowed beyond",
+    };
+    format!("quota: {} units a month, {beyond}", quota.units)
+}
+
+fn text(told: &Explanation) -> String {
+    let verdict = told.refused.map_or("admitted".to_owned(), |refused| format!("refused: {refused}"));
+    let rows = [
+        ("caller", Some(told.caller.join(", "))),
+        ("department", told.department.clone()),
+        ("subsystem", told.subsystem.clone()),
+        ("command", told.command.clone()),
+        ("grant", told.grant.clone()),
+        ("limits", told.refused.is_none().then(|| list(&told.limits))),
+        ("upstream", told.refused.is_none().then(|| list(&told.upstreams))),
+        ("path there", told.forwarded_path.clone()),
+        ("verdict", Some(verdict)),
+        ("why", Some(told.why.clone())),
+    ];
+    let lines: Vec<_> = rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<11} {}", value?))).collect();
+    lines.join("\n")
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join("\n            ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(uri: &str, request: &str) -> Explanation {
+        let text = include_str!("../config/testdata/example.yaml");
+        let read = config::compile(text, Path::new("/"), &Numbers::default()).expect("no problems");
+        decide(&read.snapshot, &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
+    }
+
+    #[test]
+    fn every_step_can_say_no_and_says_why() {
+        let police = "spiffe://city.example/department/traffic-police";
+        let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots?x=1";
+        for (uri, request, refused) in [
+            (police, submit, None),
+            ("spiffe://elsewhere", submit, Some("unauthenticated")),
+            (police, "PUT https://gateway.city.example/cameras/v1/snapshots", Some("unknown_command")),
+            (police, "POST https://gateway.city.example/parking", Some("unknown_command")),
+        ] {
+            assert_eq!(explained(uri, request).refused, refused, "{uri} {request}");
+        }
+        let told = explained(police, submit);
+        assert_eq!(told.grant.as_deref(), Some("grants[0], pattern \"snapshot.*\""));
+        assert_eq!(told.forwarded_path.as_deref(), Some("/v1/snapshots"));
+        assert_eq!(told.limits.len(), 5, "{:?}", told.limits);
+        assert!(text(&told).contains("verdict     admitted"));
+    }
+
+    #[test]
+    fn a_request_is_a_method_and_a_whole_url() {
+        for text in ["POST", "POST /path", "https://host/path", "P(ST https://host/"] {
+            assert!(read_request(text).is_err(), "{text}");
+        }
+    }
 }

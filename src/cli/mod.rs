@@ -72,6 +72,14 @@ pub enum Format {
     Parquet,
 }
 
+impl Format {
+    /// This format makes no sense for that command.
+    fn unfit(self, command: &str) -> anyhow::Error {
+        let name = self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        BadUsage(format!("{command} has no format {name}; use table or json")).into()
+    }
+}
+
 /// The command line asks for something that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -94,8 +102,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn answer(command: &Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::serve(args),
-        Command::Check(args) => check::check(args),
-        Command::Explain(args) => explain::explain(args),
+        Command::Check(args) => check::check(args, out),
+        Command::Explain(args) => explain::explain(args, out),
         Command::Report(args) => report::report(args, &Clock::system(), out),
         Command::Pki(args) => pki::run(args, Clock::system().wall(), out),
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), out),

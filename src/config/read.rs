@@ -27,7 +27,8 @@ pub(super) fn document(text: &str) -> (Option<Document>, Vec<Problem>) {
 }
 
 fn misread(error: &serde_saphyr::Error, path: &str) -> Problem {
-    let path = if path == "." { "" } else { path };
+    let path = path.trim_end_matches(".?"); // a key that could not be read
+    let path = if matches!(path, "." | "?") { "" } else { path };
     let error = error.without_snippet();
     let said = error.to_string();
     let said = said.split("\n").next().unwrap_or_default();

@@ -141,10 +141,10 @@ fn wrong_types_are_told_with_their_path() {
 
 #[test]
 fn syntax_errors_are_told_with_line_and_column() {
-    let found = problems("listeners:\n  - name: [a\nadmin: {}\n");
-    assert_eq!(found.len(), 1);
-    assert!(found[0].message.starts_with("line "), "{found:?}");
-    assert!(found[0].message.contains("column "), "{found:?}");
+    let found = problems("gateway: a\nledger: { path: \"a.db }\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].path, "ledger");
+    assert!(found[0].message.contains("line 2, column "), "{found:?}");
 }
 
 #[test]
@@ -168,4 +168,110 @@ fn settings_that_are_read_once_are_named() {
     let (before, after) = (read(EXAMPLE), read(&EXAMPLE.replace("workers: 2", "workers: 3").replace("50ms", "60ms")));
     assert_eq!(before.needs_restart(&before), [""; 0]);
     assert_eq!(before.needs_restart(&after), ["ledger.syncEvery", "workers"]);
+}
+
+/// A document with subsystems and grants, and nothing else of interest.
+fn city(subsystems: &str, grants: &str) -> String {
+    format!(
+        "ledger: {{ path: l.db }}
+listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
+departments: [{{ id: police, callers: [{{ dns: police }}] }}, {{ id: health, callers: [{{ dns: health }}] }}]
+subsystems:
+{subsystems}
+grants: {grants}
+"
+    )
+}
+
+fn snapshot_of(text: &str) -> Arc<Snapshot> {
+    compile(text, Path::new("/"), &Numbers::default()).expect("no problems").snapshot
+}
+
+/// Which command a request is, as `subsystem/command`.
+fn command_of(snapshot: &Snapshot, host: &str, method: &Method, path: &str) -> String {
+    match snapshot.route(host, method, path) {
+        Route::Command { command, .. } => command.header.to_str().expect("ASCII").to_owned(),
+        Route::NoCommand { subsystem } => format!("{}/-", subsystem.id),
+        Route::NoSubsystem => "-".to_owned(),
+    }
+}
+
+#[test]
+fn the_most_specific_route_wins() {
+    let upstreams = "upstreams: [{ url: \"http://127.0.0.1:1\" }]";
+    let snapshot = snapshot_of(&city(
+        &format!(
+            "  - {{ id: root, {upstreams}, otherCommands: allow }}
+  - {{ id: city, hosts: [City.Example], path: /v1, {upstreams}, commands: [{{ id: all, match: {{ path: \"/{{*rest}}\" }} }}] }}
+  - id: cameras
+    path: /v1/cameras
+    {upstreams}
+    commands:
+      - {{ id: list, match: {{ method: GET, path: / }} }}
+      - {{ id: get, match: {{ method: GET, path: \"/{{id}}\" }} }}
+      - {{ id: any, match: {{ path: \"/{{name}}\" }} }}
+      - {{ id: stats, match: {{ path: /stats }} }}
+      - {{ id: part, match: {{ method: GET, path: \"/{{camera}}/part/{{*rest}}\" }} }}"
+        ),
+        "[]",
+    ));
+    for (host, method, path, expected) in [
+        ("other.example", Method::GET, "/v1/cameras", "cameras/list"),
+        ("other.example", Method::GET, "/v1/cameras/", "cameras/list"),
+        ("other.example", Method::HEAD, "/v1/cameras", "cameras/-"),
+        ("other.example", Method::GET, "/v1/cameras/7", "cameras/get"),
+        ("other.example", Method::PUT, "/v1/cameras/7", "cameras/any"),
+        ("other.example", Method::GET, "/v1/cameras/stats", "cameras/stats"),
+        ("other.example", Method::GET, "/v1/cameras/7/part/a/b", "cameras/part"),
+        ("other.example", Method::GET, "/v1/cameras/7/parts", "cameras/-"),
+        ("other.example", Method::GET, "/v1/camerasx", "root/other"),
+        ("CITY.example.:8443", Method::GET, "/v1/cameras/7", "city/all"),
+        ("city.example", Method::GET, "/v2", "root/other"),
+    ] {
+        assert_eq!(command_of(&snapshot, host, &method, path), expected, "{host} {method} {path}");
+    }
+}
+
+#[test]
+fn paths_outside_every_subsystem_are_none() {
+    let snapshot = snapshot_of(EXAMPLE);
+    for (host, path) in [("elsewhere.example", "/cameras/v1/snapshots"), ("gateway.city.example", "/camera")] {
+        assert_eq!(command_of(&snapshot, host, &Method::POST, path), "-", "{host}{path}");
+    }
+}
+
+#[test]
+fn a_parameter_and_a_rest_in_one_place_are_a_problem() {
+    let subsystem = "  - id: cameras
+    upstreams: [{ url: \"http://127.0.0.1:1\" }]
+    commands:
+      - { id: one, match: { path: \"/{id}\" } }
+      - { id: rest, match: { path: \"/{*rest}\" } }";
+    let found = problems(&city(subsystem, "[]"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].path, "subsystems[0].commands[1].match");
+}
+
+#[test]
+fn nothing_is_granted_that_no_rule_names() {
+    let subsystem = "  - id: cameras
+    upstreams: [{ url: \"http://127.0.0.1:1\" }]
+    otherCommands: allow
+    commands:
+      - { id: snapshot.read, match: { path: /r } }
+      - { id: snapshot.submit, match: { path: /s } }";
+    let grants = "[{ department: police, subsystem: cameras, commands: [\"snapshot.s*\"] },
+  { department: police, subsystem: cameras, commands: [other, \"snapshot.*\"] }]";
+    let snapshot = snapshot_of(&city(subsystem, grants));
+    let cameras = &snapshot.subsystems[0];
+    let rule = |department: usize, command| {
+        let grant = snapshot.grant(&snapshot.departments[department], command)?;
+        Some((grant.rule(), snapshot.rule(&grant).pattern.clone()))
+    };
+    let other = cameras.other.as_ref().expect("allowed");
+    assert_eq!(rule(0, &cameras.commands[0]), Some((1, "snapshot.*".to_owned())));
+    assert_eq!(rule(0, &cameras.commands[1]), Some((0, "snapshot.s*".to_owned())));
+    assert_eq!(rule(0, other), Some((1, "other".to_owned())));
+    assert_eq!(rule(1, &cameras.commands[0]), None);
+    assert_eq!(rule(1, other), None);
 }

@@ -180,3 +180,43 @@ fn bare_host(authority: &str) -> &str {
 fn compare_lower(known: &str, host: &str) -> Ordering {
     known.bytes().cmp(host.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_a_segment_ends() {
+        for (prefix, path, expected) in [
+            ("/cameras", "/cameras/v1", Some("/v1")),
+            ("/cameras", "/cameras", Some("/")),
+            ("/cameras", "/cameras/", Some("/")),
+            ("/cameras", "/camerasx", None),
+            ("/cameras", "/signals", None),
+            ("", "/anything", Some("/anything")),
+            ("", "*", None),
+        ] {
+            assert_eq!(below(prefix, path), expected, "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_read_without_port_and_last_dot() {
+        for (authority, host) in [
+            ("city.example", "city.example"),
+            ("city.example:8443", "city.example"),
+            ("city.example.:8443", "city.example"),
+            ("[::1]:8443", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(bare_host(authority), host, "{authority}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_compared_in_any_case() {
+        assert_eq!(compare_lower("city.example", "City.EXAMPLE"), Ordering::Equal);
+        assert_eq!(compare_lower("a.example", "B.example"), Ordering::Less);
+    }
+}

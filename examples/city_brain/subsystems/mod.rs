@@ -105,7 +105,9 @@ async fn serve<S: Subsystem>(stream: TcpStream, subsystem: Arc<S>, received: Cou
 
 fn line(subsystem: &str, headers: &HeaderMap) -> Line {
     let said = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("(not said)");
-    Line::new(said("x-tallygate-department"), subsystem, said("x-tallygate-command"))
+    let command = said("x-tallygate-command"); // `subsystem/command`
+    let command = command.strip_prefix(subsystem).and_then(|rest| rest.strip_prefix('/')).unwrap_or(command);
+    Line::new(said("x-tallygate-department"), subsystem, command)
 }
 
 fn empty(status: StatusCode) -> Response<Body> {

@@ -66,7 +66,7 @@ fn rate(text: Option<&str>, burst: Option<u64>, place: &Place<'_>) -> Option<Rat
 }
 
 fn at_least_one(count: u64, place: &Place<'_>) -> Option<NonZeroU32> {
-    let Some(count) = place.read(u32::try_from(count).map_err(|_| format!("{count} is too many"))) else { return None };
+    let count = place.read(u32::try_from(count).map_err(|_| format!("{count} is too many")))?;
     let some = NonZeroU32::new(count);
     if some.is_none() {
         place.problem("0 would let nothing through; write at least 1");
