@@ -98,6 +98,9 @@ impl Entry {
         if outcome == "unauthenticated" {
             sent.department = "unknown".into();
         }
+        if reply.header("x-request-id").is_empty() {
+            return; // refused below the gateway's own sight: the head could not be read
+        }
         if outcome == "too_large" && !whole_request {
             return; // found while it was forwarded: settled as aborted
         }
