@@ -102,9 +102,11 @@ impl Reloader {
                 live.store(Arc::new(tls));
             }
         }
-        self.organs.limiters.enforce(&configuration.snapshot);
         let version = configuration.snapshot.version.clone();
-        self.organs.published.store(configuration.snapshot);
+        // Published first: each worker's next command finds its limits anew and carries over what was used; then what is
+        // left of the old ones is dropped.
+        self.organs.published.store(Arc::clone(&configuration.snapshot));
+        self.organs.limiters.enforce(&configuration.snapshot);
         self.watch = Watch::new(watched(&self.config, &configuration.settings));
         let live = LiveConfig { version, since: self.organs.clock.wall() };
         self.status.store(Arc::new(ConfigStatus { live, rejected: None }));

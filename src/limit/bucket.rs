@@ -63,10 +63,10 @@ impl Bucket {
         self.rate
     }
 
-    /// Takes a token.
-    pub(super) fn take(&self) -> Result<Budget, Empty> {
+    /// Takes a token; returns how many are left.
+    pub(super) fn take(&self) -> Result<u32, Empty> {
         match self.limiter.check() {
-            Ok(state) => Ok(self.budget(state.remaining_burst_capacity())),
+            Ok(state) => Ok(state.remaining_burst_capacity()),
             Err(not_until) => {
                 let wait = not_until.wait_time_from(self.clock.now());
                 Err(Empty { wait, budget: self.budget(0) })
@@ -92,7 +92,8 @@ impl Bucket {
         token_time(self.rate).as_nanos() as u64
     }
 
-    fn budget(&self, remaining: u32) -> Budget {
+    /// What a department is told when `remaining` tokens are left.
+    pub(super) fn budget(&self, remaining: u32) -> Budget {
         let (count, unit) = (u64::from(self.rate.count.get()), u64::from(self.rate.unit.seconds()));
         let burst = u64::from(self.rate.burst.get());
         let (quota, window) = if burst > count { (burst, (burst * unit).div_ceil(count)) } else { (count, unit) };

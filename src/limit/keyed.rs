@@ -17,7 +17,7 @@ use super::places::Places;
 /// What limits one key.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    limits: Limits,
+    pub(super) limits: Limits,
     /// How fast.
     pub(super) bucket: Option<Arc<Bucket>>,
     /// How many at once; counted only while the plan has a cap.

@@ -8,7 +8,9 @@ mod keyed;
 mod places;
 mod quota;
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +18,11 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::clock::Clock;
-use crate::model::{CalendarOffset, Limits, Month, Refused, Window};
+use crate::model::{CalendarOffset, Limits, Month, Quota, Refused, Window};
 use crate::policy::{Command, DepartmentPolicy, Snapshot};
 
 use bucket::{Bucket, Empty};
 use keyed::{Full, Keyed, Limiter};
-use places::Taken;
 use quota::MonthUse;
 
 pub use quota::QUOTA_UNITS_MAX;
@@ -49,13 +50,30 @@ struct Quotas {
     units: Vec<(u32, u64)>,
 }
 
+/// Everything that limits one department on one command, found once: asking it takes no map and no lock. Belongs to one
+/// worker and one snapshot; a new snapshot needs a new gate.
+#[derive(Debug)]
+pub struct Gate {
+    /// Narrowest first: the command's, the department's.
+    own: [Option<Arc<Limiter>>; 2],
+    total: Option<Arc<Limiter>>,
+    used: Arc<MonthUse>,
+    quota: Option<Quota>,
+    units: u64,
+    calendar: CalendarOffset,
+    /// The month of the last command, for the next one of the same window.
+    month: Cell<(Window, Month)>,
+    clock: Clock,
+}
+
 /// Evidence that every limit let a command pass. Holds the department's place among its concurrent commands until dropped.
 #[derive(Debug)]
 pub struct Pass {
+    gate: Rc<Gate>,
     budget: Option<Budget>,
-    units: Option<(Arc<MonthUse>, quota::Taken)>,
-    /// On the command and of the department.
-    _places: [Option<Taken>; 2],
+    units: Option<quota::Taken>,
+    /// Whether a place was taken on the command, and of the department.
+    places: [bool; 2],
 }
 
 /// A limit's "no".
@@ -127,7 +145,31 @@ impl Limiters {
         quotas.units.iter().map(|(number, granted)| (*number, self.used_of(*number).used(month), *granted)).collect()
     }
 
-    /// Asks every limit, narrowest first. A refusal has spent nothing.
+    /// Finds what limits a department on a command. Refuses when there are more limiters than may be.
+    pub fn gate(
+        &self,
+        snapshot: &Snapshot,
+        department: &DepartmentPolicy,
+        command: &Command,
+    ) -> Result<Rc<Gate>, Limited> {
+        let number = department.department.number;
+        let window = self.clock.window();
+        Ok(Rc::new(Gate {
+            own: [
+                limited(&self.commands, (number, command.key.number), command.limits, &self.clock)?,
+                limited(&self.departments, number, department.limits, &self.clock)?,
+            ],
+            total: limited(&self.total, (), snapshot.total.map_or(Limits::default(), only_rate), &self.clock)?,
+            used: self.used_of(number),
+            quota: department.quota.clone(),
+            units: command.units,
+            calendar: snapshot.calendar,
+            month: Cell::new((window, snapshot.calendar.month_of(window))),
+            clock: self.clock.clone(),
+        }))
+    }
+
+    /// Finds the gate and asks it: for whoever asks once.
     pub fn admit(
         &self,
         snapshot: &Snapshot,
@@ -135,45 +177,7 @@ impl Limiters {
         command: &Command,
         window: Window,
     ) -> Result<Pass, Limited> {
-        let number = department.department.number;
-        let of_command = limited(&self.commands, (number, command.key.number), command.limits, &self.clock)?;
-        let of_department = limited(&self.departments, number, department.limits, &self.clock)?;
-        let of_total = limited(&self.total, (), snapshot.total.map_or(Limits::default(), only_rate), &self.clock)?;
-
-        let places =
-            [place(of_command.as_deref(), command.limits)?, place(of_department.as_deref(), department.limits)?];
-        let mut tokens = Tokens::default();
-        tokens.take(of_command.as_deref())?;
-        tokens.take(of_department.as_deref())?;
-        let budget = tokens.tightest;
-        tokens.take(of_total.as_deref()).map_err(|limited| Limited { budget, ..limited })?;
-        let units = self.take_units(snapshot, department, command.units, window)?;
-        tokens.keep();
-        Ok(Pass { budget, units: Some(units), _places: places })
-    }
-
-    fn take_units(
-        &self,
-        snapshot: &Snapshot,
-        department: &DepartmentPolicy,
-        units: u64,
-        window: Window,
-    ) -> Result<(Arc<MonthUse>, quota::Taken), Limited> {
-        let month = snapshot.calendar.month_of(window);
-        let used = self.used_of(department.department.number);
-        match used.take(month, units, department.quota.as_ref()) {
-            Ok(taken) => Ok((used, taken)),
-            Err(quota::UsedUp) => Err(Limited {
-                refused: Refused::QuotaExceeded,
-                retry_after: self.until_month_ends(snapshot.calendar, month),
-                budget: None,
-            }),
-        }
-    }
-
-    fn until_month_ends(&self, calendar: CalendarOffset, month: Month) -> Duration {
-        let end = calendar.windows_of(month).end.start_unix_seconds();
-        Duration::from_secs(u64::try_from(end - self.clock.unix_seconds()).unwrap_or(0).max(1))
+        self.gate(snapshot, department, command)?.admit(window)
     }
 
     fn used_of(&self, department: u32) -> Arc<MonthUse> {
@@ -184,24 +188,72 @@ impl Limiters {
     }
 }
 
+impl Gate {
+    /// Asks every limit, narrowest first. A refusal has spent nothing.
+    pub fn admit(self: &Rc<Self>, window: Window) -> Result<Pass, Limited> {
+        let mut pass = Pass { gate: Rc::clone(self), budget: None, units: None, places: [false; 2] };
+        for (limiter, place) in self.own.iter().zip(&mut pass.places) {
+            *place = take_place(limiter.as_deref())?; // dropping the pass gives back what it has
+        }
+        let mut tokens = Tokens::default();
+        for limiter in &self.own {
+            tokens.take(limiter.as_deref())?;
+        }
+        pass.budget = tokens.budget();
+        tokens.take(self.total.as_deref()).map_err(|limited| Limited { budget: pass.budget, ..limited })?;
+        pass.units = Some(self.take_units(window)?);
+        tokens.keep();
+        Ok(pass)
+    }
+
+    fn take_units(&self, window: Window) -> Result<quota::Taken, Limited> {
+        let month = self.month_of(window);
+        self.used.take(month, self.units, self.quota.as_ref()).map_err(|quota::UsedUp| Limited {
+            refused: Refused::QuotaExceeded,
+            retry_after: self.until_month_ends(month),
+            budget: None,
+        })
+    }
+
+    fn month_of(&self, window: Window) -> Month {
+        let (known, month) = self.month.get();
+        if known == window {
+            return month;
+        }
+        let month = self.calendar.month_of(window);
+        self.month.set((window, month));
+        month
+    }
+
+    fn until_month_ends(&self, month: Month) -> Duration {
+        let end = self.calendar.windows_of(month).end.start_unix_seconds();
+        Duration::from_secs(u64::try_from(end - self.clock.unix_seconds()).unwrap_or(0).max(1))
+    }
+}
+
 /// The tokens taken for one command so far; given back when dropped, unless kept.
 #[derive(Default)]
 struct Tokens<'a> {
     taken: [Option<&'a Bucket>; 3],
-    tightest: Option<Budget>,
+    tightest: Option<(&'a Bucket, u32)>,
 }
 
 impl<'a> Tokens<'a> {
     fn take(&mut self, limiter: Option<&'a Limiter>) -> Result<(), Limited> {
         let Some(bucket) = limiter.and_then(|limiter| limiter.bucket.as_deref()) else { return Ok(()) };
-        let budget = bucket.take().map_err(rate_limited)?;
+        let remaining = bucket.take().map_err(rate_limited)?;
         if let Some(free) = self.taken.iter_mut().find(|taken| taken.is_none()) {
             *free = Some(bucket);
         }
-        if self.tightest.is_none_or(|tightest| budget.remaining < tightest.remaining) {
-            self.tightest = Some(budget);
+        if self.tightest.is_none_or(|(_, tightest)| remaining < tightest) {
+            self.tightest = Some((bucket, remaining));
         }
         Ok(())
+    }
+
+    /// What the tightest limit has left.
+    fn budget(&self) -> Option<Budget> {
+        self.tightest.map(|(bucket, remaining)| bucket.budget(remaining))
     }
 
     fn keep(mut self) {
@@ -245,12 +297,15 @@ fn limited<K: Eq + std::hash::Hash + Copy>(
     })
 }
 
-fn place(limiter: Option<&Limiter>, limits: Limits) -> Result<Option<Taken>, Limited> {
-    let (Some(limiter), Some(cap)) = (limiter, limits.concurrent) else { return Ok(None) };
-    match limiter.places.take(cap) {
-        Some(taken) => Ok(Some(taken)),
-        None => Err(Limited { refused: Refused::TooManyConcurrent, retry_after: RETRY_CONCURRENT, budget: None }),
+/// Takes a place, if places are limited; whether one was taken.
+fn take_place(limiter: Option<&Limiter>) -> Result<bool, Limited> {
+    let Some((limiter, cap)) = limiter.and_then(|limiter| Some((limiter, limiter.limits.concurrent?))) else {
+        return Ok(false);
+    };
+    if limiter.places.take(cap) {
+        return Ok(true);
     }
+    Err(Limited { refused: Refused::TooManyConcurrent, retry_after: RETRY_CONCURRENT, budget: None })
 }
 
 fn rate_limited(empty: Empty) -> Limited {
@@ -271,8 +326,13 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let Some((used, taken)) = self.units.take() {
-            used.give_back(taken);
+        if let Some(taken) = self.units.take() {
+            self.gate.used.give_back(taken);
+        }
+        for (limiter, taken) in self.gate.own.iter().zip(self.places) {
+            if let (Some(limiter), true) = (limiter, taken) {
+                limiter.places.give_back();
+            }
         }
     }
 }

@@ -77,7 +77,8 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     if call.worker.is_full() {
         return Err(refuse(Refused::Overloaded, "the gateway carries as many commands as it can"));
     }
-    let pass = call.worker.limiters.admit(snapshot, &department, &command, call.window);
+    let gate = call.live.gate(&call.worker.limiters, &department, &command);
+    let pass = gate.and_then(|gate| gate.admit(call.window));
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
     let budget = pass.budget();
     let account = open(call, &department, (&subsystem, &command), pass)?;

@@ -5,8 +5,7 @@
 //! added, so that no `Connection:` nomination can take ours away (CVE-2024-45410).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -23,31 +22,41 @@ const COMMAND: HeaderName = HeaderName::from_static("x-tallygate-command");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// How many fields are added towards a subsystem.
+const ADDED: usize = 9;
 
 /// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] =
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    let standard = [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
+    standard.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
 
 /// Whether a caller's field claims what only the gateway may say: our own names, and what proxies say of clients.
-fn is_claim(name: &str) -> bool {
-    name.starts_with("x-tallygate-")
-        || name.starts_with("x-forwarded-")
-        || name.starts_with("client-cert")
-        || matches!(name, "forwarded" | "x-real-ip" | "x-request-id" | "traceparent")
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.as_bytes().first() {
+        Some(b'x') => {
+            name.starts_with("x-tallygate-")
+                || name.starts_with("x-forwarded-")
+                || matches!(name, "x-real-ip" | "x-request-id")
+        }
+        Some(b'c') => name.starts_with("client-cert"),
+        Some(b'f') => name == "forwarded",
+        Some(b't') => name == "traceparent",
+        _ => false,
+    }
 }
 
 /// Makes the head of a caller's request fit to be sent to a subsystem.
 pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: &Admitted, host: HeaderValue) {
     let wants_trailers = headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let traceparent = call.id.traceparent(headers.get(TRACEPARENT));
-    remove_hop_by_hop(headers);
-    remove_claims(headers);
-    headers.remove(CONTENT_LENGTH); // framing is made anew from the body itself
+    // Content-Length too: framing is made anew from the body itself.
+    remove(headers, |name| is_hop_by_hop(name) || is_claim(name) || *name == CONTENT_LENGTH);
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    headers.reserve(ADDED);
     headers.insert(DEPARTMENT, admitted.department.header.clone());
     headers.insert(COMMAND, admitted.command.header.clone());
     if let Some(caller) = call.peer.caller() {
@@ -63,15 +72,16 @@ pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: 
 
 /// Makes the head of a subsystem's answer fit to be sent to a caller.
 pub(super) fn towards_caller(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    remove(headers, is_hop_by_hop);
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated = match headers.contains_key(CONNECTION) {
-        true => nominated(headers),
-        false => Vec::new(),
-    };
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
+/// Removes the fields that are to go, and those that `Connection` names. Most heads hold neither: they are only looked at.
+fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    if going.contains(&CONNECTION) {
+        going.extend(nominated(headers));
+    }
+    for name in going {
         headers.remove(name);
     }
 }
@@ -81,14 +91,6 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let names = lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
     names.filter(|name| *name != HOST).collect()
-}
-
-fn remove_claims(headers: &mut HeaderMap) {
-    debug_assert!(is_claim(FORWARDED.as_str()));
-    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for claim in claims {
-        headers.remove(claim);
-    }
 }
 
 /// The value of `Host` for a head that was accepted.
@@ -142,10 +144,10 @@ mod tests {
             "x-request-id",
             "traceparent",
         ] {
-            assert!(is_claim(claim), "{claim}");
+            assert!(is_claim(&HeaderName::from_static(claim)), "{claim}");
         }
         for plain in ["accept", "content-type", "x-department", "tracestate"] {
-            assert!(!is_claim(plain), "{plain}");
+            assert!(!is_claim(&HeaderName::from_static(plain)), "{plain}");
         }
     }
 }
