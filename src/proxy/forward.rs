@@ -31,7 +31,7 @@ pub(super) fn forward(
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = Rc::clone(call.live.upstreams_of(&admitted.subsystem));
     let mut outgoing = Some(towards(call, &admitted, request));
-    call.worker.recorder.gateway(call.worker.clock.monotonic().since(call.arrived));
+    let before = call.worker.clock.monotonic().since(call.arrived);
     // What is prepared above is not kept twice in the future below: it is moved often, by hyper and by tokio.
     async move {
         let progress = Rc::clone(admitted.account.progress());
@@ -41,9 +41,15 @@ pub(super) fn forward(
                 if admitted.command.durability == Durability::Machine {
                     admitted.account.durable().await;
                 }
-                answer(call, admitted, *sent)
+                let answered = call.worker.clock.monotonic();
+                let answer = answer(call, admitted, *sent);
+                call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
+                answer
             }
-            Err(error) => no_answer(call, admitted, &error),
+            Err(error) => {
+                call.worker.recorder.gateway(before);
+                no_answer(call, admitted, &error)
+            }
         }
     }
 }
@@ -78,7 +84,6 @@ fn below(subsystem: &Subsystem, uri: &Uri) -> Uri {
 
 /// The subsystem's answer, metered on its way to the caller.
 fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Response<Body> {
-    let answered = call.worker.clock.monotonic();
     let finished = outcome_of(response.status());
     note_health(&lease, finished);
     let (mut head, body) = response.into_parts();
@@ -87,7 +92,6 @@ fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Re
     tell_budget(&mut head.headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let body = Metered::new(body, (admitted.account, lease), finished, patience);
-    call.worker.recorder.gateway(call.worker.clock.monotonic().since(answered));
     Response::from_parts(head, Body::Metered(body))
 }
 
