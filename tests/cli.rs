@@ -37,7 +37,6 @@ async fn check_prints_every_problem_with_its_path_and_a_hint() {
         document["departments"][1]["nmae"] = json!("misspelt");
         document["subsystems"][0]["timeouts"]["response"] = json!("soon");
         document["grants"][1]["department"] = json!("logistic");
-        document["listeners"][0]["tls"]["key"] = json!("pki/missing.key");
     })
     .await;
     let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
@@ -46,12 +45,27 @@ async fn check_prints_every_problem_with_its_path_and_a_hint() {
     for part in [
         "departments[0].limits.rate",
         "departments[1].nmae",
-        "`name`",
+        "\"name\"",
         "subsystems[0].timeouts.response",
         "grants[1].department",
         "logistics",
-        "missing.key",
     ] {
+        assert!(words.contains(part), "{part} is not in: {words}");
+    }
+    put_away(world);
+}
+
+#[tokio::test]
+async fn check_looks_into_the_files_a_configuration_names() {
+    let world = paper(|document| {
+        document["listeners"][0]["tls"]["key"] = json!("pki/missing.key");
+        document["listeners"][0]["tls"]["clientAuth"]["authorities"] = json!(["pki/server.key"]);
+    })
+    .await;
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
+    let words = format!("{}{}", stdout(&checked), stderr(&checked));
+    assert_eq!(checked.status.code(), Some(1), "{words}");
+    for part in ["listeners[0].tls.key", "missing.key", "listeners[0].tls.clientAuth.authorities"] {
         assert!(words.contains(part), "{part} is not in: {words}");
     }
     put_away(world);
@@ -77,7 +91,8 @@ async fn exit_codes_are_those_of_the_contract() {
         (&["check", "--config", "missing.yaml"], 1),
         (&["--version"], 0),
         (&["--help"], 0),
-        (&["report", "usage", "--ledger", "missing.db", "--from", "2026-10-01", "--to", "2026-11-01"], 74),
+        (&["report", "usage", "--ledger", "missing.db"], 2),
+        (&["report", "usage", "--ledger", "gateway.yaml"], 74),
         (&["report", "usage", "--ledger", "missing.db", "--by", "colour"], 2),
     ] {
         let ended = tallygate(&world, arguments).await;

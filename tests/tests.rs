@@ -4,7 +4,8 @@
 //! time. `World::close` audits the books after each test; a world that is dropped without it fails its test.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
-// The harness.
+// The harness, and whether it can fail.
+mod harness;
 mod world;
 
 // Who, may they, how fast.

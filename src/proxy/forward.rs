@@ -84,6 +84,9 @@ fn below(subsystem: &Subsystem, uri: &Uri) -> Uri {
 
 /// The subsystem's answer, metered on its way to the caller.
 fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Response<Body> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switched(call, admitted, &lease);
+    }
     let finished = outcome_of(response.status());
     note_health(&lease, finished);
     let (mut head, body) = response.into_parts();
@@ -93,6 +96,13 @@ fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Re
     let patience = admitted.subsystem.timeouts.idle;
     let body = Metered::new(body, (admitted.account, lease), finished, patience);
     Response::from_parts(head, Body::Metered(body))
+}
+
+/// `Upgrade` is never forwarded, so nobody asked for another protocol (RFC 9110 section 15.2.2).
+fn switched(call: &Call, admitted: Admitted, lease: &Lease) -> Response<Body> {
+    lease.fail(Finished::UpstreamFailed);
+    admitted.account.settle(Finished::UpstreamFailed);
+    fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked")
 }
 
 fn note_health(lease: &Lease, finished: Finished) {

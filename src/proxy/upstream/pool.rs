@@ -75,6 +75,7 @@ impl Pool {
         patience: &Patience<'_>,
     ) -> Attempt {
         loop {
+            let place = Place::take(&self.health);
             let kept = self.kept().await;
             let is_new = kept.is_none();
             let sender = match kept {
@@ -85,7 +86,7 @@ impl Pool {
                     Err(why) => return self.unreachable(why),
                 },
             };
-            match self.send_on(sender, outgoing, patience).await {
+            match self.send_on((sender, place), outgoing, patience).await {
                 Attempt::Unsent(_) if !is_new => {} // it had been closed while it was kept
                 ended => return ended,
             }
@@ -97,10 +98,15 @@ impl Pool {
         Attempt::Unsent(why)
     }
 
-    async fn send_on(self: &Rc<Self>, mut sender: Sender, outgoing: &mut Outgoing, patience: &Patience<'_>) -> Attempt {
+    async fn send_on(
+        self: &Rc<Self>,
+        (mut sender, place): (Sender, Place),
+        outgoing: &mut Outgoing,
+        patience: &Patience<'_>,
+    ) -> Attempt {
         let Some(request) = outgoing.take() else { return Attempt::Unsent("the request is gone".to_owned()) };
         let answer = pin!(sender.try_send_request(request));
-        let lease = Lease::new(self, sender);
+        let lease = Lease::new(self, sender, place);
         match patience.wait(answer).await {
             None => {
                 lease.fail(Finished::Timeout);
@@ -152,13 +158,30 @@ impl Pool {
 pub(in crate::proxy) struct Lease {
     pool: Rc<Pool>,
     sender: Option<Sender>,
+    _place: Place,
+}
+
+/// One request's place among those a server has in flight, from the moment the server was chosen: a server that is slow to
+/// take connections must not look idle.
+struct Place(Arc<Health>);
+
+impl Place {
+    fn take(health: &Arc<Health>) -> Self {
+        health.stats.requests.up();
+        Self(Arc::clone(health))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.stats.requests.down();
+    }
 }
 
 impl Lease {
-    fn new(pool: &Rc<Pool>, sender: Sender) -> Self {
+    fn new(pool: &Rc<Pool>, sender: Sender, place: Place) -> Self {
         pool.health.stats.attempts.one();
-        pool.health.stats.requests.up();
-        Self { pool: Rc::clone(pool), sender: Some(sender) }
+        Self { pool: Rc::clone(pool), sender: Some(sender), _place: place }
     }
 
     /// The answer ended cleanly. The connection is kept if the request had ended too.
@@ -184,12 +207,6 @@ impl Lease {
     /// The server answered.
     pub(in crate::proxy) fn note_success(&self) {
         self.pool.health.note_success();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.pool.health.stats.requests.down();
     }
 }
 
