@@ -38,8 +38,11 @@ impl Control {
     ) -> Result<Self, AppError> {
         let (requests, requested) = mpsc::channel(RELOADS_MAX);
         let (trigger, watcher) = drain();
-        let runtime = Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return tracing::error!(%error, "the control thread could not start its runtime"),
+            };
             runtime.block_on(async {
                 let series = accepting.settings.capacity.series;
                 accepting.run(&organs);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration, Problem, Problems, Settings};
+use crate::config::{Configuration, Problem, Problems, Settings};
 use crate::identity::ServerTls;
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
 use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
@@ -93,8 +93,10 @@ struct Organs {
 pub fn start(start: Start) -> Result<Running, AppError> {
     let Start { config, clock } = start;
     let numbers = Numbers::default();
-    let Configuration { settings, snapshot } = config::load(&config, &numbers)?;
-    let tls = load_tls(&settings, &clock)?;
+    let mut read = reload::read(&config, &numbers, &clock)?;
+    let Configuration { settings, snapshot } = read.configuration.clone();
+    let tls = std::mem::take(&mut read.tls).into_iter();
+    let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
     let bound = bind(&settings)?;
     let (ledger, seeds) = Ledger::open(ledger_settings(&settings), clock.clone(), Box::new(end_the_process))?;
 
@@ -117,7 +119,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let (handles, workers) = start_workers(&settings, &organs, seeds, (&traffic_watcher, &end_watcher))?;
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    let reloader = Reloader::new(config, numbers, settings.clone(), organs.clone());
+    let reloader = Reloader::new(config, numbers, read, organs.clone());
     let accept = Accepting { bound: bound.listeners, settings: settings.clone(), handles, drain: traffic_watcher };
     let control = Control::start(organs, accept, bound.admin, reloader)?;
     drop(starting);
@@ -210,11 +212,6 @@ fn bind(settings: &Settings) -> Result<Bound, AppError> {
         Ok::<_, AppError>(socket)
     });
     Ok(Bound { listeners, admin: admin.transpose()? })
-}
-
-fn load_tls(settings: &Settings, clock: &Clock) -> Result<HashMap<Name, Arc<ArcSwap<ServerTls>>>, Problems> {
-    let loaded = reload::load_tls(settings, clock)?;
-    Ok(loaded.into_iter().map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect())
 }
 
 fn ledger_settings(settings: &Settings) -> LedgerSettings {

@@ -3,7 +3,7 @@
 //! Guarantees: everything is read and built before anything is swapped; a rejected document changes nothing but what
 //! `/config` shows. Limiter, quota and meter state is carried over, connections stay open.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -45,12 +45,28 @@ pub(super) struct Reloader {
     status: Arc<ArcSwap<ConfigStatus>>,
 }
 
+/// A configuration with everything it names, read and built.
+pub(super) struct Read {
+    pub(super) configuration: Configuration,
+    pub(super) tls: Vec<(Name, ServerTls)>,
+    watch: Watch,
+}
+
+/// Reads a configuration and what it names.
+pub(super) fn read(config: &Path, numbers: &Numbers, clock: &Clock) -> Result<Read, Problems> {
+    let watch = Watch::new([config.to_path_buf()]);
+    let configuration = config::load(config, numbers)?;
+    let watch = watch.and(configuration.settings.listeners.iter().flat_map(|listener| listener.tls.paths()));
+    let tls = load_tls(&configuration.settings, clock)?;
+    Ok(Read { configuration, tls, watch })
+}
+
 impl Reloader {
-    pub(super) fn new(config: PathBuf, numbers: Numbers, settings: Settings, organs: Organs) -> Self {
+    /// Looks after what `read` has read and `organs` carry out.
+    pub(super) fn new(config: PathBuf, numbers: Numbers, read: Read, organs: Organs) -> Self {
         let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
         let status = Arc::new(ArcSwap::from_pointee(ConfigStatus { live, rejected: None }));
-        let watch = Watch::new(watched(&config, &settings));
-        Self { config, numbers, settings, watch, organs, status }
+        Self { config, numbers, settings: read.configuration.settings, watch: read.watch, organs, status }
     }
 
     /// What `/config` shows.
@@ -65,19 +81,14 @@ impl Reloader {
 
     /// Reads, compiles, builds, swaps; or rejects.
     pub(super) fn reload(&mut self) -> Result<(), Problems> {
-        let result = self.read().map(|(configuration, tls)| self.swap(configuration, tls));
+        let read = read(&self.config, &self.numbers, &self.organs.clock);
+        let read = read.and_then(|read| self.keep_calendar(&read.configuration).map(|()| read));
+        let result = read.map(|read| self.swap(read));
         match &result {
             Ok(()) => tracing::info!(version = %self.status.load().live.version, "configuration is live"),
             Err(problems) => self.reject(problems),
         }
         result
-    }
-
-    fn read(&self) -> Result<(Configuration, Vec<(Name, ServerTls)>), Problems> {
-        let configuration = config::load(&self.config, &self.numbers)?;
-        self.keep_calendar(&configuration)?;
-        let tls = load_tls(&configuration.settings, &self.organs.clock)?;
-        Ok((configuration, tls))
     }
 
     /// Traffic and ledger must read the same calendar, and the ledger's was written at start.
@@ -93,7 +104,7 @@ impl Reloader {
         }]))
     }
 
-    fn swap(&mut self, configuration: Configuration, tls: Vec<(Name, ServerTls)>) {
+    fn swap(&mut self, Read { configuration, tls, watch }: Read) {
         for changed in self.settings.needs_restart(&configuration.settings) {
             tracing::warn!(setting = changed, "this setting is read once; restart the gateway to change it");
         }
@@ -107,7 +118,7 @@ impl Reloader {
         // left of the old ones is dropped.
         self.organs.published.store(Arc::clone(&configuration.snapshot));
         self.organs.limiters.enforce(&configuration.snapshot);
-        self.watch = Watch::new(watched(&self.config, &configuration.settings));
+        self.watch = watch;
         let live = LiveConfig { version, since: self.organs.clock.wall() };
         self.status.store(Arc::new(ConfigStatus { live, rejected: None }));
     }
@@ -124,13 +135,8 @@ impl Reloader {
     }
 }
 
-fn watched(config: &PathBuf, settings: &Settings) -> Vec<PathBuf> {
-    let tls = settings.listeners.iter().flat_map(|listener| listener.tls.paths());
-    std::iter::once(config.clone()).chain(tls).collect()
-}
-
 /// Reads the keys and trust of every listener; names every problem.
-pub(super) fn load_tls(settings: &Settings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>, Problems> {
+fn load_tls(settings: &Settings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>, Problems> {
     let (mut loaded, mut problems) = (Vec::new(), Vec::new());
     for (index, listener) in settings.listeners.iter().enumerate() {
         match listener.tls.load_with(clock) {

@@ -27,10 +27,10 @@ pub(super) fn block_on<F>(future: F) -> io::Result<F::Output>
 where
     F: Future<Output: Send> + Send,
 {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let run = || Ok(Builder::new_current_thread().enable_all().build()?.block_on(future));
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, || runtime.block_on(future))?;
-        thread.join().map_err(|_| io::Error::other("a helper thread panicked"))
+        let thread = std::thread::Builder::new().spawn_scoped(scope, run)?;
+        thread.join().map_err(|_| io::Error::other("a helper thread panicked"))?
     })
 }
 

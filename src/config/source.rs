@@ -30,6 +30,14 @@ impl Watch {
         Self { files: paths.into_iter().map(look_at).collect() }
     }
 
+    /// Remembers more files. Made of the configuration before it is read, and of the files it names before those are read:
+    /// so nothing that changes while it is read goes unseen.
+    #[must_use]
+    pub fn and(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.files.extend(Self::new(paths).files);
+        self
+    }
+
     /// Whether any of the files looks different from when last asked. Asks the disk, briefly.
     pub fn changed(&mut self) -> bool {
         let mut changed = false;

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -289,16 +290,24 @@ impl Ticket {
         }
     }
 
-    /// Ends the command. Duration is the time since `open` on the meter's clock.
-    pub fn settle(mut self, finished: Finished) {
+    /// Ends the command; returns how long it took: the time since `open` on the meter's clock.
+    pub fn settle(mut self, finished: Finished) -> Duration {
         self.facts.finished = finished;
+        self.facts.duration_ns = self.age_ns();
+        Duration::from_nanos(self.facts.duration_ns)
+    }
+
+    fn age_ns(&self) -> u64 {
+        nanoseconds(&self.meter.clock).saturating_sub(self.facts.opened_ns)
     }
 }
 
 impl Drop for Ticket {
+    /// Ends the command as it was settled, or as aborted where nobody did.
     fn drop(&mut self) {
-        let now_ns = nanoseconds(&self.meter.clock);
-        self.facts.duration_ns = now_ns.saturating_sub(self.facts.opened_ns);
+        if self.facts.duration_ns == 0 {
+            self.facts.duration_ns = self.age_ns();
+        }
         self.meter.end(self.facts);
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::clock::Moment;
 use crate::ledger::Ticket;
 use crate::limit::Pass;
 use crate::model::Finished;
@@ -24,7 +23,6 @@ pub(super) struct Account {
     progress: Rc<Progress>,
     subsystem: Arc<Subsystem>,
     worker: Rc<Worker>,
-    opened: Moment,
     _pass: Pass,
 }
 
@@ -66,7 +64,6 @@ impl Account {
             progress: Rc::new(progress),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),
-            opened: call.arrived,
             _pass: pass,
         }
     }
@@ -98,9 +95,9 @@ impl Account {
     fn close(&mut self, finished: Finished) {
         let Some(mut ticket) = self.ticket.take() else { return };
         ticket.add_request_bytes(self.progress.bytes.take());
-        ticket.settle(finished);
+        let duration = ticket.settle(finished);
         self.worker.leave();
-        self.worker.recorder.command(&self.subsystem.id, self.worker.clock.monotonic().since(self.opened));
+        self.worker.recorder.command(&self.subsystem.id, duration);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
@@ -17,6 +17,7 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 use super::account::Account;
 use super::exchange::Call;
 use super::head::Head;
+use super::headers::host_value;
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -25,6 +26,8 @@ pub(super) struct Admitted {
     pub(super) command: Arc<Command>,
     pub(super) grant: Grant,
     pub(super) budget: Option<Budget>,
+    /// The authority the caller named.
+    pub(super) host: HeaderValue,
     pub(super) account: Account,
 }
 
@@ -82,7 +85,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
     let budget = pass.budget();
     let account = open(call, &department, (&subsystem, &command), pass)?;
-    Ok(Admitted { department, subsystem, command, grant, budget, account })
+    Ok(Admitted { department, subsystem, command, grant, budget, host: host_value(request, head), account })
 }
 
 impl Call {

@@ -26,6 +26,7 @@ use crate::policy::{DepartmentPolicy, Snapshot};
 use crate::telemetry::{ConnectionStats, HandshakeFailure, OpenConnection};
 
 use super::exchange::exchange;
+use super::socket::Socket;
 use super::worker::{Carried, Worker};
 
 /// HTTP/2 limits: Envoy's recommendation for the edge (100 streams, 64 KiB per stream, 1 MiB per connection).
@@ -129,16 +130,15 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
 async fn shake_hands(
     stream: std::net::TcpStream,
     tls: Arc<rustls::ServerConfig>,
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
-    TlsAcceptor::from(tls).accept(stream).await
+) -> std::io::Result<TlsStream<Socket>> {
+    let socket = Socket::new(TcpStream::from_std(stream)?)?;
+    TlsAcceptor::from(tls).accept(socket).await
 }
 
 async fn serve_h1(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
@@ -163,7 +163,7 @@ async fn serve_h1(
 async fn serve_h2(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;

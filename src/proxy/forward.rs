@@ -17,8 +17,7 @@ use super::account::BodyFault;
 use super::admit::Admitted;
 use super::body::{Body, Metered, RequestBody};
 use super::exchange::Call;
-use super::head::Head;
-use super::headers::{REQUEST_ID, host_value, towards_caller, towards_subsystem};
+use super::headers::{REQUEST_ID, towards_caller, towards_subsystem};
 use super::refuse::{fail, tell_budget, too_large};
 use super::upstream::{Lease, Patience, SendError, Sent};
 
@@ -36,33 +35,26 @@ pub(super) fn forward(
     async move {
         let progress = Rc::clone(admitted.account.progress());
         let patience = Patience { response: admitted.subsystem.timeouts.response, progress: &progress };
-        match upstreams.send(&mut outgoing, admitted.department.department.number, patience).await {
-            Ok(sent) => {
-                if admitted.command.durability == Durability::Machine {
-                    admitted.account.durable().await;
-                }
-                let answered = call.worker.clock.monotonic();
-                let answer = answer(call, admitted, *sent);
-                call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
-                answer
-            }
-            Err(error) => {
-                call.worker.recorder.gateway(before);
-                no_answer(call, admitted, &error)
-            }
+        let sent = upstreams.send(&mut outgoing, admitted.department.department.number, patience).await;
+        if admitted.command.durability == Durability::Machine {
+            admitted.account.durable().await;
         }
+        let answered = call.worker.clock.monotonic();
+        let answer = match sent {
+            Ok(sent) => answer(call, admitted, *sent),
+            Err(error) => no_answer(call, admitted, &error),
+        };
+        call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
+        answer
     }
 }
 
 /// The request as the subsystem gets it.
 fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Request<RequestBody> {
-    let host = Head::read(&request).map(|head| host_value(&request, head));
     let (mut head, body) = request.into_parts();
     head.uri = below(&admitted.subsystem, &head.uri);
     head.version = Version::HTTP_11;
-    if let Ok(host) = host {
-        towards_subsystem(&mut head.headers, call, admitted, host);
-    }
+    towards_subsystem(&mut head.headers, call, admitted);
     let progress = admitted.account.progress();
     let body = RequestBody::new(body, progress, admitted.command.body_max, call.worker.capacity.body_idle);
     Request::from_parts(head, body)

@@ -48,7 +48,7 @@ fn is_claim(name: &HeaderName) -> bool {
 }
 
 /// Makes the head of a caller's request fit to be sent to a subsystem.
-pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: &Admitted, host: HeaderValue) {
+pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: &Admitted) {
     let wants_trailers = headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let traceparent = call.id.traceparent(headers.get(TRACEPARENT));
     // Content-Length too: framing is made anew from the body itself.
@@ -66,8 +66,8 @@ pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: 
     headers.insert(TRACEPARENT, traceparent);
     headers.insert(FORWARDED_FOR, call.peer.address().clone());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-    headers.insert(FORWARDED_HOST, host.clone());
-    headers.insert(HOST, host);
+    headers.insert(FORWARDED_HOST, admitted.host.clone());
+    headers.insert(HOST, admitted.host.clone());
 }
 
 /// Makes the head of a subsystem's answer fit to be sent to a caller.

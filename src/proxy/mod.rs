@@ -17,6 +17,7 @@ mod listener;
 mod live;
 mod refuse;
 mod request_id;
+mod socket;
 mod upstream;
 mod worker;
 

@@ -47,11 +47,18 @@ pub(super) fn too_large(call: &Call) -> Response<Body> {
 /// Tells a limited department where it stands (draft-ietf-httpapi-ratelimit-headers-11).
 pub(super) fn tell_budget(headers: &mut HeaderMap, budget: Option<Budget>) {
     let Some(Budget { quota, window_seconds, remaining, reset_seconds }) = budget else { return };
-    let policy = format!("\"default\";q={quota};w={window_seconds}");
-    let state = format!("\"default\";r={remaining};t={reset_seconds}");
-    for (name, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
-        headers.insert(name, HeaderValue::try_from(text).expect("digits and plain punctuation are a header value"));
-    }
+    headers.insert(RATE_LIMIT_POLICY, item(";q=", quota, ";w=", window_seconds));
+    let mut state = item(";r=", remaining, ";t=", reset_seconds);
+    state.set_sensitive(true); // another one each time: no place in HTTP/2's compression table
+    headers.insert(RATE_LIMIT, state);
+}
+
+/// The structured field `"default";KEY=NUMBER;KEY=NUMBER` (RFC 9651). By hand, because every answer to a limited department
+/// has two.
+fn item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
+    let (mut ones, mut twos) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let text = ["\"default\"", first, ones.format(one), second, twos.format(two)].concat();
+    HeaderValue::try_from(text).expect("digits and plain punctuation are a header value")
 }
 
 fn problem(id: RequestId, status: StatusCode, name: &str, detail: &str) -> Response<Body> {

@@ -45,11 +45,14 @@ impl RequestId {
         format!("{:032x}", self.bits)
     }
 
-    /// The value of `X-Request-Id`.
+    /// The value of `X-Request-Id`. Marked sensitive, which for HTTP/2 means: no place in the compression table, where it
+    /// would only drive out what comes again.
     pub(super) fn header(self) -> HeaderValue {
         let mut text = [0; 32];
         hex(&self.bits.to_be_bytes(), &mut text, 0);
-        value(&text)
+        let mut value = value(&text);
+        value.set_sensitive(true);
+        value
     }
 
     /// The value of `traceparent` (W3C Trace Context, version 00): the caller's trace goes on with a new span; without a

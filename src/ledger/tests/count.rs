@@ -97,8 +97,8 @@ fn count_one(meter: &Meter, clock: &Clock, number: u64) {
     let mut ticket = meter.open(&department, &command, 2, clock.window()).expect("a slot");
     ticket.add_request_bytes(10);
     match number % 4 {
-        1 => ticket.settle(Finished::Ok),
-        2 => ticket.settle(Finished::Timeout),
+        1 => _ = ticket.settle(Finished::Ok),
+        2 => _ = ticket.settle(Finished::Timeout),
         _ => drop(ticket),
     }
 }

@@ -1,6 +1,5 @@
 //! New connections to servers: TCP, within the connect timeout of tower, then hyper's HTTP/1.1.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::net::TcpStream;
 use tower::{ServiceExt as _, service_fn, timeout::Timeout};
 
 use crate::proxy::body::RequestBody;
+use crate::proxy::socket::Socket;
 
 use super::health::Health;
 
@@ -35,12 +35,11 @@ pub(super) async fn connect(
     Ok(sender)
 }
 
-async fn open(address: &str, within: Duration) -> Result<TcpStream, String> {
+async fn open(address: &str, within: Duration) -> Result<Socket, String> {
     let connector = Timeout::new(service_fn(TcpStream::connect::<&str>), within);
     let stream = connector.oneshot(address).await.map_err(|why| match why.is::<tower::timeout::error::Elapsed>() {
         true => format!("no connection within {} ms", within.as_millis()),
         false => why.to_string(),
     })?;
-    stream.set_nodelay(true).map_err(|why: io::Error| why.to_string())?;
-    Ok(stream)
+    Socket::new(stream).map_err(|why| why.to_string())
 }

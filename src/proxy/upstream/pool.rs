@@ -2,7 +2,7 @@
 //!
 //! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
     idle_max: usize,
     idle_time: Duration,
+    /// The time of the last sweep: fine enough to tell how long a connection has been idle, and free to read.
+    now: Cell<Instant>,
 }
 
 struct Idle {
@@ -64,6 +66,7 @@ impl Pool {
             idle: RefCell::default(),
             idle_max: settings.idle_max,
             idle_time: settings.idle_time,
+            now: Cell::new(Instant::now()),
         }
     }
 
@@ -135,7 +138,7 @@ impl Pool {
     async fn kept(&self) -> Option<Sender> {
         loop {
             let Idle { mut sender, since } = self.idle.borrow_mut().pop()?;
-            if since.elapsed() < self.idle_time && sender.ready().await.is_ok() {
+            if self.is_fresh(since) && sender.ready().await.is_ok() {
                 return Some(sender);
             }
         }
@@ -144,13 +147,18 @@ impl Pool {
     fn keep(&self, sender: Sender) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.idle_max && !sender.is_closed() {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: self.now.get() });
         }
     }
 
     /// Closes what has been idle for too long.
     pub(super) fn sweep(&self) {
-        self.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < self.idle_time);
+        self.now.set(Instant::now());
+        self.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && self.is_fresh(idle.since));
+    }
+
+    fn is_fresh(&self, since: Instant) -> bool {
+        self.now.get().saturating_duration_since(since) < self.idle_time
     }
 }
 
