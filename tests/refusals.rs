@@ -16,7 +16,7 @@ fn is_problem(reply: &Reply, status: u16, name: &str) {
     for words in ["title", "detail"] {
         assert!(!problem[words].as_str().unwrap().is_empty(), "{problem}");
     }
-    assert_eq!(reply.header("retry-after") != "", matches!(status, 429 | 503), "{name}: {:?}", reply.headers);
+    assert_eq!(!reply.header("retry-after").is_empty(), matches!(status, 429 | 503), "{name}: {:?}", reply.headers);
 }
 
 #[tokio::test]

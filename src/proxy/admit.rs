@@ -31,8 +31,9 @@ pub(super) struct Admitted {
     pub(super) account: Account,
 }
 
-/// A "no": an answer, not an error. Knows under whom and what it is counted.
+/// A "no": an answer, not an error. Boxed where it is returned: rare, and large.
 pub(super) struct Refusal {
+    /// Under whom and what it is counted.
     pub(super) department: Department,
     pub(super) command: CommandKey,
     pub(super) refused: Refused,
@@ -42,18 +43,18 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn new(department: &Department, command: &CommandKey, refused: Refused, detail: &'static str) -> Self {
-        Self {
+    fn new(department: &Department, command: &CommandKey, refused: Refused, detail: &'static str) -> Box<Self> {
+        Box::new(Self {
             department: department.clone(),
             command: command.clone(),
             refused,
             detail,
             retry_after: None,
             budget: None,
-        }
+        })
     }
 
-    fn limited(department: &Department, command: &CommandKey, limited: Limited) -> Self {
+    fn limited(department: &Department, command: &CommandKey, limited: Limited) -> Box<Self> {
         let mut refusal = Self::new(department, command, limited.refused, limited_detail(limited.refused));
         refusal.retry_after = Some(limited.retry_after);
         refusal.budget = limited.budget;
@@ -62,7 +63,7 @@ impl Refusal {
 }
 
 /// Decides about one command.
-pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
+pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
     let head = Head::read(request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
     let caller = call.peer.department(&call.live.snapshot);
@@ -90,7 +91,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
 
 impl Call {
     /// A refusal before the command could be told.
-    fn unplaced(&self, refused: Refused, detail: &'static str) -> Refusal {
+    fn unplaced(&self, refused: Refused, detail: &'static str) -> Box<Refusal> {
         let department = self.peer.department(&self.live.snapshot);
         let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
         Refusal::new(&department, &CommandKey::unknown(), refused, detail)
@@ -101,7 +102,7 @@ fn place(
     snapshot: &Snapshot,
     department: &Department,
     head: Head<'_>,
-) -> Result<(Arc<Subsystem>, Arc<Command>), Refusal> {
+) -> Result<(Arc<Subsystem>, Arc<Command>), Box<Refusal>> {
     let unknown = |command, detail| Refusal::new(department, command, Refused::UnknownCommand, detail);
     match snapshot.route(head.host, head.method, head.path) {
         Route::Command { subsystem, command } => Ok((Arc::clone(subsystem), Arc::clone(command))),
@@ -117,7 +118,7 @@ fn open(
     department: &DepartmentPolicy,
     (subsystem, command): (&Arc<Subsystem>, &Arc<Command>),
     mut pass: Pass,
-) -> Result<Account, Refusal> {
+) -> Result<Account, Box<Refusal>> {
     let ticket = call.worker.meter.open(&department.department, &command.key, command.units, call.window);
     let ticket = ticket.map_err(|refused| {
         let mut refusal =

@@ -23,8 +23,8 @@ use super::upstream::Lease;
 pub(super) enum Body {
     /// Our own words.
     Whole(Full<Bytes>),
-    /// The subsystem's, metered.
-    Metered(Metered),
+    /// The subsystem's, metered. Boxed, because hyper moves answers often.
+    Metered(Box<Metered>),
 }
 
 impl HttpBody for Body {

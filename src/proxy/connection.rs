@@ -54,14 +54,20 @@ pub(super) struct Accepted {
 pub(super) struct Peer {
     caller: Option<Caller>,
     address: HeaderValue,
-    department: RefCell<Option<(Arc<Snapshot>, Option<Arc<DepartmentPolicy>>)>>,
+    claimed: RefCell<Option<Claimed>>,
+}
+
+/// Which department claims a caller under a snapshot.
+struct Claimed {
+    snapshot: Arc<Snapshot>,
+    department: Option<Arc<DepartmentPolicy>>,
 }
 
 impl Peer {
     fn new(caller: Option<Caller>, address: IpAddr) -> Self {
         let address = HeaderValue::try_from(address.to_canonical().to_string());
         let address = address.expect("an IP address is a header value");
-        Self { caller, address, department: RefCell::new(None) }
+        Self { caller, address, claimed: RefCell::new(None) }
     }
 
     /// The caller, if it showed a certificate.
@@ -76,10 +82,10 @@ impl Peer {
 
     /// The one department that claims the caller under this snapshot; remembered until the next one.
     pub(super) fn department(&self, snapshot: &Arc<Snapshot>) -> Option<Arc<DepartmentPolicy>> {
-        if let Some((known, department)) = &*self.department.borrow() {
-            if Arc::ptr_eq(known, snapshot) {
-                return department.clone();
-            }
+        if let Some(claimed) = &*self.claimed.borrow()
+            && Arc::ptr_eq(&claimed.snapshot, snapshot)
+        {
+            return claimed.department.clone();
         }
         let claimed = self.caller.as_ref().map(|caller| snapshot.department_of(caller.identities()));
         let department = match claimed {
@@ -90,7 +96,7 @@ impl Peer {
             }
             None => None,
         };
-        self.department.replace(Some((Arc::clone(snapshot), department.clone())));
+        self.claimed.replace(Some(Claimed { snapshot: Arc::clone(snapshot), department: department.clone() }));
         department
     }
 }

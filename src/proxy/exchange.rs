@@ -51,6 +51,6 @@ pub(super) async fn exchange(worker: Rc<Worker>, peer: Rc<Peer>, request: Reques
     let call = Call::arrive(&worker, &peer);
     match admit(&call, &request) {
         Ok(admitted) => forward(&call, admitted, request).await,
-        Err(refusal) => refuse(&call, refusal),
+        Err(refusal) => refuse(&call, &refusal),
     }
 }

@@ -87,7 +87,7 @@ fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Re
     tell_budget(&mut head.headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let body = Metered::new(body, (admitted.account, lease), finished, patience);
-    Response::from_parts(head, Body::Metered(body))
+    Response::from_parts(head, Body::Metered(Box::new(body)))
 }
 
 /// `Upgrade` is never forwarded, so nobody asked for another protocol (RFC 9110 section 15.2.2).

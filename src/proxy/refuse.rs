@@ -23,7 +23,7 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Counts a refusal and answers it.
-pub(super) fn refuse(call: &Call, refusal: Refusal) -> Response<Body> {
+pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
     call.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, call.window);
     let mut answer = problem(call.id, status_of_refusal(refusal.refused), refusal.refused.name(), refusal.detail);
     if let Some(after) = refusal.retry_after.or(retry_after(refusal.refused)) {

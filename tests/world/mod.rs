@@ -51,7 +51,7 @@ pub struct World {
 /// How the gateway runs.
 enum Gateway {
     /// In this process, through the library's public door.
-    Here(Running),
+    Here(Box<Running>),
     /// As the real binary.
     Process(Process),
     /// Not at all, at the moment.
@@ -266,7 +266,7 @@ impl World {
         let start = tallygate::app::Start { config: self.config_file(), clock: self.clock.clone() };
         let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // it has runtimes of its own
         let started = within("the gateway starts", started).await.unwrap();
-        self.gateway = Gateway::Here(started.unwrap_or_else(|error| panic!("the gateway starts: {error}")));
+        self.gateway = Gateway::Here(Box::new(started.unwrap_or_else(|error| panic!("the gateway starts: {error}"))));
         self.until_ready().await;
     }
 
