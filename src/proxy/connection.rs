@@ -4,7 +4,6 @@
 //! once per configuration; a handshake, an idle connection and a head have limits of time and size.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -148,10 +147,7 @@ async fn serve_h1(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
-    let service = service_fn(move |request| {
-        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-        async move { Ok::<_, Infallible>(exchange(worker, peer, request).await) }
-    });
+    let service = service_fn(move |request| exchange(&worker, &peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new()) // without it hyper's own timeouts are silently off
         .header_read_timeout(capacity.idle)
@@ -173,10 +169,7 @@ async fn serve_h2(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
-    let service = service_fn(move |request| {
-        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-        async move { Ok::<_, Infallible>(exchange(worker, peer, request).await) }
-    });
+    let service = service_fn(move |request| exchange(&worker, &peer, request));
     let head_max = u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(OnThisThread)
         .timer(TokioTimer::new())

@@ -4,8 +4,11 @@
 //! (its ticket rides in the answer's body) or refused (and counted so). hyper drops this future when the caller leaves;
 //! that is safe at every `.await`, because all counting is done by values that settle when they are dropped.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::rc::Rc;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -20,6 +23,9 @@ use super::live::Live;
 use super::refuse::refuse;
 use super::request_id::RequestId;
 use super::worker::Worker;
+
+/// Every command has an answer, whatever happened: nothing else may reach hyper from here.
+pub(super) type Answer = Result<Response<Body>, Infallible>;
 
 /// One command on its way: what every step needs to know.
 pub(super) struct Call {
@@ -47,10 +53,17 @@ impl Call {
 }
 
 /// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
-pub(super) async fn exchange(worker: Rc<Worker>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<Body> {
-    let call = Call::arrive(&worker, &peer);
+///
+/// Decides before it returns; what is returned only forwards, or answers at once. hyper and tokio move that future often,
+/// so it holds nothing twice.
+pub(super) fn exchange(
+    worker: &Rc<Worker>,
+    peer: &Rc<Peer>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Answer> + use<> {
+    let call = Call::arrive(worker, peer);
     match admit(&call, &request) {
-        Ok(admitted) => forward(&call, admitted, request).await,
-        Err(refusal) => refuse(&call, &refusal),
+        Ok(admitted) => Either::Left(forward(call, admitted, request)),
+        Err(refusal) => Either::Right(ready(Ok(refuse(&call, &refusal)))),
     }
 }

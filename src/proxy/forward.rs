@@ -16,23 +16,18 @@ use crate::policy::{Durability, Subsystem};
 use super::account::BodyFault;
 use super::admit::Admitted;
 use super::body::{Body, Metered, RequestBody};
-use super::exchange::Call;
+use super::exchange::{Answer, Call};
 use super::headers::{REQUEST_ID, towards_caller, towards_subsystem};
 use super::refuse::{fail, tell_budget, too_large};
 use super::upstream::{Lease, Patience, SendError, Sent};
 
 /// Forwards an admitted command and answers with what came back.
-pub(super) fn forward(
-    call: &Call,
-    admitted: Admitted,
-    request: Request<Incoming>,
-) -> impl Future<Output = Response<Body>> {
+pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
-    let upstreams = Rc::clone(call.live.upstreams_of(&admitted.subsystem));
-    let mut outgoing = Some(towards(call, &admitted, request));
+    let mut outgoing = Some(towards(&call, &admitted, request));
     let before = call.worker.clock.monotonic().since(call.arrived);
-    // What is prepared above is not kept twice in the future below: it is moved often, by hyper and by tokio.
     async move {
+        let upstreams = call.live.upstreams_of(&admitted.subsystem);
         let progress = Rc::clone(admitted.account.progress());
         let patience = Patience { response: admitted.subsystem.timeouts.response, progress: &progress };
         let sent = upstreams.send(&mut outgoing, admitted.department.department.number, patience).await;
@@ -41,11 +36,11 @@ pub(super) fn forward(
         }
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
-            Ok(sent) => answer(call, admitted, *sent),
-            Err(error) => no_answer(call, admitted, &error),
+            Ok(sent) => answer(&call, admitted, *sent),
+            Err(error) => no_answer(&call, admitted, &error),
         };
         call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
-        answer
+        Ok(answer)
     }
 }
 
