@@ -15,6 +15,7 @@ mod limits;
 
 // What crosses the gateway, and what does not.
 mod forwarding;
+mod framing;
 mod refusals;
 mod streaming;
 mod upstreams;

@@ -336,8 +336,6 @@ pub(super) struct Capacity {
     pub(super) head_fields: Option<u64>,
     /// For a whole TLS handshake. Default: 10s.
     pub(super) handshake: Option<String>,
-    /// For a whole request head. Default: 10s.
-    pub(super) head: Option<String>,
     /// A connection without a command. Default: 180s.
     pub(super) idle: Option<String>,
     /// Between two pieces of a request body. Default: 60s.

@@ -95,9 +95,7 @@ pub struct Capacity {
     pub head_fields: usize,
     /// For a whole TLS handshake. Default 10 s.
     pub handshake: Duration,
-    /// For a whole request head. Default 10 s.
-    pub head: Duration,
-    /// A connection without a command. Default 180 s.
+    /// A connection without a command, or with an unfinished head over HTTP/1.1. Default 180 s.
     pub idle: Duration,
     /// Between two pieces of a request body. Default 60 s.
     pub body_idle: Duration,

@@ -153,6 +153,11 @@ pub enum Unclaimed {
     Several(Name, Name),
 }
 
+impl Subsystem {
+    /// Servers of one subsystem at most: as many as a request can remember having tried.
+    pub const UPSTREAMS_MAX: usize = 64;
+}
+
 impl Snapshot {
     /// The one department that claims these identities.
     pub fn department_of(&self, identities: &[CallerId]) -> Result<&Arc<DepartmentPolicy>, Unclaimed> {

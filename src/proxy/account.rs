@@ -3,9 +3,10 @@
 //! Guarantees: [`Account::settle`] consumes it; dropping it unsettled counts the command as aborted (the caller left), or
 //! as interrupted when the gateway itself is ending. Nothing else in the house ends a command.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
@@ -29,14 +30,55 @@ pub(super) struct Account {
 /// How far the request body has come; shared by the body, which travels upstream, and the account, which stays.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Bytes read from the caller so far.
+    /// Bytes read from the caller and not yet on the tally.
     pub(super) bytes: Cell<u64>,
-    /// When the last of them came.
+    /// When the last of them came, or the request was sent.
     pub(super) last: Cell<Instant>,
+    /// Whether it is the caller who is waited for now: then no subsystem is late.
+    pub(super) waiting: Cell<bool>,
     /// Whether all of it went upstream.
     pub(super) complete: Cell<bool>,
     /// Why it stopped before its end.
     pub(super) fault: Cell<Option<BodyFault>>,
+    /// The account is closed: what has not gone upstream by now does not go.
+    over: Cell<bool>,
+    /// Who reads the body, to be told when the account is closed.
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            bytes: Cell::new(0),
+            last: Cell::new(Instant::now()),
+            waiting: Cell::new(false),
+            complete: Cell::new(false),
+            fault: Cell::new(None),
+            over: Cell::new(false),
+            reader: RefCell::new(None),
+        }
+    }
+
+    /// Whether the account is closed; otherwise the reader is woken when it is.
+    pub(super) fn is_over(&self, context: &Context<'_>) -> bool {
+        if !self.over.get() {
+            let mut reader = self.reader.borrow_mut();
+            if !reader.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                *reader = Some(context.waker().clone());
+            }
+        }
+        self.over.get()
+    }
+
+    fn close(&self) {
+        self.over.set(true);
+        if self.complete.get() {
+            return; // nobody reads on
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
 }
 
 /// Why a request body stopped before its end.
@@ -48,20 +90,16 @@ pub(super) enum BodyFault {
     Idle,
     /// The caller left or broke its framing.
     Broken,
+    /// The command was over before its body was: answered early, for example.
+    Over,
 }
 
 impl Account {
     pub(super) fn open(call: &Call, ticket: Ticket, pass: Pass, subsystem: &Arc<Subsystem>) -> Self {
-        let progress = Progress {
-            bytes: Cell::new(0),
-            last: Cell::new(Instant::now()),
-            complete: Cell::new(false),
-            fault: Cell::new(None),
-        };
         call.worker.enter();
         Self {
             ticket: Some(ticket),
-            progress: Rc::new(progress),
+            progress: Rc::new(Progress::new()),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),
             _pass: pass,
@@ -80,6 +118,11 @@ impl Account {
         }
     }
 
+    /// Whether the request body stopped before its end, by nobody's doing but the caller's.
+    pub(super) fn fault(&self) -> Option<BodyFault> {
+        self.progress.fault.get()
+    }
+
     /// Waits until the disk has the admission.
     pub(super) async fn durable(&self) {
         if let Some(ticket) = &self.ticket {
@@ -96,6 +139,7 @@ impl Account {
         let Some(mut ticket) = self.ticket.take() else { return };
         ticket.add_request_bytes(self.progress.bytes.take());
         let duration = ticket.settle(finished);
+        self.progress.close();
         self.worker.leave();
         self.worker.recorder.command(&self.subsystem.id, duration);
     }

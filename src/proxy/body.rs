@@ -3,6 +3,7 @@
 //! Guarantees: never more than one frame is held; a body never outlives its limits of size and silence; the account is
 //! settled the moment the last frame is handed over, not when somebody comes round to ask again.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,13 +11,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::model::Finished;
 
 use super::account::{Account, BodyFault, Progress};
+use super::headers::without_claims;
 use super::upstream::Lease;
 
 /// The body of an answer.
@@ -69,8 +71,6 @@ impl Silence {
         self.0 = None;
     }
 }
-
-use std::future::Future as _;
 
 /// The subsystem's answer on its way to the caller.
 pub(super) struct Metered {
@@ -126,11 +126,14 @@ impl Metered {
         }
     }
 
+    /// The answer broke off: by the subsystem's doing, unless the request body had broken first.
     fn fail(&mut self, finished: Finished) {
-        if let Some((account, lease)) = self.open.take() {
-            lease.fail(finished);
-            account.settle(finished);
+        let Some((account, lease)) = self.open.take() else { return };
+        if account.fault().is_some() {
+            return account.settle(Finished::Aborted);
         }
+        lease.fail(finished);
+        account.settle(finished);
     }
 }
 
@@ -142,6 +145,26 @@ impl Drop for Metered {
             self.end();
         }
     }
+}
+
+/// How much of a refused request's body is read, and for how long: enough for a caller that sends before it listens to get
+/// its answer, instead of a connection that is reset under it.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Reads what a refused caller is still sending, to nobody's use. What is left after that ends the connection.
+pub(super) async fn linger(mut body: Incoming) {
+    let drain = async {
+        let mut left = LINGER_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
 }
 
 /// The caller's body on its way to the subsystem.
@@ -166,19 +189,24 @@ impl RequestBody {
             BodyFault::TooLarge => "the request body is larger than this command allows",
             BodyFault::Idle => "the caller sent nothing for too long",
             BodyFault::Broken => "the caller broke its request off",
+            BodyFault::Over => "the command was over before its body",
         })
     }
 
-    fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyFault> {
+    /// Counts a frame. Trailers are heads too: what a caller claims in them about itself stays behind.
+    fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.seen += bytes;
         if self.seen > self.max {
             return Err(BodyFault::TooLarge);
         }
+        if let Some(trailers) = frame.trailers_mut() {
+            without_claims(trailers);
+        }
         self.progress.bytes.set(self.progress.bytes.get() + bytes);
         self.progress.last.set(Instant::now());
         self.progress.complete.set(frame.is_trailers() || self.incoming.is_end_stream());
-        Ok(())
+        Ok(frame)
     }
 }
 
@@ -188,13 +216,18 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
-        let Poll::Ready(next) = Pin::new(&mut this.incoming).poll_frame(context) else {
+        if this.progress.is_over(context) && !this.progress.complete.get() {
+            return Poll::Ready(Some(Err(this.stop(BodyFault::Over))));
+        }
+        let next = Pin::new(&mut this.incoming).poll_frame(context);
+        this.progress.waiting.set(next.is_pending());
+        let Poll::Ready(next) = next else {
             ready!(this.silence.poll(context, this.patience));
             return Poll::Ready(Some(Err(this.stop(BodyFault::Idle))));
         };
         this.silence.broken();
         Poll::Ready(match next {
-            Some(Ok(frame)) => Some(this.count(&frame).map(|()| frame).map_err(|fault| this.stop(fault))),
+            Some(Ok(frame)) => Some(this.count(frame).map_err(|fault| this.stop(fault))),
             Some(Err(_)) => Some(Err(this.stop(BodyFault::Broken))),
             None => {
                 this.progress.complete.set(true);

@@ -9,14 +9,15 @@ use std::future::ready;
 use std::rc::Rc;
 
 use futures_util::future::Either;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::header::EXPECT;
+use http::{Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
 
 use crate::clock::Moment;
 use crate::model::Window;
 
 use super::admit::admit;
-use super::body::Body;
+use super::body::{Body, linger};
 use super::connection::Peer;
 use super::forward::forward;
 use super::live::Live;
@@ -64,6 +65,18 @@ pub(super) fn exchange(
     let call = Call::arrive(worker, peer);
     match admit(&call, &request) {
         Ok(admitted) => Either::Left(forward(call, admitted, request)),
-        Err(refusal) => Either::Right(ready(Ok(refuse(&call, &refusal)))),
+        Err(refusal) => {
+            let answer = refuse(&call, &refusal);
+            hear_out(request);
+            Either::Right(ready(Ok(answer)))
+        }
+    }
+}
+
+/// Lets a refused caller over HTTP/1.1 finish its sentence, unless it waits to be asked for it (`Expect: 100-continue`).
+fn hear_out(request: Request<Incoming>) {
+    let waits = request.headers().contains_key(EXPECT);
+    if request.version() == Version::HTTP_11 && !waits && !request.body().is_end_stream() {
+        tokio::task::spawn_local(linger(request.into_body()));
     }
 }

@@ -6,9 +6,10 @@
 
 use std::rc::Rc;
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body as _, Incoming};
 
 use crate::model::Finished;
 use crate::policy::{Durability, Subsystem};
@@ -50,9 +51,21 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Requ
     head.uri = below(&admitted.subsystem, &head.uri);
     head.version = Version::HTTP_11;
     towards_subsystem(&mut head.headers, call, admitted);
+    frame(&head.method, &mut head.headers, &body);
     let progress = admitted.account.progress();
     let body = RequestBody::new(body, progress, admitted.command.body_max, call.worker.capacity.body_idle);
     Request::from_parts(head, body)
+}
+
+/// Says how the body is framed where hyper, left alone, would not: a GET with a body of unknown length would lose it
+/// (RFC 9112 section 6.3), a POST without one would not say so (RFC 9110 section 8.6).
+fn frame(method: &Method, headers: &mut HeaderMap, body: &Incoming) {
+    let rarely_has_body = matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if body.is_end_stream() && !rarely_has_body {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
 }
 
 /// The target below the subsystem's prefix, in origin form.
@@ -77,6 +90,7 @@ fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Re
     let finished = outcome_of(response.status());
     note_health(&lease, finished);
     let (mut head, body) = response.into_parts();
+    head.version = Version::HTTP_11; // ours, whatever the subsystem speaks
     towards_caller(&mut head.headers);
     head.headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut head.headers, admitted.budget);
@@ -114,7 +128,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         return match fault {
             BodyFault::TooLarge => too_large(call),
             BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming"),
-            BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
+            BodyFault::Broken | BodyFault::Over => fail(call, Finished::Aborted, "the request body broke off"),
         };
     }
     let finished = match error {

@@ -84,7 +84,7 @@ fn refuse_odd_path(path: &str) -> Result<(), Malformed> {
         return Err("the path does not start with '/'");
     }
     let bytes = path.as_bytes();
-    if bytes.iter().any(|byte| matches!(byte, b'\\' | b'%' | b'.' | 0..=32 | 127..) || *byte == b'/') {
+    if bytes.iter().any(|byte| matches!(byte, b'/' | b'\\' | b'%' | b'.' | b';' | 0..=32 | 127..)) {
         return refuse_odd_segments(path);
     }
     Ok(())
@@ -94,13 +94,13 @@ fn refuse_odd_segments(path: &str) -> Result<(), Malformed> {
     if path.contains("//") {
         return Err("the path holds '//'");
     }
-    if path.bytes().any(|byte| byte == b'\\' || byte <= 32 || byte >= 127) {
-        return Err("the path holds a backslash, a blank or a control character");
+    if path.bytes().any(|byte| matches!(byte, b'\\' | b';' | 0..=32 | 127..)) {
+        return Err("the path holds a backslash, a semicolon, a blank or a control character");
     }
     if path.contains('%') {
         refuse_odd_escapes(path)?;
     }
-    match path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | ".."))) {
+    match path.split('/').any(|segment| matches!(segment, "." | "..")) {
         true => Err("the path holds a dot segment"),
         false => Ok(()),
     }
@@ -111,11 +111,16 @@ fn refuse_odd_escapes(path: &str) -> Result<(), Malformed> {
         let escape =
             path.get(position + 1..position + 3).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let byte = escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or("the path holds a broken escape")?;
-        if matches!(byte, b'/' | b'\\' | b'.' | b'%' | b';' | 0..=31 | 127) {
-            return Err("the path hides a separator, a dot, a percent or a control character in an escape");
+        if matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=31 | 127) || is_unreserved(byte) {
+            return Err("the path hides a separator, a percent, a control or a plain character in an escape");
         }
     }
     Ok(())
+}
+
+/// RFC 3986 section 2.3: an escape of these is another spelling of the same path.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 #[cfg(test)]
@@ -165,6 +170,9 @@ mod tests {
             "/a%zz",
             "/a%252fb",
             "/a%3b/b",
+            "/a;x=1/b",
+            "/%61dmin",
+            "/a%2Db",
             "/a\\b",
         ] {
             assert!(read(path, &["h"]).is_err(), "{path}");

@@ -5,7 +5,7 @@
 //! added, so that no `Connection:` nomination can take ours away (CVE-2024-45410).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -53,6 +53,7 @@ pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: 
     let traceparent = call.id.traceparent(headers.get(TRACEPARENT));
     // Content-Length too: framing is made anew from the body itself.
     remove(headers, |name| is_hop_by_hop(name) || is_claim(name) || *name == CONTENT_LENGTH);
+    join_cookies(headers);
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -73,6 +74,22 @@ pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: 
 /// Makes the head of a subsystem's answer fit to be sent to a caller.
 pub(super) fn towards_caller(headers: &mut HeaderMap) {
     remove(headers, is_hop_by_hop);
+}
+
+/// What a caller's trailers may not say. hyper keeps framing out of them already; a Cookie has no business there either.
+pub(super) fn without_claims(trailers: &mut HeaderMap) {
+    remove(trailers, |name| is_hop_by_hop(name) || is_claim(name) || *name == COOKIE);
+}
+
+/// HTTP/2 may cut a Cookie into crumbs; HTTP/1.1 knows only the whole (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Removes the fields that are to go, and those that `Connection` names. Most heads hold neither: they are only looked at.
@@ -128,6 +145,20 @@ mod tests {
         let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let mut given = headers(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2")]);
+        join_cookies(&mut given);
+        assert_eq!(given.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn trailers_claim_nothing() {
+        let mut given = headers(&[("x-tallygate-department", "mayor"), ("x-checksum", "1"), ("cookie", "a=1")]);
+        without_claims(&mut given);
+        assert_eq!(given.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
     }
 
     #[test]

@@ -89,7 +89,8 @@ fn place(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, work
     if carried >= settings.connections_max {
         return settings.telemetry.limit_hit(LimitHit::Connections); // dropping the stream closes it
     }
-    let Some(idlest) = workers.iter().min_by_key(|worker| worker.connections()) else { return };
+    let living = workers.iter().filter(|worker| worker.is_alive());
+    let Some(idlest) = living.min_by_key(|worker| worker.connections()) else { return };
     let Ok(stream) = stream.into_std() else { return };
     let tls = Arc::clone(&settings.tls.load().config);
     let taken = idlest.hand_over(|carried| Accepted {

@@ -96,6 +96,11 @@ impl WorkerHandle {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Whether its thread still takes connections up.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.handed_over.is_closed()
+    }
+
     /// Gives a connection to the worker; `false` if it cannot take any more at this moment.
     pub(super) fn hand_over(&self, make: impl FnOnce(Carried) -> Accepted) -> bool {
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -181,6 +186,7 @@ impl Worker {
 
     fn tick(&self) {
         self.meter.tick();
+        self.live(); // a worker without commands must let go of what a reload has removed, too
         self.pools.sweep();
     }
 

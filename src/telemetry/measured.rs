@@ -88,7 +88,7 @@ mod tests {
         upstream.attempts.one();
         upstream.failures_reset.one();
         telemetry.connections().handshake_failed(HandshakeFailure::Revoked);
-        telemetry.limit_hit(LimitHit::Idle);
+        telemetry.limit_hit(LimitHit::AdminRequests);
         for recorder in [telemetry.recorder(), telemetry.recorder()] {
             recorder.command(&name("cameras"), Duration::from_millis(3));
             recorder.gateway(Duration::from_micros(30));
@@ -101,7 +101,7 @@ mod tests {
             r#"tallygate_command_duration_seconds_sum{subsystem="cameras"} 0.006"#,
             r#"tallygate_gateway_duration_seconds_bucket{le="0.00005"} 2"#,
             r#"tallygate_tls_handshakes_failed_total{reason="revoked"} 1"#,
-            r#"tallygate_limit_hits_total{limit="idle"} 1"#,
+            r#"tallygate_limit_hits_total{limit="admin_requests"} 1"#,
             r#"tallygate_upstream_attempts_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
             r#"tallygate_upstream_failures_total{subsystem="cameras",upstream="127.0.0.1:9001",reason="reset"} 1"#,
         ] {

@@ -142,14 +142,6 @@ impl HandshakeFailure {
 pub enum LimitHit {
     /// A caller's connection was closed at once: `capacity.connections` are open.
     Connections,
-    /// A handshake took longer than `capacity.handshake`.
-    Handshake,
-    /// A request head took longer than `capacity.head`.
-    Head,
-    /// A connection without a command was closed after `capacity.idle`.
-    Idle,
-    /// A request body paused longer than `capacity.bodyIdle`.
-    BodyIdle,
     /// The admin listener had as many connections as it carries.
     AdminConnections,
     /// The admin listener had as many requests as it carries.
@@ -158,24 +150,12 @@ pub enum LimitHit {
 
 impl LimitHit {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 7] = [
-        Self::Connections,
-        Self::Handshake,
-        Self::Head,
-        Self::Idle,
-        Self::BodyIdle,
-        Self::AdminConnections,
-        Self::AdminRequests,
-    ];
+    pub const ALL: [Self; 3] = [Self::Connections, Self::AdminConnections, Self::AdminRequests];
 
     /// The word of the label `limit`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
-            Self::Handshake => "handshake",
-            Self::Head => "head",
-            Self::Idle => "idle",
-            Self::BodyIdle => "body_idle",
             Self::AdminConnections => "admin_connections",
             Self::AdminRequests => "admin_requests",
         }

@@ -96,6 +96,9 @@ fn upstreams(written: &SubsystemDocument, place: &Place<'_>) -> Vec<Upstream> {
     if written.upstreams.is_empty() {
         place.problem("without an upstream nothing can be forwarded; name at least one");
     }
+    if written.upstreams.len() > Subsystem::UPSTREAMS_MAX {
+        place.problem(format!("a subsystem has at most {} upstreams", Subsystem::UPSTREAMS_MAX));
+    }
     let mut read: Vec<Upstream> = Vec::with_capacity(written.upstreams.len());
     for (index, upstream) in written.upstreams.iter().enumerate() {
         let place = place.item(index).key("url");

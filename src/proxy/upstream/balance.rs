@@ -11,7 +11,8 @@ use crate::policy::Balance;
 
 use super::pool::Pool;
 
-/// The servers a request was offered to, by position; `config` allows at most 64 per subsystem.
+/// The servers a request was offered to, by position; `config` allows at most
+/// [`crate::policy::Subsystem::UPSTREAMS_MAX`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried(u64);
 

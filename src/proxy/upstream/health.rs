@@ -54,6 +54,11 @@ impl UpstreamHealth {
         });
         Arc::clone(&health)
     }
+
+    /// Forgets the servers that no worker reaches any more, and their series in `/metrics` with them.
+    pub(super) fn forget_unused(&self) {
+        self.servers.retain(|_, health| Arc::strong_count(health) > 1);
+    }
 }
 
 /// The health of one server.

@@ -141,6 +141,7 @@ impl Pools {
             })
             .collect();
         self.by_server.borrow_mut().retain(|server, _| named.contains(server));
+        self.settings.health.forget_unused();
     }
 
     /// Closes connections that have been idle for too long; called from the worker's tick.

@@ -79,7 +79,7 @@ impl Pool {
     ) -> Attempt {
         loop {
             let place = Place::take(&self.health);
-            let kept = self.kept().await;
+            let kept = self.kept();
             let is_new = kept.is_none();
             let sender = match kept {
                 Some(sender) => sender,
@@ -91,6 +91,7 @@ impl Pool {
             };
             match self.send_on((sender, place), outgoing, patience).await {
                 Attempt::Unsent(_) if !is_new => {} // it had been closed while it was kept
+                Attempt::Unsent(why) => return self.unreachable(why),
                 ended => return ended,
             }
         }
@@ -110,6 +111,7 @@ impl Pool {
         let Some(request) = outgoing.take() else { return Attempt::Unsent("the request is gone".to_owned()) };
         let answer = pin!(sender.try_send_request(request));
         let lease = Lease::new(self, sender, place);
+        patience.progress.last.set(Instant::now()); // connecting had a patience of its own
         match patience.wait(answer).await {
             None => {
                 lease.fail(Finished::Timeout);
@@ -134,11 +136,13 @@ impl Pool {
         Attempt::Failed(SendError::Failed(error))
     }
 
-    /// A kept connection that is still good.
-    async fn kept(&self) -> Option<Sender> {
+    /// A kept connection that is still good. One that is not ready at once has something left of its last request: it is
+    /// let go rather than waited for.
+    fn kept(&self) -> Option<Sender> {
+        let mut idle = self.idle.borrow_mut();
         loop {
-            let Idle { mut sender, since } = self.idle.borrow_mut().pop()?;
-            if self.is_fresh(since) && sender.ready().await.is_ok() {
+            let Idle { sender, since } = idle.pop()?;
+            if self.is_fresh(since) && sender.is_ready() {
                 return Some(sender);
             }
         }
@@ -226,7 +230,9 @@ impl Patience<'_> {
             if let Ok(answer) = timeout_at(deadline, &mut answer).await {
                 return Some(answer);
             }
-            if self.progress.last.get() + self.response <= deadline {
+            if self.progress.waiting.get() {
+                self.progress.last.set(Instant::now()); // the caller is late, not the subsystem; `bodyIdle` ends that wait
+            } else if self.progress.last.get() + self.response <= deadline {
                 return None;
             }
         }
