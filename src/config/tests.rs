@@ -275,3 +275,17 @@ fn nothing_is_granted_that_no_rule_names() {
     assert_eq!(rule(1, &cameras.commands[0]), None);
     assert_eq!(rule(1, other), None);
 }
+
+#[test]
+fn the_configurations_we_show_are_right() {
+    let manual = include_str!("../../README.md");
+    let (_, rest) = manual.split_once("```yaml\n").expect("the README shows a configuration");
+    let (shown, _) = rest.split_once("```").expect("which ends");
+    for (name, text) in
+        [("README.md", shown), ("the unit's sample", include_str!("../../deploy/systemd/tallygate.yaml"))]
+    {
+        if let Err(problems) = compile(text, Path::new("/etc/tallygate"), &Numbers::default()) {
+            panic!("{name}:\n{problems}");
+        }
+    }
+}
