@@ -25,7 +25,7 @@ use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
 use crate::model::{Name, Numbers};
 use crate::policy::Snapshot;
-use crate::proxy::{AcceptSettings, Listener, UpstreamHealth, Worker, WorkerHandle, WorkerParts};
+use crate::proxy::{AcceptSettings, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker};
 use crate::telemetry::Telemetry;
 
 use control::Control;
@@ -116,7 +116,8 @@ pub fn start(start: Start) -> Result<Running, AppError> {
 
     let (traffic, traffic_watcher) = drain();
     let (end, end_watcher) = drain();
-    let (handles, workers) = start_workers(&settings, &organs, seeds, (&traffic_watcher, &end_watcher))?;
+    let (handles, workers) =
+        start_workers(&settings, &organs, seeds, &Stop { drain: traffic_watcher.clone(), end: end_watcher })?;
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
     let reloader = Reloader::new(config, numbers, read, organs.clone());
@@ -244,7 +245,7 @@ fn start_workers(
     settings: &Settings,
     organs: &Organs,
     seeds: Vec<MeterSeed>,
-    (drain, end): (&DrainWatcher, &DrainWatcher),
+    stop: &Stop,
 ) -> Result<(Vec<WorkerHandle>, Vec<threads::Joined>), AppError> {
     let parts = WorkerParts {
         published: Arc::clone(&organs.published),
@@ -254,12 +255,10 @@ fn start_workers(
         clock: organs.clock.clone(),
         capacity: settings.capacity,
         workers: settings.workers,
-        drain: drain.clone(),
-        end: end.clone(),
     };
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
     for (index, seed) in seeds.into_iter().enumerate() {
-        let (handle, thread) = Worker::start(index, parts.clone(), seed)?;
+        let (handle, thread) = start_worker(format!("worker-{index}"), parts.clone(), seed, stop.clone())?;
         handles.push(handle);
         threads.push(threads::Joined::new(thread));
     }

@@ -15,9 +15,8 @@ use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
 
 use super::account::Account;
-use super::exchange::Call;
-use super::head::Head;
-use super::headers::host_value;
+use super::call::Call;
+use super::head::{Head, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {

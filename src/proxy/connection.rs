@@ -3,14 +3,13 @@
 //! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
 //! once per configuration; a handshake, an idle connection and a head have limits of time and size.
 
-use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,12 +20,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::identity::Caller;
 use crate::lifecycle::DrainWatcher;
-use crate::policy::{DepartmentPolicy, Snapshot};
 use crate::telemetry::{ConnectionStats, HandshakeFailure, OpenConnection};
 
 use super::exchange::exchange;
+use super::peer::Peer;
 use super::socket::Socket;
-use super::worker::{Carried, Worker};
+use super::worker::Worker;
 
 /// HTTP/2 limits: Envoy's recommendation for the edge (100 streams, 64 KiB per stream, 1 MiB per connection).
 const STREAMS_MAX: u32 = 100;
@@ -49,54 +48,19 @@ pub(super) struct Accepted {
     pub(super) carried: Carried,
 }
 
-/// Who is at the other end.
-pub(super) struct Peer {
-    caller: Option<Caller>,
-    address: HeaderValue,
-    claimed: RefCell<Option<Claimed>>,
+/// Counts one connection of a worker as long as it lives.
+pub(super) struct Carried(Arc<AtomicUsize>);
+
+impl Carried {
+    pub(super) fn new(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
+    }
 }
 
-/// Which department claims a caller under a snapshot.
-struct Claimed {
-    snapshot: Arc<Snapshot>,
-    department: Option<Arc<DepartmentPolicy>>,
-}
-
-impl Peer {
-    fn new(caller: Option<Caller>, address: IpAddr) -> Self {
-        let address = HeaderValue::try_from(address.to_canonical().to_string());
-        let address = address.expect("an IP address is a header value");
-        Self { caller, address, claimed: RefCell::new(None) }
-    }
-
-    /// The caller, if it showed a certificate.
-    pub(super) fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
-    }
-
-    /// The value of `X-Forwarded-For`.
-    pub(super) fn address(&self) -> &HeaderValue {
-        &self.address
-    }
-
-    /// The one department that claims the caller under this snapshot; remembered until the next one.
-    pub(super) fn department(&self, snapshot: &Arc<Snapshot>) -> Option<Arc<DepartmentPolicy>> {
-        if let Some(claimed) = &*self.claimed.borrow()
-            && Arc::ptr_eq(&claimed.snapshot, snapshot)
-        {
-            return claimed.department.clone();
-        }
-        let claimed = self.caller.as_ref().map(|caller| snapshot.department_of(caller.identities()));
-        let department = match claimed {
-            Some(Ok(department)) => Some(Arc::clone(department)),
-            Some(Err(unclaimed)) => {
-                tracing::debug!(?unclaimed, "no single department claims this caller");
-                None
-            }
-            None => None,
-        };
-        self.claimed.replace(Some(Claimed { snapshot: Arc::clone(snapshot), department: department.clone() }));
-        department
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

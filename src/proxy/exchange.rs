@@ -4,54 +4,21 @@
 //! (its ticket rides in the answer's body) or refused (and counted so). hyper drops this future when the caller leaves;
 //! that is safe at every `.await`, because all counting is done by values that settle when they are dropped.
 
-use std::convert::Infallible;
 use std::future::ready;
 use std::rc::Rc;
 
 use futures_util::future::Either;
 use http::header::EXPECT;
-use http::{Request, Response, Version};
+use http::{Request, Version};
 use hyper::body::{Body as _, Incoming};
 
-use crate::clock::Moment;
-use crate::model::Window;
-
 use super::admit::admit;
-use super::body::{Body, linger};
-use super::connection::Peer;
+use super::call::{Answer, Call};
 use super::forward::forward;
-use super::live::Live;
+use super::peer::Peer;
 use super::refuse::refuse;
-use super::request_id::RequestId;
+use super::request_body::linger;
 use super::worker::Worker;
-
-/// Every command has an answer, whatever happened: nothing else may reach hyper from here.
-pub(super) type Answer = Result<Response<Body>, Infallible>;
-
-/// One command on its way: what every step needs to know.
-pub(super) struct Call {
-    pub(super) worker: Rc<Worker>,
-    pub(super) live: Rc<Live>,
-    pub(super) peer: Rc<Peer>,
-    pub(super) id: RequestId,
-    pub(super) arrived: Moment,
-    pub(super) window: Window,
-}
-
-impl Call {
-    /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
-    fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>) -> Self {
-        worker.meter.received();
-        Self {
-            live: worker.live(),
-            id: worker.next_request_id(),
-            arrived: worker.clock.monotonic(),
-            window: worker.clock.window(),
-            worker: Rc::clone(worker),
-            peer: Rc::clone(peer),
-        }
-    }
-}
 
 /// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
 ///

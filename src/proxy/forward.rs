@@ -14,12 +14,14 @@ use hyper::body::{Body as _, Incoming};
 use crate::model::Finished;
 use crate::policy::{Durability, Subsystem};
 
-use super::account::BodyFault;
 use super::admit::Admitted;
-use super::body::{Body, Metered, RequestBody};
-use super::exchange::{Answer, Call};
-use super::headers::{REQUEST_ID, towards_caller, towards_subsystem};
+use super::body::{Body, Metered};
+use super::call::{Answer, Call};
+use super::fields::towards_caller;
+use super::headers::{REQUEST_ID, towards_subsystem};
+use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
+use super::request_body::RequestBody;
 use super::upstream::{Lease, Patience, SendError, Sent};
 
 /// Forwards an admitted command and answers with what came back.

@@ -42,6 +42,13 @@ impl<'a> Head<'a> {
     }
 }
 
+/// The value of `Host` for a head that was accepted.
+pub(super) fn host_value<B>(request: &Request<B>, head: Head<'_>) -> HeaderValue {
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let host = authority.or_else(|| request.headers().get(HOST).cloned());
+    host.unwrap_or_else(|| HeaderValue::from_str(head.host).unwrap_or(HeaderValue::from_static("")))
+}
+
 fn host<B>(request: &Request<B>) -> Result<&str, Malformed> {
     let target = request.uri().authority();
     let mut hosts = request.headers().get_all(HOST).iter();

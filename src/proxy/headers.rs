@@ -1,17 +1,14 @@
-//! What crosses the gateway in the heads of messages: hop-by-hop fields do not, a caller's claims about itself do not, and
-//! the identity that the handshake proved is added.
+//! The identity that the handshake proved, as subsystems read it.
 //!
 //! Guarantees: everything a subsystem reads under one of our names was written here. Fields are removed before ours are
 //! added, so that no `Connection:` nomination can take ours away (CVE-2024-45410).
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::admit::Admitted;
-use super::exchange::Call;
-use super::head::Head;
+use super::call::Call;
+use super::fields;
 
 /// The command's id, in requests to subsystems and in every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,38 +22,10 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// How many fields are added towards a subsystem.
 const ADDED: usize = 9;
 
-/// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    let standard = [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
-    standard.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
-/// Whether a caller's field claims what only the gateway may say: our own names, and what proxies say of clients.
-fn is_claim(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    match name.as_bytes().first() {
-        Some(b'x') => {
-            name.starts_with("x-tallygate-")
-                || name.starts_with("x-forwarded-")
-                || matches!(name, "x-real-ip" | "x-request-id")
-        }
-        Some(b'c') => name.starts_with("client-cert"),
-        Some(b'f') => name == "forwarded",
-        Some(b't') => name == "traceparent",
-        _ => false,
-    }
-}
-
 /// Makes the head of a caller's request fit to be sent to a subsystem.
 pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: &Admitted) {
-    let wants_trailers = headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let traceparent = call.id.traceparent(headers.get(TRACEPARENT));
-    // Content-Length too: framing is made anew from the body itself.
-    remove(headers, |name| is_hop_by_hop(name) || is_claim(name) || *name == CONTENT_LENGTH);
-    join_cookies(headers);
-    if wants_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
+    fields::towards_subsystem(headers);
     headers.reserve(ADDED);
     headers.insert(DEPARTMENT, admitted.department.header.clone());
     headers.insert(COMMAND, admitted.command.header.clone());
@@ -69,116 +38,4 @@ pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: 
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(FORWARDED_HOST, admitted.host.clone());
     headers.insert(HOST, admitted.host.clone());
-}
-
-/// Makes the head of a subsystem's answer fit to be sent to a caller.
-pub(super) fn towards_caller(headers: &mut HeaderMap) {
-    remove(headers, is_hop_by_hop);
-}
-
-/// What a caller's trailers may not say. hyper keeps framing out of them already; a Cookie has no business there either.
-pub(super) fn without_claims(trailers: &mut HeaderMap) {
-    remove(trailers, |name| is_hop_by_hop(name) || is_claim(name) || *name == COOKIE);
-}
-
-/// HTTP/2 may cut a Cookie into crumbs; HTTP/1.1 knows only the whole (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())) {
-        headers.insert(COOKIE, whole);
-    }
-}
-
-/// Removes the fields that are to go, and those that `Connection` names. Most heads hold neither: they are only looked at.
-fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
-    if going.contains(&CONNECTION) {
-        going.extend(nominated(headers));
-    }
-    for name in going {
-        headers.remove(name);
-    }
-}
-
-/// The fields that `Connection` names. `Host` cannot be taken away by naming it.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
-    names.filter(|name| *name != HOST).collect()
-}
-
-/// The value of `Host` for a head that was accepted.
-pub(super) fn host_value<B>(request: &http::Request<B>, head: Head<'_>) -> HeaderValue {
-    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    let host = authority.or_else(|| request.headers().get(HOST).cloned());
-    host.unwrap_or_else(|| HeaderValue::from_str(head.host).unwrap_or(HeaderValue::from_static("")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
-        }
-        headers
-    }
-
-    #[test]
-    fn hop_by_hop_and_nominated_fields_stay_behind() {
-        let mut given = headers(&[
-            ("connection", "close, X-Secret"),
-            ("connection", "host"),
-            ("x-secret", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("host", "h"),
-            ("accept", "*/*"),
-        ]);
-        towards_caller(&mut given);
-        let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["accept", "host"]);
-    }
-
-    #[test]
-    fn crumbs_become_one_cookie() {
-        let mut given = headers(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2")]);
-        join_cookies(&mut given);
-        assert_eq!(given.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
-    }
-
-    #[test]
-    fn trailers_claim_nothing() {
-        let mut given = headers(&[("x-tallygate-department", "mayor"), ("x-checksum", "1"), ("cookie", "a=1")]);
-        without_claims(&mut given);
-        assert_eq!(given.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
-    }
-
-    #[test]
-    fn claims_are_known_by_name() {
-        for claim in [
-            "x-tallygate-department",
-            "x-tallygate-anything",
-            "x-forwarded-for",
-            "x-forwarded-client-cert",
-            "forwarded",
-            "client-cert",
-            "client-cert-chain",
-            "x-real-ip",
-            "x-request-id",
-            "traceparent",
-        ] {
-            assert!(is_claim(&HeaderName::from_static(claim)), "{claim}");
-        }
-        for plain in ["accept", "content-type", "x-department", "tracestate"] {
-            assert!(!is_claim(&HeaderName::from_static(plain)), "{plain}");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use crate::lifecycle::DrainWatcher;
 use crate::telemetry::{LimitHit, Telemetry};
 
 use super::connection::Accepted;
-use super::worker::WorkerHandle;
+use super::thread::WorkerHandle;
 
 /// Connections the kernel holds for us between two accepts.
 const BACKLOG: i32 = 4096;

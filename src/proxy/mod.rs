@@ -1,26 +1,39 @@
 //! The door for traffic: accepts connections, tells who calls, and takes every command through its life.
 //!
 //! Read [`exchange`] first. Guarantees: a command is counted as received before anything is decided; nothing is forwarded
-//! without [`admit::Admitted`], which only `admit` makes; whatever is admitted settles exactly once, however it ends.
+//! without `Admitted`, which only `admit` makes; whatever is admitted settles exactly once, however it ends.
 //! Knows neither the configuration file nor Prometheus' text, and decides nothing itself: `policy` and `limit` do.
 
 pub mod exchange;
 
-mod account;
+// The steps, in their order.
 mod admit;
-mod body;
 mod connection;
 mod forward;
-mod head;
-mod headers;
 mod listener;
-mod live;
 mod refuse;
-mod request_id;
-mod socket;
-mod upstream;
+mod thread;
+
+// What they hold.
+mod account;
+mod call;
+mod live;
+mod peer;
+mod progress;
 mod worker;
 
+// What crosses.
+mod body;
+mod fields;
+mod head;
+mod headers;
+mod request_body;
+mod request_id;
+mod silence;
+mod socket;
+mod upstream;
+
 pub use listener::{AcceptSettings, Listener};
+pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;
-pub use worker::{Worker, WorkerHandle, WorkerParts};
+pub use worker::WorkerParts;

@@ -15,7 +15,7 @@ use crate::model::{Finished, Refused};
 
 use super::admit::Refusal;
 use super::body::Body;
-use super::exchange::Call;
+use super::call::Call;
 use super::headers::REQUEST_ID;
 use super::request_id::RequestId;
 

@@ -1,39 +1,22 @@
-//! A traffic thread: one single-threaded runtime, one meter, its own pools. Nothing on the hot path is shared but the
-//! snapshot and the limiters.
-//!
-//! Guarantees: whatever is in flight when the worker must end settles as `interrupted`; the worker's books are checked and
-//! the keeper is answered every [`TICK`].
+//! What one traffic thread has for itself: its meter, its pools, its ids, its view of the configuration. Nothing of it is
+//! shared, so nothing of it is locked.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::config::Capacity;
-use crate::ledger::{Meter, MeterSeed};
-use crate::lifecycle::DrainWatcher;
+use crate::ledger::Meter;
 use crate::limit::Limiters;
 use crate::policy::Snapshot;
 use crate::telemetry::{Recorder, Telemetry};
 
-use super::connection::{Accepted, serve};
 use super::live::Live;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, UpstreamHealth};
-
-/// How often a worker looks after its books and pools.
-const TICK: Duration = Duration::from_millis(100);
-/// Connections that wait for a worker to take them up; beyond it the listener turns them away.
-const HANDED_OVER_MAX: usize = 1024;
 
 /// What the workers of a gateway share, or are made from.
 #[derive(Clone)]
@@ -52,14 +35,10 @@ pub struct WorkerParts {
     pub capacity: Capacity,
     /// How many workers there are.
     pub workers: usize,
-    /// Begins when connections must end; held until they have.
-    pub drain: DrainWatcher,
-    /// Begins when whatever is still in flight must end now.
-    pub end: DrainWatcher,
 }
 
 /// One traffic thread's own things.
-pub struct Worker {
+pub(super) struct Worker {
     pub(super) meter: Meter,
     pub(super) limiters: Arc<Limiters>,
     pub(super) recorder: Recorder,
@@ -74,62 +53,8 @@ pub struct Worker {
     ending: Cell<bool>,
 }
 
-/// The listener's end of a worker.
-#[derive(Clone)]
-pub struct WorkerHandle {
-    handed_over: mpsc::Sender<Accepted>,
-    connections: Arc<AtomicUsize>,
-}
-
-/// Counts one connection of a worker as long as it lives.
-pub(super) struct Carried(Arc<AtomicUsize>);
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl WorkerHandle {
-    /// Connections it carries, or is about to.
-    pub(super) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Whether its thread still takes connections up.
-    pub(super) fn is_alive(&self) -> bool {
-        !self.handed_over.is_closed()
-    }
-
-    /// Gives a connection to the worker; `false` if it cannot take any more at this moment.
-    pub(super) fn hand_over(&self, make: impl FnOnce(Carried) -> Accepted) -> bool {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.handed_over.try_send(make(Carried(Arc::clone(&self.connections)))).is_ok()
-    }
-}
-
 impl Worker {
-    /// Starts the thread of worker `index`.
-    pub fn start(index: usize, parts: WorkerParts, seed: MeterSeed) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
-        let (handed_over, taken_up) = mpsc::channel(HANDED_OVER_MAX);
-        let handle = WorkerHandle { handed_over, connections: Arc::default() };
-        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-        let thread = thread.spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-            match runtime {
-                Ok(runtime) => {
-                    let drain = (parts.drain.clone(), parts.end.clone());
-                    let worker = Rc::new(Self::new(parts, seed.into_meter()));
-                    runtime.block_on(Rc::clone(&worker).run(taken_up, drain));
-                    worker.ending.set(true); // dropping the runtime drops what is in flight
-                }
-                Err(error) => tracing::error!(%error, index, "a worker could not start its runtime"),
-            }
-        })?;
-        Ok((handle, thread))
-    }
-
-    fn new(parts: WorkerParts, meter: Meter) -> Self {
+    pub(super) fn new(parts: WorkerParts, meter: Meter) -> Self {
         let pools = Pools::new(PoolSettings {
             idle_max: parts.capacity.upstream_idle,
             idle_time: parts.capacity.upstream_idle_time,
@@ -152,39 +77,8 @@ impl Worker {
         }
     }
 
-    /// Takes up connections until the drain is over, or its time is.
-    async fn run(
-        self: Rc<Self>,
-        mut taken_up: mpsc::Receiver<Accepted>,
-        (drain, mut end): (DrainWatcher, DrainWatcher),
-    ) {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (open, mut closed) = mpsc::channel::<()>(1);
-        let mut open = Some(open);
-        loop {
-            tokio::select! {
-                accepted = taken_up.recv(), if open.is_some() => match (accepted, &open) {
-                    (Some(accepted), Some(open)) => self.take_up(accepted, drain.clone(), open.clone()),
-                    _ => open = None, // the listeners are gone: only what is here remains
-                },
-                _ = tick.tick() => self.tick(),
-                _ = closed.recv(), if open.is_none() => break,
-                () = end.begun() => break,
-            }
-        }
-        self.meter.tick();
-    }
-
-    fn take_up(self: &Rc<Self>, accepted: Accepted, drain: DrainWatcher, open: mpsc::Sender<()>) {
-        let worker = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            serve(worker, accepted, drain).await;
-            drop(open);
-        });
-    }
-
-    fn tick(&self) {
+    /// Looks after the books and the pools; called about ten times a second.
+    pub(super) fn tick(&self) {
         self.meter.tick();
         self.live(); // a worker without commands must let go of what a reload has removed, too
         self.pools.sweep();
@@ -218,6 +112,11 @@ impl Worker {
 
     pub(super) fn leave(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    /// From now on, what is cut off is our doing.
+    pub(super) fn end(&self) {
+        self.ending.set(true);
     }
 
     /// Whether the gateway is ending, so that what is cut off now is our doing.

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::{ServiceExt as _, service_fn, timeout::Timeout};
 
-use crate::proxy::body::RequestBody;
+use crate::proxy::request_body::RequestBody;
 use crate::proxy::socket::Socket;
 
 use super::health::Health;

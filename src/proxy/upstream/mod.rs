@@ -19,8 +19,8 @@ use hyper::body::Incoming;
 
 use crate::policy::{Snapshot, Subsystem};
 
-use super::account::Progress;
-use super::body::RequestBody;
+use super::progress::Progress;
+use super::request_body::RequestBody;
 
 use balance::{Balancer, Tried};
 pub use health::UpstreamHealth;

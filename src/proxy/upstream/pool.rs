@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::Finished;
 use crate::policy::Upstream;
-use crate::proxy::body::RequestBody;
+use crate::proxy::request_body::RequestBody;
 
 use super::balance::Server;
 use super::connect::connect;

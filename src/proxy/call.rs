@@ -1,0 +1,43 @@
+//! One command on its way, as every step of its life sees it.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http::Response;
+
+use crate::clock::Moment;
+use crate::model::Window;
+
+use super::body::Body;
+use super::live::Live;
+use super::peer::Peer;
+use super::request_id::RequestId;
+use super::worker::Worker;
+
+/// Every command has an answer, whatever happened: nothing else may reach hyper from here.
+pub(super) type Answer = Result<Response<Body>, Infallible>;
+
+/// One command on its way: what every step needs to know.
+pub(super) struct Call {
+    pub(super) worker: Rc<Worker>,
+    pub(super) live: Rc<Live>,
+    pub(super) peer: Rc<Peer>,
+    pub(super) id: RequestId,
+    pub(super) arrived: Moment,
+    pub(super) window: Window,
+}
+
+impl Call {
+    /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
+    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>) -> Self {
+        worker.meter.received();
+        Self {
+            live: worker.live(),
+            id: worker.next_request_id(),
+            arrived: worker.clock.monotonic(),
+            window: worker.clock.window(),
+            worker: Rc::clone(worker),
+            peer: Rc::clone(peer),
+        }
+    }
+}
