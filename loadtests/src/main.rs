@@ -20,6 +20,7 @@ mod process;
 mod proxy;
 mod upstream;
 mod workshop;
+mod year;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Command {
     Books(books::Books),
     /// Measures CPU per command beside HAProxy and nginx
     Compare(compare::Compare),
+    /// Counts a city's year of commands through meter, windows and ledger
+    Year(year::Options),
     /// Drives commands through a proxy and prints what came back, as JSON
     Drive(driver::Drive),
     /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
@@ -62,6 +65,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Books(options) => books::books(&options),
         Command::Compare(options) => compare::compare(&options),
+        Command::Year(options) => year::year(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),
         Command::Upstream => block_on(upstream::serve()),
         Command::Pki { folder } => pki::Pki::make(&folder).map(drop),
