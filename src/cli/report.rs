@@ -71,6 +71,9 @@ fn open(book: &Path) -> anyhow::Result<LedgerFiles> {
         let missing = book.display();
         return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")).into());
     }
+    if book.is_dir() {
+        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())).into());
+    }
     Ok(LedgerFiles::open(book)?)
 }
 

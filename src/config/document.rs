@@ -186,7 +186,7 @@ pub(super) struct Caller {
 pub(super) struct Subject {
     /// Its commonName.
     pub(super) common_name: String,
-    /// Its organizationalUnit; without it, only a subject that has none matches.
+    /// Its organizationalUnit, if it must have exactly that one; without it, the commonName alone decides.
     pub(super) organizational_unit: Option<String>,
 }
 

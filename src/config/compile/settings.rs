@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
-use crate::config::{Capacity, Settings, Shutdown, leaf};
+use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
 use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
@@ -20,10 +20,11 @@ pub(super) const DURABILITIES: [(&str, Durability); 2] =
 
 pub(super) fn compile(document: &Document, folder: &Path, root: &Place<'_>) -> Settings {
     let ledger = root.key("ledger");
+    let listeners = listeners::compile(&document.listeners, folder, &root.key("listeners"));
     Settings {
         gateway: root.key("gateway").name(document.gateway.as_deref().unwrap_or("tallygate")),
-        listeners: listeners::compile(&document.listeners, folder, &root.key("listeners")),
-        admin: admin(document, root),
+        admin: admin(document, &listeners, root),
+        listeners,
         ledger_path: ledger_path(document, folder, &ledger),
         durability: durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
         sync_every: sync_every(document.ledger.sync_every.as_deref(), &ledger.key("syncEvery")),
@@ -59,9 +60,14 @@ fn wait_or_none(text: Option<&str>, default: Duration, place: &Place<'_>) -> Dur
     text.and_then(|text| place.read(leaf::duration(text))).unwrap_or(default)
 }
 
-fn admin(document: &Document, root: &Place<'_>) -> Option<SocketAddr> {
-    let admin = document.admin.as_ref()?;
-    Some(address(&admin.address, &root.key("admin").key("address")))
+fn admin(document: &Document, listeners: &[ListenerSettings], root: &Place<'_>) -> Option<SocketAddr> {
+    let place = root.key("admin").key("address");
+    let admin = address(&document.admin.as_ref()?.address, &place);
+    let taken = listeners.iter().position(|listener| listener.address == admin && admin.port() != 0);
+    if let Some(index) = taken {
+        place.problem(format!("{admin} is the address of listeners[{index}] already"));
+    }
+    Some(admin)
 }
 
 fn ledger_path(document: &Document, folder: &Path, ledger: &Place<'_>) -> std::path::PathBuf {
