@@ -35,6 +35,7 @@ impl Bench {
             sync_every: Duration::from_millis(50),
             workers,
             calendar: CalendarOffset::default(),
+            compact_after: None,
         }
     }
 
