@@ -216,10 +216,9 @@ const DAYS: &str = "SELECT day, series, outcome, commands, units, request_bytes,
 
 /// The days that lie wholly in a range; the first day of all may begin at the horizon. Empty where there is none.
 fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, horizon: Window) -> Range<Window> {
-    let day_of = |window| sums::day_of(calendar, window);
-    let begins = windows.start == horizon || day_of(windows.start) == windows.start;
-    let first = if begins { windows.start } else { Window(day_of(windows.start).0.saturating_add(24)) };
-    first..day_of(windows.end).max(first)
+    let begins = windows.start == horizon || calendar.day_of(windows.start) == windows.start;
+    let first = if begins { windows.start } else { Window(calendar.day_of(windows.start).0.saturating_add(24)) };
+    first..calendar.day_of(windows.end).max(first)
 }
 
 /// The names of series, each read once.

@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::canon::SealKind;
 use super::lines;
 use super::seal::{self, Covered};
-use super::sums::{day_of, horizon};
+use super::sums::horizon;
 use crate::model::{CalendarOffset, Window};
 
 /// Rows that one step removes at most, of each table.
@@ -62,7 +62,7 @@ fn next_day(
     let first: Option<Option<u32>> =
         transaction.prepare_cached(query)?.query_row([horizon.0], |row| row.get(0)).optional()?;
     Ok(first.flatten().map(Window).map(|start| {
-        let next = Window(day_of(calendar, start).0 + 24);
+        let next = Window(calendar.day_of(start).0 + 24);
         start..next
     }))
 }

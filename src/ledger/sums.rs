@@ -20,7 +20,7 @@ pub(super) fn add_hour(
     (epoch, window): (u32, Window),
     calendar: CalendarOffset,
 ) -> rusqlite::Result<()> {
-    let day = day_of(calendar, window).max(horizon(transaction)?);
+    let day = calendar.day_of(window).max(horizon(transaction)?);
     for rows in [ADMITTED_OF_HOUR, ENDED_OF_HOUR] {
         let ever = format!("INSERT INTO ever_sum SELECT {rows} ON CONFLICT DO UPDATE SET {GROW}");
         transaction.prepare_cached(&ever)?.execute(params![window.0, epoch])?;
@@ -40,7 +40,7 @@ pub(super) fn rebuild_days(transaction: &Transaction<'_>, calendar: CalendarOffs
     let horizon = horizon(transaction)?;
     transaction.execute("DELETE FROM day_sum WHERE day >= ?", [horizon.0])?;
     for window in sealed_windows(transaction, horizon)? {
-        let day = day_of(calendar, window).max(horizon);
+        let day = calendar.day_of(window).max(horizon);
         for rows in [ADMITTED_OF_WINDOW, ENDED_OF_WINDOW] {
             let of_day = format!("INSERT INTO day_sum SELECT ?2, {rows} ON CONFLICT DO UPDATE SET {GROW}");
             transaction.prepare_cached(&of_day)?.execute(params![window.0, day.0])?;
@@ -69,11 +69,6 @@ fn sealed_windows(transaction: &Transaction<'_>, from: Window) -> rusqlite::Resu
     let mut query = transaction.prepare(query)?;
     let rows = query.query_map([from.0], |row| row.get(0).map(Window))?;
     rows.collect()
-}
-
-/// The first window of the calendar day that holds `window`.
-pub(super) fn day_of(calendar: CalendarOffset, window: Window) -> Window {
-    calendar.first_window(calendar.date_of(window))
 }
 
 /// The first window that is still kept as an hour.

@@ -1,9 +1,12 @@
 //! The room as a whole: meters, keeper, files.
 
+mod adjust;
 mod count;
 mod crash;
 mod faults;
 mod kill;
+mod migrate;
+mod rollup;
 mod seal;
 
 use std::path::Path;
