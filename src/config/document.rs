@@ -104,6 +104,8 @@ pub(super) struct Ledger {
     pub(super) durability: Option<String>,
     /// How soon a count also survives the death of the machine. Default: 50ms.
     pub(super) sync_every: Option<String>,
+    /// How old a day is when its hours are forgotten and only its sums are kept, or never. Default: 92d.
+    pub(super) compact_after: Option<String>,
 }
 
 /// In which calendar days and months are read.

@@ -32,15 +32,16 @@ pub(super) fn rate(text: &str) -> Result<(NonZeroU32, RateUnit), String> {
     Ok((count, unit))
 }
 
-/// Reads `250ms`, `2s`, `5m` or `1h`.
+/// Reads `250ms`, `2s`, `5m`, `1h` or `92d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration; write a whole number and ms, s, m or h, such as 250ms or 5m");
+    let bad = || format!("{text:?} is not a duration; write a whole number and ms, s, m, h or d, such as 250ms or 5m");
     let (count, unit) = split_unit(text).ok_or_else(bad)?;
     let milliseconds = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(bad()),
     };
     count.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(bad)
@@ -189,6 +190,7 @@ mod tests {
             ("2s", Some(2_000)),
             ("5m", Some(300_000)),
             ("1h", Some(3_600_000)),
+            ("2d", Some(172_800_000)),
             ("0s", Some(0)),
             ("1.5s", None),
             ("5", None),

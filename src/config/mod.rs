@@ -52,6 +52,8 @@ pub struct Settings {
     pub durability: Durability,
     /// How soon a count survives the death of the machine.
     pub sync_every: Duration,
+    /// How old a day is when its hours are forgotten; never, if there is none.
+    pub compact_after: Option<Duration>,
     /// Traffic threads; default one per core.
     pub workers: usize,
     /// The ledger's calendar.

@@ -110,6 +110,7 @@ fn count(plan: &Arc<Plan>, path: &Path) -> Result<Counted> {
         sync_every: Duration::from_millis(50),
         workers: usize::try_from(plan.workers)?,
         calendar: CalendarOffset::default(),
+        compact_after: None,
     };
     let begin = Instant::now();
     let failed = Box::new(|error| eprintln!("the keeper gave up: {error}"));
