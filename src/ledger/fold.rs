@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::slot::{Kind, Record, Words, word};
+use super::slot::{Kind, word};
 use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
+use super::words::{Record, Words};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 /// Who and what, by name.

@@ -7,8 +7,10 @@
 //! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
 
 mod adjust;
+mod atomics;
 mod book;
 mod canon;
+mod counting;
 mod disk;
 mod error;
 mod fold;
@@ -32,6 +34,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod words;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -62,6 +62,9 @@ fn end_dead_epoch(
 /// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupted`.
 pub(super) fn fold_dead(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = fold_image(known, image, floor);
+    for (position, words) in image.moves() {
+        fold.absorb(position, &words, |at| image.slot(at).and_then(SeriesNames::of));
+    }
     let header = &image.header;
     fold.interrupt(instead(header.synced_at, floor), header.synced_ns, |at| image.slot(at).and_then(SeriesNames::of));
     fold
