@@ -111,6 +111,14 @@ impl Move {
         own.set_last(word::MOVES, 0);
     }
 
+    /// The first so many of its stores, as a process leaves them that dies there.
+    #[cfg(test)]
+    pub(super) fn make_some(&self, stores: usize) {
+        for Store { place, at, value } in self.in_order().take(stores) {
+            place.slot.set_last(*at, *value);
+        }
+    }
+
     /// What ends first, then the numbers of commands: `to`'s, `from`'s, the worker's.
     fn in_order(&self) -> impl Iterator<Item = &Store> {
         const ORDER: [usize; Move::STORES] = [1, 2, 0, 4, 5, 6, 3, 8, 9, 7, 10, 11];

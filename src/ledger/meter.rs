@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::shared::{Request, Requests, Shared, Worker};
 use super::counting::{End, Move, Place};
+use super::shared::{Request, Requests, Shared, Worker};
 use super::shelf::{Part, Shelf, Sought};
 use super::slot::word;
 use super::tally::{Segment, nanoseconds};

@@ -8,6 +8,7 @@
 
 mod adjust;
 mod atomics;
+mod balance;
 mod book;
 mod canon;
 mod counting;
@@ -122,6 +123,8 @@ impl Ledger {
             tally: beginning.tally,
             book: beginning.book,
             fold: beginning.fold,
+            glances: Vec::new(),
+            imbalance: 0,
             desks,
             synced,
             pace: Pace::new(),

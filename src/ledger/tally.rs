@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::counting::announced;
 use super::disk::Disk;
 use super::error::LedgerError;
 use super::map::map;
 use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, pair, set_text, word};
-use super::counting::announced;
 use super::words::Words;
 use crate::clock::Clock;
 
@@ -177,20 +177,20 @@ impl TallyImage {
     pub(super) fn slot(&self, position: u32) -> Option<&Words> {
         self.slots.get(position as usize)
     }
+}
 
-    /// Slots as they would be, had their worker not died in the middle of a move. Only for a tally whose process is dead.
-    pub(super) fn moves(&self) -> BTreeMap<usize, Words> {
-        let mut moved = BTreeMap::new();
-        let workers = self.slots.iter().filter(|words| words.kind() == Kind::Worker);
-        for (position, at, value) in workers.flat_map(announced) {
-            let position = position as usize;
-            let (Some(now), 0..WORDS) = (self.slots.get(position), at) else { continue };
-            let word = &mut moved.entry(position).or_insert(*now).0[at];
-            // After the death of a machine a page may be younger than what was written down about it.
-            *word = if at == word::STARTED { value } else { value.max(*word) };
-        }
-        moved
+/// Slots as they would be, had their worker not died in the middle of a move. Only for a tally whose process is dead.
+pub(super) fn moves(slots: &[Words]) -> BTreeMap<usize, Words> {
+    let mut moved = BTreeMap::new();
+    let workers = slots.iter().filter(|words| words.kind() == Kind::Worker);
+    for (position, at, value) in workers.flat_map(announced) {
+        let position = position as usize;
+        let (Some(now), 0..WORDS) = (slots.get(position), at) else { continue };
+        let word = &mut moved.entry(position).or_insert(*now).0[at];
+        // After the death of a machine a page may be younger than what was written down about it.
+        *word = if at == word::STARTED { value } else { value.max(*word) };
     }
+    moved
 }
 
 fn write_header(slot: &Slot, header: &Header) {
