@@ -56,7 +56,7 @@ use crate::model::{CalendarOffset, Name, Window};
 
 pub use adjust::{Adjustment, BadAdjustment, adjust};
 pub use error::LedgerError;
-pub use meter::{Meter, MeterSeed, Ticket};
+pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
 
