@@ -22,6 +22,9 @@ mod upstreams;
 
 // How much.
 mod crash;
+mod faults_clock;
+mod faults_disk;
+mod faults_space;
 mod ledger;
 
 // The operator's side.
