@@ -4,6 +4,7 @@ mod count;
 mod crash;
 mod faults;
 mod kill;
+mod power;
 mod seal;
 
 use std::path::Path;
