@@ -4,6 +4,7 @@ mod count;
 mod crash;
 mod faults;
 mod kill;
+mod points;
 mod power;
 mod seal;
 
