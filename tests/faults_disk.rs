@@ -44,9 +44,10 @@ fn trace(world: &World) -> String {
 
 fn many_commands(document: &mut Value) {
     let commands = document["subsystems"][0]["commands"].as_array_mut().unwrap();
-    commands.extend((0..MANY).map(|n| {
-        json!({ "id": format!("many-{n}"), "match": { "method": "GET", "path": format!("/many/{n}") } })
-    }));
+    commands.extend(
+        (0..MANY)
+            .map(|n| json!({ "id": format!("many-{n}"), "match": { "method": "GET", "path": format!("/many/{n}") } })),
+    );
 }
 
 /// Calls each of the many commands once.

@@ -48,9 +48,10 @@ impl Drop for Space {
 
 fn many_commands(document: &mut Value) {
     let commands = document["subsystems"][0]["commands"].as_array_mut().unwrap();
-    commands.extend((0..MANY).map(|n| {
-        json!({ "id": format!("many-{n}"), "match": { "method": "GET", "path": format!("/many/{n}") } })
-    }));
+    commands.extend(
+        (0..MANY)
+            .map(|n| json!({ "id": format!("many-{n}"), "match": { "method": "GET", "path": format!("/many/{n}") } })),
+    );
 }
 
 /// Calls many commands over a few connections at once; what came back.

@@ -57,8 +57,17 @@ pub struct Findings {
 
 /// Refusals are never forwarded, so the upstream cannot know of them.
 const REFUSED: [&str; 11] = [
-    "malformed", "unauthenticated", "misdirected", "unknown_command", "forbidden", "rate_limited",
-    "too_many_concurrent", "quota_exceeded", "overloaded", "ledger_unavailable", "too_large",
+    "malformed",
+    "unauthenticated",
+    "misdirected",
+    "unknown_command",
+    "forbidden",
+    "rate_limited",
+    "too_many_concurrent",
+    "quota_exceeded",
+    "overloaded",
+    "ledger_unavailable",
+    "too_large",
 ];
 
 /// Holds the three against each other.

@@ -26,7 +26,10 @@ impl Cgroup {
         let root = if is_first { first } else { Path::new("/sys/fs/cgroup") };
         let cgroup = Self { folder: root.join(name), is_first };
         std::fs::create_dir(&cgroup.folder).with_context(|| {
-            format!("making the cgroup {}: this wants root; leave `oom` out of --kinds otherwise", cgroup.folder.display())
+            format!(
+                "making the cgroup {}: this wants root; leave `oom` out of --kinds otherwise",
+                cgroup.folder.display()
+            )
         })?;
         cgroup.write(if is_first { "memory.limit_in_bytes" } else { "memory.max" }, LIMIT)?;
         Ok(cgroup)
@@ -40,8 +43,7 @@ impl Cgroup {
     /// A command line that joins the cgroup, offers itself to the kernel as the first to be killed, and becomes `program`.
     pub fn enter(&self, program: &Path, arguments: &[String]) -> (PathBuf, Vec<String>) {
         let procs = self.folder.join("cgroup.procs");
-        let script =
-            format!("echo $$ > {} && echo 1000 > /proc/self/oom_score_adj && exec \"$@\"", procs.display());
+        let script = format!("echo $$ > {} && echo 1000 > /proc/self/oom_score_adj && exec \"$@\"", procs.display());
         let fixed = ["-c".to_owned(), script, "sh".to_owned(), program.display().to_string()];
         ("/bin/sh".into(), fixed.into_iter().chain(arguments.iter().cloned()).collect())
     }

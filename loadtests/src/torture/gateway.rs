@@ -56,9 +56,8 @@ impl House {
             Durability::Process => "process",
             Durability::Machine => "machine",
         };
-        let many = (0..MANY).map(|n| {
-            json!({ "id": format!("many-{n}"), "match": { "method": "GET", "path": format!("/many/{n}") } })
-        });
+        let many = (0..MANY)
+            .map(|n| json!({ "id": format!("many-{n}"), "match": { "method": "GET", "path": format!("/many/{n}") } }));
         let read = json!({ "id": "snapshot.read", "match": { "method": "GET", "path": "/v1/snapshots/{id}" } });
         json!({
             "listeners": [{

@@ -190,7 +190,8 @@ impl<'a> Chamber<'a> {
 
     /// One life from its start to the audit of what it left.
     fn life(&mut self, number: u32, kind: Kind, before: Option<&Books>) -> Result<Books> {
-        let cgroup = (kind == Kind::Oom).then(|| Cgroup::make(&format!("torture-{}", std::process::id()))).transpose()?;
+        let cgroup =
+            (kind == Kind::Oom).then(|| Cgroup::make(&format!("torture-{}", std::process::id()))).transpose()?;
         let (mut gateway, ready_after) = self.start(before, cgroup.as_ref())?;
         let first_length = self.house.tally_bytes();
         let answered = self.answers();

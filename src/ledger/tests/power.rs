@@ -161,7 +161,8 @@ fn audit(bench: &Bench, synced: &Counts, made: &Counts, what: &str) {
         assert!(*count <= of(made, &most), "{what}: {key:?} is more than was made: {found:?}");
     }
     let ended = |command: &str| {
-        let rows = found.iter().filter(|((of, outcome), _)| of == command && outcome != "admitted" && outcome != "forbidden");
+        let rows =
+            found.iter().filter(|((of, outcome), _)| of == command && outcome != "admitted" && outcome != "forbidden");
         rows.map(|(_, count)| count).sum::<i64>()
     };
     for ((command, _), admitted) in found.iter().filter(|((_, what), _)| what == "admitted") {
