@@ -7,6 +7,8 @@ mod faults;
 mod kill;
 mod migrate;
 mod moves;
+mod points;
+mod power;
 mod rollup;
 mod seal;
 
