@@ -259,3 +259,47 @@ fn a_log_of_the_book_that_is_cut_or_torn_after_its_last_commit_loses_nothing() {
         audit(&bench, &made.0, &made.0, "a torn log");
     }
 }
+
+#[test]
+fn the_book_is_never_ahead_of_the_tally_on_the_disk() {
+    let bench = Bench::new();
+    let (ledger, meters, synced) = open(&bench, 1);
+    let mut made = Made::default();
+    for _ in 0..2 {
+        let ticket = made.admit(&bench, &meters[0], 1);
+        made.end(ticket, 1);
+        if made.0.values().all(|count| *count == 1) {
+            wait(ledger.reader().fold()).expect("a sync and a fold");
+        }
+    }
+    let begin = std::time::Instant::now();
+    while counts(&bench) != made.0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the keeper folds every second, and syncs every hour here");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let remains = Remains::of(&bench, &synced);
+    drop(ledger);
+    let bench = remains.recover(&remains.synced, &remains.log);
+    audit(&bench, &made.0, &made.0, "what the book had said, durably, before the power went");
+}
+
+#[test]
+fn an_end_that_was_sealed_is_not_interrupted_too() {
+    let bench = Bench::new();
+    let (ledger, meters, synced) = open(&bench, 1);
+    let mut made = Made::default();
+    let ticket = made.admit(&bench, &meters[0], 1);
+    wait(ledger.reader().fold()).expect("a sync and a fold");
+    made.end(ticket, 1);
+    bench.clock.advance(Duration::from_secs(2 * 3600));
+    let begin = std::time::Instant::now();
+    while bench.number("SELECT count(*) FROM seal") == 0 {
+        meters[0].tick();
+        assert!(begin.elapsed() < Duration::from_secs(20), "the keeper seals when it folds, and syncs every hour here");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let remains = Remains::of(&bench, &synced);
+    drop(ledger);
+    let bench = remains.recover(&remains.synced, &remains.log);
+    audit(&bench, &made.0, &made.0, "what was sealed before the power went");
+}
