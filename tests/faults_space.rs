@@ -76,10 +76,14 @@ async fn full_for_new_commands(world: &World, space: &Space) {
     for _ in 0..20 {
         assert_eq!(client.get(READ).await.status, 200, "what has a slot goes on");
     }
+    let told =
+        until("readiness says so", async || Some(world.admin("/readyz").await).filter(|ready| ready.0 == 503)).await;
+    assert!(told.1.contains("ledger"), "{told:?}");
     space.free();
     let new = format!("/cameras/many/{}", MANY - 1);
     until("it has healed", async || (client.get(&new).await.status == 200).then_some(())).await;
     assert!(call_many(world, 0..MANY).await.iter().all(|reply| reply.status == 200), "healed without a restart");
+    until("ready again", async || (world.admin("/readyz").await.0 == 200).then_some(())).await;
 }
 
 /// The disk is full while known commands go on: the book falls behind, and catches up.

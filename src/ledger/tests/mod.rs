@@ -42,6 +42,7 @@ impl Bench {
             workers,
             calendar: CalendarOffset::default(),
             compact_after: None,
+            ready: Ready::default(),
         }
     }
 
