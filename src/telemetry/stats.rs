@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::counter::{Count, Level};
+use super::sparing::Sparing;
 
 /// One upstream of a subsystem, over all workers.
 #[derive(Debug, Default)]
@@ -33,6 +34,7 @@ pub struct ConnectionStats {
     /// Accepted since the process began.
     pub accepted: Count,
     handshakes_failed: [Count; HandshakeFailure::ALL.len()],
+    failures_told: Sparing,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -50,6 +52,11 @@ impl ConnectionStats {
     /// Counts a TLS handshake that came to nothing.
     pub fn handshake_failed(&self, failure: HandshakeFailure) {
         self.handshakes_failed[failure as usize].one();
+    }
+
+    /// Whether a failed handshake is to be logged at this second, and how many since the last one were not.
+    pub fn tell_failure(&self, unix_seconds: i64) -> Option<u64> {
+        self.failures_told.tell(unix_seconds)
     }
 
     /// Failed handshakes so far, by reason.
