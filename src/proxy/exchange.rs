@@ -29,7 +29,7 @@ pub(super) fn exchange(
     peer: &Rc<Peer>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer> + use<> {
-    let call = Call::arrive(worker, peer);
+    let call = Call::arrive(worker, peer, &request);
     match admit(&call, &request) {
         Ok(admitted) => Either::Left(forward(call, admitted, request)),
         Err(refusal) => {
