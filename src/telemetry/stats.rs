@@ -123,11 +123,18 @@ impl HandshakeFailure {
     pub fn of(error: &std::io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match inner {
-            Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
-            Some(rustls::Error::InvalidCertificate(fault)) => Self::of_certificate(fault),
-            Some(_) => Self::Protocol,
+            Some(fault) => Self::of_fault(fault),
             None if error.kind() == std::io::ErrorKind::TimedOut => Self::Timeout,
             None => Self::Left,
+        }
+    }
+
+    /// What rustls found, as a reason.
+    pub fn of_fault(fault: &rustls::Error) -> Self {
+        match fault {
+            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
+            rustls::Error::InvalidCertificate(fault) => Self::of_certificate(fault),
+            _ => Self::Protocol,
         }
     }
 
