@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::Response;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
 
 use crate::clock::Moment;
 use crate::model::Window;
@@ -25,17 +26,20 @@ pub(super) struct Call {
     pub(super) id: RequestId,
     pub(super) arrived: Moment,
     pub(super) window: Window,
+    /// Whether it asks for a head alone: then no answer has a body.
+    pub(super) head_only: bool,
 }
 
 impl Call {
     /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
-    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>) -> Self {
+    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>, request: &Request<Incoming>) -> Self {
         worker.meter.received();
         Self {
             live: worker.live(),
             id: worker.next_request_id(),
             arrived: worker.clock.monotonic(),
             window: worker.clock.window(),
+            head_only: *request.method() == Method::HEAD,
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
         }

@@ -140,7 +140,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
     };
     tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.id.text(), %error, "no answer");
     admitted.account.settle(finished);
-    fail(call, finished, &error.to_string())
+    fail(call, finished, error.for_callers())
 }
 
 #[cfg(test)]

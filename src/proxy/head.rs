@@ -12,20 +12,24 @@ const TARGET_MAX: usize = 8 * 1024;
 
 /// A head that may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head<'a> {
-    pub(super) method: &'a Method,
+pub struct Head<'a> {
+    /// The method, as it came.
+    pub method: &'a Method,
     /// The host without its port.
-    pub(super) host: &'a str,
+    pub host: &'a str,
     /// The path, as it came.
-    pub(super) path: &'a str,
+    pub path: &'a str,
 }
 
 /// Why a head is not accepted, in words for the caller.
-pub(super) type Malformed = &'static str;
+pub type Malformed = &'static str;
 
 impl<'a> Head<'a> {
-    /// Reads the head of a request, or says what is wrong with it.
-    pub(super) fn read<B>(request: &'a Request<B>) -> Result<Self, Malformed> {
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    /// What is wrong with it, where others could read it in another way.
+    pub fn read<B>(request: &'a Request<B>) -> Result<Self, Malformed> {
         let method = request.method();
         if matches!(*method, Method::CONNECT | Method::TRACE) {
             return Err("CONNECT and TRACE are not served here");

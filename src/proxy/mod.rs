@@ -33,6 +33,7 @@ mod silence;
 mod socket;
 mod upstream;
 
+pub use head::{Head, Malformed};
 pub use listener::{AcceptSettings, Listener};
 pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;

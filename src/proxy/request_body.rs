@@ -1,6 +1,7 @@
 //! The caller's body on its way to the subsystem: it streams, it counts, it ends with its command.
 //!
 //! Guarantees: never more than one frame is held; a body does not outgrow its limit, nor outlast its silence or its command.
+//! What is left of it when nobody needs it any more is heard out for a moment, so that its caller hears the answer.
 
 use std::io;
 use std::pin::Pin;
@@ -11,18 +12,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::fields::without_claims;
 use super::progress::{BodyFault, Progress};
 use super::silence::Silence;
 
-/// How much of a refused request's body is read, and for how long: enough for a caller that sends before it listens to get
-/// its answer, instead of a connection that is reset under it.
+/// How much of a body that nobody needs is read, and for how long: enough for a caller that sends before it listens to get
+/// its answer, instead of a connection or a stream that is reset under it (curl then drops the answer it has).
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Reads what a refused caller is still sending, to nobody's use. What is left after that ends the connection.
+/// Reads what a caller is still sending, to nobody's use. What is left after that ends the connection or the stream.
 pub(super) async fn linger(mut body: Incoming) {
     let drain = async {
         let mut left = LINGER_BYTES;
@@ -39,7 +41,8 @@ pub(super) async fn linger(mut body: Incoming) {
 
 /// The caller's body on its way to the subsystem.
 pub(super) struct RequestBody {
-    incoming: Incoming,
+    /// Taken only by the drop.
+    incoming: Option<Incoming>,
     progress: Rc<Progress>,
     max: u64,
     seen: u64,
@@ -50,6 +53,7 @@ pub(super) struct RequestBody {
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, progress: &Rc<Progress>, max: u64, patience: Duration) -> Self {
         progress.complete.set(incoming.is_end_stream());
+        let incoming = Some(incoming);
         Self { incoming, progress: Rc::clone(progress), max, seen: 0, patience, silence: Silence::default() }
     }
 
@@ -75,7 +79,7 @@ impl RequestBody {
         }
         self.progress.upload.pass(bytes);
         self.progress.last.set(Instant::now());
-        self.progress.complete.set(frame.is_trailers() || self.incoming.is_end_stream());
+        self.progress.complete.set(frame.is_trailers() || self.is_end_stream());
         Ok(frame)
     }
 }
@@ -89,7 +93,8 @@ impl HttpBody for RequestBody {
         if this.progress.is_over(context) && !this.progress.complete.get() {
             return Poll::Ready(Some(Err(this.stop(BodyFault::Over))));
         }
-        let next = Pin::new(&mut this.incoming).poll_frame(context);
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let next = Pin::new(incoming).poll_frame(context);
         this.progress.waiting.set(next.is_pending());
         let Poll::Ready(next) = next else {
             ready!(this.silence.poll(context, this.patience));
@@ -107,10 +112,22 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    /// The subsystem failed, or answered before it had heard everything.
+    fn drop(&mut self) {
+        let over = self.progress.complete.get() || self.progress.fault.get() == Some(BodyFault::Broken);
+        let left = self.incoming.take().filter(|left| !over && !left.is_end_stream());
+        // Without a runtime the worker is ending, and the connection with it.
+        if let (Some(left), Ok(_)) = (left, Handle::try_current()) {
+            tokio::task::spawn_local(linger(left));
+        }
     }
 }

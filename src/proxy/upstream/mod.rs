@@ -54,6 +54,17 @@ pub(super) enum SendError {
     Timeout,
 }
 
+impl SendError {
+    /// What the caller is told: no address and no cause, which are the log's.
+    pub(super) fn for_callers(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "no connection to the subsystem could be made; nothing was sent to it",
+            Self::Failed(_) => "the subsystem broke off before it had answered",
+            Self::Timeout => "the subsystem did not answer in time",
+        }
+    }
+}
+
 /// How long to wait for an answer: `response` beyond the last progress of the request body.
 pub(super) struct Patience<'a> {
     pub(super) response: Duration,
