@@ -29,7 +29,7 @@ impl Account {
         call.worker.enter();
         Self {
             ticket: Some(ticket),
-            progress: Rc::new(Progress::new()),
+            progress: Rc::new(Progress::new(call.instant)),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),
             _pass: pass,

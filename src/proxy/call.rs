@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::Response;
+use tokio::time::Instant;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Still};
 use crate::model::Window;
 
 use super::body::Body;
@@ -24,17 +25,20 @@ pub(super) struct Call {
     pub(super) peer: Rc<Peer>,
     pub(super) id: RequestId,
     pub(super) arrived: Moment,
+    /// The same on the machine's clock, for timers.
+    pub(super) instant: Instant,
     pub(super) window: Window,
 }
 
 impl Call {
     /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
-    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>) -> Self {
+    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>, still: &Still) -> Self {
         worker.meter.received();
         Self {
             live: worker.live(),
             id: worker.next_request_id(),
             arrived: worker.clock.monotonic(),
+            instant: still.instant().into(),
             window: worker.clock.window(),
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),

@@ -35,7 +35,7 @@ impl<'a> Head<'a> {
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
             return Err("the request target is longer than 8192 bytes");
         }
-        if request.headers().keys().any(|name| name.as_str().contains('_')) {
+        if request.headers().keys().any(|name| name.as_str().bytes().any(|byte| byte == b'_')) {
             return Err("a header name holds '_', which others may read as '-'");
         }
         Ok(Self { method, host: host(request)?, path })
@@ -69,12 +69,12 @@ fn text(value: &HeaderValue) -> Result<&str, Malformed> {
 
 /// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
 fn host_of(authority: &str) -> Result<&str, Malformed> {
-    if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
+    if authority.is_empty() || !is_authority(authority) {
         return Err("Host is not a host and an optional port");
     }
-    let host_ends = match authority.rfind(']') {
+    let host_ends = match authority.bytes().rposition(|byte| byte == b']') {
         Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
+        None => authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len()),
     };
     let (host, port) = authority.split_at(host_ends);
     match port.strip_prefix(':') {
@@ -85,16 +85,24 @@ fn host_of(authority: &str) -> Result<&str, Malformed> {
     }
 }
 
+/// Whether the parser takes it, and it names no user. Most hosts are plain: those are only looked at.
+fn is_authority(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+    text.bytes().all(is_plain) || !text.contains('@') && text.parse::<Authority>().is_ok()
+}
+
 /// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
 fn refuse_odd_path(path: &str) -> Result<(), Malformed> {
     if !path.starts_with('/') {
         return Err("the path does not start with '/'");
     }
-    let bytes = path.as_bytes();
-    if bytes.iter().any(|byte| matches!(byte, b'/' | b'\\' | b'%' | b'.' | b';' | 0..=32 | 127..)) {
-        return refuse_odd_segments(path);
-    }
-    Ok(())
+    let mut before = 0;
+    let may_be_odd = path.bytes().any(|byte| match (std::mem::replace(&mut before, byte), byte) {
+        (_, b'\\' | b'%' | b';' | 0..=32 | 127..) => true,
+        (before, b'/' | b'.') => before == b'/',
+        _ => false,
+    });
+    if may_be_odd { refuse_odd_segments(path) } else { Ok(()) }
 }
 
 fn refuse_odd_segments(path: &str) -> Result<(), Malformed> {

@@ -25,10 +25,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(arrived: Instant) -> Self {
         Self {
             bytes: Cell::new(0),
-            last: Cell::new(Instant::now()),
+            last: Cell::new(arrived),
             waiting: Cell::new(false),
             complete: Cell::new(false),
             fault: Cell::new(None),
