@@ -69,12 +69,15 @@ fn text(value: &HeaderValue) -> Result<&str, Malformed> {
 
 /// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
 fn host_of(authority: &str) -> Result<&str, Malformed> {
-    if authority.is_empty() || !is_authority(authority) {
+    if !authority.is_empty() && authority.bytes().all(is_plain) {
+        return Ok(authority); // most are, and need no parser
+    }
+    if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
         return Err("Host is not a host and an optional port");
     }
-    let host_ends = match authority.bytes().rposition(|byte| byte == b']') {
+    let host_ends = match authority.rfind(']') {
         Some(bracket) => bracket + 1,
-        None => authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len()),
+        None => authority.find(':').unwrap_or(authority.len()),
     };
     let (host, port) = authority.split_at(host_ends);
     match port.strip_prefix(':') {
@@ -85,10 +88,8 @@ fn host_of(authority: &str) -> Result<&str, Malformed> {
     }
 }
 
-/// Whether the parser takes it, and it names no user. Most hosts are plain: those are only looked at.
-fn is_authority(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
-    text.bytes().all(is_plain) || !text.contains('@') && text.parse::<Authority>().is_ok()
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
 }
 
 /// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
