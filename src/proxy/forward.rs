@@ -41,7 +41,7 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         }
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
-            Ok(sent) => answer(&call, admitted, *sent),
+            Ok(sent) => answer(&call, admitted, sent),
             Err(error) => no_answer(&call, admitted, &error),
         };
         call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));

@@ -1,7 +1,8 @@
 //! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
 //!
 //! Guarantees: a request is sent once. It is offered again only while nothing of it was sent (hyper gives such a request
-//! back), to at most [`SERVERS_MAX`] servers. A connection is kept only after both bodies ended cleanly.
+//! back), to at most [`SERVERS_MAX`] servers; a connection that had been closed while it was kept does not count. A
+//! connection is kept only after both bodies ended cleanly.
 
 mod balance;
 mod connect;
@@ -34,7 +35,14 @@ use pool::{Attempt, Place, Pool};
 const SERVERS_MAX: usize = 3;
 
 /// What hyper says at the end of a request: the answer's head, or an error and, if nothing was sent, the request.
-type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+type Answered = Result<Box<Response<Incoming>>, Box<TrySendError<Request<RequestBody>>>>;
+
+/// Both are large, and moved often.
+async fn boxed(
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+) -> Answered {
+    answer.await.map(Box::new).map_err(Box::new)
+}
 
 /// A request at its beginning.
 pub(super) enum Begun<A> {
@@ -53,7 +61,7 @@ pub(super) struct Choice {
 
 /// An answer's head, and the connection its body comes on.
 pub(super) struct Sent {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Box<Response<Incoming>>,
     pub(super) lease: Lease,
 }
 
@@ -97,7 +105,7 @@ impl Upstreams {
             return Begun::Unsent(Box::new(request), None);
         };
         let Some(mut sender) = choice.pool.kept() else { return Begun::Unsent(Box::new(request), Some(choice)) };
-        let answer = Box::pin(sender.try_send_request(request));
+        let answer = Box::pin(boxed(sender.try_send_request(request)));
         Begun::Sent(Lease::new(choice.pool, sender, choice.place), answer)
     }
 
@@ -107,7 +115,7 @@ impl Upstreams {
         begun: Begun<A>,
         department: u32,
         patience: Patience<'_>,
-    ) -> Result<Box<Sent>, SendError> {
+    ) -> Result<Sent, SendError> {
         let (request, choice) = match begun {
             Begun::Unsent(request, choice) => (request, choice),
             Begun::Sent(lease, answer) => match lease.wait(answer, &patience).await {
@@ -127,7 +135,7 @@ impl Upstreams {
         mut choice: Option<Choice>,
         department: u32,
         patience: &Patience<'_>,
-    ) -> Result<Box<Sent>, SendError> {
+    ) -> Result<Sent, SendError> {
         let mut why = String::from("no server is configured");
         for _ in 0..SERVERS_MAX {
             let Some(Choice { pool, place, tried }) = choice else { break };

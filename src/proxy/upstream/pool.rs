@@ -21,7 +21,7 @@ use crate::proxy::request_body::RequestBody;
 use super::balance::Server;
 use super::connect::connect;
 use super::health::{Failure, Health};
-use super::{Answered, Patience, PoolSettings, SendError, Sent};
+use super::{Answered, Patience, PoolSettings, SendError, Sent, boxed};
 
 type Sender = SendRequest<RequestBody>;
 
@@ -44,7 +44,7 @@ struct Idle {
 /// What became of an attempt.
 pub(super) enum Attempt {
     /// The server answered.
-    Sent(Box<Sent>),
+    Sent(Sent),
     /// Nothing was sent, for this reason; here is the request again.
     Unsent(Box<Request<RequestBody>>, String),
     /// Something was sent, and no answer came.
@@ -114,7 +114,7 @@ impl Pool {
         request: Box<Request<RequestBody>>,
         patience: &Patience<'_>,
     ) -> Attempt {
-        let answer = Box::pin(sender.try_send_request(*request));
+        let answer = Box::pin(boxed(sender.try_send_request(*request)));
         patience.progress.last.set(Instant::now()); // connecting had a patience of its own
         Lease::new(Rc::clone(self), sender, place).wait(answer, patience).await
     }
@@ -193,7 +193,7 @@ impl Lease {
         A: Future<Output = Answered>,
     {
         match patience.wait(answer).await {
-            Some(Ok(response)) => Attempt::Sent(Box::new(Sent { response, lease: self })),
+            Some(Ok(response)) => Attempt::Sent(Sent { response, lease: self }),
             Some(Err(mut error)) => match error.take_message() {
                 Some(request) => Attempt::Unsent(Box::new(request), error.into_error().to_string()),
                 None => self.pool.failed(error.into_error(), patience),
