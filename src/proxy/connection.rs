@@ -165,10 +165,11 @@ async fn serve_h2(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
+    let timer = worker.alarms.coarse();
     let service = service_fn(move |request| exchange(&worker, &peer, request));
     let head_max = u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(OnThisThread)
-        .timer(TokioTimer::new())
+        .timer(timer)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

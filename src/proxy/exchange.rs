@@ -12,6 +12,8 @@ use http::header::EXPECT;
 use http::{Request, Version};
 use hyper::body::{Body as _, Incoming};
 
+use crate::clock::Still;
+
 use super::admit::admit;
 use super::call::{Answer, Call};
 use super::forward::forward;
@@ -29,8 +31,11 @@ pub(super) fn exchange(
     peer: &Rc<Peer>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer> + use<> {
-    let call = Call::arrive(worker, peer, &request);
-    match admit(&call, &request) {
+    let still = Still::now(); // one moment for the whole decision
+    let call = Call::arrive(worker, peer, &request, &still);
+    let decided = admit(&call, &request);
+    drop(still);
+    match decided {
         Ok(admitted) => Either::Left(forward(call, admitted, request)),
         Err(refusal) => {
             let answer = refuse(&call, &refusal);

@@ -16,6 +16,7 @@ mod thread;
 
 // What they hold.
 mod account;
+mod alarms;
 mod call;
 mod live;
 mod peer;

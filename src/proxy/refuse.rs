@@ -56,9 +56,16 @@ pub(super) fn tell_budget(headers: &mut HeaderMap, budget: Option<Budget>) {
 /// has two.
 fn item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
     let (mut ones, mut twos) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let text = ["\"default\"", first, ones.format(one), second, twos.format(two)].concat();
-    HeaderValue::try_from(text).expect("digits and plain punctuation are a header value")
+    let (mut text, mut length) = ([0; ITEM_MAX], 0);
+    for piece in ["\"default\"", first, ones.format(one), second, twos.format(two)] {
+        text[length..length + piece.len()].copy_from_slice(piece.as_bytes());
+        length += piece.len();
+    }
+    HeaderValue::from_bytes(&text[..length]).expect("digits and plain punctuation are a header value")
 }
+
+/// `"default"`, twice `;K=` and twice the ten digits of the largest number.
+const ITEM_MAX: usize = 9 + 2 * (3 + 10);
 
 fn problem(call: &Call, status: StatusCode, name: &str, detail: &str) -> Response<Body> {
     let said = serde_json::json!({
@@ -161,5 +168,6 @@ mod tests {
         tell_budget(&mut headers, Some(Budget { quota: 500, window_seconds: 1, remaining: 7, reset_seconds: 1 }));
         assert_eq!(headers["ratelimit"], "\"default\";r=7;t=1");
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=500;w=1");
+        assert_eq!(item(";r=", u32::MAX, ";t=", u32::MAX).len(), ITEM_MAX);
     }
 }

@@ -39,8 +39,11 @@ pub(super) async fn linger(mut body: Incoming) {
     let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
 }
 
-/// The caller's body on its way to the subsystem.
-pub(super) struct RequestBody {
+/// The caller's body on its way to the subsystem. Most commands have none, and every request is moved often: so it is small
+/// where there is nothing in it.
+pub(super) struct RequestBody(Option<Box<Passing>>);
+
+struct Passing {
     /// Taken only by the drop.
     incoming: Option<Incoming>,
     progress: Rc<Progress>,
@@ -52,11 +55,15 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, progress: &Rc<Progress>, max: u64, patience: Duration) -> Self {
-        progress.complete.set(incoming.is_end_stream());
-        let incoming = Some(incoming);
-        Self { incoming, progress: Rc::clone(progress), max, seen: 0, patience, silence: Silence::default() }
+        let is_empty = incoming.is_end_stream();
+        progress.complete.set(is_empty);
+        let (incoming, progress) = (Some(incoming), Rc::clone(progress));
+        let passing = || Passing { incoming, progress, max, seen: 0, patience, silence: Silence::default() };
+        Self((!is_empty).then(|| Box::new(passing())))
     }
+}
 
+impl Passing {
     fn stop(&self, fault: BodyFault) -> io::Error {
         self.progress.fault.set(Some(fault));
         io::Error::other(match fault {
@@ -82,6 +89,32 @@ impl RequestBody {
         self.progress.complete.set(frame.is_trailers() || self.is_end_stream());
         Ok(frame)
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.progress.is_over(context) && !self.progress.complete.get() {
+            return Poll::Ready(Some(Err(self.stop(BodyFault::Over))));
+        }
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let next = Pin::new(incoming).poll_frame(context);
+        self.progress.waiting.set(next.is_pending());
+        let Poll::Ready(next) = next else {
+            ready!(self.silence.poll(context, self.patience));
+            return Poll::Ready(Some(Err(self.stop(BodyFault::Idle))));
+        };
+        self.silence.broken();
+        Poll::Ready(match next {
+            Some(Ok(frame)) => Some(self.count(frame).map_err(|fault| self.stop(fault))),
+            Some(Err(_)) => Some(Err(self.stop(BodyFault::Broken))),
+            None => {
+                self.progress.complete.set(true);
+                None
+            }
+        })
+    }
 }
 
 impl HttpBody for RequestBody {
@@ -89,38 +122,23 @@ impl HttpBody for RequestBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        if this.progress.is_over(context) && !this.progress.complete.get() {
-            return Poll::Ready(Some(Err(this.stop(BodyFault::Over))));
+        match &mut self.get_mut().0 {
+            Some(passing) => passing.poll(context),
+            None => Poll::Ready(None),
         }
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let next = Pin::new(incoming).poll_frame(context);
-        this.progress.waiting.set(next.is_pending());
-        let Poll::Ready(next) = next else {
-            ready!(this.silence.poll(context, this.patience));
-            return Poll::Ready(Some(Err(this.stop(BodyFault::Idle))));
-        };
-        this.silence.broken();
-        Poll::Ready(match next {
-            Some(Ok(frame)) => Some(this.count(frame).map_err(|fault| this.stop(fault))),
-            Some(Err(_)) => Some(Err(this.stop(BodyFault::Broken))),
-            None => {
-                this.progress.complete.set(true);
-                None
-            }
-        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.0.as_ref().is_none_or(|passing| passing.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+        let incoming = self.0.as_ref().and_then(|passing| passing.incoming.as_ref());
+        incoming.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
-impl Drop for RequestBody {
+impl Drop for Passing {
     /// The subsystem failed, or answered before it had heard everything.
     fn drop(&mut self) {
         let over = self.progress.complete.get() || self.progress.fault.get() == Some(BodyFault::Broken);
