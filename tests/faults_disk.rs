@@ -203,8 +203,8 @@ async fn a_short_write_is_finished() {
 #[tokio::test]
 async fn a_book_without_space_catches_up_when_there_is_some() {
     let mut world = World::city().build();
-    // The starting thread writes fewer frames than thirty; the keeper's next tries to write fail, one fold after the other.
-    start_with(&mut world, "pwrite64", ("ledger.db-wal", "error=ENOSPC:when=30..33")).await;
+    // The starting thread writes fewer frames than seventy; the keeper's next tries to write fail, one fold after the other.
+    start_with(&mut world, "pwrite64", ("ledger.db-wal", "error=ENOSPC:when=70..73")).await;
     let client = world.client("traffic-police");
     let told = until("the book has had no space", async || {
         assert_eq!(client.get(READ).await.status, 200, "what has a slot goes on");

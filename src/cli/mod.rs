@@ -6,6 +6,7 @@
 pub mod check;
 pub mod completions;
 pub mod explain;
+pub mod ledger;
 pub mod pki;
 pub mod report;
 pub mod serve;
@@ -47,6 +48,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Says what the gateway would do with a request, and why
     Explain(explain::ExplainArgs),
+    /// What the ledger is, whether it is what it says, its raw rows, corrections
+    Ledger(ledger::LedgerArgs),
     /// Explains what was used
     Report(report::ReportArgs),
     /// A small certificate authority for trying things out
@@ -121,6 +124,7 @@ fn answer(command: &Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::serve(args),
         Command::Check(args) => check::check(args, out),
         Command::Explain(args) => explain::explain(args, out),
+        Command::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
         Command::Report(args) => report::report(args, &Clock::system(), out),
         Command::Pki(args) => pki::run(args, Clock::system().wall(), out),
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), out),

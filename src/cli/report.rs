@@ -67,14 +67,7 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
 }
 
 fn open(book: &Path) -> anyhow::Result<LedgerFiles> {
-    if !book.exists() {
-        let missing = book.display();
-        return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")).into());
-    }
-    if book.is_dir() {
-        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())).into());
-    }
-    Ok(LedgerFiles::open(book)?)
+    Ok(LedgerFiles::open(super::ledger::existing(book)?)?)
 }
 
 fn renderer(format: Format) -> Result<fn(&Usage) -> anyhow::Result<String>, BadUsage> {

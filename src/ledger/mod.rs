@@ -8,6 +8,7 @@
 
 mod adjust;
 mod atomics;
+pub mod audit;
 mod balance;
 mod book;
 mod canon;

@@ -1,0 +1,295 @@
+//! `tallygate ledger`: what the ledger is, whether it is what it says, its raw rows, and corrections.
+//!
+//! All but `adjust` only read; all work on a live ledger, on one whose gateway was killed, and on a copy.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::clock::Clock;
+use crate::ledger::audit::{ExportError, Info, NotedHead, Part, Verdict, export, info, verify};
+use crate::ledger::{Adjustment, LedgerError, adjust};
+use crate::model::Name;
+
+use super::{AnswerFormat, BadUsage, NOT_SO, tell};
+
+/// What to do with a ledger.
+#[derive(Debug, Args)]
+pub struct LedgerArgs {
+    #[command(subcommand)]
+    command: LedgerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Says what there is: the head of the chain, epochs, hours, corrections, sizes
+    Info(InfoArgs),
+    /// Follows the chain and adds everything up again; exit 1 with findings
+    Verify(VerifyArgs),
+    /// Writes the raw rows and seals, so that anybody's program can check them
+    Export(ExportArgs),
+    /// Adds a correction; nothing is ever edited
+    Adjust(AdjustArgs),
+}
+
+#[derive(Debug, Args)]
+struct InfoArgs {
+    /// The ledger's book (the tally is found beside it)
+    #[arg(long, value_name = "DB")]
+    ledger: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: AnswerFormat,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The ledger's book (the tally is found beside it)
+    #[arg(long, value_name = "DB")]
+    ledger: PathBuf,
+    /// A head that was noted elsewhere: the chain must still hold it
+    #[arg(long, value_name = "NUMBER:HASH")]
+    head: Option<String>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: AnswerFormat,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The ledger's book (the tally is found beside it)
+    #[arg(long, value_name = "DB")]
+    ledger: PathBuf,
+    /// Where to write it; the standard output if there is none
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Text (docs/ledger.md), or a JSON object on each line
+    #[arg(long, value_enum, default_value_t)]
+    format: ExportFormat,
+}
+
+/// How an export is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ExportFormat {
+    /// Canonical lines below their headings
+    #[default]
+    Text,
+    /// The same, an object for each heading
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct AdjustArgs {
+    /// The ledger's book; the gateway may be running
+    #[arg(long, value_name = "DB")]
+    ledger: PathBuf,
+    /// Whose usage is corrected
+    #[arg(long, value_parser = Name::parse)]
+    department: Name,
+    /// Only of this subsystem
+    #[arg(long, value_parser = Name::parse)]
+    subsystem: Option<Name>,
+    /// Only of this command of the subsystem
+    #[arg(long, value_parser = Name::parse)]
+    command: Option<Name>,
+    /// A month such as 2026-10, or a day such as 2026-10-05
+    #[arg(long)]
+    period: String,
+    /// How many units more, or less (--units=-5)
+    #[arg(long, allow_hyphen_values = true)]
+    units: i64,
+    /// Why
+    #[arg(long)]
+    reason: String,
+    /// Who answers for it
+    #[arg(long)]
+    who: String,
+    /// How to print its number
+    #[arg(long, value_enum, default_value_t)]
+    format: AnswerFormat,
+}
+
+/// Does what was asked.
+pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        LedgerCommand::Info(args) => show_info(args, out),
+        LedgerCommand::Verify(args) => show_verdict(args, out),
+        LedgerCommand::Export(args) => write_export(args),
+        LedgerCommand::Adjust(args) => add_adjustment(args, clock, out),
+    }
+}
+
+fn show_info(args: &InfoArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let info = info(existing(&args.ledger)?)?;
+    match args.format {
+        AnswerFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&info)?)?,
+        AnswerFormat::Table => write_info(&info, out)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_info(info: &Info, out: &mut impl Write) -> io::Result<()> {
+    let none = || "none".to_owned();
+    writeln!(out, "gateway    {} (format {}, calendar {})", info.gateway, info.format, info.calendar)?;
+    match &info.head.sealed_at {
+        Some(at) => writeln!(out, "head       {}:{} sealed {at}", info.head.number, info.head.hash)?,
+        None => writeln!(out, "head       nothing is sealed yet")?,
+    }
+    let windows = &info.windows;
+    let [first, last] = [&windows.first, &windows.last].map(|window| window.clone().unwrap_or_else(none));
+    writeln!(out, "hours      {first} to {last}; {} sealed, {} open", windows.sealed, windows.unsealed)?;
+    if let Some(before) = &windows.rolled_before {
+        writeln!(out, "           before {before} only days are kept")?;
+    }
+    writeln!(out, "bytes      book {}, its log {}, tally {}", info.sizes.book, info.sizes.log, info.sizes.tally)?;
+    if let Some(tally) = &info.tally {
+        let (used, free) = (tally.slots_used, tally.slots_free);
+        writeln!(out, "tally      epoch {}; {used} slots in use, {free} free", tally.epoch)?;
+        let (received, refused, finished) = (tally.received, tally.refused, tally.finished);
+        writeln!(
+            out,
+            "           {received} received = {refused} refused + {finished} finished + {} in flight",
+            tally.in_flight
+        )?;
+    }
+    for epoch in &info.epochs {
+        let row = &epoch.row;
+        let ended = row.ended_at.as_deref().unwrap_or("-");
+        writeln!(out, "epoch {:<4} {} to {ended}: {}", row.epoch, row.started_at, epoch.meaning)?;
+    }
+    for one in &info.adjustments {
+        let whom = [Some(&one.department), one.subsystem.as_ref(), one.command.as_ref()];
+        let whom = whom.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" / ");
+        writeln!(
+            out,
+            "correction {} {whom} {}: {:+} units, {} ({}, {})",
+            one.number, one.period, one.units, one.reason, one.who, one.made_at
+        )?;
+    }
+    Ok(())
+}
+
+fn show_verdict(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let noted = args.head.as_deref().map(NotedHead::parse).transpose();
+    let noted = noted.map_err(|error| BadUsage(format!("--head: {error}")))?;
+    let mut shown = Shown::default();
+    let verdict =
+        verify(existing(&args.ledger)?, noted.as_ref(), &mut |what, done, all| shown.progress(what, done, all))?;
+    shown.end();
+    match args.format {
+        AnswerFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&verdict)?)?,
+        AnswerFormat::Table => write_verdict(&verdict, out)?,
+    }
+    Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
+}
+
+fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
+    for finding in &verdict.findings {
+        writeln!(out, "{}: {}: {}", finding.check, finding.place, finding.what)?;
+    }
+    if verdict.more > 0 {
+        writeln!(out, "and {} findings more", verdict.more)?;
+    }
+    for note in &verdict.notes {
+        tell(&format!("note: {note}"));
+    }
+    let checked = &verdict.checked;
+    let (seals, lines, days, epochs) = (checked.seals, checked.lines, checked.days, checked.epochs);
+    let result = if verdict.ok { "sound" } else { "NOT sound" };
+    writeln!(out, "{result}: {seals} seals, {lines} lines, {days} days, {epochs} epochs checked")?;
+    if verdict.head.number > 0 {
+        writeln!(
+            out,
+            "head {}:{} - note it elsewhere, and give it to a later `verify --head`",
+            verdict.head.number, verdict.head.hash
+        )?;
+    }
+    Ok(())
+}
+
+/// Progress, on a terminal only.
+#[derive(Debug, Default)]
+struct Shown {
+    percent: Option<u64>,
+}
+
+impl Shown {
+    fn progress(&mut self, what: &str, done: u64, all: u64) {
+        let percent = done * 100 / all.max(1);
+        if self.percent != Some(percent) && io::stderr().is_terminal() {
+            self.percent = Some(percent);
+            let _ = write!(io::stderr(), "\r{what}: {percent} % "); // only a courtesy
+        }
+    }
+
+    fn end(&self) {
+        if self.percent.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K"); // as above
+        }
+    }
+}
+
+fn write_export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+    let ledger = existing(&args.ledger)?;
+    let mut to: Box<dyn Write> = match &args.output {
+        Some(file) => Box::new(BufWriter::new(File::create_new(file).map_err(|error| {
+            BadUsage(format!(
+                "--output {}: {error}; name a file that is not there yet, in a folder that is",
+                file.display()
+            ))
+        })?)),
+        None => Box::new(BufWriter::new(io::stdout().lock())),
+    };
+    let written = export(ledger, &mut |part| write_part(&mut to, &part, args.format));
+    written.and_then(|()| Ok(to.flush()?)).map_err(|error| match error {
+        ExportError::Ledger(error) => anyhow::Error::from(error),
+        other => anyhow::Error::from(other),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_part(to: &mut impl Write, part: &Part, format: ExportFormat) -> io::Result<()> {
+    match format {
+        ExportFormat::Json => writeln!(to, "{}", serde_json::json!({ "heading": part.heading, "lines": part.lines })),
+        ExportFormat::Text => {
+            writeln!(to, "{}", part.heading.join("\t"))?;
+            part.lines.iter().try_for_each(|line| writeln!(to, "{line}"))
+        }
+    }
+}
+
+fn add_adjustment(args: &AdjustArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let adjustment = Adjustment {
+        department: args.department.clone(),
+        subsystem: args.subsystem.clone(),
+        command: args.command.clone(),
+        period: args.period.clone(),
+        units: args.units,
+        reason: args.reason.clone(),
+        who: args.who.clone(),
+    };
+    let number = match adjust(existing(&args.ledger)?, &adjustment, clock) {
+        Err(LedgerError::Adjustment(why)) => return Err(BadUsage(why.to_string()).into()),
+        added => added?,
+    };
+    match args.format {
+        AnswerFormat::Json => writeln!(out, "{}", serde_json::json!({ "number": number }))?,
+        AnswerFormat::Table => writeln!(out, "correction {number} is added and sealed")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A book that is there: SQLite would say less kindly that it is not.
+pub(super) fn existing(book: &Path) -> Result<&Path, BadUsage> {
+    if !book.exists() {
+        let missing = book.display();
+        return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")));
+    }
+    if book.is_dir() {
+        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())));
+    }
+    Ok(book)
+}

@@ -1,0 +1,101 @@
+//! The raw book, line by line: what a stranger's program needs to compute every sum and every hash again.
+//!
+//! Guarantees: one coherent look at the ledger; seals in their order, each with the canonical lines it covers, then the rows
+//! that wait for a seal, then what is in flight. Nothing is kept in memory but one seal's lines. `docs/ledger.md` shows the
+//! text, `docs/check_ledger.py` reads it.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::days::Days;
+use super::open::in_flight;
+use super::seals::{lines_of, walk};
+use super::snapshot::Snapshot;
+use crate::ledger::canon::{SealRow, shown};
+use crate::ledger::error::LedgerError;
+use crate::ledger::lines;
+use crate::model::Window;
+
+/// One part of an export: a heading, and the canonical lines below it.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Its first word says what it is: `tallygate export 1`, `seal`, `open`, `flying` or `end`; the last field is the
+    /// number of lines that follow.
+    pub heading: Vec<String>,
+    /// Canonical lines; none below a seal whose hours are forgotten.
+    pub lines: Vec<String>,
+}
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// What was read could not be written.
+    #[error("the export could not be written: {0}")]
+    Write(#[from] std::io::Error),
+    /// The book could not be read on.
+    #[error("the book could not be read: {0}")]
+    Book(#[from] rusqlite::Error),
+}
+
+/// Hands every part to `write`, in order.
+pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -> Result<(), ExportError> {
+    let snapshot = Snapshot::take(path)?;
+    let book = &snapshot.connection;
+    let days = Days::read(book)?;
+    write(beginning(book)?)?;
+    let mut seals = 0_u64;
+    walk(book, |seal, place| -> Result<(), ExportError> {
+        seals += 1;
+        let lines = lines_of(book, &days, (seal, place))?.unwrap_or_default();
+        Ok(write(part(heading(seal), lines))?)
+    })?;
+    for (epoch, window) in unsealed(book)? {
+        let lines = lines::of_hour(book, (epoch, window), 2)?;
+        write(part(vec!["open".to_owned(), epoch.to_string(), window.to_string()], lines))?;
+    }
+    write(flying(&snapshot))?;
+    Ok(write(part(vec!["end".to_owned(), seals.to_string()], Vec::new()))?)
+}
+
+fn part(mut heading: Vec<String>, lines: Vec<String>) -> Part {
+    heading.push(lines.len().to_string());
+    Part { heading, lines }
+}
+
+fn beginning(book: &Connection) -> rusqlite::Result<Part> {
+    let query = "SELECT gateway, calendar_offset FROM meta";
+    let (gateway, calendar) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(part(vec!["tallygate export 1".to_owned(), gateway, calendar], Vec::new()))
+}
+
+fn heading(seal: &SealRow) -> Vec<String> {
+    let SealRow { number, format, kind, epoch, window, lines, content, previous, hash, sealed_at } = seal;
+    let place = [kind.name().to_owned(), shown(*epoch), shown(*window)];
+    let hashes = [lines.to_string(), content.clone(), previous.clone(), hash.clone(), sealed_at.clone()];
+    ["seal".to_owned(), number.to_string(), format.to_string()].into_iter().chain(place).chain(hashes).collect()
+}
+
+fn unsealed(book: &Connection) -> rusqlite::Result<Vec<(u32, Window)>> {
+    let mut query = book.prepare("SELECT epoch, \"window\" FROM unsealed ORDER BY \"window\", epoch")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, Window(row.get(1)?))))?;
+    rows.collect()
+}
+
+/// What the tally holds in flight; of a gateway that is dead, what its next start will call interrupted.
+fn flying(snapshot: &Snapshot) -> Part {
+    let all = snapshot.readings().map(|readings| in_flight(&readings.newer)).unwrap_or_default();
+    let lines = all.iter().map(|one| {
+        let names =
+            [&one.names.department, &one.names.subsystem, &one.names.command].map(ToString::to_string).join("\t");
+        let (window, units, record) = (one.window, one.units, one.record);
+        format!(
+            "flying\t{window}\t{names}\t{}\t{units}\t{}\t{}",
+            record.commands, record.request_bytes, record.response_bytes
+        )
+    });
+    part(vec!["flying".to_owned()], lines.collect())
+}

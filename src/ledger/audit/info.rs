@@ -1,0 +1,230 @@
+//! What there is: the head of the chain, epochs, hours, corrections, sizes, and what the tally holds at this moment.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::epochs::{EpochRow, Epochs};
+use super::finding::ChainHead;
+use super::open::in_flight;
+use super::snapshot::{Snapshot, TallyState};
+use crate::ledger::TALLY;
+use crate::ledger::balance::Counted;
+use crate::ledger::error::LedgerError;
+use crate::ledger::slot::{Kind, word};
+use crate::ledger::tally::TallyImage;
+use crate::model::Window;
+
+/// A ledger, described.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// The gateway that made the book.
+    pub gateway: String,
+    /// The book's format.
+    pub format: u32,
+    /// The calendar of its days and months.
+    pub calendar: String,
+    /// Whether a gateway keeps it now.
+    pub is_kept: bool,
+    /// The end of the chain.
+    pub head: ChainHead,
+    /// Every life of a gateway on it.
+    pub epochs: Vec<EpochInfo>,
+    /// Its hours.
+    pub windows: WindowInfo,
+    /// Corrections, as they were added.
+    pub adjustments: Vec<AdjustmentRow>,
+    /// Bytes on the disk.
+    pub sizes: Sizes,
+    /// What the tally says, if one is being counted in.
+    pub tally: Option<TallyInfo>,
+}
+
+/// An epoch, and what its end means.
+#[derive(Clone, Debug, Serialize)]
+pub struct EpochInfo {
+    /// As the book has it.
+    #[serde(flatten)]
+    pub row: EpochRow,
+    /// In words.
+    pub meaning: String,
+}
+
+/// The hours of a book.
+#[derive(Clone, Debug, Serialize)]
+pub struct WindowInfo {
+    /// The first hour with rows or seals.
+    pub first: Option<String>,
+    /// The last.
+    pub last: Option<String>,
+    /// Hours of epochs that are sealed.
+    pub sealed: u64,
+    /// Hours of epochs that wait for a seal.
+    pub unsealed: u64,
+    /// Hours before this one are kept as days only.
+    pub rolled_before: Option<String>,
+}
+
+/// A correction.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdjustmentRow {
+    /// Its number.
+    pub number: i64,
+    /// Whose usage.
+    pub department: String,
+    /// Of which subsystem.
+    pub subsystem: Option<String>,
+    /// Of which command.
+    pub command: Option<String>,
+    /// When.
+    pub period: String,
+    /// How many units more or less.
+    pub units: i64,
+    /// Why.
+    pub reason: String,
+    /// By whom.
+    pub who: String,
+    /// When it was added.
+    pub made_at: String,
+}
+
+/// Bytes on the disk.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sizes {
+    /// The book.
+    pub book: u64,
+    /// What was written to it and not yet moved into it.
+    pub log: u64,
+    /// The tally.
+    pub tally: u64,
+}
+
+/// What a tally says.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TallyInfo {
+    /// The epoch that is counted.
+    pub epoch: u32,
+    /// Slots that count or hold names.
+    pub slots_used: u64,
+    /// Slots for what is to come.
+    pub slots_free: u64,
+    /// Commands in this epoch.
+    pub received: u64,
+    /// Of these refused.
+    pub refused: u64,
+    /// Of these let in.
+    pub admitted: u64,
+    /// Of these ended.
+    pub finished: u64,
+    /// Let in and not ended; of a gateway that is dead, they are interrupted.
+    pub in_flight: u64,
+}
+
+/// Describes the ledger at `path`; changes nothing.
+pub fn info(path: &Path) -> Result<Info, LedgerError> {
+    let snapshot = Snapshot::take(path)?;
+    describe(&snapshot).map_err(|error| snapshot.failed(error))
+}
+
+fn describe(snapshot: &Snapshot) -> rusqlite::Result<Info> {
+    let book = &snapshot.connection;
+    let query = "SELECT gateway, calendar_offset FROM meta";
+    let (gateway, calendar) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let epochs = Epochs::read(book)?.rows.into_iter().map(|row| told(row, snapshot)).collect();
+    Ok(Info {
+        gateway,
+        format: book.pragma_query_value(None, "user_version", |row| row.get(0))?,
+        calendar,
+        is_kept: snapshot.is_kept,
+        head: head(book)?,
+        epochs,
+        windows: windows(book)?,
+        adjustments: adjustments(book)?,
+        sizes: sizes(&snapshot.path),
+        tally: snapshot.readings().map(|readings| tally(&readings.newer)),
+    })
+}
+
+fn told(row: EpochRow, snapshot: &Snapshot) -> EpochInfo {
+    let meaning = match row.ending.as_deref() {
+        Some("clean") => "closed; counts exact".to_owned(),
+        Some("process died") => "the process died; counts exact".to_owned(),
+        Some("machine died") => format!("the machine died; counts after {} may be missing", row.last_sync_at),
+        Some(_) => format!("its tally was gone; counts after {} may be missing", row.last_sync_at),
+        None => match (&snapshot.tally, snapshot.is_kept) {
+            (TallyState::Open(_), true) => format!("running, process {}", row.process_id),
+            (TallyState::Open(_), false) => "its process is dead; the next start recovers it".to_owned(),
+            _ => "not ended, and its tally is not beside the book".to_owned(),
+        },
+    };
+    EpochInfo { row, meaning }
+}
+
+fn head(book: &Connection) -> rusqlite::Result<ChainHead> {
+    let query = "SELECT head_number, head_hash, (SELECT sealed_at FROM seal WHERE number = head_number) FROM meta";
+    book.query_row(query, [], |row| Ok(ChainHead { number: row.get(0)?, hash: row.get(1)?, sealed_at: row.get(2)? }))
+}
+
+fn windows(book: &Connection) -> rusqlite::Result<WindowInfo> {
+    let query = "SELECT (SELECT min(\"window\") FROM seal WHERE kind = 'hour'), (SELECT max(\"window\") FROM seal WHERE kind = 'hour'),
+                        (SELECT min(\"window\") FROM unsealed), (SELECT max(\"window\") FROM unsealed),
+                        (SELECT count(*) FROM seal WHERE kind = 'hour'), (SELECT count(*) FROM unsealed),
+                        (SELECT nullif(rolled_before, 0) FROM meta)";
+    book.query_row(query, [], |row| {
+        let hour = |column| row.get::<_, Option<u32>>(column);
+        let shown = |window: Option<u32>| window.map(|window| Window(window).to_string());
+        Ok(WindowInfo {
+            first: shown([hour(0)?, hour(2)?].into_iter().flatten().min()),
+            last: shown([hour(1)?, hour(3)?].into_iter().flatten().max()),
+            sealed: row.get::<_, i64>(4)?.unsigned_abs(),
+            unsealed: row.get::<_, i64>(5)?.unsigned_abs(),
+            rolled_before: shown(hour(6)?),
+        })
+    })
+}
+
+fn adjustments(book: &Connection) -> rusqlite::Result<Vec<AdjustmentRow>> {
+    let mut query = book.prepare(
+        "SELECT number, department, subsystem, command, period, units, reason, who, made_at FROM adjustment ORDER BY 1",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(AdjustmentRow {
+            number: row.get(0)?,
+            department: row.get(1)?,
+            subsystem: row.get(2)?,
+            command: row.get(3)?,
+            period: row.get(4)?,
+            units: row.get(5)?,
+            reason: row.get(6)?,
+            who: row.get(7)?,
+            made_at: row.get(8)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn sizes(book: &Path) -> Sizes {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    Sizes { book: size(book), log: size(&book.with_extension("db-wal")), tally: size(&book.with_extension(TALLY)) }
+}
+
+fn tally(image: &TallyImage) -> TallyInfo {
+    let of = |kind: Kind| image.slots.iter().skip(1).filter(move |words| words.kind() == kind);
+    let counted = of(Kind::Worker).fold(Counted::default(), |sum, own| Counted {
+        received: sum.received.wrapping_add(own.0[word::WORKER_RECEIVED]),
+        refused: sum.refused.wrapping_add(own.0[word::WORKER_REFUSED]),
+        admitted: sum.admitted.wrapping_add(own.0[word::WORKER_ADMITTED]),
+        finished: sum.finished.wrapping_add(own.0[word::WORKER_FINISHED]),
+    });
+    TallyInfo {
+        epoch: image.header.epoch,
+        slots_used: (of(Kind::Count).count() + of(Kind::Series).count()) as u64,
+        slots_free: of(Kind::Free).count() as u64,
+        received: counted.received,
+        refused: counted.refused,
+        admitted: counted.admitted,
+        finished: counted.finished,
+        in_flight: in_flight(image).iter().map(|one| one.record.commands).sum(),
+    }
+}
