@@ -16,7 +16,6 @@ previous, number, seals, ended = "0" * 64, 0, 0, False
 def sha256(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
-
 def check_seal(head, lines):
     global previous, number, seals
     _, this, version, kind, epoch, window, count, content, before, digest, sealed_at, _ = head
@@ -25,7 +24,7 @@ def check_seal(head, lines):
     if lines or int(count) == 0:
         if len(lines) != int(count) or sha256("".join(line + "\n" for line in lines)) != content:
             faults.append(f"seal {this} ({kind} {window}): its rows are not those that were sealed")
-    elif kind != "hour":
+    elif kind != "hour" or window >= horizon:
         faults.append(f"seal {this} ({kind}): its rows are gone")
     if version == "1":
         text = f"tallygate seal 1\n{this}\n{epoch}\n{window}\n{before}\n" + "".join(line + "\n" for line in lines)
@@ -36,7 +35,6 @@ def check_seal(head, lines):
         faults.append(f"seal {this}: its hash is not that of its fields")
     previous, number, seals = digest, int(this), seals + 1
 
-
 def add_up(lines):
     for row in (line.split("\t") for line in lines):
         if row[0] == "usage" or row[0] == "day" and row[4] != "admitted":
@@ -46,7 +44,9 @@ def add_up(lines):
 for line in source:
     head = line.rstrip("\n").split("\t")
     lines = [next(source, "").rstrip("\n") for _ in range(int(head[-1]))]
-    if head[0] == "seal":
+    if head[0] == "tallygate export 1":
+        horizon = head[3]  # hours before it are kept as days only
+    elif head[0] == "seal":
         check_seal(head, lines)
     elif head[0] == "end":
         ended = int(head[1]) == seals

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Problems;
 use crate::identity::AuthorityError;
 use crate::ledger::LedgerError;
+use crate::ledger::audit::ExportError;
 
 /// What was asked about is not so: problems, differences.
 pub const NOT_SO: u8 = 1;
@@ -180,7 +181,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {
         return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
     }
-    if cause.is::<LedgerError>() || cause.is::<Unprintable>() {
+    if cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<Unprintable>() {
         return Some(STORAGE);
     }
     if cause.is::<Problems>() {

@@ -161,6 +161,9 @@ impl Walker<'_> {
 fn end(book: &Connection, last: &ChainHead, report: &mut Report) -> rusqlite::Result<()> {
     let query = "SELECT head_number, head_hash FROM meta";
     let (number, hash): (i64, String) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if (number, hash.as_str(), last.number) == (0, "", 0) {
+        return Ok(()); // nothing is sealed, and nothing was noted
+    }
     if (number, &hash) != (last.number, &last.hash) {
         let what = if number > last.number {
             format!(

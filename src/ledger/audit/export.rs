@@ -4,17 +4,21 @@
 //! that wait for a seal, then what is in flight. Nothing is kept in memory but one seal's lines. `docs/ledger.md` shows the
 //! text, `docs/check_ledger.py` reads it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::Connection;
 
 use super::days::Days;
-use super::open::in_flight;
+use super::open::{fold_of, in_flight};
 use super::seals::{lines_of, walk};
 use super::snapshot::Snapshot;
-use crate::ledger::canon::{SealRow, shown};
+use crate::ledger::book::stored;
+use crate::ledger::canon::{self, SealRow, shown};
 use crate::ledger::error::LedgerError;
+use crate::ledger::fold::{Row, SeriesNames};
 use crate::ledger::lines;
+use crate::ledger::totals::OutcomeTotals;
 use crate::model::Window;
 
 /// One part of an export: a heading, and the canonical lines below it.
@@ -53,8 +57,7 @@ pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -
         let lines = lines_of(book, &days, (seal, place))?.unwrap_or_default();
         Ok(write(part(heading(seal), lines))?)
     })?;
-    for (epoch, window) in unsealed(book)? {
-        let lines = lines::of_hour(book, (epoch, window), 2)?;
+    for ((window, epoch), lines) in open_hours(&snapshot)? {
         write(part(vec!["open".to_owned(), epoch.to_string(), window.to_string()], lines))?;
     }
     write(flying(&snapshot))?;
@@ -67,9 +70,10 @@ fn part(mut heading: Vec<String>, lines: Vec<String>) -> Part {
 }
 
 fn beginning(book: &Connection) -> rusqlite::Result<Part> {
-    let query = "SELECT gateway, calendar_offset FROM meta";
-    let (gateway, calendar) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(part(vec!["tallygate export 1".to_owned(), gateway, calendar], Vec::new()))
+    let query = "SELECT gateway, calendar_offset, rolled_before FROM meta";
+    let (gateway, calendar, horizon) =
+        book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, Window(row.get(2)?))))?;
+    Ok(part(vec!["tallygate export 1".to_owned(), gateway, calendar, horizon.to_string()], Vec::new()))
 }
 
 fn heading(seal: &SealRow) -> Vec<String> {
@@ -77,6 +81,37 @@ fn heading(seal: &SealRow) -> Vec<String> {
     let place = [kind.name().to_owned(), shown(*epoch), shown(*window)];
     let hashes = [lines.to_string(), content.clone(), previous.clone(), hash.clone(), sealed_at.clone()];
     ["seal".to_owned(), number.to_string(), format.to_string()].into_iter().chain(place).chain(hashes).collect()
+}
+
+/// The rows that wait for a seal: of the epoch that is being counted as the tally has them, of others as the book has.
+fn open_hours(snapshot: &Snapshot) -> rusqlite::Result<BTreeMap<(Window, u32), Vec<String>>> {
+    let book = &snapshot.connection;
+    let told = snapshot.readings().map(|readings| (readings.newer.header.epoch, readings.floor));
+    let mut hours = BTreeMap::new();
+    for (epoch, window) in unsealed(book)? {
+        if told.is_none_or(|(open, floor)| epoch != open || window < floor) {
+            hours.insert((window, epoch), lines::of_hour(book, (epoch, window), 2)?);
+        }
+    }
+    let Some(readings) = snapshot.readings() else { return Ok(hours) };
+    let fold = fold_of(&readings.newer, readings.floor);
+    for (key, row) in fold.changed_rows() {
+        let lines = hours.entry((key.window, readings.newer.header.epoch)).or_default();
+        lines.extend(fold.names(key.series).into_iter().flat_map(|names| row_lines(names, key.late, row)));
+    }
+    hours.values_mut().for_each(|lines| lines.sort_unstable());
+    Ok(hours)
+}
+
+fn row_lines(names: &SeriesNames, late: u32, row: &Row) -> Vec<String> {
+    let names = [&names.department, &names.subsystem, &names.command].map(|name| name.as_str());
+    let admitted = (row.admitted > 0).then(|| canon::admission(names, [stored(row.admitted), stored(row.units)]));
+    let usage = row.outcomes().map(|(outcome, totals)| {
+        let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = totals;
+        let numbers = [commands, units, request_bytes, response_bytes, duration_ns].map(stored);
+        canon::usage(names, outcome.name(), Some(i64::from(late)), &numbers)
+    });
+    admitted.into_iter().chain(usage).collect()
 }
 
 fn unsealed(book: &Connection) -> rusqlite::Result<Vec<(u32, Window)>> {

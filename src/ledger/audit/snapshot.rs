@@ -9,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::open_for_reading;
-use crate::ledger::tally::TallyImage;
-use crate::ledger::words::Words;
+use crate::ledger::tally::{TallyImage, moves};
 use crate::ledger::{TALLY, lock};
 use crate::model::Window;
 
@@ -82,7 +81,7 @@ fn look(path: &Path) -> Result<Option<Snapshot>, LedgerError> {
     connection.execute_batch("BEGIN").map_err(failed)?;
     let before = edition(&connection).map_err(failed)?;
     let is_kept = lock::is_held(path)?;
-    let Some(tally) = tally(path, &connection)? else { return Ok(None) };
+    let Some(tally) = tally(path, &connection, is_kept)? else { return Ok(None) };
     let after = edition(&open_for_reading(path)?).map_err(failed)?;
     let same = after == before && lock::is_held(path)? == is_kept;
     Ok(same.then(|| Snapshot { path: path.to_owned(), connection, tally, is_kept }))
@@ -96,9 +95,9 @@ fn edition(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
 }
 
 /// The tally; nothing if it changed hands while it was read.
-fn tally(path: &Path, connection: &Connection) -> Result<Option<TallyState>, LedgerError> {
+fn tally(path: &Path, connection: &Connection, is_kept: bool) -> Result<Option<TallyState>, LedgerError> {
     let (Some(first), Some(second)) = (bytes(path)?, bytes(path)?) else { return Ok(Some(TallyState::Missing)) };
-    let (older, newer) = match (TallyImage::parse(&first), TallyImage::parse(&second)) {
+    let (mut older, mut newer) = match (TallyImage::parse(&first), TallyImage::parse(&second)) {
         (Ok(older), Ok(newer)) => (older, newer),
         (Err(reason), _) | (_, Err(reason)) => return Ok(Some(TallyState::Foreign(reason.to_string()))),
     };
@@ -106,8 +105,19 @@ fn tally(path: &Path, connection: &Connection) -> Result<Option<TallyState>, Led
     if older.header.epoch != newer.header.epoch || !fit(&older, &newer) {
         return Ok(None);
     }
+    if !is_kept {
+        complete_moves(&mut older);
+        complete_moves(&mut newer);
+    }
     let failed = |error| LedgerError::book("read", path, error);
     judge(connection, older, newer).map(Some).map_err(failed)
+}
+
+/// Ends what a dead worker was in the middle of, as the next start will.
+fn complete_moves(image: &mut TallyImage) {
+    for (position, words) in moves(&image.slots) {
+        image.slots[position] = words;
+    }
 }
 
 /// Whether no slot was put to another use in between.
