@@ -55,6 +55,20 @@ fn days_say_what_their_hours_say() {
 }
 
 #[test]
+fn an_hour_that_is_sealed_between_two_looks_is_not_counted_by_both() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let open = wait(ledger.reader().ask(shared::Request::OpenRows)).expect("open rows");
+    let path = bench.path();
+    let read = || reader::read_book(&path, (&ALWAYS, &open), pages::Grain::Day).expect("the book");
+    assert_eq!(read().map(|rows| rows.len()), Some(0), "the row is among the open ones");
+    bench.pass(2 * HOUR, &ledger, &meter);
+    assert_eq!(read(), None, "the row is sealed, so the open ones are old");
+    assert_eq!(brief(&wait(ledger.reader().usage_by_day(ALWAYS)).expect("rows")), [("ok", 1, 3)]);
+}
+
+#[test]
 fn a_start_reads_sums_and_goes_on_from_them() {
     let bench = Bench::new();
     let (ledger, meter) = bench.open_one();
