@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::mpsc;
 
 use super::slot::{Kind, Slot, pair, set_text, word};
-use super::tally::{SEGMENT_SLOTS, Segment};
+use super::tally::Segment;
 use crate::model::{CommandKey, Department, Window};
 
 /// A command to be counted.
@@ -67,6 +67,7 @@ pub(super) struct Shelf {
     resting: Vec<Resting>,
     arriving: mpsc::Receiver<Segment>,
     owned: u32,
+    segment_slots: usize,
     tidied: Window,
     newest: Window,
     used_in_newest: u32,
@@ -84,6 +85,7 @@ impl Shelf {
             resting: Vec::new(),
             arriving,
             owned: 0,
+            segment_slots: first.slots.len(),
             tidied: Window(0),
             newest: Window(0),
             used_in_newest: 0,
@@ -185,7 +187,7 @@ impl Shelf {
 
     /// Whether the keeper should make more at once.
     pub(super) fn is_short(&self) -> bool {
-        self.free.len() < SEGMENT_SLOTS / 4
+        self.free.len() < self.segment_slots / 4
     }
 
     fn add(&mut self, segment: &Segment) {
