@@ -33,6 +33,7 @@ fn with_meter(clock: &Clock, measure: impl FnOnce(&Meter)) {
         sync_every: Duration::from_millis(50),
         workers: 1,
         calendar: CalendarOffset::default(),
+        compact_after: None,
     };
     let opened = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");

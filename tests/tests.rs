@@ -21,6 +21,7 @@ mod streaming;
 mod upstreams;
 
 // How much.
+mod counting;
 mod crash;
 mod ledger;
 

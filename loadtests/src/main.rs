@@ -14,16 +14,19 @@ mod driver;
 mod http;
 mod ledger;
 mod machine;
+mod metering;
 mod metrics;
 mod pki;
 mod process;
 mod proxy;
 mod upstream;
 mod workshop;
+mod year;
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -36,10 +39,18 @@ enum Command {
     Books(books::Books),
     /// Measures CPU per command beside HAProxy and nginx
     Compare(compare::Compare),
+    /// Measures what counting costs, and what waiting for the disk does
+    Metering(metering::Metering),
+    /// Counts a city's year of commands through meter, windows and ledger
+    Year(year::Options),
     /// Drives commands through a proxy and prints what came back, as JSON
     Drive(driver::Drive),
     /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
-    Upstream,
+    Upstream {
+        /// Milliseconds between a request and its answer
+        #[arg(long, default_value_t = 0)]
+        delay_ms: u64,
+    },
     /// Writes throw-away certificates for a server and eight departments
     Pki {
         /// The folder to make
@@ -62,8 +73,10 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Books(options) => books::books(&options),
         Command::Compare(options) => compare::compare(&options),
+        Command::Metering(options) => metering::metering(&options),
+        Command::Year(options) => year::year(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),
-        Command::Upstream => block_on(upstream::serve()),
+        Command::Upstream { delay_ms } => block_on(upstream::serve(Duration::from_millis(delay_ms))),
         Command::Pki { folder } => pki::Pki::make(&folder).map(drop),
     }
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -59,15 +60,15 @@ impl Counts {
     }
 }
 
-/// Serves until the process is stopped.
-pub async fn serve() -> Result<()> {
+/// Serves until the process is stopped. `delay` passes between a request and its answer.
+pub async fn serve(delay: Duration) -> Result<()> {
     let traffic = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream")?;
     let control = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream's control")?;
     let addresses = Addresses { traffic: traffic.local_addr()?, control: control.local_addr()? };
     println!("{}", serde_json::to_string(&addresses)?);
     let counts = Rc::new(RefCell::new(Counts::default()));
-    let controls = accept(control, Rc::clone(&counts), answer_control);
-    let requests = accept(traffic, counts, answer_traffic);
+    let controls = accept(control, Rc::clone(&counts), (answer_control, Duration::ZERO));
+    let requests = accept(traffic, counts, (answer_traffic, delay));
     tokio::task::LocalSet::new().run_until(async { tokio::join!(controls, requests) }).await;
     Ok(())
 }
@@ -75,18 +76,22 @@ pub async fn serve() -> Result<()> {
 /// Answers one request head, appending to the output.
 type Answer = fn(&RefCell<Counts>, &[u8], &mut Vec<u8>);
 
-async fn accept(listener: TcpListener, counts: Rc<RefCell<Counts>>, answer: Answer) {
+async fn accept(listener: TcpListener, counts: Rc<RefCell<Counts>>, how: (Answer, Duration)) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let counts = Rc::clone(&counts);
         tokio::task::spawn_local(async move {
-            let _ = converse(stream, &counts, answer).await; // a proxy that hangs up is no fault of ours
+            let _ = converse(stream, &counts, how).await; // a proxy that hangs up is no fault of ours
         });
     }
 }
 
 /// Reads heads and answers them until the other side leaves or says something too long.
-async fn converse(mut stream: TcpStream, counts: &RefCell<Counts>, answer: Answer) -> std::io::Result<()> {
+async fn converse(
+    mut stream: TcpStream,
+    counts: &RefCell<Counts>,
+    (answer, delay): (Answer, Duration),
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = Vec::with_capacity(HEAD_LIMIT);
     let mut output = Vec::with_capacity(1024);
@@ -97,6 +102,9 @@ async fn converse(mut stream: TcpStream, counts: &RefCell<Counts>, answer: Answe
             begin += length;
         }
         input.drain(..begin);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         stream.write_all(&output).await?;
         output.clear();
     }

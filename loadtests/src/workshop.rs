@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -26,9 +27,15 @@ pub struct Workshop {
 impl Workshop {
     /// Makes folder and certificates and starts the upstream; it and all drivers are pinned to `core`.
     pub fn open(core: Option<usize>) -> Result<Self> {
+        Self::open_with(core, Duration::ZERO)
+    }
+
+    /// As [`Workshop::open`], with an upstream that takes its time.
+    pub fn open_with(core: Option<usize>, delay: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("loadtests-").tempdir().context("making a folder for the run")?;
         let pki = Pki::make(&folder.path().join("pki"))?;
-        let launch = Launch { name: "upstream".into(), program: myself()?, arguments: vec!["upstream".into()], core };
+        let arguments = vec!["upstream".into(), "--delay-ms".into(), delay.as_millis().to_string()];
+        let launch = Launch { name: "upstream".into(), program: myself()?, arguments, core };
         let mut upstream = Child::start(launch, folder.path())?;
         let addresses = serde_json::from_str(&upstream.read_line()?).context("reading the upstream's addresses")?;
         Ok(Self { folder, pki, core, addresses, _upstream: upstream, numbered: Cell::new(0) })

@@ -71,7 +71,10 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitC
     let configuration = match config::load(&args.config, &Numbers::default()) {
         Ok(configuration) => configuration,
         Err(problems) => {
-            eprintln!("{}", for_people(&args.config, &problems));
+            match args.format {
+                Format::Json => writeln!(out, "{:#}", serde_json::json!({ "problems": problems.0 }))?,
+                _ => eprintln!("{}", for_people(&args.config, &problems)),
+            }
             return Ok(ExitCode::from(NOT_SO));
         }
     };

@@ -19,6 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::Problems;
+use crate::identity::AuthorityError;
 use crate::ledger::LedgerError;
 
 /// What was asked about is not so: problems, differences.
@@ -156,6 +157,9 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             AppError::Thread(_) => INTERNAL,
         });
     }
+    if let Some(error) = cause.downcast_ref::<AuthorityError>() {
+        return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
+    }
     if cause.is::<LedgerError>() {
         return Some(STORAGE);
     }
@@ -183,6 +187,8 @@ mod tests {
             (AppError::Ledger(ledger()).into(), STORAGE),
             (AppError::Thread(io::ErrorKind::WouldBlock.into()).into(), INTERNAL),
             (Problems(vec![]).into(), NOT_SO),
+            (AuthorityError::Exists("ca.pem".into()).into(), NOT_SO),
+            (AuthorityError::Unwritable { path: "ca.pem".into(), why: "full".to_owned() }.into(), STORAGE),
             (BadUsage("no".to_owned()).into(), USAGE),
             (anyhow::anyhow!("something else"), INTERNAL),
         ] {

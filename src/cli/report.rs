@@ -60,7 +60,7 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
     let calendar = files.calendar();
     let range = Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, clock.window())
         .map_err(|error| BadUsage(error.to_string()))?;
-    let rows = files.usage(range.windows())?;
+    let rows = files.usage_by_day(range.windows())?;
     let usage = Usage::group(&rows, range, calendar, by)?;
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -70,6 +70,9 @@ fn open(book: &Path) -> anyhow::Result<LedgerFiles> {
     if !book.exists() {
         let missing = book.display();
         return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")).into());
+    }
+    if book.is_dir() {
+        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())).into());
     }
     Ok(LedgerFiles::open(book)?)
 }

@@ -104,6 +104,8 @@ pub(super) struct Ledger {
     pub(super) durability: Option<String>,
     /// How soon a count also survives the death of the machine. Default: 50ms.
     pub(super) sync_every: Option<String>,
+    /// How old a day is when its hours are forgotten and only its sums are kept, or never. Default: 92d.
+    pub(super) compact_after: Option<String>,
 }
 
 /// In which calendar days and months are read.
@@ -186,7 +188,7 @@ pub(super) struct Caller {
 pub(super) struct Subject {
     /// Its commonName.
     pub(super) common_name: String,
-    /// Its organizationalUnit; without it, only a subject that has none matches.
+    /// Its organizationalUnit, if it must have exactly that one; without it, the commonName alone decides.
     pub(super) organizational_unit: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use crate::model::RateUnit;
-use crate::policy::Upstream;
+use crate::policy::{PathTemplate, Upstream};
 
 /// The fastest rate per second that the limiter's nanosecond clock can tell apart.
 const RATE_MAX: u32 = 1_000_000_000;
@@ -23,23 +23,25 @@ pub(super) fn rate(text: &str) -> Result<(NonZeroU32, RateUnit), String> {
         "h" => RateUnit::Hour,
         _ => return Err(bad()),
     };
-    let count: u32 = number(count).and_then(|count| u32::try_from(count).ok()).ok_or_else(bad)?;
-    let count = NonZeroU32::new(count).ok_or("a rate of 0 lets nothing through; leave the grant out instead")?;
-    if count.get() > RATE_MAX {
-        return Err(format!("{text:?} is too fast; the highest rate is {RATE_MAX}"));
+    if count.is_empty() || !digits_only(count) {
+        return Err(bad());
     }
+    let count = number(count).and_then(|count| u32::try_from(count).ok()).filter(|count| *count <= RATE_MAX);
+    let count = count.ok_or_else(|| format!("{text:?} is too fast; the highest number is {RATE_MAX}"))?;
+    let count = NonZeroU32::new(count).ok_or("a rate of 0 lets nothing through; leave the grant out instead")?;
     Ok((count, unit))
 }
 
-/// Reads `250ms`, `2s`, `5m` or `1h`.
+/// Reads `250ms`, `2s`, `5m`, `1h` or `92d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration; write a whole number and ms, s, m or h, such as 250ms or 5m");
+    let bad = || format!("{text:?} is not a duration; write a whole number and ms, s, m, h or d, such as 250ms or 5m");
     let (count, unit) = split_unit(text).ok_or_else(bad)?;
     let milliseconds = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(bad()),
     };
     count.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(bad)
@@ -56,7 +58,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         _ => return Err(bad()),
     };
-    count.checked_mul(bytes).ok_or_else(bad)
+    count.checked_mul(bytes).ok_or_else(|| format!("{text:?} is larger than any file"))
 }
 
 /// Reads an HTTP method.
@@ -106,10 +108,26 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
     if text.contains(['{', '}', '?', '#', '\\']) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("{text:?} is not a path prefix; parameters belong into the commands' paths"));
     }
-    if text.contains("//") {
-        return Err(format!("{text:?} has an empty segment"));
-    }
+    refuse_unreachable(text)?;
     Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
+}
+
+/// Reads the path of a command, below its subsystem's.
+pub(super) fn template(text: &str) -> Result<PathTemplate, String> {
+    let template = PathTemplate::parse(text).map_err(|error| error.to_string())?;
+    refuse_unreachable(text)?;
+    Ok(template)
+}
+
+/// What the gateway's door turns away, no request can ask for.
+fn refuse_unreachable(path: &str) -> Result<(), String> {
+    let what = match path {
+        _ if path.contains("//") => "an empty segment",
+        _ if path.contains(';') => "a semicolon",
+        _ if path.split('/').any(|segment| matches!(segment, "." | "..")) => "a dot segment",
+        _ => return Ok(()),
+    };
+    Err(format!("{path:?} has {what}, and the gateway refuses every request for such a path"))
 }
 
 /// Reads one of several words.
@@ -130,7 +148,11 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 
 /// Digits only: no sign, no space.
 fn number(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+    if digits_only(text) { text.parse().ok() } else { None }
+}
+
+fn digits_only(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -156,6 +178,9 @@ mod tests {
             assert_eq!(rate(text).ok().map(|(count, unit)| (count.get(), unit)), expected, "{text:?}");
         }
         assert_eq!(rate("2000/x"), Err("\"2000/x\" is not a rate; write N/s, N/m or N/h".to_owned()));
+        for huge in ["5000000000/s", "99999999999999999999999/s"] {
+            assert!(rate(huge).is_err_and(|said| said.contains("too fast")), "{huge}");
+        }
     }
 
     #[test]
@@ -165,6 +190,7 @@ mod tests {
             ("2s", Some(2_000)),
             ("5m", Some(300_000)),
             ("1h", Some(3_600_000)),
+            ("2d", Some(172_800_000)),
             ("0s", Some(0)),
             ("1.5s", None),
             ("5", None),
@@ -236,8 +262,21 @@ mod tests {
             ("", None),
             ("//a", None),
             ("/{id}", None),
+            ("/a/../b", None),
+            ("/a;b", None),
         ] {
             assert_eq!(prefix(text).ok().as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_no_request_can_ask_for_are_told() {
+        for (text, said) in [("/v1/../a", "dot segment"), ("/v1//a", "empty segment"), ("/v1/a;b", "semicolon")] {
+            let told = template(text).expect_err("unreachable");
+            assert!(told.contains(said), "{told}");
+        }
+        for text in ["/", "/v1/.well-known/{id}", "/v1/{*rest}", "/v1/"] {
+            assert!(template(text).is_ok(), "{text}");
         }
     }
 

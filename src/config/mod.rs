@@ -4,7 +4,9 @@
 
 mod compile;
 mod document;
+mod files;
 mod leaf;
+mod misread;
 mod problem;
 mod read;
 mod schema;
@@ -17,11 +19,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::clock::Clock;
-use crate::identity::{TlsFiles, TlsProblem};
+use crate::identity::TlsFiles;
 use crate::model::{CalendarOffset, Name, Numbers};
 use crate::policy::{Durability, Snapshot};
 
+pub use files::warnings;
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use source::Watch;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub durability: Durability,
     /// How soon a count survives the death of the machine.
     pub sync_every: Duration,
+    /// How old a day is when its hours are forgotten; never, if there is none.
+    pub compact_after: Option<Duration>,
     /// Traffic threads; default one per core.
     pub workers: usize,
     /// The ledger's calendar.
@@ -105,30 +109,48 @@ pub struct Capacity {
     pub upstream_idle_time: Duration,
 }
 
-/// Reads and compiles the file at `path`; relative paths in it are relative to its folder. The TLS files are read too,
-/// so that a certificate that does not fit its key is a problem of the configuration.
+/// Reads and compiles the file at `path`; relative paths in it are relative to its folder. The files it names are looked
+/// at too, so that a certificate that does not fit its key is a problem of the configuration.
 pub fn load(path: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let configuration = compile(&text, folder, numbers)?;
-    let problems = tls_problems(&configuration.settings);
-    if problems.is_empty() { Ok(configuration) } else { Err(Problems(problems)) }
+    let mut understood = understand(&text, folder, numbers);
+    if let Some(settings) = &understood.settings {
+        let found = files::problems(settings, &understood.problems);
+        understood.problems.extend(found);
+    }
+    understood.or_problems()
 }
 
 /// Compiles the text of a configuration without looking at any file it names.
 pub fn compile(text: &str, folder: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
-    let (document, mut problems) = read::document(text);
-    let Some(document) = document else { return Err(Problems(problems)) };
-    let version = version_of(text);
-    let compiled = compile::compile(&document, compile::Context { folder, version: &version, numbers });
-    match compiled {
-        Ok(configuration) if problems.is_empty() => Ok(configuration),
-        Ok(_) => Err(Problems(problems)),
-        Err(more) => {
-            problems.extend(more);
-            Err(Problems(problems))
+    understand(text, folder, numbers).or_problems()
+}
+
+/// What a text means, as far as it means anything.
+struct Understood {
+    settings: Option<Settings>,
+    snapshot: Option<Arc<Snapshot>>,
+    problems: Vec<Problem>,
+}
+
+impl Understood {
+    fn or_problems(self) -> Result<Configuration, Problems> {
+        match (self.settings, self.snapshot) {
+            (Some(settings), Some(snapshot)) if self.problems.is_empty() => Ok(Configuration { settings, snapshot }),
+            _ => Err(Problems(self.problems)),
         }
     }
+}
+
+fn understand(text: &str, folder: &Path, numbers: &Numbers) -> Understood {
+    let (document, mut problems) = read::document(text);
+    let Some(document) = document else { return Understood { settings: None, snapshot: None, problems } };
+    let version = version_of(text);
+    let (settings, snapshot, found) =
+        compile::compile(&document, compile::Context { folder, version: &version, numbers });
+    problems.extend(found);
+    Understood { settings: Some(settings), snapshot, problems }
 }
 
 /// The first 12 hex digits of the text's SHA-256.
@@ -142,41 +164,11 @@ pub fn version_of_file(path: &Path) -> Option<String> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
-    let message = format!("{} cannot be read: {error}", path.display());
-    Problems(vec![Problem { path: String::new(), message, hint: None }])
-}
-
-fn tls_problems(settings: &Settings) -> Vec<Problem> {
-    let now = Clock::system().wall();
-    let of_listener = |(index, listener): (usize, &ListenerSettings)| {
-        let found = listener.tls.load(now).err().unwrap_or_default();
-        found.into_iter().map(|problem| tls_problem(index, &listener.tls, problem)).collect::<Vec<_>>()
+    let message = match error.kind() {
+        std::io::ErrorKind::InvalidData => format!("{} cannot be read: it is not UTF-8 text", path.display()),
+        _ => format!("{} cannot be read: {error}", path.display()),
     };
-    settings.listeners.iter().enumerate().flat_map(of_listener).collect()
-}
-
-fn tls_problem(index: usize, files: &TlsFiles, problem: TlsProblem) -> Problem {
-    let path = format!("listeners[{index}].tls{}", tls_key(files, &problem.path.0));
-    Problem { path, message: problem.to_string(), hint: None }
-}
-
-/// Under which key of `tls` a file stands.
-fn tls_key(files: &TlsFiles, file: &Path) -> String {
-    let auth = files.client_auth.as_ref();
-    let position = |list: &[PathBuf]| list.iter().position(|path| path == file);
-    if files.certificate == file {
-        return ".certificate".to_owned();
-    }
-    if files.key == file {
-        return ".key".to_owned();
-    }
-    if let Some(position) = auth.and_then(|auth| position(&auth.authorities)) {
-        return format!(".clientAuth.authorities[{position}]");
-    }
-    match auth.and_then(|auth| position(&auth.revocation)) {
-        Some(position) => format!(".clientAuth.revocation[{position}]"),
-        None => String::new(),
-    }
+    Problems(vec![Problem { path: String::new(), message, hint: None }])
 }
 
 #[cfg(test)]

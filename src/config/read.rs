@@ -5,8 +5,12 @@ use serde_ignored::Path as IgnoredPath;
 use serde_path_to_error::Track;
 
 use super::document::Document;
+use super::misread::misread;
 use super::problem::Problem;
 use super::schema;
+
+/// What is said about a key that is no key.
+pub(super) const UNKNOWN_KEY: &str = "unknown key";
 
 /// Reads a document; the problems are those of syntax, of shape and all unknown keys.
 pub(super) fn document(text: &str) -> (Option<Document>, Vec<Problem>) {
@@ -26,19 +30,6 @@ pub(super) fn document(text: &str) -> (Option<Document>, Vec<Problem>) {
     }
 }
 
-fn misread(error: &serde_saphyr::Error, path: &str) -> Problem {
-    let path = path.trim_end_matches(".?"); // a key that could not be read
-    let path = if matches!(path, "." | "?") { "" } else { path };
-    let error = error.without_snippet();
-    let said = error.to_string();
-    let said = said.split("\n").next().unwrap_or_default();
-    let message = match error.location() {
-        Some(place) if !said.contains("line ") => format!("line {}, column {}: {said}", place.line(), place.column()),
-        _ => said.to_owned(),
-    };
-    Problem { path: path.to_owned(), message, hint: None }
-}
-
 fn unknown_key(path: &IgnoredPath<'_>) -> Problem {
     let mut steps = Vec::new();
     collect(path, &mut steps);
@@ -46,7 +37,7 @@ fn unknown_key(path: &IgnoredPath<'_>) -> Problem {
     let keys: Vec<String> =
         steps.into_iter().filter_map(|step| if let Step::Key(key) = step { Some(key) } else { None }).collect();
     let hint = keys.split_last().and_then(|(unknown, parents)| nearest(unknown, &schema::keys_at(parents)));
-    Problem { path: shown, message: "unknown key".to_owned(), hint }
+    Problem { path: shown, message: UNKNOWN_KEY.to_owned(), hint }
 }
 
 fn nearest(unknown: &str, known: &[String]) -> Option<String> {

@@ -107,6 +107,10 @@ fn every_problem_is_told_with_its_path() {
         ("address: 127.0.0.1:8443", "address: 8443", "listeners[0].address", "IP:port"),
         ("mode: required", "mode: never", "listeners[0].tls.clientAuth.mode", "required, optional"),
         ("[pki/ca.pem]", "[]", "listeners[0].tls.clientAuth.authorities", "at least one"),
+        ("127.0.0.1:9090", "127.0.0.1:8443", "admin.address", "listeners[0]"),
+        ("uri: spiffe:", "dns: \"*.city.example\" #", "departments[0].callers[0].dns", "no single caller"),
+        ("/v1/snapshots/{id}", "/v1/../{id}", "subsystems[0].commands[1].match.path", "dot segment"),
+        ("units: 50000000, warn: [80, 90]", "units: 0, warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
     ];
     for (from, to, path, said) in cases {
         let found = changed(from, to);
@@ -133,10 +137,34 @@ fn misspelt_keys_are_told_with_a_hint() {
 }
 
 #[test]
-fn wrong_types_are_told_with_their_path() {
-    let found = changed("units: 50000000", "units: many");
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].path, "departments[0].quota.units");
+fn wrong_types_are_told_with_their_path_in_plain_words() {
+    for (from, to, expected) in [
+        ("units: 50000000", "units: many", "departments[0].quota.units: a whole number was expected"),
+        ("burst: 4000", "burst: 99999999999999999999", "departments[0].limits.burst: a whole number"),
+        ("warn: [80, 90]", "warn: 80", "departments[0].quota.warn: a list was expected"),
+        ("ledger:\n  path", "ledger: x\nno:\n  path", "ledger: keys with values were expected"),
+        ("address: 127.0.0.1:9090", "address: [::1]:9090", "admin.address: one value was expected"),
+        ("  address: 127.0.0.1:9090", "  {}", "admin.address: is missing"),
+    ] {
+        let found = changed(from, to);
+        let told: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(told.iter().any(|told| told.starts_with(expected)), "{expected}: {told:#?}");
+    }
+}
+
+#[test]
+fn what_is_no_document_is_told_in_plain_words() {
+    for (text, expected) in [
+        ("", "the file ends where keys with values were expected"),
+        ("# nothing\n", "the file ends where keys with values were expected"),
+        ("- a\n", "keys with values were expected, at line 1, column 1"),
+        ("workers: 1\nworkers: 2\n", "workers stands twice; keep one of them"),
+        ("ledger: { path: a.db }\n---\nworkers: 2\n", "a second document begins here"),
+    ] {
+        let found = problems(text);
+        let told: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(told.iter().any(|told| told.contains(expected)), "{expected}: {told:#?}");
+    }
 }
 
 #[test]
@@ -145,6 +173,25 @@ fn syntax_errors_are_told_with_line_and_column() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, "ledger");
     assert!(found[0].message.contains("line 2, column "), "{found:?}");
+}
+
+#[test]
+fn files_are_looked_at_beside_other_problems() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gateway.yaml");
+    std::fs::create_dir(folder.path().join("data")).expect("a folder");
+    let text = EXAMPLE.replace("rate: 2000/s", "rate: fast").replace("mode: required", "mod: required");
+    std::fs::write(&path, text.replace("data/ledger.db", "data")).expect("a file");
+    let found = load(&path, &Numbers::default()).expect_err("wrong").0;
+    let paths: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
+    for expected in
+        ["departments[0].limits.rate", "listeners[0].tls.clientAuth.mod", "listeners[0].tls.key", "ledger.path"]
+    {
+        assert!(paths.contains(&expected), "{expected}: {found:#?}");
+    }
+    std::fs::write(&path, EXAMPLE.replace("[pki/ca.pem]", "[]")).expect("a file");
+    let found = load(&path, &Numbers::default()).expect_err("wrong").0;
+    assert_eq!(found.len(), 1, "what has a stand-in is not looked for on the disk: {found:#?}");
 }
 
 #[test]

@@ -3,18 +3,19 @@
 //! Guarantees: each save is one transaction with synchronous FULL; rows carry whole sums, so a save repeated changes
 //! nothing. Anybody may read the file while it is kept. `docs/ledger.md` shows the tables column by column.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::error::LedgerError;
-use super::fold::{Fold, Row, SeriesId};
-use super::pages::{BUSY_WAIT, Pages, check_format, not_a_book};
+use super::fold::{Flying, Fold, Row, RowKey, SeriesId};
+use super::pages::{BUSY_WAIT, Pages, not_a_book};
 use super::schema::{FORMAT, SCHEMA};
-use super::seal;
 use super::tally::Header;
 use super::totals::OutcomeTotals;
+use super::{migrate, rollup, seal, sums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// The first SQLite without the defect that could lose a commit when a checkpoint and a writer met.
@@ -48,6 +49,8 @@ impl Ending {
 #[derive(Debug)]
 pub(super) struct Save<'a> {
     pub(super) fold: &'a Fold,
+    /// What has not ended, by window of admission and series; takes the place of what the book held of this epoch.
+    pub(super) in_flight: BTreeMap<(Window, SeriesId), Flying>,
     /// The epoch, and when its last sync began.
     pub(super) epoch: u32,
     pub(super) synced_at: Timestamp,
@@ -62,10 +65,11 @@ pub(super) struct Save<'a> {
 pub(super) struct Book {
     path: PathBuf,
     connection: Connection,
+    calendar: CalendarOffset,
 }
 
 impl Book {
-    /// Opens the book, or makes it.
+    /// Opens the book, or makes it; one of an older format is brought to the present one.
     pub(super) fn open(path: &Path, gateway: &Name, calendar: CalendarOffset) -> Result<Self, LedgerError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(LedgerError::OldSqlite(rusqlite::version()));
@@ -73,15 +77,15 @@ impl Book {
         let refused = |error| not_a_book(path, error);
         let connection = Connection::open(path).map_err(refused)?;
         let is_new = is_empty(&connection).map_err(refused)?;
+        let mut book = Self { path: path.to_owned(), connection, calendar };
         if !is_new {
-            check_format(&connection, path)?; // before anything of somebody else's is changed
+            migrate::to_present(&mut book.connection, path)?; // refuses what is not ours before it changes anything
         }
-        configure(&connection).map_err(refused)?;
-        let mut book = Self { path: path.to_owned(), connection };
+        configure(&book.connection).map_err(refused)?;
         if is_new {
             book.make(gateway).map_err(|error| LedgerError::book("make", path, error))?;
         }
-        book.set_calendar(calendar).map_err(|error| LedgerError::book("write the calendar into", path, error))?;
+        book.set_calendar().map_err(|error| LedgerError::book("write the calendar into", path, error))?;
         Ok(book)
     }
 
@@ -93,14 +97,22 @@ impl Book {
             let values = params![outcome.code(), outcome.name(), refused, outcome.blame().name()];
             transaction.execute("INSERT INTO outcome VALUES (?, ?, ?, ?)", values)?;
         }
-        let values = params![gateway.as_str(), CalendarOffset::default().to_string()];
-        transaction.execute("INSERT INTO meta VALUES (1, ?, ?)", values)?;
+        let values = params![gateway.as_str(), self.calendar.to_string()];
+        transaction.execute("INSERT INTO meta (id, gateway, calendar_offset) VALUES (1, ?, ?)", values)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
         transaction.commit()
     }
 
-    fn set_calendar(&self, calendar: CalendarOffset) -> rusqlite::Result<usize> {
-        self.connection.execute("UPDATE meta SET calendar_offset = ?", [calendar.to_string()])
+    /// Another calendar has other days: their sums are made anew.
+    fn set_calendar(&mut self) -> rusqlite::Result<()> {
+        let calendar = self.calendar;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let update = "UPDATE meta SET calendar_offset = ?1 WHERE calendar_offset <> ?1";
+        if transaction.execute(update, [calendar.to_string()])? > 0 {
+            tracing::info!(%calendar, "the calendar has changed; the sums of days are made anew");
+            sums::rebuild_days(&transaction, calendar)?;
+        }
+        transaction.commit()
     }
 
     /// The number of an epoch that begins.
@@ -133,11 +145,27 @@ impl Book {
 
     /// Brings the changed rows of a fold into the book, seals and ends what there is to seal and to end.
     pub(super) fn save(&mut self, save: &Save<'_>) -> Result<(), LedgerError> {
-        let saved = self.connection.transaction().and_then(|transaction| {
-            write(&transaction, save)?;
+        let calendar = self.calendar;
+        let saved = self.begin().and_then(|transaction| {
+            write(&transaction, save, calendar)?;
             transaction.commit()
         });
         saved.map_err(|error| self.failed("write into", error))
+    }
+
+    /// Takes one step towards having days instead of hours before `before`; whether there was one to take.
+    pub(super) fn roll_up(&mut self, before: Window, now: Timestamp) -> Result<bool, LedgerError> {
+        let calendar = self.calendar;
+        let stepped = self.begin().and_then(|transaction| {
+            let stepped = rollup::step(&transaction, before, (calendar, now))?;
+            transaction.commit().map(|()| stepped)
+        });
+        stepped.map_err(|error| self.failed("forget hours in", error))
+    }
+
+    /// A transaction that holds the book from its beginning: others may add corrections to the chain.
+    fn begin(&mut self) -> rusqlite::Result<Transaction<'_>> {
+        self.connection.transaction_with_behavior(TransactionBehavior::Immediate)
     }
 
     /// What the book can tell a reader.
@@ -161,15 +189,16 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-fn write(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()> {
+fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffset) -> rusqlite::Result<()> {
     write_series(transaction, save.fold)?;
-    for (window, series, row) in save.fold.changed_rows() {
-        write_unsealed(transaction, save.epoch, window)?;
-        write_admission(transaction, save.epoch, (window, series), row)?;
+    for (key, row) in save.fold.changed_rows() {
+        write_unsealed(transaction, save.epoch, key.window)?;
+        write_admission(transaction, save.epoch, key, row)?;
         for (outcome, totals) in row.outcomes() {
-            write_usage(transaction, save.epoch, (window, series, outcome), &totals)?;
+            write_usage(transaction, save.epoch, (key, outcome), &totals)?;
         }
     }
+    write_in_flight(transaction, save)?;
     let values = params![save.synced_at.to_string(), save.epoch];
     transaction.prepare_cached("UPDATE epoch SET last_sync_at = ? WHERE epoch = ?")?.execute(values)?;
     if let Some(ending) = save.ending {
@@ -177,7 +206,7 @@ fn write(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()>
         transaction.execute("UPDATE epoch SET ended_at = ?, ending = ? WHERE epoch = ?", values)?;
     }
     match save.seal_before {
-        Some(window) => seal::seal_before(transaction, window, save.now),
+        Some(window) => seal::seal_before(transaction, window, (calendar, save.now)),
         None => Ok(()),
     }
 }
@@ -200,36 +229,50 @@ fn write_unsealed(transaction: &Transaction<'_>, epoch: u32, window: Window) -> 
     transaction.prepare_cached(insert)?.execute(params![window.0, epoch]).map(drop)
 }
 
-fn write_admission(
-    transaction: &Transaction<'_>,
-    epoch: u32,
-    (window, series): (Window, SeriesId),
-    row: &Row,
-) -> rusqlite::Result<()> {
+fn write_in_flight(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()> {
+    transaction.prepare_cached("DELETE FROM in_flight WHERE epoch = ?")?.execute([save.epoch])?;
+    let mut insert = transaction.prepare_cached("INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
+    for ((window, series), flying) in &save.in_flight {
+        insert.execute(params![
+            window.0,
+            series.0,
+            save.epoch,
+            stored(flying.record.commands),
+            stored(flying.units),
+            stored(flying.record.request_bytes),
+            stored(flying.record.response_bytes),
+            stored(flying.record.duration_ns)
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_admission(transaction: &Transaction<'_>, epoch: u32, key: RowKey, row: &Row) -> rusqlite::Result<()> {
     if row.admitted == 0 {
         return Ok(());
     }
     let upsert = "INSERT INTO admission VALUES (?, ?, ?, ?, ?)
                   ON CONFLICT DO UPDATE SET admitted = excluded.admitted, units = excluded.units";
-    let values = params![window.0, series.0, epoch, stored(row.admitted), stored(row.units)];
+    let values = params![key.window.0, key.series.0, epoch, stored(row.admitted), stored(row.units)];
     transaction.prepare_cached(upsert)?.execute(values).map(drop)
 }
 
 fn write_usage(
     transaction: &Transaction<'_>,
     epoch: u32,
-    (window, series, outcome): (Window, SeriesId, Outcome),
+    (key, outcome): (RowKey, Outcome),
     totals: &OutcomeTotals,
 ) -> rusqlite::Result<()> {
-    let upsert = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    let upsert = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                   ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units,
                   request_bytes = excluded.request_bytes, response_bytes = excluded.response_bytes,
                   duration_ns = excluded.duration_ns";
     let values = params![
-        window.0,
-        series.0,
+        key.window.0,
+        key.series.0,
         outcome.code(),
         epoch,
+        key.late,
         stored(totals.commands),
         stored(totals.units),
         stored(totals.request_bytes),
@@ -240,6 +283,6 @@ fn write_usage(
 }
 
 /// SQLite's integers end at 2^63 - 1; a sum that reaches it stays there.
-fn stored(sum: u64) -> i64 {
+pub(super) fn stored(sum: u64) -> i64 {
     i64::try_from(sum).unwrap_or(i64::MAX)
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::model::Window;
+
 /// Why the ledger could not be opened, kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -67,6 +69,33 @@ pub enum LedgerError {
         /// The newest format known here.
         known: u32,
     },
+    /// The book was written by an older Tallygate; only a gateway changes a book's format.
+    #[error(
+        "ledger: the book {path} has format {found}, this Tallygate reads format {known}. Start the gateway on it once: \
+         it brings the book to the new format"
+    )]
+    Older {
+        /// The book.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format known here.
+        known: u32,
+    },
+    /// A range of time begins or ends within a day whose hours are not kept any more.
+    #[error(
+        "ledger: hours before {before} are kept as whole days only, and the range asked for cuts the day that begins at \
+         {day}. Ask for a range that begins and ends with a day"
+    )]
+    CutsDay {
+        /// The first window of the day.
+        day: Window,
+        /// Hours from here on are kept.
+        before: Window,
+    },
+    /// A correction cannot be made as it was asked for.
+    #[error("ledger: {0}")]
+    Adjustment(#[from] super::adjust::BadAdjustment),
     /// The SQLite in this program has a defect that can lose commits.
     #[error(
         "ledger: this program was built with SQLite {0}, which can lose a commit; at least 3.51.3 is needed. Build \

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a slot's words are added as the difference to what was last seen of it, so seeing it twice adds nothing;
 //! rows hold whole sums, so writing them twice changes nothing. Rows of sealed windows never change again. Commands in
-//! flight are in no row until [`Fold::interrupt`] ends them.
+//! flight are in no row until [`Fold::interrupt`] ends them; [`Fold::in_flight`] tells them apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -23,7 +23,31 @@ pub(super) struct SeriesNames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SeriesId(pub(super) u32);
 
-/// The sums of one window and series.
+/// What a row is about: ends and refusals of one window and series, of commands admitted `late` hours before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct RowKey {
+    pub(super) window: Window,
+    pub(super) series: SeriesId,
+    /// 0 but for what ended after its own hour was sealed.
+    pub(super) late: u32,
+}
+
+impl RowKey {
+    /// The least key of a window.
+    fn first_of(window: Window) -> Self {
+        Self { window, series: SeriesId(0), late: 0 }
+    }
+}
+
+/// Commands of one window and series that have not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flying {
+    pub(super) units: u64,
+    /// Their number, and their bytes and time so far.
+    pub(super) record: Record,
+}
+
+/// The sums of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) admitted: u64,
@@ -59,8 +83,10 @@ pub(super) struct Fold {
     sums: Vec<SeriesSums>,
     seen: Vec<Words>,
     floor: Window,
-    rows: BTreeMap<(Window, SeriesId), Row>,
-    changed: BTreeSet<(Window, SeriesId)>,
+    rows: BTreeMap<RowKey, Row>,
+    changed: BTreeSet<RowKey>,
+    /// Slots on which commands are in flight, by position.
+    flying: BTreeMap<usize, SeriesId>,
 }
 
 impl SeriesNames {
@@ -101,6 +127,12 @@ impl Row {
         finished.chain(refused).filter(|(_, totals)| *totals != OutcomeTotals::default())
     }
 
+    /// Adds what was admitted.
+    pub(super) fn add_admitted(&mut self, totals: &OutcomeTotals) {
+        self.admitted = self.admitted.saturating_add(totals.commands);
+        self.units = self.units.saturating_add(totals.units);
+    }
+
     /// The sums of one outcome, to be written.
     pub(super) fn add_outcome(&mut self, outcome: Outcome, totals: &OutcomeTotals) {
         match outcome {
@@ -119,6 +151,15 @@ fn difference(before: Record, now: Record) -> Record {
         request_bytes: now.request_bytes.saturating_sub(before.request_bytes),
         response_bytes: now.response_bytes.saturating_sub(before.response_bytes),
         duration_ns: now.duration_ns.saturating_sub(before.duration_ns),
+    }
+}
+
+fn add_records(one: Record, other: Record) -> Record {
+    Record {
+        commands: one.commands.saturating_add(other.commands),
+        request_bytes: one.request_bytes.saturating_add(other.request_bytes),
+        response_bytes: one.response_bytes.saturating_add(other.response_bytes),
+        duration_ns: one.duration_ns.saturating_add(other.duration_ns),
     }
 }
 
@@ -162,7 +203,23 @@ impl Fold {
         let before = if before.state() == now.state() { before } else { Words::EMPTY };
         let series = self.number_of(names);
         self.seen[position] = *now;
+        match now.in_flight(0).commands {
+            0 => self.flying.remove(&position),
+            _ => self.flying.insert(position, series),
+        };
         self.add(series, &before, now);
+    }
+
+    /// What has not ended by the moment `now_ns`, by window of admission and series.
+    pub(super) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, SeriesId), Flying> {
+        let mut sums: BTreeMap<_, Flying> = BTreeMap::new();
+        for (words, series) in self.flying.iter().filter_map(|(at, series)| Some((self.seen.get(*at)?, series))) {
+            let record = words.in_flight(now_ns);
+            let sum = sums.entry((words.window(), *series)).or_default();
+            sum.units = sum.units.saturating_add(record.commands.saturating_mul(words.units_each()));
+            sum.record = add_records(sum.record, record);
+        }
+        sums
     }
 
     fn add(&mut self, series: SeriesId, before: &Words, now: &Words) {
@@ -174,7 +231,7 @@ impl Fold {
         if now.window() < self.floor {
             return; // a sealed window's slot, which only its last streams still move
         }
-        let key = (now.window(), series);
+        let key = RowKey { window: now.window(), series, late: now.late() };
         if self.rows.entry(key).or_default().add_difference(before, now) {
             self.changed.insert(key);
         }
@@ -184,16 +241,18 @@ impl Fold {
     /// sealed. To be called once, at the end of an epoch.
     pub(super) fn interrupt(&mut self, instead: Window, now_ns: u64, names_at: impl Fn(u32) -> Option<SeriesNames>) {
         let seen = std::mem::take(&mut self.seen);
+        self.flying.clear();
         for words in seen.iter().filter(|words| words.kind() == Kind::Count) {
             let rest = words.in_flight(now_ns);
             let Some(names) = names_at(words.series()).filter(|_| rest.commands > 0) else { continue };
             let series = self.number_of(names);
             let window = if words.window() < self.floor { instead } else { words.window() };
+            let key = RowKey { window, series, late: window.0.saturating_sub(words.window().0) };
             let index = Finished::Interrupted.index();
-            let row = self.rows.entry((window, series)).or_default();
+            let row = self.rows.entry(key).or_default();
             add_record(&mut row.finished[index], rest, words.units_each());
             add_record(&mut self.sums[series.0 as usize].row.finished[index], rest, words.units_each());
-            self.changed.insert((window, series));
+            self.changed.insert(key);
         }
     }
 
@@ -204,8 +263,8 @@ impl Fold {
     }
 
     /// The rows that changed since the last [`Fold::saved`].
-    pub(super) fn changed_rows(&self) -> impl Iterator<Item = (Window, SeriesId, &Row)> {
-        self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (key.0, key.1, row)))
+    pub(super) fn changed_rows(&self) -> impl Iterator<Item = (RowKey, &Row)> {
+        self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (*key, row)))
     }
 
     /// Everything is in the book, and windows before `sealed` are sealed there.
@@ -213,7 +272,7 @@ impl Fold {
         self.saved_series = self.series.len();
         self.changed.clear();
         self.floor = self.floor.max(sealed);
-        self.rows = self.rows.split_off(&(self.floor, SeriesId(0)));
+        self.rows = self.rows.split_off(&RowKey::first_of(self.floor));
     }
 
     /// The rows of windows that are not sealed.
@@ -223,8 +282,8 @@ impl Fold {
 
     /// The rows of unsealed windows in a range.
     pub(super) fn usage(&self, windows: Range<Window>) -> Vec<UsageRow> {
-        let keys = (windows.start, SeriesId(0))..(windows.end, SeriesId(0));
-        let rows = self.rows.range(keys).filter_map(|(key, row)| Some((key.0, self.names(key.1)?, row)));
+        let keys = RowKey::first_of(windows.start)..RowKey::first_of(windows.end);
+        let rows = self.rows.range(keys).filter_map(|(key, row)| Some((key.window, self.names(key.series)?, row)));
         rows.flat_map(|(window, names, row)| row.outcomes().map(move |one| usage_row(window, names, one))).collect()
     }
 

@@ -4,10 +4,12 @@
 //! Guarantees: a sync that fails is never tried again; the ledger is given up at once. A full disk is tried again every
 //! second and loses nothing. An hour is sealed only when every worker has said that it has left it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::book::{Book, Ending, Save};
@@ -39,6 +41,8 @@ pub(super) struct Keeper {
     /// Decides what is counted where.
     pub(super) clock: Clock,
     pub(super) sync_every: Duration,
+    /// How old a day is when its hours are forgotten.
+    pub(super) compact_after: Option<Duration>,
     pub(super) shared: Arc<Shared>,
     pub(super) tally: Tally,
     pub(super) book: Book,
@@ -224,6 +228,7 @@ impl Keeper {
         self.absorb();
         self.book.save(&Save {
             fold: &self.fold,
+            in_flight: self.fold.in_flight(nanoseconds(&self.clock)),
             epoch: self.epoch,
             synced_at: self.times.synced_at,
             now,
@@ -234,7 +239,15 @@ impl Keeper {
         self.shared.set_sealed(seal_before.unwrap_or_else(|| self.shared.sealed()));
         self.shared.folds.fetch_add(1, Ordering::Release);
         self.times.folded_at = now;
-        Ok(())
+        self.roll_up(now)
+    }
+
+    /// One step towards days instead of hours, for what is older than the settings say.
+    fn roll_up(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(age) = self.compact_after else { return Ok(()) };
+        let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        let before = Window::of_unix_seconds(now.as_second().saturating_sub(age));
+        self.book.roll_up(before, now).map(drop)
     }
 
     /// Keeps every worker as many free slots ahead as its hour needs, and half a segment more.
@@ -265,6 +278,7 @@ impl Keeper {
         self.fold.interrupt(window, now_ns, |at| names_at(&self.tally, at));
         self.book.save(&Save {
             fold: &self.fold,
+            in_flight: BTreeMap::new(),
             epoch: self.epoch,
             synced_at: self.times.synced_at,
             now,

@@ -6,22 +6,28 @@
 //!
 //! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
 
+mod adjust;
 mod book;
+mod canon;
 mod disk;
 mod error;
 mod fold;
 mod keeper;
+mod lines;
 mod lock;
 mod map;
 mod meter;
+mod migrate;
 mod pages;
 mod reader;
 mod recover;
+mod rollup;
 mod schema;
 mod seal;
 mod shared;
 mod shelf;
 mod slot;
+mod sums;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -44,6 +50,7 @@ use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally, nanoseconds};
 use crate::clock::Clock;
 use crate::model::{CalendarOffset, Name, Window};
 
+pub use adjust::{Adjustment, BadAdjustment, adjust};
 pub use error::LedgerError;
 pub use meter::{Meter, MeterSeed, Ticket};
 pub use reader::{LedgerFiles, LedgerReader};
@@ -65,6 +72,8 @@ pub struct LedgerSettings {
     pub workers: usize,
     /// The calendar written into the book for its readers.
     pub calendar: CalendarOffset,
+    /// How old a day is when its hours are forgotten and only its sums are kept; never, if there is none.
+    pub compact_after: Option<Duration>,
 }
 
 /// The open ledger: owner of the keeper thread. Dropping it without [`Ledger::close`] is like a crash: the next start
@@ -151,6 +160,7 @@ fn found(
         epoch: beginning.epoch,
         clock: clock.clone(),
         sync_every: settings.sync_every,
+        compact_after: settings.compact_after,
         shared,
         tally: beginning.tally,
         book: beginning.book,

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: changes nothing; what the book cannot mean (an unknown outcome, a name that is none) is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +12,21 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::error::LedgerError;
 use super::fold::{Row, SeriesNames};
 use super::schema::FORMAT;
+use super::sums;
 use super::totals::{OutcomeTotals, UsageRow};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// How long a reading or a save waits for somebody who holds the book.
 pub(super) const BUSY_WAIT: Duration = Duration::from_millis(500);
+
+/// How fine the rows of usage are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// A row for each hour. Days whose hours are forgotten are rows of their first window all the same.
+    Hour,
+    /// Whole days are rows of their first window: a month is thirty days, not 720 hours.
+    Day,
+}
 
 /// What is known of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,30 +78,32 @@ impl<'a> Pages<'a> {
         series.map(|one| one.map(|(names, number)| (names, sums.remove(&number).unwrap_or_default()))).collect()
     }
 
+    /// What is sealed as it was summed up, and the hours that are not.
     fn sums_of_series(&self) -> rusqlite::Result<BTreeMap<u32, Row>> {
         let mut sums: BTreeMap<u32, Row> = BTreeMap::new();
-        let mut query =
-            self.connection.prepare("SELECT series, sum(admitted), sum(units) FROM admission GROUP BY 1")?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            let sum = sums.entry(row.get(0)?).or_default();
-            (sum.admitted, sum.units) = (loaded(row, 1)?, loaded(row, 2)?);
-        }
         let mut query = self.connection.prepare(
-            "SELECT series, outcome, sum(commands), sum(units), sum(request_bytes), sum(response_bytes),
-                    sum(duration_ns) FROM usage GROUP BY 1, 2",
+            "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM ever_sum
+             UNION ALL
+             SELECT series, 0, admitted, units, 0, 0, 0 FROM unsealed JOIN admission USING (\"window\", epoch)
+             UNION ALL
+             SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+             FROM unsealed JOIN usage USING (\"window\", epoch)",
         )?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
-            sums.entry(row.get(0)?).or_default().add_outcome(outcome_of(row, 1)?, &totals_of(row, 2)?);
+            let (sum, totals) = (sums.entry(row.get(0)?).or_default(), totals_of(row, 2)?);
+            match row.get(1)? {
+                ADMITTED => sum.add_admitted(&totals),
+                _ => sum.add_outcome(outcome_of(row, 1)?, &totals),
+            }
         }
         Ok(sums)
     }
 
     /// What the book knows of an epoch; nothing if it has not heard of it.
     pub(super) fn epoch(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
-        let query =
-            "SELECT ending IS NOT NULL, (SELECT coalesce(max(\"window\") + 1, 0) FROM seal WHERE seal.epoch = ?1)
+        let query = "SELECT ending IS NOT NULL, (SELECT coalesce(max(\"window\") + 1, 0) FROM seal
+                                              WHERE seal.epoch = ?1 AND kind = 'hour')
                      FROM epoch WHERE epoch.epoch = ?1";
         let state = self
             .connection
@@ -108,29 +120,126 @@ impl<'a> Pages<'a> {
     }
 
     /// The rows of a range of windows, summed over epochs, without those of `except.0` from window `except.1` on.
-    pub(super) fn usage(&self, windows: &Range<Window>, except: (u32, Window)) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read_usage(windows, except).map_err(|error| self.failed(error))
+    pub(super) fn usage(
+        &self,
+        windows: &Range<Window>,
+        except: (u32, Window),
+        grain: Grain,
+    ) -> Result<Vec<UsageRow>, LedgerError> {
+        let horizon = self.horizon()?;
+        let mut rows = self.days_forgotten(windows, horizon)?;
+        let kept = windows.start.max(horizon)..windows.end;
+        let days = match grain {
+            Grain::Hour => kept.start..kept.start,
+            Grain::Day => whole_days(self.calendar()?, &kept, horizon),
+        };
+        rows.extend(self.read(DAYS, params![days.start.0, days.end.0])?);
+        rows.extend(self.read(OPEN_HOURS, params![days.start.0, days.end.0, except.0, except.1.0])?);
+        for edge in [kept.start..days.start.min(kept.end), days.end.max(kept.start)..kept.end] {
+            if edge.start < edge.end {
+                rows.extend(self.read(HOURS, params![edge.start.0, edge.end.0, except.0, except.1.0])?);
+            }
+        }
+        Ok(rows)
     }
 
-    fn read_usage(&self, windows: &Range<Window>, except: (u32, Window)) -> rusqlite::Result<Vec<UsageRow>> {
-        let mut query = self.connection.prepare_cached(
-            "SELECT \"window\", department, subsystem, command, outcome, sum(commands), sum(units), sum(request_bytes),
-                    sum(response_bytes), sum(duration_ns)
-             FROM usage JOIN series USING (series)
-             WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
-             GROUP BY \"window\", series, outcome",
-        )?;
-        let values = params![windows.start.0, windows.end.0, except.0, except.1.0];
-        let rows = query.query_map(values, |row| {
-            let SeriesNames { department, subsystem, command } = names_of(row, 1)?;
-            let (outcome, totals) = (outcome_of(row, 4)?, totals_of(row, 5)?);
-            Ok(UsageRow { window: Window(row.get(0)?), department, subsystem, command, outcome, totals })
-        })?;
-        rows.collect()
+    fn days_forgotten(&self, windows: &Range<Window>, horizon: Window) -> Result<Vec<UsageRow>, LedgerError> {
+        if windows.start >= horizon {
+            return Ok(Vec::new());
+        }
+        for edge in [windows.start, windows.end].into_iter().filter(|edge| *edge < horizon) {
+            self.refuse_cut(edge, horizon)?;
+        }
+        self.read(DAYS, params![windows.start.0, windows.end.min(horizon).0])
+    }
+
+    /// Refuses an edge that lies within a day of which only the sums are left.
+    fn refuse_cut(&self, edge: Window, horizon: Window) -> Result<(), LedgerError> {
+        let query = "SELECT max(day) FROM day_sum WHERE day < ? AND day + 24 > ?1";
+        let day: Option<u32> =
+            self.connection.query_row(query, [edge.0], |row| row.get(0)).map_err(|error| self.failed(error))?;
+        match day {
+            None => Ok(()),
+            Some(day) => self.refuse_if_longer(Window(day), edge, horizon),
+        }
+    }
+
+    /// A day is shorter where the calendar changed: then the next one begins before 24 hours are over.
+    fn refuse_if_longer(&self, day: Window, edge: Window, before: Window) -> Result<(), LedgerError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM day_sum WHERE day = ?)";
+        let begins: bool =
+            self.connection.query_row(query, [edge.0], |row| row.get(0)).map_err(|error| self.failed(error))?;
+        if begins { Ok(()) } else { Err(LedgerError::CutsDay { day, before }) }
+    }
+
+    /// The first window that is still kept as an hour.
+    fn horizon(&self) -> Result<Window, LedgerError> {
+        sums::horizon(self.connection).map_err(|error| self.failed(error))
+    }
+
+    fn read(&self, query: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read_rows(query, values).map_err(|error| self.failed(error))
+    }
+
+    fn read_rows(&self, query: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<UsageRow>> {
+        let mut names = Names::of(self.connection)?;
+        let mut query = self.connection.prepare_cached(query)?;
+        let mut rows = query.query(values)?;
+        let mut usage = Vec::new();
+        while let Some(row) = rows.next()? {
+            let SeriesNames { department, subsystem, command } = names.get(row.get(1)?)?;
+            let (outcome, totals) = (outcome_of(row, 2)?, totals_of(row, 3)?);
+            usage.push(UsageRow { window: Window(row.get(0)?), department, subsystem, command, outcome, totals });
+        }
+        Ok(usage)
     }
 
     fn failed(&self, error: rusqlite::Error) -> LedgerError {
         LedgerError::book("read", self.path, error)
+    }
+}
+
+/// The code under which sums hold what was admitted.
+const ADMITTED: u32 = 0;
+
+const HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
+        sum(response_bytes), sum(duration_ns)
+    FROM usage WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
+    GROUP BY \"window\", series, outcome";
+const OPEN_HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
+        sum(response_bytes), sum(duration_ns)
+    FROM unsealed JOIN usage USING (\"window\", epoch)
+    WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
+    GROUP BY \"window\", series, outcome";
+const DAYS: &str = "SELECT day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+    FROM day_sum WHERE day >= ?1 AND day < ?2 AND outcome <> 0";
+
+/// The days that lie wholly in a range; the first day of all may begin at the horizon. Empty where there is none.
+fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, horizon: Window) -> Range<Window> {
+    let begins = windows.start == horizon || calendar.day_of(windows.start) == windows.start;
+    let first = if begins { windows.start } else { Window(calendar.day_of(windows.start).0.saturating_add(24)) };
+    first..calendar.day_of(windows.end).max(first)
+}
+
+/// The names of series, each read once.
+struct Names<'a> {
+    query: rusqlite::CachedStatement<'a>,
+    known: HashMap<u32, SeriesNames, foldhash::fast::RandomState>,
+}
+
+impl<'a> Names<'a> {
+    fn of(connection: &'a Connection) -> rusqlite::Result<Self> {
+        let query = "SELECT department, subsystem, command FROM series WHERE series = ?";
+        Ok(Self { query: connection.prepare_cached(query)?, known: HashMap::default() })
+    }
+
+    fn get(&mut self, series: u32) -> rusqlite::Result<SeriesNames> {
+        if let Some(names) = self.known.get(&series) {
+            return Ok(names.clone());
+        }
+        let names = self.query.query_row([series], |row| names_of(row, 0))?;
+        self.known.insert(series, names.clone());
+        Ok(names)
     }
 }
 
@@ -158,7 +267,7 @@ fn strange(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sy
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
 }
 
-fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
+pub(super) fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
@@ -167,6 +276,7 @@ pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), L
     match format_of(connection).map_err(|error| not_a_book(path, error))? {
         FORMAT => Ok(()),
         0 => Err(LedgerError::NotABook(path.to_owned())),
+        found @ 1..FORMAT => Err(LedgerError::Older { path: path.to_owned(), found, known: FORMAT }),
         found => Err(LedgerError::Newer { path: path.to_owned(), found, known: FORMAT }),
     }
 }

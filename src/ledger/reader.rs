@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::error::LedgerError;
 use super::fold::sum_rows;
 use super::lock;
-use super::pages::{Pages, open_for_reading};
+use super::pages::{Grain, Pages, open_for_reading};
 use super::recover::{fold_dead, fold_image};
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;
@@ -36,12 +36,21 @@ impl LedgerReader {
     /// Exact usage rows of the half-open range of windows, summed over epochs, including what the tally holds beyond the
     /// book. History is read on a thread of its own: neither the keeper nor the caller's runtime waits for it.
     pub async fn usage(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read(windows, Grain::Hour).await
+    }
+
+    /// As [`LedgerReader::usage`], with whole days as rows of their first hour: for sums by day or longer.
+    pub async fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read(windows, Grain::Day).await
+    }
+
+    async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
         let open = self.ask(Request::OpenRows).await?;
         let path = self.path.clone();
         let (reply, answer) = oneshot::channel();
         let read = move || {
             let except = (open.epoch, open.floor);
-            let _ = reply.send(read_book(&path, &windows, except).map(|closed| {
+            let _ = reply.send(read_book(&path, (&windows, except), grain).map(|closed| {
                 let open = open.rows.into_iter().filter(|row| windows.contains(&row.window));
                 sum_rows(closed.into_iter().chain(open))
             }));
@@ -64,9 +73,13 @@ impl LedgerReader {
     }
 }
 
-fn read_book(path: &Path, windows: &Range<Window>, except: (u32, Window)) -> Result<Vec<UsageRow>, LedgerError> {
+fn read_book(
+    path: &Path,
+    (windows, except): (&Range<Window>, (u32, Window)),
+    grain: Grain,
+) -> Result<Vec<UsageRow>, LedgerError> {
     let connection = open_for_reading(path)?;
-    Pages::new(path, &connection).usage(windows, except)
+    Pages::new(path, &connection).usage(windows, except, grain)
 }
 
 /// A ledger's files, opened for reading by another process: live, killed or copied.
@@ -95,10 +108,19 @@ impl LedgerFiles {
 
     /// As [`LedgerReader::usage`].
     pub fn usage(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read_steadily(&windows, Grain::Hour)
+    }
+
+    /// As [`LedgerReader::usage_by_day`].
+    pub fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read_steadily(&windows, Grain::Day)
+    }
+
+    fn read_steadily(&self, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
         let pages = Pages::new(&self.path, &self.connection);
         for _ in 0..READINGS {
             let before = pages.edition()?;
-            let rows = self.read(&pages, &windows)?;
+            let rows = self.read(&pages, windows, grain)?;
             if pages.edition()? == before {
                 return Ok(rows);
             }
@@ -106,19 +128,19 @@ impl LedgerFiles {
         Err(LedgerError::Unsteady(self.path.clone()))
     }
 
-    fn read(&self, pages: &Pages<'_>, windows: &Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        let Some(image) = self.image()? else { return pages.usage(windows, NOTHING) };
+    fn read(&self, pages: &Pages<'_>, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
+        let Some(image) = self.image()? else { return pages.usage(windows, NOTHING, grain) };
         let epoch = image.header.epoch;
         let known = pages.epoch(epoch)?;
         if known.as_ref().is_some_and(|epoch| epoch.has_ended) {
-            return pages.usage(windows, NOTHING);
+            return pages.usage(windows, NOTHING, grain);
         }
         let floor = known.map_or(Window(0), |epoch| epoch.floor);
         let fold = match lock::is_held(&self.path)? {
             true => fold_image(Vec::new(), &image, floor),
             false => fold_dead(Vec::new(), &image, floor),
         };
-        let closed = pages.usage(windows, (epoch, floor))?;
+        let closed = pages.usage(windows, (epoch, floor), grain)?;
         Ok(sum_rows(closed.into_iter().chain(fold.usage(windows.clone()))))
     }
 

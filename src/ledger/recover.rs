@@ -4,6 +4,7 @@
 //! between; what was in flight becomes `interrupted`; a file that cannot be read, or is another gateway's, is set aside
 //! and never overwritten.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -49,6 +50,7 @@ fn end_dead_epoch(
     );
     book.save(&Save {
         fold: &fold,
+        in_flight: BTreeMap::new(),
         epoch: image.header.epoch,
         synced_at: image.header.synced_at,
         now: me.created,

@@ -1,45 +1,89 @@
-//! Seals: each hour of each epoch is hashed with the seal before it, so that an edit, a gap or a reorder shows.
+//! Seals: the links of the chain. Each hour of each epoch, each day whose hours are forgotten and each correction is hashed
+//! with the seal before it, so that an edit, a gap, a reorder or a lost tail shows.
 //!
-//! Guarantees: what is hashed is text that a stranger can build from the book alone (`docs/ledger.md`): a head, then one
-//! line for each row of `admission` and `usage` of that epoch and window, sorted as bytes.
+//! Guarantees: what a seal covers is text that a stranger can build from the book alone (`canon`, `docs/ledger.md`); the
+//! book's note of the last seal is written with it. Leaves the text to `canon` and the rows to `lines`.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
-use sha2::{Digest, Sha256};
 
-use crate::model::Window;
+use super::canon::{self, BEGINNING, SealKind, SealRow};
+use super::lines;
+use super::sums;
+use crate::model::{CalendarOffset, Window};
 
-/// What the first seal follows.
-const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The rule by which new seals are hashed.
+const FORMAT: u32 = 2;
 
-/// The last link of the chain.
+/// What a new seal is to cover.
 #[derive(Debug)]
-struct Head {
-    number: i64,
-    hash: String,
+pub(super) struct Covered {
+    pub(super) kind: SealKind,
+    pub(super) epoch: Option<u32>,
+    pub(super) window: Option<Window>,
+    pub(super) lines: Vec<String>,
 }
 
 /// Seals every window before `window` that has rows and no seal, in all epochs, oldest first.
-pub(super) fn seal_before(transaction: &Transaction<'_>, window: Window, now: Timestamp) -> rusqlite::Result<()> {
-    let mut head = head(transaction)?;
+pub(super) fn seal_before(
+    transaction: &Transaction<'_>,
+    window: Window,
+    (calendar, now): (CalendarOffset, Timestamp),
+) -> rusqlite::Result<()> {
     for (epoch, window) in unsealed(transaction, window)? {
-        let lines = lines(transaction, epoch, window)?;
-        let number = head.number + 1;
-        let hash = hash(number, (epoch, window), &head.hash, &lines);
-        let insert = "INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?, ?)";
-        let count = i64::try_from(lines.len()).unwrap_or(i64::MAX);
-        transaction.execute(insert, params![number, epoch, window.0, count, head.hash, hash, now.to_string()])?;
+        let lines = lines::of_hour(transaction, (epoch, window), FORMAT)?;
+        let covered = Covered { kind: SealKind::Hour, epoch: Some(epoch), window: Some(window), lines };
+        append(transaction, covered, now)?;
         let delete = "DELETE FROM unsealed WHERE \"window\" = ? AND epoch = ?";
-        transaction.execute(delete, params![window.0, epoch])?;
-        head = Head { number, hash };
+        transaction.prepare_cached(delete)?.execute(params![window.0, epoch])?;
+        sums::add_hour(transaction, (epoch, window), calendar)?;
     }
     Ok(())
 }
 
-fn head(transaction: &Transaction<'_>) -> rusqlite::Result<Head> {
+/// Adds a seal to the end of the chain; returns its number.
+pub(super) fn append(transaction: &Transaction<'_>, covered: Covered, now: Timestamp) -> rusqlite::Result<i64> {
+    let (last, previous) = head(transaction)?;
+    let mut seal = SealRow {
+        number: last + 1,
+        format: FORMAT,
+        kind: covered.kind,
+        epoch: covered.epoch,
+        window: covered.window,
+        lines: covered.lines.len() as u64,
+        content: canon::content(&covered.lines),
+        previous,
+        hash: String::new(),
+        sealed_at: now.to_string(),
+    };
+    seal.hash = seal.computed_hash(Some(&covered.lines)).unwrap_or_default(); // there are lines, so there is a hash
+    write(transaction, &seal)?;
+    Ok(seal.number)
+}
+
+fn write(transaction: &Transaction<'_>, seal: &SealRow) -> rusqlite::Result<()> {
+    let values = params![
+        seal.number,
+        seal.format,
+        seal.kind.name(),
+        seal.epoch,
+        seal.window.map(|window| window.0),
+        i64::try_from(seal.lines).unwrap_or(i64::MAX),
+        seal.content,
+        seal.previous,
+        seal.hash,
+        seal.sealed_at
+    ];
+    transaction.prepare_cached("INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(values)?;
+    let update = "UPDATE meta SET head_number = ?, head_hash = ?";
+    transaction.prepare_cached(update)?.execute(params![seal.number, seal.hash]).map(drop)
+}
+
+/// Number and hash of the last seal; where the chain begins, if there is none.
+fn head(transaction: &Transaction<'_>) -> rusqlite::Result<(i64, String)> {
     let query = "SELECT number, hash FROM seal ORDER BY number DESC LIMIT 1";
-    let head = transaction.query_row(query, [], |row| Ok(Head { number: row.get(0)?, hash: row.get(1)? }));
-    Ok(head.optional()?.unwrap_or(Head { number: 0, hash: BEGINNING.to_owned() }))
+    let head = transaction.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(head.unwrap_or_else(|| (0, BEGINNING.to_owned())))
 }
 
 fn unsealed(transaction: &Transaction<'_>, before: Window) -> rusqlite::Result<Vec<(u32, Window)>> {
@@ -47,30 +91,4 @@ fn unsealed(transaction: &Transaction<'_>, before: Window) -> rusqlite::Result<V
     let mut query = transaction.prepare_cached(query)?;
     let rows = query.query_map([before.0], |row| Ok((row.get(0)?, Window(row.get(1)?))))?;
     rows.collect()
-}
-
-/// The lines of an epoch's window, sorted: what the seal covers.
-fn lines(transaction: &Transaction<'_>, epoch: u32, window: Window) -> rusqlite::Result<Vec<String>> {
-    let mut query = transaction.prepare_cached(
-        "SELECT concat_ws(char(9), 'admission', department, subsystem, command, admitted, units)
-         FROM admission JOIN series USING (series) WHERE epoch = ?1 AND \"window\" = ?2
-         UNION ALL
-         SELECT concat_ws(char(9), 'usage', department, subsystem, command, outcome.name, commands, units,
-                          request_bytes, response_bytes, duration_ns)
-         FROM usage JOIN series USING (series) JOIN outcome ON outcome.code = usage.outcome
-         WHERE epoch = ?1 AND \"window\" = ?2
-         ORDER BY 1",
-    )?;
-    let rows = query.query_map(params![epoch, window.0], |row| row.get(0))?;
-    rows.collect()
-}
-
-fn hash(number: i64, (epoch, window): (u32, Window), previous: &str, lines: &[String]) -> String {
-    let mut digest = Sha256::new();
-    digest.update(format!("tallygate seal 1\n{number}\n{epoch}\n{window}\n{previous}\n"));
-    for line in lines {
-        digest.update(line);
-        digest.update("\n");
-    }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

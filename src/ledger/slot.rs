@@ -38,6 +38,8 @@ pub(super) mod word {
     /// Three words: commands, request bytes, response bytes.
     pub(in crate::ledger) const LATE_IN: usize = 51;
     pub(in crate::ledger) const LATE_OUT: usize = 54;
+    /// 0, or the window of admission of the commands whose ends are counted here, in a later window.
+    pub(in crate::ledger) const OF: usize = 57;
 
     // A series' slot: three names of eight words each.
     pub(in crate::ledger) const NAMES: usize = 8;
@@ -188,6 +190,14 @@ impl Words {
         Window(low(self.0[word::WHERE]))
     }
 
+    /// Hours between the admission of the commands that end here and this window.
+    pub(super) fn late(&self) -> u32 {
+        match low(self.0[word::OF]) {
+            0 => 0,
+            of => self.window().0.saturating_sub(of),
+        }
+    }
+
     /// The position of the slot that holds the names.
     pub(super) fn series(&self) -> u32 {
         high(self.0[word::WHERE])
@@ -313,7 +323,7 @@ mod tests {
     fn records_do_not_overlap_and_end_within_the_slot() {
         assert_eq!(word::FINISHED + Finished::ALL.len() * 4, word::REFUSED);
         assert_eq!(word::REFUSED + Refused::ALL.len(), word::LATE_IN);
-        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 <= WORDS) };
+        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 <= word::OF && word::OF < WORDS) };
         assert_eq!(size_of::<Slot>(), SLOT_BYTES);
         const { assert!(Name::MAX_BYTES < word::NAME_WORDS * 8) };
     }

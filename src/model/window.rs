@@ -88,6 +88,13 @@ impl CalendarOffset {
         Window::of_unix_seconds(start - i64::from(self.hours) * 3600)
     }
 
+    /// The first window of the day that a window falls in.
+    pub fn day_of(self, window: Window) -> Window {
+        let local = i64::from(window.0) + i64::from(self.hours);
+        let start = local.div_euclid(24) * 24 - i64::from(self.hours);
+        Window(u32::try_from(start).unwrap_or(0))
+    }
+
     /// The half-open range of windows that a month covers.
     pub fn windows_of(self, month: Month) -> std::ops::Range<Window> {
         self.first_window(month.first_day())..self.first_window(month.next().first_day())
@@ -168,6 +175,17 @@ mod tests {
         let december = Month { year: 2026, month: 12 };
         assert_eq!(december.next().to_string(), "2027-01");
         assert_eq!(december.next().previous(), december);
+    }
+
+    #[test]
+    fn a_day_begins_with_its_first_window_even_at_the_ends_of_time() {
+        for (offset, hour, first) in [("+08:00", 17, 16), ("+08:00", 15, 0), ("-05:00", 4, 0), ("-05:00", 28, 5)] {
+            let offset = CalendarOffset::parse(offset).expect("an offset");
+            assert_eq!(offset.day_of(Window(hour)), Window(first), "{offset} {hour}");
+        }
+        let (offset, noon) = (CalendarOffset::default(), window("2026-10-01T04:00:00Z"));
+        assert_eq!(offset.day_of(noon), offset.first_window(offset.date_of(noon)));
+        assert!(offset.day_of(Window(u32::MAX)) > Window(u32::MAX - 24));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! only warm connections are measured; every sample has balanced books or the whole run has failed. It judges no
 //! figure: a missed target is shown, not an error.
 
-mod render;
-mod result;
+pub mod render;
+pub mod result;
 
 use std::path::{Path, PathBuf};
 

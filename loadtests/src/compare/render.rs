@@ -19,7 +19,7 @@ pub fn micros(nanoseconds: u64) -> String {
 }
 
 /// Thousandths with two decimals, rounded up: a missed target never looks met.
-fn times(thousandths: u64) -> String {
+pub fn times(thousandths: u64) -> String {
     let hundredths = thousandths.div_ceil(10);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
@@ -76,12 +76,13 @@ fn ratio_row(ratio: &Ratio) -> Vec<String> {
     ]
 }
 
-fn range(spread: Spread, show: fn(u64) -> String) -> String {
+/// The smallest and the greatest.
+pub fn range(spread: Spread, show: fn(u64) -> String) -> String {
     format!("{}..{}", show(spread.min), show(spread.max))
 }
 
 /// A Markdown table, padded so that it reads as plain text too.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut lines = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     lines.extend(rows);
     let widths: Vec<_> =

@@ -43,7 +43,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(mut values: Vec<u64>) -> Option<Self> {
+    /// Of what was measured; nothing of nothing.
+    pub fn of(mut values: Vec<u64>) -> Option<Self> {
         values.sort_unstable();
         let median = *values.get(values.len().checked_sub(1)? / 2)?;
         Some(Self { median, min: *values.first()?, max: *values.last()? })

@@ -7,7 +7,7 @@ use crate::config::document::{Body, Command as CommandDocument};
 use crate::config::leaf;
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Limits, Name, Numbers};
-use crate::policy::{Command, PathTemplate, Snapshot};
+use crate::policy::{Command, Snapshot};
 
 use super::departments::header;
 use super::place::Place;
@@ -62,7 +62,7 @@ fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, p
         key: key(subsystem, id, shared.numbers),
         index: next_index(shared),
         method,
-        path: r#match.key("path").read(PathTemplate::parse(&written.r#match.path)),
+        path: r#match.key("path").read(leaf::template(&written.r#match.path)),
         units: units(written.units, &place.key("units")),
         limits: limits::compile(written.limits.as_ref(), &place.key("limits")),
         body_max: body_max(written.body.as_ref(), &place.key("body").key("max")),

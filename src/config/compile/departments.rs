@@ -77,7 +77,7 @@ fn claim(
 fn identity(caller: &Caller, place: &Place<'_>) -> Option<CallerId> {
     match (&caller.uri, &caller.dns, &caller.subject) {
         (Some(uri), None, None) => uri_identity(uri, &place.key("uri")),
-        (None, Some(dns), None) => place.key("dns").read(leaf::host(dns)).map(CallerId::Dns),
+        (None, Some(dns), None) => dns_identity(dns, &place.key("dns")),
         (None, None, Some(subject)) => {
             if subject.common_name.is_empty() {
                 place.key("subject").key("commonName").problem("a common name must not be empty");
@@ -92,6 +92,14 @@ fn identity(caller: &Caller, place: &Place<'_>) -> Option<CallerId> {
             None
         }
     }
+}
+
+fn dns_identity(dns: &str, place: &Place<'_>) -> Option<CallerId> {
+    if dns.contains('*') {
+        place.problem(format!("{dns:?} has a wildcard, which names no single caller"));
+        return None;
+    }
+    place.read(leaf::host(dns)).map(CallerId::Dns)
 }
 
 fn uri_identity(uri: &str, place: &Place<'_>) -> Option<CallerId> {

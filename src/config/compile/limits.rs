@@ -44,7 +44,8 @@ pub(super) fn quota(quota: Option<&QuotaDocument>, place: &Place<'_>) -> Option<
     }
     let words = [("refuse", Exceeded::Refuse), ("allow", Exceeded::Allow)];
     let exceeded = place.key("exceeded").read(leaf::word(quota.exceeded.as_deref().unwrap_or("refuse"), &words));
-    Some(Quota { units: units?, warn: warn(&quota.warn, &place.key("warn")), exceeded: exceeded? })
+    let warn = warn(&quota.warn, &place.key("warn"));
+    Some(Quota { units: units?, warn, exceeded: exceeded? })
 }
 
 fn rate(text: Option<&str>, burst: Option<u64>, place: &Place<'_>) -> Option<Rate> {

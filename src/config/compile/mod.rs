@@ -1,7 +1,7 @@
 //! From the document to what it means: one file per section, pure, all problems at once.
 //!
-//! A section that finds a problem notes it and goes on with a stand-in, so that the next problem is found as well;
-//! stand-ins never leave this room, because nothing leaves it when a problem was noted.
+//! A section that finds a problem notes it and goes on with a stand-in, so that the next problem is found as well; the
+//! floor above runs nothing in which a problem was noted.
 
 mod commands;
 mod departments;
@@ -18,9 +18,9 @@ use std::sync::Arc;
 use crate::model::Numbers;
 use crate::policy::{Draft, Misfit, Snapshot};
 
+use super::Settings;
 use super::document::Document;
 use super::problem::Problem;
-use super::{Configuration, Settings};
 use place::{Findings, Place};
 
 /// What a document is compiled with.
@@ -34,16 +34,13 @@ pub(super) struct Context<'a> {
     pub(super) numbers: &'a Numbers,
 }
 
-/// Compiles a document, or returns all its problems.
-pub(super) fn compile(document: &Document, context: Context<'_>) -> Result<Configuration, Vec<Problem>> {
+/// Compiles a document: what it means, and all its problems. Where there are problems, the settings hold stand-ins.
+pub(super) fn compile(document: &Document, context: Context<'_>) -> (Settings, Option<Arc<Snapshot>>, Vec<Problem>) {
     let findings = Findings::default();
     let root = findings.root();
     let settings = settings::compile(document, context.folder, &root);
-    let snapshot = snapshot(document, &settings, context, &root);
-    match snapshot {
-        Some(snapshot) if findings.is_empty() => Ok(Configuration { settings, snapshot: Arc::new(snapshot) }),
-        _ => Err(findings.into_problems()),
-    }
+    let snapshot = snapshot(document, &settings, context, &root).map(Arc::new);
+    (settings, snapshot, findings.into_problems())
 }
 
 fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {

@@ -23,10 +23,6 @@ impl Findings {
         Place { findings: self, path: String::new() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.0.into_inner()
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
-use crate::config::{Capacity, Settings, Shutdown, leaf};
+use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
 use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
@@ -14,19 +14,24 @@ use super::place::Place;
 
 /// More traffic threads than any machine of the house has.
 const WORKERS_MAX: u64 = 1024;
+/// A quarter of a year of hours is kept unless somebody says otherwise.
+const COMPACT_AFTER: Duration = Duration::from_secs(92 * 86_400);
+const COMPACT_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
 /// The words of `durability`.
 pub(super) const DURABILITIES: [(&str, Durability); 2] =
     [("process", Durability::Process), ("machine", Durability::Machine)];
 
 pub(super) fn compile(document: &Document, folder: &Path, root: &Place<'_>) -> Settings {
     let ledger = root.key("ledger");
+    let listeners = listeners::compile(&document.listeners, folder, &root.key("listeners"));
     Settings {
         gateway: root.key("gateway").name(document.gateway.as_deref().unwrap_or("tallygate")),
-        listeners: listeners::compile(&document.listeners, folder, &root.key("listeners")),
-        admin: admin(document, root),
+        admin: admin(document, &listeners, root),
+        listeners,
         ledger_path: ledger_path(document, folder, &ledger),
         durability: durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
         sync_every: sync_every(document.ledger.sync_every.as_deref(), &ledger.key("syncEvery")),
+        compact_after: compact_after(document.ledger.compact_after.as_deref(), &ledger.key("compactAfter")),
         workers: workers(document.workers, &root.key("workers")),
         calendar: calendar(document, root),
         shutdown: shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
@@ -59,9 +64,14 @@ fn wait_or_none(text: Option<&str>, default: Duration, place: &Place<'_>) -> Dur
     text.and_then(|text| place.read(leaf::duration(text))).unwrap_or(default)
 }
 
-fn admin(document: &Document, root: &Place<'_>) -> Option<SocketAddr> {
-    let admin = document.admin.as_ref()?;
-    Some(address(&admin.address, &root.key("admin").key("address")))
+fn admin(document: &Document, listeners: &[ListenerSettings], root: &Place<'_>) -> Option<SocketAddr> {
+    let place = root.key("admin").key("address");
+    let admin = address(&document.admin.as_ref()?.address, &place);
+    let taken = listeners.iter().position(|listener| listener.address == admin && admin.port() != 0);
+    if let Some(index) = taken {
+        place.problem(format!("{admin} is the address of listeners[{index}] already"));
+    }
+    Some(admin)
 }
 
 fn ledger_path(document: &Document, folder: &Path, ledger: &Place<'_>) -> std::path::PathBuf {
@@ -77,6 +87,17 @@ fn sync_every(text: Option<&str>, place: &Place<'_>) -> Duration {
         place.problem("more than a minute of counts would be lost with the machine; write at most 60s");
     }
     every
+}
+
+fn compact_after(text: Option<&str>, place: &Place<'_>) -> Option<Duration> {
+    if text == Some("never") {
+        return None;
+    }
+    let after = text.and_then(|text| place.read(leaf::duration(text))).unwrap_or(COMPACT_AFTER);
+    if after < COMPACT_AFTER_MIN {
+        place.problem("hours are needed until their day is over and sealed; write at least 2d, or never");
+    }
+    Some(after)
 }
 
 fn workers(workers: Option<u64>, place: &Place<'_>) -> usize {
@@ -166,6 +187,7 @@ impl Settings {
             ("admin.address", self.admin != new.admin),
             ("ledger.path", self.ledger_path != new.ledger_path),
             ("ledger.syncEvery", self.sync_every != new.sync_every),
+            ("ledger.compactAfter", self.compact_after != new.compact_after),
             ("calendar.offset", self.calendar != new.calendar),
             ("workers", self.workers != new.workers),
             ("shutdown", self.shutdown != new.shutdown),

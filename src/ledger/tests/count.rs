@@ -126,3 +126,24 @@ fn an_answer_can_wait_until_its_admission_is_on_the_disk() {
     }
     assert!(syncs() >= before + 3, "each was covered by a sync begun after it");
 }
+
+#[test]
+fn what_is_in_flight_is_in_the_book_with_its_bytes_and_time_so_far() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    let mut stream = admit(&meter, &bench.clock);
+    stream.add_request_bytes(7);
+    for seconds in [1, 2] {
+        stream.add_response_bytes(10);
+        bench.clock.advance(Duration::from_secs(1));
+        wait(ledger.reader().fold()).expect("a fold");
+        assert_eq!(bench.number("SELECT sum(commands) FROM in_flight_hourly"), 1);
+        assert_eq!(bench.number("SELECT sum(units) FROM in_flight_hourly"), 3);
+        assert_eq!(bench.number("SELECT sum(request_bytes) FROM in_flight_hourly"), 7);
+        assert_eq!(bench.number("SELECT sum(response_bytes) FROM in_flight_hourly"), 10 * seconds);
+        assert_eq!(bench.number("SELECT sum(duration_ns) FROM in_flight_hourly"), seconds * 1_000_000_000);
+    }
+    stream.settle(Finished::Ok);
+    wait(ledger.reader().fold()).expect("a fold");
+    assert_eq!(bench.number("SELECT count(*) FROM in_flight"), 0);
+}

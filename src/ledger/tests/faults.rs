@@ -51,6 +51,7 @@ fn open(folder: &std::path::Path) -> (Ledger, Meter, Arc<Faults>, Failures) {
         sync_every: Duration::from_millis(10),
         workers: 1,
         calendar: CalendarOffset::default(),
+        compact_after: None,
     };
     let clock = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
     let (failed, failures) = mpsc::channel();

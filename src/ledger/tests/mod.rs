@@ -1,9 +1,12 @@
 //! The room as a whole: meters, keeper, files.
 
+mod adjust;
 mod count;
 mod crash;
 mod faults;
 mod kill;
+mod migrate;
+mod rollup;
 mod seal;
 
 use std::path::Path;
@@ -35,6 +38,7 @@ impl Bench {
             sync_every: Duration::from_millis(50),
             workers,
             calendar: CalendarOffset::default(),
+            compact_after: None,
         }
     }
 

@@ -123,17 +123,21 @@ fn stored_chain(book: &rusqlite::Connection) -> Vec<String> {
 
 /// Follows `docs/ledger.md`, not the code.
 fn computed_chain(book: &rusqlite::Connection) -> Vec<String> {
-    let seals = texts(book, "SELECT number || char(10) || epoch || char(10) || \"window\" FROM seal ORDER BY number");
+    let seals =
+        texts(book, "SELECT concat_ws(char(10), number, epoch, \"window\", sealed_at) FROM seal ORDER BY number");
     let mut previous = "0".repeat(64);
+    let digest = |text: String| sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let compute = |seal: &String| {
-        let [number, epoch, window] = seal.split('\n').collect::<Vec<_>>().try_into().expect("three numbers");
+        let [number, epoch, window, sealed_at] = seal.split('\n').collect::<Vec<_>>().try_into().expect("four fields");
         let hour = Window(window.parse().expect("a window"));
         let place = format!("WHERE epoch = {epoch} AND \"window\" = {window}");
         let mut lines = texts(book, &format!("{ADMISSIONS} {place}"));
         lines.extend(texts(book, &format!("{USAGES} {place}")));
         lines.sort();
-        let text = format!("tallygate seal 1\n{number}\n{epoch}\n{hour}\n{previous}\n{}\n", lines.join("\n"));
-        previous = sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let (count, content) = (lines.len(), digest(lines.join("\n") + "\n"));
+        previous = digest(format!(
+            "tallygate seal 2\n{number}\nhour\n{epoch}\n{hour}\n{count}\n{content}\n{previous}\n{sealed_at}\n"
+        ));
         previous.clone()
     };
     seals.iter().map(compute).collect()
@@ -143,7 +147,7 @@ const ADMISSIONS: &str = "SELECT 'admission' || char(9) || department || char(9)
     || char(9) || admitted || char(9) || units FROM admission JOIN series USING (series)";
 const USAGES: &str =
     "SELECT 'usage' || char(9) || department || char(9) || subsystem || char(9) || command || char(9) ||
-    outcome.name || char(9) || commands || char(9) || units || char(9) || request_bytes || char(9) || response_bytes
+    outcome.name || char(9) || late || char(9) || commands || char(9) || units || char(9) || request_bytes || char(9) || response_bytes
     || char(9) || duration_ns FROM usage JOIN series USING (series) JOIN outcome ON outcome.code = usage.outcome";
 
 fn texts(book: &rusqlite::Connection, query: &str) -> Vec<String> {

@@ -1,0 +1,176 @@
+//! `loadtests metering`: what counting costs a command, and what it costs to wait for the disk.
+//!
+//! Guarantees: the same gateway at the same work in one interleaved run, alone on its core; ratios are taken within a round;
+//! the books of every sample balance, but for a build that keeps none. It judges no figure: a missed target is shown.
+
+mod result;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::account::Balance;
+use crate::books::book_when_folded;
+use crate::cpu::Cpu;
+use crate::driver::{Drive, Protocol, Report};
+use crate::machine::{Machine, today};
+use crate::proxy::{Durability, Kind, Proxy, Setup};
+use crate::workshop::Workshop;
+use result::{Figure, Measured, Sample};
+
+/// The gateway's core, and that of driver and upstream.
+const PROXY_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
+/// How long the upstream takes where latency is measured.
+const UPSTREAM_TAKES: Duration = Duration::from_millis(5);
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Metering {
+    /// The gateway's program (a release build)
+    #[arg(long)]
+    pub tallygate: PathBuf,
+    /// The same built with `RUSTFLAGS="--cfg uncounted"`: it forwards and counts nothing
+    #[arg(long)]
+    pub uncounted: Option<PathBuf>,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Commands in a sample; a fifth of it where latency is measured
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(20_000..=10_000_000))]
+    pub commands: u64,
+    /// Where the result goes; the table lies beside it [default: loadtests/results/DATE-metering.json]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Which gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// Counts survive the process.
+    Process,
+    /// Answers wait for the disk.
+    Machine,
+    /// Nothing is counted.
+    Uncounted,
+}
+
+/// Which work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// HTTP/1.1, 32 connections.
+    H1,
+    /// HTTP/2, 8 connections of 16 streams.
+    H2,
+    /// HTTP/1.1, 256 connections.
+    Crowd,
+    /// HTTP/1.1, 32 connections, an upstream that takes its time.
+    Slow,
+}
+
+/// What is measured, and against what: each figure is the first variant's over the second's.
+const PAIRS: [(Work, Variant, Variant); 4] = [
+    (Work::H1, Variant::Process, Variant::Uncounted),
+    (Work::H2, Variant::Process, Variant::Uncounted),
+    (Work::Crowd, Variant::Machine, Variant::Process),
+    (Work::Slow, Variant::Machine, Variant::Process),
+];
+
+/// Measures, prints and keeps the result.
+pub fn metering(options: &Metering) -> Result<()> {
+    let machine = Machine::here()?;
+    ensure!(machine.cores > LOAD_CORE, "measuring needs two cores: one for the gateway, one for the load");
+    let samples = measure(options)?;
+    let measured = Measured {
+        date: today()?,
+        command_line: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        machine,
+        figures: PAIRS.into_iter().filter_map(|pair| Figure::of(pair, &samples)).collect(),
+        samples,
+    };
+    println!("{}", measured.table());
+    measured.keep(options.out.as_deref())
+}
+
+fn measure(options: &Metering) -> Result<Vec<Sample>> {
+    let (quick, slow) = (Workshop::open(Some(LOAD_CORE))?, Workshop::open_with(Some(LOAD_CORE), UPSTREAM_TAKES)?);
+    let mut samples = Vec::new();
+    for round in 1..=options.rounds {
+        for (work, one, other) in PAIRS {
+            let workshop = if work == Work::Slow { &slow } else { &quick };
+            for variant in [one, other] {
+                let Some(program) = program(options, variant).filter(|_| is_wanted(options, other)) else { continue };
+                let what = format!("round {round}, {work:?}, {variant:?}");
+                let sample = sample(workshop, (program, variant), work, options.commands);
+                let (cpu, report) = sample.with_context(|| format!("measuring failed: {what}"))?;
+                let sample = Sample::new((round, work, variant), cpu, &report);
+                eprintln!("{what}: {sample}");
+                samples.push(sample);
+            }
+        }
+    }
+    Ok(samples)
+}
+
+fn is_wanted(options: &Metering, against: Variant) -> bool {
+    program(options, against).is_some()
+}
+
+fn program(options: &Metering, variant: Variant) -> Option<&Path> {
+    match variant {
+        Variant::Process | Variant::Machine => Some(&options.tallygate),
+        Variant::Uncounted => options.uncounted.as_deref(),
+    }
+}
+
+/// One gateway, started afresh, one driver.
+fn sample(workshop: &Workshop, who: (&Path, Variant), work: Work, commands: u64) -> Result<(Cpu, Report)> {
+    workshop.upstream().reset()?;
+    let durability = if who.1 == Variant::Machine { Durability::Machine } else { Durability::Process };
+    let (program, core) = (who.0.to_owned(), Some(PROXY_CORE));
+    let gateway = Proxy::start(&Setup { kind: Kind::Tallygate, program, core, workers: 1, durability }, workshop)?;
+    let mut driver = workshop.driver(&plan(workshop, &gateway, work, commands))?;
+    driver.warm()?;
+    let before = gateway.cpu()?;
+    driver.go()?;
+    let report = driver.report()?;
+    let cpu = gateway.cpu()? - before;
+    balance(workshop, &gateway, who.1, &report)?;
+    gateway.stop()?;
+    Ok((cpu, report))
+}
+
+fn plan(workshop: &Workshop, gateway: &Proxy, work: Work, commands: u64) -> Drive {
+    let (protocol, connections, streams, commands) = match work {
+        Work::H1 => (Protocol::H1, 32, 1, commands),
+        Work::H2 => (Protocol::H2, 8, 16, commands),
+        Work::Crowd => (Protocol::H1, 256, 1, commands),
+        Work::Slow => (Protocol::H1, 32, 1, commands / 5),
+    };
+    Drive {
+        address: gateway.address(),
+        pki: workshop.pki().folder().to_owned(),
+        protocol,
+        connections,
+        streams,
+        commands,
+        warmup: commands / 5,
+        hold: true,
+        seconds: 300,
+    }
+}
+
+fn balance(workshop: &Workshop, gateway: &Proxy, variant: Variant, report: &Report) -> Result<()> {
+    let client = report.account.clone();
+    let mut balance = Balance::of_client(client.clone()).and("upstream", workshop.upstream().counts()?);
+    if variant != Variant::Uncounted {
+        balance = balance.and("usage_hourly", book_when_folded(gateway, &client)?);
+    }
+    let faults = report.faults.join("; ");
+    ensure!(balance.is_equal(), "the books do not balance, so the figure means nothing\n{balance}\nfaults: {faults}");
+    Ok(())
+}

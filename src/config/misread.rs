@@ -1,0 +1,67 @@
+//! Why a text could not be read as YAML of the right shape, in words for whoever wrote it: the reader's own words are for
+//! programmers.
+
+use serde_saphyr::Error;
+
+use super::problem::Problem;
+
+/// The problem behind an error of the reader, which stopped at `path`.
+pub(super) fn misread(error: &Error, path: &str) -> Problem {
+    let path = path.trim_end_matches(".?"); // a key that could not be read
+    let path = if matches!(path, "." | "?") { "" } else { path };
+    let error = error.without_snippet();
+    let said = match error {
+        Error::SerdeMissingField { field, .. } => return problem(error, &below(path, field), "is missing"),
+        _ => words(error),
+    };
+    problem(error, path, &said)
+}
+
+fn problem(error: &Error, path: &str, said: &str) -> Problem {
+    let message = match error.location() {
+        Some(place) => format!("{said}, at line {}, column {}", place.line(), place.column()),
+        None => said.to_owned(),
+    };
+    Problem { path: path.to_owned(), message, hint: None }
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn words(error: &Error) -> String {
+    match error {
+        Error::Eof { .. } => "the file ends where keys with values were expected".to_owned(),
+        Error::MultipleDocuments { .. } => "a second document begins here; a configuration is one document".to_owned(),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("{key} stands twice; keep one of them"),
+        Error::Unexpected { expected, .. } => expectation(expected),
+        Error::InvalidScalar { ty, .. } => scalar(ty),
+        Error::Budget { .. } => "there is too much here; do aliases (*name) multiply?".to_owned(),
+        Error::AliasError { error, .. } => words(error.without_snippet()),
+        other => first_line(other),
+    }
+}
+
+fn expectation(expected: &str) -> String {
+    match expected {
+        "sequence start" => "a list was expected; begin each of its items with '- '".to_owned(),
+        "mapping start" => "keys with values were expected".to_owned(),
+        "string scalar" => "one value was expected; text that begins with [ { * & or ! needs quotes".to_owned(),
+        other => format!("{other} was expected"),
+    }
+}
+
+fn scalar(kind: &str) -> String {
+    match kind {
+        "u64" => "a whole number was expected, not negative and below 2^64".to_owned(),
+        "bool" => "true or false was expected".to_owned(),
+        other => format!("this is no {other}"),
+    }
+}
+
+/// What the reader says, without what it shows below and without the place, which is told already.
+fn first_line(error: &Error) -> String {
+    let said = error.to_string();
+    let line = said.lines().next().unwrap_or_default();
+    line.split_once(" at line ").map_or(line, |(said, _place)| said).to_owned()
+}

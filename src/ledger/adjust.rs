@@ -1,0 +1,142 @@
+//! Corrections: what finance adds to a book, since nothing in it is ever edited.
+//!
+//! Guarantees: a correction and its seal are written in one transaction, beside a running gateway or without one; it is
+//! never changed afterwards. What it means for a bill is for the statement.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::canon::SealKind;
+use super::error::LedgerError;
+use super::lines;
+use super::pages::{BUSY_WAIT, check_format, not_a_book};
+use super::seal::{self, Covered};
+use crate::clock::Clock;
+use crate::model::{Month, Name};
+
+/// The longest reason and name of an author, in bytes.
+const TEXT_MAX: usize = 1000;
+
+/// What is to be corrected, by how much, why and by whom.
+#[derive(Clone, Debug)]
+pub struct Adjustment {
+    /// Whose usage.
+    pub department: Name,
+    /// Of which subsystem, if it is about one.
+    pub subsystem: Option<Name>,
+    /// Of which command of it, if it is about one.
+    pub command: Option<Name>,
+    /// A month, `2026-10`, or a day, `2026-10-05`, of the book's calendar.
+    pub period: String,
+    /// How many units more, or less.
+    pub units: i64,
+    /// Why, in one line.
+    pub reason: String,
+    /// Who answers for it, in one line.
+    pub who: String,
+}
+
+/// Why a correction cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAdjustment {
+    /// Nothing would change.
+    #[error("a correction of 0 units corrects nothing; say how many units more (5) or less (-5)")]
+    Nothing,
+    /// No such period.
+    #[error("{0:?} is not a period; write a month, 2026-10, or a day, 2026-10-05")]
+    Period(String),
+    /// Not one line of text.
+    #[error("the {0} must be one line of 1 to 1000 bytes, without tabs")]
+    Text(&'static str),
+    /// A command without its subsystem.
+    #[error("a command is corrected together with its subsystem; name that too")]
+    CommandAlone,
+    /// Never seen.
+    #[error("the book has never seen {0}; `ledger info` and `report usage` show the names it knows")]
+    Unknown(String),
+}
+
+/// Adds a correction to the book at `path`; returns its number.
+pub fn adjust(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<i64, LedgerError> {
+    adjustment.check()?;
+    let mut connection = open(path)?;
+    let failed = |error| LedgerError::book("write a correction into", path, error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    if !adjustment.is_known(&transaction).map_err(failed)? {
+        return Err(BadAdjustment::Unknown(adjustment.whom()).into());
+    }
+    let number = write(&transaction, adjustment, clock).map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok(number)
+}
+
+fn open(path: &Path) -> Result<Connection, LedgerError> {
+    use rusqlite::OpenFlags;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let refused = |error| not_a_book(path, error);
+    let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
+    check_format(&connection, path)?;
+    connection.busy_timeout(BUSY_WAIT * 10).map_err(refused)?; // a person waits, not a keeper
+    connection.pragma_update(None, "synchronous", "FULL").map_err(refused)?;
+    Ok(connection)
+}
+
+fn write(transaction: &Transaction<'_>, adjustment: &Adjustment, clock: &Clock) -> rusqlite::Result<i64> {
+    let now = clock.wall();
+    let number = transaction.query_row("SELECT coalesce(max(number), 0) + 1 FROM adjustment", [], |row| row.get(0))?;
+    let values = params![
+        number,
+        adjustment.department.as_str(),
+        adjustment.subsystem.as_ref().map(Name::as_str),
+        adjustment.command.as_ref().map(Name::as_str),
+        adjustment.period,
+        adjustment.units,
+        adjustment.reason,
+        adjustment.who,
+        now.to_string()
+    ];
+    transaction.execute("INSERT INTO adjustment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)?;
+    let lines = lines::of_adjustment(transaction, number)?;
+    seal::append(transaction, Covered { kind: SealKind::Adjustment, epoch: None, window: None, lines }, now)?;
+    Ok(number)
+}
+
+impl Adjustment {
+    fn check(&self) -> Result<(), BadAdjustment> {
+        if self.units == 0 {
+            return Err(BadAdjustment::Nothing);
+        }
+        if Month::parse(&self.period).is_none() && !is_date(&self.period) {
+            return Err(BadAdjustment::Period(self.period.clone()));
+        }
+        if self.command.is_some() && self.subsystem.is_none() {
+            return Err(BadAdjustment::CommandAlone);
+        }
+        for (what, text) in [("reason", &self.reason), ("author", &self.who)] {
+            if text.trim().is_empty() || text.len() > TEXT_MAX || text.contains(char::is_control) {
+                return Err(BadAdjustment::Text(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the book has a series that it may be about: a misspelt name would correct nobody's usage.
+    fn is_known(&self, transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+        let query = "SELECT 1 FROM series WHERE department = ?1 AND subsystem = coalesce(?2, subsystem)
+                     AND command = coalesce(?3, command) LIMIT 1";
+        let (subsystem, command) = (self.subsystem.as_ref().map(Name::as_str), self.command.as_ref().map(Name::as_str));
+        let found = transaction.query_row(query, params![self.department.as_str(), subsystem, command], |_| Ok(()));
+        found.optional().map(|found| found.is_some())
+    }
+
+    fn whom(&self) -> String {
+        let names = [Some(&self.department), self.subsystem.as_ref(), self.command.as_ref()];
+        names.into_iter().flatten().map(Name::as_str).collect::<Vec<_>>().join(" / ")
+    }
+}
+
+/// `YYYY-MM-DD` and nothing else.
+fn is_date(text: &str) -> bool {
+    text.parse::<jiff::civil::Date>().is_ok_and(|date| date.to_string() == text)
+}

@@ -1,0 +1,193 @@
+//! Canonical text: what a seal covers, line by line, and how it is hashed. The one place that knows; sealing, verifying and
+//! exporting all come here, and `docs/ledger.md` and `docs/check_ledger.py` say the same in other words.
+//!
+//! Guarantees: lines are UTF-8, fields are separated by a tab, every line ends with a line feed, no field holds either; the
+//! lines of a seal are sorted by their bytes, so that equal rows always give equal text. Pure: who reads the rows and
+//! where the hash is kept is for others.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::Window;
+
+/// What the first seal follows.
+pub(super) const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The word for the admitted, where outcomes have their names.
+pub(super) const ADMITTED: &str = "admitted";
+
+/// Department, subsystem and command.
+pub(super) type Names<'a> = [&'a str; 3];
+
+/// What a seal covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SealKind {
+    /// The rows of one hour and epoch.
+    Hour,
+    /// The sums of one calendar day, whose hours may be forgotten.
+    Day,
+    /// One correction.
+    Adjustment,
+    /// What stood in the book when its format changed.
+    Migration,
+}
+
+impl SealKind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Adjustment => "adjustment",
+            Self::Migration => "migration",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Hour, Self::Day, Self::Adjustment, Self::Migration].into_iter().find(|kind| kind.name() == text)
+    }
+}
+
+/// A seal, as the book holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SealRow {
+    pub(super) number: i64,
+    /// 1 or 2: which rule its hash follows.
+    pub(super) format: u32,
+    pub(super) kind: SealKind,
+    pub(super) epoch: Option<u32>,
+    pub(super) window: Option<Window>,
+    pub(super) lines: u64,
+    pub(super) content: String,
+    pub(super) previous: String,
+    pub(super) hash: String,
+    pub(super) sealed_at: String,
+}
+
+impl SealRow {
+    /// The hash its columns must have. A seal of format 1 hashes its lines themselves, so without them there is nothing to
+    /// say.
+    pub(super) fn computed_hash(&self, lines: Option<&[String]>) -> Option<String> {
+        if self.format == 1 {
+            return lines.map(|lines| self.hash_1(lines));
+        }
+        let (epoch, window) = (shown(self.epoch), shown(self.window));
+        let Self { number, lines, content, previous, sealed_at, .. } = self;
+        let kind = self.kind.name();
+        let text = format!(
+            "tallygate seal 2\n{number}\n{kind}\n{epoch}\n{window}\n{lines}\n{content}\n{previous}\n{sealed_at}\n"
+        );
+        Some(hex(Sha256::digest(text)))
+    }
+
+    fn hash_1(&self, lines: &[String]) -> String {
+        let (epoch, window) = (shown(self.epoch), shown(self.window));
+        let mut digest = Sha256::new();
+        digest.update(format!("tallygate seal 1\n{}\n{epoch}\n{window}\n{}\n", self.number, self.previous));
+        feed(&mut digest, lines);
+        hex(digest.finalize())
+    }
+}
+
+/// A value, or `-` where there is none.
+pub(super) fn shown(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Commands, units, request bytes, response bytes, nanoseconds: as they are stored, so that a number that cannot be shows.
+pub(super) type Numbers = [i64; 5];
+
+/// What was let in, of one hour, epoch and series: commands and units.
+pub(super) fn admission(names: Names<'_>, numbers: [i64; 2]) -> String {
+    let [admitted, units] = numbers;
+    format!("admission\t{}\t{admitted}\t{units}", names.join("\t"))
+}
+
+/// What ended or was refused, of one hour, epoch and series. `late` is nothing in the lines of format 1.
+pub(super) fn usage(names: Names<'_>, outcome: &str, late: Option<i64>, numbers: &Numbers) -> String {
+    let late = late.map_or_else(String::new, |late| format!("\t{late}"));
+    format!("usage\t{}\t{outcome}{late}\t{}", names.join("\t"), fields(numbers))
+}
+
+/// The sums of one day, series and outcome; [`ADMITTED`] is one of them.
+pub(super) fn day(names: Names<'_>, outcome: &str, numbers: &Numbers) -> String {
+    format!("day\t{}\t{outcome}\t{}", names.join("\t"), fields(numbers))
+}
+
+/// A seal as a later one covers it: by its hash, or by its content.
+pub(super) fn seal(number: i64, hash: &str) -> String {
+    format!("seal\t{number}\t{hash}")
+}
+
+/// A correction: its number; department, subsystem, command and period; units; reason, author and moment.
+pub(super) fn adjustment(number: i64, whom: &str, units: i64, why: &str) -> String {
+    format!("adjustment\t{number}\t{whom}\t{units}\t{why}")
+}
+
+fn fields(numbers: &Numbers) -> String {
+    numbers.map(|number| number.to_string()).join("\t")
+}
+
+/// The SHA-256 of lines, in lower-case hexadecimal.
+pub(super) fn content(lines: &[String]) -> String {
+    let mut digest = Sha256::new();
+    feed(&mut digest, lines);
+    hex(digest.finalize())
+}
+
+fn feed(digest: &mut Sha256, lines: &[String]) {
+    for line in lines {
+        digest.update(line);
+        digest.update("\n");
+    }
+}
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: Names<'_> = ["police", "cameras", "read"];
+    const NUMBERS: Numbers = [2, 6, 10, 20, 30];
+
+    #[test]
+    fn lines_are_those_of_the_description() {
+        for (line, expected) in [
+            (admission(NAMES, [2, 6]), "admission\tpolice\tcameras\tread\t2\t6"),
+            (usage(NAMES, "ok", Some(3), &NUMBERS), "usage\tpolice\tcameras\tread\tok\t3\t2\t6\t10\t20\t30"),
+            (usage(NAMES, "ok", None, &NUMBERS), "usage\tpolice\tcameras\tread\tok\t2\t6\t10\t20\t30"),
+            (day(NAMES, ADMITTED, &NUMBERS), "day\tpolice\tcameras\tread\tadmitted\t2\t6\t10\t20\t30"),
+            (seal(7, "ab"), "seal\t7\tab"),
+        ] {
+            assert_eq!(line, expected);
+        }
+    }
+
+    /// Computed with `printf ... | sha256sum`.
+    #[test]
+    fn hashes_are_those_that_others_compute() {
+        let lines = [admission(NAMES, [2, 6])];
+        assert_eq!(content(&[]), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let mut seal = SealRow {
+            number: 1,
+            format: 2,
+            kind: SealKind::Hour,
+            epoch: Some(1),
+            window: Some(Window(498_795)),
+            lines: 1,
+            content: content(&lines),
+            previous: BEGINNING.to_owned(),
+            hash: String::new(),
+            sealed_at: "2026-11-24T05:00:00Z".to_owned(),
+        };
+        assert_eq!(seal.content, CONTENT);
+        assert_eq!(seal.computed_hash(None).as_deref(), Some(HASH_2));
+        seal.format = 1;
+        assert_eq!((seal.computed_hash(None), seal.computed_hash(Some(&lines)).as_deref()), (None, Some(HASH_1)));
+    }
+
+    const CONTENT: &str = "6882cd10e7157449406621437f34625e204a549a48c54555e72f941cc076496f";
+    const HASH_2: &str = "d17e71c434252539430cb50737de4c9d7166a2450dbe0a6b5c3e46a011e30916";
+    const HASH_1: &str = "af8e332349558be78b65e9b5fe2ebc830453a84d69409a040172dd5768af0c61";
+}

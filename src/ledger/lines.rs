@@ -1,0 +1,94 @@
+//! The rows a seal covers, read from the book as canonical lines. Sealing, verifying and exporting all read them here.
+//!
+//! Guarantees: numbers are taken as they are stored and names as they are written, so nothing an edit may leave behind is
+//! made plausible on the way. Lines are sorted by their bytes.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, Row, params};
+
+use super::canon::{self, Numbers};
+use crate::model::Window;
+
+/// The lines of an epoch's hour; those of format 1 do not say how late an end was.
+pub(super) fn of_hour(book: &Connection, (epoch, window): (u32, Window), format: u32) -> rusqlite::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let mut query = book.prepare_cached(
+        "SELECT department, subsystem, command, admitted, units FROM admission JOIN series USING (series)
+         WHERE \"window\" = ?1 AND epoch = ?2",
+    )?;
+    let mut rows = query.query(params![window.0, epoch])?;
+    while let Some(row) = rows.next()? {
+        lines.push(canon::admission(names(row)?, [row.get(3)?, row.get(4)?]));
+    }
+    let mut query = book.prepare_cached(
+        "SELECT department, subsystem, command, outcome.name, commands, units, request_bytes, response_bytes,
+                duration_ns, late
+         FROM usage JOIN series USING (series) JOIN outcome ON outcome.code = usage.outcome
+         WHERE \"window\" = ?1 AND epoch = ?2",
+    )?;
+    let mut rows = query.query(params![window.0, epoch])?;
+    while let Some(row) = rows.next()? {
+        let late = if format == 1 { None } else { Some(row.get(9)?) };
+        lines.push(canon::usage(names(row)?, row.get_ref(3)?.as_str()?, late, &numbers(row, 4)?));
+    }
+    lines.sort_unstable();
+    Ok(lines)
+}
+
+/// The lines of a day: its sums, and the seals of its hours.
+pub(super) fn of_day(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let mut query = book.prepare_cached(
+        "SELECT department, subsystem, command, outcome.name, commands, units, request_bytes, response_bytes, duration_ns
+         FROM day_sum JOIN series USING (series) LEFT JOIN outcome ON outcome.code = day_sum.outcome
+         WHERE day = ?1",
+    )?;
+    let mut rows = query.query([windows.start.0])?;
+    while let Some(row) = rows.next()? {
+        let outcome = row.get_ref(3)?.as_str_or_null()?.unwrap_or(canon::ADMITTED);
+        lines.push(canon::day(names(row)?, outcome, &numbers(row, 4)?));
+    }
+    let query = "SELECT number, hash FROM seal WHERE kind = 'hour' AND \"window\" >= ?1 AND \"window\" < ?2";
+    let mut query = book.prepare_cached(query)?;
+    let seals = query.query_map(params![windows.start.0, windows.end.0], seal)?;
+    for line in seals {
+        lines.push(line?);
+    }
+    lines.sort_unstable();
+    Ok(lines)
+}
+
+/// The lines of a change of format: the contents of the seals of format 1.
+pub(super) fn of_migration(book: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut query = book.prepare_cached("SELECT number, content FROM seal WHERE format = 1")?;
+    let mut lines: Vec<String> = query.query_map([], seal)?.collect::<rusqlite::Result<_>>()?;
+    lines.sort_unstable();
+    Ok(lines)
+}
+
+fn seal(row: &Row<'_>) -> rusqlite::Result<String> {
+    Ok(canon::seal(row.get(0)?, row.get_ref(1)?.as_str()?))
+}
+
+fn names<'a>(row: &'a Row<'_>) -> rusqlite::Result<canon::Names<'a>> {
+    Ok([row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?])
+}
+
+fn numbers(row: &Row<'_>, from: usize) -> rusqlite::Result<Numbers> {
+    Ok([row.get(from)?, row.get(from + 1)?, row.get(from + 2)?, row.get(from + 3)?, row.get(from + 4)?])
+}
+
+/// The line of a correction; none if it is gone.
+pub(super) fn of_adjustment(book: &Connection, number: i64) -> rusqlite::Result<Vec<String>> {
+    let mut query = book.prepare_cached(
+        "SELECT number, department, coalesce(subsystem, '-'), coalesce(command, '-'), period, units, reason, who, made_at
+         FROM adjustment WHERE number = ?1",
+    )?;
+    let lines = query.query_map([number], |row| {
+        let text = |column| -> rusqlite::Result<String> { row.get(column) };
+        let whom = [text(1)?, text(2)?, text(3)?, text(4)?].join("\t");
+        Ok(canon::adjustment(row.get(0)?, &whom, row.get(5)?, &[text(6)?, text(7)?, text(8)?].join("\t")))
+    })?;
+    lines.collect()
+}

@@ -1,0 +1,100 @@
+//! Brings a book of an older format to the present one.
+//!
+//! Guarantees: one transaction, so a migration that is interrupted has not happened; nothing counted changes; seals keep the
+//! rule they were made by and stay verifiable. Only a gateway that holds the ledger's lock migrates; readers refuse.
+//!
+//! Format 1 (the first Tallygate) had no late reference, no sums and no corrections, and its seals hashed their lines
+//! directly. Their contents are hashed once more here and covered by a seal of the new kind, so that hours may be
+//! forgotten later.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::canon::{self, SealKind};
+use super::error::LedgerError;
+use super::pages::{check_format, format_of, not_a_book};
+use super::schema::{FORMAT, SCHEMA};
+use super::seal::{self, Covered};
+use super::{lines, sums};
+use crate::model::{CalendarOffset, Window};
+
+/// The format that can be migrated.
+const OLD: u32 = 1;
+
+/// Refuses what is no book or a newer one; migrates an older one.
+pub(super) fn to_present(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+    if format_of(connection).map_err(|error| not_a_book(path, error))? != OLD {
+        return check_format(connection, path);
+    }
+    tracing::info!(book = %path.display(), from = OLD, to = FORMAT, "the book is brought to the new format");
+    migrate(connection).map_err(|error| LedgerError::book("bring to the new format", path, error))
+}
+
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    // Renamed tables must not take the references of the others with them.
+    connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON")?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    put_aside(&transaction)?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(COPY)?;
+    note_contents(&transaction)?;
+    let calendar: String = transaction.query_row("SELECT calendar_offset FROM meta", [], |row| row.get(0))?;
+    sums::rebuild_days(&transaction, CalendarOffset::parse(&calendar).unwrap_or_default())?;
+    sums::rebuild_ever(&transaction)?;
+    for table in TABLES {
+        transaction.execute_batch(&format!("DROP TABLE old_{table}"))?;
+    }
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()?;
+    connection.execute_batch("PRAGMA legacy_alter_table = OFF")
+}
+
+/// The tables of format 1.
+const TABLES: [&str; 8] = ["meta", "epoch", "outcome", "series", "admission", "usage", "seal", "unsealed"];
+
+fn put_aside(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch("DROP VIEW usage_hourly")?;
+    for table in TABLES {
+        transaction.execute_batch(&format!("ALTER TABLE \"{table}\" RENAME TO old_{table}"))?;
+    }
+    Ok(())
+}
+
+const COPY: &str = "
+INSERT INTO meta (id, gateway, calendar_offset) SELECT id, gateway, calendar_offset FROM old_meta;
+INSERT INTO epoch SELECT * FROM old_epoch;
+INSERT INTO outcome SELECT * FROM old_outcome;
+INSERT INTO series SELECT * FROM old_series;
+INSERT INTO admission SELECT * FROM old_admission;
+INSERT INTO usage SELECT \"window\", series, outcome, epoch, 0, commands, units, request_bytes, response_bytes,
+                         duration_ns FROM old_usage;
+INSERT INTO seal SELECT number, 1, 'hour', epoch, \"window\", lines, '', previous, hash, sealed_at FROM old_seal;
+INSERT INTO unsealed SELECT * FROM old_unsealed;
+";
+
+/// Gives old seals the hash of their lines, and covers these by a new seal.
+fn note_contents(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut query = transaction.prepare("SELECT number, epoch, \"window\" FROM seal")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let seals: Vec<(i64, u32, u32)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (number, epoch, window) in &seals {
+        let lines = lines::of_hour(transaction, (*epoch, Window(*window)), OLD)?;
+        let update = "UPDATE seal SET content = ? WHERE number = ?";
+        transaction.execute(update, params![canon::content(&lines), number])?;
+    }
+    if seals.is_empty() {
+        return Ok(());
+    }
+    let lines = lines::of_migration(transaction)?;
+    let covered = Covered { kind: SealKind::Migration, epoch: None, window: None, lines };
+    seal::append(transaction, covered, last_sealed_at(transaction)?).map(drop)
+}
+
+/// The moment of the last old seal: what is migrated has no later one, and a migration needs no clock.
+fn last_sealed_at(transaction: &Transaction<'_>) -> rusqlite::Result<Timestamp> {
+    let query = "SELECT sealed_at FROM seal ORDER BY number DESC LIMIT 1";
+    let text: String = transaction.query_row(query, [], |row| row.get(0))?;
+    Ok(text.parse().unwrap_or_default())
+}

@@ -1,0 +1,153 @@
+//! Sums by day, and days instead of hours.
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A ledger that forgets hours after two days.
+fn forgetful(bench: &Bench) -> (Ledger, Meter) {
+    let settings = LedgerSettings { compact_after: Some(2 * DAY), ..bench.settings(1) };
+    let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
+    let (ledger, mut seeds) = opened.expect("a ledger");
+    (ledger, seeds.remove(0).into_meter())
+}
+
+/// Counts one command, its answer of as many bytes as hours have passed, in each of so many hours.
+fn count_hours(bench: &Bench, (ledger, meter): (&Ledger, &Meter), hours: u64) {
+    for hour in 0..hours {
+        let mut ticket = admit(meter, &bench.clock);
+        ticket.add_response_bytes(hour);
+        ticket.settle(Finished::Ok);
+        refuse(meter, &bench.clock);
+        bench.pass(HOUR, ledger, meter);
+    }
+}
+
+fn sum(rows: &[UsageRow], of: impl Fn(&OutcomeTotals) -> u64) -> u64 {
+    rows.iter().map(|row| of(&row.totals)).sum()
+}
+
+fn by_day(bench: &Bench, windows: std::ops::Range<Window>) -> Vec<UsageRow> {
+    LedgerFiles::open(&bench.path()).expect("files").usage_by_day(windows).expect("rows")
+}
+
+#[test]
+fn days_say_what_their_hours_say() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 60);
+    let stream = admit(&meter, &bench.clock);
+    refuse(&meter, &bench.clock); // in an hour that is open
+    let (hours, days) = (bench.files(), by_day(&bench, ALWAYS));
+    assert_eq!((hours.len(), days.len()), (2 * 60 + 1, 2 * 3 + 1), "three days, and an hour that is open");
+    for of in [commands, units, response_bytes] {
+        assert_eq!(sum(&hours, of), sum(&days, of));
+    }
+    let window = hours[40].window;
+    for range in [Window(0)..window, window..Window(u32::MAX), hours[2].window..hours[4].window] {
+        let hours: Vec<_> = hours.iter().filter(|row| range.contains(&row.window)).cloned().collect();
+        let days = by_day(&bench, range.clone());
+        assert_eq!(sum(&days, |one| one.commands), sum(&hours, |one| one.commands), "{range:?}");
+        assert_eq!(wait(ledger.reader().usage_by_day(range)).expect("rows"), days);
+    }
+    stream.settle(Finished::Ok);
+}
+
+#[test]
+fn a_start_reads_sums_and_goes_on_from_them() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 5);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let before = wait(ledger.reader().totals()).expect("totals").series;
+    drop(meter);
+    ledger.close().expect("closed");
+    let (ledger, _meter) = bench.open_one();
+    let after = wait(ledger.reader().totals()).expect("totals").series;
+    let known = |series: &[SeriesTotals]| series.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>();
+    assert_eq!(known(&before), known(&after));
+    assert_eq!(after.iter().map(|one| one.admitted).sum::<u64>(), 6);
+}
+
+#[test]
+fn old_hours_become_days_and_nothing_is_lost() {
+    let bench = Bench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    let before = bench.files();
+    bench.pass(10 * DAY, &ledger, &meter);
+    for _ in 0..8 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM usage"), 0, "no hour is left");
+    assert_eq!(bench.number("SELECT count(*) FROM admission"), 0);
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'day'"), 2);
+    let after = bench.files();
+    assert_eq!(after.len(), 2 * 2, "two days, two outcomes");
+    for of in [commands, units, response_bytes] {
+        assert_eq!(sum(&before, of), sum(&after, of));
+    }
+    assert_eq!(after, by_day(&bench, ALWAYS));
+    assert_eq!(bench.number("SELECT sum(commands) FROM usage_hourly"), 60);
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'hour'"), 30, "the chain keeps every link");
+}
+
+#[test]
+fn a_range_that_cuts_a_forgotten_day_is_refused_and_one_that_does_not_is_not() {
+    let bench = Bench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    bench.pass(10 * DAY, &ledger, &meter);
+    let days = bench.files();
+    let files = LedgerFiles::open(&bench.path()).expect("files");
+    let (first, second) = (days[0].window, days[2].window);
+    let error = files.usage(Window(first.0 + 3)..Window(u32::MAX)).expect_err("it cuts the first day");
+    assert!(matches!(error, LedgerError::CutsDay { day, .. } if day == first), "{error}");
+    assert_eq!(files.usage(second..Window(u32::MAX)).expect("the second day"), days[2..]);
+    assert_eq!(files.usage(Window(0)..second).expect("the first day"), days[..2]);
+}
+
+#[test]
+fn a_day_stays_as_hours_while_one_of_them_is_open() {
+    let bench = Bench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 3);
+    bench.clock.advance(10 * DAY); // the worker does not say that it has left the hours before
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    for _ in 0..4 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'day'"), 1, "all hours of it are sealed");
+    assert!(bench.number("SELECT count(*) FROM usage") > 0, "the present hour is open");
+}
+
+#[test]
+fn another_calendar_has_other_days_and_the_same_sums() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 30);
+    drop(meter);
+    ledger.close().expect("closed");
+    let before = by_day(&bench, ALWAYS);
+    let calendar = CalendarOffset::parse("-05:00").expect("an offset");
+    let settings = LedgerSettings { calendar, ..bench.settings(1) };
+    let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
+    drop(opened.expect("a ledger"));
+    let after = by_day(&bench, ALWAYS);
+    assert_ne!(before[0].window, after[0].window);
+    assert!(after.iter().all(|row| calendar.first_window(calendar.date_of(row.window)) == row.window));
+    assert_eq!(sum(&before, |one| one.response_bytes), sum(&after, |one| one.response_bytes));
+}
+
+fn commands(totals: &OutcomeTotals) -> u64 {
+    totals.commands
+}
+
+fn units(totals: &OutcomeTotals) -> u64 {
+    totals.units
+}
+
+fn response_bytes(totals: &OutcomeTotals) -> u64 {
+    totals.response_bytes
+}

@@ -1,0 +1,296 @@
+//! How a command is counted that ends at each phase of its life, by its caller's hand or its subsystem's: once, under the
+//! right outcome, with the bytes that passed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::world::{Client, Plan, Reply, Seen, Usage, World, empty, fed, free_address, request, until, whole};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+/// A subsystem that does the same with every connection: reads a head, says its piece, leaves.
+#[derive(Clone, Copy, Debug)]
+struct Deed {
+    reads: bool,
+    says: &'static str,
+    leaves: Leaves,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Leaves {
+    Politely,
+    /// With a RST instead of a FIN.
+    Rudely,
+    Never,
+}
+
+/// What a [`Deed`] did, for the audit.
+struct Rough {
+    address: SocketAddr,
+    heads: Arc<AtomicU64>,
+}
+
+impl Rough {
+    async fn start(deed: Deed) -> Self {
+        let listener = TcpListener::bind(free_address()).await.unwrap();
+        let rough = Self { address: listener.local_addr().unwrap(), heads: Arc::default() };
+        let heads = Arc::clone(&rough.heads);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(deed.run(stream, Arc::clone(&heads)));
+            }
+        });
+        rough
+    }
+
+    fn heads(&self) -> u64 {
+        self.heads.load(Ordering::Acquire)
+    }
+}
+
+impl Deed {
+    async fn run(self, mut stream: TcpStream, heads: Arc<AtomicU64>) {
+        while !self.reads || read_head(&mut stream).await {
+            heads.fetch_add(u64::from(self.reads), Ordering::AcqRel);
+            let _ = stream.write_all(self.says.as_bytes()).await;
+            match self.leaves {
+                Leaves::Politely => return,
+                Leaves::Rudely => return socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(),
+                Leaves::Never => {}
+            }
+        }
+    }
+}
+
+/// Reads to the end of the next head, over what is left of a body before it; whether there was one.
+async fn read_head(stream: &mut TcpStream) -> bool {
+    let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+    while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => return false,
+            Ok(bytes) => seen.extend_from_slice(&piece[..bytes]),
+        }
+    }
+    true
+}
+
+fn city_before(address: SocketAddr) -> Plan {
+    World::city().edit(|document| {
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
+    })
+}
+
+fn both_protocols(world: &World) -> [Client; 2] {
+    [world.client("traffic-police"), world.client("traffic-police").h2()]
+}
+
+#[tokio::test]
+async fn a_subsystem_that_leaves_is_counted_once_at_every_phase() {
+    let whole_head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
+    let deeds = [
+        ("before it reads", false, "", 0),
+        ("after the request", true, "", 0),
+        ("in the first line", true, "HTTP/1.1 20", 0),
+        ("in the head", true, "HTTP/1.1 200 OK\r\nContent-Le", 0),
+        ("after an interim answer", true, "HTTP/1.1 103 Early Hints\r\n\r\n", 0),
+        ("after the head", true, whole_head, 0),
+        ("in the body", true, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", 4),
+        ("in a chunk", true, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf", 4),
+        ("between chunks", true, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", 4),
+        ("before the last line", true, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n", 4),
+    ];
+    for (phase, reads, says, bytes) in deeds {
+        for leaves in [Leaves::Politely, Leaves::Rudely] {
+            let rough = Rough::start(Deed { reads, says, leaves }).await;
+            let mut world = city_before(rough.address).start().await;
+            for client in both_protocols(&world) {
+                match client.try_send(request("GET", READ, empty())).await {
+                    Ok(reply) => assert!(is_failure(&reply, reads), "{phase} {leaves:?}: {reply:?}"),
+                    Err(_) => assert!(says.starts_with("HTTP/1.1 200 OK"), "{phase} {leaves:?}: no answer at all"),
+                }
+            }
+            world.note_foreign_server();
+            let usage = world.close().await;
+            let counted = usage.admitted("traffic-police");
+            let failed = usage.of("traffic-police", "upstream_failed") + usage.of("traffic-police", "unreachable");
+            assert_eq!((failed, counted.commands), (2, 2), "{phase} {leaves:?}");
+            assert!(!reads || rough.heads() == 2, "{phase} {leaves:?}: {} heads for two commands", rough.heads());
+            // A reset may overtake what was said before it.
+            let exact = matches!(leaves, Leaves::Politely);
+            assert!(counted.response_bytes == 2 * bytes || !exact, "{phase}: {} bytes", counted.response_bytes);
+        }
+    }
+}
+
+/// A connection that ends before anything was sent on it is none; whether it ended so soon is the network's affair.
+fn is_failure(reply: &Reply, was_read: bool) -> bool {
+    let problem = reply.problem();
+    problem.as_deref() == Some("upstream_failed") || !was_read && problem.as_deref() == Some("unreachable")
+}
+
+/// A command on its way whose caller is going to leave: reset alone on a shared HTTP/2 connection, or with its connection.
+async fn abandoned(world: &World, client: Client, aborted: u64, before: impl AsyncFnOnce(&Client) -> Usage) {
+    let usage = before(&client).await;
+    assert_eq!(usage.of("traffic-police", "aborted"), aborted, "counted once: {usage:#?}");
+    let reply = client.get(READ).await;
+    assert_eq!(reply.status, 200, "a stream that was reset takes no other with it");
+    drop(client);
+    let again = world.usage();
+    assert_eq!(again.of("traffic-police", "aborted"), aborted, "and only once");
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_is_counted_once_at_every_phase() {
+    let world = World::city().start().await;
+    let mut aborted = 0;
+    for client in both_protocols(&world) {
+        aborted += 1;
+        abandoned(&world, client, aborted, async |client| {
+            let log = &world.server("cameras").log;
+            let before = log.all().len();
+            let command = client.open(request("GET", "/cameras/do/never", empty()));
+            tokio::select! {
+                _ = command => panic!("there is never an answer"),
+                () = until("the command arrives", async || (log.all().len() > before).then_some(())) => {}
+            }
+            world.usage_when("it is settled", |usage| usage.of("traffic-police", "aborted") == aborted).await
+        })
+        .await;
+    }
+    for client in both_protocols(&world) {
+        aborted += 1;
+        abandoned(&world, client, aborted, async |client| {
+            let mut stream = client.open(request("GET", "/cameras/do/hold-x", empty())).await.unwrap();
+            stream.next().await.unwrap().unwrap();
+            drop(stream);
+            world.usage_when("it is settled", |usage| usage.of("traffic-police", "aborted") == aborted).await
+        })
+        .await;
+    }
+    for client in both_protocols(&world) {
+        aborted += 1;
+        abandoned(&world, client, aborted, async |client| {
+            let (feed, body) = fed();
+            feed.send(Ok("half".into())).unwrap();
+            let log = &world.server("cameras").log;
+            let before = log.all().len();
+            let arrived = async || log.all().get(before).filter(|got| got.bytes() == 4).map(|_| ());
+            tokio::select! {
+                _ = client.open(request("POST", "/cameras/v1/snapshots", body)) => panic!("half is no request"),
+                () = until("half arrives", arrived) => {}
+            }
+            world.usage_when("it is settled", |usage| usage.of("traffic-police", "aborted") == aborted).await
+        })
+        .await;
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "aborted"), 6);
+    let counted = usage.admitted("traffic-police");
+    assert_eq!(counted.request_bytes, 2 * 4, "what was uploaded is counted, finished or not");
+    assert_eq!(usage.of("traffic-police", "ok"), 6);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_the_subsystem_is_dialled_is_counted_once() {
+    // Nobody accepts here, and the queue of the listening socket is full: a dial neither succeeds nor fails.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&free_address().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    for _ in 0..8 {
+        queued.push(tokio::spawn(TcpStream::connect(address)));
+    }
+    let mut world = city_before(address).start().await;
+    for (n, client) in both_protocols(&world).into_iter().enumerate() {
+        let command = tokio::spawn(async move { client.get(READ).await.status });
+        let in_flight = async || (world.metrics().await.sum("tallygate_commands_in_flight") == 1).then_some(());
+        until("the command is in flight", in_flight).await;
+        command.abort();
+        let aborted = n as u64 + 1;
+        world.usage_when("it is settled", |usage| usage.of("traffic-police", "aborted") == aborted).await;
+    }
+    queued.iter().for_each(tokio::task::JoinHandle::abort);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.admitted("traffic-police").commands, 2);
+}
+
+#[tokio::test]
+async fn an_answer_read_to_its_end_is_ok_however_its_connection_ends() {
+    let mut world = World::city().start().await;
+    for _ in 0..10 {
+        let client = world.client("traffic-police");
+        let mut tls = client.connect().await.unwrap();
+        let head = format!("GET {READ} HTTP/1.1\r\nHost: {}\r\n\r\n", crate::world::GATEWAY);
+        tls.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"GET /v1/snapshots/1") {
+            let mut piece = [0; 1024];
+            let bytes = tls.read(&mut piece).await.unwrap();
+            assert!(bytes > 0, "cut short: {}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&piece[..bytes]);
+        }
+        let (tcp, _) = tls.get_ref();
+        socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)).unwrap();
+        world.log.note("traffic-police", Seen::Outcome("ok"));
+    }
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 10);
+}
+
+#[tokio::test]
+async fn interim_answers_and_expectations_are_no_commands() {
+    let says = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
+                HTTP/1.1 204 No Content\r\n\r\n";
+    let rough = Rough::start(Deed { reads: true, says, leaves: Leaves::Never }).await;
+    let mut world = city_before(rough.address).start().await;
+    for client in both_protocols(&world) {
+        let mut expecting = request("POST", "/cameras/v1/snapshots", whole("12345"));
+        expecting.headers_mut().insert("expect", "100-continue".parse().unwrap());
+        assert_eq!(client.send(expecting).await.status, 204);
+    }
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 10);
+    assert_eq!(rough.heads(), 2);
+}
+
+#[tokio::test]
+async fn a_head_counts_as_a_command_without_bytes() {
+    let world = World::city().start().await;
+    for client in both_protocols(&world) {
+        let reply = client.send(request("HEAD", "/cameras/do/bytes-4096", empty())).await;
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (200, 0));
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+    assert_eq!(usage.admitted("traffic-police").response_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_dial_that_fails_and_is_tried_elsewhere_is_one_command() {
+    let nobody = free_address();
+    let plan = World::city().edit(|document| {
+        let first = document["subsystems"][0]["upstreams"][0].clone();
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{nobody}") }, first]);
+        document["subsystems"][0]["balance"] = json!("roundRobin");
+    });
+    let world = plan.start().await;
+    for client in both_protocols(&world) {
+        for _ in 0..10 {
+            assert_eq!(client.post("/cameras/v1/snapshots", "12345").await.status, 200);
+        }
+    }
+    let usage = world.close().await;
+    let counted = usage.admitted("traffic-police");
+    assert_eq!((counted.commands, counted.units, counted.request_bytes), (20, 20, 100), "bytes are counted once too");
+}
