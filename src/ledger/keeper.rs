@@ -12,12 +12,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::balance::{Counted, imbalance};
 use super::book::{Book, Ending, Save};
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
 use super::recover::instead;
 use super::shared::{Request, Shared};
-use super::slot::{Kind, word};
+use super::slot::{Glance, Kind, word};
 use super::tally::{Segment, Tally, nanoseconds};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
@@ -47,6 +48,10 @@ pub(super) struct Keeper {
     pub(super) tally: Tally,
     pub(super) book: Book,
     pub(super) fold: Fold,
+    /// What was last seen of each slot, by position.
+    pub(super) glances: Vec<Glance>,
+    /// By how much slots and workers contradicted each other when they were last compared.
+    pub(super) imbalance: i64,
     pub(super) desks: Vec<Desk>,
     pub(super) synced: watch::Sender<u64>,
     pub(super) pace: Pace,
@@ -211,12 +216,22 @@ impl Keeper {
             .fold(0, u64::wrapping_add)
     }
 
-    /// Brings what the tally holds into memory.
+    /// Brings what the tally holds into memory, and holds it against what the workers say. A slot that has not changed
+    /// costs a look at its first cache line.
     fn absorb(&mut self) {
+        let before = Counted::by_workers(self.tally.own_slots());
         for (position, slot) in self.tally.slots() {
-            let Some(words) = slot.words().filter(|words| words.kind() == Kind::Count) else { continue };
-            self.fold.absorb(position, &words, |at| names_at(&self.tally, at));
+            let glance = slot.glance(); // before the copy, which may be younger but not older
+            if self.glances.get(position) == Some(&glance) {
+                continue;
+            }
+            let Some(words) = slot.words() else { continue };
+            if words.kind() != Kind::Count || self.fold.absorb(position, &words, |at| names_at(&self.tally, at)) {
+                note(&mut self.glances, position, glance);
+            }
         }
+        let after = Counted::by_workers(self.tally.own_slots());
+        self.imbalance = imbalance(&before, self.fold.counted(), &after, self.shared.workers.len() as u64);
     }
 
     /// Brings what the tally holds into the book, and seals what is over.
@@ -267,7 +282,8 @@ impl Keeper {
 
     fn totals(&self) -> Totals {
         let imbalance = self.shared.workers.iter().map(|worker| worker.imbalance.load(Ordering::Relaxed));
-        Totals { series: self.fold.totals(), imbalance: imbalance.fold(0, i64::wrapping_add), times: self.times }
+        let imbalance = imbalance.fold(self.imbalance, i64::wrapping_add);
+        Totals { series: self.fold.totals(), imbalance, times: self.times }
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
@@ -287,6 +303,13 @@ impl Keeper {
         })?;
         self.tally.remove()
     }
+}
+
+fn note(glances: &mut Vec<Glance>, position: usize, glance: Glance) {
+    if glances.len() <= position {
+        glances.resize(position + 1, Glance::default());
+    }
+    glances[position] = glance;
 }
 
 fn names_at(tally: &Tally, position: u32) -> Option<SeriesNames> {

@@ -7,8 +7,11 @@
 //! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
 
 mod adjust;
+mod atomics;
+mod balance;
 mod book;
 mod canon;
+mod counting;
 mod disk;
 mod error;
 mod fold;
@@ -32,6 +35,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod words;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -52,7 +56,7 @@ use crate::model::{CalendarOffset, Name, Window};
 
 pub use adjust::{Adjustment, BadAdjustment, adjust};
 pub use error::LedgerError;
-pub use meter::{Meter, MeterSeed, Ticket};
+pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
 
@@ -165,6 +169,8 @@ fn found(
         tally: beginning.tally,
         book: beginning.book,
         fold: beginning.fold,
+        glances: Vec::new(),
+        imbalance: 0,
         desks,
         synced,
         pace: Pace::new(Clock::system()),

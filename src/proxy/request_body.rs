@@ -73,7 +73,7 @@ impl RequestBody {
         if let Some(trailers) = frame.trailers_mut() {
             without_claims(trailers);
         }
-        self.progress.bytes.set(self.progress.bytes.get() + bytes);
+        self.progress.upload.pass(bytes);
         self.progress.last.set(Instant::now());
         self.progress.complete.set(frame.is_trailers() || self.incoming.is_end_stream());
         Ok(frame)

@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod kill;
 mod migrate;
+mod moves;
 mod rollup;
 mod seal;
 
