@@ -261,6 +261,19 @@ impl Shelf {
     }
 }
 
+#[cfg(test)]
+impl Shelf {
+    /// Whether a new series, or a new window of one, may find no slot.
+    pub(super) fn is_tight(&self) -> bool {
+        self.free.len() < 2
+    }
+
+    /// The window of the slot that counts what has no name.
+    pub(super) fn unnamed(&self) -> Option<Window> {
+        self.series.get(&UNKNOWN)?.present.map(|present| present.part.window)
+    }
+}
+
 impl Series {
     fn place_of(&self, part: Part) -> Option<Place> {
         let mut all = self.present.iter().chain(&self.others);

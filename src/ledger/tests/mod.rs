@@ -9,6 +9,7 @@ mod migrate;
 mod moves;
 mod rollup;
 mod seal;
+mod simulation;
 
 use std::path::Path;
 use std::time::Duration;
