@@ -241,6 +241,9 @@ impl Keeper {
         let all_left = self.shared.ask_to_leave(over);
         let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
         self.absorb();
+        // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
+        // or interrupt what a sealed hour holds as ended.
+        self.sync()?;
         self.book.save(&Save {
             fold: &self.fold,
             in_flight: self.fold.in_flight(nanoseconds(&self.clock)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::model::{Key, Model, Series};
 use crate::ledger::pages::open_for_reading;
@@ -135,12 +135,12 @@ fn check_chain(book: &Connection, horizon: Window) {
     assert!(expected == 1 || noted == (expected - 1, head), "the head of the chain");
 }
 
+/// The end of a day that took the place of its hours: where the next one begins, or the hours do, or 24 hours on.
 fn day_after(book: &Connection, day: Window) -> Window {
-    let offset: String = book.query_row("SELECT calendar_offset FROM meta", [], |row| row.get(0)).expect("an offset");
-    let query = "SELECT min(\"window\") FROM seal WHERE kind = 'day' AND \"window\" > ?";
-    let next: Option<Option<u32>> = book.query_row(query, [day.0], |row| row.get(0)).optional().expect("a day");
-    let calendar = crate::model::CalendarOffset::parse(&offset).expect("an offset");
-    next.flatten().map_or(Window(calendar.day_of(day).0 + 24), |next| Window(next.min(day.0 + 24)))
+    let query = "SELECT coalesce(min(\"window\"), (SELECT rolled_before FROM meta)) FROM seal
+                 WHERE kind = 'day' AND \"window\" > ?";
+    let next: u32 = book.query_row(query, [day.0], |row| row.get(0)).expect("a day");
+    Window(next.min(day.0 + 24))
 }
 
 /// Which windows are shown under the first of their day.
