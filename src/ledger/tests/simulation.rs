@@ -13,7 +13,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
 
@@ -27,28 +28,27 @@ const THREADS: usize = 2;
 /// Seeds that have found a defect, each with what it was.
 const REGRESSIONS: &[(u64, &str)] = &[];
 
+/// How many failures are enough to look at.
+const FAILURES: usize = 20;
+
 #[test]
 fn ten_thousand_random_histories_leave_the_books_that_a_small_model_foretells() {
     let seeds = seeds();
-    let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let failed = || failures.lock().unwrap_or_else(PoisonError::into_inner);
     let run = || {
         let folder = folder();
-        while !has_failed.load(Ordering::Relaxed) {
-            let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(()) };
+        while failed().len() < FAILURES {
+            let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
             if let Err(failure) = simulate(*seed, folder.path()) {
-                has_failed.store(true, Ordering::Relaxed);
-                return Err(failure);
+                failed().push((*seed, failure));
             }
         }
-        Ok(())
     };
-    let ends = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a thread")).collect::<Vec<_>>()
-    });
-    for end in ends {
-        end.unwrap_or_else(|failure: String| panic!("{failure}"));
-    }
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(run))));
+    let failed: Vec<u64> = failed().iter().map(|(seed, _)| *seed).collect();
+    let first = failures.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().next();
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}; the first: {}", first.unwrap_or_default().1);
 }
 
 /// One seed if `TALLYGATE_SEED` names it, else those that failed once, and a number of others.
