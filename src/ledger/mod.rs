@@ -158,6 +158,7 @@ fn found(
     let (requests, inbox) = mpsc::channel();
     let (synced, _) = watch::channel(0);
     let shared = Arc::new(Shared::new(settings.workers));
+    shared.ask_to_leave(beginning.horizon); // a clock that was set back counts into no day that is closed
     let hand = |(number, first)| seed(number, first, (clock, &shared, &requests, &synced));
     let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
     let keeper = Keeper {
@@ -185,6 +186,8 @@ struct Beginning {
     tally: Tally,
     book: Book,
     fold: Fold,
+    /// Hours before it are forgotten; their days never change again.
+    horizon: Window,
 }
 
 fn make_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
@@ -215,8 +218,9 @@ fn begin(
     let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
     let (tally, segments) = Tally::create(disk, &tally_path, &header, workers)?;
     book.begin_epoch(&header)?;
-    let fold = Fold::new(book.pages().series()?, Window(0));
-    Ok((Beginning { epoch: header.epoch, tally, book, fold }, segments))
+    let horizon = book.pages().horizon()?;
+    let fold = Fold::new(book.pages().series()?, horizon);
+    Ok((Beginning { epoch: header.epoch, tally, book, fold, horizon }, segments))
 }
 
 fn header(settings: &LedgerSettings, clock: &Clock) -> Header {

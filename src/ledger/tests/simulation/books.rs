@@ -25,19 +25,33 @@ fn number(name: &str) -> u32 {
     name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// The files, as another process reads them: by hours and by days.
-pub(super) fn check_files(path: &Path, model: &Model) {
-    let files = LedgerFiles::open(path).expect("files");
-    check_rows(path, &files.usage(ALWAYS).expect("rows"), model);
-    let days = Days::of(path, true);
-    let by_day = files.usage_by_day(ALWAYS).expect("rows by day");
-    assert_eq!(days.sums(by_day.iter().map(|row| (key(row), row.totals))), days.of_model(model), "files by day");
+/// What readers show where: asked of the book once for all of them.
+pub(super) struct Readings {
+    hours: Rows,
+    days: Days,
 }
 
-pub(super) fn check_rows(path: &Path, rows: &[UsageRow], model: &Model) {
-    let seen: Rows = rows.iter().map(|row| (key(row), row.totals)).collect();
-    assert_eq!(seen.len(), rows.len(), "a row twice");
-    assert_eq!(seen, Days::of(path, false).of_model(model), "rows of a reader, and of the model");
+impl Readings {
+    pub(super) fn expected(path: &Path, model: &Model) -> Self {
+        let book = open_for_reading(path).expect("a book");
+        let (hours, days) = (Days::of(&book, horizon(&book)), Days::of(&book, Window(u32::MAX)));
+        Self { hours: hours.of_model(model), days }
+    }
+
+    pub(super) fn check(&self, rows: &[UsageRow]) {
+        let seen: Rows = rows.iter().map(|row| (key(row), row.totals)).collect();
+        assert_eq!(seen.len(), rows.len(), "a row twice");
+        assert_eq!(seen, self.hours, "rows of a reader, and of the model");
+    }
+
+    /// The files, as another process reads them: by hours and by days.
+    pub(super) fn check_files(&self, path: &Path, model: &Model) {
+        let files = LedgerFiles::open(path).expect("files");
+        self.check(&files.usage(ALWAYS).expect("rows"));
+        let by_day = files.usage_by_day(ALWAYS).expect("rows by day");
+        let seen = self.days.sums(by_day.iter().map(|row| (key(row), row.totals)));
+        assert_eq!(seen, self.days.of_model(model), "files by day");
+    }
 }
 
 pub(super) fn check_totals(totals: &Totals, model: &Model) {
@@ -65,7 +79,7 @@ pub(super) fn check_book(path: &Path, model: &Model, now_ns: u64) {
     let kept = model.admitted.iter().filter(|(key, _)| key.0 >= horizon);
     assert_eq!(admissions(&book, horizon), kept.map(|(key, sums)| (*key, *sums)).collect(), "table admission");
     assert_eq!(in_flight(&book), model.in_flight(now_ns), "table in_flight");
-    let days = Days::of(path, false);
+    let days = Days::of(&book, horizon);
     assert_eq!(view(&book), days.of_model(model), "view usage_hourly");
     check_chain(&book, horizon);
 }
@@ -77,11 +91,12 @@ pub(super) fn check_all_sealed(path: &Path, before: Window) {
     assert_eq!(open, 0, "hours before {before} are over and not sealed");
 }
 
-/// The first window of an epoch that is not sealed.
+/// The first window of an epoch that is not sealed, and not in a day that is closed.
 pub(super) fn floor(path: &Path, epoch: u32) -> Window {
     let book = open_for_reading(path).expect("a book");
     let query = "SELECT max(\"window\") + 1 FROM seal WHERE epoch = ? AND kind = 'hour'";
-    Window(book.query_row(query, [epoch], |row| row.get::<_, Option<u32>>(0)).expect("a window").unwrap_or(0))
+    let sealed: Option<u32> = book.query_row(query, [epoch], |row| row.get(0)).expect("a window");
+    Window(sealed.unwrap_or(0)).max(horizon(&book))
 }
 
 /// What a loss of power has left: not less than was synced, not more than was counted, and nothing in between lost.
@@ -151,12 +166,10 @@ struct Days {
 }
 
 impl Days {
-    fn of(path: &Path, all: bool) -> Self {
-        let book = open_for_reading(path).expect("a book");
+    fn of(book: &Connection, hours_from: Window) -> Self {
         let mut query = book.prepare("SELECT DISTINCT day FROM day_sum").expect("days");
         let days = query.query_map([], |row| row.get(0).map(Window)).expect("days");
-        let begin = days.map(|day| day.expect("a day")).collect();
-        Self { begin, hours_from: if all { Window(u32::MAX) } else { horizon(&book) } }
+        Self { begin: days.map(|day| day.expect("a day")).collect(), hours_from }
     }
 
     fn shown(&self, window: Window) -> Window {

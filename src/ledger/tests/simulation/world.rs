@@ -304,14 +304,15 @@ impl World {
         if self.between.is_some() || !self.path.exists() {
             return; // nobody has recovered it yet
         }
-        books::check_files(&self.path, &self.model);
+        let readings = books::Readings::expected(&self.path, &self.model);
+        readings.check_files(&self.path, &self.model);
         let Some(life) = &mut self.life else { return };
         life.drain();
         let reader = LedgerReader { path: self.path.clone(), requests: life.requests.clone() };
         let totals = life.ask(reader.totals()).expect("totals");
         books::check_totals(&totals, &self.model);
         let rows = life.ask(reader.usage(ALWAYS)).expect("rows");
-        books::check_rows(&self.path, &rows, &self.model);
+        readings.check(&rows);
     }
 
     fn close(&mut self) {
