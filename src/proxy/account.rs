@@ -28,7 +28,7 @@ impl Account {
     pub(super) fn open(call: &Call, ticket: Ticket, pass: Pass, subsystem: &Arc<Subsystem>) -> Self {
         call.worker.enter();
         Self {
-            progress: Rc::new(Progress::new(ticket.upload())),
+            progress: Rc::new(Progress::new(ticket.upload(), call.instant)),
             ticket: Some(ticket),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),

@@ -27,10 +27,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(upload: Upload) -> Self {
+    pub(super) fn new(upload: Upload, arrived: Instant) -> Self {
         Self {
             upload,
-            last: Cell::new(Instant::now()),
+            last: Cell::new(arrived),
             waiting: Cell::new(false),
             complete: Cell::new(false),
             fault: Cell::new(None),

@@ -7,6 +7,8 @@ mod faults;
 mod kill;
 mod migrate;
 mod moves;
+mod points;
+mod power;
 mod rollup;
 mod seal;
 mod simulation;
@@ -41,6 +43,7 @@ impl Bench {
             workers,
             calendar: CalendarOffset::default(),
             compact_after: None,
+            ready: Ready::default(),
         }
     }
 

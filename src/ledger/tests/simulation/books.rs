@@ -62,7 +62,11 @@ pub(super) fn check_totals(totals: &Totals, model: &Model) {
     for one in &totals.series {
         let series = series(&one.department, &one.command);
         let (admitted, units, ended) = model.sums(series);
-        assert_eq!((one.admitted, one.units, one.in_flight()), (admitted, units, admitted - ended), "{series:?}");
+        assert_eq!(
+            (one.admitted, one.units, one.in_flight()),
+            (admitted, units, admitted.saturating_sub(ended)),
+            "{series:?}"
+        );
         let finished = Finished::ALL.map(|finished| model.finished(series, finished));
         assert_eq!(one.finished, finished, "{series:?}");
         assert_eq!(one.refused, Refused::ALL.map(|refused| model.refused(series, refused)), "{series:?}");
@@ -99,7 +103,8 @@ pub(super) fn floor(path: &Path, epoch: u32) -> Window {
     Window(sealed.unwrap_or(0)).max(horizon(&book))
 }
 
-/// What a loss of power has left: not less than was synced, not more than was counted, and nothing in between lost.
+/// What a loss of power has left: not less than was synced, not more than was counted, and all that was admitted has ended.
+/// A late end after the last sync, of which some pages got to the disk, may be torn: see `docs/ledger.md`, not promised.
 pub(super) fn recovered_between(path: &Path, least: &Model, most: &Model) -> Model {
     let book = open_for_reading(path).expect("a book");
     let mut found = Model::default();
@@ -115,7 +120,11 @@ pub(super) fn recovered_between(path: &Path, least: &Model, most: &Model) -> Mod
     }
     for one in most.admitted.keys().map(|key| key.1).collect::<BTreeSet<_>>() {
         let (admitted, _, ended) = found.sums(one);
-        assert_eq!(admitted, ended, "{one:?}: admitted, and ended");
+        let torn = most.late(one) - least.late(one);
+        assert!(
+            admitted.abs_diff(ended) <= torn,
+            "{one:?}: {admitted} admitted, {ended} ended, {torn} late since the sync"
+        );
     }
     found
 }

@@ -27,6 +27,7 @@ use crate::ledger::shared::{Request, Requests};
 use crate::ledger::tally::{TallyImage, nanoseconds};
 use crate::ledger::tests::{ALWAYS, command, department, wait};
 use crate::ledger::{Founded, LedgerError, LedgerReader, LedgerSettings, Meter, TALLY, Ticket, UsageRow, found};
+use crate::lifecycle::Ready;
 use crate::model::{Finished, Name, Refused, Window};
 
 /// Slots in a segment: so few that they run out and are used again within a schedule. A page holds eight.
@@ -161,6 +162,7 @@ impl World {
             workers: start.workers,
             calendar: start.calendar,
             compact_after: start.compact_after,
+            ready: Ready::default(),
         }
     }
 
@@ -174,7 +176,8 @@ impl World {
             self.model = books::recovered_between(&self.path, &least, &most);
         }
         self.synced = self.model.clone();
-        self.look();
+        let readings = books::Readings::expected(&self.path, &self.model);
+        self.look_inside(&readings);
     }
 
     fn receive(&self, worker: usize) {
@@ -306,6 +309,11 @@ impl World {
         }
         let readings = books::Readings::expected(&self.path, &self.model);
         readings.check_files(&self.path, &self.model);
+        self.look_inside(&readings);
+    }
+
+    /// As the gateway itself reads.
+    fn look_inside(&mut self, readings: &books::Readings) {
         let Some(life) = &mut self.life else { return };
         life.drain();
         let reader = LedgerReader { path: self.path.clone(), requests: life.requests.clone() };
