@@ -7,7 +7,7 @@ use fastrand::Rng;
 use crate::model::{CalendarOffset, Finished, Refused};
 
 /// How many steps a schedule has.
-const STEPS: std::ops::Range<usize> = 25..60;
+const STEPS: std::ops::Range<usize> = 20..50;
 
 /// One thing that happens. `nth` picks one of the tickets that are open then; without any, nothing happens.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,11 @@ pub(super) enum Step {
     Free,
     /// Every reader is held against the model.
     Look,
+    /// Somebody corrects the books, from another process.
+    Adjust {
+        department: u32,
+        units: i64,
+    },
     Close,
     Kill,
     /// The machine dies: the tally is as it was synced last, and `some_newer` pages have got to the disk since.
@@ -115,7 +120,8 @@ fn step(rng: &mut Rng) -> Step {
         87..89 => Step::StepClock { seconds: clock_step(rng) },
         89..91 => Step::Fill,
         91..93 => Step::Free,
-        93..95 => Step::Look,
+        93 => Step::Look,
+        94 => Step::Adjust { department: rng.u32(1..4), units: rng.i64(1..100) },
         95 => Step::Close,
         96..98 => Step::Kill,
         98 => Step::LosePower { some_newer: rng.bool() },

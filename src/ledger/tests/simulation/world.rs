@@ -26,7 +26,9 @@ use crate::ledger::recover::instead;
 use crate::ledger::shared::{Request, Requests};
 use crate::ledger::tally::{TallyImage, nanoseconds};
 use crate::ledger::tests::{ALWAYS, command, department, wait};
-use crate::ledger::{Founded, LedgerError, LedgerReader, LedgerSettings, Meter, TALLY, Ticket, UsageRow, found};
+use crate::ledger::{
+    Adjustment, Founded, LedgerError, LedgerReader, LedgerSettings, Meter, TALLY, Ticket, UsageRow, adjust, found,
+};
 use crate::lifecycle::Ready;
 use crate::model::{Finished, Name, Refused, Window};
 
@@ -102,6 +104,7 @@ impl World {
             Step::Fill => self.disk.is_full.store(true, Ordering::Relaxed),
             Step::Free => self.disk.is_full.store(false, Ordering::Relaxed),
             Step::Look => self.look(),
+            Step::Adjust { department, units } => self.adjust(department, units),
             Step::Close => self.close(),
             Step::Kill => self.kill(),
             Step::LosePower { some_newer } => self.lose_power(some_newer),
@@ -130,7 +133,6 @@ impl World {
             books::check_all_sealed(&self.path, over);
             assert!(life.windows.iter().all(|window| *window >= over), "a worker stayed behind");
         }
-        self.look();
         self.kill();
         self.look();
     }
@@ -321,6 +323,17 @@ impl World {
         books::check_totals(&totals, &self.model);
         let rows = life.ask(reader.usage(ALWAYS)).expect("rows");
         readings.check(&rows);
+    }
+
+    /// A correction of a department's units: refused only if nobody knows the department.
+    fn adjust(&self, number: u32, units: i64) {
+        let department = department(number).id;
+        let (period, reason, who) = ("2026-11".to_owned(), "a simulation".to_owned(), "a test".to_owned());
+        let correction = Adjustment { department, subsystem: None, command: None, period, units, reason, who };
+        match adjust(&self.path, &correction, &self.clock) {
+            Ok(_) | Err(LedgerError::Adjustment(_)) => {}
+            Err(error) => assert!(!self.path.exists(), "{error}"),
+        }
     }
 
     fn close(&mut self) {
