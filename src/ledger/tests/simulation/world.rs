@@ -58,6 +58,8 @@ pub(super) struct World {
     /// The model as it was at the last sync.
     synced: Model,
     syncs: u64,
+    /// The latest second that the wall clock has shown.
+    latest: i64,
     /// After a loss of power that left some newer pages: what the ledger must have, and what it may have.
     between: Option<(Model, Model)>,
 }
@@ -82,11 +84,13 @@ impl World {
             model: Model::default(),
             synced: Model::default(),
             syncs: 0,
+            latest: i64::MIN,
             between: None,
         }
     }
 
     pub(super) fn take(&mut self, step: Step) {
+        self.latest = self.latest.max(self.clock.unix_seconds());
         match step {
             Step::Admit { worker, department, command, units } => self.admit(worker, (department, command), units),
             Step::Bytes { nth, request, response } => self.pass_bytes(nth, request, response),
@@ -119,6 +123,7 @@ impl World {
         self.disk.is_full.store(false, Ordering::Relaxed);
         for _ in 0..6 {
             self.clock.advance(Duration::from_secs(2));
+            self.latest = self.latest.max(self.clock.unix_seconds());
             self.turn();
             (0..2).for_each(|worker| self.tick(worker));
         }
@@ -273,6 +278,8 @@ impl World {
             self.model.end(*moment, life.windows[worker], end);
         }
         life.windows[worker] = life.windows[worker].max(meter.left());
+        let over = Window::of_unix_seconds(self.latest - 60);
+        assert!(meter.left() <= over, "{} was left before it was over by a minute", meter.left());
     }
 
     fn turn(&mut self) {
