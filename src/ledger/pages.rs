@@ -102,12 +102,10 @@ impl<'a> Pages<'a> {
 
     /// What the book knows of an epoch; nothing if it has not heard of it.
     pub(super) fn epoch(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
-        let query = "SELECT ending IS NOT NULL, (SELECT coalesce(max(\"window\") + 1, 0) FROM seal
-                                              WHERE seal.epoch = ?1 AND kind = 'hour')
-                     FROM epoch WHERE epoch.epoch = ?1";
-        let state = self
-            .connection
-            .query_row(query, [epoch], |row| Ok(EpochState { has_ended: row.get(0)?, floor: Window(row.get(1)?) }));
+        let query = "SELECT ending IS NOT NULL FROM epoch WHERE epoch = ?";
+        let state = self.connection.query_row(query, [epoch], |row| {
+            Ok(EpochState { has_ended: row.get(0)?, floor: floor_of(self.connection, epoch)? })
+        });
         state.optional().map_err(|error| self.failed(error))
     }
 
@@ -173,7 +171,7 @@ impl<'a> Pages<'a> {
     }
 
     /// The first window that is still kept as an hour.
-    fn horizon(&self) -> Result<Window, LedgerError> {
+    pub(super) fn horizon(&self) -> Result<Window, LedgerError> {
         sums::horizon(self.connection).map_err(|error| self.failed(error))
     }
 
@@ -241,6 +239,12 @@ impl<'a> Names<'a> {
         self.known.insert(series, names.clone());
         Ok(names)
     }
+}
+
+/// The first window that is not sealed for an epoch.
+pub(super) fn floor_of(book: &Connection, epoch: u32) -> rusqlite::Result<Window> {
+    let query = "SELECT coalesce(max(\"window\") + 1, 0) FROM seal WHERE epoch = ? AND kind = 'hour'";
+    book.prepare_cached(query)?.query_row([epoch], |row| row.get(0).map(Window))
 }
 
 fn names_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<SeriesNames> {

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::LedgerError;
-use super::fold::sum_rows;
+use super::fold::{OpenRows, sum_rows};
 use super::lock;
 use super::pages::{Grain, Pages, open_for_reading};
 use super::recover::{fold_dead, fold_image};
@@ -45,14 +45,28 @@ impl LedgerReader {
     }
 
     async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
-        let open = self.ask(Request::OpenRows).await?;
+        for _ in 0..READINGS {
+            let open = self.ask(Request::OpenRows).await?;
+            if let Some(rows) = self.read_with(open, windows.clone(), grain).await? {
+                return Ok(rows);
+            }
+        }
+        Err(LedgerError::Unsteady(self.path.clone()))
+    }
+
+    /// The rows of the book and these; nothing if the book has meanwhile sealed an hour that is among these.
+    async fn read_with(
+        &self,
+        open: OpenRows,
+        windows: Range<Window>,
+        grain: Grain,
+    ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
         let path = self.path.clone();
         let (reply, answer) = oneshot::channel();
         let read = move || {
-            let except = (open.epoch, open.floor);
-            let _ = reply.send(read_book(&path, (&windows, except), grain).map(|closed| {
+            let _ = reply.send(read_book(&path, (&windows, &open), grain).map(|closed| {
                 let open = open.rows.into_iter().filter(|row| windows.contains(&row.window));
-                sum_rows(closed.into_iter().chain(open))
+                closed.map(|closed| sum_rows(closed.into_iter().chain(open)))
             }));
         };
         let path = &self.path;
@@ -66,20 +80,26 @@ impl LedgerReader {
         self.ask(Request::Fold).await?
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LedgerError> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).map_err(|_| LedgerError::Stopped)?;
         answer.await.map_err(|_| LedgerError::Stopped)
     }
 }
 
-fn read_book(
+/// What the book holds beside `open`, all of it as it was at one moment; nothing if an hour of `open` is sealed by then.
+pub(super) fn read_book(
     path: &Path,
-    (windows, except): (&Range<Window>, (u32, Window)),
+    (windows, open): (&Range<Window>, &OpenRows),
     grain: Grain,
-) -> Result<Vec<UsageRow>, LedgerError> {
+) -> Result<Option<Vec<UsageRow>>, LedgerError> {
     let connection = open_for_reading(path)?;
-    Pages::new(path, &connection).usage(windows, except, grain)
+    let moment = connection.unchecked_transaction().map_err(|error| LedgerError::book("read", path, error))?;
+    let pages = Pages::new(path, &moment);
+    if pages.epoch(open.epoch)?.is_some_and(|epoch| epoch.floor > open.floor) {
+        return Ok(None);
+    }
+    pages.usage(windows, (open.epoch, open.floor), grain).map(Some)
 }
 
 /// A ledger's files, opened for reading by another process: live, killed or copied.
