@@ -22,6 +22,7 @@ use super::slot::{Glance, Kind, word};
 use super::tally::{SEGMENT_SLOTS, Segment, Tally, nanoseconds};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
+use crate::lifecycle::{NotReady, Ready};
 use crate::model::Window;
 
 /// How often the tally is folded into the book.
@@ -44,6 +45,11 @@ pub(super) struct Keeper {
     pub(super) sync_every: Duration,
     /// How old a day is when its hours are forgotten.
     pub(super) compact_after: Option<Duration>,
+    pub(super) ready: Ready,
+    /// While the book takes nothing.
+    pub(super) cannot_fold: Option<NotReady>,
+    /// While there is no room for more slots.
+    pub(super) cannot_grow: Option<NotReady>,
     pub(super) shared: Arc<Shared>,
     pub(super) tally: Tally,
     pub(super) book: Book,
@@ -146,7 +152,9 @@ impl Keeper {
         }
         if now.since(self.pace.folded) >= FOLD_EVERY {
             self.pace.folded = now;
-            or_later(self.fold())?;
+            let folded = self.fold();
+            block(&mut self.cannot_fold, folded.is_err(), (&self.ready, "a book that takes what is counted"));
+            or_later(folded)?;
         }
         self.grow_if_there_may_be_room(now)
     }
@@ -157,6 +165,7 @@ impl Keeper {
         }
         let grown = self.grow();
         self.pace.lacks_room = grown.is_err().then_some(now);
+        block(&mut self.cannot_grow, grown.is_err(), (&self.ready, "space on the ledger's disk for new series"));
         or_later(grown)
     }
 
@@ -240,6 +249,9 @@ impl Keeper {
         let all_left = self.shared.ask_to_leave(over);
         let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
         self.absorb();
+        // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
+        // or interrupt what a sealed hour holds as ended.
+        self.sync()?;
         self.book.save(&Save {
             fold: &self.fold,
             in_flight: self.fold.in_flight(nanoseconds(&self.clock)),
@@ -313,6 +325,15 @@ fn note(glances: &mut Vec<Glance>, position: usize, glance: Glance) {
 
 fn names_at(tally: &Tally, position: u32) -> Option<SeriesNames> {
     tally.slot(position).and_then(super::slot::Slot::words).and_then(|words| SeriesNames::of(&words))
+}
+
+/// Keeps the gateway from being ready as long as something fails.
+fn block(guard: &mut Option<NotReady>, fails: bool, (ready, what): (&Ready, &str)) {
+    match (fails, guard.is_some()) {
+        (true, false) => *guard = Some(ready.block(what)),
+        (false, true) => *guard = None,
+        _ => {}
+    }
 }
 
 /// Leaves for the next turn what a full disk or a reader in the way holds up.

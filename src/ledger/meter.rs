@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::counting::{End, Move, Place};
 use super::shared::{Request, Requests, Shared, Worker};
 use super::shelf::{Part, Shelf, Sought};
-use super::slot::word;
+use super::slot::{Slot, word};
 use super::tally::{Segment, nanoseconds};
 use crate::clock::Clock;
 use crate::model::{CommandKey, Department, Finished, Refused, Window};
@@ -62,6 +62,15 @@ struct Inner {
 pub struct Ticket {
     meter: Rc<Inner>,
     facts: Ended,
+}
+
+/// Counts the bytes of a request body as they pass, while the ticket is elsewhere. Counts nothing after its ticket has
+/// taken it back.
+#[derive(Debug)]
+pub struct Upload {
+    slot: &'static Slot,
+    bytes: Cell<u64>,
+    is_open: Cell<bool>,
 }
 
 /// What is known of a command at its end.
@@ -240,7 +249,28 @@ impl Drop for Inner {
     }
 }
 
+impl Upload {
+    /// Adds bytes of the request body. They are on the tally at once.
+    pub fn pass(&self, bytes: u64) {
+        if self.is_open.get() {
+            self.bytes.set(self.bytes.get().wrapping_add(bytes));
+            self.slot.pass(word::REQUEST_BYTES, bytes);
+        }
+    }
+}
+
 impl Ticket {
+    /// What counts the request body, for whoever reads it; to be given back by [`Ticket::end_upload`].
+    pub fn upload(&self) -> Upload {
+        Upload { slot: self.facts.place.slot, bytes: Cell::new(0), is_open: Cell::new(true) }
+    }
+
+    /// No more of the request body is counted.
+    pub fn end_upload(&mut self, upload: &Upload) {
+        upload.is_open.set(false);
+        self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(upload.bytes.take());
+    }
+
     /// Adds bytes of the request body. They are on the tally at once.
     pub fn add_request_bytes(&mut self, bytes: u64) {
         self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(bytes);

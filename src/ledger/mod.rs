@@ -54,11 +54,12 @@ use self::keeper::{Desk, Keeper, Pace};
 use self::shared::{Request, Requests, Shared};
 use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally, nanoseconds};
 use crate::clock::Clock;
+use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
 
 pub use adjust::{Adjustment, BadAdjustment, adjust};
 pub use error::LedgerError;
-pub use meter::{Meter, MeterSeed, Ticket};
+pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
 
@@ -80,6 +81,8 @@ pub struct LedgerSettings {
     pub calendar: CalendarOffset,
     /// How old a day is when its hours are forgotten and only its sums are kept; never, if there is none.
     pub compact_after: Option<Duration>,
+    /// Told when the ledger has no space for what is new, until it has some again.
+    pub ready: Ready,
 }
 
 /// The open ledger: owner of the keeper thread. Dropping it without [`Ledger::close`] is like a crash: the next start
@@ -123,6 +126,9 @@ impl Ledger {
             clock: clock.clone(),
             sync_every: settings.sync_every,
             compact_after: settings.compact_after,
+            ready: settings.ready,
+            cannot_fold: None,
+            cannot_grow: None,
             shared,
             tally: beginning.tally,
             book: beginning.book,
