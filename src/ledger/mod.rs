@@ -24,6 +24,7 @@ mod map;
 mod meter;
 mod migrate;
 mod pages;
+mod range;
 mod reader;
 mod recover;
 mod rollup;

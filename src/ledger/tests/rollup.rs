@@ -1,7 +1,7 @@
 //! Sums by day, and days instead of hours.
 
 use super::fold::OpenRows;
-use super::pages::Grain;
+use super::range::Grain;
 use super::reader::read_book;
 use super::*;
 
@@ -52,7 +52,13 @@ fn days_say_what_their_hours_say() {
         let hours: Vec<_> = hours.iter().filter(|row| range.contains(&row.window)).cloned().collect();
         let days = by_day(&bench, range.clone());
         assert_eq!(sum(&days, |one| one.commands), sum(&hours, |one| one.commands), "{range:?}");
-        assert_eq!(wait(ledger.reader().usage_by_day(range)).expect("rows"), days);
+        assert_eq!(wait(ledger.reader().usage_by_day(range.clone())).expect("rows"), days);
+        let whole = LedgerFiles::open(&bench.path()).expect("files").usage_in_whole(range.clone()).expect("rows");
+        assert_eq!(whole.iter().map(|row| row.window).collect::<Vec<_>>(), [range.start; 2], "ok, forbidden");
+        for of in [commands, units, response_bytes] {
+            assert_eq!(sum(&whole, of), sum(&hours, of), "{range:?}");
+        }
+        assert_eq!(wait(ledger.reader().usage_in_whole(range)).expect("rows"), whole);
     }
     stream.settle(Finished::Ok);
 }
@@ -71,7 +77,7 @@ fn an_hour_that_is_sealed_between_two_looks_is_not_counted_by_both() {
     assert_eq!(found, 1);
     bench.pass(HOUR, &ledger, &meter);
     let read = |open: &OpenRows, grain| read_book(&bench.path(), (&ALWAYS, open), grain).expect("rows");
-    for grain in [Grain::Day, Grain::Hour] {
+    for grain in [Grain::Whole, Grain::Day, Grain::Hour] {
         assert_eq!(read(&open, grain), None, "the first look is out of date");
         let (found, open) = look();
         assert_eq!((found, sum(&read(&open, grain).expect("rows"), commands)), (0, 3));
@@ -92,6 +98,25 @@ fn a_start_reads_sums_and_goes_on_from_them() {
     let known = |series: &[SeriesTotals]| series.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>();
     assert_eq!(known(&before), known(&after));
     assert_eq!(after.iter().map(|one| one.admitted).sum::<u64>(), 6);
+}
+
+/// Whatever SQLite thinks of it: the second table of such a join is looked up by the first, never walked through.
+#[test]
+fn starts_and_reports_by_day_walk_through_unsealed_hours_only() {
+    let bench = Bench::new();
+    drop(bench.open_one());
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    for query in [pages::SUMS, range::OPEN_HOURS] {
+        let mut plan = book.prepare(&format!("EXPLAIN QUERY PLAN {query}")).expect("a plan");
+        let none = vec![0; plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(none), |row| row.get("detail")).expect("steps");
+        let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+        let walks = |table: &str| {
+            let by_key = format!("SEARCH {table} USING PRIMARY KEY (window=?");
+            steps.iter().any(|step| step.contains(table) && !step.starts_with(&by_key))
+        };
+        assert!(!walks("usage") && !walks("admission"), "{steps:?}");
+    }
 }
 
 #[test]
