@@ -7,6 +7,7 @@
 //! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
 
 mod adjust;
+pub mod audit;
 mod book;
 mod canon;
 mod disk;

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 /// Slots in a segment: 1 MiB, which a worker fills in no less than a tenth of a second even when every command is new.
 pub(super) const SEGMENT_SLOTS: usize = 2048;
 /// Slots in the header's page; only the first is used.
-const HEADER_SLOTS: usize = 8;
+pub(super) const HEADER_SLOTS: usize = 8;
 const FORMAT: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"TALLYGAT");
 

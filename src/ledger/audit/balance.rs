@@ -1,0 +1,166 @@
+//! Conservation: of every epoch, hour of admission and series, admitted = ended + in flight, commands and units, with late
+//! ends followed to the hour they were admitted in.
+//!
+//! Guarantees: only what does not balance yet is in memory: hours whose streams go on in a later hour.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rusqlite::Connection;
+
+use super::days::Days;
+use super::epochs::Epochs;
+use super::finding::{Check, Report};
+use super::hours::Hour;
+use super::names::Names;
+use super::open::OpenEpoch;
+use crate::model::Window;
+
+/// The most balances that may be open at once; more than any gateway can have streams that outlive their hour.
+const MOST_OPEN: usize = 1_000_000;
+/// Outcome codes from this one on are refusals, which were never admitted.
+const FIRST_REFUSAL: i64 = 101;
+
+/// Whose balance. What was admitted before the horizon, or under format 1, which did not say how late an end was, is
+/// balanced by series alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Old { series: i64 },
+    Hour { window: Window, series: i64, epoch: u32 },
+}
+
+/// Admitted less ended, hour after hour.
+#[derive(Debug)]
+pub(super) struct Balance<'a> {
+    days: &'a Days,
+    epochs: &'a Epochs,
+    /// The epoch whose unsealed rows the tally tells, and the first of those hours.
+    open: Option<(u32, Window)>,
+    /// Commands and units.
+    rest: BTreeMap<Key, [i128; 2]>,
+    is_given_up: bool,
+}
+
+impl<'a> Balance<'a> {
+    /// Starts with what was admitted before the horizon and had not ended by then.
+    pub(super) fn new(
+        book: &Connection,
+        (days, epochs): (&'a Days, &'a Epochs),
+        open: Option<&OpenEpoch>,
+    ) -> rusqlite::Result<Self> {
+        let open = open.map(|open| (open.epoch, open.floor));
+        let mut balance = Self { days, epochs, open, rest: BTreeMap::new(), is_given_up: false };
+        let query = "SELECT series, outcome, commands, units FROM day_sum WHERE day < ?1 AND outcome < ?2";
+        let mut query = book.prepare(query)?;
+        let mut rows = query.query((days.horizon.0, FIRST_REFUSAL))?;
+        while let Some(row) = rows.next()? {
+            let sign = if row.get::<_, i64>(1)? == 0 { 1 } else { -1 };
+            balance.add(Key::Old { series: row.get(0)? }, sign, [row.get(2)?, row.get(3)?]);
+        }
+        Ok(balance)
+    }
+
+    /// Takes in an hour of the book, without what the tally tells better.
+    pub(super) fn add_hour(&mut self, hour: &Hour, report: &mut Report) {
+        let told = |epoch: u32| self.open.is_some_and(|(open, floor)| open == epoch && hour.window >= floor);
+        let told: HashSet<u32> = hour.epochs().into_iter().filter(|epoch| told(*epoch)).collect();
+        for row in hour.admissions.iter().filter(|row| !told.contains(&row.epoch)) {
+            self.admit((hour.window, row.series, row.epoch), row.numbers);
+        }
+        let ends = hour.ends.iter().filter(|row| row.outcome < FIRST_REFUSAL && !told.contains(&row.epoch));
+        for row in ends {
+            let admitted_in = Window(u32::try_from(i64::from(hour.window.0) - row.late).unwrap_or(0));
+            self.end((admitted_in, row.series, row.epoch), [row.numbers[0], row.numbers[1]]);
+        }
+        report.checked.balances += (hour.admissions.len()) as u64;
+        self.bound(report);
+    }
+
+    /// Takes in what the tally tells of the open epoch, and what is in flight there.
+    pub(super) fn add_open(&mut self, open: &OpenEpoch) {
+        for (window, series, numbers) in &open.admitted {
+            self.admit((*window, *series, open.epoch), *numbers);
+        }
+        for (window, series, numbers) in open.ended.iter().chain(&open.in_flight) {
+            self.end((*window, *series, open.epoch), *numbers);
+        }
+    }
+
+    fn admit(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
+        self.add(self.key(whose), 1, numbers);
+    }
+
+    fn end(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
+        self.add(self.key(whose), -1, numbers);
+    }
+
+    fn key(&self, (window, series, epoch): (Window, i64, u32)) -> Key {
+        let is_old = window < self.days.horizon || self.epochs.is_of_format_1(epoch);
+        if is_old { Key::Old { series } } else { Key::Hour { window, series, epoch } }
+    }
+
+    fn add(&mut self, key: Key, sign: i128, [commands, units]: [i64; 2]) {
+        if self.is_given_up {
+            return;
+        }
+        let rest = self.rest.entry(key).or_default();
+        rest[0] += sign * i128::from(commands);
+        rest[1] += sign * i128::from(units);
+    }
+
+    /// Forgets what balances.
+    fn bound(&mut self, report: &mut Report) {
+        self.rest.retain(|_, rest| *rest != [0, 0]);
+        if self.rest.len() > MOST_OPEN {
+            let what = format!("more than {MOST_OPEN} balances are open; what follows was not compared");
+            report.find(Check::Balance, "the whole book", what);
+            self.is_given_up = true;
+            self.rest.clear();
+        }
+    }
+
+    /// Everything must balance now; with an open epoch that counted while it was read, nothing may have ended that was not
+    /// admitted.
+    pub(super) fn finish(self, open: Option<&OpenEpoch>, (names, report): (&Names, &mut Report)) {
+        let moving = open.filter(|open| !open.is_still).map(|open| open.epoch);
+        let mut missing: BTreeMap<u32, [i128; 2]> = BTreeMap::new();
+        for (key, [commands, units]) in self.rest.iter().filter(|(_, rest)| **rest != [0, 0]) {
+            let (place, epoch) = match key {
+                Key::Old { series } => (format!("old hours, {}", names.series(*series)), self.epochs.any_with_gaps()),
+                Key::Hour { window, series, epoch } => {
+                    let place = format!("epoch {epoch}, hour {window}, {}", names.series(*series));
+                    (place, Some(*epoch).filter(|epoch| self.epochs.has_gaps(*epoch)))
+                }
+            };
+            let is_moving = matches!(key, Key::Hour { epoch, .. } if moving == Some(*epoch))
+                || matches!(key, Key::Old { .. }) && moving.is_some();
+            match epoch {
+                _ if is_moving && *commands >= 0 && *units >= 0 => {}
+                Some(epoch) => add(missing.entry(epoch).or_default(), [*commands, *units]),
+                None => report.find(Check::Balance, place, said(*commands, *units)),
+            }
+        }
+        for (epoch, [commands, units]) in missing {
+            report.note(format!(
+                "epoch {epoch} ended `{}`: of {commands} admitted commands with {units} units the end is not known",
+                self.epochs.ending(epoch)
+            ));
+        }
+    }
+}
+
+fn add(sum: &mut [i128; 2], more: [i128; 2]) {
+    sum[0] += more[0];
+    sum[1] += more[1];
+}
+
+fn said(commands: i128, units: i128) -> String {
+    match (commands, units) {
+        (0, units) => format!("units admitted less units ended or in flight are {units}, not 0"),
+        (commands, units) if commands > 0 => {
+            format!("{commands} commands ({units} units) were admitted, and neither ended nor are in flight")
+        }
+        (commands, units) => {
+            format!("{} commands ({} units) ended or are in flight and were never admitted", -commands, -units)
+        }
+    }
+}

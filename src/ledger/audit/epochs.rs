@@ -1,0 +1,130 @@
+//! Epochs: one life of one gateway process each.
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::finding::{Check, Report};
+use super::snapshot::{Snapshot, TallyState};
+
+/// A life of a gateway, as the book tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EpochRow {
+    /// Its number, from 1.
+    pub epoch: u32,
+    /// The gateway's name.
+    pub gateway: String,
+    /// The machine's boot.
+    pub boot_id: String,
+    /// The process.
+    pub process_id: u32,
+    /// When it began.
+    pub started_at: String,
+    /// When its last sync began.
+    pub last_sync_at: String,
+    /// When its end was written.
+    pub ended_at: Option<String>,
+    /// How it ended; nothing while it has not, or its end was not written yet.
+    pub ending: Option<String>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Epochs {
+    pub(super) rows: Vec<EpochRow>,
+    /// Epochs up to this one may have ends that do not say how late they were.
+    format_1: u32,
+}
+
+const CLEAN: &str = "clean";
+const PROCESS_DIED: &str = "process died";
+
+impl Epochs {
+    pub(super) fn read(book: &Connection) -> rusqlite::Result<Self> {
+        let mut query = book.prepare(
+            "SELECT epoch, gateway, boot_id, process_id, started_at, last_sync_at, ended_at, ending FROM epoch ORDER BY 1",
+        )?;
+        let rows = query.query_map([], |row| {
+            Ok(EpochRow {
+                epoch: row.get(0)?,
+                gateway: row.get(1)?,
+                boot_id: row.get(2)?,
+                process_id: row.get(3)?,
+                started_at: row.get(4)?,
+                last_sync_at: row.get(5)?,
+                ended_at: row.get(6)?,
+                ending: row.get(7)?,
+            })
+        })?;
+        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        // Format 1 knew late ends only of hours it had sealed itself, so an epoch without such a seal has none.
+        let query = "SELECT coalesce(max(epoch), 0) FROM seal WHERE format = 1";
+        let format_1 = book.query_row(query, [], |row| row.get(0))?;
+        Ok(Self { rows, format_1 })
+    }
+
+    pub(super) fn is_of_format_1(&self, epoch: u32) -> bool {
+        epoch <= self.format_1
+    }
+
+    pub(super) fn get(&self, epoch: u32) -> Option<&EpochRow> {
+        self.rows.iter().find(|row| row.epoch == epoch)
+    }
+
+    /// How an epoch ended.
+    pub(super) fn ending(&self, epoch: u32) -> &str {
+        self.get(epoch).and_then(|row| row.ending.as_deref()).unwrap_or("not ended")
+    }
+
+    /// Whether counts of an epoch may be missing, as its ending says.
+    pub(super) fn has_gaps(&self, epoch: u32) -> bool {
+        let ending = self.get(epoch).and_then(|row| row.ending.as_deref());
+        ending.is_some_and(|ending| ending != CLEAN && ending != PROCESS_DIED)
+    }
+
+    /// One whose counts may be missing, if there is any.
+    pub(super) fn any_with_gaps(&self) -> Option<u32> {
+        self.rows.iter().map(|row| row.epoch).find(|epoch| self.has_gaps(*epoch))
+    }
+
+    /// Numbers without a gap, ends that are whole, and at most one that has not ended.
+    pub(super) fn check(&self, snapshot: &Snapshot, report: &mut Report) {
+        report.checked.epochs = self.rows.len() as u64;
+        for (row, expected) in self.rows.iter().zip(1..) {
+            if row.epoch != expected {
+                report.find(
+                    Check::Epochs,
+                    format!("epoch {}", row.epoch),
+                    format!("it is number {expected} in the book: one before it is missing"),
+                );
+                break;
+            }
+        }
+        for row in &self.rows {
+            check_row(row, report);
+        }
+        let open: Vec<_> = self.rows.iter().filter(|row| row.ending.is_none()).map(|row| row.epoch).collect();
+        let counted = snapshot.readings().map(|readings| readings.newer.header.epoch);
+        for epoch in open.into_iter().filter(|epoch| Some(*epoch) != counted) {
+            let why = match &snapshot.tally {
+                TallyState::Foreign(why) => {
+                    format!("it has not ended, and the tally beside the book is not its own: {why}")
+                }
+                _ => "it has not ended, and its tally is not beside the book: its last counts are not here".to_owned(),
+            };
+            report.find(Check::Tally, format!("epoch {epoch}"), why);
+        }
+    }
+}
+
+fn check_row(row: &EpochRow, report: &mut Report) {
+    let place = format!("epoch {}", row.epoch);
+    let times = [Some(&row.started_at), Some(&row.last_sync_at), row.ended_at.as_ref()];
+    for time in times.into_iter().flatten().filter(|time| time.parse::<jiff::Timestamp>().is_err()) {
+        report.find(Check::Epochs, &place, format!("{time:?} is not a moment; times are UTC, RFC 3339"));
+    }
+    if row.ending.is_some() != row.ended_at.is_some() {
+        let what =
+            format!("it says how it ended ({:?}) but not when, or when ({:?}) but not how", row.ending, row.ended_at);
+        report.find(Check::Epochs, &place, what);
+    }
+}

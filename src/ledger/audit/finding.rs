@@ -1,0 +1,156 @@
+//! What an audit found, and what it could look at.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The most findings that are kept; of further ones only the number.
+pub const MOST_FINDINGS: usize = 100;
+
+/// Which of the ledger's promises a finding breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Seals are numbered 1, 2, 3 and each names the hash of the one before.
+    Link,
+    /// A seal's hash is that of its columns.
+    Hash,
+    /// A seal's content is that of its rows.
+    Content,
+    /// Every row has a seal or waits for one, and every seal has its rows.
+    Rows,
+    /// The chain ends where the book, or a note kept elsewhere, says it does.
+    Head,
+    /// Days and totals are the sums of their sealed hours.
+    Sums,
+    /// Admitted = ended + in flight, commands and units; received = refused + admitted.
+    Balance,
+    /// Epochs are numbered without a gap and say how they ended.
+    Epochs,
+    /// Every correction has a seal.
+    Adjustments,
+    /// The tally can be read and belongs to this book.
+    Tally,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link => "link",
+            Self::Hash => "hash",
+            Self::Content => "content",
+            Self::Rows => "rows",
+            Self::Head => "head",
+            Self::Sums => "sums",
+            Self::Balance => "balance",
+            Self::Epochs => "epochs",
+            Self::Adjustments => "adjustments",
+            Self::Tally => "tally",
+        })
+    }
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: Check,
+    /// Where: a seal, an epoch, an hour or a day, a series.
+    pub place: String,
+    /// What is there, and what was expected.
+    pub what: String,
+}
+
+/// How much an audit looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Seals whose numbers and links were followed.
+    pub seals: u64,
+    /// Of those, hours whose rows are kept as a day only, so that their content is vouched for by the day's seal.
+    pub rolled: u64,
+    /// Canonical lines that were built and hashed.
+    pub lines: u64,
+    /// Days that were added up again.
+    pub days: u64,
+    /// Series whose totals were added up again.
+    pub series: u64,
+    /// Hours, epochs and series whose admitted and ended were compared.
+    pub balances: u64,
+    /// Corrections.
+    pub adjustments: u64,
+    /// Epochs.
+    pub epochs: u64,
+    /// Slots of the tally.
+    pub slots: u64,
+}
+
+/// The end of the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChainHead {
+    /// The last seal's number; 0 before the first.
+    pub number: i64,
+    /// Its hash.
+    pub hash: String,
+    /// When it was made; nothing before the first.
+    pub sealed_at: Option<String>,
+}
+
+/// What `verify` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Whether there are no findings.
+    pub ok: bool,
+    /// Worth noting elsewhere: later, it proves that nothing before it was exchanged.
+    pub head: ChainHead,
+    /// At most [`MOST_FINDINGS`].
+    pub findings: Vec<Finding>,
+    /// Findings beyond those.
+    pub more: u64,
+    /// What is no fault but should be known.
+    pub notes: Vec<String>,
+    /// What was looked at.
+    pub checked: Checked,
+}
+
+/// Where the checks report to.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) findings: Vec<Finding>,
+    pub(super) more: u64,
+    pub(super) notes: Vec<String>,
+    pub(super) checked: Checked,
+}
+
+impl Report {
+    pub(super) fn find(&mut self, check: Check, place: impl fmt::Display, what: impl Into<String>) {
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(Finding { check, place: place.to_string(), what: what.into() });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    pub(super) fn verdict(self, head: ChainHead) -> Verdict {
+        let Self { findings, more, notes, checked } = self;
+        Verdict { ok: findings.is_empty(), head, findings, more, notes, checked }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_bounded_and_the_rest_is_counted() {
+        let mut report = Report::default();
+        for number in 0..MOST_FINDINGS + 7 {
+            report.find(Check::Link, number, "broken");
+        }
+        let verdict = report.verdict(ChainHead { number: 0, hash: String::new(), sealed_at: None });
+        assert_eq!((verdict.ok, verdict.findings.len(), verdict.more), (false, MOST_FINDINGS, 7));
+    }
+}

@@ -1,0 +1,80 @@
+//! The seals of a book, one after the other, each with the lines it covers.
+
+use rusqlite::{Connection, Row};
+
+use super::days::Days;
+use crate::ledger::canon::{SealKind, SealRow};
+use crate::ledger::lines;
+use crate::model::Window;
+
+/// What the walk knows besides the seal.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// Corrections sealed so far: the n-th of their seals covers correction n.
+    pub(super) adjustments: i64,
+}
+
+/// Reads all seals in the order of their numbers, and hands each to `each`.
+pub(super) fn walk<E: From<rusqlite::Error>>(
+    book: &Connection,
+    mut each: impl FnMut(&SealRow, &Place) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut query = book.prepare(
+        "SELECT number, format, kind, epoch, \"window\", lines, content, previous, hash, sealed_at
+         FROM seal ORDER BY number",
+    )?;
+    let mut place = Place::default();
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let seal = seal_of(row)?;
+        place.adjustments += i64::from(seal.kind == SealKind::Adjustment);
+        each(&seal, &place)?;
+    }
+    Ok(())
+}
+
+fn seal_of(row: &Row<'_>) -> rusqlite::Result<SealRow> {
+    let kind: String = row.get(2)?;
+    let unknown = || {
+        let text = format!("{kind:?} is no kind of seal");
+        rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, text.into())
+    };
+    Ok(SealRow {
+        number: row.get(0)?,
+        format: row.get(1)?,
+        kind: SealKind::parse(&kind).ok_or_else(unknown)?,
+        epoch: row.get(3)?,
+        window: row.get::<_, Option<u32>>(4)?.map(Window),
+        lines: row.get::<_, i64>(5)?.unsigned_abs(),
+        content: row.get(6)?,
+        previous: row.get(7)?,
+        hash: row.get(8)?,
+        sealed_at: row.get(9)?,
+    })
+}
+
+/// The lines a seal covers; nothing for an hour of which only the day is kept.
+pub(super) fn lines_of(
+    book: &Connection,
+    days: &Days,
+    (seal, place): (&SealRow, &Place),
+) -> rusqlite::Result<Option<Vec<String>>> {
+    let window = seal.window.unwrap_or_default();
+    Ok(match seal.kind {
+        SealKind::Hour if window < days.horizon => None,
+        SealKind::Hour => Some(lines::of_hour(book, (seal.epoch.unwrap_or_default(), window), seal.format)?),
+        SealKind::Day => Some(lines::of_day(book, &days.rolled(window))?),
+        SealKind::Adjustment => Some(lines::of_adjustment(book, place.adjustments)?),
+        SealKind::Migration => Some(lines::of_migration(book)?),
+    })
+}
+
+/// Where a seal is, in words.
+pub(super) fn place_of(seal: &SealRow, days: &Days) -> String {
+    let window = seal.window.unwrap_or_default();
+    match seal.kind {
+        SealKind::Hour => format!("seal {} (epoch {}, hour {window})", seal.number, seal.epoch.unwrap_or_default()),
+        SealKind::Day => format!("seal {} (day {})", seal.number, days.calendar.date_of(window)),
+        SealKind::Adjustment | SealKind::Migration => format!("seal {} ({})", seal.number, seal.kind.name()),
+    }
+}

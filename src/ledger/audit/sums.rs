@@ -1,0 +1,161 @@
+//! Sums: each day is the sum of its sealed hours, the totals are the sum of all days.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::days::Days;
+use super::finding::{Check, Report};
+use super::hours::Hour;
+use super::names::Names;
+use crate::ledger::canon::Numbers;
+use crate::model::Window;
+
+/// Series and outcome; 0 for the admitted.
+type Key = (i64, i64);
+/// Sums that cannot overflow whatever an edit has put into the rows.
+type Wide = [i128; 5];
+
+/// Adds up hours and compares each day when the next begins.
+#[derive(Debug)]
+pub(super) struct DaySums<'a> {
+    book: &'a Connection,
+    days: &'a Days,
+    /// The day being added up.
+    day: Option<Window>,
+    sums: BTreeMap<Key, Wide>,
+}
+
+impl<'a> DaySums<'a> {
+    pub(super) fn new(book: &'a Connection, days: &'a Days) -> Self {
+        Self { book, days, day: None, sums: BTreeMap::new() }
+    }
+
+    /// Adds the sealed rows of an hour; hours come in their order.
+    pub(super) fn add(&mut self, hour: &Hour, (names, report): (&Names, &mut Report)) -> rusqlite::Result<()> {
+        let day = self.days.kept(hour.window).start;
+        if self.day != Some(day) {
+            self.end_day((names, report))?;
+            self.day = Some(day);
+        }
+        for row in hour.admissions.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
+            let [admitted, units] = row.numbers;
+            add(&mut self.sums, (row.series, 0), &[admitted, units, 0, 0, 0]);
+        }
+        for row in hour.ends.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
+            add(&mut self.sums, (row.series, row.outcome), &row.numbers);
+        }
+        Ok(())
+    }
+
+    /// Compares the day that is complete.
+    pub(super) fn end_day(&mut self, (names, report): (&Names, &mut Report)) -> rusqlite::Result<()> {
+        let sums = std::mem::take(&mut self.sums);
+        let Some(day) = self.day else { return Ok(()) };
+        report.checked.days += 1;
+        let stored = stored(
+            self.book,
+            "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+                                        FROM day_sum WHERE day = ?1",
+            Some(day),
+        )?;
+        let place = format!("day {}", self.days.calendar.date_of(day));
+        compare(&sums, &stored, |key, what| {
+            report.find(Check::Sums, place_of(&place, names, key), format!("{what} of its sealed hours"));
+        });
+        Ok(())
+    }
+}
+
+/// Days that stand in the book and have no hours, or were rolled up without a seal.
+pub(super) fn check_strays(
+    book: &Connection,
+    days: &Days,
+    known: impl Fn(Window) -> bool,
+    report: &mut Report,
+) -> rusqlite::Result<()> {
+    let mut query = book.prepare("SELECT DISTINCT day FROM day_sum ORDER BY day")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let day = Window(row.get(0)?);
+        let (stands, why) = match day < days.horizon {
+            true => (days.is_rolled(day), "it was rolled up without a seal"),
+            false => (known(day), "it has sums, and none of its hours has rows"),
+        };
+        if !stands {
+            report.find(Check::Sums, format!("day {}", days.calendar.date_of(day)), why);
+        }
+    }
+    Ok(())
+}
+
+/// The totals are the sum of all days.
+pub(super) fn check_ever(book: &Connection, (names, report): (&Names, &mut Report)) -> rusqlite::Result<()> {
+    const COLUMNS: &str = "series, outcome, commands, units, request_bytes, response_bytes, duration_ns";
+    let days = stored(book, &format!("SELECT {COLUMNS} FROM day_sum"), None)?;
+    let ever = stored(book, &format!("SELECT {COLUMNS} FROM ever_sum"), None)?;
+    report.checked.series +=
+        days.keys().map(|(series, _)| series).collect::<std::collections::BTreeSet<_>>().len() as u64;
+    compare(&days, &ever, |key, what| {
+        report.find(Check::Sums, place_of("all days (ever_sum)", names, key), format!("{what} of its days"));
+    });
+    Ok(())
+}
+
+fn place_of(whole: &str, names: &Names, (series, outcome): Key) -> String {
+    format!("{whole}, {}, {}", names.series(series), names.outcome(outcome))
+}
+
+fn stored(book: &Connection, query: &str, day: Option<Window>) -> rusqlite::Result<BTreeMap<Key, Wide>> {
+    let mut sums = BTreeMap::new();
+    let mut query = book.prepare_cached(query)?;
+    let mut rows = query.query(rusqlite::params_from_iter(day.map(|day| day.0)))?;
+    while let Some(row) = rows.next()? {
+        let numbers = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
+        add(&mut sums, (row.get(0)?, row.get(1)?), &numbers);
+    }
+    Ok(sums)
+}
+
+fn add(sums: &mut BTreeMap<Key, Wide>, key: Key, numbers: &Numbers) {
+    let sum = sums.entry(key).or_default();
+    for (sum, number) in sum.iter_mut().zip(numbers) {
+        *sum += i128::from(*number);
+    }
+}
+
+/// Calls `differs` with each key whose sums are not those that are stored. A sum that reached the end of SQLite's integers
+/// stays there.
+fn compare(sums: &BTreeMap<Key, Wide>, stored: &BTreeMap<Key, Wide>, mut differs: impl FnMut(Key, String)) {
+    const FIELDS: [&str; 5] = ["commands", "units", "request bytes", "response bytes", "nanoseconds"];
+    let keys: std::collections::BTreeSet<_> = sums.keys().chain(stored.keys()).copied().collect();
+    for key in keys {
+        let [sums, stored] = [sums, stored].map(|map| map.get(&key).copied().unwrap_or_default());
+        let limit = i128::from(i64::MAX);
+        let field = (0..FIELDS.len()).find(|field| sums[*field].min(limit) != stored[*field]);
+        if let Some(field) = field {
+            let name = FIELDS[field];
+            differs(key, format!("{} {name} are in the book, {} are the sum", stored[field], sums[field]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_its_first_field_and_a_full_integer_is_none() {
+        let full = i128::from(i64::MAX);
+        let sums = BTreeMap::from([((1, 1), [1, 2, 3, 4, 5]), ((2, 1), [1, 1, 0, 0, full + 9])]);
+        let stored =
+            BTreeMap::from([((1, 1), [1, 2, 3, 5, 6]), ((2, 1), [1, 1, 0, 0, full]), ((3, 0), [7, 7, 0, 0, 0])]);
+        let mut found = Vec::new();
+        compare(&sums, &stored, |key, what| found.push((key, what)));
+        let expected = [
+            ((1, 1), "5 response bytes are in the book, 4 are the sum".to_owned()),
+            ((3, 0), "7 commands are in the book, 0 are the sum".to_owned()),
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,177 @@
+//! The tally: readable, this book's, and balanced for every worker.
+//!
+//! While a gateway counts, its words move under the reader's eyes. They only grow, so a sum that holds at the moment between
+//! two readings lies between its values in both; only what cannot be so at any moment is a finding.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::finding::{Check, Report};
+use super::hours::Hour;
+use super::names::Names;
+use super::open::{OpenEpoch, fold_of};
+use super::snapshot::{Readings, Snapshot, TallyState};
+use crate::ledger::slot::{Kind, Words, word};
+use crate::ledger::tally::TallyImage;
+use crate::model::{Finished, Window};
+
+/// What one worker may be in the middle of: a command between two of its words.
+const IN_HAND: i128 = 1;
+
+/// Says what lies beside the book, and checks the workers' balances if it is a tally that counts.
+pub(super) fn check(snapshot: &Snapshot, report: &mut Report) {
+    match &snapshot.tally {
+        TallyState::Missing => {}
+        TallyState::Folded => {
+            report.note("the tally beside the book is of an epoch that has ended; all of it is in the book")
+        }
+        TallyState::Foreign(why) => {
+            report.find(Check::Tally, "the tally beside the book", format!("it cannot be read as this book's: {why}"));
+        }
+        TallyState::Open(readings) => check_workers(readings, snapshot.is_kept, report),
+    }
+}
+
+/// Sums of one worker. `in_flight` is admitted + come - ended - gone of all its slots.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Worker {
+    pub(super) received: i128,
+    pub(super) refused: i128,
+    pub(super) admitted: i128,
+    pub(super) finished: i128,
+    begun: i128,
+    over: i128,
+}
+
+fn check_workers(readings: &Readings, is_kept: bool, report: &mut Report) {
+    report.checked.slots = readings.newer.slots.len() as u64;
+    let (older, newer) = (workers(&readings.older), workers(&readings.newer));
+    for (number, newer) in &newer {
+        let older = older.get(number).copied().unwrap_or_default();
+        let place = format!("epoch {}, worker {number}", readings.newer.header.epoch);
+        let decided = [older.refused + older.admitted, newer.refused + newer.admitted];
+        if !meet([older.received, newer.received], decided) {
+            let Worker { received, refused, admitted, .. } = newer;
+            let what = format!("it received {received} commands, refused {refused} and admitted {admitted}");
+            report.find(Check::Balance, &place, what);
+        }
+        // In flight by the worker's words and by its slots; both sides are brought to sums that only grow.
+        if !meet(
+            [older.admitted + older.over, newer.admitted + newer.over],
+            [older.finished + older.begun, newer.finished + newer.begun],
+        ) {
+            let (words, slots) = (newer.admitted - newer.finished, newer.begun - newer.over);
+            report.find(
+                Check::Balance,
+                &place,
+                format!("{words} commands are in flight by its sums, {slots} by its slots"),
+            );
+        }
+    }
+    if is_kept && !readings.is_still() {
+        report.note("the gateway counted while its tally was read, so its open hours were compared within what moved");
+    }
+}
+
+fn meet([low, high]: [i128; 2], [other_low, other_high]: [i128; 2]) -> bool {
+    low <= other_high + IN_HAND && other_low <= high + IN_HAND
+}
+
+/// Each segment begins with its worker's own slot.
+pub(super) fn workers(image: &TallyImage) -> BTreeMap<u64, Worker> {
+    let mut workers: BTreeMap<u64, Worker> = BTreeMap::new();
+    let mut number = 0;
+    for words in image.slots.iter().skip(1) {
+        match words.kind() {
+            Kind::Worker => {
+                number = words.0[word::WORKER];
+                add_own(workers.entry(number).or_default(), words);
+            }
+            Kind::Count => add_slot(workers.entry(number).or_default(), words),
+            Kind::Free | Kind::Series => {}
+        }
+    }
+    workers
+}
+
+fn add_own(worker: &mut Worker, words: &Words) {
+    worker.received += i128::from(words.0[word::WORKER_RECEIVED]);
+    worker.refused += i128::from(words.0[word::WORKER_REFUSED]);
+    worker.admitted += i128::from(words.0[word::WORKER_ADMITTED]);
+    worker.finished += i128::from(words.0[word::WORKER_FINISHED]);
+}
+
+fn add_slot(worker: &mut Worker, words: &Words) {
+    let ended: i128 = Finished::ALL.into_iter().map(|one| i128::from(words.finished(one).commands)).sum();
+    worker.begun += i128::from(words.0[word::ADMITTED]) + i128::from(words.0[word::LATE_IN]);
+    worker.over += ended + i128::from(words.0[word::LATE_OUT]);
+}
+
+/// The book's rows of hours that are still counted into; the tally is where they came from, so it never has less.
+#[derive(Debug)]
+pub(super) struct OpenRows {
+    epoch: u32,
+    floor: Window,
+    /// Admitted, by hour and series; commands by hour, series, outcome and how late.
+    admitted: HashMap<(Window, i64), i128>,
+    ended: HashMap<(Window, i64, i64, i64), i128>,
+}
+
+impl OpenRows {
+    pub(super) fn of(open: &OpenEpoch, readings: &Readings, names: &mut Names) -> Self {
+        let (mut admitted, mut ended) = (HashMap::new(), HashMap::new());
+        let fold = fold_of(&readings.newer, readings.floor);
+        for (key, row) in fold.changed_rows() {
+            let Some(series) = fold.names(key.series).map(|series| names.number(series)) else { continue };
+            *admitted.entry((key.window, series)).or_insert(0) += i128::from(row.admitted);
+            for (outcome, totals) in row.outcomes() {
+                let key = (key.window, series, i64::from(outcome.code()), i64::from(key.late));
+                *ended.entry(key).or_insert(0) += i128::from(totals.commands);
+            }
+        }
+        Self { epoch: open.epoch, floor: open.floor, admitted, ended }
+    }
+
+    /// Compares an hour of the book.
+    pub(super) fn check(&self, hour: &Hour, (names, report): (&Names, &mut Report)) {
+        if hour.window < self.floor {
+            return;
+        }
+        let place = |series: i64| format!("epoch {}, hour {}, {}", self.epoch, hour.window, names.series(series));
+        for row in hour.admissions.iter().filter(|row| row.epoch == self.epoch) {
+            let counted = self.admitted.get(&(hour.window, row.series)).copied().unwrap_or_default();
+            if i128::from(row.numbers[0]) > counted {
+                let what =
+                    format!("{} commands admitted in the book, {counted} in the tally it came from", row.numbers[0]);
+                report.find(Check::Tally, place(row.series), what);
+            }
+        }
+        for row in hour.ends.iter().filter(|row| row.epoch == self.epoch) {
+            let key = (hour.window, row.series, row.outcome, row.late);
+            let counted = self.ended.get(&key).copied().unwrap_or_default();
+            if i128::from(row.numbers[0]) > counted {
+                let outcome = names.outcome(row.outcome);
+                let what =
+                    format!("{} commands {outcome} in the book, {counted} in the tally it came from", row.numbers[0]);
+                report.find(Check::Tally, place(row.series), what);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_that_moved_meet_where_their_values_overlap() {
+        for (one, other, expected) in [
+            ([5, 5], [5, 5], true),
+            ([5, 5], [6, 6], true), // one command is in hand
+            ([5, 5], [7, 7], false),
+            ([5, 9], [8, 20], true),
+            ([5, 9], [20, 30], false),
+        ] {
+            assert_eq!((meet(one, other), meet(other, one)), (expected, expected), "{one:?} {other:?}");
+        }
+    }
+}
