@@ -4,6 +4,7 @@
 # Each installs the Debian packages it lacks (scripts/need) and then does its job.
 
 CARGO ?= cargo
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 # Stop the demo by itself: make demo SECONDS=30. Anything else: make demo ARGS="--port 9443".
 # (`origin`, because some shells export a SECONDS of their own.)
 ARGS ?=
@@ -18,7 +19,7 @@ demo: need-compiler need-curl ## the city: make demo [SECONDS=30] [ARGS="--dir F
 	@$(CARGO) run --locked --profile demo --example city_brain -- $(DEMO_SECONDS) $(ARGS)
 
 .PHONY: test
-test: need-compiler need-tests ## all tests of all crates; needs nginx, prometheus, sqlite3, curl and openssl
+test: need-compiler need-tests ## all tests of all crates; installs nginx, prometheus, sqlite3, curl, openssl, strace and faketime
 	$(CARGO) test --locked --workspace
 
 .PHONY: lint
@@ -39,6 +40,12 @@ load: need-compiler need-load ## CPU per command beside HAProxy and nginx; relea
 	$(CARGO) build --locked --release --workspace
 	$(CARGO) run --locked --release --package loadtests -- compare $(ARGS)
 
+.PHONY: torture
+torture: need-compiler ## 100 kills of the gateway under load, audited one by one; a few minutes, as root; result in loadtests/results
+	$(CARGO) build --locked --profile demo --workspace --bins
+	$(TARGET_DIR)/demo/loadtests torture --tallygate $(TARGET_DIR)/demo/tallygate \
+		--out loadtests/results/$(shell date -u +%F)-torture.md $(ARGS)
+
 .PHONY: clean
 clean: ## everything that was built
 	$(CARGO) clean
@@ -49,6 +56,6 @@ need-compiler:
 need-curl:
 	@scripts/need curl
 need-tests:
-	@scripts/need curl openssl sqlite3 nginx prometheus promtool
+	@scripts/need curl openssl sqlite3 nginx prometheus promtool strace faketime
 need-load:
 	@scripts/need nginx haproxy

@@ -5,6 +5,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tallygate::clock::Clock;
 use tallygate::ledger::{Ledger, LedgerSettings, Meter};
+use tallygate::lifecycle::Ready;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
 
 /// Series that take turns, so that the meter's table and slots are not all in the first cache.
@@ -34,6 +35,7 @@ fn with_meter(clock: &Clock, measure: impl FnOnce(&Meter)) {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
+        ready: Ready::default(),
     };
     let opened = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");

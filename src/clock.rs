@@ -2,8 +2,12 @@
 //!
 //! Guarantees: nobody else in the crate reads a clock. [`Clock::System`] is the machine's; [`Clock::Manual`] stands still
 //! until a test moves it, so no test sleeps to wait for time. Timers of tokio and hyper stay with the machine: they
-//! bound waits, they never decide what is counted where.
+//! bound waits, they never decide what is counted where. A thread that decides something lets its monotonic time
+//! [stand still](Still) meanwhile, so that every step sees the same moment and the machine is asked once.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,6 +29,39 @@ impl Moment {
     /// The time since the clock was made.
     pub fn elapsed(self) -> Duration {
         self.0
+    }
+}
+
+thread_local! {
+    /// The machine's moment at which this thread stands still.
+    static STANDING: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// While it lives, the machine's monotonic time stands still for its thread. Never held over an `.await`.
+#[derive(Debug)]
+#[must_use = "time goes on when it is dropped"]
+pub struct Still {
+    instant: Instant,
+    _of_its_thread: PhantomData<Rc<()>>,
+}
+
+impl Still {
+    /// Stops time for this thread.
+    pub fn now() -> Self {
+        let instant = Instant::now();
+        STANDING.set(Some(instant));
+        Self { instant, _of_its_thread: PhantomData }
+    }
+
+    /// The machine's moment, for timers.
+    pub fn instant(&self) -> Instant {
+        self.instant
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        STANDING.set(None);
     }
 }
 
@@ -62,7 +99,7 @@ impl Clock {
     /// Now, on the clock that never goes back.
     pub fn monotonic(&self) -> Moment {
         match self {
-            Self::System { origin } => Moment(origin.elapsed()),
+            Self::System { origin } => Moment(machine().saturating_duration_since(*origin)),
             Self::Manual(manual) => Moment(Duration::from_nanos(manual.monotonic_ns.load(Ordering::Acquire))),
         }
     }
@@ -107,6 +144,10 @@ impl Clock {
     }
 }
 
+fn machine() -> Instant {
+    STANDING.get().unwrap_or_else(Instant::now)
+}
+
 fn system_unix_seconds() -> i64 {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
@@ -117,6 +158,19 @@ fn system_unix_seconds() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_stands_still_for_one_thread_and_goes_on() {
+        let clock = Clock::system();
+        let still = Still::now();
+        let seen = clock.monotonic();
+        while Instant::now() <= still.instant() {}
+        assert_eq!(clock.monotonic(), seen);
+        let elsewhere = std::thread::scope(|scope| scope.spawn(|| clock.monotonic()).join().expect("a moment"));
+        assert!(elsewhere > seen, "another thread's time goes on");
+        drop(still);
+        assert!(clock.monotonic() > seen);
+    }
 
     #[test]
     fn a_manual_clock_moves_only_when_told() {

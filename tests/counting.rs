@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tallygate::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -293,4 +294,43 @@ async fn a_dial_that_fails_and_is_tried_elsewhere_is_one_command() {
     let usage = world.close().await;
     let counted = usage.admitted("traffic-police");
     assert_eq!((counted.commands, counted.units, counted.request_bytes), (20, 20, 100), "bytes are counted once too");
+}
+
+#[tokio::test]
+async fn a_long_stream_is_seen_while_it_lasts_and_ends_in_its_present_hour() {
+    let clock = Clock::manual("2026-10-31T12:10:00Z".parse().unwrap());
+    let world = World::city().clock(clock.clone()).start().await;
+    let (feed, body) = fed();
+    let client = world.client("traffic-police");
+    let upload = tokio::spawn(async move { client.send(request("POST", "/cameras/v1/snapshots", body)).await.status });
+    let in_flight = async |column: &str| {
+        let book = rusqlite::Connection::open(world.book()).unwrap();
+        book.query_row(&format!("SELECT sum({column}) FROM in_flight_hourly"), [], |row| row.get::<_, Option<i64>>(0))
+    };
+    for hour in 0..4 {
+        feed.send(Ok("piece".into())).unwrap();
+        let bytes = 5 * (hour + 1);
+        until("the bytes so far are in the book", async || {
+            (in_flight("request_bytes").await == Ok(Some(bytes))).then_some(())
+        })
+        .await;
+        assert_eq!(world.metrics().await.sum("tallygate_request_bytes_total"), bytes, "and in /metrics");
+        clock.advance(Duration::from_secs(3600));
+        let seconds = 3600 * (hour + 1);
+        until("the time so far is in the book", async || {
+            (in_flight("duration_ns").await == Ok(Some(seconds * 1_000_000_000))).then_some(())
+        })
+        .await;
+    }
+    drop(feed);
+    assert_eq!(upload.await.unwrap(), 200);
+    let usage = world
+        .close_into(|folder| {
+            let book = rusqlite::Connection::open(folder.join("data/ledger.db")).unwrap();
+            let query = "SELECT late, \"window\" - late FROM usage WHERE commands = 1";
+            let (late, of): (i64, i64) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            assert_eq!((late, of), (4, 498_180), "four hours late, of the hour of its admission");
+        })
+        .await;
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 20);
 }

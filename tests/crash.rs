@@ -74,3 +74,23 @@ async fn a_command_in_flight_at_the_kill_is_interrupted_once() {
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "interrupted"), 1);
 }
+
+#[tokio::test]
+async fn a_process_that_aborts_loses_no_answered_command() {
+    let mut world = World::city().start_process().await;
+    for signal in ["ABRT", "ILL", "FPE"] {
+        let before = world.log.all().len();
+        let load = start_load(&world);
+        until("the gateway is busy", async || (world.log.all().len() > before + 100).then_some(())).await;
+        let mut process = world.take_process();
+        process.signal(signal);
+        assert!(!process.ended().await.success());
+        for client in load {
+            client.await.unwrap();
+        }
+        let dead = world.usage();
+        world.start_process().await;
+        assert_eq!(world.usage().sum(|key| key.outcome == "ok"), dead.sum(|key| key.outcome == "ok"));
+    }
+    world.close().await;
+}

@@ -23,6 +23,9 @@ mod upstreams;
 // How much.
 mod counting;
 mod crash;
+mod faults_clock;
+mod faults_disk;
+mod faults_space;
 mod ledger;
 
 // The operator's side.

@@ -1,6 +1,7 @@
 //! Drivers that load a gateway with real client certificates and balance its books.
 //!
-//! Reading order: [`books`] (is every command counted everywhere?) and [`compare`] (what does one cost?) are the runs;
+//! Reading order: [`books`] (is every command counted everywhere?), [`torture`] (also when the gateway is killed?) and
+//! [`compare`] (what does one cost?) are the runs;
 //! [`driver`], [`upstream`] and [`proxy`] are what they start, through a [`workshop`]; [`account`] is what they hold
 //! against each other. `README.md` tells how to run and how to read it.
 
@@ -19,6 +20,7 @@ mod metrics;
 mod pki;
 mod process;
 mod proxy;
+mod torture;
 mod upstream;
 mod workshop;
 mod year;
@@ -26,7 +28,6 @@ mod year;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -46,11 +47,11 @@ enum Command {
     /// Drives commands through a proxy and prints what came back, as JSON
     Drive(driver::Drive),
     /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
-    Upstream {
-        /// Milliseconds between a request and its answer
-        #[arg(long, default_value_t = 0)]
-        delay_ms: u64,
-    },
+    Upstream(upstream::Upstream),
+    /// Kills the gateway again and again under load and audits what is left
+    Torture(torture::Torture),
+    /// Calls the gateway as eight departments and writes down every answer; a part of `torture`
+    Callers(torture::Callers),
     /// Writes throw-away certificates for a server and eight departments
     Pki {
         /// The folder to make
@@ -76,7 +77,9 @@ fn run(command: Command) -> Result<()> {
         Command::Metering(options) => metering::metering(&options),
         Command::Year(options) => year::year(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),
-        Command::Upstream { delay_ms } => block_on(upstream::serve(Duration::from_millis(delay_ms))),
+        Command::Upstream(options) => block_on(upstream::serve(options)),
+        Command::Torture(options) => torture::torture(&options),
+        Command::Callers(options) => block_on(torture::call(options)),
         Command::Pki { folder } => pki::Pki::make(&folder).map(drop),
     }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -88,6 +88,24 @@ impl Child {
             std::thread::sleep(LOOK_AGAIN);
         }
         Ok(())
+    }
+
+    /// Kills it (SIGKILL, no goodbye) and waits for its end.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.kill().with_context(|| format!("killing {}", self.name))?;
+        Ok(self.process.wait()?)
+    }
+
+    /// Waits until it has ended by itself; an error if it goes on.
+    pub fn ended_within(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(begin.elapsed() < limit, "{} did not end in {limit:?}; {}", self.name, self.last_words());
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Asks it to end and waits; an error if it had to be killed.

@@ -2,10 +2,13 @@
 //!
 //! Guarantees: a request is counted, under the department that the proxy named, before it is answered. One thread,
 //! HTTP/1.1 keep-alive, requests without a body only: it must cost less than what is measured. Prints its addresses as
-//! one line of JSON and runs until it is stopped.
+//! one line of JSON and runs until it is stopped. With `--log FILE` each request is a line there before it is answered.
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,30 +48,55 @@ impl Addresses {
     }
 }
 
+/// How to serve.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Upstream {
+    /// Append `DEPARTMENT REQUEST-ID` to this file for each request, before it is answered
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Milliseconds between a request and its answer
+    #[arg(long, default_value_t = 0)]
+    pub delay_ms: u64,
+}
+
 /// Requests by department; the last one holds those of nobody we know.
 #[derive(Debug, Default)]
-struct Counts([u64; DEPARTMENTS + 1]);
+struct Counts {
+    requests: [u64; DEPARTMENTS + 1],
+    log: Option<File>,
+}
 
 impl Counts {
     fn count(&mut self, head: &[u8]) {
-        self.0[named_department(head).unwrap_or(DEPARTMENTS)] += 1;
+        let index = named_department(head).unwrap_or(DEPARTMENTS);
+        self.requests[index] += 1;
+        let Some(log) = &mut self.log else { return };
+        let id = field(head, b"x-request-id").map_or_else(|| "-".into(), String::from_utf8_lossy);
+        let line = format!("{} {id}\n", name(index));
+        log.write_all(line.as_bytes()).expect("the log takes a line: without it the run proves nothing");
     }
 
     fn account(&self) -> Account {
-        let names = (0..DEPARTMENTS).map(department).chain(["unknown department".to_owned()]);
-        names.zip(self.0).filter(|(_, count)| *count > 0).collect()
+        (0..=DEPARTMENTS).map(name).zip(self.requests).filter(|(_, count)| *count > 0).collect()
     }
 }
 
-/// Serves until the process is stopped. `delay` passes between a request and its answer.
-pub async fn serve(delay: Duration) -> Result<()> {
+/// The department with this index, or what stands for those we do not know.
+fn name(index: usize) -> String {
+    if index < DEPARTMENTS { department(index) } else { "unknown department".to_owned() }
+}
+
+/// Serves until the process is stopped.
+pub async fn serve(options: Upstream) -> Result<()> {
+    let log = options.log.map(|path| File::options().create(true).append(true).open(path)).transpose();
+    let log = log.context("opening the upstream's log")?;
     let traffic = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream")?;
     let control = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream's control")?;
     let addresses = Addresses { traffic: traffic.local_addr()?, control: control.local_addr()? };
     println!("{}", serde_json::to_string(&addresses)?);
-    let counts = Rc::new(RefCell::new(Counts::default()));
+    let counts = Rc::new(RefCell::new(Counts { log, ..Counts::default() }));
     let controls = accept(control, Rc::clone(&counts), (answer_control, Duration::ZERO));
-    let requests = accept(traffic, counts, (answer_traffic, delay));
+    let requests = accept(traffic, counts, (answer_traffic, Duration::from_millis(options.delay_ms)));
     tokio::task::LocalSet::new().run_until(async { tokio::join!(controls, requests) }).await;
     Ok(())
 }
@@ -120,7 +148,7 @@ fn answer_traffic(counts: &RefCell<Counts>, head: &[u8], output: &mut Vec<u8>) {
 fn answer_control(counts: &RefCell<Counts>, head: &[u8], output: &mut Vec<u8>) {
     let mut counts = counts.borrow_mut();
     if head.starts_with(b"GET /reset ") {
-        *counts = Counts::default();
+        counts.requests = [0; DEPARTMENTS + 1];
     }
     let body = serde_json::to_string(&counts.account()).unwrap_or_default(); // words and numbers always serialise
     output.extend_from_slice(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());

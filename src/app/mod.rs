@@ -98,9 +98,10 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let tls = std::mem::take(&mut read.tls).into_iter();
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
     let bound = bind(&settings)?;
-    let (ledger, seeds) = Ledger::open(ledger_settings(&settings), clock.clone(), Box::new(end_the_process))?;
-
     let ready = Ready::default();
+    let ledger_settings = ledger_settings(&settings, &ready);
+    let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(end_the_process))?;
+
     let starting = ready.block("the start");
     let organs = Organs {
         limiters: Arc::new(Limiters::new(clock.clone())),
@@ -215,7 +216,7 @@ fn bind(settings: &Settings) -> Result<Bound, AppError> {
     Ok(Bound { listeners, admin: admin.transpose()? })
 }
 
-fn ledger_settings(settings: &Settings) -> LedgerSettings {
+fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
     LedgerSettings {
         path: settings.ledger_path.clone(),
         gateway: settings.gateway.clone(),
@@ -223,6 +224,7 @@ fn ledger_settings(settings: &Settings) -> LedgerSettings {
         workers: settings.workers,
         calendar: settings.calendar,
         compact_after: settings.compact_after,
+        ready: ready.clone(),
     }
 }
 

@@ -29,10 +29,16 @@ impl Reload {
     /// Reads the configuration again and waits for the result. On problems the old one stays live.
     pub fn request(&self) -> Result<(), Problems> {
         let (reply, answer) = sync_channel(1);
-        self.0.try_send(reply).map_err(|_| problem("a reload is already under way".to_owned()))?;
+        self.0.try_send(reply).map_err(|_| not_done("a reload is already under way"))?;
         let answered = answer.recv_timeout(RELOAD_PATIENCE);
-        answered.unwrap_or_else(|_| Err(problem("the gateway did not answer; it may be stopping".to_owned())))
+        answered.unwrap_or_else(|_| Err(not_done("the gateway did not answer; it may be stopping")))
     }
+}
+
+/// A reload that was not even tried; one that was tells its result itself.
+fn not_done(why: &str) -> Problems {
+    tracing::warn!(why, "the configuration was not read again");
+    problem(why.to_owned())
 }
 
 /// Knows where the configuration comes from and what of it is live.

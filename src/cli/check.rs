@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::config::{self, Configuration, Problems};
 use crate::model::Numbers;
 
-use super::{Format, NOT_SO};
+use super::{AnswerFormat, NOT_SO, tell};
 
 /// Which configuration.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct CheckArgs {
     config: PathBuf,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: AnswerFormat,
 }
 
 /// Reads and compiles the configuration. Problems go to stderr for people, and to stdout as JSON.
@@ -26,27 +26,34 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<ExitCode>
     let checked = config::load(&args.config, &Numbers::default());
     let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
     match (args.format, checked) {
-        (Format::Json, checked) => writeln!(out, "{:#}", json(&checked))?,
-        (Format::Table, Ok(configuration)) => eprintln!("{}: {}", args.config.display(), counts(&configuration)),
-        (Format::Table, Err(problems)) => eprintln!("{}", for_people(&args.config, &problems)),
-        (other, _) => return Err(other.unfit("check")),
+        (AnswerFormat::Json, checked) => writeln!(out, "{:#}", json(&checked))?,
+        (AnswerFormat::Table, Ok(configuration)) => tell(&praise(&args.config, &configuration)),
+        (AnswerFormat::Table, Err(problems)) => tell(&for_people(&args.config, &problems)),
     }
     Ok(code)
 }
 
 /// All problems, one a line, under the name of their file.
 pub(super) fn for_people(config: &Path, problems: &Problems) -> String {
-    let count = match problems.0.len() {
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
-    };
+    let count = counted(problems.0.len(), "problem");
     let lines: Vec<_> = problems.0.iter().map(|problem| format!("  {problem}")).collect();
     format!("{}: {count}\n{}", config.display(), lines.join("\n"))
 }
 
+/// What is there, and what is odd about the files but does not stop their use.
+fn praise(config: &Path, read: &Configuration) -> String {
+    let warnings = config::warnings(&read.settings).into_iter().map(|warning| format!("\n  warning: {warning}"));
+    format!("{}: {}{}", config.display(), counts(read), warnings.collect::<String>())
+}
+
 fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
     match checked {
-        Ok(read) => serde_json::json!({ "ok": true, "version": read.snapshot.version, "problems": [] }),
+        Ok(read) => serde_json::json!({
+            "ok": true,
+            "version": read.snapshot.version,
+            "problems": [],
+            "warnings": config::warnings(&read.settings),
+        }),
         Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
     }
 }
@@ -55,12 +62,18 @@ fn counts(read: &Configuration) -> String {
     let snapshot = &read.snapshot;
     let commands: usize = snapshot.subsystems.iter().map(|subsystem| subsystem.commands.len()).sum();
     format!(
-        "no problems; version {}, {} listeners, {} departments, {} subsystems, {commands} commands",
+        "no problems; version {}, {}, {}, {}, {}",
         snapshot.version,
-        read.settings.listeners.len(),
-        snapshot.departments.len(),
-        snapshot.subsystems.len(),
+        counted(read.settings.listeners.len(), "listener"),
+        counted(snapshot.departments.len(), "department"),
+        counted(snapshot.subsystems.len(), "subsystem"),
+        counted(commands, "command"),
     )
+}
+
+/// A number and its noun, of which the plural is regular.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

@@ -1,21 +1,34 @@
 //! `tallygate explain`: what the gateway would do with a request, and why.
+//!
+//! Guarantees: each step is the gateway's own judgement (handshake, head, department, route, grant), in its order. Only
+//! what depends on the moment (limits, quota, health) is left out, and listed.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use http::{Method, Uri};
+use http::{Method, Request, Uri};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
-use crate::config;
+use crate::clock::Clock;
+use crate::config::{self, ListenerSettings, Settings};
 use crate::identity::identities_of_der;
 use crate::model::{CallerId, Exceeded, Limits, Numbers, Quota, Rate, RateUnit, Refused};
 use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed};
+use crate::proxy::Head;
+use crate::telemetry::HandshakeFailure;
 
 use super::check::for_people;
-use super::{BadUsage, Format, NOT_SO};
+use super::{AnswerFormat, BadUsage, NOT_SO, tell};
+
+/// What stands for an outcome where there would be no connection.
+const HANDSHAKE: &str = "handshake";
+/// Where a URL without a port leads.
+const HTTPS_PORT: u16 = 443;
 
 /// What the gateway would do, step by step.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,18 +47,17 @@ struct Explanation {
     upstreams: Vec<String>,
     /// The path the subsystem sees.
     forwarded_path: Option<String>,
-    /// The outcome of a refusal.
+    /// The outcome of a refusal; `handshake` if there would be no connection at all, and so nothing to count.
     refused: Option<&'static str>,
     /// The verdict in a sentence.
     why: String,
 }
 
-/// A request as written on the command line.
-#[derive(Debug, PartialEq, Eq)]
-struct Request {
-    method: Method,
-    host: String,
-    path: String,
+/// A certificate as a caller would show it.
+struct Shown {
+    /// Its own certificate first.
+    chain: Vec<CertificateDer<'static>>,
+    identities: Vec<CallerId>,
 }
 
 /// Whose request, and what it asks for.
@@ -62,7 +74,7 @@ pub struct ExplainArgs {
     request: String,
     /// How the explanation is printed
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: AnswerFormat,
 }
 
 /// Explains a request of a caller. Exit code 0 if it would be let in, 1 if it would be refused or the configuration has
@@ -72,47 +84,87 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitC
         Ok(configuration) => configuration,
         Err(problems) => {
             match args.format {
-                Format::Json => writeln!(out, "{:#}", serde_json::json!({ "problems": problems.0 }))?,
-                _ => eprintln!("{}", for_people(&args.config, &problems)),
+                AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!({ "problems": problems.0 }))?,
+                AnswerFormat::Table => tell(&for_people(&args.config, &problems)),
             }
             return Ok(ExitCode::from(NOT_SO));
         }
     };
-    let (identities, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
-    let explanation = decide(&configuration.snapshot, &identities, &request);
+    let (shown, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
+    let explanation = match turned_away(&configuration.settings, &shown, &request, Clock::system().wall()) {
+        Some(why) => Explanation { refused: Some(HANDSHAKE), why, ..told_of(&shown.identities) },
+        None => decide(&configuration.snapshot, &shown.identities, &request),
+    };
     match args.format {
-        Format::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
-        Format::Table => writeln!(out, "{}", text(&explanation))?,
-        other => return Err(other.unfit("explain")),
+        AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
+        AnswerFormat::Table => writeln!(out, "{}", text(&explanation))?,
     }
     Ok(if explanation.refused.is_some() { ExitCode::from(NOT_SO) } else { ExitCode::SUCCESS })
 }
 
-fn read_inputs(cert: &Path, request: &str) -> Result<(Vec<CallerId>, Request), String> {
-    let certificate = CertificateDer::from_pem_file(cert)
-        .map_err(|error| format!("{}: no PEM certificate could be read: {error}", cert.display()))?;
-    let identities = identities_of_der(&certificate).map_err(|error| format!("{}: {error}", cert.display()))?;
-    Ok((identities, read_request(request)?))
+fn read_inputs(cert: &Path, request: &str) -> Result<(Shown, Request<()>), String> {
+    let unread = |error: &dyn Display| format!("{}: no PEM certificate could be read: {error}", cert.display());
+    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain: Vec<CertificateDer<'static>> = chain.map_err(|error| unread(&error))?;
+    let own = chain.first().ok_or_else(|| unread(&"the file holds none"))?;
+    let identities = identities_of_der(own).map_err(|error| format!("{}: {error}", cert.display()))?;
+    Ok((Shown { chain, identities }, read_request(request)?))
 }
 
-fn read_request(text: &str) -> Result<Request, String> {
+/// Why there would be no connection: the judgement of the listeners that the request could come in by.
+fn turned_away(settings: &Settings, shown: &Shown, request: &Request<()>, now: Timestamp) -> Option<String> {
+    let port = request.uri().port_u16().unwrap_or(HTTPS_PORT);
+    let listens = |listener: &&ListenerSettings| listener.address.port() == port;
+    let named: Vec<_> = settings.listeners.iter().filter(listens).collect();
+    let asked = if named.is_empty() { settings.listeners.iter().collect() } else { named };
+    let mut against = Vec::new();
+    for listener in asked {
+        match judged_by(listener, shown, now) {
+            Ok(()) => return None,
+            Err(why) => against.push(why),
+        }
+    }
+    Some(against.join("; "))
+}
+
+fn judged_by(listener: &ListenerSettings, shown: &Shown, now: Timestamp) -> Result<(), String> {
+    // Its files were read a moment ago; if they are gone by now, that is what is told.
+    let tls = listener.tls.load(now).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        format!("listener {} cannot be used: {}", listener.name, problems.join("; "))
+    })?;
+    tls.judge(&shown.chain, now).map_err(|fault| {
+        let reason = HandshakeFailure::of_fault(&fault).name();
+        format!("listener {} turns this certificate away in the handshake: {reason} ({fault})", listener.name)
+    })
+}
+
+fn read_request(text: &str) -> Result<Request<()>, String> {
     let bad = || format!("{text:?} is not a request; write a method and a URL, such as 'POST https://host/path'");
     let (method, url) = text.split_once(' ').ok_or_else(bad)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad())?;
     let uri: Uri = url.trim().parse().map_err(|_| bad())?;
-    let host = uri.authority().ok_or_else(bad)?.to_string();
-    Ok(Request { method, host, path: uri.path().to_owned() })
+    uri.authority().ok_or_else(bad)?;
+    Request::builder().method(method).uri(uri).body(()).map_err(|_| bad())
+}
+
+fn told_of(identities: &[CallerId]) -> Explanation {
+    Explanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() }
 }
 
 /// The gateway's own steps, in their order, until one says no.
-fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request) -> Explanation {
-    let mut told = Explanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() };
+fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -> Explanation {
+    let mut told = told_of(identities);
+    let head = match Head::read(request) {
+        Ok(head) => head,
+        Err(malformed) => return refuse(told, Refused::Malformed, malformed.to_owned()),
+    };
     let department = match snapshot.department_of(identities) {
         Ok(department) => department,
         Err(unclaimed) => return refuse(told, Refused::Unauthenticated, nobody(&unclaimed)),
     };
     told.department = Some(format!("{} ({})", department.department.id, department.department.name));
-    let (subsystem, command) = match snapshot.route(&request.host, &request.method, &request.path) {
+    let (subsystem, command) = match snapshot.route(head.host, head.method, head.path) {
         Route::Command { subsystem, command } => (subsystem, command),
         Route::NoCommand { subsystem } => {
             told.subsystem = Some(subsystem.id.to_string());
@@ -134,7 +186,7 @@ fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request) -> Ex
     told.grant = Some(format!("grants[{}], pattern {pattern:?}", grant.rule()));
     told.limits = limits(snapshot, department, command);
     told.upstreams = subsystem.upstreams.iter().map(|upstream| upstream.authority.clone()).collect();
-    told.forwarded_path = Some(forwarded_path(subsystem, &request.path));
+    told.forwarded_path = Some(forwarded_path(subsystem, head.path));
     told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
     told
 }
@@ -236,6 +288,10 @@ mod tests {
             ("spiffe://elsewhere", submit, Some("unauthenticated")),
             (police, "PUT https://gateway.city.example/cameras/v1/snapshots", Some("unknown_command")),
             (police, "POST https://gateway.city.example/parking", Some("unknown_command")),
+            (police, "GET https://gateway.city.example/cameras/v1/snapshots/a%2Fb", Some("malformed")),
+            (police, "GET https://gateway.city.example/cameras/../v1/snapshots", Some("malformed")),
+            (police, "GET https://gateway.city.example/cameras//v1/snapshots/1", Some("malformed")),
+            ("spiffe://elsewhere", "GET https://gateway.city.example//", Some("malformed")),
         ] {
             assert_eq!(explained(uri, request).refused, refused, "{uri} {request}");
         }

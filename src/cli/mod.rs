@@ -55,6 +55,16 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
 /// How a table of results is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -73,18 +83,15 @@ pub enum Format {
     Parquet,
 }
 
-impl Format {
-    /// This format makes no sense for that command.
-    fn unfit(self, command: &str) -> anyhow::Error {
-        let name = self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-        BadUsage(format!("{command} has no format {name}; use table or json")).into()
-    }
-}
-
 /// The command line asks for something that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadUsage(pub String);
+
+/// The answer is there, but nobody gets it: a full disk behind stdout, for example.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer could not be written to stdout")]
+struct Unprintable(#[source] io::Error);
 
 /// Does what the arguments ask for; the first of them is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -92,12 +99,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let mut out = io::stdout().lock();
-    let ended = answer(&cli.command, &mut out).and_then(|code| {
-        out.flush()?;
-        Ok(code)
-    });
+    let mut out = Vec::new();
+    let ended = answer(&cli.command, &mut out).and_then(|code| print(&out).map(|()| code));
     ended.unwrap_or_else(|error| failed(&error))
+}
+
+/// The whole answer at once, so that a failure to write it cannot be taken for one to find it.
+fn print(answer: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(answer).and_then(|()| out.flush());
+    Ok(printed.map_err(Unprintable)?)
+}
+
+/// Says something to people.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}"); // nobody is left to be told that stderr is closed
 }
 
 fn answer(command: &Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
@@ -121,7 +137,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    let _ = writeln!(io::stderr(), "tallygate: {}", sentence(error)); // as above
+    tell(&format!("tallygate: {}", sentence(error)));
     ExitCode::from(exit_code(error))
 }
 
@@ -160,7 +176,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {
         return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
     }
-    if cause.is::<LedgerError>() {
+    if cause.is::<LedgerError>() || cause.is::<Unprintable>() {
         return Some(STORAGE);
     }
     if cause.is::<Problems>() {
@@ -172,7 +188,6 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context;
 
     #[test]
     fn the_arguments_are_declared_without_contradiction() {
@@ -190,6 +205,7 @@ mod tests {
             (AuthorityError::Exists("ca.pem".into()).into(), NOT_SO),
             (AuthorityError::Unwritable { path: "ca.pem".into(), why: "full".to_owned() }.into(), STORAGE),
             (BadUsage("no".to_owned()).into(), USAGE),
+            (Unprintable(io::ErrorKind::StorageFull.into()).into(), STORAGE),
             (anyhow::anyhow!("something else"), INTERNAL),
         ] {
             assert_eq!(exit_code(&error), code, "{error:#}");
@@ -204,8 +220,8 @@ mod tests {
 
     #[test]
     fn a_closed_stdout_is_no_error() {
-        let broken: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
-        assert!(is_broken_pipe(&broken.context("printing").expect_err("broken")));
+        let broken = Unprintable(io::ErrorKind::BrokenPipe.into());
+        assert!(is_broken_pipe(&anyhow::Error::new(broken).context("printing")));
         assert!(!is_broken_pipe(&anyhow::anyhow!("broken")));
     }
 }

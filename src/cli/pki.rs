@@ -1,6 +1,7 @@
 //! `tallygate pki`: a small certificate authority for trying things out.
 //!
-//! Turns arguments into calls of [`Authority`] and says what was written; the mechanics are there.
+//! Turns arguments into calls of [`Authority`] and says what was written: in words on stderr, the paths on stdout. The
+//! mechanics are there.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use rustls::pki_types::ServerName;
 
 use crate::identity::{Authority, AuthorityError, ClientRequest, Issued, Validity};
-use crate::model::{BadName, CallerId, Name};
+use crate::model::{CallerId, Name};
+
+use super::check::counted;
+use super::{AnswerFormat, tell};
 
 /// How long the authority itself holds, in days.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -25,6 +30,15 @@ pub struct PkiArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: PkiCommand,
+    /// How the paths of what was written are printed on stdout: one a line, or as JSON.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub format: AnswerFormat,
+}
+
+/// What was done: in words, and which files were written.
+struct Done {
+    told: String,
+    written: Vec<PathBuf>,
 }
 
 /// What the small certificate authority can do.
@@ -48,7 +62,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "CN", default_value = "Tallygate trial authority")]
     pub name: String,
     /// A name or IP address of the gateway, besides localhost; may be repeated.
-    #[arg(long = "host", value_name = "NAME")]
+    #[arg(long = "host", value_name = "NAME", value_parser = host)]
     pub hosts: Vec<String>,
     /// For how many days the gateway's certificate holds.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
@@ -62,7 +76,7 @@ pub struct IssueArgs {
     #[arg(long, default_value = "pki")]
     pub dir: PathBuf,
     /// Id of the department; names the files.
-    #[arg(long, value_name = "ID", value_parser = |text: &str| -> Result<Name, BadName> { Name::parse(text) })]
+    #[arg(long, value_name = "ID", value_parser = department)]
     pub department: Name,
     /// URI that the certificate carries [default: spiffe://city.example/department/ID].
     #[arg(long, conflicts_with = "dns")]
@@ -86,27 +100,52 @@ pub struct RevokeArgs {
     pub certificate: PathBuf,
 }
 
-/// Does what was asked and tells people about it on `out`.
+/// A name by which a gateway can be called; `*.` may stand for one label (RFC 9525 section 6.3).
+fn host(text: &str) -> Result<String, String> {
+    match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write a host name such as gateway.city.example, or an IP address such as 192.0.2.1".to_owned()),
+    }
+}
+
+/// An id that a configuration can have, too.
+fn department(text: &str) -> Result<Name, String> {
+    let name = Name::parse(text).map_err(|bad| bad.to_string())?;
+    match name.is_reserved() {
+        true => Err(format!("{text:?} is a name that Tallygate itself uses; choose another")),
+        false => Ok(name),
+    }
+}
+
+/// Does what was asked, tells people about it, and writes to `out` which files were written.
 ///
 /// # Errors
 /// If a file is in the way, missing or not writable; each with what to do.
 pub fn run(args: &PkiArgs, now: Timestamp, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let told = match &args.command {
-        PkiCommand::Init(args) => init(args, now)?,
-        PkiCommand::Issue(args) => issue(args, now)?,
-        PkiCommand::Revoke(args) => revoke(args, now)?,
-    };
-    writeln!(out, "{told}")?;
+    let Done { told, written } = act(args, now)?;
+    tell(&told);
+    match args.format {
+        AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!({ "written": written }))?,
+        AnswerFormat::Table => written.iter().try_for_each(|path| writeln!(out, "{}", path.display()))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn init(args: &InitArgs, now: Timestamp) -> Result<String, AuthorityError> {
+fn act(args: &PkiArgs, now: Timestamp) -> Result<Done, AuthorityError> {
+    match &args.command {
+        PkiCommand::Init(args) => init(args, now),
+        PkiCommand::Issue(args) => issue(args, now),
+        PkiCommand::Revoke(args) => revoke(args, now),
+    }
+}
+
+fn init(args: &InitArgs, now: Timestamp) -> Result<Done, AuthorityError> {
     let authority = Authority::create(&args.dir, &args.name, Validity::days(now, AUTHORITY_DAYS))?;
     let hosts: Vec<String> =
         LOCAL_HOSTS.iter().map(|&host| host.to_owned()).chain(args.hosts.iter().cloned()).collect();
     let server = authority.issue_server(&hosts, Validity::days(now, args.days))?;
     authority.renew_revocation_list(Validity::days(now, LIST_DAYS))?;
-    Ok(format!(
+    let told = format!(
         "The authority \"{}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation list  \
          {}, for {LIST_DAYS} days\nNext: tallygate pki issue --dir {} --department traffic-police",
         args.name,
@@ -117,25 +156,29 @@ fn init(args: &InitArgs, now: Timestamp) -> Result<String, AuthorityError> {
         hosts.join(", "),
         authority.revocation_list().display(),
         args.dir.display(),
-    ))
+    );
+    let authority_files = [authority.certificate(), authority.key(), authority.revocation_list()];
+    let written = authority_files.into_iter().chain([server.certificate, server.key]).collect();
+    Ok(Done { told, written })
 }
 
-fn issue(args: &IssueArgs, now: Timestamp) -> Result<String, AuthorityError> {
+fn issue(args: &IssueArgs, now: Timestamp) -> Result<Done, AuthorityError> {
     let identity = identity(args);
     let Issued { certificate, key } = Authority::open(&args.dir)?.issue_client(&ClientRequest {
         department: args.department.clone(),
         identities: vec![identity.clone()],
         validity: Validity::days(now, args.days),
     })?;
-    Ok(format!(
-        "{} and {} name the caller {identity} for {} days.\nNext: curl --cacert {} --cert {} --key {} https://localhost:8443/",
+    let told = format!(
+        "{} and {} name the caller {identity} for {}.\nNext: curl --cacert {} --cert {} --key {} https://localhost:8443/",
         certificate.display(),
         key.display(),
-        args.days,
+        counted(args.days as usize, "day"),
         args.dir.join("ca.pem").display(),
         certificate.display(),
         key.display(),
-    ))
+    );
+    Ok(Done { told, written: vec![certificate, key] })
 }
 
 fn identity(args: &IssueArgs) -> CallerId {
@@ -146,10 +189,11 @@ fn identity(args: &IssueArgs) -> CallerId {
     }
 }
 
-fn revoke(args: &RevokeArgs, now: Timestamp) -> Result<String, AuthorityError> {
+fn revoke(args: &RevokeArgs, now: Timestamp) -> Result<Done, AuthorityError> {
     let authority = Authority::open(&args.dir)?;
     authority.revoke(&args.certificate, Validity::days(now, LIST_DAYS))?;
-    Ok(revoked(&args.certificate, &authority.revocation_list()))
+    let list = authority.revocation_list();
+    Ok(Done { told: revoked(&args.certificate, &list), written: vec![list] })
 }
 
 fn revoked(certificate: &Path, list: &Path) -> String {
@@ -185,9 +229,7 @@ mod tests {
         let place = directory.path().display().to_string();
         let words = ["pki".to_owned()].into_iter().chain(arguments.split(' ').map(|word| word.replace("DIR", &place)));
         let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
-        let mut told = Vec::new();
-        run(&command.pki, now(), &mut told).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(told).expect("text"))
+        act(&command.pki, now()).map(|done| done.told).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -236,10 +278,16 @@ mod tests {
             ("issue --dir DIR --department a --dns *.city.example", "wildcard"),
             (&format!("revoke --dir DIR {}", foreign.display()), "revoke it where it was issued"),
             ("revoke --dir DIR DIR/server.key", "are two files mixed up?"),
+            ("revoke --dir DIR DIR/ca.pem", "is the authority itself"),
+            ("issue --dir DIR --department other", "a name that Tallygate itself uses"),
+            ("issue --dir DIR --department unknown", "a name that Tallygate itself uses"),
+            ("init --dir DIR/new --host bad_host!", "write a host name such as"),
+            ("init --dir DIR/new --host a..b", "write a host name such as"),
         ] {
             let told = pki(&directory, arguments).expect_err(expected);
             assert!(told.contains(expected), "{told}\nshould say {expected}");
         }
+        assert!(!directory.path().join("new").exists(), "a refused host leaves no authority behind");
         assert!(!directory.path().join("clients/a.pem").exists(), "a refused request leaves nothing behind");
     }
 }

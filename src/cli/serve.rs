@@ -1,6 +1,5 @@
 //! `tallygate serve`: runs the gateway until a signal ends it.
 
-use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use crate::app::{self, Running, Start};
 use crate::clock::Clock;
 use crate::telemetry::logging::{self, LogFormat};
 
-use super::BadUsage;
+use super::{BadUsage, exit_code, sentence, tell};
 
 /// The variable that sets the log level where `--log-level` does not.
 const LEVEL_VARIABLE: &str = "TALLYGATE_LOG";
@@ -57,16 +56,27 @@ struct Signals {
 /// Runs the gateway: SIGHUP reads the configuration again, SIGTERM and SIGINT drain and end it.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     begin_log(args)?;
+    let ended = run(args);
+    match (args.log_format, &ended) {
+        (LogFormatArg::Json, Err(error)) => {
+            tracing::error!("{}", sentence(error));
+            Ok(ExitCode::from(exit_code(error)))
+        }
+        _ => ended,
+    }
+}
+
+fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting")?;
     let mut signals = runtime.block_on(async { Signals::catch() }).context("asking for signals")?;
     let running = app::start(Start { config: args.config.clone(), clock: Clock::system() })?;
-    say(&announcement(&running));
+    announce(args.log_format, &running);
     while runtime.block_on(signals.next()) == Asked::Reload {
-        reload(&running);
+        let _ = running.reload(); // the log has the result, as it has that of a file that changed
     }
-    say("stopping: commands in flight may finish");
+    say(args.log_format, "stopping: commands in flight may finish");
     running.shutdown()?;
-    say("stopped");
+    say(args.log_format, "stopped");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,9 +85,25 @@ fn begin_log(args: &ServeArgs) -> anyhow::Result<()> {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
-    let level = args.log_level.clone().or_else(|| std::env::var(LEVEL_VARIABLE).ok());
-    let level = level.as_deref().filter(|level| !level.is_empty()).unwrap_or(LEVEL_DEFAULT);
-    logging::begin(format, level).map_err(|error| BadUsage(format!("--log-level: {error}")).into())
+    let given = args.log_level.clone().map(|level| ("--log-level", level));
+    let given = given.or_else(|| std::env::var(LEVEL_VARIABLE).ok().map(|level| (LEVEL_VARIABLE, level)));
+    let given = given.filter(|(_, level)| !level.is_empty());
+    let (place, level) = given.unwrap_or_else(|| ("--log-level", LEVEL_DEFAULT.to_owned()));
+    logging::begin(format, &level).map_err(|error| BadUsage(format!("{place}: {error}")).into())
+}
+
+/// Says where the gateway can be reached.
+fn announce(format: LogFormatArg, running: &Running) {
+    if matches!(format, LogFormatArg::Text) {
+        return tell(&announcement(running));
+    }
+    for (listener, address) in running.listeners() {
+        tracing::info!(%listener, %address, "listening");
+    }
+    if let Some(address) = running.admin() {
+        tracing::info!(%address, "listening for operators");
+    }
+    tracing::info!("tallygate is ready");
 }
 
 fn announcement(running: &Running) -> String {
@@ -89,13 +115,6 @@ fn announcement(running: &Running) -> String {
         text += &format!("\n  admin: http://{address} (/metrics /readyz /config)");
     }
     text
-}
-
-fn reload(running: &Running) {
-    match running.reload() {
-        Ok(()) => say("the configuration was read again and is live"),
-        Err(problems) => say(&format!("the new configuration is wrong, so the old one stays live:\n{problems}")),
-    }
 }
 
 impl Signals {
@@ -116,6 +135,10 @@ impl Signals {
     }
 }
 
-fn say(text: &str) {
-    let _ = writeln!(stderr(), "{text}"); // a gateway goes on without anybody who listens to it
+/// A line about the gateway's own life: as it is for people, as an event where every line is one.
+fn say(format: LogFormatArg, text: &str) {
+    match format {
+        LogFormatArg::Text => tell(text),
+        LogFormatArg::Json => tracing::info!("{text}"),
+    }
 }

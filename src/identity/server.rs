@@ -41,16 +41,23 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
+    /// Judges a chain, its own certificate first, as a handshake at `now` would.
+    ///
+    /// # Errors
+    /// What rustls finds wrong with it. Nothing, where nobody is asked for certificates.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), rustls::Error> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let (leaf, issuers) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let now = unix_time(now.as_second()).ok_or(rustls::Error::FailedToGetCurrentTime)?;
+        verifier.verify_client_cert(leaf, issuers, now).map(drop)
+    }
+
     /// Whether a caller whose handshake is long past would still be let in at `now`: not if its certificate has since
     /// expired or been revoked, its authority is gone, or nobody is asked for certificates any more.
     ///
     /// The same judgement as in the handshake, with its cost (some 100 us): for once per connection after a reload.
     pub fn still_trusts(&self, caller: &Caller, now: Timestamp) -> bool {
-        let (Some(verifier), Some((leaf, issuers))) = (&self.verifier, caller.chain().split_first()) else {
-            return false;
-        };
-        let now = unix_time(now.as_second());
-        now.is_some_and(|now| verifier.verify_client_cert(leaf, issuers, now).is_ok())
+        self.verifier.is_some() && self.judge(caller.chain(), now).is_ok()
     }
 }
 

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::slot::{Kind, Record, Words, word};
+use super::balance::Counted;
+use super::slot::{Kind, word};
 use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
+use super::words::{Record, Words};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 /// Who and what, by name.
@@ -85,6 +87,8 @@ pub(super) struct Fold {
     floor: Window,
     rows: BTreeMap<RowKey, Row>,
     changed: BTreeSet<RowKey>,
+    /// What the slots seen so far have counted, to be held against what the workers say.
+    counted: Counted,
     /// Slots on which commands are in flight, by position.
     flying: BTreeMap<usize, SeriesId>,
 }
@@ -190,16 +194,21 @@ impl Fold {
         fold
     }
 
-    /// Takes in a slot as it is now. `names_at` reads the slot that holds a series' names.
-    pub(super) fn absorb(&mut self, position: usize, now: &Words, names_at: impl Fn(u32) -> Option<SeriesNames>) {
+    /// Takes in a slot as it is now; whether that could be done. `names_at` reads the slot that holds a series' names.
+    pub(super) fn absorb(
+        &mut self,
+        position: usize,
+        now: &Words,
+        names_at: impl Fn(u32) -> Option<SeriesNames>,
+    ) -> bool {
         if self.seen.len() <= position {
             self.seen.resize(position + 1, Words::EMPTY);
         }
         let before = self.seen[position];
         if now.kind() != Kind::Count || before == *now {
-            return;
+            return true;
         }
-        let Some(names) = names_at(now.series()) else { return }; // looked at again next time
+        let Some(names) = names_at(now.series()) else { return false }; // looked at again next time
         let before = if before.state() == now.state() { before } else { Words::EMPTY };
         let series = self.number_of(names);
         self.seen[position] = *now;
@@ -207,7 +216,14 @@ impl Fold {
             0 => self.flying.remove(&position),
             _ => self.flying.insert(position, series),
         };
+        self.counted.add_slot(&before, now);
         self.add(series, &before, now);
+        true
+    }
+
+    /// What all slots together have counted, as far as they have been seen.
+    pub(super) fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     /// What has not ended by the moment `now_ns`, by window of admission and series.

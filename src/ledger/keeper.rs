@@ -12,15 +12,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::balance::{Counted, imbalance};
 use super::book::{Book, Ending, Save};
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
 use super::recover::instead;
 use super::shared::{Request, Shared};
-use super::slot::{Kind, word};
+use super::slot::{Glance, Kind, word};
 use super::tally::{SEGMENT_SLOTS, Segment, Tally, nanoseconds};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
+use crate::lifecycle::{NotReady, Ready};
 use crate::model::Window;
 
 /// How often the tally is folded into the book.
@@ -43,10 +45,19 @@ pub(super) struct Keeper {
     pub(super) sync_every: Duration,
     /// How old a day is when its hours are forgotten.
     pub(super) compact_after: Option<Duration>,
+    pub(super) ready: Ready,
+    /// While the book takes nothing.
+    pub(super) cannot_fold: Option<NotReady>,
+    /// While there is no room for more slots.
+    pub(super) cannot_grow: Option<NotReady>,
     pub(super) shared: Arc<Shared>,
     pub(super) tally: Tally,
     pub(super) book: Book,
     pub(super) fold: Fold,
+    /// What was last seen of each slot, by position.
+    pub(super) glances: Vec<Glance>,
+    /// By how much slots and workers contradicted each other when they were last compared.
+    pub(super) imbalance: i64,
     pub(super) desks: Vec<Desk>,
     pub(super) synced: watch::Sender<u64>,
     pub(super) pace: Pace,
@@ -141,7 +152,9 @@ impl Keeper {
         }
         if now.since(self.pace.folded) >= FOLD_EVERY {
             self.pace.folded = now;
-            or_later(self.fold())?;
+            let folded = self.fold();
+            block(&mut self.cannot_fold, folded.is_err(), (&self.ready, "a book that takes what is counted"));
+            or_later(folded)?;
         }
         self.grow_if_there_may_be_room(now)
     }
@@ -152,6 +165,7 @@ impl Keeper {
         }
         let grown = self.grow();
         self.pace.lacks_room = grown.is_err().then_some(now);
+        block(&mut self.cannot_grow, grown.is_err(), (&self.ready, "space on the ledger's disk for new series"));
         or_later(grown)
     }
 
@@ -210,12 +224,22 @@ impl Keeper {
             .fold(0, u64::wrapping_add)
     }
 
-    /// Brings what the tally holds into memory.
+    /// Brings what the tally holds into memory, and holds it against what the workers say. A slot that has not changed
+    /// costs a look at its first cache line.
     fn absorb(&mut self) {
+        let before = Counted::by_workers(self.tally.own_slots());
         for (position, slot) in self.tally.slots() {
-            let Some(words) = slot.words().filter(|words| words.kind() == Kind::Count) else { continue };
-            self.fold.absorb(position, &words, |at| names_at(&self.tally, at));
+            let glance = slot.glance(); // before the copy, which may be younger but not older
+            if self.glances.get(position) == Some(&glance) {
+                continue;
+            }
+            let Some(words) = slot.words() else { continue };
+            if words.kind() != Kind::Count || self.fold.absorb(position, &words, |at| names_at(&self.tally, at)) {
+                note(&mut self.glances, position, glance);
+            }
         }
+        let after = Counted::by_workers(self.tally.own_slots());
+        self.imbalance = imbalance(&before, self.fold.counted(), &after, self.shared.workers.len() as u64);
     }
 
     /// Brings what the tally holds into the book, and seals what is over.
@@ -225,6 +249,9 @@ impl Keeper {
         let all_left = self.shared.ask_to_leave(over);
         let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
         self.absorb();
+        // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
+        // or interrupt what a sealed hour holds as ended.
+        self.sync()?;
         self.book.save(&Save {
             fold: &self.fold,
             in_flight: self.fold.in_flight(nanoseconds(&self.clock)),
@@ -266,7 +293,8 @@ impl Keeper {
 
     fn totals(&self) -> Totals {
         let imbalance = self.shared.workers.iter().map(|worker| worker.imbalance.load(Ordering::Relaxed));
-        Totals { series: self.fold.totals(), imbalance: imbalance.fold(0, i64::wrapping_add), times: self.times }
+        let imbalance = imbalance.fold(self.imbalance, i64::wrapping_add);
+        Totals { series: self.fold.totals(), imbalance, times: self.times }
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
@@ -288,8 +316,24 @@ impl Keeper {
     }
 }
 
+fn note(glances: &mut Vec<Glance>, position: usize, glance: Glance) {
+    if glances.len() <= position {
+        glances.resize(position + 1, Glance::default());
+    }
+    glances[position] = glance;
+}
+
 fn names_at(tally: &Tally, position: u32) -> Option<SeriesNames> {
     tally.slot(position).and_then(super::slot::Slot::words).and_then(|words| SeriesNames::of(&words))
+}
+
+/// Keeps the gateway from being ready as long as something fails.
+fn block(guard: &mut Option<NotReady>, fails: bool, (ready, what): (&Ready, &str)) {
+    match (fails, guard.is_some()) {
+        (true, false) => *guard = Some(ready.block(what)),
+        (false, true) => *guard = None,
+        _ => {}
+    }
 }
 
 /// Leaves for the next turn what a full disk or a reader in the way holds up.

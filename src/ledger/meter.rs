@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::counting::{End, Move, Place};
 use super::shared::{Request, Requests, Shared, Worker};
-use super::shelf::{Shelf, Sought};
+use super::shelf::{Part, Shelf, Sought};
 use super::slot::{Slot, word};
 use super::tally::{Segment, nanoseconds};
 use crate::clock::Clock;
@@ -44,8 +45,9 @@ struct Inner {
     requests: Requests,
     synced: watch::Receiver<u64>,
     /// The worker's own slot.
-    own: &'static Slot,
+    own: Place,
     shelf: RefCell<Shelf>,
+    /// Ended after their window was left, while there was no slot to say so.
     late: RefCell<Vec<Ended>>,
     /// The window of the last command; the next one is not earlier.
     window: Cell<Window>,
@@ -62,17 +64,23 @@ pub struct Ticket {
     facts: Ended,
 }
 
+/// Counts the bytes of a request body as they pass, while the ticket is elsewhere. Counts nothing after its ticket has
+/// taken it back.
+#[derive(Debug)]
+pub struct Upload {
+    slot: &'static Slot,
+    bytes: Cell<u64>,
+    is_open: Cell<bool>,
+}
+
 /// What is known of a command at its end.
 #[derive(Clone, Copy, Debug)]
 struct Ended {
-    slot: &'static Slot,
+    /// Where its beginning is counted.
+    place: Place,
     series: u64,
     window: Window,
-    opened_ns: u64,
-    duration_ns: u64,
-    request_bytes: u64,
-    response_bytes: u64,
-    finished: Finished,
+    end: End,
 }
 
 impl MeterSeed {
@@ -81,7 +89,7 @@ impl MeterSeed {
         self.shared.workers[self.number].acknowledge(Window(0));
         let sealing = self.shared.sealing();
         self.shared.workers[self.number].acknowledge(sealing);
-        let own = &self.first.slots[0];
+        let own = Place { position: self.first.first, slot: &self.first.slots[0] };
         let shelf = Shelf::new(self.first, self.arriving);
         Meter(Rc::new(Inner {
             number: self.number,
@@ -103,7 +111,7 @@ impl Meter {
     /// Counts a command as received, before anything is decided about it. What decides must follow without an `.await`
     /// in between: [`Meter::tick`] takes a command that is neither refused nor admitted for a defect.
     pub fn received(&self) {
-        self.0.own.add(word::WORKER_RECEIVED, 1);
+        self.0.own.slot.add(word::WORKER_RECEIVED, 1);
     }
 
     /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
@@ -117,13 +125,14 @@ impl Meter {
         let inner = &self.0;
         let window = inner.enter(window);
         let sought = Sought { department, command, window };
-        let slot = inner.counting(&sought, units).ok_or(Refused::LedgerUnavailable)?;
+        let place = inner.counting(&sought, units).ok_or(Refused::LedgerUnavailable)?;
         let opened_ns = nanoseconds(&inner.clock);
-        slot.add(word::STARTED, opened_ns);
-        slot.add_last(word::ADMITTED, 1);
-        inner.own.add(word::WORKER_ADMITTED, 1);
+        place.slot.admit(opened_ns);
+        inner.own.slot.add_last(word::WORKER_ADMITTED, 1);
         inner.live.set(inner.live.get() + 1);
-        Ok(Ticket { meter: Rc::clone(inner), facts: Ended::open(slot, sought.series(), window, opened_ns) })
+        let (request_bytes, response_bytes, duration_ns) = (0, 0, 0);
+        let end = End { finished: Finished::Aborted, opened_ns, request_bytes, response_bytes, duration_ns };
+        Ok(Ticket { meter: Rc::clone(inner), facts: Ended { place, series: sought.series(), window, end } })
     }
 
     /// Counts a command as refused: always, if need be under the name `unknown`.
@@ -134,8 +143,8 @@ impl Meter {
         inner.report_shelf();
         // Without a slot the command stays received and not refused: the imbalance shows what cannot happen.
         let Some(slot) = slot else { return };
-        slot.add(word::REFUSED + refused.index(), 1);
-        inner.own.add(word::WORKER_REFUSED, 1);
+        slot.refuse(refused);
+        inner.own.slot.add_last(word::WORKER_REFUSED, 1);
     }
 
     /// To be called about every 100 ms on the worker's own thread: checks the worker's books, lets the keeper seal.
@@ -158,13 +167,13 @@ impl Inner {
         window
     }
 
-    fn counting(&self, sought: &Sought<'_>, units: u64) -> Option<&'static Slot> {
-        if let Some(slot) = self.shelf.borrow().find(sought, units) {
-            return Some(slot);
+    fn counting(&self, sought: &Sought<'_>, units: u64) -> Option<Place> {
+        if let Some(place) = self.shelf.borrow().find(sought, units) {
+            return Some(place);
         }
-        let slot = self.shelf.borrow_mut().take(sought, units);
+        let place = self.shelf.borrow_mut().take(sought, units);
         self.report_shelf();
-        slot
+        place
     }
 
     /// Acknowledges that windows are being sealed, once a refusal is sure to find a slot beyond them.
@@ -187,16 +196,25 @@ impl Inner {
 
     /// Counts an end where its beginning was counted, or in the present window if that one is being sealed.
     fn end(&self, ended: Ended) {
-        if ended.window >= self.sealing.get() {
-            ended.record(ended.slot);
-        } else {
-            let units = ended.slot.get(word::UNITS_EACH);
-            let slot = self.shelf.borrow_mut().take_again(ended.series, self.window.get(), units);
-            let Some(slot) = slot else { return self.late.borrow_mut().push(ended) };
-            ended.record_late(slot);
+        if ended.window < self.sealing.get() {
+            return self.end_late(ended);
         }
-        ended.slot.add(word::STARTED, ended.opened_ns.wrapping_neg());
-        self.own.add(word::WORKER_FINISHED, 1);
+        self.own.slot.add(word::WORKER_ENDING, 1);
+        ended.place.slot.finish(&ended.end);
+        self.own.slot.add_last(word::WORKER_FINISHED, 1);
+        self.live.set(self.live.get() - 1);
+    }
+
+    /// The end of a command of a window that is being sealed: it waits until there is a slot of the present one for it.
+    fn end_late(&self, ended: Ended) {
+        let units_each = ended.place.slot.get(word::UNITS_EACH);
+        let part = Part { window: self.window.get(), units_each, of: Some(ended.window) };
+        let place = self.shelf.borrow_mut().take_again(ended.series, part);
+        let Some(to) = place else { return self.late.borrow_mut().push(ended) };
+        self.own.slot.add(word::WORKER_ENDING, 1);
+        let moved = Move::new(&ended.end, ended.place, to, self.own);
+        moved.announce(self.own.slot);
+        moved.make(self.own.slot);
         self.live.set(self.live.get() - 1);
     }
 
@@ -210,7 +228,7 @@ impl Inner {
     }
 
     fn report_balance(&self) {
-        let count = |at| self.own.get(at).cast_signed();
+        let count = |at| self.own.slot.get(at).cast_signed();
         let gone = count(word::WORKER_REFUSED)
             .wrapping_add(count(word::WORKER_FINISHED))
             .wrapping_add(self.live.get().cast_signed());
@@ -231,53 +249,38 @@ impl Drop for Inner {
     }
 }
 
-impl Ended {
-    fn open(slot: &'static Slot, series: u64, window: Window, opened_ns: u64) -> Self {
-        Self {
-            slot,
-            series,
-            window,
-            opened_ns,
-            duration_ns: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-            finished: Finished::Aborted,
+impl Upload {
+    /// Adds bytes of the request body. They are on the tally at once.
+    pub fn pass(&self, bytes: u64) {
+        if self.is_open.get() {
+            self.bytes.set(self.bytes.get().wrapping_add(bytes));
+            self.slot.pass(word::REQUEST_BYTES, bytes);
         }
-    }
-
-    /// The number of commands last: a crash in between leaves the command in flight, with all its bytes.
-    fn record(&self, slot: &Slot) {
-        let at = word::FINISHED + self.finished.index() * 4;
-        slot.add(at + 1, self.request_bytes);
-        slot.add(at + 2, self.response_bytes);
-        slot.add(at + 3, self.duration_ns);
-        slot.add_last(at, 1);
-    }
-
-    fn record_late(&self, slot: &Slot) {
-        self.add_moved(slot, word::LATE_IN);
-        self.record(slot);
-        self.add_moved(self.slot, word::LATE_OUT);
-    }
-
-    fn add_moved(&self, slot: &Slot, at: usize) {
-        slot.add(at + 1, self.request_bytes);
-        slot.add(at + 2, self.response_bytes);
-        slot.add_last(at, 1);
     }
 }
 
 impl Ticket {
+    /// What counts the request body, for whoever reads it; to be given back by [`Ticket::end_upload`].
+    pub fn upload(&self) -> Upload {
+        Upload { slot: self.facts.place.slot, bytes: Cell::new(0), is_open: Cell::new(true) }
+    }
+
+    /// No more of the request body is counted.
+    pub fn end_upload(&mut self, upload: &Upload) {
+        upload.is_open.set(false);
+        self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(upload.bytes.take());
+    }
+
     /// Adds bytes of the request body. They are on the tally at once.
     pub fn add_request_bytes(&mut self, bytes: u64) {
-        self.facts.request_bytes = self.facts.request_bytes.wrapping_add(bytes);
-        self.facts.slot.add(word::REQUEST_BYTES, bytes);
+        self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(bytes);
+        self.facts.place.slot.pass(word::REQUEST_BYTES, bytes);
     }
 
     /// Adds bytes of the response body. They are on the tally at once.
     pub fn add_response_bytes(&mut self, bytes: u64) {
-        self.facts.response_bytes = self.facts.response_bytes.wrapping_add(bytes);
-        self.facts.slot.add(word::RESPONSE_BYTES, bytes);
+        self.facts.end.response_bytes = self.facts.end.response_bytes.wrapping_add(bytes);
+        self.facts.place.slot.pass(word::RESPONSE_BYTES, bytes);
     }
 
     /// Completes when an fdatasync that began after the admission has ended; never, if the disk has failed.
@@ -292,21 +295,21 @@ impl Ticket {
 
     /// Ends the command; returns how long it took: the time since `open` on the meter's clock.
     pub fn settle(mut self, finished: Finished) -> Duration {
-        self.facts.finished = finished;
-        self.facts.duration_ns = self.age_ns();
-        Duration::from_nanos(self.facts.duration_ns)
+        self.facts.end.finished = finished;
+        self.facts.end.duration_ns = self.age_ns();
+        Duration::from_nanos(self.facts.end.duration_ns)
     }
 
     fn age_ns(&self) -> u64 {
-        nanoseconds(&self.meter.clock).saturating_sub(self.facts.opened_ns)
+        nanoseconds(&self.meter.clock).saturating_sub(self.facts.end.opened_ns)
     }
 }
 
 impl Drop for Ticket {
     /// Ends the command as it was settled, or as aborted where nobody did.
     fn drop(&mut self) {
-        if self.facts.duration_ns == 0 {
-            self.facts.duration_ns = self.age_ns();
+        if self.facts.end.duration_ns == 0 {
+            self.facts.end.duration_ns = self.age_ns();
         }
         self.meter.end(self.facts);
     }

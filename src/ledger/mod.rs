@@ -7,9 +7,12 @@
 //! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
 
 mod adjust;
+mod atomics;
 pub mod audit;
+mod balance;
 mod book;
 mod canon;
+mod counting;
 mod disk;
 mod error;
 mod fold;
@@ -33,6 +36,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod words;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -49,11 +53,12 @@ use self::keeper::{Desk, Keeper, Pace};
 use self::shared::{Request, Requests, Shared};
 use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally, nanoseconds};
 use crate::clock::Clock;
+use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
 
 pub use adjust::{Adjustment, BadAdjustment, adjust};
 pub use error::LedgerError;
-pub use meter::{Meter, MeterSeed, Ticket};
+pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
 
@@ -75,6 +80,8 @@ pub struct LedgerSettings {
     pub calendar: CalendarOffset,
     /// How old a day is when its hours are forgotten and only its sums are kept; never, if there is none.
     pub compact_after: Option<Duration>,
+    /// Told when the ledger has no space for what is new, until it has some again.
+    pub ready: Ready,
 }
 
 /// The open ledger: owner of the keeper thread. Dropping it without [`Ledger::close`] is like a crash: the next start
@@ -116,10 +123,15 @@ impl Ledger {
             clock: clock.clone(),
             sync_every: settings.sync_every,
             compact_after: settings.compact_after,
+            ready: settings.ready,
+            cannot_fold: None,
+            cannot_grow: None,
             shared,
             tally: beginning.tally,
             book: beginning.book,
             fold: beginning.fold,
+            glances: Vec::new(),
+            imbalance: 0,
             desks,
             synced,
             pace: Pace::new(),

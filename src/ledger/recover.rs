@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::error::LedgerError;
 use super::fold::{Fold, Row, SeriesNames};
 use super::pages::EpochState;
-use super::tally::{Header, TallyImage};
+use super::tally::{Header, TallyImage, moves};
 use crate::model::Window;
 
 /// Brings what a dead process left at `path` into the book, and clears the way for a new tally.
@@ -62,6 +62,9 @@ fn end_dead_epoch(
 /// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupted`.
 pub(super) fn fold_dead(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = fold_image(known, image, floor);
+    for (position, words) in moves(&image.slots) {
+        fold.absorb(position, &words, |at| image.slot(at).and_then(SeriesNames::of));
+    }
     let header = &image.header;
     fold.interrupt(instead(header.synced_at, floor), header.synced_ns, |at| image.slot(at).and_then(SeriesNames::of));
     fold

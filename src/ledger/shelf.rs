@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::mpsc;
 
+use super::counting::Place;
 use super::slot::{Kind, Slot, pair, set_text, word};
 use super::tally::{SEGMENT_SLOTS, Segment};
 use crate::model::{CommandKey, Department, Window};
@@ -24,18 +25,29 @@ impl Sought<'_> {
     pub(super) fn series(&self) -> u64 {
         pair(self.department.number, self.command.number)
     }
+
+    fn part(&self, units_each: u64) -> Part {
+        Part { window: self.window, units_each, of: None }
+    }
 }
 
 /// The series of what has no name.
 const UNKNOWN: u64 = 0;
 
+/// What of its series a slot counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) window: Window,
+    pub(super) units_each: u64,
+    /// The window of admission, if the slot counts ends of commands of an earlier window.
+    pub(super) of: Option<Window>,
+}
+
 /// A slot that counts.
 #[derive(Clone, Copy, Debug)]
 struct Counting {
-    slot: &'static Slot,
-    position: u32,
-    window: Window,
-    units_each: u64,
+    place: Place,
+    part: Part,
 }
 
 /// A series and the slots that count it.
@@ -45,8 +57,9 @@ struct Series {
     names: u32,
     /// Units of the last admission; a refusal shares that slot.
     units_each: u64,
+    /// Where the next admission is likely to be counted; never a slot of late ends.
     present: Option<Counting>,
-    older: Vec<Counting>,
+    others: Vec<Counting>,
 }
 
 /// A slot of a sealed window.
@@ -61,9 +74,9 @@ struct Resting {
 #[derive(Debug)]
 pub(super) struct Shelf {
     series: HashMap<u64, Series, foldhash::fast::RandomState>,
-    free: Vec<(u32, &'static Slot)>,
+    free: Vec<Place>,
     /// Kept for refusals when nothing else is free.
-    reserve: Option<(u32, &'static Slot)>,
+    reserve: Option<Place>,
     resting: Vec<Resting>,
     arriving: mpsc::Receiver<Segment>,
     owned: u32,
@@ -97,52 +110,53 @@ impl Shelf {
     }
 
     /// The slot in use for a command, if it is the present one of its series.
-    pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<&'static Slot> {
+    pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<Place> {
         let present = self.series.get(&sought.series())?.present?;
-        (present.window == sought.window && present.units_each == units_each).then_some(present.slot)
+        (present.part == sought.part(units_each)).then_some(present.place)
     }
 
     /// A slot for a command, a new one if need be; nothing if none is free.
-    pub(super) fn take(&mut self, sought: &Sought<'_>, units_each: u64) -> Option<&'static Slot> {
+    pub(super) fn take(&mut self, sought: &Sought<'_>, units_each: u64) -> Option<Place> {
         self.take_arrivals();
         self.name(sought)?;
-        self.take_again(sought.series(), sought.window, units_each)
+        self.take_again(sought.series(), sought.part(units_each))
     }
 
     /// A slot for a series that has its name already.
-    pub(super) fn take_again(&mut self, series: u64, window: Window, units_each: u64) -> Option<&'static Slot> {
-        if let Some(slot) = self.series.get(&series)?.slot_for(window, units_each) {
-            return Some(slot);
+    pub(super) fn take_again(&mut self, series: u64, part: Part) -> Option<Place> {
+        if let Some(place) = self.series.get(&series)?.place_of(part) {
+            return Some(place);
         }
         let place = self.free.pop()?;
-        self.count_use(window);
-        Some(self.begin(place, series, window, units_each))
+        self.count_use(part.window);
+        self.begin(place, series, part);
+        Some(place)
     }
 
     /// A slot to count a refusal in: the command's own, or the one of what has no name.
     pub(super) fn refusing(&mut self, sought: &Sought<'_>, sealing: Window) -> Option<&'static Slot> {
         let series = self.series.get(&sought.series());
         let units_each = series.map_or(1, |series| series.units_each);
-        if let Some(slot) = series.and_then(|series| series.slot_for(sought.window, units_each)) {
-            return Some(slot);
-        }
-        self.take(sought, units_each).or_else(|| self.refusing_unnamed(sought.window, sealing))
+        let place = series.and_then(|series| series.place_of(sought.part(units_each)));
+        let place = place.or_else(|| self.take(sought, units_each));
+        place.map(|place| place.slot).or_else(|| self.refusing_unnamed(sought.window, sealing))
     }
 
     fn refusing_unnamed(&mut self, window: Window, sealing: Window) -> Option<&'static Slot> {
         let unknown = self.series.get(&UNKNOWN)?;
-        let present = unknown.present.filter(|present| present.window >= sealing);
+        let present = unknown.present.filter(|present| present.part.window >= sealing);
         if let Some(present) = present {
-            return Some(present.slot); // perhaps an hour early: better than not at all
+            return Some(present.place.slot); // perhaps an hour early: better than not at all
         }
         let place = self.reserve.take()?;
-        Some(self.begin(place, UNKNOWN, window, 1))
+        self.begin(place, UNKNOWN, Part { window, units_each: 1, of: None });
+        Some(place.slot)
     }
 
     /// Whether a refusal is sure to find a slot that is not of a window before `window`.
     pub(super) fn can_refuse_from(&self, window: Window) -> bool {
         let present = self.series.get(&UNKNOWN).and_then(|unknown| unknown.present);
-        self.reserve.is_some() || present.is_some_and(|present| present.window >= window)
+        self.reserve.is_some() || present.is_some_and(|present| present.part.window >= window)
     }
 
     /// Takes what the keeper has made.
@@ -164,8 +178,8 @@ impl Shelf {
             std::mem::take(&mut self.resting).into_iter().partition(|slot| slot.has_rested(folds));
         self.resting = resting;
         for Resting { counting, .. } in rested {
-            counting.slot.end();
-            self.free.push((counting.position, counting.slot));
+            counting.place.slot.end();
+            self.free.push(counting.place);
         }
         for slot in &mut self.resting {
             slot.look(folds);
@@ -189,7 +203,7 @@ impl Shelf {
     }
 
     fn add(&mut self, segment: &Segment) {
-        let places = (segment.first..).zip(segment.slots);
+        let places = (segment.first..).zip(segment.slots).map(|(position, slot)| Place { position, slot });
         self.free.extend(places.skip(1)); // the first is the worker's own
         self.owned += count(segment.slots.len());
         self.fill_reserve();
@@ -209,29 +223,31 @@ impl Shelf {
         if self.free.len() < 2 {
             return None;
         }
-        let (names, slot) = self.free.pop()?;
+        let Place { position: names, slot } = self.free.pop()?;
         let texts = [&sought.department.id, &sought.command.subsystem, &sought.command.command];
         slot.begin(Kind::Series, |slot| {
             for (number, name) in texts.into_iter().enumerate() {
                 set_text(slot, word::NAMES + number * word::NAME_WORDS, word::NAME_WORDS, name.as_str());
             }
         });
-        let series = Series { names, units_each: 1, present: None, older: Vec::new() };
+        let series = Series { names, units_each: 1, present: None, others: Vec::new() };
         self.series.insert(sought.series(), series);
         Some(())
     }
 
-    fn begin(&mut self, place: (u32, &'static Slot), key: u64, window: Window, units_each: u64) -> &'static Slot {
-        let (position, slot) = place;
-        if let Some(series) = self.series.get_mut(&key) {
-            slot.begin(Kind::Count, |slot| {
-                slot.set(word::WHERE, pair(window.0, series.names));
-                slot.set(word::UNITS_EACH, units_each);
-            });
-            series.older.extend(series.present.replace(Counting { slot, position, window, units_each }));
-            series.units_each = units_each;
+    fn begin(&mut self, place: Place, key: u64, part: Part) {
+        let Some(series) = self.series.get_mut(&key) else { return };
+        place.slot.begin(Kind::Count, |slot| {
+            slot.set(word::WHERE, pair(part.window.0, series.names));
+            slot.set(word::UNITS_EACH, part.units_each);
+            slot.set(word::OF, part.of.map_or(0, |of| u64::from(of.0)));
+        });
+        let counting = Counting { place, part };
+        if part.of.is_some() {
+            return series.others.push(counting);
         }
-        slot
+        series.others.extend(series.present.replace(counting));
+        series.units_each = part.units_each;
     }
 
     fn count_use(&mut self, window: Window) {
@@ -244,17 +260,17 @@ impl Shelf {
 }
 
 impl Series {
-    fn slot_for(&self, window: Window, units_each: u64) -> Option<&'static Slot> {
-        let mut all = self.present.iter().chain(&self.older);
-        all.find(|one| one.window == window && one.units_each == units_each).map(|one| one.slot)
+    fn place_of(&self, part: Part) -> Option<Place> {
+        let mut all = self.present.iter().chain(&self.others);
+        all.find(|one| one.part == part).map(|one| one.place)
     }
 
     /// Lets go of the slots of windows before `sealed`.
     fn leave(&mut self, sealed: Window) -> Vec<Counting> {
-        let present = self.present.take_if(|present| present.window < sealed);
+        let present = self.present.take_if(|present| present.part.window < sealed);
         let (left, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.older).into_iter().partition(|one| one.window < sealed);
-        self.older = kept;
+            std::mem::take(&mut self.others).into_iter().partition(|one| one.part.window < sealed);
+        self.others = kept;
         left.into_iter().chain(present).collect()
     }
 }
@@ -266,7 +282,7 @@ impl Resting {
     }
 
     fn look(&mut self, folds: u64) {
-        let idle = || self.counting.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
+        let idle = || self.counting.place.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
         if self.idle_since.is_none() && idle() {
             self.idle_since = Some(folds);
         }

@@ -1,22 +1,22 @@
-//! The byte layout of the tally: an array of slots of 512 bytes, each 64 little-endian words of 64 bits.
+//! The byte layout of the tally: an array of slots of 512 bytes, each 64 little-endian words of 64 bits; and how a slot
+//! goes from one use to the next while others read it.
 //!
-//! Guarantees: every word of a counting slot only grows while the slot keeps its generation, so the greater of two
-//! readings is the later one. One worker writes a slot; everybody may read it. A slot's first word is stored last when
-//! the slot comes into use, so who sees its kind sees the rest. `docs/ledger.md` shows the layout as a table.
+//! Guarantees: every word of a counting slot only grows while the slot keeps its generation (but `STARTED`), so the
+//! greater of two readings is the later one. One worker writes a slot; everybody may read it. A slot's first word is
+//! stored last when the slot comes into use, so who sees its kind sees the rest. `docs/ledger.md` shows the layout as a
+//! table. Leaves to `counting` what is stored when, to `words` what it means.
 //!
 //! All sums use `wrapping_add`: 2^64 commands, bytes or nanoseconds do not happen in an epoch, and a counter must never
 //! be what ends a worker.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use super::atomics::{Ordering, fence};
+use super::words::Words;
+use crate::model::Finished;
 
-use zerocopy::{FromBytes, IntoBytes, KnownLayout};
-
-use crate::model::{Finished, Name, Refused, Window};
+pub(super) use super::atomics::{Slot, WORDS};
 
 const _: () = assert!(cfg!(target_endian = "little"), "the tally is a little-endian file that is mapped as it is");
 
-/// Words in a slot.
-pub(super) const WORDS: usize = 64;
 /// Bytes in a slot.
 pub(super) const SLOT_BYTES: usize = WORDS * 8;
 
@@ -32,6 +32,8 @@ pub(super) mod word {
     pub(in crate::ledger) const STARTED: usize = 4;
     pub(in crate::ledger) const REQUEST_BYTES: usize = 5;
     pub(in crate::ledger) const RESPONSE_BYTES: usize = 6;
+    /// Grows last at every change: who has seen this one has seen what there was, by a look at one cache line.
+    pub(in crate::ledger) const VERSION: usize = 7;
     /// Records of four words: commands, request bytes, response bytes, nanoseconds.
     pub(in crate::ledger) const FINISHED: usize = 8;
     pub(in crate::ledger) const REFUSED: usize = 40;
@@ -51,6 +53,12 @@ pub(super) mod word {
     pub(in crate::ledger) const WORKER_REFUSED: usize = 3;
     pub(in crate::ledger) const WORKER_ADMITTED: usize = 4;
     pub(in crate::ledger) const WORKER_FINISHED: usize = 5;
+    /// Ends begun; more than finished only in the middle of one.
+    pub(in crate::ledger) const WORKER_ENDING: usize = 6;
+    /// How many of the pairs that follow are being stored at this moment.
+    pub(in crate::ledger) const MOVES: usize = 8;
+    /// Pairs: a place (word in the low half, position of the slot in the high half), and what it will hold.
+    pub(in crate::ledger) const MOVE: usize = 9;
 }
 
 /// What a slot is used for.
@@ -60,14 +68,14 @@ pub(super) enum Kind {
     Free = 0,
     /// Holds the three names of a series.
     Series = 1,
-    /// Counts one (window, series, units each).
+    /// Counts one (window, series, units each), or late ends of one (window, series, units each, window of admission).
     Count = 2,
     /// Counts what a worker saw; the first slot of each segment.
     Worker = 3,
 }
 
 impl Kind {
-    fn of(state: u64) -> Self {
+    pub(super) fn of(state: u64) -> Self {
         match state & 0xffff_ffff {
             1 => Self::Series,
             2 => Self::Count,
@@ -77,20 +85,27 @@ impl Kind {
     }
 }
 
-/// A slot as it lies in the mapped file.
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
-#[repr(C)]
-pub(super) struct Slot([AtomicU64; WORDS]);
+/// What a slot's first cache line says about the rest: as long as it is the same, nothing has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Glance {
+    pub(super) state: u64,
+    version: u64,
+}
 
 impl Slot {
     /// One word, as it is now.
     pub(super) fn get(&self, at: usize) -> u64 {
-        self.0[at].load(Ordering::Relaxed)
+        self.load(at, Ordering::Relaxed)
+    }
+
+    /// One word; what was stored before it by [`Slot::add_last`] is seen from now on.
+    pub(super) fn get_first(&self, at: usize) -> u64 {
+        self.load(at, Ordering::Acquire)
     }
 
     /// Sets a word. Only the slot's owner may.
     pub(super) fn set(&self, at: usize, value: u64) {
-        self.0[at].store(value, Ordering::Relaxed);
+        self.store(at, value, Ordering::Relaxed);
     }
 
     /// Adds to a word. Only the slot's owner may: a load and a store, no locked instruction.
@@ -100,7 +115,12 @@ impl Slot {
 
     /// Adds to a word after all earlier stores: who reads the sum (by [`Slot::words`]) sees what it stands for.
     pub(super) fn add_last(&self, at: usize, by: u64) {
-        self.0[at].store(self.get(at).wrapping_add(by), Ordering::Release);
+        self.store(at, self.get(at).wrapping_add(by), Ordering::Release);
+    }
+
+    /// Sets a word after all earlier stores.
+    pub(super) fn set_last(&self, at: usize, value: u64) {
+        self.store(at, value, Ordering::Release);
     }
 
     /// Empties the slot and gives it to a new use, under a new generation.
@@ -110,7 +130,7 @@ impl Slot {
             self.set(at, 0);
         }
         fill(self);
-        self.0[word::STATE].store(kind as u64 | generation << 32, Ordering::Release);
+        self.store(word::STATE, kind as u64 | generation << 32, Ordering::Release);
     }
 
     /// Takes the slot out of use; returns the generation that comes next.
@@ -121,16 +141,22 @@ impl Slot {
         generation
     }
 
+    /// What to compare before the whole slot is read. A later [`Slot::words`] sees every change that this has seen.
+    pub(super) fn glance(&self) -> Glance {
+        let state = self.load(word::STATE, Ordering::Acquire);
+        Glance { state, version: self.load(word::VERSION, Ordering::Acquire) }
+    }
+
     /// A copy, or nothing while the slot is changing hands. What has ended is read before what was admitted, so a copy
     /// never shows more ends than beginnings.
     pub(super) fn words(&self) -> Option<Words> {
         let mut copy = [0; WORDS];
-        let state = self.0[word::STATE].load(Ordering::Acquire);
+        let state = self.load(word::STATE, Ordering::Acquire);
         for record in 0..Finished::ALL.len() {
             let at = word::FINISHED + record * 4;
-            copy[at] = self.0[at].load(Ordering::Acquire);
+            copy[at] = self.load(at, Ordering::Acquire);
         }
-        copy[word::LATE_OUT] = self.0[word::LATE_OUT].load(Ordering::Acquire);
+        copy[word::LATE_OUT] = self.load(word::LATE_OUT, Ordering::Acquire);
         for (at, value) in copy.iter_mut().enumerate().filter(|(at, _)| !is_read_first(*at)) {
             *value = self.get(at);
         }
@@ -143,125 +169,6 @@ impl Slot {
 fn is_read_first(at: usize) -> bool {
     let records = word::FINISHED..word::FINISHED + Finished::ALL.len() * 4;
     at == word::LATE_OUT || records.contains(&at) && (at - word::FINISHED).is_multiple_of(4)
-}
-
-/// A copy of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Words(pub(super) [u64; WORDS]);
-
-/// The sums of one outcome in a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) commands: u64,
-    pub(super) request_bytes: u64,
-    pub(super) response_bytes: u64,
-    pub(super) duration_ns: u64,
-}
-
-/// Commands whose end was counted in another slot than their beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    pub(super) commands: u64,
-    pub(super) request_bytes: u64,
-    pub(super) response_bytes: u64,
-}
-
-impl Words {
-    pub(super) const EMPTY: Self = Self([0; WORDS]);
-
-    /// Reads a slot from the bytes of a file.
-    pub(super) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
-        let mut words = [0; WORDS];
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        Self(words)
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        Kind::of(self.0[word::STATE])
-    }
-
-    pub(super) fn state(&self) -> u64 {
-        self.0[word::STATE]
-    }
-
-    pub(super) fn window(&self) -> Window {
-        Window(low(self.0[word::WHERE]))
-    }
-
-    /// Hours between the admission of the commands that end here and this window.
-    pub(super) fn late(&self) -> u32 {
-        match low(self.0[word::OF]) {
-            0 => 0,
-            of => self.window().0.saturating_sub(of),
-        }
-    }
-
-    /// The position of the slot that holds the names.
-    pub(super) fn series(&self) -> u32 {
-        high(self.0[word::WHERE])
-    }
-
-    pub(super) fn units_each(&self) -> u64 {
-        self.0[word::UNITS_EACH]
-    }
-
-    pub(super) fn finished(&self, finished: Finished) -> Record {
-        let at = word::FINISHED + finished.index() * 4;
-        Record {
-            commands: self.0[at],
-            request_bytes: self.0[at + 1],
-            response_bytes: self.0[at + 2],
-            duration_ns: self.0[at + 3],
-        }
-    }
-
-    pub(super) fn refused(&self, refused: Refused) -> u64 {
-        self.0[word::REFUSED + refused.index()]
-    }
-
-    /// Commands admitted here and not ended anywhere, with the bytes and the time they have used by the moment `now_ns`.
-    pub(super) fn in_flight(&self, now_ns: u64) -> Record {
-        let (came, went, ended) = (self.moved(word::LATE_IN), self.moved(word::LATE_OUT), self.ended());
-        let open = |begun: usize, came: u64, ended: u64, went: u64| {
-            self.0[begun].wrapping_add(came).saturating_sub(ended.wrapping_add(went))
-        };
-        let commands = open(word::ADMITTED, came.commands, ended.commands, went.commands);
-        let elapsed = now_ns.wrapping_mul(commands).wrapping_sub(self.0[word::STARTED]);
-        Record {
-            commands,
-            request_bytes: open(word::REQUEST_BYTES, came.request_bytes, ended.request_bytes, went.request_bytes),
-            response_bytes: open(word::RESPONSE_BYTES, came.response_bytes, ended.response_bytes, went.response_bytes),
-            // The last sync may lie a little before the last admission; then no time has passed.
-            duration_ns: if elapsed > u64::MAX / 2 { 0 } else { elapsed },
-        }
-    }
-
-    fn moved(&self, at: usize) -> Moved {
-        Moved { commands: self.0[at], request_bytes: self.0[at + 1], response_bytes: self.0[at + 2] }
-    }
-
-    fn ended(&self) -> Record {
-        Finished::ALL.into_iter().map(|finished| self.finished(finished)).fold(Record::default(), |sum, one| Record {
-            commands: sum.commands.wrapping_add(one.commands),
-            request_bytes: sum.request_bytes.wrapping_add(one.request_bytes),
-            response_bytes: sum.response_bytes.wrapping_add(one.response_bytes),
-            duration_ns: sum.duration_ns.wrapping_add(one.duration_ns),
-        })
-    }
-
-    /// One of the names of a series' slot; nothing if it is not a name.
-    pub(super) fn name(&self, number: usize) -> Option<Name> {
-        self.text(word::NAMES + number * word::NAME_WORDS, word::NAME_WORDS).and_then(|text| Name::parse(&text).ok())
-    }
-
-    /// A text that begins with its length.
-    pub(super) fn text(&self, at: usize, words: usize) -> Option<String> {
-        let bytes: Vec<u8> = self.0[at..at + words].iter().flat_map(|word| word.to_le_bytes()).collect();
-        let (length, rest) = bytes.split_first()?;
-        String::from_utf8(rest.get(..usize::from(*length))?.to_vec()).ok()
-    }
 }
 
 /// Writes a text as its length in one byte and its bytes; cut where the space ends.
@@ -281,56 +188,24 @@ pub(super) fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-fn low(word: u64) -> u32 {
-    (word & 0xffff_ffff) as u32
-}
-
-fn high(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn words(set: &[(usize, u64)]) -> Words {
-        let mut words = Words::EMPTY;
-        set.iter().for_each(|(at, value)| words.0[*at] = *value);
-        words
-    }
-
-    #[test]
-    fn what_is_in_flight_is_what_began_or_came_and_neither_ended_nor_went() {
-        let started = 100_u64 + 140;
-        for (what, set, expected) in [
-            ("nothing", vec![], (0, 0, 0)),
-            (
-                "two admitted",
-                vec![(word::ADMITTED, 2), (word::STARTED, started), (word::REQUEST_BYTES, 9)],
-                (2, 9, 160),
-            ),
-            ("one ended", vec![(word::ADMITTED, 1), (word::FINISHED, 1)], (0, 0, 0)),
-            ("ended elsewhere", vec![(word::ADMITTED, 1), (word::LATE_OUT, 1)], (0, 0, 0)),
-            ("came and ended here", vec![(word::LATE_IN, 1), (word::FINISHED + 4, 1)], (0, 0, 0)),
-            ("admitted after the last sync", vec![(word::ADMITTED, 1), (word::STARTED, 250)], (1, 0, 0)),
-        ] {
-            let rest = words(&set).in_flight(200);
-            assert_eq!((rest.commands, rest.request_bytes, rest.duration_ns), expected, "{what}");
-        }
-    }
+    use crate::model::{Name, Refused};
 
     #[test]
     fn records_do_not_overlap_and_end_within_the_slot() {
         assert_eq!(word::FINISHED + Finished::ALL.len() * 4, word::REFUSED);
         assert_eq!(word::REFUSED + Refused::ALL.len(), word::LATE_IN);
-        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 <= word::OF && word::OF < WORDS) };
+        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 == word::OF && word::OF < WORDS) };
+        const { assert!(word::VERSION < 8, "a glance is one cache line") };
         assert_eq!(size_of::<Slot>(), SLOT_BYTES);
         const { assert!(Name::MAX_BYTES < word::NAME_WORDS * 8) };
     }
 
     #[test]
     fn a_slot_in_a_new_use_forgets_the_old_one() {
-        let slot = Slot(std::array::from_fn(|_| AtomicU64::new(0)));
+        let slot = Slot::empty();
         slot.begin(Kind::Count, |slot| slot.set(word::UNITS_EACH, 3));
         slot.add(word::ADMITTED, 2);
         let old = slot.words().expect("a slot at rest");

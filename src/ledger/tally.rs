@@ -4,22 +4,27 @@
 //! before, so that no store can hit a hole (a SIGBUS). Leaves to others: who writes which slot (`meter`), and what the
 //! slots mean (`fold`).
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::counting::announced;
 use super::disk::Disk;
 use super::error::LedgerError;
 use super::map::map;
-use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, Words, pair, set_text, word};
+use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, pair, set_text, word};
+use super::words::Words;
 use crate::clock::Clock;
 
 /// Slots in a segment: 1 MiB, which a worker fills in no less than a tenth of a second even when every command is new.
 pub(super) const SEGMENT_SLOTS: usize = 2048;
 /// Slots in the header's page; only the first is used.
 pub(super) const HEADER_SLOTS: usize = 8;
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The oldest format that can be read: it had no late slots and wrote no moves down, so those words are 0.
+const OLDEST_FORMAT: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"TALLYGAT");
 
 /// Positions of words in the header.
@@ -152,7 +157,7 @@ pub(super) struct TallyImage {
 pub(super) enum BadTally {
     #[error("it does not begin with a tally's header")]
     NoHeader,
-    #[error("it has format {0}, this Tallygate knows format {FORMAT}")]
+    #[error("it has format {0}, this Tallygate knows formats {OLDEST_FORMAT} to {FORMAT}")]
     Format(u32),
     #[error("its slots have {0} bytes, not {SLOT_BYTES}")]
     SlotBytes(u32),
@@ -172,6 +177,20 @@ impl TallyImage {
     pub(super) fn slot(&self, position: u32) -> Option<&Words> {
         self.slots.get(position as usize)
     }
+}
+
+/// Slots as they would be, had their worker not died in the middle of a move. Only for a tally whose process is dead.
+pub(super) fn moves(slots: &[Words]) -> BTreeMap<usize, Words> {
+    let mut moved = BTreeMap::new();
+    let workers = slots.iter().filter(|words| words.kind() == Kind::Worker);
+    for (position, at, value) in workers.flat_map(announced) {
+        let position = position as usize;
+        let (Some(now), 0..WORDS) = (slots.get(position), at) else { continue };
+        let word = &mut moved.entry(position).or_insert(*now).0[at];
+        // After the death of a machine a page may be younger than what was written down about it.
+        *word = if at == word::STARTED { value } else { value.max(*word) };
+    }
+    moved
 }
 
 fn write_header(slot: &Slot, header: &Header) {
@@ -194,7 +213,7 @@ fn read_header(slot: &Words) -> Result<Header, BadTally> {
     if words[at::MAGIC] != MAGIC {
         return Err(BadTally::NoHeader);
     }
-    if format != FORMAT {
+    if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         return Err(BadTally::Format(format));
     }
     if slot_bytes as usize != SLOT_BYTES {

@@ -28,8 +28,8 @@ impl Account {
     pub(super) fn open(call: &Call, ticket: Ticket, pass: Pass, subsystem: &Arc<Subsystem>) -> Self {
         call.worker.enter();
         Self {
+            progress: Rc::new(Progress::new(ticket.upload(), call.instant)),
             ticket: Some(ticket),
-            progress: Rc::new(Progress::new()),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),
             _pass: pass,
@@ -44,7 +44,6 @@ impl Account {
     pub(super) fn add_response_bytes(&mut self, bytes: u64) {
         if let Some(ticket) = &mut self.ticket {
             ticket.add_response_bytes(bytes);
-            ticket.add_request_bytes(self.progress.bytes.take());
         }
     }
 
@@ -67,7 +66,7 @@ impl Account {
 
     fn close(&mut self, finished: Finished) {
         let Some(mut ticket) = self.ticket.take() else { return };
-        ticket.add_request_bytes(self.progress.bytes.take());
+        ticket.end_upload(&self.progress.upload);
         let duration = ticket.settle(finished);
         self.progress.close();
         self.worker.leave();

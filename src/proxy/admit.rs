@@ -16,7 +16,7 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 
 use super::account::Account;
 use super::call::Call;
-use super::head::{Head, host_value};
+use super::head::{Head, Malformed, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -64,7 +64,7 @@ impl Refusal {
 /// Decides about one command.
 pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
-    let head = Head::read(request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
+    let head = read_head(call, request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
     let caller = call.peer.department(&call.live.snapshot);
     let department = caller.ok_or_else(|| {
         call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
@@ -86,6 +86,14 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let budget = pass.budget();
     let account = open(call, &department, (&subsystem, &command), pass)?;
     Ok(Admitted { department, subsystem, command, grant, budget, host: host_value(request, head), account })
+}
+
+/// The head, if it is not too many fields: hyper knows that limit over HTTP/1.1 only. Its bytes are limited by hyper.
+fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Malformed> {
+    if request.headers().len() > call.worker.capacity.head_fields {
+        return Err("the head has more fields than this gateway takes");
+    }
+    Head::read(request)
 }
 
 impl Call {

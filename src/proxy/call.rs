@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::Response;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Still};
 use crate::model::Window;
 
 use super::body::Body;
@@ -24,18 +26,24 @@ pub(super) struct Call {
     pub(super) peer: Rc<Peer>,
     pub(super) id: RequestId,
     pub(super) arrived: Moment,
+    /// The same on the machine's clock, for timers.
+    pub(super) instant: Instant,
     pub(super) window: Window,
+    /// Whether it asks for a head alone: then no answer has a body.
+    pub(super) head_only: bool,
 }
 
 impl Call {
     /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
-    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>) -> Self {
+    pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>, request: &Request<Incoming>, still: &Still) -> Self {
         worker.meter.received();
         Self {
             live: worker.live(),
             id: worker.next_request_id(),
             arrived: worker.clock.monotonic(),
+            instant: still.instant().into(),
             window: worker.clock.window(),
+            head_only: *request.method() == Method::HEAD,
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
         }

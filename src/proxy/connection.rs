@@ -3,6 +3,8 @@
 //! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
 //! once per configuration; a handshake, an idle connection and a head have limits of time and size.
 
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sink};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +39,9 @@ const SEND_BUFFER_MAX: usize = 128 * 1024;
 /// HTTP/2 pings tell a dead caller from a quiet one.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// How much is read, and for how long, after a handshake that failed.
+const PARTING_BYTES: u64 = 64 * 1024;
+const PARTING_TIME: Duration = Duration::from_secs(1);
 
 /// A connection as the listener hands it over.
 pub(super) struct Accepted {
@@ -70,18 +76,18 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     let held = (open, carried);
     let stream = match timeout(worker.capacity.handshake, shake_hands(stream, tls)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "handshake failed");
-            return stats.handshake_failed(HandshakeFailure::of(&error));
+        Ok(Err((error, socket))) => {
+            note_failure(&worker, &stats, address, (HandshakeFailure::of(&error), &error));
+            return part(socket).await;
         }
-        Err(_) => return stats.handshake_failed(HandshakeFailure::Timeout),
+        Err(late) => return note_failure(&worker, &stats, address, (HandshakeFailure::Timeout, &late)),
     };
     let connection = stream.get_ref().1;
     let caller = match Caller::of_handshake(connection) {
         Ok(caller) => caller,
         Err(error) => {
-            tracing::info!(%address, %error, "a caller's certificate was not accepted");
-            return stats.handshake_failed(HandshakeFailure::BadCertificate);
+            note_failure(&worker, &stats, address, (HandshakeFailure::BadCertificate, &error));
+            return part(Some(stream)).await;
         }
     };
     let is_h2 = connection.alpn_protocol() == Some(b"h2");
@@ -96,12 +102,38 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     drop(held);
 }
 
+/// The error of a handshake leaves the socket behind, with the alert already on its way.
 async fn shake_hands(
     stream: std::net::TcpStream,
     tls: Arc<rustls::ServerConfig>,
-) -> std::io::Result<TlsStream<Socket>> {
-    let socket = Socket::new(TcpStream::from_std(stream)?)?;
-    TlsAcceptor::from(tls).accept(socket).await
+) -> Result<TlsStream<Socket>, (io::Error, Option<Socket>)> {
+    let socket = TcpStream::from_std(stream).and_then(Socket::new).map_err(|error| (error, None))?;
+    let accept = TlsAcceptor::from(tls).accept(socket).into_fallible();
+    accept.await.map_err(|(error, socket)| (error, Some(socket)))
+}
+
+/// Counts a handshake that came to nothing, and logs it: once a second for all, because anybody can cause them. Who only
+/// knocks (a port scan, the probe of a load balancer) is not worth a line.
+fn note_failure(worker: &Worker, stats: &ConnectionStats, address: SocketAddr, why: (HandshakeFailure, &dyn Display)) {
+    let (failure, error) = why;
+    stats.handshake_failed(failure);
+    let reason = failure.name();
+    if failure == HandshakeFailure::Left {
+        return tracing::debug!(%address, reason, %error, "handshake failed");
+    }
+    if let Some(left_out) = stats.tell_failure(worker.clock.unix_seconds()) {
+        tracing::info!(%address, reason, %error, left_out, "handshake failed");
+    }
+}
+
+/// Closes a connection so that its caller can read why: closed with something unread, it would be reset, and the alert lost.
+async fn part(stream: Option<impl AsyncRead + AsyncWrite + Unpin>) {
+    let Some(mut stream) = stream else { return };
+    let parting = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(PARTING_BYTES), &mut sink()).await
+    };
+    let _ = timeout(PARTING_TIME, parting).await; // either way it is over
 }
 
 async fn serve_h1(
@@ -133,10 +165,11 @@ async fn serve_h2(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
+    let timer = worker.alarms.coarse();
     let service = service_fn(move |request| exchange(&worker, &peer, request));
     let head_max = u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(OnThisThread)
-        .timer(TokioTimer::new())
+        .timer(timer)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -12,6 +12,8 @@ use http::header::EXPECT;
 use http::{Request, Version};
 use hyper::body::{Body as _, Incoming};
 
+use crate::clock::Still;
+
 use super::admit::admit;
 use super::call::{Answer, Call};
 use super::forward::forward;
@@ -29,8 +31,11 @@ pub(super) fn exchange(
     peer: &Rc<Peer>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer> + use<> {
-    let call = Call::arrive(worker, peer);
-    match admit(&call, &request) {
+    let still = Still::now(); // one moment for the whole decision
+    let call = Call::arrive(worker, peer, &request, &still);
+    let decided = admit(&call, &request);
+    drop(still);
+    match decided {
         Ok(admitted) => Either::Left(forward(call, admitted, request)),
         Err(refusal) => {
             let answer = refuse(&call, &refusal);
@@ -40,10 +45,10 @@ pub(super) fn exchange(
     }
 }
 
-/// Lets a refused caller over HTTP/1.1 finish its sentence, unless it waits to be asked for it (`Expect: 100-continue`).
+/// Lets a refused caller finish its sentence, unless it waits over HTTP/1.1 to be asked for it (`Expect: 100-continue`).
 fn hear_out(request: Request<Incoming>) {
-    let waits = request.headers().contains_key(EXPECT);
-    if request.version() == Version::HTTP_11 && !waits && !request.body().is_end_stream() {
+    let waits = request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT);
+    if !waits && !request.body().is_end_stream() {
         tokio::task::spawn_local(linger(request.into_body()));
     }
 }

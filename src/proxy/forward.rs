@@ -4,8 +4,6 @@
 //! the path that was authorised is the path that is sent. When the caller leaves, hyper drops this future, and with it the
 //! request upstream and the account.
 
-use std::rc::Rc;
-
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -27,24 +25,28 @@ use super::upstream::{Lease, Patience, SendError, Sent};
 /// Forwards an admitted command and answers with what came back.
 pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
-    let mut outgoing = Some(towards(&call, &admitted, request));
+    let department = admitted.department.department.number;
+    let outgoing = towards(&call, &admitted, request);
+    let begun = call.live.upstreams_of(&admitted.subsystem).begin(outgoing, department);
     let before = call.worker.clock.monotonic().since(call.arrived);
-    async move {
+    // Boxed, because hyper and tokio move what they are given often.
+    Box::pin(async move {
         let upstreams = call.live.upstreams_of(&admitted.subsystem);
-        let progress = Rc::clone(admitted.account.progress());
-        let patience = Patience { response: admitted.subsystem.timeouts.response, progress: &progress };
-        let sent = upstreams.send(&mut outgoing, admitted.department.department.number, patience).await;
+        let progress = admitted.account.progress();
+        let response = admitted.subsystem.timeouts.response;
+        let patience = Patience { alarms: &call.worker.alarms, response, progress };
+        let sent = upstreams.finish(begun, department, patience).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
         }
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
-            Ok(sent) => answer(&call, admitted, *sent),
+            Ok(sent) => answer(&call, admitted, sent),
             Err(error) => no_answer(&call, admitted, &error),
         };
         call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
         Ok(answer)
-    }
+    })
 }
 
 /// The request as the subsystem gets it.
@@ -140,7 +142,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
     };
     tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.id.text(), %error, "no answer");
     admitted.account.settle(finished);
-    fail(call, finished, &error.to_string())
+    fail(call, finished, error.for_callers())
 }
 
 #[cfg(test)]

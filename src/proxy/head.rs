@@ -12,20 +12,24 @@ const TARGET_MAX: usize = 8 * 1024;
 
 /// A head that may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head<'a> {
-    pub(super) method: &'a Method,
+pub struct Head<'a> {
+    /// The method, as it came.
+    pub method: &'a Method,
     /// The host without its port.
-    pub(super) host: &'a str,
+    pub host: &'a str,
     /// The path, as it came.
-    pub(super) path: &'a str,
+    pub path: &'a str,
 }
 
 /// Why a head is not accepted, in words for the caller.
-pub(super) type Malformed = &'static str;
+pub type Malformed = &'static str;
 
 impl<'a> Head<'a> {
-    /// Reads the head of a request, or says what is wrong with it.
-    pub(super) fn read<B>(request: &'a Request<B>) -> Result<Self, Malformed> {
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    /// What is wrong with it, where others could read it in another way.
+    pub fn read<B>(request: &'a Request<B>) -> Result<Self, Malformed> {
         let method = request.method();
         if matches!(*method, Method::CONNECT | Method::TRACE) {
             return Err("CONNECT and TRACE are not served here");
@@ -35,7 +39,7 @@ impl<'a> Head<'a> {
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
             return Err("the request target is longer than 8192 bytes");
         }
-        if request.headers().keys().any(|name| name.as_str().contains('_')) {
+        if request.headers().keys().any(|name| name.as_str().bytes().any(|byte| byte == b'_')) {
             return Err("a header name holds '_', which others may read as '-'");
         }
         Ok(Self { method, host: host(request)?, path })
@@ -69,6 +73,9 @@ fn text(value: &HeaderValue) -> Result<&str, Malformed> {
 
 /// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
 fn host_of(authority: &str) -> Result<&str, Malformed> {
+    if !authority.is_empty() && authority.bytes().all(is_plain) {
+        return Ok(authority); // most are, and need no parser
+    }
     if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
         return Err("Host is not a host and an optional port");
     }
@@ -85,16 +92,22 @@ fn host_of(authority: &str) -> Result<&str, Malformed> {
     }
 }
 
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
 /// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
 fn refuse_odd_path(path: &str) -> Result<(), Malformed> {
     if !path.starts_with('/') {
         return Err("the path does not start with '/'");
     }
-    let bytes = path.as_bytes();
-    if bytes.iter().any(|byte| matches!(byte, b'/' | b'\\' | b'%' | b'.' | b';' | 0..=32 | 127..)) {
-        return refuse_odd_segments(path);
-    }
-    Ok(())
+    let mut before = 0;
+    let may_be_odd = path.bytes().any(|byte| match (std::mem::replace(&mut before, byte), byte) {
+        (_, b'\\' | b'%' | b';' | 0..=32 | 127..) => true,
+        (before, b'/' | b'.') => before == b'/',
+        _ => false,
+    });
+    if may_be_odd { refuse_odd_segments(path) } else { Ok(()) }
 }
 
 fn refuse_odd_segments(path: &str) -> Result<(), Malformed> {

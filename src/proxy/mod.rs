@@ -16,6 +16,7 @@ mod thread;
 
 // What they hold.
 mod account;
+mod alarms;
 mod call;
 mod live;
 mod peer;
@@ -33,6 +34,7 @@ mod silence;
 mod socket;
 mod upstream;
 
+pub use head::{Head, Malformed};
 pub use listener::{AcceptSettings, Listener};
 pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;

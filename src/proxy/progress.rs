@@ -5,11 +5,13 @@ use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
+use crate::ledger::Upload;
+
 /// How far the request body has come; shared by the body, which travels upstream, and the account, which stays.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Bytes read from the caller and not yet on the tally.
-    pub(super) bytes: Cell<u64>,
+    /// Puts what is read from the caller on the tally.
+    pub(super) upload: Upload,
     /// When the last of them came, or the request was sent.
     pub(super) last: Cell<Instant>,
     /// Whether it is the caller who is waited for now: then no subsystem is late.
@@ -25,10 +27,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(upload: Upload, arrived: Instant) -> Self {
         Self {
-            bytes: Cell::new(0),
-            last: Cell::new(Instant::now()),
+            upload,
+            last: Cell::new(arrived),
             waiting: Cell::new(false),
             complete: Cell::new(false),
             fault: Cell::new(None),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -17,7 +17,6 @@ use super::admit::Refusal;
 use super::body::Body;
 use super::call::Call;
 use super::headers::REQUEST_ID;
-use super::request_id::RequestId;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -25,7 +24,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// Counts a refusal and answers it.
 pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
     call.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, call.window);
-    let mut answer = problem(call.id, status_of_refusal(refusal.refused), refusal.refused.name(), refusal.detail);
+    let mut answer = problem(call, status_of_refusal(refusal.refused), refusal.refused.name(), refusal.detail);
     if let Some(after) = refusal.retry_after.or(retry_after(refusal.refused)) {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
@@ -35,13 +34,13 @@ pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
 
 /// Answers for an admitted command that did not get an answer of its subsystem. Its account is settled by whoever held it.
 pub(super) fn fail(call: &Call, failed: Finished, detail: &str) -> Response<Body> {
-    problem(call.id, status_of_failure(failed), failed.name(), detail)
+    problem(call, status_of_failure(failed), failed.name(), detail)
 }
 
 /// Answers for an admitted command whose own body grew beyond its limit while it was forwarded.
 pub(super) fn too_large(call: &Call) -> Response<Body> {
     let detail = "the request body grew larger than this command allows";
-    problem(call.id, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
+    problem(call, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
 }
 
 /// Tells a limited department where it stands (draft-ietf-httpapi-ratelimit-headers-11).
@@ -57,22 +56,39 @@ pub(super) fn tell_budget(headers: &mut HeaderMap, budget: Option<Budget>) {
 /// has two.
 fn item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
     let (mut ones, mut twos) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let text = ["\"default\"", first, ones.format(one), second, twos.format(two)].concat();
-    HeaderValue::try_from(text).expect("digits and plain punctuation are a header value")
+    let (mut text, mut length) = ([0; ITEM_MAX], 0);
+    for piece in ["\"default\"", first, ones.format(one), second, twos.format(two)] {
+        text[length..length + piece.len()].copy_from_slice(piece.as_bytes());
+        length += piece.len();
+    }
+    HeaderValue::from_bytes(&text[..length]).expect("digits and plain punctuation are a header value")
 }
 
-fn problem(id: RequestId, status: StatusCode, name: &str, detail: &str) -> Response<Body> {
-    let body = serde_json::json!({
+/// `"default"`, twice `;K=` and twice the ten digits of the largest number.
+const ITEM_MAX: usize = 9 + 2 * (3 + 10);
+
+fn problem(call: &Call, status: StatusCode, name: &str, detail: &str) -> Response<Body> {
+    let said = serde_json::json!({
         "type": format!("urn:tallygate:problem:{name}"),
         "title": title(name),
         "status": status.as_u16(),
         "detail": detail,
-        "instance": id.text(),
+        "instance": call.id.text(),
     });
-    let mut answer = Response::new(Body::Whole(Full::new(Bytes::from(body.to_string()))));
+    let mut answer = whole(call, said.to_string());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    answer.headers_mut().insert(REQUEST_ID, id.header());
+    answer.headers_mut().insert(REQUEST_ID, call.id.header());
+    answer
+}
+
+/// Our own words; to a HEAD only their length (RFC 9110 section 9.3.2): a body would break its HTTP/2 stream.
+fn whole(call: &Call, words: String) -> Response<Body> {
+    if !call.head_only {
+        return Response::new(Body::Whole(Full::new(Bytes::from(words))));
+    }
+    let mut answer = Response::new(Body::Whole(Full::default()));
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(words.len()));
     answer
 }
 
@@ -152,5 +168,6 @@ mod tests {
         tell_budget(&mut headers, Some(Budget { quota: 500, window_seconds: 1, remaining: 7, reset_seconds: 1 }));
         assert_eq!(headers["ratelimit"], "\"default\";r=7;t=1");
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=500;w=1");
+        assert_eq!(item(";r=", u32::MAX, ";t=", u32::MAX).len(), ITEM_MAX);
     }
 }

@@ -1,6 +1,7 @@
 //! The caller's body on its way to the subsystem: it streams, it counts, it ends with its command.
 //!
 //! Guarantees: never more than one frame is held; a body does not outgrow its limit, nor outlast its silence or its command.
+//! What is left of it when nobody needs it any more is heard out for a moment, so that its caller hears the answer.
 
 use std::io;
 use std::pin::Pin;
@@ -11,18 +12,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::fields::without_claims;
 use super::progress::{BodyFault, Progress};
 use super::silence::Silence;
 
-/// How much of a refused request's body is read, and for how long: enough for a caller that sends before it listens to get
-/// its answer, instead of a connection that is reset under it.
+/// How much of a body that nobody needs is read, and for how long: enough for a caller that sends before it listens to get
+/// its answer, instead of a connection or a stream that is reset under it (curl then drops the answer it has).
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Reads what a refused caller is still sending, to nobody's use. What is left after that ends the connection.
+/// Reads what a caller is still sending, to nobody's use. What is left after that ends the connection or the stream.
 pub(super) async fn linger(mut body: Incoming) {
     let drain = async {
         let mut left = LINGER_BYTES;
@@ -37,9 +39,13 @@ pub(super) async fn linger(mut body: Incoming) {
     let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
 }
 
-/// The caller's body on its way to the subsystem.
-pub(super) struct RequestBody {
-    incoming: Incoming,
+/// The caller's body on its way to the subsystem. Most commands have none, and every request is moved often: so it is small
+/// where there is nothing in it.
+pub(super) struct RequestBody(Option<Box<Passing>>);
+
+struct Passing {
+    /// Taken only by the drop.
+    incoming: Option<Incoming>,
     progress: Rc<Progress>,
     max: u64,
     seen: u64,
@@ -49,10 +55,15 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, progress: &Rc<Progress>, max: u64, patience: Duration) -> Self {
-        progress.complete.set(incoming.is_end_stream());
-        Self { incoming, progress: Rc::clone(progress), max, seen: 0, patience, silence: Silence::default() }
+        let is_empty = incoming.is_end_stream();
+        progress.complete.set(is_empty);
+        let (incoming, progress) = (Some(incoming), Rc::clone(progress));
+        let passing = || Passing { incoming, progress, max, seen: 0, patience, silence: Silence::default() };
+        Self((!is_empty).then(|| Box::new(passing())))
     }
+}
 
+impl Passing {
     fn stop(&self, fault: BodyFault) -> io::Error {
         self.progress.fault.set(Some(fault));
         io::Error::other(match fault {
@@ -73,10 +84,36 @@ impl RequestBody {
         if let Some(trailers) = frame.trailers_mut() {
             without_claims(trailers);
         }
-        self.progress.bytes.set(self.progress.bytes.get() + bytes);
+        self.progress.upload.pass(bytes);
         self.progress.last.set(Instant::now());
-        self.progress.complete.set(frame.is_trailers() || self.incoming.is_end_stream());
+        self.progress.complete.set(frame.is_trailers() || self.is_end_stream());
         Ok(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.progress.is_over(context) && !self.progress.complete.get() {
+            return Poll::Ready(Some(Err(self.stop(BodyFault::Over))));
+        }
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let next = Pin::new(incoming).poll_frame(context);
+        self.progress.waiting.set(next.is_pending());
+        let Poll::Ready(next) = next else {
+            ready!(self.silence.poll(context, self.patience));
+            return Poll::Ready(Some(Err(self.stop(BodyFault::Idle))));
+        };
+        self.silence.broken();
+        Poll::Ready(match next {
+            Some(Ok(frame)) => Some(self.count(frame).map_err(|fault| self.stop(fault))),
+            Some(Err(_)) => Some(Err(self.stop(BodyFault::Broken))),
+            None => {
+                self.progress.complete.set(true);
+                None
+            }
+        })
     }
 }
 
@@ -85,32 +122,30 @@ impl HttpBody for RequestBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        if this.progress.is_over(context) && !this.progress.complete.get() {
-            return Poll::Ready(Some(Err(this.stop(BodyFault::Over))));
+        match &mut self.get_mut().0 {
+            Some(passing) => passing.poll(context),
+            None => Poll::Ready(None),
         }
-        let next = Pin::new(&mut this.incoming).poll_frame(context);
-        this.progress.waiting.set(next.is_pending());
-        let Poll::Ready(next) = next else {
-            ready!(this.silence.poll(context, this.patience));
-            return Poll::Ready(Some(Err(this.stop(BodyFault::Idle))));
-        };
-        this.silence.broken();
-        Poll::Ready(match next {
-            Some(Ok(frame)) => Some(this.count(frame).map_err(|fault| this.stop(fault))),
-            Some(Err(_)) => Some(Err(this.stop(BodyFault::Broken))),
-            None => {
-                this.progress.complete.set(true);
-                None
-            }
-        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.0.as_ref().is_none_or(|passing| passing.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let incoming = self.0.as_ref().and_then(|passing| passing.incoming.as_ref());
+        incoming.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for Passing {
+    /// The subsystem failed, or answered before it had heard everything.
+    fn drop(&mut self) {
+        let over = self.progress.complete.get() || self.progress.fault.get() == Some(BodyFault::Broken);
+        let left = self.incoming.take().filter(|left| !over && !left.is_end_stream());
+        // Without a runtime the worker is ending, and the connection with it.
+        if let (Some(left), Ok(_)) = (left, Handle::try_current()) {
+            tokio::task::spawn_local(linger(left));
+        }
     }
 }

@@ -9,7 +9,8 @@ use http::HeaderValue;
 /// The id of one command: 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestId {
-    bits: u128,
+    high: u64,
+    low: u64,
     span: u64,
 }
 
@@ -22,17 +23,19 @@ pub(super) struct RequestIds {
 impl RequestIds {
     pub(super) fn next(&self) -> RequestId {
         let mut random = self.random.borrow_mut();
-        RequestId { bits: random.u128(1..), span: random.u64(1..) }
+        RequestId { high: random.u64(1..), low: random.u64(..), span: random.u64(1..) }
     }
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-fn hex<const N: usize>(bytes: &[u8], out: &mut [u8; N], at: usize) {
-    for (position, byte) in bytes.iter().enumerate() {
-        out[at + 2 * position] = HEX[usize::from(byte >> 4)];
-        out[at + 2 * position + 1] = HEX[usize::from(byte & 15)];
+/// The digits of a number, the highest first.
+fn hex(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (digit, shift) in digits.iter_mut().zip((0..16).rev()) {
+        *digit = HEX[(number >> (4 * shift) & 15) as usize];
     }
+    digits
 }
 
 fn value(bytes: &[u8]) -> HeaderValue {
@@ -42,15 +45,13 @@ fn value(bytes: &[u8]) -> HeaderValue {
 impl RequestId {
     /// The id as text.
     pub(super) fn text(self) -> String {
-        format!("{:032x}", self.bits)
+        format!("{:016x}{:016x}", self.high, self.low)
     }
 
     /// The value of `X-Request-Id`. Marked sensitive, which for HTTP/2 means: no place in the compression table, where it
     /// would only drive out what comes again.
     pub(super) fn header(self) -> HeaderValue {
-        let mut text = [0; 32];
-        hex(&self.bits.to_be_bytes(), &mut text, 0);
-        let mut value = value(&text);
+        let mut value = value([hex(self.high), hex(self.low)].as_flattened());
         value.set_sensitive(true);
         value
     }
@@ -64,9 +65,12 @@ impl RequestId {
                 text[3..35].copy_from_slice(&given[3..35]);
                 text[53..55].copy_from_slice(&given[53..55]);
             }
-            None => hex(&self.bits.to_be_bytes(), &mut text, 3),
+            None => {
+                text[3..19].copy_from_slice(&hex(self.high));
+                text[19..35].copy_from_slice(&hex(self.low));
+            }
         }
-        hex(&self.span.to_be_bytes(), &mut text, 36);
+        text[36..52].copy_from_slice(&hex(self.span));
         value(&text)
     }
 }
@@ -88,7 +92,7 @@ fn is_traceparent(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const ID: RequestId = RequestId { bits: 0xabc, span: 0x1f };
+    const ID: RequestId = RequestId { high: 0, low: 0xabc, span: 0x1f };
 
     #[test]
     fn an_id_is_the_same_everywhere() {

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
@@ -17,11 +16,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::ledger::MeterSeed;
 use crate::lifecycle::DrainWatcher;
 
+use super::alarms::TICK;
 use super::connection::{Accepted, Carried, serve};
 use super::worker::{Worker, WorkerParts};
 
-/// How often a worker looks after its books and pools.
-const TICK: Duration = Duration::from_millis(100);
 /// Connections that wait for a worker to take them up; beyond it the listener turns them away.
 const HANDED_OVER_MAX: usize = 1024;
 

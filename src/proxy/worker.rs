@@ -14,6 +14,7 @@ use crate::limit::Limiters;
 use crate::policy::Snapshot;
 use crate::telemetry::{Recorder, Telemetry};
 
+use super::alarms::Alarms;
 use super::live::Live;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, UpstreamHealth};
@@ -44,6 +45,7 @@ pub(super) struct Worker {
     pub(super) recorder: Recorder,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
+    pub(super) alarms: Alarms,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -68,6 +70,7 @@ impl Worker {
             clock: parts.clock,
             in_flight_max: parts.capacity.in_flight.div_ceil(parts.workers.max(1)),
             capacity: parts.capacity,
+            alarms: Alarms::new(),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,
@@ -77,8 +80,9 @@ impl Worker {
         }
     }
 
-    /// Looks after the books and the pools; called about ten times a second.
+    /// Looks after the books, the waits and the pools; called every [`super::alarms::TICK`].
     pub(super) fn tick(&self) {
+        self.alarms.tick();
         self.meter.tick();
         self.live(); // a worker without commands must let go of what a reload has removed, too
         self.pools.sweep();

@@ -5,6 +5,9 @@ use jiff::civil::Date;
 
 use crate::model::{CalendarOffset, Window};
 
+/// The years whose days are windows: from the first one on, to the last that ends within all time there is.
+const YEARS: std::ops::RangeInclusive<i16> = 1970..=9998;
+
 /// From the first window to the one before the last, both known to be in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -23,6 +26,9 @@ pub enum BadRange {
     /// A time inside an hour.
     #[error("{0:?} is not a whole hour; usage is counted by the hour, so write one that ends in :00:00")]
     NotAnHour(String),
+    /// A time that no window stands for.
+    #[error("{0:?} lies outside of the ledger's years, which are 1970 to 9998; without --to it ends with this month")]
+    OutOfTime(String),
     /// Nothing lies between.
     #[error(
         "the range is empty: it begins at {from} and ends before {to}; --to is the first moment that is not part of it"
@@ -60,9 +66,15 @@ fn window(text: &str, calendar: CalendarOffset) -> Result<Window, BadRange> {
     const DATE_LENGTH: usize = "YYYY-MM-DD".len();
     if text.len() == DATE_LENGTH {
         let date: Date = text.parse().map_err(|_| BadRange::NotADate(text.to_owned()))?;
+        if !YEARS.contains(&date.year()) {
+            return Err(BadRange::OutOfTime(text.to_owned()));
+        }
         return Ok(calendar.first_window(date));
     }
     let moment: Timestamp = text.parse().map_err(|_| BadRange::NotADate(text.to_owned()))?;
+    if moment < Timestamp::UNIX_EPOCH {
+        return Err(BadRange::OutOfTime(text.to_owned()));
+    }
     let window = Window::of_unix_seconds(moment.as_second());
     let whole = window.start_unix_seconds() == moment.as_second() && moment.subsec_nanosecond() == 0;
     if whole { Ok(window) } else { Err(BadRange::NotAnHour(text.to_owned())) }
@@ -103,6 +115,10 @@ mod tests {
             ("2026-10-01T08:00:00", "2026-11-01", "is not a date"), // no offset: whose eight o'clock?
             ("2026-10-01T08:30:00Z", "2026-11-01", "is not a whole hour"),
             ("2026-10-01T08:00:00.5Z", "2026-11-01", "is not a whole hour"),
+            ("9999-01-01", "9999-12-31", "outside of the ledger's years"),
+            ("2026-11-01", "9999-12-31", "outside of the ledger's years"),
+            ("1969-12-31", "2026-11-01", "outside of the ledger's years"),
+            ("1969-12-31T23:00:00Z", "2026-11-01", "outside of the ledger's years"),
             ("2026-11-01", "2026-11-01", "the range is empty"),
             ("2026-11-02", "2026-11-01", "the range is empty"),
         ] {

@@ -36,6 +36,12 @@ pub enum LogError {
         /// What is wrong with it.
         source: ParseError,
     },
+    /// A word that is taken for a part of the program, and so would silence all others.
+    #[error(
+        "{0:?} is no log level; write error, warn, info, debug, trace or off, or a filter such as \
+         info,tallygate::ledger=debug"
+    )]
+    Word(String),
     /// Somebody else in this process logs already.
     #[error("the log could not be begun: {0}")]
     Begun(Box<dyn std::error::Error + Send + Sync>),
@@ -43,6 +49,9 @@ pub enum LogError {
 
 /// Sends what is traced at `level` (a level, or a filter as `tracing_subscriber` has it) to stderr.
 pub fn begin(format: LogFormat, level: &str) -> Result<(), LogError> {
+    if let Some(word) = level.split(',').find(|part| !is_directive(part.trim())) {
+        return Err(LogError::Word(word.trim().to_owned()));
+    }
     let filter = EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {
@@ -50,6 +59,17 @@ pub fn begin(format: LogFormat, level: &str) -> Result<(), LogError> {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
     .map_err(LogError::Begun)
+}
+
+/// Whether a part of a filter means what its writer thinks: a level, a part of this program, or anything with a `=` or a
+/// span. `EnvFilter` takes every other word for the name of a crate, of which then everything is logged, and nothing else.
+fn is_directive(part: &str) -> bool {
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    levels.contains(&part.to_ascii_lowercase().as_str())
+        || part.is_empty()
+        || part.contains(['=', '['])
+        || part == "tallygate"
+        || part.contains("::")
 }
 
 /// `message name=value name=value`, without control characters.
@@ -107,6 +127,19 @@ mod tests {
         let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
         let shown = r"/x\n INFO all is well\u{1b}[31m";
         assert_eq!(text, format!(" INFO a path: {shown} path={shown} count=3\n"));
+    }
+
+    #[test]
+    fn a_filter_is_made_of_levels_and_targets() {
+        for part in
+            ["info", "WARN", "off", "tallygate::ledger=debug", "tallygate::ledger", "tallygate", "[span]", "h2=off"]
+        {
+            assert!(is_directive(part), "{part}");
+        }
+        for level in ["banana", "info,banana", "infos", "3"] {
+            let said = begin(LogFormat::Text, level).expect_err(level).to_string();
+            assert!(said.contains("write error, warn, info, debug, trace or off"), "{said}");
+        }
     }
 
     #[test]

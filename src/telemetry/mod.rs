@@ -16,6 +16,7 @@ mod process;
 mod recorder;
 #[cfg(test)]
 mod samples;
+mod sparing;
 mod stats;
 mod view;
 

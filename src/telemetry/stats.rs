@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::counter::{Count, Level};
+use super::sparing::Sparing;
 
 /// One upstream of a subsystem, over all workers.
 #[derive(Debug, Default)]
@@ -33,6 +34,7 @@ pub struct ConnectionStats {
     /// Accepted since the process began.
     pub accepted: Count,
     handshakes_failed: [Count; HandshakeFailure::ALL.len()],
+    failures_told: Sparing,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -50,6 +52,11 @@ impl ConnectionStats {
     /// Counts a TLS handshake that came to nothing.
     pub fn handshake_failed(&self, failure: HandshakeFailure) {
         self.handshakes_failed[failure as usize].one();
+    }
+
+    /// Whether a failed handshake is to be logged at this second, and how many since the last one were not.
+    pub fn tell_failure(&self, unix_seconds: i64) -> Option<u64> {
+        self.failures_told.tell(unix_seconds)
     }
 
     /// Failed handshakes so far, by reason.
@@ -116,11 +123,18 @@ impl HandshakeFailure {
     pub fn of(error: &std::io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match inner {
-            Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
-            Some(rustls::Error::InvalidCertificate(fault)) => Self::of_certificate(fault),
-            Some(_) => Self::Protocol,
+            Some(fault) => Self::of_fault(fault),
             None if error.kind() == std::io::ErrorKind::TimedOut => Self::Timeout,
             None => Self::Left,
+        }
+    }
+
+    /// What rustls found, as a reason.
+    pub fn of_fault(fault: &rustls::Error) -> Self {
+        match fault {
+            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
+            rustls::Error::InvalidCertificate(fault) => Self::of_certificate(fault),
+            _ => Self::Protocol,
         }
     }
 

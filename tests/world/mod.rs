@@ -272,9 +272,14 @@ impl World {
 
     /// Starts the real binary; the gateway must not be running.
     pub async fn start_process(&mut self) {
+        self.start_process_as(|command| command).await;
+    }
+
+    /// Starts the real binary by a changed command line: behind another program, with other variables.
+    pub async fn start_process_as(&mut self, change: impl FnOnce(std::process::Command) -> std::process::Command) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("gateway.log")).unwrap();
-        let mut command = self.tallygate(&["serve", "--config", "gateway.yaml"]);
+        let mut command = change(self.tallygate(&["serve", "--config", "gateway.yaml"]));
         self.gateway = Gateway::Process(Process::spawn(command.stderr(log).stdout(std::process::Stdio::null())));
         self.until_ready().await;
     }

@@ -38,7 +38,8 @@ pub struct Door {
 }
 
 impl Door {
-    async fn enter(&self) -> Result<TlsStream<TcpStream>> {
+    /// A TLS connection that agreed to the protocol asked for.
+    pub async fn enter(&self) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await.context("connecting")?;
         stream.set_nodelay(true)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));

@@ -18,9 +18,10 @@ use serde::Serialize;
 
 use crate::account::add;
 use crate::pki::{DEPARTMENTS, Pki, department};
-use lane::{Door, Lane};
+use lane::Lane;
 use record::Record;
 
+pub use lane::Door;
 pub use record::{Latency, Report};
 
 /// The line that says: connected and warm, waiting for a line on stdin.

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tallygate::clock::Clock;
 use tallygate::ledger::{Ledger, LedgerFiles, LedgerSettings, Meter, MeterSeed};
+use tallygate::lifecycle::Ready;
 use tallygate::model::{CalendarOffset, Name, Refused, Window};
 
 use crate::machine::{Machine, today};
@@ -111,6 +112,7 @@ fn count(plan: &Arc<Plan>, path: &Path) -> Result<Counted> {
         workers: usize::try_from(plan.workers)?,
         calendar: CalendarOffset::default(),
         compact_after: None,
+        ready: Ready::default(),
     };
     let begin = Instant::now();
     let failed = Box::new(|error| eprintln!("the keeper gave up: {error}"));

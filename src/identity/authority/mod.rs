@@ -86,6 +86,11 @@ impl Authority {
         self.directory.join("ca.pem")
     }
 
+    /// The authority's key.
+    pub fn key(&self) -> PathBuf {
+        self.directory.join("ca.key")
+    }
+
     /// The revocation list, for `clientAuth.revocation`.
     pub fn revocation_list(&self) -> PathBuf {
         self.directory.join("revoked.crl")
@@ -132,7 +137,7 @@ impl Authority {
     /// Puts a certificate on the revocation list, which then holds for `validity`. Twice is as good as once.
     ///
     /// # Errors
-    /// If the certificate was not issued here, or a file cannot be read or written.
+    /// If the certificate was not issued here or is the authority's own, or a file cannot be read or written.
     pub fn revoke(&self, certificate: &Path, validity: Validity) -> Result<(), AuthorityError> {
         let der = first::<CertificateDer<'static>>(certificate, "the certificate to be revoked")?;
         let Ok(([], parsed)) = X509Certificate::from_der(&der) else {
@@ -143,6 +148,9 @@ impl Authority {
                 certificate: certificate.to_owned(),
                 directory: self.directory.clone(),
             });
+        }
+        if der == self.own_certificate()? {
+            return Err(AuthorityError::Itself(certificate.to_owned()));
         }
         let (mut revoked, number) = self.read_list()?;
         let serial = SerialNumber::from_slice(parsed.raw_serial());
@@ -179,9 +187,13 @@ impl Authority {
     }
 
     fn issued(&self, certificate: &X509Certificate<'_>) -> Result<bool, AuthorityError> {
-        let own = first::<CertificateDer<'static>>(&self.certificate(), "the authority's certificate")?;
+        let own = self.own_certificate()?;
         let own = X509Certificate::from_der(&own).map_err(|error| AuthorityError::Impossible(error.to_string()))?.1;
         Ok(certificate.verify_signature(Some(own.public_key())).is_ok())
+    }
+
+    fn own_certificate(&self) -> Result<CertificateDer<'static>, AuthorityError> {
+        first(&self.certificate(), "the authority's certificate")
     }
 
     /// The entries of the revocation list, and its number.

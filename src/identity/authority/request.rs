@@ -75,6 +75,12 @@ pub enum AuthorityError {
         /// This authority.
         directory: PathBuf,
     },
+    /// The certificate to be revoked is the authority's own.
+    #[error(
+        "{} is the authority itself, and its own list cannot end it; take it out of clientAuth.authorities where it \
+         should no longer count", .0.display()
+    )]
+    Itself(PathBuf),
     /// What was asked for cannot be put into a certificate or list.
     #[error("that cannot be certified: {0}")]
     Impossible(String),

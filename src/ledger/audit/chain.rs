@@ -166,6 +166,7 @@ impl Walker<'_> {
 fn end(book: &Connection, last: &ChainHead, report: &mut Report) -> rusqlite::Result<()> {
     let query = "SELECT head_number, head_hash FROM meta";
     let (number, hash): (i64, String) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let hash = if hash.is_empty() { BEGINNING.to_owned() } else { hash }; // nothing is sealed yet
     if (number, &hash) != (last.number, &last.hash) {
         let what = if number > last.number {
             format!(

@@ -17,7 +17,8 @@ use super::tally::workers;
 use crate::ledger::canon::BEGINNING;
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::format_of;
-use crate::ledger::slot::{Kind, Record};
+use crate::ledger::slot::Kind;
+use crate::ledger::words::Record;
 use crate::ledger::{TALLY, tally::TallyImage};
 use crate::model::Window;
 

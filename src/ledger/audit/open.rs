@@ -8,8 +8,9 @@ use crate::ledger::book::stored;
 use crate::ledger::canon;
 use crate::ledger::fold::{Fold, SeriesNames};
 use crate::ledger::recover::{fold_dead, fold_image};
-use crate::ledger::slot::{Kind, Record, Words};
+use crate::ledger::slot::Kind;
 use crate::ledger::tally::TallyImage;
+use crate::ledger::words::{Record, Words};
 use crate::model::{Outcome, Window};
 
 /// Hour of admission, series, and commands with their units.

@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::open_for_reading;
-use crate::ledger::slot::Words;
 use crate::ledger::tally::TallyImage;
+use crate::ledger::words::Words;
 use crate::ledger::{TALLY, lock};
 use crate::model::Window;
 

@@ -10,8 +10,9 @@ use super::hours::Hour;
 use super::names::Names;
 use super::open::{OpenEpoch, fold_of};
 use super::snapshot::{Readings, Snapshot, TallyState};
-use crate::ledger::slot::{Kind, Words, word};
+use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::TallyImage;
+use crate::ledger::words::Words;
 use crate::model::{Finished, Window};
 
 /// What one worker may be in the middle of: a command between two of its words.

@@ -147,3 +147,35 @@ fn what_is_in_flight_is_in_the_book_with_its_bytes_and_time_so_far() {
     wait(ledger.reader().fold()).expect("a fold");
     assert_eq!(bench.number("SELECT count(*) FROM in_flight"), 0);
 }
+
+#[test]
+fn a_slot_that_contradicts_its_worker_is_an_imbalance() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    for _ in 0..5 {
+        admit(&meter, &bench.clock).settle(Finished::Ok);
+        refuse(&meter, &bench.clock);
+    }
+    let imbalance = || wait(ledger.reader().totals()).expect("totals").imbalance;
+    assert_eq!(imbalance(), 0);
+    write_into_tally(&bench, |words| {
+        words[slot::word::REFUSED + Refused::Forbidden.index()] -= 3;
+        words[slot::word::VERSION] += 1;
+    });
+    assert_ne!(imbalance(), 0, "three refusals are gone from the slot");
+}
+
+/// Changes the counting slot in the file, as a stray writer would.
+fn write_into_tally(bench: &Bench, change: impl FnOnce(&mut [u64])) {
+    use std::os::unix::fs::FileExt;
+    let path = bench.path().with_extension(TALLY);
+    let bytes = std::fs::read(&path).expect("the tally");
+    let image = tally::TallyImage::parse(&bytes).expect("a tally");
+    let counts = |words: &words::Words| words.kind() == slot::Kind::Count && words.refused(Refused::Forbidden) > 0;
+    let position = image.slots.iter().position(counts).expect("a slot that counts");
+    let mut words = image.slots[position].0;
+    change(&mut words);
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let file = std::fs::File::options().write(true).open(path).expect("the tally");
+    file.write_all_at(&bytes, (position * slot::SLOT_BYTES) as u64).expect("written");
+}

@@ -147,3 +147,21 @@ fn a_newer_book_and_a_file_that_is_no_book_are_refused() {
     let opened = Ledger::open(foreign.settings(1), foreign.clock.clone(), Box::new(|_| ()));
     assert!(matches!(opened, Err(LedgerError::NotABook(_))));
 }
+
+#[test]
+fn a_panic_under_way_ends_the_command_as_aborted() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    let mut ticket = admit(&meter, &bench.clock);
+    let handler = std::panic::AssertUnwindSafe(move || {
+        ticket.add_response_bytes(7);
+        panic!("a defect, made on purpose");
+    });
+    assert!(std::panic::catch_unwind(handler).is_err());
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let rows = wait(ledger.reader().usage(ALWAYS)).expect("rows");
+    assert_eq!(brief(&rows), [("ok", 1, 3), ("aborted", 1, 3)]);
+    assert_eq!(rows[1].totals.response_bytes, 7);
+    drop(ledger);
+    assert_eq!(bench.files(), rows);
+}

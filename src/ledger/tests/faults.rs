@@ -52,6 +52,7 @@ fn open(folder: &std::path::Path) -> (Ledger, Meter, Arc<Faults>, Failures) {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
+        ready: Ready::default(),
     };
     let clock = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
     let (failed, failures) = mpsc::channel();

@@ -6,6 +6,9 @@ mod crash;
 mod faults;
 mod kill;
 mod migrate;
+mod moves;
+mod points;
+mod power;
 mod rollup;
 mod seal;
 
@@ -39,6 +42,7 @@ impl Bench {
             workers,
             calendar: CalendarOffset::default(),
             compact_after: None,
+            ready: Ready::default(),
         }
     }
 

@@ -38,6 +38,7 @@ fn late_ends_count_in_the_present_hour_and_never_in_a_sealed_one() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].window, bench.clock.window());
     assert_eq!((rows[0].totals.commands, rows[0].totals.units, rows[0].totals.response_bytes), (1, 3, 15));
+    assert_eq!(bench.number("SELECT late FROM usage"), 2, "it refers to the hour of its admission");
     let totals = wait(ledger.reader().totals()).expect("totals");
     let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
     assert_eq!((series.in_flight(), series.response_bytes, totals.imbalance), (0, 15, 0));
@@ -58,6 +59,7 @@ fn a_stream_of_a_sealed_hour_that_a_crash_ends_is_interrupted_in_the_last_hour_a
     assert_eq!((brief(&dead), dead[0].window), (vec![("interrupted", 1, 3)], alive));
     let (_ledger, _) = bench.open_one();
     assert_eq!(bench.files(), dead);
+    assert_eq!(bench.number("SELECT late FROM usage"), 2, "it refers to the hour of its admission");
     drop(stream);
 }
 

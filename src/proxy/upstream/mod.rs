@@ -1,7 +1,8 @@
 //! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
 //!
 //! Guarantees: a request is sent once. It is offered again only while nothing of it was sent (hyper gives such a request
-//! back), to at most [`SERVERS_MAX`] servers. A connection is kept only after both bodies ended cleanly.
+//! back), to at most [`SERVERS_MAX`] servers; a connection that had been closed while it was kept does not count. A
+//! connection is kept only after both bodies ended cleanly.
 
 mod balance;
 mod connect;
@@ -10,33 +11,57 @@ mod pool;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 
 use crate::policy::{Snapshot, Subsystem};
 
+use super::alarms::Alarms;
 use super::progress::Progress;
 use super::request_body::RequestBody;
 
 use balance::{Balancer, Tried};
 pub use health::UpstreamHealth;
 pub(super) use pool::Lease;
-use pool::{Attempt, Pool};
+use pool::{Attempt, Place, Pool};
 
 /// How many servers of a subsystem one request is offered to before it is unreachable.
 const SERVERS_MAX: usize = 3;
 
-/// A request that is sent once: taken by the connection that sends it, back again if it sent nothing. Lent down the calls
-/// instead of handed, so that it is not moved at each.
-pub(super) type Outgoing = Option<Request<RequestBody>>;
+/// What hyper says at the end of a request: the answer's head, or an error and, if nothing was sent, the request.
+type Answered = Result<Box<Response<Incoming>>, Box<TrySendError<Request<RequestBody>>>>;
+
+/// Both are large, and moved often.
+async fn boxed(
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+) -> Answered {
+    answer.await.map(Box::new).map_err(Box::new)
+}
+
+/// A request at its beginning.
+pub(super) enum Begun<A> {
+    /// On its way.
+    Sent(Lease, Pin<Box<A>>),
+    /// No connection was kept; of which server, unless there is none.
+    Unsent(Box<Request<RequestBody>>, Option<Choice>),
+}
+
+/// The server a request is offered to, its place there, and all it was offered to.
+pub(super) struct Choice {
+    pool: Rc<Pool>,
+    place: Place,
+    tried: Tried,
+}
 
 /// An answer's head, and the connection its body comes on.
 pub(super) struct Sent {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Box<Response<Incoming>>,
     pub(super) lease: Lease,
 }
 
@@ -54,8 +79,20 @@ pub(super) enum SendError {
     Timeout,
 }
 
+impl SendError {
+    /// What the caller is told: no address and no cause, which are the log's.
+    pub(super) fn for_callers(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "no connection to the subsystem could be made; nothing was sent to it",
+            Self::Failed(_) => "the subsystem broke off before it had answered",
+            Self::Timeout => "the subsystem did not answer in time",
+        }
+    }
+}
+
 /// How long to wait for an answer: `response` beyond the last progress of the request body.
 pub(super) struct Patience<'a> {
+    pub(super) alarms: &'a Alarms,
     pub(super) response: Duration,
     pub(super) progress: &'a Progress,
 }
@@ -68,24 +105,65 @@ pub(super) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Sends what is outgoing to one of the servers. `department` steers consistent hashing.
-    pub(super) async fn send(
+    /// Sends a request at once if a connection is kept: the everyday case, done before anything waits. `department` steers
+    /// consistent hashing.
+    pub(super) fn begin(
         &self,
-        outgoing: &mut Outgoing,
+        request: Request<RequestBody>,
+        department: u32,
+    ) -> Begun<impl Future<Output = Answered> + use<>> {
+        let Some(choice) = self.choose(department, Tried::default()) else {
+            return Begun::Unsent(Box::new(request), None);
+        };
+        let Some(mut sender) = choice.pool.kept() else { return Begun::Unsent(Box::new(request), Some(choice)) };
+        let answer = Box::pin(boxed(sender.try_send_request(request)));
+        Begun::Sent(Lease::new(choice.pool, sender, choice.place), answer)
+    }
+
+    /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent.
+    pub(super) async fn finish<A: Future<Output = Answered>>(
+        &self,
+        begun: Begun<A>,
         department: u32,
         patience: Patience<'_>,
-    ) -> Result<Box<Sent>, SendError> {
-        let mut tried = Tried::default();
-        let mut why = String::from("no server is configured");
-        for _ in 0..SERVERS_MAX {
-            let Some(pool) = self.balancer.pick(&self.pools, department, &mut tried) else { break };
-            match pool.send(outgoing, self.connect, &patience).await {
+    ) -> Result<Sent, SendError> {
+        let (request, choice) = match begun {
+            Begun::Unsent(request, choice) => (request, choice),
+            Begun::Sent(lease, answer) => match lease.wait(answer, &patience).await {
                 Attempt::Sent(sent) => return Ok(sent),
                 Attempt::Failed(error) => return Err(error),
-                Attempt::Unsent(because) => why = because,
+                // The connection had been closed while it was kept.
+                Attempt::Unsent(request, _) => (request, self.choose(department, Tried::default())),
+            },
+        };
+        // Rare, and large: boxed, so that the everyday future stays small enough to be moved cheaply.
+        Box::pin(self.send(request, choice, department, &patience)).await
+    }
+
+    async fn send(
+        &self,
+        mut request: Box<Request<RequestBody>>,
+        mut choice: Option<Choice>,
+        department: u32,
+        patience: &Patience<'_>,
+    ) -> Result<Sent, SendError> {
+        let mut why = String::from("no server is configured");
+        for _ in 0..SERVERS_MAX {
+            let Some(Choice { pool, place, tried }) = choice else { break };
+            match pool.send(request, place, self.connect, patience).await {
+                Attempt::Sent(sent) => return Ok(sent),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Unsent(unsent, because) => (request, why) = (unsent, because),
             }
+            choice = self.choose(department, tried);
         }
         Err(SendError::Unreachable(why))
+    }
+
+    /// A place at the next server.
+    fn choose(&self, department: u32, mut tried: Tried) -> Option<Choice> {
+        let pool = self.balancer.pick(&self.pools, department, &mut tried)?;
+        Some(Choice { pool: Rc::clone(pool), place: pool.take_place(), tried })
     }
 }
 

@@ -3,13 +3,16 @@
 //! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them.
 
 use std::cell::{Cell, RefCell};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use http::Request;
 use hyper::client::conn::http1::SendRequest;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::model::Finished;
 use crate::policy::Upstream;
@@ -18,7 +21,7 @@ use crate::proxy::request_body::RequestBody;
 use super::balance::Server;
 use super::connect::connect;
 use super::health::{Failure, Health};
-use super::{Outgoing, Patience, PoolSettings, SendError, Sent};
+use super::{Answered, Patience, PoolSettings, SendError, Sent, boxed};
 
 type Sender = SendRequest<RequestBody>;
 
@@ -41,9 +44,9 @@ struct Idle {
 /// What became of an attempt.
 pub(super) enum Attempt {
     /// The server answered.
-    Sent(Box<Sent>),
-    /// Nothing was sent, for this reason; the request is outgoing still.
-    Unsent(String),
+    Sent(Sent),
+    /// Nothing was sent, for this reason; here is the request again.
+    Unsent(Box<Request<RequestBody>>, String),
     /// Something was sent, and no answer came.
     Failed(SendError),
 }
@@ -70,66 +73,54 @@ impl Pool {
         }
     }
 
-    /// Sends what is outgoing on a kept connection, or on a new one if none will take it.
+    /// A request's place, from the moment the server was chosen.
+    pub(super) fn take_place(&self) -> Place {
+        Place::take(&self.health)
+    }
+
+    /// Sends a request on a kept connection, or on a new one if none will take it.
     pub(super) async fn send(
         self: &Rc<Self>,
-        outgoing: &mut Outgoing,
+        mut request: Box<Request<RequestBody>>,
+        mut place: Place,
         within: Duration,
         patience: &Patience<'_>,
     ) -> Attempt {
-        loop {
-            let place = Place::take(&self.health);
-            let kept = self.kept();
-            let is_new = kept.is_none();
-            let sender = match kept {
-                Some(sender) => sender,
-                // Rare, and large: boxed, so that the everyday future stays small enough to be moved cheaply.
-                None => match Box::pin(connect(&self.address, within, &self.health)).await {
-                    Ok(sender) => sender,
-                    Err(why) => return self.unreachable(why),
-                },
-            };
-            match self.send_on((sender, place), outgoing, patience).await {
-                Attempt::Unsent(_) if !is_new => {} // it had been closed while it was kept
-                Attempt::Unsent(why) => return self.unreachable(why),
+        while let Some(sender) = self.kept() {
+            match self.send_on((sender, place), request, patience).await {
+                Attempt::Unsent(unsent, _) => request = unsent, // it had been closed while it was kept
                 ended => return ended,
             }
+            place = self.take_place();
+        }
+        let sender = match connect(&self.address, within, &self.health).await {
+            Ok(sender) => sender,
+            Err(why) => return self.unreachable(request, why),
+        };
+        match self.send_on((sender, place), request, patience).await {
+            Attempt::Unsent(request, why) => self.unreachable(request, why),
+            ended => ended,
         }
     }
 
-    fn unreachable(&self, why: String) -> Attempt {
+    fn unreachable(&self, request: Box<Request<RequestBody>>, why: String) -> Attempt {
         self.health.note_failure(Failure::Connect);
-        Attempt::Unsent(why)
+        Attempt::Unsent(request, why)
     }
 
     async fn send_on(
         self: &Rc<Self>,
         (mut sender, place): (Sender, Place),
-        outgoing: &mut Outgoing,
+        request: Box<Request<RequestBody>>,
         patience: &Patience<'_>,
     ) -> Attempt {
-        let Some(request) = outgoing.take() else { return Attempt::Unsent("the request is gone".to_owned()) };
-        let answer = pin!(sender.try_send_request(request));
-        let lease = Lease::new(self, sender, place);
+        let answer = Box::pin(boxed(sender.try_send_request(*request)));
         patience.progress.last.set(Instant::now()); // connecting had a patience of its own
-        match patience.wait(answer).await {
-            None => {
-                lease.fail(Finished::Timeout);
-                Attempt::Failed(SendError::Timeout)
-            }
-            Some(Ok(response)) => Attempt::Sent(Box::new(Sent { response, lease })),
-            Some(Err(mut error)) => {
-                *outgoing = error.take_message();
-                self.no_answer(error.into_error(), outgoing.is_some(), patience)
-            }
-        }
+        Lease::new(Rc::clone(self), sender, place).wait(answer, patience).await
     }
 
-    /// A connection failed: before anything was sent, or after.
-    fn no_answer(&self, error: hyper::Error, is_unsent: bool, patience: &Patience<'_>) -> Attempt {
-        if is_unsent {
-            return Attempt::Unsent(error.to_string());
-        }
+    /// A connection failed after something was sent.
+    fn failed(&self, error: hyper::Error, patience: &Patience<'_>) -> Attempt {
         if patience.progress.fault.get().is_none() {
             self.health.note_failure(Failure::Reset); // otherwise the caller broke it
         }
@@ -138,7 +129,7 @@ impl Pool {
 
     /// A kept connection that is still good. One that is not ready at once has something left of its last request: it is
     /// let go rather than waited for.
-    fn kept(&self) -> Option<Sender> {
+    pub(super) fn kept(&self) -> Option<Sender> {
         let mut idle = self.idle.borrow_mut();
         loop {
             let Idle { sender, since } = idle.pop()?;
@@ -175,7 +166,7 @@ pub(in crate::proxy) struct Lease {
 
 /// One request's place among those a server has in flight, from the moment the server was chosen: a server that is slow to
 /// take connections must not look idle.
-struct Place(Arc<Health>);
+pub(super) struct Place(Arc<Health>);
 
 impl Place {
     fn take(health: &Arc<Health>) -> Self {
@@ -191,9 +182,27 @@ impl Drop for Place {
 }
 
 impl Lease {
-    fn new(pool: &Rc<Pool>, sender: Sender, place: Place) -> Self {
+    pub(super) fn new(pool: Rc<Pool>, sender: Sender, place: Place) -> Self {
         pool.health.stats.attempts.one();
-        Self { pool: Rc::clone(pool), sender: Some(sender), _place: place }
+        Self { pool, sender: Some(sender), _place: place }
+    }
+
+    /// Waits for the answer on this connection.
+    pub(super) async fn wait<A>(self, answer: Pin<Box<A>>, patience: &Patience<'_>) -> Attempt
+    where
+        A: Future<Output = Answered>,
+    {
+        match patience.wait(answer).await {
+            Some(Ok(response)) => Attempt::Sent(Sent { response, lease: self }),
+            Some(Err(mut error)) => match error.take_message() {
+                Some(request) => Attempt::Unsent(Box::new(request), error.into_error().to_string()),
+                None => self.pool.failed(error.into_error(), patience),
+            },
+            None => {
+                self.fail(Finished::Timeout);
+                Attempt::Failed(SendError::Timeout)
+            }
+        }
     }
 
     /// The answer ended cleanly. The connection is kept if the request had ended too.
@@ -224,10 +233,15 @@ impl Lease {
 
 impl Patience<'_> {
     /// Waits as long as the request body makes progress, and `response` beyond; `None` when patience has ended.
-    async fn wait<F: Future>(&self, mut answer: Pin<&mut F>) -> Option<F::Output> {
+    async fn wait<A: Future>(&self, mut answer: Pin<Box<A>>) -> Option<A::Output> {
         loop {
             let deadline = self.progress.last.get() + self.response;
-            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+            let mut alarm = self.alarms.alarm(deadline);
+            let answered = poll_fn(|context| match answer.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => alarm.poll(context).map(|()| None),
+            });
+            if let Some(answer) = answered.await {
                 return Some(answer);
             }
             if self.progress.waiting.get() {

@@ -1,0 +1,77 @@
+//! A memory cgroup in which the kernel runs out of memory and kills the gateway.
+//!
+//! Guarantees: nothing outside the cgroup is touched; the gateway is what the kernel kills first; whether the kernel did
+//! is read from the kernel. Wants root, and either version of cgroups.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Memory of everything in the cgroup; the gateway needs a tenth of it.
+const LIMIT: &str = "268435456";
+
+/// A cgroup; removed with this.
+#[derive(Debug)]
+pub struct Cgroup {
+    folder: PathBuf,
+    is_first: bool,
+}
+
+impl Cgroup {
+    /// Makes a cgroup with a limit.
+    pub fn make(name: &str) -> Result<Self> {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let is_first = first.join("memory.limit_in_bytes").exists();
+        let root = if is_first { first } else { Path::new("/sys/fs/cgroup") };
+        let cgroup = Self { folder: root.join(name), is_first };
+        std::fs::create_dir(&cgroup.folder).with_context(|| {
+            format!(
+                "making the cgroup {}: this wants root; leave `oom` out of --kinds otherwise",
+                cgroup.folder.display()
+            )
+        })?;
+        cgroup.write(if is_first { "memory.limit_in_bytes" } else { "memory.max" }, LIMIT)?;
+        Ok(cgroup)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.folder.join(file);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// A command line that joins the cgroup, offers itself to the kernel as the first to be killed, and becomes `program`.
+    pub fn enter(&self, program: &Path, arguments: &[String]) -> (PathBuf, Vec<String>) {
+        let procs = self.folder.join("cgroup.procs");
+        let script = format!("echo $$ > {} && echo 1000 > /proc/self/oom_score_adj && exec \"$@\"", procs.display());
+        let fixed = ["-c".to_owned(), script, "sh".to_owned(), program.display().to_string()];
+        ("/bin/sh".into(), fixed.into_iter().chain(arguments.iter().cloned()).collect())
+    }
+
+    /// Fills the cgroup's memory until the kernel has killed something in it; who fills it is killed last.
+    pub fn fill(&self) -> Result<()> {
+        let before = self.kills()?;
+        let procs = self.folder.join("cgroup.procs");
+        let script = format!("echo $$ > {} && exec tail /dev/zero", procs.display()); // tail keeps what has no line
+        let mut filler = Command::new("/bin/sh").args(["-c", &script]).stdout(Stdio::null()).spawn()?;
+        filler.wait()?; // it is killed too when the gateway's memory was not enough
+        ensure!(self.kills()? > before, "the kernel killed nobody in {}", self.folder.display());
+        Ok(())
+    }
+
+    /// How many processes the kernel has killed here.
+    fn kills(&self) -> Result<u64> {
+        let path = self.folder.join(if self.is_first { "memory.oom_control" } else { "memory.events" });
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let Some(line) = text.lines().find_map(|line| line.strip_prefix("oom_kill ")) else {
+            bail!("{} has no oom_kill: {text}", path.display());
+        };
+        Ok(line.trim().parse()?)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.folder); // an empty cgroup left behind harms nobody
+    }
+}

@@ -1,0 +1,128 @@
+//! The callers' log: a line before each command is sent, a line after its answer has been read whole.
+//!
+//! Guarantees: a line is one append of one `write(2)`, so it outlives whoever wrote it, and lines are never mixed; a
+//! reader takes whole lines only and each line once.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+/// What happened to one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is about to be sent.
+    Sent,
+    /// Its answer was read to the end; the status.
+    Answered(u16),
+    /// There was no whole answer.
+    Failed,
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Journal(File);
+
+impl Journal {
+    /// Opens a log for appending, or makes it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(path);
+        file.map(Self).with_context(|| format!("opening the log {}", path.display()))
+    }
+
+    /// Appends a line.
+    pub fn note(&mut self, department: &str, event: Event) -> Result<()> {
+        let line = match event {
+            Event::Sent => format!("{department} sent\n"),
+            Event::Answered(status) => format!("{department} {status}\n"),
+            Event::Failed => format!("{department} failed\n"),
+        };
+        self.0.write_all(line.as_bytes()).context("appending to the log")
+    }
+}
+
+/// What one department's callers have seen so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub sent: u64,
+    /// Whole answers by status.
+    pub answered: BTreeMap<u16, u64>,
+    pub failed: u64,
+}
+
+impl Seen {
+    /// Whole answers, whatever they said.
+    pub fn answers(&self) -> u64 {
+        self.answered.values().sum()
+    }
+
+    fn take(&mut self, word: &str) -> Result<()> {
+        match word {
+            "sent" => self.sent += 1,
+            "failed" => self.failed += 1,
+            status => *self.answered.entry(status.parse()?).or_default() += 1,
+        }
+        Ok(())
+    }
+}
+
+/// A file that is read as it grows, whole lines at a time.
+#[derive(Debug)]
+pub struct Tail {
+    file: File,
+    rest: String,
+}
+
+impl Tail {
+    /// Reads a file from its beginning.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::options().create(true).read(true).append(true).open(path);
+        Ok(Self { file: file.with_context(|| format!("opening {}", path.display()))?, rest: String::new() })
+    }
+
+    /// The lines that have come since the last look, each split at its first space.
+    pub fn lines(&mut self) -> Result<Vec<(String, String)>> {
+        self.file.read_to_string(&mut self.rest).context("reading a log")?;
+        let end = self.rest.rfind('\n').map_or(0, |at| at + 1);
+        let whole: String = self.rest.drain(..end).collect();
+        whole.lines().map(split).collect()
+    }
+}
+
+fn split(line: &str) -> Result<(String, String)> {
+    let Some((first, second)) = line.split_once(' ') else { bail!("{line:?} is no line of a log") };
+    Ok((first.to_owned(), second.to_owned()))
+}
+
+/// Adds the new lines of the callers' log to what was seen before.
+pub fn read_on(tail: &mut Tail, seen: &mut BTreeMap<String, Seen>) -> Result<()> {
+    for (department, word) in tail.lines()? {
+        seen.entry(department).or_default().take(&word)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_is_read_once_and_half_a_line_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut journal = Journal::open(&path).expect("a log");
+        for event in [Event::Sent, Event::Answered(200), Event::Sent, Event::Failed] {
+            journal.note("dept-1", event).expect("a line");
+        }
+        journal.0.write_all(b"dept-2 se").expect("half a line");
+        let (mut tail, mut seen) = (Tail::open(&path).expect("a reader"), BTreeMap::new());
+        read_on(&mut tail, &mut seen).expect("lines");
+        let expected = Seen { sent: 2, answered: BTreeMap::from([(200, 1)]), failed: 1 };
+        assert_eq!(seen, BTreeMap::from([("dept-1".to_owned(), expected)]));
+        journal.0.write_all(b"nt\n").expect("the other half");
+        read_on(&mut tail, &mut seen).expect("lines");
+        assert_eq!(seen["dept-2"].sent, 1);
+    }
+}

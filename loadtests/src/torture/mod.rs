@@ -1,0 +1,355 @@
+//! `loadtests torture`: the gateway is killed again and again in the middle of its work, and after each kill the books
+//! are held against each other.
+//!
+//! Guarantees: callers, gateway and upstream are processes of their own, and what callers and upstream saw is in
+//! append-only logs; every kill is SIGKILL, by us or by the kernel that ran out of memory; the ledger of the dead gateway
+//! is audited as it lies, then again after the next start, which must say exactly the same. The first broken rule ends
+//! the run. A seed fixes when each kill comes, as far as a machine can repeat itself.
+
+mod audit;
+mod callers;
+mod cgroup;
+mod gateway;
+mod journal;
+mod render;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::audit::{Findings, Received, audit};
+use self::cgroup::Cgroup;
+use self::gateway::{Books, House};
+use self::journal::{Seen, Tail, read_on};
+use crate::ledger;
+use crate::pki::Pki;
+use crate::process::{Child, LOOK_AGAIN, Launch, myself};
+use crate::proxy::Durability;
+use crate::upstream::Addresses;
+
+pub use callers::{Callers, call};
+
+/// How long the callers may take to notice that the gateway is gone, or to have begun.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Commands that are answered in a life before its kill may come.
+const BUSY: u64 = 50;
+
+/// The range of milliseconds between a life's first answers and its kill.
+const LIFE_MS: std::ops::Range<u64> = 20..500;
+
+/// The longest life of a start that is killed in its recovery, in milliseconds.
+const RECOVERY_MS: u64 = 40;
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Kind {
+    /// kill -9 under load.
+    Plain,
+    /// kill -9 while new series make the tally grow.
+    Growth,
+    /// kill -9 under load, and again up to three times within the recovery that follows.
+    Recovery,
+    /// The kernel kills it: no memory is left in its cgroup.
+    Oom,
+}
+
+/// The order in which the kinds come; half of all kills are plain ones.
+const ORDER: [Kind; 10] = [
+    Kind::Plain,
+    Kind::Growth,
+    Kind::Recovery,
+    Kind::Plain,
+    Kind::Plain,
+    Kind::Oom,
+    Kind::Plain,
+    Kind::Growth,
+    Kind::Recovery,
+    Kind::Plain,
+];
+
+/// What to torture, and how often.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Torture {
+    /// The gateway's program
+    #[arg(long)]
+    pub tallygate: PathBuf,
+    /// Kills in all, half of them with each durability
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub kills: u32,
+    /// How it is killed; `oom` wants root
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Plain, Kind::Growth, Kind::Recovery, Kind::Oom])]
+    pub kinds: Vec<Kind>,
+    /// Fixes the moments of the kills
+    #[arg(long, default_value_t = 4)]
+    pub seed: u64,
+    /// Keep the result here [default: it is only printed]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// The figures of all lives with one durability.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub durability: &'static str,
+    pub kills: BTreeMap<&'static str, u32>,
+    /// Further kills, of starts that were recovering.
+    pub again: u32,
+    /// Lives whose tally had grown when they were killed.
+    pub grown: u32,
+    pub findings: Findings,
+    pub received: u64,
+    pub slowest_start: Duration,
+    pub took: Duration,
+}
+
+/// Tortures with both durabilities, prints every kill and keeps the result.
+pub fn torture(options: &Torture) -> Result<()> {
+    let mut figures = Vec::new();
+    let first = options.kills / 2;
+    for (durability, range) in [(Durability::Process, 0..first), (Durability::Machine, first..options.kills)] {
+        let folder = tempfile::Builder::new().prefix("torture-").tempdir().context("making a folder for the run")?;
+        let result = Chamber::open(options, folder.path(), durability).and_then(|chamber| chamber.run(range));
+        match result {
+            Ok(result) => figures.push(result),
+            Err(fault) => bail!("{fault:#}; everything is kept in {}", folder.keep().display()),
+        }
+    }
+    let text = render::result(options, &figures)?;
+    println!("{text}");
+    if let Some(out) = &options.out {
+        std::fs::write(out, text).with_context(|| format!("writing {}", out.display()))?;
+    }
+    Ok(())
+}
+
+/// Everything at work around one ledger.
+struct Chamber<'a> {
+    options: &'a Torture,
+    house: House,
+    callers: Child,
+    upstream: Child,
+    callers_log: Tail,
+    upstream_log: Tail,
+    seen: BTreeMap<String, Seen>,
+    received: Received,
+    figures: Figures,
+    dice: Dice,
+}
+
+impl<'a> Chamber<'a> {
+    fn open(options: &'a Torture, folder: &Path, durability: Durability) -> Result<Self> {
+        let pki = Pki::make(&folder.join("pki"))?;
+        let path = |name: &str| folder.join(name);
+        let text = |path: PathBuf| path.display().to_string();
+        let mut upstream = start("upstream", folder, vec!["--log".into(), text(path("upstream-log"))])?;
+        let addresses: Addresses = serde_json::from_str(&upstream.read_line()?)?;
+        let house = House::make(&options.tallygate, &path("gateway"), addresses.traffic, durability)?;
+        let arguments = [
+            ["--address".to_owned(), house.address.to_string()],
+            ["--pki".to_owned(), text(pki.folder().to_owned())],
+            ["--log".to_owned(), text(path("callers-log"))],
+        ];
+        let callers = start("callers", folder, arguments.concat())?;
+        let durability = match durability {
+            Durability::Process => "process",
+            Durability::Machine => "machine",
+        };
+        Ok(Self {
+            options,
+            house,
+            callers,
+            upstream,
+            callers_log: Tail::open(&path("callers-log"))?,
+            upstream_log: Tail::open(&path("upstream-log"))?,
+            seen: BTreeMap::new(),
+            received: Received::default(),
+            figures: Figures { durability, ..Figures::default() },
+            dice: Dice(options.seed),
+        })
+    }
+
+    fn run(mut self, numbers: std::ops::Range<u32>) -> Result<Figures> {
+        let begin = Instant::now();
+        let kinds: Vec<_> = ORDER.into_iter().filter(|kind| self.options.kinds.contains(kind)).collect();
+        ensure!(!kinds.is_empty(), "--kinds names no way to kill");
+        let mut before = None;
+        for number in numbers {
+            let kind = kinds[number as usize % kinds.len()];
+            let dead = self.life(number, kind, before.as_ref()).with_context(|| format!("kill {}", number + 1))?;
+            before = Some(dead);
+        }
+        self.end(before.as_ref()).context("the last life")?;
+        self.callers.stop()?;
+        self.upstream.stop()?;
+        self.figures.took = begin.elapsed();
+        Ok(self.figures)
+    }
+
+    /// One life from its start to the audit of what it left.
+    fn life(&mut self, number: u32, kind: Kind, before: Option<&Books>) -> Result<Books> {
+        let cgroup =
+            (kind == Kind::Oom).then(|| Cgroup::make(&format!("torture-{}", std::process::id()))).transpose()?;
+        let (mut gateway, ready_after) = self.start(before, cgroup.as_ref())?;
+        let first_length = self.house.tally_bytes();
+        let answered = self.answers();
+        self.callers.write_line(if kind == Kind::Growth { "spread" } else { "call" })?;
+        self.until("the gateway is busy", |chamber| chamber.answers() >= answered + BUSY)?;
+        let lived = Duration::from_millis(self.dice.within(LIFE_MS));
+        std::thread::sleep(lived);
+        match &cgroup {
+            None => drop(gateway.kill()?),
+            Some(cgroup) => killed_by_the_kernel(cgroup, &mut gateway)?,
+        }
+        self.figures.grown += u32::from(self.house.tally_bytes() > first_length);
+        self.callers.write_line("pause")?;
+        self.until("every caller knows what became of its command", Chamber::is_settled)?;
+        let dead = self.audit()?;
+        if kind == Kind::Recovery {
+            self.kill_recoveries(&dead)?;
+        }
+        *self.figures.kills.entry(kind.name()).or_default() += 1;
+        self.say(number, kind, (lived, ready_after));
+        Ok(dead)
+    }
+
+    /// A start says exactly what the dead ledger said, and balances.
+    fn start(&mut self, before: Option<&Books>, cgroup: Option<&Cgroup>) -> Result<(Child, Duration)> {
+        let (gateway, ready_after) = self.house.start(cgroup)?;
+        if let Some(before) = before {
+            self.says_the_same(before)?;
+        }
+        let imbalance = self.house.imbalance()?;
+        ensure!(imbalance == 0, "tallygate_ledger_imbalance is {imbalance} after a start");
+        self.figures.slowest_start = self.figures.slowest_start.max(ready_after);
+        Ok((gateway, ready_after))
+    }
+
+    fn says_the_same(&self, before: &Books) -> Result<()> {
+        let after = self.house.books()?;
+        ensure!(
+            after.all == before.all,
+            "recovery changed the books; before it: {}, after it: {}",
+            before.all,
+            after.all
+        );
+        Ok(())
+    }
+
+    fn kill_recoveries(&mut self, dead: &Books) -> Result<()> {
+        for _ in 0..=self.dice.within(0..3) {
+            let mut gateway = self.house.begin(None)?;
+            std::thread::sleep(Duration::from_millis(self.dice.within(0..RECOVERY_MS)));
+            gateway.kill()?;
+            self.says_the_same(dead)?;
+            self.figures.again += 1;
+        }
+        Ok(())
+    }
+
+    /// Holds the logs against the ledger as it lies.
+    fn audit(&mut self) -> Result<Books> {
+        let books = self.house.books()?;
+        for (department, id) in self.upstream_log.lines()? {
+            self.received.take(department, id);
+        }
+        self.figures.findings = audit(&self.seen, &books.usage, &self.received);
+        self.figures.received = self.received.total();
+        let broken = &self.figures.findings.broken;
+        ensure!(broken.is_empty(), "the books do not balance: {}", broken.join("; "));
+        Ok(books)
+    }
+
+    /// A last life that ends well: the view that finance reads says what the report says.
+    fn end(&mut self, before: Option<&Books>) -> Result<()> {
+        let (gateway, _) = self.start(before, None)?;
+        gateway.stop()?;
+        let books = self.audit()?;
+        let mut report = crate::account::Account::new();
+        for ((department, outcome), commands) in books.usage {
+            *report.entry(ledger::key(&department, &outcome)).or_default() += commands;
+        }
+        let view = ledger::account(&self.house.book())?;
+        ensure!(view == report, "usage_hourly says {view:?}, the report {report:?}");
+        Ok(())
+    }
+
+    fn answers(&self) -> u64 {
+        self.seen.values().map(Seen::answers).sum()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.seen.values().all(|seen| seen.sent == seen.answers() + seen.failed)
+    }
+
+    fn until(&mut self, what: &str, fits: impl Fn(&Self) -> bool) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            read_on(&mut self.callers_log, &mut self.seen)?;
+            if fits(self) {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < SETTLE_LIMIT, "waited {SETTLE_LIMIT:?} in vain: {what}");
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn say(&self, number: u32, kind: Kind, (lived, ready_after): (Duration, Duration)) {
+        let (found, all) = (&self.figures.findings, self.options.kills);
+        eprintln!(
+            "[{:>3}/{all}] {:<7} {:<8} ready in {:>4} ms, killed after {:>3} ms: sent {}, answered {}, ledger ok {} + \
+             interrupted {}, upstream {}; lost {}, double {}",
+            number + 1,
+            self.figures.durability,
+            kind.name(),
+            ready_after.as_millis(),
+            lived.as_millis(),
+            found.sent,
+            found.answered,
+            found.ok,
+            found.interrupted,
+            self.figures.received,
+            found.lost,
+            found.double,
+        );
+    }
+}
+
+fn start(part: &str, folder: &Path, arguments: Vec<String>) -> Result<Child> {
+    let arguments = std::iter::once(part.to_owned()).chain(arguments).collect();
+    Child::start(Launch { name: part.to_owned(), program: myself()?, arguments, core: None }, folder)
+}
+
+fn killed_by_the_kernel(cgroup: &Cgroup, gateway: &mut Child) -> Result<()> {
+    use std::os::unix::process::ExitStatusExt;
+    cgroup.fill()?;
+    let status = gateway.ended_within(SETTLE_LIMIT)?;
+    ensure!(status.signal() == Some(9), "the kernel was to kill the gateway, but it ended with {status}");
+    Ok(())
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Growth => "growth",
+            Self::Recovery => "recovery",
+            Self::Oom => "oom",
+        }
+    }
+}
+
+/// Numbers that look random and are the same for the same seed (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        range.start + (mixed ^ (mixed >> 31)) % (range.end - range.start)
+    }
+}

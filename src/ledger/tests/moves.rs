@@ -1,0 +1,93 @@
+//! The end of a command whose hour is sealed: two slots must show it, and a process may die between any two stores.
+
+use super::counting::{End, Move, Place, announced};
+use super::slot::{Kind, Slot, pair, set_text, word};
+use super::words::Words;
+use super::*;
+
+const NOW: u32 = 1002;
+const THEN: u32 = 1000;
+
+/// A worker's own slot, the names of a series, a slot of a sealed hour with one command in flight, and a late slot.
+fn slots() -> Vec<&'static Slot> {
+    let slots: Vec<&'static Slot> = (0..4).map(|_| &*Box::leak(Box::new(Slot::empty()))).collect();
+    slots[0].begin(Kind::Worker, |_| ());
+    slots[1].begin(Kind::Series, |slot| {
+        for (number, name) in ["police", "cameras", "read"].into_iter().enumerate() {
+            set_text(slot, word::NAMES + number * word::NAME_WORDS, word::NAME_WORDS, name);
+        }
+    });
+    for (position, window, of) in [(2, THEN, 0), (3, NOW, THEN)] {
+        slots[position].begin(Kind::Count, |slot| {
+            slot.set(word::WHERE, pair(window, 1));
+            slot.set(word::UNITS_EACH, 3);
+            slot.set(word::OF, u64::from(of));
+        });
+    }
+    slots[2].admit(100);
+    slots[2].pass(word::RESPONSE_BYTES, 10);
+    slots
+}
+
+fn end() -> End {
+    End { finished: Finished::Ok, opened_ns: 100, request_bytes: 0, response_bytes: 10, duration_ns: 50 }
+}
+
+/// What a start makes of the slots as they are, with what was in flight as `interrupted`.
+fn recovered(slots: &[&Slot]) -> Vec<(Window, &'static str, u64, u64, u64)> {
+    let image: Vec<Words> = slots.iter().map(|slot| slot.words().expect("a slot at rest")).collect();
+    let names = |at: u32| image.get(at as usize).and_then(fold::SeriesNames::of);
+    let mut fold = Fold::new(Vec::new(), Window(THEN + 1));
+    for (position, words) in image.iter().enumerate() {
+        fold.absorb(position, words, names);
+    }
+    for (position, words) in tally::moves(&image) {
+        fold.absorb(position, &words, names);
+    }
+    fold.interrupt(Window(NOW), 150, names);
+    let rows = fold.usage(ALWAYS);
+    rows.iter()
+        .map(|row| (row.window, row.outcome.name(), row.totals.commands, row.totals.units, row.totals.response_bytes))
+        .collect()
+}
+
+#[test]
+fn a_late_end_is_counted_once_wherever_its_process_dies() {
+    let stores = {
+        let slots = slots();
+        let place = |position: usize| Place { position: position as u32, slot: slots[position] };
+        Move::new(&end(), place(2), place(3), place(0)).announce(slots[0]);
+        announced(&slots[0].words().expect("a slot")).count()
+    };
+    assert!(stores > 0);
+    assert_eq!(recovered(&slots()), [(Window(NOW), "interrupted", 1, 3, 10)], "before it is written down");
+    for made in 0..=stores {
+        let slots = slots();
+        let place = |position: usize| Place { position: position as u32, slot: slots[position] };
+        let end = Move::new(&end(), place(2), place(3), place(0));
+        end.announce(slots[0]);
+        end.make_some(made);
+        assert_eq!(recovered(&slots), [(Window(NOW), "ok", 1, 3, 10)], "after {made} of {stores} stores");
+    }
+    let slots = slots();
+    let place = |position: usize| Place { position: position as u32, slot: slots[position] };
+    let end = Move::new(&end(), place(2), place(3), place(0));
+    end.announce(slots[0]);
+    end.make(slots[0]);
+    assert_eq!(announced(&slots[0].words().expect("a slot")).count(), 0, "nothing is left to be done");
+    assert_eq!(recovered(&slots), [(Window(NOW), "ok", 1, 3, 10)]);
+}
+
+#[test]
+fn a_page_that_is_younger_than_the_move_written_down_is_believed() {
+    let slots = slots();
+    let place = |position: usize| Place { position: position as u32, slot: slots[position] };
+    let end = Move::new(&end(), place(2), place(3), place(0));
+    end.announce(slots[0]);
+    end.make_some(usize::MAX);
+    slots[2].admit(120); // the machine kept this page and an older one of the worker's own slot
+    slots[2].finish(&self::end());
+    slots[2].pass(word::RESPONSE_BYTES, 10);
+    let rows = recovered(&slots);
+    assert_eq!(rows, [(Window(NOW), "ok", 1, 3, 10)], "what was sealed is in the book, what was late is counted once");
+}

@@ -1,0 +1,172 @@
+//! A copy of a slot, and what its words mean.
+//!
+//! Guarantees: pure arithmetic on a copy; no word is read twice, so what is said of a copy fits together.
+
+use super::slot::{Kind, SLOT_BYTES, WORDS, word};
+use crate::model::{Finished, Name, Refused, Window};
+
+/// A copy of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Words(pub(super) [u64; WORDS]);
+
+/// The sums of one outcome in a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) commands: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) duration_ns: u64,
+}
+
+/// Commands whose end was counted in another slot than their beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) commands: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+}
+
+impl Words {
+    pub(super) const EMPTY: Self = Self([0; WORDS]);
+
+    /// Reads a slot from the bytes of a file.
+    pub(super) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Self(words)
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        Kind::of(self.0[word::STATE])
+    }
+
+    pub(super) fn state(&self) -> u64 {
+        self.0[word::STATE]
+    }
+
+    pub(super) fn window(&self) -> Window {
+        Window(low(self.0[word::WHERE]))
+    }
+
+    /// Hours between the window of admission and this one of all that ends here; 0 = it was admitted here.
+    pub(super) fn late(&self) -> u32 {
+        match low(self.0[word::OF]) {
+            0 => 0,
+            of => self.window().0.saturating_sub(of),
+        }
+    }
+
+    /// The position of the slot that holds the names.
+    pub(super) fn series(&self) -> u32 {
+        high(self.0[word::WHERE])
+    }
+
+    pub(super) fn units_each(&self) -> u64 {
+        self.0[word::UNITS_EACH]
+    }
+
+    pub(super) fn finished(&self, finished: Finished) -> Record {
+        let at = word::FINISHED + finished.index() * 4;
+        Record {
+            commands: self.0[at],
+            request_bytes: self.0[at + 1],
+            response_bytes: self.0[at + 2],
+            duration_ns: self.0[at + 3],
+        }
+    }
+
+    pub(super) fn refused(&self, refused: Refused) -> u64 {
+        self.0[word::REFUSED + refused.index()]
+    }
+
+    /// Commands admitted here and not ended anywhere, with the bytes and the time they have used by the moment `now_ns`.
+    pub(super) fn in_flight(&self, now_ns: u64) -> Record {
+        let (came, went, ended) = (self.moved(word::LATE_IN), self.moved(word::LATE_OUT), self.ended());
+        let open = |begun: usize, came: u64, ended: u64, went: u64| {
+            self.0[begun].wrapping_add(came).saturating_sub(ended.wrapping_add(went))
+        };
+        let commands = open(word::ADMITTED, came.commands, ended.commands, went.commands);
+        let elapsed = now_ns.wrapping_mul(commands).wrapping_sub(self.0[word::STARTED]);
+        Record {
+            commands,
+            request_bytes: open(word::REQUEST_BYTES, came.request_bytes, ended.request_bytes, went.request_bytes),
+            response_bytes: open(word::RESPONSE_BYTES, came.response_bytes, ended.response_bytes, went.response_bytes),
+            // The last sync may lie a little before the last admission; then no time has passed.
+            duration_ns: if elapsed > u64::MAX / 2 { 0 } else { elapsed },
+        }
+    }
+
+    fn moved(&self, at: usize) -> Moved {
+        Moved { commands: self.0[at], request_bytes: self.0[at + 1], response_bytes: self.0[at + 2] }
+    }
+
+    fn ended(&self) -> Record {
+        Finished::ALL.into_iter().map(|finished| self.finished(finished)).fold(Record::default(), |sum, one| Record {
+            commands: sum.commands.wrapping_add(one.commands),
+            request_bytes: sum.request_bytes.wrapping_add(one.request_bytes),
+            response_bytes: sum.response_bytes.wrapping_add(one.response_bytes),
+            duration_ns: sum.duration_ns.wrapping_add(one.duration_ns),
+        })
+    }
+
+    /// One of the names of a series' slot; nothing if it is not a name.
+    pub(super) fn name(&self, number: usize) -> Option<Name> {
+        self.text(word::NAMES + number * word::NAME_WORDS, word::NAME_WORDS).and_then(|text| Name::parse(&text).ok())
+    }
+
+    /// A text that begins with its length.
+    pub(super) fn text(&self, at: usize, words: usize) -> Option<String> {
+        let bytes: Vec<u8> = self.0[at..at + words].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let (length, rest) = bytes.split_first()?;
+        String::from_utf8(rest.get(..usize::from(*length))?.to_vec()).ok()
+    }
+}
+
+fn low(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
+}
+
+fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::slot::pair;
+
+    fn words(set: &[(usize, u64)]) -> Words {
+        let mut words = Words::EMPTY;
+        set.iter().for_each(|(at, value)| words.0[*at] = *value);
+        words
+    }
+
+    #[test]
+    fn what_is_in_flight_is_what_began_or_came_and_neither_ended_nor_went() {
+        let started = 100_u64 + 140;
+        for (what, set, expected) in [
+            ("nothing", vec![], (0, 0, 0)),
+            (
+                "two admitted",
+                vec![(word::ADMITTED, 2), (word::STARTED, started), (word::REQUEST_BYTES, 9)],
+                (2, 9, 160),
+            ),
+            ("one ended", vec![(word::ADMITTED, 1), (word::FINISHED, 1)], (0, 0, 0)),
+            ("ended elsewhere", vec![(word::ADMITTED, 1), (word::LATE_OUT, 1)], (0, 0, 0)),
+            ("came and ended here", vec![(word::LATE_IN, 1), (word::FINISHED + 4, 1)], (0, 0, 0)),
+            ("admitted after the last sync", vec![(word::ADMITTED, 1), (word::STARTED, 250)], (1, 0, 0)),
+        ] {
+            let rest = words(&set).in_flight(200);
+            assert_eq!((rest.commands, rest.request_bytes, rest.duration_ns), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn late_is_the_distance_to_the_window_of_admission() {
+        for (of, late) in [(0, 0), (997, 3), (1000, 0)] {
+            assert_eq!(words(&[(word::WHERE, pair(1000, 7)), (word::OF, of)]).late(), late, "of {of}");
+        }
+    }
+}

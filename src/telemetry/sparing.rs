@@ -1,0 +1,34 @@
+//! Says something at most once a second, however often it happens, and then how often it was kept to itself.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Sparing {
+    /// The second of the last line.
+    told: AtomicI64,
+    left_out: AtomicU64,
+}
+
+impl Sparing {
+    /// Whether to tell it at this second: then how many were left out before.
+    pub(super) fn tell(&self, unix_seconds: i64) -> Option<u64> {
+        if self.told.swap(unix_seconds, Ordering::Relaxed) != unix_seconds {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_a_second_is_told_and_the_others_are_counted() {
+        let sparing = Sparing::default();
+        let told: Vec<_> = [7, 7, 7, 8, 8, 10].into_iter().map(|second| sparing.tell(second)).collect();
+        assert_eq!(told, [Some(0), None, None, Some(2), None, Some(1)]);
+    }
+}
