@@ -85,6 +85,19 @@ impl<'a> Balance<'a> {
         }
     }
 
+    /// Takes in what the book says is in flight of epochs whose tally is not here: it is as old as their rows.
+    pub(super) fn add_stored(&mut self, book: &Connection) -> rusqlite::Result<()> {
+        let mut query = book.prepare("SELECT \"window\", series, epoch, commands, units FROM in_flight")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let whose = (Window(row.get(0)?), row.get(1)?, row.get(2)?);
+            if self.open.is_none_or(|(open, _)| open != whose.2) {
+                self.end(whose, [row.get(3)?, row.get(4)?]);
+            }
+        }
+        Ok(())
+    }
+
     fn admit(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
         self.add(self.key(whose), 1, numbers);
     }

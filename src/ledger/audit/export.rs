@@ -68,7 +68,7 @@ pub fn export(
     out: &mut dyn Write,
     progress: &mut Progress<'_>,
 ) -> Result<Export, ExportError> {
-    let snapshot = Snapshot::take(path)?;
+    let snapshot = Snapshot::take_settled(path)?;
     let mut writer = Writer { out, form, done: Export::default() };
     let written = write(&snapshot, &mut writer, progress).map_err(|error| match error {
         Failure::Book(error) => ExportError::Ledger(snapshot.failed(error)),

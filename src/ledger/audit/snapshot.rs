@@ -9,10 +9,11 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::open_for_reading;
-use crate::ledger::tally::TallyImage;
+use crate::ledger::slot::{Kind, word};
+use crate::ledger::tally::{TallyImage, moves};
 use crate::ledger::words::Words;
 use crate::ledger::{TALLY, lock};
-use crate::model::Window;
+use crate::model::{Finished, Window};
 
 /// How often a look is begun anew when the gateway seals, begins or ends in the middle of it.
 const LOOKS: u32 = 100;
@@ -62,6 +63,18 @@ impl Snapshot {
         Err(LedgerError::Unsteady(path.to_owned()))
     }
 
+    /// Looks until also no slot moved in the middle of its reading and no late end moved between two, so that admitted =
+    /// ended + in flight holds exactly in what was read last.
+    pub(super) fn take_settled(path: &Path) -> Result<Self, LedgerError> {
+        for _ in 0..LOOKS {
+            let snapshot = Self::take(path)?;
+            if snapshot.readings().is_none_or(Readings::is_settled) {
+                return Ok(snapshot);
+            }
+        }
+        Err(LedgerError::Unsteady(path.to_owned()))
+    }
+
     /// The readings of an open tally.
     pub(super) fn readings(&self) -> Option<&Readings> {
         match &self.tally {
@@ -82,7 +95,10 @@ fn look(path: &Path) -> Result<Option<Snapshot>, LedgerError> {
     connection.execute_batch("BEGIN").map_err(failed)?;
     let before = edition(&connection).map_err(failed)?;
     let is_kept = lock::is_held(path)?;
-    let Some(tally) = tally(path, &connection)? else { return Ok(None) };
+    let Some(mut tally) = tally(path, &connection)? else { return Ok(None) };
+    if let (false, TallyState::Open(readings)) = (is_kept, &mut tally) {
+        readings.finish_moves();
+    }
     let after = edition(&open_for_reading(path)?).map_err(failed)?;
     let same = after == before && lock::is_held(path)? == is_kept;
     Ok(same.then(|| Snapshot { path: path.to_owned(), connection, tally, is_kept }))
@@ -161,4 +177,29 @@ impl Readings {
         self.older.slots.len() == self.newer.slots.len()
             && self.older.slots.iter().zip(&self.newer.slots).skip(1).all(|(one, other)| one == other)
     }
+
+    /// Makes the stores that a dead process was about to make; the next start does the same.
+    fn finish_moves(&mut self) {
+        for image in [&mut self.older, &mut self.newer] {
+            for (position, words) in moves(&image.slots) {
+                image.slots[position] = words;
+            }
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        let slots = self.newer.slots.iter().enumerate().skip(1).filter(|(_, words)| words.kind() == Kind::Count);
+        let before = |at: usize| self.older.slots.get(at).unwrap_or(&Words::EMPTY);
+        slots.into_iter().all(|(at, now)| !is_torn(now) && late(now) == late(before(at)))
+    }
+}
+
+/// More ends than beginnings: the ends were read after more had ended.
+fn is_torn(words: &Words) -> bool {
+    let ended = Finished::ALL.into_iter().fold(words.0[word::LATE_OUT], |sum, one| sum + words.finished(one).commands);
+    ended > words.0[word::ADMITTED] + words.0[word::LATE_IN]
+}
+
+fn late(words: &Words) -> [u64; 2] {
+    [words.0[word::LATE_IN], words.0[word::LATE_OUT]]
 }
