@@ -6,6 +6,7 @@
 pub mod check;
 pub mod completions;
 pub mod explain;
+pub mod ledger;
 pub mod pki;
 pub mod report;
 pub mod serve;
@@ -21,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Problems;
 use crate::identity::AuthorityError;
 use crate::ledger::LedgerError;
+use crate::ledger::audit::ExportError;
 
 /// What was asked about is not so: problems, differences.
 pub const NOT_SO: u8 = 1;
@@ -49,6 +51,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Explains what was used
     Report(report::ReportArgs),
+    /// Looks into a ledger, checks it, writes it out, corrects it
+    Ledger(ledger::LedgerArgs),
     /// A small certificate authority for trying things out
     Pki(pki::PkiArgs),
     /// Prints a completion script for a shell
@@ -122,6 +126,7 @@ fn answer(command: &Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::check(args, out),
         Command::Explain(args) => explain::explain(args, out),
         Command::Report(args) => report::report(args, &Clock::system(), out),
+        Command::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
         Command::Pki(args) => pki::run(args, Clock::system().wall(), out),
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), out),
     }
@@ -176,7 +181,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {
         return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
     }
-    if cause.is::<LedgerError>() || cause.is::<Unprintable>() {
+    if cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<Unprintable>() {
         return Some(STORAGE);
     }
     if cause.is::<Problems>() {

@@ -67,14 +67,20 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
 }
 
 fn open(book: &Path) -> anyhow::Result<LedgerFiles> {
+    check_book(book)?;
+    Ok(LedgerFiles::open(book)?)
+}
+
+/// Refuses what cannot be a ledger, as a wrong command line.
+pub(super) fn check_book(book: &Path) -> Result<(), BadUsage> {
+    let shown = book.display();
     if !book.exists() {
-        let missing = book.display();
-        return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")).into());
+        return Err(BadUsage(format!("there is no ledger at {shown}; give the file that ledger.path names")));
     }
     if book.is_dir() {
-        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())).into());
+        return Err(BadUsage(format!("{shown} is a folder; give the file that ledger.path names")));
     }
-    Ok(LedgerFiles::open(book)?)
+    Ok(())
 }
 
 fn renderer(format: Format) -> Result<fn(&Usage) -> anyhow::Result<String>, BadUsage> {
