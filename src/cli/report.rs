@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::clock::Clock;
-use crate::ledger::LedgerFiles;
+use crate::ledger::{LedgerFiles, adjustments};
 use crate::report::{By, Range, Usage, render};
 
-use super::{BadUsage, Format};
+use super::check::counted;
+use super::{BadUsage, Format, tell};
 
 /// What to explain.
 #[derive(Debug, Args)]
@@ -61,7 +62,11 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
     let range = Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, clock.window())
         .map_err(|error| BadUsage(error.to_string()))?;
     let rows = files.usage_by_day(range.windows())?;
-    let usage = Usage::group(&rows, range, calendar, by)?;
+    let usage = Usage::group(&rows, range, calendar, by)?.with_adjustments(adjustments(&args.ledger)?);
+    if args.format == Format::Csv && !usage.adjustments.is_empty() {
+        let corrections = counted(usage.adjustments.len(), "correction");
+        tell(&format!("note: {corrections} of this range not in the rows; --format table or json shows them"));
+    }
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

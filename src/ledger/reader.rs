@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::adjust::{AdjustmentRow, adjustments};
 use super::error::LedgerError;
 use super::fold::sum_rows;
 use super::lock;
@@ -42,6 +43,16 @@ impl LedgerReader {
     /// As [`LedgerReader::usage`], with whole days as rows of their first hour: for sums by day or longer.
     pub async fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.read(windows, Grain::Day).await
+    }
+
+    /// All corrections. Read on a thread of its own, as history is.
+    pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
+        let path = self.path.clone();
+        let (reply, answer) = oneshot::channel();
+        let read = move || drop(reply.send(adjustments(&path)));
+        let spawned = std::thread::Builder::new().name("ledger-reader".to_owned()).spawn(read);
+        spawned.map_err(|error| LedgerError::file("start a thread to read", &self.path, error))?;
+        answer.await.map_err(|_| LedgerError::Stopped)?
     }
 
     async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {

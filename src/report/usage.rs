@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ledger::{OutcomeTotals, UsageRow};
+use crate::ledger::{AdjustmentRow, OutcomeTotals, UsageRow};
 use crate::model::CalendarOffset;
 
 use super::Range;
@@ -124,6 +124,8 @@ pub struct Usage {
     pub rows: Vec<Row>,
     /// The sum of all lines.
     pub total: OutcomeTotals,
+    /// Corrections of periods that lie in the range. They are in no line and no sum.
+    pub adjustments: Vec<AdjustmentRow>,
 }
 
 impl Usage {
@@ -140,7 +142,17 @@ impl Usage {
             add(&mut total, &row.totals)?;
         }
         let rows = groups.into_iter().map(|(keys, totals)| Row { keys, totals }).collect();
-        Ok(Self { range, calendar, by, rows, total })
+        Ok(Self { range, calendar, by, rows, total, adjustments: Vec::new() })
+    }
+
+    /// Adds those corrections whose whole period lies in the range.
+    pub fn with_adjustments(mut self, adjustments: Vec<AdjustmentRow>) -> Self {
+        let range = self.range.windows();
+        let lies_within = |row: &AdjustmentRow| {
+            row.windows(self.calendar).is_some_and(|period| range.start <= period.start && period.end <= range.end)
+        };
+        self.adjustments = adjustments.into_iter().filter(lies_within).collect();
+        self
     }
 
     /// The names of all columns.
@@ -227,6 +239,36 @@ pub(super) mod tests {
         rows[0].totals.duration_ns = u64::MAX;
         let range = Range { from: Window(0), to: Window(2) };
         assert_eq!(Usage::group(&rows, range, CalendarOffset::default(), By::default()), Err(TooLarge));
+    }
+
+    pub(in crate::report) fn adjustment(period: &str, units: i64) -> AdjustmentRow {
+        AdjustmentRow {
+            number: 1,
+            department: "police".to_owned(),
+            subsystem: None,
+            command: None,
+            period: period.to_owned(),
+            units,
+            reason: "a test of the new cameras".to_owned(),
+            who: "finance".to_owned(),
+            made_at: "2026-11-24T03:10:00Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn corrections_are_shown_where_their_whole_period_is() {
+        let calendar = CalendarOffset::default();
+        let all = ["2026-10", "2026-10-01", "2026-10-31", "2026-11-01", "2026-09-30"];
+        for (from, to, expected) in [
+            ("2026-10-01", "2026-11-01", &all[..3]),
+            ("2026-10-01", "2026-10-31", &all[1..2]),
+            ("2026-10-01T00:00:00Z", "2026-11-02", &all[2..4]), // eight hours after the day began
+        ] {
+            let range = Range::parse(Some(from), Some(to), calendar, Window(0)).expect("a range");
+            let usage = Usage::group(&[], range, calendar, By::default()).expect("it fits");
+            let shown = usage.with_adjustments(all.iter().map(|period| adjustment(period, -5)).collect()).adjustments;
+            assert_eq!(shown.iter().map(|row| row.period.as_str()).collect::<Vec<_>>(), expected, "{from} {to}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The room as a whole: meters, keeper, files.
 
 mod adjust;
+mod audit;
 mod count;
 mod crash;
 mod faults;
