@@ -21,6 +21,7 @@ mod streaming;
 mod upstreams;
 
 // How much.
+mod audit;
 mod counting;
 mod crash;
 mod faults_clock;

@@ -22,6 +22,18 @@ fn exported(path: &Path, form: ExportForm) -> Vec<String> {
     String::from_utf8(bytes).expect("text").lines().map(str::to_owned).collect()
 }
 
+/// What `docs/check_ledger.py` says of an export: its words, if it finds anything.
+fn stranger(bench: &Bench) -> Result<String, String> {
+    let export = bench.folder.path().join("export.txt");
+    let lines = exported(&bench.path(), ExportForm::Text);
+    std::fs::write(&export, lines.join("\n") + "\n").expect("the export");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check_ledger.py");
+    let ended = std::process::Command::new("python3").arg(script).arg(export).output();
+    let ended = ended.expect("python3; `make test` installs it (apt-get install python3)");
+    let words = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    if ended.status.success() { Ok(words) } else { Err(words) }
+}
+
 fn noted(verdict: &Verdict) -> NotedHead {
     NotedHead::parse(&format!("{}:{}", verdict.head.number, verdict.head.hash)).expect("a head")
 }
@@ -150,8 +162,10 @@ fn a_migrated_ledger_is_sound() {
     bench.pass(HOUR, &ledger, &meter);
     let verdict = assert_sound(&bench.path());
     assert!(verdict.checked.seals >= 4, "{verdict:?}");
+    stranger(&bench).expect("a stranger finds the same");
     edit(&bench, "UPDATE usage SET response_bytes = response_bytes + 1 WHERE epoch = 1");
     assert_found(&bench, Check::Content, "seal 1 (epoch 1");
+    assert!(stranger(&bench).expect_err("so does a stranger").contains("seal 1: its hash is"));
 }
 
 /// Thirty hours that are kept as days, and one that is open.
@@ -178,11 +192,27 @@ fn a_ledger_whose_hours_became_days_is_sound_and_an_edited_day_is_found() {
     let (bench, _ledger, _meter) = rolled_up();
     let verdict = assert_sound(&bench.path());
     assert_eq!((verdict.checked.rolled, verdict.checked.seals), (30, 32));
-    let (first, said) = ("(SELECT min(day) FROM day_sum)", info(&bench.path()).expect("info"));
-    assert!(said.rolled_before.is_some());
+    assert!(info(&bench.path()).expect("info").rolled_before.is_some());
+    let words = stranger(&bench).expect("a stranger finds the same");
+    assert!(words.contains("department-1\t62\t186\t62\t186\t31\t0\t"), "days and hours add up: {words}");
+    let first = "(SELECT min(day) FROM day_sum)";
     edit(&bench, &format!("UPDATE day_sum SET commands = commands + 1, units = units + 3 WHERE day = {first}"));
     assert_found(&bench, Check::Content, "(day 2026-11-24)");
     assert_found(&bench, Check::Sums, "all days (ever_sum)");
+    assert!(stranger(&bench).expect_err("so does a stranger").contains("seal 31: not the rows it covers"));
+}
+
+#[test]
+fn hours_that_were_hidden_behind_the_horizon_are_found() {
+    let bench = closed();
+    edit(
+        &bench,
+        "UPDATE meta SET rolled_before = (SELECT max(\"window\") FROM usage);
+         DELETE FROM usage WHERE \"window\" < (SELECT rolled_before FROM meta);
+         DELETE FROM admission WHERE \"window\" < (SELECT rolled_before FROM meta)",
+    );
+    assert_found(&bench, Check::Sums, "day 2026-11-24");
+    assert!(stranger(&bench).expect_err("so does a stranger").contains("no day covers the seals 1, 2, 4"));
 }
 
 // ----- tampered with -----
