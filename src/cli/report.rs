@@ -60,7 +60,10 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
     let calendar = files.calendar();
     let range = Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, clock.window())
         .map_err(|error| BadUsage(error.to_string()))?;
-    let rows = files.usage_by_day(range.windows())?;
+    let rows = match by.knows_no_time() {
+        true => files.usage_in_whole(range.windows()),
+        false => files.usage_by_day(range.windows()),
+    }?;
     let usage = Usage::group(&rows, range, calendar, by)?;
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)

@@ -71,6 +71,8 @@ INSERT INTO admission SELECT * FROM old_admission;
 INSERT INTO usage SELECT \"window\", series, outcome, epoch, 0, commands, units, request_bytes, response_bytes,
                          duration_ns FROM old_usage;
 INSERT INTO seal SELECT number, 1, 'hour', epoch, \"window\", lines, '', previous, hash, sealed_at FROM old_seal;
+UPDATE meta SET (head_number, head_hash) = (SELECT number, hash FROM seal ORDER BY number DESC LIMIT 1)
+WHERE EXISTS (SELECT 1 FROM seal);
 INSERT INTO unsealed SELECT * FROM old_unsealed;
 ";
 

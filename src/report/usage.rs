@@ -78,6 +78,11 @@ impl By {
         Ok(Self(keys))
     }
 
+    /// Whether the ledger may be asked for the sums of the whole range at once.
+    pub fn knows_no_time(&self) -> bool {
+        !self.0.contains(&Key::Day)
+    }
+
     /// The keys in order.
     pub fn keys(&self) -> &[Key] {
         &self.0
