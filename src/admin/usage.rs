@@ -39,7 +39,7 @@ async fn answered(state: &AdminState, question: Question, calendar: CalendarOffs
         false => state.ledger.usage_by_day(windows).await,
     }?;
     let usage = Usage::group(&rows, question.range, calendar, question.by)?;
-    Ok(render::json(&usage)?)
+    Ok(render::json(&usage.with_adjustments(state.ledger.adjustments().await?))?)
 }
 
 impl Question {

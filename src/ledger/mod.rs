@@ -59,7 +59,7 @@ use crate::clock::Clock;
 use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
 
-pub use adjust::{Adjustment, BadAdjustment, adjust};
+pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust};
 pub use error::LedgerError;
 pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::adjust::{self, AdjustmentRow};
 use super::error::LedgerError;
 use super::fold::{OpenRows, sum_rows};
 use super::lock;
@@ -50,6 +51,12 @@ impl LedgerReader {
         self.read(windows, Grain::Whole).await
     }
 
+    /// All corrections, in the order in which they were made. Read on a thread of its own, as history is.
+    pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
+        let path = self.path.clone();
+        self.aside(move || LedgerFiles::open(&path)?.adjustments()).await
+    }
+
     async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
         for _ in 0..READINGS {
             let open = self.ask(Request::OpenRows).await?;
@@ -68,15 +75,22 @@ impl LedgerReader {
         grain: Grain,
     ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
         let path = self.path.clone();
-        let (reply, answer) = oneshot::channel();
         let read = move || {
-            let _ = reply.send(read_book(&path, (&windows, &open), grain).map(|closed| {
-                closed.map(|closed| sum_rows(closed.into_iter().chain(shown(open.rows, &windows, grain))))
-            }));
+            let closed = read_book(&path, (&windows, &open), grain)?;
+            Ok(closed.map(|closed| sum_rows(closed.into_iter().chain(shown(open.rows, &windows, grain)))))
         };
-        let path = &self.path;
+        self.aside(read).await
+    }
+
+    /// Reads on a thread of its own.
+    async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let read = move || drop(reply.send(read())); // who asked may have left
         let spawned = std::thread::Builder::new().name("ledger-reader".to_owned()).spawn(read);
-        spawned.map_err(|error| LedgerError::file("start a thread to read", path, error))?;
+        spawned.map_err(|error| LedgerError::file("start a thread to read", &self.path, error))?;
         answer.await.map_err(|_| LedgerError::Stopped)?
     }
 
@@ -150,6 +164,11 @@ impl LedgerFiles {
     /// As [`LedgerReader::usage_in_whole`].
     pub fn usage_in_whole(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.read_steadily(&windows, Grain::Whole)
+    }
+
+    /// As [`LedgerReader::adjustments`].
+    pub fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
+        adjust::all(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
     fn read_steadily(&self, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {

@@ -31,7 +31,7 @@ pub struct EpochRow {
 #[derive(Debug)]
 pub(super) struct Epochs {
     pub(super) rows: Vec<EpochRow>,
-    /// Epochs up to this one were kept in format 1.
+    /// Epochs up to this one may have ends that do not say how late they were.
     format_1: u32,
 }
 
@@ -56,11 +56,9 @@ impl Epochs {
             })
         })?;
         let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        let query = "SELECT coalesce(max(sealed_at), '') FROM seal WHERE kind = 'migration'";
-        let migrated: String = book.query_row(query, [], |row| row.get(0))?;
-        let migrated: Option<jiff::Timestamp> = migrated.parse().ok();
-        let is_before = |row: &&EpochRow| row.started_at.parse().ok() < migrated;
-        let format_1 = rows.iter().filter(is_before).map(|row| row.epoch).max().unwrap_or(0);
+        // Format 1 knew late ends only of hours it had sealed itself, so an epoch without such a seal has none.
+        let query = "SELECT coalesce(max(epoch), 0) FROM seal WHERE format = 1";
+        let format_1 = book.query_row(query, [], |row| row.get(0))?;
         Ok(Self { rows, format_1 })
     }
 

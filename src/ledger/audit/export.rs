@@ -47,7 +47,7 @@ pub enum ExportError {
 
 /// Hands every part to `write`, in order.
 pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -> Result<(), ExportError> {
-    let snapshot = Snapshot::take(path)?;
+    let snapshot = Snapshot::take_settled(path)?;
     let book = &snapshot.connection;
     let days = Days::read(book)?;
     write(beginning(book)?)?;
