@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::{Fold, Row, RowKey};
 use super::pages::{BUSY_WAIT, Pages, not_a_book};
-use super::schema::{FORMAT, SCHEMA};
+use super::schema::{FORMAT, SCHEMA, SEALS};
 use super::tally::Header;
 use super::totals::OutcomeTotals;
 use super::{in_flight, lost, migrate, rollup, seal, sums};
@@ -19,30 +20,6 @@ use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// The first SQLite without the defect that could lose a commit when a checkpoint and a writer met.
 const OLDEST_SQLITE: i32 = 3_051_003;
-
-/// How an epoch ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// By closing the ledger.
-    Clean,
-    /// Without closing it, on a machine that went on: every count is there.
-    ProcessDied,
-    /// With the machine: what came after the last sync may be missing.
-    MachineDied,
-    /// Nobody knows: the tally was gone.
-    TallyMissing,
-}
-
-impl Ending {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::ProcessDied => "process died",
-            Self::MachineDied => "machine died",
-            Self::TallyMissing => "tally missing",
-        }
-    }
-}
 
 /// What one transaction brings into the book.
 #[derive(Debug)]
@@ -93,6 +70,7 @@ impl Book {
     fn make(&mut self, gateway: &Name) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
+        transaction.execute_batch(SEALS)?;
         for outcome in Outcome::all() {
             let refused = matches!(outcome, Outcome::Refused(_));
             let values = params![outcome.code(), outcome.name(), refused, outcome.blame().name()];
@@ -212,12 +190,11 @@ fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffse
     }
     let values = params![save.synced_at.to_string(), save.epoch];
     transaction.prepare_cached("UPDATE epoch SET last_sync_at = ? WHERE epoch = ?")?.execute(values)?;
-    if let Some(ending) = save.ending {
-        let values = params![save.now.to_string(), ending.name(), save.epoch];
-        transaction.execute("UPDATE epoch SET ended_at = ?, ending = ? WHERE epoch = ?", values)?;
+    if let Some(window) = save.seal_before {
+        seal::seal_before(transaction, window, (calendar, save.now))?;
     }
-    match save.seal_before {
-        Some(window) => seal::seal_before(transaction, window, (calendar, save.now)),
+    match save.ending {
+        Some(ending) => ending.write(transaction, save.epoch, save.now),
         None => Ok(()),
     }
 }

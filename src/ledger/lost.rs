@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
-use super::book::Ending;
+use super::ending::Ending;
 use super::pages::floor_of;
 use super::recover::instead;
 use super::sums::GROW;
@@ -17,8 +17,7 @@ pub(super) fn end_lost_epochs(transaction: &Transaction<'_>, now: Timestamp) -> 
     let lost = without_ending(transaction)?;
     for (epoch, synced_at) in &lost {
         interrupt(transaction, *epoch, *synced_at)?;
-        let values = params![now.to_string(), Ending::TallyMissing.name(), epoch];
-        transaction.execute("UPDATE epoch SET ended_at = ?, ending = ? WHERE epoch = ?", values)?;
+        Ending::TallyMissing.write(transaction, *epoch, now)?;
     }
     super::in_flight::clear_ended(transaction)?;
     Ok(lost.len())

@@ -14,6 +14,7 @@ mod book;
 mod canon;
 mod counting;
 mod disk;
+mod ending;
 mod error;
 mod fold;
 mod in_flight;

@@ -4,6 +4,7 @@
 //! which only sums are left are read whole, and a range that cuts one is refused.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 use rusqlite::{Connection, params};
@@ -159,10 +160,11 @@ fn named(book: &Connection, rows: Vec<(Place, OutcomeTotals)>) -> rusqlite::Resu
     let mut known: HashMap<u32, SeriesNames, foldhash::fast::RandomState> = HashMap::default();
     let mut usage = Vec::with_capacity(rows.len());
     for ((window, series, outcome), totals) in rows {
-        if !known.contains_key(&series) {
-            known.insert(series, query.query_row([series], |row| names_of(row, 0))?);
-        }
-        let SeriesNames { department, subsystem, command } = known[&series].clone();
+        let names = match known.entry(series) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(query.query_row([series], |row| names_of(row, 0))?),
+        };
+        let SeriesNames { department, subsystem, command } = names.clone();
         usage.push(UsageRow { window, department, subsystem, command, outcome, totals });
     }
     Ok(usage)

@@ -1,5 +1,5 @@
-//! Seals: the links of the chain. Each hour of each epoch, each day whose hours are forgotten and each correction is hashed
-//! with the seal before it, so that an edit, a gap, a reorder or a lost tail shows.
+//! Seals: the links of the chain. Each hour of each epoch, each day whose hours are forgotten, each epoch's end and each
+//! correction is hashed with the seal before it, so that an edit, a gap, a reorder or a lost tail shows.
 //!
 //! Guarantees: what a seal covers is text that a stranger can build from the book alone (`canon`, `docs/ledger.md`); the
 //! book's note of the last seal is written with it. Leaves the text to `canon` and the rows to `lines`.
