@@ -34,12 +34,14 @@ pub(in crate::proxy) struct AnswerBody {
     wire: Option<Box<Wire>>,
     decoder: Decoder,
     keeps: bool,
+    /// Told at the next poll.
+    broken: Option<Broken>,
     _upload: Option<Upload>,
 }
 
 impl AnswerBody {
     pub(super) fn new(wire: Box<Wire>, decoder: Decoder, keeps: bool, upload: Option<Upload>) -> Self {
-        Self { wire: Some(wire), decoder, keeps, _upload: upload }
+        Self { wire: Some(wire), decoder, keeps, broken: None, _upload: upload }
     }
 
     /// The connection, if it may carry another request.
@@ -74,8 +76,20 @@ impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = Broken;
 
+    /// An error waits for one more poll, so that hyper first flushes what came before it: the caller gets what there is.
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.get_mut().poll(context)
+        let this = self.get_mut();
+        if let Some(broken) = this.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        match this.poll(context) {
+            Poll::Ready(Some(Err(broken))) => {
+                this.broken = Some(broken);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
