@@ -12,7 +12,7 @@ from collections import Counter
 ENDS = "ok client_error server_error unreachable upstream_failed timeout aborted interrupted in_flight".split()
 source = open(sys.argv[1], encoding="utf-8", newline="\n") if len(sys.argv) > 1 else sys.stdin
 faults, commands, units, epochs, contents, unvouched = [], Counter(), Counter(), {}, {}, {}
-previous, number, seals, ended, gaps = "0" * 64, 0, 0, False, False
+previous, number, seals, ended, gaps, horizon = "0" * 64, 0, 0, False, False, ""
 
 def sha256(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -56,7 +56,7 @@ def add_up(row):
 
 for line in source:
     head = line.rstrip("\n").split("\t")
-    lines = [next(source, "").rstrip("\n") for _ in range(int(head[-1]))]
+    lines = [next(source, "").rstrip("\n") for _ in range(int(head[-1]) if head[-1].isdigit() else 0)]
     if head[0] == "tallygate export 1":
         horizon = head[3]  # hours before it are kept as days only
     elif head[0] == "epochs":
@@ -77,6 +77,8 @@ for department in sorted({department for department, _ in commands}):
 if unvouched:
     faults.append(f"no day covers the seals {', '.join(unvouched)}, and their rows are not here")
 faults += [f"no seal covers the end of epoch {epoch}" for epoch, line in epochs.items() if not line.endswith("\t-")]
+if not horizon:
+    faults.append("this is not an export of a form known here")
 if not ended:
     faults.append("the export does not end with the number of its seals")
 print(f"{seals} seals, head {number}:{previous}", *faults, sep="\n", file=sys.stderr)

@@ -1,9 +1,8 @@
 //! The ledger under audit: by the gateway's own program, and by a stranger's.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::faults_clock::library;
 use crate::world::{World, empty, request, run, stderr, stdout, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
@@ -126,6 +125,7 @@ async fn a_strangers_program_computes_the_ledger_again() {
             "no day covers the seals 1,",
         ),
         ("the end", "\nend\t5\t0\n", "\n", "does not end with"),
+        ("another form", "tallygate export 1\t", "tallygate export 9\t", "not an export of a form known here"),
     ] {
         assert!(text.contains(from), "{from:?} is in the export: {text}");
         let times = if what.ends_with("everywhere") { 9 } else { 1 };
@@ -214,66 +214,4 @@ async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
     assert_eq!(page["adjustments"], shown["adjustments"]);
     drop(book);
     world.close().await;
-}
-
-/// The city's gateway, started again on what the demo left, with the clock ahead so that its hours are over.
-struct Later(Child);
-
-impl Later {
-    fn start(home: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
-        command.args(["serve", "--config", "city.yaml"]).current_dir(home).stdin(Stdio::null()).stderr(Stdio::null());
-        command.env("LD_PRELOAD", library()).env("FAKETIME", "+2h").env("DONT_FAKE_MONOTONIC", "1");
-        Self(command.spawn().unwrap())
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Later {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have been killed
-        let _ = self.0.wait();
-    }
-}
-
-/// Examples are built by `cargo test` beside the programs.
-fn demo() -> PathBuf {
-    let demo = Path::new(env!("CARGO_BIN_EXE_tallygate")).parent().unwrap().join("examples/city_brain");
-    assert!(demo.exists(), "{} is not there; build it with `cargo build --example city_brain`", demo.display());
-    demo
-}
-
-#[tokio::test]
-async fn a_strangers_program_computes_the_ledger_of_the_demo_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let home = folder.path().join("home");
-    let mut command = Command::new(demo());
-    command.args(["--seconds", "2", "--port", "0", "--admin-port", "0", "--dir"]).arg(&home).stdin(Stdio::null());
-    let ended = run(command).await;
-    assert!(ended.status.success(), "{}{}", stdout(&ended), stderr(&ended));
-    let book = home.join("ledger.db");
-    let sums = sound(&book, "as the demo left it").await;
-    assert!(sums.contains("logistics-company\tok\t"), "{sums}");
-
-    let mut later = Later::start(&home);
-    let seals = "SELECT count(*) FROM seal WHERE kind = 'hour' AND NOT EXISTS (SELECT 1 FROM unsealed)";
-    let sealed = || rusqlite::Connection::open(&book).unwrap().query_row(seals, [], |row| row.get::<_, i64>(0));
-    until("the hour is sealed", async || sealed().is_ok_and(|count| count > 0).then_some(())).await;
-    let live = sound(&book, "live, sealed").await;
-    assert_eq!(without_head(&live), without_head(&sums), "a seal changes no sum");
-    later.kill();
-    assert_eq!(sound(&book, "killed").await, live);
-    let copy = folder.path().join("ledger.db");
-    for extension in ["db", "db-wal", "tally"] {
-        std::fs::copy(book.with_extension(extension), copy.with_extension(extension)).unwrap();
-    }
-    assert_eq!(sound(&copy, "a copy").await, live);
-}
-
-fn without_head(said: &str) -> String {
-    said.lines().filter(|line| !line.contains(" seals, head ")).collect::<Vec<_>>().join("\n")
 }

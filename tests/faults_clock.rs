@@ -26,7 +26,7 @@ impl Wall {
 }
 
 /// Debian keeps the library in a folder named for the machine's kind.
-pub(crate) fn library() -> PathBuf {
+fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
     let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.exists());
     found.expect("faketime is not installed; `make test` installs it (apt-get install faketime)")

@@ -192,6 +192,7 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
         old_book(&bench, text);
         let (ledger, meter) = forgetful(&bench);
         assert_eq!(sound(&bench.path(), "migrated").head.number, seals);
+        stranger(&bench).expect("a stranger says the same");
         for _ in 0..30 {
             admit(&meter, &bench.clock).settle(Finished::Ok);
             bench.pass(HOUR, &ledger, &meter);
@@ -201,7 +202,33 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
             wait(ledger.reader().fold()).expect("a fold");
         }
         assert!(sound(&bench.path(), "forgetful").checked.rolled > 0);
+        stranger(&bench).expect("a stranger says the same");
+        edit(
+            &bench,
+            "UPDATE day_sum SET commands = commands + 1 WHERE outcome = 1 AND day = (SELECT min(day) FROM day_sum)",
+        );
+        let told = stranger(&bench).expect_err("a day was edited");
+        assert!(told.contains("(day ") && told.contains("its rows are not those that were sealed"), "{told}");
     }
+}
+
+/// What `docs/check_ledger.py` says of an export; an error if it finds anything.
+fn stranger(bench: &Bench) -> Result<String, String> {
+    let file = bench.folder.path().join("export.txt");
+    let mut text = String::new();
+    let mut keep = |part: crate::ledger::audit::Part| {
+        for line in std::iter::once(part.heading.join("\t")).chain(part.lines) {
+            text += &(line + "\n");
+        }
+        Ok(())
+    };
+    export(&bench.path(), &mut keep).expect("an export");
+    std::fs::write(&file, text).expect("written");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check_ledger.py");
+    let ended = std::process::Command::new("python3").arg(program).arg(file).output();
+    let ended = ended.expect("python3; `make test` installs it (apt-get install python3)");
+    let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    if ended.status.success() { Ok(said) } else { Err(said) }
 }
 
 pub(super) const BOOK_1: &str = include_str!("../../../tests/data/book-1.sql");
