@@ -10,11 +10,12 @@ use crate::proxy::socket::Socket;
 
 use super::h1::Wire;
 use super::health::Health;
+use super::stream::Stream;
 
 /// Opens a connection. The text of an error names the address.
 pub(super) async fn connect(address: &str, within: Duration, health: &Arc<Health>) -> Result<Box<Wire>, String> {
     let socket = open(address, within).await.map_err(|why| format!("{address}: {why}"))?;
-    Ok(Box::new(Wire::new(socket, health)))
+    Ok(Box::new(Wire::new(Stream::Tcp(socket), health)))
 }
 
 async fn open(address: &str, within: Duration) -> Result<Socket, String> {

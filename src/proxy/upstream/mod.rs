@@ -9,6 +9,7 @@ mod connect;
 mod h1;
 mod health;
 mod pool;
+mod stream;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

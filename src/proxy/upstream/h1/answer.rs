@@ -14,8 +14,8 @@ use tokio::io::WriteHalf;
 use tokio::task::AbortHandle;
 
 use crate::proxy::fields::towards_caller;
-use crate::proxy::socket::Socket;
 
+use super::super::stream::Stream;
 use super::Broken;
 use super::decode::{Decoder, Step};
 use super::request::Outgoing;
@@ -109,10 +109,10 @@ pub(super) struct Upload(AbortHandle);
 
 impl Upload {
     /// A task of its own, because its caller may hear the whole answer only after it has said everything.
-    pub(super) fn spawn(mut outgoing: Outgoing, mut half: WriteHalf<Socket>) -> Self {
+    pub(super) fn spawn(mut outgoing: Outgoing, mut half: WriteHalf<Stream>) -> Self {
         let sending = async move {
             // How it ends is told by the answer.
-            let _ = poll_fn(|context| outgoing.poll_send_half(context, &mut half)).await;
+            let _ = poll_fn(|context| outgoing.poll_send(context, &mut half)).await;
         };
         Self(tokio::task::spawn_local(sending).abort_handle())
     }

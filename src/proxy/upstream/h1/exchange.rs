@@ -73,7 +73,8 @@ impl Exchange {
     }
 
     fn send(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
-        match self.outgoing.poll_send(context, &mut self.wire) {
+        let Some(stream) = self.wire.writing() else { return Err(Broken::Closed) };
+        match self.outgoing.poll_send(context, stream) {
             Poll::Ready(Err(broken)) => Err(broken),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
