@@ -27,6 +27,7 @@ use crate::telemetry::{ConnectionStats, HandshakeFailure, OpenConnection};
 
 use super::exchange::exchange;
 use super::peer::Peer;
+use super::runtime::OnThisThread;
 use super::socket::Socket;
 use super::worker::Worker;
 
@@ -184,14 +185,4 @@ async fn serve_h2(
         () = drain.begun() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
-}
-
-/// Runs hyper's streams on the worker's own thread.
-#[derive(Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }

@@ -26,10 +26,12 @@ mod worker;
 // What crosses.
 mod body;
 mod fields;
+mod grpc;
 mod head;
 mod headers;
 mod request_body;
 mod request_id;
+mod runtime;
 mod silence;
 mod socket;
 mod upstream;

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::WriteHalf;
 use tokio::task::AbortHandle;
@@ -20,13 +19,6 @@ use super::Broken;
 use super::decode::{Decoder, Step};
 use super::request::Outgoing;
 use super::wire::Wire;
-
-/// What a subsystem answered.
-pub(in crate::proxy) struct Answered {
-    pub(in crate::proxy) status: StatusCode,
-    pub(in crate::proxy) headers: HeaderMap,
-    pub(in crate::proxy) body: AnswerBody,
-}
 
 /// See the module.
 pub(in crate::proxy) struct AnswerBody {
