@@ -16,6 +16,8 @@ mod limits;
 // What crosses the gateway, and what does not.
 mod forwarding;
 mod framing;
+mod grpc;
+mod protocols;
 mod refusals;
 mod streaming;
 mod upstreams;

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use crate::model::Numbers;
 use crate::policy::{Draft, Misfit, Snapshot};
 
-use super::{Settings, SubsystemTlsSettings};
 use super::document::Document;
 use super::problem::Problem;
+use super::{Settings, SubsystemTlsSettings};
 use place::{Findings, Place};
 
 /// What a document is compiled with.

@@ -85,7 +85,7 @@ impl Session {
 }
 
 /// One request and its answer's head, on one session.
-pub(super) struct Exchange {
+pub(in crate::proxy) struct Exchange {
     answer: Pin<Box<dyn Future<Output = Sent>>>,
     unsent: Option<Box<Request<RequestBody>>>,
     counted: Counted,
@@ -120,7 +120,7 @@ impl Exchange {
 }
 
 /// Counts a request on a session as long as it, or its answer, lives.
-pub(super) struct Counted(Rc<Used>);
+pub(in crate::proxy) struct Counted(Rc<Used>);
 
 impl Counted {
     fn new(used: &Rc<Used>) -> Self {

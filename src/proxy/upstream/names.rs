@@ -23,7 +23,8 @@ impl Names {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         let found = self.resolver()?.lookup_ip(host).await.map_err(io::Error::other)?;
-        let addresses: Vec<_> = found.iter().take(ADDRESSES_MAX).map(|address| SocketAddr::new(address, port)).collect();
+        let addresses: Vec<_> =
+            found.iter().take(ADDRESSES_MAX).map(|address| SocketAddr::new(address, port)).collect();
         match addresses.is_empty() {
             true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
             false => Ok(addresses),

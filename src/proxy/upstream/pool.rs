@@ -18,9 +18,9 @@ use super::balance::Server;
 use super::connect::Way;
 use super::h1::Wire;
 use super::h2::Session;
-use super::h1::{AnswerBody, Broken, Exchange, Head, Outgoing, Wire};
 use super::health::{Failure, Health};
-use super::{Patience, PoolSettings, SendError, Sent};
+use super::protocol::{AnswerBody, Exchange, Head, Link, Outgoing};
+use super::{Broken, Patience, PoolSettings, SendError, Sent};
 
 /// One server's connections.
 pub(super) struct Pool {

@@ -10,9 +10,9 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use crate::proxy::fields::towards_caller;
 use crate::proxy::request_body::RequestBody;
 
+use super::Broken;
 use super::h1::{self, Wire};
 use super::h2::{self, Session};
-use super::Broken;
 
 /// A request as it goes out.
 pub(in crate::proxy) enum Outgoing {
@@ -55,8 +55,8 @@ pub(in crate::proxy) struct Answered {
 pub(in crate::proxy) enum AnswerBody {
     /// See [`h1::AnswerBody`].
     Http1(h1::AnswerBody),
-    /// With its place on the session.
-    Http2(Incoming, h2::Counted),
+    /// With its place on the session, which it holds to its end.
+    Http2(Incoming, #[expect(dead_code, reason = "it is dropped")] h2::Counted),
 }
 
 impl Exchange {
