@@ -56,7 +56,8 @@ fn put(document: &mut Value, subsystem: &Value) {
     }
 }
 
-/// Ten commands of each kind through the gateway to nginx; its log must say what the ledger says.
+/// Ten commands of each kind through the gateway to nginx, which reads uploads before it answers; its log must say what the
+/// ledger says.
 async fn commands_arrive(mut world: World, way: Way) {
     world.write(|document| put(document, &way.subsystem));
     let mut nginx = nginx(world.folder(), &way.listen);
@@ -129,7 +130,7 @@ async fn nothing_arrives(mut world: World, way: Way) {
     world.start_here().await;
     let reply = world.client("traffic-police").get(READ).await;
     assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("unreachable")));
-    drop(nginx);
+    nginx.signal("QUIT");
     world.note_foreign_server();
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "unreachable"), 1);
@@ -148,7 +149,8 @@ async fn a_subsystem_is_found_by_name() {
 
 #[tokio::test]
 async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
-    let world = World::city().build();
+    let mut world = World::city().build();
+    world.abandon();
     let mut document: Value = serde_json::from_str(&std::fs::read_to_string(world.config_file()).unwrap()).unwrap();
     document["subsystems"][0]["upstreams"] = json!([{ "url": "https://127.0.0.1:1" }]);
     for (tls, path) in [
@@ -163,5 +165,4 @@ async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
         let problems = tallygate::config::load(&file, &tallygate::model::Numbers::default()).expect_err("a problem");
         assert!(problems.0.iter().any(|problem| problem.path == path), "{tls}: {problems}");
     }
-    world.close().await;
 }

@@ -2,6 +2,7 @@
 //! `sqlite3` on its book. Nothing here is skipped when a tool is missing: the test fails and says what to install.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -77,7 +78,9 @@ pub fn nginx(folder: &Path, listen: &str) -> Process {
          access_log {folder}/nginx-access.log books;\n  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n  \
          fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n  \
          keepalive_requests 100000;\n  server {{ listen {listen}; location / {{ return 200 'nginx\\n'; }}\n    \
-         location /v1/snapshots/missing {{ return 404; }} }}\n}}\n",
+         location /v1/snapshots/missing {{ return 404; }}\n    \
+         location = /v1/snapshots {{ proxy_pass http://unix:{folder}/inner.sock; }} }}\n  \
+         server {{ listen unix:{folder}/inner.sock; access_log off; location / {{ return 200 'read\\n'; }} }}\n}}\n",
         folder = folder.display(),
     );
     std::fs::write(folder.join("nginx.conf"), config).unwrap();
