@@ -134,7 +134,7 @@ impl Upstreams {
         let Some(link) = choice.pool.kept() else { return Begun::Unsent(request, Some(choice)) };
         match Exchange::begin(link, request) {
             Ok(exchange) => Begun::Sent(Lease::new(choice.pool, choice.place), exchange),
-            Err(request) => Begun::Unsent(request, None),
+            Err(request) => Begun::Unsent(*request, None),
         }
     }
 

@@ -123,7 +123,7 @@ impl Pool {
         patience.progress.last.set(Instant::now()); // connecting had a patience of its own
         match Exchange::begin(link, request) {
             Ok(exchange) => Lease::new(Rc::clone(self), place).wait(exchange, patience).await,
-            Err(request) => Attempt::Unsent(request, "the server speaks another protocol now".to_owned()),
+            Err(request) => Attempt::Unsent(*request, "the server speaks another protocol now".to_owned()),
         }
     }
 

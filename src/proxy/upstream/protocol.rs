@@ -62,11 +62,11 @@ pub(in crate::proxy) enum AnswerBody {
 impl Exchange {
     /// Begins. A pool speaks the protocol that its subsystem's requests are made for; were it not so, the request comes
     /// back.
-    pub(super) fn begin(link: Link, request: Outgoing) -> Result<Self, Outgoing> {
+    pub(super) fn begin(link: Link, request: Outgoing) -> Result<Self, Box<Outgoing>> {
         match (link, request) {
             (Link::Http1(wire), Outgoing::Http1(request)) => Ok(Self::Http1(h1::Exchange::begin(wire, request))),
             (Link::Http2(session), Outgoing::Http2(request)) => Ok(Self::Http2(h2::Exchange::begin(session, *request))),
-            (_, request) => Err(request),
+            (_, request) => Err(Box::new(request)),
         }
     }
 

@@ -92,12 +92,4 @@ impl Wire {
         self.ends = Ends::Reading(reading);
         Some(writing)
     }
-
-    /// The whole connection, with what was read ahead, for a protocol that has taken it over.
-    pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
-        match self.ends {
-            Ends::Both(stream) => Some((stream, self.read)),
-            Ends::Reading(_) | Ends::Gone => None,
-        }
-    }
 }
