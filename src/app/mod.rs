@@ -233,7 +233,7 @@ fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
 /// Quotas remember over restarts: what the ledger holds of this month is already used.
 fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError> {
     let month = snapshot.calendar.month_of(organs.clock.window());
-    let rows = threads::block_on(organs.reader.usage_by_day(snapshot.calendar.windows_of(month)))??;
+    let rows = threads::block_on(organs.reader.usage_in_whole(snapshot.calendar.windows_of(month)))??;
     let mut used: HashMap<&Name, u64> = HashMap::new();
     for row in &rows {
         *used.entry(&row.department).or_default() += row.totals.units;

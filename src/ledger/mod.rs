@@ -14,15 +14,19 @@ mod book;
 mod canon;
 mod counting;
 mod disk;
+mod ending;
 mod error;
 mod fold;
+mod in_flight;
 mod keeper;
 mod lines;
 mod lock;
+mod lost;
 mod map;
 mod meter;
 mod migrate;
 mod pages;
+mod range;
 mod reader;
 mod recover;
 mod rollup;
@@ -56,7 +60,7 @@ use crate::clock::Clock;
 use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
 
-pub use adjust::{Adjustment, BadAdjustment, adjust};
+pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust};
 pub use error::LedgerError;
 pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
@@ -116,6 +120,8 @@ impl Ledger {
         let (requests, inbox) = mpsc::channel();
         let (synced, _) = watch::channel(0);
         let shared = Arc::new(Shared::new(settings.workers));
+        // A clock that was ahead may have let hours be forgotten that have yet to come: what is counted now stays behind them.
+        shared.ask_to_leave(beginning.book.pages().horizon()?);
         let hand = |(number, first)| seed(number, first, (&clock, &shared, &requests, &synced));
         let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
         let keeper = Keeper {
