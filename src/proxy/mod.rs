@@ -10,6 +10,8 @@ pub mod exchange;
 mod admit;
 mod connection;
 mod forward;
+mod http1;
+mod http2;
 mod listener;
 mod refuse;
 mod thread;
@@ -19,12 +21,16 @@ mod account;
 mod alarms;
 mod call;
 mod live;
+mod outgoing;
+mod patient;
 mod peer;
 mod progress;
+mod pulse;
 mod worker;
 
 // What crosses.
 mod body;
+mod fault;
 mod fields;
 mod head;
 mod headers;
@@ -33,8 +39,10 @@ mod request_id;
 mod silence;
 mod socket;
 mod upstream;
+pub mod wire;
 
-pub use head::{Head, Malformed};
+pub use fault::Fault;
+pub use head::Head;
 pub use listener::{AcceptSettings, Listener};
 pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;
