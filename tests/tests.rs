@@ -13,6 +13,12 @@ mod grants;
 mod identity;
 mod limits;
 
+// What HTTP is accepted, and how long a caller is waited for.
+mod corpus;
+mod early_answers;
+mod floods;
+mod patience;
+
 // What crosses the gateway, and what does not.
 mod forwarding;
 mod framing;

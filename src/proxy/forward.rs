@@ -17,6 +17,7 @@ use super::body::{Body, Metered};
 use super::call::{Answer, Call};
 use super::fields::towards_caller;
 use super::headers::{REQUEST_ID, towards_subsystem};
+use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
@@ -56,8 +57,8 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Requ
     head.version = Version::HTTP_11;
     towards_subsystem(&mut head.headers, call, admitted);
     frame(&head.method, &mut head.headers, &body);
-    let progress = admitted.account.progress();
-    let body = RequestBody::new(body, progress, admitted.command.body_max, call.worker.capacity.body_idle);
+    let tempo = Tempo::of(&head.headers, &call.worker.capacity);
+    let body = RequestBody::new(body, admitted.account.progress(), admitted.command.body_max, tempo);
     Request::from_parts(head, body)
 }
 
@@ -131,7 +132,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         admitted.account.settle(Finished::Aborted);
         return match fault {
             BodyFault::TooLarge => too_large(call),
-            BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming"),
+            BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming, or came too slowly"),
             BodyFault::Broken | BodyFault::Over => fail(call, Finished::Aborted, "the request body broke off"),
         };
     }

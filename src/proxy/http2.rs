@@ -47,6 +47,8 @@ const OUR_RESETS_MAX: usize = 64;
 /// Pings tell a dead caller from a quiet one.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// For a caller to take its leave.
+const PARTING: Duration = Duration::from_secs(2);
 /// The preface and the frame of settings after it (RFC 9113 section 3.4): what is less does not open a connection.
 const OPENING_BYTES: u64 = 24 + 9;
 
@@ -90,7 +92,17 @@ pub(super) async fn serve(
         () = rests(&worker, &pulse, capacity.idle) => connection.as_mut().graceful_shutdown(),
         () = time_to_go(&worker, &mut drain) => connection.as_mut().graceful_shutdown(),
     }
-    connection.await
+    tokio::select! {
+        served = connection => served,
+        () = parted(&worker, &pulse) => Ok(()),
+    }
+}
+
+/// Ready when a caller that was told to go has no command any more, and has had time to take its leave: h2 waits for its
+/// answer to a ping (RFC 9113 section 6.8).
+async fn parted(worker: &Worker, pulse: &Pulse) {
+    wait_until(worker, Instant::now() + PARTING).await;
+    rests(worker, pulse, PARTING).await;
 }
 
 /// Ready when a caller has not opened the connection in time.

@@ -22,6 +22,7 @@ mod alarms;
 mod call;
 mod live;
 mod outgoing;
+mod pace;
 mod patient;
 mod peer;
 mod progress;

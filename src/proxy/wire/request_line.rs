@@ -9,11 +9,12 @@ use super::text::{is_method, is_target};
 /// The longest method; the longest registered one has 17 bytes.
 const METHOD_MAX: usize = 24;
 /// The longest target, in bytes; nginx has the same.
-pub(super) const TARGET_MAX: usize = 8 * 1024;
+const TARGET_MAX: usize = 8 * 1024;
 /// A line without an end is not waited for when it is longer.
-pub(super) const LINE_MAX: usize = METHOD_MAX + TARGET_MAX + " HTTP/1.1 \r\n".len();
+const LINE_MAX: usize = METHOD_MAX + TARGET_MAX + " HTTP/1.1 \r\n".len();
 
-pub(super) const TARGET_TOO_LONG: Fault = Fault::long_target("the request target is longer than 8192 bytes");
+const ODD_METHOD: Fault = Fault::bad("the method is not a word of at most 24 capital letters and hyphens");
+const TARGET_TOO_LONG: Fault = Fault::long_target("the request target is longer than 8192 bytes");
 
 /// What the first line says that the framing depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +40,19 @@ pub(super) fn read(line: &[u8]) -> Result<RequestLine, Fault> {
     Ok(RequestLine { is_11, is_trace: method == b"TRACE" })
 }
 
+/// Whether a line is worth waiting for whose end has not come.
+pub(super) fn may_go_on(begun: &[u8]) -> Result<(), Fault> {
+    match begun.get(..=METHOD_MAX) {
+        Some(first) if !first.contains(&b' ') => Err(ODD_METHOD),
+        _ if begun.len() > LINE_MAX => Err(TARGET_TOO_LONG),
+        _ => Ok(()),
+    }
+}
+
 fn check_method(method: &[u8]) -> Result<(), Fault> {
     match (1..=METHOD_MAX).contains(&method.len()) && is_method(method) {
         true => Ok(()),
-        false => Err(Fault::bad("the method is not a word of at most 24 capital letters and hyphens")),
+        false => Err(ODD_METHOD),
     }
 }
 

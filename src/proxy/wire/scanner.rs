@@ -6,7 +6,7 @@
 use crate::proxy::fault::Fault;
 
 use super::field::{Body, Framing, trailer};
-use super::request_line::{self, LINE_MAX, TARGET_TOO_LONG};
+use super::request_line;
 use super::text::line;
 
 /// Hex digits of a chunk's size: more would be more than any body.
@@ -125,7 +125,7 @@ impl Scanner {
 
     fn first_line(&mut self, text: &[u8], forgiven: bool) -> Result<usize, Fault> {
         let Some((line, taken)) = line(text, false)? else {
-            return if text.len() > LINE_MAX { Err(TARGET_TOO_LONG) } else { Ok(0) };
+            return request_line::may_go_on(text).map(|()| 0);
         };
         if line.is_empty() && !forgiven {
             self.at = At::Start { forgiven: true };
