@@ -98,7 +98,10 @@ impl Stream {
     fn must_wait(&self, context: &Context<'_>) -> bool {
         let must_wait = self.counter.untaken.get() >= UNTAKEN_MAX;
         if must_wait {
-            self.counter.waiting.borrow_mut().push(context.waker().clone());
+            let mut waiting = self.counter.waiting.borrow_mut();
+            if !waiting.iter().any(|known| known.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
         }
         must_wait
     }
