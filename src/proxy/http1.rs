@@ -18,8 +18,8 @@ use crate::config::Capacity;
 use crate::lifecycle::DrainWatcher;
 
 use super::connection::time_to_go;
+use super::departing::Departing;
 use super::exchange::{exchange, turn_away};
-use super::outgoing::Outgoing;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
@@ -49,7 +49,7 @@ pub(super) async fn serve(
             None => Either::Left(exchange(&worker, &peer, request)),
             Some(fault) => Either::Right(ready(turn_away(&worker, &peer, &request, fault))),
         };
-        answer.map_ok(|answer| answer.map(|body| Outgoing::over_http1(body, beat)))
+        answer.map_ok(|answer| answer.map(|body| Departing::over_http1(body, beat)))
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None) // the guard's work

@@ -21,8 +21,8 @@ use tokio_rustls::server::TlsStream;
 use crate::lifecycle::DrainWatcher;
 
 use super::connection::time_to_go;
+use super::departing::{Counter, Departing, Turn};
 use super::exchange::exchange;
-use super::outgoing::{Counter, Outgoing, Turn};
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
@@ -69,7 +69,7 @@ pub(super) async fn serve(
         let (beat, turn, counter) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&counter));
         taken_up.replace(Some(Rc::clone(&turn))); // hyper hands the stream to be run right after this
         let answer = exchange(&worker, &peer, request);
-        answer.map_ok(|answer| answer.map(|body| Outgoing::over_http2(body, beat, counter, turn)))
+        answer.map_ok(|answer| answer.map(|body| Departing::over_http2(body, beat, counter, turn)))
     });
     let connection = http2::Builder::new(streams)
         .timer(worker.alarms.coarse())

@@ -40,7 +40,7 @@ impl Turn {
 }
 
 /// See the module.
-pub(super) struct Outgoing {
+pub(super) struct Departing {
     body: Body,
     /// The command is open as long as this lives.
     beat: Beat,
@@ -57,7 +57,7 @@ pub(super) struct Stream {
     held: usize,
 }
 
-impl Outgoing {
+impl Departing {
     /// Over HTTP/1.1 hyper holds one piece, and the connection has its own patience.
     pub(super) fn over_http1(body: Body, beat: Beat) -> Self {
         Self { body, beat, stream: None }
@@ -120,7 +120,7 @@ impl Drop for Stream {
     }
 }
 
-impl HttpBody for Outgoing {
+impl HttpBody for Departing {
     type Data = Bytes;
     type Error = io::Error;
 
