@@ -9,7 +9,7 @@ use super::text::{name_length, trimmed};
 const LENGTH_DIGITS_MAX: usize = 18;
 
 /// What a head has said about its body so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Framing {
     line: RequestLine,
     length: Option<u64>,

@@ -17,7 +17,7 @@ const ODD_METHOD: Fault = Fault::bad("the method is not a word of at most 24 cap
 const TARGET_TOO_LONG: Fault = Fault::long_target("the request target is longer than 8192 bytes");
 
 /// What the first line says that the framing depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestLine {
     /// HTTP/1.1, not 1.0.
     pub(super) is_11: bool,

@@ -44,6 +44,8 @@ pub enum Where {
 pub struct Scanner {
     limits: HeadLimits,
     at: At,
+    /// What the head that is being read says about its body.
+    framing: Framing,
     /// Fields of the head or trailer so far, and bytes of the trailer.
     fields: usize,
     trailer_bytes: usize,
@@ -58,7 +60,7 @@ enum At {
         forgiven: bool,
     },
     /// In a head.
-    Fields(Framing),
+    Fields,
     /// In a body, or in the data of a chunk, with so many bytes to come.
     Length(u64),
     Data(u64),
@@ -72,7 +74,14 @@ enum At {
 impl Scanner {
     /// Follows a connection from its first byte.
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, at: At::Start { forgiven: false }, fields: 0, trailer_bytes: 0, looked: 0 }
+        Self {
+            limits,
+            at: At::Start { forgiven: false },
+            framing: Framing::default(),
+            fields: 0,
+            trailer_bytes: 0,
+            looked: 0,
+        }
     }
 
     /// Whether the last message is over, and no byte of another has been looked at.
@@ -82,7 +91,7 @@ impl Scanner {
 
     /// Whether a head has been begun that is not whole yet, or is waited for.
     pub fn is_in_head(&self) -> bool {
-        matches!(self.at, At::Start { .. } | At::Fields(_))
+        matches!(self.at, At::Start { .. } | At::Fields)
     }
 
     /// Looks at what has come and was not let through yet, from its first byte, and says how much of it may go on now.
@@ -114,7 +123,7 @@ impl Scanner {
     fn step(&mut self, text: &[u8], before: usize) -> Result<usize, Fault> {
         match self.at {
             At::Start { forgiven } => self.first_line(text, forgiven),
-            At::Fields(framing) => self.field_line(text, framing, before),
+            At::Fields => self.field_line(text, before),
             At::Length(left) => Ok(self.take(text, left, At::Length, At::Start { forgiven: false })),
             At::Data(left) => Ok(self.take(text, left, At::Data, At::DataEnd)),
             At::Size => self.size_line(text),
@@ -132,18 +141,19 @@ impl Scanner {
             return Ok(taken);
         }
         self.fields = 0;
-        self.at = At::Fields(Framing::new(request_line::read(line)?));
+        self.framing = Framing::new(request_line::read(line)?);
+        self.at = At::Fields;
         Ok(taken)
     }
 
-    fn field_line(&mut self, text: &[u8], mut framing: Framing, before: usize) -> Result<usize, Fault> {
+    fn field_line(&mut self, text: &[u8], before: usize) -> Result<usize, Fault> {
         let found = line(text, true)?;
         if before + found.map_or(text.len(), |(_, taken)| taken) > self.limits.bytes {
             return Err(Fault::large_head("the head is larger than this gateway takes"));
         }
         let Some((line, taken)) = found else { return Ok(0) };
         if line.is_empty() {
-            self.at = match framing.body()? {
+            self.at = match self.framing.body()? {
                 Body::Length(0) => At::Start { forgiven: false },
                 Body::Length(length) => At::Length(length),
                 Body::Chunked => At::Size,
@@ -151,8 +161,7 @@ impl Scanner {
             return Ok(taken);
         }
         self.count_field()?;
-        framing.field(line)?;
-        self.at = At::Fields(framing);
+        self.framing.field(line)?;
         Ok(taken)
     }
 

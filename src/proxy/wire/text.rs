@@ -85,17 +85,27 @@ pub(super) fn line(text: &[u8], tabs: bool) -> Result<Line<'_>, Fault> {
     Ok(None)
 }
 
-/// How many bytes are looked at in one go: the compiler makes one comparison of them.
-const BLOCK: usize = 16;
-
-/// Where the first control byte (below 32, or 127) is.
+/// Where the first control byte (below 32, or 127) is. Eight bytes are looked at in one go.
 fn control(text: &[u8]) -> Option<usize> {
-    let is_control = |byte: u8| byte < b' ' || byte == 0x7f;
-    let (blocks, _) = text.as_chunks::<BLOCK>();
-    let clean =
-        blocks.iter().take_while(|block| !block.iter().fold(false, |odd, byte| odd | is_control(*byte))).count();
-    let from = clean * BLOCK;
-    text[from..].iter().position(|byte| is_control(*byte)).map(|found| from + found)
+    let (words, rest) = text.as_chunks::<8>();
+    for (position, word) in words.iter().enumerate() {
+        if let Some(found) = control_in(*word) {
+            return Some(8 * position + found);
+        }
+    }
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    control_in(last).map(|found| 8 * words.len() + found)
+}
+
+/// The first control byte of eight: subtracting borrows into the highest bit of a byte that is too small. The bytes after the
+/// first may be told wrongly, the first may not.
+fn control_in(word: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(word);
+    let small = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & (ONES * 0x80);
+    let found = small(word, 0x20) | small(word ^ (ONES * 0x7f), 1);
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]
