@@ -132,7 +132,7 @@ async fn catch_all() -> World {
         document["grants"].as_array_mut().unwrap().truncate(1); // the commands of the others are gone
         document["capacity"] = json!({ "headTime": "2s", "idle": "500ms", "bodyIdle": "1s" });
     });
-    plan.start().await
+    plan.start_process().await
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn the_corpus_of_http11_gets_the_verdicts_that_http_allows() {
         let verdict = judge(case, answer);
         *sums.entry((&case.category, verdict)).or_default() += usize::from(case.scored);
         if verdict != Verdict::Pass {
-            println!("{verdict:?} {}: expected {}, got {:?}", case.id, case.expected, answer.status);
+            eprintln!("{verdict:?} {}: expected {}, got {:?}", case.id, case.expected, answer.status);
         }
         if verdict == Verdict::Fail && !MEANT.contains(&case.id.as_str()) {
             failed.push(format!("{}: expected {}, got {:?}", case.id, case.expected, answer.text));
@@ -162,7 +162,7 @@ async fn the_corpus_of_http11_gets_the_verdicts_that_http_allows() {
         assert!(!refused || answer.text.contains("x-request-id: "), "{}: {}", case.id, answer.text);
         assert!(!refused || answer.text.contains("application/problem+json"), "{}: {}", case.id, answer.text);
     }
-    println!("of those that are scored: {sums:?}");
+    eprintln!("of those that are scored: {sums:?}");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 
     let whole = world.server("cameras").log.all().iter().filter(|got| is_whole(got)).count();

@@ -304,7 +304,7 @@ async fn memory_of_readers_that_stall(window: u32) {
     })
     .await;
     let each = last.saturating_sub(before) / CONNECTIONS;
-    println!("with a window of {window}: {} KiB a connection", each / 1024);
+    eprintln!("with a window of {window}: {} KiB a connection", each / 1024);
     assert!(each <= MEMORY_MAX, "{each} bytes a connection");
     for _ in 0..CONNECTIONS * 100 {
         world.log.note("traffic-police", Seen::Open);

@@ -24,6 +24,7 @@ async fn a_head_that_does_not_come_in_time_is_refused() {
         within("the refusal", stream.read_to_string(&mut answer)).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
+    assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "malformed"), 2);
 }
@@ -119,6 +120,7 @@ async fn a_body_that_drips_is_broken_off() {
         let answer = tokio::select! { answer = answer => answer, () = dripping => unreachable!() };
         assert!(answer.is_err() || answer.is_ok_and(|reply| reply.status == 400));
     }
+    assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "aborted"), 2);
 }
@@ -132,6 +134,7 @@ async fn a_caller_that_stops_reading_is_let_go() {
         world.usage_when("the command is settled", settled).await;
         drop(stream);
     }
+    assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
     world.close().await;
 }
 

@@ -24,6 +24,11 @@ impl Fault {
         Self { status: StatusCode::REQUEST_TIMEOUT, detail }
     }
 
+    /// Whether it is lateness.
+    pub(super) fn is_late(&self) -> bool {
+        self.status == StatusCode::REQUEST_TIMEOUT
+    }
+
     /// 414: the target is longer than is read (RFC 9110 section 15.5.15).
     pub const fn long_target(detail: &'static str) -> Self {
         Self { status: StatusCode::URI_TOO_LONG, detail }

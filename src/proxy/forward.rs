@@ -120,7 +120,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         admitted.account.settle(Finished::Aborted);
         return match fault {
             BodyFault::TooLarge => too_large(call),
-            BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming, or came too slowly"),
+            BodyFault::Slow => fail(call, Finished::Aborted, "the request body stopped coming, or came too slowly"),
             BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
         };
     }

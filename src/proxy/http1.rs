@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config::Capacity;
 use crate::lifecycle::DrainWatcher;
+use crate::telemetry::LimitHit;
 
 use super::connection::time_to_go;
 use super::departing::Departing;
@@ -41,13 +42,18 @@ pub(super) async fn serve(
     let capacity = worker.capacity;
     let pulse = Rc::new(Pulse::new(worker.alarms.coarse()));
     let found = Rc::new(Found::default());
-    let stream = Patient::new(stream, capacity.answer_idle);
+    let stream = Patient::new(stream, &worker);
     let stream = Guard::new(stream, manners(&capacity), Rc::clone(&found), Rc::clone(&pulse));
     let service = service_fn(|request| {
         let beat = pulse.beat();
         let answer = match found.take() {
             None => Either::Left(exchange(&worker, &peer, request)),
-            Some(fault) => Either::Right(ready(turn_away(&worker, &peer, &request, fault))),
+            Some(fault) => {
+                if fault.is_late() {
+                    worker.recorder.limit_hit(LimitHit::HeadTime);
+                }
+                Either::Right(ready(turn_away(&worker, &peer, &request, fault)))
+            }
         };
         answer.map_ok(|answer| answer.map(|body| Departing::over_http1(body, beat)))
     });

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use crate::lifecycle::DrainWatcher;
+use crate::telemetry::LimitHit;
 
 use super::connection::time_to_go;
 use super::departing::{Counter, Departing, Turn};
@@ -61,9 +62,9 @@ pub(super) async fn serve(
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
     let pulse = Rc::new(Pulse::new(worker.alarms.coarse()));
-    let stream = Patient::new(stream, capacity.answer_idle);
+    let stream = Patient::new(stream, &worker);
     let heard = Rc::clone(stream.heard());
-    let streams = Streams { taken_up: Rc::default(), patience: capacity.answer_idle };
+    let streams = Streams { taken_up: Rc::default(), worker: Rc::clone(&worker) };
     let (taken_up, counter) = (Rc::clone(&streams.taken_up), Rc::new(Counter::default()));
     let service = service_fn(|request| {
         let (beat, turn, counter) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&counter));
@@ -88,7 +89,10 @@ pub(super) async fn serve(
     let mut connection = pin!(connection);
     tokio::select! {
         served = connection.as_mut() => return served,
-        () = never_opens(&worker, &heard) => return Ok(()), // nobody is there who would understand a GOAWAY
+        () = never_opens(&worker, &heard) => {
+            worker.recorder.limit_hit(LimitHit::HeadTime);
+            return Ok(()); // nobody is there who would understand a GOAWAY
+        }
         () = rests(&worker, &pulse, capacity.idle) => connection.as_mut().graceful_shutdown(),
         () = time_to_go(&worker, &mut drain) => connection.as_mut().graceful_shutdown(),
     }
@@ -134,23 +138,28 @@ async fn wait_until(worker: &Worker, deadline: Instant) {
 struct Streams {
     /// The turn of the stream that was taken up last.
     taken_up: Rc<RefCell<Option<Rc<Turn>>>>,
-    patience: Duration,
+    worker: Rc<Worker>,
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let turn = self.taken_up.take().unwrap_or_default();
-        tokio::task::spawn_local(run(stream, turn, self.patience));
+        tokio::task::spawn_local(run(stream, turn, Rc::clone(&self.worker)));
     }
 }
 
 /// Runs a stream until its caller takes nothing of its answer for too long. Dropped, it is reset with CANCEL, and its command
 /// settles as aborted.
-async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, patience: Duration) {
+async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, worker: Rc<Worker>) {
+    let patience = worker.capacity.answer_idle;
     let mut stream = pin!(stream);
     let mut wait = Wait::default();
     poll_fn(|context| match (stream.as_mut().poll(context), turn.callers_since()) {
-        (Poll::Pending, Some(since)) => wait.poll(context, since + patience),
+        (Poll::Pending, Some(since)) => {
+            ready!(wait.poll(context, since + patience));
+            worker.recorder.limit_hit(LimitHit::AnswerIdle);
+            Poll::Ready(())
+        }
         (polled, _) => polled,
     })
     .await;

@@ -7,13 +7,16 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::telemetry::LimitHit;
+
 use super::wire::Wait;
+use super::worker::Worker;
 
 /// See the module.
 pub(super) struct Patient<S> {
@@ -22,11 +25,13 @@ pub(super) struct Patient<S> {
     stalled_since: Option<Instant>,
     wait: Wait,
     heard: Rc<Cell<u64>>,
+    worker: Rc<Worker>,
 }
 
 impl<S: Unpin> Patient<S> {
-    pub(super) fn new(stream: S, stall: Duration) -> Self {
-        Self { stream, stall, stalled_since: None, wait: Wait::default(), heard: Rc::default() }
+    pub(super) fn new(stream: S, worker: &Rc<Worker>) -> Self {
+        let (stall, worker) = (worker.capacity.answer_idle, Rc::clone(worker));
+        Self { stream, stall, stalled_since: None, wait: Wait::default(), heard: Rc::default(), worker }
     }
 
     /// How many bytes have come from the caller.
@@ -40,10 +45,9 @@ impl<S: Unpin> Patient<S> {
             return polled;
         }
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
-        match self.wait.poll(context, since + self.stall) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading"))),
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(self.wait.poll(context, since + self.stall));
+        self.worker.recorder.limit_hit(LimitHit::AnswerIdle);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading")))
     }
 }
 

@@ -82,7 +82,7 @@ impl Passing {
         self.progress.fault.set(Some(fault));
         io::Error::other(match fault {
             BodyFault::TooLarge => "the request body is larger than this command allows",
-            BodyFault::Idle => "the caller sent nothing, or too little, for too long",
+            BodyFault::Slow => "the caller sent nothing, or too little, for too long",
             BodyFault::Broken => "the caller broke its request off",
         })
     }
@@ -96,7 +96,7 @@ impl Passing {
         }
         let now = Instant::now();
         if !self.pace.hear(bytes, now) {
-            return Err(BodyFault::Idle);
+            return Err(BodyFault::Slow);
         }
         if let Some(trailers) = frame.trailers_mut() {
             without_claims(trailers);
@@ -118,7 +118,7 @@ impl Passing {
         self.progress.waiting.set(next.is_pending());
         let Poll::Ready(next) = next else {
             ready!(self.pace.wait(context));
-            return Poll::Ready(Some(Err(self.stop(BodyFault::Idle))));
+            return Poll::Ready(Some(Err(self.stop(BodyFault::Slow))));
         };
         Poll::Ready(match next {
             Some(Ok(frame)) => Some(self.count(frame).map_err(|fault| self.stop(fault))),
