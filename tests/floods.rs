@@ -3,23 +3,12 @@
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
-use crate::world::{GATEWAY, Seen, World, empty, request, within};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+use crate::world::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, open_http2, post, streams,
+};
+use crate::world::{Seen, World, empty, request, within};
 
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -34,52 +23,9 @@ enum End {
     Closed,
 }
 
-/// A frame (RFC 9113 section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// The fields of a request (RFC 7541): the method from the static table, the rest as literals.
-fn fields(method: u8, path: &str) -> Vec<u8> {
-    let mut block = vec![method, 0x87]; // https
-    for (name, value) in [(1, GATEWAY), (4, path)] {
-        block.extend([name, u8::try_from(value.len()).unwrap()]);
-        block.extend(value.as_bytes());
-    }
-    block
-}
-
-const GET: u8 = 0x82;
-const POST: u8 = 0x83;
-
-fn get(stream: u32, path: &str) -> Vec<u8> {
-    frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields(GET, path))
-}
-
-fn post(stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, stream, &fields(POST, "/cameras/v1/snapshots"))
-}
-
-/// Stream numbers of a caller.
-fn streams() -> impl Iterator<Item = u32> {
-    (1..).step_by(2)
-}
-
-async fn open(world: &World, settings: &[u8]) -> TlsStream<TcpStream> {
-    let mut stream = world.client("traffic-police").h2().connect().await.unwrap();
-    let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    opening.extend(frame(SETTINGS, 0, 0, settings));
-    stream.write_all(&opening).await.unwrap();
-    stream
-}
-
 /// Sends frames for as long as the gateway takes them, and reads until it closes.
 async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> End {
-    let (mut reader, mut writer) = tokio::io::split(open(world, &[]).await);
+    let (mut reader, mut writer) = tokio::io::split(open_http2(world, &[]).await);
     let sending = async {
         for some in frames.collect::<Vec<_>>().chunks(100) {
             if writer.write_all(&some.concat()).await.is_err() {
@@ -96,17 +42,9 @@ async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> End {
     end_of(&heard)
 }
 
-fn end_of(mut heard: &[u8]) -> End {
-    let mut end = End::Closed;
-    while let Some((head, rest)) = heard.split_first_chunk::<9>() {
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let Some(payload) = rest.get(..length) else { break };
-        if head[3] == GOAWAY {
-            end = End::GoAway(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
-        }
-        heard = &rest[length..];
-    }
-    end
+fn end_of(heard: &[u8]) -> End {
+    let codes = frames_in(heard).into_iter().filter(|frame| frame.0 == GOAWAY).map(|frame| code_at(frame.3, 4));
+    codes.last().map_or(End::Closed, End::GoAway)
 }
 
 /// A city that waits for nobody, so that every flood comes to its end; `commands` may be left open by it.
@@ -203,7 +141,7 @@ async fn what_only_keeps_busy_is_answered_while_the_answers_are_read_and_ends_wi
 async fn who_floods_and_does_not_read_is_let_go() {
     let world = city(0).await;
     for busy in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
-        let mut stream = open(&world, &[]).await;
+        let mut stream = open_http2(&world, &[]).await;
         let some = busy.repeat(10_000);
         let sending = async { while stream.write_all(&some).await.is_ok() {} };
         within("the gateway stops taking the flood", sending).await;
@@ -252,7 +190,7 @@ async fn an_indexed_cookie_does_not_grow_in_the_gateway() {
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused() {
     let world = city(101).await;
-    let mut stream = open(&world, &[]).await;
+    let mut stream = open_http2(&world, &[]).await;
     let frames: Vec<u8> = streams().take(101).flat_map(|stream| get(stream, "/cameras/do/never")).collect();
     stream.write_all(&frames).await.unwrap();
     let refused = frame(RST_STREAM, 0, 201, &7_u32.to_be_bytes());
@@ -289,7 +227,7 @@ async fn memory_of_readers_that_stall(window: u32) {
     let log = &world.server("cameras").log;
     for n in 1..=usize::try_from(CONNECTIONS).unwrap() {
         let settings = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat(); // INITIAL_WINDOW_SIZE
-        let mut stream = open(&world, &settings).await;
+        let mut stream = open_http2(&world, &settings).await;
         let asked: Vec<u8> = streams().take(100).flat_map(|stream| get(stream, "/cameras/do/chunks-4096")).collect();
         stream.write_all(&asked).await.unwrap();
         held.push(stream);

@@ -18,6 +18,7 @@ mod corpus;
 mod early_answers;
 mod floods;
 mod patience;
+mod rfc9113;
 
 // What crosses the gateway, and what does not.
 mod forwarding;

@@ -9,6 +9,7 @@
 
 mod books;
 mod client;
+pub mod frames;
 mod metrics;
 mod pki;
 mod plan;
