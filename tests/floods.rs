@@ -43,8 +43,8 @@ async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> End {
 }
 
 fn end_of(heard: &[u8]) -> End {
-    let codes = frames_in(heard).into_iter().filter(|frame| frame.0 == GOAWAY).map(|frame| code_at(frame.3, 4));
-    codes.last().map_or(End::Closed, End::GoAway)
+    let mut codes = frames_in(heard).into_iter().filter(|frame| frame.0 == GOAWAY).map(|frame| code_at(frame.3, 4));
+    codes.next_back().map_or(End::Closed, End::GoAway)
 }
 
 /// A city that waits for nobody, so that every flood comes to its end; `commands` may be left open by it.
