@@ -18,6 +18,7 @@ use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
 use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
+use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
@@ -62,8 +63,8 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
     let http2 = (admitted.subsystem.protocol == Protocol::Http2).then(|| passing.to_http2()).flatten();
     let http1 = if http2.is_none() { passing.to_http1() } else { Vec::new() };
     let waits = request.headers().contains_key(EXPECT);
-    let patience = call.worker.capacity.body_idle;
-    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, patience);
+    let tempo = Tempo::of(request.headers(), &call.worker.capacity);
+    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, tempo);
     match http2 {
         Some(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
         None if waits => Outgoing::Http1(Http1Request::new(http1, body, framing).held(CONTINUE_PATIENCE)),
@@ -136,7 +137,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         admitted.account.settle(Finished::Aborted);
         return match fault {
             BodyFault::TooLarge => too_large(call),
-            BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming"),
+            BodyFault::Slow => fail(call, Finished::Aborted, "the request body stopped coming, or came too slowly"),
             BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
         };
     }
