@@ -19,7 +19,7 @@ use super::fold::{Fold, SeriesNames};
 use super::recover::instead;
 use super::shared::{Request, Shared};
 use super::slot::{Glance, Kind, word};
-use super::tally::{SEGMENT_SLOTS, Segment, Tally, nanoseconds};
+use super::tally::{Segment, Tally, nanoseconds};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
 use crate::lifecycle::{NotReady, Ready};
@@ -68,8 +68,9 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) segments: mpsc::Sender<Segment>,
-    /// Slots made for this worker.
+    /// Slots made for this worker, so far and in each segment.
     pub(super) given: u32,
+    pub(super) segment_slots: u32,
 }
 
 /// When things were last done, on the machine's clock whatever the ledger's: it decides when, never what.
@@ -93,8 +94,7 @@ enum End {
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
-        let clock = Clock::system();
+    pub(super) fn new(clock: Clock) -> Self {
         let now = clock.monotonic();
         Self { clock, looked: now, synced: now, folded: now, lacks_room: None, activity: 0 }
     }
@@ -143,7 +143,8 @@ impl Keeper {
         until(self.pace.looked, every).min(until(self.pace.folded, FOLD_EVERY))
     }
 
-    fn turn(&mut self) -> Result<(), LedgerError> {
+    /// Does what is due.
+    pub(super) fn turn(&mut self) -> Result<(), LedgerError> {
         let now = self.pace.clock.monotonic();
         let every = if self.shared.is_sync_wanted() { GATHER } else { self.sync_every };
         if now.since(self.pace.looked) >= every {
@@ -170,7 +171,7 @@ impl Keeper {
     }
 
     /// Nobody who leaves the way a question was put is missed: an answer that nobody takes is dropped.
-    fn answer(&mut self, request: Request) -> Result<(), LedgerError> {
+    pub(super) fn answer(&mut self, request: Request) -> Result<(), LedgerError> {
         match request {
             Request::Wake | Request::Close | Request::Abandon => {}
             Request::Totals(reply) => {
@@ -272,17 +273,18 @@ impl Keeper {
     fn roll_up(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         let Some(age) = self.compact_after else { return Ok(()) };
         let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-        let before = Window::of_unix_seconds(now.as_second().saturating_sub(age));
+        let old = Window::of_unix_seconds(now.as_second().saturating_sub(age));
+        let before = old.min(self.shared.sealed()); // nobody counts there any more
         self.book.roll_up(before, now).map(drop)
     }
 
     /// Keeps every worker as many free slots ahead as its hour needs, and half a segment more.
     fn grow(&mut self) -> Result<(), LedgerError> {
         for (number, (desk, worker)) in self.desks.iter_mut().zip(&self.shared.workers).enumerate() {
-            let needed = worker.in_window.load(Ordering::Relaxed).saturating_add(SEGMENT_SLOTS as u32 / 2);
+            let needed = worker.in_window.load(Ordering::Relaxed).saturating_add(desk.segment_slots / 2);
             while desk.given.saturating_sub(worker.occupied.load(Ordering::Relaxed)) < needed {
                 let segment = self.tally.grow(number as u32)?;
-                desk.given += SEGMENT_SLOTS as u32;
+                desk.given += desk.segment_slots;
                 if desk.segments.send(segment).is_err() {
                     break; // the meter is gone
                 }

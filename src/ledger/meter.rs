@@ -159,6 +159,30 @@ impl Meter {
     }
 }
 
+/// Where a worker stands, for a test that foretells what is counted where.
+#[cfg(test)]
+impl Meter {
+    /// Nothing is counted into windows before this one.
+    pub(super) fn left(&self) -> Window {
+        self.0.sealing.get()
+    }
+
+    /// The moments of admission of commands that have ended and wait for a slot.
+    pub(super) fn waiting(&self) -> Vec<u64> {
+        self.0.late.borrow().iter().map(|ended| ended.end.opened_ns).collect()
+    }
+
+    /// Whether a command may find no slot.
+    pub(super) fn is_tight(&self) -> bool {
+        self.0.shelf.borrow().is_tight()
+    }
+
+    /// The window in which refusals are counted that find no slot of their own.
+    pub(super) fn unnamed(&self) -> Option<Window> {
+        self.0.shelf.borrow().unnamed()
+    }
+}
+
 impl Inner {
     /// The window to count in: never earlier than the last.
     fn enter(&self, window: Window) -> Window {

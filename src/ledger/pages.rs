@@ -102,8 +102,10 @@ impl<'a> Pages<'a> {
 
     /// What the book knows of an epoch; nothing if it has not heard of it.
     pub(super) fn epoch(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
-        let query = "SELECT ending IS NOT NULL, (SELECT coalesce(max(\"window\") + 1, 0) FROM seal
-                                              WHERE seal.epoch = ?1 AND kind = 'hour')
+        let query = "SELECT ending IS NOT NULL,
+                            max((SELECT rolled_before FROM meta),
+                                (SELECT coalesce(max(\"window\") + 1, 0) FROM seal
+                                 WHERE seal.epoch = ?1 AND kind = 'hour'))
                      FROM epoch WHERE epoch.epoch = ?1";
         let state = self
             .connection
@@ -173,7 +175,7 @@ impl<'a> Pages<'a> {
     }
 
     /// The first window that is still kept as an hour.
-    fn horizon(&self) -> Result<Window, LedgerError> {
+    pub(super) fn horizon(&self) -> Result<Window, LedgerError> {
         sums::horizon(self.connection).map_err(|error| self.failed(error))
     }
 

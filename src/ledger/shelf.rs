@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use super::counting::Place;
 use super::slot::{Kind, Slot, pair, set_text, word};
-use super::tally::{SEGMENT_SLOTS, Segment};
+use super::tally::Segment;
 use crate::model::{CommandKey, Department, Window};
 
 /// A command to be counted.
@@ -80,6 +80,7 @@ pub(super) struct Shelf {
     resting: Vec<Resting>,
     arriving: mpsc::Receiver<Segment>,
     owned: u32,
+    segment_slots: usize,
     tidied: Window,
     newest: Window,
     used_in_newest: u32,
@@ -97,6 +98,7 @@ impl Shelf {
             resting: Vec::new(),
             arriving,
             owned: 0,
+            segment_slots: first.slots.len(),
             tidied: Window(0),
             newest: Window(0),
             used_in_newest: 0,
@@ -199,7 +201,7 @@ impl Shelf {
 
     /// Whether the keeper should make more at once.
     pub(super) fn is_short(&self) -> bool {
-        self.free.len() < SEGMENT_SLOTS / 4
+        self.free.len() < self.segment_slots / 4
     }
 
     fn add(&mut self, segment: &Segment) {
@@ -256,6 +258,19 @@ impl Shelf {
             self.used_before = std::mem::take(&mut self.used_in_newest);
         }
         self.used_in_newest += 1;
+    }
+}
+
+#[cfg(test)]
+impl Shelf {
+    /// Whether a new series, or a new window of one, may find no slot.
+    pub(super) fn is_tight(&self) -> bool {
+        self.free.len() < 2
+    }
+
+    /// The window of the slot that counts what has no name.
+    pub(super) fn unnamed(&self) -> Option<Window> {
+        self.series.get(&UNKNOWN)?.present.map(|present| present.part.window)
     }
 }
 
