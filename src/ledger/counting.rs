@@ -15,6 +15,14 @@ pub(super) struct Place {
     pub(super) slot: &'static Slot,
 }
 
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.position == other.position
+    }
+}
+
+impl Eq for Place {}
+
 /// The end of one command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {

@@ -18,7 +18,7 @@ use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
 use super::recover::instead;
 use super::shared::{Request, Shared};
-use super::slot::{Glance, Kind, word};
+use super::slot::{Glance, word};
 use super::tally::{Segment, Tally, nanoseconds};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
@@ -235,7 +235,7 @@ impl Keeper {
                 continue;
             }
             let Some(words) = slot.words() else { continue };
-            if words.kind() != Kind::Count || self.fold.absorb(position, &words, |at| names_at(&self.tally, at)) {
+            if self.fold.absorb(position, &words, |at| names_at(&self.tally, at)) {
                 note(&mut self.glances, position, glance);
             }
         }

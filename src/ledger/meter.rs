@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::counting::{End, Move, Place};
 use super::shared::{Request, Requests, Shared, Worker};
-use super::shelf::{Part, Shelf, Sought};
+use super::shelf::{Origin, Part, Shelf, Sought};
 use super::slot::{Slot, word};
 use super::tally::{Segment, nanoseconds};
 use crate::clock::Clock;
@@ -232,7 +232,7 @@ impl Inner {
     /// The end of a command of a window that is being sealed: it waits until there is a slot of the present one for it.
     fn end_late(&self, ended: Ended) {
         let units_each = ended.place.slot.get(word::UNITS_EACH);
-        let part = Part { window: self.window.get(), units_each, of: Some(ended.window) };
+        let part = Part { window: self.window.get(), units_each, of: Some(Origin::new(ended.place, ended.window)) };
         let place = self.shelf.borrow_mut().take_again(ended.series, part);
         let Some(to) = place else { return self.late.borrow_mut().push(ended) };
         self.own.slot.add(word::WORKER_ENDING, 1);

@@ -1,7 +1,8 @@
 //! A worker's slots: which one counts what, which are free, which rest until their window is done with.
 //!
 //! Guarantees: a slot goes from one use to the next only when its window is sealed and in the book, nothing is in flight
-//! on it, and the keeper has seen its last change. One slot is always kept for refusals.
+//! on it, and the keeper has seen its last change and carried it to the disk; a slot of late ends only after the slot of
+//! their admissions. One slot is always kept for refusals.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -39,8 +40,29 @@ const UNKNOWN: u64 = 0;
 pub(super) struct Part {
     pub(super) window: Window,
     pub(super) units_each: u64,
-    /// The window of admission, if the slot counts ends of commands of an earlier window.
-    pub(super) of: Option<Window>,
+    /// Where they were admitted, if the slot counts ends of commands of an earlier window.
+    pub(super) of: Option<Origin>,
+}
+
+/// The slot of an earlier window in which commands were admitted that end late. What is in flight there is told by the slots
+/// of late ends after a loss of power, so these stay as long as that one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    place: Place,
+    window: Window,
+    /// Its state as long as it counts for that window.
+    state: u64,
+}
+
+impl Origin {
+    pub(super) fn new(place: Place, window: Window) -> Self {
+        Self { place, window, state: place.slot.get(word::STATE) }
+    }
+
+    /// Whether the slot has been given back.
+    fn is_gone(&self) -> bool {
+        self.place.slot.get(word::STATE) != self.state
+    }
 }
 
 /// A slot that counts.
@@ -242,7 +264,7 @@ impl Shelf {
         place.slot.begin(Kind::Count, |slot| {
             slot.set(word::WHERE, pair(part.window.0, series.names));
             slot.set(word::UNITS_EACH, part.units_each);
-            slot.set(word::OF, part.of.map_or(0, |of| u64::from(of.0)));
+            slot.set(word::OF, part.of.map_or(0, |of| u64::from(of.window.0)));
         });
         let counting = Counting { place, part };
         if part.of.is_some() {
@@ -297,8 +319,9 @@ impl Resting {
     }
 
     fn look(&mut self, folds: u64) {
-        let idle = || self.counting.place.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
-        if self.idle_since.is_none() && idle() {
+        let Counting { place, part } = self.counting;
+        let idle = || place.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
+        if self.idle_since.is_none() && part.of.is_none_or(|of| of.is_gone()) && idle() {
             self.idle_since = Some(folds);
         }
     }

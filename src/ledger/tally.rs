@@ -173,8 +173,12 @@ pub(super) enum BadTally {
 impl TallyImage {
     /// Reads a tally. Bytes behind the last whole slot are the beginning of a growth that nobody used.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BadTally> {
-        let slots: Vec<Words> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(Words::from_bytes).collect();
-        let header = read_header(slots.first().ok_or(BadTally::NoHeader)?)?;
+        let mut slots: Vec<Words> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(Words::from_bytes).collect();
+        let first = slots.first().ok_or(BadTally::NoHeader)?;
+        let (header, format) = (read_header(first)?, format_of(first));
+        if format == OLDEST_FORMAT {
+            slots.iter_mut().for_each(|words| *words = words.of_format_1());
+        }
         Ok(Self { header, slots })
     }
 
@@ -211,10 +215,14 @@ fn write_header(slot: &Slot, header: &Header) {
     slot.set(at::MAGIC, MAGIC);
 }
 
+fn format_of(slot: &Words) -> u32 {
+    slot.0[header_word::FORMAT] as u32
+}
+
 fn read_header(slot: &Words) -> Result<Header, BadTally> {
     use header_word as at;
     let words: &[u64; WORDS] = &slot.0;
-    let (format, slot_bytes) = (words[at::FORMAT] as u32, (words[at::FORMAT] >> 32) as u32);
+    let (format, slot_bytes) = (format_of(slot), (words[at::FORMAT] >> 32) as u32);
     if words[at::MAGIC] != MAGIC {
         return Err(BadTally::NoHeader);
     }

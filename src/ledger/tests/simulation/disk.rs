@@ -15,9 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::ledger::disk::{Disk, SystemDisk};
 use crate::ledger::slot::Slot;
 
+/// Inode, offset and slots. The inode of a file that is mapped is never another's.
+type Stretch = (u64, u64, usize);
+
 thread_local! {
-    /// By inode, offset and slots. A mapped file's inode is never another's.
-    static MAPS: RefCell<HashMap<(u64, u64, usize), &'static [Slot]>> = RefCell::default();
+    static MAPS: RefCell<HashMap<Stretch, &'static [Slot]>> = RefCell::default();
 }
 
 /// What is wrong with the disk, and what it holds.

@@ -100,12 +100,6 @@ impl Model {
         sum
     }
 
-    /// How many commands of a series ended after their hour was left.
-    pub(super) fn late(&self, series: Series) -> u64 {
-        let is_late = |key: &Key| key.2 == series && key.1 > 0;
-        self.rows.iter().filter(|(key, _)| is_late(key)).map(|(_, totals)| totals.commands).sum()
-    }
-
     /// Request and response bytes of a series, those of commands in flight included.
     pub(super) fn bytes(&self, series: Series) -> (u64, u64) {
         let ended = self.rows.iter().filter(|(key, _)| key.2 == series);

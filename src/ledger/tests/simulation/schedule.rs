@@ -7,7 +7,7 @@ use fastrand::Rng;
 use crate::model::{CalendarOffset, Finished, Refused};
 
 /// How many steps a schedule has.
-const STEPS: std::ops::Range<usize> = 20..50;
+const STEPS: std::ops::Range<usize> = 15..40;
 
 /// One thing that happens. `nth` picks one of the tickets that are open then; without any, nothing happens.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ pub(super) enum Step {
     /// Both hands of the clock go forward.
     Pass(Duration),
     /// The wall clock is set; the other hand stands still.
-    StepClock {
+    SetClock {
         seconds: i64,
     },
     /// The disk has no room for another segment, or has it again.
@@ -96,7 +96,7 @@ pub(super) fn steps(rng: &mut Rng) -> Vec<Step> {
         }
     }
     steps.push(Step::Free);
-    steps.push(Step::Look);
+    steps.extend(rng.bool().then_some(Step::Look));
     steps
 }
 
@@ -117,7 +117,7 @@ fn step(rng: &mut Rng) -> Step {
         64..72 => Step::Turn,
         72..78 => Step::Fold,
         78..87 => Step::Pass(pass(rng)),
-        87..89 => Step::StepClock { seconds: clock_step(rng) },
+        87..89 => Step::SetClock { seconds: clock_step(rng) },
         89..91 => Step::Fill,
         91..93 => Step::Free,
         93 => Step::Look,
@@ -132,7 +132,7 @@ fn step(rng: &mut Rng) -> Step {
 fn between_lives(rng: &mut Rng) -> Vec<Step> {
     let mut steps = vec![Step::Look];
     if rng.u32(0..4) == 0 {
-        steps.push(Step::StepClock { seconds: clock_step(rng) });
+        steps.push(Step::SetClock { seconds: clock_step(rng) });
     }
     while rng.u32(0..3) == 0 {
         steps.push(Step::Start(Start { dies_at: Some(rng.u32(0..10)), ..start(rng) }));

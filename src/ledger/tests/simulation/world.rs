@@ -2,6 +2,7 @@
 //!
 //! What happens to the ledger happens to the model; whoever reads the one must find the other.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::books;
@@ -20,8 +22,10 @@ use super::disk::{SimulatedDisk, State};
 use super::model::{Model, Open, Series, UNKNOWN};
 use super::schedule::{BEGINNINGS, Start, Step};
 use crate::clock::Clock;
+use crate::ledger::audit::verify;
 use crate::ledger::fold::OpenRows;
 use crate::ledger::keeper::{Keeper, Pace, keep};
+use crate::ledger::pages::open_for_reading;
 use crate::ledger::recover::instead;
 use crate::ledger::shared::{Request, Requests};
 use crate::ledger::tally::{TallyImage, nanoseconds};
@@ -60,6 +64,8 @@ pub(super) struct World {
     syncs: u64,
     /// The latest second that the wall clock has shown.
     latest: i64,
+    /// An auditor who keeps the book open as long as a gateway lives.
+    auditor: OnceCell<Connection>,
     /// After a loss of power that left some newer pages: what the ledger must have, and what it may have.
     between: Option<(Model, Model)>,
 }
@@ -85,6 +91,7 @@ impl World {
             synced: Model::default(),
             syncs: 0,
             latest: i64::MIN,
+            auditor: OnceCell::new(),
             between: None,
         }
     }
@@ -104,7 +111,7 @@ impl World {
             Step::Turn => self.turn(),
             Step::Fold => self.fold(),
             Step::Pass(time) => self.clock.advance(time),
-            Step::StepClock { seconds } => self.step_clock(seconds),
+            Step::SetClock { seconds } => self.step_clock(seconds),
             Step::Fill => self.disk.is_full.store(true, Ordering::Relaxed),
             Step::Free => self.disk.is_full.store(false, Ordering::Relaxed),
             Step::Look => self.look(),
@@ -135,17 +142,25 @@ impl World {
         }
         if let Some(life) = &self.life {
             let over = Window::of_unix_seconds(self.clock.unix_seconds() - 60);
-            books::check_all_sealed(&self.path, over);
+            books::check_all_sealed(self.book(), over);
             assert!(life.windows.iter().all(|window| *window >= over), "a worker stayed behind");
         }
         self.kill();
         self.look();
+        self.audit();
+    }
+
+    /// What a stranger's audit says: nothing is wrong, whatever has happened.
+    fn audit(&self) {
+        let verdict = verify(&self.path, None, &mut |_, _, _| ()).expect("an audit");
+        assert!(self.between.is_some() || verdict.ok, "{:#?}", verdict.findings);
     }
 
     fn start(&mut self, start: &Start) {
         if self.life.is_some() {
             return;
         }
+        self.auditor.take();
         let settings = self.settings(start);
         self.disk.loses_syncs.store(false, Ordering::Relaxed);
         self.disk.left.store(start.dies_at.map_or(0, |at| at + 1), Ordering::Relaxed);
@@ -180,10 +195,10 @@ impl World {
         let windows = meters.iter().map(Meter::left).collect();
         self.life = Some(Life { tickets: Vec::new(), meters, windows, keeper, inbox, requests, _lock: lock });
         if let Some((least, most)) = self.between.take() {
-            self.model = books::recovered_between(&self.path, &least, &most);
+            self.model = books::recovered_between(self.book(), &least, &most);
         }
         self.synced = self.model.clone();
-        let readings = books::Readings::expected(&self.path, &self.model);
+        let readings = books::Readings::expected(self.book(), &self.model);
         self.look_inside(&readings);
     }
 
@@ -295,7 +310,7 @@ impl World {
         life.keeper.answer(Request::Fold(reply)).expect("a disk that works");
         answer.try_recv().expect("an answer").expect("a fold");
         self.note_syncs();
-        books::check_book(&self.path, &self.model, nanoseconds(&self.clock));
+        books::check_book(self.book(), &self.model, nanoseconds(&self.clock));
     }
 
     fn step_clock(&self, seconds: i64) {
@@ -312,12 +327,21 @@ impl World {
         }
     }
 
+    /// The book, as another process has it open.
+    fn book(&self) -> &Connection {
+        self.auditor.get_or_init(|| {
+            let book = open_for_reading(&self.path).expect("a book");
+            book.set_prepared_statement_cache_capacity(32);
+            book
+        })
+    }
+
     fn look(&mut self) {
         if self.between.is_some() || !self.path.exists() {
             return; // nobody has recovered it yet
         }
-        let readings = books::Readings::expected(&self.path, &self.model);
-        readings.check_files(&self.path, &self.model);
+        let readings = books::Readings::expected(self.book(), &self.model);
+        readings.check_files(&self.path, &self.model, self.rng.bool());
         self.look_inside(&readings);
     }
 
@@ -345,6 +369,7 @@ impl World {
 
     fn close(&mut self) {
         let Some(mut life) = self.life.take() else { return };
+        self.auditor.take();
         life.drain();
         let floor = life.open_rows().floor;
         let last = instead(self.clock.wall(), life.keeper.shared.sealing());
@@ -409,6 +434,7 @@ impl World {
 
     /// The process is gone; its files are as the moment of its death left them.
     fn bury(&mut self, image: &[u8]) {
+        self.auditor.take();
         let book = ["db", "db-wal"].map(|extension| self.path.with_extension(extension));
         let kept = book.clone().map(|path| std::fs::read(path).ok());
         self.life = None; // writes what a dead process would not: closes the book, ends the tickets
@@ -422,7 +448,7 @@ impl World {
         let tally = File::options().write(true).open(self.path.with_extension(TALLY)).expect("the tally");
         tally.set_len(0).and_then(|()| tally.write_all_at(image, 0)).expect("the tally as it was");
         let header = TallyImage::parse(image).expect("a tally").header;
-        let floor = books::floor(&self.path, header.epoch);
+        let floor = books::floor(self.book(), header.epoch);
         self.model.interrupt(header.synced_ns, floor, instead(header.synced_at, floor));
     }
 }
