@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::balance::Counted;
 use super::slot::{Kind, word};
 use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
-use super::words::{Moved, Record, Words};
+use super::words::{Moved, Origin, Record, Words};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 /// Who and what, by name.
@@ -265,8 +265,7 @@ impl Fold {
         self.flying.clear();
         let late = late_ends(&seen);
         for words in seen.iter().filter(|words| words.kind() == Kind::Count && words.of().is_none()) {
-            let late = late.get(&(words.series(), words.window(), words.units_each()));
-            let rest = words.unended(late.copied().unwrap_or_default(), now_ns);
+            let rest = words.unended(late.get(&words.origin()).copied().unwrap_or_default(), now_ns);
             let Some(names) = names_at(words.series()).filter(|_| rest.commands > 0) else { continue };
             let series = self.number_of(names);
             let window = if words.window() < self.floor { instead } else { words.window() };
@@ -332,13 +331,11 @@ impl Fold {
     }
 }
 
-/// What ended late, by the series' slot, the window of admission and the units each: one slot of one worker counted these
-/// admissions.
-fn late_ends(seen: &[Words]) -> HashMap<(u32, Window, u64), Moved> {
+/// What ended late, by the slot in which it was admitted.
+pub(super) fn late_ends(slots: &[Words]) -> HashMap<Origin, Moved> {
     let mut ends: HashMap<_, Moved> = HashMap::new();
-    for words in seen {
-        let Some(of) = words.of().filter(|_| words.kind() == Kind::Count) else { continue };
-        let (ended, sum) = (words.ended(), ends.entry((words.series(), of, words.units_each())).or_default());
+    for words in slots.iter().filter(|words| words.kind() == Kind::Count && words.of().is_some()) {
+        let (ended, sum) = (words.ended(), ends.entry(words.origin()).or_default());
         *sum = Moved {
             commands: sum.commands.saturating_add(ended.commands),
             request_bytes: sum.request_bytes.saturating_add(ended.request_bytes),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::balance::{Counted, imbalance};
+use super::balance::{Said, imbalance};
 use super::book::{Book, Ending, Save};
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
@@ -228,7 +228,7 @@ impl Keeper {
     /// Brings what the tally holds into memory, and holds it against what the workers say. A slot that has not changed
     /// costs a look at its first cache line.
     fn absorb(&mut self) {
-        let before = Counted::by_workers(self.tally.own_slots());
+        let before = Said::by(self.tally.own_slots());
         for (position, slot) in self.tally.slots() {
             let glance = slot.glance(); // before the copy, which may be younger but not older
             if self.glances.get(position) == Some(&glance) {
@@ -239,14 +239,15 @@ impl Keeper {
                 note(&mut self.glances, position, glance);
             }
         }
-        let after = Counted::by_workers(self.tally.own_slots());
-        self.imbalance = imbalance(&before, self.fold.counted(), &after, self.shared.workers.len() as u64);
+        let after = Said::by(self.tally.own_slots());
+        self.imbalance = imbalance(&before, self.fold.counted(), &after);
     }
 
     /// Brings what the tally holds into the book, and seals what is over.
     fn fold(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.wall();
         let over = Window::of_unix_seconds(now.as_second() - SEAL_AFTER_SECONDS).max(self.shared.sealing());
+        self.shared.begin_fold();
         let all_left = self.shared.ask_to_leave(over);
         let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
         self.absorb();
@@ -264,7 +265,7 @@ impl Keeper {
         })?;
         self.fold.saved(seal_before.unwrap_or_default());
         self.shared.set_sealed(seal_before.unwrap_or_else(|| self.shared.sealed()));
-        self.shared.folds.fetch_add(1, Ordering::Release);
+        self.shared.end_fold();
         self.times.folded_at = now;
         self.roll_up(now)
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::counting::{End, Move, Place};
+use super::counting::{self, End, Move, Place};
 use super::shared::{Request, Requests, Shared, Worker};
 use super::shelf::{Origin, Part, Shelf, Sought};
 use super::slot::{Slot, word};
@@ -86,9 +86,7 @@ struct Ended {
 impl MeterSeed {
     /// Becomes the meter of the thread it is called on.
     pub fn into_meter(self) -> Meter {
-        self.shared.workers[self.number].acknowledge(Window(0));
-        let sealing = self.shared.sealing();
-        self.shared.workers[self.number].acknowledge(sealing);
+        let sealing = self.shared.workers[self.number].arrive(&self.shared);
         let own = Place { position: self.first.first, slot: &self.first.slots[0] };
         let shelf = Shelf::new(self.first, self.arriving);
         Meter(Rc::new(Inner {
@@ -111,7 +109,7 @@ impl Meter {
     /// Counts a command as received, before anything is decided about it. What decides must follow without an `.await`
     /// in between: [`Meter::tick`] takes a command that is neither refused nor admitted for a defect.
     pub fn received(&self) {
-        self.0.own.slot.add(word::WORKER_RECEIVED, 1);
+        self.0.own.slot.receive();
     }
 
     /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
@@ -127,8 +125,7 @@ impl Meter {
         let sought = Sought { department, command, window };
         let place = inner.counting(&sought, units).ok_or(Refused::LedgerUnavailable)?;
         let opened_ns = nanoseconds(&inner.clock);
-        place.slot.admit(opened_ns);
-        inner.own.slot.add_last(word::WORKER_ADMITTED, 1);
+        counting::admit(inner.own.slot, place.slot, opened_ns);
         inner.live.set(inner.live.get() + 1);
         let (request_bytes, response_bytes, duration_ns) = (0, 0, 0);
         let end = End { finished: Finished::Aborted, opened_ns, request_bytes, response_bytes, duration_ns };
@@ -143,8 +140,7 @@ impl Meter {
         inner.report_shelf();
         // Without a slot the command stays received and not refused: the imbalance shows what cannot happen.
         let Some(slot) = slot else { return };
-        slot.refuse(refused);
-        inner.own.slot.add_last(word::WORKER_REFUSED, 1);
+        counting::refuse(inner.own.slot, slot, refused);
     }
 
     /// To be called about every 100 ms on the worker's own thread: checks the worker's books, lets the keeper seal.
@@ -153,7 +149,7 @@ impl Meter {
         inner.shelf.borrow_mut().take_arrivals();
         inner.settle_late();
         inner.leave_windows();
-        inner.shelf.borrow_mut().tidy(inner.shared.sealed(), inner.shared.folds.load(Ordering::Acquire));
+        inner.shelf.borrow_mut().tidy(inner.shared.sealed(), inner.shared.folds());
         inner.report_shelf();
         inner.report_balance();
     }
@@ -223,9 +219,7 @@ impl Inner {
         if ended.window < self.sealing.get() {
             return self.end_late(ended);
         }
-        self.own.slot.add(word::WORKER_ENDING, 1);
-        ended.place.slot.finish(&ended.end);
-        self.own.slot.add_last(word::WORKER_FINISHED, 1);
+        counting::finish(self.own.slot, ended.place.slot, &ended.end);
         self.live.set(self.live.get() - 1);
     }
 

@@ -30,6 +30,7 @@ mod schema;
 mod seal;
 mod shared;
 mod shelf;
+mod signals;
 mod slot;
 mod sums;
 mod tally;

@@ -26,6 +26,9 @@ pub(super) struct Moved {
     pub(super) response_bytes: u64,
 }
 
+/// Where commands were admitted: position of the series' slot, window, units each. One worker has one slot for it.
+pub(super) type Origin = (u32, Window, u64);
+
 impl Words {
     pub(super) const EMPTY: Self = Self([0; WORDS]);
 
@@ -53,6 +56,11 @@ impl Words {
     /// The window of admission of all that ends here, where that is an earlier one.
     pub(super) fn of(&self) -> Option<Window> {
         Some(low(self.0[word::OF])).filter(|of| *of > 0).map(Window)
+    }
+
+    /// Where what ends here was admitted.
+    pub(super) fn origin(&self) -> Origin {
+        (self.series(), self.of().unwrap_or(self.window()), self.units_each())
     }
 
     /// Hours between the window of admission and this one of all that ends here; 0 = it was admitted here.
