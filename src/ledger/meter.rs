@@ -21,6 +21,10 @@ use super::tally::{Segment, nanoseconds};
 use crate::clock::Clock;
 use crate::model::{CommandKey, Department, Finished, Refused, Window};
 
+/// Whether anything is counted: always, but in the build that the cost of counting is measured against
+/// (`docs/decisions/uncounted.md`).
+const COUNTS: bool = !cfg!(uncounted);
+
 /// What a worker thread turns into its [`Meter`].
 #[derive(Debug)]
 pub struct MeterSeed {
@@ -109,7 +113,9 @@ impl Meter {
     /// Counts a command as received, before anything is decided about it. What decides must follow without an `.await`
     /// in between: [`Meter::tick`] takes a command that is neither refused nor admitted for a defect.
     pub fn received(&self) {
-        self.0.own.slot.receive();
+        if COUNTS {
+            self.0.own.slot.receive();
+        }
     }
 
     /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
@@ -123,10 +129,13 @@ impl Meter {
         let inner = &self.0;
         let window = inner.enter(window);
         let sought = Sought { department, command, window };
-        let place = inner.counting(&sought, units).ok_or(Refused::LedgerUnavailable)?;
+        let place = if COUNTS { inner.counting(&sought, units) } else { Some(inner.own) };
+        let place = place.ok_or(Refused::LedgerUnavailable)?;
         let opened_ns = nanoseconds(&inner.clock);
-        counting::admit(inner.own.slot, place.slot, opened_ns);
-        inner.live.set(inner.live.get() + 1);
+        if COUNTS {
+            counting::admit(inner.own.slot, place.slot, opened_ns);
+            inner.live.set(inner.live.get() + 1);
+        }
         let (request_bytes, response_bytes, duration_ns) = (0, 0, 0);
         let end = End { finished: Finished::Aborted, opened_ns, request_bytes, response_bytes, duration_ns };
         Ok(Ticket { meter: Rc::clone(inner), facts: Ended { place, series: sought.series(), window, end } })
@@ -134,6 +143,9 @@ impl Meter {
 
     /// Counts a command as refused: always, if need be under the name `unknown`.
     pub fn refuse(&self, department: &Department, command: &CommandKey, refused: Refused, window: Window) {
+        if !COUNTS {
+            return;
+        }
         let inner = &self.0;
         let sought = Sought { department, command, window: inner.enter(window) };
         let slot = inner.shelf.borrow_mut().refusing(&sought, inner.sealing.get());
@@ -216,6 +228,9 @@ impl Inner {
 
     /// Counts an end where its beginning was counted, or in the present window if that one is being sealed.
     fn end(&self, ended: Ended) {
+        if !COUNTS {
+            return;
+        }
         if ended.window < self.sealing.get() {
             return self.end_late(ended);
         }
@@ -270,7 +285,7 @@ impl Drop for Inner {
 impl Upload {
     /// Adds bytes of the request body. They are on the tally at once.
     pub fn pass(&self, bytes: u64) {
-        if self.is_open.get() {
+        if COUNTS && self.is_open.get() {
             self.bytes.set(self.bytes.get().wrapping_add(bytes));
             self.slot.pass(word::REQUEST_BYTES, bytes);
         }
@@ -291,14 +306,18 @@ impl Ticket {
 
     /// Adds bytes of the request body. They are on the tally at once.
     pub fn add_request_bytes(&mut self, bytes: u64) {
-        self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(bytes);
-        self.facts.place.slot.pass(word::REQUEST_BYTES, bytes);
+        if COUNTS {
+            self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(bytes);
+            self.facts.place.slot.pass(word::REQUEST_BYTES, bytes);
+        }
     }
 
     /// Adds bytes of the response body. They are on the tally at once.
     pub fn add_response_bytes(&mut self, bytes: u64) {
-        self.facts.end.response_bytes = self.facts.end.response_bytes.wrapping_add(bytes);
-        self.facts.place.slot.pass(word::RESPONSE_BYTES, bytes);
+        if COUNTS {
+            self.facts.end.response_bytes = self.facts.end.response_bytes.wrapping_add(bytes);
+            self.facts.place.slot.pass(word::RESPONSE_BYTES, bytes);
+        }
     }
 
     /// Completes when an fdatasync that began after the admission has ended; never, if the disk has failed.

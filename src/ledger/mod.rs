@@ -111,6 +111,11 @@ impl Ledger {
         clock: Clock,
         failed: Box<dyn FnOnce(LedgerError) + Send>,
     ) -> Result<(Self, Vec<MeterSeed>), LedgerError> {
+        if cfg!(uncounted) {
+            tracing::error!(
+                "this build counts nothing: it is for measurements, not for traffic that somebody pays for"
+            );
+        }
         let Founded { keeper, inbox, requests, lock, seeds } = found(disk, SEGMENT_SLOTS, &settings, &clock)?;
         let keeper = start(keeper, inbox, lock, failed)
             .map_err(|error| LedgerError::file("start the keeper of", &settings.path, error))?;

@@ -71,6 +71,37 @@ pub(super) enum Step {
     Start(Start),
 }
 
+/// What a history is about. Defects that need several unlikely things at once are met by histories that like these things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    Anything,
+    /// Streams that outlive their hours, and power that fails between two pages.
+    Streams,
+    /// Hours that become days, and clocks that are set back behind them.
+    Days,
+}
+
+impl Theme {
+    const ALL: [Self; 4] = [Self::Anything, Self::Anything, Self::Streams, Self::Days];
+
+    fn step(self, rng: &mut Rng) -> Option<Step> {
+        if self == Self::Anything || rng.u32(0..3) > 0 {
+            return None;
+        }
+        let (worker, nth) = (rng.usize(0..2), rng.usize(0..8));
+        Some(match (rng.u32(0..8), self) {
+            (0, Self::Days) => Step::Pass(Duration::from_secs(86_400 * rng.u64(1..4))),
+            (0 | 1, _) => Step::Pass(Duration::from_secs(3600 + rng.u64(61..120))),
+            (2 | 3, _) => Step::Tick { worker },
+            (4, _) => Step::Turn,
+            (5, Self::Days) => Step::Fold,
+            (6, Self::Days) => Step::Close,
+            (6, _) => Step::LosePower { some_newer: true },
+            _ => Step::End { nth, finished: Finished::Ok },
+        })
+    }
+}
+
 /// How a gateway begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
@@ -87,12 +118,13 @@ pub(super) const BEGINNINGS: [&str; 4] =
 
 /// The steps of a seed.
 pub(super) fn steps(rng: &mut Rng) -> Vec<Step> {
-    let mut steps = vec![Step::Start(Start { dies_at: None, ..start(rng) })];
+    let theme = Theme::ALL[rng.usize(0..Theme::ALL.len())];
+    let mut steps = vec![Step::Start(Start { dies_at: None, ..start(rng, theme) })];
     for _ in 0..rng.usize(STEPS) {
-        let step = step(rng);
+        let step = theme.step(rng).unwrap_or_else(|| step(rng));
         steps.push(step);
         if let Step::Close | Step::Kill | Step::LosePower { .. } | Step::LoseSync = step {
-            steps.extend(between_lives(rng));
+            steps.extend(between_lives(rng, theme));
         }
     }
     steps.push(Step::Free);
@@ -129,21 +161,23 @@ fn step(rng: &mut Rng) -> Step {
     }
 }
 
-fn between_lives(rng: &mut Rng) -> Vec<Step> {
+fn between_lives(rng: &mut Rng, theme: Theme) -> Vec<Step> {
     let mut steps = vec![Step::Look];
-    if rng.u32(0..4) == 0 {
+    if theme == Theme::Days && rng.bool() {
+        steps.push(Step::SetClock { seconds: -86_400 * rng.i64(1..20) });
+    } else if rng.u32(0..4) == 0 {
         steps.push(Step::SetClock { seconds: clock_step(rng) });
     }
     while rng.u32(0..3) == 0 {
-        steps.push(Step::Start(Start { dies_at: Some(rng.u32(0..10)), ..start(rng) }));
+        steps.push(Step::Start(Start { dies_at: Some(rng.u32(0..10)), ..start(rng, theme) }));
     }
-    steps.push(Step::Start(Start { dies_at: None, ..start(rng) }));
+    steps.push(Step::Start(Start { dies_at: None, ..start(rng, theme) }));
     steps
 }
 
-fn start(rng: &mut Rng) -> Start {
+fn start(rng: &mut Rng, theme: Theme) -> Start {
     let offset = ["+08:00", "+08:00", "+08:00", "-03:00", "+00:00"][rng.usize(0..5)];
-    let days = [None, Some(0), Some(1), Some(2)][rng.usize(0..4)];
+    let days = if theme == Theme::Days { Some(0) } else { [None, Some(0), Some(1), Some(2)][rng.usize(0..4)] };
     Start {
         workers: rng.usize(1..3),
         calendar: CalendarOffset::parse(offset).expect("an offset"),
