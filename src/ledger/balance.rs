@@ -101,7 +101,7 @@ mod tests {
             ("an admission in hand, not yet in a slot", [11, 2, 8, 7, 7], [2, 8, 7, 7], [11, 2, 8, 7, 7], 0),
             ("an end in hand", [10, 2, 8, 8, 7], [2, 8, 8, 8], [10, 2, 8, 8, 7], 0),
             ("counted meanwhile", still, [3, 9, 9, 8], [13, 3, 10, 9, 9], 0),
-            ("more than was received", still, [3, 9, 9, 9], [11, 3, 9, 9, 9], 1),
+            ("more than was received, by both counts", still, [3, 9, 9, 9], [11, 3, 9, 9, 9], 2),
         ] {
             let [refused, admitted, finished, gone] = slots;
             let slots = Counted { refused, admitted, finished, gone };
