@@ -135,7 +135,7 @@ impl Shelf {
 
     /// The slot in use for a command, if it is the present one of its series.
     pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<Place> {
-        let present = self.series.get(&sought.series())?.present?;
+        let present = self.series.get(&sought.series())?.present.as_ref()?;
         (present.part == sought.part(units_each)).then_some(present.place)
     }
 
