@@ -251,18 +251,21 @@ fn a_log_of_the_book_that_is_cut_or_torn_after_its_last_commit_loses_nothing() {
     }
 }
 
-/// Two streams of an hour that is sealed, their slot far from where their ends will be counted, all of it synced.
-fn two_streams(bench: &Bench, made: &mut Made, (ledger, meter): (&Ledger, &Meter)) -> [Ticket; 2] {
+/// Two streams of an hour that is sealed, and commands of other series that the caller lets be in flight or end before that;
+/// all of it synced.
+fn two_streams(
+    bench: &Bench,
+    made: &mut Made,
+    (ledger, meter): (&Ledger, &Meter),
+    others: impl FnOnce(&mut Made, Vec<(Ticket, u32)>) -> Vec<(Ticket, u32)>,
+) -> ([Ticket; 2], Vec<(Ticket, u32)>) {
     let streams = [0, 1].map(|_| made.admit(bench, meter, 1));
-    for number in 2..=12 {
-        let ticket = made.admit(bench, meter, number);
-        made.end(ticket, number);
-    }
+    let tickets = (2..=12).map(|number| (made.admit(bench, meter, number), number)).collect();
+    let others = others(made, tickets);
     bench.pass(2 * HOUR, ledger, meter);
     assert_eq!(bench.number("SELECT count(*) FROM seal"), 1, "their hour is sealed");
-    streams
+    (streams, others)
 }
-
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Recovers from every combination of the pages that have changed since the last sync, and audits each.
@@ -284,15 +287,15 @@ fn a_late_end_is_counted_once_whatever_pages_a_loss_of_power_drops() {
     let bench = Bench::new();
     let (ledger, meters, image) = open(&bench, 1);
     let mut made = Made::default();
-    let streams = two_streams(&bench, &mut made, (&ledger, &meters[0]));
-    let [one, other] = streams;
-    for ticket in [one, other] {
+    // The others stay in flight: so their slots lie between those of the streams and those of their late ends.
+    let (streams, others) = two_streams(&bench, &mut made, (&ledger, &meters[0]), |_, tickets| tickets);
+    for ticket in streams {
         let synced = made.0.clone();
         made.end(ticket, 1);
         audit_all_pages(&Remains::of(&bench, &image), (&synced, &made.0), 3..=7);
         wait(ledger.reader().fold()).expect("a sync and a fold");
     }
-    drop(ledger);
+    drop((ledger, others));
 }
 
 #[test]
@@ -301,7 +304,11 @@ fn slots_of_late_ends_stay_as_long_as_the_slot_of_their_admissions() {
     let (ledger, meters, image) = open(&bench, 1);
     let meter = &meters[0];
     let mut made = Made::default();
-    let [one, other] = two_streams(&bench, &mut made, (&ledger, meter));
+    let end = |made: &mut Made, tickets: Vec<(Ticket, u32)>| {
+        tickets.into_iter().for_each(|(ticket, number)| made.end(ticket, number));
+        Vec::new()
+    };
+    let ([one, other], _) = two_streams(&bench, &mut made, (&ledger, meter), end);
     made.end(one, 1);
     for number in 20..23 {
         bench.pass(2 * HOUR, &ledger, meter); // the hour of the late end is sealed and rests

@@ -26,7 +26,7 @@ const SCHEDULES: u64 = 10_000;
 const THREADS: usize = 2;
 
 /// Seeds that have found a defect, each with what it was.
-const REGRESSIONS: &[(u64, &str)] = &[];
+const REGRESSIONS: &[(u64, &str)] = &[(845, "power failed between the two pages of a late end")];
 
 /// How many failures are enough to look at.
 const FAILURES: usize = 20;
