@@ -13,9 +13,18 @@ mod grants;
 mod identity;
 mod limits;
 
+// What HTTP is accepted, and how long a caller is waited for.
+mod corpus;
+mod early_answers;
+mod floods;
+mod patience;
+mod rfc9113;
+
 // What crosses the gateway, and what does not.
 mod forwarding;
 mod framing;
+mod grpc;
+mod protocols;
 mod refusals;
 mod streaming;
 mod upstreams;

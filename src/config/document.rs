@@ -224,6 +224,10 @@ pub(super) struct Subsystem {
     /// Its servers; at least one.
     #[serde(default)]
     pub(super) upstreams: Vec<Upstream>,
+    /// What its servers speak: http1 (default) or http2.
+    pub(super) protocol: Option<String>,
+    /// For servers with an https URL.
+    pub(super) tls: Option<SubsystemTls>,
     /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
     pub(super) balance: Option<String>,
     /// How long to wait for it.
@@ -235,12 +239,28 @@ pub(super) struct Subsystem {
     pub(super) other_commands: Option<String>,
 }
 
+/// How the gateway and a subsystem prove themselves to each other over TLS.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SubsystemTls {
+    /// PEM bundles of the authorities that may name the subsystem; at least one.
+    #[serde(default)]
+    pub(super) authorities: Vec<PathBuf>,
+    /// The gateway's own PEM chain, for a subsystem that asks who calls; with key.
+    pub(super) certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub(super) key: Option<PathBuf>,
+    /// The name that the subsystem's certificate must hold. Default: the host of its URL.
+    pub(super) server_name: Option<String>,
+}
+
 /// One server of a subsystem.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Upstream {
-    /// <http://host:port>
+    /// <http://host:port>, <https://host:port> or unix:/path/of/socket
     pub(super) url: String,
 }
 
@@ -255,6 +275,8 @@ pub(super) struct Timeouts {
     pub(super) response: Option<String>,
     /// Between two pieces of a body. Default: 5m.
     pub(super) idle: Option<String>,
+    /// The longest that a gRPC call may ask for (grpc-timeout). Default: 1h.
+    pub(super) deadline: Option<String>,
 }
 
 /// A named operation of a subsystem.
@@ -284,7 +306,9 @@ pub(super) struct Match {
     /// GET, POST, ... Default: any.
     pub(super) method: Option<String>,
     /// The path below the subsystem's: literal segments, {name} for one, {*name} for the rest.
-    pub(super) path: String,
+    pub(super) path: Option<String>,
+    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for all of a service.
+    pub(super) grpc: Option<String>,
 }
 
 /// What a request body may be.
@@ -338,10 +362,18 @@ pub(super) struct Capacity {
     pub(super) head_fields: Option<u64>,
     /// For a whole TLS handshake. Default: 10s.
     pub(super) handshake: Option<String>,
+    /// For a whole HTTP/1.1 head, or for what opens HTTP/2. Default: 10s.
+    pub(super) head_time: Option<String>,
     /// A connection without a command. Default: 180s.
     pub(super) idle: Option<String>,
     /// Between two pieces of a request body. Default: 60s.
     pub(super) body_idle: Option<String>,
+    /// What a request body must bring every second, on average; 0B is no limit. Default: 500B.
+    pub(super) body_rate: Option<String>,
+    /// Between two pieces of an answer that a caller takes. Default: 30s.
+    pub(super) answer_idle: Option<String>,
+    /// How old a connection becomes, give or take a tenth. Default: 1h.
+    pub(super) connection_age: Option<String>,
     /// Idle connections kept per upstream and worker. Default: 64.
     pub(super) upstream_idle: Option<u64>,
     /// How long an idle upstream connection is kept. Default: 55s.

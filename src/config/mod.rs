@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::identity::TlsFiles;
+use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, Numbers};
 use crate::policy::{Durability, Snapshot};
 
@@ -35,6 +35,19 @@ pub struct Configuration {
     pub settings: Settings,
     /// What traffic runs on; replaced by a reload.
     pub snapshot: Arc<Snapshot>,
+    /// How subsystems are met over TLS; replaced by a reload.
+    pub subsystem_tls: Vec<SubsystemTlsSettings>,
+}
+
+/// How one subsystem is met over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemTlsSettings {
+    /// Its position in the document.
+    pub index: usize,
+    /// Its id.
+    pub name: Name,
+    /// Keys and trust.
+    pub files: SubsystemTlsFiles,
 }
 
 /// What is read once, at start.
@@ -99,10 +112,19 @@ pub struct Capacity {
     pub head_fields: usize,
     /// For a whole TLS handshake. Default 10 s.
     pub handshake: Duration,
-    /// A connection without a command, or with an unfinished head over HTTP/1.1. Default 180 s.
+    /// For a whole HTTP/1.1 head, from its first byte; for the first one, or for what opens HTTP/2, from the handshake.
+    /// Default 10 s.
+    pub head_time: Duration,
+    /// A connection without a command. Default 180 s.
     pub idle: Duration,
     /// Between two pieces of a request body. Default 60 s.
     pub body_idle: Duration,
+    /// Bytes a second that a request body must have had on average, once its caller was waited for a while. Default 500.
+    pub body_rate: u64,
+    /// Between two pieces of an answer that a caller takes. Default 30 s.
+    pub answer_idle: Duration,
+    /// How old a connection becomes, give or take a tenth. Default 1 h.
+    pub connection_age: Duration,
     /// Idle connections kept per upstream and worker. Default 64.
     pub upstream_idle: usize,
     /// How long an idle upstream connection is kept. Default 55 s.
@@ -116,7 +138,8 @@ pub fn load(path: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut understood = understand(&text, folder, numbers);
     if let Some(settings) = &understood.settings {
-        let found = files::problems(settings, &understood.problems);
+        let mut found = files::problems(settings, &understood.problems);
+        found.extend(files::subsystem_problems(&understood.subsystem_tls, &understood.problems));
         understood.problems.extend(found);
     }
     understood.or_problems()
@@ -131,13 +154,16 @@ pub fn compile(text: &str, folder: &Path, numbers: &Numbers) -> Result<Configura
 struct Understood {
     settings: Option<Settings>,
     snapshot: Option<Arc<Snapshot>>,
+    subsystem_tls: Vec<SubsystemTlsSettings>,
     problems: Vec<Problem>,
 }
 
 impl Understood {
     fn or_problems(self) -> Result<Configuration, Problems> {
         match (self.settings, self.snapshot) {
-            (Some(settings), Some(snapshot)) if self.problems.is_empty() => Ok(Configuration { settings, snapshot }),
+            (Some(settings), Some(snapshot)) if self.problems.is_empty() => {
+                Ok(Configuration { settings, snapshot, subsystem_tls: self.subsystem_tls })
+            }
             _ => Err(Problems(self.problems)),
         }
     }
@@ -145,12 +171,14 @@ impl Understood {
 
 fn understand(text: &str, folder: &Path, numbers: &Numbers) -> Understood {
     let (document, mut problems) = read::document(text);
-    let Some(document) = document else { return Understood { settings: None, snapshot: None, problems } };
+    let Some(document) = document else {
+        return Understood { settings: None, snapshot: None, subsystem_tls: Vec::new(), problems };
+    };
     let version = version_of(text);
-    let (settings, snapshot, found) =
-        compile::compile(&document, compile::Context { folder, version: &version, numbers });
-    problems.extend(found);
-    Understood { settings: Some(settings), snapshot, problems }
+    let compiled = compile::compile(&document, compile::Context { folder, version: &version, numbers });
+    problems.extend(compiled.problems);
+    let (snapshot, subsystem_tls) = (compiled.snapshot, compiled.subsystem_tls);
+    Understood { settings: Some(compiled.settings), snapshot, subsystem_tls, problems }
 }
 
 /// The first 12 hex digits of the text's SHA-256.

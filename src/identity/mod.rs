@@ -11,6 +11,7 @@
 mod authority;
 mod caller;
 mod certificate;
+mod client;
 mod expiry;
 mod files;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod trust;
 pub use authority::{Authority, AuthorityError, ClientRequest, Issued, Validity};
 pub use caller::Caller;
 pub use certificate::{BadCertificate, identities_of_der};
+pub use client::{SubsystemTls, SubsystemTlsFiles};
 pub use expiry::Expiry;
 pub use files::{ClientAuth, PathBufDisplay, TlsFiles, TlsProblem};
 pub use server::ServerTls;

@@ -62,10 +62,10 @@ impl ServerTls {
 }
 
 /// What stays the same for all parts of one load.
-struct Loading {
+pub(super) struct Loading {
     provider: Arc<CryptoProvider>,
     now: Timestamp,
-    findings: Findings,
+    pub(super) findings: Findings,
 }
 
 impl TlsFiles {
@@ -87,7 +87,7 @@ impl TlsFiles {
 
     fn load_at(&self, now: Timestamp, time: Arc<dyn TimeProvider>) -> Result<ServerTls, Vec<TlsProblem>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut loading = Loading { provider, now, findings: Findings::default() };
+        let mut loading = Loading::new(provider, now);
         let own = loading.own_key(&self.certificate, &self.key);
         let verifier = match &self.client_auth {
             None => Some(WebPkiClientVerifier::no_client_auth()),
@@ -108,8 +108,12 @@ impl TlsFiles {
 }
 
 impl Loading {
-    /// The server's own chain and key, if they belong together.
-    fn own_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
+    pub(super) fn new(provider: Arc<CryptoProvider>, now: Timestamp) -> Self {
+        Self { provider, now, findings: Findings::default() }
+    }
+
+    /// Our own chain and key, if they belong together.
+    pub(super) fn own_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
         let chain = self.findings.keep(sections::<CertificateDer<'static>>(certificate, "a certificate"));
         let keys = self.findings.keep(sections::<PrivateKeyDer<'static>>(key, "a private key"));
         self.warn_of_open_key(key);

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::balance::{Said, imbalance};
-use super::book::{Book, Ending, Save};
+use super::book::{Book, Save};
+use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
 use super::recover::instead;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
@@ -16,7 +16,9 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 
 use super::account::Account;
 use super::call::Call;
-use super::head::{Head, Malformed, host_value};
+use super::fault::Fault;
+use super::grpc;
+use super::head::{Head, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -27,6 +29,8 @@ pub(super) struct Admitted {
     pub(super) budget: Option<Budget>,
     /// The authority the caller named.
     pub(super) host: HeaderValue,
+    /// How long a gRPC call may take, from its arrival on.
+    pub(super) deadline: Option<Duration>,
     pub(super) account: Account,
 }
 
@@ -37,6 +41,8 @@ pub(super) struct Refusal {
     pub(super) command: CommandKey,
     pub(super) refused: Refused,
     pub(super) detail: &'static str,
+    /// The status that says a fault more exactly.
+    pub(super) status: Option<StatusCode>,
     pub(super) retry_after: Option<Duration>,
     pub(super) budget: Option<Budget>,
 }
@@ -48,6 +54,7 @@ impl Refusal {
             command: command.clone(),
             refused,
             detail,
+            status: None,
             retry_after: None,
             budget: None,
         })
@@ -64,7 +71,7 @@ impl Refusal {
 /// Decides about one command.
 pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
-    let head = read_head(call, request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
+    let head = read_head(call, request).map_err(|fault| call.malformed(fault))?;
     let caller = call.peer.department(&call.live.snapshot);
     let department = caller.ok_or_else(|| {
         call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
@@ -85,18 +92,34 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
     let budget = pass.budget();
     let account = open(call, &department, (&subsystem, &command), pass)?;
-    Ok(Admitted { department, subsystem, command, grant, budget, host: host_value(request, head), account })
+    let deadline = deadline(call, request, &subsystem);
+    let host = host_value(request, head);
+    Ok(Admitted { department, subsystem, command, grant, budget, host, deadline, account })
 }
 
-/// The head, if it is not too many fields: hyper knows that limit over HTTP/1.1 only. Its bytes are limited by hyper.
-fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Malformed> {
+/// The deadline a gRPC caller gives its call, not longer than its subsystem allows.
+fn deadline(call: &Call, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
+    let given = grpc::deadline(request.headers()).filter(|_| call.is_grpc)?;
+    Some(given.min(subsystem.timeouts.deadline))
+}
+
+/// The head, if it is not too many fields, counting each crumb of a cookie: hyper knows that limit over HTTP/1.1 only. Its
+/// bytes are limited by hyper.
+fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Fault> {
     if request.headers().len() > call.worker.capacity.head_fields {
-        return Err("the head has more fields than this gateway takes");
+        return Err(Fault::large_head("the head has more fields than this gateway takes"));
     }
     Head::read(request)
 }
 
 impl Call {
+    /// The refusal of what is not HTTP as this house accepts it.
+    pub(super) fn malformed(&self, fault: Fault) -> Box<Refusal> {
+        let mut refusal = self.unplaced(Refused::Malformed, fault.detail);
+        refusal.status = Some(fault.status);
+        refusal
+    }
+
     /// A refusal before the command could be told.
     fn unplaced(&self, refused: Refused, detail: &'static str) -> Box<Refusal> {
         let department = self.peer.department(&self.live.snapshot);

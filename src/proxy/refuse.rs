@@ -11,12 +11,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::limit::Budget;
-use crate::model::{Finished, Refused};
+use crate::model::{CommandKey, Department, Finished, Refused};
 
 use super::admit::Refusal;
 use super::body::Body;
 use super::call::Call;
+use super::grpc;
 use super::headers::REQUEST_ID;
+use super::peer::Peer;
+use super::worker::Worker;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -24,12 +27,23 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// Counts a refusal and answers it.
 pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
     call.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, call.window);
-    let mut answer = problem(call, status_of_refusal(refusal.refused), refusal.refused.name(), refusal.detail);
+    let status = refusal.status.unwrap_or(status_of_refusal(refusal.refused));
+    let mut answer = problem(call, status, refusal.refused.name(), refusal.detail);
     if let Some(after) = refusal.retry_after.or(retry_after(refusal.refused)) {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
     tell_budget(answer.headers_mut(), refusal.budget);
     answer
+}
+
+/// Counts what hyper itself refused, and answered in its own way: nothing is known that [`super::wire`] lets through and
+/// hyper does not, so it is worth a line.
+pub(super) fn count_unseen(worker: &Worker, peer: &Peer) {
+    tracing::warn!("hyper refused a head that the scanner had let through; counted as malformed");
+    let department = peer.department(&worker.live().snapshot);
+    let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
+    worker.meter.received();
+    worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.clock.window());
 }
 
 /// Answers for an admitted command that did not get an answer of its subsystem. Its account is settled by whoever held it.
@@ -68,6 +82,9 @@ fn item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
 const ITEM_MAX: usize = 9 + 2 * (3 + 10);
 
 fn problem(call: &Call, status: StatusCode, name: &str, detail: &str) -> Response<Body> {
+    if call.is_grpc {
+        return grpc_problem(call, name, detail);
+    }
     let said = serde_json::json!({
         "type": format!("urn:tallygate:problem:{name}"),
         "title": title(name),
@@ -80,6 +97,29 @@ fn problem(call: &Call, status: StatusCode, name: &str, detail: &str) -> Respons
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     answer.headers_mut().insert(REQUEST_ID, call.id.header());
     answer
+}
+
+/// What a gRPC caller understands: a head that is all there is ("Trailers-Only"), with the call's status.
+fn grpc_problem(call: &Call, name: &str, detail: &str) -> Response<Body> {
+    let mut answer = Response::new(Body::Whole(Full::default()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer.headers_mut().insert(REQUEST_ID, call.id.header());
+    grpc::put_status(answer.headers_mut(), grpc_status(name), &format!("{name}: {detail}"));
+    answer
+}
+
+/// By the names of outcomes, which refusals and failures share.
+fn grpc_status(name: &str) -> u16 {
+    match name {
+        "malformed" => grpc::INVALID_ARGUMENT,
+        "unauthenticated" => grpc::UNAUTHENTICATED,
+        "forbidden" => grpc::PERMISSION_DENIED,
+        "unknown_command" => grpc::UNIMPLEMENTED,
+        "rate_limited" | "too_many_concurrent" | "quota_exceeded" | "too_large" => grpc::RESOURCE_EXHAUSTED,
+        "timeout" => grpc::DEADLINE_EXCEEDED,
+        "aborted" => grpc::CANCELLED,
+        _ => grpc::UNAVAILABLE,
+    }
 }
 
 /// Our own words; to a HEAD only their length (RFC 9110 section 9.3.2): a body would break its HTTP/2 stream.

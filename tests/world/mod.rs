@@ -9,6 +9,7 @@
 
 mod books;
 mod client;
+pub mod frames;
 mod metrics;
 mod pki;
 mod plan;
@@ -29,7 +30,7 @@ pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, 
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;
-pub use subsystem::Server;
+pub use subsystem::{Received, Server};
 pub use wait::{Process, free_address, run, stderr, stdout, tool, until, within};
 
 /// A city at work.

@@ -10,6 +10,7 @@ use super::finding::ChainHead;
 use super::open::in_flight;
 use super::snapshot::{Snapshot, TallyState};
 use crate::ledger::TALLY;
+use crate::ledger::adjust::{self, AdjustmentRow};
 use crate::ledger::error::LedgerError;
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::TallyImage;
@@ -65,29 +66,6 @@ pub struct WindowInfo {
     pub rolled_before: Option<String>,
 }
 
-/// A correction.
-#[derive(Clone, Debug, Serialize)]
-pub struct AdjustmentRow {
-    /// Its number.
-    pub number: i64,
-    /// Whose usage.
-    pub department: String,
-    /// Of which subsystem.
-    pub subsystem: Option<String>,
-    /// Of which command.
-    pub command: Option<String>,
-    /// When.
-    pub period: String,
-    /// How many units more or less.
-    pub units: i64,
-    /// Why.
-    pub reason: String,
-    /// By whom.
-    pub who: String,
-    /// When it was added.
-    pub made_at: String,
-}
-
 /// Bytes on the disk.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sizes {
@@ -139,7 +117,7 @@ fn describe(snapshot: &Snapshot) -> rusqlite::Result<Info> {
         head: head(book)?,
         epochs,
         windows: windows(book)?,
-        adjustments: adjustments(book)?,
+        adjustments: adjust::all(book)?,
         sizes: sizes(&snapshot.path),
         tally: snapshot.readings().map(|readings| tally(&readings.newer)),
     })
@@ -181,26 +159,6 @@ fn windows(book: &Connection) -> rusqlite::Result<WindowInfo> {
             rolled_before: shown(hour(6)?),
         })
     })
-}
-
-fn adjustments(book: &Connection) -> rusqlite::Result<Vec<AdjustmentRow>> {
-    let mut query = book.prepare(
-        "SELECT number, department, subsystem, command, period, units, reason, who, made_at FROM adjustment ORDER BY 1",
-    )?;
-    let rows = query.query_map([], |row| {
-        Ok(AdjustmentRow {
-            number: row.get(0)?,
-            department: row.get(1)?,
-            subsystem: row.get(2)?,
-            command: row.get(3)?,
-            period: row.get(4)?,
-            units: row.get(5)?,
-            reason: row.get(6)?,
-            who: row.get(7)?,
-            made_at: row.get(8)?,
-        })
-    })?;
-    rows.collect()
 }
 
 fn sizes(book: &Path) -> Sizes {

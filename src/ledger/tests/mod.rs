@@ -4,6 +4,7 @@ mod adjust;
 mod audit;
 mod count;
 mod crash;
+mod edits;
 mod faults;
 mod kill;
 mod migrate;
