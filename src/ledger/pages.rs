@@ -87,7 +87,10 @@ impl<'a> Pages<'a> {
     pub(super) fn epoch(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
         let query = "SELECT ending IS NOT NULL FROM epoch WHERE epoch = ?";
         let state = self.connection.query_row(query, [epoch], |row| {
-            Ok(EpochState { has_ended: row.get(0)?, floor: floor_of(self.connection, epoch)? })
+            Ok(EpochState {
+                has_ended: row.get(0)?,
+                floor: floor_of(self.connection, epoch)?.max(sums::horizon(self.connection)?),
+            })
         });
         state.optional().map_err(|error| self.failed(error))
     }

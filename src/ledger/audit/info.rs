@@ -11,7 +11,6 @@ use super::open::in_flight;
 use super::snapshot::{Snapshot, TallyState};
 use crate::ledger::TALLY;
 use crate::ledger::adjust::{self, AdjustmentRow};
-use crate::ledger::balance::Counted;
 use crate::ledger::error::LedgerError;
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::TallyImage;
@@ -169,20 +168,15 @@ fn sizes(book: &Path) -> Sizes {
 
 fn tally(image: &TallyImage) -> TallyInfo {
     let of = |kind: Kind| image.slots.iter().skip(1).filter(move |words| words.kind() == kind);
-    let counted = of(Kind::Worker).fold(Counted::default(), |sum, own| Counted {
-        received: sum.received.wrapping_add(own.0[word::WORKER_RECEIVED]),
-        refused: sum.refused.wrapping_add(own.0[word::WORKER_REFUSED]),
-        admitted: sum.admitted.wrapping_add(own.0[word::WORKER_ADMITTED]),
-        finished: sum.finished.wrapping_add(own.0[word::WORKER_FINISHED]),
-    });
+    let sum = |at: usize| of(Kind::Worker).fold(0_u64, |sum, own| sum.wrapping_add(own.0[at]));
     TallyInfo {
         epoch: image.header.epoch,
         slots_used: (of(Kind::Count).count() + of(Kind::Series).count()) as u64,
         slots_free: of(Kind::Free).count() as u64,
-        received: counted.received,
-        refused: counted.refused,
-        admitted: counted.admitted,
-        finished: counted.finished,
+        received: sum(word::WORKER_RECEIVED),
+        refused: sum(word::WORKER_REFUSED),
+        admitted: sum(word::WORKER_ADMITTED),
+        finished: sum(word::WORKER_FINISHED),
         in_flight: in_flight(image).iter().map(|one| one.record.commands).sum(),
     }
 }

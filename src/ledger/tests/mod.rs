@@ -13,6 +13,7 @@ mod points;
 mod power;
 mod rollup;
 mod seal;
+mod simulation;
 
 use std::path::Path;
 use std::time::Duration;

@@ -204,10 +204,16 @@ fn a_day_stays_as_hours_while_one_of_them_is_open() {
     count_hours(&bench, (&ledger, &meter), 3);
     bench.clock.advance(10 * DAY); // the worker does not say that it has left the hours before
     admit(&meter, &bench.clock).settle(Finished::Ok);
+    let days = || bench.number("SELECT count(*) FROM seal WHERE kind = 'day'");
     for _ in 0..4 {
         wait(ledger.reader().fold()).expect("a fold");
     }
-    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'day'"), 1, "all hours of it are sealed");
+    assert_eq!(days(), 0, "were its clock set back, the worker would count there");
+    for _ in 0..4 {
+        meter.tick();
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(days(), 1, "all hours of it are sealed, and left");
     assert!(bench.number("SELECT count(*) FROM usage") > 0, "the present hour is open");
 }
 
@@ -239,4 +245,34 @@ fn units(totals: &OutcomeTotals) -> u64 {
 
 fn response_bytes(totals: &OutcomeTotals) -> u64 {
     totals.response_bytes
+}
+
+#[test]
+fn a_clock_set_back_behind_forgotten_hours_counts_into_the_first_hour_after_them() {
+    let bench = Bench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    let before = bench.clock.wall();
+    bench.pass(5 * DAY, &ledger, &meter);
+    for _ in 0..4 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    let horizon = bench.number("SELECT rolled_before FROM meta");
+    assert!(horizon > 0, "hours are forgotten");
+    drop(meter);
+    ledger.close().expect("closed");
+    let counted = sum(&by_day(&bench, ALWAYS), commands);
+    bench.clock.step_wall(before - jiff::SignedDuration::from_hours(24));
+    let (ledger, meter) = forgetful(&bench);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    refuse(&meter, &bench.clock);
+    bench.pass(HOUR, &ledger, &meter);
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nothing is counted where nobody reads");
+    let first = format!("SELECT sum(commands) FROM usage WHERE \"window\" = {horizon}");
+    assert_eq!(bench.number(&first), 2);
+    bench.pass(30 * DAY, &ledger, &meter);
+    for _ in 0..4 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nor lost when its hour becomes a day");
 }
