@@ -15,7 +15,9 @@ const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Ve
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
-    let mut process = Process::spawn(python("websocket_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut process = Process::spawn(
+        python("websocket_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()),
+    );
     let mut said = BufReader::new(process.0.stdout.take().unwrap());
     let mut port = String::new();
     said.read_line(&mut port).unwrap();
