@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::world::{GATEWAY, Process, Seen, World, run, stderr, stdout, tool};
 
 /// A Python program of `tests/foreign`, by Debian's own Python, which has Debian's grpcio.
-fn python(program: &str) -> Command {
+pub fn python(program: &str) -> Command {
     let mut python = tool("python3");
     python.arg(format!("{}/tests/foreign/{program}", env!("CARGO_MANIFEST_DIR")));
     python

@@ -28,6 +28,7 @@ mod protocols;
 mod refusals;
 mod streaming;
 mod upstreams;
+mod websocket;
 
 // How much.
 mod audit;

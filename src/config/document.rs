@@ -294,6 +294,8 @@ pub(super) struct Command {
     pub(super) limits: Option<Limits>,
     /// What its request body may be.
     pub(super) body: Option<Body>,
+    /// The protocol its connection may switch to, such as websocket. Default: none.
+    pub(super) upgrade: Option<String>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }

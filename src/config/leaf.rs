@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{Method, Uri};
+use http::{HeaderValue, Method, Uri};
 
 use crate::model::RateUnit;
 use crate::policy::{Address, PathTemplate, Upstream};
@@ -88,6 +88,13 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
         Some(port) => Ok(Upstream { address: Address::Tcp(host, port), secure, authority: authority.to_string() }),
         None => Err(bad()),
     }
+}
+
+/// Reads the name of a protocol that a connection switches to, as it stands in `Upgrade`.
+pub(super) fn token(text: &str) -> Result<HeaderValue, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte));
+    let value = plain.then(|| HeaderValue::from_str(text).ok()).flatten();
+    value.ok_or_else(|| format!("{text:?} is not a protocol; write one name, such as websocket"))
 }
 
 /// Reads `package.Service/Method` or `package.Service/*`, as the path that gRPC makes of it.

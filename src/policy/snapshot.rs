@@ -167,6 +167,8 @@ pub struct Command {
     pub limits: Limits,
     /// The largest request body, in bytes.
     pub body_max: u64,
+    /// The protocol that its connection may switch to (RFC 9110 section 7.8), such as `websocket`.
+    pub upgrade: Option<HeaderValue>,
     /// When its answers may leave.
     pub durability: Durability,
 }

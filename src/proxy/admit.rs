@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
@@ -29,6 +30,8 @@ pub(super) struct Admitted {
     pub(super) budget: Option<Budget>,
     /// The authority the caller named.
     pub(super) host: HeaderValue,
+    /// The protocol its caller asks to switch to, if this command may.
+    pub(super) upgrade: Option<HeaderValue>,
     /// How long a gRPC call may take, from its arrival on.
     pub(super) deadline: Option<Duration>,
     pub(super) account: Account,
@@ -94,7 +97,18 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let account = open(call, &department, (&subsystem, &command), pass)?;
     let deadline = deadline(call, request, &subsystem);
     let host = host_value(request, head);
-    Ok(Admitted { department, subsystem, command, grant, budget, host, deadline, account })
+    let upgrade = upgrade(request, &command);
+    Ok(Admitted { department, subsystem, command, grant, budget, host, upgrade, deadline, account })
+}
+
+/// The one protocol a caller asks to switch to, if it is the one that this command may switch to.
+fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
+    let allowed = command.upgrade.as_ref()?;
+    let asked = request.headers().get(UPGRADE)?;
+    let named = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let is_nominated = named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let is_asked = is_nominated && *request.method() == Method::GET && request.version() == Version::HTTP_11;
+    (is_asked && asked.as_bytes().eq_ignore_ascii_case(allowed.as_bytes())).then(|| allowed.clone())
 }
 
 /// The deadline a gRPC caller gives its call, not longer than its subsystem allows.

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use http::header::EXPECT;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
 use crate::model::Finished;
@@ -22,6 +23,7 @@ use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
+use super::tunnel::Tunnel;
 use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
@@ -82,11 +84,11 @@ fn framing(body: &Incoming) -> Framing {
 }
 
 /// The subsystem's answer, metered on its way to the caller.
-fn answer(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
-    let Answered { status, mut headers, body } = answer;
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return switched(call, admitted, &lease);
+fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
+    if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return switched(call, admitted, sent);
     }
+    let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
     note_health(&lease, finished);
     headers.insert(REQUEST_ID, call.id.header());
@@ -109,11 +111,27 @@ fn verdict(headers: &HeaderMap, finished: Finished) -> Verdict {
     }
 }
 
-/// `Upgrade` is never forwarded, so nobody asked for another protocol (RFC 9110 section 15.2.2).
-fn switched(call: &Call, admitted: Admitted, lease: &Lease) -> Response<Body> {
-    lease.fail(Finished::UpstreamFailed);
-    admitted.account.settle(Finished::UpstreamFailed);
-    fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked")
+/// The subsystem switches to another protocol (RFC 9110 section 15.2.2): only to the one it was asked for, and only on a
+/// connection that is the command's own. The caller's connection does so once this answer has left.
+fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
+    let Answered { mut headers, upgrade, body, .. } = answer;
+    let agreed = admitted.upgrade.as_ref().zip(upgrade.as_ref());
+    let agreed = agreed.filter(|(asked, given)| asked.as_bytes().eq_ignore_ascii_case(given.as_bytes()));
+    let Some((_, (subsystem, said))) = agreed.zip(body.into_stream()) else {
+        lease.fail(Finished::UpstreamFailed);
+        admitted.account.settle(Finished::UpstreamFailed);
+        return fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked");
+    };
+    lease.note_success();
+    headers.insert(REQUEST_ID, call.id.header());
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+    let idle = admitted.subsystem.timeouts.idle;
+    call.peer.tunnel.leave(Tunnel { subsystem, said, account: admitted.account, lease, idle });
+    let mut response = Response::new(Body::Whole(Full::default()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    response
 }
 
 fn note_health(lease: &Lease, finished: Finished) {

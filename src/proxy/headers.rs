@@ -49,6 +49,10 @@ impl Passing<'_> {
         head.extend_from_slice(b" HTTP/1.1\r\n");
         put_field(&mut head, "host", self.admitted.host.as_bytes());
         self.each_field(|name, value| put_field(&mut head, name.as_str(), value));
+        if let Some(protocol) = &self.admitted.upgrade {
+            put_field(&mut head, "connection", b"upgrade");
+            put_field(&mut head, "upgrade", protocol.as_bytes());
+        }
         self.framing.put(&mut head, !rarely_has_body(method));
         head.extend_from_slice(b"\r\n");
         head

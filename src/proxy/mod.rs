@@ -41,6 +41,7 @@ mod request_id;
 mod runtime;
 mod silence;
 mod socket;
+mod tunnel;
 mod upstream;
 pub mod wire;
 

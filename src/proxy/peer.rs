@@ -9,11 +9,15 @@ use http::HeaderValue;
 use crate::identity::Caller;
 use crate::policy::{DepartmentPolicy, Snapshot};
 
+use super::tunnel::Doorstep;
+
 /// Who is at the other end.
 pub(super) struct Peer {
     caller: Option<Caller>,
     address: HeaderValue,
     claimed: RefCell<Option<Claimed>>,
+    /// What the connection is to become, once its last answer has left.
+    pub(super) tunnel: Doorstep,
 }
 
 /// Which department claims a caller under a snapshot.
@@ -26,7 +30,7 @@ impl Peer {
     pub(super) fn new(caller: Option<Caller>, address: IpAddr) -> Self {
         let address = HeaderValue::try_from(address.to_canonical().to_string());
         let address = address.expect("an IP address is a header value");
-        Self { caller, address, claimed: RefCell::new(None) }
+        Self { caller, address, claimed: RefCell::new(None), tunnel: Doorstep::default() }
     }
 
     /// The caller, if it showed a certificate.

@@ -46,6 +46,7 @@ pub(super) fn other(subsystem: &Name, shared: &mut Commands<'_>) -> Command {
         units: 1,
         limits: Limits::default(),
         body_max: Snapshot::BODY_MAX_DEFAULT,
+        upgrade: None,
         durability: shared.durability,
     }
 }
@@ -66,6 +67,7 @@ fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, p
         path,
         units: units(written.units, &place.key("units")),
         limits: limits::compile(written.limits.as_ref(), &place.key("limits")),
+        upgrade: written.upgrade.as_deref().and_then(|text| place.key("upgrade").read(leaf::token(text))),
         body_max: body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::durability(written.durability.as_deref(), shared.durability, place),
     }

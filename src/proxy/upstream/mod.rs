@@ -40,6 +40,7 @@ pub(super) use pool::Lease;
 use pool::{Attempt, Place, Pool};
 use protocol::Exchange;
 pub(super) use protocol::{AnswerBody, Answered, Outgoing};
+pub(super) use stream::Stream;
 
 /// How many servers of a subsystem one request is offered to before it is unreachable.
 const SERVERS_MAX: usize = 3;

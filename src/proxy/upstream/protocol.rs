@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::proxy::fields::towards_caller;
@@ -13,6 +13,7 @@ use crate::proxy::request_body::RequestBody;
 use super::Broken;
 use super::h1::{self, Wire};
 use super::h2::{self, Session};
+use super::stream::Stream;
 
 /// A request as it goes out.
 pub(in crate::proxy) enum Outgoing {
@@ -48,6 +49,8 @@ pub(super) enum Head {
 pub(in crate::proxy) struct Answered {
     pub(in crate::proxy) status: StatusCode,
     pub(in crate::proxy) headers: HeaderMap,
+    /// The protocol a 101 switches to.
+    pub(in crate::proxy) upgrade: Option<HeaderValue>,
     pub(in crate::proxy) body: AnswerBody,
 }
 
@@ -89,15 +92,12 @@ impl Exchange {
     /// The answer with the head that this exchange was ready with.
     pub(super) fn into_answer(self, head: Head) -> Option<Answered> {
         match (self, head) {
-            (Self::Http1(exchange), Head::Http1(head)) => {
-                let (status, headers, body) = exchange.into_answer(head);
-                Some(Answered { status, headers, body: AnswerBody::Http1(body) })
-            }
+            (Self::Http1(exchange), Head::Http1(head)) => Some(exchange.into_answer(head)),
             (Self::Http2(exchange), Head::Http2(response)) => {
                 let (mut head, body) = response.into_parts();
                 towards_caller(&mut head.headers);
                 let body = AnswerBody::Http2(body, exchange.into_counted());
-                Some(Answered { status: head.status, headers: head.headers, body })
+                Some(Answered { status: head.status, headers: head.headers, upgrade: None, body })
             }
             _ => None,
         }
@@ -109,6 +109,14 @@ impl AnswerBody {
     pub(super) fn take_reusable(&mut self) -> Option<Box<Wire>> {
         match self {
             Self::Http1(body) => body.take_reusable(),
+            Self::Http2(..) => None,
+        }
+    }
+
+    /// The connection as it is, with what was read ahead, for another protocol.
+    pub(in crate::proxy) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::Http1(body) => body.into_stream(),
             Self::Http2(..) => None,
         }
     }

@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use crate::proxy::socket::Socket;
 
 /// An open connection to a server.
-pub(super) enum Stream {
+pub(in crate::proxy) enum Stream {
     /// TCP, in the clear.
     Tcp(Socket),
     /// A socket in the file system.

@@ -42,6 +42,11 @@ impl AnswerBody {
         self.wire.take().filter(|wire| clean && wire.read.is_empty())
     }
 
+    /// The connection as it is, with what was read ahead, for another protocol.
+    pub(in crate::proxy::upstream) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        self.wire.and_then(|wire| wire.into_stream())
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(wire) = &mut self.wire else { return Poll::Ready(None) };
         loop {

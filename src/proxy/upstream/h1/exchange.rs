@@ -5,8 +5,9 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
+use super::super::protocol::{self, Answered};
 use super::Broken;
 use super::answer::{AnswerBody, Upload};
 use super::head::{Head, read};
@@ -94,14 +95,15 @@ impl Exchange {
     }
 
     /// The answer with this head, and its body to come.
-    pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> (StatusCode, HeaderMap, AnswerBody) {
-        let Head { status, headers, body, keeps } = head;
+    pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> Answered {
+        let Head { status, headers, body, upgrade, keeps } = head;
         let complete = self.outgoing.is_complete();
         let upload = match self.deaf {
             None if !complete => self.wire.split().map(|half| Upload::spawn(self.outgoing, half)),
             _ => None,
         };
-        (status, headers, AnswerBody::new(self.wire, body, keeps && complete, upload))
+        let body = AnswerBody::new(self.wire, body, keeps && complete, upload);
+        Answered { status, headers, upgrade, body: protocol::AnswerBody::Http1(body) }
     }
 }
 

@@ -92,4 +92,12 @@ impl Wire {
         self.ends = Ends::Reading(reading);
         Some(writing)
     }
+
+    /// The whole connection, with what was read ahead.
+    pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        match self.ends {
+            Ends::Both(stream) => Some((stream, self.read)),
+            Ends::Reading(_) | Ends::Gone => None,
+        }
+    }
 }
