@@ -12,6 +12,8 @@ mod world;
 mod grants;
 mod identity;
 mod limits;
+mod names;
+mod standing;
 
 // What crosses the gateway, and what does not.
 mod forwarding;

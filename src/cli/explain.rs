@@ -199,6 +199,7 @@ fn nobody(unclaimed: &Unclaimed) -> String {
     match unclaimed {
         Unclaimed::Nobody => "no department claims any identity of this certificate".to_owned(),
         Unclaimed::Several(one, other) => format!("both {one} and {other} claim identities of this certificate"),
+        Unclaimed::Disabled(department) => format!("the department {department} is disabled"),
     }
 }
 

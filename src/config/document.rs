@@ -67,6 +67,11 @@ pub(super) struct Tls {
     pub(super) key: PathBuf,
     /// How callers show who they are.
     pub(super) client_auth: Option<ClientAuth>,
+    /// The hosts that are served: names, *.name for one label below it, addresses, or * for any. Default: those of the
+    /// certificate.
+    pub(super) server_names: Option<Vec<String>>,
+    /// What becomes of callers whose handshake names no host: allow (default) or refuse.
+    pub(super) missing_server_name: Option<String>,
 }
 
 /// How client certificates are asked for.
@@ -82,6 +87,8 @@ pub(super) struct ClientAuth {
     /// PEM revocation lists.
     #[serde(default)]
     pub(super) revocation: Vec<PathBuf>,
+    /// What becomes of callers whose authority's revocation list has expired: refuse (default) or allow.
+    pub(super) expired_revocation: Option<String>,
 }
 
 /// Where operators come in.
@@ -166,6 +173,8 @@ pub(super) struct Department {
     pub(super) limits: Option<Limits>,
     /// How much it may use in a month.
     pub(super) quota: Option<Quota>,
+    /// Whether nobody may call for it at the moment. Default: false.
+    pub(super) disabled: Option<bool>,
 }
 
 /// One identity in a certificate: exactly one of the three.

@@ -15,7 +15,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{InconsistentKeys, ServerConfig};
 use x509_parser::certificate::X509Certificate;
@@ -23,8 +23,11 @@ use x509_parser::prelude::FromDer;
 
 use super::caller::Caller;
 use super::expiry::{self, Expiry};
-use super::files::{ClientAuth, Findings, TlsFiles, TlsProblem, sections};
-use super::{revocation, trust};
+use super::files::{ClientAuth, ExpiredLists, Findings, TlsFiles, TlsProblem, sections};
+use super::names::{NamePolicy, ServerNames};
+use super::resolver::ForServedNames;
+use super::trust::{self, TrustMark};
+use super::{own, revocation};
 use crate::clock::Clock;
 
 /// Files, read and turned into a rustls configuration.
@@ -36,6 +39,12 @@ pub struct ServerTls {
     pub expiries: Vec<Expiry>,
     /// What is odd about the files, but does not stop their use. For the log.
     pub warnings: Vec<String>,
+    /// Which hosts are served.
+    pub names: ServerNames,
+    /// Whether revocation lists that have expired are believed (`expiredRevocation: allow`).
+    pub believes_expired_lists: bool,
+    /// Names what callers are judged by.
+    trust: TrustMark,
     /// Who judges callers; `None` where nobody is asked.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
@@ -59,6 +68,16 @@ impl ServerTls {
     pub fn still_trusts(&self, caller: &Caller, now: Timestamp) -> bool {
         self.verifier.is_some() && self.judge(caller.chain(), now).is_ok()
     }
+
+    /// Whether a caller without a certificate would not be let in.
+    pub fn requires_certificates(&self) -> bool {
+        self.verifier.as_ref().is_some_and(|verifier| verifier.client_auth_mandatory())
+    }
+
+    /// Whether this judges callers by the very authorities and lists that `other` does, so that nobody need be judged again.
+    pub fn trusts_as(&self, other: &Self) -> bool {
+        self.trust == other.trust
+    }
 }
 
 /// What stays the same for all parts of one load.
@@ -66,6 +85,7 @@ struct Loading {
     provider: Arc<CryptoProvider>,
     now: Timestamp,
     findings: Findings,
+    trust: TrustMark,
 }
 
 impl TlsFiles {
@@ -87,47 +107,61 @@ impl TlsFiles {
 
     fn load_at(&self, now: Timestamp, time: Arc<dyn TimeProvider>) -> Result<ServerTls, Vec<TlsProblem>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut loading = Loading { provider, now, findings: Findings::default() };
-        let own = loading.own_key(&self.certificate, &self.key);
+        let mut loading = Loading { provider, now, findings: Findings::default(), trust: TrustMark::default() };
+        let own = loading.own_key(self);
         let verifier = match &self.client_auth {
             None => Some(WebPkiClientVerifier::no_client_auth()),
             Some(auth) if auth.authorities.is_empty() => loading.nobody_to_trust(&self.certificate),
             Some(auth) => loading.verifier(auth),
         };
-        let Loading { provider, findings, .. } = loading;
+        let Loading { provider, findings, trust, .. } = loading;
         match (own, verifier) {
             (Some(own), Some(verifier)) if findings.problems.is_empty() => {
                 let asking = verifier.offer_client_auth().then(|| Arc::clone(&verifier));
+                let names = own.names.clone();
                 let config = Arc::new(server_config(provider, time, verifier, own));
                 let Findings { expiries, warnings, .. } = findings;
-                Ok(ServerTls { config, expiries, warnings, verifier: asking })
+                let believes_expired_lists = self.believes_expired_lists();
+                Ok(ServerTls { config, expiries, warnings, names, believes_expired_lists, trust, verifier: asking })
             }
             _ => Err(findings.problems),
         }
     }
+
+    fn believes_expired_lists(&self) -> bool {
+        self.client_auth.as_ref().is_some_and(|auth| auth.expired_lists == ExpiredLists::Allow)
+    }
 }
 
 impl Loading {
-    /// The server's own chain and key, if they belong together.
-    fn own_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
+    /// The server's own chain and key, if they belong together, and whom they are shown to.
+    fn own_key(&mut self, files: &TlsFiles) -> Option<ForServedNames> {
+        let TlsFiles { certificate, key, names, .. } = files;
         let chain = self.findings.keep(sections::<CertificateDer<'static>>(certificate, "a certificate"));
         let keys = self.findings.keep(sections::<PrivateKeyDer<'static>>(key, "a private key"));
         self.warn_of_open_key(key);
         let chain = chain?;
-        self.examine_own(certificate, chain.first()?);
+        let names = self.examine_own(certificate, chain.first()?, names);
         let certified = CertifiedKey::from_der(chain, keys?.into_iter().next()?, &self.provider);
-        self.findings.keep(certified.map_err(|error| TlsProblem::new(key, unusable(&error, certificate))))
+        let own = self.findings.keep(certified.map_err(|error| TlsProblem::new(key, unusable(&error, certificate))));
+        Some(ForServedNames { own: Arc::new(own?), names: names? })
     }
 
-    fn examine_own(&mut self, path: &Path, leaf: &CertificateDer<'_>) {
+    /// Looks at the server's own certificate; tells the hosts it is shown for.
+    fn examine_own(&mut self, path: &Path, leaf: &CertificateDer<'_>, policy: &NamePolicy) -> Option<ServerNames> {
         let Ok(([], leaf)) = X509Certificate::from_der(leaf) else {
-            return self.findings.problem(path, "holds a certificate that is not well-formed X.509");
+            self.findings.problem(path, "holds a certificate that is not well-formed X.509");
+            return None;
         };
-        if let Some(what) = expiry::out_of_time(&leaf, self.now) {
-            self.findings.problem(path, what);
-        }
+        let wrong = expiry::out_of_time(&leaf, self.now).into_iter().chain(own::not_for_servers(&leaf));
+        wrong.for_each(|what| self.findings.problem(path, what));
         let at = expiry::timestamp(leaf.validity().not_after);
         self.findings.expiries.push(Expiry { role: "server", name: leaf.subject().to_string(), at });
+        let names = ServerNames::new(policy, &leaf);
+        if names.is_none() {
+            self.findings.problem(path, own::names_nobody(&leaf));
+        }
+        names
     }
 
     fn warn_of_open_key(&mut self, path: &Path) {
@@ -147,13 +181,18 @@ impl Loading {
     /// What checks callers' certificates: the authorities, and the revocation lists over the whole chain.
     fn verifier(&mut self, auth: &ClientAuth) -> Option<Arc<dyn ClientCertVerifier>> {
         let trust = trust::read(&auth.authorities, self.now, &mut self.findings);
-        let lists = revocation::read(&auth.revocation, &trust, self.now, &mut self.findings);
+        let judging = revocation::Judging { trust: &trust, now: self.now, expired: auth.expired_lists };
+        let lists = revocation::read(&auth.revocation, judging, &mut self.findings);
+        self.trust = TrustMark::of(auth, &trust, &lists);
         if trust.roots.is_empty() {
             return None; // Each file has told why.
         }
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(trust.roots), Arc::clone(&self.provider))
-            .with_crls(lists)
-            .enforce_revocation_expiration();
+            .with_crls(lists);
+        let builder = match auth.expired_lists {
+            ExpiredLists::Refuse => builder.enforce_revocation_expiration(),
+            ExpiredLists::Allow => builder,
+        };
         let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
         builder.build().ok() // Each list has been parsed, and each that fails has told why.
     }
@@ -176,14 +215,14 @@ fn server_config(
     provider: Arc<CryptoProvider>,
     time: Arc<dyn TimeProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
-    own: CertifiedKey,
+    own: ForServedNames,
 ) -> ServerConfig {
     let asks = verifier.offer_client_auth();
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_safe_default_protocol_versions()
         .expect("the aws-lc-rs provider has cipher suites for TLS 1.3 and 1.2")
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+        .with_cert_resolver(Arc::new(own));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.require_ems = true;
     config.max_early_data_size = 0;
@@ -255,7 +294,9 @@ mod tests {
                     required: true,
                     authorities: vec![self.at("ca.pem")],
                     revocation: vec![self.at("revoked.crl")],
+                    expired_lists: ExpiredLists::Refuse,
                 }),
+                names: NamePolicy::default(),
             }
         }
 
@@ -350,7 +391,7 @@ mod tests {
     #[test]
     fn asking_for_certificates_needs_somebody_to_trust() {
         let folder = Folder::new();
-        let auth = ClientAuth { required: true, authorities: Vec::new(), revocation: Vec::new() };
+        let auth = ClientAuth { authorities: Vec::new(), ..folder.files().client_auth.expect("asked for") };
         let files = TlsFiles { client_auth: Some(auth), ..folder.files() };
         let problems = files.load(now()).expect_err("nobody to trust");
         assert!(problems[0].what.contains("clientAuth.authorities"), "{problems:?}");

@@ -44,6 +44,8 @@ pub struct DepartmentPolicy {
     pub limits: Limits,
     /// How much it may use in a month.
     pub quota: Option<Quota>,
+    /// Whether nobody may call for it at the moment. It keeps its identities: nobody else may claim them.
+    pub disabled: bool,
 }
 
 /// A subsystem of the city and how to reach it.
@@ -151,6 +153,8 @@ pub enum Unclaimed {
     Nobody,
     /// Two departments claim identities of one certificate.
     Several(Name, Name),
+    /// The department that claims them is disabled.
+    Disabled(Name),
 }
 
 impl Subsystem {
@@ -165,6 +169,7 @@ impl Snapshot {
         let first = claimed.next().ok_or(Unclaimed::Nobody)?;
         match claimed.find(|other| other.department.id != first.department.id) {
             Some(other) => Err(Unclaimed::Several(first.department.id.clone(), other.department.id.clone())),
+            None if first.disabled => Err(Unclaimed::Disabled(first.department.id.clone())),
             None => Ok(first),
         }
     }

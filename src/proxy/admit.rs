@@ -1,4 +1,4 @@
-//! May this command run? Head, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
+//! May this command run? Head, host, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
 //! returns evidence.
 //!
 //! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
@@ -65,6 +65,9 @@ impl Refusal {
 pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
     let head = read_head(call, request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
+    if !call.peer.may_ask_for(head.host, &call.live.snapshot) {
+        return Err(call.unplaced(Refused::Misdirected, "this connection is not for the host that the request names"));
+    }
     let caller = call.peer.department(&call.live.snapshot);
     let department = caller.ok_or_else(|| {
         call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")

@@ -1,7 +1,7 @@
 //! One connection from a caller: handshake, once; then its commands, each through [`super::exchange`].
 //!
 //! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
-//! once per configuration; a handshake, an idle connection and a head have limits of time and size.
+//! once per configuration; a caller that is not let in any more is heard out and said goodbye; a handshake, an idle connection and a head have limits of time and size.
 
 use std::fmt::Display;
 use std::io;
@@ -26,7 +26,7 @@ use crate::lifecycle::DrainWatcher;
 use crate::telemetry::{ConnectionStats, HandshakeFailure, OpenConnection};
 
 use super::exchange::exchange;
-use super::peer::Peer;
+use super::peer::{Door, Peer, Shown};
 use super::socket::Socket;
 use super::worker::Worker;
 
@@ -47,7 +47,7 @@ const PARTING_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
     pub(super) address: SocketAddr,
-    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) door: Door,
     pub(super) stats: Arc<ConnectionStats>,
     /// Counted as long as they live, by the listener and by the worker.
     pub(super) open: OpenConnection,
@@ -72,9 +72,9 @@ impl Drop for Carried {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatcher) {
-    let Accepted { stream, address, tls, stats, open, carried } = accepted;
+    let Accepted { stream, address, door, stats, open, carried } = accepted;
     let held = (open, carried);
-    let stream = match timeout(worker.capacity.handshake, shake_hands(stream, tls)).await {
+    let stream = match timeout(worker.capacity.handshake, shake_hands(stream, Arc::clone(&door.then.config))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((error, socket))) => {
             note_failure(&worker, &stats, address, (HandshakeFailure::of(&error), &error));
@@ -91,7 +91,10 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
         }
     };
     let is_h2 = connection.alpn_protocol() == Some(b"h2");
-    let peer = Rc::new(Peer::new(caller, address.ip()));
+    let server_name = connection.server_name().map(Box::from);
+    let shown = Shown { caller, server_name, address: address.ip() };
+    let peer = Rc::new(Peer::new(shown, door, &worker.live().snapshot, &worker.clock));
+    worker.peers.enter(&peer);
     let served = match is_h2 {
         true => serve_h2(worker, peer, stream, drain).await,
         false => serve_h1(worker, peer, stream, drain).await,
@@ -143,6 +146,7 @@ async fn serve_h1(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
+    let at_the_other_end = Rc::clone(&peer);
     let service = service_fn(move |request| exchange(&worker, &peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new()) // without it hyper's own timeouts are silently off
@@ -154,6 +158,10 @@ async fn serve_h1(
     tokio::select! {
         served = connection.as_mut() => return served,
         () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        () = at_the_other_end.sent_away() => match at_the_other_end.has_asked() {
+            true => connection.as_mut().graceful_shutdown(),
+            false => return Ok(()), // it may never say a word, and hyper would wait for it
+        },
     }
     connection.await
 }
@@ -166,6 +174,7 @@ async fn serve_h2(
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
     let timer = worker.alarms.coarse();
+    let at_the_other_end = Rc::clone(&peer);
     let service = service_fn(move |request| exchange(&worker, &peer, request));
     let head_max = u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(OnThisThread)
@@ -182,6 +191,10 @@ async fn serve_h2(
     tokio::select! {
         served = connection.as_mut() => return served,
         () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        () = at_the_other_end.sent_away() => match at_the_other_end.has_asked() {
+            true => connection.as_mut().graceful_shutdown(),
+            false => return Ok(()), // it may never say a word, and hyper would wait for it
+        },
     }
     connection.await
 }

@@ -17,6 +17,7 @@ use crate::lifecycle::DrainWatcher;
 use crate::telemetry::{LimitHit, Telemetry};
 
 use super::connection::Accepted;
+use super::peer::Door;
 use super::thread::WorkerHandle;
 
 /// Connections the kernel holds for us between two accepts.
@@ -92,11 +93,11 @@ fn place(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, work
     let living = workers.iter().filter(|worker| worker.is_alive());
     let Some(idlest) = living.min_by_key(|worker| worker.connections()) else { return };
     let Ok(stream) = stream.into_std() else { return };
-    let tls = Arc::clone(&settings.tls.load().config);
+    let door = Door { now: Arc::clone(&settings.tls), then: settings.tls.load_full() };
     let taken = idlest.hand_over(|carried| Accepted {
         stream,
         address,
-        tls,
+        door,
         stats: Arc::clone(stats),
         open: stats.accept(),
         carried,

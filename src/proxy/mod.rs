@@ -20,6 +20,7 @@ mod alarms;
 mod call;
 mod live;
 mod peer;
+mod peers;
 mod progress;
 mod worker;
 

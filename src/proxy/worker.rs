@@ -16,6 +16,7 @@ use crate::telemetry::{Recorder, Telemetry};
 
 use super::alarms::Alarms;
 use super::live::Live;
+use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, UpstreamHealth};
 
@@ -46,6 +47,7 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
+    pub(super) peers: Peers,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -71,6 +73,7 @@ impl Worker {
             in_flight_max: parts.capacity.in_flight.div_ceil(parts.workers.max(1)),
             capacity: parts.capacity,
             alarms: Alarms::new(),
+            peers: Peers::default(),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,
@@ -84,7 +87,8 @@ impl Worker {
     pub(super) fn tick(&self) {
         self.alarms.tick();
         self.meter.tick();
-        self.live(); // a worker without commands must let go of what a reload has removed, too
+        let live = self.live(); // a worker without commands must let go of what a reload has removed, too
+        self.peers.tick(&live.snapshot, self.clock.wall());
         self.pools.sweep();
     }
 

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::identity::names_no_served_host;
+
 use super::counter::{Count, Level};
 use super::sparing::Sparing;
 
@@ -84,6 +86,8 @@ pub enum HandshakeFailure {
     Revoked,
     /// Something else is wrong with the certificate.
     BadCertificate,
+    /// The host it named is not served, or it named none and had to.
+    UnknownName,
     /// Not TLS, or no version, cipher or protocol in common.
     Protocol,
     /// It took too long.
@@ -94,12 +98,13 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
         Self::Revoked,
         Self::BadCertificate,
+        Self::UnknownName,
         Self::Protocol,
         Self::Timeout,
         Self::Left,
@@ -113,6 +118,7 @@ impl HandshakeFailure {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::BadCertificate => "bad_certificate",
+            Self::UnknownName => "unknown_name",
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
             Self::Left => "left",
@@ -134,6 +140,7 @@ impl HandshakeFailure {
         match fault {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::InvalidCertificate(fault) => Self::of_certificate(fault),
+            other if names_no_served_host(other) => Self::UnknownName,
             _ => Self::Protocol,
         }
     }

@@ -14,6 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -114,6 +115,7 @@ pub struct Client {
     department: String,
     config: Arc<ClientConfig>,
     gateway: SocketAddr,
+    server_name: ServerName<'static>,
     http2: bool,
     log: CallerLog,
     idle: Mutex<Option<Sender>>,
@@ -171,6 +173,7 @@ impl Client {
             department: department.into(),
             config: client_config(credentials),
             gateway,
+            server_name: ServerName::try_from(GATEWAY).unwrap(),
             http2: false,
             log: log.clone(),
             idle: Mutex::new(None),
@@ -182,6 +185,17 @@ impl Client {
         self.http2 = true;
         let config = Arc::make_mut(&mut self.config);
         config.alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
+    /// Names another host in its handshake, or none; takes whatever certificate it is shown.
+    pub fn naming(mut self, server_name: Option<&str>) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.enable_sni = server_name.is_some();
+        config.dangerous().set_certificate_verifier(Arc::new(super::anybody::Anybody));
+        if let Some(name) = server_name {
+            self.server_name = ServerName::try_from(name.to_owned()).unwrap();
+        }
         self
     }
 
@@ -264,8 +278,12 @@ impl Client {
     pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.gateway).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from(GATEWAY).unwrap();
-        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+        self.connect_over(stream).await
+    }
+
+    /// A bare TLS connection over a way of the test's own.
+    pub async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(&self, way: S) -> io::Result<TlsStream<S>> {
+        TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), way).await
     }
 }
 
@@ -406,7 +424,12 @@ fn client_config(credentials: &Credentials) -> Arc<ClientConfig> {
 
 /// A request to the gateway by its own name.
 pub fn request(method: &str, path: &str, body: Body) -> Request<Body> {
-    Request::builder().method(method).uri(format!("https://{GATEWAY}{path}")).body(body).unwrap()
+    request_to(GATEWAY, method, path, body)
+}
+
+/// A request to another authority.
+pub fn request_to(authority: &str, method: &str, path: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(format!("https://{authority}{path}")).body(body).unwrap()
 }
 
 /// No body.

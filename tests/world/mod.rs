@@ -7,6 +7,7 @@
 //! world.close().await;
 //! ```
 
+mod anybody;
 mod books;
 mod client;
 mod metrics;
@@ -25,7 +26,7 @@ use tallygate::app::Running;
 use tallygate::clock::Clock;
 
 pub use books::Usage;
-pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, request, whole};
+pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, request, request_to, whole};
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
 use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
-use crate::model::CalendarOffset;
+use crate::model::{CalendarOffset, Name};
 use crate::policy::Durability;
 
 use super::listeners;
@@ -179,11 +179,11 @@ impl Default for Capacity {
 impl Settings {
     /// The keys in which `new` differs from what this gateway was started with: they need a restart.
     ///
-    /// The files behind `listeners[].tls` are read again at every reload, but not their places.
+    /// Keys, trust and hosts of a listener are found anew at every reload, by its name; its address is not.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let changed = [
             ("gateway", self.gateway != new.gateway),
-            ("listeners", self.listeners != new.listeners),
+            ("listeners", self.doors() != new.doors()),
             ("admin.address", self.admin != new.admin),
             ("ledger.path", self.ledger_path != new.ledger_path),
             ("ledger.syncEvery", self.sync_every != new.sync_every),
@@ -194,5 +194,9 @@ impl Settings {
             ("capacity", self.capacity != new.capacity),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    }
+
+    fn doors(&self) -> Vec<(&Name, SocketAddr)> {
+        self.listeners.iter().map(|listener| (&listener.name, listener.address)).collect()
     }
 }
