@@ -1,14 +1,9 @@
 //! Which host a connection is for: the server name of its handshake, the authority of its commands and the hosts of the
 //! listener must agree.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use rustls::NamedGroup;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{Client, GATEWAY, Seen, World, empty, request, request_to, run, stderr, stdout, tool, within};
 
@@ -150,55 +145,10 @@ async fn curl_reaches_the_gateway_by_name_and_by_address() {
     world.close().await;
 }
 
-/// Cuts every record of the caller's first flight into records of one byte each, sent one by one.
-struct Crumbs {
-    stream: TcpStream,
-    cut: bool,
-}
-
-impl AsyncRead for Crumbs {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Crumbs {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.cut {
-            return Pin::new(&mut self.stream).poll_write(context, bytes);
-        }
-        self.cut = true; // the first write of a caller is its ClientHello, one record
-        assert_eq!((bytes[0], bytes.len() - 5), (0x16, usize::from(u16::from_be_bytes([bytes[3], bytes[4]]))));
-        let crumbs: Vec<u8> = bytes[5..].iter().flat_map(|byte| [0x16, 3, 1, 0, 1, *byte]).collect();
-        let socket = std::os::fd::AsFd::as_fd(&self.stream).try_clone_to_owned().map(std::net::TcpStream::from)?;
-        for crumb in crumbs.chunks(6) {
-            io::Write::write_all(&mut &socket, crumb)?; // far less than a socket's buffer in all
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[tokio::test]
 async fn a_hello_in_records_of_one_byte_is_judged_as_a_whole_one() {
     let world = World::city().start().await;
-    let crumbs = async || {
-        let stream = TcpStream::connect(world.gateway_address()).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Crumbs { stream, cut: false }
-    };
-    let mut stream = world.client("traffic-police").connect_over(crumbs().await).await.expect("a handshake");
+    let mut stream = world.client("traffic-police").in_crumbs().connect().await.expect("a handshake");
     assert_eq!(stream.get_ref().1.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
     let head = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -207,10 +157,10 @@ async fn a_hello_in_records_of_one_byte_is_judged_as_a_whole_one() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     world.log.note("traffic-police", Seen::Outcome("ok"));
 
-    let elsewhere = world.client("traffic-police").naming(Some("elsewhere.example"));
-    assert!(elsewhere.connect_over(crumbs().await).await.is_err(), "cut up, too, an unknown name is unknown");
-    let nobody = world.client_with("unknown", None);
-    let mut nobody = nobody.connect_over(crumbs().await).await.expect("TLS 1.3 tells afterwards");
+    let elsewhere = world.client("traffic-police").naming(Some("elsewhere.example")).in_crumbs();
+    assert!(elsewhere.connect().await.is_err(), "cut up, too, an unknown name is unknown");
+    let nobody = world.client_with("unknown", None).in_crumbs();
+    let mut nobody = nobody.connect().await.expect("TLS 1.3 tells afterwards");
     assert!(within("the end", nobody.read(&mut [0; 16])).await.is_err(), "cut up, too, a certificate is asked for");
     world.close().await;
 }

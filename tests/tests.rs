@@ -9,10 +9,13 @@ mod harness;
 mod world;
 
 // Who, may they, how fast.
+mod caps;
 mod grants;
 mod identity;
 mod limits;
+mod lists;
 mod names;
+mod proxied;
 mod standing;
 
 // What crosses the gateway, and what does not.

@@ -174,6 +174,16 @@ impl Snapshot {
         }
     }
 
+    /// Which of these identities a department claims: the name that a caller has in this city.
+    pub fn claimed<'a>(&self, identities: &'a [CallerId]) -> Option<&'a CallerId> {
+        identities.iter().find(|identity| self.claims(identity))
+    }
+
+    /// Whether a department claims this identity.
+    pub fn claims(&self, identity: &CallerId) -> bool {
+        self.callers.contains_key(identity)
+    }
+
     /// What a request is: see [`super::Route`].
     pub fn route(&self, host: &str, method: &Method, path: &str) -> super::Route<'_> {
         self.routes.find(self, host, method, path)

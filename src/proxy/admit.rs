@@ -16,6 +16,7 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 
 use super::account::Account;
 use super::call::Call;
+use super::fields;
 use super::head::{Head, Malformed, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
@@ -95,6 +96,9 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
 fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Malformed> {
     if request.headers().len() > call.worker.capacity.head_fields {
         return Err("the head has more fields than this gateway takes");
+    }
+    if fields::nominates_a_claim(request.headers()) {
+        return Err("Connection names a field that only the gateway may write");
     }
     Head::read(request)
 }

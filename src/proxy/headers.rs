@@ -16,7 +16,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPARTMENT: HeaderName = HeaderName::from_static("x-tallygate-department");
 const CALLER: HeaderName = HeaderName::from_static("x-tallygate-caller");
 const COMMAND: HeaderName = HeaderName::from_static("x-tallygate-command");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// How many fields are added towards a subsystem.
@@ -25,6 +25,7 @@ const ADDED: usize = 9;
 /// Makes the head of a caller's request fit to be sent to a subsystem.
 pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: &Admitted) {
     let traceparent = call.id.traceparent(headers.get(TRACEPARENT));
+    let forwarded_for = call.peer.forwarded_for(headers);
     fields::towards_subsystem(headers);
     headers.reserve(ADDED);
     headers.insert(DEPARTMENT, admitted.department.header.clone());
@@ -34,7 +35,7 @@ pub(super) fn towards_subsystem(headers: &mut HeaderMap, call: &Call, admitted: 
     }
     headers.insert(REQUEST_ID, call.id.header());
     headers.insert(TRACEPARENT, traceparent);
-    headers.insert(FORWARDED_FOR, call.peer.address().clone());
+    headers.insert(FORWARDED_FOR, forwarded_for);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(FORWARDED_HOST, admitted.host.clone());
     headers.insert(HOST, admitted.host.clone());

@@ -18,10 +18,13 @@ mod thread;
 mod account;
 mod alarms;
 mod call;
+mod caps;
+mod handshakes;
 mod live;
 mod peer;
 mod peers;
 mod progress;
+mod proxied;
 mod worker;
 
 // What crosses.
@@ -35,8 +38,9 @@ mod silence;
 mod socket;
 mod upstream;
 
+pub use caps::Caps;
 pub use head::{Head, Malformed};
-pub use listener::{AcceptSettings, Listener};
+pub use listener::{AcceptSettings, ConnectionsMax, Listener};
 pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;
 pub use worker::WorkerParts;

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ServedNames, ServerTls};
 use crate::policy::{DepartmentPolicy, Snapshot};
+
+use super::headers::FORWARDED_FOR;
 
 /// The listener a connection came in by.
 pub(super) struct Door {
@@ -33,12 +35,15 @@ pub(super) struct Shown {
     /// The host that the caller named.
     pub(super) server_name: Option<Box<str>>,
     pub(super) address: IpAddr,
+    /// Whether it is a proxy whose `X-Forwarded-For` is believed.
+    pub(super) is_proxy: bool,
 }
 
 /// Who is at the other end.
 pub(super) struct Peer {
     caller: Option<Caller>,
     address: HeaderValue,
+    is_proxy: bool,
     server_name: Option<Box<str>>,
     door: Arc<ArcSwap<ServerTls>>,
     clock: Clock,
@@ -78,6 +83,7 @@ impl Peer {
         Self {
             caller: shown.caller,
             address,
+            is_proxy: shown.is_proxy,
             server_name: shown.server_name,
             door: door.now,
             clock: clock.clone(),
@@ -92,9 +98,14 @@ impl Peer {
         self.caller.as_ref()
     }
 
-    /// The value of `X-Forwarded-For`.
-    pub(super) fn address(&self) -> &HeaderValue {
-        &self.address
+    /// The value of `X-Forwarded-For`: where the caller is, after what it says itself, if it is a proxy that is believed.
+    pub(super) fn forwarded_for(&self, said: &HeaderMap) -> HeaderValue {
+        if !self.is_proxy {
+            return self.address.clone();
+        }
+        let said = said.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+        let hops: Vec<&[u8]> = said.chain([self.address.as_bytes()]).collect();
+        HeaderValue::from_bytes(&hops.join(b", ".as_slice())).unwrap_or_else(|_| self.address.clone())
     }
 
     /// The one department that claims the caller under this snapshot.

@@ -15,6 +15,8 @@ use crate::policy::Snapshot;
 use crate::telemetry::{Recorder, Telemetry};
 
 use super::alarms::Alarms;
+use super::caps::Caps;
+use super::handshakes::Handshakes;
 use super::live::Live;
 use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
@@ -31,6 +33,8 @@ pub struct WorkerParts {
     pub health: Arc<UpstreamHealth>,
     /// Where measurements go.
     pub telemetry: Arc<Telemetry>,
+    /// How many connections each holder has.
+    pub caps: Arc<Caps>,
     /// Time.
     pub clock: Clock,
     /// What the gateway carries at most.
@@ -44,6 +48,9 @@ pub(super) struct Worker {
     pub(super) meter: Meter,
     pub(super) limiters: Arc<Limiters>,
     pub(super) recorder: Recorder,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) caps: Arc<Caps>,
+    pub(super) handshakes: Handshakes,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
@@ -69,6 +76,9 @@ impl Worker {
             meter,
             limiters: parts.limiters,
             recorder: parts.telemetry.recorder(),
+            telemetry: parts.telemetry,
+            caps: parts.caps,
+            handshakes: Handshakes::new(parts.capacity.handshakes.div_ceil(parts.workers.max(1))),
             clock: parts.clock,
             in_flight_max: parts.capacity.in_flight.div_ceil(parts.workers.max(1)),
             capacity: parts.capacity,

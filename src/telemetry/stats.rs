@@ -92,13 +92,17 @@ pub enum HandshakeFailure {
     Protocol,
     /// It took too long.
     Timeout,
+    /// It was not finished when another needed its place.
+    CrowdedOut,
+    /// A balancer passed the connection on without a PROXY header that could be read.
+    BadProxyHeader,
     /// The caller left, or its connection broke.
     Left,
 }
 
 impl HandshakeFailure {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
@@ -107,6 +111,8 @@ impl HandshakeFailure {
         Self::UnknownName,
         Self::Protocol,
         Self::Timeout,
+        Self::CrowdedOut,
+        Self::BadProxyHeader,
         Self::Left,
     ];
 
@@ -121,6 +127,8 @@ impl HandshakeFailure {
             Self::UnknownName => "unknown_name",
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
+            Self::CrowdedOut => "crowded_out",
+            Self::BadProxyHeader => "bad_proxy_header",
             Self::Left => "left",
         }
     }
@@ -131,6 +139,7 @@ impl HandshakeFailure {
         match inner {
             Some(fault) => Self::of_fault(fault),
             None if error.kind() == std::io::ErrorKind::TimedOut => Self::Timeout,
+            None if error.kind() == std::io::ErrorKind::InvalidData => Self::BadProxyHeader, // whatever is bad in TLS has a cause
             None => Self::Left,
         }
     }
@@ -163,6 +172,14 @@ impl HandshakeFailure {
 pub enum LimitHit {
     /// A caller's connection was closed at once: `capacity.connections` are open.
     Connections,
+    /// A caller's connection was closed at once: its listener carries as many as it may.
+    ListenerConnections,
+    /// A caller's connection was closed after its handshake: its department has as many as it may.
+    DepartmentConnections,
+    /// A caller's connection was closed at once: its address has as many as it may.
+    AddressConnections,
+    /// A handshake made room for another: as many were under way as may be.
+    Handshakes,
     /// The admin listener had as many connections as it carries.
     AdminConnections,
     /// The admin listener had as many requests as it carries.
@@ -171,12 +188,24 @@ pub enum LimitHit {
 
 impl LimitHit {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 3] = [Self::Connections, Self::AdminConnections, Self::AdminRequests];
+    pub const ALL: [Self; 7] = [
+        Self::Connections,
+        Self::ListenerConnections,
+        Self::DepartmentConnections,
+        Self::AddressConnections,
+        Self::Handshakes,
+        Self::AdminConnections,
+        Self::AdminRequests,
+    ];
 
     /// The word of the label `limit`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::ListenerConnections => "listener_connections",
+            Self::DepartmentConnections => "department_connections",
+            Self::AddressConnections => "address_connections",
+            Self::Handshakes => "handshakes",
             Self::AdminConnections => "admin_connections",
             Self::AdminRequests => "admin_requests",
         }

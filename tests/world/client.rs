@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::pki::{GATEWAY, Identity};
+use super::way::Way;
 
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -116,6 +117,7 @@ pub struct Client {
     config: Arc<ClientConfig>,
     gateway: SocketAddr,
     server_name: ServerName<'static>,
+    crumbs: bool,
     http2: bool,
     log: CallerLog,
     idle: Mutex<Option<Sender>>,
@@ -174,6 +176,21 @@ impl Client {
             config: client_config(credentials),
             gateway,
             server_name: ServerName::try_from(GATEWAY).unwrap(),
+            crumbs: false,
+            http2: false,
+            log: log.clone(),
+            idle: Mutex::new(None),
+        }
+    }
+
+    /// A caller with TLS of the test's own making.
+    pub fn with_config(department: &str, config: ClientConfig, gateway: SocketAddr, log: &CallerLog) -> Self {
+        Self {
+            department: department.into(),
+            config: Arc::new(config),
+            gateway,
+            server_name: ServerName::try_from(GATEWAY).unwrap(),
+            crumbs: false,
             http2: false,
             log: log.clone(),
             idle: Mutex::new(None),
@@ -185,6 +202,12 @@ impl Client {
         self.http2 = true;
         let config = Arc::make_mut(&mut self.config);
         config.alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
+    /// Sends its first flight byte by byte.
+    pub fn in_crumbs(mut self) -> Self {
+        self.crumbs = true;
         self
     }
 
@@ -275,10 +298,10 @@ impl Client {
     }
 
     /// A bare TLS connection, for callers that speak badly.
-    pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self) -> io::Result<TlsStream<Way>> {
         let stream = TcpStream::connect(self.gateway).await?;
         stream.set_nodelay(true)?;
-        self.connect_over(stream).await
+        self.connect_over(if self.crumbs { Way::in_crumbs(stream) } else { Way::plain(stream) }).await
     }
 
     /// A bare TLS connection over a way of the test's own.

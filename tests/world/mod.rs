@@ -15,6 +15,7 @@ mod pki;
 mod plan;
 mod subsystem;
 mod wait;
+mod way;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

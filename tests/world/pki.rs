@@ -183,6 +183,11 @@ impl Pki {
 
     /// Writes the list of revoked leaves as `revoked.crl`.
     pub fn revoke(&self, revoked: &[&Identity]) {
+        self.revoke_until(revoked, 2090);
+    }
+
+    /// As [`Pki::revoke`], with a list that ends on the first of January of a year.
+    pub fn revoke_until(&self, revoked: &[&Identity], year: i32) {
         let revoked = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -191,7 +196,7 @@ impl Pki {
         });
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(self.serial.get()),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

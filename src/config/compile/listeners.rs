@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::config::ListenerSettings;
 use crate::config::document::{ClientAuth as ClientAuthDocument, Listener, Tls};
 use crate::config::leaf;
+use crate::config::{ListenerSettings, Proxies};
 use crate::identity::{ClientAuth, ExpiredLists, HostPattern, MissingName, NamePolicy, TlsFiles};
 
+use crate::model::Networks;
+
 use super::place::Place;
-use super::settings::address;
+use super::settings::{self, address};
 
 pub(super) fn compile(listeners: &[Listener], folder: &Path, place: &Place<'_>) -> Vec<ListenerSettings> {
     if listeners.is_empty() {
@@ -39,7 +41,20 @@ fn one(listener: &Listener, folder: &Path, place: &Place<'_>) -> ListenerSetting
         name: place.key("name").name(&listener.name),
         address: address(&listener.address, &place.key("address")),
         tls: tls(&listener.tls, folder, &place.key("tls")),
+        connections: listener.connections.map(|written| settings::cap(Some(written), 1, &place.key("connections"))),
+        proxies: Proxies {
+            protocol: networks(&listener.proxy_protocol, &place.key("proxyProtocol")),
+            forwarded_for: networks(&listener.forwarded_for, &place.key("forwardedFor")),
+        },
     }
+}
+
+fn networks(ranges: &[String], place: &Place<'_>) -> Networks {
+    let mut networks = Networks::default();
+    for (index, range) in ranges.iter().enumerate() {
+        let _ = place.item(index).read(networks.add(range)); // what is wrong has been noted
+    }
+    networks
 }
 
 fn tls(tls: &Tls, folder: &Path, place: &Place<'_>) -> TlsFiles {

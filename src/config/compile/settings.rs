@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
-use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
+use crate::config::{Capacity, ListenerSettings, Proxies, Settings, Shutdown, leaf};
 use crate::model::{CalendarOffset, Name};
 use crate::policy::Durability;
 
@@ -128,7 +128,14 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
     let count = |value: Option<u64>, default: usize, key: &str| cap(value, default, &place.key(key));
     let time = |value: &Option<String>, default, key: &str| wait(value.as_deref(), default, &place.key(key));
     Capacity {
-        connections: count(capacity.connections, default.connections, "connections"),
+        connections: capacity.connections.map(|written| count(Some(written), 1, "connections")),
+        department_connections: count(
+            capacity.department_connections,
+            default.department_connections,
+            "departmentConnections",
+        ),
+        address_connections: count(capacity.address_connections, default.address_connections, "addressConnections"),
+        handshakes: count(capacity.handshakes, default.handshakes, "handshakes"),
         in_flight: count(capacity.in_flight, default.in_flight, "inFlight"),
         series: count(capacity.series, default.series, "series"),
         head_bytes: head_bytes(capacity.head_bytes.as_deref(), default.head_bytes, &place.key("headBytes")),
@@ -141,7 +148,7 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
     }
 }
 
-fn cap(value: Option<u64>, default: usize, place: &Place<'_>) -> usize {
+pub(super) fn cap(value: Option<u64>, default: usize, place: &Place<'_>) -> usize {
     let Some(value) = value else { return default };
     if value == 0 {
         place.problem("0 would let nothing through; write at least 1");
@@ -162,7 +169,10 @@ fn head_bytes(text: Option<&str>, default: usize, place: &Place<'_>) -> usize {
 impl Default for Capacity {
     fn default() -> Self {
         Self {
-            connections: 10_000,
+            connections: None,
+            department_connections: 1_000,
+            address_connections: 1_000,
+            handshakes: 1_024,
             in_flight: 20_000,
             series: 20_000,
             head_bytes: 32 * 1024,
@@ -196,7 +206,8 @@ impl Settings {
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
 
-    fn doors(&self) -> Vec<(&Name, SocketAddr)> {
-        self.listeners.iter().map(|listener| (&listener.name, listener.address)).collect()
+    fn doors(&self) -> Vec<(&Name, SocketAddr, Option<usize>, &Proxies)> {
+        let doors = self.listeners.iter();
+        doors.map(|door| (&door.name, door.address, door.connections, &door.proxies)).collect()
     }
 }
