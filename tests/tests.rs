@@ -10,11 +10,14 @@ mod world;
 
 // Who, may they, how fast.
 mod caps;
+mod claims;
 mod grants;
 mod identity;
 mod limits;
 mod lists;
+mod matrix;
 mod names;
+mod paths;
 mod proxied;
 mod standing;
 

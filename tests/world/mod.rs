@@ -26,6 +26,7 @@ use serde_json::Value;
 use tallygate::app::Running;
 use tallygate::clock::Clock;
 
+pub use anybody::Anybody;
 pub use books::Usage;
 pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, request, request_to, whole};
 pub use metrics::Metrics;

@@ -129,6 +129,11 @@ impl Pki {
         self.folder.join(format!("{}.pem", self.name))
     }
 
+    /// The authority, for certificates of the test's own making.
+    pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.authority
+    }
+
     /// The authority's certificate, for a trust store.
     pub fn root(&self) -> CertificateDer<'static> {
         self.certificate.der().clone()
