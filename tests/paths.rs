@@ -211,7 +211,7 @@ fn outcome(answer: &str) -> Option<&'static str> {
 }
 
 fn city(servers: &Servers) -> crate::world::Plan {
-    let subsystems: Vec<_> = servers.addresses.iter().map(|(name, address)| {
+    let subsystems = servers.addresses.iter().map(|(name, address)| {
         json!({
             "id": name,
             "path": format!("/{name}"),
@@ -225,7 +225,7 @@ fn city(servers: &Servers) -> crate::world::Plan {
         })
     });
     let subsystems: Vec<_> = subsystems.collect();
-    let grants: Vec<_> = servers
+    let grants = servers
         .addresses
         .iter()
         .map(|(name, _)| json!({ "department": "traffic-police", "subsystem": name, "commands": ["other"] }));
@@ -262,7 +262,7 @@ async fn no_spelling_of_a_denied_path_reaches_what_is_denied() {
 
     // The test can fail: the servers do understand many of these as /admin, and the gateway does let harmless ones through.
     for (server, _) in &servers.addresses {
-        let of_server = || answers.iter().filter(|(name, ..)| name == server);
+        let of_server = || answers.iter().filter(|(name, ..)| *name == server);
         let understood =
             of_server().filter(|(_, variant, direct, _)| direct.contains(UNDERSTOOD) && !variant.starts_with("/admin"));
         let (understood, open) =
