@@ -308,7 +308,7 @@ fn below_intermediates(root: &Issuer<'static, KeyPair>, kinds: &mut Vec<Kind>) -
     push(kinds, "below one authority too many", Turned, beyond.shows(&police(208)));
     push(kinds, "below an expired intermediate", Turned, ended.shows(&police(209)));
     let mut lists = vec![list(root, &[REVOKED, revoked.serial], (2090, 1)), good.list(&[203], (2090, 1))];
-    lists.push(stale.list(&[], (2026, 7)));
+    lists.push(stale.list(&[], (2060, 7)));
     lists.extend([&revoked, &last, &beyond, &ended].map(|signer| signer.list(&[], (2090, 1))));
     let mut deepest = below_root("deep 1", 301);
     lists.push(deepest.list(&[], (2090, 1)));
@@ -413,7 +413,7 @@ fn client_config(shown: Option<Arc<CertifiedKey>>, version: &'static SupportedPr
 }
 
 fn city() -> Plan {
-    World::city().clock(Clock::manual("2026-06-15T00:00:00Z".parse().unwrap())).edit(|document| {
+    World::city().clock(Clock::manual("2060-06-15T00:00:00Z".parse().unwrap())).edit(|document| {
         document["listeners"][0]["tls"]["clientAuth"]["revocation"] = json!(["pki/lists.pem"]);
         document["departments"][0]["callers"] = json!([
             { "uri": spiffe("traffic-police") },
