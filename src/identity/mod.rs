@@ -16,6 +16,8 @@ mod expiry;
 mod files;
 #[cfg(test)]
 mod handshakes;
+#[cfg(test)]
+mod loading;
 mod names;
 mod own;
 mod resolver;
