@@ -185,3 +185,19 @@ async fn many_commands_share_one_http2_connection() {
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 101);
 }
+
+#[tokio::test]
+async fn an_offered_body_goes_to_the_subsystem_that_asks_for_it_and_to_no_other() {
+    let world = World::city().start().await;
+    for client in both_protocols(&world) {
+        for path in ["/cameras/v1/snapshots", "/cameras/do/unread"] {
+            let mut offer = request("POST", path, whole("12345"));
+            offer.headers_mut().insert("expect", "100-continue".parse().unwrap());
+            assert_eq!(client.send(offer).await.status, 200);
+        }
+    }
+    let bytes: Vec<u64> = world.server("cameras").log.all().iter().map(|received| received.bytes()).collect();
+    assert_eq!(bytes, [5, 0, 5, 0]);
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.admitted("traffic-police").request_bytes), (4, 10));
+}

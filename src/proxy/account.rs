@@ -68,7 +68,6 @@ impl Account {
         let Some(mut ticket) = self.ticket.take() else { return };
         ticket.end_upload(&self.progress.upload);
         let duration = ticket.settle(finished);
-        self.progress.close();
         self.worker.leave();
         self.worker.recorder.command(&self.subsystem.id, duration);
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::model::Finished;
 
 use super::account::Account;
 use super::silence::Silence;
-use super::upstream::Lease;
+use super::upstream::{AnswerBody, Lease};
 
 /// The body of an answer.
 pub(super) enum Body {
@@ -54,7 +54,7 @@ impl HttpBody for Body {
 
 /// The subsystem's answer on its way to the caller.
 pub(super) struct Metered {
-    incoming: Incoming,
+    incoming: AnswerBody,
     open: Option<(Account, Lease)>,
     finished: Finished,
     patience: Duration,
@@ -63,7 +63,7 @@ pub(super) struct Metered {
 
 impl Metered {
     /// `finished` is the outcome once the whole body has passed.
-    pub(super) fn new(incoming: Incoming, open: (Account, Lease), finished: Finished, patience: Duration) -> Self {
+    pub(super) fn new(incoming: AnswerBody, open: (Account, Lease), finished: Finished, patience: Duration) -> Self {
         Self { incoming, open: Some(open), finished, patience, silence: Silence::default() }
     }
 
@@ -101,7 +101,7 @@ impl Metered {
 
     fn end(&mut self) {
         if let Some((account, lease)) = self.open.take() {
-            lease.give_back(account.progress().complete.get());
+            lease.give_back(&mut self.incoming);
             account.settle(self.finished);
         }
     }

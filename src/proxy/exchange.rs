@@ -8,7 +8,7 @@ use std::future::ready;
 use std::rc::Rc;
 
 use futures_util::future::Either;
-use http::header::{CONNECTION, EXPECT};
+use http::header::CONNECTION;
 use http::{HeaderValue, Request, Version};
 use hyper::body::{Body as _, Incoming};
 
@@ -19,7 +19,7 @@ use super::call::{Answer, Call};
 use super::forward::forward;
 use super::peer::Peer;
 use super::refuse::refuse;
-use super::request_body::linger;
+use super::request_body::{linger, waits_to_be_asked};
 use super::worker::Worker;
 
 /// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
@@ -50,8 +50,7 @@ pub(super) fn exchange(
 
 /// Lets a refused caller finish its sentence, unless it waits over HTTP/1.1 to be asked for it (`Expect: 100-continue`).
 fn hear_out(request: Request<Incoming>) {
-    let waits = request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT);
-    if !waits && !request.body().is_end_stream() {
+    if !waits_to_be_asked(&request) && !request.body().is_end_stream() {
         tokio::task::spawn_local(linger(request.into_body()));
     }
 }

@@ -2,19 +2,29 @@
 //!
 //! Guarantees: pure; a head that holds nothing of the kind is only looked at.
 
+use std::borrow::Cow;
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Makes the head of a caller's request fit to be added to, and sent to a subsystem.
-pub(super) fn towards_subsystem(headers: &mut HeaderMap) {
-    let wants_trailers = headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    // Content-Length too: framing is made anew from the body itself.
-    remove(headers, |name| is_hop_by_hop(name) || is_claim(name) || *name == CONTENT_LENGTH);
-    join_cookies(headers);
-    if wants_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+/// Hands over the fields of a caller's request that may go to a subsystem. `Host` and framing are made anew by whoever asks.
+pub(super) fn towards_subsystem(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) {
+    let nominated: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(nominated).collect();
+    let stays = |name: &HeaderName| {
+        is_hop_by_hop(name) || is_claim(name) || *name == CONTENT_LENGTH || *name == HOST || nominated.contains(name)
+    };
+    for (name, value) in headers {
+        if *name != COOKIE && !stays(name) {
+            put(name, value.as_bytes());
+        }
+    }
+    if let Some(cookie) = whole_cookie(headers).filter(|_| !stays(&COOKIE)) {
+        put(&COOKIE, &cookie);
+    }
+    if headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        put(&TE, b"trailers");
     }
 }
 
@@ -29,21 +39,21 @@ pub(super) fn without_claims(trailers: &mut HeaderMap) {
 }
 
 /// HTTP/2 may cut a Cookie into crumbs; HTTP/1.1 knows only the whole (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())) {
-        headers.insert(COOKIE, whole);
-    }
+fn whole_cookie(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let first = crumbs.next()?;
+    let rest: Vec<&[u8]> = crumbs.collect();
+    Some(match rest.is_empty() {
+        true => Cow::Borrowed(first),
+        false => Cow::Owned([&[first], &rest[..]].concat().join(b"; ".as_slice())),
+    })
 }
 
 /// Removes the fields that are to go, and those that `Connection` names. Most heads hold neither: they are only looked at.
 fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     if going.contains(&CONNECTION) {
-        going.extend(nominated(headers));
+        going.extend(headers.get_all(CONNECTION).iter().flat_map(nominated));
     }
     for name in going {
         headers.remove(name);
@@ -57,15 +67,21 @@ pub(super) fn nominates_a_claim(headers: &HeaderMap) -> bool {
     names.any(|name| HeaderName::from_bytes(name.trim_ascii()).is_ok_and(|name| is_claim(&name)))
 }
 
-/// The fields that `Connection` names. `Host` cannot be taken away by naming it.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
-    names.filter(|name| *name != HOST).collect()
+/// Removes the fields that a value of `Connection` names.
+pub(super) fn remove_nominated(headers: &mut HeaderMap, connection: &HeaderValue) {
+    for name in nominated(connection) {
+        headers.remove(name);
+    }
+}
+
+/// The fields that a value of `Connection` names. `Host` cannot be taken away by naming it.
+fn nominated(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    let list = connection.to_str().unwrap_or_default();
+    list.split(',').filter_map(|name| name.trim().parse().ok()).filter(|name| *name != HOST)
 }
 
 /// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     let standard = [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
     standard.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
@@ -131,10 +147,29 @@ mod tests {
     }
 
     #[test]
-    fn crumbs_become_one_cookie() {
-        let mut given = headers(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2")]);
-        join_cookies(&mut given);
-        assert_eq!(given.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    fn what_goes_to_a_subsystem_is_the_callers_own_and_one_cookie() {
+        let given = headers(&[
+            ("host", "h"),
+            ("cookie", "a=1"),
+            ("accept", "*/*"),
+            ("accept", "text/*"),
+            ("connection", "x-secret, Host"),
+            ("x-secret", "1"),
+            ("content-length", "5"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("te", "trailers, deflate"),
+            ("te", "Trailers"),
+            ("cookie", "b=2"),
+        ]);
+        let mut put = Vec::new();
+        towards_subsystem(&given, |name, value| put.push(format!("{name}={}", String::from_utf8_lossy(value))));
+        assert_eq!(put, ["accept=*/*", "accept=text/*", "cookie=a=1; b=2", "te=trailers"]);
+    }
+
+    #[test]
+    fn a_cookie_that_connection_names_stays_behind() {
+        let given = headers(&[("cookie", "a=1"), ("connection", "cookie")]);
+        towards_subsystem(&given, |name, _| panic!("{name}"));
     }
 
     #[test]

@@ -4,23 +4,27 @@
 //! the path that was authorised is the path that is sent. When the caller leaves, hyper drops this future, and with it the
 //! request upstream and the account.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use std::time::Duration;
+
+use http::header::EXPECT;
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::model::Finished;
-use crate::policy::{Durability, Subsystem};
+use crate::policy::Durability;
 
 use super::admit::Admitted;
 use super::body::{Body, Metered};
 use super::call::{Answer, Call};
-use super::fields::towards_caller;
 use super::headers::{REQUEST_ID, towards_subsystem};
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
-use super::upstream::{Lease, Patience, SendError, Sent};
+use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
+
+/// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
+/// (RFC 9110 section 10.1.1); curl waits as long.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Forwards an admitted command and answers with what came back.
 pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
@@ -50,57 +54,41 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
 }
 
 /// The request as the subsystem gets it.
-fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Request<RequestBody> {
-    let (mut head, body) = request.into_parts();
-    head.uri = below(&admitted.subsystem, &head.uri);
-    head.version = Version::HTTP_11;
-    towards_subsystem(&mut head.headers, call, admitted);
-    frame(&head.method, &mut head.headers, &body);
-    let progress = admitted.account.progress();
-    let body = RequestBody::new(body, progress, admitted.command.body_max, call.worker.capacity.body_idle);
-    Request::from_parts(head, body)
+fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outgoing {
+    let framing = framing(request.body());
+    let head = towards_subsystem(call, admitted, &request, framing);
+    let waits = request.headers().contains_key(EXPECT);
+    let patience = call.worker.capacity.body_idle;
+    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, patience);
+    let outgoing = Outgoing::new(head, body, framing);
+    if waits { outgoing.held(CONTINUE_PATIENCE) } else { outgoing }
 }
 
-/// Says how the body is framed where hyper, left alone, would not: a GET with a body of unknown length would lose it
-/// (RFC 9112 section 6.3), a POST without one would not say so (RFC 9110 section 8.6).
-fn frame(method: &Method, headers: &mut HeaderMap, body: &Incoming) {
-    let rarely_has_body = matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    } else if body.is_end_stream() && !rarely_has_body {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+/// How a body goes on: framing is made anew, whatever the caller's was.
+fn framing(body: &Incoming) -> Framing {
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
     }
-}
-
-/// The target below the subsystem's prefix, in origin form.
-fn below(subsystem: &Subsystem, uri: &Uri) -> Uri {
-    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let stripped = match subsystem.keep_path {
-        true => target,
-        false => target.strip_prefix(subsystem.prefix.as_str()).unwrap_or(target),
-    };
-    let target = match stripped.starts_with('/') {
-        true => PathAndQuery::try_from(stripped),
-        false => PathAndQuery::try_from(format!("/{stripped}")),
-    };
-    target.map_or_else(|_| uri.clone(), Uri::from)
 }
 
 /// The subsystem's answer, metered on its way to the caller.
-fn answer(call: &Call, admitted: Admitted, Sent { response, lease }: Sent) -> Response<Body> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+fn answer(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
+    let Answered { status, mut headers, body } = answer;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         return switched(call, admitted, &lease);
     }
-    let finished = outcome_of(response.status());
+    let finished = outcome_of(status);
     note_health(&lease, finished);
-    let (mut head, body) = response.into_parts();
-    head.version = Version::HTTP_11; // ours, whatever the subsystem speaks
-    towards_caller(&mut head.headers);
-    head.headers.insert(REQUEST_ID, call.id.header());
-    tell_budget(&mut head.headers, admitted.budget);
+    headers.insert(REQUEST_ID, call.id.header());
+    tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let body = Metered::new(body, (admitted.account, lease), finished, patience);
-    Response::from_parts(head, Body::Metered(Box::new(body)))
+    let mut response = Response::new(Body::Metered(Box::new(body)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 /// `Upgrade` is never forwarded, so nobody asked for another protocol (RFC 9110 section 15.2.2).
@@ -132,7 +120,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         return match fault {
             BodyFault::TooLarge => too_large(call),
             BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming"),
-            BodyFault::Broken | BodyFault::Over => fail(call, Finished::Aborted, "the request body broke off"),
+            BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
         };
     }
     let finished = match error {

@@ -5,6 +5,7 @@
 //! revocation lists have changed; one that was let in and would not be now is [sent away](Peer::sent_away). Between
 //! reloads all of it costs one comparison of pointers.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -99,13 +100,13 @@ impl Peer {
     }
 
     /// The value of `X-Forwarded-For`: where the caller is, after what it says itself, if it is a proxy that is believed.
-    pub(super) fn forwarded_for(&self, said: &HeaderMap) -> HeaderValue {
+    pub(super) fn forwarded_for(&self, said: &HeaderMap) -> Cow<'_, [u8]> {
+        let own = self.address.as_bytes();
         if !self.is_proxy {
-            return self.address.clone();
+            return own.into();
         }
         let said = said.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-        let hops: Vec<&[u8]> = said.chain([self.address.as_bytes()]).collect();
-        HeaderValue::from_bytes(&hops.join(b", ".as_slice())).unwrap_or_else(|_| self.address.clone())
+        said.chain([own]).collect::<Vec<_>>().join(b", ".as_slice()).into()
     }
 
     /// The one department that claims the caller under this snapshot.

@@ -1,7 +1,6 @@
 //! How far a request body has come, and why it stopped.
 
-use std::cell::{Cell, RefCell};
-use std::task::{Context, Waker};
+use std::cell::Cell;
 
 use tokio::time::Instant;
 
@@ -20,10 +19,6 @@ pub(super) struct Progress {
     pub(super) complete: Cell<bool>,
     /// Why it stopped before its end.
     pub(super) fault: Cell<Option<BodyFault>>,
-    /// The account is closed: what has not gone upstream by now does not go.
-    over: Cell<bool>,
-    /// Who reads the body, to be told when the account is closed.
-    reader: RefCell<Option<Waker>>,
 }
 
 impl Progress {
@@ -34,30 +29,6 @@ impl Progress {
             waiting: Cell::new(false),
             complete: Cell::new(false),
             fault: Cell::new(None),
-            over: Cell::new(false),
-            reader: RefCell::new(None),
-        }
-    }
-
-    /// Whether the account is closed; otherwise the reader is woken when it is.
-    pub(super) fn is_over(&self, context: &Context<'_>) -> bool {
-        if !self.over.get() {
-            let mut reader = self.reader.borrow_mut();
-            if !reader.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-                *reader = Some(context.waker().clone());
-            }
-        }
-        self.over.get()
-    }
-
-    /// The account is closed: whoever still reads the body is told.
-    pub(super) fn close(&self) {
-        self.over.set(true);
-        if self.complete.get() {
-            return; // nobody reads on
-        }
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
         }
     }
 }
@@ -71,6 +42,4 @@ pub(super) enum BodyFault {
     Idle,
     /// The caller left or broke its framing.
     Broken,
-    /// The command was over before its body was: answered early, for example.
-    Over,
 }

@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::EXPECT;
+use http::{Request, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
@@ -39,6 +41,11 @@ pub(super) async fn linger(mut body: Incoming) {
     let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
 }
 
+/// Whether a caller sends its body only once it is asked for. Over HTTP/2 nobody is asked: hyper has no way to.
+pub(super) fn waits_to_be_asked(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT)
+}
+
 /// The caller's body on its way to the subsystem. Most commands have none, and every request is moved often: so it is small
 /// where there is nothing in it.
 pub(super) struct RequestBody(Option<Box<Passing>>);
@@ -51,14 +58,23 @@ struct Passing {
     seen: u64,
     patience: Duration,
     silence: Silence,
+    /// Whether the caller waits to be asked for it (`Expect: 100-continue`): reading it is asking.
+    unasked: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, progress: &Rc<Progress>, max: u64, patience: Duration) -> Self {
-        let is_empty = incoming.is_end_stream();
+    pub(super) fn new(request: Request<Incoming>, progress: &Rc<Progress>, max: u64, patience: Duration) -> Self {
+        let is_empty = request.body().is_end_stream();
         progress.complete.set(is_empty);
-        let (incoming, progress) = (Some(incoming), Rc::clone(progress));
-        let passing = || Passing { incoming, progress, max, seen: 0, patience, silence: Silence::default() };
+        let passing = || Passing {
+            unasked: waits_to_be_asked(&request),
+            incoming: Some(request.into_body()),
+            progress: Rc::clone(progress),
+            max,
+            seen: 0,
+            patience,
+            silence: Silence::default(),
+        };
         Self((!is_empty).then(|| Box::new(passing())))
     }
 }
@@ -70,7 +86,6 @@ impl Passing {
             BodyFault::TooLarge => "the request body is larger than this command allows",
             BodyFault::Idle => "the caller sent nothing for too long",
             BodyFault::Broken => "the caller broke its request off",
-            BodyFault::Over => "the command was over before its body",
         })
     }
 
@@ -95,9 +110,7 @@ impl Passing {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.progress.is_over(context) && !self.progress.complete.get() {
-            return Poll::Ready(Some(Err(self.stop(BodyFault::Over))));
-        }
+        self.unasked = false;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let next = Pin::new(incoming).poll_frame(context);
         self.progress.waiting.set(next.is_pending());
@@ -141,7 +154,8 @@ impl HttpBody for RequestBody {
 impl Drop for Passing {
     /// The subsystem failed, or answered before it had heard everything.
     fn drop(&mut self) {
-        let over = self.progress.complete.get() || self.progress.fault.get() == Some(BodyFault::Broken);
+        let broken = self.progress.fault.get() == Some(BodyFault::Broken);
+        let over = self.progress.complete.get() || broken || self.unasked;
         let left = self.incoming.take().filter(|left| !over && !left.is_end_stream());
         // Without a runtime the worker is ending, and the connection with it.
         if let (Some(left), Ok(_)) = (left, Handle::try_current()) {

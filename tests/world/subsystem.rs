@@ -1,6 +1,7 @@
 //! Subsystems: real HTTP servers that do what the path tells them and write down what they received.
 //!
-//! A path that ends in `do/SCRIPT` is a script: `status-503`, `bytes-4096`, `chunks-8`, `break-512` (breaks off after so
+//! A path that ends in `do/SCRIPT` is a script: `status-503`, `bytes-4096`, `chunks-8`, `unread` (answers without reading the
+//! body), `break-512` (breaks off after so
 //! many bytes), `cut` (closes instead of answering), `never`, `wait-NAME` (answers after `release(NAME)`), `hold-NAME`
 //! (answers half, the rest after `release(NAME)`), `echo`, `trailers`, `events-3`, `last` (closes after the answer),
 //! `reply-headers`. Everything else is answered with 200 and a few words.
@@ -206,6 +207,7 @@ impl Town {
         match verb {
             "echo" => return Ok(Response::new(watched(body, log).boxed_unsync())),
             "never" => std::future::pending().await,
+            "unread" => return Ok(whole("unread")),
             "cut" => return Err(io::Error::other("cut, as told")),
             _ => read_all(body, log).await,
         }

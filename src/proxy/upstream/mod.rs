@@ -1,32 +1,29 @@
 //! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
 //!
-//! Guarantees: a request is sent once. It is offered again only while nothing of it was sent (hyper gives such a request
-//! back), to at most [`SERVERS_MAX`] servers; a connection that had been closed while it was kept does not count. A
-//! connection is kept only after both bodies ended cleanly.
+//! Guarantees: a request is sent once. It is offered again only while nothing of it was sent, to at most [`SERVERS_MAX`]
+//! servers; a connection that had been closed while it was kept does not count. A connection is kept only after both bodies
+//! ended cleanly.
 
 mod balance;
 mod connect;
+mod h1;
 mod health;
 mod pool;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 
 use crate::policy::{Snapshot, Subsystem};
 
 use super::alarms::Alarms;
 use super::progress::Progress;
-use super::request_body::RequestBody;
 
 use balance::{Balancer, Tried};
+use h1::Exchange;
+pub(super) use h1::{AnswerBody, Answered, Broken, Framing, Outgoing, put_field};
 pub use health::UpstreamHealth;
 pub(super) use pool::Lease;
 use pool::{Attempt, Place, Pool};
@@ -34,22 +31,12 @@ use pool::{Attempt, Place, Pool};
 /// How many servers of a subsystem one request is offered to before it is unreachable.
 const SERVERS_MAX: usize = 3;
 
-/// What hyper says at the end of a request: the answer's head, or an error and, if nothing was sent, the request.
-type Answered = Result<Box<Response<Incoming>>, Box<TrySendError<Request<RequestBody>>>>;
-
-/// Both are large, and moved often.
-async fn boxed(
-    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
-) -> Answered {
-    answer.await.map(Box::new).map_err(Box::new)
-}
-
 /// A request at its beginning.
-pub(super) enum Begun<A> {
+pub(super) enum Begun {
     /// On its way.
-    Sent(Lease, Pin<Box<A>>),
+    Sent(Lease, Exchange),
     /// No connection was kept; of which server, unless there is none.
-    Unsent(Box<Request<RequestBody>>, Option<Choice>),
+    Unsent(Outgoing, Option<Choice>),
 }
 
 /// The server a request is offered to, its place there, and all it was offered to.
@@ -61,7 +48,7 @@ pub(super) struct Choice {
 
 /// An answer's head, and the connection its body comes on.
 pub(super) struct Sent {
-    pub(super) response: Box<Response<Incoming>>,
+    pub(super) answer: Answered,
     pub(super) lease: Lease,
 }
 
@@ -73,7 +60,7 @@ pub(super) enum SendError {
     Unreachable(String),
     /// It broke after something was sent.
     #[error("the subsystem broke off: {0}")]
-    Failed(hyper::Error),
+    Failed(#[from] Broken),
     /// It did not answer in time.
     #[error("the subsystem did not answer in time")]
     Timeout,
@@ -107,29 +94,22 @@ pub(super) struct Upstreams {
 impl Upstreams {
     /// Sends a request at once if a connection is kept: the everyday case, done before anything waits. `department` steers
     /// consistent hashing.
-    pub(super) fn begin(
-        &self,
-        request: Request<RequestBody>,
-        department: u32,
-    ) -> Begun<impl Future<Output = Answered> + use<>> {
-        let Some(choice) = self.choose(department, Tried::default()) else {
-            return Begun::Unsent(Box::new(request), None);
-        };
-        let Some(mut sender) = choice.pool.kept() else { return Begun::Unsent(Box::new(request), Some(choice)) };
-        let answer = Box::pin(boxed(sender.try_send_request(request)));
-        Begun::Sent(Lease::new(choice.pool, sender, choice.place), answer)
+    pub(super) fn begin(&self, request: Outgoing, department: u32) -> Begun {
+        let Some(choice) = self.choose(department, Tried::default()) else { return Begun::Unsent(request, None) };
+        let Some(wire) = choice.pool.kept() else { return Begun::Unsent(request, Some(choice)) };
+        Begun::Sent(Lease::new(choice.pool, choice.place), Exchange::begin(wire, request))
     }
 
     /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent.
-    pub(super) async fn finish<A: Future<Output = Answered>>(
+    pub(super) async fn finish(
         &self,
-        begun: Begun<A>,
+        begun: Begun,
         department: u32,
         patience: Patience<'_>,
     ) -> Result<Sent, SendError> {
         let (request, choice) = match begun {
             Begun::Unsent(request, choice) => (request, choice),
-            Begun::Sent(lease, answer) => match lease.wait(answer, &patience).await {
+            Begun::Sent(lease, exchange) => match lease.wait(exchange, &patience).await {
                 Attempt::Sent(sent) => return Ok(sent),
                 Attempt::Failed(error) => return Err(error),
                 // The connection had been closed while it was kept.
@@ -142,7 +122,7 @@ impl Upstreams {
 
     async fn send(
         &self,
-        mut request: Box<Request<RequestBody>>,
+        mut request: Outgoing,
         mut choice: Option<Choice>,
         department: u32,
         patience: &Patience<'_>,

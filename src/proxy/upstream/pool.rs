@@ -4,26 +4,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use crate::model::Finished;
 use crate::policy::Upstream;
-use crate::proxy::request_body::RequestBody;
 
 use super::balance::Server;
 use super::connect::connect;
+use super::h1::{AnswerBody, Broken, Exchange, Head, Outgoing, Wire};
 use super::health::{Failure, Health};
-use super::{Answered, Patience, PoolSettings, SendError, Sent, boxed};
-
-type Sender = SendRequest<RequestBody>;
+use super::{Patience, PoolSettings, SendError, Sent};
 
 /// One server's connections.
 pub(super) struct Pool {
@@ -37,7 +32,7 @@ pub(super) struct Pool {
 }
 
 struct Idle {
-    sender: Sender,
+    wire: Box<Wire>,
     since: Instant,
 }
 
@@ -46,7 +41,7 @@ pub(super) enum Attempt {
     /// The server answered.
     Sent(Sent),
     /// Nothing was sent, for this reason; here is the request again.
-    Unsent(Box<Request<RequestBody>>, String),
+    Unsent(Outgoing, String),
     /// Something was sent, and no answer came.
     Failed(SendError),
 }
@@ -81,75 +76,73 @@ impl Pool {
     /// Sends a request on a kept connection, or on a new one if none will take it.
     pub(super) async fn send(
         self: &Rc<Self>,
-        mut request: Box<Request<RequestBody>>,
+        mut request: Outgoing,
         mut place: Place,
         within: Duration,
         patience: &Patience<'_>,
     ) -> Attempt {
-        while let Some(sender) = self.kept() {
-            match self.send_on((sender, place), request, patience).await {
+        while let Some(wire) = self.kept() {
+            match self.send_on((wire, place), request, patience).await {
                 Attempt::Unsent(unsent, _) => request = unsent, // it had been closed while it was kept
                 ended => return ended,
             }
             place = self.take_place();
         }
-        let sender = match connect(&self.address, within, &self.health).await {
-            Ok(sender) => sender,
+        let wire = match connect(&self.address, within, &self.health).await {
+            Ok(wire) => wire,
             Err(why) => return self.unreachable(request, why),
         };
-        match self.send_on((sender, place), request, patience).await {
+        match self.send_on((wire, place), request, patience).await {
             Attempt::Unsent(request, why) => self.unreachable(request, why),
             ended => ended,
         }
     }
 
-    fn unreachable(&self, request: Box<Request<RequestBody>>, why: String) -> Attempt {
+    fn unreachable(&self, request: Outgoing, why: String) -> Attempt {
         self.health.note_failure(Failure::Connect);
         Attempt::Unsent(request, why)
     }
 
     async fn send_on(
         self: &Rc<Self>,
-        (mut sender, place): (Sender, Place),
-        request: Box<Request<RequestBody>>,
+        (wire, place): (Box<Wire>, Place),
+        request: Outgoing,
         patience: &Patience<'_>,
     ) -> Attempt {
-        let answer = Box::pin(boxed(sender.try_send_request(*request)));
         patience.progress.last.set(Instant::now()); // connecting had a patience of its own
-        Lease::new(Rc::clone(self), sender, place).wait(answer, patience).await
+        Lease::new(Rc::clone(self), place).wait(Exchange::begin(wire, request), patience).await
     }
 
     /// A connection failed after something was sent.
-    fn failed(&self, error: hyper::Error, patience: &Patience<'_>) -> Attempt {
+    fn failed(&self, error: Broken, patience: &Patience<'_>) -> Attempt {
         if patience.progress.fault.get().is_none() {
             self.health.note_failure(Failure::Reset); // otherwise the caller broke it
         }
         Attempt::Failed(SendError::Failed(error))
     }
 
-    /// A kept connection that is still good. One that is not ready at once has something left of its last request: it is
-    /// let go rather than waited for.
-    pub(super) fn kept(&self) -> Option<Sender> {
+    /// A kept connection that is still good. One on which anything has happened meanwhile is let go.
+    pub(super) fn kept(&self) -> Option<Box<Wire>> {
         let mut idle = self.idle.borrow_mut();
         loop {
-            let Idle { sender, since } = idle.pop()?;
-            if self.is_fresh(since) && sender.is_ready() {
-                return Some(sender);
+            let Idle { mut wire, since } = idle.pop()?;
+            if self.is_fresh(since) && wire.is_quiet() {
+                return Some(wire);
             }
         }
     }
 
-    fn keep(&self, sender: Sender) {
+    fn keep(&self, wire: Box<Wire>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.idle_max && !sender.is_closed() {
-            idle.push(Idle { sender, since: self.now.get() });
+        if idle.len() < self.idle_max {
+            idle.push(Idle { wire, since: self.now.get() });
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, and what its server has closed.
     pub(super) fn sweep(&self) {
         self.now.set(Instant::now());
-        self.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && self.is_fresh(idle.since));
+        self.idle.borrow_mut().retain_mut(|idle| self.is_fresh(idle.since) && idle.wire.is_quiet());
     }
 
     fn is_fresh(&self, since: Instant) -> bool {
@@ -157,10 +150,9 @@ impl Pool {
     }
 }
 
-/// One request's hold on one connection. Dropping it closes the connection, which tells the server that nobody listens.
+/// One request's hold on one server.
 pub(in crate::proxy) struct Lease {
     pool: Rc<Pool>,
-    sender: Option<Sender>,
     _place: Place,
 }
 
@@ -182,21 +174,18 @@ impl Drop for Place {
 }
 
 impl Lease {
-    pub(super) fn new(pool: Rc<Pool>, sender: Sender, place: Place) -> Self {
+    pub(super) fn new(pool: Rc<Pool>, place: Place) -> Self {
         pool.health.stats.attempts.one();
-        Self { pool, sender: Some(sender), _place: place }
+        Self { pool, _place: place }
     }
 
-    /// Waits for the answer on this connection.
-    pub(super) async fn wait<A>(self, answer: Pin<Box<A>>, patience: &Patience<'_>) -> Attempt
-    where
-        A: Future<Output = Answered>,
-    {
-        match patience.wait(answer).await {
-            Some(Ok(response)) => Attempt::Sent(Sent { response, lease: self }),
-            Some(Err(mut error)) => match error.take_message() {
-                Some(request) => Attempt::Unsent(Box::new(request), error.into_error().to_string()),
-                None => self.pool.failed(error.into_error(), patience),
+    /// Waits for the answer on a connection to this server.
+    pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
+        match patience.wait(&mut exchange).await {
+            Some(Ok(head)) => Attempt::Sent(Sent { answer: exchange.into_answer(head), lease: self }),
+            Some(Err(broken)) => match exchange.into_unsent() {
+                Some(request) => Attempt::Unsent(request, broken.to_string()),
+                None => self.pool.failed(broken, patience),
             },
             None => {
                 self.fail(Finished::Timeout);
@@ -205,10 +194,10 @@ impl Lease {
         }
     }
 
-    /// The answer ended cleanly. The connection is kept if the request had ended too.
-    pub(in crate::proxy) fn give_back(mut self, request_ended: bool) {
-        if let Some(sender) = self.sender.take().filter(|_| request_ended) {
-            self.pool.keep(sender);
+    /// The answer ended cleanly. Its connection is kept if it may carry another request.
+    pub(in crate::proxy) fn give_back(self, body: &mut AnswerBody) {
+        if let Some(wire) = body.take_reusable() {
+            self.pool.keep(wire);
         }
     }
 
@@ -233,12 +222,12 @@ impl Lease {
 
 impl Patience<'_> {
     /// Waits as long as the request body makes progress, and `response` beyond; `None` when patience has ended.
-    async fn wait<A: Future>(&self, mut answer: Pin<Box<A>>) -> Option<A::Output> {
+    async fn wait(&self, exchange: &mut Exchange) -> Option<Result<Head, Broken>> {
         loop {
             let deadline = self.progress.last.get() + self.response;
             let mut alarm = self.alarms.alarm(deadline);
-            let answered = poll_fn(|context| match answer.as_mut().poll(context) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            let answered = poll_fn(|context| match exchange.poll_head(context) {
+                Poll::Ready(head) => Poll::Ready(Some(head)),
                 Poll::Pending => alarm.poll(context).map(|()| None),
             });
             if let Some(answer) = answered.await {

@@ -1,0 +1,283 @@
+//! Where the body of an answer ends, and what of it is content: RFC 9112 sections 6 and 7. Pure.
+//!
+//! Guarantees: pieces of what was read, never copies; chunk sizes, chunk lines and trailers have limits; what is odd is an
+//! error, never a guess. What comes after the end stays where it is, so that its owner sees it.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::Broken;
+use super::head::fields_of;
+
+/// The longest line of a chunk, with extensions; they are not forwarded.
+const CHUNK_LINE_MAX: usize = 1024;
+/// The longest trailer section.
+const TRAILERS_MAX: usize = 16 * 1024;
+/// The most trailer fields.
+const TRAILER_FIELDS_MAX: usize = 64;
+
+/// How much of a body is still to come.
+#[derive(Debug)]
+pub(super) enum Decoder {
+    /// This many bytes.
+    Length(u64),
+    /// As the chunks say.
+    Chunked(Chunks),
+    /// Until the server closes.
+    UntilClose,
+}
+
+/// What the next bytes were.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A piece of content.
+    Data(Bytes),
+    /// The fields after a chunked body.
+    Trailers(HeaderMap),
+    /// The body has ended.
+    End,
+    /// More must be read first.
+    More,
+}
+
+impl Decoder {
+    /// Whether nothing more comes.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunks) => matches!(chunks.state, State::Done),
+            Self::UntilClose => false,
+        }
+    }
+
+    /// Takes the next piece out of what was read.
+    pub(super) fn next(&mut self, read: &mut Bytes) -> Result<Step, Broken> {
+        match self {
+            Self::Length(0) => Ok(Step::End),
+            Self::Chunked(chunks) => chunks.next(read),
+            _ if read.is_empty() => Ok(Step::More),
+            Self::Length(left) => {
+                let data = take(read, *left);
+                *left -= data.len() as u64;
+                Ok(Step::Data(data))
+            }
+            Self::UntilClose => Ok(Step::Data(std::mem::take(read))),
+        }
+    }
+}
+
+/// At most `most` bytes from the front.
+fn take(read: &mut Bytes, most: u64) -> Bytes {
+    match usize::try_from(most) {
+        Ok(most) if most < read.len() => read.split_to(most),
+        _ => std::mem::take(read),
+    }
+}
+
+/// The chunks of a chunked body.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    state: State,
+    /// A line, or a trailer section, that has not come whole.
+    partial: BytesMut,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Size,
+    Data(u64),
+    /// The line end after a chunk's data.
+    DataEnd,
+    Trailers,
+    Done,
+}
+
+impl Chunks {
+    fn next(&mut self, read: &mut Bytes) -> Result<Step, Broken> {
+        loop {
+            match &mut self.state {
+                State::Done => return Ok(Step::End),
+                State::Data(_) if read.is_empty() => return Ok(Step::More),
+                State::Data(left) => {
+                    let data = take(read, *left);
+                    *left -= data.len() as u64;
+                    if *left == 0 {
+                        self.state = State::DataEnd;
+                    }
+                    self.settle(read)?;
+                    return Ok(Step::Data(data));
+                }
+                State::Trailers => return self.trailers(read),
+                State::Size | State::DataEnd => {
+                    if !self.line(read)? {
+                        return Ok(Step::More);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on after a piece of content as far as lines go, so that the end is known together with the last piece.
+    fn settle(&mut self, read: &mut Bytes) -> Result<(), Broken> {
+        while matches!(self.state, State::Size | State::DataEnd) {
+            if !self.line(read)? {
+                return Ok(());
+            }
+        }
+        if matches!(self.state, State::Trailers) && self.partial.is_empty() && read.starts_with(b"\r\n") {
+            read.advance(2);
+            self.state = State::Done;
+        }
+        Ok(())
+    }
+
+    /// Takes one line; `false` if it has not come whole.
+    fn line(&mut self, read: &mut Bytes) -> Result<bool, Broken> {
+        let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
+            self.partial.extend_from_slice(read);
+            read.clear();
+            return if self.partial.len() > CHUNK_LINE_MAX { Err(LONG_LINE) } else { Ok(false) };
+        };
+        let line = read.split_to(end + 1);
+        self.state = if self.partial.is_empty() {
+            after_line(&self.state, &line)?
+        } else {
+            self.partial.extend_from_slice(&line);
+            after_line(&self.state, &std::mem::take(&mut self.partial))?
+        };
+        Ok(true)
+    }
+
+    fn trailers(&mut self, read: &mut Bytes) -> Result<Step, Broken> {
+        self.partial.extend_from_slice(read);
+        let Some(length) = section_end(&self.partial) else {
+            read.clear();
+            return if self.partial.len() > TRAILERS_MAX { Err(LONG_TRAILERS) } else { Ok(Step::More) };
+        };
+        read.advance(length - (self.partial.len() - read.len()));
+        self.partial.truncate(length);
+        self.state = State::Done;
+        let fields = fields_of::<TRAILER_FIELDS_MAX>(&std::mem::take(&mut self.partial).freeze())?;
+        Ok(if fields.is_empty() { Step::End } else { Step::Trailers(fields) })
+    }
+}
+
+const LONG_LINE: Broken = Broken::Framing("a chunk's line is too long");
+const LONG_TRAILERS: Broken = Broken::Framing("its trailers are too long");
+
+/// The end of a trailer section: an empty line, at once or after fields.
+fn section_end(section: &[u8]) -> Option<usize> {
+    if section.starts_with(b"\r\n") {
+        return Some(2);
+    }
+    section.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// What a whole line means where it stands.
+fn after_line(state: &State, line: &[u8]) -> Result<State, Broken> {
+    let text = line.strip_suffix(b"\r\n").ok_or(Broken::Framing("a chunk's line ends without CR"))?;
+    match state {
+        State::DataEnd if text.is_empty() => Ok(State::Size),
+        State::DataEnd => Err(Broken::Framing("a chunk is longer than it said")),
+        _ => Ok(match chunk_size(text)? {
+            0 => State::Trailers,
+            size => State::Data(size),
+        }),
+    }
+}
+
+/// `1*HEXDIG [chunk-ext]`; extensions are ignored (RFC 9112 section 7.1.1).
+fn chunk_size(line: &[u8]) -> Result<u64, Broken> {
+    let digits = line.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
+    let hex = std::str::from_utf8(digits).ok().filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or(Broken::Framing("a chunk's size is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All content, the trailers' names, and what is left; fed in pieces of `size` bytes.
+    fn decode(mut decoder: Decoder, wire: &[u8], size: usize) -> Result<(Vec<u8>, Vec<String>, Vec<u8>), Broken> {
+        let (mut content, mut names) = (Vec::new(), Vec::new());
+        let mut pieces = wire.chunks(size);
+        let mut read = Bytes::new();
+        loop {
+            match decoder.next(&mut read)? {
+                Step::Data(data) => content.extend_from_slice(&data),
+                Step::Trailers(fields) => names.extend(fields.keys().map(ToString::to_string)),
+                Step::End => break,
+                Step::More => match pieces.next() {
+                    Some(piece) => read = Bytes::copy_from_slice(piece),
+                    None => return Err(Broken::Closed),
+                },
+            }
+        }
+        assert!(decoder.is_done());
+        let mut left = read.to_vec();
+        left.extend(pieces.flatten());
+        Ok((content, names, left))
+    }
+
+    #[test]
+    fn bodies_end_where_they_say_however_they_arrive() {
+        let chunked = || Decoder::Chunked(Chunks::default());
+        type Case = (fn() -> Decoder, &'static [u8], &'static [u8], &'static [&'static str], &'static [u8]);
+        let cases: [Case; 6] = [
+            (|| Decoder::Length(0), b"next", b"", &[], b"next"),
+            (|| Decoder::Length(5), b"hellonext", b"hello", &[], b"next"),
+            (chunked, b"5\r\nhello\r\n0\r\n\r\nnext", b"hello", &[], b"next"),
+            (chunked, b"5;a=b\r\nhello\r\n1 \r\n!\r\n000\r\n\r\n", b"hello!", &[], b""),
+            (chunked, b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-End: 2\r\n\r\nnext", b"hi", &["x-sum", "x-end"], b"next"),
+            (chunked, b"0\r\n\r\n", b"", &[], b""),
+        ];
+        for (decoder, wire, content, trailers, left) in cases {
+            for size in 1..=wire.len() {
+                let (got, names, rest) = decode(decoder(), wire, size).expect("a good body");
+                assert_eq!((got.as_slice(), rest.as_slice()), (content, left), "{wire:?} in pieces of {size}");
+                assert_eq!(names, trailers, "{wire:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_is_known_with_the_last_piece() {
+        let mut decoder = Decoder::Chunked(Chunks::default());
+        let mut read = Bytes::from_static(b"2\r\nhi\r\n0\r\n\r\n");
+        assert!(matches!(decoder.next(&mut read), Ok(Step::Data(data)) if data == "hi"));
+        assert!(decoder.is_done() && read.is_empty());
+    }
+
+    #[test]
+    fn odd_bodies_are_errors() {
+        for wire in [
+            &b"x\r\n"[..],
+            b"\r\n",
+            b"-1\r\n",
+            b"+1\r\na",
+            b"0x1\r\na",
+            b"1\na\r\n",
+            b"1\r\nab\r\n",
+            b"1\r\na\n0\r\n\r\n",
+            b"10000000000000000\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\n folded: 1\r\n\r\n",
+        ] {
+            for size in 1..=wire.len() {
+                let end = decode(Decoder::Chunked(Chunks::default()), wire, size);
+                assert!(matches!(end, Err(Broken::Framing(_))), "{wire:?} in pieces of {size}: {end:?}");
+            }
+        }
+        for wire in [vec![b'1'; CHUNK_LINE_MAX + 2], [b"0\r\n".as_slice(), &vec![b'a'; TRAILERS_MAX + 1]].concat()] {
+            let end = decode(Decoder::Chunked(Chunks::default()), &wire, 64);
+            assert!(matches!(end, Err(Broken::Framing(_))), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_cut_is_not_whole() {
+        assert!(matches!(decode(Decoder::Length(5), b"hell", 2), Err(Broken::Closed)));
+        assert!(matches!(decode(Decoder::Chunked(Chunks::default()), b"5\r\nhell", 2), Err(Broken::Closed)));
+    }
+}

@@ -1,0 +1,109 @@
+//! One request and its answer's head, on one connection.
+//!
+//! Guarantees: a request that failed before anything of it was written is given back whole; an answer that comes before its
+//! request has ended is heard, even if the server then stops listening.
+
+use std::task::{Context, Poll, Waker, ready};
+
+use http::StatusCode;
+
+use super::Broken;
+use super::answer::{AnswerBody, Answered, Upload};
+use super::head::{Head, read};
+use super::request::Outgoing;
+use super::wire::Wire;
+
+/// How many interim answers (1xx) one request may have.
+const INTERIM_MAX: u32 = 16;
+
+/// See the module.
+pub(in crate::proxy) struct Exchange {
+    wire: Box<Wire>,
+    outgoing: Outgoing,
+    /// Why the rest of the request cannot be sent.
+    deaf: Option<Broken>,
+    interim: u32,
+}
+
+impl Exchange {
+    /// Begins: a request without a body is written at once.
+    pub(in crate::proxy::upstream) fn begin(wire: Box<Wire>, outgoing: Outgoing) -> Self {
+        let at_once = outgoing.is_only_a_head();
+        let mut exchange = Self { wire, outgoing, deaf: None, interim: 0 };
+        if at_once {
+            // Whoever waits for the answer polls again, and then is woken.
+            exchange.deaf = exchange.send(&mut Context::from_waker(Waker::noop())).err();
+        }
+        exchange
+    }
+
+    /// The request again, if nothing of it was written.
+    pub(in crate::proxy::upstream) fn into_unsent(self) -> Option<Outgoing> {
+        self.outgoing.is_untouched().then_some(self.outgoing)
+    }
+
+    /// Writes what can be written, and reads until the head of the final answer is there.
+    pub(in crate::proxy::upstream) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+        self.poll_send(context)?;
+        loop {
+            while let Some(head) = read(&mut self.wire.read, self.outgoing.to_head)? {
+                if is_final(head.status) {
+                    return Poll::Ready(Ok(head));
+                }
+                self.hear(head.status, context)?;
+            }
+            match ready!(self.wire.poll_fill(context)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Err(self.deaf.take().unwrap_or(Broken::Closed))),
+                Err(error) => return Poll::Ready(Err(self.deaf.take().unwrap_or(error.into()))),
+            }
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
+        if self.deaf.is_none()
+            && let Err(broken) = self.send(context)
+        {
+            self.deaf = Some(broken);
+        }
+        match self.deaf.take_if(|broken| self.outgoing.is_untouched() || matches!(broken, Broken::Request(_))) {
+            Some(broken) => Err(broken),
+            None => Ok(()), // the server may have said why it stopped listening
+        }
+    }
+
+    fn send(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
+        match self.outgoing.poll_send(context, &mut self.wire) {
+            Poll::Ready(Err(broken)) => Err(broken),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// An interim answer: only `100 Continue` means something to us.
+    fn hear(&mut self, status: StatusCode, context: &mut Context<'_>) -> Result<(), Broken> {
+        self.interim += 1;
+        if self.interim > INTERIM_MAX {
+            return Err(Broken::Framing("too many interim answers"));
+        }
+        if status == StatusCode::CONTINUE {
+            self.outgoing.release();
+            self.poll_send(context)?;
+        }
+        Ok(())
+    }
+
+    /// The answer with this head, and its body to come.
+    pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> Answered {
+        let Head { status, headers, body, keeps } = head;
+        let complete = self.outgoing.is_complete();
+        let upload = match self.deaf {
+            None if !complete => self.wire.split().map(|half| Upload::spawn(self.outgoing, half)),
+            _ => None,
+        };
+        Answered { status, headers, body: AnswerBody::new(self.wire, body, keeps && complete, upload) }
+    }
+}
+
+fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}

@@ -1,0 +1,218 @@
+//! The head of an answer: what it says to the caller, and how its body is framed (RFC 9112 section 6.3). Pure.
+//!
+//! Guarantees: fields of the connection are read here and go no further; framing that two readers could take in two ways
+//! is an error.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use httparse::{ParserConfig, Status};
+
+use crate::proxy::fields::{is_hop_by_hop, remove_nominated};
+
+use super::Broken;
+use super::decode::{Chunks, Decoder};
+
+/// The largest head of an answer; nginx's default is smaller, HAProxy's the same order.
+pub(super) const HEAD_MAX: usize = 64 * 1024;
+/// The most fields of one.
+const FIELDS_MAX: usize = 128;
+
+/// A head that came whole.
+#[derive(Debug)]
+pub(in crate::proxy::upstream) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Decoder,
+    /// Whether the connection may carry another request afterwards.
+    pub(super) keeps: bool,
+}
+
+/// Reads a head from the front of what was read; `None` if it has not come whole. `to_head` says that the request was a
+/// HEAD, whose answer has no body.
+pub(super) fn read(read: &mut Bytes, to_head: bool) -> Result<Option<Head>, Broken> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, read, &mut fields);
+    let length = match parsed.map_err(|_| Broken::Framing("its head is not HTTP/1.1"))? {
+        Status::Complete(length) => length,
+        Status::Partial if read.len() > HEAD_MAX => return Err(Broken::Framing("its head is too long")),
+        Status::Partial => return Ok(None),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Broken::Framing("its status is no status"))?;
+    let mut said = Said { keeps: response.version == Some(1), ..Said::default() };
+    let headers = said.fields(read, response.headers)?;
+    let body = said.framing(status, to_head)?;
+    let keeps = said.keeps && !matches!(body, Decoder::UntilClose);
+    let _ = read.split_to(length);
+    Ok(Some(Head { status, headers, body, keeps }))
+}
+
+/// What fields of the connection and of framing say.
+#[derive(Default)]
+struct Said {
+    keeps: bool,
+    chunked: bool,
+    length: Option<u64>,
+}
+
+impl Said {
+    fn fields(&mut self, read: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Broken> {
+        let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
+        let mut connection = Vec::new();
+        for field in fields {
+            let (name, value) = field_of(read, field)?;
+            if name == CONNECTION {
+                connection.push(value);
+            } else if name == TRANSFER_ENCODING {
+                self.encoding(&value)?;
+            } else if !is_hop_by_hop(&name) {
+                if name == CONTENT_LENGTH && !self.length(&value)? {
+                    continue;
+                }
+                headers.append(name, value);
+            }
+        }
+        for value in &connection {
+            self.connection(value);
+            remove_nominated(&mut headers, value);
+        }
+        Ok(headers)
+    }
+
+    fn connection(&mut self, value: &HeaderValue) {
+        for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            match word {
+                word if word.eq_ignore_ascii_case(b"close") => self.keeps = false,
+                word if word.eq_ignore_ascii_case(b"keep-alive") => self.keeps = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// We ask for no other encoding, so there is none but `chunked`, once.
+    fn encoding(&mut self, value: &HeaderValue) -> Result<(), Broken> {
+        if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Broken::Framing("its Transfer-Encoding is not `chunked`"));
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// Whether this is the first time it is said; saying it again is one time too often, unless it is the same.
+    fn length(&mut self, value: &HeaderValue) -> Result<bool, Broken> {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let length = digits.and_then(|digits| digits.parse().ok());
+        let length = length.ok_or(Broken::Framing("its Content-Length is no number"))?;
+        match self.length.replace(length) {
+            None => Ok(true),
+            Some(before) if before == length => Ok(false),
+            Some(_) => Err(Broken::Framing("it has two lengths")),
+        }
+    }
+
+    fn framing(&self, status: StatusCode, to_head: bool) -> Result<Decoder, Broken> {
+        let bodiless = to_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Broken::Framing("it has a Transfer-Encoding and a Content-Length")),
+            _ if bodiless => Ok(Decoder::Length(0)),
+            (true, None) => Ok(Decoder::Chunked(Chunks::default())),
+            (false, Some(length)) => Ok(Decoder::Length(length)),
+            (false, None) => Ok(Decoder::UntilClose),
+        }
+    }
+}
+
+/// Room for what is added to every answer.
+const ADDED: usize = 4;
+
+/// A field; its value is a piece of what was read.
+fn field_of(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), Broken> {
+    let name = HeaderName::from_bytes(field.name.as_bytes());
+    let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
+    match (name, value) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        _ => Err(Broken::Framing("one of its fields is no field")),
+    }
+}
+
+/// The fields of a whole section, its empty line included.
+pub(super) fn fields_of<const MOST: usize>(section: &Bytes) -> Result<HeaderMap, Broken> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST];
+    let parsed = httparse::parse_headers(section, &mut fields);
+    let Ok(Status::Complete((_, fields))) = parsed else { return Err(Broken::Framing("its trailers are no fields")) };
+    fields.iter().map(|field| field_of(section, field)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str, to_head: bool) -> Result<Option<(Head, String)>, Broken> {
+        let mut bytes = Bytes::copy_from_slice(text.as_bytes());
+        let head = read(&mut bytes, to_head)?;
+        Ok(head.map(|head| (head, String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    #[test]
+    fn heads_say_how_their_bodies_are_framed() {
+        for (text, to_head, body, keeps) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false, "Length(5)", true),
+            ("HTTP/1.1 200\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", false, "Length(5)", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, "Length(0)", true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", false, "Length(0)", true),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, "Length(0)", true),
+            ("HTTP/1.1 100 Continue\r\n\r\n", false, "Length(0)", true),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", false, "Chunked", true),
+            ("HTTP/1.1 200 OK\r\n\r\n", false, "UntilClose", false),
+            ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n", false, "Length(5)", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, "Length(5)", false),
+            ("HTTP/1.0 200 OK\r\nConnection: x, Keep-Alive\r\nContent-Length: 5\r\n\r\n", false, "Length(5)", true),
+        ] {
+            let (head, _) = head(text, to_head).expect("a good head").expect("a whole head");
+            assert!(format!("{:?}", head.body).starts_with(body), "{text:?}: {:?}", head.body);
+            assert_eq!(head.keeps, keeps, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_the_connection_go_no_further_and_the_rest_does() {
+        let text = "HTTP/1.1 200 OK\r\nConnection: x-secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n\
+                    Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi";
+        let (head, left) = head(text, false).expect("a good head").expect("a whole head");
+        let mut names: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        names.sort_unstable();
+        assert_eq!(names, [("content-length", b"2".as_slice()), ("set-cookie", b"a"), ("set-cookie", b"b")]);
+        assert_eq!(left, "hi");
+    }
+
+    #[test]
+    fn odd_heads_are_errors_and_short_ones_wait() {
+        for text in [
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1 99 No\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+        ] {
+            assert!(matches!(head(text, false), Err(Broken::Framing(_))), "{text:?}");
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(FIELDS_MAX + 1));
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(HEAD_MAX));
+        assert!(head(&many, false).is_err() && head(&long, false).is_err());
+        let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        for length in 0..whole.len() {
+            assert!(matches!(head(&whole[..length], false), Ok(None)), "{length}");
+        }
+    }
+}
