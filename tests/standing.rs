@@ -2,9 +2,10 @@
 //! on connections that were opened before.
 
 use serde_json::{Value, json};
+use tallygate::clock::Clock;
 use tokio::io::AsyncReadExt as _;
 
-use crate::world::{Client, Pki, Plan, Reply, World, empty, request, until, within};
+use crate::world::{Client, Leaf, Pki, Plan, Reply, World, empty, request, until, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
@@ -147,6 +148,29 @@ async fn connections_that_say_nothing_are_closed_too() {
             .await;
         world.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_ends_its_connections_without_any_reload() {
+    let clock = Clock::manual("2030-12-31T23:30:00Z".parse().unwrap());
+    let world = city().clock(clock).start().await;
+    let ends = world.pki.issue(&Leaf::department("traffic-police").valid(2020, 2031));
+    let short = [world.client_with("unknown", Some(ends.clone())), world.client_with("unknown", Some(ends)).h2()];
+    let mut silent = Vec::new();
+    for client in &short {
+        silent.push(client.connect().await.unwrap());
+    }
+    let long = world.client("traffic-police").h2();
+    assert_eq!(long.get(READ).await.status, 200);
+    assert_eq!(world.metrics().await.sum("tallygate_connections_open"), 3);
+    world.clock.advance(std::time::Duration::from_secs(3_600));
+    until("those that ended are gone", async || {
+        (world.metrics().await.sum("tallygate_connections_open") == 1).then_some(())
+    })
+    .await;
+    assert_eq!(long.get(READ).await.status, 200);
+    assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), 3, "on the same connection");
+    world.close().await;
 }
 
 #[tokio::test]
