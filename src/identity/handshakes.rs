@@ -350,22 +350,6 @@ fn a_handshake_that_is_not_finished_proves_nothing() {
 }
 
 #[test]
-fn a_caller_that_would_rather_not_is_led_to_the_post_quantum_exchange_if_it_can() {
-    let city = City::new();
-    let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
-    let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::X25519MLKEM768];
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(city.path("ca.pem")).expect("a certificate")).expect("an anchor");
-    let builder = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(ClockTime(city.clock.clone())));
-    let builder = builder.with_protocol_versions(&[&TLS13]).expect("a version").with_root_certificates(roots);
-    let mut reluctant = builder.with_no_client_auth();
-    reluctant.alpn_protocols = vec![b"h2".to_vec()];
-    let (_, server) = connect(&Arc::new(reluctant), &open).expect("let in");
-    assert_eq!(server.negotiated_key_exchange_group().expect("a group").name(), rustls::NamedGroup::X25519MLKEM768);
-}
-
-#[test]
 fn the_key_exchange_is_post_quantum_with_whoever_can() {
     let city = City::new();
     let good = city.good("police");
