@@ -21,6 +21,13 @@ mod paths;
 mod proxied;
 mod standing;
 
+// What HTTP is accepted, and how long a caller is waited for.
+mod corpus;
+mod early_answers;
+mod floods;
+mod patience;
+mod rfc9113;
+
 // What crosses the gateway, and what does not.
 mod forwarding;
 mod framing;

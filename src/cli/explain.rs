@@ -164,7 +164,7 @@ fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -
     let mut told = told_of(identities);
     let head = match Head::read(request) {
         Ok(head) => head,
-        Err(malformed) => return refuse(told, Refused::Malformed, malformed.to_owned()),
+        Err(malformed) => return refuse(told, Refused::Malformed, malformed.detail.to_owned()),
     };
     let department = match snapshot.department_of(identities) {
         Ok(department) => department,

@@ -361,10 +361,18 @@ pub(super) struct Capacity {
     pub(super) head_fields: Option<u64>,
     /// For a whole TLS handshake. Default: 10s.
     pub(super) handshake: Option<String>,
+    /// For a whole HTTP/1.1 head, or for what opens HTTP/2. Default: 10s.
+    pub(super) head_time: Option<String>,
     /// A connection without a command. Default: 180s.
     pub(super) idle: Option<String>,
     /// Between two pieces of a request body. Default: 60s.
     pub(super) body_idle: Option<String>,
+    /// What a request body must bring every second, on average; 0B is no limit. Default: 500B.
+    pub(super) body_rate: Option<String>,
+    /// Between two pieces of an answer that a caller takes. Default: 30s.
+    pub(super) answer_idle: Option<String>,
+    /// How old a connection becomes, give or take a tenth. Default: 1h.
+    pub(super) connection_age: Option<String>,
     /// Idle connections kept per upstream and worker. Default: 64.
     pub(super) upstream_idle: Option<u64>,
     /// How long an idle upstream connection is kept. Default: 55s.

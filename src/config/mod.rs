@@ -118,10 +118,19 @@ pub struct Capacity {
     pub head_fields: usize,
     /// For a whole TLS handshake. Default 10 s.
     pub handshake: Duration,
-    /// A connection without a command, or with an unfinished head over HTTP/1.1. Default 180 s.
+    /// For a whole HTTP/1.1 head, from its first byte; for the first one, or for what opens HTTP/2, from the handshake.
+    /// Default 10 s.
+    pub head_time: Duration,
+    /// A connection without a command. Default 180 s.
     pub idle: Duration,
     /// Between two pieces of a request body. Default 60 s.
     pub body_idle: Duration,
+    /// Bytes a second that a request body must have had on average, once its caller was waited for a while. Default 500.
+    pub body_rate: u64,
+    /// Between two pieces of an answer that a caller takes. Default 30 s.
+    pub answer_idle: Duration,
+    /// How old a connection becomes, give or take a tenth. Default 1 h.
+    pub connection_age: Duration,
     /// Idle connections kept per upstream and worker. Default 64.
     pub upstream_idle: usize,
     /// How long an idle upstream connection is kept. Default 55 s.

@@ -10,6 +10,7 @@ use crate::ledger::Ticket;
 use crate::limit::Pass;
 use crate::model::Finished;
 use crate::policy::Subsystem;
+use crate::telemetry::LimitHit;
 
 use super::call::Call;
 use super::progress::{BodyFault, Progress};
@@ -68,6 +69,9 @@ impl Account {
         let Some(mut ticket) = self.ticket.take() else { return };
         ticket.end_upload(&self.progress.upload);
         let duration = ticket.settle(finished);
+        if self.fault() == Some(BodyFault::Slow) {
+            self.worker.recorder.limit_hit(LimitHit::BodyPace);
+        }
         self.worker.leave();
         self.worker.recorder.command(&self.subsystem.id, duration);
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
@@ -16,8 +16,9 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 
 use super::account::Account;
 use super::call::Call;
+use super::fault::Fault;
 use super::fields;
-use super::head::{Head, Malformed, host_value};
+use super::head::{Head, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -38,6 +39,8 @@ pub(super) struct Refusal {
     pub(super) command: CommandKey,
     pub(super) refused: Refused,
     pub(super) detail: &'static str,
+    /// The status that says a fault more exactly.
+    pub(super) status: Option<StatusCode>,
     pub(super) retry_after: Option<Duration>,
     pub(super) budget: Option<Budget>,
 }
@@ -49,6 +52,7 @@ impl Refusal {
             command: command.clone(),
             refused,
             detail,
+            status: None,
             retry_after: None,
             budget: None,
         })
@@ -65,7 +69,7 @@ impl Refusal {
 /// Decides about one command.
 pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
-    let head = read_head(call, request).map_err(|detail| call.unplaced(Refused::Malformed, detail))?;
+    let head = read_head(call, request).map_err(|fault| call.malformed(fault))?;
     if !call.peer.may_ask_for(head.host, &call.live.snapshot) {
         return Err(call.unplaced(Refused::Misdirected, "this connection is not for the host that the request names"));
     }
@@ -92,18 +96,26 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     Ok(Admitted { department, subsystem, command, grant, budget, host: host_value(request, head), account })
 }
 
-/// The head, if it is not too many fields: hyper knows that limit over HTTP/1.1 only. Its bytes are limited by hyper.
-fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Malformed> {
+/// The head, if it is not too many fields, counting each crumb of a cookie: hyper knows that limit over HTTP/1.1 only. Its
+/// bytes are limited by hyper.
+fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Fault> {
     if request.headers().len() > call.worker.capacity.head_fields {
-        return Err("the head has more fields than this gateway takes");
+        return Err(Fault::large_head("the head has more fields than this gateway takes"));
     }
     if fields::nominates_a_claim(request.headers()) {
-        return Err("Connection names a field that only the gateway may write");
+        return Err(Fault::bad("Connection names a field that only the gateway may write"));
     }
     Head::read(request)
 }
 
 impl Call {
+    /// The refusal of what is not HTTP as this house accepts it.
+    pub(super) fn malformed(&self, fault: Fault) -> Box<Refusal> {
+        let mut refusal = self.unplaced(Refused::Malformed, fault.detail);
+        refusal.status = Some(fault.status);
+        refusal
+    }
+
     /// A refusal before the command could be told.
     fn unplaced(&self, refused: Refused, detail: &'static str) -> Box<Refusal> {
         let department = self.peer.department(&self.live.snapshot);

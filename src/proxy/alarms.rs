@@ -1,7 +1,7 @@
 //! Waits that hardly ever last to their end: watched from the worker's tick, instead of with a timer each.
 //!
 //! Guarantees: a wait ends at its deadline, not at a tick; the tick only tells who is near it to set a timer. There are as
-//! many places as commands have waited at once, which the worker's capacity bounds.
+//! many places as commands and connections have waited at once, which the worker's capacity bounds.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;

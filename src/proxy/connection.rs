@@ -1,23 +1,21 @@
-//! One connection from a caller: handshake, once; then its commands, each through [`super::exchange`].
+//! One connection from a caller: handshake, once; then its commands, over the protocol that was agreed on.
 //!
 //! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
-//! once per configuration; a caller that is not let in any more is heard out and said goodbye; a handshake, an idle connection and a head have limits of time and size.
+//! once per configuration; a caller that is not let in any more is heard out and said goodbye; a handshake has a limit of time,
+//! and a connection an age. Leaves the rest to [`super::http1`] and [`super::http2`].
 
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sink};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -28,22 +26,13 @@ use crate::policy::Snapshot;
 use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
 
 use super::caps::{Holder, Place};
-use super::exchange::exchange;
 use super::handshakes::Handshake;
 use super::peer::{Door, Peer, Shown};
 use super::proxied;
 use super::socket::Socket;
 use super::worker::Worker;
+use super::{http1, http2};
 
-/// HTTP/2 limits: Envoy's recommendation for the edge (100 streams, 64 KiB per stream, 1 MiB per connection).
-const STREAMS_MAX: u32 = 100;
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of answers buffered per stream before its subsystem is held back.
-const SEND_BUFFER_MAX: usize = 128 * 1024;
-/// HTTP/2 pings tell a dead caller from a quiet one.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// How much is read, and for how long, after a handshake that failed.
 const PARTING_BYTES: u64 = 64 * 1024;
 const PARTING_TIME: Duration = Duration::from_secs(1);
@@ -116,8 +105,8 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     let Some(_places) = worker.places_for(&peer, told) else { return part(Some(stream)).await };
     worker.peers.enter(&peer);
     let served = match is_h2 {
-        true => serve_h2(worker, peer, stream, drain).await,
-        false => serve_h1(worker, peer, stream, drain).await,
+        true => http2::serve(worker, peer, stream, drain).await,
+        false => http1::serve(worker, peer, stream, drain).await,
     };
     if let Err(error) = served {
         tracing::debug!(%address, %error, "connection ended");
@@ -201,72 +190,14 @@ async fn part(stream: Option<impl AsyncRead + AsyncWrite + Unpin>) {
     let _ = timeout(PARTING_TIME, parting).await; // either way it is over
 }
 
-async fn serve_h1(
-    worker: Rc<Worker>,
-    peer: Rc<Peer>,
-    stream: TlsStream<Socket>,
-    mut drain: DrainWatcher,
-) -> hyper::Result<()> {
-    let capacity = worker.capacity;
-    let at_the_other_end = Rc::clone(&peer);
-    let service = service_fn(move |request| exchange(&worker, &peer, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new()) // without it hyper's own timeouts are silently off
-        .header_read_timeout(capacity.idle)
-        .max_headers(capacity.head_fields)
-        .max_header_size(capacity.head_bytes)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
+/// Ready when a connection is to take no more commands: the gateway drains, the caller is sent away, or the connection is old. Revocation and the
+/// spreading of load over gateways depend on connections that end.
+pub(super) async fn time_to_go(worker: &Worker, peer: &Peer, drain: &mut DrainWatcher) {
+    let age = worker.jittered(worker.capacity.connection_age);
+    let mut alarm = worker.alarms.alarm(Instant::now() + age);
     tokio::select! {
-        served = connection.as_mut() => return served,
-        () = drain.begun() => connection.as_mut().graceful_shutdown(),
-        () = at_the_other_end.sent_away() => match at_the_other_end.has_asked() {
-            true => connection.as_mut().graceful_shutdown(),
-            false => return Ok(()), // it may never say a word, and hyper would wait for it
-        },
-    }
-    connection.await
-}
-
-async fn serve_h2(
-    worker: Rc<Worker>,
-    peer: Rc<Peer>,
-    stream: TlsStream<Socket>,
-    mut drain: DrainWatcher,
-) -> hyper::Result<()> {
-    let capacity = worker.capacity;
-    let timer = worker.alarms.coarse();
-    let at_the_other_end = Rc::clone(&peer);
-    let service = service_fn(move |request| exchange(&worker, &peer, request));
-    let head_max = u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(OnThisThread)
-        .timer(timer)
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER_MAX)
-        .max_header_list_size(head_max)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_PATIENCE)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        served = connection.as_mut() => return served,
-        () = drain.begun() => connection.as_mut().graceful_shutdown(),
-        () = at_the_other_end.sent_away() => match at_the_other_end.has_asked() {
-            true => connection.as_mut().graceful_shutdown(),
-            false => return Ok(()), // it may never say a word, and hyper would wait for it
-        },
-    }
-    connection.await
-}
-
-/// Runs hyper's streams on the worker's own thread.
-#[derive(Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        () = drain.begun() => {}
+        () = peer.sent_away() => {}
+        () = poll_fn(|context| alarm.poll(context)) => {}
     }
 }

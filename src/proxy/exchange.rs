@@ -16,6 +16,7 @@ use crate::clock::Still;
 
 use super::admit::admit;
 use super::call::{Answer, Call};
+use super::fault::Fault;
 use super::forward::forward;
 use super::peer::Peer;
 use super::refuse::refuse;
@@ -46,6 +47,13 @@ pub(super) fn exchange(
             Either::Right(ready(Ok(answer)))
         }
     }
+}
+
+/// Counts and refuses what came and is not HTTP as this house accepts it; `stand_in` is our own request in its place.
+pub(super) fn turn_away(worker: &Rc<Worker>, peer: &Rc<Peer>, stand_in: &Request<Incoming>, fault: Fault) -> Answer {
+    let call = Call::arrive(worker, peer, stand_in, &Still::now());
+    let refusal = call.malformed(fault);
+    Ok(refuse(&call, &refusal))
 }
 
 /// Lets a refused caller finish its sentence, unless it waits over HTTP/1.1 to be asked for it (`Expect: 100-continue`).

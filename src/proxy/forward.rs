@@ -17,6 +17,7 @@ use super::admit::Admitted;
 use super::body::{Body, Metered};
 use super::call::{Answer, Call};
 use super::headers::{REQUEST_ID, towards_subsystem};
+use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
@@ -58,8 +59,8 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
     let framing = framing(request.body());
     let head = towards_subsystem(call, admitted, &request, framing);
     let waits = request.headers().contains_key(EXPECT);
-    let patience = call.worker.capacity.body_idle;
-    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, patience);
+    let tempo = Tempo::of(request.headers(), &call.worker.capacity);
+    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, tempo);
     let outgoing = Outgoing::new(head, body, framing);
     if waits { outgoing.held(CONTINUE_PATIENCE) } else { outgoing }
 }
@@ -119,7 +120,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         admitted.account.settle(Finished::Aborted);
         return match fault {
             BodyFault::TooLarge => too_large(call),
-            BodyFault::Idle => fail(call, Finished::Aborted, "the request body stopped coming"),
+            BodyFault::Slow => fail(call, Finished::Aborted, "the request body stopped coming, or came too slowly"),
             BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
         };
     }

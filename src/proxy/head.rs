@@ -1,11 +1,14 @@
 //! What HTTP we accept: the head of a request, checked before anything trusts it.
 //!
 //! Guarantees: the authority is one and plain; the path is absolute, in one spelling only, and is the very text that is
-//! authorised and forwarded. Leaves framing (Content-Length, Transfer-Encoding) to hyper, which makes it anew upstream.
+//! authorised and forwarded. Over HTTP/1.1 [`super::wire`] has read every byte of it before; over HTTP/2 this is the first
+//! look. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
 
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request};
+
+use super::fault::Fault;
 
 /// The longest path and query, in bytes; nginx has the same.
 const TARGET_MAX: usize = 8 * 1024;
@@ -21,29 +24,31 @@ pub struct Head<'a> {
     pub path: &'a str,
 }
 
-/// Why a head is not accepted, in words for the caller.
-pub type Malformed = &'static str;
-
 impl<'a> Head<'a> {
     /// Reads the head of a request.
     ///
     /// # Errors
     /// What is wrong with it, where others could read it in another way.
-    pub fn read<B>(request: &'a Request<B>) -> Result<Self, Malformed> {
+    pub fn read<B>(request: &'a Request<B>) -> Result<Self, Fault> {
         let method = request.method();
         if matches!(*method, Method::CONNECT | Method::TRACE) {
-            return Err("CONNECT and TRACE are not served here");
+            return Err(Fault::not_spoken("CONNECT and TRACE are not served here"));
         }
         let path = request.uri().path();
         refuse_odd_path(path)?;
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
-            return Err("the request target is longer than 8192 bytes");
+            return Err(Fault::long_target("the request target is longer than 8192 bytes"));
         }
-        if request.headers().keys().any(|name| name.as_str().bytes().any(|byte| byte == b'_')) {
-            return Err("a header name holds '_', which others may read as '-'");
+        if request.headers().keys().any(|name| !name.as_str().bytes().all(is_of_a_name)) {
+            return Err(Fault::bad("a field's name holds something else than letters, digits and hyphens"));
         }
         Ok(Self { method, host: host(request)?, path })
     }
+}
+
+/// Other bytes some readers take for others, `_` for `-` before all.
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 /// The value of `Host` for a head that was accepted.
@@ -53,31 +58,31 @@ pub(super) fn host_value<B>(request: &Request<B>, head: Head<'_>) -> HeaderValue
     host.unwrap_or_else(|| HeaderValue::from_str(head.host).unwrap_or(HeaderValue::from_static("")))
 }
 
-fn host<B>(request: &Request<B>) -> Result<&str, Malformed> {
+fn host<B>(request: &Request<B>) -> Result<&str, Fault> {
     let target = request.uri().authority();
     let mut hosts = request.headers().get_all(HOST).iter();
     let authority = match (target, hosts.next(), hosts.next()) {
-        (_, _, Some(_)) => return Err("more than one Host"),
-        (None, None, None) => return Err("no Host"),
+        (_, _, Some(_)) => return Err(Fault::bad("more than one Host")),
+        (None, None, None) => return Err(Fault::bad("no Host")),
         (Some(target), None, None) => target.as_str(),
         (None, Some(host), None) => text(host)?,
         (Some(target), Some(host), None) if text(host)?.eq_ignore_ascii_case(target.as_str()) => target.as_str(),
-        (Some(_), Some(_), None) => return Err("Host and the request target name different authorities"),
+        (Some(_), Some(_), None) => return Err(Fault::bad("Host and the request target name different authorities")),
     };
     host_of(authority)
 }
 
-fn text(value: &HeaderValue) -> Result<&str, Malformed> {
-    value.to_str().map_err(|_| "Host is not plain text")
+fn text(value: &HeaderValue) -> Result<&str, Fault> {
+    value.to_str().map_err(|_| Fault::bad("Host is not plain text"))
 }
 
 /// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
-fn host_of(authority: &str) -> Result<&str, Malformed> {
+fn host_of(authority: &str) -> Result<&str, Fault> {
     if !authority.is_empty() && authority.bytes().all(is_plain) {
         return Ok(authority); // most are, and need no parser
     }
     if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
-        return Err("Host is not a host and an optional port");
+        return Err(Fault::bad("Host is not a host and an optional port"));
     }
     let host_ends = match authority.rfind(']') {
         Some(bracket) => bracket + 1,
@@ -85,10 +90,10 @@ fn host_of(authority: &str) -> Result<&str, Malformed> {
     };
     let (host, port) = authority.split_at(host_ends);
     match port.strip_prefix(':') {
-        _ if host.is_empty() => Err("Host is not a host and an optional port"),
+        _ if host.is_empty() => Err(Fault::bad("Host is not a host and an optional port")),
         None if port.is_empty() => Ok(host),
         Some(port) if port.parse::<u16>().is_ok() => Ok(host),
-        _ => Err("the port in Host is not a number up to 65535"),
+        _ => Err(Fault::bad("the port in Host is not a number up to 65535")),
     }
 }
 
@@ -97,9 +102,9 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
-fn refuse_odd_path(path: &str) -> Result<(), Malformed> {
+fn refuse_odd_path(path: &str) -> Result<(), Fault> {
     if !path.starts_with('/') {
-        return Err("the path does not start with '/'");
+        return Err(Fault::bad("the path does not start with '/'"));
     }
     let mut before = 0;
     let may_be_odd = path.bytes().any(|byte| match (std::mem::replace(&mut before, byte), byte) {
@@ -110,29 +115,33 @@ fn refuse_odd_path(path: &str) -> Result<(), Malformed> {
     if may_be_odd { refuse_odd_segments(path) } else { Ok(()) }
 }
 
-fn refuse_odd_segments(path: &str) -> Result<(), Malformed> {
+fn refuse_odd_segments(path: &str) -> Result<(), Fault> {
     if path.contains("//") {
-        return Err("the path holds '//'");
+        return Err(Fault::bad("the path holds '//'"));
     }
     if path.bytes().any(|byte| matches!(byte, b'\\' | b';' | 0..=32 | 127..)) {
-        return Err("the path holds a backslash, a semicolon, a blank or a control character");
+        return Err(Fault::bad("the path holds a backslash, a semicolon, a blank or a control character"));
     }
     if path.contains('%') {
         refuse_odd_escapes(path)?;
     }
     match path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        true => Err("the path holds a dot segment"),
+        true => Err(Fault::bad("the path holds a dot segment")),
         false => Ok(()),
     }
 }
 
-fn refuse_odd_escapes(path: &str) -> Result<(), Malformed> {
+fn refuse_odd_escapes(path: &str) -> Result<(), Fault> {
     for (position, _) in path.match_indices('%') {
         let escape =
             path.get(position + 1..position + 3).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let byte = escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or("the path holds a broken escape")?;
+        let byte = escape
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .ok_or(Fault::bad("the path holds a broken escape"))?;
         if matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=31 | 127) || is_unreserved(byte) {
-            return Err("the path hides a separator, a percent, a control or a plain character in an escape");
+            return Err(Fault::bad(
+                "the path hides a separator, a percent, a control or a plain character in an escape",
+            ));
         }
     }
     Ok(())
@@ -147,12 +156,12 @@ fn is_unreserved(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn read(uri: &str, hosts: &[&str]) -> Result<(String, String), Malformed> {
+    fn read(uri: &str, hosts: &[&str]) -> Result<(String, String), Fault> {
         let mut request = Request::builder().uri(uri);
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        let request = request.body(()).map_err(|_| "not a request")?;
+        let request = request.body(()).map_err(|_| Fault::bad("not a request"))?;
         Head::read(&request).map(|head| (head.host.to_owned(), head.path.to_owned()))
     }
 

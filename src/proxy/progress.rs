@@ -38,8 +38,8 @@ impl Progress {
 pub(super) enum BodyFault {
     /// It grew beyond what the command allows.
     TooLarge,
-    /// The caller sent nothing for too long.
-    Idle,
+    /// The caller sent nothing, or too little, for too long.
+    Slow,
     /// The caller left or broke its framing.
     Broken,
 }

@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::limit::Budget;
-use crate::model::{Finished, Refused};
+use crate::model::{CommandKey, Department, Finished, Refused};
 
 use super::admit::Refusal;
 use super::body::Body;
 use super::call::Call;
 use super::headers::REQUEST_ID;
+use super::peer::Peer;
+use super::worker::Worker;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -24,12 +26,23 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// Counts a refusal and answers it.
 pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
     call.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, call.window);
-    let mut answer = problem(call, status_of_refusal(refusal.refused), refusal.refused.name(), refusal.detail);
+    let status = refusal.status.unwrap_or(status_of_refusal(refusal.refused));
+    let mut answer = problem(call, status, refusal.refused.name(), refusal.detail);
     if let Some(after) = refusal.retry_after.or(retry_after(refusal.refused)) {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
     tell_budget(answer.headers_mut(), refusal.budget);
     answer
+}
+
+/// Counts what hyper itself refused, and answered in its own way: nothing is known that [`super::wire`] lets through and
+/// hyper does not, so it is worth a line.
+pub(super) fn count_unseen(worker: &Worker, peer: &Peer) {
+    tracing::warn!("hyper refused a head that the scanner had let through; counted as malformed");
+    let department = peer.department(&worker.live().snapshot);
+    let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
+    worker.meter.received();
+    worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.clock.window());
 }
 
 /// Answers for an admitted command that did not get an answer of its subsystem. Its account is settled by whoever held it.

@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::fields::without_claims;
+use super::pace::{Pace, Tempo};
 use super::progress::{BodyFault, Progress};
-use super::silence::Silence;
 
 /// How much of a body that nobody needs is read, and for how long: enough for a caller that sends before it listens to get
 /// its answer, instead of a connection or a stream that is reset under it (curl then drops the answer it has).
@@ -56,14 +56,13 @@ struct Passing {
     progress: Rc<Progress>,
     max: u64,
     seen: u64,
-    patience: Duration,
-    silence: Silence,
+    pace: Pace,
     /// Whether the caller waits to be asked for it (`Expect: 100-continue`): reading it is asking.
     unasked: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(request: Request<Incoming>, progress: &Rc<Progress>, max: u64, patience: Duration) -> Self {
+    pub(super) fn new(request: Request<Incoming>, progress: &Rc<Progress>, max: u64, tempo: Tempo) -> Self {
         let is_empty = request.body().is_end_stream();
         progress.complete.set(is_empty);
         let passing = || Passing {
@@ -72,8 +71,7 @@ impl RequestBody {
             progress: Rc::clone(progress),
             max,
             seen: 0,
-            patience,
-            silence: Silence::default(),
+            pace: Pace::new(tempo),
         };
         Self((!is_empty).then(|| Box::new(passing())))
     }
@@ -84,7 +82,7 @@ impl Passing {
         self.progress.fault.set(Some(fault));
         io::Error::other(match fault {
             BodyFault::TooLarge => "the request body is larger than this command allows",
-            BodyFault::Idle => "the caller sent nothing for too long",
+            BodyFault::Slow => "the caller sent nothing, or too little, for too long",
             BodyFault::Broken => "the caller broke its request off",
         })
     }
@@ -96,11 +94,15 @@ impl Passing {
         if self.seen > self.max {
             return Err(BodyFault::TooLarge);
         }
+        let now = Instant::now();
+        if !self.pace.hear(bytes, now) {
+            return Err(BodyFault::Slow);
+        }
         if let Some(trailers) = frame.trailers_mut() {
             without_claims(trailers);
         }
         self.progress.upload.pass(bytes);
-        self.progress.last.set(Instant::now());
+        self.progress.last.set(now);
         self.progress.complete.set(frame.is_trailers() || self.is_end_stream());
         Ok(frame)
     }
@@ -115,10 +117,9 @@ impl Passing {
         let next = Pin::new(incoming).poll_frame(context);
         self.progress.waiting.set(next.is_pending());
         let Poll::Ready(next) = next else {
-            ready!(self.silence.poll(context, self.patience));
-            return Poll::Ready(Some(Err(self.stop(BodyFault::Idle))));
+            ready!(self.pace.wait(context));
+            return Poll::Ready(Some(Err(self.stop(BodyFault::Slow))));
         };
-        self.silence.broken();
         Poll::Ready(match next {
             Some(Ok(frame)) => Some(self.count(frame).map_err(|fault| self.stop(fault))),
             Some(Err(_)) => Some(Err(self.stop(BodyFault::Broken))),

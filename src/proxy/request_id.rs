@@ -25,6 +25,11 @@ impl RequestIds {
         let mut random = self.random.borrow_mut();
         RequestId { high: random.u64(1..), low: random.u64(..), span: random.u64(1..) }
     }
+
+    /// A number from `least` to `most`.
+    pub(super) fn between(&self, least: u32, most: u32) -> u32 {
+        self.random.borrow_mut().u32(least..=most)
+    }
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -117,6 +118,11 @@ impl Worker {
 
     pub(super) fn next_request_id(&self) -> RequestId {
         self.ids.next()
+    }
+
+    /// A time give or take a tenth, so that what began together does not end together.
+    pub(super) fn jittered(&self, time: Duration) -> Duration {
+        time * self.ids.between(900, 1100) / 1000
     }
 
     /// Whether the worker carries as many commands as it may.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::model::Name;
 
-use super::Telemetry;
 use super::histogram::Histogram;
+use super::{LimitHit, Telemetry};
 
 /// Records durations for one worker. It stays on the worker's thread, because it is the only writer of its histograms;
 /// share it there with `Rc`. There is nothing to flush: a scrape reads the histograms where they are.
@@ -43,5 +43,10 @@ impl Recorder {
     /// to an upstream connection, without waiting for the subsystem.
     pub fn gateway(&self, duration: Duration) {
         self.gateway.record(duration);
+    }
+
+    /// A limit was hit.
+    pub fn limit_hit(&self, hit: LimitHit) {
+        self.telemetry.limit_hit(hit);
     }
 }

@@ -184,11 +184,17 @@ pub enum LimitHit {
     AdminConnections,
     /// The admin listener had as many requests as it carries.
     AdminRequests,
+    /// A caller's head, or what opens HTTP/2, did not come within `capacity.headTime`.
+    HeadTime,
+    /// A request body did not keep `capacity.bodyIdle` or `capacity.bodyRate`.
+    BodyPace,
+    /// A caller took nothing of an answer for `capacity.answerIdle`.
+    AnswerIdle,
 }
 
 impl LimitHit {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Connections,
         Self::ListenerConnections,
         Self::DepartmentConnections,
@@ -196,6 +202,9 @@ impl LimitHit {
         Self::Handshakes,
         Self::AdminConnections,
         Self::AdminRequests,
+        Self::HeadTime,
+        Self::BodyPace,
+        Self::AnswerIdle,
     ];
 
     /// The word of the label `limit`.
@@ -208,6 +217,9 @@ impl LimitHit {
             Self::Handshakes => "handshakes",
             Self::AdminConnections => "admin_connections",
             Self::AdminRequests => "admin_requests",
+            Self::HeadTime => "head_time",
+            Self::BodyPace => "body_pace",
+            Self::AnswerIdle => "answer_idle",
         }
     }
 }

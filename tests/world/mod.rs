@@ -10,6 +10,7 @@
 mod anybody;
 mod books;
 mod client;
+pub mod frames;
 mod metrics;
 mod pki;
 mod plan;
@@ -32,8 +33,9 @@ pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, 
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;
-pub use subsystem::Server;
+pub use subsystem::{Received, Server};
 pub use wait::{Process, free_address, run, stderr, stdout, tool, until, within};
+pub use way::Way;
 
 /// A city at work.
 pub struct World {

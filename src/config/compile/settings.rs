@@ -141,8 +141,12 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
         head_bytes: head_bytes(capacity.head_bytes.as_deref(), default.head_bytes, &place.key("headBytes")),
         head_fields: count(capacity.head_fields, default.head_fields, "headFields"),
         handshake: time(&capacity.handshake, default.handshake, "handshake"),
+        head_time: time(&capacity.head_time, default.head_time, "headTime"),
         idle: time(&capacity.idle, default.idle, "idle"),
         body_idle: time(&capacity.body_idle, default.body_idle, "bodyIdle"),
+        body_rate: body_rate(capacity.body_rate.as_deref(), default.body_rate, &place.key("bodyRate")),
+        answer_idle: time(&capacity.answer_idle, default.answer_idle, "answerIdle"),
+        connection_age: time(&capacity.connection_age, default.connection_age, "connectionAge"),
         upstream_idle: count(capacity.upstream_idle, default.upstream_idle, "upstreamIdle"),
         upstream_idle_time: time(&capacity.upstream_idle_time, default.upstream_idle_time, "upstreamIdleTime"),
     }
@@ -155,6 +159,10 @@ pub(super) fn cap(value: Option<u64>, default: usize, place: &Place<'_>) -> usiz
     }
     let read = usize::try_from(value).map_err(|_| format!("{value} is too many"));
     place.read(read).unwrap_or(default)
+}
+
+fn body_rate(text: Option<&str>, default: u64, place: &Place<'_>) -> u64 {
+    text.and_then(|text| place.read(leaf::size(text))).unwrap_or(default)
 }
 
 /// hyper needs 8 KiB for the head of a request.
@@ -178,8 +186,12 @@ impl Default for Capacity {
             head_bytes: 32 * 1024,
             head_fields: 100,
             handshake: Duration::from_secs(10),
+            head_time: Duration::from_secs(10),
             idle: Duration::from_secs(180),
             body_idle: Duration::from_secs(60),
+            body_rate: 500,
+            answer_idle: Duration::from_secs(30),
+            connection_age: Duration::from_secs(3600),
             upstream_idle: 64,
             upstream_idle_time: Duration::from_secs(55),
         }

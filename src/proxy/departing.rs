@@ -1,0 +1,138 @@
+//! An answer on its way out of one connection: its command is open until it is gone, and what its caller does not take is
+//! bounded.
+//!
+//! Guarantees: one connection holds at most [`UNTAKEN_MAX`] bytes, and what two pieces are, of answers that its caller does
+//! not take, however many streams it opens; a stream whose caller takes nothing for too long can be told by its [`Turn`].
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::body::Body;
+use super::pulse::Beat;
+
+/// Bytes of answers that one connection holds because its caller does not take them.
+const UNTAKEN_MAX: usize = 512 * 1024;
+
+/// What the answers of one HTTP/2 connection share.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    untaken: Cell<usize>,
+    /// Answers that may not go on before others were taken; at most as many as there are streams.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// Whose turn it is on one HTTP/2 stream.
+#[derive(Debug, Default)]
+pub(super) struct Turn(Cell<Option<Instant>>);
+
+impl Turn {
+    /// Since when the caller has had something to take; nothing, if it is not its turn.
+    pub(super) fn callers_since(&self) -> Option<Instant> {
+        self.0.get()
+    }
+}
+
+/// See the module.
+pub(super) struct Departing {
+    body: Body,
+    /// The command is open as long as this lives.
+    beat: Beat,
+    stream: Option<Stream>,
+}
+
+/// One HTTP/2 stream's part in what is not taken.
+pub(super) struct Stream {
+    counter: Rc<Counter>,
+    turn: Rc<Turn>,
+    /// The last two pieces handed over: the one before may still be on its way out.
+    last: usize,
+    before: usize,
+    held: usize,
+}
+
+impl Departing {
+    /// Over HTTP/1.1 hyper holds one piece, and the connection has its own patience.
+    pub(super) fn over_http1(body: Body, beat: Beat) -> Self {
+        Self { body, beat, stream: None }
+    }
+
+    pub(super) fn over_http2(body: Body, beat: Beat, counter: Rc<Counter>, turn: Rc<Turn>) -> Self {
+        Self { body, beat, stream: Some(Stream { counter, turn, last: 0, before: 0, held: 0 }) }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Some(stream) = &mut self.stream else { return Pin::new(&mut self.body).poll_frame(context) };
+        stream.taken();
+        if stream.must_wait(context) {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let now = self.beat.now();
+            stream.hand_over(frame.data_ref().map_or(0, Bytes::len), now);
+        }
+        polled
+    }
+}
+
+impl Stream {
+    /// hyper asks for more: what was handed over has been taken.
+    fn taken(&mut self) {
+        self.turn.0.set(None);
+        let held = std::mem::take(&mut self.held);
+        self.counter.untaken.set(self.counter.untaken.get().saturating_sub(held));
+        if held > 0 {
+            for waker in self.counter.waiting.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn must_wait(&self, context: &Context<'_>) -> bool {
+        let must_wait = self.counter.untaken.get() >= UNTAKEN_MAX;
+        if must_wait {
+            let mut waiting = self.counter.waiting.borrow_mut();
+            if !waiting.iter().any(|known| known.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+        }
+        must_wait
+    }
+
+    fn hand_over(&mut self, bytes: usize, now: Instant) {
+        self.before = std::mem::replace(&mut self.last, bytes);
+        self.held = self.before + self.last;
+        self.counter.untaken.set(self.counter.untaken.get() + self.held);
+        self.turn.0.set(Some(now));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.taken();
+    }
+}
+
+impl HttpBody for Departing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.get_mut().poll(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

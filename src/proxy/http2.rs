@@ -1,0 +1,169 @@
+//! A connection that speaks HTTP/2 (RFC 9113).
+//!
+//! Guarantees: it holds a bounded amount of memory, whatever its caller sends or does not take; resets, whether by the caller or by
+//! us, are counted and end it; a connection that never opens, one without streams, a stream whose answer is not taken, and
+//! the connection itself have limits of time.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use futures_util::TryFutureExt as _;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use crate::lifecycle::DrainWatcher;
+use crate::telemetry::LimitHit;
+
+use super::connection::time_to_go;
+use super::departing::{Counter, Departing, Turn};
+use super::exchange::exchange;
+use super::patient::Patient;
+use super::peer::Peer;
+use super::pulse::Pulse;
+use super::socket::Socket;
+use super::wire::Wait;
+use super::worker::Worker;
+
+/// Envoy's recommendation for the edge: 100 streams, 64 KiB per stream, 1 MiB per connection.
+const STREAMS_MAX: u32 = 100;
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The least that RFC 9113 section 4.2 allows; a larger frame is only more memory.
+const FRAME_MAX: u32 = 16 * 1024;
+/// What names and values are remembered by the compression; more helps an attacker only (CVE-2016-6581).
+const HEADER_TABLE: u32 = 4 * 1024;
+/// Bytes of an answer that h2 takes before its subsystem is held back.
+const SEND_BUFFER_MAX: usize = 64 * 1024;
+/// Streams that a caller has reset and we have not taken up (CVE-2023-44487), and streams that it made us reset
+/// (CVE-2025-8671); beyond them the connection ends with ENHANCE_YOUR_CALM.
+const CALLERS_RESETS_MAX: usize = 20;
+const OUR_RESETS_MAX: usize = 64;
+/// Pings tell a dead caller from a quiet one.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// For a caller to take its leave.
+const PARTING: Duration = Duration::from_secs(2);
+/// The preface and the frame of settings after it (RFC 9113 section 3.4): what is less does not open a connection.
+const OPENING_BYTES: u64 = 24 + 9;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    stream: TlsStream<Socket>,
+    mut drain: DrainWatcher,
+) -> hyper::Result<()> {
+    let capacity = worker.capacity;
+    let pulse = Rc::new(Pulse::new(worker.alarms.coarse()));
+    let stream = Patient::new(stream, &worker);
+    let heard = Rc::clone(stream.heard());
+    let streams = Streams { taken_up: Rc::default(), worker: Rc::clone(&worker) };
+    let (taken_up, counter) = (Rc::clone(&streams.taken_up), Rc::new(Counter::default()));
+    let service = service_fn(|request| {
+        let (beat, turn, counter) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&counter));
+        taken_up.replace(Some(Rc::clone(&turn))); // hyper hands the stream to be run right after this
+        let answer = exchange(&worker, &peer, request);
+        answer.map_ok(|answer| answer.map(|body| Departing::over_http2(body, beat, counter, turn)))
+    });
+    let connection = http2::Builder::new(streams)
+        .timer(worker.alarms.coarse())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .header_table_size(HEADER_TABLE)
+        .max_send_buf_size(SEND_BUFFER_MAX)
+        .max_header_list_size(u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(CALLERS_RESETS_MAX)
+        .max_local_error_reset_streams(OUR_RESETS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = never_opens(&worker, &heard) => {
+            worker.recorder.limit_hit(LimitHit::HeadTime);
+            return Ok(()); // nobody is there who would understand a GOAWAY
+        }
+        () = rests(&worker, &pulse, capacity.idle) => connection.as_mut().graceful_shutdown(),
+        () = time_to_go(&worker, &peer, &mut drain) => match peer.is_sent_away() && !peer.has_asked() {
+            true => return Ok(()), // it may never open the connection, and hyper would wait for it
+            false => connection.as_mut().graceful_shutdown(),
+        },
+    }
+    tokio::select! {
+        served = connection => served,
+        () = parted(&worker, &pulse) => Ok(()),
+    }
+}
+
+/// Ready when a caller that was told to go has no command any more, and has had time to take its leave: h2 waits for its
+/// answer to a ping (RFC 9113 section 6.8).
+async fn parted(worker: &Worker, pulse: &Pulse) {
+    wait_until(worker, Instant::now() + PARTING).await;
+    rests(worker, pulse, PARTING).await;
+}
+
+/// Ready when a caller has not opened the connection in time.
+async fn never_opens(worker: &Worker, heard: &Cell<u64>) {
+    wait_until(worker, Instant::now() + worker.capacity.head_time).await;
+    if heard.get() >= OPENING_BYTES {
+        std::future::pending().await
+    }
+}
+
+/// Ready when there has been no command for `idle`.
+async fn rests(worker: &Worker, pulse: &Pulse, idle: Duration) {
+    loop {
+        let deadline = pulse.rests_since() + idle;
+        if deadline <= pulse.now() {
+            return;
+        }
+        wait_until(worker, deadline).await;
+    }
+}
+
+async fn wait_until(worker: &Worker, deadline: Instant) {
+    let mut alarm = worker.alarms.alarm(deadline);
+    poll_fn(|context| alarm.poll(context)).await;
+}
+
+/// Runs hyper's streams on the worker's own thread, each with its [`Turn`].
+#[derive(Clone)]
+struct Streams {
+    /// The turn of the stream that was taken up last.
+    taken_up: Rc<RefCell<Option<Rc<Turn>>>>,
+    worker: Rc<Worker>,
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let turn = self.taken_up.take().unwrap_or_default();
+        tokio::task::spawn_local(run(stream, turn, Rc::clone(&self.worker)));
+    }
+}
+
+/// Runs a stream until its caller takes nothing of its answer for too long. Dropped, it is reset with CANCEL, and its command
+/// settles as aborted.
+async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, worker: Rc<Worker>) {
+    let patience = worker.capacity.answer_idle;
+    let mut stream = pin!(stream);
+    let mut wait = Wait::default();
+    poll_fn(|context| match (stream.as_mut().poll(context), turn.callers_since()) {
+        (Poll::Pending, Some(since)) => {
+            ready!(wait.poll(context, since + patience));
+            worker.recorder.limit_hit(LimitHit::AnswerIdle);
+            Poll::Ready(())
+        }
+        (polled, _) => polled,
+    })
+    .await;
+}

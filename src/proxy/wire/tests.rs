@@ -1,0 +1,253 @@
+//! The scanner as tables, and in every way of cutting its bytes.
+
+use super::scanner::{HeadLimits, Scanner, Where};
+
+const LIMITS: HeadLimits = HeadLimits { bytes: 16 * 1024, fields: 8 };
+
+/// What became of a connection's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verdict {
+    passed: usize,
+    /// Status, and where it was found.
+    fault: Option<(u16, Where)>,
+}
+
+/// Shows the bytes as they would come in pieces that end at these places.
+fn shown(bytes: &[u8], ends: impl IntoIterator<Item = usize>) -> Verdict {
+    let (mut scanner, mut passed) = (Scanner::new(LIMITS), 0);
+    for end in ends {
+        let scan = scanner.scan(&bytes[passed..end]);
+        passed += scan.pass;
+        if let Some((fault, place)) = scan.fault {
+            return Verdict { passed, fault: Some((fault.status.as_u16(), place)) };
+        }
+    }
+    Verdict { passed, fault: None }
+}
+
+fn at_once(bytes: &[u8]) -> Verdict {
+    shown(bytes, [bytes.len()])
+}
+
+fn byte_by_byte(bytes: &[u8]) -> Verdict {
+    shown(bytes, 1..=bytes.len())
+}
+
+const GOOD: [&str; 11] = [
+    "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /a/b?c=d|e[1]=%20 HTTP/1.0\r\nHost: h\r\n\r\n",
+    "GET http://h:80/a HTTP/1.1\r\nHost: h\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\ncontent-LENGTH: \t5 \t\r\n\r\nhello",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nUpgrade: x\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\nExpect: 100-Continue\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0A\r\nhelloworld\r\n000\r\nX-Sum: 1\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nX: a\tb \u{e9}\r\nY:\r\n\r\n",
+    "M-SEARCH / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "DELETE / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx",
+];
+
+#[test]
+fn what_is_well_formed_passes_however_it_is_cut() {
+    for good in GOOD {
+        let bytes = good.as_bytes();
+        let whole = Verdict { passed: bytes.len(), fault: None };
+        assert_eq!(at_once(bytes), whole, "{good:?}");
+        assert_eq!(byte_by_byte(bytes), whole, "{good:?}");
+        for cut in 0..bytes.len() {
+            assert_eq!(shown(bytes, [cut, bytes.len()]), whole, "{good:?} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn messages_follow_one_another_in_one_piece() {
+    let all = GOOD.concat();
+    assert_eq!(at_once(all.as_bytes()), Verdict { passed: all.len(), fault: None });
+    assert_eq!(byte_by_byte(all.as_bytes()), Verdict { passed: all.len(), fault: None });
+}
+
+#[test]
+fn nothing_of_a_head_passes_before_it_is_whole() {
+    let head = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    for cut in 0..head.len() {
+        assert_eq!(at_once(&head.as_bytes()[..cut]), Verdict { passed: 0, fault: None }, "{cut}");
+    }
+}
+
+/// A first line and fields, each with what it is refused with.
+const BAD_HEADS: [(&str, u16); 62] = [
+    ("GET / HTTP/1.1\nHost: h\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nHost: h\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nHost: h\r\n\n", 400),
+    ("GET / HTTP/1.1\rHost: h\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX: a\x7fb\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX: a\r\n\tb\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\n X: a\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX : a\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\n: a\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX_Y: a\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX.Y: a\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nX[: a\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\n\u{e9}: a\r\n\r\n", 400),
+    ("\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    ("   \r\n", 400),
+    ("GET /\r\n", 400),
+    ("GET HTTP/1.1\r\n", 400),
+    ("GET  / HTTP/1.1\r\n", 400),
+    ("GET /  HTTP/1.1\r\n", 400),
+    ("GET\t/ HTTP/1.1\r\n", 400),
+    (" GET / HTTP/1.1\r\n", 400),
+    ("GET / HTTP/1.1 \r\n", 400),
+    ("get / HTTP/1.1\r\n", 400),
+    ("G@T / HTTP/1.1\r\n", 400),
+    ("AVERYLONGMETHODTHATNOBODYKNOWS / HTTP/1.1\r\n", 400),
+    ("GET /#a HTTP/1.1\r\n", 400),
+    ("GET /\\a HTTP/1.1\r\n", 400),
+    ("GET /\u{e9} HTTP/1.1\r\n", 400),
+    ("GET a HTTP/1.1\r\n", 400),
+    ("GET * HTTP/1.1\r\n", 400),
+    ("OPTIONS * HTTP/1.1\r\n", 400),
+    ("GET ftp://h/ HTTP/1.1\r\n", 400),
+    ("GET http:///a HTTP/1.1\r\n", 400),
+    ("GET / HTTP/1\r\n", 400),
+    ("GET / HTTP/01.1\r\n", 400),
+    ("GET / http/1.1\r\n", 400),
+    ("GET / HTTP/1.2\r\n", 505),
+    ("PRI * HTTP/2.0\r\n", 505),
+    ("CONNECT h:443 HTTP/1.1\r\n", 501),
+    ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+    ("TRACE / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nExpect: 200-ok\r\n\r\n", 417),
+    ("GET / HTTP/1.1\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n", 417),
+    ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nContent-Length: 01\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nContent-Length: 1000000000000000000\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: \r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n", 400),
+    ("GET / HTTP/1.1\r\nA: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\nF: 1\r\nG: 1\r\nH: 1\r\nI: 1\r\n\r\n", 431),
+];
+
+#[test]
+fn a_bad_head_is_refused_whole_however_it_is_cut() {
+    let before = GOOD[4];
+    for (bad, status) in BAD_HEADS {
+        let refused = Verdict { passed: 0, fault: Some((status, Where::Whole)) };
+        assert_eq!(at_once(bad.as_bytes()), refused, "{bad:?}");
+        assert_eq!(byte_by_byte(bad.as_bytes()), refused, "{bad:?}");
+        let both = format!("{before}{bad}");
+        let after = Verdict { passed: before.len(), fault: Some((status, Where::Whole)) };
+        assert_eq!(at_once(both.as_bytes()), after, "{both:?}");
+        assert_eq!(byte_by_byte(both.as_bytes()), after, "{both:?}");
+    }
+}
+
+const BAD_BODIES: [&str; 22] = [
+    "5;a=b\r\nhello\r\n0\r\n\r\n",
+    "5;\r\nhello\r\n0\r\n\r\n",
+    "5 \r\nhello\r\n0\r\n\r\n",
+    " 5\r\nhello\r\n0\r\n\r\n",
+    "0x5\r\nhello\r\n0\r\n\r\n",
+    "+5\r\nhello\r\n0\r\n\r\n",
+    "1_0\r\nhello\r\n0\r\n\r\n",
+    "\r\nhello\r\n0\r\n\r\n",
+    "5\nhello\r\n0\r\n\r\n",
+    "5\rhello\r\n0\r\n\r\n",
+    "5\r\nhello\n0\r\n\r\n",
+    "5\r\nhello0\r\n\r\n",
+    "5\r\nhello!!\r\n0\r\n\r\n",
+    "FFFFFFFFFFFFFFFF0\r\nhello\r\n0\r\n\r\n",
+    "0000000000000005\r\nhello\r\n0\r\n\r\n",
+    "0\r\n\n",
+    "0\r\nX_Y: 1\r\n\r\n",
+    "0\r\nContent-Length: 1\r\n\r\n",
+    "0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "0\r\nhost: h\r\n\r\n",
+    "0\r\n folded\r\n\r\n",
+    "0\r\nA: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\nF: 1\r\nG: 1\r\nH: 1\r\nI: 1\r\n\r\n",
+];
+
+#[test]
+fn a_bad_body_is_refused_with_its_head_or_broken_off_after_it() {
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for bad in BAD_BODIES {
+        let all = format!("{head}{bad}");
+        let Verdict { passed, fault } = at_once(all.as_bytes());
+        assert_eq!((passed, fault.map(|(_, place)| place)), (0, Some(Where::Whole)), "{bad:?}");
+        let cut = shown(all.as_bytes(), [head.len(), all.len()]);
+        assert!(cut.passed >= head.len(), "{bad:?}");
+        assert_eq!(cut.fault.map(|(_, place)| place), Some(Where::Body), "{bad:?}");
+        let slow = byte_by_byte(all.as_bytes());
+        assert_eq!(slow, cut, "{bad:?}");
+    }
+}
+
+#[test]
+fn large_heads_are_refused_before_they_are_whole() {
+    let target = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(8192));
+    assert_eq!(at_once(target.as_bytes()).fault, Some((414, Where::Whole)));
+    for (endless, status) in [(format!("GET /{}", "a".repeat(9000)), 414), ("A".repeat(25), 400)] {
+        assert_eq!(at_once(endless.as_bytes()).fault, Some((status, Where::Whole)));
+    }
+    for line in ["X: ", "X"] {
+        let field = format!("GET / HTTP/1.1\r\n{line}{}", "b".repeat(16 * 1024));
+        assert_eq!(at_once(field.as_bytes()).fault, Some((431, Where::Whole)));
+    }
+    let trailer =
+        format!("{}{}0\r\nX: {}", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "", "c".repeat(16 * 1024));
+    assert_eq!(at_once(trailer.as_bytes()).fault, Some((431, Where::Whole)));
+}
+
+#[test]
+fn a_head_of_exactly_the_limit_passes() {
+    let head = |length: usize| {
+        let (begin, end) = ("GET / HTTP/1.1\r\nX: ", "\r\n\r\n");
+        format!("{begin}{}{end}", "a".repeat(length - begin.len() - end.len()))
+    };
+    assert_eq!(at_once(head(LIMITS.bytes).as_bytes()).fault, None);
+    assert_eq!(byte_by_byte(head(LIMITS.bytes).as_bytes()).fault, None);
+    assert_eq!(at_once(head(LIMITS.bytes + 1).as_bytes()).fault, Some((431, Where::Whole)));
+}
+
+/// Whatever comes, in whatever pieces: the same verdict, and never more passes than came.
+#[test]
+fn cutting_changes_nothing() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let seeds: Vec<String> = GOOD
+        .iter()
+        .map(ToString::to_string)
+        .chain(BAD_HEADS.iter().map(|(head, _)| head.to_string()))
+        .chain(BAD_BODIES.iter().map(|body| format!("{}{body}", &GOOD[7][..GOOD[7].len() - 35])))
+        .collect();
+    for _ in 0..20_000 {
+        let mut bytes = [0; 3].map(|_| random.choice(&seeds).expect("a seed").as_bytes().to_vec()).concat();
+        for _ in 0..random.usize(..4) {
+            let at = random.usize(..bytes.len());
+            bytes[at] = *random.choice(b"\r\n\0 \t:;,0a5_-\xff".iter()).expect("a byte");
+        }
+        let mut ends: Vec<usize> = (0..random.usize(..6)).map(|_| random.usize(..bytes.len())).collect();
+        ends.push(bytes.len());
+        ends.sort_unstable();
+        let (cut, slow) = (shown(&bytes, ends), byte_by_byte(&bytes));
+        assert_eq!(
+            cut.fault.map(|(status, _)| status),
+            slow.fault.map(|(status, _)| status),
+            "{}",
+            bytes.escape_ascii()
+        );
+        assert!(cut.passed <= slow.passed, "{}", bytes.escape_ascii());
+    }
+}

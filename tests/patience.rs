@@ -1,0 +1,176 @@
+//! How long the gateway waits for a caller, with short waits and real sockets: each test waits for the event, never for a time.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::world::{GATEWAY, Plan, Seen, World, empty, fed, request, within};
+
+fn impatient(capacity: Value) -> Plan {
+    World::city().edit(move |document| document["capacity"] = capacity)
+}
+
+fn head(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_in_time_is_refused() {
+    let world = impatient(json!({ "headTime": "300ms" })).start().await;
+    for part in ["G", "GET /cameras/v1/snapshots/1 HTTP/1.1\r\nHost: "] {
+        world.log.note("traffic-police", Seen::Outcome("malformed"));
+        let mut stream = world.client("traffic-police").connect().await.unwrap();
+        stream.write_all(part.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("the refusal", stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "malformed"), 2);
+}
+
+#[tokio::test]
+async fn a_head_that_comes_letter_by_letter_does_not_last() {
+    let world = impatient(json!({ "headTime": "300ms" })).start().await;
+    world.log.note("traffic-police", Seen::Open);
+    let stream = world.client("traffic-police").connect().await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut answer = Vec::new();
+    let dripping = async {
+        let endless = std::iter::once("GET / HTTP/1.1\r\nX: ").chain(std::iter::repeat("x"));
+        for piece in endless {
+            if writer.write_all(piece.as_bytes()).await.is_err() || writer.flush().await.is_err() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // a letter now and then is what is tested
+        }
+    };
+    tokio::select! {
+        _ = within("the refusal", reader.read_to_end(&mut answer)) => {}
+        () = dripping => {}
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "malformed"), 1);
+}
+
+#[tokio::test]
+async fn who_never_says_anything_is_shown_out_and_counted_nowhere() {
+    let world = impatient(json!({ "headTime": "300ms" })).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let mut stream = client.connect().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = within("the end", stream.read_to_end(&mut answer)).await; // with or without a goodbye of TLS
+        // Over HTTP/2 the gateway speaks first: its settings.
+        assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.sum(|_| true), 0);
+}
+
+#[tokio::test]
+async fn a_connection_without_a_command_ends() {
+    let world = impatient(json!({ "idle": "300ms" })).start().await;
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    let mut stream = world.client("traffic-police").connect().await.unwrap();
+    stream.write_all(head("/cameras/v1/snapshots/1").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("the end of the connection", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    let client = world.client("traffic-police").h2();
+    assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
+    no_connections(&world).await;
+    world.close().await;
+}
+
+/// Waits until every caller's connection has ended.
+async fn no_connections(world: &World) {
+    crate::world::until("all connections end", async || {
+        (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subsystem_that_takes_long_does_not_make_its_caller_idle() {
+    let world = impatient(json!({ "idle": "200ms", "headTime": "200ms", "answerIdle": "200ms" })).start().await;
+    for (name, client) in [("a", world.client("traffic-police")), ("b", world.client("traffic-police").h2())] {
+        let mut stream = client.open(request("GET", &format!("/cameras/do/hold-{name}"), empty())).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // the pause is what is tested
+        world.server("cameras").release(name);
+        assert_eq!(stream.whole().await.text(), "first last");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_broken_off() {
+    let world = impatient(json!({ "bodyIdle": "300ms", "bodyRate": "1MiB" })).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let (feed, body) = fed();
+        let answer = client.try_send(request("POST", "/cameras/v1/snapshots", body));
+        let dripping = async {
+            while feed.send(Ok("x".into())).is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await; // a letter now and then is what is tested
+            }
+            std::future::pending().await
+        };
+        let answer = tokio::select! { answer = answer => answer, () = dripping => unreachable!() };
+        assert!(answer.is_err() || answer.is_ok_and(|reply| reply.status == 400));
+    }
+    assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "aborted"), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_reading_is_let_go() {
+    let world = impatient(json!({ "answerIdle": "300ms" })).start().await;
+    for (n, client) in [world.client("traffic-police"), world.client("traffic-police").h2()].into_iter().enumerate() {
+        let stream = client.open(request("GET", "/cameras/do/bytes-67108864", empty())).await.unwrap();
+        let settled = |usage: &crate::world::Usage| usage.of("traffic-police", "aborted") == n as u64 + 1;
+        world.usage_when("the command is settled", settled).await;
+        drop(stream);
+    }
+    assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_stalled_stream_does_not_take_its_connection_with_it() {
+    let world = impatient(json!({ "answerIdle": "300ms" })).start().await;
+    let client = world.client("traffic-police").h2();
+    let stalled = client.open(request("GET", "/cameras/do/bytes-67108864", empty())).await.unwrap();
+    world.usage_when("the command is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
+    assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
+    assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), 1);
+    drop(stalled);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_old_connection_takes_no_more_commands() {
+    let world = impatient(json!({ "connectionAge": "300ms" })).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
+        no_connections(&world).await;
+        assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200, "on a new one");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 4);
+}
+
+#[tokio::test]
+async fn an_answer_on_its_way_outlives_its_connections_age() {
+    let world = impatient(json!({ "connectionAge": "100ms" })).start().await;
+    for (name, client) in [("a", world.client("traffic-police")), ("b", world.client("traffic-police").h2())] {
+        let mut stream = client.open(request("GET", &format!("/cameras/do/hold-{name}"), empty())).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await; // growing old is what is tested
+        world.server("cameras").release(name);
+        assert_eq!(stream.whole().await.text(), "first last");
+    }
+    world.close().await;
+}
