@@ -56,6 +56,6 @@ need-compiler:
 need-curl:
 	@scripts/need curl
 need-tests:
-	@scripts/need curl openssl python3 sqlite3 nginx apache2 node haproxy prometheus promtool strace faketime
+	@scripts/need curl openssl python3 python3-grpcio sqlite3 nginx apache2 node haproxy prometheus promtool strace faketime
 need-load:
 	@scripts/need nginx haproxy

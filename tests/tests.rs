@@ -31,6 +31,8 @@ mod rfc9113;
 // What crosses the gateway, and what does not.
 mod forwarding;
 mod framing;
+mod grpc;
+mod protocols;
 mod refusals;
 mod streaming;
 mod upstreams;

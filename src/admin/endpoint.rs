@@ -60,8 +60,8 @@ async fn metrics(state: &AdminState) -> Answer {
 async fn scrape(state: &AdminState) -> anyhow::Result<String> {
     let view = (state.view)();
     let month = view.calendar.month_of(view.window);
-    let months = view.calendar.windows_of(month.previous()).start..view.calendar.windows_of(month).end;
-    let usage = state.ledger.usage_by_day(months).await?;
+    let mut usage = state.ledger.usage_in_whole(view.calendar.windows_of(month.previous())).await?;
+    usage.extend(state.ledger.usage_in_whole(view.calendar.windows_of(month)).await?);
     let totals = state.ledger.totals().await?;
     Ok(state.telemetry.render(Scrape { usage, totals, view })?)
 }

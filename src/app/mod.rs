@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::{Configuration, Problem, Problems, Settings};
-use crate::identity::ServerTls;
+use crate::identity::{ServerTls, SubsystemTls};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
 use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
@@ -88,6 +88,7 @@ struct Organs {
     limiters: Arc<Limiters>,
     published: Arc<ArcSwap<Snapshot>>,
     tls: Arc<HashMap<Name, Arc<ArcSwap<ServerTls>>>>,
+    subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
     reader: LedgerReader,
     ready: Ready,
     caps: Arc<Caps>,
@@ -98,7 +99,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let Start { config, clock } = start;
     let numbers = Numbers::default();
     let mut read = reload::read(&config, &numbers, &clock)?;
-    let Configuration { settings, snapshot } = read.configuration.clone();
+    let Configuration { settings, snapshot, .. } = read.configuration.clone();
     let tls = std::mem::take(&mut read.tls).into_iter();
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
     let connections_max = descriptors::connections(&settings.capacity)?;
@@ -116,6 +117,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
         telemetry,
         reader: ledger.reader(),
         tls: Arc::new(tls),
+        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut read.subsystem_tls))),
         ready: ready.clone(),
         clock,
     };
@@ -254,7 +256,7 @@ fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
 /// Quotas remember over restarts: what the ledger holds of this month is already used.
 fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError> {
     let month = snapshot.calendar.month_of(organs.clock.window());
-    let rows = threads::block_on(organs.reader.usage_by_day(snapshot.calendar.windows_of(month)))??;
+    let rows = threads::block_on(organs.reader.usage_in_whole(snapshot.calendar.windows_of(month)))??;
     let mut used: HashMap<&Name, u64> = HashMap::new();
     for row in &rows {
         *used.entry(&row.department).or_default() += row.totals.units;
@@ -275,6 +277,7 @@ fn start_workers(
 ) -> Result<(Vec<WorkerHandle>, Vec<threads::Joined>), AppError> {
     let parts = WorkerParts {
         published: Arc::clone(&organs.published),
+        subsystem_tls: Arc::clone(&organs.subsystem_tls),
         limiters: Arc::clone(&organs.limiters),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&organs.telemetry), organs.clock.clone())),
         telemetry: Arc::clone(&organs.telemetry),

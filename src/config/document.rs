@@ -241,6 +241,10 @@ pub(super) struct Subsystem {
     /// Its servers; at least one.
     #[serde(default)]
     pub(super) upstreams: Vec<Upstream>,
+    /// What its servers speak: http1 (default) or http2.
+    pub(super) protocol: Option<String>,
+    /// For servers with an https URL.
+    pub(super) tls: Option<SubsystemTls>,
     /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
     pub(super) balance: Option<String>,
     /// How long to wait for it.
@@ -252,12 +256,28 @@ pub(super) struct Subsystem {
     pub(super) other_commands: Option<String>,
 }
 
+/// How the gateway and a subsystem prove themselves to each other over TLS.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SubsystemTls {
+    /// PEM bundles of the authorities that may name the subsystem; at least one.
+    #[serde(default)]
+    pub(super) authorities: Vec<PathBuf>,
+    /// The gateway's own PEM chain, for a subsystem that asks who calls; with key.
+    pub(super) certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub(super) key: Option<PathBuf>,
+    /// The name that the subsystem's certificate must hold. Default: the host of its URL.
+    pub(super) server_name: Option<String>,
+}
+
 /// One server of a subsystem.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Upstream {
-    /// <http://host:port>
+    /// <http://host:port>, <https://host:port> or unix:/path/of/socket
     pub(super) url: String,
 }
 
@@ -272,6 +292,8 @@ pub(super) struct Timeouts {
     pub(super) response: Option<String>,
     /// Between two pieces of a body. Default: 5m.
     pub(super) idle: Option<String>,
+    /// The longest that a gRPC call may ask for (grpc-timeout). Default: 1h.
+    pub(super) deadline: Option<String>,
 }
 
 /// A named operation of a subsystem.
@@ -301,7 +323,9 @@ pub(super) struct Match {
     /// GET, POST, ... Default: any.
     pub(super) method: Option<String>,
     /// The path below the subsystem's: literal segments, {name} for one, {*name} for the rest.
-    pub(super) path: String,
+    pub(super) path: Option<String>,
+    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for all of a service.
+    pub(super) grpc: Option<String>,
 }
 
 /// What a request body may be.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::identity::TlsFiles;
+use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 
@@ -35,6 +35,19 @@ pub struct Configuration {
     pub settings: Settings,
     /// What traffic runs on; replaced by a reload.
     pub snapshot: Arc<Snapshot>,
+    /// How subsystems are met over TLS; replaced by a reload.
+    pub subsystem_tls: Vec<SubsystemTlsSettings>,
+}
+
+/// How one subsystem is met over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemTlsSettings {
+    /// Its position in the document.
+    pub index: usize,
+    /// Its id.
+    pub name: Name,
+    /// Keys and trust.
+    pub files: SubsystemTlsFiles,
 }
 
 /// What is read once, at start.
@@ -144,7 +157,8 @@ pub fn load(path: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut understood = understand(&text, folder, numbers);
     if let Some(settings) = &understood.settings {
-        let found = files::problems(settings, &understood.problems);
+        let mut found = files::problems(settings, &understood.problems);
+        found.extend(files::subsystem_problems(&understood.subsystem_tls, &understood.problems));
         understood.problems.extend(found);
     }
     understood.or_problems()
@@ -159,13 +173,16 @@ pub fn compile(text: &str, folder: &Path, numbers: &Numbers) -> Result<Configura
 struct Understood {
     settings: Option<Settings>,
     snapshot: Option<Arc<Snapshot>>,
+    subsystem_tls: Vec<SubsystemTlsSettings>,
     problems: Vec<Problem>,
 }
 
 impl Understood {
     fn or_problems(self) -> Result<Configuration, Problems> {
         match (self.settings, self.snapshot) {
-            (Some(settings), Some(snapshot)) if self.problems.is_empty() => Ok(Configuration { settings, snapshot }),
+            (Some(settings), Some(snapshot)) if self.problems.is_empty() => {
+                Ok(Configuration { settings, snapshot, subsystem_tls: self.subsystem_tls })
+            }
             _ => Err(Problems(self.problems)),
         }
     }
@@ -173,12 +190,14 @@ impl Understood {
 
 fn understand(text: &str, folder: &Path, numbers: &Numbers) -> Understood {
     let (document, mut problems) = read::document(text);
-    let Some(document) = document else { return Understood { settings: None, snapshot: None, problems } };
+    let Some(document) = document else {
+        return Understood { settings: None, snapshot: None, subsystem_tls: Vec::new(), problems };
+    };
     let version = version_of(text);
-    let (settings, snapshot, found) =
-        compile::compile(&document, compile::Context { folder, version: &version, numbers });
-    problems.extend(found);
-    Understood { settings: Some(settings), snapshot, problems }
+    let compiled = compile::compile(&document, compile::Context { folder, version: &version, numbers });
+    problems.extend(compiled.problems);
+    let (snapshot, subsystem_tls) = (compiled.snapshot, compiled.subsystem_tls);
+    Understood { settings: Some(compiled.settings), snapshot, subsystem_tls, problems }
 }
 
 /// The first 12 hex digits of the text's SHA-256.

@@ -12,6 +12,7 @@
 mod authority;
 mod caller;
 mod certificate;
+mod client;
 mod expiry;
 mod files;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod trust;
 pub use authority::{Authority, AuthorityError, ClientRequest, Issued, Validity};
 pub use caller::Caller;
 pub use certificate::{BadCertificate, identities_of_der};
+pub use client::{SubsystemTls, SubsystemTlsFiles};
 pub use expiry::Expiry;
 pub use files::{ClientAuth, ExpiredLists, PathBufDisplay, TlsFiles, TlsProblem};
 pub use names::{HostPattern, MissingName, NamePolicy, ServedNames, ServerNames};

@@ -24,7 +24,7 @@ use x509_parser::prelude::FromDer;
 use super::caller::Caller;
 use super::expiry::{self, Expiry};
 use super::files::{ClientAuth, ExpiredLists, Findings, TlsFiles, TlsProblem, sections};
-use super::names::{NamePolicy, ServerNames};
+use super::names::ServerNames;
 use super::resolver::ForServedNames;
 use super::trust::{self, TrustMark};
 use super::{own, revocation};
@@ -81,10 +81,10 @@ impl ServerTls {
 }
 
 /// What stays the same for all parts of one load.
-struct Loading {
+pub(super) struct Loading {
     provider: Arc<CryptoProvider>,
     now: Timestamp,
-    findings: Findings,
+    pub(super) findings: Findings,
     trust: TrustMark,
 }
 
@@ -107,8 +107,8 @@ impl TlsFiles {
 
     fn load_at(&self, now: Timestamp, time: Arc<dyn TimeProvider>) -> Result<ServerTls, Vec<TlsProblem>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut loading = Loading { provider, now, findings: Findings::default(), trust: TrustMark::default() };
-        let own = loading.own_key(self);
+        let mut loading = Loading::new(provider, now);
+        let own = loading.server_key(self);
         let verifier = match &self.client_auth {
             None => Some(WebPkiClientVerifier::no_client_auth()),
             Some(auth) if auth.authorities.is_empty() => loading.nobody_to_trust(&self.certificate),
@@ -134,34 +134,45 @@ impl TlsFiles {
 }
 
 impl Loading {
+    pub(super) fn new(provider: Arc<CryptoProvider>, now: Timestamp) -> Self {
+        Self { provider, now, findings: Findings::default(), trust: TrustMark::default() }
+    }
+
     /// The server's own chain and key, if they belong together, and whom they are shown to.
-    fn own_key(&mut self, files: &TlsFiles) -> Option<ForServedNames> {
-        let TlsFiles { certificate, key, names, .. } = files;
+    fn server_key(&mut self, files: &TlsFiles) -> Option<ForServedNames> {
+        let own = self.own_key(&files.certificate, &files.key)?;
+        let (_, leaf) = X509Certificate::from_der(own.cert.first()?).ok()?; // it has been looked at
+        if let Some(what) = own::not_for_servers(&leaf) {
+            self.findings.problem(&files.certificate, what);
+        }
+        let names = ServerNames::new(&files.names, &leaf);
+        if names.is_none() {
+            self.findings.problem(&files.certificate, own::names_nobody(&leaf));
+        }
+        let names = names?;
+        Some(ForServedNames { own: Arc::new(own), names })
+    }
+
+    /// Our own chain and key, if they belong together.
+    pub(super) fn own_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
         let chain = self.findings.keep(sections::<CertificateDer<'static>>(certificate, "a certificate"));
         let keys = self.findings.keep(sections::<PrivateKeyDer<'static>>(key, "a private key"));
         self.warn_of_open_key(key);
         let chain = chain?;
-        let names = self.examine_own(certificate, chain.first()?, names);
+        self.examine_own(certificate, chain.first()?);
         let certified = CertifiedKey::from_der(chain, keys?.into_iter().next()?, &self.provider);
-        let own = self.findings.keep(certified.map_err(|error| TlsProblem::new(key, unusable(&error, certificate))));
-        Some(ForServedNames { own: Arc::new(own?), names: names? })
+        self.findings.keep(certified.map_err(|error| TlsProblem::new(key, unusable(&error, certificate))))
     }
 
-    /// Looks at the server's own certificate; tells the hosts it is shown for.
-    fn examine_own(&mut self, path: &Path, leaf: &CertificateDer<'_>, policy: &NamePolicy) -> Option<ServerNames> {
+    fn examine_own(&mut self, path: &Path, leaf: &CertificateDer<'_>) {
         let Ok(([], leaf)) = X509Certificate::from_der(leaf) else {
-            self.findings.problem(path, "holds a certificate that is not well-formed X.509");
-            return None;
+            return self.findings.problem(path, "holds a certificate that is not well-formed X.509");
         };
-        let wrong = expiry::out_of_time(&leaf, self.now).into_iter().chain(own::not_for_servers(&leaf));
-        wrong.for_each(|what| self.findings.problem(path, what));
+        if let Some(what) = expiry::out_of_time(&leaf, self.now) {
+            self.findings.problem(path, what);
+        }
         let at = expiry::timestamp(leaf.validity().not_after);
         self.findings.expiries.push(Expiry { role: "server", name: leaf.subject().to_string(), at });
-        let names = ServerNames::new(policy, &leaf);
-        if names.is_none() {
-            self.findings.problem(path, own::names_nobody(&leaf));
-        }
-        names
     }
 
     fn warn_of_open_key(&mut self, path: &Path) {

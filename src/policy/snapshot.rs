@@ -1,7 +1,9 @@
 //! The compiled configuration that traffic runs on.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +63,8 @@ pub struct Subsystem {
     pub keep_path: bool,
     /// Its servers; at least one.
     pub upstreams: Vec<Upstream>,
+    /// What is spoken with them.
+    pub protocol: Protocol,
     /// How a server is chosen.
     pub balance: Balance,
     /// How long to wait.
@@ -76,10 +80,40 @@ pub struct Subsystem {
 /// One server of a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// `host:port`, to connect to.
-    pub address: String,
-    /// The value of `Host` when the caller's is not kept, and the label in metrics: the URL's authority.
+    /// What to connect to.
+    pub address: Address,
+    /// Whether TLS is spoken there.
+    pub secure: bool,
+    /// Its label in metrics: the URL's authority, or the path of its socket.
     pub authority: String,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host name or address, without brackets, and a port.
+    Tcp(String, u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What is spoken with a subsystem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) in the clear.
+    Http2,
 }
 
 /// How a server is chosen among several.
@@ -102,6 +136,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
+    /// The longest that a gRPC call may ask for (`grpc-timeout`).
+    pub deadline: Duration,
 }
 
 /// The death that an answered command's count survives at once.

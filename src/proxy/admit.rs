@@ -18,6 +18,7 @@ use super::account::Account;
 use super::call::Call;
 use super::fault::Fault;
 use super::fields;
+use super::grpc;
 use super::head::{Head, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
@@ -29,6 +30,8 @@ pub(super) struct Admitted {
     pub(super) budget: Option<Budget>,
     /// The authority the caller named.
     pub(super) host: HeaderValue,
+    /// How long a gRPC call may take, from its arrival on.
+    pub(super) deadline: Option<Duration>,
     pub(super) account: Account,
 }
 
@@ -93,7 +96,15 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
     let budget = pass.budget();
     let account = open(call, &department, (&subsystem, &command), pass)?;
-    Ok(Admitted { department, subsystem, command, grant, budget, host: host_value(request, head), account })
+    let deadline = deadline(call, request, &subsystem);
+    let host = host_value(request, head);
+    Ok(Admitted { department, subsystem, command, grant, budget, host, deadline, account })
+}
+
+/// The deadline a gRPC caller gives its call, not longer than its subsystem allows.
+fn deadline(call: &Call, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
+    let given = grpc::deadline(request.headers()).filter(|_| call.is_grpc)?;
+    Some(given.min(subsystem.timeouts.deadline))
 }
 
 /// The head, if it is not too many fields, counting each crumb of a cookie: hyper knows that limit over HTTP/1.1 only. Its

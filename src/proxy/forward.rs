@@ -7,21 +7,22 @@
 use std::time::Duration;
 
 use http::header::EXPECT;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::model::Finished;
-use crate::policy::Durability;
+use crate::policy::{Durability, Protocol};
 
 use super::admit::Admitted;
-use super::body::{Body, Metered};
+use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
-use super::headers::{REQUEST_ID, towards_subsystem};
+use super::grpc;
+use super::headers::{Passing, REQUEST_ID};
 use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
-use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
+use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
 /// (RFC 9110 section 10.1.1); curl waits as long.
@@ -39,7 +40,8 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let upstreams = call.live.upstreams_of(&admitted.subsystem);
         let progress = admitted.account.progress();
         let response = admitted.subsystem.timeouts.response;
-        let patience = Patience { alarms: &call.worker.alarms, response, progress };
+        let until = admitted.deadline.map(|deadline| call.instant + deadline);
+        let patience = Patience { alarms: &call.worker.alarms, response, until, progress };
         let sent = upstreams.finish(begun, department, patience).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
@@ -57,12 +59,17 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
 /// The request as the subsystem gets it.
 fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outgoing {
     let framing = framing(request.body());
-    let head = towards_subsystem(call, admitted, &request, framing);
+    let passing = Passing { call, admitted, request: &request, framing };
+    let http2 = (admitted.subsystem.protocol == Protocol::Http2).then(|| passing.to_http2()).flatten();
+    let http1 = if http2.is_none() { passing.to_http1() } else { Vec::new() };
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
     let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, tempo);
-    let outgoing = Outgoing::new(head, body, framing);
-    if waits { outgoing.held(CONTINUE_PATIENCE) } else { outgoing }
+    match http2 {
+        Some(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
+        None if waits => Outgoing::Http1(Http1Request::new(http1, body, framing).held(CONTINUE_PATIENCE)),
+        None => Outgoing::Http1(Http1Request::new(http1, body, framing)),
+    }
 }
 
 /// How a body goes on: framing is made anew, whatever the caller's was.
@@ -85,11 +92,21 @@ fn answer(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Resp
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
-    let body = Metered::new(body, (admitted.account, lease), finished, patience);
+    let until = admitted.deadline.map(|deadline| call.instant + deadline);
+    let verdict = verdict(&headers, finished);
+    let body = Metered::new(body, (admitted.account, lease), verdict, (patience, until));
     let mut response = Response::new(Body::Metered(Box::new(body)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// What an answer will have been once it has ended: its status tells, but for gRPC, which tells in head or trailers.
+fn verdict(headers: &HeaderMap, finished: Finished) -> Verdict {
+    match grpc::is_spoken(headers) && finished == Finished::Ok {
+        true => grpc::outcome(headers).map_or(Verdict::InTrailers, Verdict::Known),
+        false => Verdict::Known(finished),
+    }
 }
 
 /// `Upgrade` is never forwarded, so nobody asked for another protocol (RFC 9110 section 15.2.2).

@@ -2,6 +2,7 @@
 //! shared, so nothing of it is locked.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::Capacity;
+use crate::identity::SubsystemTls;
 use crate::ledger::Meter;
 use crate::limit::Limiters;
+use crate::model::Name;
 use crate::policy::Snapshot;
 use crate::telemetry::{Recorder, Telemetry};
 
@@ -28,6 +31,8 @@ use super::upstream::{PoolSettings, Pools, UpstreamHealth};
 pub struct WorkerParts {
     /// The snapshot that is live.
     pub published: Arc<ArcSwap<Snapshot>>,
+    /// How subsystems are met over TLS.
+    pub subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
     /// All limits.
     pub limiters: Arc<Limiters>,
     /// Which servers are well.
@@ -71,6 +76,7 @@ impl Worker {
             idle_max: parts.capacity.upstream_idle,
             idle_time: parts.capacity.upstream_idle_time,
             health: parts.health,
+            tls: parts.subsystem_tls,
         });
         let live = Live::new(parts.published.load_full(), &pools);
         Self {

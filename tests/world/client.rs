@@ -387,6 +387,9 @@ impl Stream {
 impl Reply {
     /// The name of the problem, when the gateway itself answered.
     pub fn problem(&self) -> Option<String> {
+        if self.header("content-type") == "application/grpc" && self.body.is_empty() {
+            return self.header("grpc-message").split_once(':').map(|(name, _)| name.to_owned());
+        }
         if self.header("content-type") != "application/problem+json" {
             return None;
         }

@@ -153,6 +153,11 @@ impl Pki {
         self.issue_as(&name, leaf, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// Issues a certificate for a subsystem that is reached by this name.
+    pub fn issue_subsystem(&self, name: &str) -> Identity {
+        self.issue_as(name, &Leaf::dns(name), ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
     fn issue_as(&self, name: &str, leaf: &Leaf, usage: ExtendedKeyUsagePurpose) -> Identity {
         self.serial.set(self.serial.get() + 1);
         let key = KeyPair::generate().unwrap();

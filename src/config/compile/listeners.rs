@@ -110,11 +110,11 @@ fn client_auth(auth: &ClientAuthDocument, folder: &Path, place: &Place<'_>) -> C
     }
 }
 
-fn files(paths: &[PathBuf], folder: &Path, place: &Place<'_>) -> Vec<PathBuf> {
+pub(super) fn files(paths: &[PathBuf], folder: &Path, place: &Place<'_>) -> Vec<PathBuf> {
     paths.iter().enumerate().map(|(index, path)| file(path, folder, &place.item(index))).collect()
 }
 
-fn file(path: &Path, folder: &Path, place: &Place<'_>) -> PathBuf {
+pub(super) fn file(path: &Path, folder: &Path, place: &Place<'_>) -> PathBuf {
     if path.as_os_str().is_empty() {
         place.problem("a path is missing");
     }

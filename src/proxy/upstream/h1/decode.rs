@@ -198,8 +198,11 @@ fn chunk_size(line: &[u8]) -> Result<u64, Broken> {
 mod tests {
     use super::*;
 
-    /// All content, the trailers' names, and what is left; fed in pieces of `size` bytes.
-    fn decode(mut decoder: Decoder, wire: &[u8], size: usize) -> Result<(Vec<u8>, Vec<String>, Vec<u8>), Broken> {
+    /// All content, the trailers' names, and what is left.
+    type Decoded = (Vec<u8>, Vec<String>, Vec<u8>);
+
+    /// What comes of bytes that are fed in pieces of `size`.
+    fn decode(mut decoder: Decoder, wire: &[u8], size: usize) -> Result<Decoded, Broken> {
         let (mut content, mut names) = (Vec::new(), Vec::new());
         let mut pieces = wire.chunks(size);
         let mut read = Bytes::new();
