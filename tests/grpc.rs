@@ -87,7 +87,9 @@ async fn calls_of_every_kind_pass_and_are_counted_as_what_they_were() {
     assert_eq!(usage.of("traffic-police", "client_error"), 1);
     assert_eq!(usage.of("traffic-police", "server_error"), 1);
     assert_eq!(usage.of("traffic-police", "unknown_command") + usage.of("traffic-police", "forbidden"), 2);
-    assert_eq!(usage.admitted("traffic-police").commands, log.len() as u64, "{log:?}");
+    // The cancelled call may have been cancelled before it left its caller, or before it reached the subsystem.
+    let (reached, admitted) = (log.len() as u64, usage.admitted("traffic-police").commands);
+    assert!((7..=admitted).contains(&reached) && admitted <= 8, "{admitted} admitted: {log:?}");
 }
 
 #[tokio::test]

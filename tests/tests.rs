@@ -9,9 +9,17 @@ mod harness;
 mod world;
 
 // Who, may they, how fast.
+mod caps;
+mod claims;
 mod grants;
 mod identity;
 mod limits;
+mod lists;
+mod matrix;
+mod names;
+mod paths;
+mod proxied;
+mod standing;
 
 // What HTTP is accepted, and how long a caller is waited for.
 mod corpus;

@@ -5,6 +5,7 @@
 //! Guarantees: a start that fails has served nobody; a stop that succeeds has lost nothing.
 
 mod control;
+mod descriptors;
 mod reload;
 mod threads;
 
@@ -25,7 +26,9 @@ use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
 use crate::model::{Name, Numbers};
 use crate::policy::Snapshot;
-use crate::proxy::{AcceptSettings, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker};
+use crate::proxy::{
+    AcceptSettings, Caps, ConnectionsMax, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker,
+};
 use crate::telemetry::Telemetry;
 
 use control::Control;
@@ -88,6 +91,7 @@ struct Organs {
     subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
     reader: LedgerReader,
     ready: Ready,
+    caps: Arc<Caps>,
 }
 
 /// Starts a gateway on threads of its own and returns when it is ready.
@@ -98,16 +102,19 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let Configuration { settings, snapshot, .. } = read.configuration.clone();
     let tls = std::mem::take(&mut read.tls).into_iter();
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
+    let connections_max = descriptors::connections(&settings.capacity)?;
     let bound = bind(&settings)?;
     let ready = Ready::default();
     let ledger_settings = ledger_settings(&settings, &ready);
     let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(end_the_process))?;
 
     let starting = ready.block("the start");
+    let telemetry = Telemetry::new();
     let organs = Organs {
         limiters: Arc::new(Limiters::new(clock.clone())),
         published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
-        telemetry: Telemetry::new(),
+        caps: Arc::new(Caps::new(Arc::clone(&telemetry))),
+        telemetry,
         reader: ledger.reader(),
         tls: Arc::new(tls),
         subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut read.subsystem_tls))),
@@ -124,7 +131,13 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
     let reloader = Reloader::new(config, numbers, read, organs.clone());
-    let accept = Accepting { bound: bound.listeners, settings: settings.clone(), handles, drain: traffic_watcher };
+    let accept = Accepting {
+        bound: bound.listeners,
+        settings: settings.clone(),
+        connections_max,
+        handles,
+        drain: traffic_watcher,
+    };
     let control = Control::start(organs, accept, bound.admin, reloader)?;
     drop(starting);
     Ok(Running { listeners, admin, ready, settings, workers, control, traffic, end, ledger })
@@ -178,6 +191,7 @@ impl Running {
 struct Accepting {
     bound: Vec<(Name, Listener)>,
     settings: Settings,
+    connections_max: usize,
     handles: Vec<WorkerHandle>,
     drain: DrainWatcher,
 }
@@ -185,11 +199,20 @@ struct Accepting {
 impl Accepting {
     /// Runs every listener on the control runtime.
     fn run(self, organs: &Organs) {
-        for (name, listener) in self.bound {
+        for (position, (name, listener)) in self.bound.into_iter().enumerate() {
             let Some(tls) = organs.tls.get(&name) else { continue };
+            let settings = &self.settings.listeners[position]; // bound in their order
+            let max = ConnectionsMax {
+                all: self.connections_max,
+                listener: settings.connections.unwrap_or(self.connections_max),
+                address: self.settings.capacity.address_connections,
+            };
             let accept = AcceptSettings {
                 tls: Arc::clone(tls),
-                connections_max: self.settings.capacity.connections,
+                position,
+                max,
+                proxies: Arc::new(settings.proxies.clone()),
+                caps: Arc::clone(&organs.caps),
                 telemetry: Arc::clone(&organs.telemetry),
             };
             tokio::spawn(listener.run(accept, self.handles.clone(), self.drain.clone()));
@@ -258,6 +281,7 @@ fn start_workers(
         limiters: Arc::clone(&organs.limiters),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&organs.telemetry), organs.clock.clone())),
         telemetry: Arc::clone(&organs.telemetry),
+        caps: Arc::clone(&organs.caps),
         clock: organs.clock.clone(),
         capacity: settings.capacity,
         workers: settings.workers,

@@ -75,7 +75,8 @@ impl Reloader {
     /// Looks after what `read` has read and `organs` carry out.
     pub(super) fn new(config: PathBuf, numbers: Numbers, read: Read, organs: Organs) -> Self {
         let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
-        let status = Arc::new(ArcSwap::from_pointee(ConfigStatus { live, rejected: None }));
+        let status =
+            Arc::new(ArcSwap::from_pointee(ConfigStatus { live, weakened: weakened(&organs), rejected: None }));
         Self { config, numbers, settings: read.configuration.settings, watch: read.watch, organs, status }
     }
 
@@ -131,7 +132,7 @@ impl Reloader {
         self.organs.limiters.enforce(&configuration.snapshot);
         self.watch = watch;
         let live = LiveConfig { version, since: self.organs.clock.wall() };
-        self.status.store(Arc::new(ConfigStatus { live, rejected: None }));
+        self.status.store(Arc::new(ConfigStatus { live, weakened: weakened(&self.organs), rejected: None }));
     }
 
     fn reject(&self, problems: &Problems) {
@@ -141,8 +142,8 @@ impl Reloader {
             at: self.organs.clock.wall(),
             problems: problems.0.clone(),
         };
-        let live = self.status.load().live.clone();
-        self.status.store(Arc::new(ConfigStatus { live, rejected: Some(rejected) }));
+        let ConfigStatus { live, weakened, .. } = ConfigStatus::clone(&self.status.load());
+        self.status.store(Arc::new(ConfigStatus { live, weakened, rejected: Some(rejected) }));
     }
 }
 
@@ -191,5 +192,24 @@ fn load_subsystem_tls(
 pub(super) fn expiries(organs: &Organs) -> Vec<Expiry> {
     let listeners = organs.tls.values().flat_map(|tls| tls.load().expiries.clone());
     let subsystem_tls = organs.subsystem_tls.load();
-    listeners.chain(subsystem_tls.values().flat_map(|tls| tls.expiries.clone())).collect()
+    let snapshot = organs.published.load();
+    let own = listeners.chain(subsystem_tls.values().flat_map(|tls| tls.expiries.clone()));
+    own.chain(organs.telemetry.callers().expiries(|caller| snapshot.claims(caller))).collect()
+}
+
+/// The listeners that believe revocation lists which have expired.
+pub(super) fn believing(organs: &Organs) -> Vec<Name> {
+    let believes = |(_, tls): &(&Name, &Arc<ArcSwap<ServerTls>>)| tls.load().believes_expired_lists;
+    let mut names: Vec<Name> = organs.tls.iter().filter(believes).map(|(name, _)| name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// What operators should know of at any time.
+fn weakened(organs: &Organs) -> Vec<String> {
+    let told =
+        |name: Name| format!("listener {name}: expired revocation lists are believed (expiredRevocation: allow)");
+    let told: Vec<_> = believing(organs).into_iter().map(told).collect();
+    told.iter().for_each(|what| tracing::warn!("{what}"));
+    told
 }

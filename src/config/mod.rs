@@ -20,7 +20,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::identity::{SubsystemTlsFiles, TlsFiles};
-use crate::model::{CalendarOffset, Name, Numbers};
+use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 
 pub use files::warnings;
@@ -86,6 +86,19 @@ pub struct ListenerSettings {
     pub address: SocketAddr,
     /// Its keys and trust.
     pub tls: TlsFiles,
+    /// Connections it carries at most, if fewer than all listeners together.
+    pub connections: Option<usize>,
+    /// Who stands in front of callers.
+    pub proxies: Proxies,
+}
+
+/// Who stands in front of a listener's callers, and is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Balancers of TCP that begin each connection with a PROXY header.
+    pub protocol: Networks,
+    /// Proxies whose `X-Forwarded-For` is kept.
+    pub forwarded_for: Networks,
 }
 
 /// How the gateway stops.
@@ -100,8 +113,14 @@ pub struct Shutdown {
 /// What one gateway carries at most (`capacity:`), with the defaults of docs/configuration.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Connections from callers, all listeners together. Default 10,000.
-    pub connections: usize,
+    /// Connections from callers, all listeners together. Default 10,000, or as many as file descriptors allow.
+    pub connections: Option<usize>,
+    /// Connections of one department. Default 1,000: none takes more than a tenth.
+    pub department_connections: usize,
+    /// Connections from one address. Default 1,000: none takes more than a tenth.
+    pub address_connections: usize,
+    /// TLS handshakes under way. Default 1,024: some 40 MiB of memory at most.
+    pub handshakes: usize,
     /// Commands in flight. Default 20,000.
     pub in_flight: usize,
     /// Series of commands in `/metrics` before departments fold into `other`. Default 20,000.

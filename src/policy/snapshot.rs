@@ -46,6 +46,8 @@ pub struct DepartmentPolicy {
     pub limits: Limits,
     /// How much it may use in a month.
     pub quota: Option<Quota>,
+    /// Whether nobody may call for it at the moment. It keeps its identities: nobody else may claim them.
+    pub disabled: bool,
 }
 
 /// A subsystem of the city and how to reach it.
@@ -189,6 +191,8 @@ pub enum Unclaimed {
     Nobody,
     /// Two departments claim identities of one certificate.
     Several(Name, Name),
+    /// The department that claims them is disabled.
+    Disabled(Name),
 }
 
 impl Subsystem {
@@ -203,8 +207,19 @@ impl Snapshot {
         let first = claimed.next().ok_or(Unclaimed::Nobody)?;
         match claimed.find(|other| other.department.id != first.department.id) {
             Some(other) => Err(Unclaimed::Several(first.department.id.clone(), other.department.id.clone())),
+            None if first.disabled => Err(Unclaimed::Disabled(first.department.id.clone())),
             None => Ok(first),
         }
+    }
+
+    /// Which of these identities a department claims: the name that a caller has in this city.
+    pub fn claimed<'a>(&self, identities: &'a [CallerId]) -> Option<&'a CallerId> {
+        identities.iter().find(|identity| self.claims(identity))
+    }
+
+    /// Whether a department claims this identity.
+    pub fn claims(&self, identity: &CallerId) -> bool {
+        self.callers.contains_key(identity)
     }
 
     /// What a request is: see [`super::Route`].

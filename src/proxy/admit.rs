@@ -1,4 +1,4 @@
-//! May this command run? Head, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
+//! May this command run? Head, host, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
 //! returns evidence.
 //!
 //! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
@@ -18,6 +18,7 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 use super::account::Account;
 use super::call::Call;
 use super::fault::Fault;
+use super::fields;
 use super::grpc;
 use super::head::{Head, host_value};
 
@@ -75,6 +76,9 @@ impl Refusal {
 pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
     let head = read_head(call, request).map_err(|fault| call.malformed(fault))?;
+    if !call.peer.may_ask_for(head.host, &call.live.snapshot) {
+        return Err(call.unplaced(Refused::Misdirected, "this connection is not for the host that the request names"));
+    }
     let caller = call.peer.department(&call.live.snapshot);
     let department = caller.ok_or_else(|| {
         call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
@@ -122,6 +126,9 @@ fn deadline(call: &Call, request: &Request<Incoming>, subsystem: &Subsystem) -> 
 fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Fault> {
     if request.headers().len() > call.worker.capacity.head_fields {
         return Err(Fault::large_head("the head has more fields than this gateway takes"));
+    }
+    if fields::nominates_a_claim(request.headers()) {
+        return Err(Fault::bad("Connection names a field that only the gateway may write"));
     }
     Head::read(request)
 }

@@ -40,6 +40,7 @@ impl Call {
     /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
     pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>, request: &Request<Incoming>, still: &Still) -> Self {
         worker.meter.received();
+        peer.asks();
         Self {
             live: worker.live(),
             id: worker.next_request_id(),

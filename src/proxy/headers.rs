@@ -21,7 +21,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPARTMENT: HeaderName = HeaderName::from_static("x-tallygate-department");
 const CALLER: HeaderName = HeaderName::from_static("x-tallygate-caller");
 const COMMAND: HeaderName = HeaderName::from_static("x-tallygate-command");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -106,7 +106,7 @@ impl Passing<'_> {
         }
         put(&REQUEST_ID, &call.id.digits());
         put(&TRACEPARENT, &call.id.traceparent(request.headers().get(TRACEPARENT)));
-        put(&FORWARDED_FOR, call.peer.address().as_bytes());
+        put(&FORWARDED_FOR, &call.peer.forwarded_for(request.headers()));
         put(&FORWARDED_PROTO, b"https");
         put(&FORWARDED_HOST, admitted.host.as_bytes());
         if let Some(deadline) = admitted.deadline {

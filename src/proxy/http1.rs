@@ -73,7 +73,7 @@ pub(super) async fn serve(
         .serve_connection(TokioIo::new(stream), service);
     let served = tokio::select! {
         served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
-        () = time_to_go(&worker, &mut drain) => {
+        () = time_to_go(&worker, &peer, &mut drain) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
@@ -94,7 +94,10 @@ async fn leave<S: AsyncRead + AsyncWrite + Unpin>(peer: &Peer, mut stream: Guard
         Some(tunnel) => {
             // A caller that spoke before it was told to has broken off; dropping the tunnel says so.
             if let Some(stream) = stream.into_quiet().filter(|_| read.is_empty()) {
-                tunnel.run(stream, read).await;
+                tokio::select! {
+                    () = tunnel.run(stream, read) => {}
+                    () = peer.sent_away() => {} // dropping the tunnel ends its command as aborted
+                }
             }
         }
     }

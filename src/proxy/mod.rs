@@ -20,11 +20,15 @@ mod thread;
 mod account;
 mod alarms;
 mod call;
+mod caps;
 mod departing;
+mod handshakes;
 mod live;
 mod patient;
 mod peer;
+mod peers;
 mod progress;
+mod proxied;
 mod pulse;
 mod worker;
 
@@ -45,9 +49,10 @@ mod tunnel;
 mod upstream;
 pub mod wire;
 
+pub use caps::Caps;
 pub use fault::Fault;
 pub use head::Head;
-pub use listener::{AcceptSettings, Listener};
+pub use listener::{AcceptSettings, ConnectionsMax, Listener};
 pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;
 pub use worker::WorkerParts;

@@ -19,7 +19,10 @@ use crate::policy::Snapshot;
 use crate::telemetry::{Recorder, Telemetry};
 
 use super::alarms::Alarms;
+use super::caps::Caps;
+use super::handshakes::Handshakes;
 use super::live::Live;
+use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, UpstreamHealth};
 
@@ -36,6 +39,8 @@ pub struct WorkerParts {
     pub health: Arc<UpstreamHealth>,
     /// Where measurements go.
     pub telemetry: Arc<Telemetry>,
+    /// How many connections each holder has.
+    pub caps: Arc<Caps>,
     /// Time.
     pub clock: Clock,
     /// What the gateway carries at most.
@@ -49,9 +54,13 @@ pub(super) struct Worker {
     pub(super) meter: Meter,
     pub(super) limiters: Arc<Limiters>,
     pub(super) recorder: Recorder,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) caps: Arc<Caps>,
+    pub(super) handshakes: Handshakes,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
+    pub(super) peers: Peers,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -74,10 +83,14 @@ impl Worker {
             meter,
             limiters: parts.limiters,
             recorder: parts.telemetry.recorder(),
+            telemetry: parts.telemetry,
+            caps: parts.caps,
+            handshakes: Handshakes::new(parts.capacity.handshakes.div_ceil(parts.workers.max(1))),
             clock: parts.clock,
             in_flight_max: parts.capacity.in_flight.div_ceil(parts.workers.max(1)),
             capacity: parts.capacity,
             alarms: Alarms::new(),
+            peers: Peers::default(),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,
@@ -91,7 +104,8 @@ impl Worker {
     pub(super) fn tick(&self) {
         self.alarms.tick();
         self.meter.tick();
-        self.live(); // a worker without commands must let go of what a reload has removed, too
+        let live = self.live(); // a worker without commands must let go of what a reload has removed, too
+        self.peers.tick(&live.snapshot, self.clock.wall());
         self.pools.sweep();
     }
 
