@@ -1,6 +1,9 @@
 //! The ledger under audit: by the gateway's own program, and by a stranger's.
 
-use crate::world::{World, run, stderr, stdout, tool, until};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::world::{World, empty, request, run, stderr, stdout, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
@@ -13,11 +16,30 @@ async fn ledger(world: &World, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// The program of `docs/` that anybody may read, on an export.
-async fn stranger(world: &World, export: &str) -> (bool, String, String) {
+async fn stranger(export: &Path) -> (bool, String, String) {
     let mut python = tool("python3");
-    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check_ledger.py")).arg(world.folder().join(export));
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check_ledger.py")).arg(export);
     let ended = run(python).await;
     (ended.status.success(), stdout(&ended), stderr(&ended))
+}
+
+/// Verifies, exports, and has a stranger's program agree; returns what that says.
+async fn sound(book: &Path, what: &str) -> String {
+    let tallygate = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
+        command.args(["ledger", arguments[0], "--ledger"]).arg(book).args(&arguments[1..]).stdin(Stdio::null());
+        command
+    };
+    let verified = run(tallygate(&["verify"])).await;
+    let (out, err) = (stdout(&verified), stderr(&verified));
+    assert!(verified.status.success() && out.starts_with("sound: "), "{what}: {out}{err}");
+    let file = book.with_extension("export");
+    let _ = std::fs::remove_file(&file); // of an earlier look
+    let exported = run(tallygate(&["export", "--output", file.to_str().unwrap()])).await;
+    assert!(exported.status.success(), "{what}: {}", stderr(&exported));
+    let (agrees, sums, err) = stranger(&file).await;
+    assert!(agrees, "{what}: {sums}{err}");
+    sums + &err
 }
 
 #[tokio::test]
@@ -28,29 +50,35 @@ async fn a_ledger_is_sound_live_killed_copied_and_closed() {
             assert_eq!(client.get(READ).await.status, 200);
         }
     }
-    let sound = async |world: &World, what: &str| {
-        let (code, out, err) = ledger(world, &["verify", "--ledger", "data/ledger.db"]).await;
-        assert_eq!((code, out.starts_with("sound: ")), (0, true), "{what}: {out}{err}");
-    };
-    sound(&world, "live").await;
+    let client = world.client("traffic-police");
+    let held =
+        tokio::spawn(async move { client.try_send(request("GET", "/cameras/do/never", empty())).await.is_err() });
+    until("the command is in flight", async || (world.server("cameras").log.all().len() == 41).then_some(())).await;
+    let (book, copy) = (world.book(), world.folder().join("copy/ledger.db"));
+    let sums = sound(&book, "live").await;
+    assert!(sums.contains("traffic-police\tin_flight\t1\t"), "{sums}");
     let (code, out, _) = ledger(&world, &["info", "--ledger", "data/ledger.db"]).await;
-    assert!(code == 0 && out.contains("running, process") && out.contains("40 received"), "{out}");
+    assert!(code == 0 && out.contains("running, process") && out.contains("41 received"), "{out}");
     world.kill().await;
-    sound(&world, "killed").await;
+    assert!(held.await.unwrap());
+    let sums = sound(&book, "killed").await;
+    assert!(sums.contains("traffic-police\tinterrupted\t1\t") && !sums.contains("in_flight"), "as in reports: {sums}");
     std::fs::create_dir(world.folder().join("copy")).unwrap();
     for file in ["ledger.db", "ledger.db-wal", "ledger.tally"] {
         std::fs::copy(world.folder().join("data").join(file), world.folder().join("copy").join(file)).unwrap();
     }
+    sound(&copy, "a copy").await;
     let (code, out, err) = ledger(&world, &["verify", "--ledger", "copy/ledger.db", "--format", "json"]).await;
     assert_eq!(code, 0, "{out}{err}");
     let verdict: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(verdict["ok"], true);
     world.start_process().await;
-    sound(&world, "recovered").await;
+    sound(&book, "recovered").await;
     let (code, out, err) = ledger(&world, &["info", "--ledger", "data/ledger.db"]).await;
     assert!(code == 0 && out.contains("the process died; counts exact"), "{out}{err}");
     world.stop().await;
-    sound(&world, "closed").await;
+    let sums = sound(&book, "closed").await;
+    assert!(sums.contains("\n2 seals, head 2:"), "the ends of two epochs: {sums}");
     world.close().await;
 }
 
@@ -79,23 +107,31 @@ async fn a_strangers_program_computes_the_ledger_again() {
     world.stop().await;
     let (code, _, err) = ledger(&world, &["export", "--ledger", "data/ledger.db", "--output", "export.txt"]).await;
     assert_eq!(code, 0, "{err}");
-    let (sound, sums, err) = stranger(&world, "export.txt").await;
-    assert!(sound && err.starts_with("4 seals"), "{sums}{err}");
-    assert!(
-        sums.contains("traffic-police\tok\t21\n") && sums.contains("traffic-police\tunknown_command\t3\n"),
-        "{sums}"
-    );
+    let (sound, sums, err) = stranger(&world.folder().join("export.txt")).await;
+    assert!(sound && err.starts_with("5 seals"), "{sums}{err}");
+    let police = "traffic-police\tadjustment\t1\t-3\ntraffic-police\tadmitted\t21\t21\ntraffic-police\tok\t21\t21\n";
+    assert!(sums.contains(police) && sums.contains("traffic-police\tunknown_command\t3\t0\n"), "{sums}");
     let text = std::fs::read_to_string(world.folder().join("export.txt")).unwrap();
-    for (what, from, to) in [
-        ("a count", "\tok\t0\t7\t", "\tok\t0\t8\t"),
-        ("a correction", "\t-3\ta test", "\t-4\ta test"),
-        ("a seal", "\nseal\t2\t", "\nseal\t9\t"),
-        ("the end", "\nend\t4\t0\n", "\n"),
+    for (what, from, to, says) in [
+        ("a count", "\tok\t0\t7\t", "\tok\t0\t8\t", "seal 1 (hour 2026-10-31T12:00:00Z): its rows"),
+        ("a correction", "\t-3\ta test", "\t-4\ta test", "seal 4 (adjustment -): its rows"),
+        ("a seal", "\nseal\t2\t", "\nseal\t9\t", "seal 9 does not follow seal 1"),
+        ("an ending", "\tclean\nseal\t1", "\tprocess died\nseal\t1", "seal 5: epoch 1 did not end as the book says"),
+        ("an ending everywhere", "\tclean\n", "\tprocess died\n", "seal 5 (epoch -): its rows"),
+        (
+            "hours that days stand for",
+            "\t1970-01-01T00:00:00Z\t0\n",
+            "\t2026-10-31T13:00:00Z\t0\n",
+            "no day covers the seals 1,",
+        ),
+        ("the end", "\nend\t5\t0\n", "\n", "does not end with"),
+        ("another form", "tallygate export 1\t", "tallygate export 9\t", "not an export of a form known here"),
     ] {
         assert!(text.contains(from), "{from:?} is in the export: {text}");
-        std::fs::write(world.folder().join("edited.txt"), text.replacen(from, to, 1)).unwrap();
-        let (sound, _, err) = stranger(&world, "edited.txt").await;
-        assert!(!sound, "{what} was edited: {err}");
+        let times = if what.ends_with("everywhere") { 9 } else { 1 };
+        std::fs::write(world.folder().join("edited.txt"), text.replacen(from, to, times)).unwrap();
+        let (sound, _, err) = stranger(&world.folder().join("edited.txt")).await;
+        assert!(!sound && err.contains(says), "{what} was edited: {err}");
     }
     world.close().await;
 }
@@ -131,7 +167,51 @@ async fn an_edited_ledger_is_found_out_and_wrong_questions_are_told() {
                 .output()
                 .unwrap();
             let out = String::from_utf8_lossy(&edited.stdout).into_owned();
-            assert!(edited.status.code() == Some(1) && out.contains("balance: epoch 1, hour "), "{out}");
+            assert!(
+                edited.status.code() == Some(1)
+                    && out.contains("balance: epoch 1, hour ")
+                    && out.contains(", traffic-police/cameras/snapshot.read: 1 commands"),
+                "{out}"
+            );
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
+    let clock = tallygate::clock::Clock::manual("2026-10-20T00:00:00Z".parse().unwrap());
+    let world = World::city().clock(clock).start().await;
+    for _ in 0..5 {
+        assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    }
+    let known = "SELECT count(*) FROM series WHERE department = 'traffic-police'";
+    let book = rusqlite::Connection::open(world.book()).unwrap();
+    let is_known = || book.query_row(known, [], |row| row.get::<_, i64>(0)).unwrap() > 0;
+    until("the book knows the department", async || is_known().then_some(())).await;
+    for (period, units) in [("2026-10", "--units=-5"), ("2026-10-20", "--units=2"), ("2026-11-02", "--units=7")] {
+        let whom = ["adjust", "--ledger", "data/ledger.db", "--department", "traffic-police", "--period", period];
+        let (code, _, err) =
+            ledger(&world, &[&whom[..], &[units, "--reason", "a test", "--who", "finance"]].concat()).await;
+        assert_eq!(code, 0, "{err}");
+    }
+    let report = async |to: &str, format: &str| {
+        let of = ["report", "usage", "--ledger", "data/ledger.db", "--by", "department,day", "--from", "2026-10-20"];
+        let ended = run(world.tallygate(&[&of[..], &["--to", to, "--format", format]].concat())).await;
+        assert!(ended.status.success(), "{}", stderr(&ended));
+        (stdout(&ended), stderr(&ended))
+    };
+    let (text, err) = report("2026-10-21", "json").await;
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let units: Vec<_> = shown["adjustments"].as_array().unwrap().iter().map(|one| one["units"].as_i64()).collect();
+    assert_eq!((units, &shown["total"]["units"]), (vec![Some(2)], &5.into()), "{shown}");
+    assert!(err.contains("1 correction of a period that is only in part in this range"), "{err}");
+    let (text, _) = report("2026-10-21", "csv").await;
+    assert!(text.ends_with("\ntraffic-police,2026-10-20,0,0,0,0,0,2\n"), "{text}");
+    let (text, _) = report("2026-10-21", "table").await;
+    assert!(text.contains("correction of") && text.contains(" +2 "), "{text}");
+    let (_, page) = world.admin("/api/v1/usage?from=2026-10-20&to=2026-10-21&by=department,day").await;
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["adjustments"], shown["adjustments"]);
+    drop(book);
+    world.close().await;
 }

@@ -125,6 +125,7 @@ fn seen(answer: &Answer) -> Seen {
 
 async fn catch_all() -> World {
     let plan = World::city().edit(|document| {
+        document["listeners"][0]["tls"]["serverNames"] = json!(["*"]); // the corpus calls its server localhost:8080
         document["subsystems"][0]["path"] = json!("/");
         document["subsystems"][0]["otherCommands"] = json!("allow");
         let large = json!({ "id": "large", "match": { "method": "POST", "path": "/" }, "body": { "max": "2GiB" } });

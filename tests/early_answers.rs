@@ -2,10 +2,9 @@
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::world::{Client, GATEWAY, Seen, World, within};
+use crate::world::{Client, GATEWAY, Seen, Way, World, within};
 
 /// A request that looks like one wherever it stands.
 fn get(path: &str) -> String {
@@ -23,7 +22,7 @@ async fn say(client: &Client, bytes: &str) -> String {
     read_to_end(&mut stream).await
 }
 
-async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> String {
+async fn read_to_end(stream: &mut TlsStream<Way>) -> String {
     let mut answer = Vec::new();
     let _ = within("the end of the connection", stream.read_to_end(&mut answer)).await; // a reset is an end, too
     String::from_utf8_lossy(&answer).into_owned()

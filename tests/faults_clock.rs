@@ -66,7 +66,7 @@ async fn report(world: &World, from: &str, to: &str) -> u64 {
 fn sealed(world: &World) -> Vec<String> {
     let book = rusqlite::Connection::open(world.book()).unwrap();
     let mut query = book
-        .prepare("SELECT strftime('%Y-%m-%dT%H', \"window\" * 3600, 'unixepoch') FROM seal ORDER BY number")
+        .prepare("SELECT strftime('%Y-%m-%dT%H', \"window\" * 3600, 'unixepoch') FROM seal WHERE kind = 'hour' ORDER BY number")
         .unwrap();
     query.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }

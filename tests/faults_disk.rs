@@ -43,6 +43,8 @@ fn trace(world: &World) -> String {
 }
 
 fn many_commands(document: &mut Value) {
+    // All at once, each on a connection of its own: more than one caller may have without being asked.
+    document["capacity"] = json!({ "addressConnections": 2000, "departmentConnections": 2000, "handshakes": 2000 });
     let commands = document["subsystems"][0]["commands"].as_array_mut().unwrap();
     commands.extend(
         (0..MANY)

@@ -60,7 +60,10 @@ async fn an_unknown_path_method_or_subsystem_is_an_unknown_command() {
 
 #[tokio::test]
 async fn a_subsystem_answers_only_to_its_own_hosts() {
-    let hosts = |document: &mut Value| document["subsystems"][0]["hosts"] = json!(["cameras.city.example"]);
+    let hosts = |document: &mut Value| {
+        document["subsystems"][0]["hosts"] = json!(["cameras.city.example"]);
+        document["listeners"][0]["tls"]["serverNames"] = json!(["*"]);
+    };
     let world = World::city().edit(hosts).start().await;
     let client = world.client("traffic-police");
     assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 404);

@@ -69,16 +69,18 @@ async fn openssl_is_served_with_tls_12_and_13_and_gets_no_session() {
     assert_eq!(usage.of("traffic-police", "ok"), 2);
 }
 
-/// nginx as a subsystem: its access log is the subsystem's book.
-fn nginx(folder: &Path, address: SocketAddr) -> Process {
+/// nginx as a subsystem: its access log is the subsystem's book. `listen` is how: an address, and what it speaks there.
+pub fn nginx(folder: &Path, listen: &str) -> Process {
     let config = format!(
         "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx-error.log;\n\
          events {{ worker_connections 256; }}\n\
-         http {{\n  log_format books '$http_x_tallygate_department $http_x_tallygate_command $http_x_request_id $status';\n  \
+         http {{\n  log_format books '$http_x_tallygate_department $http_x_tallygate_command $http_x_request_id $status $server_protocol';\n  \
          access_log {folder}/nginx-access.log books;\n  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n  \
          fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n  \
-         keepalive_requests 100000;\n  server {{ listen {address}; location / {{ return 200 'nginx\\n'; }}\n    \
-         location /v1/snapshots/missing {{ return 404; }} }}\n}}\n",
+         keepalive_requests 100000;\n  server {{ listen {listen}; location / {{ return 200 'nginx\\n'; }}\n    \
+         location /v1/snapshots/missing {{ return 404; }}\n    \
+         location = /v1/snapshots {{ proxy_pass http://unix:{folder}/inner.sock; }} }}\n  \
+         server {{ listen unix:{folder}/inner.sock; access_log off; location / {{ return 200 'read\\n'; }} }}\n}}\n",
         folder = folder.display(),
     );
     std::fs::write(folder.join("nginx.conf"), config).unwrap();
@@ -102,7 +104,7 @@ async fn nginx_writes_down_exactly_what_the_ledger_counts() {
         plan.edit(|document| document["subsystems"][1]["upstreams"] = json!([{ "url": format!("http://{address}") }]));
     let world = plan.build();
     let mut world = world;
-    let mut nginx = nginx(world.folder(), address);
+    let mut nginx = nginx(world.folder(), &address.to_string());
     until("nginx listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
     world.start_here().await;
     let clients = [world.client("traffic-police"), world.client("logistics").h2(), world.client("traffic-police").h2()];

@@ -9,9 +9,17 @@ mod harness;
 mod world;
 
 // Who, may they, how fast.
+mod caps;
+mod claims;
 mod grants;
 mod identity;
 mod limits;
+mod lists;
+mod matrix;
+mod names;
+mod paths;
+mod proxied;
+mod standing;
 
 // What HTTP is accepted, and how long a caller is waited for.
 mod corpus;
@@ -23,9 +31,12 @@ mod rfc9113;
 // What crosses the gateway, and what does not.
 mod forwarding;
 mod framing;
+mod grpc;
+mod protocols;
 mod refusals;
 mod streaming;
 mod upstreams;
+mod websocket;
 
 // How much.
 mod audit;

@@ -6,6 +6,8 @@
 //! notifies the officers on duty over a stream; a warehouse posts box movements; others read signals and parking, some
 //! more than they may. At the end three parties compare their counts, and the process fails if they differ.
 
+#[cfg(test)]
+mod audit;
 mod books;
 mod city;
 mod departments;

@@ -24,6 +24,7 @@ mod torture;
 mod upstream;
 mod workshop;
 mod year;
+mod year_book;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ enum Command {
     Metering(metering::Metering),
     /// Counts a city's year of commands through meter, windows and ledger
     Year(year::Options),
+    /// Builds a year's book in bulk, and measures its size and the monthly report of it
+    YearBook(year_book::Options),
     /// Drives commands through a proxy and prints what came back, as JSON
     Drive(driver::Drive),
     /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Compare(options) => compare::compare(&options),
         Command::Metering(options) => metering::metering(&options),
         Command::Year(options) => year::year(&options),
+        Command::YearBook(options) => year_book::year_book(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),
         Command::Upstream(options) => block_on(upstream::serve(options)),
         Command::Torture(options) => torture::torture(&options),

@@ -60,8 +60,8 @@ async fn metrics(state: &AdminState) -> Answer {
 async fn scrape(state: &AdminState) -> anyhow::Result<String> {
     let view = (state.view)();
     let month = view.calendar.month_of(view.window);
-    let months = view.calendar.windows_of(month.previous()).start..view.calendar.windows_of(month).end;
-    let usage = state.ledger.usage_by_day(months).await?;
+    let mut usage = state.ledger.usage_in_whole(view.calendar.windows_of(month.previous())).await?;
+    usage.extend(state.ledger.usage_in_whole(view.calendar.windows_of(month)).await?);
     let totals = state.ledger.totals().await?;
     Ok(state.telemetry.render(Scrape { usage, totals, view })?)
 }
@@ -135,6 +135,7 @@ mod tests {
         let problem = Problem { path: "departments[0].id".to_owned(), message: "missing".to_owned(), hint: None };
         let status = ConfigStatus {
             live: LiveConfig { version: "0123456789ab".to_owned(), since: at },
+            weakened: vec!["listener a: so".to_owned()],
             rejected: Some(RejectedConfig { version: "ba9876543210".to_owned(), at, problems: vec![problem] }),
         };
         let shown: serde_json::Value = serde_json::from_str(&text(config(&status)).await).expect("JSON");
@@ -142,6 +143,7 @@ mod tests {
             shown,
             serde_json::json!({
                 "live": { "version": "0123456789ab", "since": "2026-11-24T04:00:00Z" },
+                "weakened": ["listener a: so"],
                 "rejected": {
                     "version": "ba9876543210",
                     "at": "2026-11-24T04:00:00Z",

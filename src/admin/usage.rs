@@ -33,9 +33,13 @@ pub(super) async fn usage(state: &AdminState, query: &str) -> Answer {
 }
 
 async fn answered(state: &AdminState, question: Question, calendar: CalendarOffset) -> anyhow::Result<String> {
-    let rows = state.ledger.usage_by_day(question.range.windows()).await?;
+    let windows = question.range.windows();
+    let rows = match question.by.knows_no_time() {
+        true => state.ledger.usage_in_whole(windows).await,
+        false => state.ledger.usage_by_day(windows).await,
+    }?;
     let usage = Usage::group(&rows, question.range, calendar, question.by)?;
-    Ok(render::json(&usage)?)
+    Ok(render::json(&usage.with_adjustments(state.ledger.adjustments().await?))?)
 }
 
 impl Question {

@@ -13,7 +13,7 @@ use crate::config::Problems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
 use crate::telemetry::{ConfigStatus, QuotaUse, View};
 
-use super::reload::{Reload, Reloader, Reply, expiries};
+use super::reload::{Reload, Reloader, Reply, believing, expiries};
 use super::threads::Joined;
 use super::{Accepting, AppError, Organs};
 
@@ -119,6 +119,7 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize)
             series,
             quotas: quotas.collect(),
             expiries: expiries(&organs),
+            believing: believing(&organs),
             config: ConfigStatus::clone(&status.load()),
         }
     })

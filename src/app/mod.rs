@@ -5,6 +5,7 @@
 //! Guarantees: a start that fails has served nobody; a stop that succeeds has lost nothing.
 
 mod control;
+mod descriptors;
 mod reload;
 mod threads;
 
@@ -19,13 +20,15 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::{Configuration, Problem, Problems, Settings};
-use crate::identity::ServerTls;
+use crate::identity::{ServerTls, SubsystemTls};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
 use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
 use crate::model::{Name, Numbers};
 use crate::policy::Snapshot;
-use crate::proxy::{AcceptSettings, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker};
+use crate::proxy::{
+    AcceptSettings, Caps, ConnectionsMax, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker,
+};
 use crate::telemetry::Telemetry;
 
 use control::Control;
@@ -85,8 +88,10 @@ struct Organs {
     limiters: Arc<Limiters>,
     published: Arc<ArcSwap<Snapshot>>,
     tls: Arc<HashMap<Name, Arc<ArcSwap<ServerTls>>>>,
+    subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
     reader: LedgerReader,
     ready: Ready,
+    caps: Arc<Caps>,
 }
 
 /// Starts a gateway on threads of its own and returns when it is ready.
@@ -94,21 +99,25 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let Start { config, clock } = start;
     let numbers = Numbers::default();
     let mut read = reload::read(&config, &numbers, &clock)?;
-    let Configuration { settings, snapshot } = read.configuration.clone();
+    let Configuration { settings, snapshot, .. } = read.configuration.clone();
     let tls = std::mem::take(&mut read.tls).into_iter();
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
+    let connections_max = descriptors::connections(&settings.capacity)?;
     let bound = bind(&settings)?;
     let ready = Ready::default();
     let ledger_settings = ledger_settings(&settings, &ready);
     let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(end_the_process))?;
 
     let starting = ready.block("the start");
+    let telemetry = Telemetry::new();
     let organs = Organs {
         limiters: Arc::new(Limiters::new(clock.clone())),
         published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
-        telemetry: Telemetry::new(),
+        caps: Arc::new(Caps::new(Arc::clone(&telemetry))),
+        telemetry,
         reader: ledger.reader(),
         tls: Arc::new(tls),
+        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut read.subsystem_tls))),
         ready: ready.clone(),
         clock,
     };
@@ -122,7 +131,13 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
     let reloader = Reloader::new(config, numbers, read, organs.clone());
-    let accept = Accepting { bound: bound.listeners, settings: settings.clone(), handles, drain: traffic_watcher };
+    let accept = Accepting {
+        bound: bound.listeners,
+        settings: settings.clone(),
+        connections_max,
+        handles,
+        drain: traffic_watcher,
+    };
     let control = Control::start(organs, accept, bound.admin, reloader)?;
     drop(starting);
     Ok(Running { listeners, admin, ready, settings, workers, control, traffic, end, ledger })
@@ -176,6 +191,7 @@ impl Running {
 struct Accepting {
     bound: Vec<(Name, Listener)>,
     settings: Settings,
+    connections_max: usize,
     handles: Vec<WorkerHandle>,
     drain: DrainWatcher,
 }
@@ -183,11 +199,20 @@ struct Accepting {
 impl Accepting {
     /// Runs every listener on the control runtime.
     fn run(self, organs: &Organs) {
-        for (name, listener) in self.bound {
+        for (position, (name, listener)) in self.bound.into_iter().enumerate() {
             let Some(tls) = organs.tls.get(&name) else { continue };
+            let settings = &self.settings.listeners[position]; // bound in their order
+            let max = ConnectionsMax {
+                all: self.connections_max,
+                listener: settings.connections.unwrap_or(self.connections_max),
+                address: self.settings.capacity.address_connections,
+            };
             let accept = AcceptSettings {
                 tls: Arc::clone(tls),
-                connections_max: self.settings.capacity.connections,
+                position,
+                max,
+                proxies: Arc::new(settings.proxies.clone()),
+                caps: Arc::clone(&organs.caps),
                 telemetry: Arc::clone(&organs.telemetry),
             };
             tokio::spawn(listener.run(accept, self.handles.clone(), self.drain.clone()));
@@ -231,7 +256,7 @@ fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
 /// Quotas remember over restarts: what the ledger holds of this month is already used.
 fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError> {
     let month = snapshot.calendar.month_of(organs.clock.window());
-    let rows = threads::block_on(organs.reader.usage_by_day(snapshot.calendar.windows_of(month)))??;
+    let rows = threads::block_on(organs.reader.usage_in_whole(snapshot.calendar.windows_of(month)))??;
     let mut used: HashMap<&Name, u64> = HashMap::new();
     for row in &rows {
         *used.entry(&row.department).or_default() += row.totals.units;
@@ -252,9 +277,11 @@ fn start_workers(
 ) -> Result<(Vec<WorkerHandle>, Vec<threads::Joined>), AppError> {
     let parts = WorkerParts {
         published: Arc::clone(&organs.published),
+        subsystem_tls: Arc::clone(&organs.subsystem_tls),
         limiters: Arc::clone(&organs.limiters),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&organs.telemetry), organs.clock.clone())),
         telemetry: Arc::clone(&organs.telemetry),
+        caps: Arc::clone(&organs.caps),
         clock: organs.clock.clone(),
         capacity: settings.capacity,
         workers: settings.workers,

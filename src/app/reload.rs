@@ -3,6 +3,7 @@
 //! Guarantees: everything is read and built before anything is swapped; a rejected document changes nothing but what
 //! `/config` shows. Limiter, quota and meter state is carried over, connections stay open.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -11,8 +12,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration, Problem, Problems, Settings, Watch};
-use crate::identity::{Expiry, ServerTls};
+use crate::config::{self, Configuration, Problem, Problems, Settings, SubsystemTlsSettings, Watch};
+use crate::identity::{Expiry, ServerTls, SubsystemTls};
 use crate::model::{Name, Numbers};
 use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
 
@@ -55,6 +56,7 @@ pub(super) struct Reloader {
 pub(super) struct Read {
     pub(super) configuration: Configuration,
     pub(super) tls: Vec<(Name, ServerTls)>,
+    pub(super) subsystem_tls: HashMap<Name, SubsystemTls>,
     watch: Watch,
 }
 
@@ -63,15 +65,18 @@ pub(super) fn read(config: &Path, numbers: &Numbers, clock: &Clock) -> Result<Re
     let watch = Watch::new([config.to_path_buf()]);
     let configuration = config::load(config, numbers)?;
     let watch = watch.and(configuration.settings.listeners.iter().flat_map(|listener| listener.tls.paths()));
+    let watch = watch.and(configuration.subsystem_tls.iter().flat_map(|subsystem| subsystem.files.paths()));
     let tls = load_tls(&configuration.settings, clock)?;
-    Ok(Read { configuration, tls, watch })
+    let subsystem_tls = load_subsystem_tls(&configuration.subsystem_tls, clock)?;
+    Ok(Read { configuration, tls, subsystem_tls, watch })
 }
 
 impl Reloader {
     /// Looks after what `read` has read and `organs` carry out.
     pub(super) fn new(config: PathBuf, numbers: Numbers, read: Read, organs: Organs) -> Self {
         let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
-        let status = Arc::new(ArcSwap::from_pointee(ConfigStatus { live, rejected: None }));
+        let status =
+            Arc::new(ArcSwap::from_pointee(ConfigStatus { live, weakened: weakened(&organs), rejected: None }));
         Self { config, numbers, settings: read.configuration.settings, watch: read.watch, organs, status }
     }
 
@@ -110,7 +115,7 @@ impl Reloader {
         }]))
     }
 
-    fn swap(&mut self, Read { configuration, tls, watch }: Read) {
+    fn swap(&mut self, Read { configuration, tls, subsystem_tls, watch }: Read) {
         for changed in self.settings.needs_restart(&configuration.settings) {
             tracing::warn!(setting = changed, "this setting is read once; restart the gateway to change it");
         }
@@ -120,13 +125,14 @@ impl Reloader {
             }
         }
         let version = configuration.snapshot.version.clone();
+        self.organs.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // Published first: each worker's next command finds its limits anew and carries over what was used; then what is
         // left of the old ones is dropped.
         self.organs.published.store(Arc::clone(&configuration.snapshot));
         self.organs.limiters.enforce(&configuration.snapshot);
         self.watch = watch;
         let live = LiveConfig { version, since: self.organs.clock.wall() };
-        self.status.store(Arc::new(ConfigStatus { live, rejected: None }));
+        self.status.store(Arc::new(ConfigStatus { live, weakened: weakened(&self.organs), rejected: None }));
     }
 
     fn reject(&self, problems: &Problems) {
@@ -136,8 +142,8 @@ impl Reloader {
             at: self.organs.clock.wall(),
             problems: problems.0.clone(),
         };
-        let live = self.status.load().live.clone();
-        self.status.store(Arc::new(ConfigStatus { live, rejected: Some(rejected) }));
+        let ConfigStatus { live, weakened, .. } = ConfigStatus::clone(&self.status.load());
+        self.status.store(Arc::new(ConfigStatus { live, weakened, rejected: Some(rejected) }));
     }
 }
 
@@ -160,7 +166,50 @@ fn load_tls(settings: &Settings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>
     if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
 }
 
-/// What expires when, on all listeners.
+/// Reads the trust in every subsystem that is met over TLS; names every problem.
+fn load_subsystem_tls(
+    subsystems: &[SubsystemTlsSettings],
+    clock: &Clock,
+) -> Result<HashMap<Name, SubsystemTls>, Problems> {
+    let (mut loaded, mut problems) = (HashMap::new(), Vec::new());
+    for SubsystemTlsSettings { index, name, files } in subsystems {
+        match files.load(clock.wall()) {
+            Ok(tls) => {
+                tls.warnings.iter().for_each(|warning| tracing::warn!(subsystem = %name, "{warning}"));
+                loaded.insert(name.clone(), tls);
+            }
+            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
+                path: format!("subsystems[{index}].tls"),
+                message: fault.to_string(),
+                hint: None,
+            })),
+        }
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+}
+
+/// What expires when, on all listeners and towards all subsystems.
 pub(super) fn expiries(organs: &Organs) -> Vec<Expiry> {
-    organs.tls.values().flat_map(|tls| tls.load().expiries.clone()).collect()
+    let listeners = organs.tls.values().flat_map(|tls| tls.load().expiries.clone());
+    let subsystem_tls = organs.subsystem_tls.load();
+    let snapshot = organs.published.load();
+    let own = listeners.chain(subsystem_tls.values().flat_map(|tls| tls.expiries.clone()));
+    own.chain(organs.telemetry.callers().expiries(|caller| snapshot.claims(caller))).collect()
+}
+
+/// The listeners that believe revocation lists which have expired.
+pub(super) fn believing(organs: &Organs) -> Vec<Name> {
+    let believes = |(_, tls): &(&Name, &Arc<ArcSwap<ServerTls>>)| tls.load().believes_expired_lists;
+    let mut names: Vec<Name> = organs.tls.iter().filter(believes).map(|(name, _)| name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// What operators should know of at any time.
+fn weakened(organs: &Organs) -> Vec<String> {
+    let told =
+        |name: Name| format!("listener {name}: expired revocation lists are believed (expiredRevocation: allow)");
+    let told: Vec<_> = believing(organs).into_iter().map(told).collect();
+    told.iter().for_each(|what| tracing::warn!("{what}"));
+    told
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -119,7 +120,7 @@ fn turned_away(settings: &Settings, shown: &Shown, request: &Request<()>, now: T
     let asked = if named.is_empty() { settings.listeners.iter().collect() } else { named };
     let mut against = Vec::new();
     for listener in asked {
-        match judged_by(listener, shown, now) {
+        match judged_by(listener, shown, request.uri().host().unwrap_or_default(), now) {
             Ok(()) => return None,
             Err(why) => against.push(why),
         }
@@ -127,12 +128,18 @@ fn turned_away(settings: &Settings, shown: &Shown, request: &Request<()>, now: T
     Some(against.join("; "))
 }
 
-fn judged_by(listener: &ListenerSettings, shown: &Shown, now: Timestamp) -> Result<(), String> {
+fn judged_by(listener: &ListenerSettings, shown: &Shown, host: &str, now: Timestamp) -> Result<(), String> {
     // Its files were read a moment ago; if they are gone by now, that is what is told.
     let tls = listener.tls.load(now).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         format!("listener {} cannot be used: {}", listener.name, problems.join("; "))
     })?;
+    // A caller names the host in its handshake, unless that is an address (RFC 6066 section 3).
+    let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+    let served = tls.names.bind((!is_address).then_some(host));
+    if !served.is_some_and(|served| served.covers(host)) {
+        return Err(format!("listener {} serves {} and not {host:?}", listener.name, tls.names));
+    }
     tls.judge(&shown.chain, now).map_err(|fault| {
         let reason = HandshakeFailure::of_fault(&fault).name();
         format!("listener {} turns this certificate away in the handshake: {reason} ({fault})", listener.name)
@@ -199,6 +206,7 @@ fn nobody(unclaimed: &Unclaimed) -> String {
     match unclaimed {
         Unclaimed::Nobody => "no department claims any identity of this certificate".to_owned(),
         Unclaimed::Several(one, other) => format!("both {one} and {other} claim identities of this certificate"),
+        Unclaimed::Disabled(department) => format!("the department {department} is disabled"),
     }
 }
 

@@ -197,9 +197,10 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
         tell(&format!("note: {note}"));
     }
     let checked = &verdict.checked;
-    let (seals, lines, days, epochs) = (checked.seals, checked.lines, checked.days, checked.epochs);
+    let numbers = [(checked.seals, "seal"), (checked.lines, "line"), (checked.days, "day"), (checked.epochs, "epoch")];
+    let numbers = numbers.map(|(number, what)| format!("{number} {what}{}", if number == 1 { "" } else { "s" }));
     let result = if verdict.ok { "sound" } else { "NOT sound" };
-    writeln!(out, "{result}: {seals} seals, {lines} lines, {days} days, {epochs} epochs checked")?;
+    writeln!(out, "{result}: {} checked", numbers.join(", "))?;
     if verdict.head.number > 0 {
         writeln!(
             out,

@@ -212,7 +212,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::identity::{ClientAuth, TlsFiles};
+    use crate::identity::{ClientAuth, ExpiredLists, NamePolicy, TlsFiles};
 
     #[derive(Parser)]
     struct Command {
@@ -240,8 +240,18 @@ mod tests {
         assert!(told.contains("uri:spiffe://city.example/department/traffic-police"), "{told}");
         pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
         let at = |file: &str| directory.path().join(file);
-        let auth = ClientAuth { required: true, authorities: vec![at("ca.pem")], revocation: vec![at("revoked.crl")] };
-        let files = TlsFiles { certificate: at("server.pem"), key: at("server.key"), client_auth: Some(auth) };
+        let auth = ClientAuth {
+            required: true,
+            authorities: vec![at("ca.pem")],
+            revocation: vec![at("revoked.crl")],
+            expired_lists: ExpiredLists::Refuse,
+        };
+        let files = TlsFiles {
+            certificate: at("server.pem"),
+            key: at("server.key"),
+            client_auth: Some(auth),
+            names: NamePolicy::default(),
+        };
         let tls = files.load(now()).expect("usable files");
         assert_eq!(tls.warnings, Vec::<String>::new());
         for key in ["ca.key", "server.key", "clients/traffic-police.key"] {

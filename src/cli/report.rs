@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::ledger::LedgerFiles;
 use crate::report::{By, Range, Usage, render};
 
-use super::{BadUsage, Format};
+use super::check::counted;
+use super::{BadUsage, Format, tell};
 
 /// What to explain.
 #[derive(Debug, Args)]
@@ -60,8 +61,15 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
     let calendar = files.calendar();
     let range = Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, clock.window())
         .map_err(|error| BadUsage(error.to_string()))?;
-    let rows = files.usage_by_day(range.windows())?;
-    let usage = Usage::group(&rows, range, calendar, by)?;
+    let rows = match by.knows_no_time() {
+        true => files.usage_in_whole(range.windows()),
+        false => files.usage_by_day(range.windows()),
+    }?;
+    let usage = Usage::group(&rows, range, calendar, by)?.with_adjustments(files.adjustments()?);
+    if usage.cut_adjustments > 0 {
+        let corrections = counted(usage.cut_adjustments, "correction");
+        tell(&format!("note: {corrections} of a period that is only in part in this range: not shown"));
+    }
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -54,6 +54,14 @@ pub(super) struct Listener {
     pub(super) address: String,
     /// Its keys and trust.
     pub(super) tls: Tls,
+    /// Connections it carries at most. Default: capacity.connections.
+    pub(super) connections: Option<u64>,
+    /// Ranges of balancers that begin each connection with a PROXY header (version 1 or 2), and are believed.
+    #[serde(default)]
+    pub(super) proxy_protocol: Vec<String>,
+    /// Ranges of proxies whose X-Forwarded-For is kept, and added to.
+    #[serde(default)]
+    pub(super) forwarded_for: Vec<String>,
 }
 
 /// Keys and trust of a listener.
@@ -67,6 +75,11 @@ pub(super) struct Tls {
     pub(super) key: PathBuf,
     /// How callers show who they are.
     pub(super) client_auth: Option<ClientAuth>,
+    /// The hosts that are served: names, *.name for one label below it, addresses, or * for any. Default: those of the
+    /// certificate.
+    pub(super) server_names: Option<Vec<String>>,
+    /// What becomes of callers whose handshake names no host: allow (default) or refuse.
+    pub(super) missing_server_name: Option<String>,
 }
 
 /// How client certificates are asked for.
@@ -82,6 +95,8 @@ pub(super) struct ClientAuth {
     /// PEM revocation lists.
     #[serde(default)]
     pub(super) revocation: Vec<PathBuf>,
+    /// What becomes of callers whose authority's revocation list has expired: refuse (default) or allow.
+    pub(super) expired_revocation: Option<String>,
 }
 
 /// Where operators come in.
@@ -166,6 +181,8 @@ pub(super) struct Department {
     pub(super) limits: Option<Limits>,
     /// How much it may use in a month.
     pub(super) quota: Option<Quota>,
+    /// Whether nobody may call for it at the moment. Default: false.
+    pub(super) disabled: Option<bool>,
 }
 
 /// One identity in a certificate: exactly one of the three.
@@ -224,6 +241,10 @@ pub(super) struct Subsystem {
     /// Its servers; at least one.
     #[serde(default)]
     pub(super) upstreams: Vec<Upstream>,
+    /// What its servers speak: http1 (default) or http2.
+    pub(super) protocol: Option<String>,
+    /// For servers with an https URL.
+    pub(super) tls: Option<SubsystemTls>,
     /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
     pub(super) balance: Option<String>,
     /// How long to wait for it.
@@ -235,12 +256,28 @@ pub(super) struct Subsystem {
     pub(super) other_commands: Option<String>,
 }
 
+/// How the gateway and a subsystem prove themselves to each other over TLS.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SubsystemTls {
+    /// PEM bundles of the authorities that may name the subsystem; at least one.
+    #[serde(default)]
+    pub(super) authorities: Vec<PathBuf>,
+    /// The gateway's own PEM chain, for a subsystem that asks who calls; with key.
+    pub(super) certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub(super) key: Option<PathBuf>,
+    /// The name that the subsystem's certificate must hold. Default: the host of its URL.
+    pub(super) server_name: Option<String>,
+}
+
 /// One server of a subsystem.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Upstream {
-    /// <http://host:port>
+    /// <http://host:port>, <https://host:port> or unix:/path/of/socket
     pub(super) url: String,
 }
 
@@ -255,6 +292,8 @@ pub(super) struct Timeouts {
     pub(super) response: Option<String>,
     /// Between two pieces of a body. Default: 5m.
     pub(super) idle: Option<String>,
+    /// The longest that a gRPC call may ask for (grpc-timeout). Default: 1h.
+    pub(super) deadline: Option<String>,
 }
 
 /// A named operation of a subsystem.
@@ -272,6 +311,8 @@ pub(super) struct Command {
     pub(super) limits: Option<Limits>,
     /// What its request body may be.
     pub(super) body: Option<Body>,
+    /// The protocol its connection may switch to, such as websocket. Default: none.
+    pub(super) upgrade: Option<String>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }
@@ -284,7 +325,9 @@ pub(super) struct Match {
     /// GET, POST, ... Default: any.
     pub(super) method: Option<String>,
     /// The path below the subsystem's: literal segments, {name} for one, {*name} for the rest.
-    pub(super) path: String,
+    pub(super) path: Option<String>,
+    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for all of a service.
+    pub(super) grpc: Option<String>,
 }
 
 /// What a request body may be.
@@ -326,8 +369,14 @@ pub(super) struct Shutdown {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Capacity {
-    /// Connections from callers, all listeners together. Default: 10000.
+    /// Connections from callers, all listeners together. Default: 10000, or as many as file descriptors allow.
     pub(super) connections: Option<u64>,
+    /// Connections of one department. Default: 1000.
+    pub(super) department_connections: Option<u64>,
+    /// Connections from one IPv4 address, or from one IPv6 network of 64 bits. Default: 1000.
+    pub(super) address_connections: Option<u64>,
+    /// TLS handshakes under way; beyond it the oldest is given up. Default: 1024.
+    pub(super) handshakes: Option<u64>,
     /// Commands in flight. Default: 20000.
     pub(super) in_flight: Option<u64>,
     /// Series of commands in /metrics before departments fold into other. Default: 20000.

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::identity::{ServerTls, TlsFiles, TlsProblem};
 
 use super::problem::Problem;
-use super::{ListenerSettings, Settings, read};
+use super::{ListenerSettings, Settings, SubsystemTlsSettings, read};
 
 /// What is wrong with the files. `known` are the problems found so far: where they make a stand-in of a path, no file is
 /// looked at.
@@ -21,6 +21,24 @@ pub(super) fn problems(settings: &Settings, known: &[Problem]) -> Vec<Problem> {
         found.into_iter().map(move |problem| tls_problem(index, &listener.tls, &problem))
     });
     tls.chain(book_problem(&settings.ledger_path, known)).collect()
+}
+
+/// What is wrong with the files of subsystems.
+pub(super) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[Problem]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for SubsystemTlsSettings { index, files, .. } in subsystems {
+        let place = format!("subsystems[{index}].tls");
+        if known.iter().any(|problem| problem.path.starts_with(&place)) {
+            continue;
+        }
+        let found = files.load(Clock::system().wall()).err().unwrap_or_default();
+        problems.extend(found.iter().map(|problem| Problem {
+            path: place.clone(),
+            message: problem.to_string(),
+            hint: None,
+        }));
+    }
+    problems
 }
 
 /// What is odd about the files, but does not stop their use.

@@ -5,10 +5,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{Method, Uri};
+use http::{HeaderValue, Method, Uri};
 
 use crate::model::RateUnit;
-use crate::policy::{PathTemplate, Upstream};
+use crate::policy::{Address, PathTemplate, Upstream};
 
 /// The fastest rate per second that the limiter's nanosecond clock can tell apart.
 const RATE_MAX: u32 = 1_000_000_000;
@@ -69,21 +69,46 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
     }
 }
 
-/// Reads `http://host:port`.
+/// Reads `http://host:port`, `https://host:port` or `unix:/path`.
 pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
-    if text.starts_with("https:") || text.starts_with("unix:") {
-        return Err(format!("{text:?}: only http://host:port can be forwarded to so far; https and unix come later"));
+    let bad = || format!("{text:?} is not an upstream; write http://host:port, https://host:port or unix:/path");
+    if let Some(path) = text.strip_prefix("unix:") {
+        let rooted = path.starts_with('/') && !path.ends_with('/');
+        let address = Address::Unix(path.into());
+        return rooted.then(|| Upstream { address, secure: false, authority: path.to_owned() }).ok_or_else(bad);
     }
-    let bad = || format!("{text:?} is not an upstream; write http://host:port");
     let uri: Uri = text.parse().map_err(|_| bad())?;
     let authority = uri.authority().ok_or_else(bad)?;
-    let plain = uri.scheme_str() == Some("http")
+    let secure = uri.scheme_str() == Some("https");
+    let plain = (secure || uri.scheme_str() == Some("http"))
         && matches!(uri.path_and_query().map(|p| p.as_str()), None | Some("" | "/"))
         && !authority.as_str().contains('@');
-    if !plain || authority.host().is_empty() || authority.port_u16().is_none_or(|port| port == 0) {
-        return Err(bad());
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    match authority.port_u16().filter(|port| plain && !host.is_empty() && *port != 0) {
+        Some(port) => Ok(Upstream { address: Address::Tcp(host, port), secure, authority: authority.to_string() }),
+        None => Err(bad()),
     }
-    Ok(Upstream { address: authority.as_str().to_owned(), authority: authority.as_str().to_owned() })
+}
+
+/// Reads the name of a protocol that a connection switches to, as it stands in `Upgrade`.
+pub(super) fn token(text: &str) -> Result<HeaderValue, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte));
+    let value = plain.then(|| HeaderValue::from_str(text).ok()).flatten();
+    value.ok_or_else(|| format!("{text:?} is not a protocol; write one name, such as websocket"))
+}
+
+/// Reads `package.Service/Method` or `package.Service/*`, as the path that gRPC makes of it.
+pub(super) fn grpc_method(text: &str) -> Result<PathTemplate, String> {
+    let bad = || format!("{text:?} is not a gRPC method; write package.Service/Method or package.Service/*");
+    let (service, method) = text.split_once('/').ok_or_else(bad)?;
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+    };
+    match (is_name(service), method) {
+        (true, "*") => template(&format!("/{service}/{{method}}")),
+        (true, method) if is_name(method) && !method.contains('.') => template(&format!("/{service}/{method}")),
+        _ => Err(bad()),
+    }
 }
 
 /// Reads a host name or address, without port; gives it in lower case and without the last dot.
@@ -217,13 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_are_plain_http_with_a_port() {
+    fn upstreams_are_a_host_with_a_port_or_a_socket() {
+        let tcp = |host: &str, port| Some(Address::Tcp(host.to_owned(), port));
         for (text, address) in [
-            ("http://127.0.0.1:9001", Some("127.0.0.1:9001")),
-            ("http://cameras.internal:80/", Some("cameras.internal:80")),
-            ("http://[::1]:9001", Some("[::1]:9001")),
-            ("https://cameras.internal:443", None),
-            ("unix:/run/cameras.sock", None),
+            ("http://127.0.0.1:9001", tcp("127.0.0.1", 9001)),
+            ("http://cameras.internal:80/", tcp("cameras.internal", 80)),
+            ("http://[::1]:9001", tcp("::1", 9001)),
+            ("https://cameras.internal:443", tcp("cameras.internal", 443)),
+            ("unix:/run/cameras.sock", Some(Address::Unix("/run/cameras.sock".into()))),
+            ("unix:cameras.sock", None),
+            ("ftp://cameras.internal:21", None),
             ("http://cameras.internal", None),
             ("http://cameras.internal:9001/api", None),
             ("http://user@cameras.internal:9001", None),
@@ -231,9 +259,24 @@ mod tests {
             ("http://cameras:0", None),
             ("cameras.internal:9001", None),
         ] {
-            assert_eq!(upstream(text).ok().map(|read| read.address).as_deref(), address, "{text:?}");
+            assert_eq!(upstream(text).ok().map(|read| read.address), address, "{text:?}");
         }
-        assert!(upstream("https://a:1").is_err_and(|said| said.contains("come later")));
+        assert_eq!(upstream("https://a:1").map(|read| (read.secure, read.authority)), Ok((true, "a:1".to_owned())));
+    }
+
+    #[test]
+    fn grpc_methods_are_paths() {
+        for (text, path) in [
+            ("city.Cameras/Submit", Some("/city.Cameras/Submit")),
+            ("city.Cameras/*", Some("/city.Cameras/{method}")),
+            ("city.Cameras", None),
+            ("/city.Cameras/Submit", None),
+            ("city.Cameras/Submit/x", None),
+            ("city.Cameras/{id}", None),
+            ("*/Submit", None),
+        ] {
+            assert_eq!(grpc_method(text).ok().map(|path| path.0).as_deref(), path, "{text:?}");
+        }
     }
 
     #[test]

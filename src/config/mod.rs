@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::identity::TlsFiles;
-use crate::model::{CalendarOffset, Name, Numbers};
+use crate::identity::{SubsystemTlsFiles, TlsFiles};
+use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 
 pub use files::warnings;
@@ -35,6 +35,19 @@ pub struct Configuration {
     pub settings: Settings,
     /// What traffic runs on; replaced by a reload.
     pub snapshot: Arc<Snapshot>,
+    /// How subsystems are met over TLS; replaced by a reload.
+    pub subsystem_tls: Vec<SubsystemTlsSettings>,
+}
+
+/// How one subsystem is met over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemTlsSettings {
+    /// Its position in the document.
+    pub index: usize,
+    /// Its id.
+    pub name: Name,
+    /// Keys and trust.
+    pub files: SubsystemTlsFiles,
 }
 
 /// What is read once, at start.
@@ -73,6 +86,19 @@ pub struct ListenerSettings {
     pub address: SocketAddr,
     /// Its keys and trust.
     pub tls: TlsFiles,
+    /// Connections it carries at most, if fewer than all listeners together.
+    pub connections: Option<usize>,
+    /// Who stands in front of callers.
+    pub proxies: Proxies,
+}
+
+/// Who stands in front of a listener's callers, and is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Balancers of TCP that begin each connection with a PROXY header.
+    pub protocol: Networks,
+    /// Proxies whose `X-Forwarded-For` is kept.
+    pub forwarded_for: Networks,
 }
 
 /// How the gateway stops.
@@ -87,8 +113,14 @@ pub struct Shutdown {
 /// What one gateway carries at most (`capacity:`), with the defaults of docs/configuration.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Connections from callers, all listeners together. Default 10,000.
-    pub connections: usize,
+    /// Connections from callers, all listeners together. Default 10,000, or as many as file descriptors allow.
+    pub connections: Option<usize>,
+    /// Connections of one department. Default 1,000: none takes more than a tenth.
+    pub department_connections: usize,
+    /// Connections from one address. Default 1,000: none takes more than a tenth.
+    pub address_connections: usize,
+    /// TLS handshakes under way. Default 1,024: some 40 MiB of memory at most.
+    pub handshakes: usize,
     /// Commands in flight. Default 20,000.
     pub in_flight: usize,
     /// Series of commands in `/metrics` before departments fold into `other`. Default 20,000.
@@ -125,7 +157,8 @@ pub fn load(path: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut understood = understand(&text, folder, numbers);
     if let Some(settings) = &understood.settings {
-        let found = files::problems(settings, &understood.problems);
+        let mut found = files::problems(settings, &understood.problems);
+        found.extend(files::subsystem_problems(&understood.subsystem_tls, &understood.problems));
         understood.problems.extend(found);
     }
     understood.or_problems()
@@ -140,13 +173,16 @@ pub fn compile(text: &str, folder: &Path, numbers: &Numbers) -> Result<Configura
 struct Understood {
     settings: Option<Settings>,
     snapshot: Option<Arc<Snapshot>>,
+    subsystem_tls: Vec<SubsystemTlsSettings>,
     problems: Vec<Problem>,
 }
 
 impl Understood {
     fn or_problems(self) -> Result<Configuration, Problems> {
         match (self.settings, self.snapshot) {
-            (Some(settings), Some(snapshot)) if self.problems.is_empty() => Ok(Configuration { settings, snapshot }),
+            (Some(settings), Some(snapshot)) if self.problems.is_empty() => {
+                Ok(Configuration { settings, snapshot, subsystem_tls: self.subsystem_tls })
+            }
             _ => Err(Problems(self.problems)),
         }
     }
@@ -154,12 +190,14 @@ impl Understood {
 
 fn understand(text: &str, folder: &Path, numbers: &Numbers) -> Understood {
     let (document, mut problems) = read::document(text);
-    let Some(document) = document else { return Understood { settings: None, snapshot: None, problems } };
+    let Some(document) = document else {
+        return Understood { settings: None, snapshot: None, subsystem_tls: Vec::new(), problems };
+    };
     let version = version_of(text);
-    let (settings, snapshot, found) =
-        compile::compile(&document, compile::Context { folder, version: &version, numbers });
-    problems.extend(found);
-    Understood { settings: Some(settings), snapshot, problems }
+    let compiled = compile::compile(&document, compile::Context { folder, version: &version, numbers });
+    problems.extend(compiled.problems);
+    let (snapshot, subsystem_tls) = (compiled.snapshot, compiled.subsystem_tls);
+    Understood { settings: Some(compiled.settings), snapshot, subsystem_tls, problems }
 }
 
 /// The first 12 hex digits of the text's SHA-256.

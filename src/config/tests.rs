@@ -43,7 +43,7 @@ fn the_example_is_read_and_means_what_it_says() {
     };
     assert_eq!(command.header, "cameras/snapshot.submit");
     assert_eq!(command.body_max, 16 << 20);
-    assert_eq!(subsystem.upstreams[0].address, "127.0.0.1:9001");
+    assert_eq!(subsystem.upstreams[0].address.to_string(), "127.0.0.1:9001");
     let grant = snapshot.grant(department, command).expect("granted");
     assert_eq!((grant.rule(), snapshot.rule(&grant).pattern.as_str()), (0, "snapshot.*"));
 }
@@ -88,7 +88,7 @@ fn every_problem_is_told_with_its_path() {
         ),
         ("max: 16MiB", "max: 16MB", "subsystems[0].commands[0].body.max", "not a size"),
         ("max: 16MiB", "max: 0B", "subsystems[0].commands[0].body.max", "0 would"),
-        ("http://127.0.0.1:9001", "https://127.0.0.1:9001", "subsystems[0].upstreams[0].url", "come later"),
+        ("http://127.0.0.1:9001", "https://127.0.0.1:9001", "subsystems[0].tls", "is missing"),
         ("http://127.0.0.1:9001", "127.0.0.1", "subsystems[0].upstreams[0].url", "http://host:port"),
         ("[{ url: \"http://127.0.0.1:9001\" }]", "[]", "subsystems[0].upstreams", "at least one"),
         ("balance: leastRequest", "balance: random", "subsystems[0].balance", "leastRequest, roundRobin"),

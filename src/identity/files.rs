@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 
 use super::expiry::Expiry;
+use super::names::NamePolicy;
 
 /// Where a listener's keys and trust come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Whom to ask for certificates; `None` asks nobody.
     pub client_auth: Option<ClientAuth>,
+    /// Which hosts are served.
+    pub names: NamePolicy,
 }
 
 /// How client certificates are asked for.
@@ -26,6 +29,18 @@ pub struct ClientAuth {
     pub authorities: Vec<PathBuf>,
     /// PEM revocation lists.
     pub revocation: Vec<PathBuf>,
+    /// What a revocation list proves once it has expired.
+    pub expired_lists: ExpiredLists,
+}
+
+/// What becomes of callers whose authority's revocation list is past its nextUpdate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpiredLists {
+    /// Such a list proves nothing: its authority's callers are refused until there is a new one.
+    #[default]
+    Refuse,
+    /// It goes on as if it were current: whoever was revoked since then is let in. Shown wherever an operator looks.
+    Allow,
 }
 
 /// Why the files of a listener cannot be used.

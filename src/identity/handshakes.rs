@@ -62,8 +62,14 @@ impl City {
                 required,
                 authorities: vec![self.path("ca.pem")],
                 revocation: vec![self.path("revoked.crl")],
+                expired_lists: ExpiredLists::Refuse,
             }),
+            names: NamePolicy::default(),
         }
+    }
+
+    fn auth(&self) -> ClientAuth {
+        self.files(true).client_auth.expect("asked for")
     }
 
     fn load(&self, files: &TlsFiles) -> ServerTls {
@@ -242,7 +248,7 @@ fn a_caller_of_an_open_connection_is_judged_again_after_a_reload() {
     assert!(!after.still_trusts(&revoked, now()));
     assert!(after.still_trusts(&kept, now()));
     assert!(!after.still_trusts(&kept, now() + DAY * 91), "expired");
-    let auth = ClientAuth { required: true, authorities: vec![stranger.certificate()], revocation: Vec::new() };
+    let auth = ClientAuth { authorities: vec![stranger.certificate()], revocation: Vec::new(), ..city.auth() };
     let elsewhere = city.load(&TlsFiles { client_auth: Some(auth), ..city.files(true) });
     assert!(!elsewhere.still_trusts(&kept, now()), "the authority is gone");
     let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
@@ -288,7 +294,7 @@ fn every_issuer_in_a_chain_needs_a_list_and_may_be_on_one() {
     let city = City::new();
     let (below, caller) = below(&city);
     let with_lists = |lists: &[PathBuf]| {
-        let auth = ClientAuth { required: true, authorities: vec![city.path("ca.pem")], revocation: lists.to_vec() };
+        let auth = ClientAuth { revocation: lists.to_vec(), ..city.auth() };
         let tls = city.load(&TlsFiles { client_auth: Some(auth), ..city.files(true) });
         refusal(city.knock(&tls, Some(&caller), &TLS13))
     };

@@ -3,7 +3,8 @@
 //! Guarantees: a [`Caller`] is made only from the peer certificate of a finished handshake that rustls verified; what a
 //! certificate says is read by one pure function, [`identities_of_der`]; a listener that asks for client certificates
 //! never resumes a session, so that every connection's certificate is checked against today's authorities and
-//! revocation lists; private keys are never logged or shown.
+//! revocation lists; private keys are never logged or shown; a handshake and the commands after it are held to the same hosts,
+//! by one match ([`ServerNames`]).
 //!
 //! Leaves to others: which department a caller belongs to (`policy`), when to read the files again (`app`), and asking
 //! [`ServerTls::still_trusts`] about the callers of open connections after that (`proxy`).
@@ -11,10 +12,16 @@
 mod authority;
 mod caller;
 mod certificate;
+mod client;
 mod expiry;
 mod files;
 #[cfg(test)]
 mod handshakes;
+#[cfg(test)]
+mod loading;
+mod names;
+mod own;
+mod resolver;
 mod revocation;
 mod server;
 mod trust;
@@ -22,6 +29,9 @@ mod trust;
 pub use authority::{Authority, AuthorityError, ClientRequest, Issued, Validity};
 pub use caller::Caller;
 pub use certificate::{BadCertificate, identities_of_der};
+pub use client::{SubsystemTls, SubsystemTlsFiles};
 pub use expiry::Expiry;
-pub use files::{ClientAuth, PathBufDisplay, TlsFiles, TlsProblem};
+pub use files::{ClientAuth, ExpiredLists, PathBufDisplay, TlsFiles, TlsProblem};
+pub use names::{HostPattern, MissingName, NamePolicy, ServedNames, ServerNames};
+pub use resolver::names_no_served_host;
 pub use server::ServerTls;

@@ -1,7 +1,7 @@
 //! Revocation lists: read, judged, and handed to rustls.
 //!
 //! Guarantees: a list that is expired, not yet valid, forged or unreadable is a problem when the files are loaded, never
-//! silently skipped. rustls then checks the whole chain of each caller against the lists: once one list is
+//! silently skipped; only if the configuration says `expiredRevocation: allow` is an expired one a warning instead. rustls then checks the whole chain of each caller against the lists: once one list is
 //! configured, every issuer in a caller's chain must have a current one, or the caller is refused.
 
 use std::path::{Path, PathBuf};
@@ -13,34 +13,36 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::expiry::{self, Expiry};
-use super::files::{Findings, sections};
+use super::files::{ExpiredLists, Findings, sections};
 use super::trust::Trust;
+
+/// What lists are looked at with.
+#[derive(Clone, Copy)]
+pub(super) struct Judging<'a> {
+    pub(super) trust: &'a Trust,
+    pub(super) now: Timestamp,
+    pub(super) expired: ExpiredLists,
+}
 
 /// Reads the lists; what is wrong with them goes to `findings`.
 pub(super) fn read(
     paths: &[PathBuf],
-    trust: &Trust,
-    now: Timestamp,
+    judging: Judging<'_>,
     findings: &mut Findings,
 ) -> Vec<CertificateRevocationListDer<'static>> {
     let mut lists = Vec::new();
     for path in paths {
         let found = findings.keep(sections::<CertificateRevocationListDer<'static>>(path, "a revocation list"));
         for der in found.unwrap_or_default() {
-            examine(path, &der, &Surroundings { trust, now }, findings);
+            examine(path, &der, judging, findings);
             lists.push(der);
         }
     }
-    warn_of_uncovered_authorities(trust, &lists, findings);
+    warn_of_uncovered_authorities(judging.trust, &lists, findings);
     lists
 }
 
-struct Surroundings<'a> {
-    trust: &'a Trust,
-    now: Timestamp,
-}
-
-fn examine(path: &Path, der: &[u8], around: &Surroundings<'_>, findings: &mut Findings) {
+fn examine(path: &Path, der: &[u8], judging: Judging<'_>, findings: &mut Findings) {
     let parsed = CertificateRevocationList::from_der(der);
     let (Ok(([], list)), Ok(_)) = (parsed, webpki::OwnedCertRevocationList::from_der(der)) else {
         return findings
@@ -51,10 +53,14 @@ fn examine(path: &Path, der: &[u8], around: &Surroundings<'_>, findings: &mut Fi
             .problem(path, "holds a revocation list without nextUpdate; issue one that says how long it holds");
     };
     findings.expiries.push(Expiry { role: "crl", name: list.issuer().to_string(), at: until });
-    if let Some(what) = out_of_time(&list, until, around.now) {
-        findings.problem(path, what);
+    match (out_of_time(&list, until, judging.now), judging.expired) {
+        (Some(what), ExpiredLists::Allow) if judging.now > until => {
+            findings.warn(path, format_args!("{what}; until then it is believed, because expiredRevocation is allow"));
+        }
+        (Some(what), _) => findings.problem(path, what),
+        (None, _) => {}
     }
-    match signer(&list, &around.trust.authorities) {
+    match signer(&list, &judging.trust.authorities) {
         Signer::Known => {}
         Signer::Unknown => findings.warn(
             path,

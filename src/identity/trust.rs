@@ -7,18 +7,38 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::expiry::{self, Expiry};
-use super::files::{Findings, sections};
+use super::files::{ClientAuth, ExpiredLists, Findings, sections};
 
 /// The authorities that passed the look.
 #[derive(Debug)]
 pub(super) struct Trust {
     pub(super) roots: RootCertStore,
     pub(super) authorities: Vec<(PathBuf, CertificateDer<'static>)>,
+}
+
+/// Names what callers are judged by: two listeners with one mark give the same judgement at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TrustMark([u8; 32]);
+
+impl TrustMark {
+    /// The mark of these authorities and lists, in this order.
+    pub(super) fn of(auth: &ClientAuth, trust: &Trust, lists: &[CertificateRevocationListDer<'_>]) -> Self {
+        let mut digest = Sha256::new();
+        digest.update([u8::from(auth.required), u8::from(auth.expired_lists == ExpiredLists::Allow)]);
+        let authorities = trust.authorities.iter().map(|(_, der)| (b"a", der.as_ref()));
+        for (kind, der) in authorities.chain(lists.iter().map(|der| (b"l", der.as_ref()))) {
+            digest.update(kind);
+            digest.update((der.len() as u64).to_be_bytes()); // so that no two lists of files read alike
+            digest.update(der);
+        }
+        Self(digest.finalize().into())
+    }
 }
 
 /// Reads the bundles; what is wrong with them goes to `findings`.

@@ -3,9 +3,11 @@
 //! Guarantees: a correction and its seal are written in one transaction, beside a running gateway or without one; it is
 //! never changed afterwards. What it means for a bill is for the statement.
 
+use std::ops::Range;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use serde::Serialize;
 
 use super::canon::SealKind;
 use super::error::LedgerError;
@@ -13,7 +15,7 @@ use super::lines;
 use super::pages::{BUSY_WAIT, check_format, not_a_book};
 use super::seal::{self, Covered};
 use crate::clock::Clock;
-use crate::model::{Month, Name};
+use crate::model::{CalendarOffset, Month, Name, Window};
 
 /// The longest reason and name of an author, in bytes.
 const TEXT_MAX: usize = 1000;
@@ -35,6 +37,40 @@ pub struct Adjustment {
     pub reason: String,
     /// Who answers for it, in one line.
     pub who: String,
+}
+
+/// A correction, as the book holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdjustmentRow {
+    /// Its number, from 1.
+    pub number: i64,
+    /// Whose usage.
+    pub department: String,
+    /// Of which subsystem, if it is about one.
+    pub subsystem: Option<String>,
+    /// Of which command of it, if it is about one.
+    pub command: Option<String>,
+    /// The month or day.
+    pub period: String,
+    /// How many units more, or less.
+    pub units: i64,
+    /// Why.
+    pub reason: String,
+    /// Who answers for it.
+    pub who: String,
+    /// When it was made.
+    pub made_at: String,
+}
+
+impl AdjustmentRow {
+    /// The windows of its period.
+    pub fn windows(&self, calendar: CalendarOffset) -> Option<Range<Window>> {
+        if let Some(month) = Month::parse(&self.period) {
+            return Some(calendar.windows_of(month));
+        }
+        let date: jiff::civil::Date = self.period.parse().ok()?;
+        Some(calendar.first_window(date)..calendar.first_window(date.tomorrow().ok()?))
+    }
 }
 
 /// Why a correction cannot be made.
@@ -69,6 +105,27 @@ pub fn adjust(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<i64
     let number = write(&transaction, adjustment, clock).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok(number)
+}
+
+/// All corrections in a book, in the order in which they were made.
+pub(super) fn all(book: &Connection) -> rusqlite::Result<Vec<AdjustmentRow>> {
+    let mut query = book.prepare(
+        "SELECT number, department, subsystem, command, period, units, reason, who, made_at FROM adjustment ORDER BY 1",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(AdjustmentRow {
+            number: row.get(0)?,
+            department: row.get(1)?,
+            subsystem: row.get(2)?,
+            command: row.get(3)?,
+            period: row.get(4)?,
+            units: row.get(5)?,
+            reason: row.get(6)?,
+            who: row.get(7)?,
+            made_at: row.get(8)?,
+        })
+    })?;
+    rows.collect()
 }
 
 fn open(path: &Path) -> Result<Connection, LedgerError> {

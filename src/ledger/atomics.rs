@@ -1,9 +1,9 @@
 //! The memory that the threads of the ledger share: the one door to atomic words and fences.
 //!
 //! A door, because the models under `models/` look at every order in which the threads may see these words: they take
-//! `slot.rs`, `counting.rs` and `shared.rs` as they are and put memory that can be asked behind this name.
+//! `slot.rs`, `counting.rs`, `balance.rs` and `signals.rs` as they are and put memory that can be asked behind this name.
 
-pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+pub(super) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 

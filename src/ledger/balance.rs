@@ -1,56 +1,81 @@
-//! The law of conservation: received = refused + admitted, and every slot says what its worker says.
+//! The law of conservation: received = refused + admitted, admitted = finished + in flight, and every slot says what its
+//! worker says.
 //!
-//! Guarantees: compares sums that were kept apart all the way, the workers' own words and their slots, at every fold; while
-//! workers go on counting, only what no moment can explain is an imbalance. A worker stores into a slot first and into
-//! its own words after that, so it has at most one command in hand between the two.
+//! Guarantees: compares sums that were kept apart all the way, the workers' own words and their slots, at every fold. While
+//! workers go on counting, only what no moment can explain is an imbalance; of a worker at rest, whatever differs is.
+//! A worker counts in its own words that it begins (received, ending), then in a slot, then in its own words that it is
+//! done (refused, admitted, finished): so at every moment the slots lie between the two.
 
 use super::slot::{Slot, word};
 use super::words::Words;
 use crate::model::{Finished, Refused};
 
-/// Commands counted in an epoch.
+/// What the workers' own words say, at one look at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    received: u64,
+    refused: u64,
+    admitted: u64,
+    /// Ends begun.
+    ending: u64,
+    finished: u64,
+}
+
+/// What the slots have counted in an epoch, as far as they have been seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
-    pub(super) received: u64,
-    pub(super) refused: u64,
-    pub(super) admitted: u64,
-    pub(super) finished: u64,
+    refused: u64,
+    admitted: u64,
+    finished: u64,
+    /// Commands that are not in flight any more where they were admitted.
+    gone: u64,
+}
+
+impl Said {
+    /// Asks the workers, by their own slots: what is done before what is begun, so that no look finds more done.
+    pub(super) fn by<'a>(own: impl Iterator<Item = &'a Slot>) -> Self {
+        own.fold(Self::default(), |sum, slot| {
+            let refused = sum.refused.wrapping_add(slot.get_first(word::WORKER_REFUSED));
+            let admitted = sum.admitted.wrapping_add(slot.get_first(word::WORKER_ADMITTED));
+            let finished = sum.finished.wrapping_add(slot.get_first(word::WORKER_FINISHED));
+            let ending = sum.ending.wrapping_add(slot.get_first(word::WORKER_ENDING));
+            let received = sum.received.wrapping_add(slot.get_first(word::WORKER_RECEIVED));
+            Self { received, refused, admitted, ending, finished }
+        })
+    }
 }
 
 impl Counted {
-    /// What the workers say, by their own slots.
-    pub(super) fn by_workers<'a>(own: impl Iterator<Item = &'a Slot>) -> Self {
-        own.fold(Self::default(), |sum, slot| Self {
-            received: sum.received.wrapping_add(slot.get_first(word::WORKER_RECEIVED)),
-            refused: sum.refused.wrapping_add(slot.get_first(word::WORKER_REFUSED)),
-            admitted: sum.admitted.wrapping_add(slot.get_first(word::WORKER_ADMITTED)),
-            finished: sum.finished.wrapping_add(slot.get_first(word::WORKER_FINISHED)),
-        })
-    }
-
     /// Adds what a counting slot has grown between two looks at it.
     pub(super) fn add_slot(&mut self, before: &Words, now: &Words) {
-        let grown = |one: u64, other: u64| other.wrapping_sub(one);
-        self.admitted = self.admitted.wrapping_add(grown(before.0[word::ADMITTED], now.0[word::ADMITTED]));
-        for finished in Finished::ALL {
-            let more = grown(before.finished(finished).commands, now.finished(finished).commands);
-            self.finished = self.finished.wrapping_add(more);
-        }
-        for refused in Refused::ALL {
-            self.refused = self.refused.wrapping_add(grown(before.refused(refused), now.refused(refused)));
-        }
+        let (old, new) = (Self::of(before), Self::of(now));
+        let grown = |sum: u64, of: fn(&Self) -> u64| sum.wrapping_add(of(&new)).wrapping_sub(of(&old));
+        *self = Self {
+            refused: grown(self.refused, |one| one.refused),
+            admitted: grown(self.admitted, |one| one.admitted),
+            finished: grown(self.finished, |one| one.finished),
+            gone: grown(self.gone, |one| one.gone),
+        };
+    }
+
+    fn of(words: &Words) -> Self {
+        let sum = |commands: &mut dyn Iterator<Item = u64>| commands.fold(0, u64::wrapping_add);
+        let finished = sum(&mut Finished::ALL.into_iter().map(|one| words.finished(one).commands));
+        let refused = sum(&mut Refused::ALL.into_iter().map(|one| words.refused(one)));
+        let ends_its_own = words.0[word::OF] == 0;
+        let gone = if ends_its_own { finished.wrapping_add(words.0[word::LATE_OUT]) } else { 0 };
+        Self { refused, admitted: words.0[word::ADMITTED], finished, gone }
     }
 }
 
 /// By how much slots and workers contradict each other; `before` and `after` is what the workers said on both sides of
 /// reading the slots.
-pub(super) fn imbalance(before: &Counted, slots: &Counted, after: &Counted, workers: u64) -> i64 {
-    let apart = |low: u64, value: u64, high: u64| low.saturating_sub(value) + value.saturating_sub(high);
-    let same = |of: fn(&Counted) -> u64| apart(of(before), of(slots), of(after).saturating_add(workers));
-    let decided = |counted: &Counted| counted.refused.wrapping_add(counted.admitted);
-    let undecided = before.received.saturating_sub(decided(after).saturating_add(workers));
-    let unreceived = decided(before).saturating_sub(after.received);
-    let sum = undecided + unreceived + same(|one| one.refused) + same(|one| one.admitted) + same(|one| one.finished);
+pub(super) fn imbalance(before: &Said, slots: &Counted, after: &Said) -> i64 {
+    let apart = |least: u64, value: u64, most: u64| least.saturating_sub(value).max(value.saturating_sub(most));
+    let sum = apart(before.refused, slots.refused, after.received.saturating_sub(after.admitted))
+        .saturating_add(apart(before.admitted, slots.admitted, after.received.saturating_sub(after.refused)))
+        .saturating_add(apart(before.finished, slots.finished, after.ending))
+        .saturating_add(apart(before.finished, slots.gone, after.ending));
     i64::try_from(sum).unwrap_or(i64::MAX)
 }
 
@@ -58,24 +83,29 @@ pub(super) fn imbalance(before: &Counted, slots: &Counted, after: &Counted, work
 mod tests {
     use super::*;
 
-    fn counted(received: u64, refused: u64, admitted: u64, finished: u64) -> Counted {
-        Counted { received, refused, admitted, finished }
+    fn said([received, refused, admitted, ending, finished]: [u64; 5]) -> Said {
+        Said { received, refused, admitted, ending, finished }
     }
 
     #[test]
     fn what_a_moment_can_explain_is_balanced_and_nothing_else() {
-        let still = counted(10, 2, 8, 7);
+        let still = [10, 2, 8, 7, 7];
         for (what, before, slots, after, expected) in [
-            ("at rest", still, counted(0, 2, 8, 7), still, 0),
-            ("one in hand in the slots", still, counted(0, 2, 9, 7), still, 0),
-            ("two in hand of one worker", still, counted(0, 2, 10, 7), still, 1),
-            ("a slot lost three ends", still, counted(0, 2, 8, 4), still, 3),
-            ("a slot lost a refusal", still, counted(0, 1, 8, 7), still, 1),
-            ("counted meanwhile", still, counted(0, 3, 9, 9), counted(13, 3, 10, 9), 0),
-            ("decided and never received", counted(8, 2, 8, 7), counted(0, 2, 8, 7), counted(8, 2, 8, 7), 2),
-            ("received and never decided", counted(15, 2, 8, 7), counted(0, 2, 8, 7), counted(15, 2, 8, 7), 4),
+            ("at rest", still, [2, 8, 7, 7], still, 0),
+            ("a slot has one admission more", still, [2, 9, 7, 7], still, 1),
+            ("a slot has one end more", still, [2, 8, 8, 7], still, 1),
+            ("an end that is in flight elsewhere", still, [2, 8, 7, 6], still, 1),
+            ("a slot lost three ends", still, [2, 8, 4, 4], still, 6),
+            ("a slot lost a refusal", still, [1, 8, 7, 7], still, 1),
+            ("an admission in hand", [11, 2, 8, 7, 7], [2, 9, 7, 7], [11, 2, 8, 7, 7], 0),
+            ("an admission in hand, not yet in a slot", [11, 2, 8, 7, 7], [2, 8, 7, 7], [11, 2, 8, 7, 7], 0),
+            ("an end in hand", [10, 2, 8, 8, 7], [2, 8, 8, 8], [10, 2, 8, 8, 7], 0),
+            ("counted meanwhile", still, [3, 9, 9, 8], [13, 3, 10, 9, 9], 0),
+            ("more than was received, by both counts", still, [3, 9, 9, 9], [11, 3, 9, 9, 9], 2),
         ] {
-            assert_eq!(imbalance(&before, &slots, &after, 1), expected, "{what}");
+            let [refused, admitted, finished, gone] = slots;
+            let slots = Counted { refused, admitted, finished, gone };
+            assert_eq!(imbalance(&said(before), &slots, &said(after)), expected, "{what}");
         }
     }
 }

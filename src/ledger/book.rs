@@ -3,54 +3,30 @@
 //! Guarantees: each save is one transaction with synchronous FULL; rows carry whole sums, so a save repeated changes
 //! nothing. Anybody may read the file while it is kept. `docs/ledger.md` shows the tables column by column.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::ending::Ending;
 use super::error::LedgerError;
-use super::fold::{Flying, Fold, Row, RowKey, SeriesId};
+use super::fold::{Fold, Row, RowKey};
 use super::pages::{BUSY_WAIT, Pages, not_a_book};
-use super::schema::{FORMAT, SCHEMA};
+use super::schema::{FORMAT, SCHEMA, SEALS};
 use super::tally::Header;
 use super::totals::OutcomeTotals;
-use super::{migrate, rollup, seal, sums};
+use super::{in_flight, lost, migrate, rollup, seal, sums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// The first SQLite without the defect that could lose a commit when a checkpoint and a writer met.
 const OLDEST_SQLITE: i32 = 3_051_003;
-
-/// How an epoch ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// By closing the ledger.
-    Clean,
-    /// Without closing it, on a machine that went on: every count is there.
-    ProcessDied,
-    /// With the machine: what came after the last sync may be missing.
-    MachineDied,
-    /// Nobody knows: the tally was gone.
-    TallyMissing,
-}
-
-impl Ending {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::ProcessDied => "process died",
-            Self::MachineDied => "machine died",
-            Self::TallyMissing => "tally missing",
-        }
-    }
-}
 
 /// What one transaction brings into the book.
 #[derive(Debug)]
 pub(super) struct Save<'a> {
     pub(super) fold: &'a Fold,
     /// What has not ended, by window of admission and series; takes the place of what the book held of this epoch.
-    pub(super) in_flight: BTreeMap<(Window, SeriesId), Flying>,
+    pub(super) in_flight: in_flight::Rows,
     /// The epoch, and when its last sync began.
     pub(super) epoch: u32,
     pub(super) synced_at: Timestamp,
@@ -66,6 +42,8 @@ pub(super) struct Book {
     path: PathBuf,
     connection: Connection,
     calendar: CalendarOffset,
+    /// What the book says is in flight of the epoch that is kept.
+    in_flight: in_flight::Rows,
 }
 
 impl Book {
@@ -77,7 +55,7 @@ impl Book {
         let refused = |error| not_a_book(path, error);
         let connection = Connection::open(path).map_err(refused)?;
         let is_new = is_empty(&connection).map_err(refused)?;
-        let mut book = Self { path: path.to_owned(), connection, calendar };
+        let mut book = Self { path: path.to_owned(), connection, calendar, in_flight: in_flight::Rows::new() };
         if !is_new {
             migrate::to_present(&mut book.connection, path)?; // refuses what is not ours before it changes anything
         }
@@ -92,6 +70,7 @@ impl Book {
     fn make(&mut self, gateway: &Name) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
+        transaction.execute_batch(SEALS)?;
         for outcome in Outcome::all() {
             let refused = matches!(outcome, Outcome::Refused(_));
             let values = params![outcome.code(), outcome.name(), refused, outcome.blame().name()];
@@ -137,20 +116,31 @@ impl Book {
     }
 
     /// Marks epochs that never ended, and whose tally is gone.
-    pub(super) fn end_lost_epochs(&self, now: Timestamp) -> Result<usize, LedgerError> {
-        let update = "UPDATE epoch SET ended_at = ?, ending = ? WHERE ending IS NULL";
-        let values = params![now.to_string(), Ending::TallyMissing.name()];
-        self.connection.execute(update, values).map_err(|error| self.failed("end an epoch in", error))
+    pub(super) fn end_lost_epochs(&mut self, now: Timestamp) -> Result<usize, LedgerError> {
+        let ended = self.begin().and_then(|transaction| {
+            let lost = lost::end_lost_epochs(&transaction, now)?;
+            transaction.commit().map(|()| lost)
+        });
+        ended.map_err(|error| self.failed("end an epoch in", error))
     }
 
     /// Brings the changed rows of a fold into the book, seals and ends what there is to seal and to end.
     pub(super) fn save(&mut self, save: &Save<'_>) -> Result<(), LedgerError> {
-        let calendar = self.calendar;
+        let (calendar, before) = (self.calendar, std::mem::take(&mut self.in_flight));
         let saved = self.begin().and_then(|transaction| {
             write(&transaction, save, calendar)?;
-            transaction.commit()
+            let in_flight = in_flight::write(&transaction, save.epoch, (&before, &save.in_flight))?;
+            if save.ending.is_some() {
+                in_flight::clear_ended(&transaction)?;
+            }
+            transaction.commit().map(|()| in_flight)
         });
-        saved.map_err(|error| self.failed("write into", error))
+        let (in_flight, done) = match saved {
+            Ok(written) => (written, Ok(())),
+            Err(error) => (before, Err(self.failed("write into", error))),
+        };
+        self.in_flight = in_flight;
+        done
     }
 
     /// Takes one step towards having days instead of hours before `before`; whether there was one to take.
@@ -198,15 +188,13 @@ fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffse
             write_usage(transaction, save.epoch, (key, outcome), &totals)?;
         }
     }
-    write_in_flight(transaction, save)?;
     let values = params![save.synced_at.to_string(), save.epoch];
     transaction.prepare_cached("UPDATE epoch SET last_sync_at = ? WHERE epoch = ?")?.execute(values)?;
-    if let Some(ending) = save.ending {
-        let values = params![save.now.to_string(), ending.name(), save.epoch];
-        transaction.execute("UPDATE epoch SET ended_at = ?, ending = ? WHERE epoch = ?", values)?;
+    if let Some(window) = save.seal_before {
+        seal::seal_before(transaction, window, (calendar, save.now))?;
     }
-    match save.seal_before {
-        Some(window) => seal::seal_before(transaction, window, (calendar, save.now)),
+    match save.ending {
+        Some(ending) => ending.write(transaction, save.epoch, save.now),
         None => Ok(()),
     }
 }
@@ -227,24 +215,6 @@ fn write_series(transaction: &Transaction<'_>, fold: &Fold) -> rusqlite::Result<
 fn write_unsealed(transaction: &Transaction<'_>, epoch: u32, window: Window) -> rusqlite::Result<()> {
     let insert = "INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING";
     transaction.prepare_cached(insert)?.execute(params![window.0, epoch]).map(drop)
-}
-
-fn write_in_flight(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()> {
-    transaction.prepare_cached("DELETE FROM in_flight WHERE epoch = ?")?.execute([save.epoch])?;
-    let mut insert = transaction.prepare_cached("INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
-    for ((window, series), flying) in &save.in_flight {
-        insert.execute(params![
-            window.0,
-            series.0,
-            save.epoch,
-            stored(flying.record.commands),
-            stored(flying.units),
-            stored(flying.record.request_bytes),
-            stored(flying.record.response_bytes),
-            stored(flying.record.duration_ns)
-        ])?;
-    }
-    Ok(())
 }
 
 fn write_admission(transaction: &Transaction<'_>, epoch: u32, key: RowKey, row: &Row) -> rusqlite::Result<()> {

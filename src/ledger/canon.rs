@@ -25,6 +25,8 @@ pub(super) enum SealKind {
     Hour,
     /// The sums of one calendar day, whose hours may be forgotten.
     Day,
+    /// How one epoch ended.
+    Epoch,
     /// One correction.
     Adjustment,
     /// What stood in the book when its format changed.
@@ -36,13 +38,15 @@ impl SealKind {
         match self {
             Self::Hour => "hour",
             Self::Day => "day",
+            Self::Epoch => "epoch",
             Self::Adjustment => "adjustment",
             Self::Migration => "migration",
         }
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
-        [Self::Hour, Self::Day, Self::Adjustment, Self::Migration].into_iter().find(|kind| kind.name() == text)
+        let all = [Self::Hour, Self::Day, Self::Epoch, Self::Adjustment, Self::Migration];
+        all.into_iter().find(|kind| kind.name() == text)
     }
 }
 
@@ -117,6 +121,15 @@ pub(super) fn seal(number: i64, hash: &str) -> String {
     format!("seal\t{number}\t{hash}")
 }
 
+/// An epoch: its number and process; gateway and boot; when it began, was synced last and ended; how it ended.
+pub(super) fn epoch(
+    [number, process]: [u32; 2],
+    [gateway, boot_id]: [&str; 2],
+    [began, synced, ended, ending]: [&str; 4],
+) -> String {
+    format!("epoch\t{number}\t{gateway}\t{boot_id}\t{process}\t{began}\t{synced}\t{ended}\t{ending}")
+}
+
 /// A correction: its number; department, subsystem, command and period; units; reason, author and moment.
 pub(super) fn adjustment(number: i64, whom: &str, units: i64, why: &str) -> String {
     format!("adjustment\t{number}\t{whom}\t{units}\t{why}")
@@ -159,6 +172,10 @@ mod tests {
             (usage(NAMES, "ok", None, &NUMBERS), "usage\tpolice\tcameras\tread\tok\t2\t6\t10\t20\t30"),
             (day(NAMES, ADMITTED, &NUMBERS), "day\tpolice\tcameras\tread\tadmitted\t2\t6\t10\t20\t30"),
             (seal(7, "ab"), "seal\t7\tab"),
+            (
+                epoch([1, 41], ["gateway-1", "boot"], ["b", "s", "e", "clean"]),
+                "epoch\t1\tgateway-1\tboot\t41\tb\ts\te\tclean",
+            ),
         ] {
             assert_eq!(line, expected);
         }

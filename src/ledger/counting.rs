@@ -15,6 +15,14 @@ pub(super) struct Place {
     pub(super) slot: &'static Slot,
 }
 
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.position == other.position
+    }
+}
+
+impl Eq for Place {}
+
 /// The end of one command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
@@ -26,7 +34,32 @@ pub(super) struct End {
     pub(super) duration_ns: u64,
 }
 
+/// Counts an admission: in the slot first, then in the worker's own. A worker that has counted in a slot and not yet in its
+/// own is caught in the act, never out of balance (`balance`).
+pub(super) fn admit(own: &Slot, slot: &Slot, opened_ns: u64) {
+    slot.admit(opened_ns);
+    own.add_last(word::WORKER_ADMITTED, 1);
+}
+
+/// Counts a refusal, in the order of [`admit`].
+pub(super) fn refuse(own: &Slot, slot: &Slot, refused: Refused) {
+    slot.refuse(refused);
+    own.add_last(word::WORKER_REFUSED, 1);
+}
+
+/// Counts an end: announced in the worker's own slot, then in the order of [`admit`].
+pub(super) fn finish(own: &Slot, slot: &Slot, end: &End) {
+    own.add(word::WORKER_ENDING, 1);
+    slot.finish(end);
+    own.add_last(word::WORKER_FINISHED, 1);
+}
+
 impl Slot {
+    /// Counts a command as received, in the worker's own slot.
+    pub(super) fn receive(&self) {
+        self.add(word::WORKER_RECEIVED, 1);
+    }
+
     /// Counts an admission, at a moment of the epoch's monotonic clock.
     pub(super) fn admit(&self, opened_ns: u64) {
         self.add(word::STARTED, opened_ns);

@@ -1,12 +1,15 @@
 //! The door to the disk for the tally's file operations, so that a test can own them.
 //!
-//! Mapped memory needs no door: a store cannot fail. Folders are synced too, or a new name could be lost.
+//! Mapped memory needs no door once it is mapped: a store cannot fail. Folders are synced too, or a new name could be lost.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use super::map::map;
+use super::slot::Slot;
 
 /// File operations of the tally. Every one may fail, and says so.
 pub(super) trait Disk: fmt::Debug + Send {
@@ -20,6 +23,10 @@ pub(super) trait Disk: fmt::Debug + Send {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Maps `slots` slots from byte `from` on, for the rest of the process's life.
+    fn map(&self, file: &File, from: u64, slots: usize) -> io::Result<&'static [Slot]> {
+        map(file, from, slots)
+    }
 }
 
 /// The machine's disk.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::balance::Counted;
 use super::slot::{Kind, word};
 use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
-use super::words::{Record, Words};
+use super::words::{Moved, Origin, Record, Words};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 /// Who and what, by name.
@@ -205,7 +205,11 @@ impl Fold {
             self.seen.resize(position + 1, Words::EMPTY);
         }
         let before = self.seen[position];
-        if now.kind() != Kind::Count || before == *now {
+        if now.kind() != Kind::Count {
+            self.seen[position] = Words::EMPTY;
+            return true;
+        }
+        if before == *now {
             return true;
         }
         let Some(names) = names_at(now.series()) else { return false }; // looked at again next time
@@ -254,12 +258,14 @@ impl Fold {
     }
 
     /// Ends what is in flight: it becomes `interrupted` in the window of its admission, or in `instead` if that is
-    /// sealed. To be called once, at the end of an epoch.
+    /// sealed. To be called once, at the end of an epoch: then the ends alone say what has ended, whatever pages of the
+    /// tally a disk has kept ([`Words::unended`]).
     pub(super) fn interrupt(&mut self, instead: Window, now_ns: u64, names_at: impl Fn(u32) -> Option<SeriesNames>) {
         let seen = std::mem::take(&mut self.seen);
         self.flying.clear();
-        for words in seen.iter().filter(|words| words.kind() == Kind::Count) {
-            let rest = words.in_flight(now_ns);
+        let late = late_ends(&seen);
+        for words in seen.iter().filter(|words| words.kind() == Kind::Count && words.of().is_none()) {
+            let rest = words.unended(late.get(&words.origin()).copied().unwrap_or_default(), now_ns);
             let Some(names) = names_at(words.series()).filter(|_| rest.commands > 0) else { continue };
             let series = self.number_of(names);
             let window = if words.window() < self.floor { instead } else { words.window() };
@@ -323,6 +329,20 @@ impl Fold {
         self.sums.push(SeriesSums::default());
         number
     }
+}
+
+/// What ended late, by the slot in which it was admitted.
+pub(super) fn late_ends(slots: &[Words]) -> HashMap<Origin, Moved> {
+    let mut ends: HashMap<_, Moved> = HashMap::new();
+    for words in slots.iter().filter(|words| words.kind() == Kind::Count && words.of().is_some()) {
+        let (ended, sum) = (words.ended(), ends.entry(words.origin()).or_default());
+        *sum = Moved {
+            commands: sum.commands.saturating_add(ended.commands),
+            request_bytes: sum.request_bytes.saturating_add(ended.request_bytes),
+            response_bytes: sum.response_bytes.saturating_add(ended.response_bytes),
+        };
+    }
+    ends
 }
 
 fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, OutcomeTotals)) -> UsageRow {

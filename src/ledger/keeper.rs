@@ -12,14 +12,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::balance::{Counted, imbalance};
-use super::book::{Book, Ending, Save};
+use super::balance::{Said, imbalance};
+use super::book::{Book, Save};
+use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
 use super::recover::instead;
 use super::shared::{Request, Shared};
-use super::slot::{Glance, Kind, word};
-use super::tally::{SEGMENT_SLOTS, Segment, Tally, nanoseconds};
+use super::slot::{Glance, word};
+use super::tally::{Segment, Tally, nanoseconds};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
 use crate::lifecycle::{NotReady, Ready};
@@ -68,8 +69,9 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) segments: mpsc::Sender<Segment>,
-    /// Slots made for this worker.
+    /// Slots made for this worker, so far and in each segment.
     pub(super) given: u32,
+    pub(super) segment_slots: u32,
 }
 
 /// When things were last done, on the machine's clock whatever the ledger's: it decides when, never what.
@@ -93,8 +95,7 @@ enum End {
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
-        let clock = Clock::system();
+    pub(super) fn new(clock: Clock) -> Self {
         let now = clock.monotonic();
         Self { clock, looked: now, synced: now, folded: now, lacks_room: None, activity: 0 }
     }
@@ -143,7 +144,8 @@ impl Keeper {
         until(self.pace.looked, every).min(until(self.pace.folded, FOLD_EVERY))
     }
 
-    fn turn(&mut self) -> Result<(), LedgerError> {
+    /// Does what is due.
+    pub(super) fn turn(&mut self) -> Result<(), LedgerError> {
         let now = self.pace.clock.monotonic();
         let every = if self.shared.is_sync_wanted() { GATHER } else { self.sync_every };
         if now.since(self.pace.looked) >= every {
@@ -170,7 +172,7 @@ impl Keeper {
     }
 
     /// Nobody who leaves the way a question was put is missed: an answer that nobody takes is dropped.
-    fn answer(&mut self, request: Request) -> Result<(), LedgerError> {
+    pub(super) fn answer(&mut self, request: Request) -> Result<(), LedgerError> {
         match request {
             Request::Wake | Request::Close | Request::Abandon => {}
             Request::Totals(reply) => {
@@ -227,25 +229,26 @@ impl Keeper {
     /// Brings what the tally holds into memory, and holds it against what the workers say. A slot that has not changed
     /// costs a look at its first cache line.
     fn absorb(&mut self) {
-        let before = Counted::by_workers(self.tally.own_slots());
+        let before = Said::by(self.tally.own_slots());
         for (position, slot) in self.tally.slots() {
             let glance = slot.glance(); // before the copy, which may be younger but not older
             if self.glances.get(position) == Some(&glance) {
                 continue;
             }
             let Some(words) = slot.words() else { continue };
-            if words.kind() != Kind::Count || self.fold.absorb(position, &words, |at| names_at(&self.tally, at)) {
+            if self.fold.absorb(position, &words, |at| names_at(&self.tally, at)) {
                 note(&mut self.glances, position, glance);
             }
         }
-        let after = Counted::by_workers(self.tally.own_slots());
-        self.imbalance = imbalance(&before, self.fold.counted(), &after, self.shared.workers.len() as u64);
+        let after = Said::by(self.tally.own_slots());
+        self.imbalance = imbalance(&before, self.fold.counted(), &after);
     }
 
     /// Brings what the tally holds into the book, and seals what is over.
     fn fold(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.wall();
         let over = Window::of_unix_seconds(now.as_second() - SEAL_AFTER_SECONDS).max(self.shared.sealing());
+        self.shared.begin_fold();
         let all_left = self.shared.ask_to_leave(over);
         let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
         self.absorb();
@@ -263,7 +266,7 @@ impl Keeper {
         })?;
         self.fold.saved(seal_before.unwrap_or_default());
         self.shared.set_sealed(seal_before.unwrap_or_else(|| self.shared.sealed()));
-        self.shared.folds.fetch_add(1, Ordering::Release);
+        self.shared.end_fold();
         self.times.folded_at = now;
         self.roll_up(now)
     }
@@ -272,17 +275,18 @@ impl Keeper {
     fn roll_up(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         let Some(age) = self.compact_after else { return Ok(()) };
         let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-        let before = Window::of_unix_seconds(now.as_second().saturating_sub(age));
+        let old = Window::of_unix_seconds(now.as_second().saturating_sub(age));
+        let before = old.min(self.shared.sealed()); // nobody counts there any more
         self.book.roll_up(before, now).map(drop)
     }
 
     /// Keeps every worker as many free slots ahead as its hour needs, and half a segment more.
     fn grow(&mut self) -> Result<(), LedgerError> {
         for (number, (desk, worker)) in self.desks.iter_mut().zip(&self.shared.workers).enumerate() {
-            let needed = worker.in_window.load(Ordering::Relaxed).saturating_add(SEGMENT_SLOTS as u32 / 2);
+            let needed = worker.in_window.load(Ordering::Relaxed).saturating_add(desk.segment_slots / 2);
             while desk.given.saturating_sub(worker.occupied.load(Ordering::Relaxed)) < needed {
                 let segment = self.tally.grow(number as u32)?;
-                desk.given += SEGMENT_SLOTS as u32;
+                desk.given += desk.segment_slots;
                 if desk.segments.send(segment).is_err() {
                     break; // the meter is gone
                 }

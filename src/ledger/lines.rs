@@ -59,6 +59,27 @@ pub(super) fn of_day(book: &Connection, windows: &Range<Window>) -> rusqlite::Re
     Ok(lines)
 }
 
+/// The line of an epoch; none if the book does not know it.
+pub(super) fn of_epoch(book: &Connection, epoch: u32) -> rusqlite::Result<Vec<String>> {
+    let mut query = book.prepare_cached(&format!("{EPOCHS} WHERE epoch = ?1"))?;
+    query.query_map([epoch], epoch_line)?.collect()
+}
+
+/// The line of every epoch; `-` for when and how where one has not ended.
+pub(super) fn of_epochs(book: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut query = book.prepare_cached(&format!("{EPOCHS} ORDER BY epoch"))?;
+    query.query_map([], epoch_line)?.collect()
+}
+
+const EPOCHS: &str = "SELECT epoch, process_id, gateway, boot_id, started_at, last_sync_at, coalesce(ended_at, '-'),
+                             coalesce(ending, '-') FROM epoch";
+
+fn epoch_line(row: &Row<'_>) -> rusqlite::Result<String> {
+    let text = |column| -> rusqlite::Result<&str> { Ok(row.get_ref(column)?.as_str()?) };
+    let times = [text(4)?, text(5)?, text(6)?, text(7)?];
+    Ok(canon::epoch([row.get(0)?, row.get(1)?], [text(2)?, text(3)?], times))
+}
+
 /// The lines of a change of format: the contents of the seals of format 1.
 pub(super) fn of_migration(book: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare_cached("SELECT number, content FROM seal WHERE format = 1")?;

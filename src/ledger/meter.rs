@@ -13,13 +13,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::counting::{End, Move, Place};
+use super::counting::{self, End, Move, Place};
 use super::shared::{Request, Requests, Shared, Worker};
-use super::shelf::{Part, Shelf, Sought};
+use super::shelf::{Origin, Part, Shelf, Sought};
 use super::slot::{Slot, word};
 use super::tally::{Segment, nanoseconds};
 use crate::clock::Clock;
 use crate::model::{CommandKey, Department, Finished, Refused, Window};
+
+/// Whether anything is counted: always, but in the build that the cost of counting is measured against
+/// (`docs/decisions/uncounted.md`).
+const COUNTS: bool = !cfg!(uncounted);
 
 /// What a worker thread turns into its [`Meter`].
 #[derive(Debug)]
@@ -86,9 +90,7 @@ struct Ended {
 impl MeterSeed {
     /// Becomes the meter of the thread it is called on.
     pub fn into_meter(self) -> Meter {
-        self.shared.workers[self.number].acknowledge(Window(0));
-        let sealing = self.shared.sealing();
-        self.shared.workers[self.number].acknowledge(sealing);
+        let sealing = self.shared.workers[self.number].arrive(&self.shared);
         let own = Place { position: self.first.first, slot: &self.first.slots[0] };
         let shelf = Shelf::new(self.first, self.arriving);
         Meter(Rc::new(Inner {
@@ -111,7 +113,9 @@ impl Meter {
     /// Counts a command as received, before anything is decided about it. What decides must follow without an `.await`
     /// in between: [`Meter::tick`] takes a command that is neither refused nor admitted for a defect.
     pub fn received(&self) {
-        self.0.own.slot.add(word::WORKER_RECEIVED, 1);
+        if COUNTS {
+            self.0.own.slot.receive();
+        }
     }
 
     /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
@@ -125,11 +129,13 @@ impl Meter {
         let inner = &self.0;
         let window = inner.enter(window);
         let sought = Sought { department, command, window };
-        let place = inner.counting(&sought, units).ok_or(Refused::LedgerUnavailable)?;
+        let place = if COUNTS { inner.counting(&sought, units) } else { Some(inner.own) };
+        let place = place.ok_or(Refused::LedgerUnavailable)?;
         let opened_ns = nanoseconds(&inner.clock);
-        place.slot.admit(opened_ns);
-        inner.own.slot.add_last(word::WORKER_ADMITTED, 1);
-        inner.live.set(inner.live.get() + 1);
+        if COUNTS {
+            counting::admit(inner.own.slot, place.slot, opened_ns);
+            inner.live.set(inner.live.get() + 1);
+        }
         let (request_bytes, response_bytes, duration_ns) = (0, 0, 0);
         let end = End { finished: Finished::Aborted, opened_ns, request_bytes, response_bytes, duration_ns };
         Ok(Ticket { meter: Rc::clone(inner), facts: Ended { place, series: sought.series(), window, end } })
@@ -137,14 +143,16 @@ impl Meter {
 
     /// Counts a command as refused: always, if need be under the name `unknown`.
     pub fn refuse(&self, department: &Department, command: &CommandKey, refused: Refused, window: Window) {
+        if !COUNTS {
+            return;
+        }
         let inner = &self.0;
         let sought = Sought { department, command, window: inner.enter(window) };
         let slot = inner.shelf.borrow_mut().refusing(&sought, inner.sealing.get());
         inner.report_shelf();
         // Without a slot the command stays received and not refused: the imbalance shows what cannot happen.
         let Some(slot) = slot else { return };
-        slot.refuse(refused);
-        inner.own.slot.add_last(word::WORKER_REFUSED, 1);
+        counting::refuse(inner.own.slot, slot, refused);
     }
 
     /// To be called about every 100 ms on the worker's own thread: checks the worker's books, lets the keeper seal.
@@ -153,9 +161,33 @@ impl Meter {
         inner.shelf.borrow_mut().take_arrivals();
         inner.settle_late();
         inner.leave_windows();
-        inner.shelf.borrow_mut().tidy(inner.shared.sealed(), inner.shared.folds.load(Ordering::Acquire));
+        inner.shelf.borrow_mut().tidy(inner.shared.sealed(), inner.shared.folds());
         inner.report_shelf();
         inner.report_balance();
+    }
+}
+
+/// Where a worker stands, for a test that foretells what is counted where.
+#[cfg(test)]
+impl Meter {
+    /// Nothing is counted into windows before this one.
+    pub(super) fn left(&self) -> Window {
+        self.0.sealing.get()
+    }
+
+    /// The moments of admission of commands that have ended and wait for a slot.
+    pub(super) fn waiting(&self) -> Vec<u64> {
+        self.0.late.borrow().iter().map(|ended| ended.end.opened_ns).collect()
+    }
+
+    /// Whether a command may find no slot.
+    pub(super) fn is_tight(&self) -> bool {
+        self.0.shelf.borrow().is_tight()
+    }
+
+    /// The window in which refusals are counted that find no slot of their own.
+    pub(super) fn unnamed(&self) -> Option<Window> {
+        self.0.shelf.borrow().unnamed()
     }
 }
 
@@ -196,19 +228,20 @@ impl Inner {
 
     /// Counts an end where its beginning was counted, or in the present window if that one is being sealed.
     fn end(&self, ended: Ended) {
+        if !COUNTS {
+            return;
+        }
         if ended.window < self.sealing.get() {
             return self.end_late(ended);
         }
-        self.own.slot.add(word::WORKER_ENDING, 1);
-        ended.place.slot.finish(&ended.end);
-        self.own.slot.add_last(word::WORKER_FINISHED, 1);
+        counting::finish(self.own.slot, ended.place.slot, &ended.end);
         self.live.set(self.live.get() - 1);
     }
 
     /// The end of a command of a window that is being sealed: it waits until there is a slot of the present one for it.
     fn end_late(&self, ended: Ended) {
         let units_each = ended.place.slot.get(word::UNITS_EACH);
-        let part = Part { window: self.window.get(), units_each, of: Some(ended.window) };
+        let part = Part { window: self.window.get(), units_each, of: Some(Origin::new(ended.place, ended.window)) };
         let place = self.shelf.borrow_mut().take_again(ended.series, part);
         let Some(to) = place else { return self.late.borrow_mut().push(ended) };
         self.own.slot.add(word::WORKER_ENDING, 1);
@@ -252,7 +285,7 @@ impl Drop for Inner {
 impl Upload {
     /// Adds bytes of the request body. They are on the tally at once.
     pub fn pass(&self, bytes: u64) {
-        if self.is_open.get() {
+        if COUNTS && self.is_open.get() {
             self.bytes.set(self.bytes.get().wrapping_add(bytes));
             self.slot.pass(word::REQUEST_BYTES, bytes);
         }
@@ -273,14 +306,18 @@ impl Ticket {
 
     /// Adds bytes of the request body. They are on the tally at once.
     pub fn add_request_bytes(&mut self, bytes: u64) {
-        self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(bytes);
-        self.facts.place.slot.pass(word::REQUEST_BYTES, bytes);
+        if COUNTS {
+            self.facts.end.request_bytes = self.facts.end.request_bytes.wrapping_add(bytes);
+            self.facts.place.slot.pass(word::REQUEST_BYTES, bytes);
+        }
     }
 
     /// Adds bytes of the response body. They are on the tally at once.
     pub fn add_response_bytes(&mut self, bytes: u64) {
-        self.facts.end.response_bytes = self.facts.end.response_bytes.wrapping_add(bytes);
-        self.facts.place.slot.pass(word::RESPONSE_BYTES, bytes);
+        if COUNTS {
+            self.facts.end.response_bytes = self.facts.end.response_bytes.wrapping_add(bytes);
+            self.facts.place.slot.pass(word::RESPONSE_BYTES, bytes);
+        }
     }
 
     /// Completes when an fdatasync that began after the admission has ended; never, if the disk has failed.

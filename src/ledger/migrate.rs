@@ -5,7 +5,8 @@
 //!
 //! Format 1 (the first Tallygate) had no late reference, no sums and no corrections, and its seals hashed their lines
 //! directly. Their contents are hashed once more here and covered by a seal of the new kind, so that hours may be
-//! forgotten later.
+//! forgotten later. Formats 1 and 2 did not seal how an epoch ended; the ends that a book says when it is migrated are sealed
+//! then.
 
 use std::path::Path;
 
@@ -15,40 +16,72 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::canon::{self, SealKind};
 use super::error::LedgerError;
 use super::pages::{check_format, format_of, not_a_book};
-use super::schema::{FORMAT, SCHEMA};
+use super::schema::{FORMAT, SCHEMA, SEALS};
 use super::seal::{self, Covered};
-use super::{lines, sums};
+use super::{ending, lines, sums};
 use crate::model::{CalendarOffset, Window};
 
-/// The format that can be migrated.
-const OLD: u32 = 1;
+/// The first format: everything in it is made anew.
+const FIRST: u32 = 1;
+/// The second: only its seals have no room for ends of epochs.
+const SECOND: u32 = 2;
 
 /// Refuses what is no book or a newer one; migrates an older one.
 pub(super) fn to_present(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
-    if format_of(connection).map_err(|error| not_a_book(path, error))? != OLD {
+    let found = format_of(connection).map_err(|error| not_a_book(path, error))?;
+    if found != FIRST && found != SECOND {
         return check_format(connection, path);
     }
-    tracing::info!(book = %path.display(), from = OLD, to = FORMAT, "the book is brought to the new format");
-    migrate(connection).map_err(|error| LedgerError::book("bring to the new format", path, error))
+    tracing::info!(book = %path.display(), from = found, to = FORMAT, "the book is brought to the new format");
+    migrate(connection, found).map_err(|error| LedgerError::book("bring to the new format", path, error))
 }
 
-fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+fn migrate(connection: &mut Connection, found: u32) -> rusqlite::Result<()> {
     // Renamed tables must not take the references of the others with them.
     connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    put_aside(&transaction)?;
-    transaction.execute_batch(SCHEMA)?;
-    transaction.execute_batch(COPY)?;
-    note_contents(&transaction)?;
-    let calendar: String = transaction.query_row("SELECT calendar_offset FROM meta", [], |row| row.get(0))?;
-    sums::rebuild_days(&transaction, CalendarOffset::parse(&calendar).unwrap_or_default())?;
-    sums::rebuild_ever(&transaction)?;
-    for table in TABLES {
-        transaction.execute_batch(&format!("DROP TABLE old_{table}"))?;
+    match found {
+        FIRST => make_anew(&transaction)?,
+        _ => make_seals_anew(&transaction)?,
     }
+    seal_ends(&transaction)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()?;
     connection.execute_batch("PRAGMA legacy_alter_table = OFF")
+}
+
+fn make_anew(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    put_aside(transaction)?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(SEALS)?;
+    transaction.execute_batch(COPY)?;
+    note_contents(transaction)?;
+    let calendar: String = transaction.query_row("SELECT calendar_offset FROM meta", [], |row| row.get(0))?;
+    sums::rebuild_days(transaction, CalendarOffset::parse(&calendar).unwrap_or_default())?;
+    sums::rebuild_ever(transaction)?;
+    for table in TABLES {
+        transaction.execute_batch(&format!("DROP TABLE old_{table}"))?;
+    }
+    Ok(())
+}
+
+/// From format 2.
+fn make_seals_anew(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .execute_batch("DROP INDEX seal_of_hour; DROP INDEX seal_of_window; ALTER TABLE seal RENAME TO old_seal")?;
+    transaction.execute_batch(SEALS)?;
+    transaction.execute_batch("INSERT INTO seal SELECT * FROM old_seal; DROP TABLE old_seal")
+}
+
+/// Seals the ends of epochs, each at the moment the book has for it: a migration needs no clock.
+fn seal_ends(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut query = transaction.prepare("SELECT epoch, ended_at FROM epoch WHERE ending IS NOT NULL ORDER BY epoch")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let ended: Vec<(u32, String)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (epoch, ended_at) in ended {
+        ending::seal(transaction, epoch, ended_at.parse().unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 /// The tables of format 1.
@@ -71,6 +104,8 @@ INSERT INTO admission SELECT * FROM old_admission;
 INSERT INTO usage SELECT \"window\", series, outcome, epoch, 0, commands, units, request_bytes, response_bytes,
                          duration_ns FROM old_usage;
 INSERT INTO seal SELECT number, 1, 'hour', epoch, \"window\", lines, '', previous, hash, sealed_at FROM old_seal;
+UPDATE meta SET (head_number, head_hash) = (SELECT number, hash FROM seal ORDER BY number DESC LIMIT 1)
+WHERE EXISTS (SELECT 1 FROM seal);
 INSERT INTO unsealed SELECT * FROM old_unsealed;
 ";
 
@@ -80,7 +115,7 @@ fn note_contents(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let seals: Vec<(i64, u32, u32)> = rows.collect::<rusqlite::Result<_>>()?;
     for (number, epoch, window) in &seals {
-        let lines = lines::of_hour(transaction, (*epoch, Window(*window)), OLD)?;
+        let lines = lines::of_hour(transaction, (*epoch, Window(*window)), FIRST)?;
         let update = "UPDATE seal SET content = ? WHERE number = ?";
         transaction.execute(update, params![canon::content(&lines), number])?;
     }
@@ -92,7 +127,7 @@ fn note_contents(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     seal::append(transaction, covered, last_sealed_at(transaction)?).map(drop)
 }
 
-/// The moment of the last old seal: what is migrated has no later one, and a migration needs no clock.
+/// The moment of the last old seal: what is migrated has no later one.
 fn last_sealed_at(transaction: &Transaction<'_>) -> rusqlite::Result<Timestamp> {
     let query = "SELECT sealed_at FROM seal ORDER BY number DESC LIMIT 1";
     let text: String = transaction.query_row(query, [], |row| row.get(0))?;

@@ -14,15 +14,19 @@ mod book;
 mod canon;
 mod counting;
 mod disk;
+mod ending;
 mod error;
 mod fold;
+mod in_flight;
 mod keeper;
 mod lines;
 mod lock;
+mod lost;
 mod map;
 mod meter;
 mod migrate;
 mod pages;
+mod range;
 mod reader;
 mod recover;
 mod rollup;
@@ -30,6 +34,7 @@ mod schema;
 mod seal;
 mod shared;
 mod shelf;
+mod signals;
 mod slot;
 mod sums;
 mod tally;
@@ -56,7 +61,7 @@ use crate::clock::Clock;
 use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
 
-pub use adjust::{Adjustment, BadAdjustment, adjust};
+pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust};
 pub use error::LedgerError;
 pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
@@ -110,33 +115,12 @@ impl Ledger {
         clock: Clock,
         failed: Box<dyn FnOnce(LedgerError) + Send>,
     ) -> Result<(Self, Vec<MeterSeed>), LedgerError> {
-        make_folder(&settings)?;
-        let lock = lock::take(&settings.path)?;
-        let (beginning, segments) = begin(disk, &settings, &clock)?;
-        let (requests, inbox) = mpsc::channel();
-        let (synced, _) = watch::channel(0);
-        let shared = Arc::new(Shared::new(settings.workers));
-        let hand = |(number, first)| seed(number, first, (&clock, &shared, &requests, &synced));
-        let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
-        let keeper = Keeper {
-            epoch: beginning.epoch,
-            clock: clock.clone(),
-            sync_every: settings.sync_every,
-            compact_after: settings.compact_after,
-            ready: settings.ready,
-            cannot_fold: None,
-            cannot_grow: None,
-            shared,
-            tally: beginning.tally,
-            book: beginning.book,
-            fold: beginning.fold,
-            glances: Vec::new(),
-            imbalance: 0,
-            desks,
-            synced,
-            pace: Pace::new(),
-            times: SyncTimes { synced_at: clock.wall(), folded_at: clock.wall(), ..SyncTimes::default() },
-        };
+        if cfg!(uncounted) {
+            tracing::error!(
+                "this build counts nothing: it is for measurements, not for traffic that somebody pays for"
+            );
+        }
+        let Founded { keeper, inbox, requests, lock, seeds } = found(disk, SEGMENT_SLOTS, &settings, &clock)?;
         let keeper = start(keeper, inbox, lock, failed)
             .map_err(|error| LedgerError::file("start the keeper of", &settings.path, error))?;
         Ok((Self { path: settings.path, requests, keeper: Some(keeper) }, seeds))
@@ -166,12 +150,61 @@ impl Drop for Ledger {
     }
 }
 
+/// A ledger whose keeper has not begun to work.
+struct Founded {
+    keeper: Keeper,
+    inbox: mpsc::Receiver<Request>,
+    requests: Requests,
+    /// Held as long as the keeper lives.
+    lock: File,
+    seeds: Vec<MeterSeed>,
+}
+
+fn found(
+    disk: Box<dyn Disk>,
+    segment_slots: u32,
+    settings: &LedgerSettings,
+    clock: &Clock,
+) -> Result<Founded, LedgerError> {
+    make_folder(settings)?;
+    let lock = lock::take(&settings.path)?;
+    let (beginning, segments) = begin(disk, segment_slots, settings, clock)?;
+    let (requests, inbox) = mpsc::channel();
+    let (synced, _) = watch::channel(0);
+    let shared = Arc::new(Shared::new(settings.workers));
+    shared.ask_to_leave(beginning.horizon); // a clock that was set back counts into no day that is closed
+    let hand = |(number, first)| seed(number, first, (clock, &shared, &requests, &synced));
+    let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
+    let keeper = Keeper {
+        epoch: beginning.epoch,
+        clock: clock.clone(),
+        sync_every: settings.sync_every,
+        compact_after: settings.compact_after,
+        ready: settings.ready.clone(),
+        cannot_fold: None,
+        cannot_grow: None,
+        shared,
+        tally: beginning.tally,
+        book: beginning.book,
+        fold: beginning.fold,
+        glances: Vec::new(),
+        imbalance: 0,
+        desks,
+        synced,
+        pace: Pace::new(Clock::system()),
+        times: SyncTimes { synced_at: clock.wall(), folded_at: clock.wall(), ..SyncTimes::default() },
+    };
+    Ok(Founded { keeper, inbox, requests, lock, seeds })
+}
+
 /// A new epoch.
 struct Beginning {
     epoch: u32,
     tally: Tally,
     book: Book,
     fold: Fold,
+    /// Hours before it are forgotten; their days never change again.
+    horizon: Window,
 }
 
 fn make_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
@@ -183,12 +216,13 @@ fn make_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
 /// epoch in the book has had a tally.
 fn begin(
     disk: Box<dyn Disk>,
+    segment_slots: u32,
     settings: &LedgerSettings,
     clock: &Clock,
 ) -> Result<(Beginning, Vec<Segment>), LedgerError> {
     let tally_path = settings.path.with_extension(TALLY);
     let mut book = Book::open(&settings.path, &settings.gateway, settings.calendar)?;
-    let mut header = header(settings, clock);
+    let mut header = Header { segment_slots, ..header(settings, clock) };
     recover::recover(&mut book, &*disk, &tally_path, &header)?;
     let lost = book.end_lost_epochs(clock.wall())?;
     if lost > 0 {
@@ -201,8 +235,9 @@ fn begin(
     let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
     let (tally, segments) = Tally::create(disk, &tally_path, &header, workers)?;
     book.begin_epoch(&header)?;
-    let fold = Fold::new(book.pages().series()?, Window(0));
-    Ok((Beginning { epoch: header.epoch, tally, book, fold }, segments))
+    let horizon = book.pages().horizon()?;
+    let fold = Fold::new(book.pages().series()?, horizon);
+    Ok((Beginning { epoch: header.epoch, tally, book, fold, horizon }, segments))
 }
 
 fn header(settings: &LedgerSettings, clock: &Clock) -> Header {
@@ -212,6 +247,7 @@ fn header(settings: &LedgerSettings, clock: &Clock) -> Header {
         gateway: settings.gateway.to_string(),
         boot_id: boot_id.trim().to_owned(),
         process: std::process::id(),
+        segment_slots: SEGMENT_SLOTS,
         created: clock.wall(),
         synced_at: clock.wall(),
         synced_ns: nanoseconds(clock),
@@ -222,6 +258,7 @@ type Ties<'a> = (&'a Clock, &'a Arc<Shared>, &'a Requests, &'a watch::Sender<u64
 
 fn seed(number: usize, first: Segment, (clock, shared, requests, synced): Ties<'_>) -> (MeterSeed, Desk) {
     let (segments, arriving) = mpsc::channel();
+    let slots = u32::try_from(first.slots.len()).unwrap_or(u32::MAX);
     let seed = MeterSeed {
         number,
         clock: clock.clone(),
@@ -231,7 +268,7 @@ fn seed(number: usize, first: Segment, (clock, shared, requests, synced): Ties<'
         first,
         arriving,
     };
-    (seed, Desk { segments, given: SEGMENT_SLOTS as u32 })
+    (seed, Desk { segments, given: slots, segment_slots: slots })
 }
 
 /// Starts the keeper; the lock is held until its thread ends.

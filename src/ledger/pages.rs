@@ -2,31 +2,21 @@
 //!
 //! Guarantees: changes nothing; what the book cannot mean (an unknown outcome, a name that is none) is an error.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::LedgerError;
 use super::fold::{Row, SeriesNames};
 use super::schema::FORMAT;
 use super::sums;
-use super::totals::{OutcomeTotals, UsageRow};
+use super::totals::OutcomeTotals;
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// How long a reading or a save waits for somebody who holds the book.
 pub(super) const BUSY_WAIT: Duration = Duration::from_millis(500);
-
-/// How fine the rows of usage are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grain {
-    /// A row for each hour. Days whose hours are forgotten are rows of their first window all the same.
-    Hour,
-    /// Whole days are rows of their first window: a month is thirty days, not 720 hours.
-    Day,
-}
 
 /// What is known of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +30,7 @@ pub(super) struct EpochState {
 #[derive(Debug)]
 pub(super) struct Pages<'a> {
     path: &'a Path,
-    connection: &'a Connection,
+    pub(super) connection: &'a Connection,
 }
 
 /// Opens a book for reading only.
@@ -81,14 +71,7 @@ impl<'a> Pages<'a> {
     /// What is sealed as it was summed up, and the hours that are not.
     fn sums_of_series(&self) -> rusqlite::Result<BTreeMap<u32, Row>> {
         let mut sums: BTreeMap<u32, Row> = BTreeMap::new();
-        let mut query = self.connection.prepare(
-            "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM ever_sum
-             UNION ALL
-             SELECT series, 0, admitted, units, 0, 0, 0 FROM unsealed JOIN admission USING (\"window\", epoch)
-             UNION ALL
-             SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
-             FROM unsealed JOIN usage USING (\"window\", epoch)",
-        )?;
+        let mut query = self.connection.prepare(SUMS)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let (sum, totals) = (sums.entry(row.get(0)?).or_default(), totals_of(row, 2)?);
@@ -102,12 +85,13 @@ impl<'a> Pages<'a> {
 
     /// What the book knows of an epoch; nothing if it has not heard of it.
     pub(super) fn epoch(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
-        let query = "SELECT ending IS NOT NULL, (SELECT coalesce(max(\"window\") + 1, 0) FROM seal
-                                              WHERE seal.epoch = ?1 AND kind = 'hour')
-                     FROM epoch WHERE epoch.epoch = ?1";
-        let state = self
-            .connection
-            .query_row(query, [epoch], |row| Ok(EpochState { has_ended: row.get(0)?, floor: Window(row.get(1)?) }));
+        let query = "SELECT ending IS NOT NULL FROM epoch WHERE epoch = ?";
+        let state = self.connection.query_row(query, [epoch], |row| {
+            Ok(EpochState {
+                has_ended: row.get(0)?,
+                floor: floor_of(self.connection, epoch)?.max(sums::horizon(self.connection)?),
+            })
+        });
         state.optional().map_err(|error| self.failed(error))
     }
 
@@ -119,82 +103,12 @@ impl<'a> Pages<'a> {
         edition.map_err(|error| self.failed(error))
     }
 
-    /// The rows of a range of windows, summed over epochs, without those of `except.0` from window `except.1` on.
-    pub(super) fn usage(
-        &self,
-        windows: &Range<Window>,
-        except: (u32, Window),
-        grain: Grain,
-    ) -> Result<Vec<UsageRow>, LedgerError> {
-        let horizon = self.horizon()?;
-        let mut rows = self.days_forgotten(windows, horizon)?;
-        let kept = windows.start.max(horizon)..windows.end;
-        let days = match grain {
-            Grain::Hour => kept.start..kept.start,
-            Grain::Day => whole_days(self.calendar()?, &kept, horizon),
-        };
-        rows.extend(self.read(DAYS, params![days.start.0, days.end.0])?);
-        rows.extend(self.read(OPEN_HOURS, params![days.start.0, days.end.0, except.0, except.1.0])?);
-        for edge in [kept.start..days.start.min(kept.end), days.end.max(kept.start)..kept.end] {
-            if edge.start < edge.end {
-                rows.extend(self.read(HOURS, params![edge.start.0, edge.end.0, except.0, except.1.0])?);
-            }
-        }
-        Ok(rows)
-    }
-
-    fn days_forgotten(&self, windows: &Range<Window>, horizon: Window) -> Result<Vec<UsageRow>, LedgerError> {
-        if windows.start >= horizon {
-            return Ok(Vec::new());
-        }
-        for edge in [windows.start, windows.end].into_iter().filter(|edge| *edge < horizon) {
-            self.refuse_cut(edge, horizon)?;
-        }
-        self.read(DAYS, params![windows.start.0, windows.end.min(horizon).0])
-    }
-
-    /// Refuses an edge that lies within a day of which only the sums are left.
-    fn refuse_cut(&self, edge: Window, horizon: Window) -> Result<(), LedgerError> {
-        let query = "SELECT max(day) FROM day_sum WHERE day < ? AND day + 24 > ?1";
-        let day: Option<u32> =
-            self.connection.query_row(query, [edge.0], |row| row.get(0)).map_err(|error| self.failed(error))?;
-        match day {
-            None => Ok(()),
-            Some(day) => self.refuse_if_longer(Window(day), edge, horizon),
-        }
-    }
-
-    /// A day is shorter where the calendar changed: then the next one begins before 24 hours are over.
-    fn refuse_if_longer(&self, day: Window, edge: Window, before: Window) -> Result<(), LedgerError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM day_sum WHERE day = ?)";
-        let begins: bool =
-            self.connection.query_row(query, [edge.0], |row| row.get(0)).map_err(|error| self.failed(error))?;
-        if begins { Ok(()) } else { Err(LedgerError::CutsDay { day, before }) }
-    }
-
     /// The first window that is still kept as an hour.
-    fn horizon(&self) -> Result<Window, LedgerError> {
+    pub(super) fn horizon(&self) -> Result<Window, LedgerError> {
         sums::horizon(self.connection).map_err(|error| self.failed(error))
     }
 
-    fn read(&self, query: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read_rows(query, values).map_err(|error| self.failed(error))
-    }
-
-    fn read_rows(&self, query: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<UsageRow>> {
-        let mut names = Names::of(self.connection)?;
-        let mut query = self.connection.prepare_cached(query)?;
-        let mut rows = query.query(values)?;
-        let mut usage = Vec::new();
-        while let Some(row) = rows.next()? {
-            let SeriesNames { department, subsystem, command } = names.get(row.get(1)?)?;
-            let (outcome, totals) = (outcome_of(row, 2)?, totals_of(row, 3)?);
-            usage.push(UsageRow { window: Window(row.get(0)?), department, subsystem, command, outcome, totals });
-        }
-        Ok(usage)
-    }
-
-    fn failed(&self, error: rusqlite::Error) -> LedgerError {
+    pub(super) fn failed(&self, error: rusqlite::Error) -> LedgerError {
         LedgerError::book("read", self.path, error)
     }
 }
@@ -202,58 +116,32 @@ impl<'a> Pages<'a> {
 /// The code under which sums hold what was admitted.
 const ADMITTED: u32 = 0;
 
-const HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
-        sum(response_bytes), sum(duration_ns)
-    FROM usage WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
-    GROUP BY \"window\", series, outcome";
-const OPEN_HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
-        sum(response_bytes), sum(duration_ns)
-    FROM unsealed JOIN usage USING (\"window\", epoch)
-    WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
-    GROUP BY \"window\", series, outcome";
-const DAYS: &str = "SELECT day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns
-    FROM day_sum WHERE day >= ?1 AND day < ?2 AND outcome <> 0";
+/// Of every series; `CROSS JOIN` has SQLite begin with the few hours that are not sealed.
+pub(super) const SUMS: &str =
+    "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM ever_sum
+    UNION ALL
+    SELECT series, 0, admitted, units, 0, 0, 0 FROM unsealed CROSS JOIN admission USING (\"window\", epoch)
+    UNION ALL
+    SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+    FROM unsealed CROSS JOIN usage USING (\"window\", epoch)";
 
-/// The days that lie wholly in a range; the first day of all may begin at the horizon. Empty where there is none.
-fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, horizon: Window) -> Range<Window> {
-    let begins = windows.start == horizon || calendar.day_of(windows.start) == windows.start;
-    let first = if begins { windows.start } else { Window(calendar.day_of(windows.start).0.saturating_add(24)) };
-    first..calendar.day_of(windows.end).max(first)
+/// The first window that is not sealed for an epoch.
+pub(super) fn floor_of(book: &Connection, epoch: u32) -> rusqlite::Result<Window> {
+    let query = "SELECT coalesce(max(\"window\") + 1, 0) FROM seal WHERE epoch = ? AND kind = 'hour'";
+    book.prepare_cached(query)?.query_row([epoch], |row| row.get(0).map(Window))
 }
 
-/// The names of series, each read once.
-struct Names<'a> {
-    query: rusqlite::CachedStatement<'a>,
-    known: HashMap<u32, SeriesNames, foldhash::fast::RandomState>,
-}
-
-impl<'a> Names<'a> {
-    fn of(connection: &'a Connection) -> rusqlite::Result<Self> {
-        let query = "SELECT department, subsystem, command FROM series WHERE series = ?";
-        Ok(Self { query: connection.prepare_cached(query)?, known: HashMap::default() })
-    }
-
-    fn get(&mut self, series: u32) -> rusqlite::Result<SeriesNames> {
-        if let Some(names) = self.known.get(&series) {
-            return Ok(names.clone());
-        }
-        let names = self.query.query_row([series], |row| names_of(row, 0))?;
-        self.known.insert(series, names.clone());
-        Ok(names)
-    }
-}
-
-fn names_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<SeriesNames> {
+pub(super) fn names_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<SeriesNames> {
     let name = |column| Name::parse(row.get_ref(column)?.as_str()?).map_err(|error| strange(column, error));
     Ok(SeriesNames { department: name(from)?, subsystem: name(from + 1)?, command: name(from + 2)? })
 }
 
-fn outcome_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
+pub(super) fn outcome_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
     let code: u32 = row.get(column)?;
     Outcome::from_code(code).ok_or_else(|| strange(column, format!("{code} is not the code of an outcome")))
 }
 
-fn totals_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<OutcomeTotals> {
+pub(super) fn totals_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<OutcomeTotals> {
     Ok(OutcomeTotals {
         commands: loaded(row, from)?,
         units: loaded(row, from + 1)?,

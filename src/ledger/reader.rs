@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::adjust::{self, AdjustmentRow};
 use super::error::LedgerError;
 use super::fold::{OpenRows, sum_rows};
 use super::lock;
-use super::pages::{Grain, Pages, open_for_reading};
+use super::pages::{Pages, open_for_reading};
+use super::range::{Asked, Grain};
 use super::recover::{fold_dead, fold_image};
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;
@@ -44,6 +46,17 @@ impl LedgerReader {
         self.read(windows, Grain::Day).await
     }
 
+    /// As [`LedgerReader::usage`], with the whole range as rows of its first hour: for sums that know no time.
+    pub async fn usage_in_whole(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read(windows, Grain::Whole).await
+    }
+
+    /// All corrections, in the order in which they were made. Read on a thread of its own, as history is.
+    pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
+        let path = self.path.clone();
+        self.aside(move || LedgerFiles::open(&path)?.adjustments()).await
+    }
+
     async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
         for _ in 0..READINGS {
             let open = self.ask(Request::OpenRows).await?;
@@ -62,16 +75,22 @@ impl LedgerReader {
         grain: Grain,
     ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
         let path = self.path.clone();
-        let (reply, answer) = oneshot::channel();
         let read = move || {
-            let _ = reply.send(read_book(&path, (&windows, &open), grain).map(|closed| {
-                let open = open.rows.into_iter().filter(|row| windows.contains(&row.window));
-                closed.map(|closed| sum_rows(closed.into_iter().chain(open)))
-            }));
+            let closed = read_book(&path, (&windows, &open), grain)?;
+            Ok(closed.map(|closed| sum_rows(closed.into_iter().chain(shown(open.rows, &windows, grain)))))
         };
-        let path = &self.path;
+        self.aside(read).await
+    }
+
+    /// Reads on a thread of its own.
+    async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let read = move || drop(reply.send(read())); // who asked may have left
         let spawned = std::thread::Builder::new().name("ledger-reader".to_owned()).spawn(read);
-        spawned.map_err(|error| LedgerError::file("start a thread to read", path, error))?;
+        spawned.map_err(|error| LedgerError::file("start a thread to read", &self.path, error))?;
         answer.await.map_err(|_| LedgerError::Stopped)?
     }
 
@@ -99,7 +118,13 @@ pub(super) fn read_book(
     if pages.epoch(open.epoch)?.is_some_and(|epoch| epoch.floor > open.floor) {
         return Ok(None);
     }
-    pages.usage(windows, (open.epoch, open.floor), grain).map(Some)
+    pages.usage(&Asked { windows: windows.clone(), grain, except: (open.epoch, open.floor) }).map(Some)
+}
+
+/// The rows of a range, as they are shown.
+fn shown(rows: Vec<UsageRow>, windows: &Range<Window>, grain: Grain) -> impl Iterator<Item = UsageRow> {
+    let asked = rows.into_iter().filter(|row| windows.contains(&row.window));
+    asked.map(move |row| UsageRow { window: grain.shown(row.window, windows), ..row })
 }
 
 /// A ledger's files, opened for reading by another process: live, killed or copied.
@@ -136,6 +161,16 @@ impl LedgerFiles {
         self.read_steadily(&windows, Grain::Day)
     }
 
+    /// As [`LedgerReader::usage_in_whole`].
+    pub fn usage_in_whole(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.read_steadily(&windows, Grain::Whole)
+    }
+
+    /// As [`LedgerReader::adjustments`].
+    pub fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
+        adjust::all(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
+    }
+
     fn read_steadily(&self, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
         let pages = Pages::new(&self.path, &self.connection);
         for _ in 0..READINGS {
@@ -149,19 +184,20 @@ impl LedgerFiles {
     }
 
     fn read(&self, pages: &Pages<'_>, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
-        let Some(image) = self.image()? else { return pages.usage(windows, NOTHING, grain) };
+        let asked = |except| Asked { windows: windows.clone(), grain, except };
+        let Some(image) = self.image()? else { return pages.usage(&asked(NOTHING)) };
         let epoch = image.header.epoch;
         let known = pages.epoch(epoch)?;
         if known.as_ref().is_some_and(|epoch| epoch.has_ended) {
-            return pages.usage(windows, NOTHING, grain);
+            return pages.usage(&asked(NOTHING));
         }
         let floor = known.map_or(Window(0), |epoch| epoch.floor);
         let fold = match lock::is_held(&self.path)? {
             true => fold_image(Vec::new(), &image, floor),
             false => fold_dead(Vec::new(), &image, floor),
         };
-        let closed = pages.usage(windows, (epoch, floor), grain)?;
-        Ok(sum_rows(closed.into_iter().chain(fold.usage(windows.clone()))))
+        let closed = pages.usage(&asked((epoch, floor)))?;
+        Ok(sum_rows(closed.into_iter().chain(shown(fold.usage(windows.clone()), windows, grain))))
     }
 
     /// The tally, if there is one that can be read. What changed hands while it was read is read again.

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::book::{Book, Ending, Save};
+use super::book::{Book, Save};
 use super::disk::Disk;
+use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::{Fold, Row, SeriesNames};
 use super::pages::EpochState;

@@ -1,9 +1,9 @@
 //! The tables of the book and the views for finance. `docs/ledger.md` says what each column means.
 
 /// The newest format of the book, in its `user_version`.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
-/// Makes a book of format [`FORMAT`].
+/// Makes a book of format [`FORMAT`], together with [`SEALS`].
 pub(super) const SCHEMA: &str = "
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -100,20 +100,6 @@ CREATE TABLE adjustment (
     who TEXT NOT NULL,
     made_at TEXT NOT NULL
 ) STRICT;
-CREATE TABLE seal (
-    number INTEGER PRIMARY KEY,
-    format INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('hour', 'day', 'adjustment', 'migration')),
-    epoch INTEGER REFERENCES epoch,
-    \"window\" INTEGER,
-    lines INTEGER NOT NULL,
-    content TEXT NOT NULL,
-    previous TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    sealed_at TEXT NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX seal_of_hour ON seal (epoch, \"window\") WHERE kind = 'hour';
-CREATE INDEX seal_of_window ON seal (\"window\", kind);
 CREATE TABLE unsealed (
     \"window\" INTEGER NOT NULL,
     epoch INTEGER NOT NULL REFERENCES epoch,
@@ -142,4 +128,23 @@ SELECT strftime('%Y-%m-%dT%H:00:00Z', in_flight.\"window\" * 3600, 'unixepoch') 
        sum(in_flight.duration_ns) AS duration_ns
 FROM in_flight JOIN series USING (series)
 GROUP BY in_flight.\"window\", in_flight.series;
+";
+
+/// The chain.
+pub(super) const SEALS: &str = "
+CREATE TABLE seal (
+    number INTEGER PRIMARY KEY,
+    format INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('hour', 'day', 'epoch', 'adjustment', 'migration')),
+    epoch INTEGER REFERENCES epoch,
+    \"window\" INTEGER,
+    lines INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    sealed_at TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX seal_of_hour ON seal (epoch, \"window\") WHERE kind = 'hour';
+CREATE UNIQUE INDEX seal_of_epoch ON seal (epoch) WHERE kind = 'epoch';
+CREATE INDEX seal_of_window ON seal (\"window\", kind);
 ";

@@ -1,11 +1,11 @@
-//! Seals: the links of the chain. Each hour of each epoch, each day whose hours are forgotten and each correction is hashed
-//! with the seal before it, so that an edit, a gap, a reorder or a lost tail shows.
+//! Seals: the links of the chain. Each hour of each epoch, each day whose hours are forgotten, each epoch's end and each
+//! correction is hashed with the seal before it, so that an edit, a gap, a reorder or a lost tail shows.
 //!
 //! Guarantees: what a seal covers is text that a stranger can build from the book alone (`canon`, `docs/ledger.md`); the
 //! book's note of the last seal is written with it. Leaves the text to `canon` and the rows to `lines`.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::canon::{self, BEGINNING, SealKind, SealRow};
 use super::lines;
@@ -43,9 +43,9 @@ pub(super) fn seal_before(
 
 /// Adds a seal to the end of the chain; returns its number.
 pub(super) fn append(transaction: &Transaction<'_>, covered: Covered, now: Timestamp) -> rusqlite::Result<i64> {
-    let (last, previous) = head(transaction)?;
+    let (number, previous) = next(transaction)?;
     let mut seal = SealRow {
-        number: last + 1,
+        number,
         format: FORMAT,
         kind: covered.kind,
         epoch: covered.epoch,
@@ -79,11 +79,13 @@ fn write(transaction: &Transaction<'_>, seal: &SealRow) -> rusqlite::Result<()> 
     transaction.prepare_cached(update)?.execute(params![seal.number, seal.hash]).map(drop)
 }
 
-/// Number and hash of the last seal; where the chain begins, if there is none.
-fn head(transaction: &Transaction<'_>) -> rusqlite::Result<(i64, String)> {
-    let query = "SELECT number, hash FROM seal ORDER BY number DESC LIMIT 1";
-    let head = transaction.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    Ok(head.unwrap_or_else(|| (0, BEGINNING.to_owned())))
+/// The number of the next seal and the hash it follows, by the book's note of the last one: going on from the last that is
+/// still there would hide that some were cut off.
+fn next(transaction: &Transaction<'_>) -> rusqlite::Result<(i64, String)> {
+    let query = "SELECT max(head_number, (SELECT coalesce(max(number), 0) FROM seal)) + 1, head_hash FROM meta";
+    let (number, noted): (i64, String) =
+        transaction.prepare_cached(query)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((number, if noted.is_empty() { BEGINNING.to_owned() } else { noted }))
 }
 
 fn unsealed(transaction: &Transaction<'_>, before: Window) -> rusqlite::Result<Vec<(u32, Window)>> {

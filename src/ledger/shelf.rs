@@ -1,7 +1,8 @@
 //! A worker's slots: which one counts what, which are free, which rest until their window is done with.
 //!
 //! Guarantees: a slot goes from one use to the next only when its window is sealed and in the book, nothing is in flight
-//! on it, and the keeper has seen its last change. One slot is always kept for refusals.
+//! on it, and the keeper has seen its last change and carried it to the disk; a slot of late ends only after the slot of
+//! their admissions. One slot is always kept for refusals.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use std::sync::mpsc;
 
 use super::counting::Place;
 use super::slot::{Kind, Slot, pair, set_text, word};
-use super::tally::{SEGMENT_SLOTS, Segment};
+use super::tally::Segment;
 use crate::model::{CommandKey, Department, Window};
 
 /// A command to be counted.
@@ -39,8 +40,29 @@ const UNKNOWN: u64 = 0;
 pub(super) struct Part {
     pub(super) window: Window,
     pub(super) units_each: u64,
-    /// The window of admission, if the slot counts ends of commands of an earlier window.
-    pub(super) of: Option<Window>,
+    /// Where they were admitted, if the slot counts ends of commands of an earlier window.
+    pub(super) of: Option<Origin>,
+}
+
+/// The slot of an earlier window in which commands were admitted that end late. What is in flight there is told by the slots
+/// of late ends after a loss of power, so these stay as long as that one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    place: Place,
+    window: Window,
+    /// Its state as long as it counts for that window.
+    state: u64,
+}
+
+impl Origin {
+    pub(super) fn new(place: Place, window: Window) -> Self {
+        Self { place, window, state: place.slot.get(word::STATE) }
+    }
+
+    /// Whether the slot has been given back.
+    fn is_gone(&self) -> bool {
+        self.place.slot.get(word::STATE) != self.state
+    }
 }
 
 /// A slot that counts.
@@ -80,6 +102,7 @@ pub(super) struct Shelf {
     resting: Vec<Resting>,
     arriving: mpsc::Receiver<Segment>,
     owned: u32,
+    segment_slots: usize,
     tidied: Window,
     newest: Window,
     used_in_newest: u32,
@@ -97,6 +120,7 @@ impl Shelf {
             resting: Vec::new(),
             arriving,
             owned: 0,
+            segment_slots: first.slots.len(),
             tidied: Window(0),
             newest: Window(0),
             used_in_newest: 0,
@@ -111,7 +135,7 @@ impl Shelf {
 
     /// The slot in use for a command, if it is the present one of its series.
     pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<Place> {
-        let present = self.series.get(&sought.series())?.present?;
+        let present = self.series.get(&sought.series())?.present.as_ref()?;
         (present.part == sought.part(units_each)).then_some(present.place)
     }
 
@@ -199,7 +223,7 @@ impl Shelf {
 
     /// Whether the keeper should make more at once.
     pub(super) fn is_short(&self) -> bool {
-        self.free.len() < SEGMENT_SLOTS / 4
+        self.free.len() < self.segment_slots / 4
     }
 
     fn add(&mut self, segment: &Segment) {
@@ -240,7 +264,7 @@ impl Shelf {
         place.slot.begin(Kind::Count, |slot| {
             slot.set(word::WHERE, pair(part.window.0, series.names));
             slot.set(word::UNITS_EACH, part.units_each);
-            slot.set(word::OF, part.of.map_or(0, |of| u64::from(of.0)));
+            slot.set(word::OF, part.of.map_or(0, |of| u64::from(of.window.0)));
         });
         let counting = Counting { place, part };
         if part.of.is_some() {
@@ -256,6 +280,19 @@ impl Shelf {
             self.used_before = std::mem::take(&mut self.used_in_newest);
         }
         self.used_in_newest += 1;
+    }
+}
+
+#[cfg(test)]
+impl Shelf {
+    /// Whether a new series, or a new window of one, may find no slot.
+    pub(super) fn is_tight(&self) -> bool {
+        self.free.len() < 2
+    }
+
+    /// The window of the slot that counts what has no name.
+    pub(super) fn unnamed(&self) -> Option<Window> {
+        self.series.get(&UNKNOWN)?.present.map(|present| present.part.window)
     }
 }
 
@@ -282,8 +319,9 @@ impl Resting {
     }
 
     fn look(&mut self, folds: u64) {
-        let idle = || self.counting.place.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
-        if self.idle_since.is_none() && idle() {
+        let Counting { place, part } = self.counting;
+        let idle = || place.slot.words().is_some_and(|words| words.in_flight(0).commands == 0);
+        if self.idle_since.is_none() && part.of.is_none_or(|of| of.is_gone()) && idle() {
             self.idle_since = Some(folds);
         }
     }

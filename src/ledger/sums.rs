@@ -8,11 +8,13 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::model::{CalendarOffset, Window};
 
-/// The columns of a sum, as they grow.
-const GROW: &str = "commands = commands + excluded.commands, units = units + excluded.units,
-                    request_bytes = request_bytes + excluded.request_bytes,
-                    response_bytes = response_bytes + excluded.response_bytes,
-                    duration_ns = duration_ns + excluded.duration_ns";
+/// The columns of a sum, as they grow. SQLite's integers end at 2^63 - 1, which is 292 years in nanoseconds, and a thousand
+/// streams at once make that in four months: a sum that reaches it stays there.
+pub(super) const GROW: &str = "commands = min(9223372036854775807, commands + excluded.commands),
+    units = min(9223372036854775807, units + excluded.units),
+    request_bytes = min(9223372036854775807, request_bytes + excluded.request_bytes),
+    response_bytes = min(9223372036854775807, response_bytes + excluded.response_bytes),
+    duration_ns = min(9223372036854775807, duration_ns + excluded.duration_ns)";
 
 /// Adds an hour that has just been sealed.
 pub(super) fn add_hour(
@@ -52,10 +54,9 @@ pub(super) fn rebuild_days(transaction: &Transaction<'_>, calendar: CalendarOffs
 /// Makes the sums for ever out of all days.
 pub(super) fn rebuild_ever(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM ever_sum", [])?;
-    let sum = "INSERT INTO ever_sum
-               SELECT series, outcome, sum(commands), sum(units), sum(request_bytes), sum(response_bytes), sum(duration_ns)
-               FROM day_sum GROUP BY series, outcome";
-    transaction.execute(sum, []).map(drop)
+    let days = "series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM day_sum WHERE true";
+    let ever = format!("INSERT INTO ever_sum SELECT {days} ON CONFLICT DO UPDATE SET {GROW}");
+    transaction.execute(&ever, []).map(drop)
 }
 
 const ADMITTED_OF_WINDOW: &str = "series, 0, sum(admitted), sum(units), 0, 0, 0 FROM admission WHERE \"window\" = ?1

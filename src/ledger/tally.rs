@@ -13,13 +13,12 @@ use jiff::Timestamp;
 use super::counting::announced;
 use super::disk::Disk;
 use super::error::LedgerError;
-use super::map::map;
 use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, pair, set_text, word};
 use super::words::Words;
 use crate::clock::Clock;
 
 /// Slots in a segment: 1 MiB, which a worker fills in no less than a tenth of a second even when every command is new.
-pub(super) const SEGMENT_SLOTS: usize = 2048;
+pub(super) const SEGMENT_SLOTS: u32 = 2048;
 /// Slots in the header's page; only the first is used.
 const HEADER_SLOTS: usize = 8;
 const FORMAT: u32 = 2;
@@ -48,6 +47,8 @@ pub(super) struct Header {
     pub(super) gateway: String,
     pub(super) boot_id: String,
     pub(super) process: u32,
+    /// Slots in each segment; whole pages of them.
+    pub(super) segment_slots: u32,
     pub(super) created: Timestamp,
     /// When the last sync began, on the wall and on the epoch's monotonic clock.
     pub(super) synced_at: Timestamp,
@@ -69,6 +70,7 @@ pub(super) struct Tally {
     file: File,
     disk: Box<dyn Disk>,
     header: &'static Slot,
+    segment_slots: usize,
     segments: Vec<&'static [Slot]>,
 }
 
@@ -87,9 +89,10 @@ impl Tally {
         }
         let file = disk.create(&draft).map_err(|error| refused("make", error))?;
         disk.extend(&file, 0, bytes_of(HEADER_SLOTS)).map_err(|error| refused("write the header of", error))?;
-        let page = map(&file, 0, HEADER_SLOTS).map_err(|error| refused("map the header of", error))?;
+        let page = disk.map(&file, 0, HEADER_SLOTS).map_err(|error| refused("map the header of", error))?;
         write_header(&page[0], header);
-        let mut tally = Self { path: draft.clone(), file, disk, header: &page[0], segments: Vec::new() };
+        let segment_slots = header.segment_slots as usize;
+        let mut tally = Self { path: draft.clone(), file, disk, header: &page[0], segment_slots, segments: Vec::new() };
         let segments = (0..workers).map(|worker| tally.grow(worker)).collect::<Result<_, _>>()?;
         tally.disk.sync(&tally.file).map_err(|error| LedgerError::sync(&draft, error))?;
         tally.disk.rename(&draft, path).map_err(|error| refused("give its name to", error))?;
@@ -99,12 +102,14 @@ impl Tally {
 
     /// Adds a segment for a worker: zeros written and synced, then mapped.
     pub(super) fn grow(&mut self, worker: u32) -> Result<Segment, LedgerError> {
-        let first = HEADER_SLOTS + self.segments.len() * SEGMENT_SLOTS;
-        let (from, length) = (bytes_of(first), bytes_of(SEGMENT_SLOTS));
+        let first = HEADER_SLOTS + self.segments.len() * self.segment_slots;
+        let (from, length) = (bytes_of(first), bytes_of(self.segment_slots));
         self.disk.extend(&self.file, from, length).map_err(|error| LedgerError::file("grow", &self.path, error))?;
         self.disk.sync(&self.file).map_err(|error| LedgerError::sync(&self.path, error))?;
-        let slots =
-            map(&self.file, from, SEGMENT_SLOTS).map_err(|error| LedgerError::file("map", &self.path, error))?;
+        let slots = self
+            .disk
+            .map(&self.file, from, self.segment_slots)
+            .map_err(|error| LedgerError::file("map", &self.path, error))?;
         slots[0].begin(Kind::Worker, |slot| slot.set(word::WORKER, u64::from(worker)));
         self.segments.push(slots);
         let first = u32::try_from(first).unwrap_or(u32::MAX); // 2^32 slots are 2 TiB
@@ -122,7 +127,7 @@ impl Tally {
     pub(super) fn slots(&self) -> impl Iterator<Item = (usize, &'static Slot)> + '_ {
         let segments = self.segments.iter().enumerate();
         segments.flat_map(|(number, slots)| {
-            let first = HEADER_SLOTS + number * SEGMENT_SLOTS;
+            let first = HEADER_SLOTS + number * self.segment_slots;
             slots.iter().enumerate().map(move |(at, slot)| (first + at, slot))
         })
     }
@@ -135,7 +140,7 @@ impl Tally {
     /// The slot at a position; nothing in the header's page and behind the end.
     pub(super) fn slot(&self, position: u32) -> Option<&'static Slot> {
         let position = (position as usize).checked_sub(HEADER_SLOTS)?;
-        self.segments.get(position / SEGMENT_SLOTS).map(|slots| &slots[position % SEGMENT_SLOTS])
+        self.segments.get(position / self.segment_slots).map(|slots| &slots[position % self.segment_slots])
     }
 
     /// Ends the tally's life on the disk; what is mapped stays mapped.
@@ -168,8 +173,12 @@ pub(super) enum BadTally {
 impl TallyImage {
     /// Reads a tally. Bytes behind the last whole slot are the beginning of a growth that nobody used.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BadTally> {
-        let slots: Vec<Words> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(Words::from_bytes).collect();
-        let header = read_header(slots.first().ok_or(BadTally::NoHeader)?)?;
+        let mut slots: Vec<Words> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(Words::from_bytes).collect();
+        let first = slots.first().ok_or(BadTally::NoHeader)?;
+        let (header, format) = (read_header(first)?, format_of(first));
+        if format == OLDEST_FORMAT {
+            slots.iter_mut().for_each(|words| *words = words.of_format_1());
+        }
         Ok(Self { header, slots })
     }
 
@@ -198,7 +207,7 @@ fn write_header(slot: &Slot, header: &Header) {
     slot.set(at::FORMAT, pair(FORMAT, SLOT_BYTES as u32));
     slot.set(at::EPOCH, u64::from(header.epoch));
     slot.set(at::CREATED, time_word(header.created));
-    slot.set(at::PROCESS, pair(header.process, SEGMENT_SLOTS as u32));
+    slot.set(at::PROCESS, pair(header.process, header.segment_slots));
     slot.set(at::SYNCED_AT, time_word(header.synced_at));
     slot.set(at::SYNCED_NS, header.synced_ns);
     set_text(slot, at::GATEWAY, at::TEXT_WORDS, &header.gateway);
@@ -206,10 +215,14 @@ fn write_header(slot: &Slot, header: &Header) {
     slot.set(at::MAGIC, MAGIC);
 }
 
+fn format_of(slot: &Words) -> u32 {
+    slot.0[header_word::FORMAT] as u32
+}
+
 fn read_header(slot: &Words) -> Result<Header, BadTally> {
     use header_word as at;
     let words: &[u64; WORDS] = &slot.0;
-    let (format, slot_bytes) = (words[at::FORMAT] as u32, (words[at::FORMAT] >> 32) as u32);
+    let (format, slot_bytes) = (format_of(slot), (words[at::FORMAT] >> 32) as u32);
     if words[at::MAGIC] != MAGIC {
         return Err(BadTally::NoHeader);
     }
@@ -224,6 +237,7 @@ fn read_header(slot: &Words) -> Result<Header, BadTally> {
         gateway: slot.text(at::GATEWAY, at::TEXT_WORDS).ok_or(BadTally::Damaged)?,
         boot_id: slot.text(at::BOOT, at::TEXT_WORDS).ok_or(BadTally::Damaged)?,
         process: words[at::PROCESS] as u32,
+        segment_slots: (words[at::PROCESS] >> 32) as u32,
         created: word_time(words[at::CREATED])?,
         synced_at: word_time(words[at::SYNCED_AT])?,
         synced_ns: words[at::SYNCED_NS],

@@ -7,6 +7,7 @@ mod command;
 mod department;
 mod limits;
 mod name;
+mod networks;
 mod outcome;
 mod window;
 
@@ -15,5 +16,6 @@ pub use command::CommandKey;
 pub use department::Department;
 pub use limits::{Exceeded, Limits, Quota, Rate, RateUnit};
 pub use name::{BadName, Name, Numbers};
+pub use networks::Networks;
 pub use outcome::{Blame, Finished, Outcome, Refused};
 pub use window::{BadOffset, CalendarOffset, Month, Window};

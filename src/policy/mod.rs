@@ -13,6 +13,7 @@ pub use draft::{Draft, GrantDraft, Misfit};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
 pub use snapshot::{
-    Balance, Command, DepartmentPolicy, Durability, GrantRule, Snapshot, Subsystem, Timeouts, Unclaimed, Upstream,
+    Address, Balance, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts,
+    Unclaimed, Upstream,
 };
 pub use template::{BadTemplate, PathTemplate};

@@ -1,7 +1,9 @@
 //! The compiled configuration that traffic runs on.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub struct DepartmentPolicy {
     pub limits: Limits,
     /// How much it may use in a month.
     pub quota: Option<Quota>,
+    /// Whether nobody may call for it at the moment. It keeps its identities: nobody else may claim them.
+    pub disabled: bool,
 }
 
 /// A subsystem of the city and how to reach it.
@@ -59,6 +63,8 @@ pub struct Subsystem {
     pub keep_path: bool,
     /// Its servers; at least one.
     pub upstreams: Vec<Upstream>,
+    /// What is spoken with them.
+    pub protocol: Protocol,
     /// How a server is chosen.
     pub balance: Balance,
     /// How long to wait.
@@ -74,10 +80,40 @@ pub struct Subsystem {
 /// One server of a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// `host:port`, to connect to.
-    pub address: String,
-    /// The value of `Host` when the caller's is not kept, and the label in metrics: the URL's authority.
+    /// What to connect to.
+    pub address: Address,
+    /// Whether TLS is spoken there.
+    pub secure: bool,
+    /// Its label in metrics: the URL's authority, or the path of its socket.
     pub authority: String,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host name or address, without brackets, and a port.
+    Tcp(String, u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What is spoken with a subsystem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) in the clear.
+    Http2,
 }
 
 /// How a server is chosen among several.
@@ -100,6 +136,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
+    /// The longest that a gRPC call may ask for (`grpc-timeout`).
+    pub deadline: Duration,
 }
 
 /// The death that an answered command's count survives at once.
@@ -131,6 +169,8 @@ pub struct Command {
     pub limits: Limits,
     /// The largest request body, in bytes.
     pub body_max: u64,
+    /// The protocol that its connection may switch to (RFC 9110 section 7.8), such as `websocket`.
+    pub upgrade: Option<HeaderValue>,
     /// When its answers may leave.
     pub durability: Durability,
 }
@@ -151,6 +191,8 @@ pub enum Unclaimed {
     Nobody,
     /// Two departments claim identities of one certificate.
     Several(Name, Name),
+    /// The department that claims them is disabled.
+    Disabled(Name),
 }
 
 impl Subsystem {
@@ -165,8 +207,19 @@ impl Snapshot {
         let first = claimed.next().ok_or(Unclaimed::Nobody)?;
         match claimed.find(|other| other.department.id != first.department.id) {
             Some(other) => Err(Unclaimed::Several(first.department.id.clone(), other.department.id.clone())),
+            None if first.disabled => Err(Unclaimed::Disabled(first.department.id.clone())),
             None => Ok(first),
         }
+    }
+
+    /// Which of these identities a department claims: the name that a caller has in this city.
+    pub fn claimed<'a>(&self, identities: &'a [CallerId]) -> Option<&'a CallerId> {
+        identities.iter().find(|identity| self.claims(identity))
+    }
+
+    /// Whether a department claims this identity.
+    pub fn claims(&self, identity: &CallerId) -> bool {
+        self.callers.contains_key(identity)
     }
 
     /// What a request is: see [`super::Route`].

@@ -1,4 +1,4 @@
-//! May this command run? Head, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
+//! May this command run? Head, host, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
 //! returns evidence.
 //!
 //! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
@@ -17,6 +18,8 @@ use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem
 use super::account::Account;
 use super::call::Call;
 use super::fault::Fault;
+use super::fields;
+use super::grpc;
 use super::head::{Head, host_value};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
@@ -28,6 +31,10 @@ pub(super) struct Admitted {
     pub(super) budget: Option<Budget>,
     /// The authority the caller named.
     pub(super) host: HeaderValue,
+    /// The protocol its caller asks to switch to, if this command may.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// How long a gRPC call may take, from its arrival on.
+    pub(super) deadline: Option<Duration>,
     pub(super) account: Account,
 }
 
@@ -69,6 +76,9 @@ impl Refusal {
 pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted, Box<Refusal>> {
     let snapshot = &*call.live.snapshot;
     let head = read_head(call, request).map_err(|fault| call.malformed(fault))?;
+    if !call.peer.may_ask_for(head.host, &call.live.snapshot) {
+        return Err(call.unplaced(Refused::Misdirected, "this connection is not for the host that the request names"));
+    }
     let caller = call.peer.department(&call.live.snapshot);
     let department = caller.ok_or_else(|| {
         call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
@@ -89,7 +99,26 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
     let budget = pass.budget();
     let account = open(call, &department, (&subsystem, &command), pass)?;
-    Ok(Admitted { department, subsystem, command, grant, budget, host: host_value(request, head), account })
+    let deadline = deadline(call, request, &subsystem);
+    let host = host_value(request, head);
+    let upgrade = upgrade(request, &command);
+    Ok(Admitted { department, subsystem, command, grant, budget, host, upgrade, deadline, account })
+}
+
+/// The one protocol a caller asks to switch to, if it is the one that this command may switch to.
+fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
+    let allowed = command.upgrade.as_ref()?;
+    let asked = request.headers().get(UPGRADE)?;
+    let named = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let is_nominated = named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let is_asked = is_nominated && *request.method() == Method::GET && request.version() == Version::HTTP_11;
+    (is_asked && asked.as_bytes().eq_ignore_ascii_case(allowed.as_bytes())).then(|| allowed.clone())
+}
+
+/// The deadline a gRPC caller gives its call, not longer than its subsystem allows.
+fn deadline(call: &Call, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
+    let given = grpc::deadline(request.headers()).filter(|_| call.is_grpc)?;
+    Some(given.min(subsystem.timeouts.deadline))
 }
 
 /// The head, if it is not too many fields, counting each crumb of a cookie: hyper knows that limit over HTTP/1.1 only. Its
@@ -97,6 +126,9 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
 fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Fault> {
     if request.headers().len() > call.worker.capacity.head_fields {
         return Err(Fault::large_head("the head has more fields than this gateway takes"));
+    }
+    if fields::nominates_a_claim(request.headers()) {
+        return Err(Fault::bad("Connection names a field that only the gateway may write"));
     }
     Head::read(request)
 }

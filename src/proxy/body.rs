@@ -9,12 +9,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::model::Finished;
 
 use super::account::Account;
+use super::grpc;
 use super::silence::Silence;
 use super::upstream::{AnswerBody, Lease};
 
@@ -56,19 +59,39 @@ impl HttpBody for Body {
 pub(super) struct Metered {
     incoming: AnswerBody,
     open: Option<(Account, Lease)>,
-    finished: Finished,
+    verdict: Verdict,
     patience: Duration,
     silence: Silence,
+    /// When a gRPC call must have ended.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+/// The outcome once the whole body has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The head told it.
+    Known(Finished),
+    /// Trailers will tell it (`grpc-status`); an answer that ends without them has failed.
+    InTrailers,
 }
 
 impl Metered {
-    /// `finished` is the outcome once the whole body has passed.
-    pub(super) fn new(incoming: AnswerBody, open: (Account, Lease), finished: Finished, patience: Duration) -> Self {
-        Self { incoming, open: Some(open), finished, patience, silence: Silence::default() }
+    /// The subsystem may be silent for `patience`, and must have ended at a time, if one is given.
+    pub(super) fn new(
+        incoming: AnswerBody,
+        open: (Account, Lease),
+        verdict: Verdict,
+        (patience, until): (Duration, Option<Instant>),
+    ) -> Self {
+        let until = until.map(|until| Box::pin(sleep_until(until)));
+        Self { incoming, open: Some(open), verdict, patience, silence: Silence::default(), until }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(context) else {
+            if self.until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
+                return Poll::Ready(self.overrun());
+            }
             ready!(self.silence.poll(context, self.patience));
             self.fail(Finished::Timeout);
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
@@ -94,6 +117,11 @@ impl Metered {
         if let (Some((account, _)), Some(data)) = (&mut self.open, frame.data_ref()) {
             account.add_response_bytes(data.len() as u64);
         }
+        if let Some(trailers) = frame.trailers_ref()
+            && self.verdict == Verdict::InTrailers
+        {
+            self.verdict = grpc::outcome(trailers).map_or(Verdict::InTrailers, Verdict::Known);
+        }
         if frame.is_trailers() || self.incoming.is_end_stream() {
             self.end(); // hyper does not ask again after the last frame
         }
@@ -102,8 +130,20 @@ impl Metered {
     fn end(&mut self) {
         if let Some((account, lease)) = self.open.take() {
             lease.give_back(&mut self.incoming);
-            account.settle(self.finished);
+            account.settle(match self.verdict {
+                Verdict::Known(finished) => finished,
+                Verdict::InTrailers => Finished::ServerError,
+            });
         }
+    }
+
+    /// The time of a gRPC call is over: its caller is told in trailers.
+    fn overrun(&mut self) -> Option<io::Result<Frame<Bytes>>> {
+        let (account, _) = self.open.take()?;
+        account.settle(Finished::Timeout);
+        let mut trailers = HeaderMap::new();
+        grpc::put_status(&mut trailers, grpc::DEADLINE_EXCEEDED, "the time this call was given is over");
+        Some(Ok(Frame::trailers(trailers)))
     }
 
     /// The answer broke off: by the subsystem's doing, unless the request body had broken first.

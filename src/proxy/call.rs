@@ -11,6 +11,7 @@ use crate::clock::{Moment, Still};
 use crate::model::Window;
 
 use super::body::Body;
+use super::grpc;
 use super::live::Live;
 use super::peer::Peer;
 use super::request_id::RequestId;
@@ -31,12 +32,15 @@ pub(super) struct Call {
     pub(super) window: Window,
     /// Whether it asks for a head alone: then no answer has a body.
     pub(super) head_only: bool,
+    /// Whether its caller speaks gRPC: then our own answers do, too.
+    pub(super) is_grpc: bool,
 }
 
 impl Call {
     /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
     pub(super) fn arrive(worker: &Rc<Worker>, peer: &Rc<Peer>, request: &Request<Incoming>, still: &Still) -> Self {
         worker.meter.received();
+        peer.asks();
         Self {
             live: worker.live(),
             id: worker.next_request_id(),
@@ -44,6 +48,7 @@ impl Call {
             instant: still.instant().into(),
             window: worker.clock.window(),
             head_only: *request.method() == Method::HEAD,
+            is_grpc: grpc::is_spoken(request.headers()),
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
         }

@@ -1,13 +1,13 @@
 //! One connection from a caller: handshake, once; then its commands, over the protocol that was agreed on.
 //!
 //! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
-//! once per configuration; a handshake has a limit of time, and a connection an age. Leaves the rest to [`super::http1`] and
-//! [`super::http2`].
+//! once per configuration; a caller that is not let in any more is heard out and said goodbye; a handshake has a limit of time,
+//! and a connection an age. Leaves the rest to [`super::http1`] and [`super::http2`].
 
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,11 +19,16 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::config::Proxies;
 use crate::identity::Caller;
 use crate::lifecycle::DrainWatcher;
-use crate::telemetry::{ConnectionStats, HandshakeFailure, OpenConnection};
+use crate::policy::Snapshot;
+use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
 
-use super::peer::Peer;
+use super::caps::{Holder, Place};
+use super::handshakes::Handshake;
+use super::peer::{Door, Peer, Shown};
+use super::proxied;
 use super::socket::Socket;
 use super::worker::Worker;
 use super::{http1, http2};
@@ -36,11 +41,17 @@ const PARTING_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
     pub(super) address: SocketAddr,
-    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) door: Door,
     pub(super) stats: Arc<ConnectionStats>,
-    /// Counted as long as they live, by the listener and by the worker.
-    pub(super) open: OpenConnection,
-    pub(super) carried: Carried,
+    pub(super) proxies: Arc<Proxies>,
+    pub(super) held: Held,
+}
+
+/// What counts a connection as long as it lives: the listener, the worker, and the places of its holders.
+pub(super) struct Held {
+    pub(super) _open: OpenConnection,
+    pub(super) _carried: Carried,
+    pub(super) _places: Vec<Place>,
 }
 
 /// Counts one connection of a worker as long as it lives.
@@ -61,10 +72,17 @@ impl Drop for Carried {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatcher) {
-    let Accepted { stream, address, tls, stats, open, carried } = accepted;
-    let held = (open, carried);
-    let stream = match timeout(worker.capacity.handshake, shake_hands(stream, tls)).await {
-        Ok(Ok(stream)) => stream,
+    let Accepted { stream, address, door, proxies, stats, held } = accepted;
+    let mut under_way = worker.begin_handshake();
+    let greeted = tokio::select! {
+        greeted = timeout(worker.capacity.handshake, greet(stream, &door, proxies.protocol.contain(address.ip()))) => greeted,
+        () = under_way.given_up() => {
+            return note_failure(&worker, &stats, address, (HandshakeFailure::CrowdedOut, &"another needed its place"));
+        }
+    };
+    drop(under_way);
+    let (stream, told) = match greeted {
+        Ok(Ok(greeted)) => greeted,
         Ok(Err((error, socket))) => {
             note_failure(&worker, &stats, address, (HandshakeFailure::of(&error), &error));
             return part(socket).await;
@@ -80,7 +98,12 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
         }
     };
     let is_h2 = connection.alpn_protocol() == Some(b"h2");
-    let peer = Rc::new(Peer::new(caller, address.ip()));
+    let server_name = connection.server_name().map(Box::from);
+    let is_proxy = proxies.forwarded_for.contain(address.ip());
+    let shown = Shown { caller, server_name, address: told.unwrap_or(address.ip()), is_proxy };
+    let peer = Rc::new(Peer::new(shown, door, &worker.live().snapshot, &worker.clock));
+    let Some(_places) = worker.places_for(&peer, told) else { return part(Some(stream)).await };
+    worker.peers.enter(&peer);
     let served = match is_h2 {
         true => http2::serve(worker, peer, stream, drain).await,
         false => http1::serve(worker, peer, stream, drain).await,
@@ -91,14 +114,56 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     drop(held);
 }
 
-/// The error of a handshake leaves the socket behind, with the alert already on its way.
-async fn shake_hands(
+/// From a socket to a finished handshake, and the caller's address if a balancer has told it. The error of a handshake leaves
+/// the socket behind, with the alert already on its way.
+async fn greet(
     stream: std::net::TcpStream,
-    tls: Arc<rustls::ServerConfig>,
-) -> Result<TlsStream<Socket>, (io::Error, Option<Socket>)> {
-    let socket = TcpStream::from_std(stream).and_then(Socket::new).map_err(|error| (error, None))?;
-    let accept = TlsAcceptor::from(tls).accept(socket).into_fallible();
-    accept.await.map_err(|(error, socket)| (error, Some(socket)))
+    door: &Door,
+    by_balancer: bool,
+) -> Result<(TlsStream<Socket>, Option<IpAddr>), (io::Error, Option<Socket>)> {
+    let mut socket = TcpStream::from_std(stream).and_then(Socket::new).map_err(|error| (error, None))?;
+    let told = match by_balancer {
+        true => proxied::read(&mut socket).await.map_err(|error| (error, None))?,
+        false => None,
+    };
+    let accept = TlsAcceptor::from(Arc::clone(&door.then.config)).accept(socket).into_fallible();
+    accept.await.map(|stream| (stream, told)).map_err(|(error, socket)| (error, Some(socket)))
+}
+
+impl Worker {
+    fn begin_handshake(&self) -> Handshake<'_> {
+        let handshake = self.handshakes.begin();
+        if handshake.made_room {
+            self.telemetry.limit_hit(LimitHit::Handshakes);
+        }
+        handshake
+    }
+
+    /// Places for a caller that is known now: in its department, and at the address that a balancer has told.
+    fn places_for(&self, peer: &Peer, told: Option<IpAddr>) -> Option<[Option<Place>; 2]> {
+        let snapshot = &self.live().snapshot;
+        let department = match peer.department(snapshot) {
+            Some(department) => {
+                let holder = Holder::Department(department.department.number);
+                Some(self.caps.take(holder, self.capacity.department_connections)?)
+            }
+            None => None,
+        };
+        let address = match told {
+            Some(address) => Some(self.caps.take(Holder::at(address), self.capacity.address_connections)?),
+            None => None,
+        };
+        self.note_caller(peer, snapshot);
+        Some([department, address])
+    }
+
+    /// Remembers when the certificate of a caller ends.
+    fn note_caller(&self, peer: &Peer, snapshot: &Snapshot) {
+        let Some(caller) = peer.caller() else { return };
+        if let Some(known) = snapshot.claimed(caller.identities()) {
+            self.telemetry.callers().saw(known, caller.expires(), self.clock.window());
+        }
+    }
 }
 
 /// Counts a handshake that came to nothing, and logs it: once a second for all, because anybody can cause them. Who only
@@ -125,13 +190,14 @@ async fn part(stream: Option<impl AsyncRead + AsyncWrite + Unpin>) {
     let _ = timeout(PARTING_TIME, parting).await; // either way it is over
 }
 
-/// Ready when a connection is to take no more commands: the gateway drains, or the connection is old. Revocation and the
+/// Ready when a connection is to take no more commands: the gateway drains, the caller is sent away, or the connection is old. Revocation and the
 /// spreading of load over gateways depend on connections that end.
-pub(super) async fn time_to_go(worker: &Worker, drain: &mut DrainWatcher) {
+pub(super) async fn time_to_go(worker: &Worker, peer: &Peer, drain: &mut DrainWatcher) {
     let age = worker.jittered(worker.capacity.connection_age);
     let mut alarm = worker.alarms.alarm(Instant::now() + age);
     tokio::select! {
         () = drain.begun() => {}
+        () = peer.sent_away() => {}
         () = poll_fn(|context| alarm.poll(context)) => {}
     }
 }

@@ -8,7 +8,8 @@ use std::future::ready;
 use std::rc::Rc;
 
 use futures_util::future::Either;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::clock::Still;
@@ -38,7 +39,10 @@ pub(super) fn exchange(
     match decided {
         Ok(admitted) => Either::Left(forward(call, admitted, request)),
         Err(refusal) => {
-            let answer = refuse(&call, &refusal);
+            let mut answer = refuse(&call, &refusal);
+            if peer.is_sent_away() && request.version() <= Version::HTTP_11 {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close")); // HTTP/2 has GOAWAY
+            }
             hear_out(request);
             Either::Right(ready(Ok(answer)))
         }

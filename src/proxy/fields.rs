@@ -60,6 +60,13 @@ fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     }
 }
 
+/// Whether `Connection` names a field that only the gateway may write: nobody has an honest reason to.
+pub(super) fn nominates_a_claim(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(CONNECTION).iter();
+    let mut names = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    names.any(|name| HeaderName::from_bytes(name.trim_ascii()).is_ok_and(|name| is_claim(&name)))
+}
+
 /// Removes the fields that a value of `Connection` names.
 pub(super) fn remove_nominated(headers: &mut HeaderMap, connection: &HeaderValue) {
     for name in nominated(connection) {
@@ -123,6 +130,20 @@ mod tests {
         let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn a_claim_that_connection_names_is_found() {
+        for (list, found) in [
+            ("X-Tallygate-Department", true),
+            ("close, x-forwarded-for", true),
+            ("close,,\tTraceparent ,x", true),
+            ("close, keep-alive, x-plain", false),
+            ("", false),
+        ] {
+            assert_eq!(nominates_a_claim(&headers(&[("connection", list)])), found, "{list}");
+        }
+        assert!(nominates_a_claim(&headers(&[("connection", "close"), ("connection", "forwarded")])));
     }
 
     #[test]

@@ -6,22 +6,25 @@
 
 use std::time::Duration;
 
-use http::header::EXPECT;
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
 use crate::model::Finished;
-use crate::policy::Durability;
+use crate::policy::{Durability, Protocol};
 
 use super::admit::Admitted;
-use super::body::{Body, Metered};
+use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
-use super::headers::{REQUEST_ID, towards_subsystem};
+use super::grpc;
+use super::headers::{Passing, REQUEST_ID};
 use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
-use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
+use super::tunnel::Tunnel;
+use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
 /// (RFC 9110 section 10.1.1); curl waits as long.
@@ -39,7 +42,8 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let upstreams = call.live.upstreams_of(&admitted.subsystem);
         let progress = admitted.account.progress();
         let response = admitted.subsystem.timeouts.response;
-        let patience = Patience { alarms: &call.worker.alarms, response, progress };
+        let until = admitted.deadline.map(|deadline| call.instant + deadline);
+        let patience = Patience { alarms: &call.worker.alarms, response, until, progress };
         let sent = upstreams.finish(begun, department, patience).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
@@ -57,12 +61,17 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
 /// The request as the subsystem gets it.
 fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outgoing {
     let framing = framing(request.body());
-    let head = towards_subsystem(call, admitted, &request, framing);
+    let passing = Passing { call, admitted, request: &request, framing };
+    let http2 = (admitted.subsystem.protocol == Protocol::Http2).then(|| passing.to_http2()).flatten();
+    let http1 = if http2.is_none() { passing.to_http1() } else { Vec::new() };
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
     let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, tempo);
-    let outgoing = Outgoing::new(head, body, framing);
-    if waits { outgoing.held(CONTINUE_PATIENCE) } else { outgoing }
+    match http2 {
+        Some(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
+        None if waits => Outgoing::Http1(Http1Request::new(http1, body, framing).held(CONTINUE_PATIENCE)),
+        None => Outgoing::Http1(Http1Request::new(http1, body, framing)),
+    }
 }
 
 /// How a body goes on: framing is made anew, whatever the caller's was.
@@ -75,28 +84,54 @@ fn framing(body: &Incoming) -> Framing {
 }
 
 /// The subsystem's answer, metered on its way to the caller.
-fn answer(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
-    let Answered { status, mut headers, body } = answer;
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return switched(call, admitted, &lease);
+fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
+    if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return switched(call, admitted, sent);
     }
+    let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
     note_health(&lease, finished);
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
-    let body = Metered::new(body, (admitted.account, lease), finished, patience);
+    let until = admitted.deadline.map(|deadline| call.instant + deadline);
+    let verdict = verdict(&headers, finished);
+    let body = Metered::new(body, (admitted.account, lease), verdict, (patience, until));
     let mut response = Response::new(Body::Metered(Box::new(body)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-/// `Upgrade` is never forwarded, so nobody asked for another protocol (RFC 9110 section 15.2.2).
-fn switched(call: &Call, admitted: Admitted, lease: &Lease) -> Response<Body> {
-    lease.fail(Finished::UpstreamFailed);
-    admitted.account.settle(Finished::UpstreamFailed);
-    fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked")
+/// What an answer will have been once it has ended: its status tells, but for gRPC, which tells in head or trailers.
+fn verdict(headers: &HeaderMap, finished: Finished) -> Verdict {
+    match grpc::is_spoken(headers) && finished == Finished::Ok {
+        true => grpc::outcome(headers).map_or(Verdict::InTrailers, Verdict::Known),
+        false => Verdict::Known(finished),
+    }
+}
+
+/// The subsystem switches to another protocol (RFC 9110 section 15.2.2): only to the one it was asked for, and only on a
+/// connection that is the command's own. The caller's connection does so once this answer has left.
+fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
+    let Answered { mut headers, upgrade, body, .. } = answer;
+    let agreed = admitted.upgrade.as_ref().zip(upgrade.as_ref());
+    let agreed = agreed.filter(|(asked, given)| asked.as_bytes().eq_ignore_ascii_case(given.as_bytes()));
+    let Some((_, (subsystem, said))) = agreed.zip(body.into_stream()) else {
+        lease.fail(Finished::UpstreamFailed);
+        admitted.account.settle(Finished::UpstreamFailed);
+        return fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked");
+    };
+    lease.note_success();
+    headers.insert(REQUEST_ID, call.id.header());
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+    let idle = admitted.subsystem.timeouts.idle;
+    call.peer.tunnel.leave(Tunnel { subsystem, said, account: admitted.account, lease, idle });
+    let mut response = Response::new(Body::Whole(Full::default()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    response
 }
 
 fn note_health(lease: &Lease, finished: Finished) {

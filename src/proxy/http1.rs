@@ -4,14 +4,17 @@
 //! that are not HTTP too. Heads, silence, bodies, answers that are not taken, and the connection itself have limits of
 //! time; what hyper buffers has one of size.
 
-use std::pin::pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::{Either, ready};
-use hyper::server::conn::http1;
+use http::StatusCode;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::server::TlsStream;
 
 use crate::config::Capacity;
@@ -55,26 +58,49 @@ pub(super) async fn serve(
                 Either::Right(ready(turn_away(&worker, &peer, &request, fault)))
             }
         };
-        answer.map_ok(|answer| answer.map(|body| Departing::over_http1(body, beat)))
+        answer.map_ok(|answer| {
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                found.hand_over();
+            }
+            answer.map(|body| Departing::over_http1(body, beat))
+        })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .header_read_timeout(None) // the guard's work
         .max_headers(capacity.head_fields)
         .max_header_size(capacity.head_bytes)
         .max_buf_size(BUFFER.max(capacity.head_bytes))
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = time_to_go(&worker, &mut drain) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
+        () = time_to_go(&worker, &peer, &mut drain) => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
     if served.as_ref().is_err_and(hyper::Error::is_parse) {
         count_unseen(&worker, &peer);
     }
-    served
+    served?;
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    leave(&peer, io.into_inner(), read_buf).await;
+    Ok(())
+}
+
+/// HTTP is over: the connection ends, or goes on as what its last answer said.
+async fn leave<S: AsyncRead + AsyncWrite + Unpin>(peer: &Peer, mut stream: Guard<S>, read: Bytes) {
+    match peer.tunnel.take() {
+        None => drop(stream.shutdown().await), // it ends either way
+        Some(tunnel) => {
+            // A caller that spoke before it was told to has broken off; dropping the tunnel says so.
+            if let Some(stream) = stream.into_quiet().filter(|_| read.is_empty()) {
+                tokio::select! {
+                    () = tunnel.run(stream, read) => {}
+                    () = peer.sent_away() => {} // dropping the tunnel ends its command as aborted
+                }
+            }
+        }
+    }
 }
 
 fn manners(capacity: &Capacity) -> Manners {

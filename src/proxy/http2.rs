@@ -94,7 +94,10 @@ pub(super) async fn serve(
             return Ok(()); // nobody is there who would understand a GOAWAY
         }
         () = rests(&worker, &pulse, capacity.idle) => connection.as_mut().graceful_shutdown(),
-        () = time_to_go(&worker, &mut drain) => connection.as_mut().graceful_shutdown(),
+        () = time_to_go(&worker, &peer, &mut drain) => match peer.is_sent_away() && !peer.has_asked() {
+            true => return Ok(()), // it may never open the connection, and hyper would wait for it
+            false => connection.as_mut().graceful_shutdown(),
+        },
     }
     tokio::select! {
         served = connection => served,

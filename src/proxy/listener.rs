@@ -1,10 +1,11 @@
 //! Accepts connections and spreads them over the workers, each to the one that carries fewest: a worker must not be
 //! starved, nor drowned, by where the kernel would have put a few long HTTP/2 connections.
 //!
-//! Guarantees: an accept error never ends a listener; connections beyond the cap are closed at once and counted.
+//! Guarantees: an accept error never ends a listener; connections beyond a cap (of all, of this listener, of
+//! one address) are closed at once and counted.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,14 @@ use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::config::Proxies;
 use crate::identity::ServerTls;
 use crate::lifecycle::DrainWatcher;
 use crate::telemetry::{LimitHit, Telemetry};
 
-use super::connection::Accepted;
+use super::caps::{Caps, Holder, Place};
+use super::connection::{Accepted, Held};
+use super::peer::Door;
 use super::thread::WorkerHandle;
 
 /// Connections the kernel holds for us between two accepts.
@@ -29,10 +33,27 @@ const BREATH: Duration = Duration::from_millis(50);
 pub struct AcceptSettings {
     /// Its keys and trust; replaced by a reload.
     pub tls: Arc<ArcSwap<ServerTls>>,
-    /// Connections of all listeners together.
-    pub connections_max: usize,
+    /// Which of the listeners it is.
+    pub position: usize,
+    /// How many connections there may be.
+    pub max: ConnectionsMax,
+    /// Who stands in front of callers.
+    pub proxies: Arc<Proxies>,
+    /// Who has how many connections.
+    pub caps: Arc<Caps>,
     /// Where connections are counted.
     pub telemetry: Arc<Telemetry>,
+}
+
+/// How many connections there may be at once.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionsMax {
+    /// Of all listeners together.
+    pub all: usize,
+    /// Of this listener.
+    pub listener: usize,
+    /// From one address.
+    pub address: usize,
 }
 
 /// A bound address.
@@ -82,24 +103,37 @@ impl Listener {
     }
 }
 
+impl AcceptSettings {
+    /// Places for one more connection, if there are any. Who comes by a balancer has its place once the balancer has told its
+    /// address.
+    fn places_for(&self, address: IpAddr) -> Option<Vec<Place>> {
+        let mut places = vec![self.caps.take(Holder::Listener(self.position), self.max.listener)?];
+        if !self.proxies.protocol.contain(address) {
+            places.push(self.caps.take(Holder::at(address), self.max.address)?);
+        }
+        Some(places)
+    }
+}
+
 /// Gives a connection to the worker that carries fewest.
 fn place(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, workers: &[WorkerHandle]) {
     let stats = settings.telemetry.connections();
     let carried: usize = workers.iter().map(WorkerHandle::connections).sum();
-    if carried >= settings.connections_max {
+    if carried >= settings.max.all {
         return settings.telemetry.limit_hit(LimitHit::Connections); // dropping the stream closes it
     }
+    let Some(places) = settings.places_for(address.ip()) else { return };
     let living = workers.iter().filter(|worker| worker.is_alive());
     let Some(idlest) = living.min_by_key(|worker| worker.connections()) else { return };
     let Ok(stream) = stream.into_std() else { return };
-    let tls = Arc::clone(&settings.tls.load().config);
+    let door = Door { now: Arc::clone(&settings.tls), then: settings.tls.load_full() };
     let taken = idlest.hand_over(|carried| Accepted {
         stream,
         address,
-        tls,
+        door,
         stats: Arc::clone(stats),
-        open: stats.accept(),
-        carried,
+        proxies: Arc::clone(&settings.proxies),
+        held: Held { _open: stats.accept(), _carried: carried, _places: places },
     });
     if !taken {
         settings.telemetry.limit_hit(LimitHit::Connections);

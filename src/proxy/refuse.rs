@@ -16,6 +16,7 @@ use crate::model::{CommandKey, Department, Finished, Refused};
 use super::admit::Refusal;
 use super::body::Body;
 use super::call::Call;
+use super::grpc;
 use super::headers::REQUEST_ID;
 use super::peer::Peer;
 use super::worker::Worker;
@@ -81,6 +82,9 @@ fn item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
 const ITEM_MAX: usize = 9 + 2 * (3 + 10);
 
 fn problem(call: &Call, status: StatusCode, name: &str, detail: &str) -> Response<Body> {
+    if call.is_grpc {
+        return grpc_problem(call, name, detail);
+    }
     let said = serde_json::json!({
         "type": format!("urn:tallygate:problem:{name}"),
         "title": title(name),
@@ -93,6 +97,29 @@ fn problem(call: &Call, status: StatusCode, name: &str, detail: &str) -> Respons
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     answer.headers_mut().insert(REQUEST_ID, call.id.header());
     answer
+}
+
+/// What a gRPC caller understands: a head that is all there is ("Trailers-Only"), with the call's status.
+fn grpc_problem(call: &Call, name: &str, detail: &str) -> Response<Body> {
+    let mut answer = Response::new(Body::Whole(Full::default()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer.headers_mut().insert(REQUEST_ID, call.id.header());
+    grpc::put_status(answer.headers_mut(), grpc_status(name), &format!("{name}: {detail}"));
+    answer
+}
+
+/// By the names of outcomes, which refusals and failures share.
+fn grpc_status(name: &str) -> u16 {
+    match name {
+        "malformed" => grpc::INVALID_ARGUMENT,
+        "unauthenticated" => grpc::UNAUTHENTICATED,
+        "forbidden" => grpc::PERMISSION_DENIED,
+        "unknown_command" => grpc::UNIMPLEMENTED,
+        "rate_limited" | "too_many_concurrent" | "quota_exceeded" | "too_large" => grpc::RESOURCE_EXHAUSTED,
+        "timeout" => grpc::DEADLINE_EXCEEDED,
+        "aborted" => grpc::CANCELLED,
+        _ => grpc::UNAVAILABLE,
+    }
 }
 
 /// Our own words; to a HEAD only their length (RFC 9110 section 9.3.2): a body would break its HTTP/2 stream.

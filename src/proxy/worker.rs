@@ -2,6 +2,7 @@
 //! shared, so nothing of it is locked.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,18 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::Capacity;
+use crate::identity::SubsystemTls;
 use crate::ledger::Meter;
 use crate::limit::Limiters;
+use crate::model::Name;
 use crate::policy::Snapshot;
 use crate::telemetry::{Recorder, Telemetry};
 
 use super::alarms::Alarms;
+use super::caps::Caps;
+use super::handshakes::Handshakes;
 use super::live::Live;
+use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, UpstreamHealth};
 
@@ -25,12 +31,16 @@ use super::upstream::{PoolSettings, Pools, UpstreamHealth};
 pub struct WorkerParts {
     /// The snapshot that is live.
     pub published: Arc<ArcSwap<Snapshot>>,
+    /// How subsystems are met over TLS.
+    pub subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
     /// All limits.
     pub limiters: Arc<Limiters>,
     /// Which servers are well.
     pub health: Arc<UpstreamHealth>,
     /// Where measurements go.
     pub telemetry: Arc<Telemetry>,
+    /// How many connections each holder has.
+    pub caps: Arc<Caps>,
     /// Time.
     pub clock: Clock,
     /// What the gateway carries at most.
@@ -44,9 +54,13 @@ pub(super) struct Worker {
     pub(super) meter: Meter,
     pub(super) limiters: Arc<Limiters>,
     pub(super) recorder: Recorder,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) caps: Arc<Caps>,
+    pub(super) handshakes: Handshakes,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
+    pub(super) peers: Peers,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -62,16 +76,21 @@ impl Worker {
             idle_max: parts.capacity.upstream_idle,
             idle_time: parts.capacity.upstream_idle_time,
             health: parts.health,
+            tls: parts.subsystem_tls,
         });
         let live = Live::new(parts.published.load_full(), &pools);
         Self {
             meter,
             limiters: parts.limiters,
             recorder: parts.telemetry.recorder(),
+            telemetry: parts.telemetry,
+            caps: parts.caps,
+            handshakes: Handshakes::new(parts.capacity.handshakes.div_ceil(parts.workers.max(1))),
             clock: parts.clock,
             in_flight_max: parts.capacity.in_flight.div_ceil(parts.workers.max(1)),
             capacity: parts.capacity,
             alarms: Alarms::new(),
+            peers: Peers::default(),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,
@@ -85,7 +104,8 @@ impl Worker {
     pub(super) fn tick(&self) {
         self.alarms.tick();
         self.meter.tick();
-        self.live(); // a worker without commands must let go of what a reload has removed, too
+        let live = self.live(); // a worker without commands must let go of what a reload has removed, too
+        self.peers.tick(&live.snapshot, self.clock.wall());
         self.pools.sweep();
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ledger::{OutcomeTotals, UsageRow};
-use crate::model::CalendarOffset;
+use crate::ledger::{AdjustmentRow, OutcomeTotals, UsageRow};
+use crate::model::{CalendarOffset, Month, Window};
 
 use super::Range;
 
@@ -78,6 +78,11 @@ impl By {
         Ok(Self(keys))
     }
 
+    /// Whether the ledger may be asked for the sums of the whole range at once.
+    pub fn knows_no_time(&self) -> bool {
+        !self.0.contains(&Key::Day)
+    }
+
     /// The keys in order.
     pub fn keys(&self) -> &[Key] {
         &self.0
@@ -124,6 +129,10 @@ pub struct Usage {
     pub rows: Vec<Row>,
     /// The sum of all lines.
     pub total: OutcomeTotals,
+    /// Corrections of periods that lie in the range. They are in no line and no sum.
+    pub adjustments: Vec<AdjustmentRow>,
+    /// How many corrections are of periods that lie in the range in part only.
+    pub cut_adjustments: usize,
 }
 
 impl Usage {
@@ -140,7 +149,40 @@ impl Usage {
             add(&mut total, &row.totals)?;
         }
         let rows = groups.into_iter().map(|(keys, totals)| Row { keys, totals }).collect();
-        Ok(Self { range, calendar, by, rows, total })
+        Ok(Self { range, calendar, by, rows, total, adjustments: Vec::new(), cut_adjustments: 0 })
+    }
+
+    /// Adds those corrections whose whole period lies in the range.
+    pub fn with_adjustments(mut self, adjustments: Vec<AdjustmentRow>) -> Self {
+        let range = self.range.windows();
+        let touches = |period: &std::ops::Range<Window>| period.start < range.end && range.start < period.end;
+        let (mut whole, mut cut) = (Vec::new(), 0);
+        for row in adjustments {
+            match row.windows(self.calendar).filter(touches) {
+                Some(period) if range.start <= period.start && period.end <= range.end => whole.push(row),
+                Some(_) => cut += 1,
+                None => {}
+            }
+        }
+        (self.adjustments, self.cut_adjustments) = (whole, cut);
+        self
+    }
+
+    /// The value of a key for a correction; nothing if it is of all.
+    pub(super) fn key_of(key: Key, row: &AdjustmentRow) -> &str {
+        match key {
+            Key::Department => &row.department,
+            Key::Subsystem => row.subsystem.as_deref().unwrap_or_default(),
+            Key::Command => row.command.as_deref().unwrap_or_default(),
+            Key::Outcome => "",
+            Key::Day => {
+                if Month::parse(&row.period).is_some() {
+                    ""
+                } else {
+                    &row.period
+                }
+            }
+        }
     }
 
     /// The names of all columns.
@@ -168,7 +210,7 @@ fn add(sum: &mut OutcomeTotals, more: &OutcomeTotals) -> Result<(), TooLarge> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Finished, Name, Outcome, Refused, Window};
+    use crate::model::{Finished, Name, Outcome, Refused};
 
     fn row(department: &str, window: u32, outcome: Outcome, commands: u64) -> UsageRow {
         let name = |text| Name::parse(text).expect("a name");
@@ -227,6 +269,38 @@ pub(super) mod tests {
         rows[0].totals.duration_ns = u64::MAX;
         let range = Range { from: Window(0), to: Window(2) };
         assert_eq!(Usage::group(&rows, range, CalendarOffset::default(), By::default()), Err(TooLarge));
+    }
+
+    pub(in crate::report) fn adjustment(period: &str, units: i64) -> AdjustmentRow {
+        AdjustmentRow {
+            number: 1,
+            department: "police".to_owned(),
+            subsystem: None,
+            command: None,
+            period: period.to_owned(),
+            units,
+            reason: "a test of the new cameras".to_owned(),
+            who: "finance".to_owned(),
+            made_at: "2026-11-24T03:10:00Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn corrections_are_shown_where_their_whole_period_is() {
+        let calendar = CalendarOffset::default();
+        let all = ["2026-10", "2026-10-01", "2026-10-31", "2026-11-01", "2026-09-30"];
+        for (from, to, expected, cut) in [
+            ("2026-10-01", "2026-11-01", &all[..3], 0),
+            ("2026-10-01", "2026-10-31", &all[1..2], 1),
+            ("2026-10-01T00:00:00Z", "2026-11-02", &all[2..4], 2), // eight hours after the day began
+        ] {
+            let range = Range::parse(Some(from), Some(to), calendar, Window(0)).expect("a range");
+            let usage = Usage::group(&[], range, calendar, By::default()).expect("it fits");
+            let usage = usage.with_adjustments(all.iter().map(|period| adjustment(period, -5)).collect());
+            assert_eq!(usage.cut_adjustments, cut, "{from} {to}");
+            let shown = usage.adjustments;
+            assert_eq!(shown.iter().map(|row| row.period.as_str()).collect::<Vec<_>>(), expected, "{from} {to}");
+        }
     }
 
     #[test]

@@ -129,10 +129,12 @@ impl Snapshot {
 
     fn told(&self) -> Vec<MetricFamily> {
         let view = &self.scrape.view;
+        let believing = view.believing.iter().map(|listener| ([listener.to_string()], 1.0));
         let quotas = view.quotas.iter().map(|quota| ([quota.department.to_string()], ratio(quota.used, quota.granted)));
         vec![
             metrics::QUOTA_USED.samples(quotas),
             metrics::CERTIFICATE_EXPIRY.samples(self.expiries()),
+            metrics::EXPIRED_LISTS_BELIEVED.samples(believing),
             metrics::CONFIG_INFO.samples([([view.config.live.version.clone()], 1.0)]),
             metrics::CONFIG_REJECTED
                 .samples(view.config.rejected.iter().map(|rejected| ([rejected.version.clone()], 1.0))),
@@ -188,7 +190,8 @@ mod tests {
             series,
             quotas: vec![QuotaUse { department: name("police"), used: 1, granted: 4 }],
             expiries: vec![],
-            config: ConfigStatus { live, rejected: None },
+            believing: vec![],
+            config: ConfigStatus { live, weakened: vec![], rejected: None },
         }
     }
 

@@ -120,6 +120,11 @@ pub(super) const CERTIFICATE_EXPIRY: Family = Family::gauge(
     &["role", "name"],
     "When a certificate or revocation list ends, in Unix time.",
 );
+pub(super) const EXPIRED_LISTS_BELIEVED: Family = Family::gauge(
+    "tallygate_expired_revocation_allowed",
+    &["listener"],
+    "1 for a listener that goes on believing a revocation list after it has expired; absent otherwise.",
+);
 pub(super) const CONFIG_INFO: Family =
     Family::gauge("tallygate_config_info", &["version"], "The version of the live configuration; always 1.");
 pub(super) const CONFIG_REJECTED: Family = Family::gauge(
@@ -146,7 +151,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 34] = [
+pub(super) const ALL: [&Family; 35] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -171,6 +176,7 @@ pub(super) const ALL: [&Family; 34] = [
     &UPSTREAM_REQUESTS,
     &QUOTA_USED,
     &CERTIFICATE_EXPIRY,
+    &EXPIRED_LISTS_BELIEVED,
     &CONFIG_INFO,
     &CONFIG_REJECTED,
     &BUILD_INFO,

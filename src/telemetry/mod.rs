@@ -4,6 +4,7 @@
 //! with the report; what is only measured (durations, connections, upstreams) lives here, costs a few nanoseconds to
 //! record, and begins at zero with the process. Label sets are bounded. Decides nothing and keeps no truth of its own.
 
+mod callers;
 mod collect;
 mod counter;
 mod family;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Name;
 
+pub use callers::CallersSeen;
 pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
@@ -37,6 +39,7 @@ use histogram::{COMMAND_BOUNDS, GATEWAY_BOUNDS, Histogram};
 #[derive(Debug, Default)]
 pub struct Telemetry {
     connections: Arc<ConnectionStats>,
+    callers: CallersSeen,
     limit_hits: [Count; LimitHit::ALL.len()],
     upstreams: Mutex<BTreeMap<(Name, String), Arc<UpstreamStats>>>,
     durations: Mutex<Durations>,
@@ -70,6 +73,11 @@ impl Telemetry {
     /// The numbers of the callers' connections.
     pub fn connections(&self) -> &Arc<ConnectionStats> {
         &self.connections
+    }
+
+    /// The callers that have been seen.
+    pub fn callers(&self) -> &CallersSeen {
+        &self.callers
     }
 
     /// A limit was hit.

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::identity::names_no_served_host;
+
 use super::counter::{Count, Level};
 use super::sparing::Sparing;
 
@@ -84,24 +86,33 @@ pub enum HandshakeFailure {
     Revoked,
     /// Something else is wrong with the certificate.
     BadCertificate,
+    /// The host it named is not served, or it named none and had to.
+    UnknownName,
     /// Not TLS, or no version, cipher or protocol in common.
     Protocol,
     /// It took too long.
     Timeout,
+    /// It was not finished when another needed its place.
+    CrowdedOut,
+    /// A balancer passed the connection on without a PROXY header that could be read.
+    BadProxyHeader,
     /// The caller left, or its connection broke.
     Left,
 }
 
 impl HandshakeFailure {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
         Self::Revoked,
         Self::BadCertificate,
+        Self::UnknownName,
         Self::Protocol,
         Self::Timeout,
+        Self::CrowdedOut,
+        Self::BadProxyHeader,
         Self::Left,
     ];
 
@@ -113,8 +124,11 @@ impl HandshakeFailure {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::BadCertificate => "bad_certificate",
+            Self::UnknownName => "unknown_name",
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
+            Self::CrowdedOut => "crowded_out",
+            Self::BadProxyHeader => "bad_proxy_header",
             Self::Left => "left",
         }
     }
@@ -125,6 +139,7 @@ impl HandshakeFailure {
         match inner {
             Some(fault) => Self::of_fault(fault),
             None if error.kind() == std::io::ErrorKind::TimedOut => Self::Timeout,
+            None if error.kind() == std::io::ErrorKind::InvalidData => Self::BadProxyHeader, // whatever is bad in TLS has a cause
             None => Self::Left,
         }
     }
@@ -134,6 +149,7 @@ impl HandshakeFailure {
         match fault {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::InvalidCertificate(fault) => Self::of_certificate(fault),
+            other if names_no_served_host(other) => Self::UnknownName,
             _ => Self::Protocol,
         }
     }
@@ -156,6 +172,14 @@ impl HandshakeFailure {
 pub enum LimitHit {
     /// A caller's connection was closed at once: `capacity.connections` are open.
     Connections,
+    /// A caller's connection was closed at once: its listener carries as many as it may.
+    ListenerConnections,
+    /// A caller's connection was closed after its handshake: its department has as many as it may.
+    DepartmentConnections,
+    /// A caller's connection was closed at once: its address has as many as it may.
+    AddressConnections,
+    /// A handshake made room for another: as many were under way as may be.
+    Handshakes,
     /// The admin listener had as many connections as it carries.
     AdminConnections,
     /// The admin listener had as many requests as it carries.
@@ -170,8 +194,12 @@ pub enum LimitHit {
 
 impl LimitHit {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Connections,
+        Self::ListenerConnections,
+        Self::DepartmentConnections,
+        Self::AddressConnections,
+        Self::Handshakes,
         Self::AdminConnections,
         Self::AdminRequests,
         Self::HeadTime,
@@ -183,6 +211,10 @@ impl LimitHit {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::ListenerConnections => "listener_connections",
+            Self::DepartmentConnections => "department_connections",
+            Self::AddressConnections => "address_connections",
+            Self::Handshakes => "handshakes",
             Self::AdminConnections => "admin_connections",
             Self::AdminRequests => "admin_requests",
             Self::HeadTime => "head_time",

@@ -19,6 +19,8 @@ pub struct View {
     pub quotas: Vec<QuotaUse>,
     /// What expires when.
     pub expiries: Vec<Expiry>,
+    /// Listeners that believe revocation lists which have expired.
+    pub believing: Vec<Name>,
     /// Which configuration is live, which was rejected.
     pub config: ConfigStatus,
 }
@@ -39,6 +41,9 @@ pub struct QuotaUse {
 pub struct ConfigStatus {
     /// What traffic runs on.
     pub live: LiveConfig,
+    /// What is weaker than it would be by default, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weakened: Vec<String>,
     /// The last attempt, if it was rejected; none after a reload that went well.
     pub rejected: Option<RejectedConfig>,
 }

@@ -14,12 +14,14 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::pki::{GATEWAY, Identity};
+use super::way::Way;
 
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -115,6 +117,8 @@ pub struct Client {
     department: String,
     config: Arc<ClientConfig>,
     gateway: SocketAddr,
+    server_name: ServerName<'static>,
+    crumbs: bool,
     http2: bool,
     log: CallerLog,
     idle: Mutex<Option<Sender>>,
@@ -172,6 +176,22 @@ impl Client {
             department: department.into(),
             config: client_config(credentials),
             gateway,
+            server_name: ServerName::try_from(GATEWAY).unwrap(),
+            crumbs: false,
+            http2: false,
+            log: log.clone(),
+            idle: Mutex::new(None),
+        }
+    }
+
+    /// A caller with TLS of the test's own making.
+    pub fn with_config(department: &str, config: ClientConfig, gateway: SocketAddr, log: &CallerLog) -> Self {
+        Self {
+            department: department.into(),
+            config: Arc::new(config),
+            gateway,
+            server_name: ServerName::try_from(GATEWAY).unwrap(),
+            crumbs: false,
             http2: false,
             log: log.clone(),
             idle: Mutex::new(None),
@@ -183,6 +203,23 @@ impl Client {
         self.http2 = true;
         let config = Arc::make_mut(&mut self.config);
         config.alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
+    /// Sends its first flight byte by byte.
+    pub fn in_crumbs(mut self) -> Self {
+        self.crumbs = true;
+        self
+    }
+
+    /// Names another host in its handshake, or none; takes whatever certificate it is shown.
+    pub fn naming(mut self, server_name: Option<&str>) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.enable_sni = server_name.is_some();
+        config.dangerous().set_certificate_verifier(Arc::new(super::anybody::Anybody));
+        if let Some(name) = server_name {
+            self.server_name = ServerName::try_from(name.to_owned()).unwrap();
+        }
         self
     }
 
@@ -262,11 +299,15 @@ impl Client {
     }
 
     /// A bare TLS connection, for callers that speak badly.
-    pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self) -> io::Result<TlsStream<Way>> {
         let stream = TcpStream::connect(self.gateway).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from(GATEWAY).unwrap();
-        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+        self.connect_over(if self.crumbs { Way::in_crumbs(stream) } else { Way::plain(stream) }).await
+    }
+
+    /// A bare TLS connection over a way of the test's own.
+    pub async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(&self, way: S) -> io::Result<TlsStream<S>> {
+        TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), way).await
     }
 }
 
@@ -346,6 +387,9 @@ impl Stream {
 impl Reply {
     /// The name of the problem, when the gateway itself answered.
     pub fn problem(&self) -> Option<String> {
+        if self.header("content-type") == "application/grpc" && self.body.is_empty() {
+            return self.header("grpc-message").split_once(':').map(|(name, _)| name.to_owned());
+        }
         if self.header("content-type") != "application/problem+json" {
             return None;
         }
@@ -407,7 +451,12 @@ fn client_config(credentials: &Credentials) -> Arc<ClientConfig> {
 
 /// A request to the gateway by its own name.
 pub fn request(method: &str, path: &str, body: Body) -> Request<Body> {
-    Request::builder().method(method).uri(format!("https://{GATEWAY}{path}")).body(body).unwrap()
+    request_to(GATEWAY, method, path, body)
+}
+
+/// A request to another authority.
+pub fn request_to(authority: &str, method: &str, path: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(format!("https://{authority}{path}")).body(body).unwrap()
 }
 
 /// No body.

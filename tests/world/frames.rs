@@ -1,10 +1,9 @@
 //! HTTP/2, frame by frame (RFC 9113), for callers that no client library would be.
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{GATEWAY, World};
+use super::{GATEWAY, Way, World};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -66,7 +65,7 @@ pub fn literal(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// Opens an HTTP/2 connection with these settings.
-pub async fn open_http2(world: &World, settings: &[u8]) -> TlsStream<TcpStream> {
+pub async fn open_http2(world: &World, settings: &[u8]) -> TlsStream<Way> {
     let mut stream = world.client("traffic-police").h2().connect().await.unwrap();
     let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     opening.extend(frame(SETTINGS, 0, 0, settings));

@@ -7,6 +7,7 @@
 //! world.close().await;
 //! ```
 
+mod anybody;
 mod books;
 mod client;
 pub mod frames;
@@ -15,6 +16,7 @@ mod pki;
 mod plan;
 mod subsystem;
 mod wait;
+mod way;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,13 +27,15 @@ use serde_json::Value;
 use tallygate::app::Running;
 use tallygate::clock::Clock;
 
+pub use anybody::Anybody;
 pub use books::Usage;
-pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, request, whole};
+pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, empty, fed, request, request_to, whole};
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;
 pub use subsystem::{Received, Server};
 pub use wait::{Process, free_address, run, stderr, stdout, tool, until, within};
+pub use way::Way;
 
 /// A city at work.
 pub struct World {

@@ -129,6 +129,11 @@ impl Pki {
         self.folder.join(format!("{}.pem", self.name))
     }
 
+    /// The authority, for certificates of the test's own making.
+    pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.authority
+    }
+
     /// The authority's certificate, for a trust store.
     pub fn root(&self) -> CertificateDer<'static> {
         self.certificate.der().clone()
@@ -146,6 +151,11 @@ impl Pki {
     pub fn issue(&self, leaf: &Leaf) -> Identity {
         let name = format!("{}-leaf-{}", self.name, self.serial.get() + 1);
         self.issue_as(&name, leaf, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Issues a certificate for a subsystem that is reached by this name.
+    pub fn issue_subsystem(&self, name: &str) -> Identity {
+        self.issue_as(name, &Leaf::dns(name), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     fn issue_as(&self, name: &str, leaf: &Leaf, usage: ExtendedKeyUsagePurpose) -> Identity {
@@ -183,6 +193,11 @@ impl Pki {
 
     /// Writes the list of revoked leaves as `revoked.crl`.
     pub fn revoke(&self, revoked: &[&Identity]) {
+        self.revoke_until(revoked, 2090);
+    }
+
+    /// As [`Pki::revoke`], with a list that ends on the first of January of a year.
+    pub fn revoke_until(&self, revoked: &[&Identity], year: i32) {
         let revoked = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -191,7 +206,7 @@ impl Pki {
         });
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(self.serial.get()),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

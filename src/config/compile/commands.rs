@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::config::document::{Body, Command as CommandDocument};
+use http::Method;
+
+use crate::config::document::{Body, Command as CommandDocument, Match};
 use crate::config::leaf;
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Limits, Name, Numbers};
-use crate::policy::{Command, Snapshot};
+use crate::policy::{Command, PathTemplate, Snapshot};
 
 use super::departments::header;
 use super::place::Place;
@@ -44,6 +46,7 @@ pub(super) fn other(subsystem: &Name, shared: &mut Commands<'_>) -> Command {
         units: 1,
         limits: Limits::default(),
         body_max: Snapshot::BODY_MAX_DEFAULT,
+        upgrade: None,
         durability: shared.durability,
     }
 }
@@ -55,18 +58,34 @@ pub(super) fn key(subsystem: &Name, command: Name, numbers: &Numbers) -> Command
 
 fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, place: &Place<'_>) -> Command {
     let id = place.key("id").name(&written.id);
-    let r#match = place.key("match");
-    let method = written.r#match.method.as_deref().and_then(|text| r#match.key("method").read(leaf::method(text)));
+    let (method, path) = requests(&written.r#match, &place.key("match"));
     Command {
         header: header(&format!("{subsystem}/{id}")),
         key: key(subsystem, id, shared.numbers),
         index: next_index(shared),
         method,
-        path: r#match.key("path").read(leaf::template(&written.r#match.path)),
+        path,
         units: units(written.units, &place.key("units")),
         limits: limits::compile(written.limits.as_ref(), &place.key("limits")),
+        upgrade: written.upgrade.as_deref().and_then(|text| place.key("upgrade").read(leaf::token(text))),
         body_max: body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::durability(written.durability.as_deref(), shared.durability, place),
+    }
+}
+
+/// The method, if one is named, and the path of the requests a command is.
+fn requests(written: &Match, place: &Place<'_>) -> (Option<Method>, Option<PathTemplate>) {
+    let method = || written.method.as_deref().and_then(|text| place.key("method").read(leaf::method(text)));
+    match (&written.path, &written.grpc) {
+        (Some(path), None) => (method(), place.key("path").read(leaf::template(path))),
+        (None, Some(grpc)) => {
+            if written.method.is_some() {
+                place.key("method").problem("a gRPC method is always POST; leave it out");
+            }
+            (Some(Method::POST), place.key("grpc").read(leaf::grpc_method(grpc)))
+        }
+        (None, None) => (None, place.key("path").absent("is missing; write a path, or grpc: package.Service/Method")),
+        (Some(_), Some(_)) => (None, place.key("grpc").absent("stands beside a path; a command has one of the two")),
     }
 }
 

@@ -51,6 +51,7 @@ fn one(department: &DepartmentDocument, numbers: &Numbers, place: &Place<'_>) ->
         department: Department { number: numbers.of(&format!("d/{id}")), id, name },
         limits: limits::compile(department.limits.as_ref(), &place.key("limits")),
         quota: limits::quota(department.quota.as_ref(), &place.key("quota")),
+        disabled: department.disabled.unwrap_or(false),
     }
 }
 

@@ -10,6 +10,7 @@ mod limits;
 mod listeners;
 mod place;
 mod settings;
+mod subsystem_tls;
 mod subsystems;
 
 use std::path::Path;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 use crate::model::Numbers;
 use crate::policy::{Draft, Misfit, Snapshot};
 
-use super::Settings;
 use super::document::Document;
 use super::problem::Problem;
+use super::{Settings, SubsystemTlsSettings};
 use place::{Findings, Place};
 
 /// What a document is compiled with.
@@ -35,12 +36,21 @@ pub(super) struct Context<'a> {
 }
 
 /// Compiles a document: what it means, and all its problems. Where there are problems, the settings hold stand-ins.
-pub(super) fn compile(document: &Document, context: Context<'_>) -> (Settings, Option<Arc<Snapshot>>, Vec<Problem>) {
+pub(super) fn compile(document: &Document, context: Context<'_>) -> Compiled {
     let findings = Findings::default();
     let root = findings.root();
     let settings = settings::compile(document, context.folder, &root);
     let snapshot = snapshot(document, &settings, context, &root).map(Arc::new);
-    (settings, snapshot, findings.into_problems())
+    let subsystem_tls = subsystem_tls::compile(&document.subsystems, context.folder, &root.key("subsystems"));
+    Compiled { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
+}
+
+/// What a document means, as far as it means anything.
+pub(super) struct Compiled {
+    pub(super) settings: Settings,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) subsystem_tls: Vec<SubsystemTlsSettings>,
+    pub(super) problems: Vec<Problem>,
 }
 
 fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {

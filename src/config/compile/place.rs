@@ -50,6 +50,12 @@ impl<'a> Place<'a> {
         self.note(message.to_string(), Some(hint.to_string()));
     }
 
+    /// Notes that something is missing here, and gives nothing.
+    pub(super) fn absent<T>(&self, message: impl Display) -> Option<T> {
+        self.problem(message);
+        None
+    }
+
     /// What was read here, or a noted problem.
     pub(super) fn read<T, E: Display>(&self, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.problem(error)).ok()

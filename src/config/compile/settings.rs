@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
-use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
-use crate::model::CalendarOffset;
+use crate::config::{Capacity, ListenerSettings, Proxies, Settings, Shutdown, leaf};
+use crate::model::{CalendarOffset, Name};
 use crate::policy::Durability;
 
 use super::listeners;
@@ -128,7 +128,14 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
     let count = |value: Option<u64>, default: usize, key: &str| cap(value, default, &place.key(key));
     let time = |value: &Option<String>, default, key: &str| wait(value.as_deref(), default, &place.key(key));
     Capacity {
-        connections: count(capacity.connections, default.connections, "connections"),
+        connections: capacity.connections.map(|written| count(Some(written), 1, "connections")),
+        department_connections: count(
+            capacity.department_connections,
+            default.department_connections,
+            "departmentConnections",
+        ),
+        address_connections: count(capacity.address_connections, default.address_connections, "addressConnections"),
+        handshakes: count(capacity.handshakes, default.handshakes, "handshakes"),
         in_flight: count(capacity.in_flight, default.in_flight, "inFlight"),
         series: count(capacity.series, default.series, "series"),
         head_bytes: head_bytes(capacity.head_bytes.as_deref(), default.head_bytes, &place.key("headBytes")),
@@ -145,7 +152,7 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
     }
 }
 
-fn cap(value: Option<u64>, default: usize, place: &Place<'_>) -> usize {
+pub(super) fn cap(value: Option<u64>, default: usize, place: &Place<'_>) -> usize {
     let Some(value) = value else { return default };
     if value == 0 {
         place.problem("0 would let nothing through; write at least 1");
@@ -170,7 +177,10 @@ fn head_bytes(text: Option<&str>, default: usize, place: &Place<'_>) -> usize {
 impl Default for Capacity {
     fn default() -> Self {
         Self {
-            connections: 10_000,
+            connections: None,
+            department_connections: 1_000,
+            address_connections: 1_000,
+            handshakes: 1_024,
             in_flight: 20_000,
             series: 20_000,
             head_bytes: 32 * 1024,
@@ -191,11 +201,11 @@ impl Default for Capacity {
 impl Settings {
     /// The keys in which `new` differs from what this gateway was started with: they need a restart.
     ///
-    /// The files behind `listeners[].tls` are read again at every reload, but not their places.
+    /// Keys, trust and hosts of a listener are found anew at every reload, by its name; its address is not.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let changed = [
             ("gateway", self.gateway != new.gateway),
-            ("listeners", self.listeners != new.listeners),
+            ("listeners", self.doors() != new.doors()),
             ("admin.address", self.admin != new.admin),
             ("ledger.path", self.ledger_path != new.ledger_path),
             ("ledger.syncEvery", self.sync_every != new.sync_every),
@@ -206,5 +216,10 @@ impl Settings {
             ("capacity", self.capacity != new.capacity),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    }
+
+    fn doors(&self) -> Vec<(&Name, SocketAddr, Option<usize>, &Proxies)> {
+        let doors = self.listeners.iter();
+        doors.map(|door| (&door.name, door.address, door.connections, &door.proxies)).collect()
     }
 }

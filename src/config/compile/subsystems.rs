@@ -7,11 +7,13 @@ use std::time::Duration;
 use crate::config::document::{Document, Subsystem as SubsystemDocument, Timeouts as TimeoutsDocument};
 use crate::config::leaf;
 use crate::model::{Name, Numbers};
-use crate::policy::{Balance, Command, Durability, Subsystem, Timeouts, Upstream};
+use crate::policy::{Balance, Command, Durability, Protocol, Subsystem, Timeouts, Upstream};
 
 use super::commands;
 use super::place::Place;
 use super::settings::wait;
+
+const PROTOCOLS: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
 
 const BALANCES: [(&str, Balance); 3] = [
     ("leastRequest", Balance::LeastRequest),
@@ -61,8 +63,10 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
             .key("commands")
             .problem_with_hint("without a command nothing can be called", "or write otherCommands: allow");
     }
+    let protocol = written.protocol.as_deref().unwrap_or("http1");
     Subsystem {
         index,
+        protocol: place.key("protocol").read(leaf::word(protocol, &PROTOCOLS)).unwrap_or_default(),
         prefix: prefix.unwrap_or_default(),
         keep_path: written.keep_path.unwrap_or(false),
         upstreams: upstreams(written, &place.key("upstreams")),
@@ -119,6 +123,7 @@ fn timeouts(timeouts: Option<&TimeoutsDocument>, place: &Place<'_>) -> Timeouts 
         connect: wait(text(|t| t.connect.as_ref()), Duration::from_secs(2), &place.key("connect")),
         response: wait(text(|t| t.response.as_ref()), Duration::from_secs(15), &place.key("response")),
         idle: wait(text(|t| t.idle.as_ref()), Duration::from_secs(300), &place.key("idle")),
+        deadline: wait(text(|t| t.deadline.as_ref()), Duration::from_secs(3600), &place.key("deadline")),
     }
 }
 

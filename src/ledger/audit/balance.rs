@@ -1,7 +1,9 @@
 //! Conservation: of every epoch, hour of admission and series, admitted = ended + in flight, commands and units, with late
 //! ends followed to the hour they were admitted in.
 //!
-//! Guarantees: only what does not balance yet is in memory: hours whose streams go on in a later hour.
+//! Guarantees: only what does not balance yet is in memory: hours whose streams go on in a later hour. What an epoch that lost
+//! counts (`machine died`, `tally missing`) can explain is a note about that epoch; it excuses nothing of other epochs, nor of
+//! days before it began.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,11 +22,14 @@ const MOST_OPEN: usize = 1_000_000;
 /// Outcome codes from this one on are refusals, which were never admitted.
 const FIRST_REFUSAL: i64 = 101;
 
-/// Whose balance. What was admitted before the horizon, or under format 1, which did not say how late an end was, is
-/// balanced by series alone.
+/// Whose balance. Days do not say whose they were, and format 1 did not say how late an end was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Old { series: i64 },
+    /// All that was admitted before the horizon.
+    Days { series: i64 },
+    /// All of an epoch of format 1.
+    Epoch { epoch: u32, series: i64 },
+    /// What was admitted in an hour.
     Hour { window: Window, series: i64, epoch: u32 },
 }
 
@@ -37,6 +42,10 @@ pub(super) struct Balance<'a> {
     open: Option<(u32, Window)>,
     /// Commands and units.
     rest: BTreeMap<Key, [i128; 2]>,
+    /// Epochs that have hours before the horizon, and the first of these.
+    rolled: BTreeMap<u32, Window>,
+    /// Of series: the first day by whose end more had ended than was ever admitted.
+    short: BTreeMap<i64, Window>,
     is_given_up: bool,
 }
 
@@ -48,15 +57,28 @@ impl<'a> Balance<'a> {
         open: Option<&OpenEpoch>,
     ) -> rusqlite::Result<Self> {
         let open = open.map(|open| (open.epoch, open.floor));
-        let mut balance = Self { days, epochs, open, rest: BTreeMap::new(), is_given_up: false };
-        let query = "SELECT series, outcome, commands, units FROM day_sum WHERE day < ?1 AND outcome < ?2";
-        let mut query = book.prepare(query)?;
-        let mut rows = query.query((days.horizon.0, FIRST_REFUSAL))?;
-        while let Some(row) = rows.next()? {
-            let sign = if row.get::<_, i64>(1)? == 0 { 1 } else { -1 };
-            balance.add(Key::Old { series: row.get(0)? }, sign, [row.get(2)?, row.get(3)?]);
-        }
+        let rolled = rolled(book, days.horizon)?;
+        let (rest, short) = (BTreeMap::new(), BTreeMap::new());
+        let mut balance = Self { days, epochs, open, rest, rolled, short, is_given_up: false };
+        balance.add_days(book)?;
         Ok(balance)
+    }
+
+    /// Days come in their order, and within a day what was admitted comes before what ended.
+    fn add_days(&mut self, book: &Connection) -> rusqlite::Result<()> {
+        let query = "SELECT series, outcome, commands, units, day FROM day_sum WHERE day < ?1 AND outcome < ?2
+                     ORDER BY day, series, outcome";
+        let mut query = book.prepare(query)?;
+        let mut rows = query.query((self.days.horizon.0, FIRST_REFUSAL))?;
+        while let Some(row) = rows.next()? {
+            let series: i64 = row.get(0)?;
+            let sign = if row.get::<_, i64>(1)? == 0 { 1 } else { -1 };
+            let [commands, units] = self.add(Key::Days { series }, sign, [row.get(2)?, row.get(3)?]);
+            if commands < 0 || units < 0 {
+                self.short.entry(series).or_insert(Window(row.get(4)?));
+            }
+        }
+        Ok(())
     }
 
     /// Takes in an hour of the book, without what the tally tells better.
@@ -75,6 +97,20 @@ impl<'a> Balance<'a> {
         self.bound(report);
     }
 
+    /// Takes in what the book says is in flight of epochs whose tally is not here: it is as old as their rows, so a book without
+    /// its tally balances as of its last fold.
+    pub(super) fn add_stored(&mut self, book: &Connection) -> rusqlite::Result<()> {
+        let mut query = book.prepare("SELECT \"window\", series, epoch, commands, units FROM in_flight")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let whose = (Window(row.get(0)?), row.get(1)?, row.get(2)?);
+            if self.open.is_none_or(|(open, _)| open != whose.2) {
+                self.end(whose, [row.get(3)?, row.get(4)?]);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in what the tally tells of the open epoch, and what is in flight there.
     pub(super) fn add_open(&mut self, open: &OpenEpoch) {
         for (window, series, numbers) in &open.admitted {
@@ -86,25 +122,31 @@ impl<'a> Balance<'a> {
     }
 
     fn admit(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
-        self.add(self.key(whose), 1, numbers);
+        let _ = self.add(self.key(whose), 1, numbers);
     }
 
     fn end(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
-        self.add(self.key(whose), -1, numbers);
+        let _ = self.add(self.key(whose), -1, numbers);
     }
 
     fn key(&self, (window, series, epoch): (Window, i64, u32)) -> Key {
-        let is_old = window < self.days.horizon || self.epochs.is_of_format_1(epoch);
-        if is_old { Key::Old { series } } else { Key::Hour { window, series, epoch } }
+        match self.epochs.is_of_format_1(epoch) {
+            _ if window < self.days.horizon => Key::Days { series },
+            true if self.rolled.contains_key(&epoch) => Key::Days { series },
+            true => Key::Epoch { epoch, series },
+            false => Key::Hour { window, series, epoch },
+        }
     }
 
-    fn add(&mut self, key: Key, sign: i128, [commands, units]: [i64; 2]) {
+    /// What the balance is then.
+    fn add(&mut self, key: Key, sign: i128, [commands, units]: [i64; 2]) -> [i128; 2] {
         if self.is_given_up {
-            return;
+            return [0, 0];
         }
         let rest = self.rest.entry(key).or_default();
         rest[0] += sign * i128::from(commands);
         rest[1] += sign * i128::from(units);
+        *rest
     }
 
     /// Forgets what balances.
@@ -120,23 +162,20 @@ impl<'a> Balance<'a> {
 
     /// Everything must balance now; with an open epoch that counted while it was read, nothing may have ended that was not
     /// admitted.
-    pub(super) fn finish(self, open: Option<&OpenEpoch>, (names, report): (&Names, &mut Report)) {
+    pub(super) fn finish(mut self, open: Option<&OpenEpoch>, (names, report): (&Names, &mut Report)) {
+        self.rest.retain(|_, rest| *rest != [0, 0]);
+        for series in self.short.keys() {
+            self.rest.entry(Key::Days { series: *series }).or_default(); // more was admitted later than is said to have ended
+        }
         let moving = open.filter(|open| !open.is_still).map(|open| open.epoch);
         let mut missing: BTreeMap<u32, [i128; 2]> = BTreeMap::new();
-        for (key, [commands, units]) in self.rest.iter().filter(|(_, rest)| **rest != [0, 0]) {
-            let (place, epoch) = match key {
-                Key::Old { series } => (format!("old hours, {}", names.series(*series)), self.epochs.any_with_gaps()),
-                Key::Hour { window, series, epoch } => {
-                    let place = format!("epoch {epoch}, hour {window}, {}", names.series(*series));
-                    (place, Some(*epoch).filter(|epoch| self.epochs.has_gaps(*epoch)))
-                }
-            };
-            let is_moving = matches!(key, Key::Hour { epoch, .. } if moving == Some(*epoch))
-                || matches!(key, Key::Old { .. }) && moving.is_some();
-            match epoch {
-                _ if is_moving && *commands >= 0 && *units >= 0 => {}
-                Some(epoch) => add(missing.entry(epoch).or_default(), [*commands, *units]),
-                None => report.find(Check::Balance, place, said(*commands, *units)),
+        for (key, rest) in &self.rest {
+            let is_moving =
+                moving.is_some_and(|epoch| self.may_be_of(key, epoch)) && rest.iter().all(|rest| *rest >= 0);
+            match self.gap(key) {
+                _ if is_moving && !self.is_short(key) => {}
+                Some(epoch) => add(missing.entry(epoch).or_default(), *rest),
+                None => report.find(Check::Balance, self.place(key, names), said(*rest)),
             }
         }
         for (epoch, [commands, units]) in missing {
@@ -146,6 +185,47 @@ impl<'a> Balance<'a> {
             ));
         }
     }
+
+    fn may_be_of(&self, key: &Key, epoch: u32) -> bool {
+        match key {
+            Key::Days { .. } => self.rolled.contains_key(&epoch),
+            Key::Epoch { epoch: of, .. } | Key::Hour { epoch: of, .. } => *of == epoch,
+        }
+    }
+
+    fn is_short(&self, key: &Key) -> bool {
+        matches!(key, Key::Days { series } if self.short.contains_key(series))
+    }
+
+    /// The epoch that may have lost what is missing here.
+    fn gap(&self, key: &Key) -> Option<u32> {
+        let lost = |epoch: &u32| self.epochs.has_gaps(*epoch);
+        match key {
+            Key::Epoch { epoch, .. } | Key::Hour { epoch, .. } => Some(*epoch).filter(lost),
+            Key::Days { series } => {
+                let end = self.short.get(series).map_or(self.days.horizon, |day| self.days.rolled(*day).end);
+                self.rolled.iter().find(|(epoch, first)| lost(epoch) && **first < end).map(|(epoch, _)| *epoch)
+            }
+        }
+    }
+
+    fn place(&self, key: &Key, names: &Names) -> String {
+        match key {
+            Key::Days { series } => match self.short.get(series) {
+                Some(day) => format!("day {}, {}", self.days.calendar.date_of(*day), names.series(*series)),
+                None => format!("days before {}, {}", self.days.horizon, names.series(*series)),
+            },
+            Key::Epoch { epoch, series } => format!("epoch {epoch}, {}", names.series(*series)),
+            Key::Hour { window, series, epoch } => format!("epoch {epoch}, hour {window}, {}", names.series(*series)),
+        }
+    }
+}
+
+/// Epochs that sealed hours before the horizon, and the first of these.
+fn rolled(book: &Connection, horizon: Window) -> rusqlite::Result<BTreeMap<u32, Window>> {
+    let query = "SELECT epoch, min(\"window\") FROM seal WHERE kind = 'hour' AND \"window\" < ?1 GROUP BY epoch";
+    let mut query = book.prepare(query)?;
+    query.query_map([horizon.0], |row| Ok((row.get(0)?, Window(row.get(1)?))))?.collect()
 }
 
 fn add(sum: &mut [i128; 2], more: [i128; 2]) {
@@ -153,8 +233,9 @@ fn add(sum: &mut [i128; 2], more: [i128; 2]) {
     sum[1] += more[1];
 }
 
-fn said(commands: i128, units: i128) -> String {
+fn said([commands, units]: [i128; 2]) -> String {
     match (commands, units) {
+        (0, 0) => "more had ended by the end of it than was admitted until then".to_owned(),
         (0, units) => format!("units admitted less units ended or in flight are {units}, not 0"),
         (commands, units) if commands > 0 => {
             format!("{commands} commands ({units} units) were admitted, and neither ended nor are in flight")

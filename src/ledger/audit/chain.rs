@@ -126,7 +126,11 @@ impl Walker<'_> {
             return Ok(());
         }
         let what = self.difference(seal, lines, &content)?;
-        let check = if seal.kind == SealKind::Adjustment { Check::Adjustments } else { Check::Content };
+        let check = match seal.kind {
+            SealKind::Adjustment => Check::Adjustments,
+            SealKind::Epoch => Check::Epochs,
+            SealKind::Hour | SealKind::Day | SealKind::Migration => Check::Content,
+        };
         self.report.find(check, place_of(seal, self.days), what);
         Ok(())
     }

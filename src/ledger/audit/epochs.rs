@@ -1,5 +1,7 @@
 //! Epochs: one life of one gateway process each.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 use serde::Serialize;
 
@@ -31,8 +33,10 @@ pub struct EpochRow {
 #[derive(Debug)]
 pub(super) struct Epochs {
     pub(super) rows: Vec<EpochRow>,
-    /// Epochs up to this one were kept in format 1.
+    /// Epochs up to this one may have ends that do not say how late they were.
     format_1: u32,
+    /// Those whose end has a seal.
+    sealed: BTreeSet<u32>,
 }
 
 const CLEAN: &str = "clean";
@@ -56,12 +60,12 @@ impl Epochs {
             })
         })?;
         let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        let query = "SELECT coalesce(max(sealed_at), '') FROM seal WHERE kind = 'migration'";
-        let migrated: String = book.query_row(query, [], |row| row.get(0))?;
-        let migrated: Option<jiff::Timestamp> = migrated.parse().ok();
-        let is_before = |row: &&EpochRow| row.started_at.parse().ok() < migrated;
-        let format_1 = rows.iter().filter(is_before).map(|row| row.epoch).max().unwrap_or(0);
-        Ok(Self { rows, format_1 })
+        // Format 1 knew late ends only of hours it had sealed itself, so an epoch without such a seal has none.
+        let query = "SELECT coalesce(max(epoch), 0) FROM seal WHERE format = 1";
+        let format_1 = book.query_row(query, [], |row| row.get(0))?;
+        let mut query = book.prepare("SELECT epoch FROM seal WHERE kind = 'epoch'")?;
+        let sealed = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        Ok(Self { rows, format_1, sealed })
     }
 
     pub(super) fn is_of_format_1(&self, epoch: u32) -> bool {
@@ -83,11 +87,6 @@ impl Epochs {
         ending.is_some_and(|ending| ending != CLEAN && ending != PROCESS_DIED)
     }
 
-    /// One whose counts may be missing, if there is any.
-    pub(super) fn any_with_gaps(&self) -> Option<u32> {
-        self.rows.iter().map(|row| row.epoch).find(|epoch| self.has_gaps(*epoch))
-    }
-
     /// Numbers without a gap, ends that are whole, and at most one that has not ended.
     pub(super) fn check(&self, snapshot: &Snapshot, report: &mut Report) {
         report.checked.epochs = self.rows.len() as u64;
@@ -103,6 +102,13 @@ impl Epochs {
         }
         for row in &self.rows {
             check_row(row, report);
+            if row.ending.is_some() && !self.sealed.contains(&row.epoch) {
+                report.find(
+                    Check::Epochs,
+                    format!("epoch {}", row.epoch),
+                    "it says how it ended, and no seal covers that",
+                );
+            }
         }
         let open: Vec<_> = self.rows.iter().filter(|row| row.ending.is_none()).map(|row| row.epoch).collect();
         let counted = snapshot.readings().map(|readings| readings.newer.header.epoch);

@@ -1,8 +1,9 @@
 //! The raw book, line by line: what a stranger's program needs to compute every sum and every hash again.
 //!
-//! Guarantees: one coherent look at the ledger; seals in their order, each with the canonical lines it covers, then the rows
-//! that wait for a seal, then what is in flight. Nothing is kept in memory but one seal's lines. `docs/ledger.md` shows the
-//! text, `docs/check_ledger.py` reads it.
+//! Guarantees: one coherent look at the ledger; all epochs; seals in their order, each with the canonical lines it covers, then
+//! the rows that wait for a seal, then what is in flight: together what reports say, so that of every department admitted =
+//! ended + in flight. What a dead gateway had in flight is `interrupted` here, as in reports. Nothing is kept in memory
+//! but one seal's lines. `docs/ledger.md` shows the text, `docs/check_ledger.py` reads it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,13 +19,14 @@ use crate::ledger::canon::{self, SealRow, shown};
 use crate::ledger::error::LedgerError;
 use crate::ledger::fold::{Row, SeriesNames};
 use crate::ledger::lines;
+use crate::ledger::recover::fold_dead;
 use crate::ledger::totals::OutcomeTotals;
 use crate::model::Window;
 
 /// One part of an export: a heading, and the canonical lines below it.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Its first word says what it is: `tallygate export 1`, `seal`, `open`, `flying` or `end`; the last field is the
+    /// Its first word says what it is: `tallygate export 1`, `epochs`, `seal`, `open`, `flying` or `end`; the last field is the
     /// number of lines that follow.
     pub heading: Vec<String>,
     /// Canonical lines; none below a seal whose hours are forgotten.
@@ -47,10 +49,11 @@ pub enum ExportError {
 
 /// Hands every part to `write`, in order.
 pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -> Result<(), ExportError> {
-    let snapshot = Snapshot::take(path)?;
+    let snapshot = Snapshot::take_settled(path)?;
     let book = &snapshot.connection;
     let days = Days::read(book)?;
     write(beginning(book)?)?;
+    write(part(vec!["epochs".to_owned()], lines::of_epochs(book)?))?;
     let mut seals = 0_u64;
     walk(book, |seal, place| -> Result<(), ExportError> {
         seals += 1;
@@ -60,7 +63,7 @@ pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -
     for ((window, epoch), lines) in open_hours(&snapshot)? {
         write(part(vec!["open".to_owned(), epoch.to_string(), window.to_string()], lines))?;
     }
-    write(flying(&snapshot))?;
+    write(flying(&snapshot)?)?;
     Ok(write(part(vec!["end".to_owned(), seals.to_string()], Vec::new()))?)
 }
 
@@ -94,7 +97,10 @@ fn open_hours(snapshot: &Snapshot) -> rusqlite::Result<BTreeMap<(Window, u32), V
         }
     }
     let Some(readings) = snapshot.readings() else { return Ok(hours) };
-    let fold = fold_of(&readings.newer, readings.floor);
+    let fold = match snapshot.is_kept {
+        true => fold_of(&readings.newer, readings.floor),
+        false => fold_dead(Vec::new(), &readings.newer, readings.floor),
+    };
     for (key, row) in fold.changed_rows() {
         let lines = hours.entry((key.window, readings.newer.header.epoch)).or_default();
         lines.extend(fold.names(key.series).into_iter().flat_map(|names| row_lines(names, key.late, row)));
@@ -120,17 +126,30 @@ fn unsealed(book: &Connection) -> rusqlite::Result<Vec<(u32, Window)>> {
     rows.collect()
 }
 
-/// What the tally holds in flight; of a gateway that is dead, what its next start will call interrupted.
-fn flying(snapshot: &Snapshot) -> Part {
-    let all = snapshot.readings().map(|readings| in_flight(&readings.newer)).unwrap_or_default();
-    let lines = all.iter().map(|one| {
-        let names =
-            [&one.names.department, &one.names.subsystem, &one.names.command].map(ToString::to_string).join("\t");
-        let (window, units, record) = (one.window, one.units, one.record);
-        format!(
-            "flying\t{window}\t{names}\t{}\t{units}\t{}\t{}",
-            record.commands, record.request_bytes, record.response_bytes
-        )
-    });
-    part(vec!["flying".to_owned()], lines.collect())
+/// What is in flight: of the epoch that is being counted as the tally has it, of others that have not ended as the book has.
+fn flying(snapshot: &Snapshot) -> rusqlite::Result<Part> {
+    let told = snapshot.readings().map(|readings| &readings.newer);
+    let mut lines = stored_flying(&snapshot.connection, told.map_or(0, |image| image.header.epoch))?;
+    for one in told.filter(|_| snapshot.is_kept).map(in_flight).unwrap_or_default() {
+        let names = [&one.names.department, &one.names.subsystem, &one.names.command];
+        let numbers = [one.record.commands, one.units, one.record.request_bytes, one.record.response_bytes];
+        lines.push(format!(
+            "flying\t{}\t{}\t{}",
+            one.window,
+            names.map(ToString::to_string).join("\t"),
+            numbers.map(|number| number.to_string()).join("\t")
+        ));
+    }
+    Ok(part(vec!["flying".to_owned()], lines))
+}
+
+/// As old as the last fold.
+fn stored_flying(book: &Connection, told: u32) -> rusqlite::Result<Vec<String>> {
+    let mut query = book.prepare(
+        "SELECT \"window\", concat_ws(char(9), department, subsystem, command, commands, units, request_bytes, response_bytes)
+         FROM in_flight JOIN series USING (series) WHERE epoch <> ?1 ORDER BY 1, 2",
+    )?;
+    let lines =
+        query.query_map([told], |row| Ok(format!("flying\t{}\t{}", Window(row.get(0)?), row.get::<_, String>(1)?)))?;
+    lines.collect()
 }

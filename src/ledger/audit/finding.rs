@@ -25,7 +25,7 @@ pub enum Check {
     Sums,
     /// Admitted = ended + in flight, commands and units; received = refused + admitted.
     Balance,
-    /// Epochs are numbered without a gap and say how they ended.
+    /// Epochs are numbered without a gap and ended as their seals say.
     Epochs,
     /// Every correction has a seal.
     Adjustments,

@@ -10,7 +10,7 @@ use super::finding::ChainHead;
 use super::open::in_flight;
 use super::snapshot::{Snapshot, TallyState};
 use crate::ledger::TALLY;
-use crate::ledger::balance::Counted;
+use crate::ledger::adjust::{self, AdjustmentRow};
 use crate::ledger::error::LedgerError;
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::TallyImage;
@@ -66,29 +66,6 @@ pub struct WindowInfo {
     pub rolled_before: Option<String>,
 }
 
-/// A correction.
-#[derive(Clone, Debug, Serialize)]
-pub struct AdjustmentRow {
-    /// Its number.
-    pub number: i64,
-    /// Whose usage.
-    pub department: String,
-    /// Of which subsystem.
-    pub subsystem: Option<String>,
-    /// Of which command.
-    pub command: Option<String>,
-    /// When.
-    pub period: String,
-    /// How many units more or less.
-    pub units: i64,
-    /// Why.
-    pub reason: String,
-    /// By whom.
-    pub who: String,
-    /// When it was added.
-    pub made_at: String,
-}
-
 /// Bytes on the disk.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sizes {
@@ -140,7 +117,7 @@ fn describe(snapshot: &Snapshot) -> rusqlite::Result<Info> {
         head: head(book)?,
         epochs,
         windows: windows(book)?,
-        adjustments: adjustments(book)?,
+        adjustments: adjust::all(book)?,
         sizes: sizes(&snapshot.path),
         tally: snapshot.readings().map(|readings| tally(&readings.newer)),
     })
@@ -184,26 +161,6 @@ fn windows(book: &Connection) -> rusqlite::Result<WindowInfo> {
     })
 }
 
-fn adjustments(book: &Connection) -> rusqlite::Result<Vec<AdjustmentRow>> {
-    let mut query = book.prepare(
-        "SELECT number, department, subsystem, command, period, units, reason, who, made_at FROM adjustment ORDER BY 1",
-    )?;
-    let rows = query.query_map([], |row| {
-        Ok(AdjustmentRow {
-            number: row.get(0)?,
-            department: row.get(1)?,
-            subsystem: row.get(2)?,
-            command: row.get(3)?,
-            period: row.get(4)?,
-            units: row.get(5)?,
-            reason: row.get(6)?,
-            who: row.get(7)?,
-            made_at: row.get(8)?,
-        })
-    })?;
-    rows.collect()
-}
-
 fn sizes(book: &Path) -> Sizes {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     Sizes { book: size(book), log: size(&book.with_extension("db-wal")), tally: size(&book.with_extension(TALLY)) }
@@ -211,20 +168,15 @@ fn sizes(book: &Path) -> Sizes {
 
 fn tally(image: &TallyImage) -> TallyInfo {
     let of = |kind: Kind| image.slots.iter().skip(1).filter(move |words| words.kind() == kind);
-    let counted = of(Kind::Worker).fold(Counted::default(), |sum, own| Counted {
-        received: sum.received.wrapping_add(own.0[word::WORKER_RECEIVED]),
-        refused: sum.refused.wrapping_add(own.0[word::WORKER_REFUSED]),
-        admitted: sum.admitted.wrapping_add(own.0[word::WORKER_ADMITTED]),
-        finished: sum.finished.wrapping_add(own.0[word::WORKER_FINISHED]),
-    });
+    let sum = |at: usize| of(Kind::Worker).fold(0_u64, |sum, own| sum.wrapping_add(own.0[at]));
     TallyInfo {
         epoch: image.header.epoch,
         slots_used: (of(Kind::Count).count() + of(Kind::Series).count()) as u64,
         slots_free: of(Kind::Free).count() as u64,
-        received: counted.received,
-        refused: counted.refused,
-        admitted: counted.admitted,
-        finished: counted.finished,
+        received: sum(word::WORKER_RECEIVED),
+        refused: sum(word::WORKER_REFUSED),
+        admitted: sum(word::WORKER_ADMITTED),
+        finished: sum(word::WORKER_FINISHED),
         in_flight: in_flight(image).iter().map(|one| one.record.commands).sum(),
     }
 }

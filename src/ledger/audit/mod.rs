@@ -39,7 +39,7 @@ pub use chain::{BadHead, NotedHead};
 pub use epochs::EpochRow;
 pub use export::{ExportError, Part, export};
 pub use finding::{ChainHead, Check, Checked, Finding, MOST_FINDINGS, Verdict};
-pub use info::{AdjustmentRow, EpochInfo, Info, Sizes, TallyInfo, WindowInfo, info};
+pub use info::{EpochInfo, Info, Sizes, TallyInfo, WindowInfo, info};
 
 /// Called with what is being done, how much of it is done, and how much there is.
 pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
@@ -110,6 +110,7 @@ fn add_up(
     check_unsealed(book, days.horizon, report)?;
     sums::check_strays(book, days, |day| seen.contains(&day), report)?;
     sums::check_ever(book, (&names, report))?;
+    balance.add_stored(book)?;
     if let Some(open) = &open {
         balance.add_open(open);
     }

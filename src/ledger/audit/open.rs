@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::names::Names;
 use super::snapshot::Readings;
 use crate::ledger::book::stored;
-use crate::ledger::fold::{Fold, SeriesNames};
+use crate::ledger::fold::{Fold, SeriesNames, late_ends};
 use crate::ledger::recover::fold_image;
 use crate::ledger::slot::Kind;
 use crate::ledger::tally::TallyImage;
@@ -78,8 +78,11 @@ pub(super) fn fold_of(image: &TallyImage, floor: Window) -> Fold {
 /// What is in flight, in the order of hours and series.
 pub(super) fn in_flight(image: &TallyImage) -> Vec<InFlight> {
     let mut sums: HashMap<(Window, SeriesNames), InFlight> = HashMap::new();
-    for words in image.slots.iter().skip(1).filter(|words| words.kind() == Kind::Count) {
-        let record = words.in_flight(image.header.synced_ns);
+    let late = late_ends(&image.slots);
+    let admitting = |words: &&Words| words.kind() == Kind::Count && words.of().is_none();
+    for words in image.slots.iter().skip(1).filter(admitting) {
+        let late = late.get(&words.origin()).copied().unwrap_or_default();
+        let record = words.unended(late, image.header.synced_ns);
         let names = image.slot(words.series()).and_then(SeriesNames::of);
         let Some(names) = names.filter(|_| record.commands > 0) else { continue };
         let key = (words.window(), names.clone());

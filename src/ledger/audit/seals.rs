@@ -64,6 +64,7 @@ pub(super) fn lines_of(
         SealKind::Hour if window < days.horizon => None,
         SealKind::Hour => Some(lines::of_hour(book, (seal.epoch.unwrap_or_default(), window), seal.format)?),
         SealKind::Day => Some(lines::of_day(book, &days.rolled(window))?),
+        SealKind::Epoch => Some(lines::of_epoch(book, seal.epoch.unwrap_or_default())?),
         SealKind::Adjustment => Some(lines::of_adjustment(book, place.adjustments)?),
         SealKind::Migration => Some(lines::of_migration(book)?),
     })
@@ -75,6 +76,7 @@ pub(super) fn place_of(seal: &SealRow, days: &Days) -> String {
     match seal.kind {
         SealKind::Hour => format!("seal {} (epoch {}, hour {window})", seal.number, seal.epoch.unwrap_or_default()),
         SealKind::Day => format!("seal {} (day {})", seal.number, days.calendar.date_of(window)),
+        SealKind::Epoch => format!("seal {} (end of epoch {})", seal.number, seal.epoch.unwrap_or_default()),
         SealKind::Adjustment | SealKind::Migration => format!("seal {} ({})", seal.number, seal.kind.name()),
     }
 }

@@ -9,9 +9,11 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::open_for_reading;
+use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::{TallyImage, moves};
+use crate::ledger::words::Words;
 use crate::ledger::{TALLY, lock};
-use crate::model::Window;
+use crate::model::{Finished, Window};
 
 /// How often a look is begun anew when the gateway seals, begins or ends in the middle of it.
 const LOOKS: u32 = 100;
@@ -55,6 +57,18 @@ impl Snapshot {
     pub(super) fn take(path: &Path) -> Result<Self, LedgerError> {
         for _ in 0..LOOKS {
             if let Some(snapshot) = look(path)? {
+                return Ok(snapshot);
+            }
+        }
+        Err(LedgerError::Unsteady(path.to_owned()))
+    }
+
+    /// Looks until also no slot moved in the middle of its reading and no late end moved between two, so that admitted =
+    /// ended + in flight holds exactly in what was read last.
+    pub(super) fn take_settled(path: &Path) -> Result<Self, LedgerError> {
+        for _ in 0..LOOKS {
+            let snapshot = Self::take(path)?;
+            if snapshot.readings().is_none_or(Readings::is_settled) {
                 return Ok(snapshot);
             }
         }
@@ -171,4 +185,21 @@ impl Readings {
         self.older.slots.len() == self.newer.slots.len()
             && self.older.slots.iter().zip(&self.newer.slots).skip(1).all(|(one, other)| one == other)
     }
+
+    fn is_settled(&self) -> bool {
+        let mut slots = self.newer.slots.iter().enumerate().skip(1).filter(|(_, words)| words.kind() == Kind::Count);
+        let before = |at: usize| self.older.slots.get(at).unwrap_or(&Words::EMPTY);
+        slots.all(|(at, now)| !is_torn(now) && late(now) == late(before(at)))
+    }
+}
+
+/// More ends than beginnings: the ends were read after more had ended.
+fn is_torn(words: &Words) -> bool {
+    let [come, gone] = late(words);
+    let ended = Finished::ALL.into_iter().fold(gone, |sum, one| sum.saturating_add(words.finished(one).commands));
+    ended > words.0[word::ADMITTED].saturating_add(come)
+}
+
+fn late(words: &Words) -> [u64; 2] {
+    [words.0[word::LATE_IN], words.0[word::LATE_OUT]]
 }

@@ -78,6 +78,30 @@ fn a_death_of_the_machine_is_told_from_a_death_of_the_process() {
 }
 
 #[test]
+fn without_its_tally_an_epoch_ends_as_its_last_fold_saw_it() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    let mut old = admit(&meter, &bench.clock);
+    old.add_response_bytes(7);
+    bench.pass(Duration::from_secs(2 * 3600), &ledger, &meter);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let young = admit(&meter, &bench.clock);
+    wait(ledger.reader().fold()).expect("a fold");
+    assert_eq!(bench.number("SELECT sum(commands) FROM in_flight_hourly"), 2);
+    drop(ledger);
+    std::fs::remove_file(bench.path().with_extension(TALLY)).expect("the tally is lost");
+    let (_ledger, _) = bench.open_one();
+    let rows = bench.files();
+    assert_eq!(brief(&rows), [("ok", 1, 3), ("interrupted", 2, 6)]);
+    assert_eq!((rows[1].window, rows[1].totals.response_bytes), (bench.clock.window(), 7));
+    assert_eq!(bench.number("SELECT sum(admitted) FROM admission"), 3);
+    assert_eq!(bench.number("SELECT count(*) FROM usage WHERE outcome = 8 AND late IN (0, 2)"), 2);
+    assert_eq!(bench.number("SELECT count(*) FROM in_flight"), 0);
+    assert_eq!(bench.number("SELECT count(*) FROM epoch WHERE ending = 'tally missing'"), 1);
+    drop((old, young));
+}
+
+#[test]
 fn a_clean_end_removes_the_tally_and_counters_go_on() {
     let bench = Bench::new();
     let (ledger, meter) = bench.open_one();

@@ -2,11 +2,8 @@
 
 use super::*;
 
-const BOOK_1: &str = include_str!("../../../tests/data/book-1.sql");
-
 fn old_book(bench: &Bench) {
-    let book = rusqlite::Connection::open(bench.path()).expect("a book");
-    book.execute_batch(BOOK_1).expect("the book of format 1");
+    audit::old_book(bench, audit::BOOK_1);
 }
 
 fn texts(bench: &Bench, query: &str) -> Vec<String> {
@@ -53,6 +50,26 @@ fn seals_of_format_1_are_covered_by_a_new_one() {
     assert_eq!((lines, content), (2, canon::content(&contents)));
     assert_eq!(previous, texts(&bench, "SELECT hash FROM seal WHERE number = 2")[0]);
     assert!(contents.iter().all(|line| line.len() > 64), "{contents:?}");
+}
+
+/// Format 2 differs in its seals alone: they had no room for ends of epochs.
+#[test]
+fn a_book_of_format_2_keeps_its_chain_and_goes_on_with_the_ends_of_its_epochs() {
+    let bench = Bench::new();
+    audit::old_book(&bench, audit::BOOK_2);
+    let chain =
+        "SELECT concat_ws('|', number, format, kind, epoch, \"window\", lines, content, previous, hash, sealed_at)
+                 FROM seal WHERE kind <> 'epoch' ORDER BY number";
+    let rows =
+        "SELECT concat_ws('|', \"window\", series, outcome, epoch, late, commands, units, duration_ns) FROM usage
+                UNION ALL SELECT concat_ws('|', day, series, outcome, commands, units, duration_ns) FROM day_sum";
+    let before = [texts(&bench, chain), texts(&bench, rows)];
+    drop(bench.open_one());
+    assert_eq!([texts(&bench, chain), texts(&bench, rows)], before);
+    assert_eq!(bench.number("PRAGMA user_version"), i64::from(schema::FORMAT));
+    let ends = "SELECT concat_ws('|', number, epoch, sealed_at = ended_at, lines) FROM seal JOIN epoch USING (epoch)
+                WHERE kind = 'epoch' ORDER BY number";
+    assert_eq!(texts(&bench, ends), ["10|1|1|1", "11|2|1|1"]);
 }
 
 #[test]

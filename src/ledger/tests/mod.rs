@@ -4,6 +4,7 @@ mod adjust;
 mod audit;
 mod count;
 mod crash;
+mod edits;
 mod faults;
 mod kill;
 mod migrate;
@@ -12,6 +13,7 @@ mod points;
 mod power;
 mod rollup;
 mod seal;
+mod simulation;
 
 use std::path::Path;
 use std::time::Duration;

@@ -205,16 +205,7 @@ fn lose_power(commands: u32) -> (Remains, Counts, Counts) {
 #[test]
 fn whatever_pages_a_loss_of_power_drops_nothing_synced_is_lost() {
     let (remains, synced, made) = lose_power(4);
-    let dirty = remains.dirty();
-    assert!((3..=8).contains(&dirty.len()), "few enough for all combinations: {dirty:?}");
-    for combination in 0..1_usize << dirty.len() {
-        let reached = |sector: usize| {
-            let place = dirty.iter().position(|page| *page == sector * SECTOR / PAGE);
-            place.is_some_and(|place| combination >> place & 1 == 1)
-        };
-        let bench = remains.recover(&remains.tally(reached), &remains.log);
-        audit(&bench, &synced, &made, &format!("pages {combination:b} of {dirty:?}"));
-    }
+    audit_all_pages(&remains, (&synced, &made), 3..=8);
 }
 
 #[test]
@@ -258,6 +249,83 @@ fn a_log_of_the_book_that_is_cut_or_torn_after_its_last_commit_loses_nothing() {
         let bench = remains.recover(&remains.synced, &log);
         audit(&bench, &made.0, &made.0, "a torn log");
     }
+}
+
+/// Two streams of an hour that is sealed, and commands of other series that the caller lets be in flight or end before that;
+/// all of it synced.
+fn two_streams(
+    bench: &Bench,
+    made: &mut Made,
+    (ledger, meter): (&Ledger, &Meter),
+    others: impl FnOnce(&mut Made, Vec<(Ticket, u32)>) -> Vec<(Ticket, u32)>,
+) -> ([Ticket; 2], Vec<(Ticket, u32)>) {
+    let streams = [0, 1].map(|_| made.admit(bench, meter, 1));
+    let tickets = (2..=12).map(|number| (made.admit(bench, meter, number), number)).collect();
+    let others = others(made, tickets);
+    bench.pass(2 * HOUR, ledger, meter);
+    assert_eq!(bench.number("SELECT count(*) FROM seal"), 1, "their hour is sealed");
+    (streams, others)
+}
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Recovers from every combination of the pages that have changed since the last sync, and audits each.
+fn audit_all_pages(remains: &Remains, (synced, made): (&Counts, &Counts), pages: std::ops::RangeInclusive<usize>) {
+    let dirty = remains.dirty();
+    assert!(pages.contains(&dirty.len()), "few enough for all combinations, enough to tear: {dirty:?}");
+    for combination in 0..1_usize << dirty.len() {
+        let reached = |sector: usize| {
+            let place = dirty.iter().position(|page| *page == sector * SECTOR / PAGE);
+            place.is_some_and(|place| combination >> place & 1 == 1)
+        };
+        let bench = remains.recover(&remains.tally(reached), &remains.log);
+        audit(&bench, synced, made, &format!("pages {combination:b} of {dirty:?}"));
+    }
+}
+
+#[test]
+fn a_late_end_is_counted_once_whatever_pages_a_loss_of_power_drops() {
+    let bench = Bench::new();
+    let (ledger, meters, image) = open(&bench, 1);
+    let mut made = Made::default();
+    // The others stay in flight: so their slots lie between those of the streams and those of their late ends.
+    let (streams, others) = two_streams(&bench, &mut made, (&ledger, &meters[0]), |_, tickets| tickets);
+    for ticket in streams {
+        let synced = made.0.clone();
+        made.end(ticket, 1);
+        audit_all_pages(&Remains::of(&bench, &image), (&synced, &made.0), 3..=7);
+        wait(ledger.reader().fold()).expect("a sync and a fold");
+    }
+    drop((ledger, others));
+}
+
+#[test]
+fn slots_of_late_ends_stay_as_long_as_the_slot_of_their_admissions() {
+    let bench = Bench::new();
+    let (ledger, meters, image) = open(&bench, 1);
+    let meter = &meters[0];
+    let mut made = Made::default();
+    let end = |made: &mut Made, tickets: Vec<(Ticket, u32)>| {
+        tickets.into_iter().for_each(|(ticket, number)| made.end(ticket, number));
+        Vec::new()
+    };
+    let ([one, other], _) = two_streams(&bench, &mut made, (&ledger, meter), end);
+    made.end(one, 1);
+    for number in 20..23 {
+        bench.pass(2 * HOUR, &ledger, meter); // the hour of the late end is sealed and rests
+        let synced = made.0.clone();
+        let new = made.admit(&bench, meter, number); // in a slot that was given back, if there is one
+        audit_all_pages(&Remains::of(&bench, &image), (&synced, &made.0), 1..=7);
+        made.end(new, number);
+    }
+    made.end(other, 1);
+    for number in 30..34 {
+        bench.pass(2 * HOUR, &ledger, meter); // first the one slot is given back, then the others
+        let synced = made.0.clone();
+        let new = made.admit(&bench, meter, number);
+        made.end(new, number);
+        audit_all_pages(&Remains::of(&bench, &image), (&synced, &made.0), 1..=7);
+    }
+    drop(ledger);
 }
 
 #[test]

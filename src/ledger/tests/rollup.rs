@@ -1,5 +1,8 @@
 //! Sums by day, and days instead of hours.
 
+use super::fold::OpenRows;
+use super::range::Grain;
+use super::reader::read_book;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -49,7 +52,13 @@ fn days_say_what_their_hours_say() {
         let hours: Vec<_> = hours.iter().filter(|row| range.contains(&row.window)).cloned().collect();
         let days = by_day(&bench, range.clone());
         assert_eq!(sum(&days, |one| one.commands), sum(&hours, |one| one.commands), "{range:?}");
-        assert_eq!(wait(ledger.reader().usage_by_day(range)).expect("rows"), days);
+        assert_eq!(wait(ledger.reader().usage_by_day(range.clone())).expect("rows"), days);
+        let whole = LedgerFiles::open(&bench.path()).expect("files").usage_in_whole(range.clone()).expect("rows");
+        assert_eq!(whole.iter().map(|row| row.window).collect::<Vec<_>>(), [range.start; 2], "ok, forbidden");
+        for of in [commands, units, response_bytes] {
+            assert_eq!(sum(&whole, of), sum(&hours, of), "{range:?}");
+        }
+        assert_eq!(wait(ledger.reader().usage_in_whole(range)).expect("rows"), whole);
     }
     stream.settle(Finished::Ok);
 }
@@ -58,14 +67,21 @@ fn days_say_what_their_hours_say() {
 fn an_hour_that_is_sealed_between_two_looks_is_not_counted_by_both() {
     let bench = Bench::new();
     let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 1);
     admit(&meter, &bench.clock).settle(Finished::Ok);
-    let open = wait(ledger.reader().ask(shared::Request::OpenRows)).expect("open rows");
-    let path = bench.path();
-    let read = || reader::read_book(&path, (&ALWAYS, &open), pages::Grain::Day).expect("the book");
-    assert_eq!(read().map(|rows| rows.len()), Some(0), "the row is among the open ones");
-    bench.pass(2 * HOUR, &ledger, &meter);
-    assert_eq!(read(), None, "the row is sealed, so the open ones are old");
-    assert_eq!(brief(&wait(ledger.reader().usage_by_day(ALWAYS)).expect("rows")), [("ok", 1, 3)]);
+    let look = || {
+        let open = wait(ledger.reader().ask(Request::OpenRows)).expect("open rows");
+        (open.rows.len(), open)
+    };
+    let (found, open) = look();
+    assert_eq!(found, 1);
+    bench.pass(HOUR, &ledger, &meter);
+    let read = |open: &OpenRows, grain| read_book(&bench.path(), (&ALWAYS, open), grain).expect("rows");
+    for grain in [Grain::Whole, Grain::Day, Grain::Hour] {
+        assert_eq!(read(&open, grain), None, "the first look is out of date");
+        let (found, open) = look();
+        assert_eq!((found, sum(&read(&open, grain).expect("rows"), commands)), (0, 3));
+    }
 }
 
 #[test]
@@ -82,6 +98,25 @@ fn a_start_reads_sums_and_goes_on_from_them() {
     let known = |series: &[SeriesTotals]| series.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>();
     assert_eq!(known(&before), known(&after));
     assert_eq!(after.iter().map(|one| one.admitted).sum::<u64>(), 6);
+}
+
+/// Whatever SQLite thinks of it: the second table of such a join is looked up by the first, never walked through.
+#[test]
+fn starts_and_reports_by_day_walk_through_unsealed_hours_only() {
+    let bench = Bench::new();
+    drop(bench.open_one());
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    for query in [pages::SUMS, range::OPEN_HOURS] {
+        let mut plan = book.prepare(&format!("EXPLAIN QUERY PLAN {query}")).expect("a plan");
+        let none = vec![0; plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(none), |row| row.get("detail")).expect("steps");
+        let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+        let walks = |table: &str| {
+            let by_key = format!("SEARCH {table} USING PRIMARY KEY (window=?");
+            steps.iter().any(|step| step.contains(table) && !step.starts_with(&by_key))
+        };
+        assert!(!walks("usage") && !walks("admission"), "{steps:?}");
+    }
 }
 
 #[test]
@@ -123,16 +158,62 @@ fn a_range_that_cuts_a_forgotten_day_is_refused_and_one_that_does_not_is_not() {
 }
 
 #[test]
+fn a_clock_that_was_years_ahead_hides_nothing_that_is_counted_after_it_was_put_right() {
+    let bench = Bench::new();
+    let (ledger, meter) = forgetful(&bench);
+    bench.clock.advance(1000 * DAY);
+    count_hours(&bench, (&ledger, &meter), 30);
+    bench.pass(10 * DAY, &ledger, &meter);
+    let before = sum(&bench.files(), commands);
+    drop(meter);
+    ledger.close().expect("closed");
+    bench.clock.step_wall(START.parse().expect("the right time"));
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 2);
+    for _ in 0..4 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(sum(&bench.files(), commands), before + 4);
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), before + 4);
+}
+
+#[test]
+fn a_sum_that_reaches_the_greatest_integer_stays_there_and_hours_go_on_being_sealed() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 1);
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    for table in ["ever_sum", "day_sum"] {
+        let near = format!("UPDATE {table} SET duration_ns = 9223372036854775000, request_bytes = 5 WHERE outcome = 1");
+        book.execute(&near, []).expect("three centuries of streams");
+    }
+    let stream = admit(&meter, &bench.clock);
+    bench.clock.advance(HOUR / 2);
+    stream.settle(Finished::Ok);
+    bench.pass(HOUR, &ledger, &meter);
+    for table in ["ever_sum", "day_sum"] {
+        let kept = format!("SELECT duration_ns = 9223372036854775807 AND commands = 2 FROM {table} WHERE outcome = 1");
+        assert_eq!(bench.number(&kept), 1, "{table}");
+    }
+}
+
+#[test]
 fn a_day_stays_as_hours_while_one_of_them_is_open() {
     let bench = Bench::new();
     let (ledger, meter) = forgetful(&bench);
     count_hours(&bench, (&ledger, &meter), 3);
     bench.clock.advance(10 * DAY); // the worker does not say that it has left the hours before
     admit(&meter, &bench.clock).settle(Finished::Ok);
+    let days = || bench.number("SELECT count(*) FROM seal WHERE kind = 'day'");
     for _ in 0..4 {
         wait(ledger.reader().fold()).expect("a fold");
     }
-    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'day'"), 1, "all hours of it are sealed");
+    assert_eq!(days(), 0, "were its clock set back, the worker would count there");
+    for _ in 0..4 {
+        meter.tick();
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(days(), 1, "all hours of it are sealed, and left");
     assert!(bench.number("SELECT count(*) FROM usage") > 0, "the present hour is open");
 }
 
@@ -164,4 +245,34 @@ fn units(totals: &OutcomeTotals) -> u64 {
 
 fn response_bytes(totals: &OutcomeTotals) -> u64 {
     totals.response_bytes
+}
+
+#[test]
+fn a_clock_set_back_behind_forgotten_hours_counts_into_the_first_hour_after_them() {
+    let bench = Bench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    let before = bench.clock.wall();
+    bench.pass(5 * DAY, &ledger, &meter);
+    for _ in 0..4 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    let horizon = bench.number("SELECT rolled_before FROM meta");
+    assert!(horizon > 0, "hours are forgotten");
+    drop(meter);
+    ledger.close().expect("closed");
+    let counted = sum(&by_day(&bench, ALWAYS), commands);
+    bench.clock.step_wall(before - jiff::SignedDuration::from_hours(24));
+    let (ledger, meter) = forgetful(&bench);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    refuse(&meter, &bench.clock);
+    bench.pass(HOUR, &ledger, &meter);
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nothing is counted where nobody reads");
+    let first = format!("SELECT sum(commands) FROM usage WHERE \"window\" = {horizon}");
+    assert_eq!(bench.number(&first), 2);
+    bench.pass(30 * DAY, &ledger, &meter);
+    for _ in 0..4 {
+        wait(ledger.reader().fold()).expect("a fold");
+    }
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nor lost when its hour becomes a day");
 }

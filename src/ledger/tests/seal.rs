@@ -117,6 +117,23 @@ fn every_seal_can_be_computed_again_from_the_book_and_an_edit_shows() {
     assert_ne!(computed_chain(&book), chain);
 }
 
+#[test]
+fn a_tail_that_was_cut_off_shows_even_after_the_chain_went_on() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    let count_an_hour = || {
+        admit(&meter, &bench.clock).settle(Finished::Ok);
+        bench.pass(Duration::from_secs(3600), &ledger, &meter);
+    };
+    count_an_hour();
+    count_an_hour();
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    let cut: String =
+        book.query_row("DELETE FROM seal WHERE number = 2 RETURNING hash", [], |row| row.get(0)).expect("a seal");
+    count_an_hour();
+    assert_eq!(texts(&book, "SELECT number || ' ' || previous FROM seal WHERE number > 1"), [format!("3 {cut}")]);
+}
+
 fn stored_chain(book: &rusqlite::Connection) -> Vec<String> {
     let mut query = book.prepare("SELECT hash FROM seal ORDER BY number").expect("seals");
     let rows = query.query_map([], |row| row.get(0)).expect("seals");

@@ -7,29 +7,63 @@
 mod balance;
 mod connect;
 mod h1;
+mod h2;
 mod health;
+mod names;
 mod pool;
+mod protocol;
+mod stream;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::{Snapshot, Subsystem};
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::identity::SubsystemTls;
+use crate::model::Name;
+use crate::policy::{Snapshot, Subsystem, Upstream};
 
 use super::alarms::Alarms;
 use super::progress::Progress;
 
 use balance::{Balancer, Tried};
-use h1::Exchange;
-pub(super) use h1::{AnswerBody, Answered, Broken, Framing, Outgoing, put_field};
+use connect::Way;
+pub(super) use h1::{Framing, Outgoing as Http1Request, put_field};
 pub use health::UpstreamHealth;
+use names::Names;
 pub(super) use pool::Lease;
 use pool::{Attempt, Place, Pool};
+use protocol::Exchange;
+pub(super) use protocol::{AnswerBody, Answered, Outgoing};
+pub(super) use stream::Stream;
 
 /// How many servers of a subsystem one request is offered to before it is unreachable.
 const SERVERS_MAX: usize = 3;
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum Broken {
+    /// The server closed before its answer had ended.
+    #[error("the connection was closed early")]
+    Closed,
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+    /// The answer is not what RFC 9112 allows.
+    #[error("the answer cannot be read: {0}")]
+    Framing(&'static str),
+    /// The HTTP/2 stream, or its session, failed.
+    #[error(transparent)]
+    Http2(hyper::Error),
+    /// The request's own body broke off.
+    #[error("the request broke off: {0}")]
+    Request(io::Error),
+}
 
 /// A request at its beginning.
 pub(super) enum Begun {
@@ -81,6 +115,8 @@ impl SendError {
 pub(super) struct Patience<'a> {
     pub(super) alarms: &'a Alarms,
     pub(super) response: Duration,
+    /// In any case until then.
+    pub(super) until: Option<Instant>,
     pub(super) progress: &'a Progress,
 }
 
@@ -96,8 +132,11 @@ impl Upstreams {
     /// consistent hashing.
     pub(super) fn begin(&self, request: Outgoing, department: u32) -> Begun {
         let Some(choice) = self.choose(department, Tried::default()) else { return Begun::Unsent(request, None) };
-        let Some(wire) = choice.pool.kept() else { return Begun::Unsent(request, Some(choice)) };
-        Begun::Sent(Lease::new(choice.pool, choice.place), Exchange::begin(wire, request))
+        let Some(link) = choice.pool.kept() else { return Begun::Unsent(request, Some(choice)) };
+        match Exchange::begin(link, request) {
+            Ok(exchange) => Begun::Sent(Lease::new(choice.pool, choice.place), exchange),
+            Err(request) => Begun::Unsent(*request, None),
+        }
     }
 
     /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent.
@@ -151,10 +190,11 @@ impl Upstreams {
 pub(super) struct Pools {
     by_server: RefCell<HashMap<ServerKey, Rc<Pool>>>,
     settings: PoolSettings,
+    names: Rc<Names>,
 }
 
-/// Subsystem and address.
-type ServerKey = (String, String);
+/// Subsystem and authority.
+type ServerKey = (Name, String);
 
 /// What all pools of a gateway share.
 #[derive(Clone)]
@@ -165,40 +205,52 @@ pub(super) struct PoolSettings {
     pub(super) idle_time: Duration,
     /// Who is well.
     pub(super) health: Arc<UpstreamHealth>,
+    /// How subsystems are met over TLS.
+    pub(super) tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
 }
 
 impl Pools {
     pub(super) fn new(settings: PoolSettings) -> Self {
-        Self { by_server: RefCell::default(), settings }
+        Self { by_server: RefCell::default(), settings, names: Rc::default() }
     }
 
-    /// The servers of a subsystem; pools that exist are used again.
+    /// The servers of a subsystem; pools that would be the same are used again.
     pub(super) fn upstreams_of(&self, subsystem: &Subsystem) -> Upstreams {
-        let mut by_server = self.by_server.borrow_mut();
-        let pools = subsystem.upstreams.iter().map(|server| {
-            let pool = by_server.entry((subsystem.id.to_string(), server.address.clone()));
-            Rc::clone(pool.or_insert_with(|| {
-                let health = self.settings.health.of(&subsystem.id, server);
-                Rc::new(Pool::new(server, health, &self.settings))
-            }))
-        });
         Upstreams {
-            pools: pools.collect(),
+            pools: subsystem.upstreams.iter().map(|server| self.pool(subsystem, server)).collect(),
             balancer: Balancer::new(subsystem.balance),
             connect: subsystem.timeouts.connect,
         }
     }
 
+    fn pool(&self, subsystem: &Subsystem, server: &Upstream) -> Rc<Pool> {
+        let way = Way {
+            address: server.address.clone(),
+            protocol: subsystem.protocol,
+            secure: server.secure,
+            tls: self.settings.tls.load().get(&subsystem.id).cloned(),
+            names: Rc::clone(&self.names),
+        };
+        let key = (subsystem.id.clone(), server.authority.clone());
+        let mut by_server = self.by_server.borrow_mut();
+        match by_server.get(&key) {
+            Some(pool) if pool.goes(&way) => Rc::clone(pool),
+            _ => {
+                let health = self.settings.health.of(&subsystem.id, server);
+                let pool = Rc::new(Pool::new(way, health, &self.settings));
+                by_server.insert(key, Rc::clone(&pool));
+                pool
+            }
+        }
+    }
+
     /// Closes the idle connections to servers that a snapshot no longer names.
     pub(super) fn forget_all_but(&self, snapshot: &Snapshot) {
-        let named: HashSet<ServerKey> = snapshot
-            .subsystems
-            .iter()
-            .flat_map(|subsystem| {
-                subsystem.upstreams.iter().map(|server| (subsystem.id.to_string(), server.address.clone()))
-            })
-            .collect();
-        self.by_server.borrow_mut().retain(|server, _| named.contains(server));
+        let named = |(subsystem, authority): &ServerKey| {
+            let mut same = snapshot.subsystems.iter().filter(|known| known.id == *subsystem);
+            same.any(|known| known.upstreams.iter().any(|server| server.authority == *authority))
+        };
+        self.by_server.borrow_mut().retain(|server, _| named(server));
         self.settings.health.forget_unused();
     }
 

@@ -12,19 +12,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::Finished;
-use crate::policy::Upstream;
+use crate::policy::Protocol;
 
 use super::balance::Server;
-use super::connect::connect;
-use super::h1::{AnswerBody, Broken, Exchange, Head, Outgoing, Wire};
+use super::connect::Way;
+use super::h1::Wire;
+use super::h2::Session;
 use super::health::{Failure, Health};
-use super::{Patience, PoolSettings, SendError, Sent};
+use super::protocol::{AnswerBody, Exchange, Head, Link, Outgoing};
+use super::{Broken, Patience, PoolSettings, SendError, Sent};
 
 /// One server's connections.
 pub(super) struct Pool {
-    address: String,
+    way: Way,
     health: Arc<Health>,
+    /// Connections that wait for their next request; HTTP/1.1 only.
     idle: RefCell<Vec<Idle>>,
+    /// Connections that carry many requests; HTTP/2 only.
+    sessions: RefCell<Vec<Session>>,
     idle_max: usize,
     idle_time: Duration,
     /// The time of the last sweep: fine enough to tell how long a connection has been idle, and free to read.
@@ -57,15 +62,21 @@ impl Server for Pool {
 }
 
 impl Pool {
-    pub(super) fn new(server: &Upstream, health: Arc<Health>, settings: &PoolSettings) -> Self {
+    pub(super) fn new(way: Way, health: Arc<Health>, settings: &PoolSettings) -> Self {
         Self {
-            address: server.address.clone(),
+            way,
             health,
             idle: RefCell::default(),
+            sessions: RefCell::default(),
             idle_max: settings.idle_max,
             idle_time: settings.idle_time,
             now: Cell::new(Instant::now()),
         }
+    }
+
+    /// Whether connections of this pool go this way.
+    pub(super) fn goes(&self, way: &Way) -> bool {
+        self.way.is_same(way)
     }
 
     /// A request's place, from the moment the server was chosen.
@@ -81,18 +92,18 @@ impl Pool {
         within: Duration,
         patience: &Patience<'_>,
     ) -> Attempt {
-        while let Some(wire) = self.kept() {
-            match self.send_on((wire, place), request, patience).await {
+        while let Some(link) = self.kept() {
+            match self.send_on((link, place), request, patience).await {
                 Attempt::Unsent(unsent, _) => request = unsent, // it had been closed while it was kept
                 ended => return ended,
             }
             place = self.take_place();
         }
-        let wire = match connect(&self.address, within, &self.health).await {
-            Ok(wire) => wire,
-            Err(why) => return self.unreachable(request, why),
+        let link = match self.way.connect(within, &self.health).await {
+            Ok(link) => self.share(link),
+            Err(why) => return self.unreachable(request, format!("{}: {why}", self.way.address)),
         };
-        match self.send_on((wire, place), request, patience).await {
+        match self.send_on((link, place), request, patience).await {
             Attempt::Unsent(request, why) => self.unreachable(request, why),
             ended => ended,
         }
@@ -105,12 +116,15 @@ impl Pool {
 
     async fn send_on(
         self: &Rc<Self>,
-        (wire, place): (Box<Wire>, Place),
+        (link, place): (Link, Place),
         request: Outgoing,
         patience: &Patience<'_>,
     ) -> Attempt {
         patience.progress.last.set(Instant::now()); // connecting had a patience of its own
-        Lease::new(Rc::clone(self), place).wait(Exchange::begin(wire, request), patience).await
+        match Exchange::begin(link, request) {
+            Ok(exchange) => Lease::new(Rc::clone(self), place).wait(exchange, patience).await,
+            Err(request) => Attempt::Unsent(*request, "the server speaks another protocol now".to_owned()),
+        }
     }
 
     /// A connection failed after something was sent.
@@ -122,14 +136,28 @@ impl Pool {
     }
 
     /// A kept connection that is still good. One on which anything has happened meanwhile is let go.
-    pub(super) fn kept(&self) -> Option<Box<Wire>> {
+    pub(super) fn kept(&self) -> Option<Link> {
+        if self.way.protocol == Protocol::Http2 {
+            return self.sessions.borrow().iter().find(|session| session.has_room()).cloned().map(Link::Http2);
+        }
         let mut idle = self.idle.borrow_mut();
         loop {
             let Idle { mut wire, since } = idle.pop()?;
             if self.is_fresh(since) && wire.is_quiet() {
-                return Some(wire);
+                return Some(Link::Http1(wire));
             }
         }
+    }
+
+    /// A new session is for everybody from now on.
+    fn share(&self, link: Link) -> Link {
+        let mut sessions = self.sessions.borrow_mut();
+        if let Link::Http2(session) = &link
+            && sessions.len() < self.idle_max
+        {
+            sessions.push(session.clone());
+        }
+        link
     }
 
     fn keep(&self, wire: Box<Wire>) {
@@ -141,8 +169,11 @@ impl Pool {
 
     /// Closes what has been idle for too long, and what its server has closed.
     pub(super) fn sweep(&self) {
-        self.now.set(Instant::now());
+        let now = Instant::now();
+        self.now.set(now);
         self.idle.borrow_mut().retain_mut(|idle| self.is_fresh(idle.since) && idle.wire.is_quiet());
+        let since = now.checked_sub(self.idle_time).unwrap_or(now);
+        self.sessions.borrow_mut().retain(|session| session.is_in_use(since));
     }
 
     fn is_fresh(&self, since: Instant) -> bool {
@@ -182,7 +213,10 @@ impl Lease {
     /// Waits for the answer on a connection to this server.
     pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
         match patience.wait(&mut exchange).await {
-            Some(Ok(head)) => Attempt::Sent(Sent { answer: exchange.into_answer(head), lease: self }),
+            Some(Ok(head)) => match exchange.into_answer(head) {
+                Some(answer) => Attempt::Sent(Sent { answer, lease: self }),
+                None => Attempt::Failed(SendError::Failed(Broken::Closed)),
+            },
             Some(Err(broken)) => match exchange.into_unsent() {
                 Some(request) => Attempt::Unsent(request, broken.to_string()),
                 None => self.pool.failed(broken, patience),
@@ -224,7 +258,8 @@ impl Patience<'_> {
     /// Waits as long as the request body makes progress, and `response` beyond; `None` when patience has ended.
     async fn wait(&self, exchange: &mut Exchange) -> Option<Result<Head, Broken>> {
         loop {
-            let deadline = self.progress.last.get() + self.response;
+            let patient = self.progress.last.get() + self.response;
+            let deadline = self.until.map_or(patient, |until| until.min(patient));
             let mut alarm = self.alarms.alarm(deadline);
             let answered = poll_fn(|context| match exchange.poll_head(context) {
                 Poll::Ready(head) => Poll::Ready(Some(head)),
@@ -232,6 +267,9 @@ impl Patience<'_> {
             });
             if let Some(answer) = answered.await {
                 return Some(answer);
+            }
+            if self.until.is_some_and(|until| until <= deadline) {
+                return None;
             }
             if self.progress.waiting.get() {
                 self.progress.last.set(Instant::now()); // the caller is late, not the subsystem; `bodyIdle` ends that wait

@@ -34,12 +34,21 @@ const PARTING_TIME: Duration = Duration::from_secs(1);
 
 /// What the guard of a connection has found wrong, until the request is taken up that stands for it.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Found(Cell<Option<Fault>>);
+pub(in crate::proxy) struct Found {
+    fault: Cell<Option<Fault>>,
+    /// The connection becomes another protocol's: nothing more is read here.
+    handed_over: Cell<bool>,
+}
 
 impl Found {
     /// What is wrong with the request that the one taken up now stands for, if it stands for one.
     pub(in crate::proxy) fn take(&self) -> Option<Fault> {
-        self.0.take()
+        self.fault.take()
+    }
+
+    /// From now on the bytes are no longer HTTP.
+    pub(in crate::proxy) fn hand_over(&self) {
+        self.handed_over.set(true);
     }
 }
 
@@ -180,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             Due::Refusal(_, []) => return Some(Poll::Pending), // hyper has it all, and closes
             Due::Refusal(fault, rest) => {
                 if let Some(fault) = fault.take() {
-                    self.found.0.set(Some(fault));
+                    self.found.fault.set(Some(fault));
                 }
                 let (now, then) = rest.split_at(rest.len().min(out.remaining()));
                 out.put_slice(now);
@@ -194,7 +203,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         Some(Poll::Ready(Ok(())))
     }
 
+    /// The stream, if its caller has said nothing yet that was not taken up.
+    pub(in crate::proxy) fn into_quiet(self) -> Option<S> {
+        (matches!(self.due, Due::Stream) && self.held.is_empty()).then_some(self.stream)
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.found.handed_over.get() {
+            return Poll::Pending; // nobody waits: hyper is about to let go
+        }
         loop {
             if let Some(at_hand) = self.poll_at_hand(out) {
                 return at_hand;

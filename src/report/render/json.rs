@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::ledger::OutcomeTotals;
 use crate::report::{Row, Usage};
 
-/// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`.
+/// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`.
 pub fn json(usage: &Usage) -> Result<String, serde_json::Error> {
     let mut text = serde_json::to_string_pretty(&Document(usage))?;
     text.push('\n');
@@ -23,13 +23,14 @@ impl Serialize for Document<'_> {
         let usage = self.0;
         let by: Vec<_> = usage.by.keys().iter().map(|key| key.name()).collect();
         let rows: Vec<_> = usage.rows.iter().map(|row| Line(usage, row)).collect();
-        let mut map = serializer.serialize_map(Some(6))?;
+        let mut map = serializer.serialize_map(Some(7))?;
         map.serialize_entry("from", &usage.range.from.to_string())?;
         map.serialize_entry("to", &usage.range.to.to_string())?;
         map.serialize_entry("calendar", &usage.calendar.to_string())?;
         map.serialize_entry("by", &by)?;
         map.serialize_entry("rows", &rows)?;
         map.serialize_entry("total", &Numbers(&usage.total))?;
+        map.serialize_entry("adjustments", &usage.adjustments)?;
         map.end()
     }
 }
@@ -93,7 +94,8 @@ mod tests {
     "request_bytes": 15000,
     "response_bytes": 150,
     "duration_ns": 15000000
-  }
+  },
+  "adjustments": []
 }
 "#;
         assert_eq!(text, expected);

@@ -8,25 +8,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::WriteHalf;
 use tokio::task::AbortHandle;
 
 use crate::proxy::fields::towards_caller;
-use crate::proxy::socket::Socket;
 
+use super::super::stream::Stream;
 use super::Broken;
 use super::decode::{Decoder, Step};
 use super::request::Outgoing;
 use super::wire::Wire;
-
-/// What a subsystem answered.
-pub(in crate::proxy) struct Answered {
-    pub(in crate::proxy) status: StatusCode,
-    pub(in crate::proxy) headers: HeaderMap,
-    pub(in crate::proxy) body: AnswerBody,
-}
 
 /// See the module.
 pub(in crate::proxy) struct AnswerBody {
@@ -48,6 +40,11 @@ impl AnswerBody {
     pub(in crate::proxy::upstream) fn take_reusable(&mut self) -> Option<Box<Wire>> {
         let clean = self.keeps && self.decoder.is_done();
         self.wire.take().filter(|wire| clean && wire.read.is_empty())
+    }
+
+    /// The connection as it is, with what was read ahead, for another protocol.
+    pub(in crate::proxy::upstream) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        self.wire.and_then(|wire| wire.into_stream())
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -109,10 +106,10 @@ pub(super) struct Upload(AbortHandle);
 
 impl Upload {
     /// A task of its own, because its caller may hear the whole answer only after it has said everything.
-    pub(super) fn spawn(mut outgoing: Outgoing, mut half: WriteHalf<Socket>) -> Self {
+    pub(super) fn spawn(mut outgoing: Outgoing, mut half: WriteHalf<Stream>) -> Self {
         let sending = async move {
             // How it ends is told by the answer.
-            let _ = poll_fn(|context| outgoing.poll_send_half(context, &mut half)).await;
+            let _ = poll_fn(|context| outgoing.poll_send(context, &mut half)).await;
         };
         Self(tokio::task::spawn_local(sending).abort_handle())
     }

@@ -201,7 +201,7 @@ mod tests {
     /// All content, the trailers' names, and what is left.
     type Decoded = (Vec<u8>, Vec<String>, Vec<u8>);
 
-    /// Feeds the decoder in pieces of `size` bytes.
+    /// What comes of bytes that are fed in pieces of `size`.
     fn decode(mut decoder: Decoder, wire: &[u8], size: usize) -> Result<Decoded, Broken> {
         let (mut content, mut names) = (Vec::new(), Vec::new());
         let mut pieces = wire.chunks(size);

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use http::StatusCode;
 
+use super::super::protocol::{self, Answered};
 use super::Broken;
-use super::answer::{AnswerBody, Answered, Upload};
+use super::answer::{AnswerBody, Upload};
 use super::head::{Head, read};
 use super::request::Outgoing;
 use super::wire::Wire;
@@ -73,7 +74,8 @@ impl Exchange {
     }
 
     fn send(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
-        match self.outgoing.poll_send(context, &mut self.wire) {
+        let Some(stream) = self.wire.writing() else { return Err(Broken::Closed) };
+        match self.outgoing.poll_send(context, stream) {
             Poll::Ready(Err(broken)) => Err(broken),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
@@ -94,13 +96,14 @@ impl Exchange {
 
     /// The answer with this head, and its body to come.
     pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> Answered {
-        let Head { status, headers, body, keeps } = head;
+        let Head { status, headers, body, upgrade, keeps } = head;
         let complete = self.outgoing.is_complete();
         let upload = match self.deaf {
             None if !complete => self.wire.split().map(|half| Upload::spawn(self.outgoing, half)),
             _ => None,
         };
-        Answered { status, headers, body: AnswerBody::new(self.wire, body, keeps && complete, upload) }
+        let body = AnswerBody::new(self.wire, body, keeps && complete, upload);
+        Answered { status, headers, upgrade, body: protocol::AnswerBody::Http1(body) }
     }
 }
 

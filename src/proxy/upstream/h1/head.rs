@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
 
@@ -26,6 +26,8 @@ pub(in crate::proxy::upstream) struct Head {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Decoder,
+    /// The protocol it switches to.
+    pub(super) upgrade: Option<HeaderValue>,
     /// Whether the connection may carry another request afterwards.
     pub(super) keeps: bool,
 }
@@ -48,7 +50,7 @@ pub(super) fn read(read: &mut Bytes, to_head: bool) -> Result<Option<Head>, Brok
     let body = said.framing(status, to_head)?;
     let keeps = said.keeps && !matches!(body, Decoder::UntilClose);
     let _ = read.split_to(length);
-    Ok(Some(Head { status, headers, body, keeps }))
+    Ok(Some(Head { status, headers, body, upgrade: said.upgrade, keeps }))
 }
 
 /// What fields of the connection and of framing say.
@@ -57,6 +59,7 @@ struct Said {
     keeps: bool,
     chunked: bool,
     length: Option<u64>,
+    upgrade: Option<HeaderValue>,
 }
 
 impl Said {
@@ -69,6 +72,8 @@ impl Said {
                 connection.push(value);
             } else if name == TRANSFER_ENCODING {
                 self.encoding(&value)?;
+            } else if name == UPGRADE {
+                self.upgrade = Some(value);
             } else if !is_hop_by_hop(&name) {
                 if name == CONTENT_LENGTH && !self.length(&value)? {
                     continue;

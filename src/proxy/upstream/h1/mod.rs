@@ -15,27 +15,9 @@ mod head;
 mod request;
 mod wire;
 
-use std::io;
-
-pub(in crate::proxy) use answer::{AnswerBody, Answered};
+use super::Broken;
+pub(super) use answer::AnswerBody;
 pub(super) use exchange::Exchange;
 pub(super) use head::Head;
 pub(in crate::proxy) use request::{Framing, Outgoing, put_field};
 pub(super) use wire::Wire;
-
-/// Why a connection is of no more use.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::proxy) enum Broken {
-    /// The server closed before its answer had ended.
-    #[error("the connection was closed early")]
-    Closed,
-    /// The connection failed.
-    #[error(transparent)]
-    Connection(#[from] io::Error),
-    /// The answer is not what RFC 9112 allows.
-    #[error("the answer cannot be read: {0}")]
-    Framing(&'static str),
-    /// The request's own body broke off.
-    #[error("the request broke off: {0}")]
-    Request(io::Error),
-}

@@ -17,7 +17,6 @@ use tokio::time::{Sleep, sleep};
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
-use super::wire::Wire;
 
 /// Pieces that wait to be written: a head, a chunk's line, its data, its end.
 const PIECES_MAX: usize = 4;
@@ -81,33 +80,21 @@ impl Outgoing {
     }
 
     /// Writes until all is written, or the server or the caller must be waited for.
-    pub(super) fn poll_send(&mut self, context: &mut Context<'_>, wire: &mut Wire) -> Poll<Result<(), Broken>> {
-        self.poll_write(context, |context, pieces| wire.poll_write(context, pieces))
-    }
-
-    /// The same, on a half of a connection.
-    pub(super) fn poll_send_half<W: AsyncWrite + Unpin>(
+    pub(super) fn poll_send<W: AsyncWrite + Unpin>(
         &mut self,
         context: &mut Context<'_>,
-        half: &mut W,
-    ) -> Poll<Result<(), Broken>> {
-        self.poll_write(context, |context, pieces| Pin::new(&mut *half).poll_write_vectored(context, pieces))
-    }
-
-    fn poll_write(
-        &mut self,
-        context: &mut Context<'_>,
-        mut write: impl FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+        stream: &mut W,
     ) -> Poll<Result<(), Broken>> {
         loop {
             let more = self.poll_stage(context)?;
             if self.pieces.iter().all(Bytes::is_empty) {
+                ready!(Pin::new(stream).poll_flush(context))?; // TLS holds records back
                 return more.map(Ok);
             }
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             let waiting = self.pieces.iter().filter(|piece| !piece.is_empty());
             let count = slices.iter_mut().zip(waiting).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
-            let written = ready!(write(context, &slices[..count]))?;
+            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
             }

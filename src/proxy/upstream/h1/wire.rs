@@ -2,17 +2,16 @@
 //!
 //! Guarantees: reads are made only when something is waited for; the buffer is used again once nobody holds a piece of it.
 
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf, split};
-
-use crate::proxy::socket::Socket;
+use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf, split};
 
 use super::super::health::Health;
+use super::super::stream::Stream;
 
 /// Room for a read; most answers fit.
 const READ_MIN: usize = 8 * 1024;
@@ -21,7 +20,7 @@ const READ_MAX: usize = 64 * 1024;
 
 /// An open connection.
 pub(in crate::proxy::upstream) struct Wire {
-    stream: Stream,
+    ends: Ends,
     buffer: BytesMut,
     room: usize,
     /// What was read and not yet looked at.
@@ -29,10 +28,10 @@ pub(in crate::proxy::upstream) struct Wire {
     _counted: Counted,
 }
 
-enum Stream {
-    Whole(Socket),
+enum Ends {
+    Both(Stream),
     /// The other half still sends a request whose answer came early.
-    Reading(ReadHalf<Socket>),
+    Reading(ReadHalf<Stream>),
     /// Between the two.
     Gone,
 }
@@ -47,10 +46,10 @@ impl Drop for Counted {
 }
 
 impl Wire {
-    pub(in crate::proxy::upstream) fn new(socket: Socket, health: &Arc<Health>) -> Self {
+    pub(in crate::proxy::upstream) fn new(stream: Stream, health: &Arc<Health>) -> Self {
         health.stats.connections.up();
         Self {
-            stream: Stream::Whole(socket),
+            ends: Ends::Both(stream),
             buffer: BytesMut::new(),
             room: READ_MIN,
             read: Bytes::new(),
@@ -67,10 +66,10 @@ impl Wire {
     /// Reads what has come, behind what is there already. `Ok(false)` is the end.
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.buffer.reserve(self.room);
-        let count = match &mut self.stream {
-            Stream::Whole(socket) => ready!(pin!(socket.read_buf(&mut self.buffer)).poll(context))?,
-            Stream::Reading(half) => ready!(pin!(half.read_buf(&mut self.buffer)).poll(context))?,
-            Stream::Gone => 0,
+        let count = match &mut self.ends {
+            Ends::Both(stream) => ready!(pin!(stream.read_buf(&mut self.buffer)).poll(context))?,
+            Ends::Reading(half) => ready!(pin!(half.read_buf(&mut self.buffer)).poll(context))?,
+            Ends::Gone => 0,
         };
         self.room = if count >= self.room { READ_MAX } else { READ_MIN };
         let fresh = self.buffer.split().freeze();
@@ -78,19 +77,27 @@ impl Wire {
         Poll::Ready(Ok(count > 0))
     }
 
-    /// Writes pieces; tells how many bytes went.
-    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Whole(socket) => Pin::new(socket).poll_write_vectored(context, pieces),
-            Stream::Reading(_) | Stream::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+    /// The end that writes, if it is still here.
+    pub(super) fn writing(&mut self) -> Option<&mut Stream> {
+        match &mut self.ends {
+            Ends::Both(stream) => Some(stream),
+            Ends::Reading(_) | Ends::Gone => None,
         }
     }
 
-    /// Takes the half that writes, for a request that is longer than its answer took. Such a connection is not used again.
-    pub(super) fn split(&mut self) -> Option<WriteHalf<Socket>> {
-        let Stream::Whole(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else { return None };
-        let (reading, writing) = split(socket);
-        self.stream = Stream::Reading(reading);
+    /// Takes the end that writes, for a request that is longer than its answer took. Such a connection is not used again.
+    pub(super) fn split(&mut self) -> Option<WriteHalf<Stream>> {
+        let Ends::Both(stream) = std::mem::replace(&mut self.ends, Ends::Gone) else { return None };
+        let (reading, writing) = split(stream);
+        self.ends = Ends::Reading(reading);
         Some(writing)
+    }
+
+    /// The whole connection, with what was read ahead.
+    pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        match self.ends {
+            Ends::Both(stream) => Some((stream, self.read)),
+            Ends::Reading(_) | Ends::Gone => None,
+        }
     }
 }

@@ -1,0 +1,137 @@
+//! `loadtests year-book`: how large does a year's book become, and how long does a monthly report of it take?
+//!
+//! Guarantees: the ledger itself makes the file, its tables and its views; rows are written into them in bulk, so that a year
+//! takes minutes. Every series is used in every hour. The report must say what the rows of its month add up to, to the last
+//! command, or the run has failed. Not made: the seals of hours, 300 bytes an hour.
+
+mod fill;
+mod result;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::Connection;
+use tallygate::clock::Clock;
+use tallygate::ledger::{Ledger, LedgerFiles, LedgerSettings};
+use tallygate::lifecycle::Ready;
+use tallygate::model::{CalendarOffset, Name};
+use tallygate::report::{By, Range, Usage, render};
+
+use crate::machine::{Machine, today};
+use fill::Year;
+use result::{Book, Reports};
+
+/// The first hour, on the city's clock.
+const NEW_YEAR: &str = "2025-12-31T16:00:00Z";
+/// The year after it, as a report is asked for.
+const LAST_MONTH: [&str; 2] = ["2026-12-01", "2027-01-01"];
+/// How often each report is made.
+const ROUNDS: usize = 5;
+/// What the year must stay below.
+const MOST_BYTES: u64 = 10_000_000_000;
+const MOST_TIME: Duration = Duration::from_secs(2);
+
+/// What to build.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Departments
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub departments: u32,
+    /// Commands that each department calls, all of them in every hour
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub each: u32,
+    /// The last days of which hours are kept, as `ledger.compactAfter` says; 365 for all
+    #[arg(long, default_value_t = 92, value_parser = clap::value_parser!(u32).range(31..=365))]
+    pub kept_days: u32,
+    /// Where the book is made; it is kept [default: a folder that goes with the run]
+    #[arg(long)]
+    pub ledger: Option<PathBuf>,
+    /// Where the result goes, as Markdown [default: loadtests/results/DATE-year-book.md]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Builds the year, measures it, prints and keeps the result; fails if it is too large, too slow or wrong.
+pub fn year_book(options: &Options) -> Result<()> {
+    let machine = Machine::here()?;
+    let folder = tempfile::tempdir()?;
+    let path = options.ledger.clone().unwrap_or_else(|| folder.path().join("ledger.db"));
+    ensure!(!path.exists(), "{} is there already; a year begins with a new book", path.display());
+    let begin = Instant::now();
+    make(&path)?;
+    let year = Year::new(options.departments, options.each, options.kept_days)?;
+    let rows = year.fill(&path)?;
+    let built = begin.elapsed();
+    let reports = Reports {
+        whole: report(&path, "department,subsystem,command,outcome")?,
+        days: report(&path, "department,day")?,
+    };
+    let expected = year.commands_of_month(&path, LAST_MONTH)?;
+    ensure!(
+        reports.whole.commands == expected,
+        "the report says {} commands, the rows {expected}",
+        reports.whole.commands
+    );
+    ensure!(reports.days.commands == expected, "the report by day says {}, the rows {expected}", reports.days.commands);
+    let book = Book { options: options.clone(), rows, bytes: std::fs::metadata(&path)?.len(), built, reports };
+    println!("{}", book.table());
+    book.keep(&machine, &today()?, options.out.as_deref())?;
+    ensure!(book.bytes < MOST_BYTES, "the book is larger than {MOST_BYTES} bytes");
+    let slowest = book.reports.whole.median.max(book.reports.days.median);
+    ensure!(slowest < MOST_TIME, "a monthly report takes {slowest:?}, more than {MOST_TIME:?}");
+    Ok(())
+}
+
+/// A new book, as a gateway makes it.
+fn make(path: &Path) -> Result<()> {
+    let settings = LedgerSettings {
+        path: path.to_owned(),
+        gateway: Name::parse("year-book")?,
+        sync_every: Duration::from_secs(1),
+        workers: 1,
+        calendar: CalendarOffset::default(),
+        compact_after: None,
+        ready: Ready::default(),
+    };
+    let clock = Clock::manual(NEW_YEAR.parse().context("the first hour")?);
+    let failed = Box::new(|error| eprintln!("the keeper gave up: {error}"));
+    let (ledger, _) = Ledger::open(settings, clock, failed)?;
+    Ok(ledger.close()?)
+}
+
+/// A report of the last month, as `tallygate report usage --format csv` makes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    first: Duration,
+    median: Duration,
+    lines: usize,
+    commands: u64,
+}
+
+fn report(path: &Path, by: &str) -> Result<Report> {
+    let mut times = Vec::new();
+    let (mut lines, mut commands) = (0, 0);
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        let files = LedgerFiles::open(path)?;
+        let by = By::parse(by)?;
+        let [from, to] = LAST_MONTH.map(Some);
+        let range = Range::parse(from, to, files.calendar(), Clock::system().window())?;
+        let rows = match by.knows_no_time() {
+            true => files.usage_in_whole(range.windows())?,
+            false => files.usage_by_day(range.windows())?,
+        };
+        let usage = Usage::group(&rows, range, files.calendar(), by)?;
+        let text = render::csv(&usage)?;
+        times.push(begin.elapsed());
+        (lines, commands) = (text.lines().count() - 1, usage.total.commands);
+    }
+    let first = times[0];
+    times.sort();
+    Ok(Report { first, median: times[ROUNDS / 2], lines, commands })
+}
+
+fn open(path: &Path) -> Result<Connection> {
+    Connection::open(path).with_context(|| format!("opening the book {}", path.display()))
+}

@@ -1,0 +1,53 @@
+//! `subsystems[].tls`: how the gateway and a subsystem prove themselves to each other.
+
+use std::path::Path;
+
+use crate::config::SubsystemTlsSettings;
+use crate::config::document::{Subsystem, SubsystemTls};
+use crate::identity::SubsystemTlsFiles;
+use crate::model::Name;
+
+use super::listeners::{file, files};
+use super::place::Place;
+
+pub(super) fn compile(subsystems: &[Subsystem], folder: &Path, place: &Place<'_>) -> Vec<SubsystemTlsSettings> {
+    let one = |(index, subsystem)| of(subsystem, index, folder, &place.item(index));
+    subsystems.iter().enumerate().filter_map(one).collect()
+}
+
+fn of(subsystem: &Subsystem, index: usize, folder: &Path, place: &Place<'_>) -> Option<SubsystemTlsSettings> {
+    let secure = subsystem.upstreams.iter().filter(|upstream| upstream.url.starts_with("https:")).count();
+    if secure != 0 && secure != subsystem.upstreams.len() {
+        place.key("upstreams").problem("some servers have an https URL and some have not; a subsystem has all or none");
+    }
+    let place = place.key("tls");
+    let Some(written) = &subsystem.tls else {
+        if secure != 0 {
+            place.problem_with_hint("is missing", "an https URL needs tls: { authorities: [FILE] }");
+        }
+        return None;
+    };
+    if secure == 0 {
+        place.problem_with_hint("has no use here", "give the upstreams https URLs");
+    }
+    let name = Name::parse(&subsystem.id).ok()?;
+    let protocol = if subsystem.protocol.as_deref() == Some("http2") { "h2" } else { "http/1.1" };
+    Some(SubsystemTlsSettings { index, name, files: read(written, protocol, folder, &place) })
+}
+
+fn read(written: &SubsystemTls, protocol: &'static str, folder: &Path, place: &Place<'_>) -> SubsystemTlsFiles {
+    let authorities = place.key("authorities");
+    if written.authorities.is_empty() {
+        authorities.problem("without an authority no subsystem can be trusted; name at least one");
+    }
+    let own = match (&written.certificate, &written.key) {
+        (Some(certificate), Some(key)) => {
+            Some((file(certificate, folder, &place.key("certificate")), file(key, folder, &place.key("key"))))
+        }
+        (None, None) => None,
+        (Some(_), None) => place.key("key").absent("a certificate is of no use without its key"),
+        (None, Some(_)) => place.key("certificate").absent("a key is of no use without its certificate"),
+    };
+    let authorities = files(&written.authorities, folder, &authorities);
+    SubsystemTlsFiles { authorities, own, server_name: written.server_name.clone(), protocol }
+}

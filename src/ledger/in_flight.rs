@@ -1,0 +1,111 @@
+//! What is in flight, as the book shows it: one row per window of admission and series.
+//!
+//! Guarantees: a save writes only rows that differ from the book, and never more than there are slots with commands in
+//! flight. A row of which nothing but the time has moved is written every [`TIME_EVERY`], so that idle streams cost the
+//! disk nothing between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::{Transaction, params};
+
+use super::book::stored;
+use super::fold::{Flying, SeriesId};
+use super::words::Record;
+use crate::model::Window;
+
+/// How far the time of a row may run ahead of the book, for each of its commands, while no byte of it moves.
+const TIME_EVERY: Duration = Duration::from_secs(10);
+
+/// What is in flight, by window of admission and series.
+pub(super) type Rows = BTreeMap<(Window, SeriesId), Flying>;
+
+/// Makes the rows of an epoch what is in flight `now`, where the book says `before`; returns what the book says then.
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    epoch: u32,
+    (before, now): (&Rows, &Rows),
+) -> rusqlite::Result<Rows> {
+    let mut rows = now.clone();
+    let mut delete =
+        transaction.prepare_cached("DELETE FROM in_flight WHERE \"window\" = ? AND series = ? AND epoch = ?")?;
+    for (window, series) in before.keys().filter(|place| !now.contains_key(place)) {
+        delete.execute(params![window.0, series.0, epoch])?;
+    }
+    for (place, row) in &mut rows {
+        match before.get(place).filter(|written| !is_worth_writing(written, row)) {
+            Some(written) => *row = *written,
+            None => write_row(transaction, epoch, (*place, row))?,
+        }
+    }
+    Ok(rows)
+}
+
+/// Empties the rows of epochs that have ended.
+pub(super) fn clear_ended(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let delete = "DELETE FROM in_flight WHERE epoch IN (SELECT epoch FROM epoch WHERE ending IS NOT NULL)";
+    transaction.execute(delete, []).map(drop)
+}
+
+fn write_row(
+    transaction: &Transaction<'_>,
+    epoch: u32,
+    ((window, series), flying): ((Window, SeriesId), &Flying),
+) -> rusqlite::Result<()> {
+    let values = params![
+        window.0,
+        series.0,
+        epoch,
+        stored(flying.record.commands),
+        stored(flying.units),
+        stored(flying.record.request_bytes),
+        stored(flying.record.response_bytes),
+        stored(flying.record.duration_ns)
+    ];
+    let replace = "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    transaction.prepare_cached(replace)?.execute(values).map(drop)
+}
+
+fn is_worth_writing(written: &Flying, now: &Flying) -> bool {
+    let every = u64::try_from(TIME_EVERY.as_nanos()).unwrap_or(u64::MAX).saturating_mul(now.record.commands);
+    let same_time = Record { duration_ns: written.record.duration_ns, ..now.record };
+    (now.units, same_time) != (written.units, written.record)
+        || now.record.duration_ns.abs_diff(written.record.duration_ns) >= every
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: (Window, SeriesId) = (Window(7), SeriesId(0));
+
+    fn flying(response_bytes: u64, seconds: u64) -> Flying {
+        let duration_ns = seconds * 1_000_000_000;
+        Flying { record: Record { commands: 2, response_bytes, duration_ns, ..Record::default() }, units: 6 }
+    }
+
+    #[test]
+    fn a_row_is_written_when_its_bytes_move_and_seldom_for_its_time_alone() {
+        for (response_bytes, seconds, expected) in [(5, 1, false), (5, 20, false), (6, 1, true), (5, 21, true)] {
+            let written = is_worth_writing(&flying(5, 1), &flying(response_bytes, seconds));
+            assert_eq!(written, expected, "{response_bytes} bytes, {seconds} s");
+        }
+    }
+
+    #[test]
+    fn the_book_says_what_is_in_flight_and_forgets_what_has_ended() {
+        let mut book = rusqlite::Connection::open_in_memory().expect("a book");
+        book.execute_batch(crate::ledger::schema::SCHEMA).expect("its tables");
+        book.pragma_update(None, "foreign_keys", "OFF").expect("rows without their epoch");
+        let transaction = book.transaction().expect("a transaction");
+        let said = |query: &str| -> i64 { transaction.query_row(query, [], |row| row.get(0)).expect(query) };
+        let mut rows = Rows::new();
+        for (response_bytes, seconds, expected) in [(5, 1, 2), (5, 3, 2), (6, 4, 8), (6, 30, 60)] {
+            let now = Rows::from([(PLACE, flying(response_bytes, seconds))]);
+            rows = write(&transaction, 1, (&rows, &now)).expect("written");
+            assert_eq!(said("SELECT 2 * duration_ns / 1000000000 FROM in_flight"), expected);
+        }
+        rows = write(&transaction, 1, (&rows, &Rows::new())).expect("written");
+        assert_eq!((rows.len(), said("SELECT count(*) FROM in_flight")), (0, 0));
+    }
+}

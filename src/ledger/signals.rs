@@ -1,0 +1,137 @@
+//! The words through which the keeper and the workers signal to each other.
+//!
+//! Guarantees: no lock is taken and nobody waits on the way of a command. Where one side must not miss what the other has
+//! just said while the other must not miss what it has just done, both have a `SeqCst` fence between the two; `models/`
+//! tries every order. Leaves questions and answers to `shared`.
+
+use super::atomics::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+use crate::model::Window;
+
+/// Words that the keeper writes and the workers read.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Nothing may be counted into windows before this one any more: they are being sealed.
+    sealing: AtomicU32,
+    /// Windows before this one are sealed and in the book; their idle slots may be used again.
+    sealed: AtomicU32,
+    /// Folds that are in the book.
+    folds: AtomicU64,
+    /// Syncs begun.
+    syncs: AtomicU64,
+    /// Somebody waits for a sync.
+    sync_wanted: AtomicBool,
+    /// One for each worker.
+    pub(super) workers: Vec<Worker>,
+}
+
+/// Words that one worker writes and the keeper reads.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// The `sealing` that the worker keeps to; `u32::MAX` while there is no meter.
+    acknowledged: AtomicU32,
+    /// Slots taken and not given back.
+    pub(super) occupied: AtomicU32,
+    /// Slots that the worker's present window uses.
+    pub(super) in_window: AtomicU32,
+    /// Received - refused - finished - in flight, at the last tick.
+    pub(super) imbalance: AtomicI64,
+}
+
+impl Shared {
+    pub(super) fn new(workers: usize) -> Self {
+        let worker = || Worker {
+            acknowledged: AtomicU32::new(u32::MAX),
+            occupied: AtomicU32::new(0),
+            in_window: AtomicU32::new(0),
+            imbalance: AtomicI64::new(0),
+        };
+        Self {
+            sealing: AtomicU32::new(0),
+            sealed: AtomicU32::new(0),
+            folds: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            sync_wanted: AtomicBool::new(false),
+            workers: (0..workers).map(|_| worker()).collect(),
+        }
+    }
+
+    /// Asks all workers to leave the windows before `window` alone; whether all have said they do. The fence pairs with the
+    /// one in [`Worker::arrive`]: a worker that is missed here sees the wish before it counts anything.
+    pub(super) fn ask_to_leave(&self, window: Window) -> bool {
+        self.sealing.store(window.0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.workers.iter().all(|worker| worker.acknowledged.load(Ordering::SeqCst) >= window.0)
+    }
+
+    /// The first window that may be counted into.
+    pub(super) fn sealing(&self) -> Window {
+        Window(self.sealing.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn set_sealed(&self, window: Window) {
+        self.sealed.store(window.0, Ordering::Release);
+    }
+
+    pub(super) fn sealed(&self) -> Window {
+        Window(self.sealed.load(Ordering::Acquire))
+    }
+
+    /// A fold begins. The fence pairs with the one in [`Shared::folds`]: a fold that begins after the next one to end sees
+    /// every store made before the worker asked.
+    pub(super) fn begin_fold(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    /// What the fold has seen is in the book.
+    pub(super) fn end_fold(&self) {
+        self.folds.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Folds that are in the book. Two more, and one of them has begun after this call and seen all that was stored before.
+    pub(super) fn folds(&self) -> u64 {
+        fence(Ordering::SeqCst);
+        self.folds.load(Ordering::Acquire)
+    }
+
+    /// Registers the wish for a sync that begins after this call; returns its number and whether the keeper must be
+    /// woken. The fence pairs with the one in [`Shared::begin_sync`]: a sync numbered above the one read here sees every
+    /// store made before.
+    pub(super) fn want_sync(&self) -> (u64, bool) {
+        fence(Ordering::SeqCst);
+        let next = self.syncs.load(Ordering::SeqCst) + 1;
+        (next, !self.sync_wanted.swap(true, Ordering::SeqCst))
+    }
+
+    /// The number of the sync that begins now.
+    pub(super) fn begin_sync(&self) -> u64 {
+        self.sync_wanted.store(false, Ordering::SeqCst);
+        let number = self.syncs.fetch_add(1, Ordering::SeqCst) + 1;
+        fence(Ordering::SeqCst);
+        number
+    }
+
+    pub(super) fn is_sync_wanted(&self) -> bool {
+        self.sync_wanted.load(Ordering::SeqCst)
+    }
+}
+
+impl Worker {
+    /// There is a meter now: the first window that it may count into.
+    pub(super) fn arrive(&self, shared: &Shared) -> Window {
+        self.acknowledge(Window(0));
+        fence(Ordering::SeqCst);
+        let sealing = shared.sealing();
+        self.acknowledge(sealing);
+        sealing
+    }
+
+    /// Promises to count nothing into windows before `window`, after everything counted so far.
+    pub(super) fn acknowledge(&self, window: Window) {
+        self.acknowledged.store(window.0, Ordering::SeqCst);
+    }
+
+    /// There is no meter any more, or none yet.
+    pub(super) fn leave(&self) {
+        self.acknowledged.store(u32::MAX, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,116 @@
+//! A disk that runs full, fails to sync, dies at the n-th operation, and remembers what was synced.
+//!
+//! Files are used again, and with them their maps: a map lives as long as its process, and ten thousand schedules make more
+//! of them than a process may have.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ledger::disk::{Disk, SystemDisk};
+use crate::ledger::slot::Slot;
+
+/// Inode, offset and slots. The inode of a file that is mapped is never another's.
+type Stretch = (u64, u64, usize);
+
+thread_local! {
+    static MAPS: RefCell<HashMap<Stretch, &'static [Slot]>> = RefCell::default();
+}
+
+/// What is wrong with the disk, and what it holds.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) is_full: AtomicBool,
+    pub(super) loses_syncs: AtomicBool,
+    /// Operations until the process dies; none if 0.
+    pub(super) left: AtomicU32,
+    pub(super) syncs: AtomicU64,
+    synced: Mutex<Vec<u8>>,
+}
+
+impl State {
+    /// The tally as it was synced last.
+    pub(super) fn synced(&self) -> Vec<u8> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn operate(&self) -> io::Result<()> {
+        match self.left.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            1 => Err(io::Error::other("the process died here")),
+            left => {
+                self.left.store(left - 1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn remember(&self, file: &File) -> io::Result<()> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        synced.resize(usize::try_from(file.metadata()?.len()).unwrap_or(0), 0);
+        file.read_exact_at(&mut synced, 0)?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The disk of a simulated machine.
+#[derive(Debug)]
+pub(super) struct SimulatedDisk(pub(super) Arc<State>);
+
+/// Where a removed tally waits to be another.
+fn spare(path: &Path) -> PathBuf {
+    path.with_extension("spare")
+}
+
+impl Disk for SimulatedDisk {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        self.0.operate()?;
+        if std::fs::rename(spare(path), path).is_err() {
+            return SystemDisk.create(path);
+        }
+        let file = File::options().read(true).write(true).open(path)?;
+        file.set_len(0).map(|()| file)
+    }
+
+    fn extend(&self, file: &File, from: u64, bytes: u64) -> io::Result<()> {
+        self.0.operate()?;
+        if self.0.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        SystemDisk.extend(file, from, bytes)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.0.operate()?;
+        if self.0.loses_syncs.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk is broken"));
+        }
+        self.0.remember(file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.operate()?;
+        SystemDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.operate()?;
+        SystemDisk.rename(path, &spare(path))
+    }
+
+    fn map(&self, file: &File, from: u64, slots: usize) -> io::Result<&'static [Slot]> {
+        let key = (file.metadata()?.ino(), from, slots);
+        if let Some(map) = MAPS.with_borrow(|maps| maps.get(&key).copied()) {
+            return Ok(map);
+        }
+        let map = SystemDisk.map(file, from, slots)?;
+        MAPS.with_borrow_mut(|maps| maps.insert(key, map));
+        Ok(map)
+    }
+}

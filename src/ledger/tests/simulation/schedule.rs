@@ -1,0 +1,206 @@
+//! What happens in a life of a ledger, drawn from a seed: the same seed, the same steps.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::model::{CalendarOffset, Finished, Refused};
+
+/// How many steps a schedule has.
+const STEPS: std::ops::Range<usize> = 15..40;
+
+/// One thing that happens. `nth` picks one of the tickets that are open then; without any, nothing happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Admit {
+        worker: usize,
+        department: u32,
+        command: u32,
+        units: u64,
+    },
+    Bytes {
+        nth: usize,
+        request: u64,
+        response: u64,
+    },
+    End {
+        nth: usize,
+        finished: Finished,
+    },
+    /// The ticket is dropped: the caller has left.
+    Leave {
+        nth: usize,
+    },
+    Refuse {
+        worker: usize,
+        department: u32,
+        command: u32,
+        refused: Refused,
+    },
+    Tick {
+        worker: usize,
+    },
+    /// The keeper does what is due.
+    Turn,
+    /// Somebody asks for a fold.
+    Fold,
+    /// Both hands of the clock go forward.
+    Pass(Duration),
+    /// The wall clock is set; the other hand stands still.
+    SetClock {
+        seconds: i64,
+    },
+    /// The disk has no room for another segment, or has it again.
+    Fill,
+    Free,
+    /// Every reader is held against the model.
+    Look,
+    /// Somebody corrects the books, from another process.
+    Adjust {
+        department: u32,
+        units: i64,
+    },
+    Close,
+    Kill,
+    /// The machine dies: the tally is as it was synced last, and `some_newer` pages have got to the disk since.
+    LosePower {
+        some_newer: bool,
+    },
+    /// The disk fails to sync.
+    LoseSync,
+    Start(Start),
+}
+
+/// What a history is about. Defects that need several unlikely things at once are met by histories that like these things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    Anything,
+    /// Streams that outlive their hours, and power that fails between two pages.
+    Streams,
+    /// Hours that become days, and clocks that are set back behind them.
+    Days,
+}
+
+impl Theme {
+    const ALL: [Self; 4] = [Self::Anything, Self::Anything, Self::Streams, Self::Days];
+
+    fn step(self, rng: &mut Rng) -> Option<Step> {
+        if self == Self::Anything || rng.u32(0..3) > 0 {
+            return None;
+        }
+        let (worker, nth) = (rng.usize(0..2), rng.usize(0..8));
+        Some(match (rng.u32(0..8), self) {
+            (0, Self::Days) => Step::Pass(Duration::from_secs(86_400 * rng.u64(1..4))),
+            (0 | 1, _) => Step::Pass(Duration::from_secs(3600 + rng.u64(61..120))),
+            (2 | 3, _) => Step::Tick { worker },
+            (4, _) => Step::Turn,
+            (5, Self::Days) => Step::Fold,
+            (6, Self::Days) => Step::Close,
+            (6, _) => Step::LosePower { some_newer: true },
+            _ => Step::End { nth, finished: Finished::Ok },
+        })
+    }
+}
+
+/// How a gateway begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) workers: usize,
+    pub(super) calendar: CalendarOffset,
+    pub(super) compact_after: Option<Duration>,
+    /// The process dies at this operation on the tally's file.
+    pub(super) dies_at: Option<u32>,
+}
+
+/// When the clock begins: in an hour, before an edge of the hour, of the month in +08:00, of the year.
+pub(super) const BEGINNINGS: [&str; 4] =
+    ["2026-11-24T03:10:00Z", "2026-11-24T03:59:58Z", "2026-10-31T15:58:30Z", "2026-12-31T23:59:59Z"];
+
+/// The steps of a seed.
+pub(super) fn steps(rng: &mut Rng) -> Vec<Step> {
+    let theme = Theme::ALL[rng.usize(0..Theme::ALL.len())];
+    let mut steps = vec![Step::Start(Start { dies_at: None, ..start(rng, theme) })];
+    for _ in 0..rng.usize(STEPS) {
+        let step = theme.step(rng).unwrap_or_else(|| step(rng));
+        steps.push(step);
+        if let Step::Close | Step::Kill | Step::LosePower { .. } | Step::LoseSync = step {
+            steps.extend(between_lives(rng, theme));
+        }
+    }
+    steps.push(Step::Free);
+    steps.extend(rng.bool().then_some(Step::Look));
+    steps
+}
+
+fn step(rng: &mut Rng) -> Step {
+    let (worker, nth) = (rng.usize(0..2), rng.usize(0..8));
+    match rng.u32(0..100) {
+        0..24 => Step::Admit { worker, department: rng.u32(1..4), command: rng.u32(1..4), units: rng.u64(1..4) },
+        24..32 => Step::Bytes { nth, request: rng.u64(0..1000), response: rng.u64(0..1_000_000) },
+        32..44 => Step::End { nth, finished: Finished::ALL[rng.usize(0..7)] },
+        44..48 => Step::Leave { nth },
+        48..54 => Step::Refuse {
+            worker,
+            department: rng.u32(1..4),
+            command: rng.u32(1..4),
+            refused: Refused::ALL[rng.usize(0..Refused::ALL.len())],
+        },
+        54..64 => Step::Tick { worker },
+        64..72 => Step::Turn,
+        72..78 => Step::Fold,
+        78..87 => Step::Pass(pass(rng)),
+        87..89 => Step::SetClock { seconds: clock_step(rng) },
+        89..91 => Step::Fill,
+        91..93 => Step::Free,
+        93 => Step::Look,
+        94 => Step::Adjust { department: rng.u32(1..4), units: rng.i64(1..100) },
+        95 => Step::Close,
+        96..98 => Step::Kill,
+        98 => Step::LosePower { some_newer: rng.bool() },
+        _ => Step::LoseSync,
+    }
+}
+
+fn between_lives(rng: &mut Rng, theme: Theme) -> Vec<Step> {
+    let mut steps = vec![Step::Look];
+    if theme == Theme::Days && rng.bool() {
+        steps.push(Step::SetClock { seconds: -86_400 * rng.i64(1..20) });
+    } else if rng.u32(0..4) == 0 {
+        steps.push(Step::SetClock { seconds: clock_step(rng) });
+    }
+    while rng.u32(0..3) == 0 {
+        steps.push(Step::Start(Start { dies_at: Some(rng.u32(0..10)), ..start(rng, theme) }));
+    }
+    steps.push(Step::Start(Start { dies_at: None, ..start(rng, theme) }));
+    steps
+}
+
+fn start(rng: &mut Rng, theme: Theme) -> Start {
+    let offset = ["+08:00", "+08:00", "+08:00", "-03:00", "+00:00"][rng.usize(0..5)];
+    let days = if theme == Theme::Days { Some(0) } else { [None, Some(0), Some(1), Some(2)][rng.usize(0..4)] };
+    Start {
+        workers: rng.usize(1..3),
+        calendar: CalendarOffset::parse(offset).expect("an offset"),
+        compact_after: days.map(|days| Duration::from_secs(days * 24 * 3600)),
+        dies_at: None,
+    }
+}
+
+fn pass(rng: &mut Rng) -> Duration {
+    match rng.u32(0..12) {
+        0..4 => Duration::from_millis(rng.u64(1..2000)),
+        4..6 => Duration::from_secs(rng.u64(1..90)),
+        6..9 => Duration::from_secs(3600 + rng.u64(0..120)),
+        9..11 => Duration::from_secs(3600 * rng.u64(1..30)),
+        _ => Duration::from_secs(86_400 * rng.u64(1..40)),
+    }
+}
+
+fn clock_step(rng: &mut Rng) -> i64 {
+    match rng.u32(0..4) {
+        0 => rng.i64(-90..90),
+        1 => rng.i64(-4000..4000),
+        2 => 3600 * rng.i64(-30..30),
+        _ => 86_400 * rng.i64(-40..40),
+    }
+}

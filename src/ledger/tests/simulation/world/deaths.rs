@@ -1,0 +1,103 @@
+//! How a life of a gateway ends, and what its machine then holds.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+use tokio::sync::oneshot;
+
+use super::super::books;
+use super::{PAGE, World};
+use crate::ledger::keeper::keep;
+use crate::ledger::recover::instead;
+use crate::ledger::shared::Request;
+use crate::ledger::tally::{TallyImage, nanoseconds};
+use crate::ledger::{LedgerError, TALLY};
+
+impl World {
+    pub(super) fn close(&mut self) {
+        let Some(mut life) = self.life.take() else { return };
+        self.auditor.take();
+        life.drain();
+        let floor = life.open_rows().floor;
+        let last = instead(self.clock.wall(), life.keeper.shared.sealing());
+        life.requests.send(Request::Close).expect("a keeper");
+        keep(life.keeper, &life.inbox, Box::new(|error| panic!("{error}"))).expect("closed");
+        self.model.interrupt(nanoseconds(&self.clock), floor, last);
+        assert!(!self.path.with_extension(TALLY).exists(), "a clean end leaves no tally");
+    }
+
+    pub(super) fn kill(&mut self) {
+        if self.life.is_some() {
+            let image = self.tally();
+            self.bury(&image);
+        }
+    }
+
+    pub(super) fn lose_power(&mut self, some_newer: bool) {
+        if self.life.is_none() {
+            return;
+        }
+        let (mut image, most) = (self.disk.synced(), self.model.clone());
+        self.model = self.synced.clone();
+        if some_newer {
+            self.between = Some((self.model.clone(), most));
+            self.mix(&mut image);
+        }
+        image[16 * 8 + 1] ^= 1; // another boot: the first character of its id
+        self.bury(&image);
+    }
+
+    /// Some pages that were not synced have got to the disk all the same.
+    pub(super) fn mix(&mut self, image: &mut Vec<u8>) {
+        let present = self.tally();
+        image.resize(present.len(), 0);
+        for (old, new) in image.chunks_mut(PAGE).zip(present.chunks(PAGE)) {
+            if self.rng.bool() {
+                old.copy_from_slice(new);
+            }
+        }
+    }
+
+    pub(super) fn lose_sync(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        life.drain();
+        self.disk.loses_syncs.store(true, Ordering::Relaxed);
+        let Some(life) = self.life.take() else { return };
+        let (reply, _answer) = oneshot::channel();
+        life.requests.send(Request::Fold(reply)).expect("a keeper");
+        let (failed, failures) = mpsc::channel();
+        let kept = keep(life.keeper, &life.inbox, Box::new(move |error| failed.send(error).expect("a listener")));
+        assert!(matches!(kept, Err(LedgerError::Stopped)), "{kept:?}");
+        assert!(matches!(failures.recv(), Ok(LedgerError::Sync { .. })), "it says why");
+        assert!(failures.recv().is_err(), "it says so once");
+        let image = self.tally();
+        drop((life.tickets, life.meters, life._lock));
+        self.bury(&image);
+    }
+
+    pub(super) fn tally(&self) -> Vec<u8> {
+        std::fs::read(self.path.with_extension(TALLY)).expect("a tally")
+    }
+
+    /// The process is gone; its files are as the moment of its death left them.
+    pub(super) fn bury(&mut self, image: &[u8]) {
+        self.auditor.take();
+        let book = ["db", "db-wal"].map(|extension| self.path.with_extension(extension));
+        let kept = book.clone().map(|path| std::fs::read(path).ok());
+        self.life = None; // writes what a dead process would not: closes the book, ends the tickets
+        for (path, bytes) in book.iter().zip(kept) {
+            match bytes {
+                Some(bytes) => std::fs::write(path, bytes).expect("the book as it was"),
+                None => assert!(!path.exists(), "a log from nowhere"),
+            }
+        }
+        let _ = std::fs::remove_file(self.path.with_extension("db-shm"));
+        let tally = File::options().write(true).open(self.path.with_extension(TALLY)).expect("the tally");
+        tally.set_len(0).and_then(|()| tally.write_all_at(image, 0)).expect("the tally as it was");
+        let header = TallyImage::parse(image).expect("a tally").header;
+        let floor = books::floor(self.book(), header.epoch);
+        self.model.interrupt(header.synced_ns, floor, instead(header.synced_at, floor));
+    }
+}

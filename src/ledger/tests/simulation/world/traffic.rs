@@ -1,0 +1,106 @@
+//! What workers do: commands come, pass bytes and end; the worker ticks.
+
+use std::time::Duration;
+
+use super::super::model::{Open, Series, UNKNOWN};
+use super::World;
+use crate::ledger::tally::nanoseconds;
+use crate::ledger::tests::{command, department};
+use crate::model::{Finished, Refused, Window};
+
+impl World {
+    pub(super) fn receive(&self, worker: usize) {
+        let Some(life) = &self.life else { return };
+        life.meters[worker % life.meters.len()].received();
+    }
+
+    pub(super) fn admit(&mut self, worker: usize, series: Series, units: u64) {
+        let Some(life) = &mut self.life else { return };
+        self.clock.advance(Duration::from_nanos(1)); // so that the moment is a name
+        let worker = worker % life.meters.len();
+        let window = self.clock.window().max(life.windows[worker]);
+        life.windows[worker] = window;
+        let (meter, was_tight) = (&life.meters[worker], life.meters[worker].is_tight());
+        meter.received();
+        match meter.open(&department(series.0), &command(series.1), units, self.clock.window()) {
+            Ok(ticket) => {
+                let moment = nanoseconds(&self.clock);
+                life.tickets.push((moment, ticket));
+                let (request_bytes, response_bytes, over) = (0, 0, None);
+                self.model.admit(moment, Open { worker, window, series, units, request_bytes, response_bytes, over });
+            }
+            Err(refused) => {
+                assert!(refused == Refused::LedgerUnavailable && was_tight, "refused with room: {refused:?}");
+                self.refuse(worker, series, refused);
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, worker: usize, series: Series, refused: Refused) {
+        let Some(life) = &mut self.life else { return };
+        let worker = worker % life.meters.len();
+        let window = self.clock.window().max(life.windows[worker]);
+        life.windows[worker] = window;
+        let is_tight = life.meters[worker].is_tight();
+        let before = is_tight.then(|| life.open_rows());
+        life.meters[worker].refuse(&department(series.0), &command(series.1), refused, self.clock.window());
+        let named = before.is_none_or(|before| life.grew(&before, window, series, refused));
+        match named {
+            true => self.model.refuse(window, series, refused),
+            false => self.model.refuse(life.unnamed_window(worker), UNKNOWN, refused),
+        }
+    }
+
+    pub(super) fn pass_bytes(&mut self, nth: usize, request: u64, response: u64) {
+        let Some(life) = &mut self.life else { return };
+        let count = life.tickets.len();
+        let Some((moment, ticket)) = life.tickets.get_mut(nth % count.max(1)) else { return };
+        ticket.add_request_bytes(request);
+        ticket.add_response_bytes(response);
+        let open = self.model.open.get_mut(moment).expect("a command in flight");
+        open.request_bytes += request;
+        open.response_bytes += response;
+    }
+
+    pub(super) fn end(&mut self, nth: usize, finished: Option<Finished>) {
+        let Some(life) = &mut self.life else { return };
+        let count = life.tickets.len();
+        if count == 0 {
+            return;
+        }
+        let (moment, ticket) = life.tickets.remove(nth % count);
+        let end = (finished.unwrap_or(Finished::Aborted), nanoseconds(&self.clock) - moment);
+        match finished {
+            Some(finished) => assert_eq!(u128::from(end.1), ticket.settle(finished).as_nanos()),
+            None => drop(ticket),
+        }
+        let open = self.model.open.get_mut(&moment).expect("a command in flight");
+        let meter = &life.meters[open.worker];
+        if open.window >= meter.left() {
+            let window = open.window;
+            self.model.end(moment, window, end);
+        } else if meter.waiting().contains(&moment) {
+            assert!(meter.is_tight(), "an end waits with room");
+            open.over = Some(end);
+        } else {
+            let window = life.windows[open.worker];
+            self.model.end(moment, window, end);
+        }
+    }
+
+    pub(super) fn tick(&mut self, worker: usize) {
+        let Some(life) = &mut self.life else { return };
+        let worker = worker % life.meters.len();
+        let meter = &life.meters[worker];
+        let waited = meter.waiting();
+        meter.tick();
+        let waiting = meter.waiting();
+        for moment in waited.iter().filter(|moment| !waiting.contains(moment)) {
+            let end = self.model.open[moment].over.expect("it is over");
+            self.model.end(*moment, life.windows[worker], end);
+        }
+        life.windows[worker] = life.windows[worker].max(meter.left());
+        let over = Window::of_unix_seconds(self.latest - 60);
+        assert!(meter.left() <= over, "{} was left before it was over by a minute", meter.left());
+    }
+}

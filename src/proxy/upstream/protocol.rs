@@ -1,0 +1,149 @@
+//! What is spoken with a subsystem, HTTP/1.1 or HTTP/2, behind one face: a request, a connection, an exchange, an answer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use crate::proxy::fields::towards_caller;
+use crate::proxy::request_body::RequestBody;
+
+use super::Broken;
+use super::h1::{self, Wire};
+use super::h2::{self, Session};
+use super::stream::Stream;
+
+/// A request as it goes out.
+pub(in crate::proxy) enum Outgoing {
+    /// Written out.
+    Http1(h1::Outgoing),
+    /// As hyper writes it out.
+    Http2(Box<Request<RequestBody>>),
+}
+
+/// A connection that takes a request.
+pub(super) enum Link {
+    /// It is the request's alone.
+    Http1(Box<Wire>),
+    /// It is shared.
+    Http2(Session),
+}
+
+/// One request and its answer's head.
+pub(in crate::proxy) enum Exchange {
+    /// On a connection of its own.
+    Http1(h1::Exchange),
+    /// On a stream.
+    Http2(h2::Exchange),
+}
+
+/// The head of an answer.
+pub(super) enum Head {
+    Http1(h1::Head),
+    Http2(Box<Response<Incoming>>),
+}
+
+/// What a subsystem answered.
+pub(in crate::proxy) struct Answered {
+    pub(in crate::proxy) status: StatusCode,
+    pub(in crate::proxy) headers: HeaderMap,
+    /// The protocol a 101 switches to.
+    pub(in crate::proxy) upgrade: Option<HeaderValue>,
+    pub(in crate::proxy) body: AnswerBody,
+}
+
+/// The body of an answer.
+pub(in crate::proxy) enum AnswerBody {
+    /// See [`h1::AnswerBody`].
+    Http1(h1::AnswerBody),
+    /// With its place on the session, which it holds to its end.
+    Http2(Incoming, #[expect(dead_code, reason = "it is dropped")] h2::Counted),
+}
+
+impl Exchange {
+    /// Begins. A pool speaks the protocol that its subsystem's requests are made for; were it not so, the request comes
+    /// back.
+    pub(super) fn begin(link: Link, request: Outgoing) -> Result<Self, Box<Outgoing>> {
+        match (link, request) {
+            (Link::Http1(wire), Outgoing::Http1(request)) => Ok(Self::Http1(h1::Exchange::begin(wire, request))),
+            (Link::Http2(session), Outgoing::Http2(request)) => Ok(Self::Http2(h2::Exchange::begin(session, *request))),
+            (_, request) => Err(Box::new(request)),
+        }
+    }
+
+    /// Ready with the head of the final answer.
+    pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+        match self {
+            Self::Http1(exchange) => exchange.poll_head(context).map_ok(Head::Http1),
+            Self::Http2(exchange) => exchange.poll_head(context).map_ok(Head::Http2),
+        }
+    }
+
+    /// The request again, if nothing of it was sent.
+    pub(super) fn into_unsent(self) -> Option<Outgoing> {
+        match self {
+            Self::Http1(exchange) => exchange.into_unsent().map(Outgoing::Http1),
+            Self::Http2(exchange) => exchange.into_unsent().map(Outgoing::Http2),
+        }
+    }
+
+    /// The answer with the head that this exchange was ready with.
+    pub(super) fn into_answer(self, head: Head) -> Option<Answered> {
+        match (self, head) {
+            (Self::Http1(exchange), Head::Http1(head)) => Some(exchange.into_answer(head)),
+            (Self::Http2(exchange), Head::Http2(response)) => {
+                let (mut head, body) = response.into_parts();
+                towards_caller(&mut head.headers);
+                let body = AnswerBody::Http2(body, exchange.into_counted());
+                Some(Answered { status: head.status, headers: head.headers, upgrade: None, body })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl AnswerBody {
+    /// The connection, if it is the request's alone and may carry another.
+    pub(super) fn take_reusable(&mut self) -> Option<Box<Wire>> {
+        match self {
+            Self::Http1(body) => body.take_reusable(),
+            Self::Http2(..) => None,
+        }
+    }
+
+    /// The connection as it is, with what was read ahead, for another protocol.
+    pub(in crate::proxy) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::Http1(body) => body.into_stream(),
+            Self::Http2(..) => None,
+        }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context),
+            Self::Http2(body, _) => Pin::new(body).poll_frame(context).map_err(Broken::Http2),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body, _) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The bytes between the gateway and a server: TCP, a Unix socket, or TLS over TCP. One type, so that nothing above it cares.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::proxy::socket::Socket;
+
+/// An open connection to a server.
+pub(in crate::proxy) enum Stream {
+    /// TCP, in the clear.
+    Tcp(Socket),
+    /// A socket in the file system.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+macro_rules! each {
+    ($stream:expr, $inner:ident => $do:expr) => {
+        match $stream.get_mut() {
+            Stream::Tcp($inner) => $do,
+            Stream::Unix($inner) => $do,
+            Stream::Tls($inner) => $do,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, inner => Pin::new(inner).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, inner => Pin::new(inner).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, inner => Pin::new(inner).poll_write_vectored(context, pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, inner => Pin::new(inner).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, inner => Pin::new(inner).poll_shutdown(context))
+    }
+}

@@ -1,0 +1,116 @@
+//! How many connections there may be: of an address, a department, a listener, and how many handshakes at once. What is turned
+//! away is closed and counted, and a place that is given back can be taken again.
+
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+use crate::world::{Client, World, empty, request, until, within};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+fn capacity(key: &str, value: u64) -> impl FnOnce(&mut Value) {
+    let capacity = json!({ key: value });
+    move |document| document["capacity"] = capacity
+}
+
+async fn hits(world: &World, limit: &str) -> f64 {
+    world.metrics().await.value("tallygate_limit_hits_total", &[("limit", limit)]).unwrap()
+}
+
+async fn is_served(client: &Client) -> bool {
+    client.try_send(request("GET", READ, empty())).await.is_ok_and(|reply| reply.status == 200)
+}
+
+#[tokio::test]
+async fn an_address_has_as_many_connections_as_it_may() {
+    let world = World::city().edit(capacity("addressConnections", 2)).start().await;
+    let kept = [world.client("traffic-police"), world.client("logistics").h2()];
+    for client in &kept {
+        assert!(is_served(client).await);
+    }
+    assert!(!is_served(&world.client("traffic-police")).await, "a third one is closed at once");
+    assert_eq!(hits(&world, "address_connections").await, 1.0);
+    for client in &kept {
+        assert!(is_served(client).await, "those that are open stay");
+    }
+    drop(kept);
+    until("a place is free again", async || is_served(&world.client("traffic-police")).await.then_some(())).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_department_has_as_many_connections_as_it_may_and_others_have_theirs() {
+    let world = World::city().edit(capacity("departmentConnections", 1)).start().await;
+    let first = world.client("traffic-police").h2();
+    assert!(is_served(&first).await);
+    assert!(!is_served(&world.client("traffic-police")).await);
+    assert!(!is_served(&world.client("traffic-police").h2()).await);
+    assert_eq!(hits(&world, "department_connections").await, 2.0);
+    assert!(is_served(&world.client("logistics")).await);
+    assert!(is_served(&first).await);
+    drop(first);
+    until("the place is free again", async || is_served(&world.client("traffic-police")).await.then_some(())).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_listener_has_as_many_connections_as_it_may() {
+    let world = World::city().edit(|document| document["listeners"][0]["connections"] = json!(1)).start().await;
+    let first = world.client("traffic-police");
+    assert!(is_served(&first).await);
+    assert!(!is_served(&world.client("logistics")).await);
+    assert_eq!(hits(&world, "listener_connections").await, 1.0);
+    assert!(is_served(&first).await);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn silent_handshakes_make_room_for_those_that_speak() {
+    let world = World::city().edit(capacity("handshakes", 4)).start().await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(world.gateway_address()).await.unwrap());
+    }
+    assert!(is_served(&world.client("traffic-police")).await);
+    assert_eq!(hits(&world, "handshakes").await, 17.0, "all but four, and one for the caller that speaks");
+    let crowded = [("reason", "crowded_out")];
+    assert_eq!(world.metrics().await.value("tallygate_tls_handshakes_failed_total", &crowded), Some(17.0));
+    for stream in silent.iter_mut().take(17) {
+        assert_eq!(within("the oldest are closed", stream.read(&mut [0; 8])).await.unwrap_or(0), 0);
+    }
+    world.close().await;
+}
+
+/// The real binary behind a limit of file descriptors, hard and soft.
+fn limited(world: &World, descriptors: &str) -> std::process::Command {
+    let binary = world.tallygate(&["serve", "--config", "gateway.yaml"]);
+    let mut shell = std::process::Command::new("sh");
+    let line = format!("ulimit -Sn 256 && ulimit -Hn {descriptors} && exec \"$@\"");
+    shell.args(["-c", &line, "sh"]).arg(binary.get_program()).args(binary.get_args()).current_dir(world.folder());
+    shell
+}
+
+#[tokio::test]
+async fn a_gateway_that_promises_more_connections_than_the_system_has_does_not_start() {
+    let mut world = World::city().edit(capacity("connections", 1_793)).build();
+    let ended = crate::world::run(limited(&world, "4096")).await;
+    let told = crate::world::stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    for number in ["capacity.connections", "1793", "4098", "4096", "at most 1792"] {
+        assert!(told.contains(number), "{told}\nshould say {number}");
+    }
+    world.abandon();
+}
+
+#[tokio::test]
+async fn the_soft_limit_is_raised_and_the_usual_number_of_connections_follows_it() {
+    let mut world = World::city().build();
+    let command = limited(&world, "4096");
+    world.start_process_as(|_| command).await;
+    let metrics = world.metrics().await;
+    assert_eq!(metrics.value("process_max_fds", &[]), Some(4096.0));
+    assert!(world.log_of_process().contains("1792"), "{}", world.log_of_process());
+    assert!(is_served(&world.client("traffic-police")).await);
+    world.close().await;
+}

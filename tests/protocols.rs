@@ -1,0 +1,168 @@
+//! What subsystems speak: HTTP/1.1 and HTTP/2, over TCP, Unix sockets and TLS, with real nginx behind the gateway.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::real_parts::nginx;
+use crate::world::{Pki, World, free_address, until};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+/// The name of the subsystem in its certificate.
+const CAMERAS: &str = "cameras.city.example";
+
+/// How nginx listens, and how the gateway is told to reach it.
+struct Way {
+    listen: String,
+    subsystem: Value,
+    /// How nginx calls the protocol it was spoken to in.
+    spoken: &'static str,
+}
+
+impl Way {
+    /// In the clear.
+    fn plain(protocol: &str) -> Self {
+        let address = free_address();
+        let (suffix, spoken) = if protocol == "http2" { (" http2", "HTTP/2.0") } else { ("", "HTTP/1.1") };
+        let subsystem = json!({ "protocol": protocol, "upstreams": [{ "url": format!("http://{address}") }] });
+        Self { listen: format!("{address}{suffix}"), subsystem, spoken }
+    }
+
+    /// Over TLS, where nginx asks for the gateway's own certificate; `tls` as configured.
+    fn secure(protocol: &str, folder: &Path, tls: Value) -> Self {
+        let plain = Self::plain(protocol);
+        let (address, http2) = plain.listen.split_once(' ').unwrap_or((&plain.listen, ""));
+        let pki = folder.join("pki");
+        let listen = format!(
+            "{address} ssl {http2}; ssl_certificate {pki}/{CAMERAS}.pem; ssl_certificate_key {pki}/{CAMERAS}.key; \
+             ssl_client_certificate {pki}/ca.pem; ssl_verify_client on",
+            pki = pki.display()
+        );
+        let subsystem =
+            json!({ "protocol": protocol, "upstreams": [{ "url": format!("https://{address}") }], "tls": tls });
+        Self { listen, subsystem, spoken: plain.spoken }
+    }
+}
+
+/// The gateway's proof of itself and its trust, as configured.
+fn tls(world: &World, gateway: &str) -> Value {
+    let own = world.identity(gateway);
+    json!({ "authorities": ["pki/ca.pem"], "certificate": own.certificate_file, "key": own.key_file, "serverName": CAMERAS })
+}
+
+fn put(document: &mut Value, subsystem: &Value) {
+    for (key, value) in subsystem.as_object().unwrap() {
+        document["subsystems"][0][key] = value.clone();
+    }
+}
+
+/// Ten commands of each kind through the gateway to nginx, which reads uploads before it answers; its log must say what the
+/// ledger says.
+async fn commands_arrive(mut world: World, way: Way) {
+    world.write(|document| put(document, &way.subsystem));
+    let mut nginx = nginx(world.folder(), &way.listen);
+    let folder = world.folder().to_owned();
+    until("nginx has started", async || folder.join("nginx.pid").exists().then_some(())).await;
+    world.start_here().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for _ in 0..10 {
+            assert_eq!(client.get(READ).await.text(), "nginx\n");
+            assert_eq!(client.post("/cameras/v1/snapshots", "x".repeat(10_000)).await.status, 200);
+        }
+    }
+    nginx.signal("QUIT");
+    nginx.ended().await;
+    let log = std::fs::read_to_string(folder.join("nginx-access.log")).unwrap();
+    let lines = log.lines().filter(|line| line.starts_with("traffic-police cameras/snapshot."));
+    assert_eq!(lines.filter(|line| line.ends_with(&format!(" 200 {}", way.spoken))).count(), 40, "{log}");
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 40);
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 200_000);
+}
+
+#[tokio::test]
+async fn a_subsystem_may_speak_http2_by_prior_knowledge() {
+    commands_arrive(World::city().build(), Way::plain("http2")).await;
+}
+
+#[tokio::test]
+async fn a_subsystem_may_listen_on_a_unix_socket() {
+    let world = World::city().build();
+    let socket = world.folder().join("cameras.sock");
+    let url = format!("unix:{}", socket.display());
+    let way = Way { listen: url.clone(), subsystem: json!({ "upstreams": [{ "url": url }] }), spoken: "HTTP/1.1" };
+    commands_arrive(world, way).await;
+}
+
+#[tokio::test]
+async fn a_subsystem_and_the_gateway_prove_themselves_over_tls() {
+    for protocol in ["http1", "http2"] {
+        let world = World::city().department("gateway").build();
+        world.pki.issue_subsystem(CAMERAS);
+        let tls = tls(&world, "gateway");
+        let way = Way::secure(protocol, world.folder(), tls);
+        commands_arrive(world, way).await;
+    }
+}
+
+#[tokio::test]
+async fn a_subsystem_that_cannot_prove_itself_gets_nothing() {
+    for spoil in [
+        |tls: &mut Value| tls["serverName"] = json!("signals.city.example"),
+        |tls: &mut Value| tls["authorities"] = json!(["pki/foreign.pem"]),
+    ] {
+        let world = World::city().department("gateway").build();
+        world.pki.issue_subsystem(CAMERAS);
+        Pki::new(&world.folder().join("pki"), "foreign");
+        let mut tls = tls(&world, "gateway");
+        spoil(&mut tls);
+        let way = Way::secure("http1", world.folder(), tls);
+        nothing_arrives(world, way).await;
+    }
+}
+
+async fn nothing_arrives(mut world: World, way: Way) {
+    world.write(|document| put(document, &way.subsystem));
+    let nginx = nginx(world.folder(), &way.listen);
+    let folder = world.folder().to_owned();
+    until("nginx has started", async || folder.join("nginx.pid").exists().then_some(())).await;
+    world.start_here().await;
+    let reply = world.client("traffic-police").get(READ).await;
+    assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("unreachable")));
+    nginx.signal("QUIT");
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "unreachable"), 1);
+}
+
+#[tokio::test]
+async fn a_subsystem_is_found_by_name() {
+    let world = World::city().edit(|document| {
+        let url = document["subsystems"][0]["upstreams"][0]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
+        document["subsystems"][0]["upstreams"] = json!([{ "url": url }]);
+    });
+    let world = world.start().await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
+    let mut world = World::city().build();
+    world.abandon();
+    let mut document: Value = serde_json::from_str(&std::fs::read_to_string(world.config_file()).unwrap()).unwrap();
+    document["subsystems"][0]["upstreams"] = json!([{ "url": "https://127.0.0.1:1" }]);
+    for (tls, path) in [
+        (Value::Null, "subsystems[0].tls"),
+        (json!({ "authorities": ["nowhere.pem"] }), "subsystems[0].tls"),
+        (json!({ "authorities": [] }), "subsystems[0].tls.authorities"),
+        (json!({ "authorities": ["pki/ca.pem"], "key": "pki/server.key" }), "subsystems[0].tls.certificate"),
+    ] {
+        document["subsystems"][0]["tls"] = tls.clone();
+        let file = world.folder().join("secure.yaml");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let problems = tallygate::config::load(&file, &tallygate::model::Numbers::default()).expect_err("a problem");
+        assert!(problems.0.iter().any(|problem| problem.path == path), "{tls}: {problems}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Behind a balancer: the PROXY protocol from those who are believed and from nobody else, and whose word about addresses
+//! counts.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::{Client, GATEWAY, Process, Seen, World, empty, free_address, request, tool, until, within};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+fn listener(key: &str, ranges: &[&str]) -> impl FnOnce(&mut Value) {
+    let (key, ranges) = (key.to_owned(), json!(ranges));
+    move |document| document["listeners"][0][key] = ranges
+}
+
+/// What comes back on a connection that begins with `header`.
+async fn answer_after(world: &World, header: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.gateway_address()).await.unwrap();
+    stream.write_all(header).await.unwrap();
+    let Ok(mut stream) = world.client("traffic-police").connect_over(stream).await else { return String::new() };
+    let head =
+        format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nX-Forwarded-For: 8.8.8.8\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = within("the end", stream.read_to_string(&mut answer)).await; // what has come is judged
+    answer
+}
+
+fn version_2(family: u8, addresses: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(addresses.len()).unwrap().to_be_bytes();
+    [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &length, addresses].concat()
+}
+
+#[tokio::test]
+async fn a_balancer_that_is_believed_tells_the_address() {
+    let world = World::city().edit(listener("proxyProtocol", &["127.0.0.0/8"])).start().await;
+    let headers = [
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 443\r\n".to_vec(), "192.0.2.7"),
+        (b"PROXY TCP6 2001:db8::7 2001:db8::1 4660 443\r\n".to_vec(), "2001:db8::7"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (version_2(0x11, &[192, 0, 2, 9, 198, 51, 100, 1, 1, 1, 1, 187]), "192.0.2.9"),
+        (version_2(0x00, &[]), "127.0.0.1"),
+    ];
+    for (header, _) in &headers {
+        assert!(answer_after(&world, header).await.starts_with("HTTP/1.1 200"), "{header:?}");
+        world.log.note("traffic-police", Seen::Outcome("ok"));
+    }
+    let told: Vec<_> =
+        world.server("cameras").log.all().iter().map(|got| got.header("x-forwarded-for").to_owned()).collect();
+    assert_eq!(told, headers.map(|(_, address)| address.to_owned()));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_is_believed_has_to_speak_it() {
+    let world = World::city().edit(listener("proxyProtocol", &["127.0.0.1"])).start().await;
+    for header in [&b""[..], b"PROXY TCP4 192.0.2.7\r\n", b"GET / HTTP/1.1\r\n", &version_2(0x11, &[0; 3])] {
+        assert_eq!(answer_after(&world, header).await, "", "{header:?}");
+    }
+    let bad = [("reason", "bad_proxy_header")];
+    assert_eq!(world.metrics().await.value("tallygate_tls_handshakes_failed_total", &bad), Some(4.0));
+    assert_eq!(world.close().await.sum(|_| true), 0);
+}
+
+#[tokio::test]
+async fn nobody_else_is_believed() {
+    let world = World::city().edit(listener("proxyProtocol", &["192.0.2.0/24"])).start().await;
+    assert_eq!(answer_after(&world, b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 443\r\n").await, "");
+    assert!(answer_after(&world, b"").await.starts_with("HTTP/1.1 200"));
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    assert_eq!(world.server("cameras").log.only().header("x-forwarded-for"), "127.0.0.1");
+    world.close().await;
+}
+
+async fn forwarded_for(client: &Client, said: &[&str]) {
+    let mut asking = request("GET", READ, empty());
+    for said in said {
+        asking.headers_mut().append("x-forwarded-for", said.parse().unwrap());
+    }
+    assert_eq!(client.send(asking).await.status, 200);
+}
+
+#[tokio::test]
+async fn only_a_proxy_that_is_named_may_say_who_it_forwards_for() {
+    for (ranges, expected) in
+        [(&["10.0.0.0/8"][..], "127.0.0.1"), (&["127.0.0.0/8"], "192.0.2.1, 192.0.2.2, 127.0.0.1")]
+    {
+        let world = World::city().edit(listener("forwardedFor", ranges)).start().await;
+        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+            forwarded_for(&client, &["192.0.2.1", "192.0.2.2"]).await;
+            forwarded_for(&client, &[]).await;
+        }
+        for (position, got) in world.server("cameras").log.all().iter().enumerate() {
+            let expected = if position % 2 == 0 { expected } else { "127.0.0.1" };
+            assert_eq!(got.headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), [expected]);
+        }
+        world.close().await;
+    }
+}
+
+/// HAProxy as a balancer of TCP, with either version.
+fn haproxy(world: &World, address: SocketAddr, speaks: &str) -> Process {
+    let config = world.folder().join(format!("{speaks}.cfg"));
+    let text = format!(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n\
+         frontend in\n bind {address}\n default_backend out\n\
+         backend out\n server gateway {} {speaks}\n",
+        world.gateway_address()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = tool("haproxy");
+    Process::spawn(command.arg("-db").arg("-f").arg(config).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+#[tokio::test]
+async fn haproxy_passes_connections_on_with_their_address() {
+    let world = World::city().edit(listener("proxyProtocol", &["127.0.0.1"])).start().await;
+    for speaks in ["send-proxy", "send-proxy-v2"] {
+        let address = free_address();
+        let mut haproxy = haproxy(&world, address, speaks);
+        let stream = until("HAProxy listens", async || {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.77:0".parse().unwrap()).unwrap();
+            socket.connect(address).await.ok()
+        })
+        .await;
+        let mut stream = world.client("traffic-police").connect_over(stream).await.expect("a handshake");
+        let head = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        world.log.note("traffic-police", Seen::Outcome("ok"));
+        haproxy.signal("TERM");
+        haproxy.ended().await;
+    }
+    for got in world.server("cameras").log.all() {
+        assert_eq!(got.header("x-forwarded-for"), "127.0.0.77");
+    }
+    world.close().await;
+}

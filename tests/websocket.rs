@@ -1,0 +1,125 @@
+//! WebSocket through the gateway, with callers and a subsystem of a foreign make (Python's websockets): a tunnel begins only
+//! after a checked 101, is one command, and is counted as long as it lasts.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::grpc::python;
+use crate::world::{GATEWAY, Process, Seen, World, run, stderr, stdout, until};
+
+const LIVE: &str = "/cameras/live";
+const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
+    let mut process = Process::spawn(
+        python("websocket_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()),
+    );
+    let mut said = BufReader::new(process.0.stdout.take().unwrap());
+    let mut port = String::new();
+    said.read_line(&mut port).unwrap();
+    (process, port.trim().parse().unwrap(), said)
+}
+
+/// A city whose cameras have a live picture, and a command that may not switch.
+async fn live_city(port: u16) -> World {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://127.0.0.1:{port}") }]);
+        document["subsystems"][0]["commands"] = json!([
+            { "id": "live", "match": { "method": "GET", "path": "/live" }, "upgrade": "websocket" },
+            { "id": "still", "match": { "method": "GET", "path": "/still" } },
+        ]);
+        document["grants"] = json!([{ "department": "traffic-police", "subsystem": "cameras", "commands": ["*"] }]);
+    });
+    plan.start().await
+}
+
+fn caller(world: &World, path: &str) -> Command {
+    let identity = world.identity("traffic-police");
+    let mut client = python("websocket_client.py");
+    client.arg(world.gateway_address().port().to_string()).arg(GATEWAY).arg(world.pki.authority_file());
+    client.arg(&identity.certificate_file).arg(&identity.key_file).arg(path);
+    client
+}
+
+fn seen(ended: &std::process::Output) -> Value {
+    serde_json::from_str(&stdout(ended)).unwrap_or_else(|_| panic!("{}{}", stdout(ended), stderr(ended)))
+}
+
+#[tokio::test]
+async fn a_websocket_is_one_command_with_all_its_bytes() {
+    let (process, port, mut log) = subsystem();
+    let mut world = live_city(port).await;
+    let ended = run(caller(&world, LIVE)).await;
+    assert_eq!(seen(&ended), json!({ "seen": ["welcome", 3, 300_000], "closed": 1000 }));
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), "/live traffic-police");
+    drop(process);
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 1);
+    let counted = usage.admitted("traffic-police");
+    assert!(counted.request_bytes > 300_000 && counted.request_bytes < 300_200, "{counted:?}");
+    assert!(counted.response_bytes > 300_000 && counted.response_bytes < 300_200, "{counted:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_may_not_switch_does_not() {
+    let (process, port, _log) = subsystem();
+    let mut world = live_city(port).await;
+    let ended = run(caller(&world, "/cameras/still")).await;
+    // The subsystem was not asked to switch, and says so (426).
+    assert_eq!(seen(&ended), json!({ "refused": 426 }));
+    drop(process);
+    world.log.note("traffic-police", Seen::Open); // this caller does not wait for the rest of such an answer
+    world.note_foreign_server();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_tunnel_are_on_the_tally_while_it_lasts() {
+    let (process, port, _log) = subsystem();
+    let mut world = live_city(port).await;
+    let mut stream = world.client("traffic-police").connect().await.unwrap();
+    stream.write_all(format!("GET {LIVE} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n").as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    until("the welcome", async || {
+        stream.read_buf(&mut heard).await.unwrap();
+        heard.ends_with(b"welcome").then_some(())
+    })
+    .await;
+    let head = String::from_utf8_lossy(&heard).to_lowercase();
+    assert!(head.starts_with("http/1.1 101 ") && head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
+    let usage = world.usage_when("the welcome is on the tally", |usage| {
+        usage.admitted("traffic-police").response_bytes == "..welcome".len() as u64
+    });
+    drop(usage.await);
+    drop(stream);
+    drop(process);
+    world.log.note("traffic-police", Seen::Open);
+    world.note_foreign_server();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn bytes_that_come_before_the_switch_do_not_reach_the_subsystem() {
+    let (process, port, _log) = subsystem();
+    let mut world = live_city(port).await;
+    let mut stream = world.client("traffic-police").connect().await.unwrap();
+    let early = format!("GET {LIVE} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n\u{1}\u{5}early\r\n");
+    stream.write_all(early.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard).await; // however it ends, it ends
+    assert!(!String::from_utf8_lossy(&heard).contains("early"), "{heard:?}");
+    drop(process);
+    world.log.note("traffic-police", Seen::Open);
+    world.log.note("traffic-police", Seen::Open);
+    world.note_foreign_server();
+    world.close().await;
+}
