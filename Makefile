@@ -41,10 +41,12 @@ load: need-compiler need-load ## CPU per command beside HAProxy and nginx; relea
 	$(CARGO) run --locked --release --package loadtests -- compare $(ARGS)
 
 .PHONY: torture
-torture: need-compiler ## 100 kills of the gateway under load, audited one by one; a few minutes, as root; result in loadtests/results
+torture: need-compiler ## 100 kills of the gateway under load, audited one by one, then every attack; 15 minutes at most, as root; results in loadtests/results
 	$(CARGO) build --locked --profile demo --workspace --bins
 	$(TARGET_DIR)/demo/loadtests torture --tallygate $(TARGET_DIR)/demo/tallygate \
 		--out loadtests/results/$(shell date -u +%F)-torture.md $(ARGS)
+	$(TARGET_DIR)/demo/loadtests siege --tallygate $(TARGET_DIR)/demo/tallygate \
+		--out loadtests/results/$(shell date -u +%F)-siege.md
 
 .PHONY: clean
 clean: ## everything that was built
