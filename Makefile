@@ -46,13 +46,41 @@ torture: need-compiler ## 100 kills of the gateway under load, audited one by on
 	$(TARGET_DIR)/demo/loadtests torture --tallygate $(TARGET_DIR)/demo/tallygate \
 		--out loadtests/results/$(shell date -u +%F)-torture.md $(ARGS)
 
+# Doors strangers have; docs/decisions/fuzzing.md. New inputs go to a folder of their own; what is worth keeping is copied to fuzz/corpus.
+DOORS := head path certificate configuration proxied
+FUZZ_SECONDS ?= 60
+FUZZ_DIR = $(TARGET_DIR)/fuzz
+
+.PHONY: fuzz
+fuzz: need-compiler need-cplusplus ## libFuzzer at every door, FUZZ_SECONDS (60) each; ends at the first finding
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument $(CARGO) build --locked --package fuzz --features libfuzzer
+	@set -e; for door in $(DOORS); do \
+		mkdir -p $(FUZZ_DIR)/$$door; \
+		echo "== $$door: new inputs and findings in $(FUZZ_DIR)/$$door"; \
+		$(TARGET_DIR)/debug/fuzz_$$door -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=32768 \
+			-verbosity=0 -print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/$$door- $(FUZZ_DIR)/$$door fuzz/corpus/$$door; \
+	done
+
+# Tools that are no dependency: compiled once, into a folder of their own.
+TOOLS = $(TARGET_DIR)/tools
+DENY_CHECKS ?= advisories bans licenses sources
+
+.PHONY: deny
+deny: need-compiler $(TOOLS)/bin/cargo-deny ## licences, sources, banned crates, published weaknesses (needs github.com; without: DENY_CHECKS="bans licenses sources")
+	$(TOOLS)/bin/cargo-deny --locked --workspace check $(DENY_CHECKS)
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --locked --root $(TOOLS) cargo-deny@0.20.2
+
 .PHONY: clean
 clean: ## everything that was built
 	$(CARGO) clean
 
-.PHONY: need-compiler need-curl need-tests need-load
+.PHONY: need-compiler need-cplusplus need-curl need-tests need-load
 need-compiler:
 	@scripts/need cargo cc make
+need-cplusplus:
+	@scripts/need c++
 need-curl:
 	@scripts/need curl
 need-tests:
