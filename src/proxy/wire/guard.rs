@@ -109,7 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         }
     }
 
-    /// Reads into hyper's own buffer, and takes back what may not stay there. Ready when something may, or at the end.
+    /// Reads into hyper's own buffer, and takes back what may not stay there. Ready with whether something may, or that is the
+    /// end.
     fn read_straight(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = out.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, out))?;
@@ -124,19 +125,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         Poll::Ready(Ok(scan.pass > 0 || length == 0))
     }
 
-    /// Reads beside hyper's buffer, because something is held already. Ready with whether something came.
+    /// Reads beside hyper's buffer, because something is held already. Ready with whether that is the end.
     fn read_beside(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut piece = [MaybeUninit::uninit(); PIECE];
         let mut piece = ReadBuf::uninit(&mut piece);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut piece))?;
         if piece.filled().is_empty() {
-            return Poll::Ready(Ok(false));
+            return Poll::Ready(Ok(true));
         }
         self.held.extend_from_slice(piece.filled());
         let scan = self.scanner.scan(&self.held);
         self.passable = scan.pass;
         self.note(scan);
-        Poll::Ready(Ok(true))
+        Poll::Ready(Ok(false))
     }
 
     fn note(&mut self, scan: Scan) {
@@ -177,6 +178,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         Poll::Ready(())
     }
 
+    /// Hands on what may go on, or what is due instead of more; nothing, if the stream is to be read.
+    fn poll_at_hand(&mut self, out: &mut ReadBuf<'_>) -> Option<Poll<io::Result<()>>> {
+        if self.passable > 0 {
+            self.hand_on(out);
+            return Some(Poll::Ready(Ok(())));
+        }
+        match &mut self.due {
+            Due::Stream => return None,
+            Due::Refusal(_, []) => return Some(Poll::Pending), // hyper has it all, and closes
+            Due::Refusal(fault, rest) => {
+                if let Some(fault) = fault.take() {
+                    self.found.fault.set(Some(fault));
+                }
+                let (now, then) = rest.split_at(rest.len().min(out.remaining()));
+                out.put_slice(now);
+                *rest = then;
+            }
+            Due::Broken(fault) => {
+                return Some(Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.detail))));
+            }
+            Due::End => {}
+        }
+        Some(Poll::Ready(Ok(())))
+    }
+
     /// The stream, if its caller has said nothing yet that was not taken up.
     pub(in crate::proxy) fn into_quiet(self) -> Option<S> {
         (matches!(self.due, Due::Stream) && self.held.is_empty()).then_some(self.stream)
@@ -187,34 +213,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return Poll::Pending; // nobody waits: hyper is about to let go
         }
         loop {
-            if self.passable > 0 {
-                self.hand_on(out);
-                return Poll::Ready(Ok(()));
+            if let Some(at_hand) = self.poll_at_hand(out) {
+                return at_hand;
             }
-            match &mut self.due {
-                Due::Stream => {}
-                Due::Refusal(_, []) => return Poll::Pending, // hyper has it all, and closes
-                Due::Refusal(fault, rest) => {
-                    if let Some(fault) = fault.take() {
-                        self.found.fault.set(Some(fault));
-                    }
-                    let (now, then) = rest.split_at(rest.len().min(out.remaining()));
-                    out.put_slice(now);
-                    *rest = then;
-                    return Poll::Ready(Ok(()));
-                }
-                Due::Broken(fault) => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.detail)));
-                }
-                Due::End => return Poll::Ready(Ok(())),
-            }
-            let straight = self.held.is_empty();
-            let read = if straight { self.read_straight(context, out) } else { self.read_beside(context) };
-            match (read, straight) {
-                (Poll::Ready(Ok(true)), true) | (Poll::Ready(Ok(false)), false) => return Poll::Ready(Ok(())),
-                (Poll::Ready(Ok(_)), _) => {}
-                (Poll::Ready(Err(error)), _) => return Poll::Ready(Err(error)),
-                (Poll::Pending, _) => ready!(self.lose_patience(context)),
+            let read = match self.held.is_empty() {
+                true => self.read_straight(context, out),
+                false => self.read_beside(context),
+            };
+            match read {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => ready!(self.lose_patience(context)),
             }
         }
     }
