@@ -69,7 +69,9 @@ pub fn configuration(bytes: &[u8]) {
             let again = compile().expect("it compiled before");
             assert_eq!(configuration.settings, again.settings);
         }
-        Err(problems) => assert!(!problems.0.is_empty() && !problems.to_string().is_empty(), "refused without a reason"),
+        Err(problems) => {
+            assert!(!problems.0.is_empty() && !problems.to_string().is_empty(), "refused without a reason")
+        }
     }
 }
 

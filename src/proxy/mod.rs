@@ -53,8 +53,8 @@ pub use caps::Caps;
 pub use fault::Fault;
 pub use head::Head;
 pub use listener::{AcceptSettings, ConnectionsMax, Listener};
-pub use thread::{Stop, WorkerHandle, start_worker};
 #[doc(hidden)] // for fuzz/ only
 pub use proxied::read as read_proxy_header;
+pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;
 pub use worker::WorkerParts;
