@@ -3,13 +3,13 @@
 //! hyper and httparse are kinder than a gateway may be: they take bare line feeds, a Content-Length beside a
 //! Transfer-Encoding, several codings, chunk extensions, and tell nobody. What they do refuse they answer themselves,
 //! uncounted. So [`Scanner`] looks at every byte of every head, chunk line and trailer first, knows from the framing where
-//! the next head begins, and lets through only what every reader of HTTP reads in the same way; [`Guard`] puts it between
+//! the next head begins, and lets through only what every reader of HTTP reads in the same way; `Guard` puts it between
 //! TLS and hyper.
 //!
 //! Guarantees: a head reaches hyper whole and well formed, or not at all; what is wrong with one is answered and counted
 //! on the one path of all refusals, after the answers to what came before it, and ends the connection. A body that breaks
 //! its framing ends there, and never looks whole. One pass over what came in one piece, no allocation and no copy.
-//! Leaves to [`super::head`] what hyper shows the application: authority, path, fields as such.
+//! Leaves to `proxy::head` what hyper shows the application: authority, path, fields as such.
 
 mod field;
 mod guard;
