@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::{self, Configuration, Problem, Problems, Settings, SubsystemTlsSettings, Watch};
-use crate::identity::{Expiry, ServerTls, SubsystemTls};
+use crate::identity::{Expiry, ServerTls, SubsystemTls, TlsProblem};
 use crate::model::{Name, Numbers};
 use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
 
@@ -156,11 +156,7 @@ fn load_tls(settings: &Settings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>
                 tls.warnings.iter().for_each(|warning| tracing::warn!(listener = %listener.name, "{warning}"));
                 loaded.push((listener.name.clone(), tls));
             }
-            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
-                path: format!("listeners[{index}].tls"),
-                message: fault.to_string(),
-                hint: None,
-            })),
+            Err(faults) => problems.extend(problems_at(&format!("listeners[{index}].tls"), &faults)),
         }
     }
     if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
@@ -178,14 +174,16 @@ fn load_subsystem_tls(
                 tls.warnings.iter().for_each(|warning| tracing::warn!(subsystem = %name, "{warning}"));
                 loaded.insert(name.clone(), tls);
             }
-            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
-                path: format!("subsystems[{index}].tls"),
-                message: fault.to_string(),
-                hint: None,
-            })),
+            Err(faults) => problems.extend(problems_at(&format!("subsystems[{index}].tls"), &faults)),
         }
     }
     if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+}
+
+/// What is wrong with files, at the place that names them.
+fn problems_at(path: &str, faults: &[TlsProblem]) -> Vec<Problem> {
+    let problem = |fault: &TlsProblem| Problem { path: path.to_owned(), message: fault.to_string(), hint: None };
+    faults.iter().map(problem).collect()
 }
 
 /// What expires when, on all listeners and towards all subsystems.

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::expiry::Expiry;
 use super::files::TlsProblem;
@@ -57,14 +57,16 @@ impl SubsystemTlsFiles {
     /// # Errors
     /// Every problem found, each with its file and what to do.
     pub fn load(&self, now: Timestamp) -> Result<SubsystemTls, Vec<TlsProblem>> {
-        let mut loading = Loading::new(Arc::new(aws_lc_rs::default_provider()), now);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut loading = Loading::new(Arc::clone(&provider), now);
         let trust = trust::read(&self.authorities, now, &mut loading.findings);
         let own = self.own.as_ref().map(|(certificate, key)| loading.own_key(certificate, key));
         let findings = loading.findings;
         if !findings.problems.is_empty() {
             return Err(findings.problems);
         }
-        let config = self.client_config(trust.roots, own.flatten()).map_err(|what| vec![self.problem(what)])?;
+        let config =
+            self.client_config(provider, (trust.roots, own.flatten())).map_err(|what| vec![self.problem(what)])?;
         let server_name = self.server_name.clone().map(ServerName::try_from).transpose();
         let server_name = server_name.map_err(|_| vec![self.problem("serverName is not a DNS name".to_owned())])?;
         Ok(SubsystemTls {
@@ -75,8 +77,11 @@ impl SubsystemTlsFiles {
         })
     }
 
-    fn client_config(&self, roots: rustls::RootCertStore, own: Option<CertifiedKey>) -> Result<ClientConfig, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+    fn client_config(
+        &self,
+        provider: Arc<CryptoProvider>,
+        (roots, own): (RootCertStore, Option<CertifiedKey>),
+    ) -> Result<ClientConfig, String> {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
         let verifier = verifier.map_err(|error| format!("cannot be trusted: {error}"))?;
         let builder = ClientConfig::builder_with_provider(provider)
