@@ -16,19 +16,25 @@ use jiff::Timestamp;
 
 use crate::model::Window;
 
-/// A point on the monotonic clock: the time since the clock was made.
+/// A point on the monotonic clock: the nanoseconds since the clock was made, for 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
+pub struct Moment(u64);
 
 impl Moment {
     /// The time from `earlier` to here; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The time since the clock was made.
-    pub fn elapsed(self) -> Duration {
+    /// Nanoseconds since the clock was made.
+    pub fn nanoseconds(self) -> u64 {
         self.0
+    }
+}
+
+impl From<Duration> for Moment {
+    fn from(since: Duration) -> Self {
+        Self(since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())))
     }
 }
 
@@ -99,8 +105,8 @@ impl Clock {
     /// Now, on the clock that never goes back.
     pub fn monotonic(&self) -> Moment {
         match self {
-            Self::System { origin } => Moment(machine().saturating_duration_since(*origin)),
-            Self::Manual(manual) => Moment(Duration::from_nanos(manual.monotonic_ns.load(Ordering::Acquire))),
+            Self::System { origin } => machine().saturating_duration_since(*origin).into(),
+            Self::Manual(manual) => Moment(manual.monotonic_ns.load(Ordering::Acquire)),
         }
     }
 

@@ -10,11 +10,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::ending::Ending;
 use super::error::LedgerError;
-use super::fold::{Fold, Row, RowKey};
+use super::fold::Fold;
 use super::pages::{BUSY_WAIT, Pages, not_a_book};
 use super::schema::{FORMAT, SCHEMA, SEALS};
 use super::tally::Header;
-use super::totals::OutcomeTotals;
 use super::{in_flight, lost, migrate, rollup, seal, sums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
@@ -181,13 +180,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 
 fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffset) -> rusqlite::Result<()> {
     write_series(transaction, save.fold)?;
-    for (key, row) in save.fold.changed_rows() {
-        write_unsealed(transaction, save.epoch, key.window)?;
-        write_admission(transaction, save.epoch, key, row)?;
-        for (outcome, totals) in row.outcomes() {
-            write_usage(transaction, save.epoch, (key, outcome), &totals)?;
-        }
-    }
+    write_rows(transaction, save)?;
     let values = params![save.synced_at.to_string(), save.epoch];
     transaction.prepare_cached("UPDATE epoch SET last_sync_at = ? WHERE epoch = ?")?.execute(values)?;
     if let Some(window) = save.seal_before {
@@ -197,6 +190,45 @@ fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffse
         Some(ending) => ending.write(transaction, save.epoch, save.now),
         None => Ok(()),
     }
+}
+
+fn write_rows(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()> {
+    let mut unsealed = transaction.prepare_cached("INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING")?;
+    let mut admissions = transaction.prepare_cached(
+        "INSERT INTO admission VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET admitted = excluded.admitted, units = excluded.units",
+    )?;
+    let mut usage = transaction.prepare_cached(
+        "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units,
+         request_bytes = excluded.request_bytes, response_bytes = excluded.response_bytes,
+         duration_ns = excluded.duration_ns",
+    )?;
+    let mut window = None;
+    for (key, row) in save.fold.changed_rows() {
+        if window.replace(key.window) != Some(key.window) {
+            unsealed.execute(params![key.window.0, save.epoch])?;
+        }
+        if row.admitted > 0 {
+            let (admitted, units) = (stored(row.admitted), stored(row.units));
+            admissions.execute(params![key.window.0, key.series.0, save.epoch, admitted, units])?;
+        }
+        for (outcome, totals) in row.outcomes() {
+            usage.execute(params![
+                key.window.0,
+                key.series.0,
+                outcome.code(),
+                save.epoch,
+                key.late,
+                stored(totals.commands),
+                stored(totals.units),
+                stored(totals.request_bytes),
+                stored(totals.response_bytes),
+                stored(totals.duration_ns)
+            ])?;
+        }
+    }
+    Ok(())
 }
 
 fn write_series(transaction: &Transaction<'_>, fold: &Fold) -> rusqlite::Result<()> {
@@ -210,46 +242,6 @@ fn write_series(transaction: &Transaction<'_>, fold: &Fold) -> rusqlite::Result<
         ])?;
     }
     Ok(())
-}
-
-fn write_unsealed(transaction: &Transaction<'_>, epoch: u32, window: Window) -> rusqlite::Result<()> {
-    let insert = "INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING";
-    transaction.prepare_cached(insert)?.execute(params![window.0, epoch]).map(drop)
-}
-
-fn write_admission(transaction: &Transaction<'_>, epoch: u32, key: RowKey, row: &Row) -> rusqlite::Result<()> {
-    if row.admitted == 0 {
-        return Ok(());
-    }
-    let upsert = "INSERT INTO admission VALUES (?, ?, ?, ?, ?)
-                  ON CONFLICT DO UPDATE SET admitted = excluded.admitted, units = excluded.units";
-    let values = params![key.window.0, key.series.0, epoch, stored(row.admitted), stored(row.units)];
-    transaction.prepare_cached(upsert)?.execute(values).map(drop)
-}
-
-fn write_usage(
-    transaction: &Transaction<'_>,
-    epoch: u32,
-    (key, outcome): (RowKey, Outcome),
-    totals: &OutcomeTotals,
-) -> rusqlite::Result<()> {
-    let upsert = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                  ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units,
-                  request_bytes = excluded.request_bytes, response_bytes = excluded.response_bytes,
-                  duration_ns = excluded.duration_ns";
-    let values = params![
-        key.window.0,
-        key.series.0,
-        outcome.code(),
-        epoch,
-        key.late,
-        stored(totals.commands),
-        stored(totals.units),
-        stored(totals.request_bytes),
-        stored(totals.response_bytes),
-        stored(totals.duration_ns)
-    ];
-    transaction.prepare_cached(upsert)?.execute(values).map(drop)
 }
 
 /// SQLite's integers end at 2^63 - 1; a sum that reaches it stays there.

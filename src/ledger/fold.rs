@@ -81,6 +81,8 @@ pub(super) struct OpenRows {
 pub(super) struct Fold {
     series: Vec<SeriesNames>,
     numbers: HashMap<SeriesNames, SeriesId>,
+    /// The series whose names stand in the slot at a position. Such a slot keeps them as long as its tally lives.
+    named: HashMap<u32, SeriesId, foldhash::fast::RandomState>,
     saved_series: usize,
     sums: Vec<SeriesSums>,
     seen: Vec<Words>,
@@ -212,9 +214,8 @@ impl Fold {
         if before == *now {
             return true;
         }
-        let Some(names) = names_at(now.series()) else { return false }; // looked at again next time
+        let Some(series) = self.number_at(now.series(), names_at) else { return false }; // looked at again next time
         let before = if before.state() == now.state() { before } else { Words::EMPTY };
-        let series = self.number_of(names);
         self.seen[position] = *now;
         match now.in_flight(0).commands {
             0 => self.flying.remove(&position),
@@ -317,6 +318,15 @@ impl Fold {
     /// The names of a series.
     pub(super) fn names(&self, series: SeriesId) -> Option<&SeriesNames> {
         self.series.get(series.0 as usize)
+    }
+
+    fn number_at(&mut self, position: u32, names_at: impl Fn(u32) -> Option<SeriesNames>) -> Option<SeriesId> {
+        if let Some(series) = self.named.get(&position) {
+            return Some(*series);
+        }
+        let series = self.number_of(names_at(position)?);
+        self.named.insert(position, series);
+        Some(series)
     }
 
     fn number_of(&mut self, names: SeriesNames) -> SeriesId {

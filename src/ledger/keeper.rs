@@ -20,7 +20,7 @@ use super::fold::{Fold, SeriesNames};
 use super::recover::instead;
 use super::shared::{Request, Shared};
 use super::slot::{Glance, word};
-use super::tally::{Segment, Tally, nanoseconds};
+use super::tally::{Segment, Tally};
 use super::totals::{SyncTimes, Totals};
 use crate::clock::{Clock, Moment};
 use crate::lifecycle::{NotReady, Ready};
@@ -249,15 +249,15 @@ impl Keeper {
         let now = self.clock.wall();
         let over = Window::of_unix_seconds(now.as_second() - SEAL_AFTER_SECONDS).max(self.shared.sealing());
         self.shared.begin_fold();
-        let all_left = self.shared.ask_to_leave(over);
-        let seal_before = Some(over).filter(|over| all_left && *over > self.shared.sealed());
+        let left = self.shared.ask_to_leave(over);
+        let seal_before = Some(left).filter(|left| *left > self.shared.sealed());
         self.absorb();
         // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
         // or interrupt what a sealed hour holds as ended.
         self.sync()?;
         self.book.save(&Save {
             fold: &self.fold,
-            in_flight: self.fold.in_flight(nanoseconds(&self.clock)),
+            in_flight: self.fold.in_flight(self.clock.monotonic().nanoseconds()),
             epoch: self.epoch,
             synced_at: self.times.synced_at,
             now,
@@ -304,7 +304,7 @@ impl Keeper {
     fn close(mut self) -> Result<(), LedgerError> {
         self.sync()?;
         self.absorb();
-        let (now, now_ns) = (self.clock.wall(), nanoseconds(&self.clock));
+        let (now, now_ns) = (self.clock.wall(), self.clock.monotonic().nanoseconds());
         let window = instead(now, self.shared.sealing());
         self.fold.interrupt(window, now_ns, |at| names_at(&self.tally, at));
         self.book.save(&Save {

@@ -14,6 +14,7 @@ mod book;
 mod canon;
 mod counting;
 mod disk;
+mod durable;
 mod ending;
 mod error;
 mod fold;
@@ -56,7 +57,7 @@ use self::disk::{Disk, SystemDisk};
 use self::fold::Fold;
 use self::keeper::{Desk, Keeper, Pace};
 use self::shared::{Request, Requests, Shared};
-use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally, nanoseconds};
+use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally};
 use crate::clock::Clock;
 use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
@@ -250,7 +251,7 @@ fn header(settings: &LedgerSettings, clock: &Clock) -> Header {
         segment_slots: SEGMENT_SLOTS,
         created: clock.wall(),
         synced_at: clock.wall(),
-        synced_ns: nanoseconds(clock),
+        synced_ns: clock.monotonic().nanoseconds(),
     }
 }
 

@@ -9,7 +9,7 @@ use rusqlite::{Transaction, params};
 
 use super::canon::{self, BEGINNING, SealKind, SealRow};
 use super::lines;
-use super::sums;
+use super::sums::Growth;
 use crate::model::{CalendarOffset, Window};
 
 /// The rule by which new seals are hashed.
@@ -30,15 +30,16 @@ pub(super) fn seal_before(
     window: Window,
     (calendar, now): (CalendarOffset, Timestamp),
 ) -> rusqlite::Result<()> {
+    let mut growth = Growth::new(transaction, calendar)?;
     for (epoch, window) in unsealed(transaction, window)? {
         let lines = lines::of_hour(transaction, (epoch, window), FORMAT)?;
         let covered = Covered { kind: SealKind::Hour, epoch: Some(epoch), window: Some(window), lines };
         append(transaction, covered, now)?;
         let delete = "DELETE FROM unsealed WHERE \"window\" = ? AND epoch = ?";
         transaction.prepare_cached(delete)?.execute(params![window.0, epoch])?;
-        sums::add_hour(transaction, (epoch, window), calendar)?;
+        growth.add_hour(transaction, (epoch, window))?;
     }
-    Ok(())
+    growth.write(transaction)
 }
 
 /// Adds a seal to the end of the chain; returns its number.

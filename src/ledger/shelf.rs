@@ -5,6 +5,7 @@
 //! their admissions. One slot is always kept for refusals.
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::mpsc;
 
@@ -96,6 +97,8 @@ struct Resting {
 #[derive(Debug)]
 pub(super) struct Shelf {
     series: HashMap<u64, Series, foldhash::fast::RandomState>,
+    /// The last is the first in the file: what is in use lies close together, on few pages for a sync to carry. Scattered
+    /// slots cost a quarter of all time in `loadtests year` (2026-11-25).
     free: Vec<Place>,
     /// Kept for refusals when nothing else is free.
     reserve: Option<Place>,
@@ -104,6 +107,8 @@ pub(super) struct Shelf {
     owned: u32,
     segment_slots: usize,
     tidied: Window,
+    /// The number of folds at the last look at what rests.
+    looked: u64,
     newest: Window,
     used_in_newest: u32,
     used_before: u32,
@@ -122,6 +127,7 @@ impl Shelf {
             owned: 0,
             segment_slots: first.slots.len(),
             tidied: Window(0),
+            looked: 0,
             newest: Window(0),
             used_in_newest: 0,
             used_before: 0,
@@ -134,6 +140,7 @@ impl Shelf {
     }
 
     /// The slot in use for a command, if it is the present one of its series.
+    #[inline]
     pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<Place> {
         let present = self.series.get(&sought.series())?.present.as_ref()?;
         (present.part == sought.part(units_each)).then_some(present.place)
@@ -191,24 +198,28 @@ impl Shelf {
         }
     }
 
-    /// Gives slots of windows before `sealed` back when they are done with.
+    /// Gives slots of windows before `sealed` back when they are done with. What rests is looked at once in each fold.
     pub(super) fn tidy(&mut self, sealed: Window, folds: u64) {
         if sealed > self.tidied {
             self.tidied = sealed;
             let done = self.series.values_mut().flat_map(|series| series.leave(sealed));
             self.resting.extend(done.map(|counting| Resting { counting, idle_since: None }));
         }
-        let (rested, resting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.resting).into_iter().partition(|slot| slot.has_rested(folds));
-        self.resting = resting;
-        for Resting { counting, .. } in rested {
-            counting.place.slot.end();
-            self.free.push(counting.place);
-        }
-        for slot in &mut self.resting {
-            slot.look(folds);
+        if folds > self.looked {
+            self.looked = folds;
+            let rested: Vec<_> = self.resting.extract_if(.., |slot| slot.has_rested(folds)).collect();
+            for Resting { counting, .. } in &rested {
+                counting.place.slot.end();
+            }
+            self.free_again(rested.into_iter().map(|slot| slot.counting.place));
+            self.resting.iter_mut().for_each(|slot| slot.look(folds));
         }
         self.fill_reserve();
+    }
+
+    fn free_again(&mut self, places: impl Iterator<Item = Place>) {
+        self.free.extend(places);
+        self.free.sort_by_key(|place| Reverse(place.position));
     }
 
     /// Slots that are in use or kept.
@@ -228,7 +239,7 @@ impl Shelf {
 
     fn add(&mut self, segment: &Segment) {
         let places = (segment.first..).zip(segment.slots).map(|(position, slot)| Place { position, slot });
-        self.free.extend(places.skip(1)); // the first is the worker's own
+        self.free_again(places.skip(1)); // the first is the worker's own
         self.owned += count(segment.slots.len());
         self.fill_reserve();
     }

@@ -55,12 +55,14 @@ impl Shared {
         }
     }
 
-    /// Asks all workers to leave the windows before `window` alone; whether all have said they do. The fence pairs with the
-    /// one in [`Worker::arrive`]: a worker that is missed here sees the wish before it counts anything.
-    pub(super) fn ask_to_leave(&self, window: Window) -> bool {
+    /// Asks all workers to leave the windows before `window` alone; returns the window before which all have said they do,
+    /// of an earlier wish perhaps: hours that pass faster than workers look up are sealed all the same. The fence pairs with
+    /// the one in [`Worker::arrive`]: a worker that is missed here sees the wish before it counts anything.
+    pub(super) fn ask_to_leave(&self, window: Window) -> Window {
         self.sealing.store(window.0, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.workers.iter().all(|worker| worker.acknowledged.load(Ordering::SeqCst) >= window.0)
+        let left = self.workers.iter().map(|worker| worker.acknowledged.load(Ordering::SeqCst));
+        Window(left.fold(window.0, u32::min))
     }
 
     /// The first window that may be counted into.

@@ -1,11 +1,15 @@
 //! Sums of what is sealed: by calendar day and for ever, so that neither a start nor a monthly report walks through hours.
 //!
-//! Guarantees: grown in the transaction that seals an hour, so they are the sums of all sealed hours at every moment; outcome
-//! 0 holds what was admitted. A day begins where the book's calendar says, but never before the horizon, where days take
+//! Guarantees: grown in the transaction that seals hours, so they are the sums of all sealed hours at every moment; outcome
+//! 0 holds what was admitted. Hours that are sealed together are added up first: a gateway that comes back after a day, or
+//! one that is behind, writes each sum once. A day begins where the book's calendar says, but never before the horizon, where days take
 //! the place of hours (`rollup`).
+
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::canon::Numbers;
 use crate::model::{CalendarOffset, Window};
 
 /// The columns of a sum, as they grow. SQLite's integers end at 2^63 - 1, which is 292 years in nanoseconds, and a thousand
@@ -16,26 +20,68 @@ pub(super) const GROW: &str = "commands = min(9223372036854775807, commands + ex
     response_bytes = min(9223372036854775807, response_bytes + excluded.response_bytes),
     duration_ns = min(9223372036854775807, duration_ns + excluded.duration_ns)";
 
-/// Adds an hour that has just been sealed.
-pub(super) fn add_hour(
-    transaction: &Transaction<'_>,
-    (epoch, window): (u32, Window),
+/// Commands, units, request bytes, response bytes and nanoseconds of a series and an outcome.
+type Rows = BTreeMap<(u32, u32), Numbers>;
+
+/// What hours that are sealed in one transaction add to the sums.
+#[derive(Debug)]
+pub(super) struct Growth {
     calendar: CalendarOffset,
-) -> rusqlite::Result<()> {
-    let day = calendar.day_of(window).max(horizon(transaction)?);
-    for rows in [ADMITTED_OF_HOUR, ENDED_OF_HOUR] {
-        let ever = format!("INSERT INTO ever_sum SELECT {rows} ON CONFLICT DO UPDATE SET {GROW}");
-        transaction.prepare_cached(&ever)?.execute(params![window.0, epoch])?;
-        let of_day = format!("INSERT INTO day_sum SELECT ?3, {rows} ON CONFLICT DO UPDATE SET {GROW}");
-        transaction.prepare_cached(&of_day)?.execute(params![window.0, epoch, day.0])?;
+    horizon: Window,
+    days: BTreeMap<Window, Rows>,
+}
+
+impl Growth {
+    pub(super) fn new(transaction: &Transaction<'_>, calendar: CalendarOffset) -> rusqlite::Result<Self> {
+        Ok(Self { calendar, horizon: horizon(transaction)?, days: BTreeMap::new() })
+    }
+
+    /// Adds an hour that has just been sealed.
+    pub(super) fn add_hour(
+        &mut self,
+        transaction: &Transaction<'_>,
+        (epoch, window): (u32, Window),
+    ) -> rusqlite::Result<()> {
+        let rows = self.days.entry(self.calendar.day_of(window).max(self.horizon)).or_default();
+        for query in [ADMITTED_OF_HOUR, ENDED_OF_HOUR] {
+            let mut query = transaction.prepare_cached(query)?;
+            let mut found = query.query(params![window.0, epoch])?;
+            while let Some(row) = found.next()? {
+                let sum = rows.entry((row.get(0)?, row.get(1)?)).or_default();
+                add(sum, &[row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was added into the book.
+    pub(super) fn write(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut ever = Rows::new();
+        for (day, rows) in &self.days {
+            grow(transaction, "day_sum VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", Some(*day), rows)?;
+            rows.iter().for_each(|(key, numbers)| add(ever.entry(*key).or_default(), numbers));
+        }
+        grow(transaction, "ever_sum VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8)", None, &ever)
+    }
+}
+
+fn grow(transaction: &Transaction<'_>, into: &str, day: Option<Window>, rows: &Rows) -> rusqlite::Result<()> {
+    let mut upsert = transaction.prepare_cached(&format!("INSERT INTO {into} ON CONFLICT DO UPDATE SET {GROW}"))?;
+    for ((series, outcome), [commands, units, request_bytes, response_bytes, duration_ns]) in rows {
+        let day = day.map(|day| day.0);
+        upsert.execute(params![day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns])?;
     }
     Ok(())
 }
 
+fn add(sum: &mut Numbers, more: &Numbers) {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+}
+
 const ADMITTED_OF_HOUR: &str =
-    "series, 0, admitted, units, 0, 0, 0 FROM admission WHERE \"window\" = ?1 AND epoch = ?2";
-const ENDED_OF_HOUR: &str = "series, outcome, sum(commands), sum(units), sum(request_bytes), sum(response_bytes),
-    sum(duration_ns) FROM usage WHERE \"window\" = ?1 AND epoch = ?2 GROUP BY series, outcome";
+    "SELECT series, 0, admitted, units, 0, 0, 0 FROM admission WHERE \"window\" = ?1 AND epoch = ?2";
+const ENDED_OF_HOUR: &str = "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+    FROM usage WHERE \"window\" = ?1 AND epoch = ?2";
 
 /// Makes the days behind the horizon anew, for another calendar.
 pub(super) fn rebuild_days(transaction: &Transaction<'_>, calendar: CalendarOffset) -> rusqlite::Result<()> {

@@ -119,7 +119,7 @@ impl Tally {
     /// Carries everything stored before this call to the disk, and notes in the header when it began.
     pub(super) fn sync(&self, clock: &Clock) -> Result<(), LedgerError> {
         self.header.set(header_word::SYNCED_AT, time_word(clock.wall()));
-        self.header.set(header_word::SYNCED_NS, nanoseconds(clock));
+        self.header.set(header_word::SYNCED_NS, clock.monotonic().nanoseconds());
         self.disk.sync(&self.file).map_err(|error| LedgerError::sync(&self.path, error))
     }
 
@@ -242,12 +242,6 @@ fn read_header(slot: &Words) -> Result<Header, BadTally> {
         synced_at: word_time(words[at::SYNCED_AT])?,
         synced_ns: words[at::SYNCED_NS],
     })
-}
-
-/// Nanoseconds on a monotonic clock, for words that hold moments.
-pub(super) fn nanoseconds(clock: &Clock) -> u64 {
-    let elapsed = clock.monotonic().elapsed();
-    elapsed.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(elapsed.subsec_nanos()))
 }
 
 fn time_word(time: Timestamp) -> u64 {

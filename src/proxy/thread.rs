@@ -64,6 +64,7 @@ pub fn start_worker(
 /// Takes up connections until the drain is over, or its time is.
 async fn work(worker: Rc<Worker>, mut taken_up: mpsc::Receiver<Accepted>, stop: Stop) {
     let Stop { drain, mut end } = stop;
+    tokio::task::spawn_local(worker.meter.deliver());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (open, mut closed) = mpsc::channel::<()>(1);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tallygate::clock::Clock;
+use tallygate::ledger::audit::info;
 use tallygate::ledger::{Ledger, LedgerFiles, LedgerSettings, Meter, MeterSeed};
 use tallygate::lifecycle::Ready;
 use tallygate::model::{CalendarOffset, Name, Refused, Window};
@@ -207,8 +208,13 @@ fn again(shared: &Shared, meter: &Meter, series: &Series, window: Window) -> Res
     bail!("no slot for {} within {SLOT_PATIENCE:?}", series.department.id)
 }
 
+/// How many hours may be without a seal at the end: those that were over when the last folds began.
+const UNSEALED_MAX: u64 = 1_000;
+
 /// Reads the year back and holds it against the plan: every series and outcome, and every hour.
 fn check(plan: &Plan, path: &Path) -> Result<(usize, Duration)> {
+    let unsealed = info(path)?.windows.unsealed;
+    ensure!(unsealed <= UNSEALED_MAX, "{unsealed} hours have no seal: the keeper did not keep up");
     let begin = Instant::now();
     let rows = LedgerFiles::open(path)?.usage(Window(0)..Window(u32::MAX))?;
     let read = begin.elapsed();

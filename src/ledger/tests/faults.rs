@@ -107,7 +107,8 @@ fn a_failed_sync_ends_the_keeper_and_is_told_once() {
     assert!(told.contains("the disk is broken") && told.contains("ledger.tally"), "{told}");
     assert!(failures.recv().is_err(), "never told again");
     assert!(matches!(wait(ledger.reader().totals()), Err(LedgerError::Stopped)));
-    let waiting = async { tokio::time::timeout(Duration::ZERO, ticket.durable()).await };
+    let both = futures_util::future::join(ticket.durable(), meter.deliver());
+    let waiting = async { tokio::time::timeout(Duration::ZERO, both).await };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     assert!(runtime.block_on(waiting).is_err(), "nothing is called durable any more");
     assert!(matches!(ledger.close(), Err(LedgerError::Stopped)));

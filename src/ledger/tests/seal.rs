@@ -24,6 +24,19 @@ fn an_hour_is_sealed_when_it_is_over_and_every_worker_has_left_it() {
 }
 
 #[test]
+fn an_hour_that_every_worker_has_left_is_sealed_though_more_hours_have_passed_since() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    for hours in 0..3 {
+        admit(&meter, &bench.clock).settle(Finished::Ok);
+        bench.clock.advance(Duration::from_secs(3600));
+        wait(ledger.reader().fold()).expect("a fold");
+        assert_eq!(bench.number("SELECT count(*) FROM seal"), hours, "all but the hour that was asked for just now");
+        meter.tick();
+    }
+}
+
+#[test]
 fn late_ends_count_in_the_present_hour_and_never_in_a_sealed_one() {
     let bench = Bench::new();
     let (ledger, meter) = bench.open_one();

@@ -131,7 +131,7 @@ impl Health {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.clock.monotonic().elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.monotonic().nanoseconds() / 1_000_000
     }
 }
 

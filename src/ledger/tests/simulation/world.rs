@@ -27,7 +27,6 @@ use crate::ledger::audit::verify;
 use crate::ledger::keeper::Pace;
 use crate::ledger::pages::open_for_reading;
 use crate::ledger::shared::Request;
-use crate::ledger::tally::nanoseconds;
 use crate::ledger::tests::{ALWAYS, department};
 use crate::ledger::{Adjustment, Founded, LedgerError, LedgerReader, LedgerSettings, Meter, TALLY, adjust, found};
 use crate::lifecycle::Ready;
@@ -200,7 +199,7 @@ impl World {
         life.keeper.answer(Request::Fold(reply)).expect("a disk that works");
         answer.try_recv().expect("an answer").expect("a fold");
         self.note_syncs();
-        books::check_book(self.book(), &self.model, nanoseconds(&self.clock));
+        books::check_book(self.book(), &self.model, self.clock.monotonic().nanoseconds());
     }
 
     fn step_clock(&self, seconds: i64) {

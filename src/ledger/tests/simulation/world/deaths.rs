@@ -12,7 +12,7 @@ use super::{PAGE, World};
 use crate::ledger::keeper::keep;
 use crate::ledger::recover::instead;
 use crate::ledger::shared::Request;
-use crate::ledger::tally::{TallyImage, nanoseconds};
+use crate::ledger::tally::TallyImage;
 use crate::ledger::{LedgerError, TALLY};
 
 impl World {
@@ -24,7 +24,7 @@ impl World {
         let last = instead(self.clock.wall(), life.keeper.shared.sealing());
         life.requests.send(Request::Close).expect("a keeper");
         keep(life.keeper, &life.inbox, Box::new(|error| panic!("{error}"))).expect("closed");
-        self.model.interrupt(nanoseconds(&self.clock), floor, last);
+        self.model.interrupt(self.clock.monotonic().nanoseconds(), floor, last);
         assert!(!self.path.with_extension(TALLY).exists(), "a clean end leaves no tally");
     }
 

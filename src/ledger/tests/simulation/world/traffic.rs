@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::super::model::{Open, Series, UNKNOWN};
 use super::World;
-use crate::ledger::tally::nanoseconds;
 use crate::ledger::tests::{command, department};
 use crate::model::{Finished, Refused, Window};
 
@@ -24,7 +23,7 @@ impl World {
         meter.received();
         match meter.open(&department(series.0), &command(series.1), units, self.clock.window()) {
             Ok(ticket) => {
-                let moment = nanoseconds(&self.clock);
+                let moment = self.clock.monotonic().nanoseconds();
                 life.tickets.push((moment, ticket));
                 let (request_bytes, response_bytes, over) = (0, 0, None);
                 self.model.admit(moment, Open { worker, window, series, units, request_bytes, response_bytes, over });
@@ -69,7 +68,7 @@ impl World {
             return;
         }
         let (moment, ticket) = life.tickets.remove(nth % count);
-        let end = (finished.unwrap_or(Finished::Aborted), nanoseconds(&self.clock) - moment);
+        let end = (finished.unwrap_or(Finished::Aborted), self.clock.monotonic().nanoseconds() - moment);
         match finished {
             Some(finished) => assert_eq!(u128::from(end.1), ticket.settle(finished).as_nanos()),
             None => drop(ticket),
