@@ -22,17 +22,25 @@ pub(super) struct Account {
     progress: Rc<Progress>,
     subsystem: Arc<Subsystem>,
     worker: Rc<Worker>,
+    /// The department's number.
+    department: u32,
     _pass: Pass,
 }
 
 impl Account {
-    pub(super) fn open(call: &Call, ticket: Ticket, pass: Pass, subsystem: &Arc<Subsystem>) -> Self {
-        call.worker.enter();
+    pub(super) fn open(
+        call: &Call,
+        ticket: Ticket,
+        pass: Pass,
+        (department, subsystem): (u32, &Arc<Subsystem>),
+    ) -> Self {
+        call.worker.load.enter(department);
         Self {
             progress: Rc::new(Progress::new(ticket.upload(), call.instant)),
             ticket: Some(ticket),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),
+            department,
             _pass: pass,
         }
     }
@@ -72,7 +80,7 @@ impl Account {
         if self.fault() == Some(BodyFault::Slow) {
             self.worker.recorder.limit_hit(LimitHit::BodyPace);
         }
-        self.worker.leave();
+        self.worker.load.leave(self.department);
         self.worker.recorder.command(&self.subsystem.id, duration);
     }
 }

@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::fields;
 use super::grpc;
 use super::head::{Head, host_value};
+use super::load::Full;
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -91,9 +92,8 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
     }
-    if call.worker.is_full() {
-        return Err(refuse(Refused::Overloaded, "the gateway carries as many commands as it can"));
-    }
+    let room = call.worker.load.has_room_for(department.department.number);
+    room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full)))?;
     let gate = call.live.gate(&call.worker.limiters, &department, &command);
     let pass = gate.and_then(|gate| gate.admit(call.window));
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
@@ -178,7 +178,14 @@ fn open(
         refusal
     })?;
     pass.keep_units();
-    Ok(Account::open(call, ticket, pass, subsystem))
+    Ok(Account::open(call, ticket, pass, (department.department.number, subsystem)))
+}
+
+fn overloaded_detail(full: Full) -> &'static str {
+    match full {
+        Full::Gateway => "the gateway carries as many commands as it can",
+        Full::Share => "the gateway is nearly full, and this department has its fair share of it in flight",
+    }
 }
 
 fn limited_detail(refused: Refused) -> &'static str {

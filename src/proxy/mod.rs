@@ -24,6 +24,7 @@ mod caps;
 mod departing;
 mod handshakes;
 mod live;
+mod load;
 mod patient;
 mod peer;
 mod peers;

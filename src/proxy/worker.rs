@@ -22,6 +22,7 @@ use super::alarms::Alarms;
 use super::caps::Caps;
 use super::handshakes::Handshakes;
 use super::live::Live;
+use super::load::Load;
 use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, UpstreamHealth};
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) caps: Arc<Caps>,
     pub(super) handshakes: Handshakes,
+    pub(super) load: Load,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
@@ -65,8 +67,6 @@ pub(super) struct Worker {
     live: RefCell<Rc<Live>>,
     pools: Pools,
     ids: RequestIds,
-    in_flight: Cell<usize>,
-    in_flight_max: usize,
     ending: Cell<bool>,
 }
 
@@ -87,7 +87,7 @@ impl Worker {
             caps: parts.caps,
             handshakes: Handshakes::new(parts.capacity.handshakes.div_ceil(parts.workers.max(1))),
             clock: parts.clock,
-            in_flight_max: parts.capacity.in_flight.div_ceil(parts.workers.max(1)),
+            load: Load::new(parts.capacity.in_flight.div_ceil(parts.workers.max(1))),
             capacity: parts.capacity,
             alarms: Alarms::new(),
             peers: Peers::default(),
@@ -95,7 +95,6 @@ impl Worker {
             live: RefCell::new(Rc::new(live)),
             pools,
             ids: RequestIds::default(),
-            in_flight: Cell::new(0),
             ending: Cell::new(false),
         }
     }
@@ -129,19 +128,6 @@ impl Worker {
     /// A time give or take a tenth, so that what began together does not end together.
     pub(super) fn jittered(&self, time: Duration) -> Duration {
         time * self.ids.between(900, 1100) / 1000
-    }
-
-    /// Whether the worker carries as many commands as it may.
-    pub(super) fn is_full(&self) -> bool {
-        self.in_flight.get() >= self.in_flight_max
-    }
-
-    pub(super) fn enter(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
-    }
-
-    pub(super) fn leave(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
     /// From now on, what is cut off is our doing.
