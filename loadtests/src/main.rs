@@ -1,7 +1,7 @@
 //! Drivers that load a gateway with real client certificates and balance its books.
 //!
-//! Reading order: [`books`] (is every command counted everywhere?), [`torture`] (also when the gateway is killed?) and
-//! [`compare`] (what does one cost?) are the runs;
+//! Reading order: [`books`] (is every command counted everywhere?), [`torture`] (also when the gateway is killed?),
+//! [`siege`] (also when it is attacked?) and [`compare`] (what does one cost?) are the runs;
 //! [`driver`], [`upstream`] and [`proxy`] are what they start, through a [`workshop`]; [`account`] is what they hold
 //! against each other. `README.md` tells how to run and how to read it.
 
@@ -20,6 +20,7 @@ mod metrics;
 mod pki;
 mod process;
 mod proxy;
+mod siege;
 mod torture;
 mod upstream;
 mod workshop;
@@ -55,6 +56,10 @@ enum Command {
     Torture(torture::Torture),
     /// Calls the gateway as eight departments and writes down every answer; a part of `torture`
     Callers(torture::Callers),
+    /// Attacks the gateway in every known way while a good department calls it
+    Siege(siege::Siege),
+    /// Attacks the gateway in one way until told to stop; a part of `siege`
+    Besiege(siege::Besiege),
     /// Writes throw-away certificates for a server and eight departments
     Pki {
         /// The folder to make
@@ -84,6 +89,8 @@ fn run(command: Command) -> Result<()> {
         Command::Upstream(options) => block_on(upstream::serve(options)),
         Command::Torture(options) => torture::torture(&options),
         Command::Callers(options) => block_on(torture::call(options)),
+        Command::Siege(options) => siege::siege(&options),
+        Command::Besiege(options) => block_on(siege::besiege(options)),
         Command::Pki { folder } => pki::Pki::make(&folder).map(drop),
     }
 }

@@ -33,6 +33,8 @@ use super::socket::Socket;
 use super::worker::Worker;
 use super::{http1, http2};
 
+/// The most that a TLS record holds (RFC 8446 section 5.1): less room than that would only make small records.
+const TLS_RECORD: usize = 16 * 1024;
 /// How much is read, and for how long, after a handshake that failed.
 const PARTING_BYTES: u64 = 64 * 1024;
 const PARTING_TIME: Duration = Duration::from_secs(1);
@@ -81,7 +83,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
         }
     };
     drop(under_way);
-    let (stream, told) = match greeted {
+    let (mut stream, told) = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err((error, socket))) => {
             note_failure(&worker, &stats, address, (HandshakeFailure::of(&error), &error));
@@ -104,6 +106,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     let peer = Rc::new(Peer::new(shown, door, &worker.live().snapshot, &worker.clock));
     let Some(_places) = worker.places_for(&peer, told) else { return part(Some(stream)).await };
     worker.peers.enter(&peer);
+    stream.get_mut().1.set_buffer_limit(Some(worker.load.ahead().max(TLS_RECORD)));
     let served = match is_h2 {
         true => http2::serve(worker, peer, stream, drain).await,
         false => http1::serve(worker, peer, stream, drain).await,

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -58,7 +58,7 @@ pub(super) struct Stream {
 }
 
 impl Departing {
-    /// Over HTTP/1.1 hyper holds one piece, and the connection has its own patience.
+    /// Over HTTP/1.1 a caller that takes nothing holds one piece, and the connection has its own patience.
     pub(super) fn over_http1(body: Body, beat: Beat) -> Self {
         Self { body, beat, stream: None }
     }
@@ -68,7 +68,10 @@ impl Departing {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Some(stream) = &mut self.stream else { return Pin::new(&mut self.body).poll_frame(context) };
+        let Some(stream) = &mut self.stream else {
+            ready!(self.beat.poll_taken(context));
+            return Pin::new(&mut self.body).poll_frame(context);
+        };
         stream.taken();
         if stream.must_wait(context) {
             return Poll::Pending;

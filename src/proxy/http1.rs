@@ -33,7 +33,7 @@ use super::wire::{Found, Guard, HeadLimits, Manners};
 use super::worker::Worker;
 
 /// Bytes that hyper buffers each way; a larger head than this has a larger buffer.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 32 * 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(

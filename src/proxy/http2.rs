@@ -1,8 +1,8 @@
 //! A connection that speaks HTTP/2 (RFC 9113).
 //!
 //! Guarantees: it holds a bounded amount of memory, whatever its caller sends or does not take; resets, whether by the caller or by
-//! us, are counted and end it; a connection that never opens, one without streams, a stream whose answer is not taken, and
-//! the connection itself have limits of time.
+//! us, are counted and end it, and so are frames that do nothing; a connection that never opens, one without streams, a
+//! stream whose answer is not taken, and the connection itself have limits of time.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -24,6 +24,7 @@ use crate::telemetry::LimitHit;
 use super::connection::time_to_go;
 use super::departing::{Counter, Departing, Turn};
 use super::exchange::exchange;
+use super::frames::Frames;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
@@ -64,6 +65,7 @@ pub(super) async fn serve(
     let pulse = Rc::new(Pulse::new(worker.alarms.coarse()));
     let stream = Patient::new(stream, &worker);
     let heard = Rc::clone(stream.heard());
+    let stream = Frames::new(stream, &worker, &pulse);
     let streams = Streams { taken_up: Rc::default(), worker: Rc::clone(&worker) };
     let (taken_up, counter) = (Rc::clone(&streams.taken_up), Rc::new(Counter::default()));
     let service = service_fn(|request| {

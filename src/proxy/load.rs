@@ -1,4 +1,5 @@
-//! How much one worker carries and for whom, so that too much from one department does not shut out the others.
+//! How much one worker carries and for whom, so that too much from one department does not shut out the others, and so that much
+//! of it has little memory each.
 //!
 //! Guarantees: never more than [`Load::new`] allows; a department that carries nothing finds room as long as there is any, and
 //! as long as fewer than all of them press at once there is: what one may hold shrinks with what is left free (the dynamic
@@ -7,8 +8,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// A department may hold so many times what is free: alone 8/9 of a worker, each of two 8/17, each of ten 8/81.
-const SHARE: usize = 8;
+/// A department may hold so many times what is free: alone 16/17 of a worker, each of two 16/33, each of ten 16/161.
+const SHARE: usize = 16;
+/// Bytes that the answers of one worker may have been read ahead, all together; each gets a part of it, within bounds.
+const AHEAD_ALL: usize = 16 * 1024 * 1024;
+const AHEAD_MIN: usize = 8 * 1024;
+const AHEAD_MAX: usize = 64 * 1024;
 
 /// What one worker carries.
 #[derive(Debug)]
@@ -43,6 +48,12 @@ impl Load {
         let share = free.saturating_mul(SHARE);
         let is_within = self.all.get() < share || self.held_by(department) < share; // mostly told without a look at who
         if is_within { Ok(()) } else { Err(Full::Share) }
+    }
+
+    /// How many bytes of one answer to read ahead, and to keep for a caller that does not take them: less when there is more to
+    /// carry.
+    pub(super) fn ahead(&self) -> usize {
+        (AHEAD_ALL / self.all.get().max(1)).clamp(AHEAD_MIN, AHEAD_MAX)
     }
 
     fn held_by(&self, department: u32) -> usize {
@@ -84,12 +95,21 @@ mod tests {
 
     #[test]
     fn those_who_press_share_alike_and_leave_room_for_the_next() {
-        for (departments, each) in [(1, 800), (2, 424), (3, 288), (10, 89)] {
+        for (departments, each) in [(1, 847), (2, 436), (3, 293), (10, 89)] {
             let load = Load::new(900);
             let held = pressed(&load, 0..departments);
             assert!(held.iter().all(|held| held.abs_diff(each) <= 1), "{departments} departments hold {held:?}");
             assert_eq!(load.has_room_for(0), Err(Full::Share));
             assert_eq!(load.has_room_for(99), Ok(()), "a department that holds nothing");
+        }
+    }
+
+    #[test]
+    fn many_answers_have_little_memory_each() {
+        let load = Load::new(100_000);
+        for (commands, ahead) in [(1, AHEAD_MAX), (256, AHEAD_MAX), (512, 32 * 1024), (10_000, AHEAD_MIN)] {
+            (load.all.get()..commands).for_each(|_| load.enter(1));
+            assert_eq!(load.ahead(), ahead, "{commands} commands");
         }
     }
 

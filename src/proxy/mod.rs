@@ -10,6 +10,7 @@ pub mod exchange;
 mod admit;
 mod connection;
 mod forward;
+mod frames;
 mod http1;
 mod http2;
 mod listener;
@@ -54,6 +55,8 @@ pub use caps::Caps;
 pub use fault::Fault;
 pub use head::Head;
 pub use listener::{AcceptSettings, ConnectionsMax, Listener};
+#[doc(hidden)] // for fuzz/ only
+pub use proxied::read as read_proxy_header;
 pub use thread::{Stop, WorkerHandle, start_worker};
 pub use upstream::UpstreamHealth;
 pub use worker::WorkerParts;

@@ -1,10 +1,12 @@
-//! Whether a connection is at work: how many of its commands are open, and since when none is.
+//! Whether a connection is at work: how many of its commands are open, since when none is, and whether its caller takes what
+//! it is given.
 //!
 //! Guarantees: a command counts from the moment it is taken up until its answer is whole, or dropped. Time is the worker's
 //! tick, which costs nothing to read.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use hyper::rt::Timer as _;
 use tokio::time::Instant;
@@ -16,6 +18,8 @@ pub(super) struct Pulse {
     clock: CoarseTimer,
     open: Cell<usize>,
     rests_since: Cell<Instant>,
+    /// Who waits for the caller to take what was written last; [`Waker::noop`] until somebody does.
+    stalled: RefCell<Option<Waker>>,
 }
 
 /// One open command.
@@ -24,7 +28,7 @@ pub(super) struct Beat(Rc<Pulse>);
 impl Pulse {
     pub(super) fn new(clock: CoarseTimer) -> Self {
         let rests_since = Cell::new(clock.now().into());
-        Self { clock, open: Cell::new(0), rests_since }
+        Self { clock, open: Cell::new(0), rests_since, stalled: RefCell::default() }
     }
 
     /// Now, to the tick.
@@ -38,6 +42,16 @@ impl Pulse {
         Beat(Rc::clone(self))
     }
 
+    /// Notes how a write went: whether the caller's side takes no more for now.
+    pub(super) fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
+        let mut stalled = self.stalled.borrow_mut();
+        match &polled {
+            Poll::Pending => drop(stalled.get_or_insert_with(|| Waker::noop().clone())),
+            Poll::Ready(_) => stalled.take().into_iter().for_each(Waker::wake),
+        }
+        polled
+    }
+
     /// Since when no command is open; now, if one is.
     pub(super) fn rests_since(&self) -> Instant {
         if self.open.get() > 0 { self.now() } else { self.rests_since.get() }
@@ -45,6 +59,17 @@ impl Pulse {
 }
 
 impl Beat {
+    /// Ready when the caller has taken what was written: until then nothing more is asked of a subsystem.
+    pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
+        match &mut *self.0.stalled.borrow_mut() {
+            Some(waker) => {
+                waker.clone_from(context.waker());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
     /// Now, to the tick.
     pub(super) fn now(&self) -> Instant {
         self.0.now()

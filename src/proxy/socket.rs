@@ -20,6 +20,11 @@ impl Socket {
         Ok(Self(stream))
     }
 
+    /// Ready when a read is worth its buffer.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(context)
+    }
+
     fn inner(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
         Pin::new(&mut self.get_mut().0)
     }

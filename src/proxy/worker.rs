@@ -58,7 +58,7 @@ pub(super) struct Worker {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) caps: Arc<Caps>,
     pub(super) handshakes: Handshakes,
-    pub(super) load: Load,
+    pub(super) load: Rc<Load>,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
@@ -72,11 +72,13 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(parts: WorkerParts, meter: Meter) -> Self {
+        let load = Rc::new(Load::new(parts.capacity.in_flight.div_ceil(parts.workers.max(1))));
         let pools = Pools::new(PoolSettings {
             idle_max: parts.capacity.upstream_idle,
             idle_time: parts.capacity.upstream_idle_time,
             health: parts.health,
             tls: parts.subsystem_tls,
+            load: Rc::clone(&load),
         });
         let live = Live::new(parts.published.load_full(), &pools);
         Self {
@@ -87,7 +89,7 @@ impl Worker {
             caps: parts.caps,
             handshakes: Handshakes::new(parts.capacity.handshakes.div_ceil(parts.workers.max(1))),
             clock: parts.clock,
-            load: Load::new(parts.capacity.in_flight.div_ceil(parts.workers.max(1))),
+            load,
             capacity: parts.capacity,
             alarms: Alarms::new(),
             peers: Peers::default(),

@@ -190,11 +190,13 @@ pub enum LimitHit {
     BodyPace,
     /// A caller took nothing of an answer for `capacity.answerIdle`.
     AnswerIdle,
+    /// A caller sent too many HTTP/2 frames that do nothing: settings, pings, window updates.
+    IdleFrames,
 }
 
 impl LimitHit {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connections,
         Self::ListenerConnections,
         Self::DepartmentConnections,
@@ -205,6 +207,7 @@ impl LimitHit {
         Self::HeadTime,
         Self::BodyPace,
         Self::AnswerIdle,
+        Self::IdleFrames,
     ];
 
     /// The word of the label `limit`.
@@ -220,6 +223,7 @@ impl LimitHit {
             Self::HeadTime => "head_time",
             Self::BodyPace => "body_pace",
             Self::AnswerIdle => "answer_idle",
+            Self::IdleFrames => "idle_frames",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A memory cgroup in which the kernel runs out of memory and kills the gateway.
+//! A memory cgroup: more than its limit the gateway cannot have, or the kernel kills it.
 //!
 //! Guarantees: nothing outside the cgroup is touched; the gateway is what the kernel kills first; whether the kernel did
 //! is read from the kernel. Wants root, and either version of cgroups.
@@ -8,9 +8,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Memory of everything in the cgroup; the gateway needs a tenth of it.
-const LIMIT: &str = "268435456";
-
 /// A cgroup; removed with this.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -19,19 +16,19 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a cgroup with a limit.
-    pub fn make(name: &str) -> Result<Self> {
+    /// Makes a cgroup with a limit of memory, in bytes.
+    pub fn make(name: &str, limit: u64) -> Result<Self> {
         let first = Path::new("/sys/fs/cgroup/memory");
         let is_first = first.join("memory.limit_in_bytes").exists();
         let root = if is_first { first } else { Path::new("/sys/fs/cgroup") };
         let cgroup = Self { folder: root.join(name), is_first };
         std::fs::create_dir(&cgroup.folder).with_context(|| {
             format!(
-                "making the cgroup {}: this wants root; leave `oom` out of --kinds otherwise",
+                "making the cgroup {}: this wants root; `torture` does without if `oom` is left out of --kinds",
                 cgroup.folder.display()
             )
         })?;
-        cgroup.write(if is_first { "memory.limit_in_bytes" } else { "memory.max" }, LIMIT)?;
+        cgroup.write(if is_first { "memory.limit_in_bytes" } else { "memory.max" }, &limit.to_string())?;
         Ok(cgroup)
     }
 
@@ -60,7 +57,7 @@ impl Cgroup {
     }
 
     /// How many processes the kernel has killed here.
-    fn kills(&self) -> Result<u64> {
+    pub fn kills(&self) -> Result<u64> {
         let path = self.folder.join(if self.is_first { "memory.oom_control" } else { "memory.events" });
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let Some(line) = text.lines().find_map(|line| line.strip_prefix("oom_kill ")) else {

@@ -127,18 +127,7 @@ impl House {
 
     /// What the gateway's own `report` reads from the ledger's files, whether it lives or not.
     pub fn books(&self) -> Result<Books> {
-        let mut command = Command::new(&self.program);
-        command.args(["report", "usage", "--from", "2000-01-01", "--to", "2100-01-01", "--format", "json", "--ledger"]);
-        let output = command.arg(self.book()).output().context("running tallygate report")?;
-        ensure!(output.status.success(), "tallygate report failed: {}", String::from_utf8_lossy(&output.stderr));
-        let all: Value = serde_json::from_slice(&output.stdout).context("reading tallygate's report")?;
-        let mut usage = Usage::new();
-        for row in all["rows"].as_array().context("a report has rows")? {
-            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-            let commands = row["commands"].as_u64().context("a row has commands")?;
-            *usage.entry((text("department"), text("outcome"))).or_default() += commands;
-        }
-        Ok(Books { all, usage })
+        read_books(&self.program, &self.book())
     }
 
     /// `tallygate_ledger_imbalance` of a gateway that lives.
@@ -147,4 +136,20 @@ impl House {
         let line = text.lines().find_map(|line| line.strip_prefix("tallygate_ledger_imbalance "));
         Ok(line.context("/metrics has no tallygate_ledger_imbalance")?.trim().parse()?)
     }
+}
+
+/// What the program's `report` reads from the files of a ledger.
+pub fn read_books(program: &Path, book: &Path) -> Result<Books> {
+    let mut command = Command::new(program);
+    command.args(["report", "usage", "--from", "2000-01-01", "--to", "2100-01-01", "--format", "json", "--ledger"]);
+    let output = command.arg(book).output().context("running tallygate report")?;
+    ensure!(output.status.success(), "tallygate report failed: {}", String::from_utf8_lossy(&output.stderr));
+    let all: Value = serde_json::from_slice(&output.stdout).context("reading tallygate's report")?;
+    let mut usage = Usage::new();
+    for row in all["rows"].as_array().context("a report has rows")? {
+        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        let commands = row["commands"].as_u64().context("a row has commands")?;
+        *usage.entry((text("department"), text("outcome"))).or_default() += commands;
+    }
+    Ok(Books { all, usage })
 }

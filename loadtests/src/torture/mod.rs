@@ -6,11 +6,11 @@
 //! is audited as it lies, then again after the next start, which must say exactly the same. The first broken rule ends
 //! the run. A seed fixes when each kill comes, as far as a machine can repeat itself.
 
-mod audit;
+pub mod audit;
 mod callers;
-mod cgroup;
-mod gateway;
-mod journal;
+pub mod cgroup;
+pub mod gateway;
+pub mod journal;
 mod render;
 
 use std::collections::BTreeMap;
@@ -33,6 +33,9 @@ pub use callers::{Callers, call};
 
 /// How long the callers may take to notice that the gateway is gone, or to have begun.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Memory of everything in the cgroup; the gateway needs a tenth of it.
+const CGROUP_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Commands that are answered in a life before its kill may come.
 const BUSY: u64 = 50;
@@ -190,8 +193,9 @@ impl<'a> Chamber<'a> {
 
     /// One life from its start to the audit of what it left.
     fn life(&mut self, number: u32, kind: Kind, before: Option<&Books>) -> Result<Books> {
-        let cgroup =
-            (kind == Kind::Oom).then(|| Cgroup::make(&format!("torture-{}", std::process::id()))).transpose()?;
+        let cgroup = (kind == Kind::Oom)
+            .then(|| Cgroup::make(&format!("torture-{}", std::process::id()), CGROUP_BYTES))
+            .transpose()?;
         let (mut gateway, ready_after) = self.start(before, cgroup.as_ref())?;
         let first_length = self.house.tally_bytes();
         let answered = self.answers();

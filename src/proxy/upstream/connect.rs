@@ -15,6 +15,7 @@ use tower::{ServiceExt as _, service_fn, timeout::Timeout};
 
 use crate::identity::SubsystemTls;
 use crate::policy::{Address, Protocol};
+use crate::proxy::load::Load;
 use crate::proxy::socket::Socket;
 
 use super::h1::Wire;
@@ -32,6 +33,7 @@ pub(super) struct Way {
     pub(super) secure: bool,
     pub(super) tls: Option<SubsystemTls>,
     pub(super) names: Rc<Names>,
+    pub(super) load: Rc<Load>,
 }
 
 impl Way {
@@ -55,7 +57,7 @@ impl Way {
     async fn open(&self, health: &Arc<Health>) -> io::Result<Link> {
         let stream = self.stream().await?;
         match self.protocol {
-            Protocol::Http1 => Ok(Link::Http1(Box::new(Wire::new(stream, health)))),
+            Protocol::Http1 => Ok(Link::Http1(Box::new(Wire::new(stream, health, &self.load)))),
             Protocol::Http2 => Session::open(stream, health).await.map(Link::Http2).map_err(io::Error::other),
         }
     }

@@ -29,6 +29,7 @@ use crate::model::Name;
 use crate::policy::{Snapshot, Subsystem, Upstream};
 
 use super::alarms::Alarms;
+use super::load::Load;
 use super::progress::Progress;
 
 use balance::{Balancer, Tried};
@@ -207,6 +208,8 @@ pub(super) struct PoolSettings {
     pub(super) health: Arc<UpstreamHealth>,
     /// How subsystems are met over TLS.
     pub(super) tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
+    /// How much the worker carries.
+    pub(super) load: Rc<Load>,
 }
 
 impl Pools {
@@ -230,6 +233,7 @@ impl Pools {
             secure: server.secure,
             tls: self.settings.tls.load().get(&subsystem.id).cloned(),
             names: Rc::clone(&self.names),
+            load: Rc::clone(&self.settings.load),
         };
         let key = (subsystem.id.clone(), server.authority.clone());
         let mut by_server = self.by_server.borrow_mut();

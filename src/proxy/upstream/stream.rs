@@ -30,6 +30,17 @@ macro_rules! each {
     };
 }
 
+impl Stream {
+    /// Ready when a read is worth its buffer: something has come, or it cannot be told from here.
+    pub(in crate::proxy) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_readable(context),
+            Self::Unix(socket) => socket.poll_read_ready(context),
+            Self::Tls(_) => Poll::Ready(Ok(())), // TLS may hold what has come
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         each!(self, inner => Pin::new(inner).poll_read(context, buffer))

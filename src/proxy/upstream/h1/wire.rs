@@ -4,25 +4,27 @@
 
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf, split};
 
+use crate::proxy::load::Load;
+
 use super::super::health::Health;
 use super::super::stream::Stream;
 
-/// Room for a read; most answers fit.
+/// Room for a read; most answers fit. While a large body is coming it is what [`Load::ahead`] says.
 const READ_MIN: usize = 8 * 1024;
-/// Room for a read while a large body is coming.
-const READ_MAX: usize = 64 * 1024;
 
 /// An open connection.
 pub(in crate::proxy::upstream) struct Wire {
     ends: Ends,
     buffer: BytesMut,
     room: usize,
+    load: Rc<Load>,
     /// What was read and not yet looked at.
     pub(super) read: Bytes,
     _counted: Counted,
@@ -46,12 +48,13 @@ impl Drop for Counted {
 }
 
 impl Wire {
-    pub(in crate::proxy::upstream) fn new(stream: Stream, health: &Arc<Health>) -> Self {
+    pub(in crate::proxy::upstream) fn new(stream: Stream, health: &Arc<Health>, load: &Rc<Load>) -> Self {
         health.stats.connections.up();
         Self {
             ends: Ends::Both(stream),
             buffer: BytesMut::new(),
             room: READ_MIN,
+            load: Rc::clone(load),
             read: Bytes::new(),
             _counted: Counted(Arc::clone(health)),
         }
@@ -64,14 +67,19 @@ impl Wire {
     }
 
     /// Reads what has come, behind what is there already. `Ok(false)` is the end.
+    ///
+    /// No memory is taken before something comes: commands that wait for a slow subsystem, and kept connections, are many.
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if let Ends::Both(stream) = &self.ends {
+            ready!(stream.poll_readable(context))?;
+        }
         self.buffer.reserve(self.room);
         let count = match &mut self.ends {
             Ends::Both(stream) => ready!(pin!(stream.read_buf(&mut self.buffer)).poll(context))?,
             Ends::Reading(half) => ready!(pin!(half.read_buf(&mut self.buffer)).poll(context))?,
             Ends::Gone => 0,
         };
-        self.room = if count >= self.room { READ_MAX } else { READ_MIN };
+        self.room = if count >= self.room { self.load.ahead() } else { READ_MIN };
         let fresh = self.buffer.split().freeze();
         self.read = if self.read.is_empty() { fresh } else { [&self.read[..], &fresh[..]].concat().into() };
         Poll::Ready(Ok(count > 0))

@@ -1,0 +1,178 @@
+//! The besieged gateway: the real program, in a cgroup with 512 MiB of memory, with as many file descriptors as it is given.
+//!
+//! Guarantees: its timeouts are the defaults, but for the slowest heads, which may take long enough for all of them to
+//! stand at once; its caps are raised to what the machine's descriptors allow, so that the attack gets in.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::attack::{ATTACKER, Attack};
+use crate::http;
+use crate::pki::{DEPARTMENTS, department};
+use crate::process::{Child, Launch, free_address};
+use crate::torture::cgroup::Cgroup;
+use crate::torture::gateway::{Books, read_books};
+
+/// Memory of the cgroup, in bytes.
+pub const MEMORY: u64 = 512 * 1024 * 1024;
+
+/// Connections of callers: twice as many and 512 more are the 20,000 descriptors that systems often allow.
+pub const CONNECTIONS: usize = 9_700;
+
+/// Commands under way at most where commands are too many.
+pub const IN_FLIGHT: usize = 200;
+
+/// Commands under way that a department may have that is kept within its limit.
+const CONCURRENT: usize = 100;
+
+/// Descriptors of a gateway that has few.
+const FEW: usize = 1024;
+
+/// How long a start may take.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A gateway under siege.
+#[derive(Debug)]
+pub struct Gateway {
+    program: PathBuf,
+    folder: PathBuf,
+    pub address: SocketAddr,
+    admin: SocketAddr,
+    child: Child,
+    cgroup: Cgroup,
+}
+
+impl Gateway {
+    /// Starts it in a new folder, ready for this attack.
+    pub fn start(program: &Path, folder: &Path, upstream: SocketAddr, attack: Attack) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let (address, admin) = (free_address()?, free_address()?);
+        let config = folder.join("gateway.yaml");
+        std::fs::write(&config, serde_json::to_string_pretty(&document(attack, [address, admin, upstream]))?)?;
+        let cgroup = Cgroup::make(&format!("siege-{}", std::process::id()), MEMORY)?;
+        let serve = ["serve".to_owned(), "--config".to_owned(), config.display().to_string()];
+        let (inner, arguments) = cgroup.enter(program, &serve);
+        let few = format!("--nofile={FEW}:{FEW}");
+        let limit = if attack == Attack::Descriptors { few } else { "--nofile".to_owned() };
+        let launch = launch(&limit, &inner, arguments);
+        let mut child = Child::start(launch, folder)?;
+        child.wait_until(START_LIMIT, || http::get(admin, "/readyz").is_ok())?;
+        Ok(Self { program: program.to_owned(), folder: folder.to_owned(), address, admin, child, cgroup })
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let file = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has a VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Takes away every descriptor that is not open now: from here on it cannot accept anything.
+    pub fn exhaust_descriptors(&self) -> Result<usize> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count();
+        self.limit_descriptors(open)?;
+        Ok(open)
+    }
+
+    /// Gives them back.
+    pub fn restore_descriptors(&self) -> Result<()> {
+        self.limit_descriptors(FEW)
+    }
+
+    fn limit_descriptors(&self, soft: usize) -> Result<()> {
+        let pid = self.child.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]).status()?;
+        ensure!(status.success(), "could not limit the gateway's descriptors to {soft}");
+        Ok(())
+    }
+
+    /// Nobody has killed it and it says that it is ready.
+    pub fn is_alive(&self) -> Result<()> {
+        ensure!(self.cgroup.kills()? == 0, "the kernel killed the gateway: more than {MEMORY} bytes");
+        http::get(self.admin, "/readyz").with_context(|| self.child.last_words()).map(drop)
+    }
+
+    /// What its ledger says.
+    pub fn books(&self) -> Result<Books> {
+        read_books(&self.program, &self.folder.join("ledger.db"))
+    }
+
+    /// Ends it well.
+    pub fn stop(self) -> Result<()> {
+        self.child.stop()
+    }
+}
+
+fn launch(limit: &str, inner: &Path, arguments: Vec<String>) -> Launch {
+    let name = "gateway".to_owned();
+    if limit == "--nofile" {
+        return Launch { name, program: inner.to_owned(), arguments, core: None };
+    }
+    let fixed = [limit.to_owned(), inner.display().to_string()];
+    let arguments = fixed.into_iter().chain(arguments).collect();
+    Launch { name, program: "prlimit".into(), arguments, core: None }
+}
+
+fn document(attack: Attack, [address, admin, upstream]: [SocketAddr; 3]) -> Value {
+    let commands =
+        [("snapshot.read", "/v1/snapshots/{id}"), ("upload", "/upload"), ("large", "/large"), ("slow", "/slow")]
+            .map(|(id, path)| json!({ "id": id, "match": { "path": path } }));
+    let grant = |id: String| json!({ "department": id, "subsystem": "cameras", "commands": ["*"] });
+    json!({
+        "listeners": [{
+            "name": "departments",
+            "address": address.to_string(),
+            "tls": {
+                "certificate": "../pki/server.pem",
+                "key": "../pki/server.key",
+                "clientAuth": { "mode": "required", "authorities": ["../pki/ca.pem"] },
+            },
+        }],
+        "admin": { "address": admin.to_string() },
+        "ledger": { "path": "ledger.db" },
+        "workers": 2,
+        "shutdown": { "delay": "1ms", "grace": "5s" },
+        "capacity": capacity(attack),
+        "departments": (0..DEPARTMENTS).map(|index| department_of(index, attack)).collect::<Vec<_>>(),
+        "subsystems": [{
+            "id": "cameras",
+            "path": "/cameras",
+            "upstreams": [{ "url": format!("http://{upstream}") }],
+            "commands": commands,
+            "otherCommands": "refuse",
+        }],
+        "grants": (0..DEPARTMENTS).map(department).map(grant).collect::<Vec<_>>(),
+    })
+}
+
+fn capacity(attack: Attack) -> Value {
+    if attack == Attack::Descriptors {
+        return json!({ "headTime": "60s" }); // as many connections as fit
+    }
+    let mut capacity = json!({
+        "connections": CONNECTIONS,
+        "departmentConnections": CONNECTIONS,
+        "addressConnections": CONNECTIONS,
+        "headTime": "60s",
+    });
+    if attack.is_overload() {
+        capacity["inFlight"] = json!(IN_FLIGHT);
+    }
+    capacity
+}
+
+fn department_of(index: usize, attack: Attack) -> Value {
+    let id = department(index);
+    let callers = json!([{ "uri": format!("spiffe://city.example/department/{id}") }]);
+    let mut department = json!({ "id": id, "name": id, "callers": callers });
+    if index == ATTACKER && attack == Attack::OverloadWithinLimit {
+        department["limits"] = json!({ "concurrent": CONCURRENT });
+    }
+    department
+}

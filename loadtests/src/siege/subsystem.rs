@@ -1,0 +1,104 @@
+//! The subsystem of a siege: reads bodies, gives large answers, takes its time, and counts who asked.
+//!
+//! Guarantees: a request is counted, under the department that the gateway named, before anything else is done about it.
+//! A thread of our own process; it ends with it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Empty, Full, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpSocket;
+
+use crate::torture::audit::Received;
+
+/// The answer that a slow reader does not read, in bytes.
+const LARGE: usize = 4 * 1024 * 1024;
+
+/// How long `/slow` takes.
+pub const SLOW: Duration = Duration::from_millis(250);
+
+/// What a socket may hold of an answer: what the gateway does not take stays with us, once.
+const SEND_BUFFER: u32 = 64 * 1024;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// A running subsystem.
+#[derive(Clone, Debug)]
+pub struct Subsystem {
+    pub address: SocketAddr,
+    counts: Counts,
+}
+
+/// Requests by department.
+type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
+
+impl Subsystem {
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(async {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+            socket.listen(BACKLOG)
+        });
+        let listener = listener.context("binding the subsystem")?;
+        let subsystem = Self { address: listener.local_addr()?, counts: Counts::default() };
+        let counts = Arc::clone(&subsystem.counts);
+        std::thread::spawn(move || runtime.block_on(serve(listener, counts)));
+        Ok(subsystem)
+    }
+
+    /// What has reached it, as the audit wants it.
+    pub fn received(&self) -> Received {
+        let mut received = Received::default();
+        for (department, count) in &*self.counts.lock().unwrap_or_else(PoisonError::into_inner) {
+            (0..*count).for_each(|n| received.take(department.clone(), format!("{department} {n}")));
+        }
+        received
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, counts: Counts) {
+    let large = Bytes::from(vec![b'x'; LARGE]);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let (counts, large) = (Arc::clone(&counts), large.clone());
+        let service = service_fn(move |request| answer(request, Arc::clone(&counts), large.clone()));
+        let connection = http1::Builder::new().max_buf_size(16 * 1024).serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(connection); // a gateway that hangs up is no fault of ours
+    }
+}
+
+async fn answer(request: Request<Incoming>, counts: Counts, large: Bytes) -> Result<Response<Body>, hyper::Error> {
+    let department = request.headers().get("x-tallygate-department").and_then(|value| value.to_str().ok());
+    let department = department.unwrap_or("nobody").to_owned();
+    *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(department).or_default() += 1;
+    let path = request.uri().path().to_owned();
+    let mut body = request.into_body();
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(Response::new(match path.as_str() {
+        "/large" => Full::new(large).boxed(),
+        "/slow" => {
+            tokio::time::sleep(SLOW).await;
+            Full::new(Bytes::from_static(b"at last")).boxed()
+        }
+        "/nothing" => Empty::new().boxed(),
+        _ => Full::new(Bytes::from_static(&[b'x'; 128])).boxed(),
+    }))
+}
