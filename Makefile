@@ -41,18 +41,57 @@ load: need-compiler need-load ## CPU per command beside HAProxy and nginx; relea
 	$(CARGO) run --locked --release --package loadtests -- compare $(ARGS)
 
 .PHONY: torture
-torture: need-compiler ## 100 kills of the gateway under load, audited one by one; a few minutes, as root; result in loadtests/results
+torture: need-compiler ## 100 kills of the gateway under load, audited one by one, then every attack; 15 minutes at most, as root; results in loadtests/results
 	$(CARGO) build --locked --profile demo --workspace --bins
 	$(TARGET_DIR)/demo/loadtests torture --tallygate $(TARGET_DIR)/demo/tallygate \
 		--out loadtests/results/$(shell date -u +%F)-torture.md $(ARGS)
+	$(TARGET_DIR)/demo/loadtests siege --tallygate $(TARGET_DIR)/demo/tallygate \
+		--out loadtests/results/$(shell date -u +%F)-siege.md
+
+# Doors strangers have; docs/decisions/fuzzing.md. New inputs go to a folder of their own; what is worth keeping is copied to fuzz/corpus.
+DOORS := head path certificate configuration proxied
+FUZZ_SECONDS ?= 60
+FUZZ_DIR = $(TARGET_DIR)/fuzz
+
+.PHONY: fuzz
+fuzz: need-compiler need-cplusplus ## libFuzzer at every door, FUZZ_SECONDS (60) each; ends at the first finding
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument $(CARGO) build --locked --package fuzz --features libfuzzer
+	@set -e; for door in $(DOORS); do \
+		mkdir -p $(FUZZ_DIR)/$$door; \
+		echo "== $$door: new inputs and findings in $(FUZZ_DIR)/$$door"; \
+		$(TARGET_DIR)/debug/fuzz_$$door -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=32768 \
+			-verbosity=0 -print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/$$door- $(FUZZ_DIR)/$$door fuzz/corpus/$$door; \
+	done
+
+# Tools that are no dependency: compiled once, into a folder of their own.
+TOOLS = $(TARGET_DIR)/tools
+DENY_CHECKS ?= advisories bans licenses sources
+
+.PHONY: deny
+deny: need-compiler $(TOOLS)/bin/cargo-deny ## licences, sources, banned crates, published weaknesses (the last needs the advisory database from the net; without: DENY_CHECKS="bans licenses sources")
+	$(TOOLS)/bin/cargo-deny --locked --workspace check $(DENY_CHECKS)
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --locked --root $(TOOLS) cargo-deny@0.20.2
+
+.PHONY: sbom
+sbom: need-compiler $(TOOLS)/bin/cargo-cyclonedx ## what the program is made of, as CycloneDX: target/tallygate.cdx.json
+	$(TOOLS)/bin/cargo-cyclonedx cyclonedx --format json --describe crate --override-filename tallygate.cdx --quiet
+	@mv tallygate.cdx.json $(TARGET_DIR)/ && find fuzz loadtests models -maxdepth 1 -name '*.cdx.json' -delete
+	@echo "$(TARGET_DIR)/tallygate.cdx.json"
+
+$(TOOLS)/bin/cargo-cyclonedx:
+	$(CARGO) install --locked --root $(TOOLS) cargo-cyclonedx@0.5.9
 
 .PHONY: clean
 clean: ## everything that was built
 	$(CARGO) clean
 
-.PHONY: need-compiler need-curl need-tests need-load
+.PHONY: need-compiler need-cplusplus need-curl need-tests need-load
 need-compiler:
 	@scripts/need cargo cc make
+need-cplusplus:
+	@scripts/need c++
 need-curl:
 	@scripts/need curl
 need-tests:

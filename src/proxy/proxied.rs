@@ -18,7 +18,7 @@ const LONGEST_LINE: usize = 107;
 
 /// Reads the header at the beginning of a connection: the caller's address, or none, where the balancer speaks for itself or does
 /// not know.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {

@@ -1,0 +1,62 @@
+//! HTTP/1.1 over the wire.
+
+use httparse::{EMPTY_HEADER, Status};
+use tallygate::proxy::Fault;
+use tallygate::proxy::wire::{HeadLimits, Scanner};
+
+/// Small enough for libFuzzer to find them.
+const LIMITS: HeadLimits = HeadLimits { bytes: 2048, fields: 16 };
+
+/// The bytes of a connection: read at once or byte by byte, the verdict is the same; a head that is let through is one for
+/// httparse, too, and for it ends in the same place.
+pub fn head(bytes: &[u8]) {
+    let whole = shown(bytes, bytes.len());
+    let slowly = shown(bytes, 1);
+    // Which of two faults is told depends on what has come; that there is one does not.
+    let is_refused = |verdict: &Verdict| verdict.fault.is_some();
+    assert_eq!(is_refused(&whole), is_refused(&slowly), "cutting the bytes changes the verdict");
+    assert!(whole.passed <= slowly.passed, "at once {} bytes go on, slowly {}", whole.passed, slowly.passed);
+    if whole.fault.is_none() {
+        assert_eq!(whole.passed, slowly.passed, "cutting the bytes changes what goes on");
+    }
+    if let Some(length) = slowly.first_head {
+        httparse_agrees(&bytes[..length]);
+    }
+}
+
+/// What became of a connection's bytes.
+struct Verdict {
+    passed: usize,
+    fault: Option<Fault>,
+    /// How long the first head was, if one was let through.
+    first_head: Option<usize>,
+}
+
+/// Shows the bytes in pieces of this length.
+fn shown(bytes: &[u8], piece: usize) -> Verdict {
+    let mut verdict = Verdict { passed: 0, fault: None, first_head: None };
+    let mut scanner = Scanner::new(LIMITS);
+    let mut end = 0;
+    while end < bytes.len() {
+        end = (end + piece).min(bytes.len());
+        let scan = scanner.scan(&bytes[verdict.passed..end]);
+        verdict.passed += scan.pass;
+        if scan.pass > 0 {
+            verdict.first_head.get_or_insert(verdict.passed);
+        }
+        verdict.fault = scan.fault.map(|(fault, _)| fault);
+        if verdict.fault.is_some() {
+            break;
+        }
+    }
+    verdict
+}
+
+fn httparse_agrees(head: &[u8]) {
+    let mut fields = [EMPTY_HEADER; 16];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(Status::Complete(length)) => assert_eq!(length, head.len(), "heads end in different places"),
+        other => panic!("we let through what httparse does not read: {other:?}"),
+    }
+}

@@ -1,0 +1,98 @@
+//! What strangers may send, and what must hold whatever it is.
+//!
+//! One function for each door: any bytes in, a panic if one of our promises does not hold. Guarantees: nothing is sent,
+//! stored or waited for, so that a finding is its input and nothing else. libFuzzer makes the inputs (`make fuzz`); the ones
+//! worth keeping lie in `corpus/`, and `cargo test` tries all of them.
+
+mod http1;
+
+use std::path::Path;
+
+use http::Request;
+use tallygate::identity::identities_of_der;
+use tallygate::model::{CallerId, Numbers};
+use tallygate::proxy::{Head, read_proxy_header};
+
+pub use http1::head;
+
+/// A door by its name, which is also the name of its corpus.
+pub type Door = (&'static str, fn(&[u8]));
+
+/// Every door.
+pub const DOORS: [Door; 5] = [
+    ("head", head),
+    ("path", path),
+    ("certificate", certificate),
+    ("configuration", configuration),
+    ("proxied", proxied),
+];
+
+/// The head of a request as hyper shows it: a target, a line end, a host. What is accepted has one spelling only.
+pub fn path(bytes: &[u8]) {
+    let Some(at) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let (target, host) = (&bytes[..at], &bytes[at + 1..]);
+    let Ok(request) = Request::builder().uri(target).header("host", host).body(()) else { return };
+    let Ok(head) = Head::read(&request) else { return };
+    assert!(head.path.starts_with('/'), "{:?} is not absolute", head.path);
+    for odd in ["//", "/./", "/../", "\\", ";", "\0", "%2f", "%2F", "%5c", "%5C", "%00", "%2e", "%2E", "%25"] {
+        assert!(!head.path.contains(odd), "{:?} has {odd:?}", head.path);
+    }
+    assert!(!head.path.ends_with("/..") && !head.path.ends_with("/."), "{:?} ends in dots", head.path);
+    assert!(!head.host.is_empty() && !head.host.contains('@'), "{:?} is no host", head.host);
+}
+
+/// A client certificate: it names somebody in printable text, or is refused.
+pub fn certificate(bytes: &[u8]) {
+    let Ok(identities) = identities_of_der(bytes) else { return };
+    assert!(!identities.is_empty(), "a certificate of nobody was accepted");
+    for identity in &identities {
+        match identity {
+            CallerId::Uri(name) => assert!(is_printable(name), "{name:?}"),
+            CallerId::Dns(name) => {
+                assert!(is_printable(name) && !name.contains('*') && *name == name.to_ascii_lowercase(), "{name:?}");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_printable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A configuration: it has problems that can be told, or it compiles, and then to the same again.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let compile = || tallygate::config::compile(text, Path::new("/etc/tallygate"), &Numbers::default());
+    match compile() {
+        Ok(configuration) => {
+            let again = compile().expect("it compiled before");
+            assert_eq!(configuration.settings, again.settings);
+        }
+        Err(problems) => {
+            assert!(!problems.0.is_empty() && !problems.to_string().is_empty(), "refused without a reason")
+        }
+    }
+}
+
+/// The PROXY header of a balancer: at most 2048 bytes are read, and none behind a header that is accepted.
+pub fn proxied(bytes: &[u8]) {
+    let mut rest = bytes;
+    let read = now(read_proxy_header(&mut rest));
+    let length = bytes.len() - rest.len();
+    assert!(length <= 2048, "{length} bytes of a header were read");
+    if read.is_ok() {
+        let mut alone = &bytes[..length];
+        let again = now(read_proxy_header(&mut alone));
+        assert_eq!((read.ok(), alone.len()), (again.ok(), 0), "what follows a header changes it");
+    }
+}
+
+/// Runs what never has to wait.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(read) => read,
+        std::task::Poll::Pending => unreachable!("bytes in memory are there"),
+    }
+}

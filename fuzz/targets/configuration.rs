@@ -1,0 +1,4 @@
+//! See [`fuzz::configuration`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::configuration(bytes));

@@ -1,0 +1,4 @@
+//! See [`fuzz::proxied`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::proxied(bytes));
