@@ -32,6 +32,7 @@ mod rfc9113;
 mod forwarding;
 mod framing;
 mod grpc;
+mod healthy;
 mod protocols;
 mod refusals;
 mod streaming;

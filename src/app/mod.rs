@@ -92,6 +92,7 @@ struct Organs {
     reader: LedgerReader,
     ready: Ready,
     caps: Arc<Caps>,
+    health: Arc<UpstreamHealth>,
 }
 
 /// Starts a gateway on threads of its own and returns when it is ready.
@@ -114,6 +115,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
         limiters: Arc::new(Limiters::new(clock.clone())),
         published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
         caps: Arc::new(Caps::new(Arc::clone(&telemetry))),
+        health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
         reader: ledger.reader(),
         tls: Arc::new(tls),
@@ -279,7 +281,7 @@ fn start_workers(
         published: Arc::clone(&organs.published),
         subsystem_tls: Arc::clone(&organs.subsystem_tls),
         limiters: Arc::clone(&organs.limiters),
-        health: Arc::new(UpstreamHealth::new(Arc::clone(&organs.telemetry), organs.clock.clone())),
+        health: Arc::clone(&organs.health),
         telemetry: Arc::clone(&organs.telemetry),
         caps: Arc::clone(&organs.caps),
         clock: organs.clock.clone(),

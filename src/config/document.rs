@@ -3,10 +3,14 @@
 //! Leaf values (rates, durations, sizes, names, addresses) stay text here and are read in `compile`, so that every
 //! problem is found in one go. `docs/config.schema.json` is made from these types.
 
+mod servers;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub(super) use servers::HealthCheck;
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -247,6 +251,8 @@ pub(super) struct Subsystem {
     pub(super) tls: Option<SubsystemTls>,
     /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
     pub(super) balance: Option<String>,
+    /// How its servers are asked whether they are well. Default: not at all, only commands tell.
+    pub(super) health_check: Option<HealthCheck>,
     /// How long to wait for it.
     pub(super) timeouts: Option<Timeouts>,
     /// The commands it names.

@@ -6,12 +6,14 @@
 mod draft;
 mod grant;
 mod route;
+mod servers;
 mod snapshot;
 mod template;
 
 pub use draft::{Draft, GrantDraft, Misfit};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
+pub use servers::HealthCheck;
 pub use snapshot::{
     Address, Balance, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts,
     Unclaimed, Upstream,

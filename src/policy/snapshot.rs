@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
 
 use super::grant::GrantTable;
-use super::{PathTemplate, RouteTable};
+use super::{HealthCheck, PathTemplate, RouteTable};
 
 /// Everything traffic needs to know, compiled once per configuration and never changed after.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub struct Subsystem {
     pub protocol: Protocol,
     /// How a server is chosen.
     pub balance: Balance,
+    /// How its servers are asked whether they are well; without it, only commands tell.
+    pub health_check: Option<HealthCheck>,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// The commands it names.

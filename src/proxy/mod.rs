@@ -55,5 +55,5 @@ pub use fault::Fault;
 pub use head::Head;
 pub use listener::{AcceptSettings, ConnectionsMax, Listener};
 pub use thread::{Stop, WorkerHandle, start_worker};
-pub use upstream::UpstreamHealth;
+pub use upstream::{Checks, UpstreamHealth};
 pub use worker::WorkerParts;

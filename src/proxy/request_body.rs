@@ -62,6 +62,11 @@ struct Passing {
 }
 
 impl RequestBody {
+    /// There is none.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
     pub(super) fn new(request: Request<Incoming>, progress: &Rc<Progress>, max: u64, tempo: Tempo) -> Self {
         let is_empty = request.body().is_end_stream();
         progress.complete.set(is_empty);

@@ -34,10 +34,12 @@ impl Telemetry {
             upstreams.iter().map(move |(labels, stats)| (labels.clone(), number(read(stats))))
         };
         let failures = upstreams.iter().flat_map(|(labels, stats)| failures(labels, stats));
+        let checks = upstreams.iter().flat_map(|(labels, stats)| checks(labels, stats));
         vec![
             metrics::UPSTREAM_ATTEMPTS.samples(each(|stats| stats.attempts.get())),
             metrics::UPSTREAM_FAILURES.samples(failures),
             metrics::UPSTREAM_EJECTED.samples(each(|stats| stats.ejected.get())),
+            metrics::UPSTREAM_CHECKS.samples(checks),
             metrics::UPSTREAM_CONNECTIONS.samples(each(|stats| stats.connections.get())),
             metrics::UPSTREAM_REQUESTS.samples(each(|stats| stats.requests.get())),
         ]
@@ -69,6 +71,11 @@ fn failures([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Samp
     let reasons =
         [("connect", &stats.failures_connect), ("reset", &stats.failures_reset), ("timeout", &stats.failures_timeout)];
     reasons.map(|(reason, count)| ([subsystem.clone(), upstream.clone(), reason.to_owned()], number(count.get())))
+}
+
+fn checks([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Sample<3>; 2] {
+    let results = [("passed", &stats.checks_passed), ("failed", &stats.checks_failed)];
+    results.map(|(result, count)| ([subsystem.clone(), upstream.clone(), result.to_owned()], number(count.get())))
 }
 
 #[cfg(test)]

@@ -98,7 +98,12 @@ pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
 pub(super) const UPSTREAM_EJECTED: Family = Family::gauge(
     "tallygate_upstream_ejected",
     UPSTREAM,
-    "Workers that have taken an upstream out of rotation for now; 0 is healthy.",
+    "Reasons why an upstream is out of rotation for now: failed commands, failed health checks; 0 is healthy.",
+);
+pub(super) const UPSTREAM_CHECKS: Family = Family::counter(
+    "tallygate_upstream_health_checks_total",
+    &["subsystem", "upstream", "result"],
+    "Health checks of an upstream, by result: passed, failed.",
 );
 pub(super) const UPSTREAM_CONNECTIONS: Family =
     Family::gauge("tallygate_upstream_connections_open", UPSTREAM, "Connections to an upstream, busy or idle.");

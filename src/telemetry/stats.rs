@@ -20,8 +20,12 @@ pub struct UpstreamStats {
     pub failures_reset: Count,
     /// No answer in time.
     pub failures_timeout: Count,
-    /// Workers that have taken it out of rotation for now; 0 means healthy.
+    /// Why it is out of rotation for now: failures of commands, failures of checks; 0 means healthy.
     pub ejected: Level,
+    /// Health checks that it passed.
+    pub checks_passed: Count,
+    /// Health checks that it failed.
+    pub checks_failed: Count,
     /// Connections open to it, busy or idle.
     pub connections: Level,
     /// Requests it has not answered wholly.

@@ -9,6 +9,7 @@ mod grants;
 mod limits;
 mod listeners;
 mod place;
+mod servers;
 mod settings;
 mod subsystem_tls;
 mod subsystems;

@@ -11,6 +11,7 @@ use crate::policy::{Balance, Command, Durability, Protocol, Subsystem, Timeouts,
 
 use super::commands;
 use super::place::Place;
+use super::servers;
 use super::settings::wait;
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
@@ -71,6 +72,7 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
         keep_path: written.keep_path.unwrap_or(false),
         upstreams: upstreams(written, &place.key("upstreams")),
         balance: place.key("balance").read(leaf::word(balance, &BALANCES)).unwrap_or(Balance::LeastRequest),
+        health_check: servers::health_check(written.health_check.as_ref(), &place.key("healthCheck")),
         timeouts: timeouts(written.timeouts.as_ref(), &place.key("timeouts")),
         commands,
         other,

@@ -1,16 +1,17 @@
-//! Passive health: a server that fails several times in a row is left alone for a while, longer each time.
+//! Who is well. Passive: a server that fails several commands in a row is left alone for a while, longer each time. Active:
+//! a server that fails its checks is left alone until it passes them again.
 //!
-//! Shared by all workers, kept over reloads. Never ejects for ever: after its time a server is tried again.
+//! Shared by all workers, kept over reloads. Passive ejection never lasts for ever: after its time a server is tried again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use crate::clock::Clock;
 use crate::model::Name;
-use crate::policy::Upstream;
+use crate::policy::{HealthCheck, Upstream};
 use crate::telemetry::{Telemetry, UpstreamStats};
 
 /// Failures in a row that eject a server; Envoy's default for consecutive 5xx.
@@ -31,6 +32,15 @@ pub(super) enum Failure {
     Timeout,
     /// An answer of 5xx.
     ServerError,
+}
+
+/// What a check has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The server gets no more commands.
+    Out,
+    /// The server gets commands again.
+    In,
 }
 
 /// The health of every server the configuration names.
@@ -69,6 +79,10 @@ pub(super) struct Health {
     ejections: AtomicU32,
     /// Milliseconds on the monotonic clock; 0 when well.
     ejected_until: AtomicU64,
+    /// Whether its checks keep it out. Written by one thread only, as is the next.
+    checked_out: AtomicBool,
+    /// Checks in a row that say otherwise.
+    contrary: AtomicU32,
 }
 
 impl Health {
@@ -79,10 +93,17 @@ impl Health {
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            checked_out: AtomicBool::new(false),
+            contrary: AtomicU32::new(0),
         }
     }
 
     pub(super) fn is_healthy(&self) -> bool {
+        !self.checked_out.load(Ordering::Relaxed) && self.is_forgiven()
+    }
+
+    /// Whether nothing is held against it that commands told.
+    fn is_forgiven(&self) -> bool {
         match self.ejected_until.load(Ordering::Relaxed) {
             0 => true,
             until => self.now_ms() >= until,
@@ -94,7 +115,7 @@ impl Health {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if self.ejections.load(Ordering::Relaxed) != 0 && self.is_healthy() {
+        if self.ejections.load(Ordering::Relaxed) != 0 && self.is_forgiven() {
             self.readmit();
         }
     }
@@ -110,6 +131,39 @@ impl Health {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             self.eject();
         }
+    }
+
+    /// Takes note of a check. Called by one thread only.
+    pub(super) fn note_check(&self, passed: bool, check: &HealthCheck) -> Option<Turn> {
+        let count = if passed { &self.stats.checks_passed } else { &self.stats.checks_failed };
+        count.one();
+        let is_out = self.checked_out.load(Ordering::Relaxed);
+        if passed != is_out {
+            self.contrary.store(0, Ordering::Relaxed);
+            return None;
+        }
+        let contrary = self.contrary.load(Ordering::Relaxed) + 1;
+        self.contrary.store(contrary, Ordering::Relaxed);
+        let turn = if is_out { (check.rise, Turn::In) } else { (check.fall, Turn::Out) };
+        (contrary >= turn.0).then(|| self.turn(turn.1))
+    }
+
+    /// Nobody checks the server any more: what checks have said is forgotten.
+    pub(super) fn forget_checks(&self) {
+        self.contrary.store(0, Ordering::Relaxed);
+        if self.checked_out.load(Ordering::Relaxed) {
+            self.turn(Turn::In);
+        }
+    }
+
+    fn turn(&self, turn: Turn) -> Turn {
+        self.contrary.store(0, Ordering::Relaxed);
+        self.checked_out.store(turn == Turn::Out, Ordering::Relaxed);
+        match turn {
+            Turn::Out => self.stats.ejected.up(),
+            Turn::In => self.stats.ejected.down(),
+        }
+        turn
     }
 
     fn eject(&self) {
@@ -162,6 +216,34 @@ mod tests {
         assert!(!health.is_healthy());
         clock.advance(EJECTION);
         assert!(health.is_healthy(), "after its time it is tried again");
+    }
+
+    #[test]
+    fn checks_take_a_server_out_and_bring_it_back() {
+        let (health, clock) = health();
+        let check = HealthCheck {
+            path: "/".to_owned(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            status: 200..=399,
+        };
+        let turns = |passed: &[bool]| -> Vec<_> { passed.iter().map(|one| health.note_check(*one, &check)).collect() };
+        assert_eq!(turns(&[false, false, true, false, false]), [None; 5], "never three in a row");
+        assert_eq!(turns(&[false]), [Some(Turn::Out)]);
+        health.note_success();
+        clock.advance(EJECTION_MAX);
+        assert!(!health.is_healthy(), "neither a command nor time brings it back");
+        assert_eq!(turns(&[true, false, true, true]), [None, None, None, Some(Turn::In)]);
+        assert!(health.is_healthy());
+        fail(&health, FAILURES_MAX);
+        assert_eq!(turns(&[true, true, true]), [None; 3]);
+        assert!(!health.is_healthy(), "what commands told is another matter");
+        turns(&[false, false, false]);
+        assert_eq!(health.stats.ejected.get(), 2);
+        health.forget_checks();
+        assert_eq!(health.stats.ejected.get(), 1);
     }
 
     #[test]

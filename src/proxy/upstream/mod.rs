@@ -5,12 +5,14 @@
 //! ended cleanly.
 
 mod balance;
+mod checks;
 mod connect;
 mod h1;
 mod h2;
 mod health;
 mod names;
 mod pool;
+mod probe;
 mod protocol;
 mod stream;
 
@@ -32,6 +34,7 @@ use super::alarms::Alarms;
 use super::progress::Progress;
 
 use balance::{Balancer, Tried};
+pub use checks::Checks;
 use connect::Way;
 pub(super) use h1::{Framing, Outgoing as Http1Request, put_field};
 pub use health::UpstreamHealth;
@@ -224,13 +227,8 @@ impl Pools {
     }
 
     fn pool(&self, subsystem: &Subsystem, server: &Upstream) -> Rc<Pool> {
-        let way = Way {
-            address: server.address.clone(),
-            protocol: subsystem.protocol,
-            secure: server.secure,
-            tls: self.settings.tls.load().get(&subsystem.id).cloned(),
-            names: Rc::clone(&self.names),
-        };
+        let tls = self.settings.tls.load().get(&subsystem.id).cloned();
+        let way = Way::new(subsystem, server, tls, &self.names);
         let key = (subsystem.id.clone(), server.authority.clone());
         let mut by_server = self.by_server.borrow_mut();
         match by_server.get(&key) {

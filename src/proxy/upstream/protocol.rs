@@ -45,6 +45,15 @@ pub(super) enum Head {
     Http2(Box<Response<Incoming>>),
 }
 
+impl Head {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Http1(head) => head.status,
+            Self::Http2(head) => head.status(),
+        }
+    }
+}
+
 /// What a subsystem answered.
 pub(in crate::proxy) struct Answered {
     pub(in crate::proxy) status: StatusCode,
