@@ -34,6 +34,7 @@ mod framing;
 mod grpc;
 mod healthy;
 mod protocols;
+mod queues;
 mod refusals;
 mod streaming;
 mod upstreams;

@@ -287,10 +287,12 @@ fn start_workers(
         clock: organs.clock.clone(),
         capacity: settings.capacity,
         workers: settings.workers,
+        index: 0,
     };
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
     for (index, seed) in seeds.into_iter().enumerate() {
-        let (handle, thread) = start_worker(format!("worker-{index}"), parts.clone(), seed, stop.clone())?;
+        let parts = WorkerParts { index, ..parts.clone() };
+        let (handle, thread) = start_worker(format!("worker-{index}"), parts, seed, stop.clone())?;
         handles.push(handle);
         threads.push(threads::Joined::new(thread));
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use servers::HealthCheck;
+pub(super) use servers::{Balance, HashBy, HealthCheck, Queue};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -249,8 +249,12 @@ pub(super) struct Subsystem {
     pub(super) protocol: Option<String>,
     /// For servers with an https URL.
     pub(super) tls: Option<SubsystemTls>,
-    /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
-    pub(super) balance: Option<String>,
+    /// How a server is chosen. Default: leastRequest.
+    pub(super) balance: Option<Balance>,
+    /// Where commands wait when all servers that are well carry as many as they may.
+    pub(super) queue: Option<Queue>,
+    /// How long a server that is new, or well again, takes to get its whole share. Default: no time.
+    pub(super) slow_start: Option<String>,
     /// How its servers are asked whether they are well. Default: not at all, only commands tell.
     pub(super) health_check: Option<HealthCheck>,
     /// How long to wait for it.
@@ -285,6 +289,8 @@ pub(super) struct SubsystemTls {
 pub(super) struct Upstream {
     /// <http://host:port>, <https://host:port> or unix:/path/of/socket
     pub(super) url: String,
+    /// How many requests it carries at once. Default: any number.
+    pub(super) max_requests: Option<u64>,
 }
 
 /// How long to wait for a subsystem.

@@ -77,7 +77,9 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         let rooted = path.starts_with('/') && !path.ends_with('/');
         let address = Address::Unix(path.into());
-        return rooted.then(|| Upstream { address, secure: false, authority: path.to_owned() }).ok_or_else(bad);
+        return rooted
+            .then(|| Upstream { address, secure: false, authority: path.to_owned(), max_requests: None })
+            .ok_or_else(bad);
     }
     let uri: Uri = text.parse().map_err(|_| bad())?;
     let authority = uri.authority().ok_or_else(bad)?;
@@ -87,7 +89,10 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
         && !authority.as_str().contains('@');
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     match authority.port_u16().filter(|port| plain && !host.is_empty() && *port != 0) {
-        Some(port) => Ok(Upstream { address: Address::Tcp(host, port), secure, authority: authority.to_string() }),
+        Some(port) => {
+            let address = Address::Tcp(host, port);
+            Ok(Upstream { address, secure, authority: authority.to_string(), max_requests: None })
+        }
         None => Err(bad()),
     }
 }

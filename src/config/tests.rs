@@ -94,6 +94,27 @@ fn every_problem_is_told_with_its_path() {
         ("balance: leastRequest", "balance: random", "subsystems[0].balance", "leastRequest, roundRobin"),
         (
             "balance: leastRequest",
+            "balance: { hash: caller }",
+            "subsystems[0].balance.hash",
+            "write one of: department",
+        ),
+        (
+            "balance: leastRequest",
+            "balance: { hash: { header: a b } }",
+            "subsystems[0].balance.hash.header",
+            "the name of a header",
+        ),
+        ("balance: leastRequest", "slowStart: 0s", "subsystems[0].slowStart", "over before it began"),
+        ("balance: leastRequest", "queue: { length: 100001 }", "subsystems[0].queue.length", "that may wait"),
+        ("balance: leastRequest", "queue: { timeout: 0s }", "subsystems[0].queue.timeout", "over before it began"),
+        (
+            "9001\" }",
+            "9001\", maxRequests: 1 }",
+            "subsystems[0].upstreams[0].maxRequests",
+            "cannot be divided among 2 workers",
+        ),
+        (
+            "balance: leastRequest",
             "healthCheck: { path: health }",
             "subsystems[0].healthCheck.path",
             "such as /healthz",

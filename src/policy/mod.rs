@@ -13,9 +13,9 @@ mod template;
 pub use draft::{Draft, GrantDraft, Misfit};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
-pub use servers::HealthCheck;
+pub use servers::{Balance, HashBy, HealthCheck, Queue};
 pub use snapshot::{
-    Address, Balance, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts,
-    Unclaimed, Upstream,
+    Address, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts, Unclaimed,
+    Upstream,
 };
 pub use template::{BadTemplate, PathTemplate};

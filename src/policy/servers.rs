@@ -3,6 +3,37 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::HeaderName;
+
+/// How a server is chosen among several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Of two at random the one with fewer requests in flight.
+    LeastRequest,
+    /// In turn.
+    RoundRobin,
+    /// By a hash, so that what has the same one stays with one server while that is well.
+    Hash(HashBy),
+}
+
+/// What a server is chosen by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The department's id.
+    Department,
+    /// The first value of a header; requests without it go by least request.
+    Header(HeaderName),
+}
+
+/// Where commands wait when all servers that are well carry as many as they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may wait, all workers together; 0 is none.
+    pub length: usize,
+    /// How long each waits.
+    pub timeout: Duration,
+}
+
 /// How a server is asked whether it is well, over the way that commands go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {

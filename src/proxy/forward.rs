@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::{CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -21,7 +21,7 @@ use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
 use super::pace::Tempo;
 use super::progress::BodyFault;
-use super::refuse::{fail, tell_budget, too_large};
+use super::refuse::{busy, fail, tell_budget, too_large};
 use super::request_body::RequestBody;
 use super::tunnel::Tunnel;
 use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
@@ -33,9 +33,9 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 /// Forwards an admitted command and answers with what came back.
 pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
-    let department = admitted.department.department.number;
-    let outgoing = towards(&call, &admitted, request);
-    let begun = call.live.upstreams_of(&admitted.subsystem).begin(outgoing, department);
+    let upstreams = call.live.upstreams_of(&admitted.subsystem);
+    let key = upstreams.key(request.headers(), &admitted.department.department.id);
+    let begun = upstreams.begin(towards(&call, &admitted, request), key);
     let before = call.worker.clock.monotonic().since(call.arrived);
     // Boxed, because hyper and tokio move what they are given often.
     Box::pin(async move {
@@ -44,7 +44,7 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let response = admitted.subsystem.timeouts.response;
         let until = admitted.deadline.map(|deadline| call.instant + deadline);
         let patience = Patience { alarms: &call.worker.alarms, response, until, progress };
-        let sent = upstreams.finish(begun, department, patience).await;
+        let sent = upstreams.finish(begun, key, patience).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
         }
@@ -90,7 +90,7 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     }
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
-    note_health(&lease, finished);
+    note_health(&lease, finished, is_only_busy(status, &headers));
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
@@ -134,8 +134,15 @@ fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Re
     response
 }
 
-fn note_health(lease: &Lease, finished: Finished) {
+/// Whether the server only asks to be left alone for a moment (RFC 9110 section 15.6.4): it is well, and says so in its own
+/// words, which its caller gets as they are.
+fn is_only_busy(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::SERVICE_UNAVAILABLE && headers.contains_key(RETRY_AFTER)
+}
+
+fn note_health(lease: &Lease, finished: Finished, only_busy: bool) {
     match finished {
+        Finished::ServerError if only_busy => {}
         Finished::ServerError => lease.note_server_error(),
         _ => lease.note_success(),
     }
@@ -160,13 +167,16 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         };
     }
     let finished = match error {
-        SendError::Unreachable(_) => Finished::Unreachable,
+        SendError::Unreachable(_) | SendError::Busy => Finished::Unreachable,
         SendError::Failed(_) => Finished::UpstreamFailed,
         SendError::Timeout => Finished::Timeout,
     };
     tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.id.text(), %error, "no answer");
     admitted.account.settle(finished);
-    fail(call, finished, error.for_callers())
+    match error {
+        SendError::Busy => busy(call, finished, error.for_callers()),
+        _ => fail(call, finished, error.for_callers()),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{LimitHit, Telemetry, UpstreamStats, lock, metrics};
 impl Telemetry {
     /// Everything measured since the process began, as families.
     pub(super) fn measured(&self) -> Vec<MetricFamily> {
-        [self.traffic(), self.upstream_families()].concat()
+        [self.traffic(), self.upstream_families(), self.queue_families()].concat()
     }
 
     fn traffic(&self) -> Vec<MetricFamily> {
@@ -43,6 +43,17 @@ impl Telemetry {
             metrics::UPSTREAM_CONNECTIONS.samples(each(|stats| stats.connections.get())),
             metrics::UPSTREAM_REQUESTS.samples(each(|stats| stats.requests.get())),
         ]
+    }
+
+    fn queue_families(&self) -> Vec<MetricFamily> {
+        let mut queues = lock(&self.queues);
+        queues.retain(|_, stats| Arc::strong_count(stats) > 1); // the others were removed by a reload
+        let waiting = queues.iter().map(|(name, stats)| ([name.to_string()], number(stats.waiting.get())));
+        let failures = queues.iter().flat_map(|(name, stats)| {
+            let reasons = [("full", &stats.full), ("timeout", &stats.timeout)];
+            reasons.map(|(reason, count)| ([name.to_string(), reason.to_owned()], number(count.get())))
+        });
+        vec![metrics::COMMANDS_QUEUED.samples(waiting), metrics::QUEUE_FAILURES.samples(failures)]
     }
 
     fn gateway_durations(&self) -> Distribution {

@@ -113,6 +113,17 @@ pub(super) const UPSTREAM_REQUESTS: Family = Family::gauge(
     "Requests that an upstream has not answered wholly yet.",
 );
 
+pub(super) const COMMANDS_QUEUED: Family = Family::gauge(
+    "tallygate_commands_queued",
+    &["subsystem"],
+    "Commands that wait for a place at a server, because all that are well carry as many as they may.",
+);
+pub(super) const QUEUE_FAILURES: Family = Family::counter(
+    "tallygate_queue_failures_total",
+    &["subsystem", "reason"],
+    "Commands that got no place at a server, by reason: full, timeout.",
+);
+
 // Told by the composition root.
 
 pub(super) const QUOTA_USED: Family = Family::gauge(

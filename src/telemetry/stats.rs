@@ -32,6 +32,17 @@ pub struct UpstreamStats {
     pub requests: Level,
 }
 
+/// The commands that wait for a place at a server of one subsystem, over all workers.
+#[derive(Debug, Default)]
+pub struct QueueStats {
+    /// Commands that wait now.
+    pub waiting: Level,
+    /// Commands that found as many waiting as may.
+    pub full: Count,
+    /// Commands that waited for as long as they may.
+    pub timeout: Count,
+}
+
 /// The connections of callers, all listeners together.
 #[derive(Debug, Default)]
 pub struct ConnectionStats {

@@ -1,6 +1,6 @@
 //! Subsystems: real HTTP servers that do what the path tells them and write down what they received.
 //!
-//! A path that ends in `do/SCRIPT` is a script: `status-503`, `bytes-4096`, `chunks-8`, `unread` (answers without reading the
+//! A path that ends in `do/SCRIPT` is a script: `status-503`, `enough-429` (with Retry-After), `bytes-4096`, `chunks-8`, `unread` (answers without reading the
 //! body), `break-512` (breaks off after so
 //! many bytes), `cut` (closes instead of answering), `never`, `wait-NAME` (answers after `release(NAME)`), `hold-NAME`
 //! (answers half, the rest after `release(NAME)`), `echo`, `trailers`, `events-3`, `last` (closes after the answer),
@@ -233,6 +233,11 @@ impl Town {
         Ok(match verb {
             "status" => {
                 let mut answer = whole("as told");
+                *answer.status_mut() = StatusCode::from_u16(argument.parse().unwrap()).unwrap();
+                answer
+            }
+            "enough" => {
+                let mut answer = with_header(whole("enough"), "retry-after", "7");
                 *answer.status_mut() = StatusCode::from_u16(argument.parse().unwrap()).unwrap();
                 answer
             }

@@ -2,17 +2,105 @@
 
 use std::time::Duration;
 
-use crate::config::document::HealthCheck as HealthCheckDocument;
+use http::HeaderName;
+
+use crate::config::document::{
+    Balance as BalanceDocument, HashBy as HashByDocument, HealthCheck as HealthCheckDocument, Queue as QueueDocument,
+    Subsystem as SubsystemDocument, Upstream as UpstreamDocument,
+};
 use crate::config::leaf;
-use crate::policy::HealthCheck;
+use crate::policy::{Balance, HashBy, HealthCheck, Queue, Subsystem, Upstream};
 
 use super::place::Place;
-use super::settings::wait;
+use super::settings::{cap, wait};
 
 /// A server that is asked more often does little else.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// More checks in a row than anybody would wait for.
 const ROW_MAX: u64 = 100;
+
+/// More commands than any gateway lets wait.
+const QUEUE_MAX: u64 = 100_000;
+
+const BALANCES: [(&str, fn() -> Balance); 3] = [
+    ("leastRequest", || Balance::LeastRequest),
+    ("roundRobin", || Balance::RoundRobin),
+    ("consistentHash", || Balance::Hash(HashBy::Department)),
+];
+
+/// `upstreams`, for so many workers.
+pub(super) fn upstreams(written: &SubsystemDocument, workers: usize, place: &Place<'_>) -> Vec<Upstream> {
+    if written.upstreams.is_empty() {
+        place.problem("without an upstream nothing can be forwarded; name at least one");
+    }
+    if written.upstreams.len() > Subsystem::UPSTREAMS_MAX {
+        place.problem(format!("a subsystem has at most {} upstreams", Subsystem::UPSTREAMS_MAX));
+    }
+    let mut read: Vec<Upstream> = Vec::with_capacity(written.upstreams.len());
+    for (index, upstream) in written.upstreams.iter().enumerate() {
+        let place = place.item(index);
+        let max_requests = max_requests(upstream, workers, &place.key("maxRequests"));
+        let place = place.key("url");
+        match place.read(leaf::upstream(&upstream.url)) {
+            Some(upstream) if read.iter().any(|other| other.authority == upstream.authority) => {
+                place.problem(format!("{} is named twice", upstream.authority))
+            }
+            Some(upstream) => read.push(Upstream { max_requests, ..upstream }),
+            None => {}
+        }
+    }
+    read
+}
+
+/// Each worker has its part of it, so it cannot be less than there are workers.
+fn max_requests(written: &UpstreamDocument, workers: usize, place: &Place<'_>) -> Option<usize> {
+    let max = cap(Some(written.max_requests?), 1, place);
+    if (1..workers).contains(&max) {
+        let hint = format!("write at least {workers}, or set workers to at most {max}");
+        place.problem_with_hint(format!("{max} cannot be divided among {workers} workers"), hint);
+    }
+    Some(max)
+}
+
+/// `queue`.
+pub(super) fn queue(written: Option<&QueueDocument>, place: &Place<'_>) -> Queue {
+    let (length, timeout) = written.map_or((None, None), |queue| (queue.length, queue.timeout.as_deref()));
+    let length = length.unwrap_or(0);
+    if length > QUEUE_MAX {
+        place.key("length").problem(format!("{length} is more than the {QUEUE_MAX} that may wait"));
+    }
+    Queue {
+        length: usize::try_from(length).unwrap_or(0),
+        timeout: wait(timeout, Duration::from_secs(1), &place.key("timeout")),
+    }
+}
+
+/// `balance`.
+pub(super) fn balance(written: Option<&BalanceDocument>, place: &Place<'_>) -> Balance {
+    let read = match written {
+        None => None,
+        Some(BalanceDocument::Word(word)) => place.read(leaf::word(word, &BALANCES)).map(|balance| balance()),
+        Some(BalanceDocument::Hash(by)) => hash_by(&by.hash, &place.key("hash")).map(Balance::Hash),
+    };
+    read.unwrap_or(Balance::LeastRequest)
+}
+
+fn hash_by(written: &HashByDocument, place: &Place<'_>) -> Option<HashBy> {
+    match written {
+        HashByDocument::Word(word) => place.read(leaf::word(word, &[("department", ())])).map(|()| HashBy::Department),
+        HashByDocument::Header(by) => {
+            let name = by.header.parse::<HeaderName>();
+            let name =
+                name.map_err(|_| format!("{:?} is not the name of a header; write one such as x-camera", by.header));
+            place.key("header").read(name).map(HashBy::Header)
+        }
+    }
+}
+
+/// `slowStart`.
+pub(super) fn slow_start(written: Option<&str>, place: &Place<'_>) -> Option<Duration> {
+    written.map(|text| wait(Some(text), Duration::ZERO, place)).filter(|time| !time.is_zero())
+}
 
 /// `healthCheck`.
 pub(super) fn health_check(written: Option<&HealthCheckDocument>, place: &Place<'_>) -> Option<HealthCheck> {

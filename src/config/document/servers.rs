@@ -3,6 +3,58 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+/// How a server is chosen.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "leastRequest, roundRobin, { hash: department } or { hash: { header: NAME } } was expected"
+)]
+pub(in crate::config) enum Balance {
+    /// leastRequest (default), roundRobin, or consistentHash, which is { hash: department }.
+    Word(String),
+    /// By a hash.
+    Hash(ByHash),
+}
+
+/// A choice by a hash.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct ByHash {
+    /// What stays with one server.
+    pub(in crate::config) hash: HashBy,
+}
+
+/// What stays with one server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "department or { header: NAME } was expected")]
+pub(in crate::config) enum HashBy {
+    /// department
+    Word(String),
+    /// What has the same value of a header.
+    Header(HashHeader),
+}
+
+/// A header that keeps requests with one server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct HashHeader {
+    /// Its name.
+    pub(in crate::config) header: String,
+}
+
+/// Where commands wait when all servers that are well carry as many as they may.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct Queue {
+    /// How many may wait. Default: 0, nobody waits.
+    pub(in crate::config) length: Option<u64>,
+    /// How long each waits. Default: 1s.
+    pub(in crate::config) timeout: Option<String>,
+}
+
 /// How servers are asked whether they are well.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
