@@ -22,7 +22,9 @@ const ROW_MAX: u64 = 100;
 /// More commands than any gateway lets wait.
 const QUEUE_MAX: u64 = 100_000;
 
-const BALANCES: [(&str, fn() -> Balance); 3] = [
+type MakeBalance = fn() -> Balance;
+
+const BALANCES: [(&str, MakeBalance); 3] = [
     ("leastRequest", || Balance::LeastRequest),
     ("roundRobin", || Balance::RoundRobin),
     ("consistentHash", || Balance::Hash(HashBy::Department)),
