@@ -36,6 +36,7 @@ mod healthy;
 mod protocols;
 mod queues;
 mod refusals;
+mod retries;
 mod streaming;
 mod upstreams;
 mod websocket;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use servers::{Balance, HashBy, HealthCheck, Queue};
+pub(super) use servers::{Balance, HashBy, HealthCheck, Queue, Retries};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -255,6 +255,8 @@ pub(super) struct Subsystem {
     pub(super) queue: Option<Queue>,
     /// How long a server that is new, or well again, takes to get its whole share. Default: no time.
     pub(super) slow_start: Option<String>,
+    /// How often a failed attempt is made again. Default: never.
+    pub(super) retries: Option<Retries>,
     /// How its servers are asked whether they are well. Default: not at all, only commands tell.
     pub(super) health_check: Option<HealthCheck>,
     /// How long to wait for it.

@@ -13,7 +13,7 @@ mod template;
 pub use draft::{Draft, GrantDraft, Misfit};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
-pub use servers::{Balance, HashBy, HealthCheck, Queue};
+pub use servers::{Balance, HashBy, HealthCheck, Queue, Retries};
 pub use snapshot::{
     Address, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts, Unclaimed,
     Upstream,

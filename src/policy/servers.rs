@@ -34,6 +34,17 @@ pub struct Queue {
     pub timeout: Duration,
 }
 
+/// How often an attempt that failed is made again, for requests that may be repeated and have no body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// How often one command is tried again.
+    pub attempts: u32,
+    /// How many retries there may be in a hundred commands of a worker.
+    pub budget_percent: u32,
+    /// The statuses that are tried again, beside connections that broke before the head of an answer.
+    pub on: Vec<u16>,
+}
+
 /// How a server is asked whether it is well, over the way that commands go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
 
 use super::grant::GrantTable;
-use super::{Balance, HealthCheck, PathTemplate, Queue, RouteTable};
+use super::{Balance, HealthCheck, PathTemplate, Queue, Retries, RouteTable};
 
 /// Everything traffic needs to know, compiled once per configuration and never changed after.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub struct Subsystem {
     pub queue: Queue,
     /// How long a server that is new, or well again, takes to get its whole share.
     pub slow_start: Option<Duration>,
+    /// How often a failed attempt is made again; without it never.
+    pub retries: Option<Retries>,
     /// How its servers are asked whether they are well; without it, only commands tell.
     pub health_check: Option<HealthCheck>,
     /// How long to wait.

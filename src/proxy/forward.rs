@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
+use http::header::{CONNECTION, EXPECT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -35,7 +35,10 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = call.live.upstreams_of(&admitted.subsystem);
     let key = upstreams.key(request.headers(), &admitted.department.department.id);
-    let begun = upstreams.begin(towards(&call, &admitted, request), key);
+    let method = request.method().clone();
+    let outgoing = towards(&call, &admitted, request);
+    let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
+    let begun = upstreams.begin(outgoing, key);
     let before = call.worker.clock.monotonic().since(call.arrived);
     // Boxed, because hyper and tokio move what they are given often.
     Box::pin(async move {
@@ -44,7 +47,7 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let response = admitted.subsystem.timeouts.response;
         let until = admitted.deadline.map(|deadline| call.instant + deadline);
         let patience = Patience { alarms: &call.worker.alarms, response, until, progress };
-        let sent = upstreams.finish(begun, key, patience).await;
+        let sent = upstreams.finish(begun, (key, spare), patience).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
         }
@@ -88,9 +91,10 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS {
         return switched(call, admitted, sent);
     }
+    let only_busy = sent.answer.is_only_busy();
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
-    note_health(&lease, finished, is_only_busy(status, &headers));
+    note_health(&lease, finished, only_busy);
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
@@ -132,12 +136,6 @@ fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Re
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
     response
-}
-
-/// Whether the server only asks to be left alone for a moment (RFC 9110 section 15.6.4): it is well, and says so in its own
-/// words, which its caller gets as they are.
-fn is_only_busy(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::SERVICE_UNAVAILABLE && headers.contains_key(RETRY_AFTER)
 }
 
 fn note_health(lease: &Lease, finished: Finished, only_busy: bool) {

@@ -37,6 +37,7 @@ impl Telemetry {
         let checks = upstreams.iter().flat_map(|(labels, stats)| checks(labels, stats));
         vec![
             metrics::UPSTREAM_ATTEMPTS.samples(each(|stats| stats.attempts.get())),
+            metrics::UPSTREAM_RETRIES.samples(each(|stats| stats.retries.get())),
             metrics::UPSTREAM_FAILURES.samples(failures),
             metrics::UPSTREAM_EJECTED.samples(each(|stats| stats.ejected.get())),
             metrics::UPSTREAM_CHECKS.samples(checks),

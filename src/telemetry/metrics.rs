@@ -90,6 +90,11 @@ pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
     UPSTREAM,
     "Requests sent to an upstream, or tried to be sent; a retry is another attempt.",
 );
+pub(super) const UPSTREAM_RETRIES: Family = Family::counter(
+    "tallygate_upstream_retries_total",
+    UPSTREAM,
+    "Attempts made because an earlier one of the same command had failed after it was sent.",
+);
 pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
     "tallygate_upstream_failures_total",
     &["subsystem", "upstream", "reason"],

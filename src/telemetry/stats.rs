@@ -14,6 +14,8 @@ use super::sparing::Sparing;
 pub struct UpstreamStats {
     /// Requests sent, or tried to be sent; a retry is an attempt of its own.
     pub attempts: Count,
+    /// Attempts that were made because an earlier one of the same command failed after it was sent.
+    pub retries: Count,
     /// No connection: refused, unreachable, or no answer within the connect timeout.
     pub failures_connect: Count,
     /// The connection broke, or its answer was not HTTP, after something was sent.

@@ -6,10 +6,10 @@ use http::HeaderName;
 
 use crate::config::document::{
     Balance as BalanceDocument, HashBy as HashByDocument, HealthCheck as HealthCheckDocument, Queue as QueueDocument,
-    Subsystem as SubsystemDocument, Upstream as UpstreamDocument,
+    Retries as RetriesDocument, Subsystem as SubsystemDocument, Upstream as UpstreamDocument,
 };
 use crate::config::leaf;
-use crate::policy::{Balance, HashBy, HealthCheck, Queue, Subsystem, Upstream};
+use crate::policy::{Balance, HashBy, HealthCheck, Queue, Retries, Subsystem, Upstream};
 
 use super::place::Place;
 use super::settings::{cap, wait};
@@ -23,6 +23,11 @@ const ROW_MAX: u64 = 100;
 const QUEUE_MAX: u64 = 100_000;
 
 type MakeBalance = fn() -> Balance;
+
+/// The statuses that may be tried again: those that say that somebody else failed, or is not there.
+const RETRIED: [u16; 3] = [502, 503, 504];
+/// A command that failed more often than this will fail again.
+const ATTEMPTS_MAX: u32 = 3;
 
 const BALANCES: [(&str, MakeBalance); 3] = [
     ("leastRequest", || Balance::LeastRequest),
@@ -75,6 +80,25 @@ pub(super) fn queue(written: Option<&QueueDocument>, place: &Place<'_>) -> Queue
         length: usize::try_from(length).unwrap_or(0),
         timeout: wait(timeout, Duration::from_secs(1), &place.key("timeout")),
     }
+}
+
+/// `retries`.
+pub(super) fn retries(written: Option<&RetriesDocument>, place: &Place<'_>) -> Option<Retries> {
+    let written = written?;
+    let on = written.on.iter().enumerate().filter_map(|(index, status)| {
+        let known = RETRIED.into_iter().find(|known| u64::from(*known) == *status);
+        place.key("on").item(index).read(known.ok_or_else(|| format!("{status} is not 502, 503 or 504")))
+    });
+    Some(Retries {
+        on: on.collect(),
+        attempts: within(written.attempts.unwrap_or(1), ATTEMPTS_MAX, &place.key("attempts")),
+        budget_percent: within(written.budget_percent.unwrap_or(20), 100, &place.key("budgetPercent")),
+    })
+}
+
+fn within(written: u64, max: u32, place: &Place<'_>) -> u32 {
+    let read = u32::try_from(written).ok().filter(|read| (1..=max).contains(read));
+    place.read(read.ok_or_else(|| format!("{written} is not a number between 1 and {max}"))).unwrap_or(1)
 }
 
 /// `balance`.

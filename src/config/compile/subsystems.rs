@@ -68,6 +68,7 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
         upstreams: servers::upstreams(written, shared.workers, &place.key("upstreams")),
         balance: servers::balance(written.balance.as_ref(), &place.key("balance")),
         queue: servers::queue(written.queue.as_ref(), &place.key("queue")),
+        retries: servers::retries(written.retries.as_ref(), &place.key("retries")),
         slow_start: servers::slow_start(written.slow_start.as_deref(), &place.key("slowStart")),
         health_check: servers::health_check(written.health_check.as_ref(), &place.key("healthCheck")),
         timeouts: timeouts(written.timeouts.as_ref(), &place.key("timeouts")),

@@ -55,6 +55,20 @@ pub(in crate::config) struct Queue {
     pub(in crate::config) timeout: Option<String>,
 }
 
+/// How often a failed attempt is made again, for GET, HEAD, OPTIONS, PUT and DELETE without a body.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct Retries {
+    /// How often one command is tried again: 1 (default) to 3.
+    pub(in crate::config) attempts: Option<u64>,
+    /// How many retries there may be in a hundred commands. Default: 20.
+    pub(in crate::config) budget_percent: Option<u64>,
+    /// The statuses that are tried again: 502, 503, 504. Default: none, only connections that broke before an answer.
+    #[serde(default)]
+    pub(in crate::config) on: Vec<u64>,
+}
+
 /// How servers are asked whether they are well.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,8 +1,8 @@
 //! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
 //!
-//! Guarantees: a request is sent once. It is offered again only while nothing of it was sent, to at most [`SERVERS_MAX`]
-//! servers; a connection that had been closed while it was kept does not count. A connection is kept only after both bodies
-//! ended cleanly.
+//! Guarantees: a request is sent once, unless its subsystem allows retries (see [`retry`]). It is offered again only while
+//! nothing of it was sent, to at most [`SERVERS_MAX`] servers; a connection that had been closed while it was kept does not
+//! count. A connection is kept only after both bodies ended cleanly.
 
 mod balance;
 mod checks;
@@ -15,6 +15,7 @@ mod pool;
 mod probe;
 mod protocol;
 mod queue;
+mod retry;
 mod servers;
 mod set;
 mod stream;
@@ -23,7 +24,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use tokio::time::{Instant, timeout_at};
 
 use crate::model::Name;
@@ -41,6 +42,7 @@ use pool::{Attempt, Place, Pool};
 use protocol::Exchange;
 pub(super) use protocol::{AnswerBody, Answered, Outgoing};
 use queue::Line;
+use retry::{Budget, Spare};
 use servers::Server;
 pub(super) use servers::{PoolSettings, Pools, Share};
 use set::Set;
@@ -145,6 +147,15 @@ pub(super) struct Upstreams {
     line: Rc<Line>,
     /// How many may wait in the line, and how long.
     queue: (usize, Duration),
+    /// What may be spent on retries, if anything.
+    budget: Option<Budget>,
+}
+
+/// A command on its way among the servers.
+struct Course<'a> {
+    key: Option<Key>,
+    tried: Set,
+    patience: Patience<'a>,
 }
 
 impl Upstreams {
@@ -155,6 +166,11 @@ impl Upstreams {
             Balance::Hash(HashBy::Department) => Some(Key::of(department.as_str().as_bytes())),
             Balance::Hash(HashBy::Header(name)) => headers.get(name).map(|value| Key::of(value.as_bytes())),
         }
+    }
+
+    /// A copy of a request that is sent again if its first attempt fails; none, if it may not be.
+    pub(super) fn spare(&self, request: &Outgoing, method: &Method) -> Option<Spare> {
+        self.budget.as_ref().and_then(|_| Spare::of(method, request))
     }
 
     /// Sends a request at once if a connection is kept: the everyday case, done before anything waits.
@@ -168,71 +184,126 @@ impl Upstreams {
         }
     }
 
-    /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent.
+    /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent; or to
+    /// another attempt, if there is a spare and the budget allows it.
     pub(super) async fn finish(
         &self,
         begun: Begun,
-        key: Option<Key>,
+        (key, spare): (Option<Key>, Option<Spare>),
         patience: Patience<'_>,
     ) -> Result<Sent, SendError> {
+        let mut course = Course { key, tried: Set::default(), patience };
+        let came = self.first(begun, &mut course).await;
+        if let Some(budget) = &self.budget {
+            budget.save();
+            if let Some(spare) = spare.filter(|_| budget.wants(&came, &course.patience)) {
+                return Box::pin(self.again(came, &spare, budget, course)).await;
+            }
+        }
+        came
+    }
+
+    async fn first(&self, begun: Begun, course: &mut Course<'_>) -> Result<Sent, SendError> {
         let (request, choice) = match begun {
             Begun::Unsent(request, choice) => (request, choice),
-            Begun::Sent(lease, exchange) => match lease.wait(exchange, &patience).await {
-                Attempt::Sent(sent) => return Ok(sent),
-                Attempt::Failed(error) => return Err(error),
-                // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
-                Attempt::Unsent(request, _) => (request, self.choose(key, Set::default())),
-            },
+            Begun::Sent(lease, exchange) => {
+                let position = self.position_of(&lease);
+                match lease.wait(exchange, &course.patience).await {
+                    Attempt::Sent(sent) => return Ok(sent),
+                    Attempt::Failed(error) => {
+                        position.into_iter().for_each(|position| course.tried.add(position));
+                        return Err(error);
+                    }
+                    // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
+                    Attempt::Unsent(request, _) => (request, self.choose(course.key, Set::default())),
+                }
+            }
         };
         // Rare, and large: boxed, so that the everyday future stays small enough to be moved cheaply.
-        Box::pin(self.send(request, choice, key, &patience)).await
+        Box::pin(self.send(request, choice, course)).await
     }
 
     async fn send(
         &self,
         mut request: Outgoing,
         mut choice: Result<Choice, NoPlace>,
-        key: Option<Key>,
-        patience: &Patience<'_>,
+        course: &mut Course<'_>,
     ) -> Result<Sent, SendError> {
         let mut why = String::from("no server is configured");
-        let mut tried = Set::default();
         for _ in 0..SERVERS_MAX {
             let chosen = match choice {
-                Err(NoPlace::Full) => self.queue(key, tried, patience).await?,
+                Err(NoPlace::Full) => self.queue(course).await?,
                 chosen => chosen,
             };
-            let Ok(Choice { pool, place, tried: with_it }) = chosen else { break };
-            tried = with_it;
-            match pool.send(request, place, self.connect, patience).await {
+            let Ok(Choice { pool, place, tried }) = chosen else { break };
+            course.tried = tried;
+            match pool.send(request, place, self.connect, &course.patience).await {
                 Attempt::Sent(sent) => return Ok(sent),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Unsent(unsent, because) => (request, why) = (unsent, because),
             }
-            choice = if self.line.is_empty() { self.choose(key, tried) } else { Err(NoPlace::Full) };
+            choice = self.choose(course.key, course.tried);
         }
         Err(SendError::Unreachable(why))
     }
 
-    /// Waits in the line for a place.
-    async fn queue(
+    /// Makes further attempts: at other servers as long as there are any, never by waiting for a place.
+    async fn again(
         &self,
-        key: Option<Key>,
-        tried: Set,
-        patience: &Patience<'_>,
-    ) -> Result<Result<Choice, NoPlace>, SendError> {
+        mut came: Result<Sent, SendError>,
+        spare: &Spare,
+        budget: &Budget,
+        mut course: Course<'_>,
+    ) -> Result<Sent, SendError> {
+        for _ in 0..budget.attempts() {
+            if !budget.wants(&came, &course.patience) {
+                break;
+            }
+            if let Ok(sent) = &came {
+                self.position_of(&sent.lease).into_iter().for_each(|position| course.tried.add(position));
+            }
+            let other = self.choose(course.key, course.tried).or_else(|why| match why {
+                NoPlace::Nobody => self.choose(course.key, Set::default()),
+                NoPlace::Full => Err(why),
+            });
+            let Ok(choice) = other else { break };
+            if !budget.spend() {
+                break;
+            }
+            if let Ok(sent) = came {
+                sent.lease.note_server_error(); // the last one is noted by whoever answers
+            }
+            course.tried = choice.tried;
+            choice.pool.health.stats.retries.one();
+            came = match choice.pool.send(spare.again(), choice.place, self.connect, &course.patience).await {
+                Attempt::Sent(sent) => Ok(sent),
+                Attempt::Failed(error) => Err(error),
+                // Not `Unreachable`: something was sent before.
+                Attempt::Unsent(_, why) => Err(Broken::Connection(io::Error::other(why)).into()),
+            };
+        }
+        came
+    }
+
+    fn position_of(&self, lease: &Lease) -> Option<usize> {
+        self.budget.as_ref()?; // nobody else asks
+        self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, lease.pool()))
+    }
+
+    /// Waits in the line for a place.
+    async fn queue(&self, course: &Course<'_>) -> Result<Result<Choice, NoPlace>, SendError> {
         let (length, timeout) = self.queue;
         let Some(waiting) = self.line.join(length) else {
             self.line.stats.full.one();
             return Err(SendError::Busy);
         };
         let end = Instant::now() + timeout;
-        let deadline = patience.until.map_or(end, |until| until.min(end));
+        let deadline = course.patience.until.map_or(end, |until| until.min(end));
         while timeout_at(deadline, waiting.woken()).await.is_ok() {
             if !waiting.is_first() {
                 continue;
             }
-            match self.choose(key, tried) {
+            match self.choose(course.key, course.tried) {
                 Err(NoPlace::Full) => {}
                 chosen => return Ok(chosen),
             }

@@ -240,6 +240,11 @@ impl Lease {
         });
     }
 
+    /// The server that answers.
+    pub(super) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
     /// The server answered 5xx.
     pub(in crate::proxy) fn note_server_error(&self) {
         self.pool.health.note_failure(Failure::ServerError);

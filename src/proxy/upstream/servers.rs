@@ -21,6 +21,7 @@ use super::health::UpstreamHealth;
 use super::names::Names;
 use super::pool::Pool;
 use super::queue::{Here, Line};
+use super::retry::Budget;
 use super::{ServerKey, Upstreams};
 
 /// All pools of one worker; they outlive configurations.
@@ -111,6 +112,7 @@ impl Pools {
             servers: subsystem.upstreams.iter().map(|server| self.server(subsystem, server, &line)).collect(),
             balancer: Balancer::new(subsystem.balance.clone()),
             connect: subsystem.timeouts.connect,
+            budget: subsystem.retries.as_ref().map(Budget::new),
             queue: (self.settings.share.rounded_up(subsystem.queue.length), subsystem.queue.timeout),
             line,
         }
