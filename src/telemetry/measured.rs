@@ -106,6 +106,11 @@ mod tests {
         let upstream = telemetry.upstream(&name("cameras"), "127.0.0.1:9001");
         upstream.attempts.one();
         upstream.failures_reset.one();
+        upstream.checks_failed.one();
+        upstream.retries.one();
+        let queue = telemetry.queue(&name("cameras"));
+        queue.waiting.up();
+        queue.full.one();
         telemetry.connections().handshake_failed(HandshakeFailure::Revoked);
         telemetry.limit_hit(LimitHit::AdminRequests);
         for recorder in [telemetry.recorder(), telemetry.recorder()] {
@@ -123,6 +128,10 @@ mod tests {
             r#"tallygate_limit_hits_total{limit="admin_requests"} 1"#,
             r#"tallygate_upstream_attempts_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
             r#"tallygate_upstream_failures_total{subsystem="cameras",upstream="127.0.0.1:9001",reason="reset"} 1"#,
+            r#"tallygate_upstream_health_checks_total{subsystem="cameras",upstream="127.0.0.1:9001",result="failed"} 1"#,
+            r#"tallygate_upstream_retries_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
+            r#"tallygate_commands_queued{subsystem="cameras"} 1"#,
+            r#"tallygate_queue_failures_total{subsystem="cameras",reason="full"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
