@@ -172,7 +172,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 35] = [
+pub(super) const ALL: [&Family; 39] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -190,9 +190,13 @@ pub(super) const ALL: [&Family; 35] = [
     &CONNECTIONS_ACCEPTED,
     &HANDSHAKES_FAILED,
     &LIMIT_HITS,
+    &COMMANDS_QUEUED,
+    &QUEUE_FAILURES,
     &UPSTREAM_ATTEMPTS,
+    &UPSTREAM_RETRIES,
     &UPSTREAM_FAILURES,
     &UPSTREAM_EJECTED,
+    &UPSTREAM_CHECKS,
     &UPSTREAM_CONNECTIONS,
     &UPSTREAM_REQUESTS,
     &QUOTA_USED,
