@@ -59,7 +59,10 @@ fn put(document: &mut Value, subsystem: &Value) {
 /// Ten commands of each kind through the gateway to nginx, which reads uploads before it answers; its log must say what the
 /// ledger says.
 async fn commands_arrive(mut world: World, way: Way) {
-    world.write(|document| put(document, &way.subsystem));
+    world.write(|document| {
+        put(document, &way.subsystem);
+        document["subsystems"][0]["healthCheck"] = json!({ "path": "/", "interval": "100ms" });
+    });
     let mut nginx = nginx(world.folder(), &way.listen);
     let folder = world.folder().to_owned();
     until("nginx has started", async || folder.join("nginx.pid").exists().then_some(())).await;
@@ -70,6 +73,12 @@ async fn commands_arrive(mut world: World, way: Way) {
             assert_eq!(client.post("/cameras/v1/snapshots", "x".repeat(10_000)).await.status, 200);
         }
     }
+    let checks = "tallygate_upstream_health_checks_total";
+    until("its health was checked on the same way", async || {
+        world.metrics().await.value(checks, &[("result", "passed")]).filter(|passed| *passed > 0.0)
+    })
+    .await;
+    assert_eq!(world.metrics().await.value(checks, &[("result", "failed")]), Some(0.0));
     nginx.signal("QUIT");
     nginx.ended().await;
     let log = std::fs::read_to_string(folder.join("nginx-access.log")).unwrap();

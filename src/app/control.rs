@@ -1,16 +1,17 @@
-//! The control thread: listeners, the operator's door, reloads. Never on the path of a command.
+//! The control thread: listeners, the operator's door, reloads, health checks. Never on the path of a command.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::{self, AdminState};
 use crate::config::Problems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
+use crate::proxy::Checks;
 use crate::telemetry::{ConfigStatus, QuotaUse, View};
 
 use super::reload::{Reload, Reloader, Reply, believing, expiries};
@@ -39,7 +40,7 @@ impl Control {
         let (requests, requested) = mpsc::channel(RELOADS_MAX);
         let (trigger, watcher) = drain();
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            let runtime = match Builder::new_current_thread().enable_all().build() {
+            let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime,
                 Err(error) => return tracing::error!(%error, "the control thread could not start its runtime"),
             };
@@ -50,6 +51,7 @@ impl Control {
                     let view = view_maker(organs.clone(), reloader.status(), series);
                     serve_admin(&organs, admin, view, watcher.clone());
                 }
+                tokio::task::spawn_local(checks(&organs).run(watcher.clone()));
                 look_after(reloader, requested, watcher).await;
             });
         })?;
@@ -87,6 +89,11 @@ async fn look_after(mut reloader: Reloader, mut requested: mpsc::Receiver<Reply>
             }
         }
     }
+}
+
+fn checks(organs: &Organs) -> Checks {
+    let tls = Arc::clone(&organs.subsystem_tls);
+    Checks::new(Arc::clone(&organs.published), tls, Arc::clone(&organs.health))
 }
 
 type ViewMaker = Arc<dyn Fn() -> View + Send + Sync>;

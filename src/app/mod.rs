@@ -92,6 +92,7 @@ struct Organs {
     reader: LedgerReader,
     ready: Ready,
     caps: Arc<Caps>,
+    health: Arc<UpstreamHealth>,
 }
 
 /// Starts a gateway on threads of its own and returns when it is ready.
@@ -114,6 +115,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
         limiters: Arc::new(Limiters::new(clock.clone())),
         published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
         caps: Arc::new(Caps::new(Arc::clone(&telemetry))),
+        health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
         reader: ledger.reader(),
         tls: Arc::new(tls),
@@ -279,16 +281,18 @@ fn start_workers(
         published: Arc::clone(&organs.published),
         subsystem_tls: Arc::clone(&organs.subsystem_tls),
         limiters: Arc::clone(&organs.limiters),
-        health: Arc::new(UpstreamHealth::new(Arc::clone(&organs.telemetry), organs.clock.clone())),
+        health: Arc::clone(&organs.health),
         telemetry: Arc::clone(&organs.telemetry),
         caps: Arc::clone(&organs.caps),
         clock: organs.clock.clone(),
         capacity: settings.capacity,
         workers: settings.workers,
+        index: 0,
     };
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
     for (index, seed) in seeds.into_iter().enumerate() {
-        let (handle, thread) = start_worker(format!("worker-{index}"), parts.clone(), seed, stop.clone())?;
+        let parts = WorkerParts { index, ..parts.clone() };
+        let (handle, thread) = start_worker(format!("worker-{index}"), parts, seed, stop.clone())?;
         handles.push(handle);
         threads.push(threads::Joined::new(thread));
     }

@@ -3,10 +3,14 @@
 //! Leaf values (rates, durations, sizes, names, addresses) stay text here and are read in `compile`, so that every
 //! problem is found in one go. `docs/config.schema.json` is made from these types.
 
+mod servers;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub(super) use servers::{Balance, HashBy, HealthCheck, Queue, Retries};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -245,8 +249,16 @@ pub(super) struct Subsystem {
     pub(super) protocol: Option<String>,
     /// For servers with an https URL.
     pub(super) tls: Option<SubsystemTls>,
-    /// How a server is chosen: leastRequest (default), roundRobin or consistentHash.
-    pub(super) balance: Option<String>,
+    /// How a server is chosen. Default: leastRequest.
+    pub(super) balance: Option<Balance>,
+    /// Where commands wait when all servers that are well carry as many as they may.
+    pub(super) queue: Option<Queue>,
+    /// How long a server that is new, or well again, takes to get its whole share. Default: no time.
+    pub(super) slow_start: Option<String>,
+    /// How often a failed attempt is made again. Default: never.
+    pub(super) retries: Option<Retries>,
+    /// How its servers are asked whether they are well. Default: not at all, only commands tell.
+    pub(super) health_check: Option<HealthCheck>,
     /// How long to wait for it.
     pub(super) timeouts: Option<Timeouts>,
     /// The commands it names.
@@ -279,6 +291,8 @@ pub(super) struct SubsystemTls {
 pub(super) struct Upstream {
     /// <http://host:port>, <https://host:port> or unix:/path/of/socket
     pub(super) url: String,
+    /// How many requests it carries at once. Default: any number.
+    pub(super) max_requests: Option<u64>,
 }
 
 /// How long to wait for a subsystem.

@@ -3,8 +3,10 @@
 //! Guarantees: integers only; what is read back is what was written, or a sentence says why not and how to write it.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 
 use crate::model::RateUnit;
@@ -75,7 +77,9 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         let rooted = path.starts_with('/') && !path.ends_with('/');
         let address = Address::Unix(path.into());
-        return rooted.then(|| Upstream { address, secure: false, authority: path.to_owned() }).ok_or_else(bad);
+        return rooted
+            .then(|| Upstream { address, secure: false, authority: path.to_owned(), max_requests: None })
+            .ok_or_else(bad);
     }
     let uri: Uri = text.parse().map_err(|_| bad())?;
     let authority = uri.authority().ok_or_else(bad)?;
@@ -85,9 +89,27 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
         && !authority.as_str().contains('@');
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     match authority.port_u16().filter(|port| plain && !host.is_empty() && *port != 0) {
-        Some(port) => Ok(Upstream { address: Address::Tcp(host, port), secure, authority: authority.to_string() }),
+        Some(port) => {
+            let address = Address::Tcp(host, port);
+            Ok(Upstream { address, secure, authority: authority.to_string(), max_requests: None })
+        }
         None => Err(bad()),
     }
+}
+
+/// Reads the target of a request as it stands in its first line.
+pub(super) fn target(text: &str) -> Result<String, String> {
+    let read = text.parse::<PathAndQuery>().ok().filter(|read| text.starts_with('/') && read.as_str() == text);
+    read.map(|_| text.to_owned()).ok_or_else(|| format!("{text:?} is not a path; write one such as /healthz"))
+}
+
+/// Reads one status, or `FIRST..LAST`, both among them.
+pub(super) fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let bad = || format!("{text:?} is no range of statuses; write one from 200 to 599, or two such as 200..399");
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    let status = |text| number(text).and_then(|status| u16::try_from(status).ok());
+    let (first, last) = status(first).zip(status(last)).ok_or_else(bad)?;
+    (200 <= first && first <= last && last <= 599).then_some(first..=last).ok_or_else(bad)
 }
 
 /// Reads the name of a protocol that a connection switches to, as it stands in `Upgrade`.
@@ -262,6 +284,30 @@ mod tests {
             assert_eq!(upstream(text).ok().map(|read| read.address), address, "{text:?}");
         }
         assert_eq!(upstream("https://a:1").map(|read| (read.secure, read.authority)), Ok((true, "a:1".to_owned())));
+    }
+
+    #[test]
+    fn statuses_are_one_or_a_range() {
+        for (text, range) in [
+            ("200", Some(200..=200)),
+            ("200..399", Some(200..=399)),
+            ("399..200", None),
+            ("101", None),
+            ("200..600", None),
+            ("2xx", None),
+            ("200..", None),
+        ] {
+            assert_eq!(statuses(text).ok(), range, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_paths_with_a_query() {
+        for (text, good) in
+            [("/healthz", true), ("/h?deep=1", true), ("healthz", false), ("/a b", false), ("/#a", false)]
+        {
+            assert_eq!(target(text).is_ok(), good, "{text:?}");
+        }
     }
 
     #[test]

@@ -6,14 +6,16 @@
 mod draft;
 mod grant;
 mod route;
+mod servers;
 mod snapshot;
 mod template;
 
 pub use draft::{Draft, GrantDraft, Misfit};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
+pub use servers::{Balance, HashBy, HealthCheck, Queue, Retries};
 pub use snapshot::{
-    Address, Balance, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts,
-    Unclaimed, Upstream,
+    Address, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts, Unclaimed,
+    Upstream,
 };
 pub use template::{BadTemplate, PathTemplate};

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
 
 use super::grant::GrantTable;
-use super::{PathTemplate, RouteTable};
+use super::{Balance, HealthCheck, PathTemplate, Queue, Retries, RouteTable};
 
 /// Everything traffic needs to know, compiled once per configuration and never changed after.
 #[derive(Debug)]
@@ -67,6 +67,14 @@ pub struct Subsystem {
     pub protocol: Protocol,
     /// How a server is chosen.
     pub balance: Balance,
+    /// Where commands wait for a server.
+    pub queue: Queue,
+    /// How long a server that is new, or well again, takes to get its whole share.
+    pub slow_start: Option<Duration>,
+    /// How often a failed attempt is made again; without it never.
+    pub retries: Option<Retries>,
+    /// How its servers are asked whether they are well; without it, only commands tell.
+    pub health_check: Option<HealthCheck>,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// The commands it names.
@@ -86,6 +94,8 @@ pub struct Upstream {
     pub secure: bool,
     /// Its label in metrics: the URL's authority, or the path of its socket.
     pub authority: String,
+    /// How many requests it carries at once, all workers together.
+    pub max_requests: Option<usize>,
 }
 
 /// Where a server listens.
@@ -114,17 +124,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) in the clear.
     Http2,
-}
-
-/// How a server is chosen among several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// The one with the fewest requests in flight.
-    LeastRequest,
-    /// In turn.
-    RoundRobin,
-    /// By a hash of the department, so that a department stays with one server while it is healthy.
-    ConsistentHash,
 }
 
 /// How long to wait for a subsystem.

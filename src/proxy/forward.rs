@@ -21,7 +21,7 @@ use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
 use super::pace::Tempo;
 use super::progress::BodyFault;
-use super::refuse::{fail, tell_budget, too_large};
+use super::refuse::{busy, fail, tell_budget, too_large};
 use super::request_body::RequestBody;
 use super::tunnel::Tunnel;
 use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
@@ -33,9 +33,12 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 /// Forwards an admitted command and answers with what came back.
 pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
-    let department = admitted.department.department.number;
+    let upstreams = call.live.upstreams_of(&admitted.subsystem);
+    let key = upstreams.key(request.headers(), &admitted.department.department.id);
+    let method = request.method().clone();
     let outgoing = towards(&call, &admitted, request);
-    let begun = call.live.upstreams_of(&admitted.subsystem).begin(outgoing, department);
+    let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
+    let begun = upstreams.begin(outgoing, key);
     let before = call.worker.clock.monotonic().since(call.arrived);
     // Boxed, because hyper and tokio move what they are given often.
     Box::pin(async move {
@@ -44,7 +47,7 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let response = admitted.subsystem.timeouts.response;
         let until = admitted.deadline.map(|deadline| call.instant + deadline);
         let patience = Patience { alarms: &call.worker.alarms, response, until, progress };
-        let sent = upstreams.finish(begun, department, patience).await;
+        let sent = upstreams.finish(begun, (key, spare), patience).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
         }
@@ -88,9 +91,10 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS {
         return switched(call, admitted, sent);
     }
+    let only_busy = sent.answer.is_only_busy();
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
-    note_health(&lease, finished);
+    note_health(&lease, finished, only_busy);
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
@@ -134,8 +138,9 @@ fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Re
     response
 }
 
-fn note_health(lease: &Lease, finished: Finished) {
+fn note_health(lease: &Lease, finished: Finished, only_busy: bool) {
     match finished {
+        Finished::ServerError if only_busy => {}
         Finished::ServerError => lease.note_server_error(),
         _ => lease.note_success(),
     }
@@ -160,13 +165,16 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         };
     }
     let finished = match error {
-        SendError::Unreachable(_) => Finished::Unreachable,
+        SendError::Unreachable(_) | SendError::Busy => Finished::Unreachable,
         SendError::Failed(_) => Finished::UpstreamFailed,
         SendError::Timeout => Finished::Timeout,
     };
     tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.id.text(), %error, "no answer");
     admitted.account.settle(finished);
-    fail(call, finished, error.for_callers())
+    match error {
+        SendError::Busy => busy(call, finished, error.for_callers()),
+        _ => fail(call, finished, error.for_callers()),
+    }
 }
 
 #[cfg(test)]

@@ -58,5 +58,5 @@ pub use listener::{AcceptSettings, ConnectionsMax, Listener};
 #[doc(hidden)] // for fuzz/ only
 pub use proxied::read as read_proxy_header;
 pub use thread::{Stop, WorkerHandle, start_worker};
-pub use upstream::UpstreamHealth;
+pub use upstream::{Checks, UpstreamHealth};
 pub use worker::WorkerParts;

@@ -51,6 +51,13 @@ pub(super) fn fail(call: &Call, failed: Finished, detail: &str) -> Response<Body
     problem(call, status_of_failure(failed), failed.name(), detail)
 }
 
+/// Answers for an admitted command that found no place at a server: nothing was sent, so it may come again.
+pub(super) fn busy(call: &Call, failed: Finished, detail: &str) -> Response<Body> {
+    let mut answer = problem(call, StatusCode::SERVICE_UNAVAILABLE, failed.name(), detail);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
+    answer
+}
+
 /// Answers for an admitted command whose own body grew beyond its limit while it was forwarded.
 pub(super) fn too_large(call: &Call) -> Response<Body> {
     let detail = "the request body grew larger than this command allows";

@@ -62,6 +62,16 @@ struct Passing {
 }
 
 impl RequestBody {
+    /// There is none.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn new(request: Request<Incoming>, progress: &Rc<Progress>, max: u64, tempo: Tempo) -> Self {
         let is_empty = request.body().is_end_stream();
         progress.complete.set(is_empty);

@@ -25,7 +25,7 @@ use super::live::Live;
 use super::load::Load;
 use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
-use super::upstream::{PoolSettings, Pools, UpstreamHealth};
+use super::upstream::{PoolSettings, Pools, Share, UpstreamHealth};
 
 /// What the workers of a gateway share, or are made from.
 #[derive(Clone)]
@@ -48,6 +48,8 @@ pub struct WorkerParts {
     pub capacity: Capacity,
     /// How many workers there are.
     pub workers: usize,
+    /// Which of them this is, from 0.
+    pub index: usize,
 }
 
 /// One traffic thread's own things.
@@ -79,6 +81,7 @@ impl Worker {
             health: parts.health,
             tls: parts.subsystem_tls,
             load: Rc::clone(&load),
+            share: Share { index: parts.index, of: parts.workers },
         });
         let live = Live::new(parts.published.load_full(), &pools);
         Self {

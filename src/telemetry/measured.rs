@@ -11,7 +11,7 @@ use super::{LimitHit, Telemetry, UpstreamStats, lock, metrics};
 impl Telemetry {
     /// Everything measured since the process began, as families.
     pub(super) fn measured(&self) -> Vec<MetricFamily> {
-        [self.traffic(), self.upstream_families()].concat()
+        [self.traffic(), self.upstream_families(), self.queue_families()].concat()
     }
 
     fn traffic(&self) -> Vec<MetricFamily> {
@@ -34,13 +34,27 @@ impl Telemetry {
             upstreams.iter().map(move |(labels, stats)| (labels.clone(), number(read(stats))))
         };
         let failures = upstreams.iter().flat_map(|(labels, stats)| failures(labels, stats));
+        let checks = upstreams.iter().flat_map(|(labels, stats)| checks(labels, stats));
         vec![
             metrics::UPSTREAM_ATTEMPTS.samples(each(|stats| stats.attempts.get())),
+            metrics::UPSTREAM_RETRIES.samples(each(|stats| stats.retries.get())),
             metrics::UPSTREAM_FAILURES.samples(failures),
             metrics::UPSTREAM_EJECTED.samples(each(|stats| stats.ejected.get())),
+            metrics::UPSTREAM_CHECKS.samples(checks),
             metrics::UPSTREAM_CONNECTIONS.samples(each(|stats| stats.connections.get())),
             metrics::UPSTREAM_REQUESTS.samples(each(|stats| stats.requests.get())),
         ]
+    }
+
+    fn queue_families(&self) -> Vec<MetricFamily> {
+        let mut queues = lock(&self.queues);
+        queues.retain(|_, stats| Arc::strong_count(stats) > 1); // the others were removed by a reload
+        let waiting = queues.iter().map(|(name, stats)| ([name.to_string()], number(stats.waiting.get())));
+        let failures = queues.iter().flat_map(|(name, stats)| {
+            let reasons = [("full", &stats.full), ("timeout", &stats.timeout)];
+            reasons.map(|(reason, count)| ([name.to_string(), reason.to_owned()], number(count.get())))
+        });
+        vec![metrics::COMMANDS_QUEUED.samples(waiting), metrics::QUEUE_FAILURES.samples(failures)]
     }
 
     fn gateway_durations(&self) -> Distribution {
@@ -71,6 +85,11 @@ fn failures([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Samp
     reasons.map(|(reason, count)| ([subsystem.clone(), upstream.clone(), reason.to_owned()], number(count.get())))
 }
 
+fn checks([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Sample<3>; 2] {
+    let results = [("passed", &stats.checks_passed), ("failed", &stats.checks_failed)];
+    results.map(|(result, count)| ([subsystem.clone(), upstream.clone(), result.to_owned()], number(count.get())))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -87,6 +106,11 @@ mod tests {
         let upstream = telemetry.upstream(&name("cameras"), "127.0.0.1:9001");
         upstream.attempts.one();
         upstream.failures_reset.one();
+        upstream.checks_failed.one();
+        upstream.retries.one();
+        let queue = telemetry.queue(&name("cameras"));
+        queue.waiting.up();
+        queue.full.one();
         telemetry.connections().handshake_failed(HandshakeFailure::Revoked);
         telemetry.limit_hit(LimitHit::AdminRequests);
         for recorder in [telemetry.recorder(), telemetry.recorder()] {
@@ -104,6 +128,10 @@ mod tests {
             r#"tallygate_limit_hits_total{limit="admin_requests"} 1"#,
             r#"tallygate_upstream_attempts_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
             r#"tallygate_upstream_failures_total{subsystem="cameras",upstream="127.0.0.1:9001",reason="reset"} 1"#,
+            r#"tallygate_upstream_health_checks_total{subsystem="cameras",upstream="127.0.0.1:9001",result="failed"} 1"#,
+            r#"tallygate_upstream_retries_total{subsystem="cameras",upstream="127.0.0.1:9001"} 1"#,
+            r#"tallygate_commands_queued{subsystem="cameras"} 1"#,
+            r#"tallygate_queue_failures_total{subsystem="cameras",reason="full"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -90,6 +90,11 @@ pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
     UPSTREAM,
     "Requests sent to an upstream, or tried to be sent; a retry is another attempt.",
 );
+pub(super) const UPSTREAM_RETRIES: Family = Family::counter(
+    "tallygate_upstream_retries_total",
+    UPSTREAM,
+    "Attempts made because an earlier one of the same command had failed after it was sent.",
+);
 pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
     "tallygate_upstream_failures_total",
     &["subsystem", "upstream", "reason"],
@@ -98,7 +103,12 @@ pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
 pub(super) const UPSTREAM_EJECTED: Family = Family::gauge(
     "tallygate_upstream_ejected",
     UPSTREAM,
-    "Workers that have taken an upstream out of rotation for now; 0 is healthy.",
+    "Reasons why an upstream is out of rotation for now: failed commands, failed health checks; 0 is healthy.",
+);
+pub(super) const UPSTREAM_CHECKS: Family = Family::counter(
+    "tallygate_upstream_health_checks_total",
+    &["subsystem", "upstream", "result"],
+    "Health checks of an upstream, by result: passed, failed.",
 );
 pub(super) const UPSTREAM_CONNECTIONS: Family =
     Family::gauge("tallygate_upstream_connections_open", UPSTREAM, "Connections to an upstream, busy or idle.");
@@ -106,6 +116,17 @@ pub(super) const UPSTREAM_REQUESTS: Family = Family::gauge(
     "tallygate_upstream_requests_in_flight",
     UPSTREAM,
     "Requests that an upstream has not answered wholly yet.",
+);
+
+pub(super) const COMMANDS_QUEUED: Family = Family::gauge(
+    "tallygate_commands_queued",
+    &["subsystem"],
+    "Commands that wait for a place at a server, because all that are well carry as many as they may.",
+);
+pub(super) const QUEUE_FAILURES: Family = Family::counter(
+    "tallygate_queue_failures_total",
+    &["subsystem", "reason"],
+    "Commands that got no place at a server, by reason: full, timeout.",
 );
 
 // Told by the composition root.
@@ -151,7 +172,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 35] = [
+pub(super) const ALL: [&Family; 39] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -169,9 +190,13 @@ pub(super) const ALL: [&Family; 35] = [
     &CONNECTIONS_ACCEPTED,
     &HANDSHAKES_FAILED,
     &LIMIT_HITS,
+    &COMMANDS_QUEUED,
+    &QUEUE_FAILURES,
     &UPSTREAM_ATTEMPTS,
+    &UPSTREAM_RETRIES,
     &UPSTREAM_FAILURES,
     &UPSTREAM_EJECTED,
+    &UPSTREAM_CHECKS,
     &UPSTREAM_CONNECTIONS,
     &UPSTREAM_REQUESTS,
     &QUOTA_USED,

@@ -30,7 +30,7 @@ pub use callers::CallersSeen;
 pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
-pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection, UpstreamStats};
+pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection, QueueStats, UpstreamStats};
 pub use view::{ConfigStatus, LiveConfig, QuotaUse, RejectedConfig, View};
 
 use histogram::{COMMAND_BOUNDS, GATEWAY_BOUNDS, Histogram};
@@ -42,6 +42,7 @@ pub struct Telemetry {
     callers: CallersSeen,
     limit_hits: [Count; LimitHit::ALL.len()],
     upstreams: Mutex<BTreeMap<(Name, String), Arc<UpstreamStats>>>,
+    queues: Mutex<BTreeMap<Name, Arc<QueueStats>>>,
     durations: Mutex<Durations>,
 }
 
@@ -62,6 +63,11 @@ impl Telemetry {
     /// What a worker records its durations with; call it on the worker's own thread, once.
     pub fn recorder(self: &Arc<Self>) -> Recorder {
         Recorder::new(Arc::clone(self))
+    }
+
+    /// The numbers of the queue before one subsystem, the same for every worker; shown as long as somebody holds them.
+    pub fn queue(&self, subsystem: &Name) -> Arc<QueueStats> {
+        Arc::clone(lock(&self.queues).entry(subsystem.clone()).or_default())
     }
 
     /// The numbers of one upstream, the same for every worker; shown as long as somebody holds them.

@@ -14,18 +14,35 @@ use super::sparing::Sparing;
 pub struct UpstreamStats {
     /// Requests sent, or tried to be sent; a retry is an attempt of its own.
     pub attempts: Count,
+    /// Attempts that were made because an earlier one of the same command failed after it was sent.
+    pub retries: Count,
     /// No connection: refused, unreachable, or no answer within the connect timeout.
     pub failures_connect: Count,
     /// The connection broke, or its answer was not HTTP, after something was sent.
     pub failures_reset: Count,
     /// No answer in time.
     pub failures_timeout: Count,
-    /// Workers that have taken it out of rotation for now; 0 means healthy.
+    /// Why it is out of rotation for now: failures of commands, failures of checks; 0 means healthy.
     pub ejected: Level,
+    /// Health checks that it passed.
+    pub checks_passed: Count,
+    /// Health checks that it failed.
+    pub checks_failed: Count,
     /// Connections open to it, busy or idle.
     pub connections: Level,
     /// Requests it has not answered wholly.
     pub requests: Level,
+}
+
+/// The commands that wait for a place at a server of one subsystem, over all workers.
+#[derive(Debug, Default)]
+pub struct QueueStats {
+    /// Commands that wait now.
+    pub waiting: Level,
+    /// Commands that found as many waiting as may.
+    pub full: Count,
+    /// Commands that waited for as long as they may.
+    pub timeout: Count,
 }
 
 /// The connections of callers, all listeners together.

@@ -119,6 +119,11 @@ impl World {
         &self.servers[subsystem]
     }
 
+    /// A server, if there is one of this name.
+    pub fn server_if_any(&self, name: &str) -> Option<&Server> {
+        self.servers.get(name)
+    }
+
     /// Adds a server; a reload may name it.
     pub fn add_server(&mut self, name: &str, server: Server) {
         self.servers.insert(name.into(), server);

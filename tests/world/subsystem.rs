@@ -1,10 +1,11 @@
 //! Subsystems: real HTTP servers that do what the path tells them and write down what they received.
 //!
-//! A path that ends in `do/SCRIPT` is a script: `status-503`, `bytes-4096`, `chunks-8`, `unread` (answers without reading the
+//! A path that ends in `do/SCRIPT` is a script: `status-503`, `enough-429` (with Retry-After), `bytes-4096`, `chunks-8`, `unread` (answers without reading the
 //! body), `break-512` (breaks off after so
 //! many bytes), `cut` (closes instead of answering), `never`, `wait-NAME` (answers after `release(NAME)`), `hold-NAME`
 //! (answers half, the rest after `release(NAME)`), `echo`, `trailers`, `events-3`, `last` (closes after the answer),
-//! `reply-headers`. Everything else is answered with 200 and a few words.
+//! `reply-headers`. Health checks, which are known by their User-Agent, are written down apart, and answered with 503 while the
+//! server is ill. Everything else is answered with 200 and a few words.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -101,6 +102,9 @@ impl Log {
 pub struct Server {
     pub address: SocketAddr,
     pub log: Log,
+    /// Health checks.
+    pub checks: Log,
+    ill: Arc<AtomicBool>,
     releases: watch::Sender<HashSet<String>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -114,11 +118,11 @@ impl Server {
 
     /// Starts a server at a given address.
     pub fn start_at(address: SocketAddr) -> Self {
-        let log = Log::default();
+        let (log, checks, ill) = (Log::default(), Log::default(), Arc::<AtomicBool>::default());
         let (releases, released) = watch::channel(HashSet::new());
         let (stop, stopped) = oneshot::channel();
         let (bound, ready) = std::sync::mpsc::channel();
-        let town = Town { log: log.clone(), released };
+        let town = Town { log: log.clone(), checks: checks.clone(), ill: Arc::clone(&ill), released };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -128,7 +132,12 @@ impl Server {
             });
         });
         ready.recv().unwrap();
-        Self { address, log, releases, stop: Some(stop), thread: Some(thread) }
+        Self { address, log, checks, ill, releases, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Whether it fails its health checks from now on.
+    pub fn set_ill(&self, ill: bool) {
+        self.ill.store(ill, Ordering::Release);
     }
 
     /// Lets the scripts that wait for `name` go on.
@@ -159,6 +168,8 @@ fn listen(address: SocketAddr) -> TcpListener {
 #[derive(Clone)]
 struct Town {
     log: Log,
+    checks: Log,
+    ill: Arc<AtomicBool>,
     released: watch::Receiver<HashSet<String>>,
 }
 
@@ -187,6 +198,13 @@ impl Town {
             body: Arc::default(),
             cancelled: Arc::default(),
         };
+        if received.header("user-agent").starts_with("tallygate-health/") {
+            self.checks.append(received);
+            let status = if self.ill.load(Ordering::Acquire) { 503 } else { 200 };
+            let mut answer = whole("checked");
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            return Ok(answer);
+        }
         self.log.append(received.clone());
         let guard = Cancelled(Some(Arc::clone(&received.cancelled)));
         let path = received.path.split('?').next().unwrap_or_default().to_owned();
@@ -215,6 +233,11 @@ impl Town {
         Ok(match verb {
             "status" => {
                 let mut answer = whole("as told");
+                *answer.status_mut() = StatusCode::from_u16(argument.parse().unwrap()).unwrap();
+                answer
+            }
+            "enough" => {
+                let mut answer = with_header(whole("enough"), "retry-after", "7");
                 *answer.status_mut() = StatusCode::from_u16(argument.parse().unwrap()).unwrap();
                 answer
             }

@@ -9,6 +9,7 @@ mod grants;
 mod limits;
 mod listeners;
 mod place;
+mod servers;
 mod settings;
 mod subsystem_tls;
 mod subsystems;
@@ -55,7 +56,7 @@ pub(super) struct Compiled {
 
 fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {
     let (departments, callers) = departments::compile(&document.departments, context.numbers, &root.key("departments"));
-    let subsystems = subsystems::compile(document, settings.durability, context.numbers, root);
+    let subsystems = subsystems::compile(document, settings, context.numbers, root);
     let known = grants::Known { departments: &departments, subsystems: &subsystems };
     let grants = grants::compile(&document.grants, known, &root.key("grants"));
     let total = limits::total(document.limits.as_ref(), &root.key("limits"));

@@ -5,21 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::document::{Document, Subsystem as SubsystemDocument, Timeouts as TimeoutsDocument};
-use crate::config::leaf;
+use crate::config::{Settings, leaf};
 use crate::model::{Name, Numbers};
-use crate::policy::{Balance, Command, Durability, Protocol, Subsystem, Timeouts, Upstream};
+use crate::policy::{Command, Durability, Protocol, Subsystem, Timeouts};
 
 use super::commands;
 use super::place::Place;
+use super::servers;
 use super::settings::wait;
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
-
-const BALANCES: [(&str, Balance); 3] = [
-    ("leastRequest", Balance::LeastRequest),
-    ("roundRobin", Balance::RoundRobin),
-    ("consistentHash", Balance::ConsistentHash),
-];
 
 /// What all commands of a document share.
 pub(super) struct Commands<'a> {
@@ -27,19 +22,21 @@ pub(super) struct Commands<'a> {
     pub(super) numbers: &'a Numbers,
     /// The durability of commands that name none.
     pub(super) durability: Durability,
+    /// How many workers there are.
+    pub(super) workers: usize,
     /// The next [`Command::index`].
     pub(super) next_index: usize,
 }
 
 pub(super) fn compile(
     document: &Document,
-    durability: Durability,
+    settings: &Settings,
     numbers: &Numbers,
     root: &Place<'_>,
 ) -> Vec<(Arc<Subsystem>, Vec<String>)> {
     let place = root.key("subsystems");
     let mut ids = HashSet::new();
-    let mut shared = Commands { numbers, durability, next_index: 0 };
+    let mut shared = Commands { numbers, durability: settings.durability, workers: settings.workers, next_index: 0 };
     let mut compiled = Vec::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
         let place = place.item(index);
@@ -55,7 +52,6 @@ pub(super) fn compile(
 fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, place: &Place<'_>) -> Subsystem {
     let id = place.key("id").name(&written.id);
     let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
-    let balance = written.balance.as_deref().unwrap_or("leastRequest");
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);
     if commands.is_empty() && other.is_none() {
@@ -69,8 +65,12 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
         protocol: place.key("protocol").read(leaf::word(protocol, &PROTOCOLS)).unwrap_or_default(),
         prefix: prefix.unwrap_or_default(),
         keep_path: written.keep_path.unwrap_or(false),
-        upstreams: upstreams(written, &place.key("upstreams")),
-        balance: place.key("balance").read(leaf::word(balance, &BALANCES)).unwrap_or(Balance::LeastRequest),
+        upstreams: servers::upstreams(written, shared.workers, &place.key("upstreams")),
+        balance: servers::balance(written.balance.as_ref(), &place.key("balance")),
+        queue: servers::queue(written.queue.as_ref(), &place.key("queue")),
+        retries: servers::retries(written.retries.as_ref(), &place.key("retries")),
+        slow_start: servers::slow_start(written.slow_start.as_deref(), &place.key("slowStart")),
+        health_check: servers::health_check(written.health_check.as_ref(), &place.key("healthCheck")),
         timeouts: timeouts(written.timeouts.as_ref(), &place.key("timeouts")),
         commands,
         other,
@@ -90,27 +90,6 @@ fn hosts(written: &SubsystemDocument, place: &Place<'_>) -> Vec<String> {
         match place.read(leaf::host(text)) {
             Some(host) if read.contains(&host) => place.problem(format!("{host} is named twice")),
             Some(host) => read.push(host),
-            None => {}
-        }
-    }
-    read
-}
-
-fn upstreams(written: &SubsystemDocument, place: &Place<'_>) -> Vec<Upstream> {
-    if written.upstreams.is_empty() {
-        place.problem("without an upstream nothing can be forwarded; name at least one");
-    }
-    if written.upstreams.len() > Subsystem::UPSTREAMS_MAX {
-        place.problem(format!("a subsystem has at most {} upstreams", Subsystem::UPSTREAMS_MAX));
-    }
-    let mut read: Vec<Upstream> = Vec::with_capacity(written.upstreams.len());
-    for (index, upstream) in written.upstreams.iter().enumerate() {
-        let place = place.item(index).key("url");
-        match place.read(leaf::upstream(&upstream.url)) {
-            Some(upstream) if read.contains(&upstream) => {
-                place.problem(format!("{} is named twice", upstream.authority))
-            }
-            Some(upstream) => read.push(upstream),
             None => {}
         }
     }

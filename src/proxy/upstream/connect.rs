@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tower::{ServiceExt as _, service_fn, timeout::Timeout};
 
 use crate::identity::SubsystemTls;
-use crate::policy::{Address, Protocol};
+use crate::policy::{Address, Protocol, Subsystem, Upstream};
 use crate::proxy::load::Load;
 use crate::proxy::socket::Socket;
 
@@ -37,6 +37,23 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// The way to a server of a subsystem.
+    pub(super) fn new(
+        subsystem: &Subsystem,
+        server: &Upstream,
+        tls: Option<SubsystemTls>,
+        (names, load): (&Rc<Names>, &Rc<Load>),
+    ) -> Self {
+        Self {
+            address: server.address.clone(),
+            protocol: subsystem.protocol,
+            secure: server.secure,
+            tls,
+            names: Rc::clone(names),
+            load: Rc::clone(load),
+        }
+    }
+
     /// Whether two ways are the same, so that connections made on one serve the other. Trust that was read again is not.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let config = |way: &Self| way.tls.as_ref().map(|tls| Arc::as_ptr(&tls.config));

@@ -1,17 +1,20 @@
-//! Passive health: a server that fails several times in a row is left alone for a while, longer each time.
+//! Who is well. Passive: a server that fails several commands in a row is left alone for a while, longer each time. Active:
+//! a server that fails its checks is left alone until it passes them again.
 //!
-//! Shared by all workers, kept over reloads. Never ejects for ever: after its time a server is tried again.
+//! Shared by all workers, kept over reloads. Passive ejection never lasts for ever: after its time a server is tried again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use crate::clock::Clock;
 use crate::model::Name;
-use crate::policy::Upstream;
-use crate::telemetry::{Telemetry, UpstreamStats};
+use crate::policy::{HealthCheck, Upstream};
+use crate::telemetry::{QueueStats, Telemetry, UpstreamStats};
+
+use super::balance::WARM;
 
 /// Failures in a row that eject a server; Envoy's default for consecutive 5xx.
 const FAILURES_MAX: u32 = 5;
@@ -19,6 +22,9 @@ const FAILURES_MAX: u32 = 5;
 const EJECTION: Duration = Duration::from_secs(10);
 /// The longest ejection; Envoy's `max_ejection_time`.
 const EJECTION_MAX: Duration = Duration::from_secs(300);
+
+/// The share that a server starts slowly with, of a thousand; Envoy's `min_weight_percent`.
+const WARMTH_MIN: u64 = 100;
 
 /// What is held against a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,30 +39,51 @@ pub(super) enum Failure {
     ServerError,
 }
 
+/// What a check has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The server gets no more commands.
+    Out,
+    /// The server gets commands again.
+    In,
+}
+
 /// The health of every server the configuration names.
 pub struct UpstreamHealth {
     servers: DashMap<(Name, String), Arc<Health>>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
+    /// Whether the servers of the first configuration are known; those that come later are new.
+    settled: AtomicBool,
 }
 
 impl UpstreamHealth {
     /// Nobody is ill yet.
     pub fn new(telemetry: Arc<Telemetry>, clock: Clock) -> Self {
-        Self { servers: DashMap::new(), telemetry, clock }
+        Self { servers: DashMap::new(), telemetry, clock, settled: AtomicBool::new(false) }
     }
 
     pub(super) fn of(&self, subsystem: &Name, server: &Upstream) -> Arc<Health> {
         let key = (subsystem.clone(), server.authority.clone());
         let health = self.servers.entry(key).or_insert_with(|| {
             let stats = self.telemetry.upstream(subsystem, &server.authority);
-            Arc::new(Health::new(stats, self.clock.clone()))
+            let health = Health::new(stats, self.clock.clone());
+            if self.settled.load(Ordering::Relaxed) {
+                health.begin_slowly(health.now_ms());
+            }
+            Arc::new(health)
         });
         Arc::clone(&health)
     }
 
+    /// The numbers of the queue before a subsystem.
+    pub(super) fn queue(&self, subsystem: &Name) -> Arc<QueueStats> {
+        self.telemetry.queue(subsystem)
+    }
+
     /// Forgets the servers that no worker reaches any more, and their series in `/metrics` with them.
     pub(super) fn forget_unused(&self) {
+        self.settled.store(true, Ordering::Relaxed);
         self.servers.retain(|_, health| Arc::strong_count(health) > 1);
     }
 }
@@ -69,6 +96,12 @@ pub(super) struct Health {
     ejections: AtomicU32,
     /// Milliseconds on the monotonic clock; 0 when well.
     ejected_until: AtomicU64,
+    /// Whether its checks keep it out. Written by one thread only, as is the next.
+    checked_out: AtomicBool,
+    /// Checks in a row that say otherwise.
+    contrary: AtomicU32,
+    /// Since when it is well, in milliseconds on the monotonic clock; 0 when it always was.
+    well_since: AtomicU64,
 }
 
 impl Health {
@@ -79,10 +112,33 @@ impl Health {
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            checked_out: AtomicBool::new(false),
+            contrary: AtomicU32::new(0),
+            well_since: AtomicU64::new(0),
         }
     }
 
     pub(super) fn is_healthy(&self) -> bool {
+        !self.checked_out.load(Ordering::Relaxed) && self.is_forgiven()
+    }
+
+    /// How many of a thousand choices stand, if a server takes so long to get its whole share.
+    pub(super) fn warmth(&self, slow_start: Duration) -> u64 {
+        let since = self.well_since.load(Ordering::Relaxed).max(self.ejected_until.load(Ordering::Relaxed));
+        if since == 0 {
+            return WARM;
+        }
+        let elapsed = self.now_ms().saturating_sub(since);
+        let whole = u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX).max(1);
+        (elapsed.saturating_mul(WARM) / whole).clamp(WARMTH_MIN, WARM)
+    }
+
+    fn begin_slowly(&self, since: u64) {
+        self.well_since.store(since.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether nothing is held against it that commands told.
+    fn is_forgiven(&self) -> bool {
         match self.ejected_until.load(Ordering::Relaxed) {
             0 => true,
             until => self.now_ms() >= until,
@@ -94,7 +150,7 @@ impl Health {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if self.ejections.load(Ordering::Relaxed) != 0 && self.is_healthy() {
+        if self.ejections.load(Ordering::Relaxed) != 0 && self.is_forgiven() {
             self.readmit();
         }
     }
@@ -112,6 +168,42 @@ impl Health {
         }
     }
 
+    /// Takes note of a check. Called by one thread only.
+    pub(super) fn note_check(&self, passed: bool, check: &HealthCheck) -> Option<Turn> {
+        let count = if passed { &self.stats.checks_passed } else { &self.stats.checks_failed };
+        count.one();
+        let is_out = self.checked_out.load(Ordering::Relaxed);
+        if passed != is_out {
+            self.contrary.store(0, Ordering::Relaxed);
+            return None;
+        }
+        let contrary = self.contrary.load(Ordering::Relaxed) + 1;
+        self.contrary.store(contrary, Ordering::Relaxed);
+        let turn = if is_out { (check.rise, Turn::In) } else { (check.fall, Turn::Out) };
+        (contrary >= turn.0).then(|| self.turn(turn.1))
+    }
+
+    /// Nobody checks the server any more: what checks have said is forgotten.
+    pub(super) fn forget_checks(&self) {
+        self.contrary.store(0, Ordering::Relaxed);
+        if self.checked_out.load(Ordering::Relaxed) {
+            self.turn(Turn::In);
+        }
+    }
+
+    fn turn(&self, turn: Turn) -> Turn {
+        self.contrary.store(0, Ordering::Relaxed);
+        self.checked_out.store(turn == Turn::Out, Ordering::Relaxed);
+        match turn {
+            Turn::Out => self.stats.ejected.up(),
+            Turn::In => {
+                self.begin_slowly(self.now_ms());
+                self.stats.ejected.down();
+            }
+        }
+        turn
+    }
+
     fn eject(&self) {
         self.failures.store(0, Ordering::Relaxed);
         let nth = self.ejections.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -124,7 +216,8 @@ impl Health {
     }
 
     fn readmit(&self) {
-        self.ejected_until.store(0, Ordering::Relaxed);
+        let until = self.ejected_until.swap(0, Ordering::Relaxed);
+        self.well_since.fetch_max(until, Ordering::Relaxed);
         if self.ejections.swap(0, Ordering::Relaxed) != 0 {
             self.stats.ejected.down();
         }
@@ -138,6 +231,42 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Address;
+
+    #[test]
+    fn a_server_that_comes_back_gets_its_share_bit_by_bit() {
+        let (health, clock) = health();
+        let slow = Duration::from_secs(10);
+        assert_eq!(health.warmth(slow), WARM, "it was there from the start");
+        fail(&health, FAILURES_MAX);
+        clock.advance(EJECTION);
+        assert_eq!(health.warmth(slow), WARMTH_MIN);
+        health.note_success();
+        clock.advance(slow / 2);
+        assert_eq!(health.warmth(slow), WARM / 2);
+        clock.advance(slow);
+        assert_eq!(health.warmth(slow), WARM);
+    }
+
+    #[test]
+    fn a_server_that_a_reload_brings_is_new() {
+        let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
+        let all = UpstreamHealth::new(Telemetry::new(), clock);
+        let server = |port| Upstream {
+            address: Address::Tcp("a".to_owned(), port),
+            secure: false,
+            authority: format!("a:{port}"),
+            max_requests: None,
+        };
+        let old = all.of(&Name::unknown(), &server(1));
+        all.forget_unused();
+        let new = all.of(&Name::unknown(), &server(2));
+        let slow = Duration::from_secs(10);
+        assert_eq!(
+            [old, new, all.of(&Name::unknown(), &server(1))].map(|one| one.warmth(slow)),
+            [WARM, WARMTH_MIN, WARM]
+        );
+    }
 
     fn health() -> (Health, Clock) {
         let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
@@ -162,6 +291,34 @@ mod tests {
         assert!(!health.is_healthy());
         clock.advance(EJECTION);
         assert!(health.is_healthy(), "after its time it is tried again");
+    }
+
+    #[test]
+    fn checks_take_a_server_out_and_bring_it_back() {
+        let (health, clock) = health();
+        let check = HealthCheck {
+            path: "/".to_owned(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            status: 200..=399,
+        };
+        let turns = |passed: &[bool]| -> Vec<_> { passed.iter().map(|one| health.note_check(*one, &check)).collect() };
+        assert_eq!(turns(&[false, false, true, false, false]), [None; 5], "never three in a row");
+        assert_eq!(turns(&[false]), [Some(Turn::Out)]);
+        health.note_success();
+        clock.advance(EJECTION_MAX);
+        assert!(!health.is_healthy(), "neither a command nor time brings it back");
+        assert_eq!(turns(&[true, false, true, true]), [None, None, None, Some(Turn::In)]);
+        assert!(health.is_healthy());
+        fail(&health, FAILURES_MAX);
+        assert_eq!(turns(&[true, true, true]), [None; 3]);
+        assert!(!health.is_healthy(), "what commands told is another matter");
+        turns(&[false, false, false]);
+        assert_eq!(health.stats.ejected.get(), 2);
+        health.forget_checks();
+        assert_eq!(health.stats.ejected.get(), 1);
     }
 
     #[test]

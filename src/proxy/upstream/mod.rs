@@ -1,46 +1,51 @@
 //! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
 //!
-//! Guarantees: a request is sent once. It is offered again only while nothing of it was sent, to at most [`SERVERS_MAX`]
-//! servers; a connection that had been closed while it was kept does not count. A connection is kept only after both bodies
-//! ended cleanly.
+//! Guarantees: a request is sent once, unless its subsystem allows retries (see [`retry`]). It is offered again only while
+//! nothing of it was sent, to at most [`SERVERS_MAX`] servers; a connection that had been closed while it was kept does not
+//! count. A connection is kept only after both bodies ended cleanly.
 
 mod balance;
+mod checks;
 mod connect;
 mod h1;
 mod h2;
 mod health;
 mod names;
 mod pool;
+mod probe;
 mod protocol;
+mod queue;
+mod retry;
+mod servers;
+mod set;
 mod stream;
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio::time::Instant;
+use http::{HeaderMap, Method};
+use tokio::time::{Instant, timeout_at};
 
-use crate::identity::SubsystemTls;
 use crate::model::Name;
-use crate::policy::{Snapshot, Subsystem, Upstream};
+use crate::policy::{Balance, HashBy};
 
 use super::alarms::Alarms;
-use super::load::Load;
 use super::progress::Progress;
 
-use balance::{Balancer, Tried};
-use connect::Way;
+use balance::{Balancer, Chosen, Key};
+pub use checks::Checks;
 pub(super) use h1::{Framing, Outgoing as Http1Request, put_field};
 pub use health::UpstreamHealth;
-use names::Names;
 pub(super) use pool::Lease;
 use pool::{Attempt, Place, Pool};
 use protocol::Exchange;
 pub(super) use protocol::{AnswerBody, Answered, Outgoing};
+use queue::Line;
+use retry::{Budget, Spare};
+use servers::Server;
+pub(super) use servers::{PoolSettings, Pools, Share};
+use set::Set;
 pub(super) use stream::Stream;
 
 /// How many servers of a subsystem one request is offered to before it is unreachable.
@@ -70,15 +75,24 @@ pub(in crate::proxy) enum Broken {
 pub(super) enum Begun {
     /// On its way.
     Sent(Lease, Exchange),
-    /// No connection was kept; of which server, unless there is none.
-    Unsent(Outgoing, Option<Choice>),
+    /// No connection was kept, or no server has a place.
+    Unsent(Outgoing, Result<Choice, NoPlace>),
 }
 
 /// The server a request is offered to, its place there, and all it was offered to.
 pub(super) struct Choice {
     pool: Rc<Pool>,
     place: Place,
-    tried: Tried,
+    tried: Set,
+}
+
+/// Why a request has no place at a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// All that are well carry as many as they may; one may be waited for.
+    Full,
+    /// There is no other server.
+    Nobody,
 }
 
 /// An answer's head, and the connection its body comes on.
@@ -93,6 +107,9 @@ pub(super) enum SendError {
     /// No connection; nothing was sent.
     #[error("no connection to the subsystem: {0}")]
     Unreachable(String),
+    /// All servers that are well carry as many as they may, and none gave a place up in time; nothing was sent.
+    #[error("all servers of the subsystem carry as many requests as they may")]
+    Busy,
     /// It broke after something was sent.
     #[error("the subsystem broke off: {0}")]
     Failed(#[from] Broken),
@@ -106,6 +123,7 @@ impl SendError {
     pub(super) fn for_callers(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "no connection to the subsystem could be made; nothing was sent to it",
+            Self::Busy => "the subsystem carries as many commands as it may; nothing was sent to it",
             Self::Failed(_) => "the subsystem broke off before it had answered",
             Self::Timeout => "the subsystem did not answer in time",
         }
@@ -124,144 +142,189 @@ pub(super) struct Patience<'a> {
 /// The servers of one subsystem, as one worker reaches them.
 pub(super) struct Upstreams {
     balancer: Balancer,
-    pools: Vec<Rc<Pool>>,
+    servers: Vec<Server>,
     connect: Duration,
+    line: Rc<Line>,
+    /// How many may wait in the line, and how long.
+    queue: (usize, Duration),
+    /// What may be spent on retries, if anything.
+    budget: Option<Budget>,
+}
+
+/// A command on its way among the servers.
+struct Course<'a> {
+    key: Option<Key>,
+    tried: Set,
+    patience: Patience<'a>,
 }
 
 impl Upstreams {
-    /// Sends a request at once if a connection is kept: the everyday case, done before anything waits. `department` steers
-    /// consistent hashing.
-    pub(super) fn begin(&self, request: Outgoing, department: u32) -> Begun {
-        let Some(choice) = self.choose(department, Tried::default()) else { return Begun::Unsent(request, None) };
-        let Some(link) = choice.pool.kept() else { return Begun::Unsent(request, Some(choice)) };
-        match Exchange::begin(link, request) {
-            Ok(exchange) => Begun::Sent(Lease::new(choice.pool, choice.place), exchange),
-            Err(request) => Begun::Unsent(*request, None),
+    /// What keeps a request with its server, if anything does.
+    pub(super) fn key(&self, headers: &HeaderMap, department: &Name) -> Option<Key> {
+        match self.balancer.balance() {
+            Balance::LeastRequest | Balance::RoundRobin => None,
+            Balance::Hash(HashBy::Department) => Some(Key::of(department.as_str().as_bytes())),
+            Balance::Hash(HashBy::Header(name)) => headers.get(name).map(|value| Key::of(value.as_bytes())),
         }
     }
 
-    /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent.
+    /// A copy of a request that is sent again if its first attempt fails; none, if it may not be.
+    pub(super) fn spare(&self, request: &Outgoing, method: &Method) -> Option<Spare> {
+        self.budget.as_ref().and_then(|_| Spare::of(method, request))
+    }
+
+    /// Sends a request at once if a connection is kept: the everyday case, done before anything waits.
+    pub(super) fn begin(&self, request: Outgoing, key: Option<Key>) -> Begun {
+        let first = if self.line.is_empty() { self.choose(key, Set::default()) } else { Err(NoPlace::Full) };
+        let Ok(choice) = first else { return Begun::Unsent(request, first) };
+        let Some(link) = choice.pool.kept() else { return Begun::Unsent(request, Ok(choice)) };
+        match Exchange::begin(link, request) {
+            Ok(exchange) => Begun::Sent(Lease::new(choice.pool, choice.place), exchange),
+            Err(request) => Begun::Unsent(*request, Err(NoPlace::Nobody)),
+        }
+    }
+
+    /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent; or to
+    /// another attempt, if there is a spare and the budget allows it.
     pub(super) async fn finish(
         &self,
         begun: Begun,
-        department: u32,
+        (key, spare): (Option<Key>, Option<Spare>),
         patience: Patience<'_>,
     ) -> Result<Sent, SendError> {
+        let mut course = Course { key, tried: Set::default(), patience };
+        let came = self.first(begun, &mut course).await;
+        if let Some(budget) = &self.budget {
+            budget.save();
+            if let Some(spare) = spare.filter(|_| budget.wants(&came, &course.patience)) {
+                return Box::pin(self.again(came, &spare, budget, course)).await;
+            }
+        }
+        came
+    }
+
+    async fn first(&self, begun: Begun, course: &mut Course<'_>) -> Result<Sent, SendError> {
         let (request, choice) = match begun {
             Begun::Unsent(request, choice) => (request, choice),
-            Begun::Sent(lease, exchange) => match lease.wait(exchange, &patience).await {
-                Attempt::Sent(sent) => return Ok(sent),
-                Attempt::Failed(error) => return Err(error),
-                // The connection had been closed while it was kept.
-                Attempt::Unsent(request, _) => (request, self.choose(department, Tried::default())),
-            },
+            Begun::Sent(lease, exchange) => {
+                let position = self.position_of(&lease);
+                match lease.wait(exchange, &course.patience).await {
+                    Attempt::Sent(sent) => return Ok(sent),
+                    Attempt::Failed(error) => {
+                        position.into_iter().for_each(|position| course.tried.add(position));
+                        return Err(error);
+                    }
+                    // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
+                    Attempt::Unsent(request, _) => (request, self.choose(course.key, Set::default())),
+                }
+            }
         };
         // Rare, and large: boxed, so that the everyday future stays small enough to be moved cheaply.
-        Box::pin(self.send(request, choice, department, &patience)).await
+        Box::pin(self.send(request, choice, course)).await
     }
 
     async fn send(
         &self,
         mut request: Outgoing,
-        mut choice: Option<Choice>,
-        department: u32,
-        patience: &Patience<'_>,
+        mut choice: Result<Choice, NoPlace>,
+        course: &mut Course<'_>,
     ) -> Result<Sent, SendError> {
         let mut why = String::from("no server is configured");
         for _ in 0..SERVERS_MAX {
-            let Some(Choice { pool, place, tried }) = choice else { break };
-            match pool.send(request, place, self.connect, patience).await {
+            let chosen = match choice {
+                Err(NoPlace::Full) => self.queue(course).await?,
+                chosen => chosen,
+            };
+            let Ok(Choice { pool, place, tried }) = chosen else { break };
+            course.tried = tried;
+            match pool.send(request, place, self.connect, &course.patience).await {
                 Attempt::Sent(sent) => return Ok(sent),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Unsent(unsent, because) => (request, why) = (unsent, because),
             }
-            choice = self.choose(department, tried);
+            choice = self.choose(course.key, course.tried);
         }
         Err(SendError::Unreachable(why))
     }
 
-    /// A place at the next server.
-    fn choose(&self, department: u32, mut tried: Tried) -> Option<Choice> {
-        let pool = self.balancer.pick(&self.pools, department, &mut tried)?;
-        Some(Choice { pool: Rc::clone(pool), place: pool.take_place(), tried })
+    /// Makes further attempts: at other servers as long as there are any, never by waiting for a place.
+    async fn again(
+        &self,
+        mut came: Result<Sent, SendError>,
+        spare: &Spare,
+        budget: &Budget,
+        mut course: Course<'_>,
+    ) -> Result<Sent, SendError> {
+        for _ in 0..budget.attempts() {
+            if !budget.wants(&came, &course.patience) {
+                break;
+            }
+            if let Ok(sent) = &came {
+                self.position_of(&sent.lease).into_iter().for_each(|position| course.tried.add(position));
+            }
+            let other = self.choose(course.key, course.tried).or_else(|why| match why {
+                NoPlace::Nobody => self.choose(course.key, Set::default()),
+                NoPlace::Full => Err(why),
+            });
+            let Ok(choice) = other else { break };
+            if !budget.spend() {
+                break;
+            }
+            if let Ok(sent) = came {
+                sent.lease.note_server_error(); // the last one is noted by whoever answers
+            }
+            course.tried = choice.tried;
+            choice.pool.health.stats.retries.one();
+            came = match choice.pool.send(spare.again(), choice.place, self.connect, &course.patience).await {
+                Attempt::Sent(sent) => Ok(sent),
+                Attempt::Failed(error) => Err(error),
+                // Not `Unreachable`: something was sent before.
+                Attempt::Unsent(_, why) => Err(Broken::Connection(io::Error::other(why)).into()),
+            };
+        }
+        came
     }
-}
 
-/// All pools of one worker; they outlive configurations.
-pub(super) struct Pools {
-    by_server: RefCell<HashMap<ServerKey, Rc<Pool>>>,
-    settings: PoolSettings,
-    names: Rc<Names>,
+    fn position_of(&self, lease: &Lease) -> Option<usize> {
+        self.budget.as_ref()?; // nobody else asks
+        self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, lease.pool()))
+    }
+
+    /// Waits in the line for a place.
+    async fn queue(&self, course: &Course<'_>) -> Result<Result<Choice, NoPlace>, SendError> {
+        let (length, timeout) = self.queue;
+        let Some(waiting) = self.line.join(length) else {
+            self.line.stats.full.one();
+            return Err(SendError::Busy);
+        };
+        let end = Instant::now() + timeout;
+        let deadline = course.patience.until.map_or(end, |until| until.min(end));
+        while timeout_at(deadline, waiting.woken()).await.is_ok() {
+            if !waiting.is_first() {
+                continue;
+            }
+            match self.choose(course.key, course.tried) {
+                Err(NoPlace::Full) => {}
+                chosen => return Ok(chosen),
+            }
+        }
+        self.line.stats.timeout.one();
+        Err(if deadline < end { SendError::Timeout } else { SendError::Busy })
+    }
+
+    /// A place at the next server.
+    fn choose(&self, key: Option<Key>, mut tried: Set) -> Result<Choice, NoPlace> {
+        match self.balancer.choose(&self.servers, key, tried) {
+            Chosen::Server(position) => {
+                tried.add(position);
+                let pool = &self.servers[position].pool;
+                Ok(Choice { pool: Rc::clone(pool), place: pool.take_place(), tried })
+            }
+            Chosen::Full => Err(NoPlace::Full),
+            Chosen::Nobody => Err(NoPlace::Nobody),
+        }
+    }
 }
 
 /// Subsystem and authority.
 type ServerKey = (Name, String);
-
-/// What all pools of a gateway share.
-#[derive(Clone)]
-pub(super) struct PoolSettings {
-    /// Idle connections kept per server.
-    pub(super) idle_max: usize,
-    /// How long an idle connection is kept.
-    pub(super) idle_time: Duration,
-    /// Who is well.
-    pub(super) health: Arc<UpstreamHealth>,
-    /// How subsystems are met over TLS.
-    pub(super) tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
-    /// How much the worker carries.
-    pub(super) load: Rc<Load>,
-}
-
-impl Pools {
-    pub(super) fn new(settings: PoolSettings) -> Self {
-        Self { by_server: RefCell::default(), settings, names: Rc::default() }
-    }
-
-    /// The servers of a subsystem; pools that would be the same are used again.
-    pub(super) fn upstreams_of(&self, subsystem: &Subsystem) -> Upstreams {
-        Upstreams {
-            pools: subsystem.upstreams.iter().map(|server| self.pool(subsystem, server)).collect(),
-            balancer: Balancer::new(subsystem.balance),
-            connect: subsystem.timeouts.connect,
-        }
-    }
-
-    fn pool(&self, subsystem: &Subsystem, server: &Upstream) -> Rc<Pool> {
-        let way = Way {
-            address: server.address.clone(),
-            protocol: subsystem.protocol,
-            secure: server.secure,
-            tls: self.settings.tls.load().get(&subsystem.id).cloned(),
-            names: Rc::clone(&self.names),
-            load: Rc::clone(&self.settings.load),
-        };
-        let key = (subsystem.id.clone(), server.authority.clone());
-        let mut by_server = self.by_server.borrow_mut();
-        match by_server.get(&key) {
-            Some(pool) if pool.goes(&way) => Rc::clone(pool),
-            _ => {
-                let health = self.settings.health.of(&subsystem.id, server);
-                let pool = Rc::new(Pool::new(way, health, &self.settings));
-                by_server.insert(key, Rc::clone(&pool));
-                pool
-            }
-        }
-    }
-
-    /// Closes the idle connections to servers that a snapshot no longer names.
-    pub(super) fn forget_all_but(&self, snapshot: &Snapshot) {
-        let named = |(subsystem, authority): &ServerKey| {
-            let mut same = snapshot.subsystems.iter().filter(|known| known.id == *subsystem);
-            same.any(|known| known.upstreams.iter().any(|server| server.authority == *authority))
-        };
-        self.by_server.borrow_mut().retain(|server, _| named(server));
-        self.settings.health.forget_unused();
-    }
-
-    /// Closes connections that have been idle for too long; called from the worker's tick.
-    pub(super) fn sweep(&self) {
-        for pool in self.by_server.borrow().values() {
-            pool.sweep();
-        }
-    }
-}

@@ -14,18 +14,19 @@ use tokio::time::Instant;
 use crate::model::Finished;
 use crate::policy::Protocol;
 
-use super::balance::Server;
 use super::connect::Way;
 use super::h1::Wire;
 use super::h2::Session;
 use super::health::{Failure, Health};
 use super::protocol::{AnswerBody, Exchange, Head, Link, Outgoing};
+use super::queue::Here;
 use super::{Broken, Patience, PoolSettings, SendError, Sent};
 
 /// One server's connections.
 pub(super) struct Pool {
     way: Way,
-    health: Arc<Health>,
+    pub(super) health: Arc<Health>,
+    pub(super) here: Rc<Here>,
     /// Connections that wait for their next request; HTTP/1.1 only.
     idle: RefCell<Vec<Idle>>,
     /// Connections that carry many requests; HTTP/2 only.
@@ -51,21 +52,12 @@ pub(super) enum Attempt {
     Failed(SendError),
 }
 
-impl Server for Pool {
-    fn is_healthy(&self) -> bool {
-        self.health.is_healthy()
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.health.stats.requests.get()
-    }
-}
-
 impl Pool {
-    pub(super) fn new(way: Way, health: Arc<Health>, settings: &PoolSettings) -> Self {
+    pub(super) fn new(way: Way, health: Arc<Health>, here: Rc<Here>, settings: &PoolSettings) -> Self {
         Self {
             way,
             health,
+            here,
             idle: RefCell::default(),
             sessions: RefCell::default(),
             idle_max: settings.idle_max,
@@ -81,7 +73,7 @@ impl Pool {
 
     /// A request's place, from the moment the server was chosen.
     pub(super) fn take_place(&self) -> Place {
-        Place::take(&self.health)
+        Place::take(self)
     }
 
     /// Sends a request on a kept connection, or on a new one if none will take it.
@@ -189,18 +181,23 @@ pub(in crate::proxy) struct Lease {
 
 /// One request's place among those a server has in flight, from the moment the server was chosen: a server that is slow to
 /// take connections must not look idle.
-pub(super) struct Place(Arc<Health>);
+pub(super) struct Place {
+    health: Arc<Health>,
+    here: Rc<Here>,
+}
 
 impl Place {
-    fn take(health: &Arc<Health>) -> Self {
-        health.stats.requests.up();
-        Self(Arc::clone(health))
+    fn take(pool: &Pool) -> Self {
+        pool.health.stats.requests.up();
+        pool.here.enter();
+        Self { health: Arc::clone(&pool.health), here: Rc::clone(&pool.here) }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.stats.requests.down();
+        self.health.stats.requests.down();
+        self.here.leave();
     }
 }
 
@@ -241,6 +238,11 @@ impl Lease {
             Finished::Timeout => Failure::Timeout,
             _ => Failure::Reset,
         });
+    }
+
+    /// The server that answers.
+    pub(super) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
     }
 
     /// The server answered 5xx.

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
@@ -45,6 +46,15 @@ pub(super) enum Head {
     Http2(Box<Response<Incoming>>),
 }
 
+impl Head {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Http1(head) => head.status,
+            Self::Http2(head) => head.status(),
+        }
+    }
+}
+
 /// What a subsystem answered.
 pub(in crate::proxy) struct Answered {
     pub(in crate::proxy) status: StatusCode,
@@ -52,6 +62,14 @@ pub(in crate::proxy) struct Answered {
     /// The protocol a 101 switches to.
     pub(in crate::proxy) upgrade: Option<HeaderValue>,
     pub(in crate::proxy) body: AnswerBody,
+}
+
+impl Answered {
+    /// Whether the server only asks to be left alone for a moment (RFC 9110 section 15.6.4): it is well, and says so in its
+    /// own words, which its caller gets as they are.
+    pub(in crate::proxy) fn is_only_busy(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key(RETRY_AFTER)
+    }
 }
 
 /// The body of an answer.

@@ -23,7 +23,7 @@ const FIELDS_MAX: usize = 128;
 /// A head that came whole.
 #[derive(Debug)]
 pub(in crate::proxy::upstream) struct Head {
-    pub(super) status: StatusCode,
+    pub(in crate::proxy::upstream) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Decoder,
     /// The protocol it switches to.

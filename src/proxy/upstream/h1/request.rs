@@ -47,16 +47,22 @@ pub(in crate::proxy) struct Outgoing {
 
 impl Outgoing {
     /// A request with this head, written out, and this body.
-    pub(in crate::proxy) fn new(head: Vec<u8>, body: RequestBody, framing: Framing) -> Self {
+    pub(in crate::proxy) fn new(head: impl Into<Bytes>, body: RequestBody, framing: Framing) -> Self {
+        let head = head.into();
         let to_head = head.starts_with(b"HEAD ");
         let body = (framing != Framing::None).then_some(body);
-        Self { pieces: [head.into(), EMPTY, EMPTY, EMPTY], body, framing, touched: false, held: None, to_head }
+        Self { pieces: [head, EMPTY, EMPTY, EMPTY], body, framing, touched: false, held: None, to_head }
     }
 
     /// The body is sent when the server asks for it, or after this time.
     pub(in crate::proxy) fn held(mut self, patience: Duration) -> Self {
         self.held = self.body.is_some().then(|| Box::pin(sleep(patience)));
         self
+    }
+
+    /// Its head, if it has no body.
+    pub(in crate::proxy::upstream) fn bare_head(&self) -> Option<Bytes> {
+        self.body.is_none().then(|| self.pieces[0].clone())
     }
 
     /// The server asks for the body.

@@ -1,0 +1,91 @@
+//! Positions in a subsystem's list of servers, which has at most [`crate::policy::Subsystem::UPSTREAMS_MAX`].
+
+use crate::policy::Subsystem;
+
+/// A set of positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Set(u64);
+
+const _: () = assert!(Subsystem::UPSTREAMS_MAX == u64::BITS as usize, "each server has a bit");
+
+impl Set {
+    /// The first `count` positions.
+    pub(super) fn first(count: usize) -> Self {
+        match count {
+            64.. => Self(u64::MAX),
+            count => Self((1 << count) - 1),
+        }
+    }
+
+    /// One position.
+    pub(super) fn of(position: usize) -> Self {
+        Self(1 << position)
+    }
+
+    pub(super) fn add(&mut self, position: usize) {
+        self.0 |= 1 << position;
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    pub(super) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Itself, or the other if it is empty.
+    pub(super) fn or(self, other: Self) -> Self {
+        if self.is_empty() { other } else { self }
+    }
+
+    /// Those for which it holds.
+    pub(super) fn keep(self, holds: impl Fn(usize) -> bool) -> Self {
+        self.positions().filter(|position| holds(*position)).fold(Self::default(), |kept, one| Self(kept.0 | 1 << one))
+    }
+
+    /// The position with this many before it.
+    pub(super) fn nth(self, before: usize) -> Option<usize> {
+        self.positions().nth(before)
+    }
+
+    /// The first position from this one on, and around.
+    pub(super) fn next_after(self, from: usize) -> Option<usize> {
+        let from = from % 64;
+        self.positions().find(|position| *position >= from).or_else(|| self.nth(0))
+    }
+
+    /// The position with the largest of something.
+    pub(super) fn max_by_key(self, key: impl Fn(usize) -> u64) -> Option<usize> {
+        self.positions().max_by_key(|position| key(*position))
+    }
+
+    fn positions(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let position = left.trailing_zeros();
+            left &= left.checked_sub(1)?; // the lowest bit
+            Some(position as usize)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_come_in_order_and_around() {
+        let set = Set::first(5).without(Set::of(2));
+        assert_eq!(set.positions().collect::<Vec<_>>(), [0, 1, 3, 4]);
+        assert_eq!((set.len(), set.nth(2), set.nth(4)), (4, Some(3), None));
+        assert_eq!([2, 4, 5].map(|from| set.next_after(from)), [Some(3), Some(4), Some(0)]);
+        assert_eq!(Set::first(64).len(), 64);
+        assert!(Set::first(0).is_empty() && Set::default().next_after(0).is_none());
+        assert_eq!(set.keep(|position| position > 1).or(Set::of(9)).max_by_key(|position| position as u64), Some(4));
+    }
+}

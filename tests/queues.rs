@@ -1,0 +1,210 @@
+//! How servers are chosen, and where commands wait when all of them carry as many as they may.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::world::{Plan, Server, World, empty, request, until};
+
+const READ: &str = "/cameras/v1/snapshots";
+const QUEUED: &str = "tallygate_commands_queued";
+
+/// A city whose cameras carry one command at a time, with this queue.
+fn one_at_a_time(queue: Value) -> Plan {
+    World::city().edit(|document| {
+        document["subsystems"][0]["upstreams"][0]["maxRequests"] = json!(1);
+        document["subsystems"][0]["queue"] = queue;
+    })
+}
+
+/// A city whose cameras have two servers.
+fn two_servers(change: impl FnOnce(&mut Value)) -> (Plan, Server) {
+    let second = Server::start();
+    let address = second.address;
+    let plan = World::city().edit(|document| {
+        let first = document["subsystems"][0]["upstreams"][0].clone();
+        document["subsystems"][0]["upstreams"] = json!([first, { "url": format!("http://{address}") }]);
+        change(&mut document["subsystems"][0]);
+    });
+    (plan, second)
+}
+
+/// Sends a command that waits for `release(name)`.
+fn begin(world: &World, name: &str) -> tokio::task::JoinHandle<u16> {
+    let client = world.client("traffic-police");
+    let path = format!("/cameras/do/wait-{name}");
+    tokio::spawn(async move { client.get(&path).await.status.as_u16() })
+}
+
+async fn until_received(world: &World, count: usize) {
+    let what = format!("{count} commands have reached their servers");
+    let servers = ["cameras", "cameras-2"];
+    let received = || {
+        servers.iter().filter_map(|name| world.server_if_any(name)).map(|server| server.log.all().len()).sum::<usize>()
+    };
+    until(&what, async || (received() == count).then_some(())).await;
+}
+
+async fn until_queued(world: &World, count: i64) {
+    let what = format!("{count} commands wait for a server");
+    until(&what, async || (world.metrics().await.sum(QUEUED) == count).then_some(())).await;
+}
+
+#[tokio::test]
+async fn commands_wait_for_a_server_in_order_of_arrival() {
+    let world = one_at_a_time(json!({ "length": 10, "timeout": "30s" })).start().await;
+    let first = begin(&world, "first");
+    until_received(&world, 1).await;
+    let mut waiting = Vec::new();
+    for n in 1..=5 {
+        let client = world.client(if n % 2 == 0 { "logistics" } else { "traffic-police" });
+        waiting.push(tokio::spawn(async move { client.get(&format!("{READ}/{n}")).await.status.as_u16() }));
+        until_queued(&world, n).await;
+    }
+    assert_eq!(world.server("cameras").log.all().len(), 1, "the others wait in the gateway");
+    assert_eq!(world.metrics().await.sum("tallygate_commands_in_flight"), 6, "who waits is admitted");
+    world.server("cameras").release("first");
+    assert_eq!(first.await.unwrap(), 200);
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), 200);
+    }
+    let paths: Vec<_> = world.server("cameras").log.all().into_iter().map(|received| received.path).collect();
+    let expected: Vec<_> =
+        std::iter::once("/do/wait-first".to_owned()).chain((1..=5).map(|n| format!("/v1/snapshots/{n}"))).collect();
+    assert_eq!(paths, expected);
+    assert_eq!(world.metrics().await.sum(QUEUED), 0);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok") + usage.of("logistics", "ok"), 6);
+}
+
+#[tokio::test]
+async fn a_command_that_gets_no_server_in_time_is_counted_once_and_told_to_come_again() {
+    let world = one_at_a_time(json!({ "length": 1, "timeout": "500ms" })).start().await;
+    let first = begin(&world, "first");
+    until_received(&world, 1).await;
+    let client = world.client("traffic-police");
+    let reply = client.get(&format!("{READ}/1")).await;
+    assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (503, Some("unreachable")));
+    assert_eq!(reply.header("retry-after"), "1");
+    let failures = "tallygate_queue_failures_total";
+    assert_eq!(world.metrics().await.value(failures, &[("reason", "timeout")]), Some(1.0));
+    world.server("cameras").release("first");
+    assert_eq!(first.await.unwrap(), 200);
+    assert_eq!(client.get(&format!("{READ}/2")).await.status, 200, "its place is free again");
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (2, 1));
+}
+
+#[tokio::test]
+async fn without_a_queue_nobody_waits() {
+    let (plan, second) = two_servers(|cameras| {
+        cameras["upstreams"][0]["maxRequests"] = json!(1);
+        cameras["upstreams"][1]["maxRequests"] = json!(2);
+    });
+    let mut world = plan.start().await;
+    world.add_server("cameras-2", second);
+    let begun: Vec<_> = (0..3).map(|_| begin(&world, "all")).collect();
+    until_received(&world, 3).await;
+    assert_eq!([world.server("cameras"), world.server("cameras-2")].map(|server| server.log.all().len()), [1, 2]);
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let reply = client.get(&format!("{READ}/1")).await;
+        assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (503, Some("unreachable")));
+    }
+    let full = world.metrics().await.value("tallygate_queue_failures_total", &[("reason", "full")]);
+    assert_eq!(full, Some(2.0));
+    world.server("cameras").release("all");
+    world.server("cameras-2").release("all");
+    for begun in begun {
+        assert_eq!(begun.await.unwrap(), 200);
+    }
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (3, 2));
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_the_queue_holds_nobody_up() {
+    let world = one_at_a_time(json!({ "length": 10, "timeout": "30s" })).start().await;
+    let first = begin(&world, "first");
+    until_received(&world, 1).await;
+    let client = world.client("traffic-police").h2();
+    let leaver = tokio::spawn(async move { client.send(request("GET", "/cameras/v1/snapshots/9", empty())).await });
+    until_queued(&world, 1).await;
+    let client = world.client("traffic-police");
+    let next = tokio::spawn(async move { client.get("/cameras/v1/snapshots/2").await.status.as_u16() });
+    until_queued(&world, 2).await;
+    leaver.abort();
+    until_queued(&world, 1).await;
+    world.server("cameras").release("first");
+    assert_eq!((first.await.unwrap(), next.await.unwrap()), (200, 200));
+    assert_eq!(world.server("cameras").log.all().len(), 2, "who left was not sent");
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "aborted")), (2, 1));
+}
+
+#[tokio::test]
+async fn what_has_the_same_value_of_a_header_stays_with_one_server() {
+    let (plan, second) = two_servers(|cameras| cameras["balance"] = json!({ "hash": { "header": "X-Camera" } }));
+    let mut world = plan.start().await;
+    world.add_server("cameras-2", second);
+    let clients = [world.client("traffic-police"), world.client("logistics").h2()];
+    for n in 0..60 {
+        let mut request = request("GET", &format!("{READ}/1"), empty());
+        request.headers_mut().insert("x-camera", format!("camera-{}", n % 20).parse().unwrap());
+        assert_eq!(clients[n % 2].send(request).await.status, 200);
+    }
+    let mut servers: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, name) in ["cameras", "cameras-2"].into_iter().enumerate() {
+        for received in world.server(name).log.all() {
+            servers.entry(received.header("x-camera").to_owned()).or_default().push(index);
+        }
+    }
+    assert!(servers.values().all(|where_to| where_to.len() == 3 && where_to.windows(2).all(|two| two[0] == two[1])));
+    assert!((0..2).all(|index| servers.values().any(|where_to| where_to[0] == index)), "{servers:?}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_a_reload_brings_starts_slowly() {
+    let mut world = World::city().edit(|document| document["subsystems"][0]["slowStart"] = json!("1h")).start().await;
+    let second = Server::start();
+    let address = second.address;
+    world.add_server("cameras-2", second);
+    world
+        .reload(|document| {
+            let first = document["subsystems"][0]["upstreams"][0].clone();
+            document["subsystems"][0]["upstreams"] = json!([first, { "url": format!("http://{address}") }]);
+            document["subsystems"][0]["balance"] = json!("roundRobin");
+        })
+        .await;
+    let client = world.client("traffic-police");
+    for n in 0..200 {
+        assert_eq!(client.get(&format!("{READ}/{n}")).await.status, 200);
+    }
+    let share = world.server("cameras-2").log.all().len();
+    assert!(
+        (1..70).contains(&share),
+        "{share} of 200 commands went to a server that takes an hour to get half of them"
+    );
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 200);
+}
+
+#[tokio::test]
+async fn a_subsystem_that_says_it_has_enough_is_neither_ill_nor_asked_again() {
+    let (plan, second) = two_servers(|cameras| cameras["balance"] = json!("roundRobin"));
+    let mut world = plan.start().await;
+    world.add_server("cameras-2", second);
+    let client = world.client("traffic-police");
+    for status in [429, 503] {
+        for _ in 0..20 {
+            let reply = client.get(&format!("/cameras/do/enough-{status}")).await;
+            assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (status, "7"));
+            assert_eq!(reply.text(), "enough", "forwarded as it came");
+        }
+    }
+    assert_eq!(world.metrics().await.sum("tallygate_upstream_ejected"), 0);
+    let received = ["cameras", "cameras-2"].map(|name| world.server(name).log.all().len());
+    assert_eq!(received, [20, 20], "each was sent once, and both stay in rotation");
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "client_error"), usage.of("traffic-police", "server_error")), (20, 20));
+}
