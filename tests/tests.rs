@@ -34,6 +34,7 @@ mod framing;
 mod grpc;
 mod protocols;
 mod refusals;
+mod shaping;
 mod streaming;
 mod upstreams;
 mod websocket;

@@ -3,10 +3,14 @@
 //! Leaf values (rates, durations, sizes, names, addresses) stay text here and are read in `compile`, so that every
 //! problem is found in one go. `docs/config.schema.json` is made from these types.
 
+mod shaping;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub(super) use shaping::{HeaderEdits, Headers, Rewrite};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -252,6 +256,8 @@ pub(super) struct Subsystem {
     /// The commands it names.
     #[serde(default)]
     pub(super) commands: Vec<Command>,
+    /// Fields that are set or removed, for all its commands.
+    pub(super) headers: Option<Headers>,
     /// What happens to requests that are none of its commands: refuse (default) or allow.
     pub(super) other_commands: Option<String>,
 }
@@ -313,6 +319,10 @@ pub(super) struct Command {
     pub(super) body: Option<Body>,
     /// The protocol its connection may switch to, such as websocket. Default: none.
     pub(super) upgrade: Option<String>,
+    /// Fields that are set or removed; what the subsystem says about the same fields does not hold for it.
+    pub(super) headers: Option<Headers>,
+    /// Another path for what is forwarded.
+    pub(super) rewrite: Option<Rewrite>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }

@@ -110,6 +110,44 @@ fn every_problem_is_told_with_its_path() {
         ("127.0.0.1:9090", "127.0.0.1:8443", "admin.address", "listeners[0]"),
         ("uri: spiffe:", "dns: \"*.city.example\" #", "departments[0].callers[0].dns", "no single caller"),
         ("/v1/snapshots/{id}", "/v1/../{id}", "subsystems[0].commands[1].match.path", "dot segment"),
+        (
+            "body: { max: 16MiB }",
+            "headers: { request: { set: { Host: a } } }",
+            "subsystems[0].commands[0].headers.request.set.Host",
+            "the host that was authorised",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "headers: { response: { remove: [X-Request-Id] } }",
+            "subsystems[0].commands[0].headers.response.remove[0]",
+            "which the gateway itself does",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "headers: { request: { set: { X-A: \"1\\n\" } } }",
+            "subsystems[0].commands[0].headers.request.set.X-A",
+            "printable ASCII",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "headers: { request: { set: { X-A: b }, remove: [x-a] } }",
+            "subsystems[0].commands[0].headers.request.remove[0]",
+            "named twice",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { path: \"/v2/{id}\" }",
+            "subsystems[0].commands[0].rewrite.path",
+            "{id} is not captured",
+        ),
+        ("body: { max: 16MiB }", "rewrite: { path: /a/../b }", "subsystems[0].commands[0].rewrite.path", "dot segment"),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { prefix: internal }",
+            "subsystems[0].commands[0].rewrite.prefix",
+            "does not start",
+        ),
+        ("body: { max: 16MiB }", "rewrite: {}", "subsystems[0].commands[0].rewrite", "only one of them"),
         ("units: 50000000, warn: [80, 90]", "units: 0, warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
     ];
     for (from, to, path, said) in cases {

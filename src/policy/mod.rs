@@ -4,16 +4,20 @@
 //! are pure functions over it, without clock, IO or lock. [`Grant`] is evidence and only this room makes it.
 
 mod draft;
+mod fields;
 mod grant;
 mod route;
+mod shape;
 mod snapshot;
 mod template;
 
 pub use draft::{Draft, GrantDraft, Misfit};
+pub use fields::{is_claim, is_hop_by_hop};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
+pub use shape::{FieldEdits, Rewrite, Shape};
 pub use snapshot::{
     Address, Balance, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts,
     Unclaimed, Upstream,
 };
-pub use template::{BadTemplate, PathTemplate};
+pub use template::{BadTemplate, Filling, PathTemplate};

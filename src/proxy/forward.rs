@@ -91,11 +91,14 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
     note_health(&lease, finished);
+    let verdict = verdict(&headers, finished);
+    if let Some(shape) = &admitted.command.shape {
+        shape.response.apply(&mut headers);
+    }
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let until = admitted.deadline.map(|deadline| call.instant + deadline);
-    let verdict = verdict(&headers, finished);
     let body = Metered::new(body, (admitted.account, lease), verdict, (patience, until));
     let mut response = Response::new(Body::Metered(Box::new(body)));
     *response.status_mut() = status;

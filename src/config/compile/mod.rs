@@ -10,6 +10,7 @@ mod limits;
 mod listeners;
 mod place;
 mod settings;
+mod shaping;
 mod subsystem_tls;
 mod subsystems;
 

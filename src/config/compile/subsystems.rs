@@ -12,6 +12,7 @@ use crate::policy::{Balance, Command, Durability, Protocol, Subsystem, Timeouts,
 use super::commands;
 use super::place::Place;
 use super::settings::wait;
+use super::shaping::{self, Common};
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
 
@@ -29,6 +30,8 @@ pub(super) struct Commands<'a> {
     pub(super) durability: Durability,
     /// The next [`Command::index`].
     pub(super) next_index: usize,
+    /// What the subsystem at hand says for all its commands.
+    pub(super) common: Common,
 }
 
 pub(super) fn compile(
@@ -39,7 +42,7 @@ pub(super) fn compile(
 ) -> Vec<(Arc<Subsystem>, Vec<String>)> {
     let place = root.key("subsystems");
     let mut ids = HashSet::new();
-    let mut shared = Commands { numbers, durability, next_index: 0 };
+    let mut shared = Commands { numbers, durability, next_index: 0, common: Common::default() };
     let mut compiled = Vec::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
         let place = place.item(index);
@@ -56,6 +59,7 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
     let id = place.key("id").name(&written.id);
     let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
     let balance = written.balance.as_deref().unwrap_or("leastRequest");
+    shared.common = shaping::common(written.headers.as_ref(), place);
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);
     if commands.is_empty() && other.is_none() {
