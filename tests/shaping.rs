@@ -86,3 +86,134 @@ const PATHS: [(&str, &str); 4] = [
     ("/cameras/v1/snapshots/%E4%BA%A4", "/v2/%E4%BA%A4/picture"),
     ("/cameras/do/echo?x=1", "/internal/do/echo?x=1"),
 ];
+
+#[tokio::test]
+async fn a_redirect_is_answered_by_the_gateway_and_counted_as_ok() {
+    let plan = World::city().edit(|document| {
+        command(document, 0, "redirect", json!({ "location": "https://there.example/new", "status": 307 }));
+        command(document, 1, "redirect", json!({ "location": "/cameras/v2/{id}" }));
+        command(document, 1, "headers", json!({ "response": { "set": { "Cache-Control": "no-store" } } }));
+        document["departments"][1]["limits"] = json!({ "rate": "1/h", "burst": 1 });
+    });
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let reply = client.get("/cameras/v1/snapshots/a%20b?x=/../y").await;
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (308, 0));
+        assert_eq!(reply.header("location"), "/cameras/v2/a%20b?x=/../y");
+        assert_eq!(reply.header("cache-control"), "no-store");
+        assert!(!reply.header("x-request-id").is_empty());
+        let reply = client.send(request("POST", "/cameras/v1/snapshots", empty())).await;
+        assert_eq!((reply.status.as_u16(), reply.header("location")), (307, "https://there.example/new"));
+        assert_eq!(client.get("/cameras/do/echo").await.status, 200);
+    }
+    assert_eq!(world.client("archive").get(READ).await.problem().as_deref(), Some("forbidden"));
+    let limited = world.client("logistics");
+    let first = limited.get(READ).await;
+    assert_eq!((first.status.as_u16(), first.header("ratelimit").is_empty()), (308, false));
+    assert_eq!(limited.get(READ).await.problem().as_deref(), Some("rate_limited"));
+    assert_eq!(world.server("cameras").log.all().len(), 2);
+    for (department, command, count) in [
+        ("traffic-police", "cameras/snapshot.submit", 2),
+        ("traffic-police", "cameras/snapshot.read", 2),
+        ("logistics", "cameras/snapshot.read", 1),
+    ] {
+        world.note_answered_here(department, command, count);
+    }
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("logistics", "ok")), (6, 1));
+    assert_eq!(usage.admitted("traffic-police").units, 4 + 2 * 3, "a redirect counts its command's units");
+}
+
+#[tokio::test]
+async fn a_body_that_is_sent_elsewhere_does_not_break_its_connection() {
+    let plan = World::city().edit(|document| {
+        command(document, 0, "redirect", json!({ "location": "https://there.example/new" }));
+    });
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let body = crate::world::fed();
+        body.0.send(Ok(vec![7; 50_000].into())).unwrap();
+        drop(body.0);
+        let reply = client.send(request("POST", "/cameras/v1/snapshots", body.1)).await;
+        assert_eq!(reply.status, 308);
+        assert_eq!(client.get(READ).await.status, 200);
+    }
+    world.note_answered_here("traffic-police", "cameras/snapshot.submit", 2);
+    let usage = world.close().await;
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 0, "what is not forwarded is not counted");
+}
+
+const PAGE: &str = "https://console.city.example";
+
+/// Asks as a browser would before a page sends `method`.
+fn preflight(path: &str, origin: &str, method: &str) -> http::Request<crate::world::Body> {
+    let mut asking = request("OPTIONS", path, empty());
+    asking.headers_mut().insert("origin", origin.parse().unwrap());
+    asking.headers_mut().insert("access-control-request-method", method.parse().unwrap());
+    asking
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_by_the_gateway_and_counts_no_units() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["cors"] = json!({
+            "origins": [PAGE], "headers": ["X-Key"], "maxAge": "10m", "credentials": true,
+        });
+        command(document, 2, "cors", json!({ "origins": ["*"], "methods": ["GET", "PUT"] }));
+    });
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let reply = client.send(preflight(READ, PAGE, "GET")).await;
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (204, 0));
+        for (name, value) in [("origin", PAGE), ("methods", "GET"), ("headers", "x-key"), ("credentials", "true")] {
+            assert_eq!(reply.header(&format!("access-control-allow-{name}")), value, "{name}");
+        }
+        assert_eq!(reply.header("access-control-max-age"), "600");
+        let vary: Vec<_> = reply.headers.get_all("vary").iter().collect();
+        assert!(vary.contains(&&"origin".parse().unwrap()), "{vary:?}");
+
+        let stranger = client.send(preflight(READ, "https://evil.example", "GET")).await;
+        assert_eq!((stranger.status.as_u16(), stranger.header("access-control-allow-origin")), (204, ""));
+
+        let open = client.send(preflight("/cameras/do/echo", "https://evil.example", "PUT")).await;
+        assert_eq!(open.header("access-control-allow-origin"), "*");
+        assert_eq!(open.header("access-control-allow-methods"), "GET, PUT");
+        // A method that no command answers to, and a plain OPTIONS, are no preflight of a command.
+        let unknown = client.send(preflight(READ, PAGE, "DELETE")).await;
+        assert_eq!(unknown.problem().as_deref(), Some("unknown_command"));
+        assert_eq!(client.send(request("OPTIONS", READ, empty())).await.status, 404);
+        assert_eq!(client.send(request("OPTIONS", "/cameras/do/echo", empty())).await.status, 200);
+    }
+    let forbidden = world.client("archive").send(preflight(READ, PAGE, "GET")).await;
+    assert_eq!(
+        (forbidden.problem().as_deref(), forbidden.header("access-control-allow-origin")),
+        (Some("forbidden"), PAGE)
+    );
+    assert_eq!(world.server("cameras").log.all().len(), 2);
+    world.note_answered_here("traffic-police", "cameras/snapshot.read", 4);
+    world.note_answered_here("traffic-police", "cameras/do", 2);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 8);
+    assert_eq!(usage.admitted("traffic-police").units, 2 * 3, "preflights count no units");
+}
+
+#[tokio::test]
+async fn a_page_may_read_what_its_origin_is_allowed() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["cors"] = json!({ "origins": [PAGE], "exposeHeaders": ["X-Request-Id"] });
+    });
+    let world = plan.start().await;
+    let client = world.client("traffic-police");
+    for (origin, allowed) in [(PAGE, PAGE), ("https://evil.example", "")] {
+        for path in [READ, "/cameras/do/status-404", "/cameras/do/cut"] {
+            let mut asking = request("GET", path, empty());
+            asking.headers_mut().insert("origin", origin.parse().unwrap());
+            let reply = client.send(asking).await;
+            assert_eq!(reply.header("access-control-allow-origin"), allowed, "{path} from {origin}");
+            assert_eq!(reply.header("vary"), "origin", "{path} from {origin}");
+            assert_eq!(reply.header("access-control-expose-headers").is_empty(), allowed.is_empty());
+        }
+    }
+    assert_eq!(client.get(READ).await.header("vary"), "origin");
+    world.close().await;
+}

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use shaping::{HeaderEdits, Headers, Rewrite};
+pub(super) use shaping::{Cors, HeaderEdits, Headers, Redirect, Rewrite};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -258,6 +258,8 @@ pub(super) struct Subsystem {
     pub(super) commands: Vec<Command>,
     /// Fields that are set or removed, for all its commands.
     pub(super) headers: Option<Headers>,
+    /// Which pages a browser lets read its answers, for all its commands.
+    pub(super) cors: Option<Cors>,
     /// What happens to requests that are none of its commands: refuse (default) or allow.
     pub(super) other_commands: Option<String>,
 }
@@ -323,6 +325,10 @@ pub(super) struct Command {
     pub(super) headers: Option<Headers>,
     /// Another path for what is forwarded.
     pub(super) rewrite: Option<Rewrite>,
+    /// Where its callers are sent, instead of anything being forwarded.
+    pub(super) redirect: Option<Redirect>,
+    /// Which pages a browser lets read its answers; in the place of all that the subsystem says about it.
+    pub(super) cors: Option<Cors>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }

@@ -148,6 +148,61 @@ fn every_problem_is_told_with_its_path() {
             "does not start",
         ),
         ("body: { max: 16MiB }", "rewrite: {}", "subsystems[0].commands[0].rewrite", "only one of them"),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { location: ftp://a/b }",
+            "subsystems[0].commands[0].redirect.location",
+            "is not a location",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { location: \"/a/{id}\" }",
+            "subsystems[0].commands[0].redirect.location",
+            "{id} is not captured",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { location: /a, status: 304 }",
+            "subsystems[0].commands[0].redirect.status",
+            "301, 302, 303, 307 or 308",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { location: /a }\n        rewrite: { path: /b }",
+            "subsystems[0].commands[0].redirect",
+            "cannot stand beside rewrite",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "cors: { origins: [\"*\"], credentials: true }",
+            "subsystems[0].commands[0].cors.origins",
+            "cannot stand with credentials",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "cors: { origins: [\"https://a/\"] }",
+            "subsystems[0].commands[0].cors.origins[0]",
+            "is not an origin",
+        ),
+        ("body: { max: 16MiB }", "cors: { origins: [] }", "subsystems[0].commands[0].cors.origins", "at least one"),
+        (
+            "body: { max: 16MiB }",
+            "cors: { origins: [\"https://a\"], headers: [\"*\"], credentials: true }",
+            "subsystems[0].commands[0].cors.headers[0]",
+            "beside credentials",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "cors: { origins: [\"https://a\"], maxAge: soon }",
+            "subsystems[0].commands[0].cors.maxAge",
+            "not a duration",
+        ),
+        (
+            "otherCommands: refuse",
+            "cors: { origins: [\"*\", \"https://a\"] }",
+            "subsystems[0].cors.origins",
+            "every origin",
+        ),
         ("units: 50000000, warn: [80, 90]", "units: 0, warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
     ];
     for (from, to, path, said) in cases {

@@ -1,12 +1,15 @@
-//! How a command is shaped on its way: fields that are set or removed, and the path that is forwarded.
+//! How a command is shaped on its way: fields that are set or removed, the path that is forwarded, and what the gateway
+//! answers itself.
 //!
 //! Guarantees: compiled once per configuration; a command that is not shaped has none of it and asks for nothing. What is
 //! forwarded is made of the configuration's own text and of the bytes that were authorised, and of nothing else.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::cors::Cors;
 use super::fields::why_kept;
 use super::snapshot::{Command, Subsystem};
 use super::template::{Filling, PathTemplate};
@@ -20,6 +23,21 @@ pub struct Shape {
     pub response: FieldEdits,
     /// The path that is forwarded, if it is another one.
     pub rewrite: Option<Rewrite>,
+    /// Where its callers are sent instead; then nothing is forwarded.
+    pub redirect: Option<Redirect>,
+    /// What browsers are told about it.
+    pub cors: Option<Arc<Cors>>,
+}
+
+/// Another place, to which callers are sent. The query goes with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// Scheme and authority; empty for a place on the host that was called.
+    pub base: String,
+    /// The path there.
+    pub path: Filling,
 }
 
 /// Fields that are set, and fields that are removed.
@@ -112,14 +130,38 @@ impl Rewrite {
     }
 }
 
+impl Redirect {
+    /// The value of `Location` for a path and query below the subsystem's path.
+    pub fn location(&self, below: &str) -> Option<HeaderValue> {
+        let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
+        HeaderValue::from_str(&[&self.base, &self.path.of(path), query].concat()).ok()
+    }
+}
+
+impl Command {
+    /// What browsers are told about it.
+    pub fn cors(&self) -> Option<&Arc<Cors>> {
+        self.shape.as_ref()?.cors.as_ref()
+    }
+
+    /// Where its callers are sent, instead of anything being forwarded.
+    pub fn redirect(&self) -> Option<&Redirect> {
+        self.shape.as_ref()?.redirect.as_ref()
+    }
+}
+
 impl Subsystem {
+    /// A path and query below this subsystem's path; the first '/' may be missing.
+    pub fn below<'t>(&self, target: &'t str) -> &'t str {
+        target.strip_prefix(self.prefix.as_str()).unwrap_or(target)
+    }
+
     /// What is forwarded of the path and query that `command` was authorised for; its first '/' may be missing.
     pub fn target<'t>(&self, command: &Command, authorised: &'t str) -> Cow<'t, str> {
-        let below = || authorised.strip_prefix(self.prefix.as_str()).unwrap_or(authorised);
         match command.shape.as_ref().and_then(|shape| shape.rewrite.as_ref()) {
-            Some(rewrite) => Cow::Owned(rewrite.of(below())),
+            Some(rewrite) => Cow::Owned(rewrite.of(self.below(authorised))),
             None if self.keep_path => Cow::Borrowed(authorised),
-            None => Cow::Borrowed(below()),
+            None => Cow::Borrowed(self.below(authorised)),
         }
     }
 }
@@ -156,6 +198,14 @@ mod tests {
             let rewrite = Rewrite::to(&path(to), &path(matched)).expect("captured");
             assert_eq!(rewrite.of(below), expected, "{matched} to {to}");
         }
+    }
+
+    #[test]
+    fn callers_are_sent_elsewhere_with_their_query() {
+        let path = path("/new/{id}").filled_by(&path("/v1/{id}")).expect("captured");
+        let redirect = Redirect { status: StatusCode::FOUND, base: "https://there.example".to_owned(), path };
+        let location = redirect.location("/v1/a%20b?x=/../y").expect("a value");
+        assert_eq!(location, "https://there.example/new/a%20b?x=/../y");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Forwards an admitted command and answers with what came back.
-pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
+pub(super) fn forward(call: Call, mut admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let department = admitted.department.department.number;
     let outgoing = towards(&call, &admitted, request);
@@ -51,7 +51,12 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
             Ok(sent) => answer(&call, admitted, sent),
-            Err(error) => no_answer(&call, admitted, &error),
+            Err(error) => {
+                let reader = admitted.reader.take();
+                let mut answer = no_answer(&call, admitted, &error);
+                reader.inspect(|reader| reader.tell(answer.headers_mut()));
+                answer
+            }
         };
         call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
         Ok(answer)
@@ -94,6 +99,9 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     let verdict = verdict(&headers, finished);
     if let Some(shape) = &admitted.command.shape {
         shape.response.apply(&mut headers);
+    }
+    if let Some(reader) = &admitted.reader {
+        reader.tell(&mut headers);
     }
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);

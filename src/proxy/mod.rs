@@ -10,6 +10,7 @@ pub mod exchange;
 mod admit;
 mod connection;
 mod forward;
+mod here;
 mod http1;
 mod http2;
 mod listener;

@@ -27,7 +27,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Reads what a caller is still sending, to nobody's use. What is left after that ends the connection or the stream.
-pub(super) async fn linger(mut body: Incoming) {
+async fn linger(mut body: Incoming) {
     let drain = async {
         let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -41,8 +41,16 @@ pub(super) async fn linger(mut body: Incoming) {
     let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
 }
 
+/// Lets a caller that is not forwarded finish its sentence, unless it waits over HTTP/1.1 to be asked for it
+/// (`Expect: 100-continue`).
+pub(super) fn hear_out(request: Request<Incoming>) {
+    if !waits_to_be_asked(&request) && !request.body().is_end_stream() {
+        tokio::task::spawn_local(linger(request.into_body()));
+    }
+}
+
 /// Whether a caller sends its body only once it is asked for. Over HTTP/2 nobody is asked: hyper has no way to.
-pub(super) fn waits_to_be_asked(request: &Request<Incoming>) -> bool {
+fn waits_to_be_asked(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT)
 }
 

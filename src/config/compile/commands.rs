@@ -48,7 +48,7 @@ pub(super) fn other(subsystem: &Name, shared: &mut Commands<'_>) -> Command {
         body_max: Snapshot::BODY_MAX_DEFAULT,
         upgrade: None,
         durability: shared.durability,
-        shape: shared.common.clone().shape(None),
+        shape: shared.common.clone().shape(None, None),
     }
 }
 

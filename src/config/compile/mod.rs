@@ -4,6 +4,7 @@
 //! floor above runs nothing in which a problem was noted.
 
 mod commands;
+mod cors;
 mod departments;
 mod grants;
 mod limits;

@@ -1,24 +1,40 @@
-//! `headers` and `rewrite`: what is done to a command on its way.
+//! `headers`, `rewrite`, `redirect` and `cors`: what is done to a command on its way.
 
-use http::HeaderValue;
+use std::sync::Arc;
 
-use crate::config::document::{Command, HeaderEdits, Headers, Rewrite as RewriteDocument};
+use http::uri::Authority;
+use http::{HeaderValue, StatusCode};
+
+use crate::config::document::{
+    Command, HeaderEdits, Headers, Redirect as RedirectDocument, Rewrite as RewriteDocument, Subsystem,
+};
 use crate::config::leaf;
-use crate::policy::{FieldEdits, PathTemplate, Rewrite, Shape};
+use crate::policy::{Cors, FieldEdits, PathTemplate, Redirect, Rewrite, Shape};
 
+use super::cors;
 use super::place::Place;
+
+const REDIRECTS: [StatusCode; 5] = [
+    StatusCode::MOVED_PERMANENTLY,
+    StatusCode::FOUND,
+    StatusCode::SEE_OTHER,
+    StatusCode::TEMPORARY_REDIRECT,
+    StatusCode::PERMANENT_REDIRECT,
+];
 
 /// What a subsystem says for all its commands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Common {
     request: FieldEdits,
     response: FieldEdits,
+    cors: Option<Arc<Cors>>,
 }
 
 /// What a subsystem says for all its commands.
-pub(super) fn common(headers: Option<&Headers>, place: &Place<'_>) -> Common {
+pub(super) fn common(written: &Subsystem, place: &Place<'_>) -> Common {
     let mut common = Common::default();
-    common.add(headers, &place.key("headers"));
+    common.add(written.headers.as_ref(), &place.key("headers"));
+    common.cors = written.cors.as_ref().map(|written| cors::compile(written, &place.key("cors")));
     common
 }
 
@@ -31,16 +47,36 @@ pub(super) fn compile(
 ) -> Option<Box<Shape>> {
     let mut own = common.clone();
     own.add(written.headers.as_ref(), &place.key("headers"));
+    if let Some(written) = &written.cors {
+        own.cors = Some(cors::compile(written, &place.key("cors")));
+    }
     let rewrite = written.rewrite.as_ref().and_then(|written| rewrite(written, matched, &place.key("rewrite")));
-    own.shape(rewrite)
+    let redirect = written.redirect.as_ref().and_then(|written| redirect(written, matched, &place.key("redirect")));
+    if written.redirect.is_some() {
+        refuse_beside_redirect(written, place);
+    }
+    own.shape(rewrite, redirect)
+}
+
+/// What speaks of forwarding makes no sense where nothing is forwarded.
+fn refuse_beside_redirect(written: &Command, place: &Place<'_>) {
+    let beside = [
+        ("rewrite", written.rewrite.is_some()),
+        ("upgrade", written.upgrade.is_some()),
+        ("match.grpc", written.r#match.grpc.is_some()),
+    ];
+    for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {
+        place.key("redirect").problem(format!("cannot stand beside {key}: nothing of this command is forwarded"));
+    }
 }
 
 impl Common {
     /// The shape of commands that say nothing themselves.
-    pub(super) fn shape(self, rewrite: Option<Rewrite>) -> Option<Box<Shape>> {
-        let Self { request, response } = self;
-        let is_shaped = rewrite.is_some() || !request.is_empty() || !response.is_empty();
-        is_shaped.then(|| Box::new(Shape { request, response, rewrite }))
+    pub(super) fn shape(self, rewrite: Option<Rewrite>, redirect: Option<Redirect>) -> Option<Box<Shape>> {
+        let Self { request, response, cors } = self;
+        let is_edited = !request.is_empty() || !response.is_empty();
+        let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
+        is_shaped.then(|| Box::new(Shape { request, response, rewrite, redirect, cors }))
     }
 
     fn add(&mut self, headers: Option<&Headers>, place: &Place<'_>) {
@@ -93,5 +129,50 @@ fn rewrite(written: &RewriteDocument, matched: Option<&PathTemplate>, place: &Pl
         }
         (None, Some(prefix)) => place.key("prefix").read(leaf::prefix(prefix)).map(Rewrite::Prefix),
         _ => place.absent("needs a path or a prefix, and only one of them"),
+    }
+}
+
+fn redirect(written: &RedirectDocument, matched: Option<&PathTemplate>, place: &Place<'_>) -> Option<Redirect> {
+    let status = written.status.unwrap_or(308);
+    let status = REDIRECTS.into_iter().find(|known| u64::from(known.as_u16()) == status);
+    if status.is_none() {
+        place.key("status").problem("is not a redirect; write 301, 302, 303, 307 or 308");
+    }
+    let place = place.key("location");
+    let (base, path) = place.read(location(&written.location))?;
+    let path = place.read(leaf::template(path))?;
+    Some(Redirect { status: status?, base: base.to_owned(), path: place.read(path.filled_by(matched?))? })
+}
+
+/// A location's scheme and authority, which hold no parameters, and its path.
+fn location(text: &str) -> Result<(&str, &str), String> {
+    if text.starts_with('/') {
+        return Ok(("", text));
+    }
+    let bad = || format!("{text:?} is not a location; write https://host/path, http://host/path or /path");
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or_else(bad)?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    let plain = authority.parse::<Authority>().is_ok() && !authority.contains(['@', '{', '}']);
+    if plain { Ok((&text[..text.len() - rest.len() + authority.len()], path)) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_a_url_or_a_path() {
+        for (text, parts) in [
+            ("https://there.example/a/{id}", Some(("https://there.example", "/a/{id}"))),
+            ("http://there.example:8080", Some(("http://there.example:8080", "/"))),
+            ("/cameras/v2/{id}", Some(("", "/cameras/v2/{id}"))),
+            ("https://{id}/a", None),
+            ("https://u@there.example/", None),
+            ("javascript:alert(1)", None),
+            ("there.example/a", None),
+            ("https:///a", None),
+        ] {
+            assert_eq!(location(text).ok(), parts, "{text}");
+        }
     }
 }

@@ -59,7 +59,7 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
     let id = place.key("id").name(&written.id);
     let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
     let balance = written.balance.as_deref().unwrap_or("leastRequest");
-    shared.common = shaping::common(written.headers.as_ref(), place);
+    shared.common = shaping::common(written, place);
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);
     if commands.is_empty() && other.is_none() {
