@@ -192,13 +192,13 @@ fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -
     let pattern = &snapshot.rule(&grant).pattern;
     told.grant = Some(format!("grants[{}], pattern {pattern:?}", grant.rule()));
     told.limits = limits(snapshot, department, command);
-    told.upstreams = subsystem.upstreams.iter().map(|upstream| upstream.authority.clone()).collect();
     if let Some(redirect) = command.redirect() {
         let location = redirect.location(subsystem.below(head.path));
         let location = location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
         told.why = format!("it would be let in, counted and sent to {location} with {}", redirect.status.as_u16());
         return told;
     }
+    told.upstreams = subsystem.upstreams.iter().map(|upstream| upstream.authority.clone()).collect();
     told.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
     told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
     told

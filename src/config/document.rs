@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use shaping::{Cors, HeaderEdits, Headers, Redirect, Rewrite};
+pub(super) use shaping::{Cors, HeaderEdits, Headers, Mirror, Redirect, Rewrite};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -329,6 +329,8 @@ pub(super) struct Command {
     pub(super) redirect: Option<Redirect>,
     /// Which pages a browser lets read its answers; in the place of all that the subsystem says about it.
     pub(super) cors: Option<Cors>,
+    /// Where copies of its requests go, whose answers nobody reads.
+    pub(super) mirror: Option<Mirror>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }

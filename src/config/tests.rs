@@ -203,6 +203,24 @@ fn every_problem_is_told_with_its_path() {
             "subsystems[0].cors.origins",
             "every origin",
         ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab }",
+            "subsystems[0].commands[0].mirror.subsystem",
+            "no subsystem \"lab\"",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: cameras }",
+            "subsystems[0].commands[0].mirror.subsystem",
+            "command's own",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, percent: 0 }",
+            "subsystems[0].commands[0].mirror.percent",
+            "between 1 and 100",
+        ),
         ("units: 50000000, warn: [80, 90]", "units: 0, warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
     ];
     for (from, to, path, said) in cases {

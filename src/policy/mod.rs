@@ -17,7 +17,7 @@ pub use draft::{Draft, GrantDraft, Misfit};
 pub use fields::{is_claim, is_hop_by_hop};
 pub use grant::{CommandGlob, Grant};
 pub use route::{Route, RouteTable};
-pub use shape::{FieldEdits, Redirect, Rewrite, Shape};
+pub use shape::{FieldEdits, Mirror, Redirect, Rewrite, Shape};
 pub use snapshot::{
     Address, Balance, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts,
     Unclaimed, Upstream,

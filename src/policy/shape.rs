@@ -27,6 +27,17 @@ pub struct Shape {
     pub redirect: Option<Redirect>,
     /// What browsers are told about it.
     pub cors: Option<Arc<Cors>>,
+    /// Where copies of its requests go.
+    pub mirror: Option<Mirror>,
+}
+
+/// Where copies of requests go, whose answers nobody reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The subsystem's index.
+    pub subsystem: usize,
+    /// How many requests of a hundred are copied, on average: 1 to 100.
+    pub percent: u8,
 }
 
 /// Another place, to which callers are sent. The query goes with them.
@@ -142,6 +153,11 @@ impl Command {
     /// What browsers are told about it.
     pub fn cors(&self) -> Option<&Arc<Cors>> {
         self.shape.as_ref()?.cors.as_ref()
+    }
+
+    /// Where copies of its requests go.
+    pub fn mirror(&self) -> Option<Mirror> {
+        self.shape.as_ref()?.mirror
     }
 
     /// Where its callers are sent, instead of anything being forwarded.

@@ -19,6 +19,7 @@ use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
 use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
+use super::mirror::Copy;
 use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
@@ -66,12 +67,13 @@ pub(super) fn forward(call: Call, mut admitted: Admitted, request: Request<Incom
 /// The request as the subsystem gets it.
 fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outgoing {
     let framing = framing(request.body());
-    let passing = Passing { call, admitted, request: &request, framing };
+    let passing = Passing { call, admitted, request: &request, framing, copy_for: None };
+    let copy = Copy::of(passing);
     let http2 = (admitted.subsystem.protocol == Protocol::Http2).then(|| passing.to_http2()).flatten();
     let http1 = if http2.is_none() { passing.to_http1() } else { Vec::new() };
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
-    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, tempo);
+    let body = RequestBody::new(request, admitted.account.progress(), (admitted.command.body_max, tempo), copy);
     match http2 {
         Some(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
         None if waits => Outgoing::Http1(Http1Request::new(http1, body, framing).held(CONTINUE_PATIENCE)),
@@ -95,7 +97,7 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     }
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
-    note_health(&lease, finished);
+    note_answer(&lease, status);
     let verdict = verdict(&headers, finished);
     if let Some(shape) = &admitted.command.shape {
         shape.response.apply(&mut headers);
@@ -145,8 +147,9 @@ fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Re
     response
 }
 
-fn note_health(lease: &Lease, finished: Finished) {
-    match finished {
+/// Tells a server's health what it answered.
+pub(super) fn note_answer(lease: &Lease, status: StatusCode) {
+    match outcome_of(status) {
         Finished::ServerError => lease.note_server_error(),
         _ => lease.note_success(),
     }

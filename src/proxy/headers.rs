@@ -11,6 +11,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
+use crate::policy::Subsystem;
+
 use super::admit::Admitted;
 use super::call::Call;
 use super::fields;
@@ -23,6 +25,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPARTMENT: HeaderName = HeaderName::from_static("x-tallygate-department");
 const CALLER: HeaderName = HeaderName::from_static("x-tallygate-caller");
 const COMMAND: HeaderName = HeaderName::from_static("x-tallygate-command");
+const MIRROR: HeaderName = HeaderName::from_static("x-tallygate-mirror");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -38,6 +41,8 @@ pub(super) struct Passing<'a> {
     pub(super) request: &'a Request<Incoming>,
     /// How its body goes on.
     pub(super) framing: Framing,
+    /// The subsystem that gets a copy of it, if this is one.
+    pub(super) copy_for: Option<&'a Subsystem>,
 }
 
 impl Passing<'_> {
@@ -62,7 +67,8 @@ impl Passing<'_> {
 
     /// The head as hyper's HTTP/2 client takes it; nothing, if the target is none.
     pub(super) fn to_http2(self) -> Option<Request<()>> {
-        let secure = self.admitted.subsystem.upstreams.iter().any(|server| server.secure);
+        let subsystem = self.copy_for.unwrap_or(&self.admitted.subsystem);
+        let secure = subsystem.upstreams.iter().any(|server| server.secure);
         let target = self.target();
         let slash = if target.starts_with('/') { "" } else { "/" };
         let uri = Uri::builder()
@@ -101,6 +107,9 @@ impl Passing<'_> {
         });
         for (name, value) in edits.map_or(&[][..], |edits| edits.added()) {
             put(name, value.as_bytes());
+        }
+        if self.copy_for.is_some() {
+            put(&MIRROR, b"1");
         }
         put(&DEPARTMENT, admitted.department.header.as_bytes());
         put(&COMMAND, admitted.command.header.as_bytes());

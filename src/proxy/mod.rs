@@ -26,6 +26,7 @@ mod departing;
 mod handshakes;
 mod live;
 mod load;
+mod mirror;
 mod patient;
 mod peer;
 mod peers;

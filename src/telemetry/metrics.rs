@@ -85,6 +85,11 @@ pub(super) const LIMIT_HITS: Family = Family::counter(
     &["limit"],
     "How often a limit of the gateway's capacity ended a connection or a wait.",
 );
+pub(super) const MIRRORED: Family = Family::counter(
+    "tallygate_mirrored_requests_total",
+    &["result"],
+    "Requests that were chosen to be copied to another subsystem, by what became of the copy; no commands.",
+);
 pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
     "tallygate_upstream_attempts_total",
     UPSTREAM,
@@ -151,7 +156,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 35] = [
+pub(super) const ALL: [&Family; 36] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -169,6 +174,7 @@ pub(super) const ALL: [&Family; 35] = [
     &CONNECTIONS_ACCEPTED,
     &HANDSHAKES_FAILED,
     &LIMIT_HITS,
+    &MIRRORED,
     &UPSTREAM_ATTEMPTS,
     &UPSTREAM_FAILURES,
     &UPSTREAM_EJECTED,

@@ -352,7 +352,8 @@ impl World {
         }
         books::callers_agree(&self.log.all(), &ledger);
         if !self.foreign_server {
-            let received: Vec<_> = self.servers.values().flat_map(|server| server.log.all()).collect();
+            let received = self.servers.values().flat_map(|server| server.log.all());
+            let received: Vec<_> = received.filter(|request| !request.is_copy()).collect();
             books::subsystems_agree(&received, &self.answered_here, &ledger);
         }
         ledger

@@ -48,7 +48,7 @@ pub(super) fn other(subsystem: &Name, shared: &mut Commands<'_>) -> Command {
         body_max: Snapshot::BODY_MAX_DEFAULT,
         upgrade: None,
         durability: shared.durability,
-        shape: shared.common.clone().shape(None, None),
+        shape: shared.common.clone().shape(None, None, None),
     }
 }
 
@@ -64,7 +64,7 @@ fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, p
         header: header(&format!("{subsystem}/{id}")),
         key: key(subsystem, id, shared.numbers),
         index: next_index(shared),
-        shape: shaping::compile(written, path.as_ref(), &shared.common, place),
+        shape: shaping::compile(written, path.as_ref(), shared, place),
         method,
         path,
         units: units(written.units, &place.key("units")),

@@ -1,4 +1,4 @@
-//! `headers`, `rewrite`, `redirect` and `cors`: what is done to a command on its way.
+//! `headers`, `rewrite`, `redirect`, `cors` and `mirror`: what is done to a command on its way.
 
 use std::sync::Arc;
 
@@ -6,13 +6,15 @@ use http::uri::Authority;
 use http::{HeaderValue, StatusCode};
 
 use crate::config::document::{
-    Command, HeaderEdits, Headers, Redirect as RedirectDocument, Rewrite as RewriteDocument, Subsystem,
+    Command, HeaderEdits, Headers, Mirror as MirrorDocument, Redirect as RedirectDocument, Rewrite as RewriteDocument,
+    Subsystem,
 };
 use crate::config::leaf;
-use crate::policy::{Cors, FieldEdits, PathTemplate, Redirect, Rewrite, Shape};
+use crate::policy::{Cors, FieldEdits, Mirror, PathTemplate, Redirect, Rewrite, Shape};
 
 use super::cors;
 use super::place::Place;
+use super::subsystems::Commands;
 
 const REDIRECTS: [StatusCode; 5] = [
     StatusCode::MOVED_PERMANENTLY,
@@ -38,14 +40,14 @@ pub(super) fn common(written: &Subsystem, place: &Place<'_>) -> Common {
     common
 }
 
-/// The shape of a command of this subsystem, whose path is `matched`.
+/// The shape of a command, whose path is `matched`. Of `shared` the subsystem at hand and the ids of all are looked at.
 pub(super) fn compile(
     written: &Command,
     matched: Option<&PathTemplate>,
-    common: &Common,
+    shared: &Commands<'_>,
     place: &Place<'_>,
 ) -> Option<Box<Shape>> {
-    let mut own = common.clone();
+    let mut own = shared.common.clone();
     own.add(written.headers.as_ref(), &place.key("headers"));
     if let Some(written) = &written.cors {
         own.cors = Some(cors::compile(written, &place.key("cors")));
@@ -55,7 +57,11 @@ pub(super) fn compile(
     if written.redirect.is_some() {
         refuse_beside_redirect(written, place);
     }
-    own.shape(rewrite, redirect)
+    let mirror = written.mirror.as_ref().and_then(|written| mirror(written, shared, &place.key("mirror")));
+    if written.mirror.is_some() && written.upgrade.is_some() {
+        place.key("mirror").problem("cannot stand beside upgrade: what goes through a tunnel cannot be copied");
+    }
+    own.shape(rewrite, redirect, mirror)
 }
 
 /// What speaks of forwarding makes no sense where nothing is forwarded.
@@ -63,6 +69,7 @@ fn refuse_beside_redirect(written: &Command, place: &Place<'_>) {
     let beside = [
         ("rewrite", written.rewrite.is_some()),
         ("upgrade", written.upgrade.is_some()),
+        ("mirror", written.mirror.is_some()),
         ("match.grpc", written.r#match.grpc.is_some()),
     ];
     for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {
@@ -72,11 +79,17 @@ fn refuse_beside_redirect(written: &Command, place: &Place<'_>) {
 
 impl Common {
     /// The shape of commands that say nothing themselves.
-    pub(super) fn shape(self, rewrite: Option<Rewrite>, redirect: Option<Redirect>) -> Option<Box<Shape>> {
+    pub(super) fn shape(
+        self,
+        rewrite: Option<Rewrite>,
+        redirect: Option<Redirect>,
+        mirror: Option<Mirror>,
+    ) -> Option<Box<Shape>> {
         let Self { request, response, cors } = self;
         let is_edited = !request.is_empty() || !response.is_empty();
         let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
-        is_shaped.then(|| Box::new(Shape { request, response, rewrite, redirect, cors }))
+        let shape = Shape { request, response, rewrite, redirect, cors, mirror };
+        (is_shaped || mirror.is_some()).then(|| Box::new(shape))
     }
 
     fn add(&mut self, headers: Option<&Headers>, place: &Place<'_>) {
@@ -142,6 +155,21 @@ fn redirect(written: &RedirectDocument, matched: Option<&PathTemplate>, place: &
     let (base, path) = place.read(location(&written.location))?;
     let path = place.read(leaf::template(path))?;
     Some(Redirect { status: status?, base: base.to_owned(), path: place.read(path.filled_by(matched?))? })
+}
+
+fn mirror(written: &MirrorDocument, shared: &Commands<'_>, place: &Place<'_>) -> Option<Mirror> {
+    let percent = u8::try_from(written.percent.unwrap_or(100)).ok().filter(|percent| (1..=100).contains(percent));
+    if percent.is_none() {
+        place.key("percent").problem("write a whole number between 1 and 100");
+    }
+    let place = place.key("subsystem");
+    let subsystem = shared.ids.iter().position(|id| *id == written.subsystem);
+    match subsystem {
+        None => place.problem(format!("there is no subsystem {:?}", written.subsystem)),
+        Some(index) if index == shared.index => place.problem("is the command's own; name another subsystem"),
+        Some(_) => {}
+    }
+    Some(Mirror { subsystem: subsystem?, percent: percent? })
 }
 
 /// A location's scheme and authority, which hold no parameters, and its path.

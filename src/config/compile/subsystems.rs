@@ -32,6 +32,10 @@ pub(super) struct Commands<'a> {
     pub(super) next_index: usize,
     /// What the subsystem at hand says for all its commands.
     pub(super) common: Common,
+    /// Its index.
+    pub(super) index: usize,
+    /// The ids of all subsystems, as they are written.
+    pub(super) ids: Vec<&'a str>,
 }
 
 pub(super) fn compile(
@@ -42,7 +46,8 @@ pub(super) fn compile(
 ) -> Vec<(Arc<Subsystem>, Vec<String>)> {
     let place = root.key("subsystems");
     let mut ids = HashSet::new();
-    let mut shared = Commands { numbers, durability, next_index: 0, common: Common::default() };
+    let all = document.subsystems.iter().map(|subsystem| subsystem.id.as_str()).collect();
+    let mut shared = Commands { numbers, durability, next_index: 0, common: Common::default(), index: 0, ids: all };
     let mut compiled = Vec::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
         let place = place.item(index);
@@ -59,6 +64,7 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
     let id = place.key("id").name(&written.id);
     let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
     let balance = written.balance.as_deref().unwrap_or("leastRequest");
+    shared.index = index;
     shared.common = shaping::common(written, place);
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);

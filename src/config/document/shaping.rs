@@ -70,3 +70,14 @@ pub(in crate::config) struct Cors {
     /// Whether a page may send cookies and certificates. Default: false.
     pub(in crate::config) credentials: Option<bool>,
 }
+
+/// Where copies of requests go, whose answers nobody reads.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct Mirror {
+    /// The id of another subsystem.
+    pub(in crate::config) subsystem: String,
+    /// How many requests of a hundred are copied, on average: 1 to 100. Default: 100.
+    pub(in crate::config) percent: Option<u64>,
+}
