@@ -37,6 +37,7 @@ mod protocols;
 mod queues;
 mod refusals;
 mod retries;
+mod shaping;
 mod streaming;
 mod upstreams;
 mod websocket;

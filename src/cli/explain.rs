@@ -192,8 +192,14 @@ fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -
     let pattern = &snapshot.rule(&grant).pattern;
     told.grant = Some(format!("grants[{}], pattern {pattern:?}", grant.rule()));
     told.limits = limits(snapshot, department, command);
+    if let Some(redirect) = command.redirect() {
+        let location = redirect.location(subsystem.below(head.path));
+        let location = location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
+        told.why = format!("it would be let in, counted and sent to {location} with {}", redirect.status.as_u16());
+        return told;
+    }
     told.upstreams = subsystem.upstreams.iter().map(|upstream| upstream.authority.clone()).collect();
-    told.forwarded_path = Some(forwarded_path(subsystem, head.path));
+    told.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
     told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
     told
 }
@@ -219,9 +225,9 @@ fn shown_command(command: &Command) -> String {
     }
 }
 
-fn forwarded_path(subsystem: &Subsystem, path: &str) -> String {
-    let below = if subsystem.keep_path { path } else { path.strip_prefix(&subsystem.prefix).unwrap_or(path) };
-    if below.is_empty() { "/".to_owned() } else { below.to_owned() }
+fn forwarded_path(subsystem: &Subsystem, command: &Command, path: &str) -> String {
+    let target = subsystem.target(command, path);
+    if target.is_empty() { "/".to_owned() } else { target.into_owned() }
 }
 
 fn limits(snapshot: &Snapshot, department: &DepartmentPolicy, command: &Command) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! problem is found in one go. `docs/config.schema.json` is made from these types.
 
 mod servers;
+mod shaping;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use servers::{Balance, HashBy, HealthCheck, Queue, Retries};
+pub(super) use shaping::{Cors, HeaderEdits, Headers, Mirror, Redirect, Rewrite};
 
 /// A Tallygate configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -264,6 +266,10 @@ pub(super) struct Subsystem {
     /// The commands it names.
     #[serde(default)]
     pub(super) commands: Vec<Command>,
+    /// Fields that are set or removed, for all its commands.
+    pub(super) headers: Option<Headers>,
+    /// Which pages a browser lets read its answers, for all its commands.
+    pub(super) cors: Option<Cors>,
     /// What happens to requests that are none of its commands: refuse (default) or allow.
     pub(super) other_commands: Option<String>,
 }
@@ -327,6 +333,16 @@ pub(super) struct Command {
     pub(super) body: Option<Body>,
     /// The protocol its connection may switch to, such as websocket. Default: none.
     pub(super) upgrade: Option<String>,
+    /// Fields that are set or removed; what the subsystem says about the same fields does not hold for it.
+    pub(super) headers: Option<Headers>,
+    /// Another path for what is forwarded.
+    pub(super) rewrite: Option<Rewrite>,
+    /// Where its callers are sent, instead of anything being forwarded.
+    pub(super) redirect: Option<Redirect>,
+    /// Which pages a browser lets read its answers; in the place of all that the subsystem says about it.
+    pub(super) cors: Option<Cors>,
+    /// Where copies of its requests go, whose answers nobody reads.
+    pub(super) mirror: Option<Mirror>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }

@@ -191,6 +191,11 @@ impl Limiters {
 impl Gate {
     /// Asks every limit, narrowest first. A refusal has spent nothing.
     pub fn admit(self: &Rc<Self>, window: Window) -> Result<Pass, Limited> {
+        self.admit_for(self.units, window)
+    }
+
+    /// As [`Gate::admit`], for a command that counts other units than its kind does.
+    pub fn admit_for(self: &Rc<Self>, units: u64, window: Window) -> Result<Pass, Limited> {
         let mut pass = Pass { gate: Rc::clone(self), budget: None, units: None, places: [false; 2] };
         for (limiter, place) in self.own.iter().zip(&mut pass.places) {
             *place = take_place(limiter.as_deref())?; // dropping the pass gives back what it has
@@ -201,14 +206,14 @@ impl Gate {
         }
         pass.budget = tokens.budget();
         tokens.take(self.total.as_deref()).map_err(|limited| Limited { budget: pass.budget, ..limited })?;
-        pass.units = Some(self.take_units(window)?);
+        pass.units = Some(self.take_units(units, window)?);
         tokens.keep();
         Ok(pass)
     }
 
-    fn take_units(&self, window: Window) -> Result<quota::Taken, Limited> {
+    fn take_units(&self, units: u64, window: Window) -> Result<quota::Taken, Limited> {
         let month = self.month_of(window);
-        self.used.take(month, self.units, self.quota.as_ref()).map_err(|quota::UsedUp| Limited {
+        self.used.take(month, units, self.quota.as_ref()).map_err(|quota::UsedUp| Limited {
             refused: Refused::QuotaExceeded,
             retry_after: self.until_month_ends(month),
             budget: None,

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
 
 use super::grant::GrantTable;
-use super::{Balance, HealthCheck, PathTemplate, Queue, Retries, RouteTable};
+use super::{Balance, HealthCheck, PathTemplate, Queue, Retries, RouteTable, Shape};
 
 /// Everything traffic needs to know, compiled once per configuration and never changed after.
 #[derive(Debug)]
@@ -172,6 +172,8 @@ pub struct Command {
     pub upgrade: Option<HeaderValue>,
     /// When its answers may leave.
     pub durability: Durability,
+    /// What is done to it on its way, if anything.
+    pub shape: Option<Box<Shape>>,
 }
 
 /// A rule of `grants`, as written, for `explain`.

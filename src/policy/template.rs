@@ -29,6 +29,38 @@ enum Segment {
     Rest,
 }
 
+/// A path with places for what another template captures from a path: compiled, so that filling it looks nothing up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filling(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    /// The segment at this position.
+    One(usize),
+    /// What begins at the segment at this position.
+    Rest(usize),
+}
+
+impl Filling {
+    /// The path, filled from one that the other template matches.
+    pub fn of(&self, path: &str) -> String {
+        let mut filled = String::with_capacity(path.len() + LITERAL_ROOM);
+        for piece in &self.0 {
+            filled.push('/');
+            filled.push_str(match piece {
+                Piece::Literal(text) => text,
+                Piece::One(position) => path.split('/').nth(position + 1).unwrap_or_default(),
+                Piece::Rest(position) => path.splitn(position + 2, '/').nth(position + 1).unwrap_or_default(),
+            });
+        }
+        filled
+    }
+}
+
+/// Room for the literal part of most fillings; a larger one grows.
+const LITERAL_ROOM: usize = 32;
+
 impl PathTemplate {
     /// Reads a template, or says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, BadTemplate> {
@@ -45,6 +77,26 @@ impl PathTemplate {
             ended = matches!(segment, Segment::Rest);
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// This template, filled from paths that `matched` matches.
+    ///
+    /// # Errors
+    /// A parameter that `matched` does not capture: not at all, or as one segment where this one takes the rest, or the
+    /// other way round.
+    pub fn filled_by(&self, matched: &Self) -> Result<Filling, String> {
+        let piece = |part: &str| match segment_of(part) {
+            Some(Segment::One) => matched.position_of(part).map(Piece::One),
+            Some(Segment::Rest) => matched.position_of(part).map(Piece::Rest),
+            Some(Segment::Literal) | None => Ok(Piece::Literal(part.to_owned())),
+        };
+        self.0.split('/').skip(1).map(piece).collect::<Result<_, _>>().map(Filling)
+    }
+
+    /// Where a parameter stands, as it is written with its braces.
+    fn position_of(&self, parameter: &str) -> Result<usize, String> {
+        let position = self.0.split('/').skip(1).position(|part| part == parameter);
+        position.ok_or_else(|| format!("{parameter} is not captured by the path that is matched, {self}"))
     }
 
     /// The template with its parameters named by position, so that two templates for the same paths are equal.

@@ -75,7 +75,9 @@ impl Account {
 
     fn close(&mut self, finished: Finished) {
         let Some(mut ticket) = self.ticket.take() else { return };
-        ticket.end_upload(&self.progress.upload);
+        if let Some(upload) = &self.progress.upload {
+            ticket.end_upload(upload);
+        }
         let duration = ticket.settle(finished);
         if self.fault() == Some(BodyFault::Slow) {
             self.worker.recorder.limit_hit(LimitHit::BodyPace);

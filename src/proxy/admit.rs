@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, ORIGIN, UPGRADE};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
+use crate::policy::{Command, Cors, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
 
 use super::account::Account;
 use super::call::Call;
@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::fields;
 use super::grpc;
 use super::head::{Head, host_value};
+use super::here::{Here, Reader};
 use super::load::Full;
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
@@ -36,7 +37,18 @@ pub(super) struct Admitted {
     pub(super) upgrade: Option<HeaderValue>,
     /// How long a gRPC call may take, from its arrival on.
     pub(super) deadline: Option<Duration>,
+    /// The page that asks, if browsers are told about this command.
+    pub(super) reader: Option<Reader>,
+    /// What the gateway answers itself, instead of forwarding.
+    pub(super) here: Option<Here>,
     pub(super) account: Account,
+}
+
+/// What a request asks for.
+struct Placed {
+    subsystem: Arc<Subsystem>,
+    command: Arc<Command>,
+    here: Option<Here>,
 }
 
 /// A "no": an answer, not an error. Boxed where it is returned: rare, and large.
@@ -50,6 +62,8 @@ pub(super) struct Refusal {
     pub(super) status: Option<StatusCode>,
     pub(super) retry_after: Option<Duration>,
     pub(super) budget: Option<Budget>,
+    /// The page that asks, if browsers are told about this command.
+    pub(super) reader: Option<Reader>,
 }
 
 impl Refusal {
@@ -62,6 +76,7 @@ impl Refusal {
             status: None,
             retry_after: None,
             budget: None,
+            reader: None,
         })
     }
 
@@ -84,25 +99,59 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let department = caller.ok_or_else(|| {
         call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
     })?;
-    let (subsystem, command) = place(snapshot, &department.department, head)?;
+    let placed = place(snapshot, &department.department, head, request)?;
+    let origin = || request.headers().get(ORIGIN).cloned();
+    let reader = placed.command.cors().map(|cors| Reader { cors: Arc::clone(cors), origin: origin() });
+    match decide(call, request, &department, &placed) {
+        Ok((grant, budget, account)) => {
+            let Placed { subsystem, command, here } = placed;
+            let deadline = deadline(call, request, &subsystem);
+            let host = host_value(request, head);
+            let upgrade = upgrade(request, &command);
+            Ok(Admitted {
+                department,
+                subsystem,
+                command,
+                grant,
+                budget,
+                host,
+                upgrade,
+                deadline,
+                reader,
+                here,
+                account,
+            })
+        }
+        Err(mut refusal) => {
+            refusal.reader = reader;
+            Err(refusal)
+        }
+    }
+}
+
+/// The steps from the grant on.
+fn decide(
+    call: &Call,
+    request: &Request<Incoming>,
+    department: &DepartmentPolicy,
+    placed: &Placed,
+) -> Result<(Grant, Option<Budget>, Account), Box<Refusal>> {
+    let Placed { command, .. } = placed;
     let refuse = |refused, detail| Refusal::new(&department.department, &command.key, refused, detail);
 
-    let grant = snapshot.grant(&department, &command);
+    let grant = call.live.snapshot.grant(department, command);
     let grant = grant.ok_or_else(|| refuse(Refused::Forbidden, "this department has no grant for this command"))?;
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
     }
     let room = call.worker.load.has_room_for(department.department.number);
     room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full)))?;
-    let gate = call.live.gate(&call.worker.limiters, &department, &command);
-    let pass = gate.and_then(|gate| gate.admit(call.window));
+    let gate = call.live.gate(&call.worker.limiters, department, command);
+    let pass = gate.and_then(|gate| gate.admit_for(placed.units(), call.window));
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
     let budget = pass.budget();
-    let account = open(call, &department, (&subsystem, &command), pass)?;
-    let deadline = deadline(call, request, &subsystem);
-    let host = host_value(request, head);
-    let upgrade = upgrade(request, &command);
-    Ok(Admitted { department, subsystem, command, grant, budget, host, upgrade, deadline, account })
+    let account = open(call, department, placed, pass)?;
+    Ok((grant, budget, account))
 }
 
 /// The one protocol a caller asks to switch to, if it is the one that this command may switch to.
@@ -149,14 +198,33 @@ impl Call {
     }
 }
 
+impl Placed {
+    /// What it counts: a preflight is a browser's question, not the command.
+    fn units(&self) -> u64 {
+        if self.here == Some(Here::Preflight) { 0 } else { self.command.units }
+    }
+}
+
+/// A preflight is placed as the command that it asks about, if browsers are told about that one.
 fn place(
     snapshot: &Snapshot,
     department: &Department,
     head: Head<'_>,
-) -> Result<(Arc<Subsystem>, Arc<Command>), Box<Refusal>> {
+    request: &Request<Incoming>,
+) -> Result<Placed, Box<Refusal>> {
+    let asked = Cors::asked(head.method, request.headers());
+    if let Some(Route::Command { subsystem, command }) = asked.map(|asked| snapshot.route(head.host, &asked, head.path))
+        && command.cors().is_some()
+    {
+        let (subsystem, command) = (Arc::clone(subsystem), Arc::clone(command));
+        return Ok(Placed { subsystem, command, here: Some(Here::Preflight) });
+    }
     let unknown = |command, detail| Refusal::new(department, command, Refused::UnknownCommand, detail);
     match snapshot.route(head.host, head.method, head.path) {
-        Route::Command { subsystem, command } => Ok((Arc::clone(subsystem), Arc::clone(command))),
+        Route::Command { subsystem, command } => {
+            let here = command.redirect().map(|_| Here::Redirect);
+            Ok(Placed { subsystem: Arc::clone(subsystem), command: Arc::clone(command), here })
+        }
         Route::NoCommand { subsystem } => {
             Err(unknown(&subsystem.unknown, "this subsystem has no command with this method and path"))
         }
@@ -164,13 +232,9 @@ fn place(
     }
 }
 
-fn open(
-    call: &Call,
-    department: &DepartmentPolicy,
-    (subsystem, command): (&Arc<Subsystem>, &Arc<Command>),
-    mut pass: Pass,
-) -> Result<Account, Box<Refusal>> {
-    let ticket = call.worker.meter.open(&department.department, &command.key, command.units, call.window);
+fn open(call: &Call, department: &DepartmentPolicy, placed: &Placed, mut pass: Pass) -> Result<Account, Box<Refusal>> {
+    let Placed { subsystem, command, .. } = placed;
+    let ticket = call.worker.meter.open(&department.department, &command.key, placed.units(), call.window);
     let ticket = ticket.map_err(|refused| {
         let mut refusal =
             Refusal::new(&department.department, &command.key, refused, "the ledger cannot count at this moment");

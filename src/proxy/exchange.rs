@@ -1,7 +1,7 @@
 //! The life of a command, in one function. **Read this first.**
 //!
-//! Guarantees: what arrives is counted as received before anything is decided, and leaves this function either forwarded
-//! (its ticket rides in the answer's body) or refused (and counted so). hyper drops this future when the caller leaves;
+//! Guarantees: what arrives is counted as received before anything is decided, and leaves this function forwarded
+//! (its ticket rides in the answer's body), answered by the configuration itself, or refused (and counted so). hyper drops this future when the caller leaves;
 //! that is safe at every `.await`, because all counting is done by values that settle when they are dropped.
 
 use std::future::ready;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use futures_util::future::Either;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 
 use crate::clock::Still;
 
@@ -18,9 +18,10 @@ use super::admit::admit;
 use super::call::{Answer, Call};
 use super::fault::Fault;
 use super::forward::forward;
+use super::here::answer_here;
 use super::peer::Peer;
 use super::refuse::refuse;
-use super::request_body::{linger, waits_to_be_asked};
+use super::request_body::hear_out;
 use super::worker::Worker;
 
 /// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
@@ -37,14 +38,17 @@ pub(super) fn exchange(
     let decided = admit(&call, &request);
     drop(still);
     match decided {
-        Ok(admitted) => Either::Left(forward(call, admitted, request)),
+        Ok(admitted) => match admitted.here {
+            None => Either::Left(forward(call, admitted, request)),
+            Some(here) => Either::Right(Either::Left(answer_here(call, admitted, here, request))),
+        },
         Err(refusal) => {
             let mut answer = refuse(&call, &refusal);
             if peer.is_sent_away() && request.version() <= Version::HTTP_11 {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close")); // HTTP/2 has GOAWAY
             }
             hear_out(request);
-            Either::Right(ready(Ok(answer)))
+            Either::Right(Either::Right(ready(Ok(answer))))
         }
     }
 }
@@ -54,11 +58,4 @@ pub(super) fn turn_away(worker: &Rc<Worker>, peer: &Rc<Peer>, stand_in: &Request
     let call = Call::arrive(worker, peer, stand_in, &Still::now());
     let refusal = call.malformed(fault);
     Ok(refuse(&call, &refusal))
-}
-
-/// Lets a refused caller finish its sentence, unless it waits over HTTP/1.1 to be asked for it (`Expect: 100-continue`).
-fn hear_out(request: Request<Incoming>) {
-    if !waits_to_be_asked(&request) && !request.body().is_end_stream() {
-        tokio::task::spawn_local(linger(request.into_body()));
-    }
 }

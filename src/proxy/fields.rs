@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::policy::is_claim;
+pub(super) use crate::policy::is_hop_by_hop;
 
 /// Hands over the fields of a caller's request that may go to a subsystem. `Host` and framing are made anew by whoever asks.
 pub(super) fn towards_subsystem(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) {
@@ -78,28 +79,6 @@ pub(super) fn remove_nominated(headers: &mut HeaderMap, connection: &HeaderValue
 fn nominated(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
     let list = connection.to_str().unwrap_or_default();
     list.split(',').filter_map(|name| name.trim().parse().ok()).filter(|name| *name != HOST)
-}
-
-/// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
-pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    let standard = [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
-    standard.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
-/// Whether a caller's field claims what only the gateway may say: our own names, and what proxies say of clients.
-fn is_claim(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    match name.as_bytes().first() {
-        Some(b'x') => {
-            name.starts_with("x-tallygate-")
-                || name.starts_with("x-forwarded-")
-                || matches!(name, "x-real-ip" | "x-request-id")
-        }
-        Some(b'c') => name.starts_with("client-cert"),
-        Some(b'f') => name == "forwarded",
-        Some(b't') => name == "traceparent",
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -177,26 +156,5 @@ mod tests {
         let mut given = headers(&[("x-tallygate-department", "mayor"), ("x-checksum", "1"), ("cookie", "a=1")]);
         without_claims(&mut given);
         assert_eq!(given.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
-    }
-
-    #[test]
-    fn claims_are_known_by_name() {
-        for claim in [
-            "x-tallygate-department",
-            "x-tallygate-anything",
-            "x-forwarded-for",
-            "x-forwarded-client-cert",
-            "forwarded",
-            "client-cert",
-            "client-cert-chain",
-            "x-real-ip",
-            "x-request-id",
-            "traceparent",
-        ] {
-            assert!(is_claim(&HeaderName::from_static(claim)), "{claim}");
-        }
-        for plain in ["accept", "content-type", "x-department", "tracestate"] {
-            assert!(!is_claim(&HeaderName::from_static(plain)), "{plain}");
-        }
     }
 }

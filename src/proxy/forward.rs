@@ -19,6 +19,7 @@ use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
 use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
+use super::mirror::Copy;
 use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{busy, fail, tell_budget, too_large};
@@ -31,7 +32,7 @@ use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Forwards an admitted command and answers with what came back.
-pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
+pub(super) fn forward(call: Call, mut admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = call.live.upstreams_of(&admitted.subsystem);
     let key = upstreams.key(request.headers(), &admitted.department.department.id);
@@ -54,7 +55,12 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
             Ok(sent) => answer(&call, admitted, sent),
-            Err(error) => no_answer(&call, admitted, &error),
+            Err(error) => {
+                let reader = admitted.reader.take();
+                let mut answer = no_answer(&call, admitted, &error);
+                reader.inspect(|reader| reader.tell(answer.headers_mut()));
+                answer
+            }
         };
         call.worker.recorder.gateway(before + call.worker.clock.monotonic().since(answered));
         Ok(answer)
@@ -64,12 +70,13 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
 /// The request as the subsystem gets it.
 fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outgoing {
     let framing = framing(request.body());
-    let passing = Passing { call, admitted, request: &request, framing };
+    let passing = Passing { call, admitted, request: &request, framing, copy_for: None };
+    let copy = Copy::of(passing);
     let http2 = (admitted.subsystem.protocol == Protocol::Http2).then(|| passing.to_http2()).flatten();
     let http1 = if http2.is_none() { passing.to_http1() } else { Vec::new() };
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
-    let body = RequestBody::new(request, admitted.account.progress(), admitted.command.body_max, tempo);
+    let body = RequestBody::new(request, admitted.account.progress(), (admitted.command.body_max, tempo), copy);
     match http2 {
         Some(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
         None if waits => Outgoing::Http1(Http1Request::new(http1, body, framing).held(CONTINUE_PATIENCE)),
@@ -94,12 +101,18 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     let only_busy = sent.answer.is_only_busy();
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
-    note_health(&lease, finished, only_busy);
+    note_answer(&lease, status, only_busy);
+    let verdict = verdict(&headers, finished);
+    if let Some(shape) = &admitted.command.shape {
+        shape.response.apply(&mut headers);
+    }
+    if let Some(reader) = &admitted.reader {
+        reader.tell(&mut headers);
+    }
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let until = admitted.deadline.map(|deadline| call.instant + deadline);
-    let verdict = verdict(&headers, finished);
     let body = Metered::new(body, (admitted.account, lease), verdict, (patience, until));
     let mut response = Response::new(Body::Metered(Box::new(body)));
     *response.status_mut() = status;
@@ -138,8 +151,9 @@ fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Re
     response
 }
 
-fn note_health(lease: &Lease, finished: Finished, only_busy: bool) {
-    match finished {
+/// Tells a server's health what it answered.
+pub(super) fn note_answer(lease: &Lease, status: StatusCode, only_busy: bool) {
+    match outcome_of(status) {
         Finished::ServerError if only_busy => {}
         Finished::ServerError => lease.note_server_error(),
         _ => lease.note_success(),

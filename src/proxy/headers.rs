@@ -4,10 +4,14 @@
 //! Guarantees: everything a subsystem reads under one of our names was written here. What a caller says under them, or
 //! nominates in `Connection`, is left out before ours are written (CVE-2024-45410).
 
+use std::borrow::Cow;
+
 use http::header::CONTENT_LENGTH;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
+
+use crate::policy::Subsystem;
 
 use super::admit::Admitted;
 use super::call::Call;
@@ -21,6 +25,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPARTMENT: HeaderName = HeaderName::from_static("x-tallygate-department");
 const CALLER: HeaderName = HeaderName::from_static("x-tallygate-caller");
 const COMMAND: HeaderName = HeaderName::from_static("x-tallygate-command");
+const MIRROR: HeaderName = HeaderName::from_static("x-tallygate-mirror");
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -36,14 +41,16 @@ pub(super) struct Passing<'a> {
     pub(super) request: &'a Request<Incoming>,
     /// How its body goes on.
     pub(super) framing: Framing,
+    /// The subsystem that gets a copy of it, if this is one.
+    pub(super) copy_for: Option<&'a Subsystem>,
 }
 
 impl Passing<'_> {
     /// The head as HTTP/1.1, written out.
     pub(super) fn to_http1(self) -> Vec<u8> {
         let mut head = Vec::with_capacity(HEAD_ROOM);
-        let method = self.request.method();
-        for piece in [method.as_str(), if self.target().starts_with('/') { " " } else { " /" }, self.target()] {
+        let (method, target) = (self.request.method(), self.target());
+        for piece in [method.as_str(), if target.starts_with('/') { " " } else { " /" }, &target] {
             head.extend_from_slice(piece.as_bytes());
         }
         head.extend_from_slice(b" HTTP/1.1\r\n");
@@ -60,12 +67,14 @@ impl Passing<'_> {
 
     /// The head as hyper's HTTP/2 client takes it; nothing, if the target is none.
     pub(super) fn to_http2(self) -> Option<Request<()>> {
-        let secure = self.admitted.subsystem.upstreams.iter().any(|server| server.secure);
-        let slash = if self.target().starts_with('/') { "" } else { "/" };
+        let subsystem = self.copy_for.unwrap_or(&self.admitted.subsystem);
+        let secure = subsystem.upstreams.iter().any(|server| server.secure);
+        let target = self.target();
+        let slash = if target.starts_with('/') { "" } else { "/" };
         let uri = Uri::builder()
             .scheme(if secure { "https" } else { "http" })
             .authority(self.admitted.host.as_bytes())
-            .path_and_query(format!("{slash}{}", self.target()));
+            .path_and_query(format!("{slash}{target}"));
         let mut head = Request::new(());
         *head.method_mut() = self.request.method().clone();
         *head.uri_mut() = uri.build().ok()?;
@@ -81,24 +90,27 @@ impl Passing<'_> {
         Some(head)
     }
 
-    /// The target below the subsystem's prefix; its first '/' may be missing.
-    fn target(&self) -> &str {
+    /// The target that the subsystem gets; its first '/' may be missing.
+    fn target(&self) -> Cow<'_, str> {
         let target = self.request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let subsystem = &self.admitted.subsystem;
-        match subsystem.keep_path {
-            true => target,
-            false => target.strip_prefix(subsystem.prefix.as_str()).unwrap_or(target),
-        }
+        self.admitted.subsystem.target(&self.admitted.command, target)
     }
 
-    /// The caller's own fields, then who calls, what, and as which request: what only the gateway may say.
+    /// The caller's own fields, as its command shapes them, then who calls, what, and as which request: what only the gateway may say.
     fn each_field(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
         let Self { call, admitted, request, .. } = self;
+        let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
         fields::towards_subsystem(request.headers(), |name, value| {
-            if *name != GRPC_TIMEOUT {
+            if *name != GRPC_TIMEOUT && !edits.is_some_and(|edits| edits.takes(name)) {
                 put(name, value);
             }
         });
+        for (name, value) in edits.map_or(&[][..], |edits| edits.added()) {
+            put(name, value.as_bytes());
+        }
+        if self.copy_for.is_some() {
+            put(&MIRROR, b"1");
+        }
         put(&DEPARTMENT, admitted.department.header.as_bytes());
         put(&COMMAND, admitted.command.header.as_bytes());
         if let Some(caller) = call.peer.caller() {

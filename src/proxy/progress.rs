@@ -9,8 +9,8 @@ use crate::ledger::Upload;
 /// How far the request body has come; shared by the body, which travels upstream, and the account, which stays.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Puts what is read from the caller on the tally.
-    pub(super) upload: Upload,
+    /// Puts what is read from the caller on the tally, if it is a command's.
+    pub(super) upload: Option<Upload>,
     /// When the last of them came, or the request was sent.
     pub(super) last: Cell<Instant>,
     /// Whether it is the caller who is waited for now: then no subsystem is late.
@@ -23,12 +23,24 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(upload: Upload, arrived: Instant) -> Self {
+        Self { upload: Some(upload), ..Self::uncounted(arrived) }
+    }
+
+    /// That of a request which is no command of its own.
+    pub(super) fn uncounted(arrived: Instant) -> Self {
         Self {
-            upload,
+            upload: None,
             last: Cell::new(arrived),
             waiting: Cell::new(false),
             complete: Cell::new(false),
             fault: Cell::new(None),
+        }
+    }
+
+    /// Bytes of the request body went on.
+    pub(super) fn pass(&self, bytes: u64) {
+        if let Some(upload) = &self.upload {
+            upload.pass(bytes);
         }
     }
 }

@@ -33,6 +33,9 @@ pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
     tell_budget(answer.headers_mut(), refusal.budget);
+    if let Some(reader) = &refusal.reader {
+        reader.tell(answer.headers_mut());
+    }
     answer
 }
 

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::fields::without_claims;
+use super::mirror::Copy;
 use super::pace::{Pace, Tempo};
 use super::progress::{BodyFault, Progress};
 
@@ -27,7 +28,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Reads what a caller is still sending, to nobody's use. What is left after that ends the connection or the stream.
-pub(super) async fn linger(mut body: Incoming) {
+async fn linger(mut body: Incoming) {
     let drain = async {
         let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -41,14 +42,30 @@ pub(super) async fn linger(mut body: Incoming) {
     let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
 }
 
+/// Lets a caller that is not forwarded finish its sentence, unless it waits over HTTP/1.1 to be asked for it
+/// (`Expect: 100-continue`).
+pub(super) fn hear_out(request: Request<Incoming>) {
+    if !waits_to_be_asked(&request) && !request.body().is_end_stream() {
+        tokio::task::spawn_local(linger(request.into_body()));
+    }
+}
+
 /// Whether a caller sends its body only once it is asked for. Over HTTP/2 nobody is asked: hyper has no way to.
-pub(super) fn waits_to_be_asked(request: &Request<Incoming>) -> bool {
+fn waits_to_be_asked(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT)
 }
 
 /// The caller's body on its way to the subsystem. Most commands have none, and every request is moved often: so it is small
 /// where there is nothing in it.
-pub(super) struct RequestBody(Option<Box<Passing>>);
+pub(super) struct RequestBody(Source);
+
+enum Source {
+    None,
+    /// The caller's, as it comes.
+    Passing(Box<Passing>),
+    /// A copy that is here already.
+    Whole(Box<Bytes>),
+}
 
 struct Passing {
     /// Taken only by the drop.
@@ -59,31 +76,50 @@ struct Passing {
     pace: Pace,
     /// Whether the caller waits to be asked for it (`Expect: 100-continue`): reading it is asking.
     unasked: bool,
+    /// What is copied of it on the way.
+    copy: Option<Box<Copy>>,
 }
 
 impl RequestBody {
     /// There is none.
     pub(super) fn none() -> Self {
-        Self(None)
+        Self(Source::None)
     }
 
     /// Whether there is none.
     pub(super) fn is_none(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Source::None)
     }
 
-    pub(super) fn new(request: Request<Incoming>, progress: &Rc<Progress>, max: u64, tempo: Tempo) -> Self {
+    /// The body of a request, at most `max` bytes of it, and of its copy.
+    pub(super) fn new(
+        request: Request<Incoming>,
+        progress: &Rc<Progress>,
+        (max, tempo): (u64, Tempo),
+        copy: Option<Copy>,
+    ) -> Self {
         let is_empty = request.body().is_end_stream();
         progress.complete.set(is_empty);
-        let passing = || Passing {
+        if is_empty {
+            if let Some(copy) = copy {
+                copy.send();
+            }
+            return Self(Source::None);
+        }
+        Self(Source::Passing(Box::new(Passing {
             unasked: waits_to_be_asked(&request),
             incoming: Some(request.into_body()),
             progress: Rc::clone(progress),
             max,
             seen: 0,
             pace: Pace::new(tempo),
-        };
-        Self((!is_empty).then(|| Box::new(passing())))
+            copy: copy.map(Box::new),
+        })))
+    }
+
+    /// A body that is here already.
+    pub(super) fn whole(body: Bytes) -> Self {
+        Self(if body.is_empty() { Source::None } else { Source::Whole(Box::new(body)) })
     }
 }
 
@@ -111,10 +147,20 @@ impl Passing {
         if let Some(trailers) = frame.trailers_mut() {
             without_claims(trailers);
         }
-        self.progress.upload.pass(bytes);
+        self.progress.pass(bytes);
         self.progress.last.set(now);
-        self.progress.complete.set(frame.is_trailers() || self.is_end_stream());
+        self.copy.take_if(|copy| frame.data_ref().is_some_and(|data| !copy.add(data)));
+        if frame.is_trailers() || self.is_end_stream() {
+            self.complete();
+        }
         Ok(frame)
+    }
+
+    fn complete(&mut self) {
+        self.progress.complete.set(true);
+        if let Some(copy) = self.copy.take() {
+            copy.send();
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -134,7 +180,7 @@ impl Passing {
             Some(Ok(frame)) => Some(self.count(frame).map_err(|fault| self.stop(fault))),
             Some(Err(_)) => Some(Err(self.stop(BodyFault::Broken))),
             None => {
-                self.progress.complete.set(true);
+                self.complete();
                 None
             }
         })
@@ -147,18 +193,28 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.get_mut().0 {
-            Some(passing) => passing.poll(context),
-            None => Poll::Ready(None),
+            Source::Passing(passing) => passing.poll(context),
+            Source::Whole(body) if !body.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut **body))))),
+            Source::Whole(_) | Source::None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|passing| passing.is_end_stream())
+        match &self.0 {
+            Source::Passing(passing) => passing.is_end_stream(),
+            Source::Whole(body) => body.is_empty(),
+            Source::None => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let incoming = self.0.as_ref().and_then(|passing| passing.incoming.as_ref());
-        incoming.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        match &self.0 {
+            Source::Passing(passing) => {
+                passing.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+            }
+            Source::Whole(body) => SizeHint::with_exact(body.len() as u64),
+            Source::None => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -63,7 +63,7 @@ impl Tunnel {
             let (from_caller, to_caller) = split(caller);
             let (from_subsystem, to_subsystem) = split(subsystem);
             let up = carry(asked, from_caller, to_subsystem, |bytes| {
-                progress.upload.pass(bytes);
+                progress.pass(bytes);
                 last.set(Instant::now());
             });
             let down = carry(said, from_subsystem, to_caller, |bytes| {

@@ -23,6 +23,7 @@ use super::caps::Caps;
 use super::handshakes::Handshakes;
 use super::live::Live;
 use super::load::Load;
+use super::mirror::Copies;
 use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
 use super::upstream::{PoolSettings, Pools, Share, UpstreamHealth};
@@ -65,6 +66,7 @@ pub(super) struct Worker {
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
     pub(super) peers: Peers,
+    pub(super) copies: Copies,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -96,6 +98,7 @@ impl Worker {
             capacity: parts.capacity,
             alarms: Alarms::new(),
             peers: Peers::default(),
+            copies: Copies::default(),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,
@@ -128,6 +131,11 @@ impl Worker {
 
     pub(super) fn next_request_id(&self) -> RequestId {
         self.ids.next()
+    }
+
+    /// Whether this one is among so many of a hundred, by chance.
+    pub(super) fn is_one_of(&self, percent: u8) -> bool {
+        percent >= 100 || self.ids.between(1, 100) <= u32::from(percent)
     }
 
     /// A time give or take a tenth, so that what began together does not end together.

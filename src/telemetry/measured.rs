@@ -6,7 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::family::{Sample, number};
 use super::histogram::{COMMAND_BOUNDS, Distribution, GATEWAY_BOUNDS, Histogram};
-use super::{LimitHit, Telemetry, UpstreamStats, lock, metrics};
+use super::{LimitHit, Mirrored, Telemetry, UpstreamStats, lock, metrics};
 
 impl Telemetry {
     /// Everything measured since the process began, as families.
@@ -18,6 +18,7 @@ impl Telemetry {
         let connections = self.connections();
         let handshakes = connections.handshakes_failed().map(|(why, count)| ([why.name().to_owned()], number(count)));
         let hit = |hit: LimitHit| ([hit.name().to_owned()], number(self.limit_hits(hit)));
+        let copies = |end: Mirrored| ([end.name().to_owned()], number(self.mirrored_so_far(end)));
         vec![
             metrics::COMMAND_DURATION.distributions(self.command_durations()),
             metrics::GATEWAY_DURATION.distributions([([], self.gateway_durations())]),
@@ -25,6 +26,7 @@ impl Telemetry {
             metrics::CONNECTIONS_ACCEPTED.single(number(connections.accepted.get())),
             metrics::HANDSHAKES_FAILED.samples(handshakes),
             metrics::LIMIT_HITS.samples(LimitHit::ALL.map(hit)),
+            metrics::MIRRORED.samples(Mirrored::ALL.map(copies)),
         ]
     }
 

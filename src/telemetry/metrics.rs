@@ -85,6 +85,11 @@ pub(super) const LIMIT_HITS: Family = Family::counter(
     &["limit"],
     "How often a limit of the gateway's capacity ended a connection or a wait.",
 );
+pub(super) const MIRRORED: Family = Family::counter(
+    "tallygate_mirrored_requests_total",
+    &["result"],
+    "Requests that were chosen to be copied to another subsystem, by what became of the copy; no commands.",
+);
 pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
     "tallygate_upstream_attempts_total",
     UPSTREAM,
@@ -172,7 +177,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 39] = [
+pub(super) const ALL: [&Family; 40] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -192,6 +197,7 @@ pub(super) const ALL: [&Family; 39] = [
     &LIMIT_HITS,
     &COMMANDS_QUEUED,
     &QUEUE_FAILURES,
+    &MIRRORED,
     &UPSTREAM_ATTEMPTS,
     &UPSTREAM_RETRIES,
     &UPSTREAM_FAILURES,

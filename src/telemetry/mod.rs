@@ -30,7 +30,7 @@ pub use callers::CallersSeen;
 pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
-pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection, QueueStats, UpstreamStats};
+pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, Mirrored, OpenConnection, QueueStats, UpstreamStats};
 pub use view::{ConfigStatus, LiveConfig, QuotaUse, RejectedConfig, View};
 
 use histogram::{COMMAND_BOUNDS, GATEWAY_BOUNDS, Histogram};
@@ -41,6 +41,7 @@ pub struct Telemetry {
     connections: Arc<ConnectionStats>,
     callers: CallersSeen,
     limit_hits: [Count; LimitHit::ALL.len()],
+    mirrored: [Count; Mirrored::ALL.len()],
     upstreams: Mutex<BTreeMap<(Name, String), Arc<UpstreamStats>>>,
     queues: Mutex<BTreeMap<Name, Arc<QueueStats>>>,
     durations: Mutex<Durations>,
@@ -89,6 +90,16 @@ impl Telemetry {
     /// A limit was hit.
     pub fn limit_hit(&self, hit: LimitHit) {
         self.limit_hits[hit as usize].one();
+    }
+
+    /// A request was chosen to be copied, and this became of its copy.
+    pub fn mirrored(&self, end: Mirrored) {
+        self.mirrored[end as usize].one();
+    }
+
+    /// How many copies ended so.
+    pub fn mirrored_so_far(&self, end: Mirrored) -> u64 {
+        self.mirrored[end as usize].get()
     }
 
     /// How often a limit was hit.

@@ -184,6 +184,31 @@ impl HandshakeFailure {
     }
 }
 
+/// What became of a request's copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirrored {
+    /// It was answered, whatever the answer said.
+    Answered,
+    /// There was no answer.
+    Failed,
+    /// It was not sent: its body was too large or did not come whole, or as many copies were under way as may be.
+    LeftOut,
+}
+
+impl Mirrored {
+    /// All, in the order of their positions.
+    pub const ALL: [Self; 3] = [Self::Answered, Self::Failed, Self::LeftOut];
+
+    /// The word of the label `result`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::LeftOut => "left_out",
+        }
+    }
+}
+
 /// A limit of `capacity:` whose hitting ends a connection or a wait, not a command with an outcome of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitHit {

@@ -122,6 +122,7 @@ impl Plan {
             log: CallerLog::default(),
             identities: self.identities,
             foreign_server: false,
+            answered_here: BTreeMap::new(),
             closed: false,
         };
         world.write(|_| ());

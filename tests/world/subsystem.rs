@@ -64,6 +64,11 @@ impl Received {
         self.header("x-tallygate-command")
     }
 
+    /// Whether it is a copy of a command, and none itself.
+    pub fn is_copy(&self) -> bool {
+        !self.header("x-tallygate-mirror").is_empty()
+    }
+
     /// Bytes of the body that have arrived.
     pub fn bytes(&self) -> u64 {
         self.body.bytes.load(Ordering::Acquire)

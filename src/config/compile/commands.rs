@@ -14,7 +14,7 @@ use crate::policy::{Command, PathTemplate, Snapshot};
 use super::departments::header;
 use super::place::Place;
 use super::subsystems::Commands;
-use super::{limits, settings};
+use super::{limits, settings, shaping};
 
 pub(super) fn compile(
     commands: &[CommandDocument],
@@ -48,6 +48,7 @@ pub(super) fn other(subsystem: &Name, shared: &mut Commands<'_>) -> Command {
         body_max: Snapshot::BODY_MAX_DEFAULT,
         upgrade: None,
         durability: shared.durability,
+        shape: shared.common.clone().shape(None, None, None),
     }
 }
 
@@ -63,6 +64,7 @@ fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, p
         header: header(&format!("{subsystem}/{id}")),
         key: key(subsystem, id, shared.numbers),
         index: next_index(shared),
+        shape: shaping::compile(written, path.as_ref(), shared, place),
         method,
         path,
         units: units(written.units, &place.key("units")),

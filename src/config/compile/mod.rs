@@ -4,6 +4,7 @@
 //! floor above runs nothing in which a problem was noted.
 
 mod commands;
+mod cors;
 mod departments;
 mod grants;
 mod limits;
@@ -11,6 +12,7 @@ mod listeners;
 mod place;
 mod servers;
 mod settings;
+mod shaping;
 mod subsystem_tls;
 mod subsystems;
 

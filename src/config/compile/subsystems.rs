@@ -13,6 +13,7 @@ use super::commands;
 use super::place::Place;
 use super::servers;
 use super::settings::wait;
+use super::shaping::{self, Common};
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
 
@@ -26,6 +27,12 @@ pub(super) struct Commands<'a> {
     pub(super) workers: usize,
     /// The next [`Command::index`].
     pub(super) next_index: usize,
+    /// What the subsystem at hand says for all its commands.
+    pub(super) common: Common,
+    /// Its index.
+    pub(super) index: usize,
+    /// The ids of all subsystems, as they are written.
+    pub(super) ids: Vec<&'a str>,
 }
 
 pub(super) fn compile(
@@ -36,7 +43,16 @@ pub(super) fn compile(
 ) -> Vec<(Arc<Subsystem>, Vec<String>)> {
     let place = root.key("subsystems");
     let mut ids = HashSet::new();
-    let mut shared = Commands { numbers, durability: settings.durability, workers: settings.workers, next_index: 0 };
+    let ids_of_all = document.subsystems.iter().map(|subsystem| subsystem.id.as_str()).collect();
+    let mut shared = Commands {
+        numbers,
+        durability: settings.durability,
+        workers: settings.workers,
+        next_index: 0,
+        common: Common::default(),
+        index: 0,
+        ids: ids_of_all,
+    };
     let mut compiled = Vec::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
         let place = place.item(index);
@@ -52,6 +68,8 @@ pub(super) fn compile(
 fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, place: &Place<'_>) -> Subsystem {
     let id = place.key("id").name(&written.id);
     let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
+    shared.index = index;
+    shared.common = shaping::common(written, place);
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);
     if commands.is_empty() && other.is_none() {

@@ -33,7 +33,8 @@ use crate::policy::{Balance, HashBy};
 use super::alarms::Alarms;
 use super::progress::Progress;
 
-use balance::{Balancer, Chosen, Key};
+pub(super) use balance::Key;
+use balance::{Balancer, Chosen};
 pub use checks::Checks;
 pub(super) use h1::{Framing, Outgoing as Http1Request, put_field};
 pub use health::UpstreamHealth;

@@ -1,0 +1,119 @@
+//! `cors`: which pages a browser lets read answers.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use crate::config::document::Cors as CorsDocument;
+use crate::config::leaf;
+use crate::policy::{Cors, Origins};
+
+use super::place::Place;
+
+pub(super) fn compile(written: &CorsDocument, place: &Place<'_>) -> Arc<Cors> {
+    let credentials = written.credentials.unwrap_or(false);
+    let list = |names: &Option<Vec<String>>, key, read| {
+        let place = place.key(key);
+        joined(names.as_deref()?, (read, credentials), &place)
+    };
+    let max_age = written.max_age.as_deref().and_then(|text| place.key("maxAge").read(leaf::duration(text)));
+    Arc::new(Cors {
+        origins: origins(&written.origins, credentials, &place.key("origins")),
+        methods: list(&written.methods, "methods", |text| leaf::method(text).map(|method| method.to_string())),
+        headers: list(&written.headers, "headers", field),
+        expose: list(&written.expose_headers, "exposeHeaders", field),
+        max_age: max_age.map(|age| HeaderValue::from(age.as_secs())),
+        credentials,
+    })
+}
+
+fn origins(written: &[String], credentials: bool, place: &Place<'_>) -> Origins {
+    if written.is_empty() {
+        place.problem("without an origin no page could read anything; name at least one, or \"*\"");
+    }
+    refuse_many(written, place);
+    if written.iter().any(|text| text == "*") {
+        if credentials {
+            let hint = "name the origins, or leave credentials out";
+            place.problem_with_hint("\"*\" cannot stand with credentials: browsers do not take it", hint);
+        }
+        if written.len() > 1 {
+            place.problem("\"*\" means every origin; leave the others out");
+        }
+        return Origins::Any;
+    }
+    let read = |(index, text): (usize, &String)| place.item(index).read(origin(text));
+    Origins::These(written.iter().enumerate().filter_map(read).collect())
+}
+
+/// An origin as browsers write it: scheme, host in lower case, and a port that is not the scheme's own.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let bad = || format!("{text:?} is not an origin; write it as browsers do, such as https://console.city.example");
+    let (scheme, authority) = text.split_once("://").ok_or_else(bad)?;
+    let usual_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(bad()),
+    };
+    let uri: Uri = text.parse().map_err(|_| bad())?;
+    let plain = uri.authority().is_some_and(|read| read.as_str() == authority && !authority.contains('@'));
+    if !plain || authority != authority.to_ascii_lowercase() || authority.ends_with(':') {
+        return Err(bad());
+    }
+    if uri.port_u16() == Some(usual_port) {
+        return Err(format!("{text:?}: browsers leave out the port {usual_port} of {scheme}; leave it out, too"));
+    }
+    HeaderValue::from_str(text).map_err(|_| bad())
+}
+
+fn field(text: &str) -> Result<String, String> {
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is not the name of a field"))?;
+    Ok(name.to_string())
+}
+
+type Reader = fn(&str) -> Result<String, String>;
+
+fn joined(names: &[String], (read, credentials): (Reader, bool), place: &Place<'_>) -> Option<HeaderValue> {
+    if names.is_empty() {
+        return place.absent("an empty list names nothing; leave it out");
+    }
+    refuse_many(names, place);
+    let each = |(index, text): (usize, &String)| match text.as_str() {
+        "*" if credentials => place.item(index).absent("\"*\" means nothing to browsers beside credentials; name them"),
+        "*" => Some("*".to_owned()),
+        text => place.item(index).read(read(text)),
+    };
+    let names: Vec<String> = names.iter().enumerate().filter_map(each).collect();
+    HeaderValue::from_str(&names.join(", ")).ok()
+}
+
+fn refuse_many(names: &[String], place: &Place<'_>) {
+    if names.len() > Cors::NAMES_MAX {
+        place.problem(format!("at most {} can be named", Cors::NAMES_MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        for (text, fits) in [
+            ("https://console.city.example", true),
+            ("http://127.0.0.1:3000", true),
+            ("https://[::1]:8443", true),
+            ("https://console.city.example/", false),
+            ("https://Console.city.example", false),
+            ("https://console.city.example:443", false),
+            ("http://a:80", false),
+            ("https://u@a", false),
+            ("https://a:", false),
+            ("console.city.example", false),
+            ("null", false),
+            ("https://*.city.example/x", false),
+        ] {
+            assert_eq!(origin(text).is_ok(), fits, "{text}");
+        }
+    }
+}

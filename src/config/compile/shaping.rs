@@ -1,0 +1,206 @@
+//! `headers`, `rewrite`, `redirect`, `cors` and `mirror`: what is done to a command on its way.
+
+use std::sync::Arc;
+
+use http::uri::Authority;
+use http::{HeaderValue, StatusCode};
+
+use crate::config::document::{
+    Command, HeaderEdits, Headers, Mirror as MirrorDocument, Redirect as RedirectDocument, Rewrite as RewriteDocument,
+    Subsystem,
+};
+use crate::config::leaf;
+use crate::policy::{Cors, FieldEdits, Mirror, PathTemplate, Redirect, Rewrite, Shape};
+
+use super::cors;
+use super::place::Place;
+use super::subsystems::Commands;
+
+const REDIRECTS: [StatusCode; 5] = [
+    StatusCode::MOVED_PERMANENTLY,
+    StatusCode::FOUND,
+    StatusCode::SEE_OTHER,
+    StatusCode::TEMPORARY_REDIRECT,
+    StatusCode::PERMANENT_REDIRECT,
+];
+
+/// What a subsystem says for all its commands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Common {
+    request: FieldEdits,
+    response: FieldEdits,
+    cors: Option<Arc<Cors>>,
+}
+
+/// What a subsystem says for all its commands.
+pub(super) fn common(written: &Subsystem, place: &Place<'_>) -> Common {
+    let mut common = Common::default();
+    common.add(written.headers.as_ref(), &place.key("headers"));
+    common.cors = written.cors.as_ref().map(|written| cors::compile(written, &place.key("cors")));
+    common
+}
+
+/// The shape of a command, whose path is `matched`. Of `shared` the subsystem at hand and the ids of all are looked at.
+pub(super) fn compile(
+    written: &Command,
+    matched: Option<&PathTemplate>,
+    shared: &Commands<'_>,
+    place: &Place<'_>,
+) -> Option<Box<Shape>> {
+    let mut own = shared.common.clone();
+    own.add(written.headers.as_ref(), &place.key("headers"));
+    if let Some(written) = &written.cors {
+        own.cors = Some(cors::compile(written, &place.key("cors")));
+    }
+    let rewrite = written.rewrite.as_ref().and_then(|written| rewrite(written, matched, &place.key("rewrite")));
+    let redirect = written.redirect.as_ref().and_then(|written| redirect(written, matched, &place.key("redirect")));
+    if written.redirect.is_some() {
+        refuse_beside_redirect(written, place);
+    }
+    let mirror = written.mirror.as_ref().and_then(|written| mirror(written, shared, &place.key("mirror")));
+    if written.mirror.is_some() && written.upgrade.is_some() {
+        place.key("mirror").problem("cannot stand beside upgrade: what goes through a tunnel cannot be copied");
+    }
+    own.shape(rewrite, redirect, mirror)
+}
+
+/// What speaks of forwarding makes no sense where nothing is forwarded.
+fn refuse_beside_redirect(written: &Command, place: &Place<'_>) {
+    let beside = [
+        ("rewrite", written.rewrite.is_some()),
+        ("upgrade", written.upgrade.is_some()),
+        ("mirror", written.mirror.is_some()),
+        ("match.grpc", written.r#match.grpc.is_some()),
+    ];
+    for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {
+        place.key("redirect").problem(format!("cannot stand beside {key}: nothing of this command is forwarded"));
+    }
+}
+
+impl Common {
+    /// The shape of commands that say nothing themselves.
+    pub(super) fn shape(
+        self,
+        rewrite: Option<Rewrite>,
+        redirect: Option<Redirect>,
+        mirror: Option<Mirror>,
+    ) -> Option<Box<Shape>> {
+        let Self { request, response, cors } = self;
+        let is_edited = !request.is_empty() || !response.is_empty();
+        let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
+        let shape = Shape { request, response, rewrite, redirect, cors, mirror };
+        (is_shaped || mirror.is_some()).then(|| Box::new(shape))
+    }
+
+    fn add(&mut self, headers: Option<&Headers>, place: &Place<'_>) {
+        let Some(headers) = headers else { return };
+        add(&mut self.request, headers.request.as_ref(), &place.key("request"));
+        add(&mut self.response, headers.response.as_ref(), &place.key("response"));
+    }
+}
+
+fn add(edits: &mut FieldEdits, written: Option<&HeaderEdits>, place: &Place<'_>) {
+    let Some(HeaderEdits { set, remove }) = written else { return };
+    if set.len() > FieldEdits::MAX || remove.len() > FieldEdits::MAX {
+        place.problem(format!("at most {} fields can be set and as many removed", FieldEdits::MAX));
+    }
+    let mut named = Vec::new();
+    for (name, value) in set {
+        let place = place.key("set").key(name);
+        let (Some(field), Some(value)) = (place.read(FieldEdits::name(name)), place.read(field_value(value))) else {
+            continue;
+        };
+        if named.contains(&field) {
+            place.problem(format!("{field} is set twice"));
+        }
+        named.push(field.clone());
+        edits.set(field, value);
+    }
+    for (index, name) in remove.iter().enumerate() {
+        let place = place.key("remove").item(index);
+        let Some(field) = place.read(FieldEdits::name(name)) else { continue };
+        if named.contains(&field) {
+            place.problem_with_hint(format!("{field} is named twice here"), "a field that is set needs not be removed");
+        }
+        named.push(field.clone());
+        edits.remove(field);
+    }
+}
+
+fn field_value(text: &str) -> Result<HeaderValue, String> {
+    let plain = text.trim() == text && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let value = plain.then(|| HeaderValue::from_str(text).ok()).flatten();
+    value.ok_or_else(|| format!("{text:?} is not a value; write printable ASCII without blanks around it"))
+}
+
+fn rewrite(written: &RewriteDocument, matched: Option<&PathTemplate>, place: &Place<'_>) -> Option<Rewrite> {
+    match (&written.path, &written.prefix) {
+        (Some(path), None) => {
+            let place = place.key("path");
+            let path = place.read(leaf::template(path))?;
+            place.read(Rewrite::to(&path, matched?))
+        }
+        (None, Some(prefix)) => place.key("prefix").read(leaf::prefix(prefix)).map(Rewrite::Prefix),
+        _ => place.absent("needs a path or a prefix, and only one of them"),
+    }
+}
+
+fn redirect(written: &RedirectDocument, matched: Option<&PathTemplate>, place: &Place<'_>) -> Option<Redirect> {
+    let status = written.status.unwrap_or(308);
+    let status = REDIRECTS.into_iter().find(|known| u64::from(known.as_u16()) == status);
+    if status.is_none() {
+        place.key("status").problem("is not a redirect; write 301, 302, 303, 307 or 308");
+    }
+    let place = place.key("location");
+    let (base, path) = place.read(location(&written.location))?;
+    let path = place.read(leaf::template(path))?;
+    Some(Redirect { status: status?, base: base.to_owned(), path: place.read(path.filled_by(matched?))? })
+}
+
+fn mirror(written: &MirrorDocument, shared: &Commands<'_>, place: &Place<'_>) -> Option<Mirror> {
+    let percent = u8::try_from(written.percent.unwrap_or(100)).ok().filter(|percent| (1..=100).contains(percent));
+    if percent.is_none() {
+        place.key("percent").problem("write a whole number between 1 and 100");
+    }
+    let place = place.key("subsystem");
+    let subsystem = shared.ids.iter().position(|id| *id == written.subsystem);
+    match subsystem {
+        None => place.problem(format!("there is no subsystem {:?}", written.subsystem)),
+        Some(index) if index == shared.index => place.problem("is the command's own; name another subsystem"),
+        Some(_) => {}
+    }
+    Some(Mirror { subsystem: subsystem?, percent: percent? })
+}
+
+/// A location's scheme and authority, which hold no parameters, and its path.
+fn location(text: &str) -> Result<(&str, &str), String> {
+    if text.starts_with('/') {
+        return Ok(("", text));
+    }
+    let bad = || format!("{text:?} is not a location; write https://host/path, http://host/path or /path");
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or_else(bad)?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    let plain = authority.parse::<Authority>().is_ok() && !authority.contains(['@', '{', '}']);
+    if plain { Ok((&text[..text.len() - rest.len() + authority.len()], path)) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_a_url_or_a_path() {
+        for (text, parts) in [
+            ("https://there.example/a/{id}", Some(("https://there.example", "/a/{id}"))),
+            ("http://there.example:8080", Some(("http://there.example:8080", "/"))),
+            ("/cameras/v2/{id}", Some(("", "/cameras/v2/{id}"))),
+            ("https://{id}/a", None),
+            ("https://u@there.example/", None),
+            ("javascript:alert(1)", None),
+            ("there.example/a", None),
+            ("https:///a", None),
+        ] {
+            assert_eq!(location(text).ok(), parts, "{text}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Which pages of which origins a browser lets read the answers of a command (Fetch standard, "CORS protocol").
+//!
+//! Guarantees: pure; what a subsystem says about the same thing does not get through beside it. It opens nothing: who may run
+//! the command is decided by grants, for a preflight as well.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+/// What browsers are told about a command.
+#[derive(Debug)]
+pub struct Cors {
+    /// Whose pages.
+    pub origins: Origins,
+    /// The value of `Access-Control-Allow-Methods`; without it, the method that is asked for.
+    pub methods: Option<HeaderValue>,
+    /// The value of `Access-Control-Allow-Headers`.
+    pub headers: Option<HeaderValue>,
+    /// The value of `Access-Control-Expose-Headers`.
+    pub expose: Option<HeaderValue>,
+    /// The value of `Access-Control-Max-Age`, in seconds.
+    pub max_age: Option<HeaderValue>,
+    /// Whether requests may carry cookies and certificates.
+    pub credentials: bool,
+}
+
+/// The origins whose pages may read.
+#[derive(Debug)]
+pub enum Origins {
+    /// All. Never with credentials: browsers do not take that.
+    Any,
+    /// These, byte for byte.
+    These(Vec<HeaderValue>),
+}
+
+const ANY: HeaderValue = HeaderValue::from_static("*");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
+/// What this house answers for where it is configured.
+const OURS: [HeaderName; 6] = [
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE,
+];
+
+impl Cors {
+    /// Names of one list at most.
+    pub const NAMES_MAX: usize = 64;
+
+    /// The method that a preflight asks for; none, if the request is no preflight.
+    pub fn asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
+        let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| *method == Method::OPTIONS)?;
+        Method::from_bytes(asked.as_bytes()).ok().filter(|_| headers.contains_key(ORIGIN))
+    }
+
+    /// Tells it in the head of an answer to a request from `origin`.
+    pub fn tell(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
+        for ours in OURS {
+            headers.remove(ours);
+        }
+        if let Origins::These(_) = self.origins {
+            headers.append(VARY, HeaderValue::from_name(ORIGIN));
+        }
+        let Some(allowed) = self.allowed(origin) else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE)));
+        headers.extend(self.expose.clone().map(|expose| (ACCESS_CONTROL_EXPOSE_HEADERS, expose)));
+    }
+
+    /// The head of the answer to a preflight with these fields. An origin that may not read is told nothing.
+    pub fn preflight(&self, request: &HeaderMap) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for asked in [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS] {
+            headers.append(VARY, HeaderValue::from_name(asked));
+        }
+        let Some(allowed) = self.allowed(request.get(ORIGIN)) else { return headers };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE)));
+        let methods = self.methods.clone().or_else(|| request.get(ACCESS_CONTROL_REQUEST_METHOD).cloned());
+        headers.extend(methods.map(|methods| (ACCESS_CONTROL_ALLOW_METHODS, methods)));
+        headers.extend(self.headers.clone().map(|names| (ACCESS_CONTROL_ALLOW_HEADERS, names)));
+        headers.extend(self.max_age.clone().map(|seconds| (ACCESS_CONTROL_MAX_AGE, seconds)));
+        headers
+    }
+
+    /// The value of `Access-Control-Allow-Origin` for a request from `origin`.
+    fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+        match &self.origins {
+            Origins::Any => Some(ANY),
+            Origins::These(origins) => origin.filter(|origin| origins.contains(origin)).cloned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cors(origins: Origins, credentials: bool) -> Cors {
+        let value = |text| Some(HeaderValue::from_static(text));
+        let (headers, expose, max_age) = (value("x-key"), value("x-request-id"), value("600"));
+        Cors { origins, methods: None, headers, expose, max_age, credentials }
+    }
+
+    fn fields(headers: &HeaderMap) -> String {
+        let mut fields: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("ASCII"))).collect();
+        fields.sort_unstable();
+        fields.join("\n").replace("access-control-", "")
+    }
+
+    fn preflight_from(origin: &'static str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_static(origin));
+        headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PUT"));
+        headers
+    }
+
+    #[test]
+    fn a_preflight_is_options_with_an_origin_and_a_method() {
+        let whole = preflight_from("https://a");
+        assert_eq!(Cors::asked(&Method::OPTIONS, &whole), Some(Method::PUT));
+        assert_eq!(Cors::asked(&Method::GET, &whole), None);
+        for missing in [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD] {
+            let mut headers = whole.clone();
+            headers.remove(missing);
+            assert_eq!(Cors::asked(&Method::OPTIONS, &headers), None);
+        }
+    }
+
+    #[test]
+    fn only_an_origin_that_may_read_is_told() {
+        let these = || Origins::These(vec![HeaderValue::from_static("https://a")]);
+        let told = fields(&cors(these(), true).preflight(&preflight_from("https://a")));
+        let expected = [
+            "allow-credentials: true",
+            "allow-headers: x-key",
+            "allow-methods: PUT",
+            "allow-origin: https://a",
+            "max-age: 600",
+            "vary: origin",
+            "vary: request-headers",
+            "vary: request-method",
+        ];
+        let mut lines: Vec<_> = told.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, expected);
+        for stranger in ["https://b", "https://a.b", "https://A", "null"] {
+            let told = fields(&cors(these(), true).preflight(&preflight_from(stranger)));
+            assert!(!told.contains("allow-"), "{stranger}: {told}");
+        }
+        let told = fields(&cors(Origins::Any, false).preflight(&preflight_from("https://b")));
+        assert!(told.contains("allow-origin: *") && !told.contains("credentials"), "{told}");
+    }
+
+    #[test]
+    fn what_a_subsystem_says_does_not_get_through() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("https://evil"));
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        let mut from_any = headers.clone();
+        let these = cors(Origins::These(vec![HeaderValue::from_static("https://a")]), false);
+        these.tell(&mut headers, Some(&HeaderValue::from_static("https://evil")));
+        assert_eq!(fields(&headers), "vary: accept\nvary: origin");
+        cors(Origins::Any, false).tell(&mut from_any, None);
+        assert_eq!(fields(&from_any), "allow-origin: *\nexpose-headers: x-request-id\nvary: accept");
+    }
+}

@@ -1,0 +1,283 @@
+//! What a configuration does to heads on their way: fields, paths, answers of the gateway's own, copies.
+
+use serde_json::{Value, json};
+
+use crate::world::{World, empty, fed, request, until, whole};
+
+const READ: &str = "/cameras/v1/snapshots/7";
+
+/// Changes a command of `cameras`, by its position.
+fn command(document: &mut Value, position: usize, key: &str, value: Value) {
+    document["subsystems"][0]["commands"][position][key] = value;
+}
+
+#[tokio::test]
+async fn fields_are_set_and_removed_both_ways_and_the_command_wins() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["headers"] = json!({
+            "request": { "set": { "X-Zone": "city", "X-Key": "one" }, "remove": ["Cookie", "X-Debug"] },
+            "response": { "set": { "Strict-Transport-Security": "max-age=60" }, "remove": ["X-Kept"] },
+        });
+        command(
+            document,
+            2,
+            "headers",
+            json!({
+                "request": { "set": { "X-Debug": "on" }, "remove": ["X-Key"] },
+                "response": { "set": { "X-Kept": "ours" } },
+            }),
+        );
+    });
+    let world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for path in [READ, "/cameras/do/reply-headers"] {
+            let mut asking = request("GET", path, empty());
+            for (name, value) in [("x-zone", "mine"), ("cookie", "a=1"), ("x-debug", "mine"), ("x-own", "stays")] {
+                asking.headers_mut().insert(name, value.parse().unwrap());
+            }
+            let reply = client.send(asking).await;
+            assert_eq!(reply.status, 200);
+            assert_eq!(reply.header("strict-transport-security"), "max-age=60");
+            assert!(!reply.header("x-request-id").is_empty());
+            assert_eq!(reply.header("x-kept"), if path == READ { "" } else { "ours" });
+        }
+    }
+    for got in world.server("cameras").log.all() {
+        let is_read = got.command() == "cameras/snapshot.read";
+        for (name, value) in [
+            ("x-zone", "city"),
+            ("cookie", ""),
+            ("x-own", "stays"),
+            ("x-key", if is_read { "one" } else { "" }),
+            ("x-debug", if is_read { "" } else { "on" }),
+            ("x-tallygate-department", "traffic-police"),
+        ] {
+            assert_eq!(got.header(name), value, "{name} of {}", got.command());
+            assert!(got.headers.get_all(name).iter().count() <= 1, "{name}");
+        }
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 4);
+}
+
+#[tokio::test]
+async fn a_path_is_rewritten_from_the_bytes_that_were_authorised() {
+    let plan = World::city().edit(|document| {
+        command(document, 1, "rewrite", json!({ "path": "/v2/{id}/picture" }));
+        command(document, 2, "rewrite", json!({ "prefix": "/internal" }));
+    });
+    let world = plan.start().await;
+    let client = world.client("traffic-police");
+    for (path, _) in PATHS {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    for odd in ["/cameras/v1/snapshots/..", "/cameras/v1/snapshots/a%2Fb", "/cameras/v1/snapshots/%2e%2e"] {
+        assert_eq!(client.get(odd).await.problem().as_deref(), Some("malformed"), "{odd}");
+    }
+    let got: Vec<_> = world.server("cameras").log.all().into_iter().map(|got| got.path).collect();
+    assert_eq!(got, PATHS.map(|(_, there)| there));
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "malformed")), (4, 3));
+}
+
+const PATHS: [(&str, &str); 4] = [
+    (READ, "/v2/7/picture"),
+    ("/cameras/v1/snapshots/a%20b?path=/../c", "/v2/a%20b/picture?path=/../c"),
+    ("/cameras/v1/snapshots/%E4%BA%A4", "/v2/%E4%BA%A4/picture"),
+    ("/cameras/do/echo?x=1", "/internal/do/echo?x=1"),
+];
+
+#[tokio::test]
+async fn a_redirect_is_answered_by_the_gateway_and_counted_as_ok() {
+    let plan = World::city().edit(|document| {
+        command(document, 0, "redirect", json!({ "location": "https://there.example/new", "status": 307 }));
+        command(document, 1, "redirect", json!({ "location": "/cameras/v2/{id}" }));
+        command(document, 1, "headers", json!({ "response": { "set": { "Cache-Control": "no-store" } } }));
+        document["departments"][1]["limits"] = json!({ "rate": "1/h", "burst": 1 });
+    });
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let reply = client.get("/cameras/v1/snapshots/a%20b?x=/../y").await;
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (308, 0));
+        assert_eq!(reply.header("location"), "/cameras/v2/a%20b?x=/../y");
+        assert_eq!(reply.header("cache-control"), "no-store");
+        assert!(!reply.header("x-request-id").is_empty());
+        let reply = client.send(request("POST", "/cameras/v1/snapshots", empty())).await;
+        assert_eq!((reply.status.as_u16(), reply.header("location")), (307, "https://there.example/new"));
+        assert_eq!(client.get("/cameras/do/echo").await.status, 200);
+    }
+    assert_eq!(world.client("archive").get(READ).await.problem().as_deref(), Some("forbidden"));
+    let limited = world.client("logistics");
+    let first = limited.get(READ).await;
+    assert_eq!((first.status.as_u16(), first.header("ratelimit").is_empty()), (308, false));
+    assert_eq!(limited.get(READ).await.problem().as_deref(), Some("rate_limited"));
+    assert_eq!(world.server("cameras").log.all().len(), 2);
+    for (department, command, count) in [
+        ("traffic-police", "cameras/snapshot.submit", 2),
+        ("traffic-police", "cameras/snapshot.read", 2),
+        ("logistics", "cameras/snapshot.read", 1),
+    ] {
+        world.note_answered_here(department, command, count);
+    }
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("logistics", "ok")), (6, 1));
+    assert_eq!(usage.admitted("traffic-police").units, 4 + 2 * 3, "a redirect counts its command's units");
+}
+
+#[tokio::test]
+async fn a_body_that_is_sent_elsewhere_does_not_break_its_connection() {
+    let plan = World::city().edit(|document| {
+        command(document, 0, "redirect", json!({ "location": "https://there.example/new" }));
+    });
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let body = fed();
+        body.0.send(Ok(vec![7; 50_000].into())).unwrap();
+        drop(body.0);
+        let reply = client.send(request("POST", "/cameras/v1/snapshots", body.1)).await;
+        assert_eq!(reply.status, 308);
+        assert_eq!(client.get(READ).await.status, 200);
+    }
+    world.note_answered_here("traffic-police", "cameras/snapshot.submit", 2);
+    let usage = world.close().await;
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 0, "what is not forwarded is not counted");
+}
+
+const PAGE: &str = "https://console.city.example";
+
+/// Asks as a browser would before a page sends `method`.
+fn preflight(path: &str, origin: &str, method: &str) -> http::Request<crate::world::Body> {
+    let mut asking = request("OPTIONS", path, empty());
+    asking.headers_mut().insert("origin", origin.parse().unwrap());
+    asking.headers_mut().insert("access-control-request-method", method.parse().unwrap());
+    asking
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_by_the_gateway_and_counts_no_units() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["cors"] = json!({
+            "origins": [PAGE], "headers": ["X-Key"], "maxAge": "10m", "credentials": true,
+        });
+        command(document, 2, "cors", json!({ "origins": ["*"], "methods": ["GET", "PUT"] }));
+    });
+    let mut world = plan.start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        let reply = client.send(preflight(READ, PAGE, "GET")).await;
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (204, 0));
+        for (name, value) in [("origin", PAGE), ("methods", "GET"), ("headers", "x-key"), ("credentials", "true")] {
+            assert_eq!(reply.header(&format!("access-control-allow-{name}")), value, "{name}");
+        }
+        assert_eq!(reply.header("access-control-max-age"), "600");
+        let vary: Vec<_> = reply.headers.get_all("vary").iter().collect();
+        assert!(vary.contains(&&"origin".parse().unwrap()), "{vary:?}");
+
+        let stranger = client.send(preflight(READ, "https://evil.example", "GET")).await;
+        assert_eq!((stranger.status.as_u16(), stranger.header("access-control-allow-origin")), (204, ""));
+
+        let open = client.send(preflight("/cameras/do/echo", "https://evil.example", "PUT")).await;
+        assert_eq!(open.header("access-control-allow-origin"), "*");
+        assert_eq!(open.header("access-control-allow-methods"), "GET, PUT");
+        // A method that no command answers to, and a plain OPTIONS, are no preflight of a command.
+        let unknown = client.send(preflight(READ, PAGE, "DELETE")).await;
+        assert_eq!(unknown.problem().as_deref(), Some("unknown_command"));
+        assert_eq!(client.send(request("OPTIONS", READ, empty())).await.status, 404);
+        assert_eq!(client.send(request("OPTIONS", "/cameras/do/echo", empty())).await.status, 200);
+    }
+    let forbidden = world.client("archive").send(preflight(READ, PAGE, "GET")).await;
+    assert_eq!(
+        (forbidden.problem().as_deref(), forbidden.header("access-control-allow-origin")),
+        (Some("forbidden"), PAGE)
+    );
+    assert_eq!(world.server("cameras").log.all().len(), 2);
+    world.note_answered_here("traffic-police", "cameras/snapshot.read", 4);
+    world.note_answered_here("traffic-police", "cameras/do", 2);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 8);
+    assert_eq!(usage.admitted("traffic-police").units, 2 * 3, "preflights count no units");
+}
+
+#[tokio::test]
+async fn a_page_may_read_what_its_origin_is_allowed() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["cors"] = json!({ "origins": [PAGE], "exposeHeaders": ["X-Request-Id"] });
+    });
+    let world = plan.start().await;
+    let client = world.client("traffic-police");
+    for (origin, allowed) in [(PAGE, PAGE), ("https://evil.example", "")] {
+        for path in [READ, "/cameras/do/status-404", "/cameras/do/cut"] {
+            let mut asking = request("GET", path, empty());
+            asking.headers_mut().insert("origin", origin.parse().unwrap());
+            let reply = client.send(asking).await;
+            assert_eq!(reply.header("access-control-allow-origin"), allowed, "{path} from {origin}");
+            assert_eq!(reply.header("vary"), "origin", "{path} from {origin}");
+            assert_eq!(reply.header("access-control-expose-headers").is_empty(), allowed.is_empty());
+        }
+    }
+    assert_eq!(client.get(READ).await.header("vary"), "origin");
+    world.close().await;
+}
+
+const SUBMIT: &str = "/cameras/v1/snapshots";
+
+/// Copies every submission to `lab`, a subsystem that nobody may call.
+fn mirrored(document: &mut Value) {
+    command(document, 0, "mirror", json!({ "subsystem": "lab" }));
+    command(document, 0, "body", json!({ "max": "1MiB" }));
+}
+
+async fn copies(world: &World, result: &str) -> u32 {
+    let count = world.metrics().await.value("tallygate_mirrored_requests_total", &[("result", result)]);
+    format!("{}", count.unwrap()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
+    let world = World::city().subsystem("lab").edit(mirrored).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
+        assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
+        let (feed, body) = fed();
+        let stream = client.open(request("POST", SUBMIT, body));
+        feed.send(Ok(vec![7; 30_000].into())).unwrap();
+        feed.send(Ok(vec![7; 30_000].into())).unwrap();
+        drop(feed);
+        assert_eq!(stream.await.unwrap().whole().await.status, 200);
+        // Too large, by its head and by what comes.
+        assert_eq!(client.send(request("POST", SUBMIT, whole(vec![7; 70_000]))).await.status, 200);
+        let (feed, body) = fed();
+        let stream = client.open(request("POST", SUBMIT, body));
+        feed.send(Ok(vec![7; 70_000].into())).unwrap();
+        drop(feed);
+        assert_eq!(stream.await.unwrap().whole().await.status, 200);
+        assert_eq!(client.get(READ).await.status, 200, "not mirrored");
+    }
+    until("the copies are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
+    assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 4));
+    let originals = world.server("cameras").log.all();
+    let copies = world.server("lab").log.all();
+    assert_eq!((originals.len(), copies.len()), (12, 6));
+    for copy in &copies {
+        let id = copy.header("x-request-id");
+        let original = originals.iter().find(|original| original.header("x-request-id") == id).unwrap();
+        assert_eq!((&copy.method, &copy.path, copy.bytes()), (&original.method, &original.path, original.bytes()));
+        assert_eq!((copy.header("x-tallygate-mirror"), original.header("x-tallygate-mirror")), ("1", ""));
+        assert_eq!(copy.command(), "cameras/snapshot.submit");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 12);
+    assert_eq!(usage.sum(|key| key.subsystem == "lab"), 0, "a copy is nobody's usage");
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_fails_nobody() {
+    let mut world = World::city().subsystem("lab").edit(mirrored).start().await;
+    drop(world.remove_server("lab"));
+    let client = world.client("traffic-police");
+    for _ in 0..3 {
+        assert_eq!(client.post(SUBMIT, "picture").await.status, 200);
+    }
+    until("the copies have failed", async || (copies(&world, "failed").await == 3).then_some(())).await;
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (3, 0));
+}
