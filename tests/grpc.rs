@@ -85,7 +85,8 @@ async fn calls_of_every_kind_pass_and_are_counted_as_what_they_were() {
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 4);
     assert_eq!(usage.of("traffic-police", "client_error"), 1);
-    assert_eq!(usage.of("traffic-police", "server_error"), 1);
+    // The subsystem may say that the time was over before caller or gateway does.
+    assert!((1..=2).contains(&usage.of("traffic-police", "server_error")));
     assert_eq!(usage.of("traffic-police", "unknown_command") + usage.of("traffic-police", "forbidden"), 2);
     // The cancelled call may have been cancelled before it left its caller, or before it reached the subsystem.
     let (reached, admitted) = (log.len() as u64, usage.admitted("traffic-police").commands);
