@@ -7,13 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{Command, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
+use crate::policy::{Command, DepartmentPolicy, Grant, Protocol, Route, Snapshot, Subsystem};
 
 use super::account::Account;
 use super::call::Call;
@@ -22,6 +21,7 @@ use super::fields;
 use super::grpc;
 use super::head::{Head, host_value};
 use super::load::Full;
+use super::tunnel::{is_asked_for, is_extended};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -92,6 +92,11 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
     }
+    let upgrade = upgrade(request, &subsystem, &command).map_err(|fault| {
+        let mut refusal = refuse(Refused::Malformed, fault.detail);
+        refusal.status = Some(fault.status);
+        refusal
+    })?;
     let room = call.worker.load.has_room_for(department.department.number);
     room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full)))?;
     let gate = call.live.gate(&call.worker.limiters, &department, &command);
@@ -101,18 +106,21 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
     let account = open(call, &department, (&subsystem, &command), pass)?;
     let deadline = deadline(call, request, &subsystem);
     let host = host_value(request, head);
-    let upgrade = upgrade(request, &command);
     Ok(Admitted { department, subsystem, command, grant, budget, host, upgrade, deadline, account })
 }
 
-/// The one protocol a caller asks to switch to, if it is the one that this command may switch to.
-fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
-    let allowed = command.upgrade.as_ref()?;
-    let asked = request.headers().get(UPGRADE)?;
-    let named = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let is_nominated = named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
-    let is_asked = is_nominated && *request.method() == Method::GET && request.version() == Version::HTTP_11;
-    (is_asked && asked.as_bytes().eq_ignore_ascii_case(allowed.as_bytes())).then(|| allowed.clone())
+/// The one protocol a caller asks to switch to, if it is the one that this command may switch to. Who asks over HTTP/1.1 for
+/// another gets the answer of a plain GET; over HTTP/2 (extended CONNECT) nothing but a tunnel would be understood.
+fn upgrade(
+    request: &Request<Incoming>,
+    subsystem: &Subsystem,
+    command: &Command,
+) -> Result<Option<HeaderValue>, Fault> {
+    let allowed = command.upgrade.as_ref().filter(|_| subsystem.protocol == Protocol::Http1);
+    match allowed.filter(|protocol| is_asked_for(request, protocol)) {
+        None if is_extended(request) => Err(Fault::not_spoken("this command does not switch to that protocol")),
+        agreed => Ok(agreed.cloned()),
+    }
 }
 
 /// The deadline a gRPC caller gives its call, not longer than its subsystem allows.

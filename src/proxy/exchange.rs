@@ -21,6 +21,7 @@ use super::forward::forward;
 use super::peer::Peer;
 use super::refuse::refuse;
 use super::request_body::{linger, waits_to_be_asked};
+use super::tunnel::as_get;
 use super::worker::Worker;
 
 /// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
@@ -32,6 +33,7 @@ pub(super) fn exchange(
     peer: &Rc<Peer>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer> + use<> {
+    let request = as_get(request);
     let still = Still::now(); // one moment for the whole decision
     let call = Call::arrive(worker, peer, &request, &still);
     let decided = admit(&call, &request);

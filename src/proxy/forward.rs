@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 
 use crate::model::Finished;
 use crate::policy::{Durability, Protocol};
@@ -23,7 +24,7 @@ use super::pace::Tempo;
 use super::progress::BodyFault;
 use super::refuse::{fail, tell_budget, too_large};
 use super::request_body::RequestBody;
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, is_extended};
 use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
@@ -31,9 +32,10 @@ use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Forwards an admitted command and answers with what came back.
-pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
+pub(super) fn forward(call: Call, admitted: Admitted, mut request: Request<Incoming>) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let department = admitted.department.department.number;
+    let stream = is_extended(&request).then(|| request.extensions_mut().remove::<OnUpgrade>()).flatten();
     let outgoing = towards(&call, &admitted, request);
     let begun = call.live.upstreams_of(&admitted.subsystem).begin(outgoing, department);
     let before = call.worker.clock.monotonic().since(call.arrived);
@@ -50,6 +52,10 @@ pub(super) fn forward(call: Call, admitted: Admitted, request: Request<Incoming>
         }
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
+            Ok(sent) if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS => {
+                switched(&call, admitted, sent, stream)
+            }
+            Ok(sent) if stream.is_some() && sent.answer.status.is_success() => no_tunnel(&call, admitted, sent),
             Ok(sent) => answer(&call, admitted, sent),
             Err(error) => no_answer(&call, admitted, &error),
         };
@@ -85,9 +91,6 @@ fn framing(body: &Incoming) -> Framing {
 
 /// The subsystem's answer, metered on its way to the caller.
 fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
-    if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switched(call, admitted, sent);
-    }
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
     note_health(&lease, finished);
@@ -112,26 +115,49 @@ fn verdict(headers: &HeaderMap, finished: Finished) -> Verdict {
 }
 
 /// The subsystem switches to another protocol (RFC 9110 section 15.2.2): only to the one it was asked for, and only on a
-/// connection that is the command's own. The caller's connection does so once this answer has left.
-fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
+/// connection that is the command's own. The caller's connection, or its stream, does so once this answer has left.
+fn switched(
+    call: &Call,
+    admitted: Admitted,
+    Sent { answer, lease }: Sent,
+    stream: Option<OnUpgrade>,
+) -> Response<Body> {
     let Answered { mut headers, upgrade, body, .. } = answer;
     let agreed = admitted.upgrade.as_ref().zip(upgrade.as_ref());
     let agreed = agreed.filter(|(asked, given)| asked.as_bytes().eq_ignore_ascii_case(given.as_bytes()));
     let Some((_, (subsystem, said))) = agreed.zip(body.into_stream()) else {
-        lease.fail(Finished::UpstreamFailed);
-        admitted.account.settle(Finished::UpstreamFailed);
-        return fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked");
+        return broke_its_word(call, admitted, lease, "the subsystem switched to another protocol, unasked");
     };
     lease.note_success();
     headers.insert(REQUEST_ID, call.id.header());
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+    let status = match stream {
+        Some(_) => {
+            headers.remove(SEC_WEBSOCKET_ACCEPT); // its key was ours (RFC 8441 section 5)
+            StatusCode::OK
+        }
+        None => {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+            StatusCode::SWITCHING_PROTOCOLS
+        }
+    };
     let idle = admitted.subsystem.timeouts.idle;
-    call.peer.tunnel.leave(Tunnel { subsystem, said, account: admitted.account, lease, idle });
+    call.peer.tunnel.leave(Tunnel { subsystem, said, account: admitted.account, lease, idle, stream });
     let mut response = Response::new(Body::Whole(Full::default()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The subsystem answers well and does not switch, where its caller would take that for a tunnel.
+fn no_tunnel(call: &Call, admitted: Admitted, Sent { lease, .. }: Sent) -> Response<Body> {
+    broke_its_word(call, admitted, lease, "the subsystem did not switch to the protocol it was asked for")
+}
+
+fn broke_its_word(call: &Call, admitted: Admitted, lease: Lease, detail: &str) -> Response<Body> {
+    lease.fail(Finished::UpstreamFailed);
+    admitted.account.settle(Finished::UpstreamFailed);
+    fail(call, Finished::UpstreamFailed, detail)
 }
 
 fn note_health(lease: &Lease, finished: Finished) {

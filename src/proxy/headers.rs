@@ -13,6 +13,7 @@ use super::admit::Admitted;
 use super::call::Call;
 use super::fields;
 use super::grpc;
+use super::tunnel::is_extended;
 use super::upstream::{Framing, put_field};
 
 /// The command's id, in requests to subsystems and in every answer.
@@ -52,6 +53,9 @@ impl Passing<'_> {
         if let Some(protocol) = &self.admitted.upgrade {
             put_field(&mut head, "connection", b"upgrade");
             put_field(&mut head, "upgrade", protocol.as_bytes());
+            if is_extended(self.request) && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+                put_field(&mut head, "sec-websocket-key", &self.call.id.websocket_key());
+            }
         }
         self.framing.put(&mut head, !rarely_has_body(method));
         head.extend_from_slice(b"\r\n");

@@ -71,8 +71,14 @@ pub(super) async fn serve(
     let service = service_fn(|request| {
         let (beat, turn, counter) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&counter));
         taken_up.replace(Some(Rc::clone(&turn))); // hyper hands the stream to be run right after this
+        let (at_work, peer) = (pulse.beat(), Rc::clone(&peer));
         let answer = exchange(&worker, &peer, request);
-        answer.map_ok(|answer| answer.map(|body| Departing::over_http2(body, beat, counter, turn)))
+        answer.map_ok(move |answer| {
+            if let Some(tunnel) = peer.tunnel.take() {
+                tokio::task::spawn_local(tunnel.run_on_stream(peer, at_work));
+            }
+            answer.map(|body| Departing::over_http2(body, beat, counter, turn))
+        })
     });
     let connection = http2::Builder::new(streams)
         .timer(worker.alarms.coarse())
@@ -85,6 +91,7 @@ pub(super) async fn serve(
         .max_header_list_size(u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(CALLERS_RESETS_MAX)
         .max_local_error_reset_streams(OUR_RESETS_MAX)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE)
         .serve_connection(TokioIo::new(stream), service);

@@ -44,6 +44,14 @@ fn hex(number: u64) -> [u8; 16] {
 }
 
 impl RequestId {
+    /// A nonce for a WebSocket whose caller has none, because HTTP/2 needs none (RFC 6455 section 4.1, RFC 8441 section 5):
+    /// 16 bytes in base64, of which hex digits are a part.
+    pub(super) fn websocket_key(self) -> [u8; 24] {
+        let mut key = *b".....................w==";
+        key[..21].copy_from_slice(&self.digits()[11..]);
+        key
+    }
+
     /// The id as text.
     pub(super) fn text(self) -> String {
         format!("{:016x}{:016x}", self.high, self.low)

@@ -1,5 +1,5 @@
 //! A connection that a caller and a subsystem use for another protocol, after the subsystem has switched (RFC 9110 section
-//! 7.8): WebSocket and the like.
+//! 7.8): WebSocket and the like. A caller over HTTP/2 uses one stream for it (extended CONNECT, RFC 8441).
 //!
 //! Guarantees: begins only after a checked 101; one command, open as long as the tunnel is, its bytes on the tally as they
 //! pass; at most one piece is held in each direction; silence on both sides has a limit. Reads nothing of what passes.
@@ -10,12 +10,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method, Request, Version};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::Finished;
 
 use super::account::Account;
+use super::peer::Peer;
+use super::pulse::Beat;
 use super::upstream::{Lease, Stream};
 
 /// Bytes held in each direction.
@@ -44,6 +51,36 @@ pub(super) struct Tunnel {
     pub(super) lease: Lease,
     /// How long both sides may be silent.
     pub(super) idle: Duration,
+    /// The caller's stream, over HTTP/2.
+    pub(super) stream: Option<OnUpgrade>,
+}
+
+/// Takes an extended CONNECT for the GET that it would be over HTTP/1.1: so it is matched, granted and forwarded.
+pub(super) fn as_get<B>(mut request: Request<B>) -> Request<B> {
+    if is_extended(&request) && *request.method() == Method::CONNECT {
+        *request.method_mut() = Method::GET;
+    }
+    request
+}
+
+/// Whether it is an extended CONNECT.
+pub(super) fn is_extended<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && request.extensions().get::<Protocol>().is_some()
+}
+
+/// Whether a caller asks to switch to a protocol.
+pub(super) fn is_asked_for<B>(request: &Request<B>, protocol: &HeaderValue) -> bool {
+    let is_it = |asked: &[u8]| asked.eq_ignore_ascii_case(protocol.as_bytes());
+    if is_extended(request) {
+        return request.extensions().get::<Protocol>().is_some_and(|asked| is_it(asked.as_ref()));
+    }
+    let headers = request.headers();
+    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let is_nominated = named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    is_nominated
+        && *request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && headers.get(UPGRADE).is_some_and(|asked| is_it(asked.as_bytes()))
 }
 
 /// Whose end broke.
@@ -53,10 +90,24 @@ enum Broken {
 }
 
 impl Tunnel {
+    /// Carries bytes over the caller's HTTP/2 stream, until it or its caller is sent away; then the command ends as aborted.
+    pub(super) async fn run_on_stream(mut self, peer: Rc<Peer>, _beat: Beat) {
+        let Some(stream) = self.stream.take() else { return };
+        let carried = async {
+            if let Ok(caller) = stream.await {
+                self.run(TokioIo::new(caller), Bytes::new()).await;
+            }
+        };
+        tokio::select! {
+            () = carried => {}
+            () = peer.sent_away() => {}
+        }
+    }
+
     /// Carries bytes until both sides have ended, one has broken, or neither says anything; then the command ends.
     /// `asked` is what the caller has said already.
     pub(super) async fn run(self, caller: impl AsyncRead + AsyncWrite, asked: Bytes) {
-        let Self { subsystem, said, mut account, lease, idle } = self;
+        let Self { subsystem, said, mut account, lease, idle, .. } = self;
         let last = Cell::new(Instant::now());
         let progress = Rc::clone(account.progress());
         let ended = {
