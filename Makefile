@@ -76,7 +76,7 @@ $(TOOLS)/bin/cargo-deny:
 
 .PHONY: sbom
 sbom: need-compiler $(TOOLS)/bin/cargo-cyclonedx ## what the program is made of, as CycloneDX: target/tallygate.cdx.json
-	$(TOOLS)/bin/cargo-cyclonedx cyclonedx --format json --describe crate --override-filename tallygate.cdx --quiet
+	$(TOOLS)/bin/cargo-cyclonedx cyclonedx --format json --override-filename tallygate.cdx --quiet
 	@mv tallygate.cdx.json $(TARGET_DIR)/ && find fuzz loadtests models -maxdepth 1 -name '*.cdx.json' -delete
 	@echo "$(TARGET_DIR)/tallygate.cdx.json"
 
