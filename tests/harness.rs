@@ -1,8 +1,6 @@
 //! The harness itself: an audit that cannot fail proves nothing.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-use crate::world::{GATEWAY, Seen, World, within};
+use crate::world::{Seen, World, ask};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
@@ -21,9 +19,7 @@ async fn a_command_that_no_caller_sent_fails_its_test() {
     let world = World::city().start().await;
     world.client("traffic-police").get(READ).await;
     let mut unseen = world.client("traffic-police").connect().await.unwrap();
-    let head = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
-    unseen.write_all(head.as_bytes()).await.unwrap();
-    within("the answer", unseen.read_to_end(&mut Vec::new())).await.unwrap();
+    ask(&mut unseen, READ).await;
     world.close().await;
 }
 

@@ -3,9 +3,9 @@
 
 use rustls::NamedGroup;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
-use crate::world::{Client, GATEWAY, Seen, World, empty, request, request_to, run, stderr, stdout, tool, within};
+use crate::world::{Client, GATEWAY, Seen, World, ask, empty, request, request_to, run, stderr, stdout, tool, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
@@ -150,10 +150,7 @@ async fn a_hello_in_records_of_one_byte_is_judged_as_a_whole_one() {
     let world = World::city().start().await;
     let mut stream = world.client("traffic-police").in_crumbs().connect().await.expect("a handshake");
     assert_eq!(stream.get_ref().1.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
-    let head = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+    let answer = ask(&mut stream, READ).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     world.log.note("traffic-police", Seen::Outcome("ok"));
 

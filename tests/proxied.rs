@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{Client, GATEWAY, Process, Seen, World, empty, free_address, request, tool, until, within};
+use crate::world::{Client, GATEWAY, Process, Seen, World, ask, empty, free_address, request, tool, until, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
@@ -129,10 +129,7 @@ async fn haproxy_passes_connections_on_with_their_address() {
         })
         .await;
         let mut stream = world.client("traffic-police").connect_over(stream).await.expect("a handshake");
-        let head = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+        let answer = ask(&mut stream, READ).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         world.log.note("traffic-police", Seen::Outcome("ok"));
         haproxy.signal("TERM");

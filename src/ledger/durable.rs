@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
-/// Those who wait. As many as there are commands in flight, at most.
+/// Those who wait: the commands in flight, at most; one that is polled again in between stands here twice until the next sync.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     /// The last sync that has ended, as far as this worker knows.

@@ -267,8 +267,10 @@ impl Fold {
         let late = late_ends(&seen);
         for words in seen.iter().filter(|words| words.kind() == Kind::Count && words.of().is_none()) {
             let rest = words.unended(late.get(&words.origin()).copied().unwrap_or_default(), now_ns);
-            let Some(names) = names_at(words.series()).filter(|_| rest.commands > 0) else { continue };
-            let series = self.number_of(names);
+            if rest.commands == 0 {
+                continue;
+            }
+            let Some(series) = self.number_at(words.series(), &names_at) else { continue };
             let window = if words.window() < self.floor { instead } else { words.window() };
             let key = RowKey { window, series, late: window.0.saturating_sub(words.window().0) };
             let index = Finished::Interrupted.index();

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
 use crate::model::Finished;
-use crate::policy::{Durability, Protocol};
+use crate::policy::Durability;
 
 use super::admit::Admitted;
 use super::body::{Body, Metered, Verdict};
@@ -25,7 +25,7 @@ use super::progress::BodyFault;
 use super::refuse::{busy, fail, tell_budget, too_large};
 use super::request_body::RequestBody;
 use super::tunnel::Tunnel;
-use super::upstream::{Answered, Framing, Http1Request, Lease, Outgoing, Patience, SendError, Sent};
+use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
 /// (RFC 9110 section 10.1.1); curl waits as long.
@@ -72,15 +72,13 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
     let framing = framing(request.body());
     let passing = Passing { call, admitted, request: &request, framing, copy_for: None };
     let copy = Copy::of(passing);
-    let http2 = (admitted.subsystem.protocol == Protocol::Http2).then(|| passing.to_http2()).flatten();
-    let http1 = if http2.is_none() { passing.to_http1() } else { Vec::new() };
+    let head = passing.written();
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
     let body = RequestBody::new(request, admitted.account.progress(), (admitted.command.body_max, tempo), copy);
-    match http2 {
-        Some(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
-        None if waits => Outgoing::Http1(Http1Request::new(http1, body, framing).held(CONTINUE_PATIENCE)),
-        None => Outgoing::Http1(Http1Request::new(http1, body, framing)),
+    match head.with(body, framing) {
+        Outgoing::Http1(request) if waits => Outgoing::Http1(request.held(CONTINUE_PATIENCE)),
+        outgoing => outgoing,
     }
 }
 
@@ -103,12 +101,7 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     let finished = outcome_of(status);
     note_answer(&lease, status, only_busy);
     let verdict = verdict(&headers, finished);
-    if let Some(shape) = &admitted.command.shape {
-        shape.response.apply(&mut headers);
-    }
-    if let Some(reader) = &admitted.reader {
-        reader.tell(&mut headers);
-    }
+    admitted.shape_answer(&mut headers);
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;

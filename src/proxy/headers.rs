@@ -11,13 +11,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
-use crate::policy::Subsystem;
+use crate::policy::{Protocol, Subsystem};
 
 use super::admit::Admitted;
 use super::call::Call;
 use super::fields;
 use super::grpc;
-use super::upstream::{Framing, put_field};
+use super::upstream::{Framing, Written, put_field};
 
 /// The command's id, in requests to subsystems and in every answer.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,8 +46,19 @@ pub(super) struct Passing<'a> {
 }
 
 impl Passing<'_> {
+    /// The head as its subsystem's protocol has it.
+    pub(super) fn written(self) -> Written {
+        let http2 = (self.subsystem().protocol == Protocol::Http2).then(|| self.to_http2()).flatten();
+        http2.map_or_else(|| Written::Http1(self.to_http1().into()), |head| Written::Http2(Box::new(head)))
+    }
+
+    /// Whom it goes to.
+    fn subsystem(&self) -> &Subsystem {
+        self.copy_for.unwrap_or(&self.admitted.subsystem)
+    }
+
     /// The head as HTTP/1.1, written out.
-    pub(super) fn to_http1(self) -> Vec<u8> {
+    fn to_http1(self) -> Vec<u8> {
         let mut head = Vec::with_capacity(HEAD_ROOM);
         let (method, target) = (self.request.method(), self.target());
         for piece in [method.as_str(), if target.starts_with('/') { " " } else { " /" }, &target] {
@@ -66,8 +77,8 @@ impl Passing<'_> {
     }
 
     /// The head as hyper's HTTP/2 client takes it; nothing, if the target is none.
-    pub(super) fn to_http2(self) -> Option<Request<()>> {
-        let subsystem = self.copy_for.unwrap_or(&self.admitted.subsystem);
+    fn to_http2(self) -> Option<Request<()>> {
+        let subsystem = self.subsystem();
         let secure = subsystem.upstreams.iter().any(|server| server.secure);
         let target = self.target();
         let slash = if target.starts_with('/') { "" } else { "/" };

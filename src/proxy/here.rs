@@ -36,6 +36,18 @@ pub(super) struct Reader {
     pub(super) origin: Option<HeaderValue>,
 }
 
+impl Admitted {
+    /// What the configuration wants of an answer's fields, towards the caller and towards the caller's browser.
+    pub(super) fn shape_answer(&self, headers: &mut HeaderMap) {
+        if let Some(shape) = &self.command.shape {
+            shape.response.apply(headers);
+        }
+        if let Some(reader) = &self.reader {
+            reader.tell(headers);
+        }
+    }
+}
+
 impl Reader {
     /// Tells the browser, in the head of an answer.
     pub(super) fn tell(&self, headers: &mut HeaderMap) {
@@ -84,12 +96,7 @@ fn redirect(admitted: &Admitted, request: &Request<Incoming>) -> Response<Body> 
     let location = redirect.and_then(|to| to.location(below).or_else(|| to.location(without_query)));
     let headers = answer.headers_mut();
     headers.extend(location.map(|location| (LOCATION, location)));
-    if let Some(shape) = &admitted.command.shape {
-        shape.response.apply(headers);
-    }
-    if let Some(reader) = &admitted.reader {
-        reader.tell(headers);
-    }
+    admitted.shape_answer(headers);
     answer
 }
 

@@ -9,11 +9,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout};
 
-use crate::policy::{Protocol, Subsystem};
+use crate::policy::Subsystem;
 use crate::telemetry::Mirrored;
 
 use super::forward::note_answer;
@@ -21,7 +20,7 @@ use super::headers::Passing;
 use super::live::Live;
 use super::progress::Progress;
 use super::request_body::RequestBody;
-use super::upstream::{AnswerBody, Framing, Http1Request, Key, Outgoing, Patience, Sent};
+use super::upstream::{AnswerBody, Framing, Key, Outgoing, Patience, Sent, Written};
 use super::worker::Worker;
 
 /// Copies that one worker holds at once, those included whose body is still coming.
@@ -57,16 +56,11 @@ impl Drop for Place {
 
 /// A copy whose body is still to come. Dropped before that, it is left out.
 pub(super) struct Copy {
-    head: Head,
+    head: Written,
     framing: Framing,
     /// Taken when the copy is sent.
     road: Option<Road>,
     body: Vec<u8>,
-}
-
-enum Head {
-    Http1(Vec<u8>),
-    Http2(Box<Request<()>>),
 }
 
 /// Where a copy goes.
@@ -96,11 +90,7 @@ impl Copy {
         let department = &passing.admitted.department.department.id;
         let key = live.upstreams_of(subsystem).key(passing.request.headers(), department);
         let road = Road { live: Rc::clone(live), subsystem: mirror.subsystem, key, place };
-        let passing = Passing { copy_for: Some(subsystem), ..passing };
-        let head = match subsystem.protocol {
-            Protocol::Http1 => Head::Http1(passing.to_http1()),
-            Protocol::Http2 => Head::Http2(Box::new(passing.to_http2()?)),
-        };
+        let head = Passing { copy_for: Some(subsystem), ..passing }.written();
         Some(Self { head, framing: passing.framing, road: Some(road), body: Vec::new() })
     }
 
@@ -117,10 +107,8 @@ impl Copy {
     pub(super) fn send(mut self) {
         let Some(road) = self.road.take() else { return };
         let body = RequestBody::whole(std::mem::take(&mut self.body).into());
-        let request = match std::mem::replace(&mut self.head, Head::Http1(Vec::new())) {
-            Head::Http1(head) => Outgoing::Http1(Http1Request::new(head, body, self.framing)),
-            Head::Http2(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
-        };
+        let head = std::mem::replace(&mut self.head, Written::Http1(Bytes::new()));
+        let request = head.with(body, self.framing);
         tokio::task::spawn_local(road.go(request));
     }
 }

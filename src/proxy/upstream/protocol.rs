@@ -12,7 +12,7 @@ use crate::proxy::fields::towards_caller;
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
-use super::h1::{self, Wire};
+use super::h1::{self, Framing, Wire};
 use super::h2::{self, Session};
 use super::stream::Stream;
 
@@ -22,6 +22,25 @@ pub(in crate::proxy) enum Outgoing {
     Http1(h1::Outgoing),
     /// As hyper writes it out.
     Http2(Box<Request<RequestBody>>),
+}
+
+/// The head of a request, as its protocol has it.
+#[derive(Clone)]
+pub(in crate::proxy) enum Written {
+    /// Written out.
+    Http1(Bytes),
+    /// As hyper writes it out.
+    Http2(Box<Request<()>>),
+}
+
+impl Written {
+    /// The request with this body.
+    pub(in crate::proxy) fn with(self, body: RequestBody, framing: Framing) -> Outgoing {
+        match self {
+            Self::Http1(head) => Outgoing::Http1(h1::Outgoing::new(head, body, framing)),
+            Self::Http2(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
+        }
+    }
 }
 
 /// A connection that takes a request.

@@ -6,14 +6,13 @@
 
 use std::cell::Cell;
 
-use bytes::Bytes;
 use http::{Method, Request};
 
 use crate::policy::Retries;
 use crate::proxy::request_body::RequestBody;
 
-use super::h1::{Framing, Outgoing as Http1Request};
-use super::protocol::Outgoing;
+use super::h1::Framing;
+use super::protocol::{Outgoing, Written};
 use super::{Broken, Patience, SendError, Sent};
 
 /// Retries that may be saved up while little fails.
@@ -29,13 +28,8 @@ pub(super) struct Budget {
     saved: Cell<u32>,
 }
 
-/// A request that may be sent again, as it was.
-pub(in crate::proxy) enum Spare {
-    /// Written out.
-    Http1(Bytes),
-    /// Its head.
-    Http2(Box<Request<()>>),
-}
+/// A request that may be sent again, as it was. It has no body.
+pub(in crate::proxy) struct Spare(Written);
 
 impl Budget {
     pub(super) fn new(retries: &Retries) -> Self {
@@ -78,25 +72,23 @@ impl Spare {
         if !repeatable {
             return None;
         }
-        match request {
-            Outgoing::Http1(request) => request.bare_head().map(Self::Http1),
+        let head = match request {
+            Outgoing::Http1(request) => request.bare_head().map(Written::Http1),
             Outgoing::Http2(request) => {
                 let mut head = Request::new(());
                 *head.method_mut() = request.method().clone();
                 *head.uri_mut() = request.uri().clone();
                 *head.version_mut() = request.version();
                 *head.headers_mut() = request.headers().clone();
-                request.body().is_none().then(|| Self::Http2(Box::new(head)))
+                request.body().is_none().then(|| Written::Http2(Box::new(head)))
             }
-        }
+        };
+        head.map(Self)
     }
 
     /// The request again.
     pub(super) fn again(&self) -> Outgoing {
-        match self {
-            Self::Http1(head) => Outgoing::Http1(Http1Request::new(head.clone(), RequestBody::none(), Framing::None)),
-            Self::Http2(head) => Outgoing::Http2(Box::new(Request::clone(head).map(|()| RequestBody::none()))),
-        }
+        self.0.clone().with(RequestBody::none(), Framing::None)
     }
 }
 
