@@ -105,22 +105,27 @@ impl SeriesNames {
 }
 
 impl Row {
-    /// Adds what a slot counted between two looks at it; whether that was anything.
+    /// Adds what a slot counted between two looks at it; whether that was anything. What has not changed is not touched.
     fn add_difference(&mut self, before: &Words, now: &Words) -> bool {
-        let old = *self;
         let units_each = now.units_each();
         let admitted = now.0[word::ADMITTED].saturating_sub(before.0[word::ADMITTED]);
         self.admitted = self.admitted.saturating_add(admitted);
         self.units = self.units.saturating_add(admitted.saturating_mul(units_each));
+        let mut grew = admitted > 0;
         for finished in Finished::ALL {
-            let (before, now) = (before.finished(finished), now.finished(finished));
-            add_record(&mut self.finished[finished.index()], difference(before, now), units_each);
+            let record = difference(before.finished(finished), now.finished(finished));
+            if record != Record::default() {
+                add_record(&mut self.finished[finished.index()], record, units_each);
+                grew = true;
+            }
         }
         for refused in Refused::ALL {
             let more = now.refused(refused).saturating_sub(before.refused(refused));
-            self.refused[refused.index()] = self.refused[refused.index()].saturating_add(more);
+            let sum = &mut self.refused[refused.index()];
+            *sum = sum.saturating_add(more);
+            grew |= more > 0;
         }
-        *self != old
+        grew
     }
 
     /// The outcomes that have commands, with their sums.
@@ -206,17 +211,18 @@ impl Fold {
         if self.seen.len() <= position {
             self.seen.resize(position + 1, Words::EMPTY);
         }
-        let before = self.seen[position];
         if now.kind() != Kind::Count {
             self.seen[position] = Words::EMPTY;
             return true;
         }
-        if before == *now {
+        if self.seen[position] == *now {
             return true;
         }
         let Some(series) = self.number_at(now.series(), names_at) else { return false }; // looked at again next time
-        let before = if before.state() == now.state() { before } else { Words::EMPTY };
-        self.seen[position] = *now;
+        let mut before = std::mem::replace(&mut self.seen[position], *now);
+        if before.state() != now.state() {
+            before = Words::EMPTY; // the slot's last use has nothing to do with this one
+        }
         match now.in_flight(0).commands {
             0 => self.flying.remove(&position),
             _ => self.flying.insert(position, series),
