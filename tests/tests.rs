@@ -41,6 +41,7 @@ mod shaping;
 mod streaming;
 mod upstreams;
 mod websocket;
+mod weights;
 
 // How much.
 mod audit;

@@ -299,6 +299,8 @@ pub(super) struct Upstream {
     pub(super) url: String,
     /// How many requests it carries at once. Default: any number.
     pub(super) max_requests: Option<u64>,
+    /// Its part of the requests, in relation to those of the others, 0 to 1000; with 0 it gets none. Default: 1.
+    pub(super) weight: Option<u64>,
 }
 
 /// How long to wait for a subsystem.

@@ -121,6 +121,8 @@ fn every_problem_is_told_with_its_path() {
             "subsystems[0].upstreams[0].maxRequests",
             "cannot be divided among 2 workers",
         ),
+        ("9001\" }", "9001\", weight: 1001 }", "subsystems[0].upstreams[0].weight", "between 0 and 1000"),
+        ("9001\" }", "9001\", weight: 0 }", "subsystems[0].upstreams", "no server would get a command"),
         (
             "balance: leastRequest",
             "healthCheck: { path: health }",

@@ -257,6 +257,7 @@ mod tests {
             secure: false,
             authority: format!("a:{port}"),
             max_requests: None,
+            weight: 1,
         };
         let old = all.of(&Name::unknown(), &server(1));
         all.forget_unused();
