@@ -30,7 +30,7 @@ pub(super) struct Document {
     pub(super) ledger: Ledger,
     /// In which calendar days and months are read.
     pub(super) calendar: Option<Calendar>,
-    /// Traffic threads. Default: one per core.
+    /// Traffic threads. Default: one per core, at most the smallest maxRequests of a server.
     pub(super) workers: Option<u64>,
     /// Limits on the whole gateway.
     pub(super) limits: Option<GatewayLimits>,

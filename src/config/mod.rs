@@ -67,7 +67,7 @@ pub struct Settings {
     pub sync_every: Duration,
     /// How old a day is when its hours are forgotten; never, if there is none.
     pub compact_after: Option<Duration>,
-    /// Traffic threads; default one per core.
+    /// Traffic threads; default one per core, at most the smallest `maxRequests` of a server.
     pub workers: usize,
     /// The ledger's calendar.
     pub calendar: CalendarOffset,

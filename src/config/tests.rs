@@ -379,6 +379,19 @@ fn settings_that_are_read_once_are_named() {
 }
 
 /// A document with subsystems and grants, and nothing else of interest.
+#[test]
+fn what_a_server_may_carry_is_right_on_every_machine() {
+    let without = EXAMPLE.replace("workers: 2", "");
+    let workers =
+        |text: &str| compile(text, Path::new("/"), &Numbers::default()).expect("no problems").settings.workers;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(workers(&without), cores);
+    for max in [1, 2, 1_000_000] {
+        let text = without.replace("9001\" }", &format!("9001\", maxRequests: {max} }}"));
+        assert_eq!(workers(&text), max.min(cores), "with {max} requests on {cores} cores");
+    }
+}
+
 fn city(subsystems: &str, grants: &str) -> String {
     format!(
         "ledger: {{ path: l.db }}
