@@ -431,6 +431,8 @@ pub(super) struct Capacity {
     pub(super) answer_idle: Option<String>,
     /// How old a connection becomes, give or take a tenth. Default: 1h.
     pub(super) connection_age: Option<String>,
+    /// How many commands a connection carries before it takes no more. Default: any number.
+    pub(super) connection_commands: Option<u64>,
     /// Idle connections kept per upstream and worker. Default: 64.
     pub(super) upstream_idle: Option<u64>,
     /// How long an idle upstream connection is kept. Default: 55s.

@@ -151,6 +151,7 @@ fn every_problem_is_told_with_its_path() {
         ("\"+08:00\"", "\"+05:30\"", "calendar.offset", "whole hours"),
         ("workers: 2", "workers: 0", "workers", "between 1 and 1024"),
         ("workers: 2", "capacity: { connections: 0 }", "capacity.connections", "at least 1"),
+        ("workers: 2", "capacity: { connectionCommands: 0 }", "capacity.connectionCommands", "at least 1"),
         ("workers: 2", "capacity: { headBytes: 1KiB }", "capacity.headBytes", "between 8KiB and 1MiB"),
         ("syncEvery: 50ms", "syncEvery: 5m", "ledger.syncEvery", "more than a minute"),
         ("durability: process", "durability: none", "ledger.durability", "process, machine"),
@@ -378,7 +379,6 @@ fn settings_that_are_read_once_are_named() {
     assert_eq!(before.needs_restart(&after), ["ledger.syncEvery", "workers"]);
 }
 
-/// A document with subsystems and grants, and nothing else of interest.
 #[test]
 fn what_a_server_may_carry_is_right_on_every_machine() {
     let without = EXAMPLE.replace("workers: 2", "");
@@ -392,6 +392,7 @@ fn what_a_server_may_carry_is_right_on_every_machine() {
     }
 }
 
+/// A document with subsystems and grants, and nothing else of interest.
 fn city(subsystems: &str, grants: &str) -> String {
     format!(
         "ledger: {{ path: l.db }}

@@ -156,6 +156,7 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
         body_rate: body_rate(capacity.body_rate.as_deref(), default.body_rate, &place.key("bodyRate")),
         answer_idle: time(&capacity.answer_idle, default.answer_idle, "answerIdle"),
         connection_age: time(&capacity.connection_age, default.connection_age, "connectionAge"),
+        connection_commands: capacity.connection_commands.map(|written| count(Some(written), 1, "connectionCommands")),
         upstream_idle: count(capacity.upstream_idle, default.upstream_idle, "upstreamIdle"),
         upstream_idle_time: time(&capacity.upstream_idle_time, default.upstream_idle_time, "upstreamIdleTime"),
     }
@@ -201,6 +202,7 @@ impl Default for Capacity {
             body_rate: 500,
             answer_idle: Duration::from_secs(30),
             connection_age: Duration::from_secs(3600),
+            connection_commands: None,
             upstream_idle: 64,
             upstream_idle_time: Duration::from_secs(55),
         }
