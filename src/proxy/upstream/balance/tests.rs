@@ -238,6 +238,25 @@ fn a_server_without_a_weight_gets_nothing_whatever_becomes_of_the_others() {
     }
 }
 
+#[test]
+fn weights_of_those_that_are_left_stay_in_relation() {
+    for (ill, full) in [(true, false), (false, true)] {
+        for balance in [Balance::LeastRequest, Balance::RoundRobin, Balance::Hash(HashBy::Department)] {
+            let mut servers = servers(&[(true, 0), (!ill, 0), (true, 0)]);
+            servers[1].room = !full;
+            let balancer = balancer(balance.clone(), &[3, 8, 1]);
+            let mut picked = [0; 3];
+            for key in 0..4_000_usize {
+                let key = Some(Key::of(&key.to_be_bytes()));
+                let Chosen::Server(position) = balancer.choose(&servers, key, Set::default()) else { panic!("nobody") };
+                picked[position] += 1;
+            }
+            assert_eq!(picked[1], 0, "{balance:?}");
+            assert!((900..=1_100).contains(&picked[2]), "{picked:?} by {balance:?}, a quarter was expected");
+        }
+    }
+}
+
 /// If one of these changes, keys find other servers after an upgrade: say so in the changelog, or better, do not.
 #[test]
 fn what_a_hash_chooses_is_fixed_for_all_versions() {
