@@ -110,3 +110,19 @@ async fn a_reload_keeps_what_checks_have_said_and_ends_the_checks_of_servers_tha
     assert!(!world.server("cameras-2").log.all().is_empty(), "without checks nothing is held against it");
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_server_that_passes_its_checks_again_starts_slowly() {
+    let (plan, second) = two_servers();
+    second.set_ill(true);
+    let mut world = plan.edit(|document| document["subsystems"][0]["slowStart"] = json!("1h")).start().await;
+    world.add_server("cameras-2", second);
+    until_out(&world, 1).await;
+    world.server("cameras-2").set_ill(false);
+    until_out(&world, 0).await;
+    send(&world, 110).await;
+    let share = world.server("cameras-2").log.all().len();
+    assert!((9..=11).contains(&share), "{share} of 110 commands; a tenth of its share is 10");
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 110);
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::world::frames::{DATA, END_STREAM, GOAWAY, code_at, frames_in, get, open_http2, streams};
 use crate::world::{GATEWAY, Plan, Seen, World, empty, fed, request, within};
 
 fn impatient(capacity: Value) -> Plan {
@@ -173,4 +174,67 @@ async fn an_answer_on_its_way_outlives_its_connections_age() {
         assert_eq!(stream.whole().await.text(), "first last");
     }
     world.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_carries_so_many_commands_and_its_caller_comes_again() {
+    let world = impatient(json!({ "connectionCommands": 3 })).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for _ in 0..2 {
+            assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
+            assert_eq!(client.get("/cameras/unknown").await.status, 404, "a refused command is one, too");
+            assert_eq!(client.post("/cameras/v1/snapshots", "a body").await.status, 200);
+            no_connections(&world).await;
+        }
+    }
+    assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), 4);
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unknown_command")), (8, 4));
+}
+
+#[tokio::test]
+async fn over_http1_the_last_answer_says_close_and_what_comes_after_it_is_no_command() {
+    let world = impatient(json!({ "connectionCommands": 2 })).start().await;
+    for last in ["/cameras/do/bytes-4", "/cameras/unknown"] {
+        let mut stream = world.client("traffic-police").connect().await.unwrap();
+        let asked = [head("/cameras/do/bytes-4"), head(last), head("/cameras/do/bytes-4")].concat();
+        world.log.note("traffic-police", Seen::Open);
+        world.log.note("traffic-police", Seen::Open);
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut answers = Vec::new();
+        let _ = within("the connection ends", stream.read_to_end(&mut answers)).await; // it may be reset: a third was sent
+        let answers = String::from_utf8_lossy(&answers).to_lowercase();
+        let heads: Vec<_> = answers.match_indices("http/1.1 ").map(|(at, _)| at).collect();
+        assert_eq!(heads.len(), 2, "{answers}");
+        let (first, second) = answers.split_at(heads[1]);
+        assert!(!first.contains("connection: close") && second.contains("\r\nconnection: close\r\n"), "{answers}");
+    }
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unknown_command")), (3, 1));
+}
+
+#[tokio::test]
+async fn over_http2_the_last_command_is_followed_by_a_goaway_and_all_are_answered() {
+    let world = impatient(json!({ "connectionCommands": 3 })).start().await;
+    let mut stream = open_http2(&world, &[]).await;
+    let asked: Vec<u8> = streams().take(3).flat_map(|stream| get(stream, "/cameras/do/bytes-4")).collect();
+    (0..3).for_each(|_| world.log.note("traffic-police", Seen::Open));
+    stream.write_all(&asked).await.unwrap();
+    let mut heard = Vec::new();
+    let said = async {
+        loop {
+            stream.read_buf(&mut heard).await.unwrap();
+            let frames = frames_in(&heard);
+            let ended = frames.iter().filter(|(kind, flags, ..)| *kind == DATA && flags & END_STREAM != 0).count();
+            if let Some((.., said)) = frames.iter().find(|(kind, ..)| *kind == GOAWAY)
+                && ended == 3
+            {
+                return code_at(said, 4);
+            }
+        }
+    };
+    assert_eq!(within("three answers and a GOAWAY", said).await, 0, "NO_ERROR");
+    drop(stream);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 3);
 }

@@ -1,8 +1,8 @@
-//! What a configuration does to heads on their way: fields, paths, answers of the gateway's own, copies.
+//! What a configuration does to heads on their way: fields, paths, answers of the gateway's own.
 
 use serde_json::{Value, json};
 
-use crate::world::{World, empty, fed, request, until, whole};
+use crate::world::{World, empty, fed, request};
 
 const READ: &str = "/cameras/v1/snapshots/7";
 
@@ -216,68 +216,4 @@ async fn a_page_may_read_what_its_origin_is_allowed() {
     }
     assert_eq!(client.get(READ).await.header("vary"), "origin");
     world.close().await;
-}
-
-const SUBMIT: &str = "/cameras/v1/snapshots";
-
-/// Copies every submission to `lab`, a subsystem that nobody may call.
-fn mirrored(document: &mut Value) {
-    command(document, 0, "mirror", json!({ "subsystem": "lab" }));
-    command(document, 0, "body", json!({ "max": "1MiB" }));
-}
-
-async fn copies(world: &World, result: &str) -> u32 {
-    let count = world.metrics().await.value("tallygate_mirrored_requests_total", &[("result", result)]);
-    format!("{}", count.unwrap()).parse().unwrap()
-}
-
-#[tokio::test]
-async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
-    let world = World::city().subsystem("lab").edit(mirrored).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
-        assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
-        assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
-        let (feed, body) = fed();
-        let stream = client.open(request("POST", SUBMIT, body));
-        feed.send(Ok(vec![7; 30_000].into())).unwrap();
-        feed.send(Ok(vec![7; 30_000].into())).unwrap();
-        drop(feed);
-        assert_eq!(stream.await.unwrap().whole().await.status, 200);
-        // Too large, by its head and by what comes.
-        assert_eq!(client.send(request("POST", SUBMIT, whole(vec![7; 70_000]))).await.status, 200);
-        let (feed, body) = fed();
-        let stream = client.open(request("POST", SUBMIT, body));
-        feed.send(Ok(vec![7; 70_000].into())).unwrap();
-        drop(feed);
-        assert_eq!(stream.await.unwrap().whole().await.status, 200);
-        assert_eq!(client.get(READ).await.status, 200, "not mirrored");
-    }
-    until("the copies are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
-    assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 4));
-    let originals = world.server("cameras").log.all();
-    let copies = world.server("lab").log.all();
-    assert_eq!((originals.len(), copies.len()), (12, 6));
-    for copy in &copies {
-        let id = copy.header("x-request-id");
-        let original = originals.iter().find(|original| original.header("x-request-id") == id).unwrap();
-        assert_eq!((&copy.method, &copy.path, copy.bytes()), (&original.method, &original.path, original.bytes()));
-        assert_eq!((copy.header("x-tallygate-mirror"), original.header("x-tallygate-mirror")), ("1", ""));
-        assert_eq!(copy.command(), "cameras/snapshot.submit");
-    }
-    let usage = world.close().await;
-    assert_eq!(usage.of("traffic-police", "ok"), 12);
-    assert_eq!(usage.sum(|key| key.subsystem == "lab"), 0, "a copy is nobody's usage");
-}
-
-#[tokio::test]
-async fn a_copy_that_fails_fails_nobody() {
-    let mut world = World::city().subsystem("lab").edit(mirrored).start().await;
-    drop(world.remove_server("lab"));
-    let client = world.client("traffic-police");
-    for _ in 0..3 {
-        assert_eq!(client.post(SUBMIT, "picture").await.status, 200);
-    }
-    until("the copies have failed", async || (copies(&world, "failed").await == 3).then_some(())).await;
-    let usage = world.close().await;
-    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (3, 0));
 }

@@ -33,14 +33,17 @@ mod forwarding;
 mod framing;
 mod grpc;
 mod healthy;
+mod mirrors;
 mod protocols;
 mod queues;
 mod refusals;
 mod retries;
+mod retries_http2;
 mod shaping;
 mod streaming;
 mod upstreams;
 mod websocket;
+mod weights;
 
 // How much.
 mod audit;

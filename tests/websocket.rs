@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::grpc::python;
-use crate::world::{GATEWAY, Process, Seen, World, run, stderr, stdout, until};
+use crate::world::{GATEWAY, Plan, Process, Seen, World, run, stderr, stdout, until};
 
 const LIVE: &str = "/cameras/live";
 const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -26,15 +26,18 @@ fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
 
 /// A city whose cameras have a live picture, and a command that may not switch.
 async fn live_city(port: u16) -> World {
-    let plan = World::city().edit(|document| {
+    live_plan(port).start().await
+}
+
+fn live_plan(port: u16) -> Plan {
+    World::city().edit(|document| {
         document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://127.0.0.1:{port}") }]);
         document["subsystems"][0]["commands"] = json!([
             { "id": "live", "match": { "method": "GET", "path": "/live" }, "upgrade": "websocket" },
             { "id": "still", "match": { "method": "GET", "path": "/still" } },
         ]);
         document["grants"] = json!([{ "department": "traffic-police", "subsystem": "cameras", "commands": ["*"] }]);
-    });
-    plan.start().await
+    })
 }
 
 fn caller(world: &World, path: &str) -> Command {
@@ -66,6 +69,20 @@ async fn a_websocket_is_one_command_with_all_its_bytes() {
     let counted = usage.admitted("traffic-police");
     assert!(counted.request_bytes > 300_000 && counted.request_bytes < 300_200, "{counted:?}");
     assert!(counted.response_bytes > 300_000 && counted.response_bytes < 300_200, "{counted:?}");
+}
+
+#[tokio::test]
+async fn the_last_command_of_a_connection_may_become_a_tunnel() {
+    let (process, port, _log) = subsystem();
+    let plan = live_plan(port).edit(|document| document["capacity"] = json!({ "connectionCommands": 1 }));
+    let mut world = plan.start().await;
+    let ended = run(caller(&world, LIVE)).await;
+    assert_eq!(seen(&ended), json!({ "seen": ["welcome", 3, 300_000], "closed": 1000 }));
+    drop(process);
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 1);
 }
 
 #[tokio::test]

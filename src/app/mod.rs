@@ -289,6 +289,10 @@ fn start_workers(
         workers: settings.workers,
         index: 0,
     };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if settings.workers < cores {
+        tracing::info!(workers = settings.workers, cores, "fewer workers than cores: so say workers, or a maxRequests");
+    }
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
     for (index, seed) in seeds.into_iter().enumerate() {
         let parts = WorkerParts { index, ..parts.clone() };

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, ListenerSettings, Settings};
 use crate::identity::identities_of_der;
 use crate::model::{CallerId, Exceeded, Limits, Numbers, Quota, Rate, RateUnit, Refused};
-use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed};
+use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed, Upstream};
 use crate::proxy::Head;
 use crate::telemetry::HandshakeFailure;
 
@@ -198,10 +198,21 @@ fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -
         told.why = format!("it would be let in, counted and sent to {location} with {}", redirect.status.as_u16());
         return told;
     }
-    told.upstreams = subsystem.upstreams.iter().map(|upstream| upstream.authority.clone()).collect();
+    told.upstreams = upstreams(subsystem);
     told.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
     told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
     told
+}
+
+/// The servers, with their weights where these differ.
+fn upstreams(subsystem: &Subsystem) -> Vec<String> {
+    let servers = &subsystem.upstreams;
+    let are_alike = servers.windows(2).all(|two| two[0].weight == two[1].weight);
+    let shown = |upstream: &Upstream| match are_alike {
+        true => upstream.authority.clone(),
+        false => format!("{} (weight {})", upstream.authority, upstream.weight),
+    };
+    servers.iter().map(shown).collect()
 }
 
 fn refuse(told: Explanation, refused: Refused, why: String) -> Explanation {
@@ -314,6 +325,19 @@ mod tests {
         assert_eq!(told.forwarded_path.as_deref(), Some("/v1/snapshots"));
         assert_eq!(told.limits.len(), 5, "{:?}", told.limits);
         assert!(text(&told).contains("verdict     admitted"));
+    }
+
+    #[test]
+    fn weights_are_shown_where_they_differ() {
+        let police = "spiffe://city.example/department/traffic-police";
+        let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots";
+        assert_eq!(explained(police, submit).upstreams, ["127.0.0.1:9001"]);
+        let text = include_str!("../config/testdata/example.yaml")
+            .replace("9001\" }", "9001\", weight: 9 }, { url: \"http://127.0.0.1:9002\" }");
+        let read = config::compile(&text, Path::new("/"), &Numbers::default()).expect("no problems");
+        let told =
+            decide(&read.snapshot, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
+        assert_eq!(told.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct Document {
     pub(super) ledger: Ledger,
     /// In which calendar days and months are read.
     pub(super) calendar: Option<Calendar>,
-    /// Traffic threads. Default: one per core.
+    /// Traffic threads. Default: one per core, at most the smallest maxRequests of a server.
     pub(super) workers: Option<u64>,
     /// Limits on the whole gateway.
     pub(super) limits: Option<GatewayLimits>,
@@ -299,6 +299,8 @@ pub(super) struct Upstream {
     pub(super) url: String,
     /// How many requests it carries at once. Default: any number.
     pub(super) max_requests: Option<u64>,
+    /// Its part of the requests, in relation to those of the others, 0 to 1000; with 0 it gets none. Default: 1.
+    pub(super) weight: Option<u64>,
 }
 
 /// How long to wait for a subsystem.
@@ -429,6 +431,8 @@ pub(super) struct Capacity {
     pub(super) answer_idle: Option<String>,
     /// How old a connection becomes, give or take a tenth. Default: 1h.
     pub(super) connection_age: Option<String>,
+    /// How many commands a connection carries before it takes no more. Default: any number.
+    pub(super) connection_commands: Option<u64>,
     /// Idle connections kept per upstream and worker. Default: 64.
     pub(super) upstream_idle: Option<u64>,
     /// How long an idle upstream connection is kept. Default: 55s.

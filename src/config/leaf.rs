@@ -78,7 +78,7 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
         let rooted = path.starts_with('/') && !path.ends_with('/');
         let address = Address::Unix(path.into());
         return rooted
-            .then(|| Upstream { address, secure: false, authority: path.to_owned(), max_requests: None })
+            .then(|| Upstream { address, secure: false, authority: path.to_owned(), max_requests: None, weight: 1 })
             .ok_or_else(bad);
     }
     let uri: Uri = text.parse().map_err(|_| bad())?;
@@ -91,7 +91,7 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
     match authority.port_u16().filter(|port| plain && !host.is_empty() && *port != 0) {
         Some(port) => {
             let address = Address::Tcp(host, port);
-            Ok(Upstream { address, secure, authority: authority.to_string(), max_requests: None })
+            Ok(Upstream { address, secure, authority: authority.to_string(), max_requests: None, weight: 1 })
         }
         None => Err(bad()),
     }

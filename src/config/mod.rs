@@ -67,7 +67,7 @@ pub struct Settings {
     pub sync_every: Duration,
     /// How old a day is when its hours are forgotten; never, if there is none.
     pub compact_after: Option<Duration>,
-    /// Traffic threads; default one per core.
+    /// Traffic threads; default one per core, at most the smallest `maxRequests` of a server.
     pub workers: usize,
     /// The ledger's calendar.
     pub calendar: CalendarOffset,
@@ -144,6 +144,8 @@ pub struct Capacity {
     pub answer_idle: Duration,
     /// How old a connection becomes, give or take a tenth. Default 1 h.
     pub connection_age: Duration,
+    /// Commands that a connection carries before it takes no more. Default any number.
+    pub connection_commands: Option<usize>,
     /// Idle connections kept per upstream and worker. Default 64.
     pub upstream_idle: usize,
     /// How long an idle upstream connection is kept. Default 55 s.

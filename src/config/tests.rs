@@ -121,6 +121,8 @@ fn every_problem_is_told_with_its_path() {
             "subsystems[0].upstreams[0].maxRequests",
             "cannot be divided among 2 workers",
         ),
+        ("9001\" }", "9001\", weight: 1001 }", "subsystems[0].upstreams[0].weight", "between 0 and 1000"),
+        ("9001\" }", "9001\", weight: 0 }", "subsystems[0].upstreams", "no server would get a command"),
         (
             "balance: leastRequest",
             "healthCheck: { path: health }",
@@ -149,6 +151,7 @@ fn every_problem_is_told_with_its_path() {
         ("\"+08:00\"", "\"+05:30\"", "calendar.offset", "whole hours"),
         ("workers: 2", "workers: 0", "workers", "between 1 and 1024"),
         ("workers: 2", "capacity: { connections: 0 }", "capacity.connections", "at least 1"),
+        ("workers: 2", "capacity: { connectionCommands: 0 }", "capacity.connectionCommands", "at least 1"),
         ("workers: 2", "capacity: { headBytes: 1KiB }", "capacity.headBytes", "between 8KiB and 1MiB"),
         ("syncEvery: 50ms", "syncEvery: 5m", "ledger.syncEvery", "more than a minute"),
         ("durability: process", "durability: none", "ledger.durability", "process, machine"),
@@ -374,6 +377,19 @@ fn settings_that_are_read_once_are_named() {
     let (before, after) = (read(EXAMPLE), read(&EXAMPLE.replace("workers: 2", "workers: 3").replace("50ms", "60ms")));
     assert_eq!(before.needs_restart(&before), [""; 0]);
     assert_eq!(before.needs_restart(&after), ["ledger.syncEvery", "workers"]);
+}
+
+#[test]
+fn what_a_server_may_carry_is_right_on_every_machine() {
+    let without = EXAMPLE.replace("workers: 2", "");
+    let workers =
+        |text: &str| compile(text, Path::new("/"), &Numbers::default()).expect("no problems").settings.workers;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(workers(&without), cores);
+    for max in [1, 2, 1_000_000] {
+        let text = without.replace("9001\" }", &format!("9001\", maxRequests: {max} }}"));
+        assert_eq!(workers(&text), max.min(cores), "with {max} requests on {cores} cores");
+    }
 }
 
 /// A document with subsystems and grants, and nothing else of interest.

@@ -96,6 +96,13 @@ pub struct Upstream {
     pub authority: String,
     /// How many requests it carries at once, all workers together.
     pub max_requests: Option<usize>,
+    /// Its part of the requests, in relation to those of the others, at most [`Upstream::WEIGHT_MAX`]; with 0 it gets none.
+    pub weight: u32,
+}
+
+impl Upstream {
+    /// The largest weight: a thousand steps are finer than anybody needs; nginx has no bound, HAProxy 256.
+    pub const WEIGHT_MAX: u32 = 1000;
 }
 
 /// Where a server listens.

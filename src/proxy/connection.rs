@@ -29,6 +29,7 @@ use super::caps::{Holder, Place};
 use super::handshakes::Handshake;
 use super::peer::{Door, Peer, Shown};
 use super::proxied;
+use super::pulse::Pulse;
 use super::socket::Socket;
 use super::worker::Worker;
 use super::{http1, http2};
@@ -193,14 +194,15 @@ async fn part(stream: Option<impl AsyncRead + AsyncWrite + Unpin>) {
     let _ = timeout(PARTING_TIME, parting).await; // either way it is over
 }
 
-/// Ready when a connection is to take no more commands: the gateway drains, the caller is sent away, or the connection is old. Revocation and the
-/// spreading of load over gateways depend on connections that end.
-pub(super) async fn time_to_go(worker: &Worker, peer: &Peer, drain: &mut DrainWatcher) {
+/// Ready when a connection is to take no more commands: the gateway drains, the caller is sent away, or the connection is old
+/// or has carried as many as it may. Revocation and the spreading of load over gateways depend on connections that end.
+pub(super) async fn time_to_go(worker: &Worker, (peer, pulse): (&Peer, &Pulse), drain: &mut DrainWatcher) {
     let age = worker.jittered(worker.capacity.connection_age);
     let mut alarm = worker.alarms.alarm(Instant::now() + age);
     tokio::select! {
         () = drain.begun() => {}
         () = peer.sent_away() => {}
+        () = pulse.spent() => {}
         () = poll_fn(|context| alarm.poll(context)) => {}
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: hyper reads nothing that [`super::wire`] has not read first; every request that arrives is counted, those
 //! that are not HTTP too. Heads, silence, bodies, answers that are not taken, and the connection itself have limits of
-//! time; what hyper buffers has one of size.
+//! time; what hyper buffers has one of size; the answer to the last command that a connection carries says so.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -10,7 +10,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::{Either, ready};
-use http::StatusCode;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -43,7 +44,7 @@ pub(super) async fn serve(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
-    let pulse = Rc::new(Pulse::new(worker.alarms.coarse()));
+    let pulse = Rc::new(Pulse::new(worker.alarms.coarse(), capacity.connection_commands));
     let found = Rc::new(Found::default());
     let stream = Patient::new(stream, &worker);
     let stream = Guard::new(stream, manners(&capacity), Rc::clone(&found), Rc::clone(&pulse));
@@ -58,9 +59,11 @@ pub(super) async fn serve(
                 Either::Right(ready(turn_away(&worker, &peer, &request, fault)))
             }
         };
-        answer.map_ok(|answer| {
+        answer.map_ok(|mut answer| {
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 found.hand_over();
+            } else if pulse.is_spent() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             answer.map(|body| Departing::over_http1(body, beat))
         })
@@ -73,7 +76,7 @@ pub(super) async fn serve(
         .serve_connection(TokioIo::new(stream), service);
     let served = tokio::select! {
         served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
-        () = time_to_go(&worker, &peer, &mut drain) => {
+        () = time_to_go(&worker, (&peer, &pulse), &mut drain) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|context| connection.poll_without_shutdown(context)).await
         }

@@ -62,7 +62,7 @@ pub(super) async fn serve(
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
-    let pulse = Rc::new(Pulse::new(worker.alarms.coarse()));
+    let pulse = Rc::new(Pulse::new(worker.alarms.coarse(), capacity.connection_commands));
     let stream = Patient::new(stream, &worker);
     let heard = Rc::clone(stream.heard());
     let stream = Frames::new(stream, &worker, &pulse);
@@ -96,7 +96,7 @@ pub(super) async fn serve(
             return Ok(()); // nobody is there who would understand a GOAWAY
         }
         () = rests(&worker, &pulse, capacity.idle) => connection.as_mut().graceful_shutdown(),
-        () = time_to_go(&worker, &peer, &mut drain) => match peer.is_sent_away() && !peer.has_asked() {
+        () = time_to_go(&worker, (&peer, &pulse), &mut drain) => match peer.is_sent_away() && !peer.has_asked() {
             true => return Ok(()), // it may never open the connection, and hyper would wait for it
             false => connection.as_mut().graceful_shutdown(),
         },

@@ -141,7 +141,7 @@ impl Road {
         let (alarms, response) = (&self.place.0.alarms, subsystem.timeouts.response);
         let patience = Patience { alarms, response, until: None, progress: &progress };
         let begun = upstreams.begin(request, self.key);
-        upstreams.finish(begun, (self.key, None), patience).await.ok()
+        upstreams.finish_copy(begun, self.key, patience).await.ok()
     }
 }
 

@@ -1,10 +1,11 @@
-//! Whether a connection is at work: how many of its commands are open, since when none is, and whether its caller takes what
-//! it is given.
+//! Whether a connection is at work: how many of its commands are open, since when none is, whether its caller takes what it
+//! is given, and whether it has carried as many as it may.
 //!
 //! Guarantees: a command counts from the moment it is taken up until its answer is whole, or dropped. Time is the worker's
 //! tick, which costs nothing to read.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -18,6 +19,10 @@ pub(super) struct Pulse {
     clock: CoarseTimer,
     open: Cell<usize>,
     rests_since: Cell<Instant>,
+    /// Commands that it may still take up; any number, if there is none.
+    left: Cell<Option<usize>>,
+    /// Who waits for the last one.
+    last: RefCell<Option<Waker>>,
     /// Who waits for the caller to take what was written last; [`Waker::noop`] until somebody does.
     stalled: RefCell<Option<Waker>>,
 }
@@ -26,9 +31,11 @@ pub(super) struct Pulse {
 pub(super) struct Beat(Rc<Pulse>);
 
 impl Pulse {
-    pub(super) fn new(clock: CoarseTimer) -> Self {
+    /// For a connection that carries so many commands, or any number.
+    pub(super) fn new(clock: CoarseTimer, commands_max: Option<usize>) -> Self {
         let rests_since = Cell::new(clock.now().into());
-        Self { clock, open: Cell::new(0), rests_since, stalled: RefCell::default() }
+        let left = Cell::new(commands_max);
+        Self { clock, open: Cell::new(0), rests_since, left, last: RefCell::default(), stalled: RefCell::default() }
     }
 
     /// Now, to the tick.
@@ -39,7 +46,31 @@ impl Pulse {
     /// A command is taken up.
     pub(super) fn beat(self: &Rc<Self>) -> Beat {
         self.open.set(self.open.get() + 1);
+        self.left.set(self.left.get().map(|left| left.saturating_sub(1)));
+        if self.is_spent() {
+            self.last.take().into_iter().for_each(Waker::wake);
+        }
         Beat(Rc::clone(self))
+    }
+
+    /// Whether it has taken up as many commands as it may.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left.get() == Some(0)
+    }
+
+    /// Waits until it is.
+    pub(super) async fn spent(&self) {
+        poll_fn(|context| match self.is_spent() {
+            true => Poll::Ready(()),
+            false => {
+                let mut last = self.last.borrow_mut();
+                if last.as_ref().is_none_or(|known| !known.will_wake(context.waker())) {
+                    *last = Some(context.waker().clone());
+                }
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     /// Notes how a write went: whether the caller's side takes no more for now.

@@ -1,4 +1,5 @@
-//! Subsystems: real HTTP servers that do what the path tells them and write down what they received.
+//! Subsystems: real HTTP servers, HTTP/1.1 and HTTP/2 by prior knowledge, that do what the path tells them and write down what
+//! they received.
 //!
 //! A path that ends in `do/SCRIPT` is a script: `status-503`, `enough-429` (with Retry-After), `bytes-4096`, `chunks-8`, `unread` (answers without reading the
 //! body), `break-512` (breaks off after so
@@ -16,12 +17,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
@@ -189,8 +192,14 @@ impl Town {
 
     async fn connection(self, stream: TcpStream, connection: u64) {
         let _ = stream.set_nodelay(true);
+        let mut opening = [0; 3];
         let service = service_fn(move |request| self.clone().command(connection, request));
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let is_http2 = stream.peek(&mut opening).await.is_ok_and(|_| opening.starts_with(b"PRI"));
+        let stream = TokioIo::new(stream);
+        let _ = match is_http2 {
+            true => http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await,
+            false => http1::Builder::new().serve_connection(stream, service).await,
+        };
     }
 
     async fn command(self, connection: u64, request: Request<Incoming>) -> Result<Response<Answer>, io::Error> {
@@ -198,7 +207,7 @@ impl Town {
         let received = Received {
             connection,
             method: head.method.to_string(),
-            path: head.uri.to_string(),
+            path: head.uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
             headers: head.headers,
             body: Arc::default(),
             cancelled: Arc::default(),

@@ -47,16 +47,27 @@ pub(super) fn upstreams(written: &SubsystemDocument, workers: usize, place: &Pla
     for (index, upstream) in written.upstreams.iter().enumerate() {
         let place = place.item(index);
         let max_requests = max_requests(upstream, workers, &place.key("maxRequests"));
+        let weight = weight(upstream.weight, &place.key("weight"));
         let place = place.key("url");
         match place.read(leaf::upstream(&upstream.url)) {
             Some(upstream) if read.iter().any(|other| other.authority == upstream.authority) => {
                 place.problem(format!("{} is named twice", upstream.authority))
             }
-            Some(upstream) => read.push(Upstream { max_requests, ..upstream }),
+            Some(upstream) => read.push(Upstream { max_requests, weight, ..upstream }),
             None => {}
         }
     }
+    if !written.upstreams.is_empty() && written.upstreams.iter().all(|upstream| upstream.weight == Some(0)) {
+        place.problem_with_hint("with a weight of 0 each, no server would get a command", "give one of them 1");
+    }
     read
+}
+
+fn weight(written: Option<u64>, place: &Place<'_>) -> u32 {
+    let Some(written) = written else { return 1 };
+    let read = u32::try_from(written).ok().filter(|weight| *weight <= Upstream::WEIGHT_MAX);
+    let read = read.ok_or_else(|| format!("{written} is not a weight between 0 and {}", Upstream::WEIGHT_MAX));
+    place.read(read).unwrap_or(1)
 }
 
 /// Each worker has its part of it, so it cannot be less than there are workers.

@@ -32,7 +32,7 @@ pub(super) fn compile(document: &Document, folder: &Path, root: &Place<'_>) -> S
         durability: durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
         sync_every: sync_every(document.ledger.sync_every.as_deref(), &ledger.key("syncEvery")),
         compact_after: compact_after(document.ledger.compact_after.as_deref(), &ledger.key("compactAfter")),
-        workers: workers(document.workers, &root.key("workers")),
+        workers: workers(document, &root.key("workers")),
         calendar: calendar(document, root),
         shutdown: shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
         capacity: capacity(document.capacity.as_ref(), &root.key("capacity")),
@@ -100,12 +100,21 @@ fn compact_after(text: Option<&str>, place: &Place<'_>) -> Option<Duration> {
     Some(after)
 }
 
-fn workers(workers: Option<u64>, place: &Place<'_>) -> usize {
-    let Some(workers) = workers else { return std::thread::available_parallelism().map_or(1, usize::from) };
+fn workers(document: &Document, place: &Place<'_>) -> usize {
+    let Some(workers) = document.workers else { return default_workers(document) };
     if !(1..=WORKERS_MAX).contains(&workers) {
         place.problem(format!("{workers} is not a number of threads between 1 and {WORKERS_MAX}"));
     }
     usize::try_from(workers).unwrap_or(1)
+}
+
+/// One per core, but no more than any server may carry requests: each worker has its part of these. Were it otherwise, what is
+/// right on one machine would be a problem on another with more cores.
+fn default_workers(document: &Document) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let servers = document.subsystems.iter().flat_map(|subsystem| &subsystem.upstreams);
+    let fewest = servers.filter_map(|server| server.max_requests).filter(|max| *max > 0).min();
+    fewest.and_then(|fewest| usize::try_from(fewest).ok()).map_or(cores, |fewest| fewest.min(cores))
 }
 
 fn calendar(document: &Document, root: &Place<'_>) -> CalendarOffset {
@@ -147,6 +156,7 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
         body_rate: body_rate(capacity.body_rate.as_deref(), default.body_rate, &place.key("bodyRate")),
         answer_idle: time(&capacity.answer_idle, default.answer_idle, "answerIdle"),
         connection_age: time(&capacity.connection_age, default.connection_age, "connectionAge"),
+        connection_commands: capacity.connection_commands.map(|written| count(Some(written), 1, "connectionCommands")),
         upstream_idle: count(capacity.upstream_idle, default.upstream_idle, "upstreamIdle"),
         upstream_idle_time: time(&capacity.upstream_idle_time, default.upstream_idle_time, "upstreamIdleTime"),
     }
@@ -192,6 +202,7 @@ impl Default for Capacity {
             body_rate: 500,
             answer_idle: Duration::from_secs(30),
             connection_age: Duration::from_secs(3600),
+            connection_commands: None,
             upstream_idle: 64,
             upstream_idle_time: Duration::from_secs(55),
         }

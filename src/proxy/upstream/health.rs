@@ -249,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_passes_its_checks_again_gets_its_share_bit_by_bit() {
+        let (health, clock) = health();
+        let (slow, check) = (Duration::from_secs(10), check());
+        let note = |passed, times| (0..times).for_each(|_| _ = health.note_check(passed, &check));
+        note(false, 3);
+        clock.advance(slow * 5);
+        note(true, 2);
+        assert!(health.is_healthy());
+        let warmth_after = |time| {
+            clock.advance(time);
+            health.warmth(slow)
+        };
+        assert_eq!([Duration::ZERO, slow / 2, slow].map(warmth_after), [WARMTH_MIN, WARM / 2, WARM]);
+        note(true, 9);
+        assert_eq!(health.warmth(slow), WARM, "one that stays well does not begin anew");
+    }
+
+    #[test]
     fn a_server_that_a_reload_brings_is_new() {
         let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
         let all = UpstreamHealth::new(Telemetry::new(), clock);
@@ -257,6 +275,7 @@ mod tests {
             secure: false,
             authority: format!("a:{port}"),
             max_requests: None,
+            weight: 1,
         };
         let old = all.of(&Name::unknown(), &server(1));
         all.forget_unused();
@@ -266,6 +285,11 @@ mod tests {
             [old, new, all.of(&Name::unknown(), &server(1))].map(|one| one.warmth(slow)),
             [WARM, WARMTH_MIN, WARM]
         );
+    }
+
+    fn check() -> HealthCheck {
+        let second = Duration::from_secs(1);
+        HealthCheck { path: "/".to_owned(), interval: second, timeout: second, rise: 2, fall: 3, status: 200..=399 }
     }
 
     fn health() -> (Health, Clock) {
@@ -296,14 +320,7 @@ mod tests {
     #[test]
     fn checks_take_a_server_out_and_bring_it_back() {
         let (health, clock) = health();
-        let check = HealthCheck {
-            path: "/".to_owned(),
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            status: 200..=399,
-        };
+        let check = check();
         let turns = |passed: &[bool]| -> Vec<_> { passed.iter().map(|one| health.note_check(*one, &check)).collect() };
         assert_eq!(turns(&[false, false, true, false, false]), [None; 5], "never three in a row");
         assert_eq!(turns(&[false]), [Some(Turn::Out)]);

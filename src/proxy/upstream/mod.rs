@@ -204,6 +204,16 @@ impl Upstreams {
         came
     }
 
+    /// Waits for the answer to a copy. It is no command: it earns no retries, which callers pay for, and spends none.
+    pub(super) async fn finish_copy(
+        &self,
+        begun: Begun,
+        key: Option<Key>,
+        patience: Patience<'_>,
+    ) -> Result<Sent, SendError> {
+        self.first(begun, &mut Course { key, tried: Set::default(), patience }).await
+    }
+
     async fn first(&self, begun: Begun, course: &mut Course<'_>) -> Result<Sent, SendError> {
         let (request, choice) = match begun {
             Begun::Unsent(request, choice) => (request, choice),

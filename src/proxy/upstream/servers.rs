@@ -112,9 +112,11 @@ impl Pools {
     /// The servers of a subsystem; pools that would be the same are used again.
     pub(in crate::proxy) fn upstreams_of(&self, subsystem: &Subsystem) -> Upstreams {
         let line = self.line(&subsystem.id);
+        let servers = subsystem.upstreams.iter();
+        let weights = servers.clone().map(|server| u64::from(server.weight));
         Upstreams {
-            servers: subsystem.upstreams.iter().map(|server| self.server(subsystem, server, &line)).collect(),
-            balancer: Balancer::new(subsystem.balance.clone()),
+            servers: servers.map(|server| self.server(subsystem, server, &line)).collect(),
+            balancer: Balancer::new(subsystem.balance.clone(), weights.collect()),
             connect: subsystem.timeouts.connect,
             budget: subsystem.retries.as_ref().map(Budget::new),
             queue: (self.settings.share.rounded_up(subsystem.queue.length), subsystem.queue.timeout),

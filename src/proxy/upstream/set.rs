@@ -30,10 +30,6 @@ impl Set {
         self.0 == 0
     }
 
-    pub(super) fn len(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
     pub(super) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
@@ -53,18 +49,13 @@ impl Set {
         self.positions().nth(before)
     }
 
-    /// The first position from this one on, and around.
-    pub(super) fn next_after(self, from: usize) -> Option<usize> {
-        let from = from % 64;
-        self.positions().find(|position| *position >= from).or_else(|| self.nth(0))
-    }
-
     /// The position with the largest of something.
-    pub(super) fn max_by_key(self, key: impl Fn(usize) -> u64) -> Option<usize> {
+    pub(super) fn max_by_key<K: Ord>(self, key: impl Fn(usize) -> K) -> Option<usize> {
         self.positions().max_by_key(|position| key(*position))
     }
 
-    fn positions(self) -> impl Iterator<Item = usize> {
+    /// From the first to the last.
+    pub(super) fn positions(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         std::iter::from_fn(move || {
             let position = left.trailing_zeros();
@@ -79,13 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_come_in_order_and_around() {
+    fn positions_come_in_order() {
         let set = Set::first(5).without(Set::of(2));
         assert_eq!(set.positions().collect::<Vec<_>>(), [0, 1, 3, 4]);
-        assert_eq!((set.len(), set.nth(2), set.nth(4)), (4, Some(3), None));
-        assert_eq!([2, 4, 5].map(|from| set.next_after(from)), [Some(3), Some(4), Some(0)]);
-        assert_eq!(Set::first(64).len(), 64);
-        assert!(Set::first(0).is_empty() && Set::default().next_after(0).is_none());
+        assert_eq!((set.nth(2), set.nth(4)), (Some(3), None));
+        assert_eq!(Set::first(64).positions().count(), 64);
+        assert!(Set::first(0).is_empty() && Set::default().nth(0).is_none());
         assert_eq!(set.keep(|position| position > 1).or(Set::of(9)).max_by_key(|position| position as u64), Some(4));
     }
 }

@@ -1,0 +1,149 @@
+//! Copies of requests: they go to another subsystem's servers and are on nobody's books.
+
+use serde_json::{Value, json};
+
+use crate::world::{World, empty, fed, request, until, whole};
+
+const READ: &str = "/cameras/v1/snapshots/7";
+const SUBMIT: &str = "/cameras/v1/snapshots";
+
+/// Copies every submission to `lab`, a subsystem that nobody may call.
+fn mirrored(document: &mut Value) {
+    document["subsystems"][0]["commands"][0]["mirror"] = json!({ "subsystem": "lab" });
+    document["subsystems"][0]["commands"][0]["body"] = json!({ "max": "1MiB" });
+}
+
+async fn copies(world: &World, result: &str) -> u32 {
+    let count = world.metrics().await.value("tallygate_mirrored_requests_total", &[("result", result)]);
+    format!("{}", count.unwrap()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
+    let world = World::city().subsystem("lab").edit(mirrored).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
+        assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
+        let (feed, body) = fed();
+        let stream = client.open(request("POST", SUBMIT, body));
+        feed.send(Ok(vec![7; 30_000].into())).unwrap();
+        feed.send(Ok(vec![7; 30_000].into())).unwrap();
+        drop(feed);
+        assert_eq!(stream.await.unwrap().whole().await.status, 200);
+        // Too large, by its head and by what comes.
+        assert_eq!(client.send(request("POST", SUBMIT, whole(vec![7; 70_000]))).await.status, 200);
+        let (feed, body) = fed();
+        let stream = client.open(request("POST", SUBMIT, body));
+        feed.send(Ok(vec![7; 70_000].into())).unwrap();
+        drop(feed);
+        assert_eq!(stream.await.unwrap().whole().await.status, 200);
+        assert_eq!(client.get(READ).await.status, 200, "not mirrored");
+    }
+    until("the copies are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
+    assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 4));
+    let originals = world.server("cameras").log.all();
+    let copies = world.server("lab").log.all();
+    assert_eq!((originals.len(), copies.len()), (12, 6));
+    for copy in &copies {
+        let id = copy.header("x-request-id");
+        let original = originals.iter().find(|original| original.header("x-request-id") == id).unwrap();
+        assert_eq!((&copy.method, &copy.path, copy.bytes()), (&original.method, &original.path, original.bytes()));
+        assert_eq!((copy.header("x-tallygate-mirror"), original.header("x-tallygate-mirror")), ("1", ""));
+        assert_eq!(copy.command(), "cameras/snapshot.submit");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 12);
+    assert_eq!(usage.sum(|key| key.subsystem == "lab"), 0, "a copy is nobody's usage");
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_fails_nobody() {
+    let mut world = World::city().subsystem("lab").edit(mirrored).start().await;
+    drop(world.remove_server("lab"));
+    let client = world.client("traffic-police");
+    for _ in 0..3 {
+        assert_eq!(client.post(SUBMIT, "picture").await.status, 200);
+    }
+    until("the copies have failed", async || (copies(&world, "failed").await == 3).then_some(())).await;
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (3, 0));
+}
+
+#[tokio::test]
+async fn copies_go_between_subsystems_that_speak_different_protocols() {
+    for (own, labs) in [("http1", "http2"), ("http2", "http1"), ("http2", "http2")] {
+        let plan = World::city().subsystem("lab").edit(mirrored).edit(|document| {
+            document["subsystems"][0]["protocol"] = json!(own);
+            document["subsystems"][1]["protocol"] = json!(labs);
+        });
+        let world = plan.start().await;
+        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+            assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
+            assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
+            let (feed, body) = fed();
+            let stream = client.open(request("POST", SUBMIT, body));
+            feed.send(Ok(vec![7; 30_000].into())).unwrap();
+            drop(feed);
+            assert_eq!(stream.await.unwrap().whole().await.status, 200);
+        }
+        until("the copies are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
+        assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 0));
+        let originals = world.server("cameras").log.all();
+        for copy in world.server("lab").log.all() {
+            let id = copy.header("x-request-id");
+            let original = originals.iter().find(|original| original.header("x-request-id") == id).unwrap();
+            assert_eq!((&copy.method, &copy.path, copy.bytes()), (&original.method, &original.path, original.bytes()));
+            assert_eq!(copy.header("x-tallygate-mirror"), "1");
+        }
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "ok"), 6, "{own} to {labs}");
+        assert_eq!(usage.sum(|key| key.subsystem == "lab"), 0);
+    }
+}
+
+#[tokio::test]
+async fn so_many_of_a_hundred_are_copied_on_average() {
+    let plan = World::city().subsystem("lab").edit(mirrored).edit(|document| {
+        document["subsystems"][0]["commands"][0]["mirror"]["percent"] = json!(30);
+    });
+    let world = plan.start().await;
+    let client = world.client("traffic-police").h2();
+    for _ in 0..400 {
+        assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
+    }
+    let copied = until("the copies are answered", async || {
+        let answered = copies(&world, "answered").await;
+        (answered as usize == world.server("lab").log.all().len()).then_some(answered)
+    });
+    let copied = copied.await;
+    assert!(
+        (70..=170).contains(&copied),
+        "{copied} of 400 were copied; 120 are expected, give or take 9 (one deviation)"
+    );
+    assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 0));
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 400);
+}
+
+#[tokio::test]
+async fn a_copy_earns_no_retries() {
+    let plan = World::city().subsystem("lab").grant("traffic-police", "lab", &["*"]).edit(mirrored).edit(|document| {
+        document["subsystems"][1]["retries"] = json!({ "budgetPercent": 10 });
+    });
+    let mut world = plan.start().await;
+    let client = world.client("traffic-police");
+    for _ in 0..100 {
+        assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
+    }
+    until("the copies are answered", async || (copies(&world, "answered").await == 100).then_some(())).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/lab/do/cut").await.problem().as_deref(), Some("upstream_failed"));
+    }
+    let retries = world.metrics().await.sum("tallygate_upstream_retries_total");
+    assert_eq!(retries, 3 + 2, "what a worker begins with, and a tenth of the lab's own commands");
+    let attempts = world.server("lab").log.all().iter().filter(|got| got.path.ends_with("/cut")).count();
+    assert_eq!(attempts, 25);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "upstream_failed")), (100, 20));
+}

@@ -1,0 +1,87 @@
+//! Servers of different weights: each gets its part of the commands, and one without a weight none.
+
+use serde_json::{Value, json};
+
+use crate::world::{Server, World, empty, request};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+/// A city whose cameras have two servers of these weights.
+async fn weighted(weights: [u64; 2], balance: Value) -> World {
+    let second = Server::start();
+    let address = second.address;
+    let plan = World::city().edit(|document| {
+        let first = document["subsystems"][0]["upstreams"][0]["url"].clone();
+        document["subsystems"][0]["upstreams"] = json!([
+            { "url": first, "weight": weights[0] },
+            { "url": format!("http://{address}"), "weight": weights[1] },
+        ]);
+        document["subsystems"][0]["balance"] = balance;
+    });
+    let mut world = plan.start().await;
+    world.add_server("cameras-2", second);
+    world
+}
+
+/// Sends so many commands, each with a key of its own.
+async fn send(world: &World, count: usize) {
+    let client = world.client("traffic-police").h2();
+    for n in 0..count {
+        let mut asking = request("GET", READ, empty());
+        asking.headers_mut().insert("x-camera", format!("camera-{n}").parse().unwrap());
+        assert_eq!(client.send(asking).await.status, 200);
+    }
+}
+
+fn received(world: &World) -> [usize; 2] {
+    ["cameras", "cameras-2"].map(|server| world.server(server).log.all().len())
+}
+
+#[tokio::test]
+async fn commands_are_split_by_weight_whatever_the_policy() {
+    for (balance, count, second) in [
+        (json!("roundRobin"), 100, 10..=10),
+        // 40 are expected, give or take 6 (one deviation): by the ports that were free, and by chance.
+        (json!({ "hash": { "header": "x-camera" } }), 400, 10..=75),
+        (json!("leastRequest"), 400, 10..=75),
+    ] {
+        let world = weighted([9, 1], balance.clone()).await;
+        send(&world, count).await;
+        let got = received(&world);
+        assert_eq!(got[0] + got[1], count);
+        assert!(second.contains(&got[1]), "{got:?} by {balance}");
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "ok"), count as u64);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_moves_the_split_and_a_weight_of_nothing_takes_a_server_out() {
+    let mut world = weighted([1, 0], json!("roundRobin")).await;
+    send(&world, 20).await;
+    assert_eq!(received(&world), [20, 0]);
+    world.reload(|document| document["subsystems"][0]["upstreams"][1]["weight"] = json!(3)).await;
+    send(&world, 40).await;
+    assert_eq!(received(&world), [30, 30]);
+    world.reload(|document| document["subsystems"][0]["upstreams"][0]["weight"] = json!(0)).await;
+    send(&world, 10).await;
+    assert_eq!(received(&world), [30, 40]);
+    let metrics = world.metrics().await;
+    assert_eq!(metrics.sum("tallygate_upstream_attempts_total"), 70);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 70);
+}
+
+#[tokio::test]
+async fn a_server_without_a_weight_does_not_stand_in_for_one_that_is_down() {
+    let mut world = weighted([1, 0], json!("leastRequest")).await;
+    let down = world.remove_server("cameras");
+    drop(down);
+    let client = world.client("traffic-police");
+    for _ in 0..8 {
+        assert_eq!(client.get(READ).await.problem().as_deref(), Some("unreachable"));
+    }
+    assert_eq!(world.server("cameras-2").log.all().len(), 0);
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "unreachable"), 8);
+}
