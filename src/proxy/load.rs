@@ -11,8 +11,8 @@ use std::collections::HashMap;
 /// A department may hold so many times what is free: alone 16/17 of a worker, each of two 16/33, each of ten 16/161.
 const SHARE: usize = 16;
 /// Bytes that the answers of one worker may have been read ahead, all together; each gets a part of it, within bounds.
-const AHEAD_ALL: usize = 16 * 1024 * 1024;
-const AHEAD_MIN: usize = 8 * 1024;
+const AHEAD_ALL: usize = 4 * 1024 * 1024;
+const AHEAD_MIN: usize = 4 * 1024;
 const AHEAD_MAX: usize = 64 * 1024;
 
 /// What one worker carries.
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn many_answers_have_little_memory_each() {
         let load = Load::new(100_000);
-        for (commands, ahead) in [(1, AHEAD_MAX), (256, AHEAD_MAX), (512, 32 * 1024), (10_000, AHEAD_MIN)] {
+        for (commands, ahead) in [(1, AHEAD_MAX), (64, AHEAD_MAX), (128, 32 * 1024), (10_000, AHEAD_MIN)] {
             (load.all.get()..commands).for_each(|_| load.enter(1));
             assert_eq!(load.ahead(), ahead, "{commands} commands");
         }
