@@ -22,6 +22,7 @@ mod proxied;
 mod standing;
 
 // What HTTP is accepted, and how long a caller is waited for.
+mod compression;
 mod corpus;
 mod early_answers;
 mod floods;

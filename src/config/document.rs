@@ -270,6 +270,8 @@ pub(super) struct Subsystem {
     pub(super) headers: Option<Headers>,
     /// Which pages a browser lets read its answers, for all its commands.
     pub(super) cors: Option<Cors>,
+    /// Whether answers of its commands are compressed for callers that take that. Default: false.
+    pub(super) compress: Option<bool>,
     /// What happens to requests that are none of its commands: refuse (default) or allow.
     pub(super) other_commands: Option<String>,
 }
@@ -345,6 +347,8 @@ pub(super) struct Command {
     pub(super) cors: Option<Cors>,
     /// Where copies of its requests go, whose answers nobody reads.
     pub(super) mirror: Option<Mirror>,
+    /// Whether its answers are compressed for callers that take that. Default: what the subsystem says.
+    pub(super) compress: Option<bool>,
     /// As ledger.durability, for this command.
     pub(super) durability: Option<String>,
 }

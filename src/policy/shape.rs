@@ -29,6 +29,8 @@ pub struct Shape {
     pub cors: Option<Arc<Cors>>,
     /// Where copies of its requests go.
     pub mirror: Option<Mirror>,
+    /// Whether its answers are compressed, for callers that take that.
+    pub compress: bool,
 }
 
 /// Where copies of requests go, whose answers nobody reads.

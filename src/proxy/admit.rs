@@ -17,6 +17,7 @@ use crate::policy::{Command, Cors, DepartmentPolicy, Grant, Route, Snapshot, Sub
 
 use super::account::Account;
 use super::call::Call;
+use super::compress;
 use super::fault::Fault;
 use super::fields;
 use super::grpc;
@@ -35,6 +36,8 @@ pub(super) struct Admitted {
     pub(super) host: HeaderValue,
     /// The protocol its caller asks to switch to, if this command may.
     pub(super) upgrade: Option<HeaderValue>,
+    /// Whether its caller takes a compressed answer, if this command may have one.
+    pub(super) compress: Option<bool>,
     /// How long a gRPC call may take, from its arrival on.
     pub(super) deadline: Option<Duration>,
     /// The page that asks, if browsers are told about this command.
@@ -108,6 +111,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
             let deadline = deadline(call, request, &subsystem);
             let host = host_value(request, head);
             let upgrade = upgrade(request, &command);
+            let compress = compress::may_be_asked_for(request, &command);
             Ok(Admitted {
                 department,
                 subsystem,
@@ -116,6 +120,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
                 budget,
                 host,
                 upgrade,
+                compress,
                 deadline,
                 reader,
                 here,

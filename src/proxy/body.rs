@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::model::Finished;
 
 use super::account::Account;
+use super::compress::Compressed;
 use super::grpc;
 use super::silence::Silence;
 use super::upstream::{AnswerBody, Lease};
@@ -27,6 +28,8 @@ pub(super) enum Body {
     Whole(Full<Bytes>),
     /// The subsystem's, metered. Boxed, because hyper moves answers often.
     Metered(Box<Metered>),
+    /// The same, compressed on its way.
+    Compressed(Box<Compressed>),
 }
 
 impl HttpBody for Body {
@@ -37,6 +40,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Whole(full) => Pin::new(full).poll_frame(context).map_err(|never| match never {}),
             Self::Metered(metered) => metered.poll(context),
+            Self::Compressed(compressed) => compressed.poll(context),
         }
     }
 
@@ -44,6 +48,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(full) => full.is_end_stream(),
             Self::Metered(metered) => metered.incoming.is_end_stream(),
+            Self::Compressed(compressed) => compressed.is_end_stream(),
         }
     }
 
@@ -51,6 +56,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(full) => full.size_hint(),
             Self::Metered(metered) => metered.incoming.size_hint(),
+            Self::Compressed(_) => SizeHint::default(),
         }
     }
 }
@@ -87,7 +93,7 @@ impl Metered {
         Self { incoming, open: Some(open), verdict, patience, silence: Silence::default(), until }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(context) else {
             if self.until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
                 return Poll::Ready(self.overrun());

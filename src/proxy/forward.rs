@@ -17,6 +17,7 @@ use crate::policy::Durability;
 use super::admit::Admitted;
 use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
+use super::compress::{self, Compressed};
 use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
 use super::mirror::Copy;
@@ -106,8 +107,12 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     tell_budget(&mut headers, admitted.budget);
     let patience = admitted.subsystem.timeouts.idle;
     let until = admitted.deadline.map(|deadline| call.instant + deadline);
+    let encoder = compress::begin(&call.worker, admitted.compress, (status, &mut headers), &body.size_hint());
     let body = Metered::new(body, (admitted.account, lease), verdict, (patience, until));
-    let mut response = Response::new(Body::Metered(Box::new(body)));
+    let mut response = Response::new(match encoder {
+        Some(encoder) => Body::Compressed(Box::new(Compressed::new(body, encoder))),
+        None => Body::Metered(Box::new(body)),
+    });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -23,6 +23,7 @@ mod account;
 mod alarms;
 mod call;
 mod caps;
+mod compress;
 mod departing;
 mod handshakes;
 mod live;

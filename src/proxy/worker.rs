@@ -20,6 +20,7 @@ use crate::telemetry::{Recorder, Telemetry};
 
 use super::alarms::Alarms;
 use super::caps::Caps;
+use super::compress::Compressing;
 use super::handshakes::Handshakes;
 use super::live::Live;
 use super::load::Load;
@@ -67,6 +68,7 @@ pub(super) struct Worker {
     pub(super) alarms: Alarms,
     pub(super) peers: Peers,
     pub(super) copies: Copies,
+    pub(super) compressing: Compressing,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -99,6 +101,7 @@ impl Worker {
             alarms: Alarms::new(),
             peers: Peers::default(),
             copies: Copies::default(),
+            compressing: Compressing::default(),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,

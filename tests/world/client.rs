@@ -1,7 +1,7 @@
 //! Callers: real TLS connections with real client certificates, HTTP/1.1 and HTTP/2, and a log of what was sent and what
 //! came back. The log is one of the four books that `World::close` compares.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -97,7 +97,7 @@ impl Entry {
         let sent = &mut self.log.0.lock().unwrap()[self.position];
         let outcome = reply.outcome();
         if reply.problem().is_none() {
-            sent.response_bytes = reply.body.len() as u64;
+            sent.response_bytes = reply.unpacked().len() as u64; // as the subsystem sent it
         }
         if outcome == "unauthenticated" {
             sent.department = "unknown".into();
@@ -415,6 +415,16 @@ impl Reply {
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as it was before anybody compressed it.
+    pub fn unpacked(&self) -> Bytes {
+        if self.header("content-encoding") != "gzip" {
+            return self.body.clone();
+        }
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut plain).expect("a whole gzip stream");
+        plain.into()
     }
 
     /// A header as text; empty when it is absent.

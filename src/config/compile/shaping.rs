@@ -1,4 +1,4 @@
-//! `headers`, `rewrite`, `redirect`, `cors` and `mirror`: what is done to a command on its way.
+//! `headers`, `rewrite`, `redirect`, `cors`, `mirror` and `compress`: what is done to a command on its way.
 
 use std::sync::Arc;
 
@@ -30,12 +30,14 @@ pub(super) struct Common {
     request: FieldEdits,
     response: FieldEdits,
     cors: Option<Arc<Cors>>,
+    compress: bool,
 }
 
 /// What a subsystem says for all its commands.
 pub(super) fn common(written: &Subsystem, place: &Place<'_>) -> Common {
     let mut common = Common::default();
     common.add(written.headers.as_ref(), &place.key("headers"));
+    common.compress = written.compress.unwrap_or(false);
     common.cors = written.cors.as_ref().map(|written| cors::compile(written, &place.key("cors")));
     common
 }
@@ -52,6 +54,7 @@ pub(super) fn compile(
     if let Some(written) = &written.cors {
         own.cors = Some(cors::compile(written, &place.key("cors")));
     }
+    own.compress = written.compress.unwrap_or(own.compress);
     let rewrite = written.rewrite.as_ref().and_then(|written| rewrite(written, matched, &place.key("rewrite")));
     let redirect = written.redirect.as_ref().and_then(|written| redirect(written, matched, &place.key("redirect")));
     if written.redirect.is_some() {
@@ -85,11 +88,11 @@ impl Common {
         redirect: Option<Redirect>,
         mirror: Option<Mirror>,
     ) -> Option<Box<Shape>> {
-        let Self { request, response, cors } = self;
+        let Self { request, response, cors, compress } = self;
         let is_edited = !request.is_empty() || !response.is_empty();
         let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
-        let shape = Shape { request, response, rewrite, redirect, cors, mirror };
-        (is_shaped || mirror.is_some()).then(|| Box::new(shape))
+        let shape = Shape { request, response, rewrite, redirect, cors, mirror, compress };
+        (is_shaped || compress || mirror.is_some()).then(|| Box::new(shape))
     }
 
     fn add(&mut self, headers: Option<&Headers>, place: &Place<'_>) {
