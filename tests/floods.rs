@@ -211,12 +211,24 @@ async fn more_streams_than_allowed_are_refused() {
 /// What one connection may cost, whatever it does.
 const MEMORY_MAX: u64 = 2 * 1024 * 1024;
 /// Enough of them that what everybody shares does not matter.
-const CONNECTIONS: u64 = 4;
+pub const CONNECTIONS: u64 = 4;
 
 fn resident(world: &World) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.process_id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Memory has grown as far as it will when it stands still; that can only be seen by looking twice.
+pub async fn memory_once_it_stands_still(world: &World) -> u64 {
+    let mut last = 0;
+    crate::world::until("memory stands still", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let before = std::mem::replace(&mut last, resident(world));
+        (last <= before + 64 * 1024).then_some(())
+    })
+    .await;
+    last
 }
 
 /// Opens connections that ask for 100 large answers each and take nothing of them, or one byte of each.
@@ -234,14 +246,7 @@ async fn memory_of_readers_that_stall(window: u32) {
         held.push(stream);
         crate::world::until("all are asked for", async || (log.all().len() == n * 100 + 1).then_some(())).await;
     }
-    // Memory has grown as far as it will when it stands still; that can only be seen by looking twice.
-    let mut last = 0;
-    crate::world::until("memory stands still", async || {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let before = std::mem::replace(&mut last, resident(&world));
-        (last <= before + 64 * 1024).then_some(())
-    })
-    .await;
+    let last = memory_once_it_stands_still(&world).await;
     let each = last.saturating_sub(before) / CONNECTIONS;
     eprintln!("with a window of {window}: {} KiB a connection", each / 1024);
     assert!(each <= MEMORY_MAX, "{each} bytes a connection");
