@@ -26,7 +26,9 @@ async fn ask(client: &Client, path: &str, accept: &str) -> Reply {
 async fn text_is_compressed_for_those_who_take_it_and_counted_as_it_came() {
     let world = plan().start().await;
     for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
-        for (path, byte, length) in [("/cameras/do/bytes-50000", b'x', 50_000), ("/cameras/do/chunks-300", b'y', 300 * 1024)] {
+        for (path, byte, length) in
+            [("/cameras/do/bytes-50000", b'x', 50_000), ("/cameras/do/chunks-300", b'y', 300 * 1024)]
+        {
             let packed = ask(&client, path, "br, gzip").await;
             assert_eq!((packed.header("content-encoding"), packed.header("vary")), ("gzip", "accept-encoding"));
             assert_eq!((packed.header("etag"), packed.header("content-length")), ("W/\"7\"", ""));
@@ -62,7 +64,9 @@ async fn a_stream_stays_one_and_its_trailers_follow() {
         }
         world.server("cameras").release(name);
         assert_eq!(stream.whole().await.unpacked(), "first last");
-        let trailing = ask(&client, "/cameras/do/trailers", "gzip").await;
+        let mut asking = request("GET", "/cameras/do/trailers", empty());
+        asking.headers_mut().extend([("accept-encoding", "gzip"), ("te", "trailers")].map(field));
+        let trailing = client.send(asking).await;
         assert_eq!(trailing.unpacked(), "body");
         assert_eq!(trailing.trailers.expect("trailers")["x-checksum"], "42");
     }
@@ -88,4 +92,8 @@ fn unpacked_so_far(packed: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     let _ = flate2::read::GzDecoder::new(packed).read_to_end(&mut text); // it ends too early
     text
+}
+
+fn field((name, value): (&'static str, &'static str)) -> (http::HeaderName, http::HeaderValue) {
+    (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
 }

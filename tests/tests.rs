@@ -44,6 +44,9 @@ mod shaping;
 mod streaming;
 mod upstreams;
 mod websocket;
+mod websocket_ends;
+mod websocket_h2;
+mod websocket_memory;
 mod weights;
 
 // How much.

@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::grpc::python;
 use crate::world::{GATEWAY, Plan, Process, Seen, World, run, stderr, stdout, until};
 
-const LIVE: &str = "/cameras/live";
+pub const LIVE: &str = "/cameras/live";
 const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
+pub fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
     let mut process = Process::spawn(
         python("websocket_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()),
     );
@@ -25,7 +25,7 @@ fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
 }
 
 /// A city whose cameras have a live picture, and a command that may not switch.
-async fn live_city(port: u16) -> World {
+pub async fn live_city(port: u16) -> World {
     live_plan(port).start().await
 }
 
@@ -113,10 +113,12 @@ async fn the_bytes_of_a_tunnel_are_on_the_tally_while_it_lasts() {
     let head = String::from_utf8_lossy(&heard).to_lowercase();
     assert!(head.starts_with("http/1.1 101 ") && head.contains("\r\nupgrade: websocket\r\n"), "{head}");
     assert!(head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
-    let usage = world.usage_when("the welcome is on the tally", |usage| {
-        usage.admitted("traffic-police").response_bytes == "..welcome".len() as u64
-    });
-    drop(usage.await);
+    until("the welcome is on the tally, and nothing has ended", async || {
+        let metrics = world.metrics().await;
+        let sums = ["tallygate_response_bytes_total", "tallygate_commands_in_flight"].map(|name| metrics.sum(name));
+        (sums == ["..welcome".len() as i64, 1]).then_some(())
+    })
+    .await;
     drop(stream);
     drop(process);
     world.log.note("traffic-police", Seen::Open);

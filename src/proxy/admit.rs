@@ -7,17 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, ORIGIN, UPGRADE};
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::header::ORIGIN;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{Command, Cors, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
+use crate::policy::{Command, Cors, DepartmentPolicy, Grant, Protocol, Route, Snapshot, Subsystem};
 
 use super::account::Account;
 use super::call::Call;
 use super::compress;
+use super::extended::{is_asked_for, is_extended};
 use super::fault::Fault;
 use super::fields;
 use super::grpc;
@@ -110,7 +111,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
             let Placed { subsystem, command, here } = placed;
             let deadline = deadline(call, request, &subsystem);
             let host = host_value(request, head);
-            let upgrade = upgrade(request, &command);
+            let upgrade = upgrade(request, &subsystem, &command);
             let compress = compress::may_be_asked_for(request, &command);
             Ok(Admitted {
                 department,
@@ -141,13 +142,18 @@ fn decide(
     department: &DepartmentPolicy,
     placed: &Placed,
 ) -> Result<(Grant, Option<Budget>, Account), Box<Refusal>> {
-    let Placed { command, .. } = placed;
+    let Placed { subsystem, command, .. } = placed;
     let refuse = |refused, detail| Refusal::new(&department.department, &command.key, refused, detail);
 
     let grant = call.live.snapshot.grant(department, command);
     let grant = grant.ok_or_else(|| refuse(Refused::Forbidden, "this department has no grant for this command"))?;
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
+    }
+    if is_extended(request) && upgrade(request, subsystem, command).is_none() {
+        let mut refusal = refuse(Refused::Malformed, "this command does not switch to the protocol that is asked for");
+        refusal.status = Some(StatusCode::NOT_IMPLEMENTED);
+        return Err(refusal);
     }
     let room = call.worker.load.has_room_for(department.department.number);
     room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full)))?;
@@ -159,14 +165,11 @@ fn decide(
     Ok((grant, budget, account))
 }
 
-/// The one protocol a caller asks to switch to, if it is the one that this command may switch to.
-fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
-    let allowed = command.upgrade.as_ref()?;
-    let asked = request.headers().get(UPGRADE)?;
-    let named = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let is_nominated = named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
-    let is_asked = is_nominated && *request.method() == Method::GET && request.version() == Version::HTTP_11;
-    (is_asked && asked.as_bytes().eq_ignore_ascii_case(allowed.as_bytes())).then(|| allowed.clone())
+/// The one protocol a caller asks to switch to, if it is the one that this command may switch to. Who asks over HTTP/1.1 for
+/// another gets the answer of a plain GET; over HTTP/2 nothing but a tunnel would be understood.
+fn upgrade(request: &Request<Incoming>, subsystem: &Subsystem, command: &Command) -> Option<HeaderValue> {
+    let allowed = command.upgrade.as_ref().filter(|_| subsystem.protocol == Protocol::Http1)?;
+    is_asked_for(request, allowed).then(|| allowed.clone())
 }
 
 /// The deadline a gRPC caller gives its call, not longer than its subsystem allows.

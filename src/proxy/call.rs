@@ -11,6 +11,7 @@ use crate::clock::{Moment, Still};
 use crate::model::Window;
 
 use super::body::Body;
+use super::extended::is_extended;
 use super::grpc;
 use super::live::Live;
 use super::peer::Peer;
@@ -32,7 +33,7 @@ pub(super) struct Call {
     pub(super) window: Window,
     /// Whether it asks for a head alone: then no answer has a body.
     pub(super) head_only: bool,
-    /// Whether its caller speaks gRPC: then our own answers do, too.
+    /// Whether its caller speaks gRPC: then our own answers do, too. Not where 200 would mean that a tunnel begins.
     pub(super) is_grpc: bool,
 }
 
@@ -48,9 +49,13 @@ impl Call {
             instant: still.instant().into(),
             window: worker.clock.window(),
             head_only: *request.method() == Method::HEAD,
-            is_grpc: grpc::is_spoken(request.headers()),
+            is_grpc: grpc::is_spoken(request.headers()) && !asks_for_a_tunnel(request),
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
         }
     }
+}
+
+fn asks_for_a_tunnel<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::CONNECT || is_extended(request)
 }

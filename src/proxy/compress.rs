@@ -14,7 +14,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::{Frame, SizeHint};
@@ -113,7 +114,10 @@ pub(super) fn begin(
 fn is_worth_it(status: StatusCode, headers: &HeaderMap) -> bool {
     let is_whole = !matches!(status.as_u16(), 100..=199 | 204..=206 | 304);
     let says = |name, word: &str| {
-        headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains(word)))
+        headers
+            .get_all(name)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains(word)))
     };
     let has_digest = ["content-digest", "digest", "content-md5"].iter().any(|name| headers.contains_key(*name));
     is_whole
@@ -129,7 +133,10 @@ fn is_text(content_type: Option<&HeaderValue>) -> bool {
     let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let known = ["application/json", "application/xml", "application/javascript", "application/x-ndjson"];
-    essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml") || known.contains(&&*essence)
+    essence.starts_with("text/")
+        || essence.ends_with("+json")
+        || essence.ends_with("+xml")
+        || known.contains(&&*essence)
 }
 
 fn vary(headers: &mut HeaderMap) {
@@ -196,18 +203,35 @@ pub(super) struct Compressed {
     encoder: Option<Encoder>,
     /// Sent behind the end.
     trailers: Option<HeaderMap>,
+    /// Told at the next poll.
+    broken: Option<io::Error>,
 }
 
 impl Compressed {
     pub(super) fn new(body: Metered, encoder: Encoder) -> Self {
-        Self { body, encoder: Some(encoder), trailers: None }
+        Self { body, encoder: Some(encoder), trailers: None, broken: None }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
         self.encoder.is_none() && self.trailers.is_none()
     }
 
+    /// An error waits for one more poll, so that hyper first flushes what came before it: the caller gets what there is.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        match self.poll_next(context) {
+            Poll::Ready(Some(Err(broken))) => {
+                self.broken = Some(broken);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let mut turn = TURN;
         loop {
             let Some(encoder) = &mut self.encoder else {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::body::Body;
 use super::pulse::Beat;
+use super::tunnel::Doorstep;
 
 /// Bytes of answers that one connection holds because its caller does not take them.
 const UNTAKEN_MAX: usize = 512 * 1024;
@@ -28,14 +29,18 @@ pub(super) struct Counter {
     waiting: RefCell<Vec<Waker>>,
 }
 
-/// Whose turn it is on one HTTP/2 stream.
-#[derive(Debug, Default)]
-pub(super) struct Turn(Cell<Option<Instant>>);
+/// Whose turn it is on one HTTP/2 stream, and what it becomes.
+#[derive(Default)]
+pub(super) struct Turn {
+    callers_since: Cell<Option<Instant>>,
+    /// The tunnel that the stream is to be once its answer has left.
+    pub(super) tunnel: Doorstep,
+}
 
 impl Turn {
     /// Since when the caller has had something to take; nothing, if it is not its turn.
     pub(super) fn callers_since(&self) -> Option<Instant> {
-        self.0.get()
+        self.callers_since.get()
     }
 }
 
@@ -72,6 +77,10 @@ impl Departing {
             ready!(self.beat.poll_taken(context));
             return Pin::new(&mut self.body).poll_frame(context);
         };
+        if self.beat.poll_taken(context).is_pending() {
+            stream.wait_for_caller(self.beat.now());
+            return Poll::Pending; // whatever windows are open: h2 would keep it, for each stream
+        }
         stream.taken();
         if stream.must_wait(context) {
             return Poll::Pending;
@@ -88,13 +97,20 @@ impl Departing {
 impl Stream {
     /// hyper asks for more: what was handed over has been taken.
     fn taken(&mut self) {
-        self.turn.0.set(None);
+        self.turn.callers_since.set(None);
         let held = std::mem::take(&mut self.held);
         self.counter.untaken.set(self.counter.untaken.get().saturating_sub(held));
         if held > 0 {
             for waker in self.counter.waiting.take() {
                 waker.wake();
             }
+        }
+    }
+
+    /// The connection takes no more for now: it is the caller's turn on this stream too.
+    fn wait_for_caller(&self, now: Instant) {
+        if self.turn.callers_since.get().is_none() {
+            self.turn.callers_since.set(Some(now));
         }
     }
 
@@ -113,7 +129,7 @@ impl Stream {
         self.before = std::mem::replace(&mut self.last, bytes);
         self.held = self.before + self.last;
         self.counter.untaken.set(self.counter.untaken.get() + self.held);
-        self.turn.0.set(Some(now));
+        self.turn.callers_since.set(Some(now));
     }
 }
 

@@ -16,6 +16,7 @@ use crate::clock::Still;
 
 use super::admit::admit;
 use super::call::{Answer, Call};
+use super::extended::as_get;
 use super::fault::Fault;
 use super::forward::forward;
 use super::here::answer_here;
@@ -31,8 +32,9 @@ use super::worker::Worker;
 pub(super) fn exchange(
     worker: &Rc<Worker>,
     peer: &Rc<Peer>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> impl Future<Output = Answer> + use<> {
+    as_get(&mut request);
     let still = Still::now(); // one moment for the whole decision
     let call = Call::arrive(worker, peer, &request, &still);
     let decided = admit(&call, &request);

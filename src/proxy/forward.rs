@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 
 use crate::model::Finished;
 use crate::policy::Durability;
@@ -18,6 +19,7 @@ use super::admit::Admitted;
 use super::body::{Body, Metered, Verdict};
 use super::call::{Answer, Call};
 use super::compress::{self, Compressed};
+use super::extended::stream_of;
 use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
 use super::mirror::Copy;
@@ -33,11 +35,16 @@ use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, S
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Forwards an admitted command and answers with what came back.
-pub(super) fn forward(call: Call, mut admitted: Admitted, request: Request<Incoming>) -> impl Future<Output = Answer> {
+pub(super) fn forward(
+    call: Call,
+    mut admitted: Admitted,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Answer> {
     tracing::trace!(request = %call.id.text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = call.live.upstreams_of(&admitted.subsystem);
     let key = upstreams.key(request.headers(), &admitted.department.department.id);
     let method = request.method().clone();
+    let stream = stream_of(&mut request);
     let outgoing = towards(&call, &admitted, request);
     let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
     let begun = upstreams.begin(outgoing, key);
@@ -55,6 +62,10 @@ pub(super) fn forward(call: Call, mut admitted: Admitted, request: Request<Incom
         }
         let answered = call.worker.clock.monotonic();
         let answer = match sent {
+            Ok(sent) if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS => {
+                switched(&call, admitted, sent, stream)
+            }
+            Ok(sent) if stream.is_some() && sent.answer.status.is_success() => no_tunnel(&call, admitted, &sent.lease),
             Ok(sent) => answer(&call, admitted, sent),
             Err(error) => {
                 let reader = admitted.reader.take();
@@ -94,9 +105,6 @@ fn framing(body: &Incoming) -> Framing {
 
 /// The subsystem's answer, metered on its way to the caller.
 fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
-    if sent.answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switched(call, admitted, sent);
-    }
     let only_busy = sent.answer.is_only_busy();
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
@@ -127,26 +135,47 @@ fn verdict(headers: &HeaderMap, finished: Finished) -> Verdict {
 }
 
 /// The subsystem switches to another protocol (RFC 9110 section 15.2.2): only to the one it was asked for, and only on a
-/// connection that is the command's own. The caller's connection does so once this answer has left.
-fn switched(call: &Call, admitted: Admitted, Sent { answer, lease }: Sent) -> Response<Body> {
+/// connection that is the command's own. The caller's connection, or its stream, does so once this answer has left.
+fn switched(
+    call: &Call,
+    admitted: Admitted,
+    Sent { answer, lease }: Sent,
+    stream: Option<OnUpgrade>,
+) -> Response<Body> {
     let Answered { mut headers, upgrade, body, .. } = answer;
     let agreed = admitted.upgrade.as_ref().zip(upgrade.as_ref());
     let agreed = agreed.filter(|(asked, given)| asked.as_bytes().eq_ignore_ascii_case(given.as_bytes()));
     let Some((_, (subsystem, said))) = agreed.zip(body.into_stream()) else {
         lease.fail(Finished::UpstreamFailed);
-        admitted.account.settle(Finished::UpstreamFailed);
-        return fail(call, Finished::UpstreamFailed, "the subsystem switched to another protocol, unasked");
+        return broke_its_word(call, admitted, "the subsystem switched to another protocol, unasked");
     };
     lease.note_success();
     headers.insert(REQUEST_ID, call.id.header());
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+    let status = if stream.is_some() {
+        headers.remove(SEC_WEBSOCKET_ACCEPT); // the key was ours (RFC 8441 section 5)
+        StatusCode::OK
+    } else {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+        StatusCode::SWITCHING_PROTOCOLS
+    };
     let idle = admitted.subsystem.timeouts.idle;
-    call.peer.tunnel.leave(Tunnel { subsystem, said, account: admitted.account, lease, idle });
+    call.peer.tunnel.leave(Tunnel { subsystem, said, account: admitted.account, lease, idle, stream });
     let mut response = Response::new(Body::Whole(Full::default()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// The subsystem answers well and does not switch, where its caller would take that for a tunnel.
+fn no_tunnel(call: &Call, admitted: Admitted, lease: &Lease) -> Response<Body> {
+    lease.note_success(); // it is well, and only knows no such protocol
+    broke_its_word(call, admitted, "the subsystem did not switch to the protocol that it was asked for")
+}
+
+fn broke_its_word(call: &Call, admitted: Admitted, detail: &str) -> Response<Body> {
+    admitted.account.settle(Finished::UpstreamFailed);
+    fail(call, Finished::UpstreamFailed, detail)
 }
 
 /// Tells a server's health what it answered.

@@ -3,7 +3,8 @@
 //!
 //! Guarantees: such frames come out of a budget that grows with what is worth something (a request, data, bytes of answers, time);
 //! a caller that has used it up is told ENHANCE_YOUR_CALM and its connection ends. Reads frame heads only; every frame that is
-//! let through is passed on byte for byte. Leaves everything that frames say to h2.
+//! let through is passed on byte for byte. Notes in the connection's pulse whether its caller takes what is written. Leaves
+//! everything that frames say to h2.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -159,7 +160,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let frames = self.get_mut();
-        let wrote = ready!(Pin::new(&mut frames.stream).poll_write(context, bytes))?;
+        let polled = Pin::new(&mut frames.stream).poll_write(context, bytes);
+        let wrote = ready!(frames.pulse.wrote_some(polled))?;
         frames.scanner.wrote(wrote);
         Poll::Ready(Ok(wrote))
     }
@@ -170,7 +172,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let frames = self.get_mut();
-        let wrote = ready!(Pin::new(&mut frames.stream).poll_write_vectored(context, pieces))?;
+        let polled = Pin::new(&mut frames.stream).poll_write_vectored(context, pieces);
+        let wrote = ready!(frames.pulse.wrote_some(polled))?;
         frames.scanner.wrote(wrote);
         Poll::Ready(Ok(wrote))
     }
@@ -180,7 +183,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let frames = self.get_mut();
+        frames.pulse.wrote(Pin::new(&mut frames.stream).poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the authority is one and plain; the path is absolute, in one spelling only, and is the very text that is
 //! authorised and forwarded. Over HTTP/1.1 [`super::wire`] has read every byte of it before; over HTTP/2 this is the first
-//! look. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
+//! look, and knows an extended CONNECT only as the GET that it stands for. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
 
 use http::header::HOST;
 use http::uri::Authority;

@@ -15,6 +15,7 @@ use crate::policy::{Protocol, Subsystem};
 
 use super::admit::Admitted;
 use super::call::Call;
+use super::extended::{is_extended, is_replaced};
 use super::fields;
 use super::grpc;
 use super::upstream::{Framing, Written, put_field};
@@ -70,6 +71,9 @@ impl Passing<'_> {
         if let Some(protocol) = &self.admitted.upgrade {
             put_field(&mut head, "connection", b"upgrade");
             put_field(&mut head, "upgrade", protocol.as_bytes());
+            if is_extended(self.request) && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+                put_field(&mut head, "sec-websocket-key", &self.call.id.websocket_key());
+            }
         }
         self.framing.put(&mut head, !rarely_has_body(method));
         head.extend_from_slice(b"\r\n");
@@ -112,7 +116,8 @@ impl Passing<'_> {
         let Self { call, admitted, request, .. } = self;
         let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
         fields::towards_subsystem(request.headers(), |name, value| {
-            if *name != GRPC_TIMEOUT && !edits.is_some_and(|edits| edits.takes(name)) {
+            let is_ours = *name == GRPC_TIMEOUT || is_replaced(request, name);
+            if !is_ours && !edits.is_some_and(|edits| edits.takes(name)) {
                 put(name, value);
             }
         });

@@ -2,12 +2,13 @@
 //!
 //! Guarantees: it holds a bounded amount of memory, whatever its caller sends or does not take; resets, whether by the caller or by
 //! us, are counted and end it, and so are frames that do nothing; a connection that never opens, one without streams, a
-//! stream whose answer is not taken, and the connection itself have limits of time.
+//! stream whose answer is not taken, and the connection itself have limits of time. A stream may become a [`super::tunnel`],
+//! and is then run like an answer: one task, that ends with it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ const FRAME_MAX: u32 = 16 * 1024;
 /// What names and values are remembered by the compression; more helps an attacker only (CVE-2016-6581).
 const HEADER_TABLE: u32 = 4 * 1024;
 /// Bytes of an answer that h2 takes before its subsystem is held back.
-const SEND_BUFFER_MAX: usize = 64 * 1024;
+const SEND_BUFFER_MAX: usize = 16 * 1024;
 /// Streams that a caller has reset and we have not taken up (CVE-2023-44487), and streams that it made us reset
 /// (CVE-2025-8671); beyond them the connection ends with ENHANCE_YOUR_CALM.
 const CALLERS_RESETS_MAX: usize = 20;
@@ -66,13 +67,25 @@ pub(super) async fn serve(
     let stream = Patient::new(stream, &worker);
     let heard = Rc::clone(stream.heard());
     let stream = Frames::new(stream, &worker, &pulse);
-    let streams = Streams { taken_up: Rc::default(), worker: Rc::clone(&worker) };
+    let streams = Streams {
+        taken_up: Rc::default(),
+        worker: Rc::clone(&worker),
+        peer: Rc::clone(&peer),
+        pulse: Rc::clone(&pulse),
+    };
     let (taken_up, counter) = (Rc::clone(&streams.taken_up), Rc::new(Counter::default()));
     let service = service_fn(|request| {
         let (beat, turn, counter) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&counter));
-        taken_up.replace(Some(Rc::clone(&turn))); // hyper hands the stream to be run right after this
+        taken_up.replace(Rc::downgrade(&turn)); // hyper hands the stream to be run right after this
+        let (peer_too, taken_up) = (Rc::clone(&peer), Rc::clone(&taken_up));
         let answer = exchange(&worker, &peer, request);
-        answer.map_ok(|answer| answer.map(|body| Departing::over_http2(body, beat, counter, turn)))
+        answer.map_ok(move |answer| {
+            if let Some(tunnel) = peer_too.tunnel.take() {
+                turn.tunnel.leave(tunnel);
+                taken_up.replace(Rc::downgrade(&turn)); // and what writes to it right after this
+            }
+            answer.map(|body| Departing::over_http2(body, beat, counter, turn))
+        })
     });
     let connection = http2::Builder::new(streams)
         .timer(worker.alarms.coarse())
@@ -85,6 +98,7 @@ pub(super) async fn serve(
         .max_header_list_size(u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(CALLERS_RESETS_MAX)
         .max_local_error_reset_streams(OUR_RESETS_MAX)
+        .enable_connect_protocol() // RFC 8441 section 3; asked of no subsystem
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE)
         .serve_connection(TokioIo::new(stream), service);
@@ -141,15 +155,28 @@ async fn wait_until(worker: &Worker, deadline: Instant) {
 /// Runs hyper's streams on the worker's own thread, each with its [`Turn`].
 #[derive(Clone)]
 struct Streams {
-    /// The turn of the stream that was taken up last.
-    taken_up: Rc<RefCell<Option<Rc<Turn>>>>,
+    /// The turn of the stream that was taken up last. Held by the stream itself: what hyper does not take up after all, for
+    /// its caller has left, is not kept here.
+    taken_up: Rc<RefCell<Weak<Turn>>>,
     worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    pulse: Rc<Pulse>,
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
+    /// Takes an answer on its way, or what writes to a tunnel.
     fn execute(&self, stream: F) {
-        let turn = self.taken_up.take().unwrap_or_default();
-        tokio::task::spawn_local(run(stream, turn, Rc::clone(&self.worker)));
+        let turn = self.taken_up.take().upgrade().unwrap_or_default();
+        let worker = Rc::clone(&self.worker);
+        match turn.tunnel.take() {
+            None => drop(tokio::task::spawn_local(run(stream, turn, worker))),
+            Some(tunnel) => {
+                let (peer, beat) = (Rc::clone(&self.peer), self.pulse.beat());
+                tokio::task::spawn_local(async move {
+                    tunnel.run_on_stream(stream, &peer, (&worker, &beat)).await;
+                });
+            }
+        }
     }
 }
 

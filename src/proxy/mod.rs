@@ -39,6 +39,7 @@ mod worker;
 
 // What crosses.
 mod body;
+mod extended;
 mod fault;
 mod fields;
 mod grpc;

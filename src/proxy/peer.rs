@@ -7,14 +7,13 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ServedNames, ServerTls};
@@ -69,7 +68,8 @@ struct Standing {
 #[derive(Default)]
 struct Farewell {
     said: Cell<bool>,
-    connection: RefCell<Option<Waker>>,
+    /// The connection waits for it, and each of its tunnels over HTTP/2.
+    waiting: Notify,
 }
 
 impl Peer {
@@ -153,17 +153,10 @@ impl Peer {
     /// Waits until the caller is not let in any more: its certificate is revoked or expired, its authority gone, its
     /// department removed or disabled, its host not served.
     pub(super) async fn sent_away(&self) {
-        poll_fn(|context| match self.farewell.said.get() {
-            true => Poll::Ready(()),
-            false => {
-                let mut connection = self.farewell.connection.borrow_mut();
-                if connection.as_ref().is_none_or(|known| !known.will_wake(context.waker())) {
-                    *connection = Some(context.waker().clone());
-                }
-                Poll::Pending
-            }
-        })
-        .await;
+        let said = self.farewell.waiting.notified(); // made before the look, so that nothing is missed in between
+        if !self.farewell.said.get() {
+            said.await;
+        }
     }
 
     /// Finds everything anew if there is another configuration.
@@ -211,9 +204,7 @@ impl Peer {
 impl Farewell {
     fn say(&self) {
         self.said.set(true);
-        if let Some(connection) = self.connection.take() {
-            connection.wake();
-        }
+        self.waiting.notify_waiters();
     }
 }
 

@@ -44,6 +44,14 @@ fn hex(number: u64) -> [u8; 16] {
 }
 
 impl RequestId {
+    /// A nonce for a WebSocket whose caller has none, because HTTP/2 needs none (RFC 6455 section 4.1, RFC 8441 section 5):
+    /// 16 bytes in base64, of which hex digits are a part.
+    pub(super) fn websocket_key(self) -> [u8; 24] {
+        let mut key = *b".....................w==";
+        key[..21].copy_from_slice(&self.digits()[11..]);
+        key
+    }
+
     /// The id as text.
     pub(super) fn text(self) -> String {
         format!("{:016x}{:016x}", self.high, self.low)
@@ -109,6 +117,14 @@ mod tests {
         assert_eq!(ID.text(), "00000000000000000000000000000abc");
         let ids = RequestIds::default();
         assert_ne!(ids.next(), ids.next());
+    }
+
+    #[test]
+    fn a_websocket_key_is_16_bytes_in_base64() {
+        assert_eq!(&ID.websocket_key(), b"000000000000000000abcw==");
+        let (four_bits_more, alphabet) = (0b1111, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+        let last = alphabet.iter().position(|letter| *letter == b'w').expect("a letter");
+        assert_eq!(last & four_bits_more, 0, "22 letters hold 4 bits more than 16 bytes: they are zero");
     }
 
     #[test]

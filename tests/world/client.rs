@@ -11,6 +11,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::{http1, http2};
+use hyper::ext::Protocol;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -267,6 +269,20 @@ impl Client {
             seen: Vec::new(),
             trailers: None,
         })
+    }
+
+    /// Sends an extended CONNECT (RFC 8441), and takes the stream that comes of it, over a connection that has heard the
+    /// gateway's settings.
+    pub async fn tunnel(&self, path: &str) -> (http::response::Parts, TokioIo<Upgraded>) {
+        let mut sender = self.sender().await.unwrap();
+        let mut request = request("CONNECT", path, empty());
+        request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let entry = self.log.open(&self.department, &request);
+        let mut answer = within("the head of the answer", sender.send(request)).await.unwrap();
+        let stream = hyper::upgrade::on(&mut answer).await.unwrap();
+        drop(entry); // how it ends is seen by whoever holds the stream
+        (answer.into_parts().0, TokioIo::new(stream))
     }
 
     async fn sender(&self) -> io::Result<Sender> {

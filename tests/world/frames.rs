@@ -49,6 +49,19 @@ pub fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &fields(POST, "/cameras/v1/snapshots"))
 }
 
+/// An extended CONNECT (RFC 8441) of a stream that stays open, with more fields.
+pub fn connect(stream: u32, path: &str, protocol: &str, more: &[u8]) -> Vec<u8> {
+    let block = [
+        &[2, 7][..], // the method, by the name in the static table
+        b"CONNECT",
+        &fields(GET, path)[1..],
+        &literal(":protocol", protocol),
+        &literal("sec-websocket-version", "13"),
+        more,
+    ];
+    frame(HEADERS, END_HEADERS, stream, &block.concat())
+}
+
 /// Stream numbers of a caller.
 pub fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
