@@ -32,6 +32,7 @@ mod rfc9113;
 mod forwarding;
 mod framing;
 mod grpc;
+mod grpc_tonic;
 mod healthy;
 mod mirrors;
 mod protocols;
