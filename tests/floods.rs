@@ -8,7 +8,7 @@ use crate::world::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, code_at, fields, frame, frames_in, get, open_http2, post, streams,
 };
-use crate::world::{Seen, World, empty, request, within};
+use crate::world::{Seen, World, empty, memory, request, within};
 
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -214,9 +214,7 @@ const MEMORY_MAX: u64 = 2 * 1024 * 1024;
 const CONNECTIONS: u64 = 4;
 
 fn resident(world: &World) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", world.process_id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    memory(world.process_id(), "VmRSS")
 }
 
 /// Opens connections that ask for 100 large answers each and take nothing of them, or one byte of each.

@@ -34,6 +34,7 @@ mod framing;
 mod grpc;
 mod grpc_tonic;
 mod healthy;
+mod large;
 mod mirrors;
 mod protocols;
 mod queues;
