@@ -11,6 +11,9 @@ use crate::world::{Process, free_address, tool, until};
 /// What a server answers with when it has understood a path below `/admin`.
 pub const UNDERSTOOD: &str = "x-zone: admin";
 
+/// Starts a server in a folder, at an address.
+type Start = fn(&Path, SocketAddr) -> Process;
+
 /// The five servers, each at an address, each telling what it understood.
 pub struct Servers {
     pub addresses: [(&'static str, SocketAddr); 5],
@@ -19,7 +22,7 @@ pub struct Servers {
 
 impl Servers {
     pub async fn start(folder: &Path) -> Self {
-        let starts: [(&str, fn(&Path, SocketAddr) -> Process); 5] =
+        let starts: [(&str, Start); 5] =
             [("nginx", nginx), ("apache", apache), ("node", node), ("gunicorn", gunicorn), ("tomcat", tomcat)];
         let addresses = starts.map(|(name, _)| (name, free_address()));
         let processes = starts.iter().zip(addresses).map(|((_, start), (_, address))| start(folder, address)).collect();
