@@ -19,7 +19,7 @@ demo: need-compiler need-curl ## the city: make demo [SECONDS=30] [ARGS="--dir F
 	@$(CARGO) run --locked --profile demo --example city_brain -- $(DEMO_SECONDS) $(ARGS)
 
 .PHONY: test
-test: need-compiler need-tests ## all tests of all crates; installs nginx, apache2, nodejs, haproxy, prometheus, sqlite3, curl, openssl, strace and faketime
+test: need-compiler need-tests ## all tests of all crates; installs nginx, apache2, nodejs, gunicorn, tomcat10, haproxy, prometheus, sqlite3, curl, openssl, strace and faketime
 	$(CARGO) test --locked --workspace
 
 .PHONY: lint
@@ -95,6 +95,6 @@ need-cplusplus:
 need-curl:
 	@scripts/need curl
 need-tests:
-	@scripts/need curl openssl python3 python3-grpcio python3-websockets sqlite3 nginx apache2 node haproxy prometheus promtool strace faketime
+	@scripts/need curl openssl python3 python3-grpcio python3-websockets sqlite3 nginx apache2 node gunicorn java tomcat10 haproxy prometheus promtool strace faketime
 need-load:
 	@scripts/need nginx haproxy

@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, open_http2, post, streams,
+    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, streams,
 };
-use crate::world::{Seen, World, empty, request, within};
+use crate::world::{Seen, World, empty, memory, request, within};
 
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -83,6 +83,21 @@ async fn who_makes_the_gateway_reset_its_streams_is_sent_away() {
     });
     assert_eq!(flood(&world, frames).await, End::GoAway(ENHANCE_YOUR_CALM));
     all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn heads_that_h2_takes_for_no_request_end_the_connection_and_count_nowhere() {
+    let capital = [fields(GET, "/cameras/do/never"), literal("X-Capital", "1")].concat();
+    let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
+    let hop = [fields(GET, "/cameras/do/never"), literal("connection", "close")].concat();
+    // A name that h2 cannot decode ends the connection at once.
+    for (head, code) in [(capital, PROTOCOL_ERROR), (no_path, ENHANCE_YOUR_CALM), (hop, ENHANCE_YOUR_CALM)] {
+        let world = city(0).await;
+        let frames = streams().take(200).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
+        assert_eq!(flood(&world, frames).await, End::GoAway(code));
+        assert_eq!(world.usage().sum(|_| true), 0, "docs/http.md says so");
+        all_is_well(world).await;
+    }
 }
 
 #[tokio::test]
@@ -216,9 +231,7 @@ const MEMORY_OF_WINDOWS_MAX: u64 = 3 * 1024 * 1024;
 pub const CONNECTIONS: u64 = 4;
 
 fn resident(world: &World) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", world.process_id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    memory(world.process_id(), "VmRSS")
 }
 
 /// Memory has grown as far as it will when it stands still; that can only be seen by looking twice.

@@ -1,20 +1,18 @@
-//! Path confusion: `/admin` is denied, everything else is open; thousands of spellings that nginx, Apache or Node might read as
-//! `/admin` although the gateway would not. The subsystem itself says what it understood.
+//! Path confusion: `/admin` is denied, everything else is open; thousands of spellings that nginx, Apache, Node, gunicorn or Tomcat
+//! might read as `/admin` although the gateway would not. The subsystem itself says what it understood.
+
+mod servers;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{GATEWAY, Process, Seen, World, free_address, tool, until, within};
+use servers::{Servers, UNDERSTOOD};
 
-/// What a server answers with when it has understood a path below `/admin`.
-const UNDERSTOOD: &str = "x-zone: admin";
+use crate::world::{GATEWAY, Seen, World, within};
 
 /// Spellings of `/admin`, each of which somebody somewhere has taken for it.
 fn spellings() -> Vec<String> {
@@ -107,86 +105,6 @@ fn variants() -> Vec<String> {
     all
 }
 
-/// The three servers, each at an address, each telling what it understood.
-struct Servers {
-    addresses: [(&'static str, SocketAddr); 3],
-    _processes: Vec<Process>,
-}
-
-impl Servers {
-    async fn start(folder: &Path) -> Self {
-        let addresses = ["nginx", "apache", "node"].map(|name| (name, free_address()));
-        let [(_, nginx_at), (_, apache_at), (_, node_at)] = addresses;
-        let processes = vec![nginx(folder, nginx_at), apache(folder, apache_at), node(folder, node_at)];
-        for (name, address) in addresses {
-            until(&format!("{name} listens"), async || TcpStream::connect(address).await.ok()).await;
-        }
-        Self { addresses, _processes: processes }
-    }
-}
-
-fn spawn(mut command: std::process::Command, log: &Path) -> Process {
-    let log = std::fs::File::create(log).unwrap();
-    Process::spawn(command.stdout(Stdio::null()).stderr(log))
-}
-
-fn nginx(folder: &Path, address: SocketAddr) -> Process {
-    let at = folder.display();
-    let config = format!(
-        "daemon off; master_process off; pid {at}/n.pid; error_log {at}/n-error.log;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{ access_log off; client_body_temp_path {at}/n1; proxy_temp_path {at}/n2; fastcgi_temp_path {at}/n3;\n\
-         uwsgi_temp_path {at}/n4; scgi_temp_path {at}/n5;\n\
-         server {{ listen {address};\n\
-         location = /admin {{ add_header X-Zone admin always; return 200 admin; }}\n\
-         location /admin/ {{ add_header X-Zone admin always; return 200 admin; }}\n\
-         location / {{ add_header X-Zone open always; return 200 open; }} }} }}\n"
-    );
-    std::fs::write(folder.join("n.conf"), config).unwrap();
-    let mut command = tool("nginx");
-    command.arg("-p").arg(folder).arg("-c").arg(folder.join("n.conf"));
-    spawn(command, &folder.join("n.log"))
-}
-
-fn apache(folder: &Path, address: SocketAddr) -> Process {
-    let at = folder.display();
-    std::fs::create_dir_all(folder.join("root")).unwrap();
-    let config = format!(
-        "ServerRoot {at}\nPidFile {at}/a.pid\nDefaultRuntimeDir {at}\nServerName gateway\nListen {address}\n\
-         LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n\
-         LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n\
-         LoadModule headers_module /usr/lib/apache2/modules/mod_headers.so\n\
-         DocumentRoot {at}/root\nErrorLog {at}/a-error.log\nUser nobody\nGroup nogroup\nAllowEncodedSlashes On\n\
-         <Location \"/\">\nHeader always set X-Zone open\n</Location>\n\
-         <Location \"/admin\">\nHeader always set X-Zone admin\n</Location>\n"
-    );
-    std::fs::write(folder.join("a.conf"), config).unwrap();
-    let mut command = tool("apache2");
-    command.arg("-X").arg("-f").arg(folder.join("a.conf"));
-    spawn(command, &folder.join("a.log"))
-}
-
-/// Reads paths as many an application does: decoded once, then normalised.
-const NODE: &str = r#"
-const http = require("http"), path = require("path");
-const [host, port] = process.argv[2].split(":");
-http.createServer((request, response) => {
-  let understood = request.url.split("?")[0];
-  try { understood = decodeURIComponent(understood); } catch {}
-  understood = path.posix.normalize(understood.replaceAll("\\", "/"));
-  const admin = understood === "/admin" || understood.startsWith("/admin/");
-  response.setHeader("X-Zone", admin ? "admin" : "open");
-  response.end(understood.replace(/[^ -~]/g, "?"));
-}).listen(+port, host);
-"#;
-
-fn node(folder: &Path, address: SocketAddr) -> Process {
-    std::fs::write(folder.join("server.js"), NODE).unwrap();
-    let mut command = tool("node");
-    command.arg(folder.join("server.js")).arg(address.to_string());
-    spawn(command, &folder.join("node.log"))
-}
-
 /// A raw request, and the whole answer as lower-case text.
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> String {
     let head = format!("GET {target} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
@@ -244,7 +162,7 @@ async fn no_spelling_of_a_denied_path_reaches_what_is_denied() {
     let variants = variants();
     let cells = servers.addresses.iter().flat_map(|server| variants.iter().map(move |variant| (server, variant)));
     let cells: Vec<_> = cells.collect();
-    assert_eq!(cells.len(), 3 * 2_629, "docs/identity.md names the number");
+    assert_eq!(cells.len(), 5 * 2_629, "docs/identity.md names the number");
     let asked = &world;
     let answers = futures_util::stream::iter(cells).map(async |((name, address), variant)| {
         let direct = ask(TcpStream::connect(address).await.unwrap(), variant).await;

@@ -34,7 +34,7 @@ pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;
 pub use subsystem::{Received, Server};
-pub use wait::{Process, free_address, run, stderr, stdout, tool, until, within};
+pub use wait::{Process, free_address, memory, run, stderr, stdout, tool, until, within};
 pub use way::Way;
 
 /// A city at work.

@@ -1,4 +1,4 @@
-//! Waiting for conditions, never for time; free ports; child processes that end with their owner.
+//! Waiting for conditions, never for time; free ports; child processes that end with their owner, and what memory they have.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -93,4 +93,11 @@ impl Drop for Process {
         let _ = self.0.kill(); // already gone is as good
         let _ = self.0.wait();
     }
+}
+
+/// A process's memory in bytes by the kernel's account (proc(5)): `VmRSS`, what is resident now, or `VmHWM`, the most that was.
+pub fn memory(process: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
