@@ -2,7 +2,7 @@
 //!
 //! Guarantees: only what its caller takes, what is text, long enough and not encoded yet is compressed; the ledger counts
 //! the bytes that the subsystem sent, so nobody's usage depends on it. What has come goes on before more is waited for, so
-//! streams stay streams. At most [`COMPRESSING_MAX`] answers of a worker are compressed at once; the others go as they came.
+//! streams stay streams. Its command has ended once the last piece has come, though that may still be on its way out. At most [`COMPRESSING_MAX`] answers of a worker are compressed at once; the others go as they came.
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
@@ -95,6 +95,10 @@ pub(super) fn begin(
     length: &SizeHint,
 ) -> Option<Encoder> {
     let is_taken = asked?;
+    if status == StatusCode::NOT_MODIFIED {
+        vary(headers);
+        weaken_tag(headers); // what a cache has may be either form
+    }
     if !is_worth_it(status, headers) {
         return None;
     }
@@ -119,7 +123,8 @@ fn is_worth_it(status: StatusCode, headers: &HeaderMap) -> bool {
             .iter()
             .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains(word)))
     };
-    let has_digest = ["content-digest", "digest", "content-md5"].iter().any(|name| headers.contains_key(*name));
+    let has_digest =
+        ["content-digest", "repr-digest", "digest", "content-md5"].iter().any(|name| headers.contains_key(*name));
     is_whole
         && is_text(headers.get(CONTENT_TYPE))
         && !headers.contains_key(CONTENT_ENCODING)
@@ -133,10 +138,8 @@ fn is_text(content_type: Option<&HeaderValue>) -> bool {
     let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let known = ["application/json", "application/xml", "application/javascript", "application/x-ndjson"];
-    essence.starts_with("text/")
-        || essence.ends_with("+json")
-        || essence.ends_with("+xml")
-        || known.contains(&&*essence)
+    let shrinks = essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml");
+    (shrinks || known.contains(&&*essence)) && !essence.starts_with("application/grpc")
 }
 
 fn vary(headers: &mut HeaderMap) {
@@ -203,13 +206,14 @@ pub(super) struct Compressed {
     encoder: Option<Encoder>,
     /// Sent behind the end.
     trailers: Option<HeaderMap>,
-    /// Told at the next poll.
+    /// Told once what came before it is on its way.
     broken: Option<io::Error>,
+    has_paused: bool,
 }
 
 impl Compressed {
     pub(super) fn new(body: Metered, encoder: Encoder) -> Self {
-        Self { body, encoder: Some(encoder), trailers: None, broken: None }
+        Self { body, encoder: Some(encoder), trailers: None, broken: None, has_paused: false }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -218,17 +222,21 @@ impl Compressed {
 
     /// An error waits for one more poll, so that hyper first flushes what came before it: the caller gets what there is.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(broken) = self.broken.take() {
+        if let Some(broken) = self.broken.take_if(|_| self.has_paused) {
             return Poll::Ready(Some(Err(broken)));
         }
-        match self.poll_next(context) {
-            Poll::Ready(Some(Err(broken))) => {
-                self.broken = Some(broken);
-                context.waker().wake_by_ref();
-                Poll::Pending
+        if self.broken.is_none() {
+            match self.poll_next(context) {
+                Poll::Ready(Some(Err(broken))) => self.broken = Some(broken),
+                other => return other,
             }
-            other => other,
+            if let Some(Poll::Ready(rest)) = self.encoder.as_mut().map(Encoder::flush) {
+                return Poll::Ready(rest);
+            }
         }
+        self.has_paused = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
@@ -312,7 +320,7 @@ mod tests {
             (200, &[("content-type", "application/problem+json")], true),
             (200, &[("content-type", "image/svg+xml")], true),
             (200, &[("content-type", "image/jpeg")], false),
-            (200, &[("content-type", "application/grpc")], false),
+            (200, &[("content-type", "application/grpc+json")], false),
             (200, &[], false),
             (204, &[JSON], false),
             (206, &[JSON], false),

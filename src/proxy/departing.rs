@@ -4,11 +4,11 @@
 //! Guarantees: one connection holds at most [`UNTAKEN_MAX`] bytes, and what two pieces are, of answers that its caller does
 //! not take, however many streams it opens; a stream whose caller takes nothing for too long can be told by its [`Turn`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::body::Body;
 use super::pulse::Beat;
 use super::tunnel::Doorstep;
+use super::waiters::{Place, Waiters};
 
 /// Bytes of answers that one connection holds because its caller does not take them.
 const UNTAKEN_MAX: usize = 512 * 1024;
@@ -25,8 +26,8 @@ const UNTAKEN_MAX: usize = 512 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     untaken: Cell<usize>,
-    /// Answers that may not go on before others were taken; at most as many as there are streams.
-    waiting: RefCell<Vec<Waker>>,
+    /// Answers that may not go on before others were taken.
+    waiting: Waiters,
 }
 
 /// Whose turn it is on one HTTP/2 stream, and what it becomes.
@@ -60,6 +61,8 @@ pub(super) struct Stream {
     last: usize,
     before: usize,
     held: usize,
+    /// While it may not go on.
+    place: Place,
 }
 
 impl Departing {
@@ -69,7 +72,11 @@ impl Departing {
     }
 
     pub(super) fn over_http2(body: Body, beat: Beat, counter: Rc<Counter>, turn: Rc<Turn>) -> Self {
-        Self { body, beat, stream: Some(Stream { counter, turn, last: 0, before: 0, held: 0 }) }
+        Self {
+            body,
+            beat,
+            stream: Some(Stream { counter, turn, last: 0, before: 0, held: 0, place: Place::default() }),
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
@@ -101,9 +108,7 @@ impl Stream {
         let held = std::mem::take(&mut self.held);
         self.counter.untaken.set(self.counter.untaken.get().saturating_sub(held));
         if held > 0 {
-            for waker in self.counter.waiting.take() {
-                waker.wake();
-            }
+            self.counter.waiting.wake_all();
         }
     }
 
@@ -116,11 +121,9 @@ impl Stream {
 
     fn must_wait(&self, context: &Context<'_>) -> bool {
         let must_wait = self.counter.untaken.get() >= UNTAKEN_MAX;
-        if must_wait {
-            let mut waiting = self.counter.waiting.borrow_mut();
-            if !waiting.iter().any(|known| known.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
-            }
+        match must_wait {
+            true => self.counter.waiting.wait(&self.place, context.waker()),
+            false => self.counter.waiting.leave(&self.place),
         }
         must_wait
     }
@@ -136,6 +139,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.taken();
+        self.counter.waiting.leave(&self.place);
     }
 }
 

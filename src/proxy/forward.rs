@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -150,6 +150,7 @@ fn switched(
         return broke_its_word(call, admitted, "the subsystem switched to another protocol, unasked");
     };
     lease.note_success();
+    headers.remove(CONTENT_LENGTH); // it may not be there (RFC 9110 section 8.6), and would cut a stream off
     headers.insert(REQUEST_ID, call.id.header());
     let status = if stream.is_some() {
         headers.remove(SEC_WEBSOCKET_ACCEPT); // the key was ours (RFC 8441 section 5)

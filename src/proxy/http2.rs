@@ -171,7 +171,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         match turn.tunnel.take() {
             None => drop(tokio::task::spawn_local(run(stream, turn, worker))),
             Some(tunnel) => {
-                let (peer, beat) = (Rc::clone(&self.peer), self.pulse.beat());
+                let (peer, beat) = (Rc::clone(&self.peer), self.pulse.second_beat());
                 tokio::task::spawn_local(async move {
                     tunnel.run_on_stream(stream, &peer, (&worker, &beat)).await;
                 });

@@ -35,6 +35,7 @@ mod peers;
 mod progress;
 mod proxied;
 mod pulse;
+mod waiters;
 mod worker;
 
 // What crosses.

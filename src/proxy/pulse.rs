@@ -5,7 +5,7 @@
 //! tick, which costs nothing to read.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,6 +14,7 @@ use hyper::rt::Timer as _;
 use tokio::time::Instant;
 
 use super::alarms::CoarseTimer;
+use super::waiters::{Place, Waiters};
 
 /// The pulse of one connection.
 pub(super) struct Pulse {
@@ -26,14 +27,17 @@ pub(super) struct Pulse {
     last: RefCell<Option<Waker>>,
     /// Whether the caller's side has not taken yet what was written last.
     stalled: Cell<bool>,
-    /// Who waits for it to; at most as many as there are streams.
-    waiting: RefCell<VecDeque<Waker>>,
-    /// How many of them may go on although it has stalled again meanwhile.
-    let_through: Cell<usize>,
+    /// Who waits for it to.
+    waiting: Waiters,
+    /// The places of those who may go on although it has stalled again meanwhile.
+    let_through: RefCell<BTreeSet<u64>>,
 }
 
 /// One open command.
-pub(super) struct Beat(Rc<Pulse>);
+pub(super) struct Beat {
+    pulse: Rc<Pulse>,
+    place: Place,
+}
 
 impl Pulse {
     /// For a connection that carries so many commands, or any number.
@@ -46,8 +50,8 @@ impl Pulse {
             left: Cell::new(commands_max),
             last: RefCell::default(),
             stalled: Cell::default(),
-            waiting: RefCell::default(),
-            let_through: Cell::default(),
+            waiting: Waiters::default(),
+            let_through: RefCell::default(),
         }
     }
 
@@ -58,12 +62,17 @@ impl Pulse {
 
     /// A command is taken up.
     pub(super) fn beat(self: &Rc<Self>) -> Beat {
-        self.open.set(self.open.get() + 1);
         self.left.set(self.left.get().map(|left| left.saturating_sub(1)));
         if self.is_spent() {
             self.last.take().into_iter().for_each(Waker::wake);
         }
-        Beat(Rc::clone(self))
+        self.second_beat()
+    }
+
+    /// A command that is taken up already goes on in another way.
+    pub(super) fn second_beat(self: &Rc<Self>) -> Beat {
+        self.open.set(self.open.get() + 1);
+        Beat { pulse: Rc::clone(self), place: Place::default() }
     }
 
     /// Whether it has taken up as many commands as it may.
@@ -90,9 +99,9 @@ impl Pulse {
     /// for now. Who waited for it goes on.
     pub(super) fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.stalled.set(polled.is_pending());
-        if polled.is_ready() && !self.waiting.borrow().is_empty() {
-            self.let_through.set(0);
-            self.waiting.take().into_iter().for_each(Waker::wake);
+        if polled.is_ready() {
+            self.let_through.borrow_mut().clear();
+            self.waiting.wake_all();
         }
         polled
     }
@@ -101,11 +110,8 @@ impl Pulse {
     /// many would hand over more than is written.
     pub(super) fn wrote_some<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.stalled.set(polled.is_pending());
-        if polled.is_ready()
-            && let Some(first) = self.waiting.borrow_mut().pop_front()
-        {
-            self.let_through.set(self.let_through.get() + 1);
-            first.wake();
+        if polled.is_ready() {
+            self.let_through.borrow_mut().extend(self.waiting.wake_first());
         }
         polled
     }
@@ -119,28 +125,30 @@ impl Pulse {
 impl Beat {
     /// Ready when the caller has taken what was written: until then nothing more is asked of a subsystem.
     pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
-        let let_through = self.0.let_through.get();
-        if let_through > 0 || !self.0.stalled.get() {
-            self.0.let_through.set(let_through.saturating_sub(1));
+        if self.is_let_through() || !self.pulse.stalled.get() {
+            self.pulse.waiting.leave(&self.place);
             return Poll::Ready(());
         }
-        let mut waiting = self.0.waiting.borrow_mut();
-        if !waiting.iter().any(|known| known.will_wake(context.waker())) {
-            waiting.push_back(context.waker().clone());
-        }
+        self.pulse.waiting.wait(&self.place, context.waker());
         Poll::Pending
+    }
+
+    fn is_let_through(&self) -> bool {
+        self.place.number().is_some_and(|number| self.pulse.let_through.borrow_mut().remove(&number))
     }
 
     /// Now, to the tick.
     pub(super) fn now(&self) -> Instant {
-        self.0.now()
+        self.pulse.now()
     }
 }
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.rests_since.set(self.0.now());
+        self.is_let_through(); // and is no more
+        self.pulse.waiting.leave(&self.place);
+        self.pulse.open.set(self.pulse.open.get().saturating_sub(1));
+        self.pulse.rests_since.set(self.pulse.now());
     }
 }
 
@@ -165,22 +173,39 @@ mod tests {
     #[test]
     fn a_write_lets_one_go_on_and_a_flush_all() {
         let pulse = Rc::new(Pulse::new(Alarms::new().coarse(), None));
-        let beat = pulse.beat();
-        let all: Vec<Arc<Woken>> = std::iter::repeat_with(Arc::default).take(4).collect();
-        let taken =
-            |woken: &Arc<Woken>| beat.poll_taken(&Context::from_waker(&Waker::from(Arc::clone(woken)))).is_ready();
-        let woken = || all.iter().map(|woken| woken.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let all: Vec<(Beat, Arc<Woken>)> = std::iter::repeat_with(|| (pulse.beat(), Arc::default())).take(4).collect();
+        let taken = |(beat, woken): &(Beat, Arc<Woken>)| {
+            beat.poll_taken(&Context::from_waker(&Waker::from(Arc::clone(woken)))).is_ready()
+        };
+        let woken = || all.iter().map(|(_, woken)| woken.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
         assert!(taken(&all[0]), "nothing was written");
         assert!(pulse.wrote_some(Poll::<()>::Pending).is_pending());
         assert!(!all.iter().any(taken));
         assert!(pulse.wrote_some(Poll::Ready(())).is_ready());
         assert_eq!(woken(), [1, 0, 0, 0]);
         assert!(pulse.wrote_some(Poll::<()>::Pending).is_pending());
+        assert!(!taken(&all[1]), "it was another's turn");
         assert!(taken(&all[0]), "it was let through");
         assert!(!taken(&all[0]), "behind the others now");
         assert!(pulse.wrote_some(Poll::Ready(())).is_ready());
         assert_eq!(woken(), [1, 1, 0, 0]);
         assert!(pulse.wrote(Poll::Ready(())).is_ready());
         assert_eq!(woken(), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn who_is_gone_is_not_let_through_in_anothers_place() {
+        let pulse = Rc::new(Pulse::new(Alarms::new().coarse(), None));
+        let woken = Arc::new(Woken::default());
+        let _ = pulse.wrote_some(Poll::<()>::Pending);
+        for _ in 0..1000 {
+            assert!(pulse.beat().poll_taken(&Context::from_waker(Waker::noop())).is_pending());
+        }
+        let last = pulse.beat();
+        assert!(last.poll_taken(&Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        let _ = pulse.wrote_some(Poll::Ready(()));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the first of those who are still there");
+        drop(last);
+        assert!(pulse.let_through.borrow().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! A connection that a caller and a subsystem use for another protocol, after the subsystem has switched (RFC 9110 section
 //! 7.8): WebSocket and the like. A caller over HTTP/2 uses one stream for it ([`super::extended`]).
 //!
-//! Guarantees: begins only after a checked 101; one command, open as long as the tunnel is, its bytes on the tally as they
+//! Guarantees: begins only after a 101 to the protocol that was asked for; one command, open as long as the tunnel is, its bytes on the tally as they
 //! pass; at most one piece is held in each direction, and over HTTP/2 three more in hyper; silence on both sides has a limit,
 //! and so has a caller that takes nothing. A reset is no orderly end. Reads nothing of what passes.
 
