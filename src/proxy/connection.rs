@@ -4,6 +4,7 @@
 //! once per configuration; a caller that is not let in any more is heard out and said goodbye; a handshake has a limit of time,
 //! and a connection an age. Leaves the rest to [`super::http1`] and [`super::http2`].
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
@@ -77,8 +78,10 @@ impl Drop for Carried {
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatcher) {
     let Accepted { stream, address, door, proxies, stats, held } = accepted;
     let mut under_way = worker.begin_handshake();
+    let by_balancer = proxies.protocol.contain(address.ip());
+    let greeting = greet(stream, &door, by_balancer, Rc::clone(&under_way.answered));
     let greeted = tokio::select! {
-        greeted = timeout(worker.capacity.handshake, greet(stream, &door, proxies.protocol.contain(address.ip()))) => greeted,
+        greeted = timeout(worker.capacity.handshake, greeting) => greeted,
         () = under_way.given_up() => {
             return note_failure(&worker, &stats, address, (HandshakeFailure::CrowdedOut, &"another needed its place"));
         }
@@ -124,12 +127,14 @@ async fn greet(
     stream: std::net::TcpStream,
     door: &Door,
     by_balancer: bool,
+    answered: Rc<Cell<bool>>,
 ) -> Result<(TlsStream<Socket>, Option<IpAddr>), (io::Error, Option<Socket>)> {
     let mut socket = TcpStream::from_std(stream).and_then(Socket::new).map_err(|error| (error, None))?;
     let told = match by_balancer {
         true => proxied::read(&mut socket).await.map_err(|error| (error, None))?,
         false => None,
     };
+    let socket = socket.telling(answered); // the first word of ours follows the caller's whole hello
     let accept = TlsAcceptor::from(Arc::clone(&door.then.config)).accept(socket).into_fallible();
     accept.await.map(|stream| (stream, told)).map_err(|(error, socket)| (error, Some(socket)))
 }
