@@ -4,7 +4,6 @@
 //! the bytes that the subsystem sent, so nobody's usage depends on it. What has come goes on before more is waited for, so
 //! streams stay streams. Its command has ended once the last piece has come, though that may still be on its way out. At most [`COMPRESSING_MAX`] answers of a worker are compressed at once; the others go as they came.
 
-use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -23,10 +22,11 @@ use hyper::body::{Frame, SizeHint};
 use crate::policy::Command;
 
 use super::body::Metered;
+use super::seats::Seat;
 use super::worker::Worker;
 
 /// Answers that one worker compresses at once: each has some 300 KiB of state.
-const COMPRESSING_MAX: usize = 64;
+pub(super) const COMPRESSING_MAX: usize = 64;
 /// Shorter answers are hardly smaller afterwards, in bytes.
 const LENGTH_MIN: u64 = 1024;
 /// A piece that is worth a write of its own.
@@ -35,30 +35,6 @@ const PIECE: usize = 16 * 1024;
 const TURN: usize = 64 * 1024;
 /// nginx takes the same: most of the gain for the least work.
 const LEVEL: Compression = Compression::new(1);
-
-/// How many answers a worker compresses.
-#[derive(Debug, Default)]
-pub(super) struct Compressing(Cell<usize>);
-
-/// A place among them.
-struct Place(Rc<Worker>);
-
-impl Place {
-    fn take(worker: &Rc<Worker>) -> Option<Self> {
-        let held = &worker.compressing.0;
-        (held.get() < COMPRESSING_MAX).then(|| {
-            held.set(held.get() + 1);
-            Self(Rc::clone(worker))
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let held = &self.0.compressing.0;
-        held.set(held.get().saturating_sub(1));
-    }
-}
 
 /// Whether an answer to this request may be compressed, as far as the request says: `None` where the configuration wants
 /// none of it.
@@ -106,12 +82,12 @@ pub(super) fn begin(
     if !is_taken || length.upper().is_some_and(|bytes| bytes < LENGTH_MIN) {
         return None;
     }
-    let place = Place::take(worker)?;
+    let seat = worker.compressing.take()?;
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.remove(CONTENT_LENGTH);
     headers.remove(ACCEPT_RANGES); // ranges of what the subsystem has are none of this
     weaken_tag(headers);
-    Some(Encoder::new(place))
+    Some(Encoder::new(seat))
 }
 
 /// Whether such an answer is text that may be sent in another form than it came.
@@ -168,12 +144,12 @@ pub(super) struct Encoder {
     gzip: GzEncoder<Writer<BytesMut>>,
     /// Whether there is something in it that has not come out.
     holds: bool,
-    _place: Place,
+    _seat: Seat,
 }
 
 impl Encoder {
-    fn new(place: Place) -> Self {
-        Self { gzip: GzEncoder::new(BytesMut::new().writer(), LEVEL), holds: false, _place: place }
+    fn new(seat: Seat) -> Self {
+        Self { gzip: GzEncoder::new(BytesMut::new().writer(), LEVEL), holds: false, _seat: seat }
     }
 
     fn add(&mut self, data: &[u8]) -> io::Result<()> {

@@ -4,7 +4,6 @@
 //! fate. It is made of what the command's own subsystem gets, marked by `X-Tallygate-Mirror: 1`, and sent once the whole
 //! body has passed. At most [`COPIES_MAX`] are held by a worker, each with at most [`BODY_MAX`] bytes; the others are left out.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,39 +19,17 @@ use super::headers::Passing;
 use super::live::Live;
 use super::progress::Progress;
 use super::request_body::RequestBody;
+use super::seats::Seat;
 use super::upstream::{AnswerBody, Framing, Key, Outgoing, Patience, Sent, Written};
 use super::worker::Worker;
 
 /// Copies that one worker holds at once, those included whose body is still coming.
-const COPIES_MAX: usize = 64;
+pub(super) const COPIES_MAX: usize = 64;
 /// The largest body that is copied, in bytes.
 const BODY_MAX: usize = 64 * 1024;
 /// The longest answer that is read, so that its connection can be used again, and for how long.
 const ANSWER_MAX: usize = 64 * 1024;
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-
-/// How many copies a worker holds.
-#[derive(Debug, Default)]
-pub(super) struct Copies(Cell<usize>);
-
-/// A place among the copies of a worker.
-struct Place(Rc<Worker>);
-
-impl Place {
-    fn take(worker: &Rc<Worker>) -> Option<Self> {
-        let held = &worker.copies.0;
-        (held.get() < COPIES_MAX).then(|| {
-            held.set(held.get() + 1);
-            Self(Rc::clone(worker))
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.copies.0.set(self.0.copies.0.get().saturating_sub(1));
-    }
-}
 
 /// A copy whose body is still to come. Dropped before that, it is left out.
 pub(super) struct Copy {
@@ -70,7 +47,8 @@ struct Road {
     subsystem: usize,
     /// What keeps it with one server there.
     key: Option<Key>,
-    place: Place,
+    worker: Rc<Worker>,
+    _seat: Seat,
 }
 
 impl Copy {
@@ -82,14 +60,15 @@ impl Copy {
             return None;
         }
         let is_large = matches!(passing.framing, Framing::Length(length) if length > BODY_MAX as u64);
-        let Some(place) = Place::take(worker).filter(|_| !is_large) else {
+        let Some(seat) = worker.copies.take().filter(|_| !is_large) else {
             worker.telemetry.mirrored(Mirrored::LeftOut);
             return None;
         };
         let subsystem = live.snapshot.subsystems.get(mirror.subsystem)?;
         let department = &passing.admitted.department.department.id;
         let key = live.upstreams_of(subsystem).key(passing.request.headers(), department);
-        let road = Road { live: Rc::clone(live), subsystem: mirror.subsystem, key, place };
+        let road =
+            Road { live: Rc::clone(live), subsystem: mirror.subsystem, key, worker: Rc::clone(worker), _seat: seat };
         let head = Passing { copy_for: Some(subsystem), ..passing }.written();
         Some(Self { head, framing: passing.framing, road: Some(road), body: Vec::new() })
     }
@@ -116,14 +95,14 @@ impl Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         if let Some(road) = &self.road {
-            road.place.0.telemetry.mirrored(Mirrored::LeftOut);
+            road.worker.telemetry.mirrored(Mirrored::LeftOut);
         }
     }
 }
 
 impl Road {
     async fn go(self, request: Outgoing) {
-        let worker = &self.place.0;
+        let worker = &self.worker;
         let Some(subsystem) = self.live.snapshot.subsystems.get(self.subsystem) else { return };
         let sent = self.ask(subsystem, request).await;
         worker.telemetry.mirrored(if sent.is_some() { Mirrored::Answered } else { Mirrored::Failed });
@@ -138,7 +117,7 @@ impl Road {
     async fn ask(&self, subsystem: &Subsystem, request: Outgoing) -> Option<Sent> {
         let upstreams = self.live.upstreams_of(subsystem);
         let progress = Progress::uncounted(Instant::now());
-        let (alarms, response) = (&self.place.0.alarms, subsystem.timeouts.response);
+        let (alarms, response) = (&self.worker.alarms, subsystem.timeouts.response);
         let patience = Patience { alarms, response, until: None, progress: &progress };
         let begun = upstreams.begin(request, self.key);
         upstreams.finish_copy(begun, self.key, patience).await.ok()

@@ -35,6 +35,7 @@ mod peers;
 mod progress;
 mod proxied;
 mod pulse;
+mod seats;
 mod waiters;
 mod worker;
 

@@ -6,11 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use hyper::rt::Timer as _;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::alarms::CoarseTimer;
@@ -24,7 +24,7 @@ pub(super) struct Pulse {
     /// Commands that it may still take up; any number, if there is none.
     left: Cell<Option<usize>>,
     /// Who waits for the last one.
-    last: RefCell<Option<Waker>>,
+    last: Notify,
     /// Whether the caller's side has not taken yet what was written last.
     stalled: Cell<bool>,
     /// Who waits for it to.
@@ -48,7 +48,7 @@ impl Pulse {
             open: Cell::new(0),
             rests_since,
             left: Cell::new(commands_max),
-            last: RefCell::default(),
+            last: Notify::new(),
             stalled: Cell::default(),
             waiting: Waiters::default(),
             let_through: RefCell::default(),
@@ -64,7 +64,7 @@ impl Pulse {
     pub(super) fn beat(self: &Rc<Self>) -> Beat {
         self.left.set(self.left.get().map(|left| left.saturating_sub(1)));
         if self.is_spent() {
-            self.last.take().into_iter().for_each(Waker::wake);
+            self.last.notify_waiters();
         }
         self.second_beat()
     }
@@ -82,17 +82,10 @@ impl Pulse {
 
     /// Waits until it is.
     pub(super) async fn spent(&self) {
-        poll_fn(|context| match self.is_spent() {
-            true => Poll::Ready(()),
-            false => {
-                let mut last = self.last.borrow_mut();
-                if last.as_ref().is_none_or(|known| !known.will_wake(context.waker())) {
-                    *last = Some(context.waker().clone());
-                }
-                Poll::Pending
-            }
-        })
-        .await;
+        let last = self.last.notified(); // made before the look, so that nothing is missed in between
+        if !self.is_spent() {
+            last.await;
+        }
     }
 
     /// Notes how a flush went, or any write of a connection with one answer at a time: whether the caller's side takes no more
@@ -156,7 +149,7 @@ impl Drop for Beat {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     use super::super::alarms::Alarms;
     use super::*;

@@ -20,13 +20,14 @@ use crate::telemetry::{Recorder, Telemetry};
 
 use super::alarms::Alarms;
 use super::caps::Caps;
-use super::compress::Compressing;
+use super::compress::COMPRESSING_MAX;
 use super::handshakes::Handshakes;
 use super::live::Live;
 use super::load::Load;
-use super::mirror::Copies;
+use super::mirror::COPIES_MAX;
 use super::peers::Peers;
 use super::request_id::{RequestId, RequestIds};
+use super::seats::Seats;
 use super::upstream::{PoolSettings, Pools, Share, UpstreamHealth};
 
 /// What the workers of a gateway share, or are made from.
@@ -67,8 +68,8 @@ pub(super) struct Worker {
     pub(super) capacity: Capacity,
     pub(super) alarms: Alarms,
     pub(super) peers: Peers,
-    pub(super) copies: Copies,
-    pub(super) compressing: Compressing,
+    pub(super) copies: Seats,
+    pub(super) compressing: Seats,
     published: Arc<ArcSwap<Snapshot>>,
     live: RefCell<Rc<Live>>,
     pools: Pools,
@@ -100,8 +101,8 @@ impl Worker {
             capacity: parts.capacity,
             alarms: Alarms::new(),
             peers: Peers::default(),
-            copies: Copies::default(),
-            compressing: Compressing::default(),
+            copies: Seats::new(COPIES_MAX),
+            compressing: Seats::new(COMPRESSING_MAX),
             published: parts.published,
             live: RefCell::new(Rc::new(live)),
             pools,
