@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
+use crate::world::frames::say;
 use crate::world::{Client, Seen, World, within};
 
 /// How many are sent at once.
@@ -88,7 +89,7 @@ fn restored(id: &str, raw: &str) -> Vec<u8> {
 /// Sends a request and reads until the gateway closes, which it does soon after it has nothing more to say or to hear.
 async fn ask(client: &Client, case: &Case) -> Answer {
     let mut stream = client.connect().await.unwrap();
-    let _ = stream.write_all(&case.raw).await; // it may be refused, and closed, before it is all there
+    let _ = say(&mut stream, &case.raw).await; // it may be refused, and closed, before it is all there
     let mut answer = Vec::new();
     let _ = within(&case.id, stream.read_to_end(&mut answer)).await; // a reset is a close, too
     let text = String::from_utf8_lossy(&answer).replacen("HTTP/1.1 100 Continue\r\n\r\n", "", 1);

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, streams,
+    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, say, streams,
 };
 use crate::world::{Seen, World, empty, memory, request, within};
 
@@ -28,7 +28,7 @@ async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> End {
     let (mut reader, mut writer) = tokio::io::split(open_http2(world, &[]).await);
     let sending = async {
         for some in frames.collect::<Vec<_>>().chunks(100) {
-            if writer.write_all(&some.concat()).await.is_err() {
+            if say(&mut writer, &some.concat()).await.is_err() {
                 return;
             }
         }
@@ -208,7 +208,7 @@ async fn more_streams_than_allowed_are_refused() {
     let world = city(101).await;
     let mut stream = open_http2(&world, &[]).await;
     let frames: Vec<u8> = streams().take(101).flat_map(|stream| get(stream, "/cameras/do/never")).collect();
-    stream.write_all(&frames).await.unwrap();
+    say(&mut stream, &frames).await.unwrap();
     let refused = frame(RST_STREAM, 0, 201, &7_u32.to_be_bytes());
     let mut heard = Vec::new();
     within("the refusal of the last stream", async {
@@ -259,7 +259,7 @@ async fn memory_of_readers_that_stall(window: u32, of_all: u32) {
         let mut stream = open_http2(&world, &settings).await;
         let mut asked = if of_all > 0 { frame(WINDOW_UPDATE, 0, 0, &of_all.to_be_bytes()) } else { Vec::new() };
         asked.extend(streams().take(100).flat_map(|stream| get(stream, "/cameras/do/chunks-4096")));
-        stream.write_all(&asked).await.unwrap();
+        say(&mut stream, &asked).await.unwrap();
         held.push(stream);
         crate::world::until("all are asked for", async || (log.all().len() == n * 100 + 1).then_some(())).await;
     }

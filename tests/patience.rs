@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::frames::{DATA, END_STREAM, GOAWAY, code_at, frames_in, get, open_http2, streams};
+use crate::world::frames::{DATA, END_STREAM, GOAWAY, code_at, frames_in, get, open_http2, say, streams};
 use crate::world::{GATEWAY, Plan, Seen, World, empty, fed, request, within};
 
 fn impatient(capacity: Value) -> Plan {
@@ -40,7 +40,7 @@ async fn a_head_that_comes_letter_by_letter_does_not_last() {
     let dripping = async {
         let endless = std::iter::once("GET / HTTP/1.1\r\nX: ").chain(std::iter::repeat("x"));
         for piece in endless {
-            if writer.write_all(piece.as_bytes()).await.is_err() || writer.flush().await.is_err() {
+            if say(&mut writer, piece.as_bytes()).await.is_err() {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await; // a letter now and then is what is tested
@@ -219,7 +219,7 @@ async fn over_http2_the_last_command_is_followed_by_a_goaway_and_all_are_answere
     let mut stream = open_http2(&world, &[]).await;
     let asked: Vec<u8> = streams().take(3).flat_map(|stream| get(stream, "/cameras/do/bytes-4")).collect();
     (0..3).for_each(|_| world.log.note("traffic-police", Seen::Open));
-    stream.write_all(&asked).await.unwrap();
+    say(&mut stream, &asked).await.unwrap();
     let mut heard = Vec::new();
     let said = async {
         loop {

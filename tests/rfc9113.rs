@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, POST, PRIORITY, PUSH_PROMISE, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post,
+    SETTINGS, WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, say,
 };
 use crate::world::{Seen, World, until, within};
 
@@ -35,7 +35,7 @@ enum Heard {
 async fn hear(world: &World, frames: &[u8]) -> Heard {
     let mut stream = open_http2(world, &[]).await;
     let ping = frame(PING, 0, 0, b"are you?");
-    let _ = stream.write_all(&[frames, &ping].concat()).await; // it may be closed before all is sent
+    let _ = say(&mut stream, &[frames, &ping].concat()).await; // it may be closed before all is sent
     let (mut heard, mut asked_again) = (Vec::new(), false);
     loop {
         if let Some(code) = error_in(&heard) {
@@ -46,7 +46,7 @@ async fn hear(world: &World, frames: &[u8]) -> Heard {
             return Heard::Nothing;
         }
         if pongs == 1 && !std::mem::replace(&mut asked_again, true) {
-            let _ = stream.write_all(&ping).await; // as above
+            let _ = say(&mut stream, &ping).await; // as above
         }
         match within("an error or a pong", stream.read_buf(&mut heard)).await {
             Ok(0) | Err(_) => return error_in(&heard).map_or(Heard::Closed, Heard::Error),
@@ -227,7 +227,7 @@ async fn pseudo_fields_in_a_trailer_do_not_pass() {
     let odd = [literal(":path", "/elsewhere"), literal("x-checksum", "42")].concat();
     let mut stream = open_http2(&world, &[]).await;
     let frames = [post(1), frame(DATA, 0, 1, b"x"), frame(HEADERS, END_HEADERS | END_STREAM, 1, &odd)].concat();
-    stream.write_all(&frames).await.unwrap();
+    say(&mut stream, &frames).await.unwrap();
     world.usage_when("the command is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
     let got = world.server("cameras").log.only();
     assert_eq!(got.path, "/v1/snapshots");

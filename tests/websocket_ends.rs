@@ -236,7 +236,7 @@ async fn a_subsystem_that_takes_nothing_holds_its_caller_back() {
 
 #[tokio::test]
 async fn a_department_that_is_not_let_in_any_more_is_cut_off() {
-    let switching = Switching::start().await;
+    let switching = Switching::start();
     let mut world = switching_city(switching.port()).start().await;
     world.note_foreign_server();
     let mut caller = Caller::of(&world).await;

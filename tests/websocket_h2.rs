@@ -9,9 +9,9 @@ use tokio_rustls::client::TlsStream;
 use crate::websocket::{LIVE, live_city, subsystem};
 use crate::world::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, connect, fields, frame, frames_in, get, literal,
-    open_http2,
+    open_http2, say,
 };
-use crate::world::{Plan, Seen, Way, World, empty, request, within};
+use crate::world::{Plan, Seen, Way, World, empty, free_address, listen, request, within};
 
 /// A caller that writes its frames itself.
 pub struct Caller {
@@ -28,8 +28,7 @@ impl Caller {
     }
 
     pub async fn say(&mut self, frames: &[u8]) {
-        self.stream.write_all(frames).await.unwrap();
-        self.stream.flush().await.unwrap(); // TLS may hold it back
+        say(&mut self.stream, frames).await.unwrap();
     }
 
     /// Reads until something is found in what was heard; nothing, if the gateway closes before.
@@ -87,8 +86,8 @@ pub fn data_of(frames: &[Heard<'_>], stream: u32) -> Vec<u8> {
 pub struct Switching(TcpListener);
 
 impl Switching {
-    pub async fn start() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    pub fn start() -> Self {
+        Self(listen(free_address()))
     }
 
     pub fn port(&self) -> u16 {
@@ -149,12 +148,12 @@ async fn a_websocket_over_http2_is_one_command_with_all_its_bytes() {
     let length = [&[0x82, 127][..], &300_000_u64.to_be_bytes()].concat();
     let goodbye = b"\x88\x02\x03\xe8";
     let expected = [&b"\x81\x07welcome\x81\x03one"[..], &length, &long, goodbye].concat();
-    let sending = async { writer.write_all(&said).await.unwrap() };
+    let sending = async { say(&mut writer, &said).await.unwrap() };
     let mut heard = vec![0; expected.len()];
     let hearing = async { reader.read_exact(&mut heard).await.unwrap() };
     within("the whole talk", async { tokio::join!(sending, hearing) }).await;
     let answer = message(8, &goodbye[2..]);
-    writer.write_all(&answer).await.unwrap();
+    say(&mut writer, &answer).await.unwrap();
     within("the end", reader.read_to_end(&mut heard)).await.unwrap();
     writer.shutdown().await.unwrap();
     assert!(heard == expected, "{} bytes, {} expected", heard.len(), expected.len());
@@ -182,7 +181,7 @@ pub const TALK: &str = "/cameras/v1/snapshots/1";
 
 /// A city whose subsystem is spoken for by the test.
 pub async fn talking_city(edit: impl FnOnce(&mut Value)) -> (World, Switching) {
-    let switching = Switching::start().await;
+    let switching = Switching::start();
     let mut world = switching_city(switching.port()).edit(edit).start_process().await;
     world.note_foreign_server();
     (world, switching)

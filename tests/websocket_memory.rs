@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::floods::{CONNECTIONS, memory_once_it_stands_still};
 use crate::websocket_ends::closed;
 use crate::websocket_h2::{TALK, talking_city};
-use crate::world::frames::{WINDOW_UPDATE, connect, frame, open_http2, streams};
+use crate::world::frames::{WINDOW_UPDATE, connect, frame, open_http2, say, streams};
 use crate::world::{Seen, until};
 
 /// What 100 tunnels of one connection may cost, in bytes: twice what they do on a busy machine.
@@ -30,10 +30,13 @@ async fn memory_of_tunnels(is_loud: bool, window: u32, connection_window: u32) {
         let mut stream = open_http2(&world, &settings).await;
         let mut asked = frame(WINDOW_UPDATE, 0, 0, &connection_window.to_be_bytes());
         asked.extend(streams().take(100).flat_map(|stream| connect(stream, TALK, "websocket", &[])));
-        stream.write_all(&asked).await.unwrap();
+        say(&mut stream, &asked).await.unwrap();
         held.push(stream);
         until("all tunnels are open", async || {
-            let open = world.metrics().await.sum("tallygate_commands_in_flight");
+            let metrics = world.metrics().await;
+            let ended: Vec<_> = metrics.commands().into_iter().filter(|(_, ended)| *ended > 0).collect();
+            assert!(ended.is_empty(), "on connection {n} tunnels have ended: {ended:?}");
+            let open = metrics.sum("tallygate_commands_in_flight");
             (u64::try_from(open) == Ok(100 * (n + 1))).then_some(())
         })
         .await;

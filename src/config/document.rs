@@ -411,7 +411,8 @@ pub(super) struct Capacity {
     pub(super) department_connections: Option<u64>,
     /// Connections from one IPv4 address, or from one IPv6 network of 64 bits. Default: 1000.
     pub(super) address_connections: Option<u64>,
-    /// TLS handshakes under way; beyond it the oldest is given up. Default: 1024.
+    /// TLS handshakes under way; beyond it the oldest that has had a second is given up; until then there may be twice
+    /// as many. Default: 1024.
     pub(super) handshakes: Option<u64>,
     /// Commands in flight. Default: 20000.
     pub(super) in_flight: Option<u64>,

@@ -27,7 +27,6 @@ use crate::policy::Snapshot;
 use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
 
 use super::caps::{Holder, Place};
-use super::handshakes::Handshake;
 use super::peer::{Door, Peer, Shown};
 use super::proxied;
 use super::pulse::Pulse;
@@ -77,12 +76,13 @@ impl Drop for Carried {
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatcher) {
     let Accepted { stream, address, door, proxies, stats, held } = accepted;
-    let mut under_way = worker.begin_handshake();
+    let mut under_way = worker.handshakes.begin(Instant::now());
     let by_balancer = proxies.protocol.contain(address.ip());
     let greeting = greet(stream, &door, by_balancer, Rc::clone(&under_way.answered));
     let greeted = tokio::select! {
         greeted = timeout(worker.capacity.handshake, greeting) => greeted,
         () = under_way.given_up() => {
+            worker.telemetry.limit_hit(LimitHit::Handshakes);
             return note_failure(&worker, &stats, address, (HandshakeFailure::CrowdedOut, &"another needed its place"));
         }
     };
@@ -140,14 +140,6 @@ async fn greet(
 }
 
 impl Worker {
-    fn begin_handshake(&self) -> Handshake<'_> {
-        let handshake = self.handshakes.begin();
-        if handshake.made_room {
-            self.telemetry.limit_hit(LimitHit::Handshakes);
-        }
-        handshake
-    }
-
     /// Places for a caller that is known now: in its department, and at the address that a balancer has told.
     fn places_for(&self, peer: &Peer, told: Option<IpAddr>) -> Option<[Option<Place>; 2]> {
         let snapshot = &self.live().snapshot;

@@ -1,6 +1,6 @@
 //! HTTP/2, frame by frame (RFC 9113), for callers that no client library would be.
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::client::TlsStream;
 
 use super::{GATEWAY, Way, World};
@@ -82,8 +82,14 @@ pub async fn open_http2(world: &World, settings: &[u8]) -> TlsStream<Way> {
     let mut stream = world.client("traffic-police").h2().connect().await.unwrap();
     let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     opening.extend(frame(SETTINGS, 0, 0, settings));
-    stream.write_all(&opening).await.unwrap();
+    say(&mut stream, &opening).await.unwrap();
     stream
+}
+
+/// Says frames to the last byte: what a busy socket does not take at once, TLS holds back until it is flushed.
+pub async fn say(mut stream: impl AsyncWrite + Unpin, frames: &[u8]) -> std::io::Result<()> {
+    stream.write_all(frames).await?;
+    stream.flush().await
 }
 
 /// The frames in what came back: kind, flags, stream, payload.

@@ -33,7 +33,7 @@ pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, ask, empty, 
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;
-pub use subsystem::{Received, Server};
+pub use subsystem::{Received, Server, listen};
 pub use wait::{Process, free_address, memory, run, stderr, stdout, tool, until, within};
 pub use way::Way;
 

@@ -165,8 +165,14 @@ impl Drop for Server {
     }
 }
 
-fn listen(address: SocketAddr) -> TcpListener {
+/// What the kernel keeps of an answer that is not taken, in bytes: of a thousand such answers it would otherwise keep all that it has for
+/// TCP (`tcp_mem`), and end whatever connection of the machine comes next.
+const SEND_BUFFER: u32 = 64 * 1024;
+
+/// A subsystem's listener.
+pub fn listen(address: SocketAddr) -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(SEND_BUFFER).unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
     socket.listen(256).unwrap()
