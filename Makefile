@@ -49,7 +49,7 @@ torture: need-compiler ## 100 kills of the gateway under load, audited one by on
 		--out loadtests/results/$(shell date -u +%F)-siege.md
 
 # Doors strangers have; docs/decisions/fuzzing.md. New inputs go to a folder of their own; what is worth keeping is copied to fuzz/corpus.
-DOORS := head path certificate configuration proxied
+DOORS := head path certificate configuration proxied ledger
 FUZZ_SECONDS ?= 60
 FUZZ_DIR = $(TARGET_DIR)/fuzz
 

@@ -25,7 +25,7 @@ def check_seal(head, lines):
         faults.append(f"seal {this} does not follow seal {number}")
     if not rolled and (len(lines) != int(count) or sha256(text) != content):
         faults.append(f"seal {this} ({kind} {window}): its rows are not those that were sealed")
-    fields = ("tallygate seal 2", this, kind, epoch, window, count, content, before, sealed_at, "")
+    fields = (f"tallygate seal {version}", this, kind, epoch, window, count, content, before, sealed_at, "")
     old = f"tallygate seal 1\n{this}\n{epoch}\n{window}\n{before}\n{text}"  # needs its rows
     if not (rolled and version == "1") and sha256(old if version == "1" else "\n".join(fields)) != digest:
         faults.append(f"seal {this}: its hash is not that of its fields")

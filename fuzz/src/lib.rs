@@ -1,10 +1,11 @@
 //! What strangers may send, and what must hold whatever it is.
 //!
-//! One function for each door: any bytes in, a panic if one of our promises does not hold. Guarantees: nothing is sent,
-//! stored or waited for, so that a finding is its input and nothing else. libFuzzer makes the inputs (`make fuzz`); the ones
+//! One function for each door: any bytes in, a panic if one of our promises does not hold. Guarantees: nothing is sent or
+//! waited for, and nothing stored but a ledger in a folder of its own, so that a finding is its input and nothing else. libFuzzer makes the inputs (`make fuzz`); the ones
 //! worth keeping lie in `corpus/`, and `cargo test` tries all of them.
 
 mod http1;
+mod ledger;
 
 use std::path::Path;
 
@@ -14,17 +15,19 @@ use tallygate::model::{CallerId, Numbers};
 use tallygate::proxy::{Head, read_proxy_header};
 
 pub use http1::head;
+pub use ledger::ledger;
 
 /// A door by its name, which is also the name of its corpus.
 pub type Door = (&'static str, fn(&[u8]));
 
 /// Every door.
-pub const DOORS: [Door; 5] = [
+pub const DOORS: [Door; 6] = [
     ("head", head),
     ("path", path),
     ("certificate", certificate),
     ("configuration", configuration),
     ("proxied", proxied),
+    ("ledger", ledger),
 ];
 
 /// The head of a request as hyper shows it: a target, a line end, a host. What is accepted has one spelling only.

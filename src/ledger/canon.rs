@@ -74,10 +74,10 @@ impl SealRow {
             return lines.map(|lines| self.hash_1(lines));
         }
         let (epoch, window) = (shown(self.epoch), shown(self.window));
-        let Self { number, lines, content, previous, sealed_at, .. } = self;
+        let Self { number, format, lines, content, previous, sealed_at, .. } = self;
         let kind = self.kind.name();
         let text = format!(
-            "tallygate seal 2\n{number}\n{kind}\n{epoch}\n{window}\n{lines}\n{content}\n{previous}\n{sealed_at}\n"
+            "tallygate seal {format}\n{number}\n{kind}\n{epoch}\n{window}\n{lines}\n{content}\n{previous}\n{sealed_at}\n"
         );
         Some(hex(Sha256::digest(text)))
     }

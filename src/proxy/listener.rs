@@ -25,6 +25,10 @@ use super::thread::WorkerHandle;
 
 /// Connections the kernel holds for us between two accepts.
 const BACKLOG: i32 = 4096;
+/// Bytes for one caller that the kernel keeps before it has sent them; it wakes us at half of it. Without a limit it keeps as
+/// much as the connection was once quick for, up to `tcp_wmem` (4 MiB), for each caller that stops reading; and 5,000 such callers
+/// fill all that the machine has for TCP.
+const UNSENT_MAX: u32 = 64 * 1024;
 /// After an error that will not go away by itself at once (no file descriptors left).
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -70,6 +74,7 @@ impl Listener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        socket.set_tcp_notsent_lowat(UNSENT_MAX)?; // those it accepts inherit it
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket: std::net::TcpListener = socket.into();
@@ -137,5 +142,19 @@ fn place(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, work
     });
     if !taken {
         settings.telemetry.limit_hit(LimitHit::Connections);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_keeps_little_that_is_not_sent() {
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a listener");
+        let _caller = std::net::TcpStream::connect(listener.address()).expect("a connection");
+        listener.socket.set_nonblocking(false).expect("a socket that waits");
+        let (accepted, _) = listener.socket.accept().expect("its other end");
+        assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().ok(), Some(UNSENT_MAX));
     }
 }

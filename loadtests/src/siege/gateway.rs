@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::attack::{ATTACKER, Attack};
+use super::subsystem::Subsystems;
 use crate::http;
 use crate::pki::{DEPARTMENTS, department};
 use crate::process::{Child, Launch, free_address};
@@ -49,11 +50,11 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts it in a new folder, ready for this attack.
-    pub fn start(program: &Path, folder: &Path, upstream: SocketAddr, attack: Attack) -> Result<Self> {
+    pub fn start(program: &Path, folder: &Path, subsystems: &Subsystems, attack: Attack) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (address, admin) = (free_address()?, free_address()?);
         let config = folder.join("gateway.yaml");
-        std::fs::write(&config, serde_json::to_string_pretty(&document(attack, [address, admin, upstream]))?)?;
+        std::fs::write(&config, serde_json::to_string_pretty(&document(attack, [address, admin], subsystems))?)?;
         let cgroup = Cgroup::make(&format!("siege-{}", std::process::id()), MEMORY)?;
         let serve = ["serve".to_owned(), "--config".to_owned(), config.display().to_string()];
         let (inner, arguments) = cgroup.enter(program, &serve);
@@ -119,11 +120,23 @@ fn launch(limit: &str, inner: &Path, arguments: Vec<String>) -> Launch {
     Launch { name, program: "prlimit".into(), arguments, core: None }
 }
 
-fn document(attack: Attack, [address, admin, upstream]: [SocketAddr; 3]) -> Value {
+fn document(attack: Attack, [address, admin]: [SocketAddr; 2], subsystems: &Subsystems) -> Value {
     let commands =
         [("snapshot.read", "/v1/snapshots/{id}"), ("upload", "/upload"), ("large", "/large"), ("slow", "/slow")]
             .map(|(id, path)| json!({ "id": id, "match": { "path": path } }));
-    let grant = |id: String| json!({ "department": id, "subsystem": "cameras", "commands": ["*"] });
+    let subsystem = |(id, upstream): (&str, SocketAddr)| {
+        json!({
+            "id": id,
+            "path": format!("/{id}"),
+            "upstreams": [{ "url": format!("http://{upstream}") }],
+            "commands": commands,
+            "otherCommands": "refuse",
+        })
+    };
+    let pairs = [("cameras", subsystems.besieged), ("signals", subsystems.quiet)];
+    let grants = (0..DEPARTMENTS).map(department).flat_map(|department| {
+        pairs.map(|(subsystem, _)| json!({ "department": department, "subsystem": subsystem, "commands": ["*"] }))
+    });
     json!({
         "listeners": [{
             "name": "departments",
@@ -140,14 +153,8 @@ fn document(attack: Attack, [address, admin, upstream]: [SocketAddr; 3]) -> Valu
         "shutdown": { "delay": "1ms", "grace": "5s" },
         "capacity": capacity(attack),
         "departments": (0..DEPARTMENTS).map(|index| department_of(index, attack)).collect::<Vec<_>>(),
-        "subsystems": [{
-            "id": "cameras",
-            "path": "/cameras",
-            "upstreams": [{ "url": format!("http://{upstream}") }],
-            "commands": commands,
-            "otherCommands": "refuse",
-        }],
-        "grants": (0..DEPARTMENTS).map(department).map(grant).collect::<Vec<_>>(),
+        "subsystems": pairs.map(subsystem),
+        "grants": grants.collect::<Vec<_>>(),
     })
 }
 

@@ -33,7 +33,7 @@ const LATENCY_LIMIT: u64 = 120_000_000;
 /// How many faults are quoted.
 const FAULTS_QUOTED: usize = 5;
 
-const PATH: &str = "/cameras/v1/snapshots/7";
+const PATH: &str = "/signals/v1/snapshots/7";
 
 /// What it has seen.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use self::attack::{ATTACKER, Attack, Report};
 use self::call::Way;
 use self::gateway::{CONNECTIONS, Gateway, IN_FLIGHT};
 use self::good::{Good, Part};
-use self::subsystem::Subsystem;
+use self::subsystem::Subsystems;
 use crate::pki::{Pki, department};
 use crate::process::{Child, LOOK_AGAIN, Launch, myself};
 use crate::torture::audit::audit;
@@ -64,10 +64,11 @@ pub struct Outcome {
     pub attack: Attack,
     pub count: usize,
     pub report: Report,
-    /// The good department without attack, while the attack comes up, and once it stands.
+    /// The good department without attack, while the attack comes up, once it stands, and while it ends.
     pub idle: Part,
     pub opening: Part,
     pub under: Part,
+    pub ending: Part,
     /// All commands of the good department, and those of them that were not answered with 200.
     pub commands: u64,
     pub errors: u64,
@@ -105,8 +106,8 @@ pub fn siege(options: &Siege) -> Result<()> {
 /// One attack from a new gateway to its books.
 fn withstand(options: &Siege, attack: Attack, folder: &Path) -> Result<Outcome> {
     let pki = Pki::make(&folder.join("pki"))?;
-    let subsystem = Subsystem::start()?;
-    let gateway = Gateway::start(&options.tallygate, &folder.join("gateway"), subsystem.address, attack)?;
+    let subsystems = Subsystems::start()?;
+    let gateway = Gateway::start(&options.tallygate, &folder.join("gateway"), &subsystems, attack)?;
     let way = Way { to: gateway.address, tls: pki.client(&department(0), b"http/1.1")?, receive_buffer: None };
     let good = Good::start(way, attack != Attack::Descriptors)?;
     let part = Duration::from_secs(options.seconds);
@@ -115,16 +116,16 @@ fn withstand(options: &Siege, attack: Attack, folder: &Path) -> Result<Outcome> 
     std::thread::sleep(part);
     let (idle, before) = (good.part(), gateway.resident()?);
     let count = attack.count(options.scale);
-    let Standing { report, most: during, opening } =
+    let Standing { report, most: during, opening, under } =
         under_attack((&gateway, &pki, folder), attack, (count, part), &good)?;
-    let under = good.part();
     std::thread::sleep(RECOVERY);
+    let ending = good.part();
     let memory = [before, during, gateway.resident().unwrap_or(0)];
     let seen = good.end()?;
     let errors = seen.sent - seen.answered.get(&200).copied().unwrap_or(0);
     let commands = seen.sent;
-    let broken = judge((&gateway, &subsystem), attack, (seen, &report));
-    let mut outcome = Outcome { attack, count, report, idle, opening, under, commands, errors, memory, broken };
+    let broken = judge((&gateway, &subsystems), attack, (seen, &report));
+    let mut outcome = Outcome { attack, count, report, idle, opening, under, ending, commands, errors, memory, broken };
     if let Err(fault) = gateway.stop() {
         outcome.broken.push(format!("{fault:#}"));
     }
@@ -136,8 +137,9 @@ struct Standing {
     report: Report,
     /// The most memory that the gateway had.
     most: u64,
-    /// The good department while it came up.
+    /// The good department while it came up, and while it stood.
     opening: Part,
+    under: Part,
 }
 
 /// The attack from its beginning to its end.
@@ -170,13 +172,18 @@ fn under_attack(
     if attack == Attack::Descriptors {
         gateway.restore_descriptors()?;
     }
+    let under = good.part(); // a crowd that leaves at once is no attack that stands
     attacker.write_line("enough")?;
     let report = serde_json::from_str(&attacker.read_line()?).context("reading the attacker's report")?;
-    Ok(Standing { report, most, opening })
+    Ok(Standing { report, most, opening, under })
 }
 
 /// Everything that is not as it must be.
-fn judge((gateway, subsystem): (&Gateway, &Subsystem), attack: Attack, (seen, report): (Seen, &Report)) -> Vec<String> {
+fn judge(
+    (gateway, subsystems): (&Gateway, &Subsystems),
+    attack: Attack,
+    (seen, report): (Seen, &Report),
+) -> Vec<String> {
     let mut broken = Vec::new();
     broken.extend(gateway.is_alive().err().map(|fault| format!("it fell: {fault:#}")));
     let of = |status| seen.answered.get(&status).copied().unwrap_or(0);
@@ -189,16 +196,16 @@ fn judge((gateway, subsystem): (&Gateway, &Subsystem), attack: Attack, (seen, re
         broken.push(format!("{} were shed, {} with Retry-After", report.shed, report.shed_with_retry_after));
     }
     let all = BTreeMap::from([(department(0), seen), (department(ATTACKER), report.seen())]);
-    broken.extend(balance((gateway, subsystem), &all).err().map(|fault| format!("{fault:#}")));
+    broken.extend(balance((gateway, subsystems), &all).err().map(|fault| format!("{fault:#}")));
     broken
 }
 
 /// Client, upstream and ledger, as soon as everything is settled; the good department's to the command.
-fn balance((gateway, subsystem): (&Gateway, &Subsystem), all: &BTreeMap<String, Seen>) -> Result<()> {
+fn balance((gateway, subsystems): (&Gateway, &Subsystems), all: &BTreeMap<String, Seen>) -> Result<()> {
     let begin = Instant::now();
     loop {
         let books = gateway.books()?;
-        let mut broken = audit(all, &books.usage, &subsystem.received()).broken;
+        let mut broken = audit(all, &books.usage, &subsystems.received()).broken;
         let good = department(0);
         let ok = books.usage.get(&(good.clone(), "ok".to_owned())).copied().unwrap_or(0);
         let answered = all[&good].answered.get(&200).copied().unwrap_or(0);

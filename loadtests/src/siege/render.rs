@@ -24,12 +24,13 @@ pub fn result(options: &Siege, outcomes: &[Outcome]) -> Result<String> {
         options.seconds,
     );
     text += "One department calls 200 times a second whatever happens, each twentieth time over a new connection; its latency\n\
-             counts from the moment when a command was due. Gateway, attackers and it share the cores. Judged: the gateway\n\
+             counts from the moment when a command was due. Gateway, attackers and it share the cores; its subsystem is none of\n\
+             those that are attacked. An attack stands two seconds after its last connection was opened. Judged: the gateway\n\
              lives, the department has no error, client, subsystem and ledger agree. Told beside the target: p99 <= 3 x\n\
              idle, memory <= 40 KiB for each slow connection and +-10 % after the attack. `headTime` is 60 s so that all\n\
              slow heads stand at once; other timeouts are the defaults.\n\n";
-    text += "| attack | stood at once | thrown out | good: commands / errors | p99 idle | p99 while it comes up | p99 once it stands (target), slowest | memory before / most / after (target) | a connection | books |\n";
-    text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
+    text += "| attack | stood at once | thrown out | good: commands / errors | p99 idle | p99 while it comes up | p99 once it stands (target), slowest | p99 while it ends | memory before / most / after (target) | a connection | books |\n";
+    text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
     outcomes.iter().for_each(|outcome| text += &row(outcome));
     text += &format!(
         "\nOverload: {IN_FLIGHT} commands under way at most, each takes the subsystem 250 ms, so {} a second are the maximum and twice\n\
@@ -54,6 +55,7 @@ pub fn line(outcome: &Outcome) -> String {
         .chain(&outcome.idle.faults)
         .chain(&outcome.opening.faults)
         .chain(&outcome.under.faults)
+        .chain(&outcome.ending.faults)
     {
         line += &format!("\n  heard: {fault}");
     }
@@ -66,7 +68,7 @@ fn row(outcome: &Outcome) -> String {
     let each = most.saturating_sub(before).checked_div(report.most);
     let is_slow = outcome.count > 100 && !outcome.attack.is_overload();
     format!(
-        "| {} | {} of {} | {} | {} / {} | {} ms | {} ms | {} ms ({}), {} | {} / {} / {} MiB ({} to {}) | {} | {} |\n",
+        "| {} | {} of {} | {} | {} / {} | {} ms | {} ms | {} ms ({}), {} | {} ms | {} / {} / {} MiB ({} to {}) | {} | {} |\n",
         outcome.attack.name(),
         report.most,
         outcome.count,
@@ -78,6 +80,7 @@ fn row(outcome: &Outcome) -> String {
         milliseconds(outcome.under.p99),
         milliseconds(outcome.idle.p99 * 3),
         milliseconds(outcome.under.max),
+        milliseconds(outcome.ending.p99),
         mebibytes(before),
         mebibytes(most),
         mebibytes(after),

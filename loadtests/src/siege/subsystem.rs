@@ -1,7 +1,8 @@
-//! The subsystem of a siege: reads bodies, gives large answers, takes its time, and counts who asked.
+//! The subsystems of a siege: they read bodies, give large answers, take their time, and count who asked.
 //!
 //! Guarantees: a request is counted, under the department that the gateway named, before anything else is done about it.
-//! A thread of our own process; it ends with it.
+//! Each a thread of our own process; they end with it. The good department has one of its own, so that its latency has no part that is
+//! the queue of a subsystem which thousands ask.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -35,34 +36,27 @@ const BACKLOG: u32 = 4096;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// A running subsystem.
+/// Running subsystems.
 #[derive(Clone, Debug)]
-pub struct Subsystem {
-    pub address: SocketAddr,
+pub struct Subsystems {
+    /// Where attackers are sent.
+    pub besieged: SocketAddr,
+    /// Where only the good department goes.
+    pub quiet: SocketAddr,
     counts: Counts,
 }
 
 /// Requests by department.
 type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
 
-impl Subsystem {
-    /// Starts it.
+impl Subsystems {
+    /// Starts them.
     pub fn start() -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(async {
-            let socket = TcpSocket::new_v4()?;
-            socket.set_send_buffer_size(SEND_BUFFER)?;
-            socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-            socket.listen(BACKLOG)
-        });
-        let listener = listener.context("binding the subsystem")?;
-        let subsystem = Self { address: listener.local_addr()?, counts: Counts::default() };
-        let counts = Arc::clone(&subsystem.counts);
-        std::thread::spawn(move || runtime.block_on(serve(listener, counts)));
-        Ok(subsystem)
+        let counts = Counts::default();
+        Ok(Self { besieged: start(&counts)?, quiet: start(&counts)?, counts })
     }
 
-    /// What has reached it, as the audit wants it.
+    /// What has reached them, as the audit wants it.
     pub fn received(&self) -> Received {
         let mut received = Received::default();
         for (department, count) in &*self.counts.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -70,6 +64,21 @@ impl Subsystem {
         }
         received
     }
+}
+
+/// Starts one; where it listens.
+fn start(counts: &Counts) -> Result<SocketAddr> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(async {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        socket.listen(BACKLOG)
+    });
+    let listener = listener.context("binding the subsystem")?;
+    let (address, counts) = (listener.local_addr()?, Arc::clone(counts));
+    std::thread::spawn(move || runtime.block_on(serve(listener, counts)));
+    Ok(address)
 }
 
 async fn serve(listener: tokio::net::TcpListener, counts: Counts) {

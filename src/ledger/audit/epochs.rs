@@ -33,6 +33,8 @@ pub struct EpochRow {
 #[derive(Debug)]
 pub(super) struct Epochs {
     pub(super) rows: Vec<EpochRow>,
+    /// The gateway that made the book, as the book says.
+    made_by: String,
     /// Epochs up to this one may have ends that do not say how late they were.
     format_1: u32,
     /// Those whose end has a seal.
@@ -65,7 +67,8 @@ impl Epochs {
         let format_1 = book.query_row(query, [], |row| row.get(0))?;
         let mut query = book.prepare("SELECT epoch FROM seal WHERE kind = 'epoch'")?;
         let sealed = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        Ok(Self { rows, format_1, sealed })
+        let made_by = book.query_row("SELECT gateway FROM meta", [], |row| row.get(0))?;
+        Ok(Self { rows, made_by, format_1, sealed })
     }
 
     pub(super) fn is_of_format_1(&self, epoch: u32) -> bool {
@@ -99,6 +102,13 @@ impl Epochs {
                 );
                 break;
             }
+        }
+        if let Some(first) = self.rows.first().filter(|first| first.gateway != self.made_by) {
+            let what = format!(
+                "it says that gateway {:?} made the book, its first epoch that {:?} did",
+                self.made_by, first.gateway
+            );
+            report.find(Check::Epochs, "meta", what);
         }
         for row in &self.rows {
             check_row(row, report);

@@ -45,10 +45,17 @@ pub enum ExportError {
     /// The book could not be read on.
     #[error("the book could not be read: {0}")]
     Book(#[from] rusqlite::Error),
+    /// A text has a line end, or a tab where a heading has fields: whoever reads the export would read something else than the
+    /// book says.
+    #[error(
+        "the book holds {0:?}, which no line of an export can carry and no gateway writes: somebody has edited it; `ledger verify` may say more"
+    )]
+    Torn(String),
 }
 
 /// Hands every part to `write`, in order.
 pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -> Result<(), ExportError> {
+    let mut write = |part: Part| -> Result<(), ExportError> { Ok(write(part.whole()?)?) };
     let snapshot = Snapshot::take_settled(path)?;
     let book = &snapshot.connection;
     let days = Days::read(book)?;
@@ -58,13 +65,24 @@ pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -
     walk(book, |seal, place| -> Result<(), ExportError> {
         seals += 1;
         let lines = lines_of(book, &days, (seal, place))?.unwrap_or_default();
-        Ok(write(part(heading(seal), lines))?)
+        write(part(heading(seal), lines))
     })?;
     for ((window, epoch), lines) in open_hours(&snapshot)? {
         write(part(vec!["open".to_owned(), epoch.to_string(), window.to_string()], lines))?;
     }
     write(flying(&snapshot)?)?;
-    Ok(write(part(vec!["end".to_owned(), seals.to_string()], Vec::new()))?)
+    write(part(vec!["end".to_owned(), seals.to_string()], Vec::new()))
+}
+
+impl Part {
+    /// Itself, if its fields and lines are told apart when they are written.
+    fn whole(self) -> Result<Self, ExportError> {
+        let fields = self.heading.iter().filter(|field| field.contains(['\t', '\n', '\r']));
+        match fields.chain(self.lines.iter().filter(|line| line.contains(['\n', '\r']))).next() {
+            Some(torn) => Err(ExportError::Torn(torn.clone())),
+            None => Ok(self),
+        }
+    }
 }
 
 fn part(mut heading: Vec<String>, lines: Vec<String>) -> Part {

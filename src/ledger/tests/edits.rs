@@ -74,6 +74,7 @@ fn every_edit_of_the_book_is_found_where_it_is() {
             ],
         ),
         ("an edited seal", "UPDATE seal SET sealed_at = 'now' WHERE number = 3", vec![at("hash", seal(3, 5))]),
+        ("a seal of another form", "UPDATE seal SET format = 127 WHERE number = 3", vec![at("hash", seal(3, 5))]),
         (
             "a made-up hash",
             "UPDATE seal SET hash = replace(hash, substr(hash, 1, 1), 'x') WHERE number = 1",
@@ -109,6 +110,7 @@ fn every_edit_of_the_book_is_found_where_it_is() {
             "DELETE FROM seal WHERE number = 6; UPDATE meta SET (head_number, head_hash) = (SELECT number, hash FROM seal WHERE number = 5)",
             vec![at("epochs", "epoch 1".to_owned())],
         ),
+        ("another gateway", "UPDATE meta SET gateway = 'gateway-2'", vec![at("epochs", "meta".to_owned())]),
         ("a renumbered epoch", "UPDATE epoch SET epoch = 2", [
                 "seal 6 (end of epoch 1)".to_owned(),
                 "epoch 2".to_owned(), // it should be number 1

@@ -1,0 +1,310 @@
+//! A ledger that somebody has edited, as an auditor gets it: any values in any rows, and any words in the tally.
+//!
+//! Guarantees: the book is one of three hours, a correction and the ends of its epochs, made anew in each process by the gateway's own
+//! ledger; an edit is a few bytes, so that libFuzzer can make many of them. The tables of an edited book accept every type
+//! and lack, as those of a book would that a stranger has made.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use tallygate::clock::Clock;
+use tallygate::ledger::audit::{ExportError, NotedHead, export, info, verify};
+use tallygate::ledger::{
+    Adjustment, AdjustmentRow, Ledger, LedgerError, LedgerFiles, LedgerSettings, Meter, UsageRow, adjust,
+};
+use tallygate::lifecycle::Ready;
+use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
+use tempfile::TempDir;
+
+/// Edits of one input; more would only be slower.
+const EDITS_MAX: usize = 16;
+/// The calendar of the last start, which whoever uses it names, and the hour before which only days are left, which shows in what is
+/// left.
+const NOT_SEALED: &str = "(not sealed)";
+const HOUR: Duration = Duration::from_secs(3600);
+const ALWAYS: std::ops::Range<Window> = Window(0)..Window(u32::MAX);
+
+/// A book and its tally as bytes, and what it says before anybody has edited it.
+struct Original {
+    book: Vec<u8>,
+    tally: Option<Vec<u8>>,
+    tables: Vec<Table>,
+    head: NotedHead,
+    said: Said,
+}
+
+struct Table {
+    name: String,
+    columns: Vec<String>,
+    /// Tells a row of it from the others.
+    key: String,
+}
+
+/// What a ledger tells.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    export: Option<Vec<String>>,
+    usage: Option<Vec<UsageRow>>,
+    adjustments: Option<Vec<AdjustmentRow>>,
+}
+
+thread_local! {
+    /// A closed ledger, all of it sealed, and one whose gateway was killed. libFuzzer hands over nothing but bytes, so what
+    /// is made once has no other place.
+    static ORIGINALS: Rc<[Original; 2]> = Rc::new([Original::make(true), Original::make(false)]);
+}
+
+/// An edited ledger is read to its end or refused with a reason. Of a closed one: if `verify`, which knows the head, finds nothing,
+/// export and reports say what they said before the edit, or refuse to say anything.
+pub fn ledger(bytes: &[u8]) {
+    let Some((which, mut edits)) = bytes.split_first() else { return };
+    let originals = ORIGINALS.with(Rc::clone);
+    let is_closed = which % 2 == 0;
+    let original = &originals[usize::from(!is_closed)];
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    original.lay(&path);
+    let book = Connection::open(&path).expect("a book");
+    let _ = book.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY; PRAGMA foreign_keys = OFF");
+    let mut tally = original.tally.clone();
+    for _ in 0..EDITS_MAX {
+        if Edit::read(&mut edits).is_none_or(|edit| edit.make(&book, &original.tables, tally.as_mut()).is_none()) {
+            break;
+        }
+    }
+    drop(book);
+    if let Some(tally) = tally {
+        std::fs::write(path.with_extension("tally"), tally).expect("written");
+    }
+    let verdict = verify(&path, Some(&original.head), &mut |_, _, _| ());
+    let _ = info(&path); // it is told, or why not
+    let said = Said::of(&path);
+    if is_closed && verdict.is_ok_and(|verdict| verdict.ok) {
+        said.assert_nothing_else_than(&original.said);
+    }
+}
+
+/// One change of one place.
+struct Edit {
+    what: u8,
+    table: u8,
+    row: u8,
+    column: u8,
+    value: Value,
+}
+
+impl Edit {
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let [what, table, row, column] = *bytes.split_off(..4)?.first_chunk()?;
+        let value = match what >> 4 {
+            0..=3 => Value::Integer(i64::from(*bytes.split_off_first()?) - 128),
+            4..=6 => Value::Integer(i64::from_le_bytes(*bytes.split_off(..8)?.first_chunk()?)),
+            7..=11 => Value::Text(String::from_utf8_lossy(text(bytes)?).into_owned()),
+            12 => Value::Blob(text(bytes)?.to_vec()),
+            13 => Value::Real(f64::from_le_bytes(*bytes.split_off(..8)?.first_chunk()?)),
+            _ => Value::Null,
+        };
+        Some(Self { what: what & 7, table, row, column, value })
+    }
+
+    /// Makes it, if the book lets it be made; nothing, if there is no such thing to change.
+    fn make(self, book: &Connection, tables: &[Table], tally: Option<&mut Vec<u8>>) -> Option<()> {
+        let Self { what, table, row, column, value } = self;
+        let table = &tables[usize::from(table) % tables.len()];
+        let Table { name, columns, key } = table;
+        let changed = &columns[usize::from(column) % columns.len()];
+        let count: i64 = book.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get(0)).ok()?;
+        let offset = i64::from(row).checked_rem(count).unwrap_or(0);
+        let place = format!("({key}) = (SELECT {key} FROM {name} ORDER BY {key} LIMIT 1 OFFSET {offset})");
+        let done = match what {
+            0 => book.execute(&format!("DELETE FROM {name} WHERE {place}"), []),
+            1 => book.execute(&format!("UPDATE {name} SET {changed} = {changed} + ?1 WHERE {place}"), [value]),
+            2 => book.execute(&format!("UPDATE {name} SET {changed} = {changed} || ?1 WHERE {place}"), [value]),
+            3 => {
+                let all =
+                    columns.iter().map(|column| if column == changed { "?1" } else { column }).collect::<Vec<_>>();
+                book.execute(
+                    &format!("INSERT INTO {name} SELECT {} FROM {name} WHERE {place}", all.join(", ")),
+                    [value],
+                )
+            }
+            4 => return tally.map(|tally| scratch(tally, (row, column), &value)),
+            _ => book.execute(&format!("UPDATE {name} SET {changed} = ?1 WHERE {place}"), [value]),
+        };
+        let _ = done; // what its keys forbid is left out
+        Some(())
+    }
+}
+
+/// A length and as many bytes.
+fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::from(*bytes.split_off_first()?);
+    bytes.split_off(..length.min(bytes.len()))
+}
+
+/// Changes a word of the tally's first 64 KiB: its header and the slots that are in use.
+fn scratch(tally: &mut [u8], (row, column): (u8, u8), value: &Value) {
+    let at = usize::from(u16::from_be_bytes([row, column])) / 8 * 8;
+    if let (Value::Integer(number), Some(word)) = (value, tally.get_mut(at..at + 8)) {
+        let bits = u64::from_le_bytes(*word.first_chunk().expect("eight bytes"));
+        word.copy_from_slice(&(bits ^ number.cast_unsigned()).to_le_bytes());
+    }
+}
+
+impl Original {
+    fn make(is_closed: bool) -> Self {
+        let folder = kept(is_closed).expect("a ledger");
+        let path = folder.path().join("ledger.db");
+        let verdict = verify(&path, None, &mut |_, _, _| ()).expect("an audit");
+        assert!(verdict.ok, "{:?}", verdict.findings);
+        let said = Said::of(&path);
+        let tally = std::fs::read(path.with_extension("tally")).ok();
+        assert!(is_closed == tally.is_none() && said.export.is_some() && said.usage.is_some(), "{said:?}");
+        let tables = loosen(&path).expect("a book that lets itself be edited");
+        let head = NotedHead { number: verdict.head.number, hash: verdict.head.hash };
+        Self { book: std::fs::read(&path).expect("a book"), tally, tables, head, said }
+    }
+
+    fn lay(&self, path: &Path) {
+        std::fs::write(path, &self.book).expect("a book");
+    }
+}
+
+/// What a gateway has written: three sealed hours, a correction, a late end; if it was not closed, an open hour and a command in
+/// flight.
+fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let name = |text: &str| Name::parse(text).expect("a name");
+    let clock = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
+    let settings = LedgerSettings {
+        path: path.clone(),
+        gateway: name("gateway-1"),
+        sync_every: HOUR,
+        workers: 1,
+        calendar: CalendarOffset::default(),
+        compact_after: None,
+        ready: Ready::default(),
+    };
+    let (ledger, seeds) = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")))?;
+    let meter = seeds.into_iter().map(|seed| seed.into_meter()).next().expect("one worker");
+    let departments =
+        [1, 2].map(|number| Department { number, id: name(&format!("department-{number}")), name: "A".to_owned() });
+    let command = CommandKey { number: 1, subsystem: name("cameras"), command: name("snapshot.read") };
+    let admit = |department| {
+        meter.received();
+        meter.open(&departments[department], &command, 3, clock.window()).expect("a slot")
+    };
+    let stream = admit(0);
+    for number in 0..3 {
+        admit(number % 2).settle(Finished::Ok);
+        meter.received();
+        meter.refuse(&departments[1], &command, Refused::Forbidden, clock.window());
+        pass((&clock, &ledger, &meter))?;
+    }
+    stream.settle(Finished::Aborted);
+    let correction = Adjustment {
+        department: name("department-1"),
+        subsystem: None,
+        command: None,
+        period: "2026-11".to_owned(),
+        units: -5,
+        reason: "a test".to_owned(),
+        who: "finance".to_owned(),
+    };
+    adjust(&path, &correction, &clock)?;
+    pass((&clock, &ledger, &meter))?;
+    if is_closed {
+        drop(meter);
+        ledger.close()?;
+        return Ok(folder);
+    }
+    let flying = admit(1);
+    wait(ledger.reader().fold())?;
+    drop(ledger); // like a kill: what flies goes on flying
+    drop(flying);
+    Ok(folder)
+}
+
+/// An hour later, when keeper and worker agree on what is sealed.
+fn pass((clock, ledger, meter): (&Clock, &Ledger, &Meter)) -> Result<(), LedgerError> {
+    clock.advance(HOUR);
+    for _ in 0..4 {
+        wait(ledger.reader().fold())?;
+        meter.tick();
+    }
+    Ok(())
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
+}
+
+/// Takes the rules for types away from a book's tables; which tables it has.
+fn loosen(path: &Path) -> rusqlite::Result<Vec<Table>> {
+    let book = Connection::open(path)?;
+    book.execute_batch(
+        "PRAGMA journal_mode = DELETE; PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(replace(replace(sql, 'STRICT, ', ''), 'STRICT', ''), ' NOT NULL', '')
+         WHERE type = 'table';
+         PRAGMA writable_schema = RESET; VACUUM",
+    )?;
+    let mut names = book.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
+    let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    names.into_iter().map(|name| table(&book, name)).collect()
+}
+
+fn table(book: &Connection, name: String) -> rusqlite::Result<Table> {
+    let mut query = book.prepare("SELECT name, pk FROM pragma_table_info(?1)")?;
+    let columns =
+        query.query_map([&name], |row| Ok((format!("\"{}\"", row.get::<_, String>(0)?), row.get::<_, u32>(1)?)))?;
+    let columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
+    let key =
+        columns.iter().filter(|(_, part)| *part > 0).map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    Ok(Table { name, key, columns: columns.into_iter().map(|(name, _)| name).collect() })
+}
+
+impl Said {
+    fn of(path: &Path) -> Self {
+        let files = LedgerFiles::open(path).ok();
+        Self {
+            export: exported(path).ok(),
+            usage: files.as_ref().and_then(|files| files.usage(ALWAYS).ok()),
+            adjustments: files.and_then(|files| files.adjustments().ok()),
+        }
+    }
+}
+
+impl Said {
+    fn assert_nothing_else_than(&self, original: &Self) {
+        let hint = "an edit that nothing finds";
+        assert!(self.export.is_none() || self.export == original.export, "{hint}: {self:#?}, not {original:#?}");
+        assert!(self.usage.is_none() || self.usage == original.usage, "{hint}: {self:#?}, not {original:#?}");
+        let is_same = self.adjustments.is_none() || self.adjustments == original.adjustments;
+        assert!(is_same, "{hint}: {self:#?}, not {original:#?}");
+    }
+}
+
+/// The text of an export; each part is as long as its heading says, whatever the book holds.
+fn exported(path: &Path) -> Result<Vec<String>, ExportError> {
+    let mut text = Vec::new();
+    export(path, &mut |part| {
+        let count = part.lines.len().to_string();
+        assert_eq!(part.heading.last(), Some(&count), "{:?}", part.heading);
+        assert!(part.heading.iter().all(|field| !field.contains(['\t', '\n'])), "{:?}", part.heading);
+        assert!(part.lines.iter().all(|line| !line.contains('\n')), "{:?}", part.lines);
+        let mut heading = part.heading;
+        if let [title, _, settings @ ..] = heading.as_mut_slice()
+            && title == "tallygate export 1"
+        {
+            settings.fill(NOT_SEALED.to_owned());
+        }
+        text.push(heading.join("\t"));
+        text.extend(part.lines);
+        Ok(())
+    })?;
+    Ok(text)
+}
