@@ -17,19 +17,17 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 
 use crate::lifecycle::DrainWatcher;
 use crate::telemetry::LimitHit;
 
-use super::connection::time_to_go;
+use super::connection::{Secured, time_to_go};
 use super::departing::{Counter, Departing, Turn};
 use super::exchange::exchange;
 use super::frames::Frames;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
-use super::socket::Socket;
 use super::wire::Wait;
 use super::worker::Worker;
 
@@ -59,7 +57,7 @@ const OPENING_BYTES: u64 = 24 + 9;
 pub(super) async fn serve(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
-    stream: TlsStream<Socket>,
+    stream: Secured,
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
