@@ -119,7 +119,7 @@ pub struct Capacity {
     pub department_connections: usize,
     /// Connections from one address. Default 1,000: none takes more than a tenth.
     pub address_connections: usize,
-    /// TLS handshakes under way, for a moment twice as many. Default 1,024: some 80 MiB of memory at most.
+    /// TLS handshakes under way, for a moment twice as many. Default 1,024: some 22 MiB of memory if they all stall.
     pub handshakes: usize,
     /// Commands in flight. Default 20,000.
     pub in_flight: usize,
