@@ -109,9 +109,13 @@ impl Book {
             header.created.to_string(),
             header.synced_at.to_string()
         ];
+        // A start that failed before its first epoch has made nothing: the book is the gateway's that counts in it first.
+        let own = "UPDATE meta SET gateway = ? WHERE NOT EXISTS (SELECT 1 FROM epoch)";
         let insert = "INSERT INTO epoch (epoch, gateway, boot_id, process_id, started_at, last_sync_at)
                       VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
-        self.connection.execute(insert, values).map(drop).map_err(|error| self.failed("begin an epoch in", error))
+        let begun =
+            self.connection.execute(own, [&header.gateway]).and_then(|_| self.connection.execute(insert, values));
+        begun.map(drop).map_err(|error| self.failed("begin an epoch in", error))
     }
 
     /// Marks epochs that never ended, and whose tally is gone.

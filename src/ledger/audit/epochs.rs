@@ -33,7 +33,7 @@ pub struct EpochRow {
 #[derive(Debug)]
 pub(super) struct Epochs {
     pub(super) rows: Vec<EpochRow>,
-    /// The gateway that made the book, as the book says.
+    /// The gateway that counted in the book first, as its `meta` says.
     made_by: String,
     /// Epochs up to this one may have ends that do not say how late they were.
     format_1: u32,

@@ -117,6 +117,16 @@ fn a_sound_ledger_has_no_findings_live_killed_copied_or_closed() {
 }
 
 #[test]
+fn a_book_that_another_gateway_made_and_never_counted_in_is_sound() {
+    let bench = Bench::new();
+    let other = Name::parse("gateway-0").expect("a name");
+    drop(Book::open(&bench.path(), &other, CalendarOffset::default()).expect("a book"));
+    let (ledger, _) = bench.open_one();
+    ledger.close().expect("closed");
+    sound(&bench.path(), "the book is the gateway's that counted in it first");
+}
+
+#[test]
 fn a_ledger_is_sound_at_every_moment_of_a_busy_worker() {
     let bench = Bench::new();
     let (ledger, meter) = bench.open_one();
