@@ -1,8 +1,8 @@
 //! What strangers may send, and what must hold whatever it is.
 //!
-//! One function for each door: any bytes in, a panic if one of our promises does not hold. Guarantees: nothing is sent or
-//! waited for, and nothing stored but a ledger in a folder of its own, so that a finding is its input and nothing else. libFuzzer makes the inputs (`make fuzz`); the ones
-//! worth keeping lie in `corpus/`, and `cargo test` tries all of them.
+//! One function for each door: any bytes in, a panic if one of our promises does not hold. Guarantees: nothing is sent, and
+//! nothing is stored or waited for but ledgers in folders of their own, so that a finding is its input and nothing else.
+//! libFuzzer makes the inputs (`make fuzz`); the ones worth keeping lie in `corpus/`, and `cargo test` tries all of them.
 
 mod http1;
 mod ledger;

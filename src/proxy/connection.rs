@@ -211,8 +211,8 @@ pub(super) async fn time_to_go(worker: &Worker, (peer, pulse): (&Peer, &Pulse), 
 mod tests {
     use super::*;
 
-    /// Of a connection's task, in bytes. It has this from its beginning to its end, whatever it waits for, so what is seldom and large is boxed:
-    /// it had 15,840 once, a third of what a slow connection cost.
+    /// Of a connection's task, in bytes. It has this from its beginning to its end, whatever it waits for, so what is seldom and
+    /// large is boxed: it had 15,840 once, almost half of what a slow connection cost.
     const TASK_MAX: usize = 4 * 1024;
 
     fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
