@@ -290,6 +290,16 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn a_tunnel_needs_a_subsystem_that_speaks_http1() {
+    let text = EXAMPLE.replace("body: { max: 16MiB }", "upgrade: websocket");
+    assert_eq!(problems(&text), []);
+    let found = problems(&text.replace("balance: leastRequest", "protocol: http2"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].path, "subsystems[0].commands[0].upgrade");
+    assert!(found[0].message.contains("speaks HTTP/2"), "{found:#?}");
+}
+
+#[test]
 fn misspelt_keys_are_told_with_a_hint() {
     let found = changed("burst: 4000", "brust: 4000");
     assert_eq!(found[0].to_string(), "departments[0].limits.brust: unknown key (did you mean \"burst\"?)");

@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{Command, Cors, DepartmentPolicy, Grant, Protocol, Route, Snapshot, Subsystem};
+use crate::policy::{Command, Cors, DepartmentPolicy, Grant, Route, Snapshot, Subsystem};
 
 use super::account::Account;
 use super::call::Call;
@@ -111,7 +111,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
             let Placed { subsystem, command, here } = placed;
             let deadline = deadline(call, request, &subsystem);
             let host = host_value(request, head);
-            let upgrade = upgrade(request, &subsystem, &command);
+            let upgrade = upgrade(request, &command);
             let compress = compress::may_be_asked_for(request, &command);
             Ok(Admitted {
                 department,
@@ -142,7 +142,7 @@ fn decide(
     department: &DepartmentPolicy,
     placed: &Placed,
 ) -> Result<(Grant, Option<Budget>, Account), Box<Refusal>> {
-    let Placed { subsystem, command, .. } = placed;
+    let command = &placed.command;
     let refuse = |refused, detail| Refusal::new(&department.department, &command.key, refused, detail);
 
     let grant = call.live.snapshot.grant(department, command);
@@ -150,7 +150,7 @@ fn decide(
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
     }
-    if is_extended(request) && upgrade(request, subsystem, command).is_none() {
+    if is_extended(request) && upgrade(request, command).is_none() {
         let mut refusal = refuse(Refused::Malformed, "this command does not switch to the protocol that is asked for");
         refusal.status = Some(StatusCode::NOT_IMPLEMENTED);
         return Err(refusal);
@@ -167,9 +167,8 @@ fn decide(
 
 /// The one protocol a caller asks to switch to, if it is the one that this command may switch to. Who asks over HTTP/1.1 for
 /// another gets the answer of a plain GET; over HTTP/2 nothing but a tunnel would be understood.
-fn upgrade(request: &Request<Incoming>, subsystem: &Subsystem, command: &Command) -> Option<HeaderValue> {
-    let allowed = command.upgrade.as_ref().filter(|_| subsystem.protocol == Protocol::Http1)?;
-    is_asked_for(request, allowed).then(|| allowed.clone())
+fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
+    command.upgrade.as_ref().filter(|allowed| is_asked_for(request, allowed)).cloned()
 }
 
 /// The deadline a gRPC caller gives its call, not longer than its subsystem allows.

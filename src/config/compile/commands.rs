@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use crate::config::document::{Body, Command as CommandDocument, Match};
 use crate::config::leaf;
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Limits, Name, Numbers};
-use crate::policy::{Command, PathTemplate, Snapshot};
+use crate::policy::{Command, PathTemplate, Protocol, Snapshot};
 
 use super::departments::header;
 use super::place::Place;
@@ -69,7 +69,7 @@ fn one(written: &CommandDocument, subsystem: &Name, shared: &mut Commands<'_>, p
         path,
         units: units(written.units, &place.key("units")),
         limits: limits::compile(written.limits.as_ref(), &place.key("limits")),
-        upgrade: written.upgrade.as_deref().and_then(|text| place.key("upgrade").read(leaf::token(text))),
+        upgrade: written.upgrade.as_deref().and_then(|text| upgrade(text, shared.protocol, &place.key("upgrade"))),
         body_max: body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::durability(written.durability.as_deref(), shared.durability, place),
     }
@@ -89,6 +89,17 @@ fn requests(written: &Match, place: &Place<'_>) -> (Option<Method>, Option<PathT
         (None, None) => (None, place.key("path").absent("is missing; write a path, or grpc: package.Service/Method")),
         (Some(_), Some(_)) => (None, place.key("grpc").absent("stands beside a path; a command has one of the two")),
     }
+}
+
+/// A tunnel goes to its subsystem over HTTP/1.1.
+fn upgrade(text: &str, protocol: Protocol, place: &Place<'_>) -> Option<HeaderValue> {
+    if protocol == Protocol::Http2 {
+        place.problem_with_hint(
+            "cannot stand in a subsystem that speaks HTTP/2: a tunnel goes over HTTP/1.1",
+            "leave one of the two out; callers may use HTTP/2 all the same",
+        );
+    }
+    place.read(leaf::token(text))
 }
 
 fn next_index(shared: &mut Commands<'_>) -> usize {

@@ -29,6 +29,8 @@ pub(super) struct Commands<'a> {
     pub(super) next_index: usize,
     /// What the subsystem at hand says for all its commands.
     pub(super) common: Common,
+    /// What it speaks.
+    pub(super) protocol: Protocol,
     /// Its index.
     pub(super) index: usize,
     /// The ids of all subsystems, as they are written.
@@ -50,6 +52,7 @@ pub(super) fn compile(
         workers: settings.workers,
         next_index: 0,
         common: Common::default(),
+        protocol: Protocol::default(),
         index: 0,
         ids: ids_of_all,
     };
@@ -70,6 +73,8 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
     let prefix = place.key("path").read(leaf::prefix(written.path.as_deref().unwrap_or("/")));
     shared.index = index;
     shared.common = shaping::common(written, place);
+    let protocol = written.protocol.as_deref().unwrap_or("http1");
+    shared.protocol = place.key("protocol").read(leaf::word(protocol, &PROTOCOLS)).unwrap_or_default();
     let commands = commands::compile(&written.commands, &id, shared, &place.key("commands"));
     let other = other(written, &id, shared, place);
     if commands.is_empty() && other.is_none() {
@@ -77,10 +82,9 @@ fn one(written: &SubsystemDocument, index: usize, shared: &mut Commands<'_>, pla
             .key("commands")
             .problem_with_hint("without a command nothing can be called", "or write otherCommands: allow");
     }
-    let protocol = written.protocol.as_deref().unwrap_or("http1");
     Subsystem {
         index,
-        protocol: place.key("protocol").read(leaf::word(protocol, &PROTOCOLS)).unwrap_or_default(),
+        protocol: shared.protocol,
         prefix: prefix.unwrap_or_default(),
         keep_path: written.keep_path.unwrap_or(false),
         upstreams: servers::upstreams(written, shared.workers, &place.key("upstreams")),
