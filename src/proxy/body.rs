@@ -32,6 +32,26 @@ pub(super) enum Body {
     Compressed(Box<Compressed>),
 }
 
+impl Body {
+    /// Reads at most so many bytes ahead, from now on.
+    pub(super) fn read_at_most(&mut self, bytes: usize) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Metered(metered) => metered.read_at_most(bytes),
+            Self::Compressed(compressed) => compressed.read_at_most(bytes),
+        }
+    }
+
+    /// Bytes that were read and are not handed over.
+    pub(super) fn read_ahead(&self) -> usize {
+        match self {
+            Self::Whole(_) => 0,
+            Self::Metered(metered) => metered.read_ahead(),
+            Self::Compressed(compressed) => compressed.read_ahead(),
+        }
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = io::Error;
@@ -91,6 +111,16 @@ impl Metered {
     ) -> Self {
         let until = until.map(|until| Box::pin(sleep_until(until)));
         Self { incoming, open: Some(open), verdict, patience, silence: Silence::default(), until }
+    }
+
+    /// See [`Body::read_at_most`].
+    pub(super) fn read_at_most(&mut self, bytes: usize) {
+        self.incoming.read_at_most(bytes);
+    }
+
+    /// See [`Body::read_ahead`].
+    pub(super) fn read_ahead(&self) -> usize {
+        self.incoming.read_ahead()
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {

@@ -192,6 +192,16 @@ impl Compressed {
         Self { body, encoder: Some(encoder), trailers: None, broken: None, has_paused: false }
     }
 
+    /// See [`super::body::Body::read_at_most`].
+    pub(super) fn read_at_most(&mut self, bytes: usize) {
+        self.body.read_at_most(bytes);
+    }
+
+    /// See [`super::body::Body::read_ahead`].
+    pub(super) fn read_ahead(&self) -> usize {
+        self.body.read_ahead()
+    }
+
     pub(super) fn is_end_stream(&self) -> bool {
         self.encoder.is_none() && self.trailers.is_none()
     }

@@ -22,12 +22,13 @@ use crate::lifecycle::DrainWatcher;
 use crate::telemetry::LimitHit;
 
 use super::connection::{Secured, time_to_go};
-use super::departing::{Counter, Departing, Turn};
+use super::departing::{Departing, Turn};
 use super::exchange::exchange;
 use super::frames::Frames;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
+use super::untaken::{SEND_BUFFER_MAX, Untaken};
 use super::wire::Wait;
 use super::worker::Worker;
 
@@ -39,8 +40,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const FRAME_MAX: u32 = 16 * 1024;
 /// What names and values are remembered by the compression; more helps an attacker only (CVE-2016-6581).
 const HEADER_TABLE: u32 = 4 * 1024;
-/// Bytes of an answer that h2 takes before its subsystem is held back.
-const SEND_BUFFER_MAX: usize = 16 * 1024;
 /// Streams that a caller has reset and we have not taken up (CVE-2023-44487), and streams that it made us reset
 /// (CVE-2025-8671); beyond them the connection ends with ENHANCE_YOUR_CALM.
 const CALLERS_RESETS_MAX: usize = 20;
@@ -71,9 +70,9 @@ pub(super) async fn serve(
         peer: Rc::clone(&peer),
         pulse: Rc::clone(&pulse),
     };
-    let (taken_up, counter) = (Rc::clone(&streams.taken_up), Rc::new(Counter::default()));
+    let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::default()));
     let service = service_fn(|request| {
-        let (beat, turn, counter) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&counter));
+        let (beat, turn, untaken) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&untaken));
         taken_up.replace(Rc::downgrade(&turn)); // hyper hands the stream to be run right after this
         let (peer_too, taken_up) = (Rc::clone(&peer), Rc::clone(&taken_up));
         let answer = exchange(&worker, &peer, request);
@@ -82,7 +81,7 @@ pub(super) async fn serve(
                 turn.tunnel.leave(tunnel);
                 taken_up.replace(Rc::downgrade(&turn)); // and what writes to it right after this
             }
-            answer.map(|body| Departing::over_http2(body, beat, counter, turn))
+            answer.map(|body| Departing::over_http2(body, beat, untaken, turn))
         })
     });
     let connection = http2::Builder::new(streams)

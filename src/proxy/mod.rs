@@ -54,6 +54,7 @@ mod runtime;
 mod silence;
 mod socket;
 mod tunnel;
+mod untaken;
 mod upstream;
 pub mod wire;
 

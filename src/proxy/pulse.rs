@@ -4,8 +4,7 @@
 //! Guarantees: a command counts from the moment it is taken up until its answer is whole, or dropped. Time is the worker's
 //! tick, which costs nothing to read.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -29,8 +28,6 @@ pub(super) struct Pulse {
     stalled: Cell<bool>,
     /// Who waits for it to.
     waiting: Waiters,
-    /// The places of those who may go on although it has stalled again meanwhile.
-    let_through: RefCell<BTreeSet<u64>>,
 }
 
 /// One open command.
@@ -51,7 +48,6 @@ impl Pulse {
             last: Notify::new(),
             stalled: Cell::default(),
             waiting: Waiters::default(),
-            let_through: RefCell::default(),
         }
     }
 
@@ -93,7 +89,6 @@ impl Pulse {
     pub(super) fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.stalled.set(polled.is_pending());
         if polled.is_ready() {
-            self.let_through.borrow_mut().clear();
             self.waiting.wake_all();
         }
         polled
@@ -104,7 +99,7 @@ impl Pulse {
     pub(super) fn wrote_some<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.stalled.set(polled.is_pending());
         if polled.is_ready() {
-            self.let_through.borrow_mut().extend(self.waiting.wake_first());
+            self.waiting.let_first_through();
         }
         polled
     }
@@ -118,16 +113,12 @@ impl Pulse {
 impl Beat {
     /// Ready when the caller has taken what was written: until then nothing more is asked of a subsystem.
     pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
-        if self.is_let_through() || !self.pulse.stalled.get() {
+        if self.pulse.waiting.is_let_through(&self.place) || !self.pulse.stalled.get() {
             self.pulse.waiting.leave(&self.place);
             return Poll::Ready(());
         }
         self.pulse.waiting.wait(&self.place, context.waker());
         Poll::Pending
-    }
-
-    fn is_let_through(&self) -> bool {
-        self.place.number().is_some_and(|number| self.pulse.let_through.borrow_mut().remove(&number))
     }
 
     /// Now, to the tick.
@@ -138,7 +129,6 @@ impl Beat {
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        self.is_let_through(); // and is no more
         self.pulse.waiting.leave(&self.place);
         self.pulse.open.set(self.pulse.open.get().saturating_sub(1));
         self.pulse.rests_since.set(self.pulse.now());
@@ -199,6 +189,6 @@ mod tests {
         let _ = pulse.wrote_some(Poll::Ready(()));
         assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the first of those who are still there");
         drop(last);
-        assert!(pulse.let_through.borrow().is_empty());
+        assert_eq!(pulse.waiting.counts(), (0, 0));
     }
 }

@@ -1,10 +1,11 @@
 //! Who waits for one thing on one thread, in order of arrival.
 //!
-//! Guarantees: each place waits once, however often it asks, and costs the same however many wait. A place that is left is
-//! gone: whoever may be dropped while it waits leaves it, so there are never more than there are streams.
+//! Guarantees: each place waits once, however often it asks, and costs the same however many wait. Who is let through may go on
+//! once, whatever has changed before it comes round to. A place that is left is gone: whoever may be dropped while it waits
+//! leaves it, so there are never more than there are streams.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
 /// See the module.
@@ -12,18 +13,13 @@ use std::task::Waker;
 pub(super) struct Waiters {
     next: Cell<u64>,
     wakers: RefCell<BTreeMap<u64, Waker>>,
+    /// The places of those who may go on.
+    let_through: RefCell<BTreeSet<u64>>,
 }
 
 /// A place among those who wait, taken or not.
 #[derive(Debug, Default)]
 pub(super) struct Place(Cell<Option<u64>>);
-
-impl Place {
-    /// The number it was given last.
-    pub(super) fn number(&self) -> Option<u64> {
-        self.0.get()
-    }
-}
 
 impl Waiters {
     /// Waits at this place, behind all others if it does not wait already.
@@ -42,18 +38,32 @@ impl Waiters {
     pub(super) fn leave(&self, place: &Place) {
         if let Some(number) = place.0.take() {
             self.wakers.borrow_mut().remove(&number);
+            self.let_through.borrow_mut().remove(&number);
         }
     }
 
-    /// Wakes whoever has waited longest; the number of its place.
-    pub(super) fn wake_first(&self) -> Option<u64> {
-        let (number, waker) = self.wakers.borrow_mut().pop_first()?;
-        waker.wake();
-        Some(number)
+    /// Lets whoever has waited longest through.
+    pub(super) fn let_first_through(&self) {
+        let first = self.wakers.borrow_mut().pop_first();
+        if let Some((number, waker)) = first {
+            self.let_through.borrow_mut().insert(number);
+            waker.wake();
+        }
     }
 
-    /// Wakes all.
+    /// Whether this place is let through; it is not a second time.
+    pub(super) fn is_let_through(&self, place: &Place) -> bool {
+        place.0.get().is_some_and(|number| self.let_through.borrow_mut().remove(&number))
+    }
+
+    /// Whether somebody is let through who has not come round to it.
+    pub(super) fn is_anybody_let_through(&self) -> bool {
+        !self.let_through.borrow().is_empty()
+    }
+
+    /// Wakes all, to look for themselves.
     pub(super) fn wake_all(&self) {
+        self.let_through.borrow_mut().clear();
         let wakers = self.wakers.take();
         wakers.into_values().for_each(Waker::wake);
     }
@@ -63,6 +73,13 @@ impl Waiters {
 mod tests {
     use super::*;
 
+    /// How many wait, and how many are let through.
+    impl Waiters {
+        pub(in super::super) fn counts(&self) -> (usize, usize) {
+            (self.wakers.borrow().len(), self.let_through.borrow().len())
+        }
+    }
+
     #[test]
     fn a_place_waits_once_and_leaves_nothing_behind() {
         let waiters = Waiters::default();
@@ -71,16 +88,25 @@ mod tests {
             waiters.wait(&one, Waker::noop());
             waiters.wait(&two, Waker::noop());
             waiters.wait(&one, Waker::noop());
-            assert_eq!(waiters.wakers.borrow().len(), 2);
+            assert_eq!(waiters.counts(), (2, 0));
             waiters.leave(&one);
             waiters.leave(&two);
         }
-        assert!(waiters.wakers.borrow().is_empty());
+        assert_eq!(waiters.counts(), (0, 0));
+    }
+
+    #[test]
+    fn who_waited_longest_is_let_through_once() {
+        let waiters = Waiters::default();
+        let (one, two) = (Place::default(), Place::default());
         waiters.wait(&two, Waker::noop());
         waiters.wait(&one, Waker::noop());
-        assert_eq!(
-            (waiters.wake_first(), waiters.wake_first(), waiters.wake_first()),
-            (two.number(), one.number(), None)
-        );
+        waiters.let_first_through();
+        assert!(!waiters.is_let_through(&one) && waiters.is_let_through(&two) && !waiters.is_let_through(&two));
+        waiters.let_first_through();
+        waiters.let_first_through();
+        assert_eq!(waiters.counts(), (0, 1));
+        waiters.leave(&one);
+        assert_eq!(waiters.counts(), (0, 0));
     }
 }

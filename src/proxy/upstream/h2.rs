@@ -28,9 +28,10 @@ use super::stream::Stream;
 const STREAMS_MAX: usize = 100;
 /// Bytes of a request body buffered per stream before its caller is held back.
 const SEND_BUFFER_MAX: usize = 128 * 1024;
-/// What a server may send ahead: per stream, and per session.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const SESSION_WINDOW: u32 = 4 * 1024 * 1024;
+/// What a server may send ahead, per stream. The session has that much for each: callers that take nothing of their answers do
+/// not close it for others.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const SESSION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// Pings tell a dead server from a quiet one.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(10);

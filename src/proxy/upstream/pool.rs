@@ -1,20 +1,23 @@
 //! Kept connections to one server, per worker: nothing is shared on the hot path, nothing is locked.
 //!
-//! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them.
+//! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them. Over
+//! HTTP/2 commands that come together share a session: while one is being opened nobody opens another.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 use crate::model::Finished;
 use crate::policy::Protocol;
 
-use super::connect::Way;
+use super::connect::{Way, none_within};
 use super::h1::Wire;
 use super::h2::Session;
 use super::health::{Failure, Health};
@@ -31,6 +34,8 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// Connections that carry many requests; HTTP/2 only.
     sessions: RefCell<Vec<Session>>,
+    /// Held by the command that opens a session.
+    opening: Mutex<()>,
     idle_max: usize,
     idle_time: Duration,
     /// The time of the last sweep: fine enough to tell how long a connection has been idle, and free to read.
@@ -60,6 +65,7 @@ impl Pool {
             here,
             idle: RefCell::default(),
             sessions: RefCell::default(),
+            opening: Mutex::default(),
             idle_max: settings.idle_max,
             idle_time: settings.idle_time,
             now: Cell::new(Instant::now()),
@@ -91,14 +97,31 @@ impl Pool {
             }
             place = self.take_place();
         }
-        let link = match self.way.connect(within, &self.health).await {
-            Ok(link) => self.share(link),
+        let link = match self.open(within).await {
+            Ok(link) => link,
             Err(why) => return self.unreachable(request, format!("{}: {why}", self.way.address)),
         };
         match self.send_on((link, place), request, patience).await {
             Attempt::Unsent(request, why) => self.unreachable(request, why),
             ended => ended,
         }
+    }
+
+    /// Opens a connection, or finds room on a session that others have opened meanwhile.
+    async fn open(&self, within: Duration) -> io::Result<Link> {
+        if self.way.protocol == Protocol::Http1 || self.sessions.borrow().len() >= self.idle_max {
+            return self.way.connect(within, &self.health).await;
+        }
+        let begun = Instant::now();
+        let _turn = timeout(within, self.opening.lock()).await.map_err(|_| none_within(within))?;
+        if let Some(link) = self.kept() {
+            return Ok(link);
+        }
+        let link = self.way.connect(within.saturating_sub(begun.elapsed()), &self.health).await?;
+        if let Link::Http2(session) = &link {
+            self.sessions.borrow_mut().push(session.clone());
+        }
+        Ok(link)
     }
 
     fn unreachable(&self, request: Outgoing, why: String) -> Attempt {
@@ -139,17 +162,6 @@ impl Pool {
                 return Some(Link::Http1(wire));
             }
         }
-    }
-
-    /// A new session is for everybody from now on.
-    fn share(&self, link: Link) -> Link {
-        let mut sessions = self.sessions.borrow_mut();
-        if let Link::Http2(session) = &link
-            && sessions.len() < self.idle_max
-        {
-            sessions.push(session.clone());
-        }
-        link
     }
 
     fn keep(&self, wire: Box<Wire>) {

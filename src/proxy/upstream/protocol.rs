@@ -142,6 +142,22 @@ impl Exchange {
 }
 
 impl AnswerBody {
+    /// Reads at most so many bytes ahead, from now on; over HTTP/2 the windows tell.
+    pub(in crate::proxy) fn read_at_most(&mut self, bytes: usize) {
+        match self {
+            Self::Http1(body) => body.read_at_most(bytes),
+            Self::Http2(..) => {}
+        }
+    }
+
+    /// Bytes that were read and are not handed over; over HTTP/2 the windows tell.
+    pub(in crate::proxy) fn read_ahead(&self) -> usize {
+        match self {
+            Self::Http1(body) => body.read_ahead(),
+            Self::Http2(..) => 0,
+        }
+    }
+
     /// The connection, if it is the request's alone and may carry another.
     pub(super) fn take_reusable(&mut self) -> Option<Box<Wire>> {
         match self {

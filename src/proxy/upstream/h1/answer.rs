@@ -32,8 +32,21 @@ pub(in crate::proxy) struct AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) fn new(wire: Box<Wire>, decoder: Decoder, keeps: bool, upload: Option<Upload>) -> Self {
+    pub(super) fn new(mut wire: Box<Wire>, decoder: Decoder, keeps: bool, upload: Option<Upload>) -> Self {
+        wire.room_max = usize::MAX; // it may have been another's
         Self { wire: Some(wire), decoder, keeps, broken: None, _upload: upload }
+    }
+
+    /// Reads at most so many bytes ahead, from now on.
+    pub(in crate::proxy::upstream) fn read_at_most(&mut self, bytes: usize) {
+        if let Some(wire) = &mut self.wire {
+            wire.room_max = bytes;
+        }
+    }
+
+    /// Bytes that were read and are not handed over.
+    pub(in crate::proxy::upstream) fn read_ahead(&self) -> usize {
+        self.wire.as_ref().map_or(0, |wire| wire.read.len())
     }
 
     /// The connection, if it may carry another request.

@@ -24,6 +24,8 @@ pub(in crate::proxy::upstream) struct Wire {
     ends: Ends,
     buffer: BytesMut,
     room: usize,
+    /// What the caller's connection leaves to this answer.
+    pub(super) room_max: usize,
     load: Rc<Load>,
     /// What was read and not yet looked at.
     pub(super) read: Bytes,
@@ -54,6 +56,7 @@ impl Wire {
             ends: Ends::Both(stream),
             buffer: BytesMut::new(),
             room: READ_MIN,
+            room_max: usize::MAX,
             load: Rc::clone(load),
             read: Bytes::new(),
             _counted: Counted(Arc::clone(health)),
@@ -73,13 +76,14 @@ impl Wire {
         if let Ends::Both(stream) = &self.ends {
             ready!(stream.poll_readable(context))?;
         }
-        self.buffer.reserve(self.room);
+        let room = self.room.min(self.room_max);
+        self.buffer.reserve(room);
         let count = match &mut self.ends {
             Ends::Both(stream) => ready!(pin!(stream.read_buf(&mut self.buffer)).poll(context))?,
             Ends::Reading(half) => ready!(pin!(half.read_buf(&mut self.buffer)).poll(context))?,
             Ends::Gone => 0,
         };
-        self.room = if count >= self.room { self.load.ahead() } else { READ_MIN };
+        self.room = if count >= room { self.load.ahead() } else { READ_MIN };
         let fresh = self.buffer.split().freeze();
         self.read = if self.read.is_empty() { fresh } else { [&self.read[..], &fresh[..]].concat().into() };
         Poll::Ready(Ok(count > 0))
