@@ -9,7 +9,7 @@ use crate::world::{Usage, World, empty, memory, request, whole};
 const LARGE: usize = 100 << 20;
 
 /// How much more memory the gateway may have while large bodies cross it, one after another. One stream may have about 1 MiB on its way: towards the
-/// caller 64 KiB of window, 256 KiB not taken and one read; towards the subsystem 64 KiB of window, 128 KiB sent ahead, one
+/// caller 64 KiB of window, 192 KiB not taken and one read; towards the subsystem 64 KiB of window, 128 KiB sent ahead, one
 /// read of 64 KiB (docs/security.md). The rest is for TLS and for what the allocator keeps; it is a twelfth of the body, so
 /// that a gateway that holds a body, or a good part of one, fails.
 const GROWTH_MAX: u64 = 8 << 20;

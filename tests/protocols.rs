@@ -95,6 +95,24 @@ async fn a_subsystem_may_speak_http2_by_prior_knowledge() {
     commands_arrive(World::city().build(), Way::plain("http2")).await;
 }
 
+/// A session carries 100 (`proxy/upstream/h2`), and commands that come together do not each open one.
+#[tokio::test]
+async fn commands_that_come_together_share_sessions_over_http2() {
+    let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!("http2"));
+    let world = plan.start().await;
+    let callers = std::iter::repeat_with(|| world.client("traffic-police").h2()).take(240);
+    let commands: Vec<_> =
+        callers.map(|caller| tokio::spawn(async move { caller.get("/cameras/do/wait-all").await.status })).collect();
+    until("all are asked for", async || (world.server("cameras").log.all().len() == 240).then_some(())).await;
+    world.server("cameras").release("all");
+    for command in commands {
+        assert_eq!(command.await.unwrap(), 200);
+    }
+    let sessions = world.server("cameras").log.all().iter().map(|received| received.connection).max();
+    assert_eq!(sessions, Some(3));
+    assert_eq!(world.close().await.of("traffic-police", "ok"), 240);
+}
+
 #[tokio::test]
 async fn a_subsystem_may_listen_on_a_unix_socket() {
     let world = World::city().build();

@@ -1,8 +1,8 @@
 //! An answer on its way out of one connection: its command is open until it is gone, and what its caller does not take is
 //! bounded.
 //!
-//! Guarantees: nothing more is asked of a subsystem while the caller takes nothing, nor while the connection's streams hold all
-//! they may ([`super::untaken`]); a stream whose caller takes nothing for too long can be told by its [`Turn`].
+//! Guarantees: nothing more is asked of a subsystem while the caller takes nothing, and little while the connection's streams hold
+//! all they may ([`super::untaken`]); a stream whose caller takes nothing for too long can be told by its [`Turn`].
 
 use std::cell::Cell;
 use std::io;
@@ -10,19 +10,23 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::body::Body;
 use super::pulse::Beat;
 use super::tunnel::Doorstep;
-use super::untaken::{Share, Untaken};
+use super::untaken::{Piece, Share, Untaken};
 
 /// Whose turn it is on one HTTP/2 stream, and what it becomes.
 #[derive(Default)]
 pub(super) struct Turn {
-    callers_since: Cell<Option<Instant>>,
+    /// When it was asked for more of the answer, or could not be because the connection takes nothing.
+    asked: Cell<Option<Instant>>,
+    /// Whether the connection takes nothing.
+    stalled: Cell<bool>,
+    /// Bytes that the caller has not taken.
+    handed: Rc<Cell<usize>>,
     /// The tunnel that the stream is to be once its answer has left.
     pub(super) tunnel: Doorstep,
 }
@@ -30,7 +34,21 @@ pub(super) struct Turn {
 impl Turn {
     /// Since when the caller has had something to take; nothing, if it is not its turn.
     pub(super) fn callers_since(&self) -> Option<Instant> {
-        self.callers_since.get()
+        self.asked.get().filter(|_| self.stalled.get() || self.handed.get() > 0)
+    }
+
+    /// The connection takes nothing for now: it is the caller's turn on this stream too.
+    fn stall(&self, now: Instant) {
+        if self.callers_since().is_none() {
+            self.asked.set(Some(now));
+        }
+        self.stalled.set(true);
+    }
+
+    /// The caller has taken something.
+    fn go_on(&self, now: Instant) {
+        self.asked.set(Some(now));
+        self.stalled.set(false);
     }
 }
 
@@ -55,47 +73,36 @@ impl Departing {
     }
 
     pub(super) fn over_http2(body: Body, beat: Beat, untaken: Rc<Untaken>, turn: Rc<Turn>) -> Self {
-        let share = Share::new(untaken, body.read_ahead());
+        let share = Share::new(untaken, Rc::clone(&turn.handed), body.read_ahead());
         Self { body, beat, stream: Some(Stream { share, turn }) }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let Some(stream) = &mut self.stream else {
             ready!(self.beat.poll_taken(context));
-            return Pin::new(&mut self.body).poll_frame(context);
+            let polled = Pin::new(&mut self.body).poll_frame(context);
+            return polled.map_ok(|frame| frame.map_data(Piece::from));
         };
         if self.beat.poll_taken(context).is_pending() {
-            stream.wait_for_caller(self.beat.now());
+            stream.turn.stall(self.beat.now());
             return Poll::Pending; // whatever windows are open: h2 would keep it, for each stream
         }
-        stream.turn.callers_since.set(None);
-        stream.share.taken();
+        stream.turn.go_on(self.beat.now());
         self.body.read_at_most(ready!(stream.share.poll_room(context)));
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        let handed = match &polled {
-            Poll::Ready(Some(Ok(frame))) => Some(frame.data_ref().map_or(0, Bytes::len)),
-            _ => None,
-        };
-        stream.turn.callers_since.set(handed.map(|_| self.beat.now()));
-        stream.share.went_on(handed, self.body.read_ahead());
-        polled
-    }
-}
-
-impl Stream {
-    /// The connection takes no more for now: it is the caller's turn on this stream too.
-    fn wait_for_caller(&self, now: Instant) {
-        if self.turn.callers_since.get().is_none() {
-            self.turn.callers_since.set(Some(now));
+        let ahead = self.body.read_ahead();
+        if !matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()) {
+            stream.share.came_to_nothing(ahead);
         }
+        polled.map_ok(|frame| frame.map_data(|bytes| stream.share.hand_over(bytes, ahead)))
     }
 }
 
 impl HttpBody for Departing {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Piece>>>> {
         self.get_mut().poll(context)
     }
 

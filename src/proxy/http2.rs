@@ -28,7 +28,7 @@ use super::frames::Frames;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
-use super::untaken::{SEND_BUFFER_MAX, Untaken};
+use super::untaken::Untaken;
 use super::wire::Wait;
 use super::worker::Worker;
 
@@ -40,6 +40,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const FRAME_MAX: u32 = 16 * 1024;
 /// What names and values are remembered by the compression; more helps an attacker only (CVE-2016-6581).
 const HEADER_TABLE: u32 = 4 * 1024;
+/// Bytes of an answer that h2 takes before it asks for no more.
+const SEND_BUFFER_MAX: usize = 16 * 1024;
 /// Streams that a caller has reset and we have not taken up (CVE-2023-44487), and streams that it made us reset
 /// (CVE-2025-8671); beyond them the connection ends with ENHANCE_YOUR_CALM.
 const CALLERS_RESETS_MAX: usize = 20;

@@ -1,28 +1,36 @@
 //! What the answers of one HTTP/2 connection hold in memory because its caller has not taken it: what was read ahead of a
-//! subsystem, and what h2 was handed and has not written.
+//! subsystem, and what hyper and h2 were handed and have not written.
 //!
-//! Guarantees: together at most [`ALL_MAX`] bytes, one read more, and of each stream beyond that what h2 takes before it holds
-//! back ([`SEND_BUFFER_MAX`]) and [`READ_MIN`]. Nobody waits for room that may never be made: a stream that has read ahead may
-//! hand that over, and where streams that their caller has put aside hold all there is, the others go on in small pieces, one
-//! after another. Leaves to [`super::departing`] whether the socket takes anything.
+//! Guarantees: counted to the byte, and with what h2 keeps beside each piece, from the moment it is read until it is dropped,
+//! also when its stream has ended; together at most [`ALL_MAX`] bytes and one read more, and of each stream beyond that what h2
+//! takes before it holds back, and [`READ_MIN`]; memory is at most twice what is counted. Nobody waits for room that may
+//! never be made: a stream that has read ahead may hand that over, and where streams that their caller has put aside hold
+//! all there is, so that nobody makes room, the others go on in small pieces, one after another. Leaves to [`super::departing`] whether the socket
+//! takes anything.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
+
 use super::waiters::{Place, Waiters};
 
-/// Bytes of one answer that h2 takes before it asks for no more.
-pub(super) const SEND_BUFFER_MAX: usize = 16 * 1024;
 /// Bytes of all answers.
-const ALL_MAX: usize = 256 * 1024;
-/// The least that is worth a read.
+const ALL_MAX: usize = 192 * 1024;
+/// Room that is worth a read; streams wait for as much, as long as others make room.
+const READ: usize = 16 * 1024;
+/// What they read if nobody does.
 const READ_MIN: usize = 4 * 1024;
+/// Bytes that h2 and hyper keep beside a piece, whatever its length (tests/floods.rs: 64 KiB in frames of 1 KiB took 100).
+const BESIDE: usize = 600;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Untaken {
     bytes: Cell<usize>,
+    /// How often room was made.
+    taken: Cell<u64>,
     /// Streams that may not go on before there is room, or it is their turn.
     waiting: Waiters,
 }
@@ -30,19 +38,41 @@ pub(super) struct Untaken {
 /// One stream's share in it.
 pub(super) struct Share {
     all: Rc<Untaken>,
-    /// Bytes that h2 may still have when hyper asks for more: it asks while there are fewer than [`SEND_BUFFER_MAX`].
-    left: usize,
-    /// Those, and what was handed over since.
-    handed: usize,
-    /// Bytes that were read and not handed over.
-    ahead: usize,
+    /// Bytes of this stream that were handed over and are still there.
+    handed: Rc<Cell<usize>>,
+    /// Bytes of the last read, as long as some of them were not handed over.
+    read: usize,
+    /// How often room had been made when it last asked for some in vain.
+    seen: Cell<u64>,
     /// While it may not go on.
     place: Place,
 }
 
+/// A piece of an answer that is handed over; counted until it is dropped.
+pub(super) struct Piece {
+    bytes: Bytes,
+    _held: Option<Held>,
+}
+
+struct Held {
+    all: Rc<Untaken>,
+    own: Rc<Cell<usize>>,
+    bytes: usize,
+}
+
 impl Untaken {
     fn room(&self) -> Option<usize> {
-        ALL_MAX.checked_sub(self.bytes.get()).filter(|room| *room > 0)
+        ALL_MAX.checked_sub(self.bytes.get()).filter(|room| *room >= READ)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+        self.taken.set(self.taken.get().wrapping_add(u64::from(bytes > 0)));
+        self.let_next_go_on();
     }
 
     /// One after another, so that each finds what the one before has left; and it is always somebody's turn.
@@ -54,52 +84,93 @@ impl Untaken {
 }
 
 impl Share {
-    /// That of a stream for which so many bytes have been read already.
-    pub(super) fn new(all: Rc<Untaken>, ahead: usize) -> Self {
-        let mut share = Self { all, left: 0, handed: 0, ahead: 0, place: Place::default() };
-        share.change(0, ahead);
-        share
-    }
-
-    /// hyper asks for more: what was handed over has been taken, but for what h2 may keep.
-    pub(super) fn taken(&mut self) {
-        if self.handed > 0 {
-            self.left = self.handed.min(SEND_BUFFER_MAX);
-            self.change(0, self.ahead);
-        }
+    /// That of a stream for which so many bytes have been read already; tells in `handed` how many it has handed over.
+    pub(super) fn new(all: Rc<Untaken>, handed: Rc<Cell<usize>>, ahead: usize) -> Self {
+        all.add(ahead);
+        Self { all, handed, read: ahead, seen: Cell::new(0), place: Place::default() }
     }
 
     /// Ready with how many bytes may be read, at most.
     pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<usize> {
         let room = self.all.room();
-        let may_go_on = self.all.waiting.is_let_through(&self.place) || self.ahead > 0;
-        if room.is_none() && !may_go_on {
+        let has_turn = self.all.waiting.is_let_through(&self.place);
+        if room.is_none() && self.read == 0 && (self.are_others_at_work() || !has_turn) {
             self.all.waiting.wait(&self.place, context.waker());
-            self.all.let_next_go_on(); // in its turn, behind those who are at work
+            self.all.let_next_go_on();
             return Poll::Pending;
         }
         self.all.waiting.leave(&self.place);
-        Poll::Ready(room.unwrap_or(0).max(READ_MIN))
+        Poll::Ready(room.unwrap_or(READ_MIN))
     }
 
-    /// What came of it: so many bytes go out, if any, and so many were read ahead.
-    pub(super) fn went_on(&mut self, bytes: Option<usize>, ahead: usize) {
-        self.change(bytes.map_or(self.handed, |bytes| self.left + bytes), ahead);
-        self.all.let_next_go_on();
+    /// Whether room was made since the last look: then there will be enough.
+    fn are_others_at_work(&self) -> bool {
+        let taken = self.all.taken.get();
+        self.seen.replace(taken) != taken
     }
 
-    fn change(&mut self, handed: usize, ahead: usize) {
-        let others = self.all.bytes.get().saturating_sub(self.handed + self.ahead);
-        (self.handed, self.ahead) = (handed, ahead);
-        self.all.bytes.set(others + handed + ahead);
+    /// These bytes go out, and so many that were read with them do not yet.
+    pub(super) fn hand_over(&mut self, bytes: Bytes, ahead: usize) -> Piece {
+        let read = if self.read > 0 { self.read } else { bytes.len() + ahead };
+        // What is only a part of its read does not keep all of that in memory.
+        let bytes = if bytes.len() < read / 2 { Bytes::copy_from_slice(&bytes) } else { bytes };
+        let held = Held::new(&self.all, &self.handed, bytes.len() + BESIDE);
+        self.went_on(read, ahead);
+        Piece { bytes, _held: Some(held) }
+    }
+
+    /// Nothing goes out; so many bytes were read ahead.
+    pub(super) fn came_to_nothing(&mut self, ahead: usize) {
+        self.went_on(self.read.max(ahead), ahead);
+    }
+
+    fn went_on(&mut self, read: usize, ahead: usize) {
+        let before = std::mem::replace(&mut self.read, if ahead > 0 { read } else { 0 });
+        self.all.add(self.read);
+        self.all.remove(before);
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         self.all.waiting.leave(&self.place);
-        self.change(0, 0);
-        self.all.let_next_go_on(); // it may have been its turn
+        self.all.remove(self.read); // it may have been its turn
+    }
+}
+
+impl Held {
+    fn new(all: &Rc<Untaken>, own: &Rc<Cell<usize>>, bytes: usize) -> Self {
+        all.add(bytes);
+        own.set(own.get() + bytes);
+        Self { all: Rc::clone(all), own: Rc::clone(own), bytes }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.own.set(self.own.get().saturating_sub(self.bytes));
+        self.all.remove(self.bytes);
+    }
+}
+
+impl From<Bytes> for Piece {
+    /// Of a connection that has one answer at a time.
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, _held: None }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
     }
 }
 
@@ -120,8 +191,16 @@ mod tests {
         }
     }
 
+    fn share(all: &Rc<Untaken>, ahead: usize) -> Share {
+        Share::new(Rc::clone(all), Rc::default(), ahead)
+    }
+
     fn shares(all: &Rc<Untaken>, count: usize) -> Vec<Share> {
-        std::iter::repeat_with(|| Share::new(Rc::clone(all), 0)).take(count).collect()
+        std::iter::repeat_with(|| share(all, 0)).take(count).collect()
+    }
+
+    fn bytes(count: usize) -> Bytes {
+        vec![7; count].into()
     }
 
     fn room(share: &Share, waker: &Waker) -> Poll<usize> {
@@ -131,25 +210,26 @@ mod tests {
     #[test]
     fn many_streams_hold_no_more_than_a_few_may() {
         let all = Rc::new(Untaken::default());
-        let mut shares = shares(&all, 100);
-        let mut held = 0;
+        let (mut shares, mut pieces) = (shares(&all, 100), Vec::new());
         for share in &mut shares {
             let Poll::Ready(most) = room(share, Waker::noop()) else { break };
             let read = most.min(64 * 1024);
-            share.went_on(Some(1024), read - 1024);
-            held += read;
+            pieces.push(share.hand_over(bytes(1024), read - 1024));
         }
-        assert_eq!(held, ALL_MAX);
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(all.bytes.get(), ALL_MAX + 1024 + BESIDE, "reads, and what was copied out of them");
         assert!(room(&shares[99], Waker::noop()).is_pending());
         assert!(room(&shares[0], Waker::noop()).is_ready(), "it has read ahead");
         drop(shares);
+        assert_eq!(all.bytes.get(), 3 * (1024 + BESIDE), "its streams have ended");
+        drop(pieces);
         assert_eq!(all.bytes.get(), 0);
     }
 
     #[test]
     fn those_who_wait_go_on_one_after_another_and_nobodys_turn_is_lost() {
         let all = Rc::new(Untaken::default());
-        let _aside = Share::new(Rc::clone(&all), ALL_MAX);
+        let _aside = share(&all, ALL_MAX);
         let woken: Vec<Arc<Woken>> = std::iter::repeat_with(Arc::default).take(4).collect();
         let mut waiting = shares(&all, 4);
         let ready = |share: &Share, woken: &Arc<Woken>| room(share, &Waker::from(Arc::clone(woken)));
@@ -160,40 +240,42 @@ mod tests {
         assert_eq!(turns(), [1, 0, 0, 0]);
         assert!(ready(&waiting[1], &woken[1]).is_pending(), "it is another's turn");
         assert_eq!(ready(&waiting[0], &woken[0]), Poll::Ready(READ_MIN));
-        waiting[0].went_on(Some(READ_MIN), 0);
+        let _piece = waiting[0].hand_over(bytes(READ_MIN), 0);
         assert_eq!(turns(), [1, 1, 0, 0]);
         assert!(ready(&waiting[1], &woken[1]).is_ready());
-        waiting[1].went_on(None, 0); // nothing had come
+        waiting[1].came_to_nothing(0);
         assert_eq!(turns(), [1, 1, 1, 0]);
         drop(waiting.remove(2));
         assert_eq!(turns(), [1, 1, 1, 1]);
-        waiting[0].taken();
         assert!(ready(&waiting[0], &woken[0]).is_pending(), "again behind the others");
         assert!(ready(&waiting[2], &woken[3]).is_ready());
-        waiting[2].went_on(Some(READ_MIN), 0);
+        let _another = waiting[2].hand_over(bytes(READ_MIN), 0);
         assert_eq!(turns(), [2, 1, 1, 1]);
         drop(waiting);
-        assert_eq!((all.bytes.get(), all.waiting.counts()), (ALL_MAX, (0, 0)));
+        assert_eq!(all.waiting.counts(), (0, 0));
     }
 
     #[test]
     fn who_waits_gets_the_room_that_is_made() {
         let all = Rc::new(Untaken::default());
-        let (mut first, second) = (Share::new(Rc::clone(&all), 0), Share::new(Rc::clone(&all), 0));
-        first.went_on(Some(ALL_MAX), 0);
-        assert!(room(&second, Waker::noop()).is_pending());
-        first.taken();
+        let (mut first, second) = (share(&all, 0), share(&all, 0));
+        let piece = first.hand_over(bytes(ALL_MAX), 0);
+        let woken = Arc::new(Woken::default());
+        assert!(room(&second, &Waker::from(Arc::clone(&woken))).is_pending());
+        drop((first, piece));
+        assert!(woken.0.load(Ordering::Relaxed) > 0);
         assert_eq!(room(&second, Waker::noop()), Poll::Ready(ALL_MAX));
     }
 
     #[test]
-    fn what_h2_may_still_have_is_counted_again_with_the_next_piece() {
-        let all = Rc::new(Untaken::default());
-        let mut share = Share::new(Rc::clone(&all), 0);
-        for (piece, held) in [(1000, 1000), (1000, 2000), (60_000, 62_000), (10, SEND_BUFFER_MAX + 10)] {
-            share.taken();
-            share.went_on(Some(piece), 0);
-            assert_eq!(all.bytes.get(), held);
-        }
+    fn a_stream_knows_what_it_has_handed_over() {
+        let (all, handed) = (Rc::new(Untaken::default()), Rc::new(Cell::new(0)));
+        let mut share = Share::new(Rc::clone(&all), Rc::clone(&handed), 0);
+        let (one, two) = (share.hand_over(bytes(100), 50), share.hand_over(bytes(50), 0));
+        assert_eq!((handed.get(), all.bytes.get()), (150 + 2 * BESIDE, 150 + 2 * BESIDE));
+        drop(one);
+        assert_eq!(handed.get(), 50 + BESIDE);
+        drop((share, two));
+        assert_eq!((handed.get(), all.bytes.get()), (0, 0));
     }
 }

@@ -22,16 +22,15 @@ pub(super) struct Waiters {
 pub(super) struct Place(Cell<Option<u64>>);
 
 impl Waiters {
-    /// Waits at this place, behind all others if it does not wait already.
+    /// Waits at this place, behind all others if it was left.
     pub(super) fn wait(&self, place: &Place, waker: &Waker) {
         let mut wakers = self.wakers.borrow_mut();
-        if let Some(known) = place.0.get().and_then(|number| wakers.get_mut(&number)) {
-            return known.clone_from(waker);
-        }
-        let number = self.next.get();
-        self.next.set(number + 1);
+        let number = place.0.get().unwrap_or_else(|| {
+            self.next.set(self.next.get() + 1);
+            self.next.get()
+        });
         place.0.set(Some(number));
-        wakers.insert(number, waker.clone());
+        wakers.entry(number).and_modify(|known| known.clone_from(waker)).or_insert_with(|| waker.clone());
     }
 
     /// Waits no more.

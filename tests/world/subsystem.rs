@@ -1,7 +1,7 @@
 //! Subsystems: real HTTP servers, HTTP/1.1 and HTTP/2 by prior knowledge, that do what the path tells them and write down what
 //! they received.
 //!
-//! A path that ends in `do/SCRIPT` is a script: `status-503`, `enough-429` (with Retry-After), `bytes-4096`, `chunks-8`, `unread` (answers without reading the
+//! A path that ends in `do/SCRIPT` is a script: `status-503`, `enough-429` (with Retry-After), `bytes-4096`, `chunks-8`, `crumbs-8` (of 16 bytes), `unread` (answers without reading the
 //! body), `break-512` (breaks off after so
 //! many bytes), `cut` (closes instead of answering), `never`, `wait-NAME` (answers after `release(NAME)`), `hold-NAME`
 //! (answers half, the rest after `release(NAME)`), `echo`, `trailers`, `events-3`, `last` (closes after the answer),
@@ -263,6 +263,7 @@ impl Town {
             }
             "bytes" => Response::new(Full::new(vec![b'x'; number()].into()).map_err(never).boxed_unsync()),
             "chunks" => stream(futures_util::stream::iter(0..number()).map(|_| data(vec![b'y'; 1024]))),
+            "crumbs" => stream(futures_util::stream::iter(0..number()).map(|_| data(vec![b'z'; 16]))),
             "events" => events(number()),
             "break" => broken(number()),
             "trailers" => trailers(),

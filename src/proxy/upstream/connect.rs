@@ -25,11 +25,6 @@ use super::names::Names;
 use super::protocol::Link;
 use super::stream::Stream;
 
-/// What is said of a server that cannot be reached in time.
-pub(super) fn none_within(time: Duration) -> io::Error {
-    io::Error::other(format!("no connection within {} ms", time.as_millis()))
-}
-
 /// How one server is reached.
 pub(super) struct Way {
     pub(super) address: Address,
@@ -72,7 +67,7 @@ impl Way {
         let connecting = Timeout::new(service_fn(open), within).oneshot(());
         connecting.await.map_err(|why| match why.downcast::<io::Error>() {
             Ok(error) => *error,
-            Err(_) => none_within(within),
+            Err(_) => io::Error::other(format!("no connection within {} ms", within.as_millis())),
         })
     }
 

@@ -3,7 +3,7 @@
 //! Guarantees: a session carries at most [`STREAMS_MAX`] requests of ours at once; a request that was not sent comes back.
 //! Leaves flow control, and the limits that the server sets, to hyper and h2.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::health::Health;
 use super::stream::Stream;
 
 /// Requests of ours on one session at once; beyond it another session is opened.
-const STREAMS_MAX: usize = 100;
+pub(super) const STREAMS_MAX: usize = 100;
 /// Bytes of a request body buffered per stream before its caller is held back.
 const SEND_BUFFER_MAX: usize = 128 * 1024;
 /// What a server may send ahead, per stream. The session has that much for each: callers that take nothing of their answers do
@@ -47,6 +47,8 @@ pub(super) struct Session {
 
 struct Used {
     streams: Cell<usize>,
+    /// How many commands waited for it to open and have not begun.
+    promised: RefCell<Rc<Cell<usize>>>,
     last: Cell<Instant>,
 }
 
@@ -70,13 +72,18 @@ impl Session {
             let _ = connection.await;
             health.stats.connections.down();
         });
-        let used = Used { streams: Cell::new(0), last: Cell::new(Instant::now()) };
+        let used = Used { streams: Cell::new(0), promised: RefCell::default(), last: Cell::new(Instant::now()) };
         Ok(Self { sender, used: Rc::new(used) })
     }
 
     /// Whether it would take another request.
     pub(super) fn has_room(&self) -> bool {
-        self.used.streams.get() < STREAMS_MAX && self.sender.is_ready()
+        self.used.streams.get() + self.used.promised.borrow().get() < STREAMS_MAX && self.sender.is_ready()
+    }
+
+    /// Keeps room for so many commands, as long as there are so many.
+    pub(super) fn promise(&self, commands: &Rc<Cell<usize>>) {
+        self.used.promised.replace(Rc::clone(commands));
     }
 
     /// Whether it is worth keeping: open, and in use or used since then.

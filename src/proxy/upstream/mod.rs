@@ -11,6 +11,7 @@ mod h1;
 mod h2;
 mod health;
 mod names;
+mod opening;
 mod pool;
 mod probe;
 mod protocol;

@@ -1,7 +1,7 @@
 //! Kept connections to one server, per worker: nothing is shared on the hot path, nothing is locked.
 //!
 //! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them. Over
-//! HTTP/2 commands that come together share a session: while one is being opened nobody opens another.
+//! HTTP/2 commands that come together share a session, from when it is being opened.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::model::Finished;
 use crate::policy::Protocol;
 
-use super::connect::{Way, none_within};
+use super::connect::Way;
 use super::h1::Wire;
 use super::h2::Session;
 use super::health::{Failure, Health};
+use super::opening::{Opening, Waiting};
 use super::protocol::{AnswerBody, Exchange, Head, Link, Outgoing};
 use super::queue::Here;
 use super::{Broken, Patience, PoolSettings, SendError, Sent};
@@ -34,8 +34,8 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// Connections that carry many requests; HTTP/2 only.
     sessions: RefCell<Vec<Session>>,
-    /// Held by the command that opens a session.
-    opening: Mutex<()>,
+    /// Those that are being opened.
+    openings: RefCell<Vec<Rc<Opening>>>,
     idle_max: usize,
     idle_time: Duration,
     /// The time of the last sweep: fine enough to tell how long a connection has been idle, and free to read.
@@ -65,7 +65,7 @@ impl Pool {
             here,
             idle: RefCell::default(),
             sessions: RefCell::default(),
-            opening: Mutex::default(),
+            openings: RefCell::default(),
             idle_max: settings.idle_max,
             idle_time: settings.idle_time,
             now: Cell::new(Instant::now()),
@@ -99,7 +99,7 @@ impl Pool {
         }
         let link = match self.open(within).await {
             Ok(link) => link,
-            Err(why) => return self.unreachable(request, format!("{}: {why}", self.way.address)),
+            Err(why) => return Attempt::Unsent(request, why),
         };
         match self.send_on((link, place), request, patience).await {
             Attempt::Unsent(request, why) => self.unreachable(request, why),
@@ -107,21 +107,28 @@ impl Pool {
         }
     }
 
-    /// Opens a connection, or finds room on a session that others have opened meanwhile.
-    async fn open(&self, within: Duration) -> io::Result<Link> {
-        if self.way.protocol == Protocol::Http1 || self.sessions.borrow().len() >= self.idle_max {
-            return self.way.connect(within, &self.health).await;
+    /// Opens a connection, or waits for one that is being opened and can be shared.
+    async fn open(self: &Rc<Self>, within: Duration) -> Result<Link, String> {
+        match self.way.protocol {
+            Protocol::Http1 => self.way.connect(within, &self.health).await.map_err(|why| self.failed_to_connect(&why)),
+            Protocol::Http2 => self.opening(within).outcome().await.map(Link::Http2),
         }
-        let begun = Instant::now();
-        let _turn = timeout(within, self.opening.lock()).await.map_err(|_| none_within(within))?;
-        if let Some(link) = self.kept() {
-            return Ok(link);
-        }
-        let link = self.way.connect(within.saturating_sub(begun.elapsed()), &self.health).await?;
-        if let Link::Http2(session) = &link {
-            self.sessions.borrow_mut().push(session.clone());
-        }
-        Ok(link)
+    }
+
+    /// A place with what opens a session, which has a task of its own.
+    fn opening(self: &Rc<Self>, within: Duration) -> Waiting {
+        let joined = self.openings.borrow().iter().find_map(Opening::join);
+        joined.unwrap_or_else(|| {
+            let (opening, waiting) = Opening::begin();
+            self.openings.borrow_mut().push(Rc::clone(&opening));
+            tokio::task::spawn_local(Opener { pool: Rc::clone(self), opening }.open(within));
+            waiting
+        })
+    }
+
+    fn failed_to_connect(&self, why: &io::Error) -> String {
+        self.health.note_failure(Failure::Connect);
+        format!("{}: {why}", self.way.address)
     }
 
     fn unreachable(&self, request: Outgoing, why: String) -> Attempt {
@@ -164,6 +171,14 @@ impl Pool {
         }
     }
 
+    /// A new session is for everybody from now on.
+    fn share(&self, session: &Session) {
+        let mut sessions = self.sessions.borrow_mut();
+        if sessions.len() < self.idle_max {
+            sessions.push(session.clone());
+        }
+    }
+
     fn keep(&self, wire: Box<Wire>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.idle_max {
@@ -182,6 +197,34 @@ impl Pool {
 
     fn is_fresh(&self, since: Instant) -> bool {
         self.now.get().saturating_duration_since(since) < self.idle_time
+    }
+}
+
+/// Opens a session for all who wait for it.
+struct Opener {
+    pool: Rc<Pool>,
+    opening: Rc<Opening>,
+}
+
+impl Opener {
+    async fn open(self, within: Duration) {
+        let Self { pool, opening } = &self;
+        let outcome = match pool.way.connect(within, &pool.health).await {
+            Ok(Link::Http2(session)) => Ok(session),
+            Ok(Link::Http1(_)) => Err("it was reached over HTTP/1.1".to_owned()), // not on this way
+            Err(why) => Err(pool.failed_to_connect(&why)),
+        };
+        if let Ok(session) = &outcome {
+            pool.share(session);
+        }
+        opening.end(outcome);
+    }
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.opening.end(Err("the worker has ended".to_owned())); // unless it has ended otherwise
+        self.pool.openings.borrow_mut().retain(|opening| !Rc::ptr_eq(opening, &self.opening));
     }
 }
 

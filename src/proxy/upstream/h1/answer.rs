@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::WriteHalf;
 use tokio::task::AbortHandle;
@@ -20,21 +20,25 @@ use super::decode::{Decoder, Step};
 use super::request::Outgoing;
 use super::wire::Wire;
 
+/// Pieces below this many bytes are put together, if they came together.
+const SMALL: usize = 1024;
+
 /// See the module.
 pub(in crate::proxy) struct AnswerBody {
     /// Taken when the body has ended.
     wire: Option<Box<Wire>>,
     decoder: Decoder,
     keeps: bool,
+    /// What was found behind the last piece.
+    next: Option<Result<Step, Broken>>,
     /// Told at the next poll.
     broken: Option<Broken>,
     _upload: Option<Upload>,
 }
 
 impl AnswerBody {
-    pub(super) fn new(mut wire: Box<Wire>, decoder: Decoder, keeps: bool, upload: Option<Upload>) -> Self {
-        wire.room_max = usize::MAX; // it may have been another's
-        Self { wire: Some(wire), decoder, keeps, broken: None, _upload: upload }
+    pub(super) fn new(wire: Box<Wire>, decoder: Decoder, keeps: bool, upload: Option<Upload>) -> Self {
+        Self { wire: Some(wire), decoder, keeps, next: None, broken: None, _upload: upload }
     }
 
     /// Reads at most so many bytes ahead, from now on.
@@ -52,7 +56,7 @@ impl AnswerBody {
     /// The connection, if it may carry another request.
     pub(in crate::proxy::upstream) fn take_reusable(&mut self) -> Option<Box<Wire>> {
         let clean = self.keeps && self.decoder.is_done();
-        self.wire.take().filter(|wire| clean && wire.read.is_empty())
+        self.wire.take().filter(|wire| clean && wire.read.is_empty()).map(Wire::renewed)
     }
 
     /// The connection as it is, with what was read ahead, for another protocol.
@@ -63,7 +67,10 @@ impl AnswerBody {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(wire) = &mut self.wire else { return Poll::Ready(None) };
         loop {
-            match self.decoder.next(&mut wire.read)? {
+            match self.next.take().unwrap_or_else(|| self.decoder.next(&mut wire.read))? {
+                Step::Data(data) if data.len() < SMALL && !wire.read.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.gather(data)))));
+                }
                 Step::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Step::Trailers(mut fields) => {
                     towards_caller(&mut fields);
@@ -72,6 +79,7 @@ impl AnswerBody {
                 Step::End => return Poll::Ready(None),
                 Step::More => {}
             }
+            wire.expect(self.decoder.left());
             if !ready!(wire.poll_fill(context))? {
                 match self.decoder {
                     Decoder::UntilClose => self.decoder = Decoder::Length(0),
@@ -79,6 +87,27 @@ impl AnswerBody {
                 }
             }
         }
+    }
+}
+
+impl AnswerBody {
+    /// A small piece, and those that came with it: each costs its caller a frame, and callers take many small ones for an attack
+    /// (h2: `too_many_data_frames`).
+    fn gather(&mut self, first: Bytes) -> Bytes {
+        let Some(wire) = &mut self.wire else { return first };
+        let mut gathered = BytesMut::with_capacity(2 * SMALL);
+        gathered.extend_from_slice(&first);
+        while gathered.len() < SMALL && !wire.read.is_empty() && !self.decoder.is_done() {
+            match self.decoder.next(&mut wire.read) {
+                Ok(Step::Data(data)) => gathered.extend_from_slice(&data),
+                Ok(Step::More) => break,
+                other => {
+                    self.next = Some(other);
+                    break;
+                }
+            }
+        }
+        gathered.freeze()
     }
 }
 
@@ -103,7 +132,7 @@ impl HttpBody for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.decoder.is_done()
+        self.decoder.is_done() && self.next.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

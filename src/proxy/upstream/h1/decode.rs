@@ -50,6 +50,14 @@ impl Decoder {
         }
     }
 
+    /// Bytes that are still to come, if that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
     /// Takes the next piece out of what was read.
     pub(super) fn next(&mut self, read: &mut Bytes) -> Result<Step, Broken> {
         match self {
