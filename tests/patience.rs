@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::frames::{DATA, END_STREAM, GOAWAY, code_at, frames_in, get, open_http2, say, streams};
+use crate::world::frames::{DATA, END_STREAM, GOAWAY, code_at, frames_in, get, open_http2, say, streams, window_of};
 use crate::world::{GATEWAY, Plan, Seen, World, empty, fed, request, within};
 
 fn impatient(capacity: Value) -> Plan {
@@ -148,6 +148,30 @@ async fn a_stalled_stream_does_not_take_its_connection_with_it() {
     assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
     assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), 1);
     drop(stalled);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent() {
+    let world = impatient(json!({ "answerIdle": "300ms" })).start().await;
+    let mut caller = open_http2(&world, &window_of(1)).await;
+    say(&mut caller, &get(1, "/cameras/do/hold-for-ever")).await.unwrap();
+    world.log.note("traffic-police", Seen::Outcome("aborted"));
+    world.usage_when("the command is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
+    drop(caller);
+    world.close().await;
+}
+
+/// As [`a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent`], but all that was said was taken.
+#[tokio::test]
+async fn a_caller_that_takes_everything_may_wait_for_its_subsystem() {
+    let world = impatient(json!({ "answerIdle": "100ms" })).start().await;
+    let client = world.client("traffic-police").h2();
+    let mut stream = client.open(request("GET", "/cameras/do/hold-a", empty())).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await; // more patience than there is for who takes nothing
+    world.server("cameras").release("a");
+    assert_eq!(stream.whole().await.text(), "first last");
     world.close().await;
 }
 

@@ -21,12 +21,13 @@ use super::untaken::{Piece, Share, Untaken};
 /// Whose turn it is on one HTTP/2 stream, and what it becomes.
 #[derive(Default)]
 pub(super) struct Turn {
-    /// When it was asked for more of the answer, or could not be because the connection takes nothing.
-    asked: Cell<Option<Instant>>,
+    /// When the caller took something last, as far as it was seen here, or the connection began to take nothing.
+    took: Cell<Option<Instant>>,
     /// Whether the connection takes nothing.
     stalled: Cell<bool>,
-    /// Bytes that the caller has not taken.
+    /// Bytes that the caller has not taken, now and when it was looked last.
     handed: Rc<Cell<usize>>,
+    handed_before: Cell<usize>,
     /// The tunnel that the stream is to be once its answer has left.
     pub(super) tunnel: Doorstep,
 }
@@ -34,21 +35,29 @@ pub(super) struct Turn {
 impl Turn {
     /// Since when the caller has had something to take; nothing, if it is not its turn.
     pub(super) fn callers_since(&self) -> Option<Instant> {
-        self.asked.get().filter(|_| self.stalled.get() || self.handed.get() > 0)
+        self.took.get().filter(|_| self.stalled.get() || self.handed.get() > 0)
     }
 
     /// The connection takes nothing for now: it is the caller's turn on this stream too.
     fn stall(&self, now: Instant) {
         if self.callers_since().is_none() {
-            self.asked.set(Some(now));
+            self.took.set(Some(now));
         }
         self.stalled.set(true);
     }
 
-    /// The caller has taken something.
+    /// More of the answer is asked for: by hyper, or only because somebody has woken the stream.
     fn go_on(&self, now: Instant) {
-        self.asked.set(Some(now));
-        self.stalled.set(false);
+        let handed = self.handed.get();
+        if self.stalled.replace(false) || handed == 0 || handed < self.handed_before.get() {
+            self.took.set(Some(now));
+        }
+        self.handed_before.set(handed);
+    }
+
+    /// Something was handed over.
+    fn note_handed(&self) {
+        self.handed_before.set(self.handed.get());
     }
 }
 
@@ -94,7 +103,9 @@ impl Departing {
         if !matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()) {
             stream.share.came_to_nothing(ahead);
         }
-        polled.map_ok(|frame| frame.map_data(|bytes| stream.share.hand_over(bytes, ahead)))
+        let handed = polled.map_ok(|frame| frame.map_data(|bytes| stream.share.hand_over(bytes, ahead)));
+        stream.turn.note_handed();
+        handed
     }
 }
 

@@ -86,6 +86,11 @@ pub async fn open_http2(world: &World, settings: &[u8]) -> TlsStream<Way> {
     stream
 }
 
+/// What [`open_http2`] says for streams to begin with this window: INITIAL_WINDOW_SIZE.
+pub fn window_of(bytes: u32) -> Vec<u8> {
+    [&4_u16.to_be_bytes()[..], &bytes.to_be_bytes()].concat()
+}
+
 /// Says frames to the last byte: what a busy socket does not take at once, TLS holds back until it is flushed.
 pub async fn say(mut stream: impl AsyncWrite + Unpin, frames: &[u8]) -> std::io::Result<()> {
     stream.write_all(frames).await?;
