@@ -165,8 +165,8 @@ impl Chunks {
         };
         read.advance(length - (self.partial.len() - read.len()));
         self.partial.truncate(length);
-        self.state = State::Done;
         let fields = fields_of::<TRAILER_FIELDS_MAX>(&std::mem::take(&mut self.partial).freeze())?;
+        self.state = State::Done; // and not where they are odd: that is no end
         Ok(if fields.is_empty() { Step::End } else { Step::Trailers(fields) })
     }
 }
@@ -215,7 +215,9 @@ mod tests {
         let mut pieces = wire.chunks(size);
         let mut read = Bytes::new();
         loop {
-            match decoder.next(&mut read)? {
+            let step = decoder.next(&mut read);
+            assert!(step.is_ok() || !decoder.is_done(), "an error is no end");
+            match step? {
                 Step::Data(data) => content.extend_from_slice(&data),
                 Step::Trailers(fields) => names.extend(fields.keys().map(ToString::to_string)),
                 Step::End => break,
