@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, say, streams,
+    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, say, streams, window_of,
 };
-use crate::world::{Seen, World, empty, memory, request, within};
+use crate::world::{Seen, World, empty, memory, request, until, within};
 
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -226,10 +226,16 @@ async fn more_streams_than_allowed_are_refused() {
 /// What one connection may cost. It is 0.9 to 1.1 MiB, and 1.2 to 1.5 where all windows are open.
 const MEMORY_MAX: u64 = 2 * 1024 * 1024;
 /// What one may cost besides where the subsystem speaks HTTP/2: a window of 64 KiB for each stream (`proxy/upstream/h2`), and what h2
-/// needs to keep that in 64 frames. It is 8 to 9 MiB, and was 27 with windows of 256 KiB.
+/// needs to keep that in 64 frames. It is 8 to 9 MiB.
 const MEMORY_OF_WINDOWS: u64 = 100 * (64 + 48) * 1024;
 /// Enough of them that what everybody shares does not matter.
 pub const CONNECTIONS: u64 = 4;
+
+/// Until so many commands have reached the subsystem.
+async fn all_are_asked_for(world: &World, commands: usize) {
+    let log = &world.server("cameras").log;
+    until("all are asked for", async || (log.all().len() == commands).then_some(())).await;
+}
 
 fn resident(world: &World) -> u64 {
     memory(world.process_id(), "VmRSS")
@@ -238,7 +244,7 @@ fn resident(world: &World) -> u64 {
 /// Memory has grown as far as it will when it stands still; that can only be seen by looking twice.
 pub async fn memory_once_it_stands_still(world: &World) -> u64 {
     let mut last = 0;
-    crate::world::until("memory stands still", async || {
+    until("memory stands still", async || {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         let before = std::mem::replace(&mut last, resident(world));
         (last <= before + 64 * 1024).then_some(())
@@ -256,15 +262,13 @@ async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: 
     assert_eq!(world.client("traffic-police").h2().get(&path).await.status, 200);
     let before = resident(&world);
     let mut held = Vec::new();
-    let log = &world.server("cameras").log;
     for n in 1..=usize::try_from(CONNECTIONS).unwrap() {
-        let settings = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat(); // INITIAL_WINDOW_SIZE
-        let mut stream = open_http2(&world, &settings).await;
+        let mut stream = open_http2(&world, &window_of(window)).await;
         let mut asked = if of_all > 0 { frame(WINDOW_UPDATE, 0, 0, &of_all.to_be_bytes()) } else { Vec::new() };
         asked.extend(streams().take(100).flat_map(|stream| get(stream, &path)));
         say(&mut stream, &asked).await.unwrap();
         held.push(stream);
-        crate::world::until("all are asked for", async || (log.all().len() == n * 100 + 1).then_some(())).await;
+        all_are_asked_for(&world, n * 100 + 1).await;
     }
     let last = memory_once_it_stands_still(&world).await;
     let each = last.saturating_sub(before) / CONNECTIONS;
@@ -289,14 +293,11 @@ async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
     for script in ["bytes-500000", "chunks-500"] {
         let path = format!("/cameras/do/{script}");
         let world = World::city().start().await;
-        let mut stream = open_http2(&world, &[&[0, 4][..], &16_384_u32.to_be_bytes()].concat()).await; // INITIAL_WINDOW_SIZE
+        let mut stream = open_http2(&world, &window_of(16_384)).await;
         let more = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7000_0000_u32.to_be_bytes());
         let asked: Vec<u8> = streams().take(60).flat_map(|stream| get(stream, &path)).collect();
         say(&mut stream, &[more(0), asked].concat()).await.unwrap();
-        crate::world::until("all are asked for", async || {
-            (world.server("cameras").log.all().len() == 60).then_some(())
-        })
-        .await;
+        all_are_asked_for(&world, 60).await;
         say(&mut stream, &[get(201, &path), more(201), get(203, &path), more(203)].concat()).await.unwrap();
         let mut heard = Vec::new();
         let has_ended = |heard: &[u8], number| {
@@ -319,11 +320,10 @@ async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
 async fn who_takes_nothing_holds_up_nobody_else_on_the_session_to_a_subsystem() {
     let plan = World::city().grant("logistics", "cameras", &["*"]);
     let world = plan.edit(|document| document["subsystems"][0]["protocol"] = json!("http2")).start().await;
-    let mut stalled = open_http2(&world, &[[0, 4], [0, 0], [0, 0]].concat()).await; // INITIAL_WINDOW_SIZE 0
+    let mut stalled = open_http2(&world, &window_of(0)).await;
     let asked: Vec<u8> = streams().take(80).flat_map(|stream| get(stream, "/cameras/do/bytes-1000000")).collect();
     say(&mut stalled, &asked).await.unwrap();
-    crate::world::until("all are asked for", async || (world.server("cameras").log.all().len() == 80).then_some(()))
-        .await;
+    all_are_asked_for(&world, 80).await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await; // for the subsystem to send what it may
     let other = world.client("logistics").h2();
     within("another's answer", async {

@@ -6,7 +6,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::websocket_h2::{Caller, Switching, TALK, switching_city, talking_city};
-use crate::world::frames::{DATA, END_STREAM, GOAWAY, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect, frame, get};
+use crate::world::frames::{
+    DATA, END_STREAM, GOAWAY, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect, frame, get, window_of,
+};
 use crate::world::{Seen, World, until, within};
 
 const CANCEL: u32 = 8;
@@ -85,7 +87,7 @@ async fn bytes_are_on_the_tally_while_it_lasts_and_other_streams_go_on_until_a_r
 async fn a_tunnel_goes_on_beside_an_answer_that_fills_its_connection() {
     let (world, switching) = talking_city(|_| ()).await;
     let mut caller = Caller::of(&world).await;
-    let wide = [&4_u16.to_be_bytes()[..], &0x7fff_ffff_u32.to_be_bytes()].concat(); // INITIAL_WINDOW_SIZE
+    let wide = window_of(0x7fff_ffff);
     let windows = [frame(SETTINGS, 0, 0, &wide), frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes())];
     caller.say(&windows.concat()).await;
     let mut subsystem = tunnel(&mut caller, 1, &switching).await;

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::floods::{CONNECTIONS, memory_once_it_stands_still};
 use crate::websocket_ends::closed;
 use crate::websocket_h2::{TALK, talking_city};
-use crate::world::frames::{WINDOW_UPDATE, connect, frame, open_http2, say, streams};
+use crate::world::frames::{WINDOW_UPDATE, connect, frame, open_http2, say, streams, window_of};
 use crate::world::{Seen, until};
 
 /// What 100 tunnels of one connection may cost, in bytes: twice what they do on a busy machine.
@@ -26,8 +26,7 @@ async fn memory_of_tunnels(is_loud: bool, window: u32, connection_window: u32) {
     });
     let (mut before, mut held) = (0, Vec::new());
     for n in 0..=CONNECTIONS {
-        let settings = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat(); // INITIAL_WINDOW_SIZE
-        let mut stream = open_http2(&world, &settings).await;
+        let mut stream = open_http2(&world, &window_of(window)).await;
         let mut asked = frame(WINDOW_UPDATE, 0, 0, &connection_window.to_be_bytes());
         asked.extend(streams().take(100).flat_map(|stream| connect(stream, TALK, "websocket", &[])));
         say(&mut stream, &asked).await.unwrap();

@@ -138,20 +138,11 @@ impl Drop for Beat {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
 
     use super::super::alarms::Alarms;
+    use super::super::waiters::Woken;
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     #[test]
     fn a_write_lets_one_go_on_and_a_flush_all() {
@@ -160,7 +151,7 @@ mod tests {
         let taken = |(beat, woken): &(Beat, Arc<Woken>)| {
             beat.poll_taken(&Context::from_waker(&Waker::from(Arc::clone(woken)))).is_ready()
         };
-        let woken = || all.iter().map(|(_, woken)| woken.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let woken = || all.iter().map(|(_, woken)| woken.times()).collect::<Vec<_>>();
         assert!(taken(&all[0]), "nothing was written");
         assert!(pulse.wrote_some(Poll::<()>::Pending).is_pending());
         assert!(!all.iter().any(taken));
@@ -187,7 +178,7 @@ mod tests {
         let last = pulse.beat();
         assert!(last.poll_taken(&Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
         let _ = pulse.wrote_some(Poll::Ready(()));
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the first of those who are still there");
+        assert_eq!(woken.times(), 1, "the first of those who are still there");
         drop(last);
         assert_eq!(pulse.waiting.counts(), (0, 0));
     }

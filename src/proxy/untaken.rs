@@ -3,10 +3,10 @@
 //!
 //! Guarantees: counted to the byte, and with what h2 keeps beside each piece, from the moment it is read until it is dropped,
 //! also when its stream has ended; together at most [`ALL_MAX`] bytes and one read more, and of each stream beyond that what h2
-//! takes before it holds back, and [`READ_MIN`]; memory is at most twice what is counted. Nobody waits for room that may
-//! never be made: a stream that has read ahead may hand that over, and where streams that their caller has put aside hold
-//! all there is, so that nobody makes room, the others go on in small pieces, one after another. Leaves to [`super::departing`] whether the socket
-//! takes anything.
+//! takes before it holds back, and [`READ_MIN`]. Bytes are counted, not buffers: a piece may keep alive the larger one that it
+//! was read into. Nobody waits for room that may never be made: a stream that has read ahead may hand that over, and where
+//! streams that their caller has put aside hold all there is, so that nobody makes room, the others go on in small pieces,
+//! one after another. Leaves to [`super::departing`] whether the socket takes anything.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -125,9 +125,10 @@ impl Share {
     }
 
     fn went_on(&mut self, read: usize, ahead: usize) {
-        let before = std::mem::replace(&mut self.read, if ahead > 0 { read } else { 0 });
-        self.all.add(self.read);
-        self.all.remove(before);
+        let read = if ahead > 0 { read } else { 0 };
+        let before = std::mem::replace(&mut self.read, read);
+        self.all.add(read.saturating_sub(before));
+        self.all.remove(before.saturating_sub(read)); // no room is made by what is only noted again
     }
 }
 
@@ -177,19 +178,10 @@ impl Buf for Piece {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
 
+    use super::super::waiters::Woken;
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     fn share(all: &Rc<Untaken>, ahead: usize) -> Share {
         Share::new(Rc::clone(all), Rc::default(), ahead)
@@ -236,7 +228,7 @@ mod tests {
         for (share, woken) in waiting.iter().zip(&woken) {
             assert!(ready(share, woken).is_pending());
         }
-        let turns = || woken.iter().map(|woken| woken.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let turns = || woken.iter().map(|woken| woken.times()).collect::<Vec<_>>();
         assert_eq!(turns(), [1, 0, 0, 0]);
         assert!(ready(&waiting[1], &woken[1]).is_pending(), "it is another's turn");
         assert_eq!(ready(&waiting[0], &woken[0]), Poll::Ready(READ_MIN));
@@ -263,7 +255,7 @@ mod tests {
         let woken = Arc::new(Woken::default());
         assert!(room(&second, &Waker::from(Arc::clone(&woken))).is_pending());
         drop((first, piece));
-        assert!(woken.0.load(Ordering::Relaxed) > 0);
+        assert!(woken.times() > 0);
         assert_eq!(room(&second, Waker::noop()), Poll::Ready(ALL_MAX));
     }
 

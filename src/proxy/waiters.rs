@@ -68,6 +68,25 @@ impl Waiters {
     }
 }
 
+/// Counts how often it is woken.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Woken(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl Woken {
+    pub(super) fn times(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

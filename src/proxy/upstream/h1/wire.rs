@@ -16,8 +16,8 @@ use crate::proxy::load::Load;
 use super::super::health::Health;
 use super::super::stream::Stream;
 
-/// Room for a read; most answers fit. While a large body is coming it is what [`Load::ahead`] says. (With 8 KiB a connection of
-/// 100 streams that nobody reads had up to 2.2 MiB instead of 1.4, `tests/floods.rs`; an answer of 6 KiB cost an eighth less.)
+/// Room for a read; most answers fit. While a large body is coming it is what [`Load::ahead`] says. With 8 KiB a connection of 100
+/// streams that nobody reads may have more than 2 MiB (`tests/floods.rs`); with 4 larger answers cost a second read.
 const READ_MIN: usize = 4 * 1024;
 
 /// An open connection.
