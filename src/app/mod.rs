@@ -29,7 +29,7 @@ use crate::policy::Snapshot;
 use crate::proxy::{
     AcceptSettings, Caps, ConnectionsMax, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker,
 };
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, logging};
 
 use control::Control;
 use reload::{Reload, Reloader};
@@ -308,6 +308,7 @@ fn start_workers(
 /// the kernel may have dropped the pages it could not write.
 fn end_the_process(error: LedgerError) {
     tracing::error!(%error, "the ledger's disk has failed; the gateway ends");
+    logging::flush();
     std::process::exit(EXIT_STORAGE);
 }
 

@@ -11,7 +11,7 @@ use crate::app::{self, Running, Start};
 use crate::clock::Clock;
 use crate::telemetry::logging::{self, LogFormat};
 
-use super::{BadUsage, exit_code, sentence, tell};
+use super::{BadUsage, exit_code, sentence};
 
 /// The variable that sets the log level where `--log-level` does not.
 const LEVEL_VARIABLE: &str = "TALLYGATE_LOG";
@@ -45,25 +45,34 @@ enum LogFormatArg {
 enum Asked {
     Reload,
     Stop,
+    /// Another log file, as logrotate asks for (SIGUSR1).
+    Reopen,
 }
 
 struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    user_1: Signal,
 }
 
-/// Runs the gateway: SIGHUP reads the configuration again, SIGTERM and SIGINT drain and end it.
+/// Runs the gateway: SIGHUP reads the configuration again; SIGTERM, SIGINT and SIGQUIT drain and end it; SIGUSR1 changes
+/// nothing.
+///
+/// What is said from here on goes through the log, so that neither a stalled reader nor a full disk behind it holds the gateway
+/// up, not even at its end.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     begin_log(args)?;
-    let ended = run(args);
-    match (args.log_format, &ended) {
-        (LogFormatArg::Json, Err(error)) => {
-            tracing::error!("{}", sentence(error));
-            Ok(ExitCode::from(exit_code(error)))
+    let ended = run(args).unwrap_or_else(|error| {
+        match args.log_format {
+            LogFormatArg::Json => tracing::error!("{}", sentence(&error)),
+            LogFormatArg::Text => logging::say(&format!("tallygate: {}", sentence(&error))),
         }
-        _ => ended,
-    }
+        ExitCode::from(exit_code(&error))
+    });
+    logging::flush();
+    Ok(ended)
 }
 
 fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
@@ -71,8 +80,12 @@ fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let mut signals = runtime.block_on(async { Signals::catch() }).context("asking for signals")?;
     let running = app::start(Start { config: args.config.clone(), clock: Clock::system() })?;
     announce(args.log_format, &running);
-    while runtime.block_on(signals.next()) == Asked::Reload {
-        let _ = running.reload(); // the log has the result, as it has that of a file that changed
+    loop {
+        match runtime.block_on(signals.next()) {
+            Asked::Reload => drop(running.reload()), // the log has the result, as it has that of a file that changed
+            Asked::Reopen => tracing::info!("SIGUSR1: the log goes to stderr, so there is no file to open again"),
+            Asked::Stop => break,
+        }
     }
     say(args.log_format, "stopping: commands in flight may finish");
     running.shutdown()?;
@@ -95,7 +108,7 @@ fn begin_log(args: &ServeArgs) -> anyhow::Result<()> {
 /// Says where the gateway can be reached.
 fn announce(format: LogFormatArg, running: &Running) {
     if matches!(format, LogFormatArg::Text) {
-        return tell(&announcement(running));
+        return logging::say(&announcement(running));
     }
     for (listener, address) in running.listeners() {
         tracing::info!(%listener, %address, "listening");
@@ -123,6 +136,8 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            user_1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -131,6 +146,8 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.quit.recv() => Asked::Stop,
+            _ = self.user_1.recv() => Asked::Reopen,
         }
     }
 }
@@ -138,7 +155,7 @@ impl Signals {
 /// A line about the gateway's own life: as it is for people, as an event where every line is one.
 fn say(format: LogFormatArg, text: &str) {
     match format {
-        LogFormatArg::Text => tell(text),
+        LogFormatArg::Text => logging::say(text),
         LogFormatArg::Json => tracing::info!("{text}"),
     }
 }

@@ -1,17 +1,27 @@
 //! The log: what operators read on stderr, as text or as one JSON object a line.
 //!
-//! Guarantees: one event is one line. Control characters in what is logged are escaped, so nobody whose name or path is
+//! Guarantees: one event is one line. Whoever logs never waits for the log, and never fails with it (`log_queue`). Control characters in what is logged are escaped, so nobody whose name or path is
 //! logged can write lines of their own or colour an operator's terminal.
 
 use std::fmt;
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
+use tracing::{Subscriber, dispatcher};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt as lines, registry};
+
+use super::log_queue::LogQueue;
+
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,18 +57,64 @@ pub enum LogError {
     Begun(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Sends what is traced at `level` (a level, or a filter as `tracing_subscriber` has it) to stderr.
+/// Sends what is traced at `level` (a level, or a filter as `tracing_subscriber` has it) to stderr, and panics as well.
 pub fn begin(format: LogFormat, level: &str) -> Result<(), LogError> {
     if let Some(word) = level.split(',').find(|part| !is_directive(part.trim())) {
         return Err(LogError::Word(word.trim().to_owned()));
     }
     let filter = EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let queue = LogQueue::begin(stderr()).map_err(|error| LogError::Begun(error.into()))?;
+    let log = registry().with(filter).with(Log(Arc::clone(&queue)));
+    let lines = lines::layer().with_writer(move || Line(Arc::clone(&queue))).log_internal_errors(false);
     match format {
-        LogFormat::Text => lines.fmt_fields(plain_fields()).with_ansi(stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => log.with(lines.fmt_fields(plain_fields()).with_ansi(stderr().is_terminal())).try_init(),
+        LogFormat::Json => log.with(lines.json().flatten_event(true)).try_init(),
     }
-    .map_err(LogError::Begun)
+    .map_err(|error| LogError::Begun(error.into()))?;
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    Ok(())
+}
+
+/// Puts a line of our own into the log, as it is; on stderr where no log was begun.
+pub fn say(text: &str) {
+    let line = format!("{text}\n");
+    if with_log(|queue| queue.add(line.as_bytes())).is_none() {
+        let _ = stderr().write_all(line.as_bytes()); // nobody is left to be told that stderr is closed
+    }
+}
+
+/// Waits for a moment until the log has what was said last: for those who end the process.
+pub fn flush() {
+    with_log(|queue| queue.flush(LAST_LINES));
+}
+
+/// Lines that could not be written, or found no room while the log was slower than those who log.
+pub(super) fn lines_dropped() -> u64 {
+    with_log(LogQueue::dropped).unwrap_or_default()
+}
+
+/// The log of this process is found through its tracing, which has to be global: so it needs no global of its own.
+fn with_log<T>(then: impl FnOnce(&LogQueue) -> T) -> Option<T> {
+    dispatcher::get_default(|tracing| tracing.downcast_ref::<Log>().map(|log| Arc::clone(&log.0))).map(|log| then(&log))
+}
+
+/// Where the log's queue can be found.
+struct Log(Arc<LogQueue>);
+
+impl<S: Subscriber> Layer<S> for Log {}
+
+/// One event, written as one line.
+struct Line(Arc<LogQueue>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether a part of a filter means what its writer thinks: a level, a part of this program, or anything with a `=` or a
@@ -94,8 +150,7 @@ fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -6,7 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::family::{Sample, number};
 use super::histogram::{COMMAND_BOUNDS, Distribution, GATEWAY_BOUNDS, Histogram};
-use super::{LimitHit, Mirrored, Telemetry, UpstreamStats, lock, metrics};
+use super::{LimitHit, Mirrored, Telemetry, UpstreamStats, lock, logging, metrics};
 
 impl Telemetry {
     /// Everything measured since the process began, as families.
@@ -26,6 +26,7 @@ impl Telemetry {
             metrics::CONNECTIONS_ACCEPTED.single(number(connections.accepted.get())),
             metrics::HANDSHAKES_FAILED.samples(handshakes),
             metrics::LIMIT_HITS.samples(LimitHit::ALL.map(hit)),
+            metrics::LOG_LINES_DROPPED.single(number(logging::lines_dropped())),
             metrics::MIRRORED.samples(Mirrored::ALL.map(copies)),
         ]
     }

@@ -85,6 +85,11 @@ pub(super) const LIMIT_HITS: Family = Family::counter(
     &["limit"],
     "How often a limit of the gateway's capacity ended a connection or a wait.",
 );
+pub(super) const LOG_LINES_DROPPED: Family = Family::counter(
+    "tallygate_log_lines_dropped_total",
+    &[],
+    "Lines of the log that could not be written, or found no room while the log was behind.",
+);
 pub(super) const MIRRORED: Family = Family::counter(
     "tallygate_mirrored_requests_total",
     &["result"],
@@ -177,7 +182,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 40] = [
+pub(super) const ALL: [&Family; 41] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -195,6 +200,7 @@ pub(super) const ALL: [&Family; 40] = [
     &CONNECTIONS_ACCEPTED,
     &HANDSHAKES_FAILED,
     &LIMIT_HITS,
+    &LOG_LINES_DROPPED,
     &COMMANDS_QUEUED,
     &QUEUE_FAILURES,
     &MIRRORED,

@@ -10,6 +10,7 @@ mod counter;
 mod family;
 mod fold;
 mod histogram;
+mod log_queue;
 pub mod logging;
 mod measured;
 mod metrics;

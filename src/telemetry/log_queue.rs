@@ -1,0 +1,249 @@
+//! What stands between those who log and what the log is written to: a bounded queue, and a thread of its own.
+//!
+//! Guarantees: logging never waits for the log and never fails, whether its reader has ended, its disk is full or its reader
+//! stalls; at most [`LINES_MAX`] lines and [`BYTES_MAX`] bytes wait; what finds no room or cannot be written is dropped, counted,
+//! and told in the log once that has caught up. Leaves the look of a line to `logging`.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Lines that may wait to be written: some seconds of a busy log at `debug`.
+const LINES_MAX: usize = 8 * 1024;
+/// Bytes that may wait; a pipe of Linux holds 64 KiB more.
+const BYTES_MAX: usize = 1024 * 1024;
+/// Until the next line is tried after one could not be written, or the same one where its reader stalls (EAGAIN).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module. Shared by those who log and the thread that writes.
+#[derive(Debug, Default)]
+pub(super) struct LogQueue {
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    grew: Condvar,
+    /// All is written.
+    emptied: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Box<[u8]>>,
+    bytes: usize,
+    /// Whether a line is being written that does not wait any more.
+    is_writing: bool,
+    /// Lines that were dropped and are not told in the log.
+    untold: u64,
+}
+
+impl LogQueue {
+    /// Begins the thread that writes to `log`. It ends with the process.
+    pub(super) fn begin(log: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
+        let queue = Arc::new(Self::default());
+        let lines = Arc::clone(&queue);
+        let writing = move || LogWriter { log, is_torn: false }.write_all_of(&lines);
+        thread::Builder::new().name("log".to_owned()).spawn(writing)?;
+        Ok(queue)
+    }
+
+    /// Adds a line with its end, or drops it. Never waits for the log.
+    pub(super) fn add(&self, line: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.lines.len() >= LINES_MAX || waiting.bytes + line.len() > BYTES_MAX {
+            return self.drop_line(&mut waiting);
+        }
+        waiting.bytes += line.len();
+        waiting.lines.push_back(line.into());
+        drop(waiting);
+        self.grew.notify_one();
+    }
+
+    /// Waits until all is written, at most so long.
+    pub(super) fn flush(&self, patience: Duration) {
+        let has_more = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
+        // Written or not: whoever waits goes on.
+        drop(self.emptied.wait_timeout_while(self.lock(), patience, has_more).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Lines that were dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The next line; waits for it.
+    fn next(&self) -> Box<[u8]> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(line) = waiting.lines.pop_front() {
+                waiting.bytes -= line.len();
+                waiting.is_writing = true;
+                return line;
+            }
+            waiting = self.grew.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The line that was being written is over. Returns how many were dropped before, if the log has caught up.
+    fn over(&self, was_written: bool) -> u64 {
+        let mut waiting = self.lock();
+        if !was_written {
+            self.drop_line(&mut waiting);
+        }
+        waiting.is_writing = false;
+        if !waiting.lines.is_empty() {
+            return 0;
+        }
+        self.emptied.notify_all();
+        if was_written { std::mem::take(&mut waiting.untold) } else { 0 }
+    }
+
+    fn drop_line(&self, waiting: &mut Waiting) {
+        waiting.untold += 1;
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is behind the lock is whole between any two statements.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where lines are written to, by one thread.
+struct LogWriter<W> {
+    log: W,
+    /// Whether a line was written in part, so that the next one must begin with a line end.
+    is_torn: bool,
+}
+
+impl<W: Write> LogWriter<W> {
+    fn write_all_of(mut self, queue: &LogQueue) {
+        loop {
+            let line = queue.next();
+            let was_written = self.write_line(&line).is_ok();
+            let dropped = queue.over(was_written);
+            if dropped > 0 {
+                tracing::warn!(lines = dropped, "the log could not be written for a while: lines were dropped");
+            }
+            if !was_written {
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.write_piece(b"\n")?;
+            self.is_torn = false;
+        }
+        self.write_piece(line)
+    }
+
+    /// Writes a piece, and waits while its reader stalls.
+    fn write_piece(&mut self, mut piece: &[u8]) -> io::Result<()> {
+        while !piece.is_empty() {
+            match self.log.write(piece) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    piece = &piece[written..];
+                    self.is_torn = !piece.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A log that does with each write what it is told to.
+    struct Told {
+        results: Receiver<io::Result<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let length = self.results.recv().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            self.written.lock().expect("not poisoned").extend_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A queue with its log: what each write does, and what was written.
+    type Begun = (Arc<LogQueue>, Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>);
+
+    fn begun() -> Begun {
+        let (tell, results) = channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let log = Told { results, written: Arc::clone(&written) };
+        (LogQueue::begin(log).expect("a thread"), tell, written)
+    }
+
+    fn text(written: &Arc<Mutex<Vec<u8>>>) -> String {
+        String::from_utf8(written.lock().expect("not poisoned").clone()).expect("text")
+    }
+
+    #[test]
+    fn lines_are_written_in_their_order_though_the_log_takes_them_in_pieces() {
+        let (queue, tell, written) = begun();
+        for result in [Ok(2), Err(io::ErrorKind::Interrupted.into()), Err(io::ErrorKind::WouldBlock.into()), Ok(1)] {
+            tell.send(result).expect("it is written to");
+        }
+        drop(tell);
+        ["one\n", "two\n", "three\n"].into_iter().for_each(|line| queue.add(line.as_bytes()));
+        queue.flush(PATIENCE);
+        assert_eq!((text(&written).as_str(), queue.dropped()), ("one\ntwo\nthree\n", 0));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_dropped_and_counted_and_the_next_line_begins_anew() {
+        let (queue, tell, written) = begun();
+        for result in [Ok(2), Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::BrokenPipe.into())] {
+            tell.send(result).expect("it is written to");
+        }
+        drop(tell);
+        ["one\n", "two\n", "three\n"].into_iter().for_each(|line| queue.add(line.as_bytes()));
+        queue.flush(PATIENCE);
+        assert_eq!((text(&written).as_str(), queue.dropped()), ("on\nthree\n", 2));
+    }
+
+    #[test]
+    fn a_log_that_stalls_holds_a_bounded_number_of_lines_and_nobody_up() {
+        let (queue, tell, written) = begun();
+        queue.add(b"held\n");
+        while !queue.lock().is_writing {
+            thread::yield_now();
+        }
+        (0..LINES_MAX + 3).for_each(|_| queue.add(b"line\n"));
+        assert_eq!((queue.dropped(), queue.lock().lines.len()), (3, LINES_MAX));
+        queue.flush(Duration::from_millis(10)); // returns, though nothing is written
+        assert_eq!(text(&written), "");
+        drop(tell);
+        queue.flush(PATIENCE);
+        assert_eq!(text(&written).lines().count(), 1 + LINES_MAX);
+
+        let large = vec![b'a'; BYTES_MAX / 2 + 1];
+        let (queue, _tell, _) = begun();
+        queue.add(b"held\n");
+        while !queue.lock().is_writing {
+            thread::yield_now();
+        }
+        [&large, &large].into_iter().for_each(|line| queue.add(line));
+        assert_eq!((queue.dropped(), queue.lock().bytes), (1, large.len()));
+    }
+}
