@@ -1,11 +1,13 @@
 //! The operator's door: metrics, health, the state of the configuration, and usage, over plain HTTP/1.1.
 //!
 //! Guarantees: nothing here changes anything, shows a secret or is reachable on a traffic listener; connections, requests
-//! and waits have limits, so a slow scraper cannot hold the gateway. It authenticates nobody: bind it to loopback or to a
-//! network of operators.
+//! and waits have limits, so a slow scraper cannot hold the gateway, and silent connections keep no probe out. It authenticates
+//! nobody: bind it to loopback or to a network of operators.
 
 mod answer;
 mod endpoint;
+mod hosts;
+mod places;
 mod server;
 mod usage;
 
@@ -27,6 +29,8 @@ pub struct AdminState {
     pub telemetry: Arc<Telemetry>,
     /// Whether traffic may come.
     pub ready: Ready,
+    /// Names that are answered for, beside addresses and `localhost`.
+    pub hosts: Arc<[String]>,
     /// Asks the composition root for what only it knows, at this moment.
     pub view: Arc<dyn Fn() -> View + Send + Sync>,
 }

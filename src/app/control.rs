@@ -46,10 +46,11 @@ impl Control {
             };
             runtime.block_on(async {
                 let series = accepting.settings.capacity.series;
+                let hosts = accepting.settings.admin_hosts.clone().into();
                 accepting.run(&organs);
                 if let Some(admin) = admin {
                     let view = view_maker(organs.clone(), reloader.status(), series);
-                    serve_admin(&organs, admin, view, watcher.clone());
+                    serve_admin(&organs, admin, (view, hosts), watcher.clone());
                 }
                 tokio::task::spawn_local(checks(&organs).run(watcher.clone()));
                 look_after(reloader, requested, watcher).await;
@@ -98,11 +99,17 @@ fn checks(organs: &Organs) -> Checks {
 
 type ViewMaker = Arc<dyn Fn() -> View + Send + Sync>;
 
-fn serve_admin(organs: &Organs, socket: std::net::TcpListener, view: ViewMaker, drain: DrainWatcher) {
+fn serve_admin(
+    organs: &Organs,
+    socket: std::net::TcpListener,
+    (view, hosts): (ViewMaker, Arc<[String]>),
+    drain: DrainWatcher,
+) {
     let state = AdminState {
         ledger: organs.reader.clone(),
         telemetry: Arc::clone(&organs.telemetry),
         ready: organs.ready.clone(),
+        hosts,
         view,
     };
     match tokio::net::TcpListener::from_std(socket) {

@@ -112,6 +112,8 @@ pub(super) struct ClientAuth {
 pub(super) struct Admin {
     /// IP address and port, such as 127.0.0.1:9090.
     pub(super) address: String,
+    /// Names that are answered for, beside IP addresses and localhost. Default: none.
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 /// Where and how usage is kept.

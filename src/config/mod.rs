@@ -59,6 +59,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// Where operators come in.
     pub admin: Option<SocketAddr>,
+    /// Names that operators come in by, beside addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// The book's path.
     pub ledger_path: PathBuf,
     /// The durability of commands that name none.

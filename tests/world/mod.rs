@@ -158,7 +158,7 @@ impl World {
         let stream = tokio::net::TcpStream::connect(self.admin_address()).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = http::Request::get(path).header("host", "admin").body(empty())?;
+        let request = http::Request::get(path).header("host", "localhost").body(empty())?;
         let answer = within("the admin answers", sender.send_request(request)).await?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await?.to_bytes();

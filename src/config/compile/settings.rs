@@ -14,6 +14,8 @@ use super::place::Place;
 
 /// More traffic threads than any machine of the house has.
 const WORKERS_MAX: u64 = 1024;
+/// Looked through for each request at the operator's door.
+const ADMIN_HOSTS_MAX: usize = 64;
 /// A quarter of a year of hours is kept unless somebody says otherwise.
 const COMPACT_AFTER: Duration = Duration::from_secs(92 * 86_400);
 const COMPACT_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
@@ -27,6 +29,7 @@ pub(super) fn compile(document: &Document, folder: &Path, root: &Place<'_>) -> S
     Settings {
         gateway: root.key("gateway").name(document.gateway.as_deref().unwrap_or("tallygate")),
         admin: admin(document, &listeners, root),
+        admin_hosts: admin_hosts(document, &root.key("admin").key("hosts")),
         listeners,
         ledger_path: ledger_path(document, folder, &ledger),
         durability: durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
@@ -72,6 +75,16 @@ fn admin(document: &Document, listeners: &[ListenerSettings], root: &Place<'_>) 
         place.problem(format!("{admin} is the address of listeners[{index}] already"));
     }
     Some(admin)
+}
+
+fn admin_hosts(document: &Document, place: &Place<'_>) -> Vec<String> {
+    let hosts = document.admin.iter().flat_map(|admin| admin.hosts.iter().flatten());
+    let hosts = hosts.enumerate().filter_map(|(index, host)| place.item(index).read(leaf::host(host)));
+    let hosts: Vec<String> = hosts.collect();
+    if hosts.len() > ADMIN_HOSTS_MAX {
+        place.problem(format!("at most {ADMIN_HOSTS_MAX} names can be answered for"));
+    }
+    hosts
 }
 
 fn ledger_path(document: &Document, folder: &Path, ledger: &Place<'_>) -> std::path::PathBuf {
@@ -218,6 +231,7 @@ impl Settings {
             ("gateway", self.gateway != new.gateway),
             ("listeners", self.doors() != new.doors()),
             ("admin.address", self.admin != new.admin),
+            ("admin.hosts", self.admin_hosts != new.admin_hosts),
             ("ledger.path", self.ledger_path != new.ledger_path),
             ("ledger.syncEvery", self.sync_every != new.sync_every),
             ("ledger.compactAfter", self.compact_after != new.compact_after),
