@@ -16,17 +16,17 @@ const AT_ONCE: usize = 16;
 const MEANT: [&str; 1] = ["COMP-OPTIONS-STAR"];
 
 /// One request of the corpus.
-struct Case {
-    id: String,
+pub struct Case {
+    pub id: String,
     category: String,
     expected: String,
     scored: bool,
-    raw: Vec<u8>,
+    pub raw: Vec<u8>,
 }
 
 /// What came back before the connection was closed.
-struct Answer {
-    status: Option<u16>,
+pub struct Answer {
+    pub status: Option<u16>,
     text: String,
 }
 
@@ -38,7 +38,7 @@ enum Verdict {
     Fail,
 }
 
-fn corpus() -> Vec<Case> {
+pub fn corpus() -> Vec<Case> {
     let lines = include_str!("data/http11.jsonl").lines();
     lines.map(|line| case(&serde_json::from_str(line).unwrap())).collect()
 }
@@ -87,7 +87,7 @@ fn restored(id: &str, raw: &str) -> Vec<u8> {
 }
 
 /// Sends a request and reads until the gateway closes, which it does soon after it has nothing more to say or to hear.
-async fn ask(client: &Client, case: &Case) -> Answer {
+pub async fn ask(client: &Client, case: &Case) -> Answer {
     let mut stream = client.connect().await.unwrap();
     let _ = say(&mut stream, &case.raw).await; // it may be refused, and closed, before it is all there
     let mut answer = Vec::new();
@@ -113,18 +113,25 @@ fn judge(case: &Case, answer: &Answer) -> Verdict {
     }
 }
 
-/// What the books must say of it.
-fn seen(answer: &Answer) -> Seen {
-    let named = answer.text.split_once("urn:tallygate:problem:").map(|(_, rest)| rest.split('"').next().unwrap());
-    let outcomes = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name);
-    match (named, answer.status) {
-        (Some(name), _) => Seen::Outcome(outcomes.into_iter().find(|outcome| *outcome == name).unwrap()),
-        (None, Some(200..300)) => Seen::Outcome("ok"),
-        _ => Seen::Open,
+impl Answer {
+    /// What the books must say of it.
+    pub fn seen(&self) -> Seen {
+        let named = self.text.split_once("urn:tallygate:problem:").map(|(_, rest)| rest.split('"').next().unwrap());
+        match (named, self.status) {
+            (Some(name), _) => Seen::Outcome(outcome_of(name)),
+            (None, Some(200..300)) => Seen::Outcome("ok"),
+            _ => Seen::Open,
+        }
     }
 }
 
-async fn catch_all() -> World {
+/// The outcome of a name.
+pub fn outcome_of(name: &str) -> &'static str {
+    let mut outcomes = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name).into_iter();
+    outcomes.find(|outcome| *outcome == name).unwrap()
+}
+
+pub async fn catch_all() -> World {
     let plan = World::city().edit(|document| {
         document["listeners"][0]["tls"]["serverNames"] = json!(["*"]); // the corpus calls its server localhost:8080
         document["subsystems"][0]["path"] = json!("/");
@@ -151,7 +158,7 @@ async fn the_corpus_of_http11_gets_the_verdicts_that_http_allows() {
     let mut sums: BTreeMap<(&str, Verdict), usize> = BTreeMap::new();
     let mut failed = Vec::new();
     for (case, answer) in &asked {
-        world.log.note("traffic-police", seen(answer));
+        world.log.note("traffic-police", answer.seen());
         let verdict = judge(case, answer);
         *sums.entry((&case.category, verdict)).or_default() += usize::from(case.scored);
         if verdict != Verdict::Pass {

@@ -86,18 +86,43 @@ async fn who_makes_the_gateway_reset_its_streams_is_sent_away() {
 }
 
 #[tokio::test]
-async fn heads_that_h2_takes_for_no_request_end_the_connection_and_count_nowhere() {
+async fn heads_that_h2_takes_for_no_request_end_the_connection_and_each_that_is_reset_is_counted() {
     let capital = [fields(GET, "/cameras/do/never"), literal("X-Capital", "1")].concat();
     let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
     let hop = [fields(GET, "/cameras/do/never"), literal("connection", "close")].concat();
-    // A name that h2 cannot decode ends the connection at once.
-    for (head, code) in [(capital, PROTOCOL_ERROR), (no_path, ENHANCE_YOUR_CALM), (hop, ENHANCE_YOUR_CALM)] {
+    // A name that h2 cannot decode ends the connection at once, and is no head.
+    for (head, code, resets) in
+        [(capital, PROTOCOL_ERROR, 0), (no_path, ENHANCE_YOUR_CALM, 64), (hop, ENHANCE_YOUR_CALM, 64)]
+    {
         let world = city(0).await;
         let frames = streams().take(200).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
         assert_eq!(flood(&world, frames).await, End::GoAway(code));
-        assert_eq!(world.usage().sum(|_| true), 0, "docs/http.md says so");
+        (0..resets).for_each(|_| world.log.note("traffic-police", Seen::Outcome("malformed")));
+        let usage = world.usage_when("all are counted", |usage| usage.sum(|_| true) == resets).await;
+        assert_eq!(usage.of("traffic-police", "malformed"), resets);
         all_is_well(world).await;
     }
+}
+
+#[tokio::test]
+async fn more_than_two_updates_of_the_compression_table_end_the_connection() {
+    let request = fields(GET, "/cameras/v1/snapshots/1");
+    let (whole, begun) = (END_STREAM | END_HEADERS, END_STREAM);
+    let three = frame(HEADERS, whole, 1, &[&[0x20, 0x20, 0x20][..], &request].concat());
+    let many = frame(HEADERS, whole, 1, &[&[0x20; 8000][..], &request].concat());
+    let after = frame(HEADERS, whole, 1, &[&request[..], &[0x20]].concat());
+    // h2 would take it here.
+    let continued = [frame(HEADERS, begun, 1, &request), frame(CONTINUATION, END_HEADERS, 1, &[0x20; 8000])].concat();
+    let world = city(0).await;
+    for odd in [three, many, after, continued] {
+        assert_eq!(flood(&world, std::iter::once(odd)).await, End::GoAway(PROTOCOL_ERROR));
+    }
+    assert_eq!(world.usage().sum(|_| true), 0);
+    assert_eq!(world.metrics().await.value("tallygate_limit_hits_total", &[("limit", "idle_frames")]), Some(4.0));
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    let two = frame(HEADERS, whole, 1, &[&[0x20, 0x3f, 0xe1, 0x1f][..], &request].concat());
+    assert_eq!(flood(&world, std::iter::once(two)).await, End::GoAway(0));
+    all_is_well(world).await;
 }
 
 #[tokio::test]

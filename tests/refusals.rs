@@ -128,3 +128,57 @@ async fn a_head_larger_than_the_capacity_is_refused() {
     assert!(world.server("cameras").log.all().is_empty());
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_caller_of_a_disabled_department_is_told_so() {
+    let plan = World::city().edit(|document| {
+        document["departments"][1]["disabled"] = json!(true);
+        document["listeners"][0]["tls"]["clientAuth"]["mode"] = json!("optional");
+    });
+    let world = plan.start().await;
+    for (client, word) in [(world.client("logistics"), "disabled"), (world.client_with("unknown", None), "showed no")] {
+        let reply = client.get("/cameras/v1/snapshots/1").await;
+        is_problem(&reply, 401, "unauthenticated");
+        assert!(reply.json()["detail"].as_str().unwrap().contains(word), "{}", reply.json());
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_callers_own_request_id_goes_on_under_another_name_and_never_as_ours() {
+    let world = World::city().start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for (given, kept) in [("Root=1-67891233/abc+d==", true), ("two words", false)] {
+            let mut asking = request("GET", "/cameras/v1/snapshots/1", empty());
+            asking.headers_mut().insert("x-request-id", given.parse().unwrap());
+            asking.headers_mut().insert("x-tallygate-caller-request-id", "forged".parse().unwrap());
+            let reply = client.send(asking).await;
+            let got = world.server("cameras").log.all().pop().unwrap();
+            assert_eq!(got.header("x-tallygate-caller-request-id"), if kept { given } else { "" });
+            assert_eq!(got.header("x-request-id"), reply.header("x-request-id"));
+            assert_ne!(got.header("x-request-id"), given);
+        }
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_names_that_some_frameworks_believe_are_removed_by_what_the_documentation_shows() {
+    let page = include_str!("../docs/http.md");
+    let (_, section) = page.split_once("## Names that some frameworks believe").unwrap();
+    let (_, list) = section.split_once("    remove:\n").unwrap();
+    let names =
+        list.lines().map_while(|line| line.trim().strip_prefix("- ")).map(|line| line.split(' ').next().unwrap());
+    let names: Vec<&str> = names.collect();
+    assert!(names.contains(&"X-Original-URL") && names.len() > 12, "{names:?}");
+    let removed = json!({ "request": { "remove": names } });
+    let world = World::city().edit(move |document| document["subsystems"][0]["headers"] = removed).start().await;
+    let mut asking = request("GET", "/cameras/v1/snapshots/1", empty());
+    for name in &names {
+        asking.headers_mut().insert(name.parse::<http::HeaderName>().unwrap(), "forged".parse().unwrap());
+    }
+    assert_eq!(world.client("traffic-police").send(asking).await.status, 200);
+    let got = world.server("cameras").log.only();
+    assert!(!got.headers.values().any(|value| value == "forged"), "{got:?}");
+    world.close().await;
+}

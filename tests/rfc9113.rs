@@ -63,11 +63,15 @@ fn error_in(heard: &[u8]) -> Option<u32> {
     })
 }
 
-/// Hears every case out, and says at the end which were not as they should be.
-async fn all_are(cases: Vec<(&str, Vec<u8>, &[u32])>, commands: u64) {
+/// Hears every case out, and says at the end which were not as they should be. `commands` may be left open by them, and so many
+/// heads are reset before they are commands.
+async fn all_are(cases: Vec<(&str, Vec<u8>, &[u32])>, commands: u64, malformed: u64) {
     let world = World::city().start().await;
     for _ in 0..commands {
         world.log.note("traffic-police", Seen::Open);
+    }
+    for _ in 0..malformed {
+        world.log.note("traffic-police", Seen::Outcome("malformed"));
     }
     let mut odd = Vec::new();
     for (what, frames, codes) in &cases {
@@ -89,6 +93,7 @@ async fn all_are(cases: Vec<(&str, Vec<u8>, &[u32])>, commands: u64) {
     assert_eq!(world.client("traffic-police").h2().get("/cameras/v1/snapshots/1").await.status, 200);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 1, "only the last command ran to its end");
+    assert_eq!(usage.of("traffic-police", "malformed"), malformed, "each head that is reset is counted");
 }
 
 #[tokio::test]
@@ -165,7 +170,7 @@ async fn frames_that_are_not_as_they_must_be_are_errors_of_their_connection() {
         ("5.5 a frame of an unknown kind", frame(0xbe, 0xff, 1, b"anything"), &[]),
         ("6.7 an unknown flag", frame(PING, 0xfe, 0, &[0; 8]), &[]),
     ];
-    all_are(cases, 8).await;
+    all_are(cases, 8, 0).await;
 }
 
 #[tokio::test]
@@ -216,7 +221,7 @@ async fn heads_that_are_not_a_request_are_errors_of_their_stream() {
         ),
         ("5.1 a head after the end of a request", [get(1, NEVER), get(1, NEVER)].concat(), &[STREAM_CLOSED, PROTOCOL]),
     ];
-    all_are(cases, 7).await;
+    all_are(cases, 7, 16).await;
 }
 
 /// h2 takes them for nothing, where RFC 9113 section 8.1 would have the request refused: no harm, because nothing of them passes.

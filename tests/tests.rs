@@ -26,6 +26,7 @@ mod compression;
 mod corpus;
 mod early_answers;
 mod floods;
+mod grammar;
 mod patience;
 mod rfc9113;
 
@@ -64,6 +65,7 @@ mod ledger;
 mod admin;
 mod cli;
 mod drain;
+mod log;
 mod reload;
 
 // Foreign parts: nginx, Prometheus, curl, openssl, sqlite3.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ORIGIN;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{Budget, Limited, Pass};
@@ -25,6 +25,7 @@ use super::grpc;
 use super::head::{Head, host_value};
 use super::here::{Here, Reader};
 use super::load::Full;
+use super::wire::{HeadLimits, check_head};
 
 /// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
 pub(super) struct Admitted {
@@ -100,9 +101,7 @@ pub(super) fn admit(call: &Call, request: &Request<Incoming>) -> Result<Admitted
         return Err(call.unplaced(Refused::Misdirected, "this connection is not for the host that the request names"));
     }
     let caller = call.peer.department(&call.live.snapshot);
-    let department = caller.ok_or_else(|| {
-        call.unplaced(Refused::Unauthenticated, "no department of this city claims the certificate of this connection")
-    })?;
+    let department = caller.ok_or_else(|| call.unplaced(Refused::Unauthenticated, call.peer.why_nobody(snapshot)))?;
     let placed = place(snapshot, &department.department, head, request)?;
     let origin = || request.headers().get(ORIGIN).cloned();
     let reader = placed.command.cors().map(|cors| Reader { cors: Arc::clone(cors), origin: origin() });
@@ -177,11 +176,10 @@ fn deadline(call: &Call, request: &Request<Incoming>, subsystem: &Subsystem) -> 
     Some(given.min(subsystem.timeouts.deadline))
 }
 
-/// The head, if it is not too many fields, counting each crumb of a cookie: hyper knows that limit over HTTP/1.1 only. Its
-/// bytes are limited by hyper.
+/// The head, once its grammar is known to be right. Over HTTP/1.1 `wire` has read it before hyper did.
 fn read_head<'a>(call: &Call, request: &'a Request<Incoming>) -> Result<Head<'a>, Fault> {
-    if request.headers().len() > call.worker.capacity.head_fields {
-        return Err(Fault::large_head("the head has more fields than this gateway takes"));
+    if request.version() == Version::HTTP_2 {
+        check_head(request, HeadLimits::of(&call.worker.capacity))?;
     }
     if fields::nominates_a_claim(request.headers()) {
         return Err(Fault::bad("Connection names a field that only the gateway may write"));

@@ -18,6 +18,7 @@ use crate::model::Finished;
 
 use super::account::Account;
 use super::compress::Compressed;
+use super::fields::trailers_towards_caller;
 use super::grpc;
 use super::silence::Silence;
 use super::upstream::{AnswerBody, Lease};
@@ -134,7 +135,8 @@ impl Metered {
         };
         self.silence.broken();
         Poll::Ready(match next {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                frame.trailers_mut().into_iter().for_each(trailers_towards_caller);
                 self.count(&frame);
                 Some(Ok(frame))
             }

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::policy::is_claim;
 pub(super) use crate::policy::is_hop_by_hop;
 
+use super::wire::may_be_in_trailers;
+
 /// Hands over the fields of a caller's request that may go to a subsystem. `Host` and framing are made anew by whoever asks.
 pub(super) fn towards_subsystem(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) {
     let nominated: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(nominated).collect();
@@ -32,6 +34,12 @@ pub(super) fn towards_subsystem(headers: &HeaderMap, mut put: impl FnMut(&Header
 /// Makes the head of a subsystem's answer fit to be sent to a caller.
 pub(super) fn towards_caller(headers: &mut HeaderMap) {
     remove(headers, is_hop_by_hop);
+}
+
+/// What the trailers of a subsystem's answer may not say: what frames, routes or authenticates a message (RFC 9110 section
+/// 6.5.1), as it may not be in a caller's.
+pub(super) fn trailers_towards_caller(trailers: &mut HeaderMap) {
+    remove(trailers, |name| is_hop_by_hop(name) || !may_be_in_trailers(name));
 }
 
 /// What a caller's trailers may not say. hyper keeps framing out of them already; a Cookie has no business there either.
@@ -149,6 +157,23 @@ mod tests {
     fn a_cookie_that_connection_names_stays_behind() {
         let given = headers(&[("cookie", "a=1"), ("connection", "cookie")]);
         towards_subsystem(&given, |name, _| panic!("{name}"));
+    }
+
+    #[test]
+    fn the_trailers_of_an_answer_neither_frame_nor_route() {
+        let mut given = headers(&[
+            ("grpc-status", "0"),
+            ("content-length", "9"),
+            ("transfer-encoding", "chunked"),
+            ("content-type", "text/html"),
+            ("keep-alive", "timeout=5"),
+            ("host", "h"),
+            ("x-checksum", "1"),
+        ]);
+        trailers_towards_caller(&mut given);
+        let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["grpc-status", "x-checksum"]);
     }
 
     #[test]

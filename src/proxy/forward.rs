@@ -29,6 +29,7 @@ use super::refuse::{busy, fail, tell_budget, too_large};
 use super::request_body::RequestBody;
 use super::tunnel::Tunnel;
 use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
+use super::wire::HeadLimits;
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
 /// (RFC 9110 section 10.1.1); curl waits as long.
@@ -87,7 +88,8 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
     let head = passing.written();
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
-    let body = RequestBody::new(request, admitted.account.progress(), (admitted.command.body_max, tempo), copy);
+    let limits = (admitted.command.body_max, tempo, HeadLimits::of(&call.worker.capacity));
+    let body = RequestBody::new(request, admitted.account.progress(), limits, copy);
     match head.with(body, framing) {
         Outgoing::Http1(request) if waits => Outgoing::Http1(request.held(CONTINUE_PATIENCE)),
         outgoing => outgoing,
@@ -204,6 +206,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
             BodyFault::TooLarge => too_large(call),
             BodyFault::Slow => fail(call, Finished::Aborted, "the request body stopped coming, or came too slowly"),
             BodyFault::Broken => fail(call, Finished::Aborted, "the request body broke off"),
+            BodyFault::Trailers(detail) => fail(call, Finished::Aborted, detail),
         };
     }
     let finished = match error {

@@ -1,9 +1,10 @@
 //! A caller's HTTP/2 frames, as far as they do nothing: settings, pings, priorities, window updates, resets, empty data, unknown
-//! kinds (RFC 9113 section 10.5). h2 answers or ignores each, so a caller that sends nothing else costs a whole core.
+//! kinds (RFC 9113 section 10.5). h2 answers or ignores each, so a caller that sends nothing else costs a whole core. The same
+//! holds for updates of the compression table's size ([`super::hpack`]).
 //!
 //! Guarantees: such frames come out of a budget that grows with what is worth something (a request, data, bytes of answers, time);
-//! a caller that has used it up is told ENHANCE_YOUR_CALM and its connection ends. Reads frame heads only; every frame that is
-//! let through is passed on byte for byte. Notes in the connection's pulse whether its caller takes what is written. Leaves
+//! a caller that has used it up is told ENHANCE_YOUR_CALM and its connection ends. Reads frame heads, and header blocks as far as fields begin; every frame that is
+//! let through is passed on byte for byte. Tells [`Heads`] which streams are opened, answered and reset. Notes in the connection's pulse whether its caller takes what is written. Leaves
 //! everything that frames say to h2.
 
 use std::io::{self, IoSlice};
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 
 use crate::telemetry::LimitHit;
 
+use super::heads::{Heads, OwnFrames};
+use super::hpack::{BlockWalk, OddUpdate};
 use super::pulse::Pulse;
 use super::worker::Worker;
 
@@ -32,26 +35,59 @@ const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+/// Flags of HEADERS (section 6.2), and what the fields take that they announce.
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+const PAD_LENGTH: usize = 1;
+const PRIORITY_LENGTH: usize = 5;
 
 /// A head that never ends: h2 answers it with ENHANCE_YOUR_CALM, and has no other door through which we could ask it to.
 const ENDLESS: [[u8; HEAD]; 2] = [[0, 0, 0, HEADERS, 0, 0, 0, 0, 1], [0, 0, 0, CONTINUATION, 0, 0, 0, 0, 1]];
+/// What follows the beginning of a header block that is not to be decoded: an integer without end (RFC 7541 section 5.1), and
+/// where the frame is over, a length beyond all frames. h2 ends the connection with PROTOCOL_ERROR or FRAME_SIZE_ERROR.
+const NONSENSE: u8 = 0xff;
 
 /// See the module.
 pub(super) struct Frames<S> {
     stream: S,
     scanner: Scanner,
-    /// Bytes of [`ENDLESS`] that h2 has heard in place of its caller.
-    over: Option<usize>,
+    over: Option<Over>,
+    heads: Rc<Heads>,
+    own: OwnFrames,
     pulse: Rc<Pulse>,
     seen: Instant,
     worker: Rc<Worker>,
 }
 
-/// Where frames begin, and what they have cost.
+/// What h2 reads in the place of its caller, once that has sent too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// So many bytes of [`ENDLESS`] have been read.
+    Endless(usize),
+    /// [`NONSENSE`], to the end.
+    Nonsense,
+}
+
+/// The first byte that is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TooMuch {
+    /// A frame that does nothing begins there.
+    Frame(usize),
+    /// A size update that may not be there.
+    SizeUpdate(usize),
+}
+
+/// Where frames and header blocks begin, and what they have cost.
 #[derive(Debug)]
 struct Scanner {
     /// Bytes that belong to no head: of the preface, or of a frame's payload.
     skip: usize,
+    /// Whether the next byte is the length of a padding, in a payload of so many bytes.
+    padded: Option<usize>,
+    /// Bytes of a header block, and of the padding after it.
+    block: usize,
+    padding: usize,
+    walk: BlockWalk,
     head: [u8; HEAD],
     read: usize,
     budget: u64,
@@ -61,45 +97,97 @@ struct Scanner {
 
 impl Scanner {
     fn new() -> Self {
-        Self { skip: PREFACE, head: [0; HEAD], read: 0, budget: BUDGET, written: 0 }
+        Self {
+            skip: PREFACE,
+            padded: None,
+            block: 0,
+            padding: 0,
+            walk: BlockWalk::default(),
+            head: [0; HEAD],
+            read: 0,
+            budget: BUDGET,
+            written: 0,
+        }
     }
 
-    /// Looks at what came; where the first frame begins that is too much, if there is one.
-    fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
+    /// Looks at what came; where it is too much, if it is. Tells the stream of each HEADERS.
+    fn scan(&mut self, bytes: &[u8], mut came: impl FnMut(u32)) -> Option<TooMuch> {
         let mut at = 0;
         while at < bytes.len() {
-            if self.skip == 0 && self.read == 0 && self.budget == 0 {
-                return Some(at);
+            if self.budget == 0 && self.is_between() {
+                return Some(TooMuch::Frame(at));
             }
-            at += self.step(&bytes[at..]);
+            match self.step(&bytes[at..], &mut came) {
+                Ok(taken) => at += taken,
+                Err(OddUpdate(further)) => return Some(TooMuch::SizeUpdate(at + further)),
+            }
         }
         None
     }
 
+    /// Whether the next byte begins a frame.
+    fn is_between(&self) -> bool {
+        self.skip + self.block + self.padding + self.read == 0 && self.padded.is_none()
+    }
+
     /// Takes some bytes, at least one.
-    fn step(&mut self, bytes: &[u8]) -> usize {
-        if self.skip > 0 {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            return skipped;
+    fn step(&mut self, bytes: &[u8], came: &mut impl FnMut(u32)) -> Result<usize, OddUpdate> {
+        if let Some(payload) = self.padded.take() {
+            self.begin_block(payload.saturating_sub(PAD_LENGTH), usize::from(bytes[0]));
+            return Ok(PAD_LENGTH);
         }
+        if self.skip > 0 {
+            return Ok(less(&mut self.skip, bytes.len()));
+        }
+        if self.block > 0 {
+            let taken = less(&mut self.block, bytes.len());
+            return self.walk.walk(&bytes[..taken]).map(|()| taken);
+        }
+        if self.padding > 0 {
+            return Ok(less(&mut self.padding, bytes.len()));
+        }
+        Ok(self.frame_head(bytes, came))
+    }
+
+    fn frame_head(&mut self, bytes: &[u8], came: &mut impl FnMut(u32)) -> usize {
         let taken = (HEAD - self.read).min(bytes.len());
         self.head[self.read..self.read + taken].copy_from_slice(&bytes[..taken]);
         self.read += taken;
         if self.read == HEAD {
-            self.begin_frame();
+            self.begin_frame(came);
         }
         taken
     }
 
-    fn begin_frame(&mut self) {
-        let [high, middle, low, kind, ..] = self.head;
-        (self.read, self.skip) = (0, u32::from_be_bytes([0, high, middle, low]) as usize);
-        match (kind, self.skip) {
+    fn begin_frame(&mut self, came: &mut impl FnMut(u32)) {
+        let [high, middle, low, kind, flags, stream @ ..] = self.head;
+        let payload = u32::from_be_bytes([0, high, middle, low]) as usize;
+        self.read = 0;
+        match (kind, payload) {
             (HEADERS, _) | (DATA, 1..) => self.earn(EARNED),
             (CONTINUATION, _) => {} // h2 has its own limit
             _ => self.budget = self.budget.saturating_sub(1),
         }
+        match kind {
+            HEADERS => {
+                came(u32::from_be_bytes(stream) & 0x7fff_ffff);
+                self.walk = BlockWalk::default();
+                match flags & PADDED {
+                    0 => self.begin_block(payload, 0),
+                    _ => self.padded = Some(payload).filter(|payload| *payload > 0),
+                }
+            }
+            CONTINUATION => self.block = payload,
+            _ => self.skip = payload,
+        }
+    }
+
+    /// The rest of a payload of HEADERS: the priority if there is one, the block, the padding. What does not fit h2 refuses.
+    fn begin_block(&mut self, rest: usize, padding: usize) {
+        let priority = if self.head[4] & PRIORITY > 0 { PRIORITY_LENGTH } else { 0 };
+        self.skip = priority.min(rest);
+        self.padding = padding.min(rest - self.skip);
+        self.block = rest - self.skip - self.padding;
     }
 
     fn earn(&mut self, frames: u64) {
@@ -113,10 +201,25 @@ impl Scanner {
     }
 }
 
+/// Takes as much as there is, and leaves the rest.
+fn less(left: &mut usize, come: usize) -> usize {
+    let taken = come.min(*left);
+    *left -= taken;
+    taken
+}
+
 impl<S: Unpin> Frames<S> {
-    pub(super) fn new(stream: S, worker: &Rc<Worker>, pulse: &Rc<Pulse>) -> Self {
-        let (seen, worker, pulse) = (pulse.now(), Rc::clone(worker), Rc::clone(pulse));
-        Self { stream, scanner: Scanner::new(), over: None, pulse, seen, worker }
+    pub(super) fn new(stream: S, (worker, heads): (&Rc<Worker>, &Rc<Heads>), pulse: &Rc<Pulse>) -> Self {
+        Self {
+            stream,
+            scanner: Scanner::new(),
+            over: None,
+            heads: Rc::clone(heads),
+            own: OwnFrames::default(),
+            seen: pulse.now(),
+            pulse: Rc::clone(pulse),
+            worker: Rc::clone(worker),
+        }
     }
 
     /// Time earns, too: keep-alive pings on a connection that is old.
@@ -129,30 +232,57 @@ impl<S: Unpin> Frames<S> {
     }
 
     /// Says in the caller's place what ends the connection.
-    fn say(&mut self, said: usize, out: &mut ReadBuf<'_>) {
-        let endless = ENDLESS[0].iter().chain(ENDLESS[1].iter().cycle());
+    fn say(&mut self, over: Over, out: &mut ReadBuf<'_>) {
         let room = out.remaining().min(HEAD * 64);
-        let from = if said < HEAD { said } else { HEAD + said % HEAD };
-        endless.skip(from).take(room).for_each(|byte| out.put_slice(&[*byte]));
-        self.over = Some(said + room);
+        self.over = Some(match over {
+            Over::Endless(said) => {
+                let endless = ENDLESS[0].iter().chain(ENDLESS[1].iter().cycle());
+                let from = if said < HEAD { said } else { HEAD + said % HEAD };
+                endless.skip(from).take(room).for_each(|byte| out.put_slice(&[*byte]));
+                Over::Endless(said + room)
+            }
+            Over::Nonsense => {
+                out.put_slice(&[NONSENSE; HEAD * 64][..room]);
+                over
+            }
+        });
+    }
+
+    /// Looks at what came into `out` behind `before`, and takes back what is too much.
+    fn look(&mut self, before: usize, out: &mut ReadBuf<'_>) {
+        let heads = &self.heads;
+        let Some(too_much) = self.scanner.scan(&out.filled()[before..], |stream| heads.came(stream)) else { return };
+        self.worker.recorder.limit_hit(LimitHit::IdleFrames);
+        let (end, over) = match too_much {
+            TooMuch::Frame(end) => (end, Over::Endless(0)),
+            TooMuch::SizeUpdate(end) => (end, Over::Nonsense),
+        };
+        out.set_filled(before + end);
+        self.say(over, out);
+    }
+
+    /// Looks at what the caller was sent of these pieces.
+    fn wrote(&mut self, bytes: usize, pieces: &[IoSlice<'_>]) {
+        self.scanner.wrote(bytes);
+        let mut left = bytes;
+        for piece in pieces {
+            let written = less(&mut left, piece.len());
+            self.own.scan(&piece[..written], |frame| self.heads.wrote(frame));
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let frames = self.get_mut();
-        if let Some(said) = frames.over {
-            frames.say(said, out);
+        if let Some(over) = frames.over {
+            frames.say(over, out);
             return Poll::Ready(Ok(()));
         }
         let before = out.filled().len();
         ready!(Pin::new(&mut frames.stream).poll_read(context, out))?;
         frames.earn_by_time();
-        if let Some(end) = frames.scanner.scan(&out.filled()[before..]) {
-            frames.worker.recorder.limit_hit(LimitHit::IdleFrames);
-            out.set_filled(before + end);
-            frames.say(0, out);
-        }
+        frames.look(before, out);
         Poll::Ready(Ok(()))
     }
 }
@@ -162,7 +292,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         let frames = self.get_mut();
         let polled = Pin::new(&mut frames.stream).poll_write(context, bytes);
         let wrote = ready!(frames.pulse.wrote_some(polled))?;
-        frames.scanner.wrote(wrote);
+        frames.wrote(wrote, &[IoSlice::new(bytes)]);
         Poll::Ready(Ok(wrote))
     }
 
@@ -174,7 +304,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         let frames = self.get_mut();
         let polled = Pin::new(&mut frames.stream).poll_write_vectored(context, pieces);
         let wrote = ready!(frames.pulse.wrote_some(polled))?;
-        frames.scanner.wrote(wrote);
+        frames.wrote(wrote, pieces);
         Poll::Ready(Ok(wrote))
     }
 
@@ -207,7 +337,7 @@ mod tests {
 
     fn opened() -> Scanner {
         let mut scanner = Scanner::new();
-        assert_eq!(scanner.scan(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), None);
+        assert_eq!(scanner.scan(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", |_| ()), None);
         scanner
     }
 
@@ -215,9 +345,9 @@ mod tests {
     fn let_through(scanner: &mut Scanner, bytes: &[u8], at_a_time: usize) -> usize {
         let mut passed = 0;
         for piece in bytes.chunks(at_a_time) {
-            match scanner.scan(piece) {
+            match scanner.scan(piece, |_| ()) {
                 None => passed += piece.len(),
-                Some(end) => return passed + end,
+                Some(TooMuch::Frame(end) | TooMuch::SizeUpdate(end)) => return passed + end,
             }
         }
         passed
@@ -241,7 +371,7 @@ mod tests {
         let (mut download, updates) = (opened(), frame(WINDOW_UPDATE, 4).repeat(2));
         for _ in 0..5000 {
             download.wrote(16 * 1024);
-            assert_eq!(download.scan(&updates), None);
+            assert_eq!(download.scan(&updates, |_| ()), None);
         }
     }
 
@@ -251,5 +381,43 @@ mod tests {
             let frames = frame(kind, 0).repeat(5000);
             assert_eq!(let_through(&mut opened(), &frames, 999), BUDGET as usize * HEAD);
         }
+    }
+
+    /// HEADERS or CONTINUATION of a block, with these flags and what they announce.
+    fn head(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).expect("a short payload");
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    #[test]
+    fn size_updates_are_found_behind_padding_and_priority_and_in_continuations() {
+        let begun = [0x20, 0x20, 0x82];
+        let three = [0x20, 0x20, 0x20];
+        for (frames, at) in [
+            (head(HEADERS, 0, &three), HEAD + 2),
+            (head(HEADERS, PRIORITY, &[&[0x20; 5][..], &three].concat()), HEAD + 7),
+            (head(HEADERS, PADDED, &[&[4][..], &three, &[0x20; 4]].concat()), HEAD + 3),
+            (head(HEADERS, PADDED | PRIORITY, &[&[1][..], &[0x20; 5], &three, &[0]].concat()), HEAD + 8),
+            ([head(HEADERS, 0, &begun), head(CONTINUATION, 0, &[0x20])].concat(), 2 * HEAD + 3),
+            ([head(HEADERS, 0, &[0x20]), head(CONTINUATION, 0, &[0x20, 0x20])].concat(), 2 * HEAD + 2),
+        ] {
+            for at_a_time in 1..=frames.len() {
+                assert_eq!(let_through(&mut opened(), &frames, at_a_time), at, "{frames:?}, {at_a_time} at a time");
+            }
+        }
+        let twice = [head(HEADERS, PADDED, &[&[9][..], &begun, &[0x20; 9]].concat()), head(HEADERS, 0, &begun)];
+        let good = [&twice[..], &[head(HEADERS, PADDED, &[200]), head(HEADERS, PADDED, &[]), frame(PING, 8)]].concat();
+        for at_a_time in 1..=60 {
+            assert_eq!(let_through(&mut opened(), &good.concat(), at_a_time), good.concat().len());
+        }
+    }
+
+    #[test]
+    fn streams_are_told_as_their_heads_come() {
+        let mut told = Vec::new();
+        let frames =
+            [head(HEADERS, 0, &[0x82]), frame(DATA, 20), head(CONTINUATION, 0, &[0x82]), head(HEADERS, 0, &[])];
+        assert_eq!(opened().scan(&frames.concat(), |stream| told.push(stream)), None);
+        assert_eq!(told, [1, 1]);
     }
 }

@@ -1,14 +1,15 @@
 //! What HTTP we accept: the head of a request, checked before anything trusts it.
 //!
 //! Guarantees: the authority is one and plain; the path is absolute, in one spelling only, and is the very text that is
-//! authorised and forwarded. Over HTTP/1.1 [`super::wire`] has read every byte of it before; over HTTP/2 this is the first
-//! look, and knows an extended CONNECT only as the GET that it stands for. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
+//! authorised and forwarded. Over HTTP/1.1 [`super::wire`] has read every byte of it before; over HTTP/2 it has judged what h2
+//! decoded, by the same functions; an extended CONNECT is known only as the GET that it stands for. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
 
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request};
 
 use super::fault::Fault;
+use super::wire::is_name;
 
 /// The longest path and query, in bytes; nginx has the same.
 const TARGET_MAX: usize = 8 * 1024;
@@ -39,16 +40,11 @@ impl<'a> Head<'a> {
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
             return Err(Fault::long_target("the request target is longer than 8192 bytes"));
         }
-        if request.headers().keys().any(|name| !name.as_str().bytes().all(is_of_a_name)) {
+        if request.headers().keys().any(|name| !is_name(name.as_str().as_bytes())) {
             return Err(Fault::bad("a field's name holds something else than letters, digits and hyphens"));
         }
         Ok(Self { method, host: host(request)?, path })
     }
-}
-
-/// Other bytes some readers take for others, `_` for `-` before all.
-fn is_of_a_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 /// The value of `Host` for a head that was accepted.

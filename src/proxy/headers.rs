@@ -18,10 +18,12 @@ use super::call::Call;
 use super::extended::{is_extended, is_replaced};
 use super::fields;
 use super::grpc;
+pub(super) use super::request_id::REQUEST_ID;
+use super::request_id::of_caller;
 use super::upstream::{Framing, Written, put_field};
 
-/// The command's id, in requests to subsystems and in every answer.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The id that the caller itself has given its request.
+const CALLERS_REQUEST: HeaderName = HeaderName::from_static("x-tallygate-caller-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPARTMENT: HeaderName = HeaderName::from_static("x-tallygate-department");
 const CALLER: HeaderName = HeaderName::from_static("x-tallygate-caller");
@@ -133,6 +135,10 @@ impl Passing<'_> {
             put(&CALLER, caller.header().as_bytes());
         }
         put(&REQUEST_ID, &call.id.digits());
+        if let Some(id) = of_caller(request.headers()) {
+            tracing::debug!(request = %call.id.text(), callers = ?id, "its caller knows it by an id of its own");
+            put(&CALLERS_REQUEST, id.as_bytes());
+        }
         put(&TRACEPARENT, &call.id.traceparent(request.headers().get(TRACEPARENT)));
         put(&FORWARDED_FOR, &call.peer.forwarded_for(request.headers()));
         put(&FORWARDED_PROTO, b"https");

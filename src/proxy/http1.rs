@@ -111,9 +111,5 @@ async fn carry(tunnel: Tunnel, peer: &Peer, stream: impl AsyncRead + AsyncWrite,
 }
 
 fn manners(capacity: &Capacity) -> Manners {
-    Manners {
-        head: HeadLimits { bytes: capacity.head_bytes, fields: capacity.head_fields },
-        head_time: capacity.head_time,
-        idle: capacity.idle,
-    }
+    Manners { head: HeadLimits::of(capacity), head_time: capacity.head_time, idle: capacity.idle }
 }

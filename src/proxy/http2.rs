@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use crate::config::Capacity;
 use crate::lifecycle::DrainWatcher;
 use crate::telemetry::LimitHit;
 
@@ -25,6 +26,7 @@ use super::connection::{Secured, time_to_go};
 use super::departing::{Departing, Turn};
 use super::exchange::exchange;
 use super::frames::Frames;
+use super::heads::Heads;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
@@ -54,6 +56,17 @@ const PARTING: Duration = Duration::from_secs(2);
 /// The preface and the frame of settings after it (RFC 9113 section 3.4): what is less does not open a connection.
 const OPENING_BYTES: u64 = 24 + 9;
 
+/// How many times `headBytes` h2 decodes of a head, so that we can refuse it in full: with a problem document, an id, a count. More
+/// gets h2's own 431, counted by [`Heads`]; four times more ends the connection (`MAX_HEADER_LIST_ABUSE_MULTIPLIER`). Three,
+/// because h2 leaves out the fields of a trailer that go beyond it, and tells nobody: one field takes at most 1.6 times what it
+/// has on the wire (5 bits for a byte, RFC 7541 appendix B), so what is left of such a trailer is still more than `headBytes`.
+const HEAD_READ_FACTOR: usize = 3;
+
+/// Bytes of a head that h2 decodes, as RFC 9113 section 6.5.2 counts them.
+fn head_read_max(capacity: &Capacity) -> u32 {
+    u32::try_from(capacity.head_bytes.saturating_mul(HEAD_READ_FACTOR)).unwrap_or(u32::MAX)
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve(
     worker: Rc<Worker>,
@@ -65,7 +78,8 @@ pub(super) async fn serve(
     let pulse = Rc::new(Pulse::new(worker.alarms.coarse(), capacity.connection_commands));
     let stream = Patient::new(stream, &worker);
     let heard = Rc::clone(stream.heard());
-    let stream = Frames::new(stream, &worker, &pulse);
+    let heads = Rc::new(Heads::new(&worker, &peer));
+    let stream = Frames::new(stream, (&worker, &heads), &pulse);
     let streams = Streams {
         taken_up: Rc::default(),
         worker: Rc::clone(&worker),
@@ -74,6 +88,7 @@ pub(super) async fn serve(
     };
     let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::default()));
     let service = service_fn(|request| {
+        heads.taken_up();
         let (beat, turn, untaken) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&untaken));
         taken_up.replace(Rc::downgrade(&turn)); // hyper hands the stream to be run right after this
         let (peer_too, taken_up) = (Rc::clone(&peer), Rc::clone(&taken_up));
@@ -94,7 +109,7 @@ pub(super) async fn serve(
         .max_frame_size(FRAME_MAX)
         .header_table_size(HEADER_TABLE)
         .max_send_buf_size(SEND_BUFFER_MAX)
-        .max_header_list_size(u32::try_from(capacity.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(head_read_max(&capacity))
         .max_pending_accept_reset_streams(CALLERS_RESETS_MAX)
         .max_local_error_reset_streams(OUR_RESETS_MAX)
         .enable_connect_protocol() // RFC 8441 section 3; asked of no subsystem

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ServedNames, ServerTls};
-use crate::policy::{DepartmentPolicy, Snapshot};
+use crate::policy::{DepartmentPolicy, Snapshot, Unclaimed};
 
 use super::headers::FORWARDED_FOR;
 use super::tunnel::Doorstep;
@@ -117,6 +117,21 @@ impl Peer {
     pub(super) fn department(&self, snapshot: &Arc<Snapshot>) -> Option<Arc<DepartmentPolicy>> {
         self.renew(snapshot);
         self.standing.borrow().department.clone()
+    }
+
+    /// Why no department may call on this connection, in words for its caller.
+    pub(super) fn why_nobody(&self, snapshot: &Snapshot) -> &'static str {
+        let Some(caller) = &self.caller else {
+            return "this connection showed no client certificate, and every command needs one";
+        };
+        if !self.standing.borrow().trusted {
+            return "the certificate of this connection is not let in any more: it has expired, is revoked, or its authority is gone";
+        }
+        match snapshot.department_of(caller.identities()) {
+            Err(Unclaimed::Disabled(_)) => "the department that this certificate belongs to is disabled",
+            Err(Unclaimed::Several(..)) => "more than one department claims the certificate of this connection",
+            _ => "no department of this city claims the certificate of this connection",
+        }
     }
 
     /// Whether this connection may ask for a host under this snapshot.

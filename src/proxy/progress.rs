@@ -54,4 +54,6 @@ pub(super) enum BodyFault {
     Slow,
     /// The caller left or broke its framing.
     Broken,
+    /// A trailer is not as trailers must be.
+    Trailers(&'static str),
 }

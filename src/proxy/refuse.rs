@@ -43,6 +43,11 @@ pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
 /// hyper does not, so it is worth a line.
 pub(super) fn count_unseen(worker: &Worker, peer: &Peer) {
     tracing::warn!("hyper refused a head that the scanner had let through; counted as malformed");
+    count_malformed(worker, peer);
+}
+
+/// Counts a head that was refused before a request came of it, as received and refused.
+pub(super) fn count_malformed(worker: &Worker, peer: &Peer) {
     let department = peer.department(&worker.live().snapshot);
     let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
     worker.meter.received();

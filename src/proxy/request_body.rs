@@ -21,6 +21,7 @@ use super::fields::without_claims;
 use super::mirror::Copy;
 use super::pace::{Pace, Tempo};
 use super::progress::{BodyFault, Progress};
+use super::wire::{HeadLimits, check_trailers};
 
 /// How much of a body that nobody needs is read, and for how long: enough for a caller that sends before it listens to get
 /// its answer, instead of a connection or a stream that is reset under it (curl then drops the answer it has).
@@ -72,6 +73,7 @@ struct Passing {
     incoming: Option<Incoming>,
     progress: Rc<Progress>,
     max: u64,
+    trailers: HeadLimits,
     seen: u64,
     pace: Pace,
     /// Whether the caller waits to be asked for it (`Expect: 100-continue`): reading it is asking.
@@ -91,11 +93,11 @@ impl RequestBody {
         matches!(self.0, Source::None)
     }
 
-    /// The body of a request, at most `max` bytes of it, and of its copy.
+    /// The body of a request, at most `max` bytes of it and trailers within their limits, and of its copy.
     pub(super) fn new(
         request: Request<Incoming>,
         progress: &Rc<Progress>,
-        (max, tempo): (u64, Tempo),
+        (max, tempo, trailers): (u64, Tempo, HeadLimits),
         copy: Option<Copy>,
     ) -> Self {
         let is_empty = request.body().is_end_stream();
@@ -111,6 +113,7 @@ impl RequestBody {
             incoming: Some(request.into_body()),
             progress: Rc::clone(progress),
             max,
+            trailers,
             seen: 0,
             pace: Pace::new(tempo),
             copy: copy.map(Box::new),
@@ -130,10 +133,12 @@ impl Passing {
             BodyFault::TooLarge => "the request body is larger than this command allows",
             BodyFault::Slow => "the caller sent nothing, or too little, for too long",
             BodyFault::Broken => "the caller broke its request off",
+            BodyFault::Trailers(detail) => detail,
         })
     }
 
-    /// Counts a frame. Trailers are heads too: what a caller claims in them about itself stays behind.
+    /// Counts a frame. Trailers are heads too: they have the same grammar over both protocols, and what a caller claims in them
+    /// about itself stays behind.
     fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.seen += bytes;
@@ -145,6 +150,7 @@ impl Passing {
             return Err(BodyFault::Slow);
         }
         if let Some(trailers) = frame.trailers_mut() {
+            check_trailers(trailers, self.trailers).map_err(|fault| BodyFault::Trailers(fault.detail))?;
             without_claims(trailers);
         }
         self.progress.pass(bytes);

@@ -4,7 +4,10 @@
 
 use std::cell::RefCell;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The command's id, in requests to subsystems and in every answer.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of one command: 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,18 @@ impl RequestId {
     }
 }
 
+/// The longest request id of a caller's own that goes on, in bytes.
+const CALLERS_ID_MAX: usize = 128;
+
+/// The id that a caller has given its request by itself (`X-Request-Id`), if it is one: a single word of at most
+/// [`CALLERS_ID_MAX`] letters, digits and `-._~+/=:@`, which is what UUIDs, base64 and paths need.
+pub(super) fn of_caller(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut given = headers.get_all(REQUEST_ID).iter();
+    let (Some(id), None) = (given.next(), given.next()) else { return None };
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(byte);
+    ((1..=CALLERS_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_part)).then_some(id)
+}
+
 fn is_traceparent(text: &[u8]) -> bool {
     let lower_hex = |range: std::ops::Range<usize>| {
         text[range.clone()].iter().all(|byte| HEX.contains(byte)) && text[range].iter().any(|byte| *byte != b'0')
@@ -117,6 +132,24 @@ mod tests {
         assert_eq!(ID.text(), "00000000000000000000000000000abc");
         let ids = RequestIds::default();
         assert_ne!(ids.next(), ids.next());
+    }
+
+    #[test]
+    fn a_callers_own_id_is_one_word() {
+        let of = |ids: &[&str]| {
+            let ids = ids.iter().map(|id| (REQUEST_ID, HeaderValue::from_str(id).expect("a header value")));
+            of_caller(&ids.collect::<Vec<_>>().into_iter().fold(HeaderMap::new(), |mut all, (name, id)| {
+                all.append(name, id);
+                all
+            }))
+            .map(|id| id.to_str().expect("text").to_owned())
+        };
+        for id in ["5f0c9a4e-1c9b-4d1e-9a59-0242ac120002", "Root=1-67891233/abc+d==", "a", &"x".repeat(128)] {
+            assert_eq!(of(&[id]).as_deref(), Some(id));
+        }
+        for bad in [&[][..], &[""], &["a", "b"], &["a b"], &["a,b"], &["a\u{e9}"], &["\"a\""], &[&"x".repeat(129)]] {
+            assert_eq!(of(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,19 @@ use super::text::{name_length, trimmed};
 /// No length has more digits: that is a thousand petabytes.
 const LENGTH_DIGITS_MAX: usize = 18;
 
+/// Names that a trailer may not have.
+pub(super) const NEVER_IN_TRAILERS: [&str; 9] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "te",
+    "transfer-encoding",
+];
+
 /// What a head has said about its body so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Framing {
@@ -52,6 +65,11 @@ impl Framing {
     /// Reads the line of a field.
     pub(super) fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
         let (name, value) = split(line)?;
+        self.named(name, value)
+    }
+
+    /// Reads a field whose name and value are known apart, as over HTTP/2.
+    pub(super) fn named(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
         match name.len() {
             6 if name.eq_ignore_ascii_case(b"expect") => self.expect(value),
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
@@ -121,22 +139,15 @@ impl Framing {
     }
 }
 
-/// Reads the line of a trailer. What frames, routes or authenticates a message may not come after it
-/// (RFC 9110 section 6.5.1).
+/// Reads the line of a trailer.
 pub(super) fn trailer(line: &[u8]) -> Result<(), Fault> {
-    const NEVER: [&[u8]; 9] = [
-        b"authorization",
-        b"connection",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"expect",
-        b"host",
-        b"te",
-        b"transfer-encoding",
-    ];
     let (name, _) = split(line)?;
-    match NEVER.iter().any(|never| name.eq_ignore_ascii_case(never)) {
+    check_trailer_name(name)
+}
+
+/// What frames, routes or authenticates a message may not come after it (RFC 9110 section 6.5.1).
+pub(super) fn check_trailer_name(name: &[u8]) -> Result<(), Fault> {
+    match NEVER_IN_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) {
         true => Err(Fault::bad("a trailer that frames, routes or authenticates a message")),
         false => Ok(()),
     }

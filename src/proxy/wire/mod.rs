@@ -9,10 +9,12 @@
 //! Guarantees: a head reaches hyper whole and well formed, or not at all; what is wrong with one is answered and counted
 //! on the one path of all refusals, after the answers to what came before it, and ends the connection. A body that breaks
 //! its framing ends there, and never looks whole. One pass over what came in one piece, no allocation and no copy.
+//! What h2 has decoded of HTTP/2 is judged by the same functions (`http2`): one grammar for both protocols.
 //! Leaves to `proxy::head` what hyper shows the application: authority, path, fields as such.
 
 mod field;
 mod guard;
+mod http2;
 mod request_line;
 mod scanner;
 mod text;
@@ -24,4 +26,6 @@ mod tests;
 pub use scanner::{HeadLimits, Scan, Scanner, Where};
 
 pub(super) use guard::{Found, Guard, Manners};
+pub(super) use http2::{check_head, check_trailers, may_be_in_trailers};
+pub(super) use text::is_name;
 pub(super) use wait::Wait;

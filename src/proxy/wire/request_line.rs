@@ -49,7 +49,8 @@ pub(super) fn may_go_on(begun: &[u8]) -> Result<(), Fault> {
     }
 }
 
-fn check_method(method: &[u8]) -> Result<(), Fault> {
+/// Whether a method is one: the rule of both protocols.
+pub(super) fn check_method(method: &[u8]) -> Result<(), Fault> {
     match (1..=METHOD_MAX).contains(&method.len()) && is_method(method) {
         true => Ok(()),
         false => Err(ODD_METHOD),
@@ -67,8 +68,13 @@ fn is_11(version: &[u8]) -> Result<bool, Fault> {
     }
 }
 
+/// Whether a scheme is one of the web.
+pub(super) fn is_of_the_web(scheme: &str) -> bool {
+    matches!(scheme, "http" | "https")
+}
+
 /// Origin form, or absolute form with a scheme of the web (RFC 9112 section 3.2).
-fn check_target(target: &[u8]) -> Result<(), Fault> {
+pub(super) fn check_target(target: &[u8]) -> Result<(), Fault> {
     if target.len() > TARGET_MAX {
         return Err(TARGET_TOO_LONG);
     }
@@ -86,7 +92,7 @@ fn check_target(target: &[u8]) -> Result<(), Fault> {
 /// Rare enough to be read twice.
 fn is_absolute(target: &[u8]) -> bool {
     Uri::try_from(target).is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
+        uri.scheme_str().is_some_and(is_of_the_web)
             && uri.authority().is_some_and(|authority| !authority.as_str().is_empty())
     })
 }

@@ -3,6 +3,7 @@
 //! Guarantees: however the bytes are cut into pieces, the verdict is the same; a head is let through when it is whole, a
 //! body as it comes; every line is looked at once, but for the one whose end has not come. Nothing is allocated.
 
+use crate::config::Capacity;
 use crate::proxy::fault::Fault;
 
 use super::field::{Body, Framing, trailer};
@@ -12,6 +13,10 @@ use super::text::line;
 /// Hex digits of a chunk's size: more would be more than any body.
 const SIZE_DIGITS_MAX: usize = 15;
 
+pub(super) const LARGE_HEAD: Fault = Fault::large_head("the head is larger than this gateway takes");
+pub(super) const LARGE_TRAILER: Fault = Fault::large_head("the trailer is larger than this gateway takes");
+pub(super) const MANY_FIELDS: Fault = Fault::large_head("the head has more fields than this gateway takes");
+
 /// How large a head, or a trailer, may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
@@ -19,6 +24,13 @@ pub struct HeadLimits {
     pub bytes: usize,
     /// Fields.
     pub fields: usize,
+}
+
+impl HeadLimits {
+    /// Those of a configuration.
+    pub(in crate::proxy) fn of(capacity: &Capacity) -> Self {
+        Self { bytes: capacity.head_bytes, fields: capacity.head_fields }
+    }
 }
 
 /// What may be done with the bytes that were shown.
@@ -149,7 +161,7 @@ impl Scanner {
     fn field_line(&mut self, text: &[u8], before: usize) -> Result<usize, Fault> {
         let found = line(text, true)?;
         if before + found.map_or(text.len(), |(_, taken)| taken) > self.limits.bytes {
-            return Err(Fault::large_head("the head is larger than this gateway takes"));
+            return Err(LARGE_HEAD);
         }
         let Some((line, taken)) = found else { return Ok(0) };
         if line.is_empty() {
@@ -168,7 +180,7 @@ impl Scanner {
     fn count_field(&mut self) -> Result<(), Fault> {
         self.fields += 1;
         match self.fields > self.limits.fields {
-            true => Err(Fault::large_head("the head has more fields than this gateway takes")),
+            true => Err(MANY_FIELDS),
             false => Ok(()),
         }
     }
@@ -212,7 +224,7 @@ impl Scanner {
     fn trailer_line(&mut self, text: &[u8]) -> Result<usize, Fault> {
         let found = line(text, true)?;
         if self.trailer_bytes + found.map_or(text.len(), |(_, taken)| taken) >= self.limits.bytes {
-            return Err(Fault::large_head("the trailer is larger than this gateway takes"));
+            return Err(LARGE_TRAILER);
         }
         let Some((line, taken)) = found else { return Ok(0) };
         if line.is_empty() {

@@ -1,4 +1,5 @@
-//! The scanner as tables, and in every way of cutting its bytes.
+//! The scanner as tables, and in every way of cutting its bytes. The tables lie in `tests/data/`: `tests/grammar.rs` tries them over
+//! HTTP/2 as well.
 
 use super::scanner::{HeadLimits, Scanner, Where};
 
@@ -33,19 +34,7 @@ fn byte_by_byte(bytes: &[u8]) -> Verdict {
     shown(bytes, 1..=bytes.len())
 }
 
-const GOOD: [&str; 11] = [
-    "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
-    "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-    "GET /a/b?c=d|e[1]=%20 HTTP/1.0\r\nHost: h\r\n\r\n",
-    "GET http://h:80/a HTTP/1.1\r\nHost: h\r\n\r\n",
-    "POST / HTTP/1.1\r\nHost: h\r\ncontent-LENGTH: \t5 \t\r\n\r\nhello",
-    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nUpgrade: x\r\n\r\n",
-    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\nExpect: 100-Continue\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0A\r\nhelloworld\r\n000\r\nX-Sum: 1\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: h\r\nX: a\tb \u{e9}\r\nY:\r\n\r\n",
-    "M-SEARCH / HTTP/1.1\r\nHost: h\r\n\r\n",
-    "DELETE / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx",
-];
+const GOOD: [&str; 11] = include!("../../../tests/data/http1_good.rs");
 
 #[test]
 fn what_is_well_formed_passes_however_it_is_cut() {
@@ -76,70 +65,7 @@ fn nothing_of_a_head_passes_before_it_is_whole() {
 }
 
 /// A first line and fields, each with what it is refused with.
-const BAD_HEADS: [(&str, u16); 62] = [
-    ("GET / HTTP/1.1\nHost: h\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nHost: h\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nHost: h\r\n\n", 400),
-    ("GET / HTTP/1.1\rHost: h\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX: a\x7fb\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX: a\r\n\tb\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\n X: a\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX : a\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\n: a\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX_Y: a\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX.Y: a\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nX[: a\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\n\u{e9}: a\r\n\r\n", 400),
-    ("\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-    ("   \r\n", 400),
-    ("GET /\r\n", 400),
-    ("GET HTTP/1.1\r\n", 400),
-    ("GET  / HTTP/1.1\r\n", 400),
-    ("GET /  HTTP/1.1\r\n", 400),
-    ("GET\t/ HTTP/1.1\r\n", 400),
-    (" GET / HTTP/1.1\r\n", 400),
-    ("GET / HTTP/1.1 \r\n", 400),
-    ("get / HTTP/1.1\r\n", 400),
-    ("G@T / HTTP/1.1\r\n", 400),
-    ("AVERYLONGMETHODTHATNOBODYKNOWS / HTTP/1.1\r\n", 400),
-    ("GET /#a HTTP/1.1\r\n", 400),
-    ("GET /\\a HTTP/1.1\r\n", 400),
-    ("GET /\u{e9} HTTP/1.1\r\n", 400),
-    ("GET a HTTP/1.1\r\n", 400),
-    ("GET * HTTP/1.1\r\n", 400),
-    ("OPTIONS * HTTP/1.1\r\n", 400),
-    ("GET ftp://h/ HTTP/1.1\r\n", 400),
-    ("GET http:///a HTTP/1.1\r\n", 400),
-    ("GET / HTTP/1\r\n", 400),
-    ("GET / HTTP/01.1\r\n", 400),
-    ("GET / http/1.1\r\n", 400),
-    ("GET / HTTP/1.2\r\n", 505),
-    ("PRI * HTTP/2.0\r\n", 505),
-    ("CONNECT h:443 HTTP/1.1\r\n", 501),
-    ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
-    ("TRACE / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nExpect: 200-ok\r\n\r\n", 417),
-    ("GET / HTTP/1.1\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n", 417),
-    ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nContent-Length: 01\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nContent-Length: 1000000000000000000\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: \r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-    ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n", 400),
-    ("GET / HTTP/1.1\r\nA: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\nF: 1\r\nG: 1\r\nH: 1\r\nI: 1\r\n\r\n", 431),
-];
+const BAD_HEADS: [(&str, u16); 62] = include!("../../../tests/data/http1_bad_heads.rs");
 
 #[test]
 fn a_bad_head_is_refused_whole_however_it_is_cut() {
@@ -155,30 +81,7 @@ fn a_bad_head_is_refused_whole_however_it_is_cut() {
     }
 }
 
-const BAD_BODIES: [&str; 22] = [
-    "5;a=b\r\nhello\r\n0\r\n\r\n",
-    "5;\r\nhello\r\n0\r\n\r\n",
-    "5 \r\nhello\r\n0\r\n\r\n",
-    " 5\r\nhello\r\n0\r\n\r\n",
-    "0x5\r\nhello\r\n0\r\n\r\n",
-    "+5\r\nhello\r\n0\r\n\r\n",
-    "1_0\r\nhello\r\n0\r\n\r\n",
-    "\r\nhello\r\n0\r\n\r\n",
-    "5\nhello\r\n0\r\n\r\n",
-    "5\rhello\r\n0\r\n\r\n",
-    "5\r\nhello\n0\r\n\r\n",
-    "5\r\nhello0\r\n\r\n",
-    "5\r\nhello!!\r\n0\r\n\r\n",
-    "FFFFFFFFFFFFFFFF0\r\nhello\r\n0\r\n\r\n",
-    "0000000000000005\r\nhello\r\n0\r\n\r\n",
-    "0\r\n\n",
-    "0\r\nX_Y: 1\r\n\r\n",
-    "0\r\nContent-Length: 1\r\n\r\n",
-    "0\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "0\r\nhost: h\r\n\r\n",
-    "0\r\n folded\r\n\r\n",
-    "0\r\nA: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\nF: 1\r\nG: 1\r\nH: 1\r\nI: 1\r\n\r\n",
-];
+const BAD_BODIES: [&str; 22] = include!("../../../tests/data/http1_bad_bodies.rs");
 
 #[test]
 fn a_bad_body_is_refused_with_its_head_or_broken_off_after_it() {

@@ -46,6 +46,11 @@ pub(super) fn name_length(text: &[u8]) -> usize {
     text.iter().position(|byte| KINDS[*byte as usize] & NAME == 0).unwrap_or(text.len())
 }
 
+/// Whether the text is the name of a field, whole.
+pub(in crate::proxy) fn is_name(text: &[u8]) -> bool {
+    !text.is_empty() && name_length(text) == text.len()
+}
+
 /// Whether the text may be a request target.
 pub(super) fn is_target(text: &[u8]) -> bool {
     text.iter().all(|byte| KINDS[*byte as usize] & TARGET != 0)
