@@ -168,7 +168,9 @@ async fn no_spelling_of_a_claim_gets_through_over_http_2() {
                     let name: HeaderName = name.parse().unwrap();
                     asking.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
                 }
-                assert_eq!(client.send(asking).await.status, 200, "{name}");
+                // A value that begins with a blank is malformed (RFC 9113 section 8.2.1).
+                let status = if value.starts_with(b"\t") { 400 } else { 200 };
+                assert_eq!(client.send(asking).await.status, status, "{name}");
                 variants += 1;
             }
         }

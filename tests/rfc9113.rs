@@ -221,7 +221,7 @@ async fn heads_that_are_not_a_request_are_errors_of_their_stream() {
         ),
         ("5.1 a head after the end of a request", [get(1, NEVER), get(1, NEVER)].concat(), &[STREAM_CLOSED, PROTOCOL]),
     ];
-    all_are(cases, 7, 16).await;
+    all_are(cases, 7, 13).await;
 }
 
 /// h2 takes them for nothing, where RFC 9113 section 8.1 would have the request refused: no harm, because nothing of them passes.

@@ -1,7 +1,8 @@
 //! Which hosts the operator's door answers for. A page in an operator's browser can point a name of its own at the door's
 //! address (DNS rebinding) and then read what is answered under that name; it can send no `Host` but that name.
 //!
-//! Guarantees: pure; IP addresses, `localhost` and the names of `admin.hosts` are answered, anything else is not.
+//! Guarantees: pure; IP addresses, `localhost` and the names of `admin.hosts` are answered, anything else is not, but for probes:
+//! they tell nothing of departments, and a balancer that probes by a name must not take the gateway out of service.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -21,7 +22,8 @@ pub(super) fn check(request: &Parts, hosts: &[String]) -> Result<(), Box<Answer>
         _ => return Err(Box::new(problem(StatusCode::BAD_REQUEST, "exactly one Host is expected"))),
     };
     let is_answered = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| is_answered(host, hosts));
-    if is_answered(host) && target.is_none_or(is_answered) {
+    let is_probe = matches!(request.uri.path(), "/livez" | "/readyz");
+    if is_probe || (is_answered(host) && target.is_none_or(is_answered)) {
         return Ok(());
     }
     let hint = "this door answers for IP addresses, localhost and the names in admin.hosts; add the name there";
@@ -97,13 +99,18 @@ mod tests {
                 .map(|answer| answer.status().as_u16())
         };
         for (version, uri, hosts, expected) in [
-            (Version::HTTP_11, "/livez", &["localhost"][..], None),
-            (Version::HTTP_10, "/livez", &[], None),
+            (Version::HTTP_11, "/config", &["localhost"][..], None),
+            (Version::HTTP_10, "/config", &[], None),
+            (Version::HTTP_11, "/config", &[], Some(400)),
             (Version::HTTP_11, "/livez", &[], Some(400)),
-            (Version::HTTP_11, "/livez", &["localhost", "localhost"], Some(400)),
-            (Version::HTTP_10, "/livez", &["evil.example"], Some(421)),
-            (Version::HTTP_11, "http://localhost/livez", &["localhost"], None),
-            (Version::HTTP_11, "http://evil.example/livez", &["localhost"], Some(421)),
+            (Version::HTTP_11, "/config", &["localhost", "localhost"], Some(400)),
+            (Version::HTTP_10, "/config", &["evil.example"], Some(421)),
+            (Version::HTTP_11, "/config", &["evil.example"], Some(421)),
+            (Version::HTTP_11, "/livez", &["evil.example"], None),
+            (Version::HTTP_11, "/readyz", &["gateway.city.example"], None),
+            (Version::HTTP_11, "/livez/", &["evil.example"], Some(421)),
+            (Version::HTTP_11, "http://localhost/config", &["localhost"], None),
+            (Version::HTTP_11, "http://evil.example/config", &["localhost"], Some(421)),
         ] {
             assert_eq!(status(version, uri, hosts), expected, "{version:?} {uri} {hosts:?}");
         }

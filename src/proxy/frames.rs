@@ -110,8 +110,8 @@ impl Scanner {
         }
     }
 
-    /// Looks at what came; where it is too much, if it is. Tells the stream of each HEADERS.
-    fn scan(&mut self, bytes: &[u8], mut came: impl FnMut(u32)) -> Option<TooMuch> {
+    /// Looks at what came; where it is too much, if it is. Tells the stream of each frame, and whether it is HEADERS.
+    fn scan(&mut self, bytes: &[u8], mut came: impl FnMut(u32, bool)) -> Option<TooMuch> {
         let mut at = 0;
         while at < bytes.len() {
             if self.budget == 0 && self.is_between() {
@@ -131,7 +131,7 @@ impl Scanner {
     }
 
     /// Takes some bytes, at least one.
-    fn step(&mut self, bytes: &[u8], came: &mut impl FnMut(u32)) -> Result<usize, OddUpdate> {
+    fn step(&mut self, bytes: &[u8], came: &mut impl FnMut(u32, bool)) -> Result<usize, OddUpdate> {
         if let Some(payload) = self.padded.take() {
             self.begin_block(payload.saturating_sub(PAD_LENGTH), usize::from(bytes[0]));
             return Ok(PAD_LENGTH);
@@ -149,7 +149,7 @@ impl Scanner {
         Ok(self.frame_head(bytes, came))
     }
 
-    fn frame_head(&mut self, bytes: &[u8], came: &mut impl FnMut(u32)) -> usize {
+    fn frame_head(&mut self, bytes: &[u8], came: &mut impl FnMut(u32, bool)) -> usize {
         let taken = (HEAD - self.read).min(bytes.len());
         self.head[self.read..self.read + taken].copy_from_slice(&bytes[..taken]);
         self.read += taken;
@@ -159,7 +159,7 @@ impl Scanner {
         taken
     }
 
-    fn begin_frame(&mut self, came: &mut impl FnMut(u32)) {
+    fn begin_frame(&mut self, came: &mut impl FnMut(u32, bool)) {
         let [high, middle, low, kind, flags, stream @ ..] = self.head;
         let payload = u32::from_be_bytes([0, high, middle, low]) as usize;
         self.read = 0;
@@ -168,9 +168,9 @@ impl Scanner {
             (CONTINUATION, _) => {} // h2 has its own limit
             _ => self.budget = self.budget.saturating_sub(1),
         }
+        came(u32::from_be_bytes(stream) & 0x7fff_ffff, kind == HEADERS);
         match kind {
             HEADERS => {
-                came(u32::from_be_bytes(stream) & 0x7fff_ffff);
                 self.walk = BlockWalk::default();
                 match flags & PADDED {
                     0 => self.begin_block(payload, 0),
@@ -251,7 +251,10 @@ impl<S: Unpin> Frames<S> {
     /// Looks at what came into `out` behind `before`, and takes back what is too much.
     fn look(&mut self, before: usize, out: &mut ReadBuf<'_>) {
         let heads = &self.heads;
-        let Some(too_much) = self.scanner.scan(&out.filled()[before..], |stream| heads.came(stream)) else { return };
+        let Some(too_much) = self.scanner.scan(&out.filled()[before..], |stream, is_head| heads.came(stream, is_head))
+        else {
+            return;
+        };
         self.worker.recorder.limit_hit(LimitHit::IdleFrames);
         let (end, over) = match too_much {
             TooMuch::Frame(end) => (end, Over::Endless(0)),
@@ -337,7 +340,7 @@ mod tests {
 
     fn opened() -> Scanner {
         let mut scanner = Scanner::new();
-        assert_eq!(scanner.scan(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", |_| ()), None);
+        assert_eq!(scanner.scan(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", |_, _| ()), None);
         scanner
     }
 
@@ -345,7 +348,7 @@ mod tests {
     fn let_through(scanner: &mut Scanner, bytes: &[u8], at_a_time: usize) -> usize {
         let mut passed = 0;
         for piece in bytes.chunks(at_a_time) {
-            match scanner.scan(piece, |_| ()) {
+            match scanner.scan(piece, |_, _| ()) {
                 None => passed += piece.len(),
                 Some(TooMuch::Frame(end) | TooMuch::SizeUpdate(end)) => return passed + end,
             }
@@ -371,7 +374,7 @@ mod tests {
         let (mut download, updates) = (opened(), frame(WINDOW_UPDATE, 4).repeat(2));
         for _ in 0..5000 {
             download.wrote(16 * 1024);
-            assert_eq!(download.scan(&updates, |_| ()), None);
+            assert_eq!(download.scan(&updates, |_, _| ()), None);
         }
     }
 
@@ -417,7 +420,7 @@ mod tests {
         let mut told = Vec::new();
         let frames =
             [head(HEADERS, 0, &[0x82]), frame(DATA, 20), head(CONTINUATION, 0, &[0x82]), head(HEADERS, 0, &[])];
-        assert_eq!(opened().scan(&frames.concat(), |stream| told.push(stream)), None);
-        assert_eq!(told, [1, 1]);
+        assert_eq!(opened().scan(&frames.concat(), |stream, is_head| told.push((stream, is_head))), None);
+        assert_eq!(told, [(1, true), (0, false), (1, false), (1, true)]);
     }
 }

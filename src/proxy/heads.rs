@@ -4,9 +4,13 @@
 //! with a bare 431, and has no call that tells how many there were. The frames of both directions tell: a stream that its
 //! caller opened, that was never taken up as a request, and that is reset or answered all the same.
 //!
-//! Guarantees: each such head is counted once, as received and refused (`malformed`), under the department of the connection,
-//! when the frame that refuses it is written. A stream that is refused because there are too many (REFUSED_STREAM) was not
-//! looked at, and is not counted; neither is a head that ends its connection. Memory: at most [`WAITING_MAX`] numbers.
+//! Guarantees: each such head is counted once, as received and refused (`malformed`), under the department of the connection.
+//! A stream that is refused because there are too many (REFUSED_STREAM) was not looked at, and is not counted; neither is a
+//! head that ends its connection. Memory: at most [`WAITING_MAX`] heads.
+//!
+//! A stream that is reset after more than its head came is in doubt: its head was malformed, or its body was, and then it is a
+//! command. h2 hands over all requests that it has before hyper's connection goes to sleep, in the order of their streams; so what
+//! is still here when the connection is polled again was never one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -38,14 +42,14 @@ impl Heads {
         Self { waiting: Waiting::default(), worker: Rc::clone(worker), peer: Rc::clone(peer) }
     }
 
-    /// The caller has sent the head of a stream, or the trailers of one that is known.
-    pub(super) fn came(&self, stream: u32) {
-        self.waiting.came(stream);
+    /// The caller has sent a frame of a stream: its head, or something after it.
+    pub(super) fn came(&self, stream: u32, is_head: bool) {
+        self.waiting.came(stream, is_head);
     }
 
     /// The next head has become a request: h2 hands them over in their order.
     pub(super) fn taken_up(&self) {
-        self.waiting.taken_up();
+        self.waiting.streams.borrow_mut().pop_front();
     }
 
     /// A frame to the caller was written.
@@ -54,34 +58,71 @@ impl Heads {
             count_malformed(&self.worker, &self.peer);
         }
     }
+
+    /// hyper's connection is polled again: what was in doubt is decided.
+    pub(super) fn next_turn(&self) {
+        for _ in 0..self.waiting.decided() {
+            count_malformed(&self.worker, &self.peer);
+        }
+    }
+}
+
+impl Drop for Heads {
+    fn drop(&mut self) {
+        self.next_turn();
+    }
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     /// The highest number of a stream so far.
     last: Cell<u32>,
-    streams: RefCell<VecDeque<u32>>,
+    streams: RefCell<VecDeque<Head>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    stream: u32,
+    /// Whether more than the head came.
+    has_more: bool,
+    /// Whether it was reset, and it is in doubt whether it is a command.
+    is_reset: bool,
 }
 
 impl Waiting {
-    fn came(&self, stream: u32) {
+    fn came(&self, stream: u32, is_head: bool) {
         let mut streams = self.streams.borrow_mut();
-        if stream > self.last.get() && streams.len() < WAITING_MAX {
+        if stream <= self.last.get() {
+            let known = streams.iter_mut().find(|head| head.stream == stream);
+            known.into_iter().for_each(|head| head.has_more = true);
+        } else if is_head && streams.len() < WAITING_MAX {
             self.last.set(stream);
-            streams.push_back(stream);
+            streams.push_back(Head { stream, has_more: false, is_reset: false });
         }
     }
 
-    fn taken_up(&self) {
-        self.streams.borrow_mut().pop_front();
-    }
-
-    /// Whether the frame refuses a head.
+    /// Whether the frame refuses a head, without doubt.
     fn ended(&self, frame: OwnFrame) -> bool {
         let mut streams = self.streams.borrow_mut();
-        let Some(position) = streams.iter().position(|stream| *stream == frame.stream()) else { return false };
-        streams.remove(position);
-        !matches!(frame, OwnFrame::Reset { code: REFUSED_STREAM, .. })
+        let Some(position) = streams.iter().position(|head| head.stream == frame.stream()) else { return false };
+        match frame {
+            OwnFrame::Reset { code, .. } if code != REFUSED_STREAM && streams[position].has_more => {
+                streams[position].is_reset = true;
+                false
+            }
+            _ => {
+                streams.remove(position);
+                !matches!(frame, OwnFrame::Reset { code: REFUSED_STREAM, .. })
+            }
+        }
+    }
+
+    /// How many that were in doubt were not taken up.
+    fn decided(&self) -> usize {
+        let mut streams = self.streams.borrow_mut();
+        let before = streams.len();
+        streams.retain(|head| !head.is_reset);
+        before - streams.len()
     }
 }
 
@@ -196,24 +237,43 @@ mod tests {
         }
     }
 
+    fn reset(stream: u32, code: u32) -> OwnFrame {
+        OwnFrame::Reset { stream, code }
+    }
+
     #[test]
     fn a_head_that_is_refused_before_it_is_taken_up_is_counted_once() {
         let heads = Waiting::default();
-        let reset = |stream, code| OwnFrame::Reset { stream, code };
-        [1, 3, 3, 5, 7].into_iter().for_each(|stream| heads.came(stream)); // the second 3 is a trailer
+        [1, 3, 5, 7].into_iter().for_each(|stream| heads.came(stream, true));
         assert!(heads.ended(reset(1, 1)) && !heads.ended(reset(1, 1)));
-        heads.taken_up(); // 3
+        heads.streams.borrow_mut().pop_front(); // 3 is taken up
         assert!(!heads.ended(reset(3, 1)), "it is a command, and counted as one");
         assert!(heads.ended(OwnFrame::Answer { stream: 5 }) && !heads.ended(reset(5, 1)), "a 431 and its reset");
         assert!(!heads.ended(reset(7, REFUSED_STREAM)) && !heads.ended(reset(7, 1)));
-        heads.came(9);
+        heads.came(9, true);
         assert!(heads.ended(reset(9, 1)));
+        assert_eq!(heads.decided(), 0);
+    }
+
+    #[test]
+    fn what_is_reset_after_its_head_is_a_command_if_it_is_taken_up_in_the_same_turn() {
+        let heads = Waiting::default();
+        for stream in [1, 3] {
+            heads.came(stream, true);
+            heads.came(stream, false);
+            assert!(!heads.ended(reset(stream, 1)), "in doubt");
+        }
+        heads.streams.borrow_mut().pop_front(); // 1 is taken up: its body was at fault
+        assert_eq!((heads.decided(), heads.decided()), (1, 0));
+        heads.came(5, true);
+        heads.came(5, true); // a trailer
+        assert!(!heads.ended(reset(5, 1)) && heads.decided() == 1);
     }
 
     #[test]
     fn what_waits_is_bounded() {
         let heads = Waiting::default();
-        (1..=1000).for_each(|stream| heads.came(stream));
+        (1..=1000).for_each(|stream| heads.came(stream, true));
         assert_eq!(heads.streams.borrow().len(), WAITING_MAX);
     }
 }

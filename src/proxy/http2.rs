@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -118,7 +118,7 @@ pub(super) async fn serve(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        served = connection.as_mut() => return served,
+        served = in_turns(connection.as_mut(), &heads) => return served,
         () = never_opens(&worker, &heard) => {
             worker.recorder.limit_hit(LimitHit::HeadTime);
             return Ok(()); // nobody is there who would understand a GOAWAY
@@ -130,9 +130,17 @@ pub(super) async fn serve(
         },
     }
     tokio::select! {
-        served = connection => served,
+        served = in_turns(connection, &heads) => served,
         () = parted(&worker, &pulse) => Ok(()),
     }
+}
+
+/// Runs a connection, and tells its heads whenever it is polled again.
+fn in_turns<F: Future>(mut connection: Pin<&mut F>, heads: &Heads) -> impl Future<Output = F::Output> {
+    poll_fn(move |context| {
+        heads.next_turn();
+        connection.as_mut().poll(context)
+    })
 }
 
 /// Ready when a caller that was told to go has no command any more, and has had time to take its leave: h2 waits for its
