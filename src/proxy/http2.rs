@@ -2,7 +2,8 @@
 //!
 //! Guarantees: it holds a bounded amount of memory, whatever its caller sends or does not take; resets, whether by the caller or by
 //! us, are counted and end it, and so are frames that do nothing; a connection that never opens, one without streams, a
-//! stream whose answer is not taken, and the connection itself have limits of time. A stream may become a [`super::tunnel`],
+//! stream whose answer is not taken, and the connection itself have limits of time; what is on its way for a caller that is sent
+//! away is cut off in time ([`Peer::cut_off`]). A stream may become a [`super::tunnel`],
 //! and is then run like an answer: one task, that ends with it.
 
 use std::cell::{Cell, RefCell};
@@ -117,6 +118,7 @@ pub(super) async fn serve(
     tokio::select! {
         served = connection => served,
         () = parted(&worker, &pulse) => Ok(()),
+        () = Box::pin(peer.cut_off()) => Ok(()), // its streams break, and their commands end as aborted
     }
 }
 
