@@ -73,7 +73,7 @@ pub(super) async fn serve(
         peer: Rc::clone(&peer),
         pulse: Rc::clone(&pulse),
     };
-    let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::default()));
+    let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::new(worker.alarms.coarse())));
     let service = service_fn(|request| {
         let (beat, turn, untaken) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&untaken));
         taken_up.replace(Rc::downgrade(&turn)); // hyper hands the stream to be run right after this
@@ -170,7 +170,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         let turn = self.taken_up.take().upgrade().unwrap_or_default();
         let worker = Rc::clone(&self.worker);
         match turn.tunnel.take() {
-            None => drop(tokio::task::spawn_local(run(stream, turn, worker))),
+            None => drop(tokio::task::spawn_local(run(stream, turn, (worker, Rc::clone(&self.pulse))))),
             Some(tunnel) => {
                 let (peer, beat) = (Rc::clone(&self.peer), self.pulse.second_beat());
                 tokio::task::spawn_local(async move {
@@ -182,18 +182,22 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
 }
 
 /// Runs a stream until its caller takes nothing of its answer for too long. Dropped, it is reset with CANCEL, and its command
-/// settles as aborted.
-async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, worker: Rc<Worker>) {
+/// settles as aborted. While the whole connection takes nothing more, a stream may only wait for its turn among others:
+/// [`Patient`] ends the connection if nothing moves at all.
+async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, (worker, pulse): (Rc<Worker>, Rc<Pulse>)) {
     let patience = worker.capacity.answer_idle;
     let mut stream = pin!(stream);
     let mut wait = Wait::default();
-    poll_fn(|context| match (stream.as_mut().poll(context), turn.callers_since()) {
-        (Poll::Pending, Some(since)) => {
-            ready!(wait.poll(context, since + patience));
-            worker.recorder.limit_hit(LimitHit::AnswerIdle);
-            Poll::Ready(())
+    poll_fn(|context| {
+        let polled = stream.as_mut().poll(context);
+        let Some(since) = turn.callers_since().filter(|_| polled.is_pending()) else { return polled };
+        ready!(wait.poll(context, since + patience));
+        if pulse.is_stalled() {
+            turn.begin_anew(Instant::now());
+            ready!(wait.poll(context, Instant::now() + patience));
         }
-        (polled, _) => polled,
+        worker.recorder.limit_hit(LimitHit::AnswerIdle);
+        Poll::Ready(())
     })
     .await;
 }
