@@ -47,6 +47,7 @@ mod fields;
 mod grpc;
 mod head;
 mod headers;
+mod message_body;
 mod pace;
 mod request_body;
 mod request_id;

@@ -14,6 +14,7 @@ pub mod frames;
 mod metrics;
 mod pki;
 mod plan;
+pub mod streams;
 mod subsystem;
 mod wait;
 mod way;
