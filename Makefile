@@ -95,6 +95,6 @@ need-cplusplus:
 need-curl:
 	@scripts/need curl
 need-tests:
-	@scripts/need curl openssl python3 python3-grpcio python3-websockets sqlite3 nginx apache2 node gunicorn java tomcat10 haproxy prometheus promtool strace faketime
+	@scripts/need curl openssl python3 python3-grpcio python3-hypercorn python3-websockets sqlite3 nginx apache2 node gunicorn java tomcat10 haproxy prometheus promtool strace faketime
 need-load:
 	@scripts/need nginx haproxy

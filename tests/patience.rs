@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::frames::{DATA, END_STREAM, GOAWAY, code_at, frames_in, get, open_http2, say, streams, window_of};
+use crate::world::frames::{
+    DATA, END_STREAM, GOAWAY, WINDOW_UPDATE, code_at, frame, frames_in, get, open_http2, say, streams, window_of,
+};
 use crate::world::{GATEWAY, Plan, Seen, World, empty, fed, request, within};
 
 fn impatient(capacity: Value) -> Plan {
@@ -158,6 +160,74 @@ async fn a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silen
     say(&mut caller, &get(1, "/cameras/do/hold-for-ever")).await.unwrap();
     world.log.note("traffic-police", Seen::Outcome("aborted"));
     world.usage_when("the command is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
+    drop(caller);
+    world.close().await;
+}
+
+/// Opens a stream's window.
+fn more(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+}
+
+/// Reads until so many streams have ended.
+async fn until_ended(caller: &mut (impl tokio::io::AsyncRead + Unpin), heard: &mut Vec<u8>, streams: usize) {
+    let ended =
+        |heard: &[u8]| frames_in(heard).iter().filter(|frame| frame.0 == DATA && frame.1 & END_STREAM != 0).count();
+    within("the ends of streams", async {
+        while ended(heard) < streams {
+            assert!(caller.read_buf(heard).await.unwrap() > 0, "closed after {} streams", ended(heard));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_little_at_a_time_is_not_let_go() {
+    let world = impatient(json!({ "answerIdle": "600ms" })).start().await;
+    let mut caller = open_http2(&world, &window_of(1)).await;
+    say(&mut caller, &get(1, "/cameras/do/bytes-4096")).await.unwrap();
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    for _ in 0..20 {
+        say(&mut caller, &more(1, 10)).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await; // slowness is what is tested
+    }
+    say(&mut caller, &more(1, 4096)).await.unwrap();
+    until_ended(&mut caller, &mut Vec::new(), 1).await;
+    drop(caller);
+    world.close().await;
+}
+
+/// Each of many streams waits for its turn on a slow connection, for longer than `answerIdle`.
+#[tokio::test]
+async fn streams_that_share_a_slow_connection_are_not_let_go() {
+    const STREAMS: usize = 40;
+    let world = impatient(json!({ "answerIdle": "500ms" })).start().await;
+    let mut caller = open_http2(&world, &window_of(0x7fff_ffff)).await;
+    let asked: Vec<u8> = streams().take(STREAMS).flat_map(|n| get(n, "/cameras/do/bytes-500000")).collect();
+    say(&mut caller, &[more(0, 0x7fff_0000), asked].concat()).await.unwrap();
+    let mut heard = Vec::new();
+    let began = std::time::Instant::now();
+    while began.elapsed().as_secs() < 4 {
+        let mut piece = vec![0; 16 * 1024];
+        let read = within("a piece", caller.read(&mut piece)).await.unwrap();
+        assert!(read > 0, "closed");
+        heard.extend_from_slice(&piece[..read]);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // slowness is what is tested
+    }
+    until_ended(&mut caller, &mut heard, STREAMS).await;
+    (0..STREAMS).for_each(|_| world.log.note("traffic-police", Seen::Outcome("ok")));
+    drop(caller);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_nothing_is_let_go_with_all_its_streams() {
+    let world = impatient(json!({ "answerIdle": "500ms" })).start().await;
+    let mut caller = open_http2(&world, &window_of(0x7fff_ffff)).await;
+    let asked: Vec<u8> = streams().take(4).flat_map(|n| get(n, "/cameras/do/bytes-67108864")).collect();
+    say(&mut caller, &[more(0, 0x7fff_0000), asked].concat()).await.unwrap();
+    (0..4).for_each(|_| world.log.note("traffic-police", Seen::Outcome("aborted")));
+    world.usage_when("all are settled", |usage| usage.of("traffic-police", "aborted") == 4).await;
     drop(caller);
     world.close().await;
 }

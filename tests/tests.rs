@@ -31,12 +31,15 @@ mod patience;
 mod rfc9113;
 
 // What crosses the gateway, and what does not.
+mod blame;
+mod broken_messages;
 mod forwarding;
 mod framing;
 mod grpc;
 mod grpc_tonic;
 mod healthy;
 mod large;
+mod message_ends;
 mod mirrors;
 mod protocols;
 mod queues;

@@ -6,9 +6,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::grpc::python;
-use crate::world::{GATEWAY, Plan, Process, Seen, World, run, stderr, stdout, until};
+use crate::websocket_h2::{Switching, TALK, talking_city};
+use crate::world::frames::say;
+use crate::world::{GATEWAY, Plan, Process, Seen, Way, World, run, stderr, stdout, until, within};
 
 pub const LIVE: &str = "/cameras/live";
 const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -140,5 +144,66 @@ async fn bytes_that_come_before_the_switch_do_not_reach_the_subsystem() {
     world.log.note("traffic-police", Seen::Open);
     world.log.note("traffic-police", Seen::Open);
     world.note_foreign_server();
+    world.close().await;
+}
+
+/// Switches a caller over HTTP/1.1; its connection, and the subsystem's.
+async fn tunnel(world: &World, switching: &Switching) -> (TlsStream<Way>, TcpStream) {
+    let mut caller = world.client("traffic-police").connect().await.unwrap();
+    let head = format!("GET {TALK} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n");
+    say(&mut caller, head.as_bytes()).await.unwrap();
+    let (_, subsystem) = switching.switched().await;
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        assert!(within("the switch", caller.read_buf(&mut heard)).await.unwrap() > 0, "closed");
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&heard));
+    (caller, subsystem)
+}
+
+/// Closing with something unread resets a connection: here it is only our close_notify.
+#[tokio::test]
+async fn a_caller_that_closes_with_only_the_goodbye_unread_had_everything() {
+    let (world, switching) = talking_city(|_| ()).await;
+    let (mut caller, mut subsystem) = tunnel(&world, &switching).await;
+    subsystem.write_all(b"the last").await.unwrap();
+    let mut heard = [0; 8];
+    within("the last", caller.read_exact(&mut heard)).await.unwrap();
+    drop(subsystem);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // for the goodbye to arrive, and to be left unread
+    drop(caller);
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    world.usage_when("it is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_a_caller_says_after_the_subsystems_end_breaks_nothing() {
+    let (world, switching) = talking_city(|_| ()).await;
+    let (mut caller, subsystem) = tunnel(&world, &switching).await;
+    drop(subsystem);
+    within("the end", caller.read_to_end(&mut Vec::new())).await.unwrap();
+    for _ in 0..20 {
+        if say(&mut caller, b"too late").await.is_err() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await; // until the subsystem's reset is noticed
+    }
+    drop(caller);
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    world.usage_when("it is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_is_lost_before_the_subsystems_end_has_aborted() {
+    let (world, switching) = talking_city(|_| ()).await;
+    let (caller, mut subsystem) = tunnel(&world, &switching).await;
+    subsystem.write_all(b"never read").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // for it to arrive, and to be left unread
+    drop(caller);
+    let _ = within("the end", subsystem.read_to_end(&mut Vec::new())).await;
+    world.log.note("traffic-police", Seen::Outcome("aborted"));
+    world.usage_when("it is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
     world.close().await;
 }

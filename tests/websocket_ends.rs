@@ -154,6 +154,22 @@ async fn a_subsystem_that_breaks_off_resets_the_stream_after_what_it_has_said() 
     world.close().await;
 }
 
+/// What a caller says in a tunnel is not read: anybody could say what a subsystem answers with a reset.
+#[tokio::test]
+async fn tunnels_that_a_subsystem_resets_leave_no_server_out() {
+    let (world, switching) = talking_city(|_| ()).await;
+    let mut caller = Caller::of(&world).await;
+    for stream in [1, 3, 5, 7, 9, 11] {
+        let subsystem = tunnel(&mut caller, stream, &switching).await;
+        subsystem.set_zero_linger().unwrap();
+        drop(subsystem);
+        assert_eq!(caller.end(stream).await, Err(CANCEL));
+        world.log.note("traffic-police", Seen::Outcome("upstream_failed"));
+    }
+    assert_eq!(world.metrics().await.sum("tallygate_upstream_ejected"), 0);
+    world.close().await;
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_ends_all_its_tunnels() {
     let (world, switching) = talking_city(|_| ()).await;

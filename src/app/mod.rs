@@ -286,6 +286,7 @@ fn start_workers(
         caps: Arc::clone(&organs.caps),
         clock: organs.clock.clone(),
         capacity: settings.capacity,
+        grace: settings.shutdown.grace,
         workers: settings.workers,
         index: 0,
     };

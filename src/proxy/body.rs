@@ -1,7 +1,7 @@
 //! The body of an answer: it streams, it counts, and it carries the account to its end.
 //!
 //! Guarantees: never more than one frame is held; a subsystem's silence has a limit; the account is settled the moment the
-//! last frame is handed over, not when somebody comes round to ask again.
+//! last byte of content is handed over, or the trailers where they tell the outcome, not when somebody comes round to ask again.
 
 use std::io;
 use std::pin::Pin;
@@ -126,12 +126,7 @@ impl Metered {
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(context) else {
-            if self.until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
-                return Poll::Ready(self.overrun());
-            }
-            ready!(self.silence.poll(context, self.patience));
-            self.fail(Finished::Timeout);
-            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+            return self.wait(context);
         };
         self.silence.broken();
         Poll::Ready(match next {
@@ -151,6 +146,28 @@ impl Metered {
         })
     }
 
+    /// Nothing has come.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.open.is_none() {
+            return Poll::Pending; // only END_STREAM or trailers are waited for, and not for long
+        }
+        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(self.overrun());
+        }
+        ready!(self.silence.poll(context, self.patience));
+        while self.waits_for_its_caller() {
+            self.silence.broken(); // `bodyIdle` bounds that wait
+            ready!(self.silence.poll(context, self.patience));
+        }
+        self.fail(Finished::Timeout);
+        Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Whether the next piece of the request is waited for: a subsystem that answers as it is asked has nothing to say.
+    fn waits_for_its_caller(&self) -> bool {
+        self.open.as_ref().is_some_and(|(account, _)| account.progress().waiting.get())
+    }
+
     fn count(&mut self, frame: &Frame<Bytes>) {
         if let (Some((account, _)), Some(data)) = (&mut self.open, frame.data_ref()) {
             account.add_response_bytes(data.len() as u64);
@@ -160,9 +177,15 @@ impl Metered {
         {
             self.verdict = grpc::outcome(trailers).map_or(Verdict::InTrailers, Verdict::Known);
         }
-        if frame.is_trailers() || self.incoming.is_end_stream() {
-            self.end(); // hyper does not ask again after the last frame
+        if frame.is_trailers() || self.is_whole() {
+            self.end(); // hyper need not ask again
         }
+    }
+
+    /// Whether nothing is missing that the outcome depends on.
+    fn is_whole(&self) -> bool {
+        let is_known = matches!(self.verdict, Verdict::Known(_));
+        self.incoming.is_end_stream() || (is_known && self.incoming.is_whole())
     }
 
     fn end(&mut self) {
@@ -190,16 +213,18 @@ impl Metered {
         if account.fault().is_some() {
             return account.settle(Finished::Aborted);
         }
-        lease.fail(finished);
+        if !account.progress().is_callers_doing() {
+            lease.fail(finished);
+        }
         account.settle(finished);
     }
 }
 
 impl Drop for Metered {
-    /// An answer without a body is never polled: it is whole when it is dropped. Any other is cut off by its caller, and
-    /// dropping the account says so.
+    /// An answer without content is never polled: it is whole when it is dropped. So is one whose caller leaves after the last
+    /// byte of its content. Any other is cut off by its caller, and dropping the account says so.
     fn drop(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_whole() {
             self.end();
         }
     }

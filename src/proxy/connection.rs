@@ -110,7 +110,7 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
     let server_name = connection.server_name().map(Box::from);
     let is_proxy = proxies.forwarded_for.contain(address.ip());
     let shown = Shown { caller, server_name, address: told.unwrap_or(address.ip()), is_proxy };
-    let peer = Rc::new(Peer::new(shown, door, &worker.live().snapshot, &worker.clock));
+    let peer = Rc::new(Peer::new(shown, door, &worker.live().snapshot, (&worker.clock, worker.grace)));
     let Some(_places) = worker.places_for(&peer, told) else { return part(Some(stream)).await };
     worker.peers.enter(&peer);
     stream.get_mut().1.set_buffer_limit(Some(worker.load.ahead().max(TLS_RECORD)));

@@ -2,9 +2,9 @@
 //! bounded.
 //!
 //! Guarantees: nothing more is asked of a subsystem while the caller takes nothing, and little while the connection's streams hold
-//! all they may ([`super::untaken`]); a stream whose caller takes nothing for too long can be told by its [`Turn`].
+//! all they may ([`super::untaken`]); a stream of which nothing is taken for too long can be told by its [`Turn`]. Leaves a
+//! connection that takes nothing to [`super::patient`].
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,18 +16,13 @@ use tokio::time::Instant;
 use super::body::Body;
 use super::pulse::Beat;
 use super::tunnel::Doorstep;
-use super::untaken::{Piece, Share, Untaken};
+use super::untaken::{Handed, Piece, Share, Untaken};
 
 /// Whose turn it is on one HTTP/2 stream, and what it becomes.
 #[derive(Default)]
 pub(super) struct Turn {
-    /// When the caller took something last, as far as it was seen here, or the connection began to take nothing.
-    took: Cell<Option<Instant>>,
-    /// Whether the connection takes nothing.
-    stalled: Cell<bool>,
-    /// Bytes that the caller has not taken, now and when it was looked last.
-    handed: Rc<Cell<usize>>,
-    handed_before: Cell<usize>,
+    /// What the caller has not taken.
+    handed: Rc<Handed>,
     /// The tunnel that the stream is to be once its answer has left.
     pub(super) tunnel: Doorstep,
 }
@@ -35,29 +30,19 @@ pub(super) struct Turn {
 impl Turn {
     /// Since when the caller has had something to take; nothing, if it is not its turn.
     pub(super) fn callers_since(&self) -> Option<Instant> {
-        self.took.get().filter(|_| self.stalled.get() || self.handed.get() > 0)
+        self.handed.untaken_since()
     }
 
-    /// The connection takes nothing for now: it is the caller's turn on this stream too.
-    fn stall(&self, now: Instant) {
-        if self.callers_since().is_none() {
-            self.took.set(Some(now));
-        }
-        self.stalled.set(true);
+    /// What keeps the caller from taking is not this stream: its time begins anew.
+    pub(super) fn begin_anew(&self, now: Instant) {
+        self.handed.note_taken(now);
     }
 
     /// More of the answer is asked for: by hyper, or only because somebody has woken the stream.
     fn go_on(&self, now: Instant) {
-        let handed = self.handed.get();
-        if self.stalled.replace(false) || handed == 0 || handed < self.handed_before.get() {
-            self.took.set(Some(now));
+        if self.handed.is_nothing() {
+            self.handed.note_taken(now);
         }
-        self.handed_before.set(handed);
-    }
-
-    /// Something was handed over.
-    fn note_handed(&self) {
-        self.handed_before.set(self.handed.get());
     }
 }
 
@@ -92,10 +77,7 @@ impl Departing {
             let polled = Pin::new(&mut self.body).poll_frame(context);
             return polled.map_ok(|frame| frame.map_data(Piece::from));
         };
-        if self.beat.poll_taken(context).is_pending() {
-            stream.turn.stall(self.beat.now());
-            return Poll::Pending; // whatever windows are open: h2 would keep it, for each stream
-        }
+        ready!(self.beat.poll_taken(context)); // whatever windows are open: h2 would keep it, for each stream
         stream.turn.go_on(self.beat.now());
         self.body.read_at_most(ready!(stream.share.poll_room(context)));
         let polled = Pin::new(&mut self.body).poll_frame(context);
@@ -103,9 +85,7 @@ impl Departing {
         if !matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()) {
             stream.share.came_to_nothing(ahead);
         }
-        let handed = polled.map_ok(|frame| frame.map_data(|bytes| stream.share.hand_over(bytes, ahead)));
-        stream.turn.note_handed();
-        handed
+        polled.map_ok(|frame| frame.map_data(|bytes| stream.share.hand_over(bytes, ahead)))
     }
 }
 

@@ -88,8 +88,9 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
     let head = passing.written();
     let waits = request.headers().contains_key(EXPECT);
     let tempo = Tempo::of(request.headers(), &call.worker.capacity);
+    let caller = (&call.peer, admitted.account.progress());
     let limits = (admitted.command.body_max, tempo, HeadLimits::of(&call.worker.capacity));
-    let body = RequestBody::new(request, admitted.account.progress(), limits, copy);
+    let body = RequestBody::new(request, caller, limits, copy);
     match head.with(body, framing) {
         Outgoing::Http1(request) if waits => Outgoing::Http1(request.held(CONTINUE_PATIENCE)),
         outgoing => outgoing,
@@ -100,6 +101,7 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
 fn framing(body: &Incoming) -> Framing {
     match body.size_hint().exact() {
         _ if body.is_end_stream() => Framing::None,
+        Some(0) => Framing::None, // over HTTP/2 its END_STREAM may be a frame of its own
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
     }
@@ -110,7 +112,9 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     let only_busy = sent.answer.is_only_busy();
     let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
     let finished = outcome_of(status);
-    note_answer(&lease, status, only_busy);
+    if !admitted.account.progress().is_callers_doing() {
+        note_answer(&lease, status, only_busy);
+    }
     let verdict = verdict(&headers, finished);
     admitted.shape_answer(&mut headers);
     headers.insert(REQUEST_ID, call.id.header());
@@ -200,7 +204,7 @@ fn outcome_of(status: StatusCode) -> Finished {
 
 /// No answer: whose doing was it?
 fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Body> {
-    if let Some(fault) = admitted.account.progress().fault.get() {
+    if let Some(fault) = admitted.account.fault().or_else(|| error.fault_of_request()) {
         admitted.account.settle(Finished::Aborted);
         return match fault {
             BodyFault::TooLarge => too_large(call),

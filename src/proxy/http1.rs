@@ -2,7 +2,8 @@
 //!
 //! Guarantees: hyper reads nothing that [`super::wire`] has not read first; every request that arrives is counted, those
 //! that are not HTTP too. Heads, silence, bodies, answers that are not taken, and the connection itself have limits of
-//! time; what hyper buffers has one of size; the answer to the last command that a connection carries says so.
+//! time; what hyper buffers has one of size; the answer to the last command that a connection carries says so; what is on its way
+//! for a caller that is sent away is cut off in time ([`Peer::cut_off`]).
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -77,7 +78,10 @@ pub(super) async fn serve(
         served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
         () = time_to_go(&worker, (&peer, &pulse), &mut drain) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            poll_fn(|context| connection.poll_without_shutdown(context)).await
+            tokio::select! {
+                served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
+                () = Box::pin(peer.cut_off()) => return Ok(()), // dropping it ends its command as aborted
+            }
         }
     };
     if served.as_ref().is_err_and(hyper::Error::is_parse) {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: it holds a bounded amount of memory, whatever its caller sends or does not take; resets, whether by the caller or by
 //! us, are counted and end it, and so are frames that do nothing; a connection that never opens, one without streams, a
-//! stream whose answer is not taken, and the connection itself have limits of time. A stream may become a [`super::tunnel`],
+//! stream whose answer is not taken, and the connection itself have limits of time; what is on its way for a caller that is sent
+//! away is cut off in time ([`Peer::cut_off`]). A stream may become a [`super::tunnel`],
 //! and is then run like an answer: one task, that ends with it.
 
 use std::cell::{Cell, RefCell};
@@ -86,7 +87,7 @@ pub(super) async fn serve(
         peer: Rc::clone(&peer),
         pulse: Rc::clone(&pulse),
     };
-    let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::default()));
+    let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::new(worker.alarms.coarse())));
     let service = service_fn(|request| {
         heads.taken_up();
         let (beat, turn, untaken) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&untaken));
@@ -132,6 +133,7 @@ pub(super) async fn serve(
     tokio::select! {
         served = in_turns(connection, &heads) => served,
         () = parted(&worker, &pulse) => Ok(()),
+        () = Box::pin(peer.cut_off()) => Ok(()), // its streams break, and their commands end as aborted
     }
 }
 
@@ -191,7 +193,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         let turn = self.taken_up.take().upgrade().unwrap_or_default();
         let worker = Rc::clone(&self.worker);
         match turn.tunnel.take() {
-            None => drop(tokio::task::spawn_local(run(stream, turn, worker))),
+            None => drop(tokio::task::spawn_local(run(stream, turn, (worker, Rc::clone(&self.pulse))))),
             Some(tunnel) => {
                 let (peer, beat) = (Rc::clone(&self.peer), self.pulse.second_beat());
                 tokio::task::spawn_local(async move {
@@ -203,18 +205,22 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
 }
 
 /// Runs a stream until its caller takes nothing of its answer for too long. Dropped, it is reset with CANCEL, and its command
-/// settles as aborted.
-async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, worker: Rc<Worker>) {
+/// settles as aborted. While the whole connection takes nothing more, a stream may only wait for its turn among others:
+/// [`Patient`] ends the connection if nothing moves at all.
+async fn run(stream: impl Future<Output = ()>, turn: Rc<Turn>, (worker, pulse): (Rc<Worker>, Rc<Pulse>)) {
     let patience = worker.capacity.answer_idle;
     let mut stream = pin!(stream);
     let mut wait = Wait::default();
-    poll_fn(|context| match (stream.as_mut().poll(context), turn.callers_since()) {
-        (Poll::Pending, Some(since)) => {
-            ready!(wait.poll(context, since + patience));
-            worker.recorder.limit_hit(LimitHit::AnswerIdle);
-            Poll::Ready(())
+    poll_fn(|context| {
+        let polled = stream.as_mut().poll(context);
+        let Some(since) = turn.callers_since().filter(|_| polled.is_pending()) else { return polled };
+        ready!(wait.poll(context, since + patience));
+        if pulse.is_stalled() {
+            turn.begin_anew(Instant::now());
+            ready!(wait.poll(context, Instant::now() + patience));
         }
-        (polled, _) => polled,
+        worker.recorder.limit_hit(LimitHit::AnswerIdle);
+        Poll::Ready(())
     })
     .await;
 }

@@ -49,6 +49,7 @@ mod grpc;
 mod head;
 mod headers;
 mod hpack;
+mod message_body;
 mod pace;
 mod request_body;
 mod request_id;

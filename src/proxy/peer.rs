@@ -9,11 +9,13 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ServedNames, ServerTls};
@@ -21,6 +23,9 @@ use crate::policy::{DepartmentPolicy, Snapshot, Unclaimed};
 
 use super::headers::FORWARDED_FOR;
 use super::tunnel::Doorstep;
+
+/// How long the commands of a caller that is not trusted any more go on: enough for a refusal to leave.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// The listener a connection came in by.
 pub(super) struct Door {
@@ -50,6 +55,8 @@ pub(super) struct Peer {
     clock: Clock,
     standing: RefCell<Standing>,
     has_asked: Cell<bool>,
+    /// How long commands of a caller that is sent away may go on (`shutdown.grace`).
+    grace: Duration,
     farewell: Farewell,
     /// What the connection is to become, once its last answer has left.
     pub(super) tunnel: Doorstep,
@@ -68,13 +75,16 @@ struct Standing {
 #[derive(Default)]
 struct Farewell {
     said: Cell<bool>,
+    /// When what is still on its way is cut off; never, once its caller is let in again.
+    deadline: Cell<Option<Instant>>,
+    is_cut_off: Cell<bool>,
     /// The connection waits for it, and each of its tunnels over HTTP/2.
     waiting: Notify,
 }
 
 impl Peer {
     /// A caller whose handshake has just been finished.
-    pub(super) fn new(shown: Shown, door: Door, snapshot: &Arc<Snapshot>, clock: &Clock) -> Self {
+    pub(super) fn new(shown: Shown, door: Door, snapshot: &Arc<Snapshot>, (clock, grace): (&Clock, Duration)) -> Self {
         let address = HeaderValue::try_from(shown.address.to_canonical().to_string());
         let address = address.expect("an IP address is a header value");
         let standing = Standing {
@@ -93,6 +103,7 @@ impl Peer {
             clock: clock.clone(),
             standing: RefCell::new(standing),
             has_asked: Cell::new(false),
+            grace,
             farewell: Farewell::default(),
             tunnel: Doorstep::default(),
         }
@@ -146,7 +157,7 @@ impl Peer {
         if self.standing.borrow().trusted && self.has_expired(now) {
             let mut standing = self.standing.borrow_mut();
             (standing.trusted, standing.department) = (false, None);
-            self.farewell.say();
+            self.farewell.say(self.grace);
         }
     }
 
@@ -174,6 +185,27 @@ impl Peer {
         }
     }
 
+    /// Waits until what is still on its way is to be cut off: within a moment of the loss of trust (a revoked certificate, an
+    /// authority that is gone), within the grace of everything else that sends a caller away.
+    pub(super) async fn cut_off(&self) {
+        loop {
+            let changed = self.farewell.waiting.notified(); // made before the look, so that nothing is missed in between
+            match self.farewell.deadline.get() {
+                None => changed.await,
+                Some(deadline) if deadline <= Instant::now() => return self.farewell.is_cut_off.set(true),
+                Some(deadline) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(deadline) => {}
+                },
+            }
+        }
+    }
+
+    /// Whether what was on its way has been cut off.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.farewell.is_cut_off.get()
+    }
+
     /// Finds everything anew if there is another configuration.
     fn renew(&self, snapshot: &Arc<Snapshot>) {
         if Arc::ptr_eq(&self.standing.borrow().snapshot, snapshot) {
@@ -183,8 +215,12 @@ impl Peer {
         let before = self.standing.replace(renewed);
         let now = self.standing.borrow();
         let lost = before.department.is_some() && now.department.is_none();
-        if lost || !now.trusted || now.served.is_none() {
-            self.farewell.say();
+        if !now.trusted && !self.has_expired(self.clock.wall()) {
+            self.farewell.say(LAST_MOMENT.min(self.grace));
+        } else if lost || !now.trusted || now.served.is_none() {
+            self.farewell.say(self.grace);
+        } else if now.department.is_some() {
+            self.farewell.take_back();
         }
     }
 
@@ -217,9 +253,19 @@ impl Peer {
 }
 
 impl Farewell {
-    fn say(&self) {
+    /// The connection takes no more commands, and what is on its way ends within `grace`, or the grace it had.
+    fn say(&self, grace: Duration) {
+        let deadline = Instant::now() + grace;
         self.said.set(true);
+        self.deadline.set(Some(self.deadline.get().map_or(deadline, |before| before.min(deadline))));
         self.waiting.notify_waiters();
+    }
+
+    /// The caller is let in again: what is on its way may end as it likes. The connection still takes no more commands.
+    fn take_back(&self) {
+        if self.deadline.take().is_some() {
+            self.waiting.notify_waiters();
+        }
     }
 }
 

@@ -37,6 +37,12 @@ impl Progress {
         }
     }
 
+    /// Whether the caller has broken its body off, or the next piece of it is waited for. What fails meanwhile is not held
+    /// against a server: nobody can have a server left out by how a body is sent.
+    pub(super) fn is_callers_doing(&self) -> bool {
+        self.fault.get().is_some() || self.waiting.get()
+    }
+
     /// Bytes of the request body went on.
     pub(super) fn pass(&self, bytes: u64) {
         if let Some(upload) = &self.upload {

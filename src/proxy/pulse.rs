@@ -104,6 +104,11 @@ impl Pulse {
         polled
     }
 
+    /// Whether the caller's side takes nothing more for now.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get()
+    }
+
     /// Since when no command is open; now, if one is.
     pub(super) fn rests_since(&self) -> Instant {
         if self.open.get() > 0 { self.now() } else { self.rests_since.get() }

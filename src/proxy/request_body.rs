@@ -1,6 +1,7 @@
 //! The caller's body on its way to the subsystem: it streams, it counts, it ends with its command.
 //!
-//! Guarantees: never more than one frame is held; a body does not outgrow its limit, nor outlast its silence or its command.
+//! Guarantees: never more than one frame is held; a body does not outgrow its limit, nor outlast its silence or its command; one
+//! that stops before its end ([`super::message_body`]), or is cut off by the gateway, never looks whole to the subsystem.
 //! What is left of it when nobody needs it any more is heard out for a moment, so that its caller hears the answer.
 
 use std::io;
@@ -18,8 +19,10 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::fields::without_claims;
+use super::message_body::MessageBody;
 use super::mirror::Copy;
 use super::pace::{Pace, Tempo};
+use super::peer::Peer;
 use super::progress::{BodyFault, Progress};
 use super::wire::{HeadLimits, check_trailers};
 
@@ -29,7 +32,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Reads what a caller is still sending, to nobody's use. What is left after that ends the connection or the stream.
-async fn linger(mut body: Incoming) {
+async fn linger<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
     let drain = async {
         let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -70,8 +73,9 @@ enum Source {
 
 struct Passing {
     /// Taken only by the drop.
-    incoming: Option<Incoming>,
+    incoming: Option<MessageBody>,
     progress: Rc<Progress>,
+    caller: Rc<Peer>,
     max: u64,
     trailers: HeadLimits,
     seen: u64,
@@ -93,31 +97,44 @@ impl RequestBody {
         matches!(self.0, Source::None)
     }
 
-    /// The body of a request, at most `max` bytes of it and trailers within their limits, and of its copy.
+    /// The body of a caller's request, at most `max` bytes of it and trailers within their limits, and of its copy.
     pub(super) fn new(
         request: Request<Incoming>,
-        progress: &Rc<Progress>,
+        (caller, progress): (&Rc<Peer>, &Rc<Progress>),
         (max, tempo, trailers): (u64, Tempo, HeadLimits),
         copy: Option<Copy>,
     ) -> Self {
-        let is_empty = request.body().is_end_stream();
-        progress.complete.set(is_empty);
-        if is_empty {
+        let (unasked, incoming) = (waits_to_be_asked(&request), MessageBody::of_request(request));
+        progress.complete.set(incoming.is_whole());
+        if incoming.is_whole() {
             if let Some(copy) = copy {
                 copy.send();
+            }
+            if !incoming.has_ended() {
+                tokio::task::spawn_local(linger(incoming)); // for its END_STREAM
             }
             return Self(Source::None);
         }
         Self(Source::Passing(Box::new(Passing {
-            unasked: waits_to_be_asked(&request),
-            incoming: Some(request.into_body()),
+            unasked,
+            incoming: Some(incoming),
             progress: Rc::clone(progress),
+            caller: Rc::clone(caller),
             max,
             trailers,
             seen: 0,
             pace: Pace::new(tempo),
             copy: copy.map(Box::new),
         })))
+    }
+
+    /// Whether all of its content has been handed over. END_STREAM and trailers may still follow.
+    pub(super) fn is_whole(&self) -> bool {
+        match &self.0 {
+            Source::Passing(passing) => passing.is_whole(),
+            Source::Whole(body) => body.is_empty(),
+            Source::None => true,
+        }
     }
 
     /// A body that is here already.
@@ -156,7 +173,7 @@ impl Passing {
         self.progress.pass(bytes);
         self.progress.last.set(now);
         self.copy.take_if(|copy| frame.data_ref().is_some_and(|data| !copy.add(data)));
-        if frame.is_trailers() || self.is_end_stream() {
+        if self.is_whole() {
             self.complete();
         }
         Ok(frame)
@@ -169,27 +186,40 @@ impl Passing {
         }
     }
 
+    fn is_whole(&self) -> bool {
+        self.incoming.as_ref().is_none_or(MessageBody::is_whole)
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.unasked = false;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let next = Pin::new(incoming).poll_frame(context);
-        self.progress.waiting.set(next.is_pending());
+        self.progress.waiting.set(next.is_pending() && !self.is_whole());
         let Poll::Ready(next) = next else {
+            if self.is_whole() {
+                return Poll::Pending; // only its END_STREAM is waited for
+            }
             ready!(self.pace.wait(context));
             return Poll::Ready(Some(Err(self.stop(BodyFault::Slow))));
         };
         Poll::Ready(match next {
             Some(Ok(frame)) => Some(self.count(frame).map_err(|fault| self.stop(fault))),
             Some(Err(_)) => Some(Err(self.stop(BodyFault::Broken))),
-            None => {
-                self.complete();
-                None
-            }
+            None => self.end().err().map(Err),
         })
+    }
+
+    /// No more comes. Over HTTP/1.1 hyper says so too when the gateway drops the connection of a caller that is cut off.
+    fn end(&mut self) -> io::Result<()> {
+        if self.caller.is_cut_off() && !self.progress.complete.get() {
+            return Err(self.stop(BodyFault::Broken));
+        }
+        self.complete();
+        Ok(())
     }
 }
 
@@ -216,7 +246,7 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Passing(passing) => {
-                passing.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+                passing.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
             }
             Source::Whole(body) => SizeHint::with_exact(body.len() as u64),
             Source::None => SizeHint::with_exact(0),
@@ -225,11 +255,12 @@ impl HttpBody for RequestBody {
 }
 
 impl Drop for Passing {
-    /// The subsystem failed, or answered before it had heard everything.
+    /// The subsystem failed, or answered before it had heard everything; or all has gone on but END_STREAM, without which the
+    /// caller's stream would be reset.
     fn drop(&mut self) {
+        self.progress.waiting.set(false);
         let broken = self.progress.fault.get() == Some(BodyFault::Broken);
-        let over = self.progress.complete.get() || broken || self.unasked;
-        let left = self.incoming.take().filter(|left| !over && !left.is_end_stream());
+        let left = self.incoming.take().filter(|left| !broken && !self.unasked && !left.has_ended());
         // Without a runtime the worker is ending, and the connection with it.
         if let (Some(left), Ok(_)) = (left, Handle::try_current()) {
             tokio::task::spawn_local(linger(left));

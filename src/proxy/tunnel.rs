@@ -3,7 +3,8 @@
 //!
 //! Guarantees: begins only after a 101 to the protocol that was asked for; one command, open as long as the tunnel is, its bytes on the tally as they
 //! pass; at most one piece is held in each direction, and over HTTP/2 three more in hyper; silence on both sides has a limit,
-//! and so has a caller that takes nothing. A reset is no orderly end. Reads nothing of what passes.
+//! and so has a caller that takes nothing. A reset is no orderly end, unless the subsystem has ended and all it said has been
+//! handed over: many callers close with our close_notify unread, which resets. Reads nothing of what passes.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -61,7 +62,8 @@ pub(super) struct Tunnel {
     pub(super) stream: Option<OnUpgrade>,
 }
 
-/// Whose end broke.
+/// Whose end broke. Neither is held against a server: what a caller says in a tunnel is not read here, so anybody could have a
+/// server left out by saying what it answers with a reset.
 enum Broken {
     Callers,
     Subsystems,
@@ -108,8 +110,8 @@ impl Tunnel {
         asked: Bytes,
         (piece, all_said): (usize, &Cell<bool>),
     ) {
-        let Self { subsystem, said, mut account, lease, idle, .. } = self;
-        let last = Cell::new(Instant::now());
+        let Self { subsystem, said, mut account, lease: _lease, idle, .. } = self;
+        let (last, all_delivered) = (Cell::new(Instant::now()), Cell::new(false));
         let progress = Rc::clone(account.progress());
         let ended = {
             let (from_caller, to_caller) = split(caller);
@@ -124,8 +126,15 @@ impl Tunnel {
                 last.set(Instant::now());
             });
             let both = async {
-                let up = async { up.await.map_err(|end| end.of(Broken::Callers, Broken::Subsystems)) };
-                let down = async { down.await.map_err(|end| end.of(Broken::Subsystems, Broken::Callers)) };
+                let up = async {
+                    let ended = up.await.map_err(|end| end.of(Broken::Callers, Broken::Subsystems));
+                    if all_delivered.get() { Ok(()) } else { ended }
+                };
+                let down = async {
+                    down.await.map_err(|end| end.of(Broken::Subsystems, Broken::Callers))?;
+                    all_delivered.set(true);
+                    Ok(())
+                };
                 tokio::try_join!(up, down)
             };
             tokio::select! {
@@ -136,10 +145,7 @@ impl Tunnel {
         match ended {
             Some(Ok(())) => account.settle(Finished::Ok),
             Some(Err(Broken::Callers)) => account.settle(Finished::Aborted),
-            Some(Err(Broken::Subsystems)) => {
-                lease.fail(Finished::UpstreamFailed);
-                account.settle(Finished::UpstreamFailed);
-            }
+            Some(Err(Broken::Subsystems)) => account.settle(Finished::UpstreamFailed),
             None => account.settle(Finished::Timeout),
         }
     }

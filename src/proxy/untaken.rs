@@ -3,8 +3,8 @@
 //!
 //! Guarantees: counted to the byte, and with what h2 keeps beside each piece, from the moment it is read until it is dropped,
 //! also when its stream has ended; together at most [`ALL_MAX`] bytes and one read more, and of each stream beyond that what h2
-//! takes before it holds back, and [`READ_MIN`]. Bytes are counted, not buffers: a piece may keep alive the larger one that it
-//! was read into. Nobody waits for room that may never be made: a stream that has read ahead may hand that over, and where
+//! takes before it holds back, and [`READ_MIN`]. A piece keeps alive a buffer of at most twice its read's length, and of its own
+//! length when it is less than half of that (`upstream/h1/wire`). Nobody waits for room that may never be made: a stream that has read ahead may hand that over, and where
 //! streams that their caller has put aside hold all there is, so that nobody makes room, the others go on in small pieces,
 //! one after another. Leaves to [`super::departing`] whether the socket takes anything.
 
@@ -13,7 +13,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use hyper::rt::Timer as _;
+use tokio::time::Instant;
 
+use super::alarms::CoarseTimer;
 use super::waiters::{Place, Waiters};
 
 /// Bytes of all answers.
@@ -26,8 +29,8 @@ const READ_MIN: usize = 4 * 1024;
 const BESIDE: usize = 600;
 
 /// See the module.
-#[derive(Debug, Default)]
 pub(super) struct Untaken {
+    clock: CoarseTimer,
     bytes: Cell<usize>,
     /// How often room was made.
     taken: Cell<u64>,
@@ -35,11 +38,18 @@ pub(super) struct Untaken {
     waiting: Waiters,
 }
 
+/// What one stream has handed over and its caller has not taken.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    bytes: Cell<usize>,
+    took: Cell<Option<Instant>>,
+}
+
 /// One stream's share in it.
 pub(super) struct Share {
     all: Rc<Untaken>,
-    /// Bytes of this stream that were handed over and are still there.
-    handed: Rc<Cell<usize>>,
+    /// Of this stream.
+    handed: Rc<Handed>,
     /// Bytes of the last read, as long as some of them were not handed over.
     read: usize,
     /// How often room had been made when it last asked for some in vain.
@@ -51,16 +61,38 @@ pub(super) struct Share {
 /// A piece of an answer that is handed over; counted until it is dropped.
 pub(super) struct Piece {
     bytes: Bytes,
-    _held: Option<Held>,
+    held: Option<Held>,
 }
 
 struct Held {
     all: Rc<Untaken>,
-    own: Rc<Cell<usize>>,
+    own: Rc<Handed>,
     bytes: usize,
 }
 
+impl Handed {
+    /// When the caller took something last, to the tick, if there is something that it has not taken.
+    pub(super) fn untaken_since(&self) -> Option<Instant> {
+        self.took.get().filter(|_| self.bytes.get() > 0)
+    }
+
+    /// Whether the caller has taken all.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.bytes.get() == 0
+    }
+
+    /// The caller has taken something, or what keeps it from taking is not its own stream.
+    pub(super) fn note_taken(&self, now: Instant) {
+        self.took.set(Some(now));
+    }
+}
+
 impl Untaken {
+    /// Nothing yet, on a connection whose time is this.
+    pub(super) fn new(clock: CoarseTimer) -> Self {
+        Self { clock, bytes: Cell::default(), taken: Cell::default(), waiting: Waiters::default() }
+    }
+
     fn room(&self) -> Option<usize> {
         ALL_MAX.checked_sub(self.bytes.get()).filter(|room| *room >= READ)
     }
@@ -85,7 +117,7 @@ impl Untaken {
 
 impl Share {
     /// That of a stream for which so many bytes have been read already; tells in `handed` how many it has handed over.
-    pub(super) fn new(all: Rc<Untaken>, handed: Rc<Cell<usize>>, ahead: usize) -> Self {
+    pub(super) fn new(all: Rc<Untaken>, handed: Rc<Handed>, ahead: usize) -> Self {
         all.add(ahead);
         Self { all, handed, read: ahead, seen: Cell::new(0), place: Place::default() }
     }
@@ -116,7 +148,7 @@ impl Share {
         let bytes = if bytes.len() < read / 2 { Bytes::copy_from_slice(&bytes) } else { bytes };
         let held = Held::new(&self.all, &self.handed, bytes.len() + BESIDE);
         self.went_on(read, ahead);
-        Piece { bytes, _held: Some(held) }
+        Piece { bytes, held: Some(held) }
     }
 
     /// Nothing goes out; so many bytes were read ahead.
@@ -140,16 +172,16 @@ impl Drop for Share {
 }
 
 impl Held {
-    fn new(all: &Rc<Untaken>, own: &Rc<Cell<usize>>, bytes: usize) -> Self {
+    fn new(all: &Rc<Untaken>, own: &Rc<Handed>, bytes: usize) -> Self {
         all.add(bytes);
-        own.set(own.get() + bytes);
+        own.bytes.set(own.bytes.get() + bytes);
         Self { all: Rc::clone(all), own: Rc::clone(own), bytes }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.own.set(self.own.get().saturating_sub(self.bytes));
+        self.own.bytes.set(self.own.bytes.get().saturating_sub(self.bytes));
         self.all.remove(self.bytes);
     }
 }
@@ -157,7 +189,7 @@ impl Drop for Held {
 impl From<Bytes> for Piece {
     /// Of a connection that has one answer at a time.
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, _held: None }
+        Self { bytes, held: None }
     }
 }
 
@@ -170,8 +202,12 @@ impl Buf for Piece {
         self.bytes.chunk()
     }
 
+    /// Some of it is written: that much the caller has made room for.
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
+        if let Some(held) = &self.held {
+            held.own.note_taken(held.all.clock.now().into());
+        }
     }
 }
 
@@ -180,8 +216,13 @@ mod tests {
     use std::sync::Arc;
     use std::task::Waker;
 
+    use super::super::alarms::Alarms;
     use super::super::waiters::Woken;
     use super::*;
+
+    fn untaken() -> Rc<Untaken> {
+        Rc::new(Untaken::new(Alarms::new().coarse()))
+    }
 
     fn share(all: &Rc<Untaken>, ahead: usize) -> Share {
         Share::new(Rc::clone(all), Rc::default(), ahead)
@@ -201,7 +242,7 @@ mod tests {
 
     #[test]
     fn many_streams_hold_no_more_than_a_few_may() {
-        let all = Rc::new(Untaken::default());
+        let all = untaken();
         let (mut shares, mut pieces) = (shares(&all, 100), Vec::new());
         for share in &mut shares {
             let Poll::Ready(most) = room(share, Waker::noop()) else { break };
@@ -220,7 +261,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_go_on_one_after_another_and_nobodys_turn_is_lost() {
-        let all = Rc::new(Untaken::default());
+        let all = untaken();
         let _aside = share(&all, ALL_MAX);
         let woken: Vec<Arc<Woken>> = std::iter::repeat_with(Arc::default).take(4).collect();
         let mut waiting = shares(&all, 4);
@@ -249,7 +290,7 @@ mod tests {
 
     #[test]
     fn who_waits_gets_the_room_that_is_made() {
-        let all = Rc::new(Untaken::default());
+        let all = untaken();
         let (mut first, second) = (share(&all, 0), share(&all, 0));
         let piece = first.hand_over(bytes(ALL_MAX), 0);
         let woken = Arc::new(Woken::default());
@@ -260,14 +301,28 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_piece_that_is_written_is_taken() {
+        let (all, handed) = (untaken(), Rc::new(Handed::default()));
+        let mut share = Share::new(Rc::clone(&all), Rc::clone(&handed), 0);
+        let mut piece = share.hand_over(bytes(100), 0);
+        let long_ago = Instant::now() - std::time::Duration::from_secs(60);
+        handed.note_taken(long_ago);
+        assert_eq!(handed.untaken_since(), Some(long_ago));
+        piece.advance(1);
+        assert!(handed.untaken_since().is_some_and(|since| since > long_ago));
+        drop(piece);
+        assert_eq!(handed.untaken_since(), None, "nothing is left to be taken");
+    }
+
+    #[test]
     fn a_stream_knows_what_it_has_handed_over() {
-        let (all, handed) = (Rc::new(Untaken::default()), Rc::new(Cell::new(0)));
+        let (all, handed) = (untaken(), Rc::new(Handed::default()));
         let mut share = Share::new(Rc::clone(&all), Rc::clone(&handed), 0);
         let (one, two) = (share.hand_over(bytes(100), 50), share.hand_over(bytes(50), 0));
-        assert_eq!((handed.get(), all.bytes.get()), (150 + 2 * BESIDE, 150 + 2 * BESIDE));
+        assert_eq!((handed.bytes.get(), all.bytes.get()), (150 + 2 * BESIDE, 150 + 2 * BESIDE));
         drop(one);
-        assert_eq!(handed.get(), 50 + BESIDE);
+        assert_eq!(handed.bytes.get(), 50 + BESIDE);
         drop((share, two));
-        assert_eq!((handed.get(), all.bytes.get()), (0, 0));
+        assert_eq!((handed.bytes.get(), all.bytes.get()), (0, 0));
     }
 }

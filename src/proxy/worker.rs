@@ -49,6 +49,8 @@ pub struct WorkerParts {
     pub clock: Clock,
     /// What the gateway carries at most.
     pub capacity: Capacity,
+    /// How long commands of a caller that is sent away may go on (`shutdown.grace`).
+    pub grace: Duration,
     /// How many workers there are.
     pub workers: usize,
     /// Which of them this is, from 0.
@@ -66,6 +68,7 @@ pub(super) struct Worker {
     pub(super) load: Rc<Load>,
     pub(super) clock: Clock,
     pub(super) capacity: Capacity,
+    pub(super) grace: Duration,
     pub(super) alarms: Alarms,
     pub(super) peers: Peers,
     pub(super) copies: Seats,
@@ -99,6 +102,7 @@ impl Worker {
             clock: parts.clock,
             load,
             capacity: parts.capacity,
+            grace: parts.grace,
             alarms: Alarms::new(),
             peers: Peers::default(),
             copies: Seats::new(COPIES_MAX),

@@ -14,6 +14,7 @@ pub mod frames;
 mod metrics;
 mod pki;
 mod plan;
+pub mod streams;
 mod subsystem;
 mod wait;
 mod way;
@@ -29,7 +30,9 @@ use tallygate::clock::Clock;
 
 pub use anybody::Anybody;
 pub use books::Usage;
-pub use client::{Body, CallerLog, Client, Credentials, Reply, Seen, ask, empty, fed, request, request_to, whole};
+pub use client::{
+    Body, CallerLog, Client, Credentials, Reply, Seen, Stream, ask, empty, fed, request, request_to, whole,
+};
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use plan::Plan;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -97,14 +97,16 @@ pub(in crate::proxy) struct Exchange {
     answer: Pin<Box<dyn Future<Output = Sent>>>,
     unsent: Option<Box<Request<RequestBody>>>,
     counted: Counted,
+    /// Whether it is a HEAD, whose answer has no body.
+    pub(super) to_head: bool,
 }
 
 type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 impl Exchange {
     pub(super) fn begin(mut session: Session, request: Request<RequestBody>) -> Self {
-        let counted = Counted::new(&session.used);
-        Self { answer: Box::pin(session.sender.try_send_request(request)), unsent: None, counted }
+        let (counted, to_head) = (Counted::new(&session.used), *request.method() == Method::HEAD);
+        Self { answer: Box::pin(session.sender.try_send_request(request)), unsent: None, counted, to_head }
     }
 
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Box<Response<Incoming>>, Broken>> {

@@ -20,6 +20,7 @@ mod retry;
 mod servers;
 mod set;
 mod stream;
+mod stream_answer;
 
 use std::io;
 use std::rc::Rc;
@@ -32,7 +33,8 @@ use crate::model::Name;
 use crate::policy::{Balance, HashBy};
 
 use super::alarms::Alarms;
-use super::progress::Progress;
+use super::message_body::BodyError;
+use super::progress::{BodyFault, Progress};
 
 pub(super) use balance::Key;
 use balance::{Balancer, Chosen};
@@ -71,6 +73,23 @@ pub(in crate::proxy) enum Broken {
     /// The request's own body broke off.
     #[error("the request broke off: {0}")]
     Request(io::Error),
+}
+
+impl Broken {
+    /// Whether the request broke off, and not its connection.
+    fn is_of_request(&self) -> bool {
+        matches!(self, Self::Request(_))
+    }
+}
+
+impl From<BodyError> for Broken {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Hyper(error) => Self::Http2(error),
+            BodyError::Stopped => Self::Framing("its stream was reset before its end"),
+            BodyError::Longer => Self::Framing("it is longer than its head says"),
+        }
+    }
 }
 
 /// A request at its beginning.
@@ -121,6 +140,11 @@ pub(super) enum SendError {
 }
 
 impl SendError {
+    /// What the request itself broke of, if it did.
+    pub(super) fn fault_of_request(&self) -> Option<BodyFault> {
+        matches!(self, Self::Failed(Broken::Request(_))).then_some(BodyFault::Broken)
+    }
+
     /// What the caller is told: no address and no cause, which are the log's.
     pub(super) fn for_callers(&self) -> &'static str {
         match self {

@@ -102,7 +102,10 @@ impl Pool {
             Err(why) => return Attempt::Unsent(request, why),
         };
         match self.send_on((link, place), request, patience).await {
-            Attempt::Unsent(request, why) => self.unreachable(request, why),
+            Attempt::Unsent(request, why) => {
+                self.health.note_failure(Failure::Connect);
+                Attempt::Unsent(request, why)
+            }
             ended => ended,
         }
     }
@@ -131,11 +134,6 @@ impl Pool {
         format!("{}: {why}", self.way.address)
     }
 
-    fn unreachable(&self, request: Outgoing, why: String) -> Attempt {
-        self.health.note_failure(Failure::Connect);
-        Attempt::Unsent(request, why)
-    }
-
     async fn send_on(
         self: &Rc<Self>,
         (link, place): (Link, Place),
@@ -149,10 +147,10 @@ impl Pool {
         }
     }
 
-    /// A connection failed after something was sent.
-    fn failed(&self, error: Broken, patience: &Patience<'_>) -> Attempt {
-        if patience.progress.fault.get().is_none() {
-            self.health.note_failure(Failure::Reset); // otherwise the caller broke it
+    /// A connection failed after something was sent, or the request broke off.
+    fn failed(&self, error: Broken, is_callers: bool) -> Attempt {
+        if !is_callers && !error.is_of_request() {
+            self.health.note_failure(Failure::Reset);
         }
         Attempt::Failed(SendError::Failed(error))
     }
@@ -264,17 +262,21 @@ impl Lease {
 
     /// Waits for the answer on a connection to this server.
     pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
-        match patience.wait(&mut exchange).await {
+        let came = patience.wait(&mut exchange).await;
+        let is_callers = patience.progress.is_callers_doing(); // before the exchange, and the body in it, is taken apart
+        match came {
             Some(Ok(head)) => match exchange.into_answer(head) {
-                Some(answer) => Attempt::Sent(Sent { answer, lease: self }),
-                None => Attempt::Failed(SendError::Failed(Broken::Closed)),
+                Ok(answer) => Attempt::Sent(Sent { answer, lease: self }),
+                Err(broken) => self.pool.failed(broken, is_callers),
             },
-            Some(Err(broken)) => match exchange.into_unsent() {
+            Some(Err(broken)) => match exchange.into_unsent().filter(|_| !broken.is_of_request()) {
                 Some(request) => Attempt::Unsent(request, broken.to_string()),
-                None => self.pool.failed(broken, patience),
+                None => self.pool.failed(broken, is_callers),
             },
             None => {
-                self.fail(Finished::Timeout);
+                if patience.is_the_subsystems_over() {
+                    self.fail(Finished::Timeout);
+                }
                 Attempt::Failed(SendError::Timeout)
             }
         }
@@ -312,6 +314,12 @@ impl Lease {
 }
 
 impl Patience<'_> {
+    /// Whether the subsystem has had the time that its configuration gives it. A deadline that a caller sets is no measure of
+    /// a server's health.
+    fn is_the_subsystems_over(&self) -> bool {
+        self.progress.last.get() + self.response <= Instant::now()
+    }
+
     /// Waits as long as the request body makes progress, and `response` beyond; `None` when patience has ended.
     async fn wait(&self, exchange: &mut Exchange) -> Option<Result<Head, Broken>> {
         loop {

@@ -9,12 +9,14 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::proxy::fields::towards_caller;
+use crate::proxy::message_body::MessageBody;
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
 use super::h1::{self, Framing, Wire};
 use super::h2::{self, Session};
 use super::stream::Stream;
+use super::stream_answer::StreamAnswer;
 
 /// A request as it goes out.
 pub(in crate::proxy) enum Outgoing {
@@ -95,8 +97,8 @@ impl Answered {
 pub(in crate::proxy) enum AnswerBody {
     /// See [`h1::AnswerBody`].
     Http1(h1::AnswerBody),
-    /// With its place on the session, which it holds to its end.
-    Http2(Incoming, #[expect(dead_code, reason = "it is dropped")] h2::Counted),
+    /// See [`StreamAnswer`].
+    Http2(StreamAnswer),
 }
 
 impl Exchange {
@@ -126,17 +128,20 @@ impl Exchange {
         }
     }
 
-    /// The answer with the head that this exchange was ready with.
-    pub(super) fn into_answer(self, head: Head) -> Option<Answered> {
+    /// The answer with the head that this exchange was ready with. What has come of its body with the head is looked at: an
+    /// answer that is broken already is none.
+    pub(super) fn into_answer(self, head: Head) -> Result<Answered, Broken> {
         match (self, head) {
-            (Self::Http1(exchange), Head::Http1(head)) => Some(exchange.into_answer(head)),
+            (Self::Http1(exchange), Head::Http1(head)) => exchange.into_answer(head),
             (Self::Http2(exchange), Head::Http2(response)) => {
                 let (mut head, body) = response.into_parts();
                 towards_caller(&mut head.headers);
-                let body = AnswerBody::Http2(body, exchange.into_counted());
-                Some(Answered { status: head.status, headers: head.headers, upgrade: None, body })
+                let is_only_a_head = exchange.to_head || matches!(head.status.as_u16(), 204 | 304);
+                let body = MessageBody::of_http2_answer(body, is_only_a_head);
+                let body = AnswerBody::Http2(StreamAnswer::new(body, exchange.into_counted()).look()?);
+                Ok(Answered { status: head.status, headers: head.headers, upgrade: None, body })
             }
-            _ => None,
+            _ => Err(Broken::Closed),
         }
     }
 }
@@ -150,11 +155,19 @@ impl AnswerBody {
         }
     }
 
-    /// Bytes that were read and are not handed over; over HTTP/2 the windows tell.
+    /// Bytes that were read and are not handed over; over HTTP/2 the windows tell of the rest.
     pub(in crate::proxy) fn read_ahead(&self) -> usize {
         match self {
             Self::Http1(body) => body.read_ahead(),
-            Self::Http2(..) => 0,
+            Self::Http2(body) => body.read_ahead(),
+        }
+    }
+
+    /// Whether all of its content has been handed over. Over HTTP/2 END_STREAM and trailers may still follow.
+    pub(in crate::proxy) fn is_whole(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_whole(),
         }
     }
 
@@ -182,21 +195,21 @@ impl HttpBody for AnswerBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context),
-            Self::Http2(body, _) => Pin::new(body).poll_frame(context).map_err(Broken::Http2),
+            Self::Http2(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body, _) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Http2(body, _) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
         }
     }
 }

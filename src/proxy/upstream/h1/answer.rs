@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::WriteHalf;
+use tokio::io::{AsyncWriteExt as _, WriteHalf};
 use tokio::task::AbortHandle;
 
 use crate::proxy::fields::towards_caller;
@@ -48,9 +48,22 @@ impl AnswerBody {
         }
     }
 
+    /// Looks at the chunks that have come with the head: an answer that is malformed there is none.
+    pub(super) fn look(mut self) -> Result<Self, Broken> {
+        let is_chunked = matches!(self.decoder, Decoder::Chunked(_));
+        if let Some(wire) = self.wire.as_mut().filter(|wire| is_chunked && !wire.read.is_empty()) {
+            self.next = Some(Ok(self.decoder.next(&mut wire.read)?));
+        }
+        Ok(self)
+    }
+
     /// Bytes that were read and are not handed over.
     pub(in crate::proxy::upstream) fn read_ahead(&self) -> usize {
-        self.wire.as_ref().map_or(0, |wire| wire.read.len())
+        let next = match &self.next {
+            Some(Ok(Step::Data(data))) => data.len(),
+            _ => 0,
+        };
+        next + self.wire.as_ref().map_or(0, |wire| wire.read.len())
     }
 
     /// The connection, if it may carry another request.
@@ -132,7 +145,7 @@ impl HttpBody for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.decoder.is_done() && self.next.is_none()
+        self.decoder.is_done() && self.next.is_none() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -150,8 +163,10 @@ impl Upload {
     /// A task of its own, because its caller may hear the whole answer only after it has said everything.
     pub(super) fn spawn(mut outgoing: Outgoing, mut half: WriteHalf<Stream>) -> Self {
         let sending = async move {
-            // How it ends is told by the answer.
-            let _ = poll_fn(|context| outgoing.poll_send(context, &mut half)).await;
+            // The answer says how the command ends. A server that waits for the rest of a body that broke off must learn it.
+            if poll_fn(|context| outgoing.poll_send(context, &mut half)).await.is_err() {
+                let _ = half.shutdown().await;
+            }
         };
         Self(tokio::task::spawn_local(sending).abort_handle())
     }
@@ -160,5 +175,43 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::net::UnixStream;
+
+    use super::super::decode::Chunks;
+    use super::super::wire::tests::wire;
+    use super::*;
+
+    /// The body of a chunked answer that begins with a chunk of `hello`; what follows has come with it.
+    async fn after_hello(rest: &str) -> AnswerBody {
+        let (stream, mut server) = UnixStream::pair().expect("a pair");
+        let mut body = AnswerBody::new(Box::new(wire(stream)), Decoder::Chunked(Chunks::default()), true, None);
+        server.write_all(format!("5\r\nhello\r\n{rest}").as_bytes()).await.expect("the server writes");
+        let first = body.frame().await.expect("a frame").expect("it is whole");
+        assert_eq!(first.into_data().expect("it is data"), "hello");
+        body
+    }
+
+    #[tokio::test]
+    async fn what_is_malformed_behind_a_piece_is_no_end_and_its_connection_is_not_kept() {
+        for rest in ["0\r\nbad trailer\r\n\r\n", "no size\r\n"] {
+            let mut body = after_hello(rest).await;
+            assert!(!body.is_end_stream(), "{rest:?}");
+            // The error waits for one more poll: a caller that leaves before it had no whole answer.
+            while Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_ready() {}
+            assert!(body.broken.is_some() && !body.is_end_stream(), "{rest:?}");
+            assert!(body.take_reusable().is_none(), "{rest:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ends_well_is_kept() {
+        let mut body = after_hello("0\r\n\r\n").await;
+        assert!(body.is_end_stream() && body.take_reusable().is_some());
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Chunks {
     state: State,
     /// A line, or a trailer section, that has not come whole.
     partial: BytesMut,
+    /// What is wrong right behind the last piece; the piece goes on first.
+    broken: Option<Broken>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +105,9 @@ enum State {
 
 impl Chunks {
     fn next(&mut self, read: &mut Bytes) -> Result<Step, Broken> {
+        if let Some(broken) = self.broken.take() {
+            return Err(broken);
+        }
         loop {
             match &mut self.state {
                 State::Done => return Ok(Step::End),
@@ -113,7 +118,7 @@ impl Chunks {
                     if *left == 0 {
                         self.state = State::DataEnd;
                     }
-                    self.settle(read)?;
+                    self.broken = self.settle(read).err();
                     return Ok(Step::Data(data));
                 }
                 State::Trailers => return self.trailers(read),
@@ -231,6 +236,15 @@ mod tests {
         let mut left = read.to_vec();
         left.extend(pieces.flatten());
         Ok((content, names, left))
+    }
+
+    #[test]
+    fn a_piece_before_a_malformed_line_is_not_lost() {
+        let mut decoder = Decoder::Chunked(Chunks::default());
+        let mut read = Bytes::from_static(b"5\r\nhello\r\nno size\r\n");
+        assert!(matches!(decoder.next(&mut read), Ok(Step::Data(data)) if data == "hello"));
+        assert!(!decoder.is_done());
+        assert!(decoder.next(&mut read).is_err() && !decoder.is_done());
     }
 
     #[test]

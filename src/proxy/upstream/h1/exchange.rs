@@ -94,16 +94,16 @@ impl Exchange {
         Ok(())
     }
 
-    /// The answer with this head, and its body to come.
-    pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> Answered {
+    /// The answer with this head, and its body to come, unless it is known to be broken already.
+    pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> Result<Answered, Broken> {
         let Head { status, headers, body, upgrade, keeps } = head;
         let complete = self.outgoing.is_complete();
         let upload = match self.deaf {
             None if !complete => self.wire.split().map(|half| Upload::spawn(self.outgoing, half)),
             _ => None,
         };
-        let body = AnswerBody::new(self.wire, body, keeps && complete, upload);
-        Answered { status, headers, upgrade, body: protocol::AnswerBody::Http1(body) }
+        let body = AnswerBody::new(self.wire, body, keeps && complete, upload).look()?;
+        Ok(Answered { status, headers, upgrade, body: protocol::AnswerBody::Http1(body) })
     }
 }
 

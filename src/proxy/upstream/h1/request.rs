@@ -129,7 +129,7 @@ impl Outgoing {
                 Some(frame) => self.stage(frame)?,
                 None => self.end(None)?,
             }
-            if self.body.as_ref().is_some_and(hyper::body::Body::is_end_stream) {
+            if self.body.as_ref().is_some_and(|body| self.framing.ends_with(body)) {
                 self.end(None)?;
             }
         }
@@ -201,6 +201,14 @@ pub(in crate::proxy) fn put_field(head: &mut Vec<u8>, name: &str, value: &[u8]) 
 }
 
 impl Framing {
+    /// Whether a body has ended here: trailers can follow only chunks.
+    fn ends_with(self, body: &RequestBody) -> bool {
+        match self {
+            Self::Chunked => body.is_end_stream(),
+            Self::None | Self::Length(_) => body.is_whole(),
+        }
+    }
+
     /// Appends the field that says so. A request that may well have a body says when it has none (RFC 9110 section 8.6).
     pub(in crate::proxy) fn put(self, head: &mut Vec<u8>, expects_body: bool) {
         match self {

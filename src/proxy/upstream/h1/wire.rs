@@ -1,6 +1,7 @@
 //! A connection to a server, and what was read from it ahead of need.
 //!
-//! Guarantees: reads are made only when something is waited for; the buffer is used again once nobody holds a piece of it.
+//! Guarantees: reads are made only when something is waited for; the buffer is used again once nobody holds a piece of it; what was
+//! read keeps alive at most twice its length of a buffer that is larger than [`READ_MIN`].
 
 use std::io;
 use std::pin::pin;
@@ -92,9 +93,18 @@ impl Wire {
             Ends::Gone => 0,
         };
         self.room = if count >= room { self.load.ahead() } else { READ_MIN };
-        let fresh = self.buffer.split().freeze();
+        let fresh = self.take_fresh();
         self.read = if self.read.is_empty() { fresh } else { [&self.read[..], &fresh[..]].concat().into() };
         Poll::Ready(Ok(count > 0))
+    }
+
+    /// What was just read. What is less than half of a large buffer does not keep it: pieces of an answer may be held for long.
+    fn take_fresh(&mut self) -> Bytes {
+        let capacity = self.buffer.capacity();
+        if capacity <= READ_MIN || self.buffer.len() >= capacity / 2 {
+            return self.buffer.split().freeze();
+        }
+        Bytes::copy_from_slice(&std::mem::take(&mut self.buffer))
     }
 
     /// The end that writes, if it is still here.
@@ -128,5 +138,52 @@ impl Wire {
             Ends::Both(stream) => Some((stream, self.read)),
             Ends::Reading(_) | Ends::Gone => None,
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+
+    use super::super::super::health::UpstreamHealth;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::Name;
+    use crate::policy::{Address, Upstream};
+    use crate::telemetry::Telemetry;
+
+    /// A connection that reads from here.
+    pub(in super::super) fn wire(stream: UnixStream) -> Wire {
+        let server = Upstream {
+            address: Address::Unix("nowhere".into()),
+            secure: false,
+            authority: "a".to_owned(),
+            max_requests: None,
+            weight: 1,
+        };
+        let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
+        let health = UpstreamHealth::new(Telemetry::new(), clock).of(&Name::unknown(), &server);
+        Wire::new(Stream::Unix(stream), &health, &Rc::new(Load::new(1)))
+    }
+
+    /// What is read of so many bytes.
+    async fn read_of(wire: &mut Wire, server: &mut UnixStream, bytes: usize) -> Bytes {
+        server.write_all(&vec![7; bytes]).await.expect("the server writes");
+        assert!(poll_fn(|context| wire.poll_fill(context)).await.expect("it is read"));
+        std::mem::take(&mut wire.read)
+    }
+
+    #[tokio::test]
+    async fn a_small_read_does_not_keep_a_large_buffer() {
+        let (stream, mut server) = UnixStream::pair().expect("a pair");
+        let mut wire = wire(stream);
+        assert_eq!(read_of(&mut wire, &mut server, READ_MIN).await.len(), READ_MIN);
+        assert!(wire.room > 8 * READ_MIN, "more is expected after a read that filled its room");
+        let read = read_of(&mut wire, &mut server, 1024).await;
+        let kept = read.try_into_mut().expect("nobody else holds its buffer").capacity();
+        assert!(kept <= 2048, "1024 bytes keep {kept}");
     }
 }

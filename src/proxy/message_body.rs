@@ -1,0 +1,138 @@
+//! The body of a message that hyper reads, and where that message ends.
+//!
+//! Guarantees: the end of a message has one definition, for requests and for answers: the last chunk (RFC 9112 section 7.1),
+//! END_STREAM (RFC 9113 section 8.1), or the last byte of the length that its head announced, whichever comes first. A body that
+//! stops before its end is an error, whatever code its stream was reset with. After the last byte of an announced length
+//! [`END_WAIT`] bounds the wait for END_STREAM or trailers. This is the only place that corrects what hyper says of an end
+//! (`docs/decisions/hyper.md`). Leaves to its users what a broken body means for their command.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Version};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use super::silence::Silence;
+
+/// How long END_STREAM or trailers are waited for after the last byte of an announced length. Servers send them with that byte or
+/// right after it; a peer that never does loses the stream, which is reset, and nothing else.
+const END_WAIT: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct MessageBody {
+    incoming: Incoming,
+    /// Bytes that are still to come, if the head announced a length.
+    left: Option<u64>,
+    /// Whether the head alone is the message: its END_STREAM may still be a frame of its own.
+    is_only_a_head: bool,
+    /// Whether only END_STREAM ends it, so that the end hyper reports must be looked at.
+    is_http2: bool,
+    /// Whether nothing more is read.
+    has_ended: bool,
+    end: Silence,
+}
+
+/// Why a body stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// The stream or the connection failed.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    /// No more came, without an end: an HTTP/2 stream that was reset with NO_ERROR, for example.
+    #[error("the body stopped before its end")]
+    Stopped,
+    /// More came than the head announced.
+    #[error("the body is longer than its head says")]
+    Longer,
+}
+
+impl MessageBody {
+    /// The body of a caller's request.
+    pub(super) fn of_request(request: Request<Incoming>) -> Self {
+        let is_http2 = request.version() == Version::HTTP_2;
+        Self::new(request.into_body(), is_http2, false)
+    }
+
+    /// The body of a subsystem's answer over HTTP/2. `is_only_a_head` says that this answer has no content, whatever length
+    /// its head announces (RFC 9110 section 6.4.1).
+    pub(super) fn of_http2_answer(incoming: Incoming, is_only_a_head: bool) -> Self {
+        Self::new(incoming, true, is_only_a_head)
+    }
+
+    fn new(incoming: Incoming, is_http2: bool, is_only_a_head: bool) -> Self {
+        let left = if is_only_a_head { Some(0) } else { incoming.size_hint().exact() };
+        Self { incoming, left, is_only_a_head, is_http2, has_ended: false, end: Silence::default() }
+    }
+
+    /// Whether all of its content has come. END_STREAM and trailers may still follow.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left == Some(0) || self.has_ended()
+    }
+
+    /// Whether nothing follows, not even END_STREAM.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended || self.incoming.is_end_stream()
+    }
+
+    /// No more comes, says hyper.
+    fn end(&mut self) -> Result<(), BodyError> {
+        let is_marked = !self.is_http2 || self.incoming.is_end_stream();
+        let is_whole = self.left.map_or(is_marked, |left| left == 0);
+        self.has_ended = true;
+        if is_whole { Ok(()) } else { Err(BodyError::Stopped) }
+    }
+
+    fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(bytes).ok_or(BodyError::Longer)?;
+        }
+        self.has_ended = frame.is_trailers();
+        Ok(())
+    }
+
+    /// Nothing is here. After the whole content the end is waited for only a moment.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.left != Some(0) {
+            return Poll::Pending;
+        }
+        ready!(self.end.poll(context, END_WAIT));
+        self.has_ended = true;
+        Poll::Ready(())
+    }
+}
+
+impl HttpBody for MessageBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        if body.has_ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(next) = Pin::new(&mut body.incoming).poll_frame(context) else {
+            return body.wait(context).map(|()| None);
+        };
+        Poll::Ready(match next {
+            Some(Ok(frame)) => Some(body.count(&frame).map(|()| frame)),
+            // A reset after the last byte of an announced length takes nothing away.
+            Some(Err(_)) if body.left == Some(0) => body.end().err().map(Err),
+            Some(Err(error)) => Some(Err(error.into())),
+            None => body.end().err().map(Err),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_only_a_head || self.has_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            Some(left) => SizeHint::with_exact(left),
+            None => self.incoming.size_hint(),
+        }
+    }
+}
