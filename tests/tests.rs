@@ -30,11 +30,13 @@ mod patience;
 mod rfc9113;
 
 // What crosses the gateway, and what does not.
+mod again;
 mod forwarding;
 mod framing;
 mod grpc;
 mod grpc_tonic;
 mod healthy;
+mod interim;
 mod large;
 mod mirrors;
 mod protocols;

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -20,6 +21,7 @@ use crate::identity::{Caller, ServedNames, ServerTls};
 use crate::policy::{DepartmentPolicy, Snapshot};
 
 use super::headers::FORWARDED_FOR;
+use super::interim::InterimHeads;
 use super::tunnel::Doorstep;
 
 /// The listener a connection came in by.
@@ -53,6 +55,8 @@ pub(super) struct Peer {
     farewell: Farewell,
     /// What the connection is to become, once its last answer has left.
     pub(super) tunnel: Doorstep,
+    /// Interim answers on their way, over HTTP/1.1.
+    pub(super) interim: Rc<InterimHeads>,
 }
 
 /// What a caller is under one configuration.
@@ -95,6 +99,7 @@ impl Peer {
             has_asked: Cell::new(false),
             farewell: Farewell::default(),
             tunnel: Doorstep::default(),
+            interim: Rc::default(),
         }
     }
 

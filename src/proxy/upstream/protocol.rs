@@ -9,11 +9,13 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::proxy::fields::towards_caller;
+use crate::proxy::interim::Interim;
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
 use super::h1::{self, Framing, Wire};
-use super::h2::{self, Session};
+use super::h2::{self, Session, SessionMark};
+use super::loan::LentBody;
 use super::stream::Stream;
 
 /// A request as it goes out.
@@ -21,7 +23,7 @@ pub(in crate::proxy) enum Outgoing {
     /// Written out.
     Http1(h1::Outgoing),
     /// As hyper writes it out.
-    Http2(Box<Request<RequestBody>>),
+    Http2(Box<Request<LentBody>>),
 }
 
 /// The head of a request, as its protocol has it.
@@ -38,7 +40,7 @@ impl Written {
     pub(in crate::proxy) fn with(self, body: RequestBody, framing: Framing) -> Outgoing {
         match self {
             Self::Http1(head) => Outgoing::Http1(h1::Outgoing::new(head, body, framing)),
-            Self::Http2(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
+            Self::Http2(head) => Outgoing::Http2(Box::new(head.map(|()| LentBody::new(body)))),
         }
     }
 }
@@ -57,6 +59,20 @@ pub(in crate::proxy) enum Exchange {
     Http1(h1::Exchange),
     /// On a stream.
     Http2(h2::Exchange),
+}
+
+/// What is left of a request whose exchange has failed.
+pub(super) enum Salvage {
+    /// All of it: nothing was sent.
+    Unsent(Outgoing),
+    /// The server says that it has processed nothing of it (RFC 9113 section 8.7). The request, if all that was taken of its
+    /// body is held, and the session that has refused it.
+    Refused(Option<Outgoing>, SessionMark),
+    /// A kept connection ended before one byte of an answer. The request is safe and has no body, so that it may be sent
+    /// again (RFC 9110 section 9.2.2).
+    Lost(Outgoing),
+    /// Nothing: the server may have processed it.
+    Nothing,
 }
 
 /// The head of an answer.
@@ -118,11 +134,19 @@ impl Exchange {
         }
     }
 
-    /// The request again, if nothing of it was sent.
-    pub(super) fn into_unsent(self) -> Option<Outgoing> {
+    /// The next interim answer that has come. hyper's client keeps those of HTTP/2 for itself.
+    pub(super) fn next_interim(&mut self) -> Option<Interim> {
         match self {
-            Self::Http1(exchange) => exchange.into_unsent().map(Outgoing::Http1),
-            Self::Http2(exchange) => exchange.into_unsent().map(Outgoing::Http2),
+            Self::Http1(exchange) => exchange.next_interim(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// What is left of the request after the exchange has failed in this way.
+    pub(super) fn into_salvage(self, broken: &Broken) -> Salvage {
+        match self {
+            Self::Http1(exchange) => exchange.into_salvage(broken),
+            Self::Http2(exchange) => exchange.into_salvage(broken),
         }
     }
 
