@@ -191,18 +191,18 @@ impl Running {
 
 /// Logs how many commands end with the grace period, if there are any: connections without one are closed without a word.
 fn tell_what_is_cut(ledger: &LedgerReader) {
-    let totals = match threads::block_on(ledger.totals()) {
-        Ok(Ok(totals)) => totals,
-        Ok(Err(error)) => {
-            return tracing::warn!(%error, "the grace period is over; commands in flight count as interrupted");
+    let totals = threads::block_on(ledger.totals()).map_err(AppError::from);
+    match totals.and_then(|totals| Ok(totals?)) {
+        Ok(totals) => {
+            let commands: u64 = totals.series.iter().map(SeriesTotals::in_flight).sum();
+            if commands > 0 {
+                tracing::warn!(
+                    commands,
+                    "commands were still in flight after the grace period; they count as interrupted"
+                );
+            }
         }
-        Err(error) => {
-            return tracing::warn!(%error, "the grace period is over; commands in flight count as interrupted");
-        }
-    };
-    let commands: u64 = totals.series.iter().map(SeriesTotals::in_flight).sum();
-    if commands > 0 {
-        tracing::warn!(commands, "commands were still in flight after the grace period; they count as interrupted");
+        Err(error) => tracing::warn!(%error, "commands in flight after the grace period, if any, count as interrupted"),
     }
 }
 

@@ -388,7 +388,7 @@ impl Patience<'_> {
             let answered = poll_fn(|context| {
                 let polled = exchange.poll_head(context);
                 if let Some(take) = self.interim {
-                    std::iter::from_fn(|| exchange.next_interim()).for_each(take);
+                    exchange.take_interim().into_iter().for_each(take);
                 }
                 match polled {
                     Poll::Ready(head) => Poll::Ready(Some(head)),

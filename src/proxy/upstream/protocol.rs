@@ -134,11 +134,11 @@ impl Exchange {
         }
     }
 
-    /// The next interim answer that has come. hyper's client keeps those of HTTP/2 for itself.
-    pub(super) fn next_interim(&mut self) -> Option<Interim> {
+    /// The interim answers that have come since the last call. hyper's client drops those of HTTP/2.
+    pub(super) fn take_interim(&mut self) -> Vec<Interim> {
         match self {
-            Self::Http1(exchange) => exchange.next_interim(),
-            Self::Http2(_) => None,
+            Self::Http1(exchange) => exchange.take_interim(),
+            Self::Http2(_) => Vec::new(),
         }
     }
 

@@ -3,7 +3,6 @@
 //! Guarantees: a request that failed before anything of it was written is given back whole; an answer that comes before its
 //! request has ended is heard, even if the server then stops listening.
 
-use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker, ready};
 
 use http::StatusCode;
@@ -28,14 +27,14 @@ pub(in crate::proxy) struct Exchange {
     deaf: Option<Broken>,
     interim: u32,
     /// Interim answers for the caller.
-    heard: VecDeque<Interim>,
+    heard: Vec<Interim>,
 }
 
 impl Exchange {
     /// Begins: a request without a body is written at once.
     pub(in crate::proxy::upstream) fn begin(wire: Box<Wire>, outgoing: Outgoing) -> Self {
         let at_once = outgoing.is_only_a_head();
-        let mut exchange = Self { wire, outgoing, deaf: None, interim: 0, heard: VecDeque::new() };
+        let mut exchange = Self { wire, outgoing, deaf: None, interim: 0, heard: Vec::new() };
         if at_once {
             // Whoever waits for the answer polls again, and then is woken.
             exchange.deaf = exchange.send(&mut Context::from_waker(Waker::noop())).err();
@@ -94,9 +93,9 @@ impl Exchange {
         }
     }
 
-    /// The next interim answer for the caller.
-    pub(in crate::proxy::upstream) fn next_interim(&mut self) -> Option<Interim> {
-        self.heard.pop_front()
+    /// The interim answers for the caller that have come since the last call.
+    pub(in crate::proxy::upstream) fn take_interim(&mut self) -> Vec<Interim> {
+        std::mem::take(&mut self.heard)
     }
 
     /// An interim answer: `100 Continue` answers the gateway, the others are for the caller.
@@ -110,7 +109,7 @@ impl Exchange {
             self.poll_send(context)?;
         }
         if Interim::is_for_callers(status) {
-            self.heard.push_back(Interim { status, headers });
+            self.heard.push(Interim { status, headers });
         }
         Ok(())
     }
