@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, empty, request};
+use crate::world::{Client, World, empty, request};
 
 fn commands(document: &mut Value, commands: Value) {
     document["subsystems"][0]["commands"] = commands;
@@ -40,22 +40,54 @@ async fn a_grant_is_a_glob_on_command_ids() {
 async fn an_unknown_path_method_or_subsystem_is_an_unknown_command() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
-    for (method, path) in [
-        ("GET", "/cameras/v2/nothing"),
-        ("DELETE", "/cameras/v1/snapshots/1"),
-        ("GET", "/signals/v1/lights"),
-        ("GET", "/camerasx/v1/snapshots/1"),
-        ("GET", "/"),
+    for (method, path, status, allow) in [
+        ("GET", "/cameras/v2/nothing", 404, ""),
+        ("DELETE", "/cameras/v1/snapshots/1", 405, "GET"),
+        ("GET", "/signals/v1/lights", 404, ""),
+        ("GET", "/camerasx/v1/snapshots/1", 404, ""),
+        ("GET", "/", 404, ""),
     ] {
         let reply = client.send(request(method, path, empty())).await;
         assert_eq!(
-            (reply.status.as_u16(), reply.problem().as_deref()),
-            (404, Some("unknown_command")),
+            (reply.status.as_u16(), reply.problem().as_deref(), reply.header("allow")),
+            (status, Some("unknown_command"), allow),
             "{method} {path}"
         );
     }
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "unknown_command"), 5);
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones_by_whoever_may_know_them() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["commands"].as_array_mut().unwrap().extend([
+            json!({ "id": "list", "match": { "method": "GET", "path": "/v1/snapshots" } }),
+            json!({ "id": "hidden", "match": { "method": "PUT", "path": "/v1/other" } }),
+        ]);
+        document["listeners"][0]["tls"]["clientAuth"]["mode"] = json!("optional");
+    });
+    let world = plan.start().await;
+    for http2 in [false, true] {
+        let speak = |client: Client| if http2 { client.h2() } else { client };
+        let reply = speak(world.client("archive")).send(request("PATCH", "/cameras/v1/snapshots", empty())).await;
+        let told = (reply.status.as_u16(), reply.header("allow"), reply.header("content-type"));
+        assert_eq!(told, (405, "GET, POST", "application/problem+json"));
+        let stranger = speak(world.client_with("unknown", None));
+        let reply = stranger.send(request("PATCH", "/cameras/v1/snapshots", empty())).await;
+        assert_eq!((reply.status.as_u16(), reply.header("allow")), (401, ""));
+        let mut call = request("DELETE", "/cameras/v1/snapshots", empty());
+        call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let reply = speak(world.client("archive")).send(call).await;
+        assert_eq!((reply.status.as_u16(), reply.header("grpc-status"), reply.header("allow")), (200, "12", ""));
+        let forbidden = speak(world.client("archive")).get("/cameras/v1/snapshots/1").await;
+        let detail = forbidden.json()["detail"].as_str().unwrap().to_owned();
+        for name in ["`archive`", "`cameras`", "`snapshot.read`"] {
+            assert!(detail.contains(name), "{detail}");
+        }
+    }
+    let usage = world.close().await;
+    assert_eq!((usage.of("archive", "unknown_command"), usage.of("archive", "forbidden")), (4, 2));
 }
 
 #[tokio::test]

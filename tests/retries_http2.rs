@@ -17,23 +17,24 @@ const ATTEMPTS: &str = "tallygate_upstream_attempts_total";
 const PREFACE: usize = 24;
 /// Error codes (RFC 9113 section 7).
 const NO_ERROR: u32 = 0;
-const REFUSED_STREAM: u32 = 7;
-const CANCEL: u32 = 8;
+const INTERNAL_ERROR: u32 = 2;
+pub const REFUSED_STREAM: u32 = 7;
+pub const CANCEL: u32 = 8;
 
 /// What a server does about every request, by its stream.
-type Manner = fn(u32) -> Vec<u8>;
+pub type Manner = fn(u32) -> Vec<u8>;
 
-fn reset(stream: u32, code: u32) -> Vec<u8> {
+pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
 /// Takes its leave before it has taken up any stream (RFC 9113 section 6.8).
-fn leave(_stream: u32) -> Vec<u8> {
+pub fn leave(_stream: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[0_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
 }
 
 /// A server that speaks HTTP/2 and answers no request; how many it met.
-async fn never_answers(manner: Manner) -> (SocketAddr, Arc<AtomicUsize>) {
+pub async fn never_answers(manner: Manner) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
@@ -109,7 +110,7 @@ async fn a_stream_that_is_reset_and_a_session_that_takes_its_leave_cost_an_attem
 
 #[tokio::test]
 async fn what_may_not_be_repeated_is_sent_once_over_http2_too() {
-    for manner in [(|stream| reset(stream, REFUSED_STREAM)) as Manner, leave] {
+    for manner in [(|stream| reset(stream, CANCEL)) as Manner, |stream| reset(stream, INTERNAL_ERROR)] {
         let (bad, met) = never_answers(manner).await;
         let world = in_turn_with(bad, json!({ "attempts": 3, "budgetPercent": 100 })).start().await;
         let client = world.client("traffic-police");
@@ -142,7 +143,7 @@ async fn a_server_that_takes_no_connection_costs_neither_an_attempt_nor_a_retry(
 
 #[tokio::test]
 async fn the_budget_ends_retries_over_http2_too() {
-    let (bad, met) = never_answers(|stream| reset(stream, REFUSED_STREAM)).await;
+    let (bad, met) = never_answers(|stream| reset(stream, CANCEL)).await;
     let plan = in_turn_with(bad, json!({ "attempts": 3 })).edit(|document| {
         document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }]);
     });

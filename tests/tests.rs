@@ -31,6 +31,7 @@ mod patience;
 mod rfc9113;
 
 // What crosses the gateway, and what does not.
+mod again;
 mod blame;
 mod broken_messages;
 mod forwarding;
@@ -38,6 +39,7 @@ mod framing;
 mod grpc;
 mod grpc_tonic;
 mod healthy;
+mod interim;
 mod large;
 mod message_ends;
 mod mirrors;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Server, World, empty, fed, free_address, request, until};
+use crate::world::{GATEWAY, Seen, Server, World, empty, fed, free_address, request, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
@@ -49,16 +49,21 @@ async fn a_subsystem_that_is_down_is_unreachable() {
 
 #[tokio::test]
 async fn a_subsystem_that_breaks_before_its_answer_has_failed() {
-    let world = World::city().start().await;
+    let mut world = World::city().start().await;
     for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
-        assert_eq!(client.get(READ).await.status, 200, "so that a kept connection is at hand");
-        let reply = client.get("/cameras/do/cut").await;
-        assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("upstream_failed")));
+        for method in ["POST", "DELETE", "GET"] {
+            assert_eq!(client.get(READ).await.status, 200, "so that a kept connection is at hand");
+            let reply = client.send(request(method, "/cameras/do/cut", empty())).await;
+            assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("upstream_failed")));
+        }
     }
-    let cut = world.server("cameras").log.all().iter().filter(|got| got.path.contains("cut")).count();
-    assert_eq!(cut, 2, "what was sent is never sent again");
+    let log = world.server("cameras").log.all();
+    let cut = |method| log.iter().filter(|got| got.path.contains("cut") && got.method == method).count();
+    assert_eq!((cut("POST"), cut("DELETE")), (2, 2), "what was sent and is not safe is never sent again");
+    assert_eq!(cut("GET"), 4, "what is safe is sent again once, on a new connection");
+    world.note_sent_again(2);
     let usage = world.close().await;
-    assert_eq!(usage.of("traffic-police", "upstream_failed"), 2);
+    assert_eq!(usage.of("traffic-police", "upstream_failed"), 6);
 }
 
 #[tokio::test]
@@ -273,4 +278,87 @@ async fn a_body_that_ends_with_its_connection_is_whole() {
     world.note_foreign_server();
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 1);
+}
+
+#[tokio::test]
+async fn a_refused_answer_is_counted_and_logged_by_what_was_wrong_with_it() {
+    for (answer, why) in [
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "Transfer-Encoding",
+        ),
+        ("HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n", "folded"),
+        ("HTTP/1.1 200 OK\r\nX: \u{1}\r\nContent-Length: 0\r\n\r\n", "control character"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "a Content-Length"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "chunk"), // broken in its body
+    ] {
+        let address = canned(answer).await;
+        let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = upstreams(&[address]));
+        let mut world = plan.start_process().await;
+        let client = world.client("traffic-police");
+        for _ in 0..3 {
+            match client.try_send(request("GET", READ, empty())).await {
+                Ok(reply) => {
+                    assert_eq!(reply.problem().as_deref(), Some("upstream_failed"), "{why}");
+                    assert!(
+                        reply.json()["detail"].as_str().unwrap().contains("not valid HTTP"),
+                        "{why}: {}",
+                        reply.text()
+                    );
+                }
+                Err(_) => assert_eq!(why, "chunk", "its head was good"),
+            }
+        }
+        let metrics = world.metrics().await;
+        let of = |reason| metrics.value("tallygate_upstream_failures_total", &[("reason", reason)]);
+        assert_eq!((of("malformed_answer"), of("reset")), (Some(3.0), Some(0.0)), "{why}");
+        let log = world.log_of_process();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("not valid HTTP")).collect();
+        assert!((1..=3).contains(&lines.len()), "{log}");
+        for told in [why, "cameras", &address.to_string(), "WARN", "left_out"] {
+            assert!(lines[0].contains(told), "{told}: {}", lines[0]);
+        }
+        world.note_foreign_server();
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "upstream_failed"), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_status_without_a_name_gets_no_made_up_reason() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = canned("HTTP/1.1 999 Strange\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi").await;
+    let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = upstreams(&[address]));
+    let mut world = plan.start().await;
+    world.log.note("traffic-police", Seen::Outcome("server_error"));
+    let mut stream = world.client("traffic-police").connect().await.unwrap();
+    let ask = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 999 \r\n"), "{heard}");
+    assert_eq!(world.client("traffic-police").h2().get(READ).await.status, 999);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "server_error"), 2);
+}
+
+#[tokio::test]
+async fn every_ejection_and_return_of_a_server_is_logged_once() {
+    let world = World::city().edit(|document| document["shutdown"] = json!({ "delay": "1ms", "grace": "1s" }));
+    let world = world.start_process().await;
+    let client = world.client("traffic-police");
+    for _ in 0..12 {
+        assert_eq!(client.get("/cameras/do/status-503").await.status, 503);
+    }
+    let out = |log: &str| log.lines().filter(|line| line.contains("a server is out of rotation")).count();
+    let log = world.log_of_process();
+    assert_eq!(out(&log), 1, "it stays out while it fails on: {log}");
+    let line = log.lines().find(|line| line.contains("out of rotation")).unwrap().to_owned();
+    let address = world.server("cameras").address.to_string();
+    for told in ["WARN", "cameras", &address, "in_a_row=5", "5xx", "seconds=10"] {
+        assert!(line.contains(told), "{told}: {line}");
+    }
+    assert_eq!(client.get(READ).await.status, 200, "nobody else is there, so it is asked all the same");
+    world.close().await;
 }

@@ -94,12 +94,23 @@ async fn a_command_that_may_not_switch_does_not() {
     let (process, port, _log) = subsystem();
     let mut world = live_city(port).await;
     let ended = run(caller(&world, "/cameras/still")).await;
-    // The subsystem was not asked to switch, and says so (426).
-    assert_eq!(seen(&ended), json!({ "refused": 426 }));
+    assert_eq!(seen(&ended), json!({ "refused": 501 }));
+    world.log.note("traffic-police", Seen::Outcome("malformed"));
+    // Who asks for another protocol gets the answer to a plain request (RFC 9110 section 7.8), and what it says of upgrades.
+    let mut stream = world.client("traffic-police").connect().await.unwrap();
+    let ask =
+        format!("GET /cameras/still HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard).await;
+    let answer = String::from_utf8_lossy(&heard).to_lowercase();
+    assert!(answer.starts_with("http/1.1 426 ") && answer.contains("\r\nupgrade: websocket\r\n"), "{answer}");
+    assert!(answer.contains("\r\nconnection: upgrade"), "{answer}");
+    world.log.note("traffic-police", Seen::Open);
     drop(process);
-    world.log.note("traffic-police", Seen::Open); // this caller does not wait for the rest of such an answer
     world.note_foreign_server();
-    world.close().await;
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "malformed"), usage.of("traffic-police", "client_error")), (1, 1));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::config::{Configuration, Problem, Problems, Settings};
 use crate::identity::{ServerTls, SubsystemTls};
-use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
+use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed, SeriesTotals};
 use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
 use crate::model::{Name, Numbers};
@@ -178,7 +178,7 @@ impl Running {
         std::thread::sleep(self.settings.shutdown.delay);
         self.traffic.begin();
         if !wait(self.traffic.done(), self.settings.shutdown.grace)? {
-            tracing::warn!("commands were still in flight after the grace period; they count as interrupted");
+            tell_what_is_cut(&self.ledger.reader());
         }
         self.end.begin();
         for worker in self.workers {
@@ -186,6 +186,23 @@ impl Running {
         }
         self.control.stop();
         Ok(self.ledger.close()?)
+    }
+}
+
+/// Logs how many commands end with the grace period, if there are any: connections without one are closed without a word.
+fn tell_what_is_cut(ledger: &LedgerReader) {
+    let totals = threads::block_on(ledger.totals()).map_err(AppError::from);
+    match totals.and_then(|totals| Ok(totals?)) {
+        Ok(totals) => {
+            let commands: u64 = totals.series.iter().map(SeriesTotals::in_flight).sum();
+            if commands > 0 {
+                tracing::warn!(
+                    commands,
+                    "commands were still in flight after the grace period; they count as interrupted"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "commands in flight after the grace period, if any, count as interrupted"),
     }
 }
 

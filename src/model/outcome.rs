@@ -14,7 +14,7 @@ pub enum Finished {
     ClientError,
     /// The subsystem answered 5xx.
     ServerError,
-    /// No connection to the subsystem; nothing was sent.
+    /// No connection to the subsystem, or its servers refused the command: nothing of it was processed.
     Unreachable,
     /// The subsystem broke off after something was sent.
     UpstreamFailed,

@@ -83,6 +83,13 @@ impl RouteTable {
         }
     }
 
+    /// The methods that commands at this path name, in byte order.
+    pub(super) fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
+        let Some((index, below)) = self.subsystem_of(host, path) else { return Vec::new() };
+        let routers = self.commands[index].named.iter();
+        routers.filter(|(_, router)| router.at(below).is_ok()).map(|(method, _)| method.as_str()).collect()
+    }
+
     /// The index of the subsystem that takes this host and path, and the path below its prefix.
     fn subsystem_of<'p>(&self, host: &str, path: &'p str) -> Option<(usize, &'p str)> {
         let host = bare_host(host);

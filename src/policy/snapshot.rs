@@ -235,6 +235,12 @@ impl Snapshot {
         self.routes.find(self, host, method, path)
     }
 
+    /// The methods of the commands at a path, where [`Snapshot::route`] finds none for the method that was asked for. In byte
+    /// order; empty, if the path is none of a command.
+    pub fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
+        self.routes.methods_at(host, path)
+    }
+
     /// Whether this department may run this command, and by which rule.
     pub fn grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<super::Grant> {
         self.grants.find(department, command)

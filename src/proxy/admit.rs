@@ -4,6 +4,7 @@
 //! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
 //! so nothing is admitted that is not counted, and nothing counted as admitted is refused afterwards.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,9 +63,11 @@ pub(super) struct Refusal {
     pub(super) department: Department,
     pub(super) command: CommandKey,
     pub(super) refused: Refused,
-    pub(super) detail: &'static str,
+    pub(super) detail: Cow<'static, str>,
     /// The status that says a fault more exactly.
     pub(super) status: Option<StatusCode>,
+    /// The methods of the commands at the path that is asked for.
+    pub(super) allow: Option<HeaderValue>,
     pub(super) retry_after: Option<Duration>,
     pub(super) budget: Option<Budget>,
     /// The page that asks, if browsers are told about this command.
@@ -72,13 +75,19 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn new(department: &Department, command: &CommandKey, refused: Refused, detail: &'static str) -> Box<Self> {
+    fn new(
+        department: &Department,
+        command: &CommandKey,
+        refused: Refused,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         Box::new(Self {
             department: department.clone(),
             command: command.clone(),
             refused,
-            detail,
+            detail: detail.into(),
             status: None,
+            allow: None,
             retry_after: None,
             budget: None,
             reader: None,
@@ -142,20 +151,21 @@ fn decide(
     placed: &Placed,
 ) -> Result<(Grant, Option<Budget>, Account), Box<Refusal>> {
     let command = &placed.command;
-    let refuse = |refused, detail| Refusal::new(&department.department, &command.key, refused, detail);
+    let refuse =
+        |refused, detail: Cow<'static, str>| Refusal::new(&department.department, &command.key, refused, detail);
 
     let grant = call.live.snapshot.grant(department, command);
-    let grant = grant.ok_or_else(|| refuse(Refused::Forbidden, "this department has no grant for this command"))?;
+    let grant = grant.ok_or_else(|| refuse(Refused::Forbidden, no_grant(&department.department, &command.key)))?;
     if request.body().size_hint().lower() > command.body_max {
-        return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows"));
+        return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows".into()));
     }
-    if is_extended(request) && upgrade(request, command).is_none() {
-        let mut refusal = refuse(Refused::Malformed, "this command does not switch to the protocol that is asked for");
+    if needs_a_tunnel(request) && upgrade(request, command).is_none() {
+        let mut refusal = refuse(Refused::Malformed, no_switch(&command.key));
         refusal.status = Some(StatusCode::NOT_IMPLEMENTED);
         return Err(refusal);
     }
     let room = call.worker.load.has_room_for(department.department.number);
-    room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full)))?;
+    room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full).into()))?;
     let gate = call.live.gate(&call.worker.limiters, department, command);
     let pass = gate.and_then(|gate| gate.admit_for(placed.units(), call.window));
     let pass = pass.map_err(|limited| Refusal::limited(&department.department, &command.key, limited))?;
@@ -164,10 +174,33 @@ fn decide(
     Ok((grant, budget, account))
 }
 
-/// The one protocol a caller asks to switch to, if it is the one that this command may switch to. Who asks over HTTP/1.1 for
-/// another gets the answer of a plain GET; over HTTP/2 nothing but a tunnel would be understood.
+/// The one protocol a caller asks to switch to, if it is the one that this command may switch to. A caller that asks over
+/// HTTP/1.1 for another gets the answer of a plain GET (RFC 9110 section 7.8), unless it [needs a tunnel](needs_a_tunnel).
 fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
     command.upgrade.as_ref().filter(|allowed| is_asked_for(request, allowed)).cloned()
+}
+
+/// Whether a caller has no use for another answer than a tunnel: an extended CONNECT, or the handshake of a WebSocket. That a
+/// plain answer to a handshake comes from the gateway's configuration could not be seen.
+fn needs_a_tunnel(request: &Request<Incoming>) -> bool {
+    is_extended(request) || is_asked_for(request, &WEBSOCKET)
+}
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+fn no_grant(department: &Department, command: &CommandKey) -> Cow<'static, str> {
+    let CommandKey { subsystem, command, .. } = command;
+    format!(
+        "the department `{}` has no grant for the command `{command}` of the subsystem `{subsystem}`",
+        department.id
+    )
+    .into()
+}
+
+fn no_switch(command: &CommandKey) -> Cow<'static, str> {
+    let CommandKey { subsystem, command, .. } = command;
+    format!("the command `{command}` of the subsystem `{subsystem}` does not switch to the protocol that is asked for")
+        .into()
 }
 
 /// The deadline a gRPC caller gives its call, not longer than its subsystem allows.
@@ -231,7 +264,13 @@ fn place(
             Ok(Placed { subsystem: Arc::clone(subsystem), command: Arc::clone(command), here })
         }
         Route::NoCommand { subsystem } => {
-            Err(unknown(&subsystem.unknown, "this subsystem has no command with this method and path"))
+            let methods = snapshot.methods_at(head.host, head.path);
+            let mut refusal = unknown(&subsystem.unknown, no_command(!methods.is_empty()));
+            if !methods.is_empty() {
+                refusal.status = Some(StatusCode::METHOD_NOT_ALLOWED);
+                refusal.allow = HeaderValue::try_from(methods.join(", ")).ok();
+            }
+            Err(refusal)
         }
         Route::NoSubsystem => Err(unknown(&CommandKey::unknown(), "no subsystem is served at this host and path")),
     }
@@ -248,6 +287,15 @@ fn open(call: &Call, department: &DepartmentPolicy, placed: &Placed, mut pass: P
     })?;
     pass.keep_units();
     Ok(Account::open(call, ticket, pass, (department.department.number, subsystem)))
+}
+
+fn no_command(is_path_known: bool) -> &'static str {
+    match is_path_known {
+        true => {
+            "this subsystem has no command with this method at this path; Allow names the methods that it has there"
+        }
+        false => "this subsystem has no command with this method and path",
+    }
 }
 
 fn overloaded_detail(full: Full) -> &'static str {

@@ -136,7 +136,7 @@ impl Metered {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.fail(Finished::UpstreamFailed);
+                self.fail_as(Finished::UpstreamFailed, |lease| lease.broke(&error));
                 Some(Err(io::Error::other(error)))
             }
             None => {
@@ -209,12 +209,17 @@ impl Metered {
 
     /// The answer broke off: by the subsystem's doing, unless the request body had broken first.
     fn fail(&mut self, finished: Finished) {
+        self.fail_as(finished, |lease| lease.fail(finished));
+    }
+
+    /// The same, where `note` tells the server's health what was wrong.
+    fn fail_as(&mut self, finished: Finished, note: impl FnOnce(&Lease)) {
         let Some((account, lease)) = self.open.take() else { return };
         if account.fault().is_some() {
             return account.settle(Finished::Aborted);
         }
         if !account.progress().is_callers_doing() {
-            lease.fail(finished);
+            note(&lease);
         }
         account.settle(finished);
     }

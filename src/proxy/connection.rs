@@ -40,6 +40,9 @@ const TLS_RECORD: usize = 16 * 1024;
 const PARTING_BYTES: u64 = 64 * 1024;
 const PARTING_TIME: Duration = Duration::from_secs(1);
 
+/// How long handshakes are waited for that are under way when the gateway stops; a good one takes three round trips at most.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
+
 /// A socket after its handshake. Boxed, because each future that hands it on has room for it twice (more than a kilobyte).
 pub(super) type Secured = Box<TlsStream<Socket>>;
 
@@ -77,13 +80,17 @@ impl Drop for Carried {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWatcher) {
+pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, mut drain: DrainWatcher) {
     let Accepted { stream, address, door, proxies, stats, held } = accepted;
     let mut under_way = worker.handshakes.begin(Instant::now());
     let by_balancer = proxies.protocol.contain(address.ip());
-    let greeting = greet(stream, &door, by_balancer, Rc::clone(&under_way.answered));
+    let answered = Rc::clone(&under_way.answered);
+    let greeting = greet(stream, &door, by_balancer, Rc::clone(&answered));
     let greeted = tokio::select! {
         greeted = timeout(worker.capacity.handshake, greeting) => greeted,
+        () = drains(&mut drain, &answered) => {
+            return tracing::debug!(%address, "closed before its handshake: the gateway stops");
+        }
         () = under_way.given_up() => {
             worker.telemetry.limit_hit(LimitHit::Handshakes);
             return note_failure(&worker, &stats, address, (HandshakeFailure::CrowdedOut, &"another needed its place"));
@@ -122,6 +129,15 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, drain: DrainWa
         tracing::debug!(%address, %error, "connection ended");
     }
     drop(held);
+}
+
+/// Ready when the gateway drains and a handshake is not waited for any longer: at once, if its caller has not said hello. No
+/// command can have come before it is finished.
+async fn drains(drain: &mut DrainWatcher, answered: &Cell<bool>) {
+    drain.begun().await;
+    if answered.get() {
+        tokio::time::sleep(LAST_HANDSHAKES).await;
+    }
 }
 
 /// From a socket to a finished handshake, and the caller's address if a balancer has told it. The error of a handshake leaves

@@ -4,10 +4,11 @@
 //! the path that was authorised is the path that is sent. When the caller leaves, hyper drops this future, and with it the
 //! request upstream and the account.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -22,6 +23,7 @@ use super::compress::{self, Compressed};
 use super::extended::stream_of;
 use super::grpc;
 use super::headers::{Passing, REQUEST_ID};
+use super::interim::Interim;
 use super::mirror::Copy;
 use super::pace::Tempo;
 use super::progress::BodyFault;
@@ -45,6 +47,7 @@ pub(super) fn forward(
     let upstreams = call.live.upstreams_of(&admitted.subsystem);
     let key = upstreams.key(request.headers(), &admitted.department.department.id);
     let method = request.method().clone();
+    let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has none
     let stream = stream_of(&mut request);
     let outgoing = towards(&call, &admitted, request);
     let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
@@ -56,8 +59,11 @@ pub(super) fn forward(
         let progress = admitted.account.progress();
         let response = admitted.subsystem.timeouts.response;
         let until = admitted.deadline.map(|deadline| call.instant + deadline);
-        let patience = Patience { alarms: &call.worker.alarms, response, until, progress };
+        let pass_on = |interim: Interim| call.peer.interim.push(&interim, |name| admitted.takes_from_answers(name));
+        let interim = takes_interim.then_some(&pass_on as &dyn Fn(Interim));
+        let patience = Patience { alarms: &call.worker.alarms, response, until, progress, interim };
         let sent = upstreams.finish(begun, (key, spare), patience).await;
+        poll_fn(|context| call.peer.interim.poll_left(context)).await;
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
         }
@@ -110,7 +116,7 @@ fn framing(body: &Incoming) -> Framing {
 /// The subsystem's answer, metered on its way to the caller.
 fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     let only_busy = sent.answer.is_only_busy();
-    let Sent { answer: Answered { status, mut headers, body, .. }, lease } = sent;
+    let Sent { answer: Answered { status, mut headers, body, upgrade, .. }, lease } = sent;
     let finished = outcome_of(status);
     if !admitted.account.progress().is_callers_doing() {
         note_answer(&lease, status, only_busy);
@@ -119,6 +125,10 @@ fn answer(call: &Call, admitted: Admitted, sent: Sent) -> Response<Body> {
     admitted.shape_answer(&mut headers);
     headers.insert(REQUEST_ID, call.id.header());
     tell_budget(&mut headers, admitted.budget);
+    if let Some(protocol) = upgrade.filter(|_| status == StatusCode::UPGRADE_REQUIRED) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade")); // RFC 9110 section 15.5.22; HTTP/2 has neither
+        headers.insert(UPGRADE, protocol);
+    }
     let patience = admitted.subsystem.timeouts.idle;
     let until = admitted.deadline.map(|deadline| call.instant + deadline);
     let encoder = compress::begin(&call.worker, admitted.compress, (status, &mut headers), &body.size_hint());
@@ -214,7 +224,7 @@ fn no_answer(call: &Call, admitted: Admitted, error: &SendError) -> Response<Bod
         };
     }
     let finished = match error {
-        SendError::Unreachable(_) | SendError::Busy => Finished::Unreachable,
+        SendError::Unreachable(_) | SendError::Refused(_) | SendError::Busy => Finished::Unreachable, // nothing was processed
         SendError::Failed(_) => Finished::UpstreamFailed,
         SendError::Timeout => Finished::Timeout,
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::LOCATION;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -37,6 +37,11 @@ pub(super) struct Reader {
 }
 
 impl Admitted {
+    /// Whether the command's shape takes a field from answers.
+    pub(super) fn takes_from_answers(&self, name: &HeaderName) -> bool {
+        self.command.shape.as_ref().is_some_and(|shape| shape.response.takes(name))
+    }
+
     /// What the configuration wants of an answer's fields, towards the caller and towards the caller's browser.
     pub(super) fn shape_answer(&self, headers: &mut HeaderMap) {
         if let Some(shape) = &self.command.shape {

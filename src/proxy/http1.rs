@@ -13,6 +13,7 @@ use futures_util::TryFutureExt as _;
 use futures_util::future::{Either, ready};
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode};
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -33,6 +34,8 @@ use super::tunnel::Tunnel;
 use super::wire::{Found, Guard, HeadLimits, Manners};
 use super::worker::Worker;
 
+/// The reason of a status that has no name here (RFC 9112 section 4: it may be empty). hyper would write `<none>`.
+const NO_REASON: ReasonPhrase = ReasonPhrase::from_static(b"");
 /// Bytes that hyper buffers each way; a larger head than this has a larger buffer.
 const BUFFER: usize = 32 * 1024;
 
@@ -47,7 +50,8 @@ pub(super) async fn serve(
     let pulse = Rc::new(Pulse::new(worker.alarms.coarse(), capacity.connection_commands));
     let found = Rc::new(Found::default());
     let stream = Patient::new(stream, &worker);
-    let stream = Guard::new(stream, manners(&capacity), Rc::clone(&found), Rc::clone(&pulse));
+    let stream =
+        Guard::new(stream, manners(&capacity), (Rc::clone(&found), Rc::clone(&peer.interim)), Rc::clone(&pulse));
     let service = service_fn(|request| {
         let beat = pulse.beat();
         let answer = match found.take() {
@@ -63,7 +67,10 @@ pub(super) async fn serve(
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 found.hand_over();
             } else if pulse.is_spent() {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if answer.status().canonical_reason().is_none() {
+                answer.extensions_mut().insert(NO_REASON);
             }
             answer.map(|body| Departing::over_http1(body, beat))
         })

@@ -54,6 +54,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// For a caller to take its leave.
 const PARTING: Duration = Duration::from_secs(2);
+/// For a caller to open a connection that is to end: what it said right after its handshake is read.
+const OPENING_LEFT: Duration = Duration::from_millis(250);
 /// The preface and the frame of settings after it (RFC 9113 section 3.4): what is less does not open a connection.
 const OPENING_BYTES: u64 = 24 + 9;
 
@@ -125,14 +127,16 @@ pub(super) async fn serve(
             return Ok(()); // nobody is there who would understand a GOAWAY
         }
         () = rests(&worker, &pulse, capacity.idle) => connection.as_mut().graceful_shutdown(),
-        () = time_to_go(&worker, (&peer, &pulse), &mut drain) => match peer.is_sent_away() && !peer.has_asked() {
-            true => return Ok(()), // it may never open the connection, and hyper would wait for it
-            false => connection.as_mut().graceful_shutdown(),
-        },
+        () = time_to_go(&worker, (&peer, &pulse), &mut drain) => {
+            if peer.is_sent_away() && !peer.has_asked() {
+                return Ok(()); // it may never open the connection, and hyper would wait for it
+            }
+            connection.as_mut().graceful_shutdown();
+        }
     }
     tokio::select! {
         served = in_turns(connection, &heads) => served,
-        () = parted(&worker, &pulse) => Ok(()),
+        () = parted(&worker, &pulse, &heard) => Ok(()),
         () = Box::pin(peer.cut_off()) => Ok(()), // its streams break, and their commands end as aborted
     }
 }
@@ -146,9 +150,14 @@ fn in_turns<F: Future>(mut connection: Pin<&mut F>, heads: &Heads) -> impl Futur
 }
 
 /// Ready when a caller that was told to go has no command any more, and has had time to take its leave: h2 waits for its
-/// answer to a ping (RFC 9113 section 6.8).
-async fn parted(worker: &Worker, pulse: &Pulse) {
-    wait_until(worker, Instant::now() + PARTING).await;
+/// answer to a ping (RFC 9113 section 6.8). A caller that has not opened the connection is not waited for as long.
+async fn parted(worker: &Worker, pulse: &Pulse, heard: &Cell<u64>) {
+    let told = Instant::now();
+    wait_until(worker, told + OPENING_LEFT).await;
+    if heard.get() < OPENING_BYTES {
+        return;
+    }
+    wait_until(worker, told + PARTING).await;
     rests(worker, pulse, PARTING).await;
 }
 

@@ -118,7 +118,7 @@ impl Road {
         let upstreams = self.live.upstreams_of(subsystem);
         let progress = Progress::uncounted(Instant::now());
         let (alarms, response) = (&self.worker.alarms, subsystem.timeouts.response);
-        let patience = Patience { alarms, response, until: None, progress: &progress };
+        let patience = Patience { alarms, response, until: None, progress: &progress, interim: None };
         let begun = upstreams.begin(request, self.key);
         upstreams.finish_copy(begun, self.key, patience).await.ok()
     }

@@ -14,6 +14,7 @@ mod frames;
 mod here;
 mod http1;
 mod http2;
+mod interim;
 mod listener;
 mod refuse;
 mod thread;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -21,16 +21,19 @@ use super::headers::REQUEST_ID;
 use super::peer::Peer;
 use super::worker::Worker;
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Counts a refusal and answers it.
 pub(super) fn refuse(call: &Call, refusal: &Refusal) -> Response<Body> {
     call.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, call.window);
     let status = refusal.status.unwrap_or(status_of_refusal(refusal.refused));
-    let mut answer = problem(call, status, refusal.refused.name(), refusal.detail);
+    let mut answer = problem(call, status, refusal.refused.name(), &refusal.detail);
     if let Some(after) = refusal.retry_after.or(retry_after(refusal.refused)) {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    if let Some(methods) = refusal.allow.clone().filter(|_| !call.is_grpc) {
+        answer.headers_mut().insert(ALLOW, methods); // RFC 9110 section 15.5.6
     }
     tell_budget(answer.headers_mut(), refusal.budget);
     if let Some(reader) = &refusal.reader {

@@ -82,9 +82,14 @@ impl Telemetry {
     }
 }
 
-fn failures([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Sample<3>; 3] {
-    let reasons =
-        [("connect", &stats.failures_connect), ("reset", &stats.failures_reset), ("timeout", &stats.failures_timeout)];
+fn failures([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [Sample<3>; 5] {
+    let reasons = [
+        ("connect", &stats.failures_connect),
+        ("reset", &stats.failures_reset),
+        ("timeout", &stats.failures_timeout),
+        ("malformed_answer", &stats.failures_malformed),
+        ("refused", &stats.failures_refused),
+    ];
     reasons.map(|(reason, count)| ([subsystem.clone(), upstream.clone(), reason.to_owned()], number(count.get())))
 }
 

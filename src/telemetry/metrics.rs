@@ -103,12 +103,12 @@ pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
 pub(super) const UPSTREAM_RETRIES: Family = Family::counter(
     "tallygate_upstream_retries_total",
     UPSTREAM,
-    "Attempts made because an earlier one of the same command had failed after it was sent.",
+    "Attempts made because an earlier one of the same command had failed, or was refused, after it was sent.",
 );
 pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
     "tallygate_upstream_failures_total",
     &["subsystem", "upstream", "reason"],
-    "Attempts that failed, by reason: connect, reset, timeout.",
+    "Attempts that failed, by reason: connect, reset, timeout, malformed_answer, refused.",
 );
 pub(super) const UPSTREAM_EJECTED: Family = Family::gauge(
     "tallygate_upstream_ejected",

@@ -18,8 +18,12 @@ pub struct UpstreamStats {
     pub retries: Count,
     /// No connection: refused, unreachable, or no answer within the connect timeout.
     pub failures_connect: Count,
-    /// The connection broke, or its answer was not HTTP, after something was sent.
+    /// The connection broke after something was sent.
     pub failures_reset: Count,
+    /// An answer was not valid HTTP (RFC 9110, 9112, 9113).
+    pub failures_malformed: Count,
+    /// The server said that it had processed nothing of the request (RFC 9113 section 8.7).
+    pub failures_refused: Count,
     /// No answer in time.
     pub failures_timeout: Count,
     /// Why it is out of rotation for now: failures of commands, failures of checks; 0 means healthy.
@@ -32,6 +36,14 @@ pub struct UpstreamStats {
     pub connections: Level,
     /// Requests it has not answered wholly.
     pub requests: Level,
+    malformed_told: Sparing,
+}
+
+impl UpstreamStats {
+    /// Whether a malformed answer is to be logged at this second, and how many since the last one were not.
+    pub fn tell_malformed(&self, unix_seconds: i64) -> Option<u64> {
+        self.malformed_told.tell(unix_seconds)
+    }
 }
 
 /// The commands that wait for a place at a server of one subsystem, over all workers.

@@ -55,6 +55,8 @@ pub struct World {
     foreign_server: bool,
     /// Admitted commands that no subsystem received, because the gateway answered them itself.
     answered_here: BTreeMap<(String, String), u64>,
+    /// Requests that reached a subsystem twice, because a kept connection ended before their answer.
+    sent_again: u64,
     closed: bool,
 }
 
@@ -147,6 +149,11 @@ impl World {
     /// So many commands of a department were answered by the gateway itself, as `ok`, and reached no subsystem.
     pub fn note_answered_here(&mut self, department: &str, command: &str, count: u64) {
         *self.answered_here.entry((department.into(), command.into())).or_default() += count;
+    }
+
+    /// So many safe requests were sent twice, because a kept connection ended before their answer.
+    pub fn note_sent_again(&mut self, count: u64) {
+        self.sent_again += count;
     }
 
     // ----- the operator -----
@@ -362,7 +369,7 @@ impl World {
         if !self.foreign_server {
             let received = self.servers.values().flat_map(|server| server.log.all());
             let received: Vec<_> = received.filter(|request| !request.is_copy()).collect();
-            books::subsystems_agree(&received, &self.answered_here, &ledger);
+            books::subsystems_agree(&received, (&self.answered_here, self.sent_again), &ledger);
         }
         ledger
     }

@@ -123,6 +123,7 @@ impl Plan {
             identities: self.identities,
             foreign_server: false,
             answered_here: BTreeMap::new(),
+            sent_again: 0,
             closed: false,
         };
         world.write(|_| ());

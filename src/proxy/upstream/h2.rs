@@ -1,9 +1,11 @@
 //! HTTP/2 towards a subsystem: hyper's client, many requests on one connection.
 //!
-//! Guarantees: a session carries at most [`STREAMS_MAX`] requests of ours at once; a request that was not sent comes back.
+//! Guarantees: a session carries at most [`STREAMS_MAX`] requests of ours at once; a request that was not sent comes back, and
+//! so does one of which the server has processed nothing, as far as its body is held ([`super::loan`]).
 //! Leaves flow control, and the limits that the server sets, to hyper and h2.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,11 +19,12 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use crate::proxy::request_body::RequestBody;
 use crate::proxy::runtime::OnThisThread;
 
 use super::Broken;
 use super::health::Health;
+use super::loan::{Lender, LentBody};
+use super::protocol::{Outgoing, Salvage};
 use super::stream::Stream;
 
 /// Requests of ours on one session at once; beyond it another session is opened.
@@ -41,12 +44,14 @@ const HEAD_MAX: u32 = 64 * 1024;
 /// An open connection that carries many requests; clones are the same one.
 #[derive(Clone)]
 pub(super) struct Session {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<LentBody>,
     used: Rc<Used>,
 }
 
 struct Used {
     streams: Cell<usize>,
+    /// Whether anything was answered on it.
+    answered: Cell<bool>,
     /// How many commands waited for it to open and have not begun.
     promised: RefCell<Rc<Cell<usize>>>,
     last: Cell<Instant>,
@@ -72,7 +77,12 @@ impl Session {
             let _ = connection.await;
             health.stats.connections.down();
         });
-        let used = Used { streams: Cell::new(0), promised: RefCell::default(), last: Cell::new(Instant::now()) };
+        let used = Used {
+            streams: Cell::new(0),
+            answered: Cell::new(false),
+            promised: RefCell::default(),
+            last: Cell::new(Instant::now()),
+        };
         Ok(Self { sender, used: Rc::new(used) })
     }
 
@@ -92,41 +102,139 @@ impl Session {
     }
 }
 
+/// Tells a session from others.
+#[derive(Clone)]
+pub(super) struct SessionMark(Rc<Used>);
+
+impl SessionMark {
+    /// Whether it is that of this session.
+    pub(super) fn is_of(&self, session: &Session) -> bool {
+        Rc::ptr_eq(&self.0, &session.used)
+    }
+}
+
 /// One request and its answer's head, on one session.
 pub(in crate::proxy) struct Exchange {
     answer: Pin<Box<dyn Future<Output = Sent>>>,
-    unsent: Option<Box<Request<RequestBody>>>,
+    unsent: Option<Box<Request<LentBody>>>,
+    /// The request, to be sent again.
+    repeat: Box<Repeat>,
+    /// Whether the session had answered another request before.
+    is_reused: bool,
     counted: Counted,
     /// Whether it is a HEAD, whose answer has no body.
     pub(super) to_head: bool,
 }
 
-type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+type Sent = Result<Response<Incoming>, TrySendError<Request<LentBody>>>;
 
 impl Exchange {
-    pub(super) fn begin(mut session: Session, request: Request<RequestBody>) -> Self {
+    pub(super) fn begin(mut session: Session, request: Request<LentBody>) -> Self {
         let (counted, to_head) = (Counted::new(&session.used), *request.method() == Method::HEAD);
-        Self { answer: Box::pin(session.sender.try_send_request(request)), unsent: None, counted, to_head }
+        let repeat = Box::new(Repeat::of(&request));
+        let is_reused = session.used.answered.get();
+        let answer = Box::pin(session.sender.try_send_request(request));
+        Self { answer, unsent: None, repeat, is_reused, counted, to_head }
     }
 
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Box<Response<Incoming>>, Broken>> {
-        self.answer.as_mut().poll(context).map(|sent| {
-            sent.map(Box::new).map_err(|mut error| {
+        self.answer.as_mut().poll(context).map(|sent| match sent {
+            Ok(answer) => {
+                self.counted.0.answered.set(true);
+                self.repeat.body.let_go();
+                Ok(Box::new(answer))
+            }
+            Err(mut error) => {
                 self.unsent = error.take_message().map(Box::new);
-                Broken::Http2(error.into_error())
-            })
+                Err(Broken::Http2(error.into_error()))
+            }
         })
     }
 
-    /// The request again, if nothing of it was sent.
-    pub(super) fn into_unsent(self) -> Option<Box<Request<RequestBody>>> {
-        self.unsent
+    /// What is left of the request after the exchange has failed in this way.
+    pub(super) fn into_salvage(self, broken: &Broken) -> Salvage {
+        if let Some(unsent) = self.unsent {
+            return Salvage::Unsent(Outgoing::Http2(unsent));
+        }
+        match Fate::of(broken) {
+            Fate::Refused => Salvage::Refused(self.repeat.again(), SessionMark(Rc::clone(&self.counted.0))),
+            Fate::Ended if self.is_reused && self.repeat.is_safe_and_bare() => {
+                self.repeat.again().map_or(Salvage::Nothing, Salvage::Lost)
+            }
+            Fate::Ended | Fate::Unknown => Salvage::Nothing,
+        }
     }
 
     /// What must live as long as the answer's body.
     pub(super) fn into_counted(self) -> Counted {
         self.counted
     }
+}
+
+/// A request as it was.
+struct Repeat {
+    head: Request<()>,
+    body: Lender,
+}
+
+impl Repeat {
+    fn of(request: &Request<LentBody>) -> Self {
+        let mut head = Request::new(());
+        head.method_mut().clone_from(request.method());
+        head.uri_mut().clone_from(request.uri());
+        *head.version_mut() = request.version();
+        head.headers_mut().clone_from(request.headers());
+        Self { head, body: request.body().lender() }
+    }
+
+    fn is_safe_and_bare(&self) -> bool {
+        self.head.method().is_safe() && !self.body.has_body()
+    }
+
+    /// The request, with all of its body; nothing, if more of it was taken than is held.
+    fn again(self) -> Option<Outgoing> {
+        let Self { head, body } = self;
+        body.take_back().map(|body| Outgoing::Http2(Box::new(head.map(|()| body))))
+    }
+}
+
+/// What became of a request without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The server has processed nothing of it: it reset the stream with REFUSED_STREAM, or took its leave with a last stream
+    /// below this one (RFC 9113 section 8.7). h2 gives the error of a GOAWAY to such streams only.
+    Refused,
+    /// The connection ended.
+    Ended,
+    /// Anything else.
+    Unknown,
+}
+
+impl Fate {
+    fn of(broken: &Broken) -> Self {
+        let Broken::Http2(error) = broken else { return Self::Unknown };
+        match h2_error(error) {
+            Some(error) if error.is_remote() && error.is_go_away() => Self::Refused,
+            Some(error) if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => Self::Refused,
+            Some(_) => Self::Unknown,
+            None if error.source().is_some_and(|cause| cause.is::<std::io::Error>()) => Self::Ended,
+            None => Self::Unknown,
+        }
+    }
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|cause| cause.downcast_ref())
+}
+
+/// Whether a server has broken RFC 9113, as h2 has found.
+pub(super) fn is_malformed(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(h2::Error::is_library)
+}
+
+/// Whether a server has taken its leave in good order (RFC 9113 section 6.8).
+pub(super) fn is_leaving(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
 }
 
 /// Counts a request on a session as long as it, or its answer, lives.

@@ -14,7 +14,9 @@ use crate::model::Name;
 use crate::policy::{HealthCheck, Upstream};
 use crate::telemetry::{QueueStats, Telemetry, UpstreamStats};
 
+use super::Broken;
 use super::balance::WARM;
+use super::h2::is_leaving;
 
 /// Failures in a row that eject a server; Envoy's default for consecutive 5xx.
 const FAILURES_MAX: u32 = 5;
@@ -37,6 +39,24 @@ pub(super) enum Failure {
     Timeout,
     /// An answer of 5xx.
     ServerError,
+    /// An answer that is not valid HTTP.
+    Malformed,
+    /// A request that it refused before it processed anything of it.
+    Refused,
+}
+
+impl Failure {
+    /// As the log says it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "no connection",
+            Self::Reset => "the connection broke",
+            Self::Timeout => "no answer in time",
+            Self::ServerError => "an answer of 5xx",
+            Self::Malformed => "an answer that is not valid HTTP",
+            Self::Refused => "the request was refused",
+        }
+    }
 }
 
 /// What a check has changed.
@@ -67,7 +87,7 @@ impl UpstreamHealth {
         let key = (subsystem.clone(), server.authority.clone());
         let health = self.servers.entry(key).or_insert_with(|| {
             let stats = self.telemetry.upstream(subsystem, &server.authority);
-            let health = Health::new(stats, self.clock.clone());
+            let health = Health::new((subsystem, server), stats, self.clock.clone());
             if self.settled.load(Ordering::Relaxed) {
                 health.begin_slowly(health.now_ms());
             }
@@ -90,6 +110,9 @@ impl UpstreamHealth {
 
 /// The health of one server.
 pub(super) struct Health {
+    subsystem: Name,
+    /// As it is called in metrics and in the log.
+    upstream: String,
     pub(super) stats: Arc<UpstreamStats>,
     clock: Clock,
     failures: AtomicU32,
@@ -105,8 +128,10 @@ pub(super) struct Health {
 }
 
 impl Health {
-    fn new(stats: Arc<UpstreamStats>, clock: Clock) -> Self {
+    fn new((subsystem, server): (&Name, &Upstream), stats: Arc<UpstreamStats>, clock: Clock) -> Self {
         Self {
+            subsystem: subsystem.clone(),
+            upstream: server.authority.clone(),
             stats,
             clock,
             failures: AtomicU32::new(0),
@@ -139,7 +164,11 @@ impl Health {
 
     /// Whether nothing is held against it that commands told.
     fn is_forgiven(&self) -> bool {
-        match self.ejected_until.load(Ordering::Relaxed) {
+        self.is_past(self.ejected_until.load(Ordering::Relaxed))
+    }
+
+    fn is_past(&self, ejected_until: u64) -> bool {
+        match ejected_until {
             0 => true,
             until => self.now_ms() >= until,
         }
@@ -161,11 +190,38 @@ impl Health {
             Failure::Connect => self.stats.failures_connect.one(),
             Failure::Reset => self.stats.failures_reset.one(),
             Failure::Timeout => self.stats.failures_timeout.one(),
+            Failure::Malformed => self.stats.failures_malformed.one(),
+            Failure::Refused => self.stats.failures_refused.one(),
             Failure::ServerError => (), // an answer: the ledger counts it by outcome
         }
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-            self.eject();
+            self.eject(failure);
         }
+    }
+
+    /// Holds an attempt against the server that broke after something was sent. What was wrong with an answer is logged, for this
+    /// server once a second.
+    pub(super) fn note_broken(&self, broken: &Broken) {
+        if !broken.is_malformed() {
+            return self.note_failure(Failure::Reset);
+        }
+        self.note_failure(Failure::Malformed);
+        let Some(left_out) = self.stats.tell_malformed(self.clock.unix_seconds()) else { return };
+        let Self { subsystem, upstream, .. } = self;
+        tracing::warn!(%subsystem, upstream, reason = %broken, left_out, "an answer was refused: it is not valid HTTP");
+    }
+
+    /// Takes note of a request that was refused. A server that takes its leave in good order is well.
+    pub(super) fn note_refusal(&self, broken: &Broken) {
+        match broken {
+            Broken::Http2(error) if is_leaving(error) => self.stats.failures_refused.one(),
+            _ => self.note_failure(Failure::Refused),
+        }
+    }
+
+    /// Takes note of a kept connection that ended before an answer began: servers close idle connections, and are well.
+    pub(super) fn note_lost(&self) {
+        self.stats.failures_reset.one();
     }
 
     /// Takes note of a check. Called by one thread only.
@@ -188,6 +244,8 @@ impl Health {
         self.contrary.store(0, Ordering::Relaxed);
         if self.checked_out.load(Ordering::Relaxed) {
             self.turn(Turn::In);
+            let Self { subsystem, upstream, .. } = self;
+            tracing::info!(%subsystem, upstream, "a server is back: its health checks were removed");
         }
     }
 
@@ -204,14 +262,20 @@ impl Health {
         turn
     }
 
-    fn eject(&self) {
+    /// While it is out it may still get commands, if no other server is well: then it stays out longer, and nothing is logged.
+    fn eject(&self, last: Failure) {
         self.failures.store(0, Ordering::Relaxed);
         let nth = self.ejections.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let length = EJECTION.saturating_mul(nth).min(EJECTION_MAX);
         let until = self.now_ms() + u64::try_from(length.as_millis()).unwrap_or(u64::MAX / 2);
-        self.ejected_until.store(until, Ordering::Relaxed);
+        let was_in = self.is_past(self.ejected_until.swap(until, Ordering::Relaxed));
         if nth == 1 {
             self.stats.ejected.up();
+        }
+        if was_in {
+            let (Self { subsystem, upstream, .. }, seconds) = (self, length.as_secs());
+            let (in_a_row, last) = (FAILURES_MAX, last.name());
+            tracing::warn!(%subsystem, upstream, in_a_row, last, seconds, "a server is out of rotation: commands failed");
         }
     }
 
@@ -220,6 +284,8 @@ impl Health {
         self.well_since.fetch_max(until, Ordering::Relaxed);
         if self.ejections.swap(0, Ordering::Relaxed) != 0 {
             self.stats.ejected.down();
+            let Self { subsystem, upstream, .. } = self;
+            tracing::info!(%subsystem, upstream, "a server is back: it answered a command");
         }
     }
 
@@ -230,6 +296,9 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Read as _};
+    use std::sync::Mutex;
+
     use super::*;
     use crate::policy::Address;
 
@@ -270,13 +339,6 @@ mod tests {
     fn a_server_that_a_reload_brings_is_new() {
         let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
         let all = UpstreamHealth::new(Telemetry::new(), clock);
-        let server = |port| Upstream {
-            address: Address::Tcp("a".to_owned(), port),
-            secure: false,
-            authority: format!("a:{port}"),
-            max_requests: None,
-            weight: 1,
-        };
         let old = all.of(&Name::unknown(), &server(1));
         all.forget_unused();
         let new = all.of(&Name::unknown(), &server(2));
@@ -287,6 +349,16 @@ mod tests {
         );
     }
 
+    fn server(port: u16) -> Upstream {
+        Upstream {
+            address: Address::Tcp("a".to_owned(), port),
+            secure: false,
+            authority: format!("a:{port}"),
+            max_requests: None,
+            weight: 1,
+        }
+    }
+
     fn check() -> HealthCheck {
         let second = Duration::from_secs(1);
         HealthCheck { path: "/".to_owned(), interval: second, timeout: second, rise: 2, fall: 3, status: 200..=399 }
@@ -295,7 +367,7 @@ mod tests {
     fn health() -> (Health, Clock) {
         let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
         let stats = Telemetry::new().upstream(&Name::unknown(), "127.0.0.1:1");
-        (Health::new(stats, clock.clone()), clock)
+        (Health::new((&Name::unknown(), &server(1)), stats, clock.clone()), clock)
     }
 
     fn fail(health: &Health, times: u32) {
@@ -315,6 +387,55 @@ mod tests {
         assert!(!health.is_healthy());
         clock.advance(EJECTION);
         assert!(health.is_healthy(), "after its time it is tried again");
+    }
+
+    /// What is logged meanwhile, line by line.
+    fn logged(deed: impl FnOnce()) -> Vec<String> {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let made = Mutex::new(writer);
+        let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(made).finish();
+        tracing::subscriber::with_default(subscriber, deed);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_ejection_and_return_is_logged_once_with_its_reason() {
+        let (health, clock) = health();
+        let lines = logged(|| {
+            fail(&health, 3 * FAILURES_MAX); // it gets commands all the same, if no other server is well
+            clock.advance(EJECTION * 3);
+            fail(&health, FAILURES_MAX - 1);
+            health.note_failure(Failure::Timeout);
+            health.note_success();
+            clock.advance(EJECTION * 4);
+            health.note_success();
+            health.note_success();
+            (0..3).for_each(|_| _ = health.note_check(false, &check()));
+            health.forget_checks();
+        });
+        let expected = [
+            ("WARN", "last=\"no connection\" seconds=10"),
+            ("WARN", "last=\"no answer in time\" seconds=40"),
+            ("INFO", "a server is back: it answered a command"),
+            ("INFO", "a server is back: its health checks were removed"),
+        ];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (line, (level, words)) in lines.iter().zip(expected) {
+            assert!(line.contains(level) && line.contains(words) && line.contains("upstream=\"a:1\""), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_its_leave_or_closes_what_is_idle_is_well() {
+        let (health, _) = health();
+        (0..2 * FAILURES_MAX).for_each(|_| health.note_lost());
+        assert!(health.is_healthy());
+        assert_eq!(health.stats.failures_reset.get(), 2 * u64::from(FAILURES_MAX));
+        (0..FAILURES_MAX).for_each(|_| health.note_broken(&Broken::Framing("it has two lengths")));
+        assert!(!health.is_healthy(), "a malformed answer is a failure");
+        assert_eq!(health.stats.failures_malformed.get(), u64::from(FAILURES_MAX));
     }
 
     #[test]

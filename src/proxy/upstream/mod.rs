@@ -1,15 +1,20 @@
 //! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
 //!
-//! Guarantees: a request is sent once, unless its subsystem allows retries (see [`retry`]). It is offered again only while
-//! nothing of it was sent, to at most [`SERVERS_MAX`] servers; a connection that had been closed while it was kept does not
-//! count. A connection is kept only after both bodies ended cleanly.
+//! Guarantees: a request is sent once, unless its subsystem allows retries (see [`retry`]), or it is known that sending it
+//! again is harmless: its server has processed nothing of it (RFC 9113 section 8.7), or it is safe, has no body, and a kept
+//! connection ended before one byte of an answer (RFC 9110 section 9.2.2). It is sent again for these reasons at most
+//! [`again::AGAIN_MAX`] times, for the latter once. It is offered again while nothing of it was sent, to at most [`SERVERS_MAX`]
+//! servers; a connection that had been closed while it was kept does not count. A connection is kept only after both bodies
+//! ended cleanly.
 
+mod again;
 mod balance;
 mod checks;
 mod connect;
 mod h1;
 mod h2;
 mod health;
+mod loan;
 mod names;
 mod opening;
 mod pool;
@@ -33,16 +38,18 @@ use crate::model::Name;
 use crate::policy::{Balance, HashBy};
 
 use super::alarms::Alarms;
+use super::interim::Interim;
 use super::message_body::BodyError;
 use super::progress::{BodyFault, Progress};
 
+use again::Leave;
 pub(super) use balance::Key;
 use balance::{Balancer, Chosen};
 pub use checks::Checks;
 pub(super) use h1::{Framing, put_field};
 pub use health::UpstreamHealth;
 pub(super) use pool::Lease;
-use pool::{Attempt, Place, Pool};
+use pool::{Attempt, Links, Place, Pool};
 use protocol::Exchange;
 pub(super) use protocol::{AnswerBody, Answered, Outgoing, Written};
 use queue::Line;
@@ -68,11 +75,27 @@ pub(in crate::proxy) enum Broken {
     #[error("the answer cannot be read: {0}")]
     Framing(&'static str),
     /// The HTTP/2 stream, or its session, failed.
-    #[error(transparent)]
+    #[error("{}", with_cause(.0))]
     Http2(hyper::Error),
     /// The request's own body broke off.
     #[error("the request broke off: {0}")]
     Request(io::Error),
+}
+
+/// hyper keeps the reason for itself.
+fn with_cause(error: &hyper::Error) -> String {
+    use std::error::Error as _;
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+impl From<BodyError> for Broken {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Hyper(error) => Self::Http2(error),
+            BodyError::Stopped => Self::Connection(io::Error::other("its stream was reset before its end")),
+            BodyError::Longer => Self::Framing("it is longer than its head says"),
+        }
+    }
 }
 
 impl Broken {
@@ -80,14 +103,13 @@ impl Broken {
     fn is_of_request(&self) -> bool {
         matches!(self, Self::Request(_))
     }
-}
 
-impl From<BodyError> for Broken {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Hyper(error) => Self::Http2(error),
-            BodyError::Stopped => Self::Framing("its stream was reset before its end"),
-            BodyError::Longer => Self::Framing("it is longer than its head says"),
+    /// Whether the server has broken HTTP, as opposed to off.
+    fn is_malformed(&self) -> bool {
+        match self {
+            Self::Framing(_) => true,
+            Self::Http2(error) => h2::is_malformed(error),
+            Self::Closed | Self::Connection(_) | Self::Request(_) => false,
         }
     }
 }
@@ -131,6 +153,9 @@ pub(super) enum SendError {
     /// All servers that are well carry as many as they may, and none gave a place up in time; nothing was sent.
     #[error("all servers of the subsystem carry as many requests as they may")]
     Busy,
+    /// It was sent, and its server said each time that it had processed nothing of it.
+    #[error("the subsystem refused the request before it processed anything of it: {0}")]
+    Refused(String),
     /// It broke after something was sent.
     #[error("the subsystem broke off: {0}")]
     Failed(#[from] Broken),
@@ -145,11 +170,21 @@ impl SendError {
         matches!(self, Self::Failed(Broken::Request(_))).then_some(BodyFault::Broken)
     }
 
+    /// The same after another attempt that may have been processed.
+    fn after_another(self) -> Self {
+        match self {
+            Self::Unreachable(why) | Self::Refused(why) => Broken::Connection(io::Error::other(why)).into(),
+            other => other,
+        }
+    }
+
     /// What the caller is told: no address and no cause, which are the log's.
     pub(super) fn for_callers(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "no connection to the subsystem could be made; nothing was sent to it",
             Self::Busy => "the subsystem carries as many commands as it may; nothing was sent to it",
+            Self::Refused(_) => "the subsystem refused the command; nothing of it was processed",
+            Self::Failed(broken) if broken.is_malformed() => "the subsystem's answer is not valid HTTP",
             Self::Failed(_) => "the subsystem broke off before it had answered",
             Self::Timeout => "the subsystem did not answer in time",
         }
@@ -163,6 +198,8 @@ pub(super) struct Patience<'a> {
     /// In any case until then.
     pub(super) until: Option<Instant>,
     pub(super) progress: &'a Progress,
+    /// Takes interim answers as they come, if the caller gets them.
+    pub(super) interim: Option<&'a dyn Fn(Interim)>,
 }
 
 /// The servers of one subsystem, as one worker reaches them.
@@ -182,6 +219,13 @@ struct Course<'a> {
     key: Option<Key>,
     tried: Set,
     patience: Patience<'a>,
+    leave: Leave,
+}
+
+impl<'a> Course<'a> {
+    fn new(key: Option<Key>, patience: Patience<'a>) -> Self {
+        Self { key, tried: Set::default(), patience, leave: Leave::default() }
+    }
 }
 
 impl Upstreams {
@@ -203,7 +247,7 @@ impl Upstreams {
     pub(super) fn begin(&self, request: Outgoing, key: Option<Key>) -> Begun {
         let first = if self.line.is_empty() { self.choose(key, Set::default()) } else { Err(NoPlace::Full) };
         let Ok(choice) = first else { return Begun::Unsent(request, first) };
-        let Some(link) = choice.pool.kept() else { return Begun::Unsent(request, Ok(choice)) };
+        let Some(link) = choice.pool.kept(Links::Any) else { return Begun::Unsent(request, Ok(choice)) };
         match Exchange::begin(link, request) {
             Ok(exchange) => Begun::Sent(Lease::new(choice.pool, choice.place), exchange),
             Err(request) => Begun::Unsent(*request, Err(NoPlace::Nobody)),
@@ -218,7 +262,7 @@ impl Upstreams {
         (key, spare): (Option<Key>, Option<Spare>),
         patience: Patience<'_>,
     ) -> Result<Sent, SendError> {
-        let mut course = Course { key, tried: Set::default(), patience };
+        let mut course = Course::new(key, patience);
         let came = self.first(begun, &mut course).await;
         if let Some(budget) = &self.budget {
             budget.save();
@@ -236,14 +280,14 @@ impl Upstreams {
         key: Option<Key>,
         patience: Patience<'_>,
     ) -> Result<Sent, SendError> {
-        self.first(begun, &mut Course { key, tried: Set::default(), patience }).await
+        self.first(begun, &mut Course::new(key, patience)).await
     }
 
     async fn first(&self, begun: Begun, course: &mut Course<'_>) -> Result<Sent, SendError> {
         let (request, choice) = match begun {
             Begun::Unsent(request, choice) => (request, choice),
             Begun::Sent(lease, exchange) => {
-                let position = self.position_of(&lease);
+                let position = self.budget.as_ref().and_then(|_| self.position_of(lease.pool())); // nobody else asks
                 match lease.wait(exchange, &course.patience).await {
                     Attempt::Sent(sent) => return Ok(sent),
                     Attempt::Failed(error) => {
@@ -252,6 +296,7 @@ impl Upstreams {
                     }
                     // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
                     Attempt::Unsent(request, _) => (request, self.choose(course.key, Set::default())),
+                    Attempt::Again(again) => return Box::pin(self.send_again(again, course)).await,
                 }
             }
         };
@@ -273,9 +318,10 @@ impl Upstreams {
             };
             let Ok(Choice { pool, place, tried }) = chosen else { break };
             course.tried = tried;
-            match pool.send(request, place, self.connect, &course.patience).await {
+            match pool.send(request, (place, Links::Any), self.connect, &course.patience).await {
                 Attempt::Sent(sent) => return Ok(sent),
                 Attempt::Failed(error) => return Err(error),
+                Attempt::Again(again) => return Box::pin(self.send_again(again, course)).await,
                 Attempt::Unsent(unsent, because) => (request, why) = (unsent, because),
             }
             choice = self.choose(course.key, course.tried);
@@ -296,7 +342,7 @@ impl Upstreams {
                 break;
             }
             if let Ok(sent) = &came {
-                self.position_of(&sent.lease).into_iter().for_each(|position| course.tried.add(position));
+                self.position_of(sent.lease.pool()).into_iter().for_each(|position| course.tried.add(position));
             }
             let other = self.choose(course.key, course.tried).or_else(|why| match why {
                 NoPlace::Nobody => self.choose(course.key, Set::default()),
@@ -311,19 +357,20 @@ impl Upstreams {
             }
             course.tried = choice.tried;
             choice.pool.health.stats.retries.one();
-            came = match choice.pool.send(spare.again(), choice.place, self.connect, &course.patience).await {
+            let place = (choice.place, Links::Any);
+            came = match choice.pool.send(spare.again(), place, self.connect, &course.patience).await {
                 Attempt::Sent(sent) => Ok(sent),
                 Attempt::Failed(error) => Err(error),
+                Attempt::Again(again) => self.send_again(again, &mut course).await.map_err(SendError::after_another),
                 // Not `Unreachable`: something was sent before.
-                Attempt::Unsent(_, why) => Err(Broken::Connection(io::Error::other(why)).into()),
+                Attempt::Unsent(_, why) => Err(SendError::Unreachable(why).after_another()),
             };
         }
         came
     }
 
-    fn position_of(&self, lease: &Lease) -> Option<usize> {
-        self.budget.as_ref()?; // nobody else asks
-        self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, lease.pool()))
+    fn position_of(&self, pool: &Rc<Pool>) -> Option<usize> {
+        self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, pool))
     }
 
     /// Waits in the line for a place.

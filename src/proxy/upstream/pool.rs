@@ -18,10 +18,10 @@ use crate::policy::Protocol;
 
 use super::connect::Way;
 use super::h1::Wire;
-use super::h2::Session;
+use super::h2::{Session, SessionMark};
 use super::health::{Failure, Health};
 use super::opening::{Opening, Waiting};
-use super::protocol::{AnswerBody, Exchange, Head, Link, Outgoing};
+use super::protocol::{AnswerBody, Exchange, Head, Link, Outgoing, Salvage};
 use super::queue::Here;
 use super::{Broken, Patience, PoolSettings, SendError, Sent};
 
@@ -45,6 +45,19 @@ pub(super) struct Pool {
 struct Idle {
     wire: Box<Wire>,
     since: Instant,
+    /// How long it may be idle.
+    max: Duration,
+}
+
+/// Which connections an attempt may use.
+#[derive(Clone, Copy)]
+pub(super) enum Links<'a> {
+    /// A kept one, or a new one if none is left.
+    Any,
+    /// Any but sessions that have refused the request.
+    Besides(&'a [SessionMark]),
+    /// A new one: others may be as old as the one that has just ended.
+    New,
 }
 
 /// What became of an attempt.
@@ -53,8 +66,27 @@ pub(super) enum Attempt {
     Sent(Sent),
     /// Nothing was sent, for this reason; here is the request again.
     Unsent(Outgoing, String),
+    /// Something was sent, but the request may be sent again without its subsystem's leave.
+    Again(Again),
     /// Something was sent, and no answer came.
     Failed(SendError),
+}
+
+/// A request that may be sent again.
+pub(super) struct Again {
+    /// The request; nothing, if too much of its body was taken.
+    pub(super) request: Option<Outgoing>,
+    /// The server that it was sent to.
+    pub(super) pool: Rc<Pool>,
+    pub(super) why: Why,
+}
+
+/// Why a request may be sent again.
+pub(super) enum Why {
+    /// The server has processed nothing of it, as this session says.
+    Refused(SessionMark, String),
+    /// A kept connection ended before one byte of an answer.
+    Lost(Broken),
 }
 
 impl Pool {
@@ -82,15 +114,15 @@ impl Pool {
         Place::take(self)
     }
 
-    /// Sends a request on a kept connection, or on a new one if none will take it.
+    /// Sends a request on a kept connection that it may use, or on a new one if none will take it.
     pub(super) async fn send(
         self: &Rc<Self>,
         mut request: Outgoing,
-        mut place: Place,
+        (mut place, links): (Place, Links<'_>),
         within: Duration,
         patience: &Patience<'_>,
     ) -> Attempt {
-        while let Some(link) = self.kept() {
+        while let Some(link) = self.kept(links) {
             match self.send_on((link, place), request, patience).await {
                 Attempt::Unsent(unsent, _) => request = unsent, // it had been closed while it was kept
                 ended => return ended,
@@ -150,21 +182,35 @@ impl Pool {
     /// A connection failed after something was sent, or the request broke off.
     fn failed(&self, error: Broken, is_callers: bool) -> Attempt {
         if !is_callers && !error.is_of_request() {
-            self.health.note_failure(Failure::Reset);
+            self.health.note_broken(&error);
         }
         Attempt::Failed(SendError::Failed(error))
     }
 
-    /// A kept connection that is still good. One on which anything has happened meanwhile is let go.
-    pub(super) fn kept(&self) -> Option<Link> {
-        if self.way.protocol == Protocol::Http2 {
-            return self.sessions.borrow().iter().find(|session| session.has_room()).cloned().map(Link::Http2);
+    /// A kept connection that is still good, of those that may be used. One on which anything has happened meanwhile is let go.
+    pub(super) fn kept(&self, links: Links<'_>) -> Option<Link> {
+        let refused = match links {
+            Links::New => return None,
+            Links::Any => &[],
+            Links::Besides(refused) => refused,
+        };
+        match self.way.protocol {
+            Protocol::Http2 => self.kept_session(refused).map(Link::Http2),
+            Protocol::Http1 => self.kept_wire().map(Link::Http1),
         }
+    }
+
+    fn kept_session(&self, refused: &[SessionMark]) -> Option<Session> {
+        let may_be_used = |session: &Session| !refused.iter().any(|mark| mark.is_of(session));
+        self.sessions.borrow().iter().find(|session| session.has_room() && may_be_used(session)).cloned()
+    }
+
+    fn kept_wire(&self) -> Option<Box<Wire>> {
         let mut idle = self.idle.borrow_mut();
         loop {
-            let Idle { mut wire, since } = idle.pop()?;
-            if self.is_fresh(since) && wire.is_quiet() {
-                return Some(Link::Http1(wire));
+            let Idle { mut wire, since, max } = idle.pop()?;
+            if self.is_fresh(since, max) && wire.is_quiet() {
+                return Some(wire);
             }
         }
     }
@@ -180,7 +226,8 @@ impl Pool {
     fn keep(&self, wire: Box<Wire>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.idle_max {
-            idle.push(Idle { wire, since: self.now.get() });
+            let max = wire.idle_max.map_or(self.idle_time, |max| max.min(self.idle_time));
+            idle.push(Idle { wire, since: self.now.get(), max });
         }
     }
 
@@ -188,13 +235,13 @@ impl Pool {
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         self.now.set(now);
-        self.idle.borrow_mut().retain_mut(|idle| self.is_fresh(idle.since) && idle.wire.is_quiet());
+        self.idle.borrow_mut().retain_mut(|idle| self.is_fresh(idle.since, idle.max) && idle.wire.is_quiet());
         let since = now.checked_sub(self.idle_time).unwrap_or(now);
         self.sessions.borrow_mut().retain(|session| session.is_in_use(since));
     }
 
-    fn is_fresh(&self, since: Instant) -> bool {
-        self.now.get().saturating_duration_since(since) < self.idle_time
+    fn is_fresh(&self, since: Instant, max: Duration) -> bool {
+        self.now.get().saturating_duration_since(since) < max
     }
 }
 
@@ -263,22 +310,39 @@ impl Lease {
     /// Waits for the answer on a connection to this server.
     pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
         let came = patience.wait(&mut exchange).await;
-        let is_callers = patience.progress.is_callers_doing(); // before the exchange, and the body in it, is taken apart
+        // Before the exchange, and the body in it, is taken apart.
+        let (has_fault, is_callers) = (patience.progress.fault.get().is_some(), patience.progress.is_callers_doing());
         match came {
             Some(Ok(head)) => match exchange.into_answer(head) {
                 Ok(answer) => Attempt::Sent(Sent { answer, lease: self }),
                 Err(broken) => self.pool.failed(broken, is_callers),
             },
-            Some(Err(broken)) => match exchange.into_unsent().filter(|_| !broken.is_of_request()) {
-                Some(request) => Attempt::Unsent(request, broken.to_string()),
-                None => self.pool.failed(broken, is_callers),
-            },
+            Some(Err(broken)) => self.end(exchange.into_salvage(&broken), broken, (has_fault, is_callers)),
             None => {
                 if patience.is_the_subsystems_over() {
                     self.fail(Finished::Timeout);
                 }
                 Attempt::Failed(SendError::Timeout)
             }
+        }
+    }
+
+    /// Nothing was answered. A request whose own body broke is not sent again.
+    fn end(self, salvage: Salvage, broken: Broken, (has_fault, is_callers): (bool, bool)) -> Attempt {
+        match salvage {
+            _ if broken.is_of_request() => self.pool.failed(broken, is_callers),
+            Salvage::Unsent(request) => Attempt::Unsent(request, broken.to_string()),
+            _ if has_fault => self.pool.failed(broken, is_callers),
+            Salvage::Refused(request, session) => {
+                self.pool.health.note_refusal(&broken);
+                let why = Why::Refused(session, broken.to_string());
+                Attempt::Again(Again { request, pool: self.pool, why })
+            }
+            Salvage::Lost(request) => {
+                self.pool.health.note_lost();
+                Attempt::Again(Again { request: Some(request), pool: self.pool, why: Why::Lost(broken) })
+            }
+            Salvage::Nothing => self.pool.failed(broken, is_callers),
         }
     }
 
@@ -295,6 +359,11 @@ impl Lease {
             Finished::Timeout => Failure::Timeout,
             _ => Failure::Reset,
         });
+    }
+
+    /// The answer's body broke in this way, by the server's doing.
+    pub(in crate::proxy) fn broke(&self, broken: &Broken) {
+        self.pool.health.note_broken(broken);
     }
 
     /// The server that answers.
@@ -326,9 +395,15 @@ impl Patience<'_> {
             let patient = self.progress.last.get() + self.response;
             let deadline = self.until.map_or(patient, |until| until.min(patient));
             let mut alarm = self.alarms.alarm(deadline);
-            let answered = poll_fn(|context| match exchange.poll_head(context) {
-                Poll::Ready(head) => Poll::Ready(Some(head)),
-                Poll::Pending => alarm.poll(context).map(|()| None),
+            let answered = poll_fn(|context| {
+                let polled = exchange.poll_head(context);
+                if let Some(take) = self.interim {
+                    exchange.take_interim().into_iter().for_each(take);
+                }
+                match polled {
+                    Poll::Ready(head) => Poll::Ready(Some(head)),
+                    Poll::Pending => alarm.poll(context).map(|()| None),
+                }
             });
             if let Some(answer) = answered.await {
                 return Some(answer);

@@ -16,6 +16,7 @@ use crate::proxy::request_body::RequestBody;
 use super::connect::Way;
 use super::h1::{self, Framing, put_field};
 use super::health::Health;
+use super::loan::LentBody;
 use super::protocol::{Exchange, Outgoing};
 
 /// What servers know a check by.
@@ -78,7 +79,7 @@ impl Probe {
                 let scheme = if self.way.secure { "https" } else { "http" };
                 let uri = Uri::builder().scheme(scheme).authority(self.host.as_str()).path_and_query(&*self.check.path);
                 let request = Request::get(uri.build().ok()?).version(Version::HTTP_2).header(USER_AGENT, AGENT);
-                Some(Outgoing::Http2(Box::new(request.body(RequestBody::none()).ok()?)))
+                Some(Outgoing::Http2(Box::new(request.body(LentBody::new(RequestBody::none())).ok()?)))
             }
         }
     }

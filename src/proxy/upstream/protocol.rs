@@ -10,11 +10,13 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::proxy::fields::towards_caller;
 use crate::proxy::message_body::MessageBody;
+use crate::proxy::interim::Interim;
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
 use super::h1::{self, Framing, Wire};
-use super::h2::{self, Session};
+use super::h2::{self, Session, SessionMark};
+use super::loan::LentBody;
 use super::stream::Stream;
 use super::stream_answer::StreamAnswer;
 
@@ -23,7 +25,7 @@ pub(in crate::proxy) enum Outgoing {
     /// Written out.
     Http1(h1::Outgoing),
     /// As hyper writes it out.
-    Http2(Box<Request<RequestBody>>),
+    Http2(Box<Request<LentBody>>),
 }
 
 /// The head of a request, as its protocol has it.
@@ -40,7 +42,7 @@ impl Written {
     pub(in crate::proxy) fn with(self, body: RequestBody, framing: Framing) -> Outgoing {
         match self {
             Self::Http1(head) => Outgoing::Http1(h1::Outgoing::new(head, body, framing)),
-            Self::Http2(head) => Outgoing::Http2(Box::new(head.map(|()| body))),
+            Self::Http2(head) => Outgoing::Http2(Box::new(head.map(|()| LentBody::new(body)))),
         }
     }
 }
@@ -59,6 +61,20 @@ pub(in crate::proxy) enum Exchange {
     Http1(h1::Exchange),
     /// On a stream.
     Http2(h2::Exchange),
+}
+
+/// What is left of a request whose exchange has failed.
+pub(super) enum Salvage {
+    /// All of it: nothing was sent.
+    Unsent(Outgoing),
+    /// The server says that it has processed nothing of it (RFC 9113 section 8.7). The request, if all that was taken of its
+    /// body is held, and the session that has refused it.
+    Refused(Option<Outgoing>, SessionMark),
+    /// A kept connection ended before one byte of an answer. The request is safe and has no body, so that it may be sent
+    /// again (RFC 9110 section 9.2.2).
+    Lost(Outgoing),
+    /// Nothing: the server may have processed it.
+    Nothing,
 }
 
 /// The head of an answer.
@@ -120,11 +136,19 @@ impl Exchange {
         }
     }
 
-    /// The request again, if nothing of it was sent.
-    pub(super) fn into_unsent(self) -> Option<Outgoing> {
+    /// The interim answers that have come since the last call. hyper's client drops those of HTTP/2.
+    pub(super) fn take_interim(&mut self) -> Vec<Interim> {
         match self {
-            Self::Http1(exchange) => exchange.into_unsent().map(Outgoing::Http1),
-            Self::Http2(exchange) => exchange.into_unsent().map(Outgoing::Http2),
+            Self::Http1(exchange) => exchange.take_interim(),
+            Self::Http2(_) => Vec::new(),
+        }
+    }
+
+    /// What is left of the request after the exchange has failed in this way.
+    pub(super) fn into_salvage(self, broken: &Broken) -> Salvage {
+        match self {
+            Self::Http1(exchange) => exchange.into_salvage(broken),
+            Self::Http2(exchange) => exchange.into_salvage(broken),
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::proxy::fault::Fault;
+use crate::proxy::interim::InterimHeads;
 use crate::proxy::pulse::Pulse;
 
 use super::scanner::{HeadLimits, Scan, Scanner, Where};
@@ -68,6 +69,7 @@ pub(in crate::proxy) struct Guard<S> {
     scanner: Scanner,
     manners: Manners,
     found: Rc<Found>,
+    interim: Rc<InterimHeads>,
     pulse: Rc<Pulse>,
     /// What came and has not gone on: the beginning of a head or of a chunk's line. The first `passable` bytes may.
     held: BytesMut,
@@ -93,12 +95,18 @@ enum Due {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
-    pub(in crate::proxy) fn new(stream: S, manners: Manners, found: Rc<Found>, pulse: Rc<Pulse>) -> Self {
+    pub(in crate::proxy) fn new(
+        stream: S,
+        manners: Manners,
+        (found, interim): (Rc<Found>, Rc<InterimHeads>),
+        pulse: Rc<Pulse>,
+    ) -> Self {
         Self {
             stream,
             scanner: Scanner::new(manners.head),
             manners,
             found,
+            interim,
             head_since: Some(pulse.now()),
             pulse,
             held: BytesMut::new(),
@@ -229,6 +237,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         }
     }
 
+    /// Writes interim answers; what hyper writes comes between whole heads only.
+    fn poll_interim(&mut self, context: &mut Context<'_>, only_begun: bool) -> Poll<io::Result<()>> {
+        let Self { stream, interim, pulse, .. } = self;
+        let mut write = |bytes: &[u8]| pulse.wrote(Pin::new(&mut *stream).poll_write(context, bytes));
+        interim.poll_write(only_begun, &mut write)
+    }
+
     /// Whether the connection ends in the middle of what its caller says.
     fn ends_early(&self) -> bool {
         !matches!(self.due, Due::Stream | Due::End) || !self.scanner.is_between()
@@ -260,6 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let guard = self.get_mut();
+        ready!(guard.poll_interim(context, true))?;
         guard.pulse.wrote(Pin::new(&mut guard.stream).poll_write(context, bytes))
     }
 
@@ -269,6 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let guard = self.get_mut();
+        ready!(guard.poll_interim(context, true))?;
         guard.pulse.wrote(Pin::new(&mut guard.stream).poll_write_vectored(context, pieces))
     }
 
@@ -278,6 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let guard = self.get_mut();
+        ready!(guard.poll_interim(context, false))?; // hyper flushes when all that it wrote is out
         guard.pulse.wrote(Pin::new(&mut guard.stream).poll_flush(context))
     }
 

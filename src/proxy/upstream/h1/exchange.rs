@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use http::StatusCode;
 
-use super::super::protocol::{self, Answered};
+use crate::proxy::interim::Interim;
+
+use super::super::protocol::{self, Answered, Salvage};
 use super::Broken;
 use super::answer::{AnswerBody, Upload};
 use super::head::{Head, read};
@@ -24,13 +26,15 @@ pub(in crate::proxy) struct Exchange {
     /// Why the rest of the request cannot be sent.
     deaf: Option<Broken>,
     interim: u32,
+    /// Interim answers for the caller.
+    heard: Vec<Interim>,
 }
 
 impl Exchange {
     /// Begins: a request without a body is written at once.
     pub(in crate::proxy::upstream) fn begin(wire: Box<Wire>, outgoing: Outgoing) -> Self {
         let at_once = outgoing.is_only_a_head();
-        let mut exchange = Self { wire, outgoing, deaf: None, interim: 0 };
+        let mut exchange = Self { wire, outgoing, deaf: None, interim: 0, heard: Vec::new() };
         if at_once {
             // Whoever waits for the answer polls again, and then is woken.
             exchange.deaf = exchange.send(&mut Context::from_waker(Waker::noop())).err();
@@ -38,9 +42,17 @@ impl Exchange {
         exchange
     }
 
-    /// The request again, if nothing of it was written.
-    pub(in crate::proxy::upstream) fn into_unsent(self) -> Option<Outgoing> {
-        self.outgoing.is_untouched().then_some(self.outgoing)
+    /// What is left of the request after the exchange has failed in this way.
+    pub(in crate::proxy::upstream) fn into_salvage(self, broken: &Broken) -> Salvage {
+        if self.outgoing.is_untouched() {
+            return Salvage::Unsent(protocol::Outgoing::Http1(self.outgoing));
+        }
+        let is_silent = self.interim == 0 && self.wire.read.is_empty();
+        let has_ended = matches!(broken, Broken::Closed | Broken::Connection(_));
+        match self.outgoing.again().filter(|_| self.wire.is_reused && is_silent && has_ended) {
+            Some(again) => Salvage::Lost(protocol::Outgoing::Http1(again)),
+            None => Salvage::Nothing,
+        }
     }
 
     /// Writes what can be written, and reads until the head of the final answer is there.
@@ -51,7 +63,7 @@ impl Exchange {
                 if is_final(head.status) {
                     return Poll::Ready(Ok(head));
                 }
-                self.hear(head.status, context)?;
+                self.hear(head, context)?;
             }
             match ready!(self.wire.poll_fill(context)) {
                 Ok(true) => {}
@@ -81,8 +93,13 @@ impl Exchange {
         }
     }
 
-    /// An interim answer: only `100 Continue` means something to us.
-    fn hear(&mut self, status: StatusCode, context: &mut Context<'_>) -> Result<(), Broken> {
+    /// The interim answers for the caller that have come since the last call.
+    pub(in crate::proxy::upstream) fn take_interim(&mut self) -> Vec<Interim> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// An interim answer: `100 Continue` answers the gateway, the others are for the caller.
+    fn hear(&mut self, Head { status, headers, .. }: Head, context: &mut Context<'_>) -> Result<(), Broken> {
         self.interim += 1;
         if self.interim > INTERIM_MAX {
             return Err(Broken::Framing("too many interim answers"));
@@ -91,12 +108,16 @@ impl Exchange {
             self.outgoing.release();
             self.poll_send(context)?;
         }
+        if Interim::is_for_callers(status) {
+            self.heard.push(Interim { status, headers });
+        }
         Ok(())
     }
 
     /// The answer with this head, and its body to come, unless it is known to be broken already.
     pub(in crate::proxy::upstream) fn into_answer(mut self, head: Head) -> Result<Answered, Broken> {
-        let Head { status, headers, body, upgrade, keeps } = head;
+        let Head { status, headers, body, upgrade, keeps, idle_max } = head;
+        self.wire.idle_max = idle_max;
         let complete = self.outgoing.is_complete();
         let upload = match self.deaf {
             None if !complete => self.wire.split().map(|half| Upload::spawn(self.outgoing, half)),

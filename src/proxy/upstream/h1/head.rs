@@ -4,6 +4,7 @@
 //! is an error.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
@@ -30,6 +31,8 @@ pub(in crate::proxy::upstream) struct Head {
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether the connection may carry another request afterwards.
     pub(super) keeps: bool,
+    /// How long it may be idle before that, if the server has said so.
+    pub(super) idle_max: Option<Duration>,
 }
 
 /// Reads a head from the front of what was read; `None` if it has not come whole. `to_head` says that the request was a
@@ -38,7 +41,7 @@ pub(super) fn read(read: &mut Bytes, to_head: bool) -> Result<Option<Head>, Brok
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, read, &mut fields);
-    let length = match parsed.map_err(|_| Broken::Framing("its head is not HTTP/1.1"))? {
+    let length = match parsed.map_err(|error| Broken::Framing(fault_of(error)))? {
         Status::Complete(length) => length,
         Status::Partial if read.len() > HEAD_MAX => return Err(Broken::Framing("its head is too long")),
         Status::Partial => return Ok(None),
@@ -48,9 +51,22 @@ pub(super) fn read(read: &mut Bytes, to_head: bool) -> Result<Option<Head>, Brok
     let mut said = Said { keeps: response.version == Some(1), ..Said::default() };
     let headers = said.fields(read, response.headers)?;
     let body = said.framing(status, to_head)?;
-    let keeps = said.keeps && !matches!(body, Decoder::UntilClose);
+    let keeps = said.keeps && !said.is_last && !matches!(body, Decoder::UntilClose);
     let _ = read.split_to(length);
-    Ok(Some(Head { status, headers, body, upgrade: said.upgrade, keeps }))
+    Ok(Some(Head { status, headers, body, upgrade: said.upgrade, keeps, idle_max: said.idle_max }))
+}
+
+/// What is wrong with a head, for the log.
+fn fault_of(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::HeaderName => "a field's name holds a character that may not be there, or a field is folded",
+        httparse::Error::HeaderValue => "a field's value holds a control character",
+        httparse::Error::NewLine => "a line does not end with CR LF",
+        httparse::Error::Status => "its status line is not valid",
+        httparse::Error::TooManyHeaders => "it has more than 128 fields",
+        httparse::Error::Version => "its version is not HTTP/1.1 or HTTP/1.0",
+        httparse::Error::Token => "its first line is not valid",
+    }
 }
 
 /// What fields of the connection and of framing say.
@@ -60,6 +76,9 @@ struct Said {
     chunked: bool,
     length: Option<u64>,
     upgrade: Option<HeaderValue>,
+    idle_max: Option<Duration>,
+    /// Whether the server takes no further request.
+    is_last: bool,
 }
 
 impl Said {
@@ -74,6 +93,8 @@ impl Said {
                 self.encoding(&value)?;
             } else if name == UPGRADE {
                 self.upgrade = Some(value);
+            } else if name == KEEP_ALIVE {
+                self.keep_alive(&value);
             } else if !is_hop_by_hop(&name) {
                 if name == CONTENT_LENGTH && !self.length(&value)? {
                     continue;
@@ -93,6 +114,23 @@ impl Said {
             match word {
                 word if word.eq_ignore_ascii_case(b"close") => self.keeps = false,
                 word if word.eq_ignore_ascii_case(b"keep-alive") => self.keeps = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// `Keep-Alive: timeout=5, max=100` (RFC 2068 section 19.7.1.1): for how many seconds, and for how many requests, a server
+    /// keeps the connection.
+    fn keep_alive(&mut self, value: &HeaderValue) {
+        let words = value.to_str().unwrap_or_default().split(',');
+        for (name, number) in words.filter_map(|word| word.trim().split_once('=')) {
+            let Ok(number) = number.trim().trim_matches('"').parse::<u32>() else { continue };
+            match name.trim_end() {
+                name if name.eq_ignore_ascii_case("timeout") => {
+                    let time = Duration::from_secs(number.into());
+                    self.idle_max = Some(time.saturating_sub(IDLE_MARGIN.min(time / 2)));
+                }
+                name if name.eq_ignore_ascii_case("max") => self.is_last = number == 0,
                 _ => {}
             }
         }
@@ -131,6 +169,10 @@ impl Said {
     }
 }
 
+/// A kept connection is used until so long before its server closes it, but for half of the time that the server names: the
+/// request has to arrive before, and idle times are measured to a tenth of a second.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Room for what is added to every answer.
 const ADDED: usize = 4;
 
@@ -180,6 +222,23 @@ mod tests {
             let (head, _) = head(text, to_head).expect("a good head").expect("a whole head");
             assert!(format!("{:?}", head.body).starts_with(body), "{text:?}: {:?}", head.body);
             assert_eq!(head.keeps, keeps, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_says_how_long_and_how_often_it_keeps_a_connection() {
+        for (field, millis, keeps) in [
+            ("Keep-Alive: timeout=5", Some(4000), true),
+            ("keep-alive: max=100 ,  Timeout = \"60\"", Some(59_000), true),
+            ("Keep-Alive: timeout=1", Some(500), true),
+            ("Keep-Alive: timeout=0", Some(0), true),
+            ("Keep-Alive: timeout=5, max=0", Some(4000), false),
+            ("Keep-Alive: timeout=-5, max=many, 5", None, true),
+            ("X: a", None, true),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{field}\r\n\r\n");
+            let (head, _) = head(&text, false).expect("a good head").expect("a whole head");
+            assert_eq!((head.idle_max, head.keeps), (millis.map(Duration::from_millis), keeps), "{field}");
         }
     }
 

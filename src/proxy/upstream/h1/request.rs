@@ -34,7 +34,10 @@ pub(in crate::proxy) enum Framing {
 
 /// A request, or what of it has not been written.
 pub(in crate::proxy) struct Outgoing {
+    /// The first is the head, which is kept whole: the request may be sent again.
     pieces: [Bytes; PIECES_MAX],
+    /// Bytes of the head that were written.
+    head_written: usize,
     /// Taken when it has ended.
     body: Option<RequestBody>,
     framing: Framing,
@@ -51,7 +54,15 @@ impl Outgoing {
         let head = head.into();
         let to_head = head.starts_with(b"HEAD ");
         let body = (framing != Framing::None).then_some(body);
-        Self { pieces: [head, EMPTY, EMPTY, EMPTY], body, framing, touched: false, held: None, to_head }
+        Self {
+            pieces: [head, EMPTY, EMPTY, EMPTY],
+            head_written: 0,
+            body,
+            framing,
+            touched: false,
+            held: None,
+            to_head,
+        }
     }
 
     /// The body is sent when the server asks for it, or after this time.
@@ -77,7 +88,14 @@ impl Outgoing {
 
     /// Whether all of it was written.
     pub(super) fn is_complete(&self) -> bool {
-        self.body.is_none() && self.pieces.iter().all(Bytes::is_empty)
+        self.body.is_none() && self.is_written()
+    }
+
+    /// The request as it was, if it is safe (RFC 9110 section 9.2.1) and has no body.
+    pub(super) fn again(self) -> Option<Self> {
+        let [head, ..] = self.pieces;
+        let is_safe = SAFE.iter().any(|method| head.starts_with(method));
+        (is_safe && self.framing == Framing::None).then(|| Self::new(head, RequestBody::none(), Framing::None))
     }
 
     /// Whether it can be written without waiting for its caller.
@@ -93,12 +111,12 @@ impl Outgoing {
     ) -> Poll<Result<(), Broken>> {
         loop {
             let more = self.poll_stage(context)?;
-            if self.pieces.iter().all(Bytes::is_empty) {
+            if self.is_written() {
                 ready!(Pin::new(stream).poll_flush(context))?; // TLS holds records back
                 return more.map(Ok);
             }
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-            let waiting = self.pieces.iter().filter(|piece| !piece.is_empty());
+            let waiting = self.waiting().into_iter().filter(|piece| !piece.is_empty());
             let count = slices.iter_mut().zip(waiting).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
             let written = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count]))?;
             if written == 0 {
@@ -109,8 +127,21 @@ impl Outgoing {
         }
     }
 
+    /// What is still to be written.
+    fn waiting(&self) -> [&[u8]; PIECES_MAX] {
+        let [head, line, data, end] = &self.pieces;
+        [&head[self.head_written..], line, data, end]
+    }
+
+    fn is_written(&self) -> bool {
+        self.waiting().iter().all(|piece| piece.is_empty())
+    }
+
     fn advance(&mut self, mut written: usize) {
-        for piece in &mut self.pieces {
+        let of_head = written.min(self.pieces[0].len() - self.head_written);
+        self.head_written += of_head;
+        written -= of_head;
+        for piece in &mut self.pieces[1..] {
             let count = written.min(piece.len());
             piece.advance(count);
             written -= count;
@@ -177,6 +208,9 @@ impl Outgoing {
 }
 
 const EMPTY: Bytes = Bytes::new();
+
+/// How the heads of safe requests begin (RFC 9110 section 9.2.1); TRACE is not served.
+const SAFE: [&[u8]; 3] = [b"GET ", b"HEAD ", b"OPTIONS "];
 
 fn unlike_its_length(how: &str) -> Broken {
     Broken::Request(io::Error::other(format!("its body is {how} than its length says")))

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf, split};
@@ -28,6 +29,10 @@ pub(in crate::proxy::upstream) struct Wire {
     room: usize,
     /// What the caller's connection leaves to this answer.
     pub(super) room_max: usize,
+    /// Whether it has carried a request before.
+    pub(super) is_reused: bool,
+    /// How long it may be kept without a request, if its server has said so.
+    pub(in crate::proxy::upstream) idle_max: Option<Duration>,
     load: Rc<Load>,
     /// What was read and not yet looked at.
     pub(super) read: Bytes,
@@ -59,6 +64,8 @@ impl Wire {
             buffer: BytesMut::new(),
             room: READ_MIN,
             room_max: usize::MAX,
+            is_reused: false,
+            idle_max: None,
             load: Rc::clone(load),
             read: Bytes::new(),
             _counted: Counted(Arc::clone(health)),
@@ -125,7 +132,7 @@ impl Wire {
 
     /// Ready for another request, whatever room the last answer needed.
     pub(super) fn renewed(mut self: Box<Self>) -> Box<Self> {
-        (self.room, self.room_max) = (READ_MIN, usize::MAX);
+        (self.room, self.room_max, self.is_reused) = (READ_MIN, usize::MAX, true);
         if self.buffer.capacity() > READ_MIN {
             self.buffer = BytesMut::new(); // kept connections are many
         }

@@ -1,0 +1,187 @@
+//! Interim answers (1xx, RFC 9110 section 15.2) on their way to a caller over HTTP/1.1.
+//!
+//! hyper's server has no call that writes one. So they are written beside it: [`super::wire::Guard`] writes what waits here
+//! whenever hyper flushes, which hyper does only when all that it has written is out.
+//!
+//! Guarantees: an interim answer stands behind the answer to the request before it, and before the final answer to its own,
+//! because a command does not hand over its final answer before [`InterimHeads::left`] is ready; at most [`BYTES_MAX`] bytes
+//! wait. Leaves the number of them to `proxy::upstream`, and HTTP/2 aside: `docs/decisions/interim.md` says why.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf as _, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::headers::REQUEST_ID;
+use super::refuse::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use super::upstream::put_field;
+
+/// The most bytes of interim answers that wait to be written, on one connection; those beyond it are not passed on.
+const BYTES_MAX: usize = 64 * 1024;
+
+/// An interim answer as it came.
+pub(super) struct Interim {
+    pub(super) status: StatusCode,
+    /// Without the fields of its connection.
+    pub(super) headers: HeaderMap,
+}
+
+impl Interim {
+    /// Whether callers get it: not 100, which the gateway asks for itself, nor 101, which is final.
+    pub(super) fn is_for_callers(status: StatusCode) -> bool {
+        status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
+    }
+}
+
+/// What waits to be written on one connection.
+#[derive(Default)]
+pub(super) struct InterimHeads {
+    waiting: RefCell<BytesMut>,
+    /// Bytes at the front that are left of the head that is being written.
+    begun: Cell<usize>,
+    /// Lengths of the heads behind it.
+    lengths: RefCell<VecDeque<usize>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl InterimHeads {
+    /// An interim answer for the command that is under way, without the fields that `goes` names and those that only the gateway
+    /// may write.
+    pub(super) fn push(&self, interim: &Interim, goes: impl Fn(&HeaderName) -> bool) {
+        let head = written(interim, |name| is_ours(name) || goes(name));
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() + head.len() <= BYTES_MAX {
+            waiting.extend_from_slice(&head);
+            self.lengths.borrow_mut().push_back(head.len());
+        }
+    }
+
+    /// Writes what waits, by `write`, which says how much it has written; or only the rest of a head that is being written.
+    pub(super) fn poll_write<E>(
+        &self,
+        only_begun: bool,
+        mut write: impl FnMut(&[u8]) -> Poll<Result<usize, E>>,
+    ) -> Poll<Result<(), E>> {
+        while let Some(length) = self.next_length(only_begun) {
+            let mut waiting = self.waiting.borrow_mut();
+            let wrote = match write(&waiting[..length]) {
+                Poll::Ready(Ok(wrote)) if wrote > 0 => wrote,
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())), // the connection ends; whoever flushes it finds out
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            };
+            waiting.advance(wrote);
+            self.begun.set(length - wrote);
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The length of what is to be written next: the rest of a head that was begun, or a whole one.
+    fn next_length(&self, only_begun: bool) -> Option<usize> {
+        match self.begun.get() {
+            0 if only_begun => None,
+            0 => self.lengths.borrow_mut().pop_front().inspect(|length| self.begun.set(*length)),
+            rest => Some(rest),
+        }
+    }
+
+    /// Ready when nothing waits.
+    pub(super) fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
+        if self.waiting.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        self.waker.set(Some(context.waker().clone()));
+        Poll::Pending
+    }
+}
+
+/// What an interim answer may not say: the gateway says it in the final one, or nobody does.
+fn is_ours(name: &HeaderName) -> bool {
+    [&CONTENT_LENGTH, &REQUEST_ID, &RATE_LIMIT, &RATE_LIMIT_POLICY].contains(&name)
+}
+
+fn written(interim: &Interim, goes: impl Fn(&HeaderName) -> bool) -> Vec<u8> {
+    let (code, reason) = (interim.status.as_str(), interim.status.canonical_reason().unwrap_or_default());
+    let mut head = Vec::new();
+    write!(head, "HTTP/1.1 {code} {reason}\r\n").expect("a Vec takes all bytes");
+    for (name, value) in interim.headers.iter().filter(|(name, _)| !goes(name)) {
+        put_field(&mut head, name.as_str(), value.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interim(status: u16, fields: &[(&'static str, &'static str)]) -> Interim {
+        let fields =
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+        Interim { status: StatusCode::from_u16(status).expect("a status"), headers: fields.collect() }
+    }
+
+    /// What is written, if so many bytes are taken at a time and only every other time.
+    fn all_of(heads: &InterimHeads, at_a_time: usize, only_begun: bool) -> String {
+        let (mut out, mut busy) = (Vec::new(), false);
+        let mut write = |bytes: &[u8]| {
+            busy = !busy;
+            if busy {
+                return Poll::Pending;
+            }
+            let count = bytes.len().min(at_a_time);
+            out.extend_from_slice(&bytes[..count]);
+            Poll::Ready(Ok::<_, std::convert::Infallible>(count))
+        };
+        while heads.poll_write(only_begun, &mut write).is_pending() {}
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn heads_are_written_in_order_without_what_only_the_gateway_may_say() {
+        for at_a_time in [1, 7, 4096] {
+            let heads = InterimHeads::default();
+            let hints = [("link", "</a.css>"), ("x-request-id", "forged"), ("ratelimit", "x"), ("server", "old")];
+            heads.push(&interim(103, &hints), |name| name == "server");
+            heads.push(&interim(199, &[("content-length", "5")]), |_| false);
+            assert!(heads.poll_left(&Context::from_waker(Waker::noop())).is_pending());
+            let expected = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 199 \r\n\r\n";
+            assert_eq!(all_of(&heads, at_a_time, false), expected);
+            assert!(heads.poll_left(&Context::from_waker(Waker::noop())).is_ready());
+        }
+    }
+
+    #[test]
+    fn other_bytes_come_between_whole_heads_only() {
+        let heads = InterimHeads::default();
+        heads.push(&interim(103, &[]), |_| false);
+        heads.push(&interim(102, &[]), |_| false);
+        assert_eq!(all_of(&heads, 4096, true), "", "none was begun");
+        let mut room = 5;
+        let begun = heads.poll_write(false, |bytes: &[u8]| match std::mem::take(&mut room) {
+            0 => Poll::Pending,
+            some => Poll::Ready(Ok::<_, std::convert::Infallible>(some.min(bytes.len()))),
+        });
+        assert!(begun.is_pending());
+        assert_eq!(all_of(&heads, 4096, true), "1.1 103 Early Hints\r\n\r\n", "the rest of the one that was begun");
+        assert_eq!(all_of(&heads, 4096, false), "HTTP/1.1 102 Processing\r\n\r\n");
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let heads = InterimHeads::default();
+        let large = Interim {
+            status: StatusCode::EARLY_HINTS,
+            headers: [(http::header::LINK, "x".repeat(40_000).parse().expect("a value"))].into_iter().collect(),
+        };
+        (0..3).for_each(|_| heads.push(&large, |_| false));
+        assert!(all_of(&heads, 4096, false).len() < BYTES_MAX);
+    }
+}
