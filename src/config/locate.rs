@@ -179,12 +179,11 @@ impl Walk {
         }
     }
 
-    /// Remembers the id of an item, or the name of a listener, which stands in the place of one.
+    /// Remembers the id of an item.
     fn note_id(&mut self, text: &str) {
         let Some(Frame::Map { length, key: Some(key) }) = self.stack.last() else { return };
         let item = &self.path[..*length];
-        let is_id = key.text == "id" || (key.text == "name" && item.starts_with("listeners["));
-        if is_id && item.ends_with(']') && !text.is_empty() {
+        if key.text == "id" && item.ends_with(']') && !text.is_empty() {
             self.located.ids.insert(item.to_owned(), text.to_owned());
         }
     }

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::pki::HOST;
+
 /// Commands of each subsystem.
 const COMMANDS: usize = 10;
 /// Grants of each department, each for all commands of one subsystem.
@@ -97,7 +99,8 @@ impl Plan {
     fn subsystems(&self) -> String {
         let mut text = String::new();
         for position in 0..self.subsystems {
-            let _ = writeln!(text, "  - id: subsystem-{position:03}\n    path: /subsystem-{position:03}");
+            let _ = writeln!(text, "  - id: subsystem-{position:03}\n    hosts: [{HOST}]"); // that of what is called
+            let _ = writeln!(text, "    path: /subsystem-{position:03}");
             let _ = writeln!(text, "    upstreams: [{{ url: \"http://{}\" }}]\n    commands:", self.upstream);
             for command in 0..COMMANDS {
                 let _ = writeln!(text, "      - id: object.command-{command}");
