@@ -43,10 +43,10 @@ async fn check_prints_every_problem_with_its_path_and_a_hint() {
     let words = format!("{}{}", stdout(&checked), stderr(&checked));
     assert_eq!(checked.status.code(), Some(1), "{words}");
     for part in [
-        "departments[0].limits.rate",
-        "departments[1].nmae",
+        "departments[0] (traffic-police).limits.rate",
+        "departments[1] (logistics).nmae",
         "\"name\"",
-        "subsystems[0].timeouts.response",
+        "subsystems[0] (cameras).timeouts.response",
         "grants[1].department",
         "logistics",
     ] {
@@ -78,7 +78,7 @@ async fn two_departments_with_one_identity_are_a_problem() {
     let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
     let words = format!("{}{}", stdout(&checked), stderr(&checked));
     assert_eq!(checked.status.code(), Some(1));
-    assert!(words.contains("departments[1].callers[0]") && words.contains("traffic-police"), "{words}");
+    assert!(words.contains("departments[1] (logistics).callers[0]") && words.contains("traffic-police"), "{words}");
     put_away(world);
 }
 
@@ -239,5 +239,30 @@ async fn completions_are_written_for_a_shell() {
     let world = paper(|_| ()).await;
     let written = tallygate(&world, &["completions", "bash"]).await;
     assert!(written.status.success() && stdout(&written).contains("tallygate"), "{}", stderr(&written));
+    put_away(world);
+}
+
+#[tokio::test]
+async fn problems_name_file_line_and_id_also_in_included_files() {
+    let world = paper(|document| document["include"] = json!(["teams.d/*.yaml"])).await;
+    std::fs::create_dir(world.folder().join("teams.d")).unwrap();
+    let fire =
+        "departments:\n  - id: fire-brigade\n    callers: [{ dns: fire.example }]\n    limits:\n      rate: fast\n";
+    replace(&world.folder().join("teams.d/fire.yaml"), fire);
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
+    let expected = "  teams.d/fire.yaml:5: departments[0] (fire-brigade).limits.rate: \"fast\" is not a rate";
+    assert!(stderr(&checked).contains(expected), "{}", stderr(&checked));
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml", "--format", "json"]).await;
+    let told: Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    let problem = &told["problems"][0];
+    assert_eq!(
+        (checked.status.code(), &problem["line"], &problem["column"]),
+        (Some(1), &json!(5), &json!(13)),
+        "{told}"
+    );
+    for (key, value) in [("file", "teams.d/fire.yaml"), ("path", "departments[0].limits.rate"), ("id", "fire-brigade")]
+    {
+        assert_eq!(problem[key], value, "{told}");
+    }
     put_away(world);
 }

@@ -121,3 +121,63 @@ async fn a_new_server_certificate_is_shown_without_dropping_connections() {
     assert_eq!(old.get(READ).await.status, 200, "the old connection lives on");
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_file_that_comes_to_be_included_is_read_without_being_told() {
+    let mut world = World::city().edit(|document| document["include"] = json!(["teams.d/*.yaml"])).start().await;
+    let client = world.client("archive");
+    assert_eq!(client.get(READ).await.status, 403);
+    let team = world.folder().join("teams.d");
+    std::fs::create_dir(&team).unwrap();
+    let grant = "grants:\n  - department: archive\n    subsystem: cameras\n    commands: [snapshot.read]\n";
+    crate::world::replace(&team.join("archive.yaml"), grant);
+    until("the new file is read", async || (client.get(READ).await.status == 200).then_some(())).await;
+
+    crate::world::replace(&team.join("archive.yaml"), &grant.replace("archive", "archiv"));
+    until("the mistake is shown with its place", async || {
+        let (_, config) = world.admin("/config").await;
+        let shown = ["teams.d/archive.yaml", "\"line\": 2", "grants[0].department", "\\\"archive\\\"?"];
+        shown.iter().all(|part| config.contains(part)).then_some(())
+    })
+    .await;
+    assert_eq!(client.get(READ).await.status, 200, "the old configuration stays live");
+
+    std::fs::remove_file(team.join("archive.yaml")).unwrap();
+    until("the file is gone", async || (client.get(READ).await.status == 403).then_some(())).await;
+    world.write(|document| drop(document.as_object_mut().unwrap().remove("include")));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_rejected_file_is_watched_although_it_never_was_live() {
+    let mut world = World::city().start().await;
+    let client = world.client("archive");
+    let team = world.folder().join("team.yaml");
+    crate::world::replace(&team, "grants: [{ department: nobody, subsystem: cameras, commands: [snapshot.read] }]\n");
+    world.write(|document| document["include"] = json!(["team.yaml"]));
+    until("it is rejected", async || world.admin("/config").await.1.contains("nobody").then_some(())).await;
+    crate::world::replace(&team, "grants: [{ department: archive, subsystem: cameras, commands: [snapshot.read] }]\n");
+    until("the mended file is read", async || (client.get(READ).await.status == 200).then_some(())).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn connections_and_operators_are_served_while_a_configuration_is_read() {
+    use std::io::Write as _;
+    let mut world = World::city().start().await;
+    let text = serde_json::to_string(&world.document).unwrap();
+    let file = world.config_file();
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    pipe.write_all(text[..10].as_bytes()).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await; // the file is looked at once a second
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "a new connection");
+    assert_eq!(world.admin("/readyz").await.0, 200);
+    pipe.write_all(&text.as_bytes()[10..]).unwrap();
+    world.write(|document| document["grants"] = json!([]));
+    drop(pipe); // only now the reading of the pipe ends
+    let client = world.client("traffic-police");
+    until("the file after it is read", async || (client.get(READ).await.status == 403).then_some(())).await;
+    world.close().await;
+}

@@ -19,6 +19,7 @@ mod metering;
 mod metrics;
 mod pki;
 mod process;
+mod province;
 mod proxy;
 mod siege;
 mod torture;
@@ -44,6 +45,8 @@ enum Command {
     Compare(compare::Compare),
     /// Measures what counting costs, and what waiting for the disk does
     Metering(metering::Metering),
+    /// Starts, calls, scrapes and reloads a gateway with a province of 30,000 departments
+    Province(province::Options),
     /// Counts a city's year of commands through meter, windows and ledger
     Year(year::Options),
     /// Builds a year's book in bulk, and measures its size and the monthly report of it
@@ -83,6 +86,7 @@ fn run(command: Command) -> Result<()> {
         Command::Books(options) => books::books(&options),
         Command::Compare(options) => compare::compare(&options),
         Command::Metering(options) => metering::metering(&options),
+        Command::Province(options) => province::province(&options),
         Command::Year(options) => year::year(&options),
         Command::YearBook(options) => year_book::year_book(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),

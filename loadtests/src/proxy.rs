@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -91,23 +91,37 @@ pub struct Proxy {
     listen: SocketAddr,
     admin: SocketAddr,
     folder: PathBuf,
+    ready_after: Duration,
 }
 
 impl Proxy {
     /// Starts a proxy in front of the workshop's upstream and waits until it is ready.
     pub fn start(setup: &Setup, workshop: &Workshop) -> Result<Self> {
+        Self::start_with(setup, workshop, START_LIMIT, |text, _folder| Ok(text))
+    }
+
+    /// As [`Proxy::start`], with a configuration that `prepare` completes: it is given the text and the folder, in which it may
+    /// write more files.
+    pub fn start_with(
+        setup: &Setup,
+        workshop: &Workshop,
+        limit: Duration,
+        prepare: impl FnOnce(String, &Path) -> Result<String>,
+    ) -> Result<Self> {
         let name = setup.kind.name();
         let folder = workshop.new_folder(name)?;
         let (listen, admin) = (free_address()?, free_address()?);
         let (file, template) = setup.kind.template();
         let config = folder.join(file);
-        let text = fill(template, &values(setup, workshop, &folder, (listen, admin)));
+        let text = prepare(fill(template, &values(setup, workshop, &folder, (listen, admin))), &folder)?;
         std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         let arguments = setup.kind.arguments(&config);
         let launch = Launch { name: name.into(), program: setup.program.clone(), arguments, core: setup.core };
         let child = Child::start(launch, &folder)?;
-        let mut proxy = Self { child, listen, admin, folder };
-        proxy.child.wait_until(START_LIMIT, || is_ready(setup.kind, listen, admin))?;
+        let begin = Instant::now();
+        let mut proxy = Self { child, listen, admin, folder, ready_after: Duration::ZERO };
+        proxy.child.wait_until(limit, || is_ready(setup.kind, listen, admin))?;
+        proxy.ready_after = begin.elapsed();
         Ok(proxy)
     }
 
@@ -124,6 +138,21 @@ impl Proxy {
     /// Tallygate's book.
     pub fn ledger(&self) -> PathBuf {
         self.folder.join("ledger.db")
+    }
+
+    /// How long it took from the start of the process until it was ready.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder of its configuration.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The CPU time it has used so far, its workers included.

@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn the_state_of_the_configuration_shows_what_was_rejected() {
         let at = "2026-11-24T04:00:00Z".parse().expect("a time");
-        let problem = Problem { path: "departments[0].id".to_owned(), message: "missing".to_owned(), hint: None };
+        let problem = Problem::new("departments[0].id", "missing");
         let status = ConfigStatus {
             live: LiveConfig { version: "0123456789ab".to_owned(), since: at },
             weakened: vec!["listener a: so".to_owned()],

@@ -1,5 +1,7 @@
-//! The control thread: listeners, the operator's door, reloads, health checks. Never on the path of a command.
+//! The control thread: listeners, the operator's door, health checks; and beside it the thread that reloads, which may be busy
+//! for seconds while connections are accepted and operators answered. Neither is on the path of a command.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::admin::{self, AdminState};
 use crate::config::Problems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
+use crate::model::Name;
 use crate::proxy::Checks;
 use crate::telemetry::{ConfigStatus, QuotaUse, View};
 
@@ -23,11 +26,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Requests for a reload that may wait.
 const RELOADS_MAX: usize = 4;
 
-/// The control thread, from outside.
+/// The control thread and the one that reloads, from outside.
 pub(super) struct Control {
     reload: Reload,
     drain: DrainTrigger,
-    thread: Joined,
+    threads: [Joined; 2],
 }
 
 impl Control {
@@ -39,24 +42,20 @@ impl Control {
     ) -> Result<Self, AppError> {
         let (requests, requested) = mpsc::channel(RELOADS_MAX);
         let (trigger, watcher) = drain();
-        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime,
-                Err(error) => return tracing::error!(%error, "the control thread could not start its runtime"),
-            };
-            runtime.block_on(async {
-                let series = accepting.settings.capacity.series;
-                let hosts = accepting.settings.admin_hosts.clone().into();
-                accepting.run(&organs);
-                if let Some(admin) = admin {
-                    let view = view_maker(organs.clone(), reloader.status(), series);
-                    serve_admin(&organs, admin, (view, hosts), watcher.clone());
-                }
-                tokio::task::spawn_local(checks(&organs).run(watcher.clone()));
-                look_after(reloader, requested, watcher).await;
-            });
+        let (status, mut ended) = (reloader.status(), watcher.clone());
+        let control = spawn("control", async move || {
+            let series = accepting.settings.capacity.series;
+            let hosts = accepting.settings.admin_hosts.clone().into();
+            accepting.run(&organs);
+            if let Some(admin) = admin {
+                let view = view_maker(organs.clone(), status, series);
+                serve_admin(&organs, admin, (view, hosts), ended.clone());
+            }
+            tokio::task::spawn_local(checks(&organs).run(ended.clone()));
+            ended.begun().await;
         })?;
-        Ok(Self { reload: Reload(requests), drain: trigger, thread: Joined::new(thread) })
+        let reload = spawn("reload", async move || look_after(reloader, requested, watcher).await)?;
+        Ok(Self { reload: Reload(requests), drain: trigger, threads: [control, reload] })
     }
 
     pub(super) fn reload(&self) -> Result<(), Problems> {
@@ -69,8 +68,20 @@ impl Control {
 
     pub(super) fn stop(self) {
         self.drain.begin();
-        self.thread.join();
+        self.threads.into_iter().for_each(Joined::join);
     }
+}
+
+/// Runs a future on a thread of its own, which ends with it.
+fn spawn<F: AsyncFnOnce() + Send + 'static>(name: &'static str, work: F) -> std::io::Result<Joined> {
+    let thread =
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(work()),
+                Err(error) => tracing::error!(%error, name, "a thread could not start its runtime"),
+            }
+        })?;
+    Ok(Joined::new(thread))
 }
 
 /// Reloads when asked, and when a file changes, until the drain begins.
@@ -123,15 +134,16 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize)
     Arc::new(move || {
         let snapshot = organs.published.load();
         let window = organs.clock.window();
+        let ids: HashMap<u32, &Name> =
+            snapshot.departments.iter().map(|policy| (policy.department.number, &policy.department.id)).collect();
         let quotas = organs.limiters.quotas(window).into_iter().filter_map(|(number, used, granted)| {
-            let policy = snapshot.departments.iter().find(|policy| policy.department.number == number)?;
-            Some(QuotaUse { department: policy.department.id.clone(), used, granted })
+            Some(QuotaUse { department: Name::clone(ids.get(&number)?), used, granted })
         });
         View {
             window,
             calendar: snapshot.calendar,
             series,
-            quotas: quotas.collect(),
+            quotas: QuotaUse::nearest(quotas.collect(), series),
             expiries: expiries(&organs),
             believing: believing(&organs),
             config: ConfigStatus::clone(&status.load()),

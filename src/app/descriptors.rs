@@ -44,12 +44,10 @@ fn raise_to_the_hard_limit() -> usize {
 
 fn too_many(asked: usize, allowed: usize, room: usize) -> Problems {
     let needed = asked.saturating_mul(2).saturating_add(RESERVED);
-    Problems(vec![Problem {
-        path: "capacity.connections".to_owned(),
-        message: format!(
-            "{asked} connections of callers need {needed} file descriptors (as many again towards subsystems, and {RESERVED} \
-             for ledger and the rest), and the system allows this process {allowed}"
-        ),
-        hint: Some(format!("write at most {room}, or raise the limit: LimitNOFILE= in systemd, ulimit -n in a shell")),
-    }])
+    let message = format!(
+        "{asked} connections of callers need {needed} file descriptors (as many again towards subsystems, and {RESERVED} for \
+         ledger and the rest), and the system allows this process {allowed}"
+    );
+    let hint = format!("write at most {room}, or raise the limit: LimitNOFILE= in systemd, ulimit -n in a shell");
+    Problems(vec![Problem::new("capacity.connections", message).with_hint(hint)])
 }

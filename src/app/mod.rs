@@ -19,7 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::config::{Configuration, Problem, Problems, Settings};
+use crate::config::{Configuration, Loader, Problems, Settings};
 use crate::identity::{ServerTls, SubsystemTls};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed, SeriesTotals};
 use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
@@ -32,7 +32,7 @@ use crate::proxy::{
 use crate::telemetry::{Telemetry, logging};
 
 use control::Control;
-use reload::{Reload, Reloader};
+use reload::{Reload, Reloader, Source};
 use threads::wait;
 
 /// What a gateway is started with.
@@ -99,7 +99,9 @@ struct Organs {
 pub fn start(start: Start) -> Result<Running, AppError> {
     let Start { config, clock } = start;
     let numbers = Numbers::default();
-    let mut read = reload::read(&config, &numbers, &clock)?;
+    let mut loader = Loader::new(&config);
+    let (watch, read) = reload::read(&mut loader, &numbers, &clock);
+    let mut read = read?;
     let Configuration { settings, snapshot, .. } = read.configuration.clone();
     let tls = std::mem::take(&mut read.tls).into_iter();
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
@@ -132,7 +134,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
         start_workers(&settings, &organs, seeds, &Stop { drain: traffic_watcher.clone(), end: end_watcher })?;
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    let reloader = Reloader::new(config, numbers, read, organs.clone());
+    let reloader = Reloader::new(Source { loader, numbers, watch }, read, organs.clone());
     let accept = Accepting {
         bound: bound.listeners,
         settings: settings.clone(),
@@ -335,7 +337,7 @@ const EXIT_STORAGE: i32 = 74;
 
 /// A problem of the file as a whole.
 fn problem(message: String) -> Problems {
-    Problems(vec![Problem { path: String::new(), message, hint: None }])
+    Problems::whole(message)
 }
 
 /// How long [`Running::reload`] waits for the control thread.

@@ -1,10 +1,11 @@
 //! A new configuration, made live in one swap, or rejected whole.
 //!
 //! Guarantees: everything is read and built before anything is swapped; a rejected document changes nothing but what
-//! `/config` shows. Limiter, quota and meter state is carried over, connections stay open.
+//! `/config` shows. Limiter, quota and meter state is carried over, connections stay open. All of it happens on a thread that
+//! carries no traffic: reading and compiling at a lower priority, and dropping the old snapshot, which a province has some
+//! 100 MB of.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -12,11 +13,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration, Problem, Problems, Settings, SubsystemTlsSettings, Watch};
+use crate::config::{Configuration, Loaded, Loader, Problem, Problems, Settings, SubsystemTlsSettings, Watch};
 use crate::identity::{Expiry, ServerTls, SubsystemTls, TlsProblem};
 use crate::model::{Name, Numbers};
+use crate::policy::Snapshot;
 use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
 
+use super::threads::aside;
 use super::{Organs, RELOAD_PATIENCE, problem};
 
 /// Asks the control thread for a reload; cheap to clone, may go to any thread.
@@ -42,13 +45,20 @@ fn not_done(why: &str) -> Problems {
     problem(why.to_owned())
 }
 
+/// Where a configuration comes from.
+pub(super) struct Source {
+    pub(super) loader: Loader,
+    pub(super) numbers: Numbers,
+    pub(super) watch: Watch,
+}
+
 /// Knows where the configuration comes from and what of it is live.
 pub(super) struct Reloader {
-    config: PathBuf,
-    numbers: Numbers,
+    source: Source,
     settings: Settings,
-    watch: Watch,
     organs: Organs,
+    /// Snapshots that some worker or command may still hold: kept, so that none of them is the last to drop one.
+    retired: Vec<Arc<Snapshot>>,
     status: Arc<ArcSwap<ConfigStatus>>,
 }
 
@@ -57,27 +67,33 @@ pub(super) struct Read {
     pub(super) configuration: Configuration,
     pub(super) tls: Vec<(Name, ServerTls)>,
     pub(super) subsystem_tls: HashMap<Name, SubsystemTls>,
-    watch: Watch,
 }
 
-/// Reads a configuration and what it names.
-pub(super) fn read(config: &Path, numbers: &Numbers, clock: &Clock) -> Result<Read, Problems> {
-    let watch = Watch::new([config.to_path_buf()]);
-    let configuration = config::load(config, numbers)?;
-    let watch = watch.and(configuration.settings.listeners.iter().flat_map(|listener| listener.tls.paths()));
-    let watch = watch.and(configuration.subsystem_tls.iter().flat_map(|subsystem| subsystem.files.paths()));
+/// Reads a configuration and what it names; tells which files that were, or would have been.
+pub(super) fn read(loader: &mut Loader, numbers: &Numbers, clock: &Clock) -> (Watch, Result<Read, Problems>) {
+    let Loaded { configuration, mut watch } = loader.load(numbers);
+    let configuration = match configuration {
+        Ok(configuration) => configuration,
+        Err(problems) => return (watch, Err(problems)),
+    };
+    watch = watch.and(configuration.settings.listeners.iter().flat_map(|listener| listener.tls.paths()));
+    watch = watch.and(configuration.subsystem_tls.iter().flat_map(|subsystem| subsystem.files.paths()));
+    (watch, with_tls(configuration, clock))
+}
+
+fn with_tls(configuration: Configuration, clock: &Clock) -> Result<Read, Problems> {
     let tls = load_tls(&configuration.settings, clock)?;
     let subsystem_tls = load_subsystem_tls(&configuration.subsystem_tls, clock)?;
-    Ok(Read { configuration, tls, subsystem_tls, watch })
+    Ok(Read { configuration, tls, subsystem_tls })
 }
 
 impl Reloader {
     /// Looks after what `read` has read and `organs` carry out.
-    pub(super) fn new(config: PathBuf, numbers: Numbers, read: Read, organs: Organs) -> Self {
+    pub(super) fn new(source: Source, read: Read, organs: Organs) -> Self {
         let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
         let status =
             Arc::new(ArcSwap::from_pointee(ConfigStatus { live, weakened: weakened(&organs), rejected: None }));
-        Self { config, numbers, settings: read.configuration.settings, watch: read.watch, organs, status }
+        Self { source, settings: read.configuration.settings, organs, retired: Vec::new(), status }
     }
 
     /// What `/config` shows.
@@ -85,14 +101,15 @@ impl Reloader {
         Arc::clone(&self.status)
     }
 
-    /// Whether a file has changed since the last look.
+    /// Whether a file has changed since the last look. Drops what nobody holds any more.
     pub(super) fn has_changed(&mut self) -> bool {
-        self.watch.changed()
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.source.watch.changed()
     }
 
     /// Reads, compiles, builds, swaps; or rejects.
     pub(super) fn reload(&mut self) -> Result<(), Problems> {
-        let read = read(&self.config, &self.numbers, &self.organs.clock);
+        let read = self.read();
         let read = read.and_then(|read| self.keep_calendar(&read.configuration).map(|()| read));
         let result = read.map(|read| self.swap(read));
         match &result {
@@ -102,20 +119,28 @@ impl Reloader {
         result
     }
 
+    /// Reads what there is now, aside from traffic.
+    fn read(&mut self) -> Result<Read, Problems> {
+        let (Source { loader, numbers, watch }, clock) = (&mut self.source, &self.organs.clock);
+        let (seen, read) = aside(|| read(loader, numbers, clock)).map_err(|error| problem(error.to_string()))?;
+        match &read {
+            Ok(_) => *watch = seen,
+            Err(_) => watch.take_over(seen),
+        }
+        read
+    }
+
     /// Traffic and ledger must read the same calendar, and the ledger's was written at start.
     fn keep_calendar(&self, configuration: &Configuration) -> Result<(), Problems> {
         let (live, new) = (self.settings.calendar, configuration.settings.calendar);
         if live == new {
             return Ok(());
         }
-        Err(Problems(vec![Problem {
-            path: "calendar.offset".to_owned(),
-            message: format!("the running gateway keeps its ledger in {live}, this says {new}"),
-            hint: Some("restart the gateway to change it".to_owned()),
-        }]))
+        let message = format!("the running gateway keeps its ledger in {live}, this says {new}");
+        Err(Problems(vec![Problem::new("calendar.offset", message).with_hint("restart the gateway to change it")]))
     }
 
-    fn swap(&mut self, Read { configuration, tls, subsystem_tls, watch }: Read) {
+    fn swap(&mut self, Read { configuration, tls, subsystem_tls }: Read) {
         for changed in self.settings.needs_restart(&configuration.settings) {
             tracing::warn!(setting = changed, "this setting is read once; restart the gateway to change it");
         }
@@ -128,9 +153,8 @@ impl Reloader {
         self.organs.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // Published first: each worker's next command finds its limits anew and carries over what was used; then what is
         // left of the old ones is dropped.
-        self.organs.published.store(Arc::clone(&configuration.snapshot));
+        self.retired.push(self.organs.published.swap(Arc::clone(&configuration.snapshot)));
         self.organs.limiters.enforce(&configuration.snapshot);
-        self.watch = watch;
         let live = LiveConfig { version, since: self.organs.clock.wall() };
         self.status.store(Arc::new(ConfigStatus { live, weakened: weakened(&self.organs), rejected: None }));
     }
@@ -138,7 +162,7 @@ impl Reloader {
     fn reject(&self, problems: &Problems) {
         tracing::error!(%problems, "configuration rejected; the previous one stays live");
         let rejected = RejectedConfig {
-            version: config::version_of_file(&self.config).unwrap_or_else(|| "unreadable".to_owned()),
+            version: self.source.loader.version().unwrap_or("unreadable").to_owned(),
             at: self.organs.clock.wall(),
             problems: problems.0.clone(),
         };
@@ -182,8 +206,7 @@ fn load_subsystem_tls(
 
 /// What is wrong with files, at the place that names them.
 fn problems_at(path: &str, faults: &[TlsProblem]) -> Vec<Problem> {
-    let problem = |fault: &TlsProblem| Problem { path: path.to_owned(), message: fault.to_string(), hint: None };
-    faults.iter().map(problem).collect()
+    faults.iter().map(|fault| Problem::new(path, fault.to_string())).collect()
 }
 
 /// What expires when, on all listeners and towards all subsystems.

@@ -4,6 +4,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
 use tokio::runtime::Builder;
 
 /// A thread that ends when it is told to; joined at most once.
@@ -33,6 +34,23 @@ where
         thread.join().map_err(|_| io::Error::other("a helper thread panicked"))?
     })
 }
+
+/// Does heavy work on a thread of its own and waits for it. The thread has a lower priority (nice value), so that the threads
+/// of traffic go first where there are not enough cores for all. It cannot be raised again without a privilege: so the work
+/// must take no lock that traffic waits for, and its thread ends with it.
+pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let run = || {
+        let _ = setpriority_process(None, ASIDE); // where that is not allowed, it works all the same
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("aside".to_owned()).spawn_scoped(scope, run)?;
+        thread.join().map_err(|_| io::Error::other("a helper thread panicked"))
+    })
+}
+
+/// The nice value of work that can wait: about a third of the share of a traffic thread on a core that both want (sched(7)).
+const ASIDE: i32 = 5;
 
 /// Waits for a future; `false` if it took longer than `patience`.
 pub(super) fn wait(future: impl Future<Output = ()> + Send, patience: Duration) -> io::Result<bool> {

@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{self, ListenerSettings, Settings};
+use crate::config::{self, Configuration, ListenerSettings, Settings};
 use crate::identity::identities_of_der;
 use crate::model::{CallerId, Exceeded, Limits, Numbers, Quota, Rate, RateUnit, Refused};
 use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed, Upstream};
@@ -94,7 +94,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitC
     let (shown, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
     let explanation = match turned_away(&configuration.settings, &shown, &request, Clock::system().wall()) {
         Some(why) => Explanation { refused: Some(HANDSHAKE), why, ..told_of(&shown.identities) },
-        None => decide(&configuration.snapshot, &shown.identities, &request),
+        None => decide(&configuration, &shown.identities, &request),
     };
     match args.format {
         AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
@@ -160,7 +160,8 @@ fn told_of(identities: &[CallerId]) -> Explanation {
 }
 
 /// The gateway's own steps, in their order, until one says no.
-fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -> Explanation {
+fn decide(configuration: &Configuration, identities: &[CallerId], request: &Request<()>) -> Explanation {
+    let snapshot = &configuration.snapshot;
     let mut told = told_of(identities);
     let head = match Head::read(request) {
         Ok(head) => head,
@@ -190,7 +191,8 @@ fn decide(snapshot: &Snapshot, identities: &[CallerId], request: &Request<()>) -
         return refuse(told, Refused::Forbidden, why);
     };
     let pattern = &snapshot.rule(&grant).pattern;
-    told.grant = Some(format!("grants[{}], pattern {pattern:?}", grant.rule()));
+    let written = configuration.sources.written(&format!("grants[{}]", grant.rule()));
+    told.grant = Some(format!("{written}, pattern {pattern:?}"));
     told.limits = limits(snapshot, department, command);
     if let Some(redirect) = command.redirect() {
         let location = redirect.location(subsystem.below(head.path));
@@ -301,7 +303,7 @@ mod tests {
     fn explained(uri: &str, request: &str) -> Explanation {
         let text = include_str!("../config/testdata/example.yaml");
         let read = config::compile(text, Path::new("/"), &Numbers::default()).expect("no problems");
-        decide(&read.snapshot, &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
+        decide(&read, &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
     }
 
     #[test]
@@ -335,8 +337,7 @@ mod tests {
         let text = include_str!("../config/testdata/example.yaml")
             .replace("9001\" }", "9001\", weight: 9 }, { url: \"http://127.0.0.1:9002\" }");
         let read = config::compile(&text, Path::new("/"), &Numbers::default()).expect("no problems");
-        let told =
-            decide(&read.snapshot, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
+        let told = decide(&read, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
         assert_eq!(told.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
     }
 

@@ -7,6 +7,7 @@ mod servers;
 mod shaping;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -19,6 +20,10 @@ pub(super) use shaping::{Cors, HeaderEdits, Headers, Mirror, Redirect, Rewrite};
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields, title = "Tallygate configuration")]
 pub(super) struct Document {
+    /// Files with more departments, subsystems and grants: paths and globs, relative to this file, such as
+    /// departments.d/*.yaml.
+    #[serde(default)]
+    pub(super) include: Vec<String>,
     /// The gateway's name in ledger and logs. Default: tallygate.
     pub(super) gateway: Option<String>,
     /// Where callers come in; at least one.
@@ -36,17 +41,29 @@ pub(super) struct Document {
     pub(super) limits: Option<GatewayLimits>,
     /// Who may call; at least one.
     #[serde(default)]
-    pub(super) departments: Vec<Department>,
+    pub(super) departments: Vec<Arc<Department>>,
     /// What may be called.
     #[serde(default)]
-    pub(super) subsystems: Vec<Subsystem>,
+    pub(super) subsystems: Vec<Arc<Subsystem>>,
     /// Who may run what; nothing is allowed that no grant names.
     #[serde(default)]
-    pub(super) grants: Vec<Grant>,
+    pub(super) grants: Vec<Arc<Grant>>,
     /// How the gateway stops.
     pub(super) shutdown: Option<Shutdown>,
     /// What one gateway carries at most.
     pub(super) capacity: Option<Capacity>,
+}
+
+/// A file that is included: lists that go on where those of the main file end.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Part {
+    #[serde(default)]
+    pub(super) departments: Vec<Arc<Department>>,
+    #[serde(default)]
+    pub(super) subsystems: Vec<Arc<Subsystem>>,
+    #[serde(default)]
+    pub(super) grants: Vec<Arc<Grant>>,
 }
 
 /// A place where callers come in.

@@ -32,11 +32,7 @@ pub(super) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[P
             continue;
         }
         let found = files.load(Clock::system().wall()).err().unwrap_or_default();
-        problems.extend(found.iter().map(|problem| Problem {
-            path: place.clone(),
-            message: problem.to_string(),
-            hint: None,
-        }));
+        problems.extend(found.iter().map(|problem| Problem::new(place.clone(), problem.to_string())));
     }
     problems
 }
@@ -58,7 +54,7 @@ fn book_problem(book: &Path, known: &[Problem]) -> Option<Problem> {
     }
     let message =
         format!("{} is a folder; name a file in it, such as {}", book.display(), book.join("ledger.db").display());
-    Some(Problem { path: path.to_owned(), message, hint: None })
+    Some(Problem::new(path, message))
 }
 
 fn tls_place(index: usize) -> String {
@@ -67,7 +63,7 @@ fn tls_place(index: usize) -> String {
 
 fn tls_problem(index: usize, files: &TlsFiles, problem: &TlsProblem) -> Problem {
     let path = format!("{}{}", tls_place(index), tls_key(files, &problem.path.0));
-    Problem { path, message: problem.to_string(), hint: None }
+    Problem::new(path, problem.to_string())
 }
 
 /// Under which key of `tls` a file stands.

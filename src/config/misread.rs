@@ -3,7 +3,7 @@
 
 use serde_saphyr::Error;
 
-use super::problem::Problem;
+use super::problem::{Problem, Site};
 
 /// The problem behind an error of the reader, which stopped at `path`.
 pub(super) fn misread(error: &Error, path: &str) -> Problem {
@@ -18,11 +18,15 @@ pub(super) fn misread(error: &Error, path: &str) -> Problem {
 }
 
 fn problem(error: &Error, path: &str, said: &str) -> Problem {
-    let message = match error.location() {
-        Some(place) => format!("{said}, at line {}, column {}", place.line(), place.column()),
-        None => said.to_owned(),
-    };
-    Problem { path: path.to_owned(), message, hint: None }
+    let Some(place) = error.location().filter(|place| place.line() > 0) else { return Problem::new(path, said) };
+    let (line, column) = (usize::try_from(place.line()).ok(), usize::try_from(place.column()).ok());
+    let message = format!("{said}{}", beside(place.line(), place.column()));
+    Problem { site: Some(Site { line, column, ..Site::default() }), ..Problem::new(path, message) }
+}
+
+/// How a message ends as long as its place stands nowhere else.
+pub(super) fn beside(line: impl std::fmt::Display, column: impl std::fmt::Display) -> String {
+    format!(", at line {line}, column {column}")
 }
 
 fn below(path: &str, key: &str) -> String {
@@ -36,7 +40,9 @@ fn words(error: &Error) -> String {
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("{key} stands twice; keep one of them"),
         Error::Unexpected { expected, .. } => expectation(expected),
         Error::InvalidScalar { ty, .. } => scalar(ty),
-        Error::Budget { .. } => "there is too much here; do aliases (*name) multiply?".to_owned(),
+        Error::Budget { .. } => {
+            "there is more here than a file of this size can hold; do aliases (*name) multiply?".to_owned()
+        }
         Error::AliasError { error, .. } => words(error.without_snippet()),
         other => first_line(other),
     }

@@ -1,16 +1,21 @@
 //! What was said (the document) and what it means (settings and snapshot).
 //!
-//! Guarantees: reading does nothing else; every problem is reported at once with its path; what comes out is right.
+//! Guarantees: reading does nothing else; every problem is reported at once with its file, line and path; what comes out is
+//! right.
 
 mod compile;
 mod document;
 mod files;
+mod include;
 mod leaf;
+mod loader;
+mod locate;
 mod misread;
 mod problem;
 mod read;
 mod schema;
 mod source;
+mod sources;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,11 +27,14 @@ use sha2::{Digest, Sha256};
 use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
+use document::Document;
 
 pub use files::warnings;
-pub use problem::{Problem, Problems};
+pub use loader::{Loaded, Loader};
+pub use problem::{Problem, Problems, Reference, Site};
 pub use schema::schema;
 pub use source::Watch;
+pub use sources::Sources;
 
 /// A configuration, read and compiled.
 #[derive(Clone, Debug)]
@@ -37,12 +45,14 @@ pub struct Configuration {
     pub snapshot: Arc<Snapshot>,
     /// How subsystems are met over TLS; replaced by a reload.
     pub subsystem_tls: Vec<SubsystemTlsSettings>,
+    /// The files it was read from.
+    pub sources: Sources,
 }
 
 /// How one subsystem is met over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubsystemTlsSettings {
-    /// Its position in the document.
+    /// Its position among the subsystems of all files.
     pub index: usize,
     /// Its id.
     pub name: Name,
@@ -154,72 +164,65 @@ pub struct Capacity {
     pub upstream_idle_time: Duration,
 }
 
-/// Reads and compiles the file at `path`; relative paths in it are relative to its folder. The files it names are looked
-/// at too, so that a certificate that does not fit its key is a problem of the configuration.
+/// Reads and compiles the file at `path` and those it includes; relative paths are relative to the folder of the file they
+/// stand in. The files that are named are looked at too, so that a certificate that does not fit its key is a problem of the
+/// configuration.
 pub fn load(path: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut understood = understand(&text, folder, numbers);
-    if let Some(settings) = &understood.settings {
-        let mut found = files::problems(settings, &understood.problems);
-        found.extend(files::subsystem_problems(&understood.subsystem_tls, &understood.problems));
-        understood.problems.extend(found);
-    }
-    understood.or_problems()
+    Loader::new(path).load(numbers).configuration
 }
 
-/// Compiles the text of a configuration without looking at any file it names.
+/// Compiles the text of a main file alone, without looking at any file it names.
 pub fn compile(text: &str, folder: &Path, numbers: &Numbers) -> Result<Configuration, Problems> {
-    understand(text, folder, numbers).or_problems()
+    let (document, problems) = read::document(text);
+    let Some(document) = document else { return Err(Problems(problems)) };
+    let version = loader::shorten(&Sha256::digest(text));
+    let sources = Sources::of_main(&folder.join("tallygate.yaml"));
+    understand(&document, &version, numbers, sources).or_problems(problems)
 }
 
-/// What a text means, as far as it means anything.
+/// What a document means, as far as it means anything.
 struct Understood {
-    settings: Option<Settings>,
+    settings: Settings,
     snapshot: Option<Arc<Snapshot>>,
     subsystem_tls: Vec<SubsystemTlsSettings>,
+    sources: Sources,
+    /// What `compile` found; paths count through all files.
     problems: Vec<Problem>,
 }
 
 impl Understood {
-    fn or_problems(self) -> Result<Configuration, Problems> {
-        match (self.settings, self.snapshot) {
-            (Some(settings), Some(snapshot)) if self.problems.is_empty() => {
-                Ok(Configuration { settings, snapshot, subsystem_tls: self.subsystem_tls })
+    /// Looks at the files that are named: keys, certificates, the ledger's folder.
+    fn and_files(mut self, known: &[Problem]) -> Self {
+        let all: Vec<Problem> = known.iter().chain(&self.problems).cloned().collect();
+        self.problems.extend(files::problems(&self.settings, &all));
+        self.problems.extend(files::subsystem_problems(&self.subsystem_tls, &all));
+        self
+    }
+
+    /// Gives the problems that were found their files and lines.
+    fn located(mut self, texts: &[&str]) -> Self {
+        if !self.problems.is_empty() {
+            self.sources.locate(&mut self.problems, texts);
+        }
+        self
+    }
+
+    /// The configuration, unless there are problems, here or `known` before.
+    fn or_problems(self, known: Vec<Problem>) -> Result<Configuration, Problems> {
+        let Self { settings, snapshot, subsystem_tls, sources, problems } = self;
+        match snapshot {
+            Some(snapshot) if problems.is_empty() && known.is_empty() => {
+                Ok(Configuration { settings, snapshot, subsystem_tls, sources })
             }
-            _ => Err(Problems(self.problems)),
+            _ => Err(Problems::bounded(known.into_iter().chain(problems).collect())),
         }
     }
 }
 
-fn understand(text: &str, folder: &Path, numbers: &Numbers) -> Understood {
-    let (document, mut problems) = read::document(text);
-    let Some(document) = document else {
-        return Understood { settings: None, snapshot: None, subsystem_tls: Vec::new(), problems };
-    };
-    let version = version_of(text);
-    let compiled = compile::compile(&document, compile::Context { folder, version: &version, numbers });
-    problems.extend(compiled.problems);
-    let (snapshot, subsystem_tls) = (compiled.snapshot, compiled.subsystem_tls);
-    Understood { settings: Some(compiled.settings), snapshot, subsystem_tls, problems }
-}
-
-/// The first 12 hex digits of the text's SHA-256.
-fn version_of(text: &str) -> String {
-    Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The version of the configuration that lies at `path`, if it can be read.
-pub fn version_of_file(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| version_of(&text))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
-    let message = match error.kind() {
-        std::io::ErrorKind::InvalidData => format!("{} cannot be read: it is not UTF-8 text", path.display()),
-        _ => format!("{} cannot be read: {error}", path.display()),
-    };
-    Problems(vec![Problem { path: String::new(), message, hint: None }])
+fn understand(document: &Document, version: &str, numbers: &Numbers, sources: Sources) -> Understood {
+    let context = compile::Context { sources: &sources, version, numbers };
+    let compile::Compiled { settings, snapshot, subsystem_tls, problems } = compile::compile(document, context);
+    Understood { settings, snapshot, subsystem_tls, sources, problems }
 }
 
 #[cfg(test)]

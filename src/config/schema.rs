@@ -15,9 +15,8 @@ pub fn schema() -> Value {
 }
 
 /// The keys that may stand in the object at `path`, a list of keys in which list positions are left out.
-pub(super) fn keys_at(path: &[String]) -> Vec<String> {
-    let schema = schema();
-    let mut here = Some(&schema);
+pub(super) fn keys_in(schema: &Value, path: &[String]) -> Vec<String> {
+    let mut here = Some(schema);
     for key in path {
         here = here.and_then(object_of).and_then(|properties| properties.get(key));
     }
@@ -56,8 +55,9 @@ mod tests {
     #[test]
     fn keys_are_found_through_lists_and_options() {
         let path = ["departments", "limits"].map(str::to_owned);
-        assert_eq!(keys_at(&path), ["burst", "concurrent", "rate"]);
-        assert!(keys_at(&[]).contains(&"subsystems".to_owned()));
-        assert!(keys_at(&["nowhere".to_owned()]).is_empty());
+        let schema = schema();
+        assert_eq!(keys_in(&schema, &path), ["burst", "concurrent", "rate"]);
+        assert!(keys_in(&schema, &[]).contains(&"subsystems".to_owned()));
+        assert!(keys_in(&schema, &["nowhere".to_owned()]).is_empty());
     }
 }

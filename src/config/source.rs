@@ -1,4 +1,4 @@
-//! Watches files for changes, by asking for their metadata.
+//! Watches files for changes, by asking for their metadata, and folders for files that `include` would match.
 //!
 //! Deliberately no inotify: asking once a second sees what a symlink swap (Kubernetes), a rename over the file (editors)
 //! or a network file system does, without a watch that can be lost. The caller decides when to ask.
@@ -6,10 +6,20 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::include::{Includes, Listing};
+
 /// Files, and what they looked like when last asked.
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<(PathBuf, Option<Look>)>,
+    included: Option<Included>,
+}
+
+/// The patterns of `include`, and the files they matched when last asked.
+#[derive(Debug)]
+struct Included {
+    patterns: Includes,
+    files: Vec<PathBuf>,
 }
 
 /// What tells two versions of a file apart without reading it.
@@ -27,7 +37,7 @@ impl Watch {
             let look = look(&path);
             (path, look)
         };
-        Self { files: paths.into_iter().map(look_at).collect() }
+        Self { files: paths.into_iter().map(look_at).collect(), included: None }
     }
 
     /// Remembers more files. Made of the configuration before it is read, and of the files it names before those are read:
@@ -38,14 +48,39 @@ impl Watch {
         self
     }
 
+    /// Follows what `include` matches: the files there are, and files that come or go.
+    pub(super) fn include(&mut self, patterns: Includes, listing: &Listing) {
+        let files: Vec<PathBuf> = listing.files.iter().map(|(path, _)| path.clone()).collect();
+        self.files.extend(Self::new(files.iter().cloned()).files);
+        self.included = Some(Included { patterns, files });
+    }
+
+    /// Takes over what a reading has looked at. Files that only the reading before named stay watched: the one that was
+    /// rejected may not have come as far as naming them.
+    pub fn take_over(&mut self, other: Self) {
+        let Self { mut files, included } = other;
+        let known: std::collections::HashSet<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
+        files.extend(std::mem::take(&mut self.files).into_iter().filter(|(path, _)| !known.contains(path)));
+        *self = Self { files, included: included.or(self.included.take()) };
+    }
+
     /// Whether any of the files looks different from when last asked. Asks the disk, briefly.
     pub fn changed(&mut self) -> bool {
-        let mut changed = false;
+        let mut changed = self.included.as_mut().is_some_and(Included::changed);
         for (path, last) in &mut self.files {
             let now = look(path);
             changed |= now != *last;
             *last = now;
         }
+        changed
+    }
+}
+
+impl Included {
+    fn changed(&mut self) -> bool {
+        let now: Vec<PathBuf> = self.patterns.list().files.into_iter().map(|(path, _)| path).collect();
+        let changed = now != self.files;
+        self.files = now;
         changed
     }
 }
@@ -87,5 +122,43 @@ mod tests {
         fs::remove_file(path("missing")).expect("no file");
         assert!(watch.changed());
         assert!(!watch.changed());
+    }
+    #[test]
+    fn files_that_come_to_match_and_swapped_folders_are_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for version in ["..1", "..2"] {
+            fs::create_dir(at(version)).expect("a folder");
+            fs::write(at(version).join("fire.yaml"), version).expect("a file");
+        }
+        symlink("..1", at("..data")).expect("a link");
+        symlink("..data/fire.yaml", at("fire.yaml")).expect("a link, as Kubernetes makes it");
+        let patterns = Includes::new(&["*.yaml".to_owned()], &at("gateway.yml"));
+        let mut watch = Watch::new([at("gateway.yml")]);
+        let listing = patterns.list();
+        watch.include(patterns, &listing);
+        assert!(!watch.changed());
+
+        symlink("..2", at("..new")).expect("a link");
+        fs::rename(at("..new"), at("..data")).expect("a swap");
+        assert!(watch.changed());
+        fs::write(at("police.yaml"), "").expect("a new file");
+        assert!(watch.changed());
+        fs::remove_file(at("police.yaml")).expect("a file less");
+        assert!(watch.changed());
+        assert!(!watch.changed());
+    }
+
+    #[test]
+    fn what_a_rejected_reading_names_is_watched_beside_what_was_named_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let mut watch = Watch::new([at("main"), at("old")]);
+        watch.take_over(Watch::new([at("main"), at("new")]));
+        assert_eq!(watch.files.len(), 3);
+        for name in ["old", "new", "main"] {
+            fs::write(at(name), "").expect("a file");
+            assert!(watch.changed(), "{name}");
+        }
     }
 }

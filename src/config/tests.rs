@@ -147,7 +147,12 @@ fn every_problem_is_told_with_its_path() {
         ("otherCommands: refuse", "otherCommands: yes", "subsystems[0].otherCommands", "refuse, allow"),
         ("[gateway.city.example]", "[\"*.city.example\"]", "subsystems[0].hosts[0]", "wildcards"),
         ("[gateway.city.example]", "[]", "subsystems[0].hosts", "leave it out"),
-        ("\ngrants:", other, "subsystems[1].path", "the host gateway.city.example belongs to subsystems[0]"),
+        (
+            "\ngrants:",
+            other,
+            "subsystems[1].path",
+            "the host gateway.city.example belongs to cameras already; see also subsystems[0]",
+        ),
         ("\"+08:00\"", "\"+05:30\"", "calendar.offset", "whole hours"),
         ("workers: 2", "workers: 0", "workers", "between 1 and 1024"),
         ("workers: 2", "capacity: { connections: 0 }", "capacity.connections", "at least 1"),

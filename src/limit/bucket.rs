@@ -87,6 +87,11 @@ impl Bucket {
         self.rate.burst.get().saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
 
+    /// Whether no token is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left() == self.rate.burst.get()
+    }
+
     /// The time in which one token comes back, in nanoseconds.
     fn token_ns(&self) -> u64 {
         token_time(self.rate).as_nanos() as u64

@@ -16,6 +16,11 @@ impl Places {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).is_ok()
     }
 
+    /// Whether none is taken.
+    pub(super) fn are_free(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+
     /// Gives a place back.
     pub(super) fn give_back(&self) {
         self.0.fetch_sub(1, Ordering::AcqRel);

@@ -38,7 +38,7 @@ pub struct GrantDraft {
     /// The subsystem's index.
     pub subsystem: usize,
     /// Which commands, each glob with its position in the document.
-    pub commands: Vec<(usize, CommandGlob)>,
+    pub commands: Vec<(usize, Arc<CommandGlob>)>,
 }
 
 /// Parts of a draft that do not fit together, by their positions in it.
@@ -93,7 +93,7 @@ impl Draft {
     }
 
     fn compile_grants(&self, misfits: &mut Vec<Misfit>) -> GrantTable {
-        let mut table = GrantTable::default();
+        let mut table = GrantTable::new(self.subsystems.iter().map(|(subsystem, _)| &**subsystem));
         for grant in &self.grants {
             let Some((subsystem, _)) = self.subsystems.get(grant.subsystem) else { continue };
             for (position, glob) in &grant.commands {

@@ -2,8 +2,10 @@
 //!
 //! Guarantees: a [`Grant`] exists only because a rule of the document names the department, the subsystem and a glob
 //! that matches the command; only this file makes it. All rules allow, so the first that matches is as good as any.
+//! A command is of the snapshot that it is asked about, as its index is.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use globset::{Glob, GlobMatcher};
@@ -54,30 +56,68 @@ impl CommandGlob {
     }
 }
 
-/// The compiled grants: one entry per department and command that a rule allows.
+/// The compiled grants. Their size is in proportion to the number of grants, not to that of the commands they allow: a
+/// province has 30,000 departments, and each may run all commands of some subsystems.
 #[derive(Debug, Default)]
 pub(super) struct GrantTable {
-    /// (department number, command number) -> position in `rules`.
-    allowed: HashMap<(u32, u32), usize, RandomState>,
+    /// By department number and subsystem index, in the order of the rules.
+    allowed: HashMap<(u32, usize), Vec<Allowed>, RandomState>,
+    /// The subsystem of each command, by [`Command::index`].
+    subsystems: Vec<usize>,
+    /// What each glob matches in each subsystem, found once.
+    matched: HashMap<(usize, String), Arc<[usize]>>,
     rules: Vec<GrantRule>,
 }
 
+/// One glob of one grant.
+#[derive(Debug)]
+struct Allowed {
+    /// Its position in `rules`.
+    rule: usize,
+    /// The indexes of the commands it matches, ascending.
+    commands: Arc<[usize]>,
+}
+
 impl GrantTable {
+    /// No grants yet, on the commands of these subsystems.
+    pub(super) fn new<'s>(subsystems: impl Iterator<Item = &'s Subsystem>) -> Self {
+        let mut known = Vec::new();
+        for subsystem in subsystems {
+            for command in subsystem.commands.iter().chain(&subsystem.other) {
+                known.resize(known.len().max(command.index + 1), usize::MAX);
+                known[command.index] = subsystem.index;
+            }
+        }
+        Self { subsystems: known, ..Self::default() }
+    }
+
     /// Adds one glob of a grant; whether it matched any command.
     pub(super) fn add(&mut self, grant: &GrantDraft, glob: &CommandGlob, subsystem: &Subsystem) -> bool {
-        let position = self.rules.len();
+        let rule = self.rules.len();
         self.rules.push(GrantRule { index: grant.index, pattern: glob.text.clone() });
-        let mut matched = false;
-        for command in subsystem.commands.iter().chain(&subsystem.other).filter(|command| glob.matches(command)) {
-            self.allowed.entry((grant.department, command.key.number)).or_insert(position);
-            matched = true;
+        let commands = self.matching(glob, subsystem);
+        let matched = !commands.is_empty();
+        if matched {
+            self.allowed.entry((grant.department, subsystem.index)).or_default().push(Allowed { rule, commands });
         }
         matched
     }
 
+    fn matching(&mut self, glob: &CommandGlob, subsystem: &Subsystem) -> Arc<[usize]> {
+        let found = self.matched.entry((subsystem.index, glob.text.clone())).or_insert_with(|| {
+            let commands = subsystem.commands.iter().chain(&subsystem.other).filter(|command| glob.matches(command));
+            let mut indexes: Vec<usize> = commands.map(|command| command.index).collect();
+            indexes.sort_unstable();
+            indexes.into()
+        });
+        Arc::clone(found)
+    }
+
     pub(super) fn find(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
-        let pattern = *self.allowed.get(&(department.department.number, command.key.number))?;
-        Some(Grant { rule: self.rules[pattern].index, pattern })
+        let subsystem = *self.subsystems.get(command.index)?;
+        let allowed = self.allowed.get(&(department.department.number, subsystem))?;
+        let first = allowed.iter().find(|allowed| allowed.commands.binary_search(&command.index).is_ok())?;
+        Some(Grant { rule: self.rules[first.rule].index, pattern: first.rule })
     }
 
     pub(super) fn rule(&self, grant: &Grant) -> &GrantRule {

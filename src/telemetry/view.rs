@@ -36,6 +36,22 @@ pub struct QuotaUse {
     pub granted: u64,
 }
 
+impl QuotaUse {
+    /// At most `max` departments: those that have used the largest part of their quota, in the order of their names. A province
+    /// has 30,000, and whoever watches quotas looks for those that are near their end.
+    #[must_use]
+    pub fn nearest(mut all: Vec<Self>, max: usize) -> Vec<Self> {
+        if all.len() > max {
+            // used / granted in whole numbers, the larger first
+            let part = |one: &Self| u128::from(one.used) * u128::from(u64::MAX) / u128::from(one.granted.max(1));
+            all.sort_by_cached_key(|one| (std::cmp::Reverse(part(one)), one.department.clone()));
+            all.truncate(max);
+            all.sort_by(|one, other| one.department.cmp(&other.department));
+        }
+        all
+    }
+}
+
 /// Which configuration is live, and which one was last rejected. Holds no part of the document, so no secret.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ConfigStatus {
@@ -66,4 +82,20 @@ pub struct RejectedConfig {
     pub at: Timestamp,
     /// Why: every problem.
     pub problems: Vec<Problem>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_nearest_to_the_end_of_their_quota_are_shown() {
+        let of = |name: &str, used, granted| QuotaUse { department: Name::parse(name).expect("a name"), used, granted };
+        let all = vec![of("a", 1, 10), of("d", 9, 10), of("c", 0, 10), of("b", 50, 100)];
+        let names =
+            |max| QuotaUse::nearest(all.clone(), max).iter().map(|one| one.department.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(2), ["b", "d"]);
+        assert_eq!(names(3), ["a", "b", "d"]);
+        assert_eq!(QuotaUse::nearest(all.clone(), 4), all);
+    }
 }

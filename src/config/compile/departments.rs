@@ -1,6 +1,7 @@
 //! `departments`: who pays, who is limited, and which certificates call for whom.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -16,23 +17,57 @@ use super::place::Place;
 /// Departments, and which of them claims an identity.
 type Departments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);
 
-pub(super) fn compile(departments: &[DepartmentDocument], numbers: &Numbers, place: &Place<'_>) -> Departments {
+pub(super) fn compile(departments: &[Arc<DepartmentDocument>], numbers: &Numbers, place: &Place<'_>) -> Departments {
     if departments.is_empty() {
         place.problem("without a department nobody may call; name at least one");
     }
-    let mut ids = HashSet::new();
-    let mut claims = HashMap::new();
+    let mut register = Register { list: place, ids: HashMap::new(), claims: HashMap::new() };
     let mut compiled = Vec::with_capacity(departments.len());
     for (index, department) in departments.iter().enumerate() {
-        let place = place.item(index);
-        let policy = Arc::new(one(department, numbers, &place));
-        if !ids.insert(policy.department.id.clone()) {
-            place.key("id").problem(format!("{:?} is the id of two departments", department.id));
-        }
-        claim(department, &policy, &mut claims, &place.key("callers"));
+        let policy = Arc::new(one(department, numbers, &place.item(index)));
+        register.enter(department, index, &policy);
         compiled.push(policy);
     }
-    (compiled, claims)
+    (compiled, register.claims)
+}
+
+/// Whose an id is, and whose an identity.
+struct Register<'a> {
+    list: &'a Place<'a>,
+    /// The position of each id, where it stood first.
+    ids: HashMap<Name, usize>,
+    claims: HashMap<CallerId, Arc<DepartmentPolicy>>,
+}
+
+impl Register<'_> {
+    fn enter(&mut self, department: &DepartmentDocument, index: usize, policy: &Arc<DepartmentPolicy>) {
+        let place = self.list.item(index);
+        let first = *self.ids.entry(policy.department.id.clone()).or_insert(index);
+        if first != index {
+            let message = format!("{:?} is the id of two departments", department.id);
+            place.key("id").problem_beside(message, &self.list.item(first).key("id"));
+        }
+        self.claim(department, policy, &place.key("callers"));
+    }
+
+    fn claim(&mut self, department: &DepartmentDocument, policy: &Arc<DepartmentPolicy>, place: &Place<'_>) {
+        if department.callers.is_empty() {
+            place.problem("without a caller nobody can call for this department; name at least one");
+        }
+        for (index, caller) in department.callers.iter().enumerate() {
+            let place = place.item(index);
+            let Some(identity) = identity(caller, &place) else { continue };
+            match self.claims.entry(identity) {
+                Entry::Vacant(free) => drop(free.insert(Arc::clone(policy))),
+                Entry::Occupied(claimed) => {
+                    let other = &claimed.get().department.id;
+                    let message = format!("{} is claimed by department {other} already", claimed.key());
+                    let first = self.ids.get(other).copied().unwrap_or_default();
+                    place.problem_beside(message, &self.list.item(first));
+                }
+            }
+        }
+    }
 }
 
 /// A name as the value of a header.
@@ -52,26 +87,6 @@ fn one(department: &DepartmentDocument, numbers: &Numbers, place: &Place<'_>) ->
         limits: limits::compile(department.limits.as_ref(), &place.key("limits")),
         quota: limits::quota(department.quota.as_ref(), &place.key("quota")),
         disabled: department.disabled.unwrap_or(false),
-    }
-}
-
-fn claim(
-    department: &DepartmentDocument,
-    policy: &Arc<DepartmentPolicy>,
-    claims: &mut HashMap<CallerId, Arc<DepartmentPolicy>>,
-    place: &Place<'_>,
-) {
-    if department.callers.is_empty() {
-        place.problem("without a caller nobody can call for this department; name at least one");
-    }
-    for (index, caller) in department.callers.iter().enumerate() {
-        let place = place.item(index);
-        let Some(identity) = identity(caller, &place) else { continue };
-        if let Some(other) = claims.get(&identity) {
-            place.problem(format!("{identity} is claimed by department {} already", other.department.id));
-            continue;
-        }
-        claims.insert(identity, Arc::clone(policy));
     }
 }
 

@@ -16,7 +16,6 @@ mod shaping;
 mod subsystem_tls;
 mod subsystems;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::model::Numbers;
@@ -24,14 +23,15 @@ use crate::policy::{Draft, Misfit, Snapshot};
 
 use super::document::Document;
 use super::problem::Problem;
+use super::sources::Sources;
 use super::{Settings, SubsystemTlsSettings};
 use place::{Findings, Place};
 
 /// What a document is compiled with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a> {
-    /// What relative paths are relative to.
-    pub(super) folder: &'a Path,
+    /// The files it is written in: relative paths are relative to the file they stand in.
+    pub(super) sources: &'a Sources,
     /// The document's version.
     pub(super) version: &'a str,
     /// Gives names their numbers.
@@ -42,9 +42,9 @@ pub(super) struct Context<'a> {
 pub(super) fn compile(document: &Document, context: Context<'_>) -> Compiled {
     let findings = Findings::default();
     let root = findings.root();
-    let settings = settings::compile(document, context.folder, &root);
+    let settings = settings::compile(document, context.sources.folder(), &root);
     let snapshot = snapshot(document, &settings, context, &root).map(Arc::new);
-    let subsystem_tls = subsystem_tls::compile(&document.subsystems, context.folder, &root.key("subsystems"));
+    let subsystem_tls = subsystem_tls::compile(&document.subsystems, context.sources, &root.key("subsystems"));
     Compiled { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
 }
 
@@ -59,8 +59,8 @@ pub(super) struct Compiled {
 fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {
     let (departments, callers) = departments::compile(&document.departments, context.numbers, &root.key("departments"));
     let subsystems = subsystems::compile(document, settings, context.numbers, root);
-    let known = grants::Known { departments: &departments, subsystems: &subsystems };
-    let grants = grants::compile(&document.grants, known, &root.key("grants"));
+    let known = grants::Known::new(&departments, &subsystems);
+    let grants = grants::compile(&document.grants, &known, &root.key("grants"));
     let total = limits::total(document.limits.as_ref(), &root.key("limits"));
     let draft = Draft {
         version: context.version.to_owned(),
@@ -80,8 +80,8 @@ fn tell(misfit: &Misfit, document: &Document, root: &Place<'_>) {
     match misfit {
         Misfit::SamePlace { subsystem, with, host } => {
             let host = host.as_ref().map_or("any host".to_owned(), |host| format!("the host {host}"));
-            let message = format!("the same path on {host} belongs to subsystems[{with}] already");
-            subsystems.item(*subsystem).key("path").problem(message);
+            let message = format!("the same path on {host} belongs to {} already", document.subsystems[*with].id);
+            subsystems.item(*subsystem).key("path").problem_beside(message, &subsystems.item(*with));
         }
         Misfit::SameRoute { subsystem, command, with: Some(with) } => {
             let message = format!("commands[{with}] answers to the same method and path already");

@@ -1,17 +1,25 @@
 //! `subsystems[].tls`: how the gateway and a subsystem prove themselves to each other.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::SubsystemTlsSettings;
 use crate::config::document::{Subsystem, SubsystemTls};
+use crate::config::sources::Sources;
 use crate::identity::SubsystemTlsFiles;
 use crate::model::Name;
 
 use super::listeners::{file, files};
 use super::place::Place;
 
-pub(super) fn compile(subsystems: &[Subsystem], folder: &Path, place: &Place<'_>) -> Vec<SubsystemTlsSettings> {
-    let one = |(index, subsystem)| of(subsystem, index, folder, &place.item(index));
+pub(super) fn compile(
+    subsystems: &[Arc<Subsystem>],
+    sources: &Sources,
+    place: &Place<'_>,
+) -> Vec<SubsystemTlsSettings> {
+    let one = |(index, subsystem): (usize, &Arc<Subsystem>)| {
+        of(subsystem, index, sources.folder_of_subsystem(index), &place.item(index))
+    };
     subsystems.iter().enumerate().filter_map(one).collect()
 }
 

@@ -1,6 +1,6 @@
 //! `subsystems`: what may be called, and how it is reached.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ pub(super) fn compile(
     root: &Place<'_>,
 ) -> Vec<(Arc<Subsystem>, Vec<String>)> {
     let place = root.key("subsystems");
-    let mut ids = HashSet::new();
+    let list = &place;
+    let mut ids = HashMap::new();
     let ids_of_all = document.subsystems.iter().map(|subsystem| subsystem.id.as_str()).collect();
     let mut shared = Commands {
         numbers,
@@ -58,10 +59,11 @@ pub(super) fn compile(
     };
     let mut compiled = Vec::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
-        let place = place.item(index);
+        let place = list.item(index);
         let subsystem = one(written, index, &mut shared, &place);
-        if !ids.insert(subsystem.id.clone()) {
-            place.key("id").problem(format!("{:?} is the id of two subsystems", written.id));
+        if let Some(first) = ids.insert(subsystem.id.clone(), index) {
+            let message = format!("{:?} is the id of two subsystems", written.id);
+            place.key("id").problem_beside(message, &list.item(first).key("id"));
         }
         compiled.push((Arc::new(subsystem), hosts(written, &place.key("hosts"))));
     }
