@@ -63,6 +63,7 @@ mod ledger;
 // The operator's side.
 mod admin;
 mod cli;
+mod docs;
 mod drain;
 mod reload;
 

@@ -11,8 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::admin::{self, AdminState};
 use crate::config::Problems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
+use crate::model::Name;
+use crate::policy::{Snapshot, Subsystem};
 use crate::proxy::Checks;
-use crate::telemetry::{ConfigStatus, QuotaUse, View};
+use crate::telemetry::{ConfigStatus, DepartmentLimits, QuotaUse, View};
 
 use super::reload::{Reload, Reloader, Reply, believing, expiries};
 use super::threads::Joined;
@@ -103,6 +105,7 @@ fn serve_admin(organs: &Organs, socket: std::net::TcpListener, view: ViewMaker, 
         ledger: organs.reader.clone(),
         telemetry: Arc::clone(&organs.telemetry),
         ready: organs.ready.clone(),
+        unserved: unserved_finder(organs.clone()),
         view,
     };
     match tokio::net::TcpListener::from_std(socket) {
@@ -116,18 +119,45 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize)
     Arc::new(move || {
         let snapshot = organs.published.load();
         let window = organs.clock.window();
-        let quotas = organs.limiters.quotas(window).into_iter().filter_map(|(number, used, granted)| {
-            let policy = snapshot.departments.iter().find(|policy| policy.department.number == number)?;
-            Some(QuotaUse { department: policy.department.id.clone(), used, granted })
+        let quotas = organs.limiters.quotas(window).into_iter().map(|quota| QuotaUse {
+            department: quota.department,
+            used: quota.used,
+            granted: quota.units,
+            warned_percent: quota.warned_percent,
         });
         View {
             window,
-            calendar: snapshot.calendar,
+            calendar: organs.calendar,
             series,
             quotas: quotas.collect(),
+            limits: limits(&snapshot, series),
             expiries: expiries(&organs),
             believing: believing(&organs),
             config: ConfigStatus::clone(&status.load()),
         }
+    })
+}
+
+/// The limits of the first departments that have any.
+fn limits(snapshot: &Snapshot, most: usize) -> Vec<DepartmentLimits> {
+    let limits = snapshot.departments.iter().map(|policy| DepartmentLimits {
+        department: policy.department.id.clone(),
+        limits: policy.limits,
+        quota: policy.quota.as_ref().map(|quota| quota.units.get()),
+    });
+    let any =
+        |one: &DepartmentLimits| one.limits.rate.is_some() || one.limits.concurrent.is_some() || one.quota.is_some();
+    limits.filter(any).take(most).collect()
+}
+
+/// Finds the subsystems all of whose servers are out of rotation; a server with the weight 0 gets nothing anyway.
+fn unserved_finder(organs: Organs) -> Arc<dyn Fn() -> Vec<Name> + Send + Sync> {
+    Arc::new(move || {
+        let is_out = |subsystem: &Subsystem| {
+            let mut servers = subsystem.upstreams.iter().filter(|server| server.weight > 0);
+            servers.all(|server| organs.telemetry.is_ejected(&subsystem.id, &server.authority))
+        };
+        let snapshot = organs.published.load();
+        snapshot.subsystems.iter().filter(|subsystem| is_out(subsystem)).map(|subsystem| subsystem.id.clone()).collect()
     })
 }

@@ -15,8 +15,11 @@ use crate::clock::Clock;
 use crate::config::{self, Configuration, Problem, Problems, Settings, SubsystemTlsSettings, Watch};
 use crate::identity::{Expiry, ServerTls, SubsystemTls, TlsProblem};
 use crate::model::{Name, Numbers};
-use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
+use crate::policy::SnapshotDifference;
+use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
 
+use super::tls_changes::tls_changes;
+use super::vanished;
 use super::{Organs, RELOAD_PATIENCE, problem};
 
 /// Asks the control thread for a reload; cheap to clone, may go to any thread.
@@ -46,6 +49,7 @@ fn not_done(why: &str) -> Problems {
 pub(super) struct Reloader {
     config: PathBuf,
     numbers: Numbers,
+    /// What this gateway was started with.
     settings: Settings,
     watch: Watch,
     organs: Organs,
@@ -75,8 +79,9 @@ impl Reloader {
     /// Looks after what `read` has read and `organs` carry out.
     pub(super) fn new(config: PathBuf, numbers: Numbers, read: Read, organs: Organs) -> Self {
         let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
-        let status =
-            Arc::new(ArcSwap::from_pointee(ConfigStatus { live, weakened: weakened(&organs), rejected: None }));
+        let weakened = weakened(&organs);
+        let status = ConfigStatus { live, weakened, restart_needed: Vec::new(), changes: None, rejected: None };
+        let status = Arc::new(ArcSwap::from_pointee(status));
         Self { config, numbers, settings: read.configuration.settings, watch: read.watch, organs, status }
     }
 
@@ -93,46 +98,60 @@ impl Reloader {
     /// Reads, compiles, builds, swaps; or rejects.
     pub(super) fn reload(&mut self) -> Result<(), Problems> {
         let read = read(&self.config, &self.numbers, &self.organs.clock);
-        let read = read.and_then(|read| self.keep_calendar(&read.configuration).map(|()| read));
         let result = read.map(|read| self.swap(read));
-        match &result {
-            Ok(()) => tracing::info!(version = %self.status.load().live.version, "configuration is live"),
-            Err(problems) => self.reject(problems),
+        if let Err(problems) = &result {
+            self.reject(problems);
         }
         result
     }
 
-    /// Traffic and ledger must read the same calendar, and the ledger's was written at start.
-    fn keep_calendar(&self, configuration: &Configuration) -> Result<(), Problems> {
-        let (live, new) = (self.settings.calendar, configuration.settings.calendar);
-        if live == new {
-            return Ok(());
-        }
-        Err(Problems(vec![Problem {
-            path: "calendar.offset".to_owned(),
-            message: format!("the running gateway keeps its ledger in {live}, this says {new}"),
-            hint: Some("restart the gateway to change it".to_owned()),
-        }]))
-    }
-
-    fn swap(&mut self, Read { configuration, tls, subsystem_tls, watch }: Read) {
-        for changed in self.settings.needs_restart(&configuration.settings) {
-            tracing::warn!(setting = changed, "this setting is read once; restart the gateway to change it");
-        }
+    fn swap(&mut self, read: Read) {
+        let before = self.organs.published.load_full();
+        let difference = before.difference(&read.configuration.snapshot);
+        let changes = tls_changes(&self.organs, &read);
+        let changes = ConfigChanges::new(&difference, (self.organs.clock.wall(), before.version.clone()), changes);
+        let Read { configuration, tls, subsystem_tls, watch } = read;
         for (name, tls) in tls {
             if let Some(live) = self.organs.tls.get(&name) {
                 live.store(Arc::new(tls));
             }
         }
-        let version = configuration.snapshot.version.clone();
         self.organs.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // Published first: each worker's next command finds its limits anew and carries over what was used; then what is
         // left of the old ones is dropped.
         self.organs.published.store(Arc::clone(&configuration.snapshot));
         self.organs.limiters.enforce(&configuration.snapshot);
         self.watch = watch;
+        self.show(&configuration, changes);
+        warn_of_vanished(&self.organs, &difference);
+    }
+
+    /// Says what is live, what it changed, and what of it waits for a restart.
+    fn show(&self, configuration: &Configuration, changes: ConfigChanges) {
+        let version = configuration.snapshot.version.clone();
+        tracing::info!(
+            version,
+            departments = changes.departments.words(),
+            subsystems = changes.subsystems.words(),
+            commands = changes.commands.words(),
+            grants = changes.grants.words(),
+            total_limit = changes.total_limit.then_some("changed"),
+            tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
+            "configuration is live"
+        );
+        let restart_needed = self.settings.needs_restart(&configuration.settings);
+        for setting in &restart_needed {
+            let (live, file) = (setting.live.as_deref(), setting.file.as_deref());
+            tracing::warn!(
+                setting = setting.path,
+                live,
+                file,
+                "this setting is read once; restart the gateway to change it"
+            );
+        }
         let live = LiveConfig { version, since: self.organs.clock.wall() };
-        self.status.store(Arc::new(ConfigStatus { live, weakened: weakened(&self.organs), rejected: None }));
+        let (weakened, changes) = (weakened(&self.organs), Some(changes));
+        self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, changes, rejected: None }));
     }
 
     fn reject(&self, problems: &Problems) {
@@ -142,9 +161,26 @@ impl Reloader {
             at: self.organs.clock.wall(),
             problems: problems.0.clone(),
         };
-        let ConfigStatus { live, weakened, .. } = ConfigStatus::clone(&self.status.load());
-        self.status.store(Arc::new(ConfigStatus { live, weakened, rejected: Some(rejected) }));
+        let live = ConfigStatus::clone(&self.status.load());
+        self.status.store(Arc::new(ConfigStatus { rejected: Some(rejected), ..live }));
     }
+}
+
+/// Warns of ids with usage this month that a reload has removed. Runs beside what else the control thread does, because it
+/// reads the ledger.
+fn warn_of_vanished(organs: &Organs, difference: &SnapshotDifference) {
+    let vanished = vanished::of_reload(difference);
+    if vanished.is_empty() {
+        return;
+    }
+    let (reader, calendar) = (organs.reader.clone(), organs.calendar);
+    let month = calendar.month_of(organs.clock.window());
+    tokio::spawn(async move {
+        match reader.usage_in_whole(calendar.windows_of(month)).await {
+            Ok(rows) => vanished::warn_of(&vanished, &rows, month),
+            Err(error) => tracing::warn!(%error, "could not tell whether ids that are gone have usage this month"),
+        }
+    });
 }
 
 /// Reads the keys and trust of every listener; names every problem.

@@ -9,8 +9,10 @@ mod leaf;
 mod misread;
 mod problem;
 mod read;
+mod restart;
 mod schema;
 mod source;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,10 +25,11 @@ use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 
-pub use files::warnings;
 pub use problem::{Problem, Problems};
+pub use restart::PendingSetting;
 pub use schema::schema;
 pub use source::Watch;
+pub use warnings::warnings;
 
 /// A configuration, read and compiled.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 //! Guarantees: a [`Grant`] exists only because a rule of the document names the department, the subsystem and a glob
 //! that matches the command; only this file makes it. All rules allow, so the first that matches is as good as any.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use globset::{Glob, GlobMatcher};
@@ -78,6 +78,30 @@ impl GrantTable {
     pub(super) fn find(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
         let pattern = *self.allowed.get(&(department.department.number, command.key.number))?;
         Some(Grant { rule: self.rules[pattern].index, pattern })
+    }
+
+    /// What is allowed: (department number, command number), in no order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.allowed.keys().copied()
+    }
+
+    /// Whether a department may run a command, by their numbers.
+    pub(super) fn allows(&self, pair: (u32, u32)) -> bool {
+        self.allowed.contains_key(&pair)
+    }
+
+    /// The rules that allow nothing which an earlier one does not allow.
+    pub(super) fn idle_rules(&self) -> impl Iterator<Item = &GrantRule> {
+        let effective: HashSet<usize> = self.allowed.values().copied().collect();
+        self.rules
+            .iter()
+            .enumerate()
+            .filter_map(move |(position, rule)| (!effective.contains(&position)).then_some(rule))
+    }
+
+    /// The departments, by number, that may run anything.
+    pub(super) fn departments(&self) -> HashSet<u32> {
+        self.allowed.keys().map(|(department, _)| *department).collect()
     }
 
     pub(super) fn rule(&self, grant: &Grant) -> &GrantRule {
