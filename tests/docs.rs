@@ -68,7 +68,7 @@ fn every_outcome_is_explained_with_its_status_and_its_blame() {
     let manual = read("docs/outcomes.md");
     let refused =
         "| outcome and `urn:tallygate:problem:*` | status | gRPC | blame | what it means | what the caller should do |";
-    let finished = "| outcome | status | gRPC | blame | what it means | what the caller should do |";
+    let finished = "| outcome | status | gRPC | blame | costs units | what it means | what the caller should do |";
     let rows = [table(&manual, refused), table(&manual, finished)].concat();
     assert_eq!(rows.len(), Outcome::all().count());
     for outcome in Outcome::all() {

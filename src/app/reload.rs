@@ -18,7 +18,7 @@ use crate::model::{Name, Numbers};
 use crate::policy::SnapshotDifference;
 use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
 
-use super::tls_changes::tls_changes;
+use super::tls_changes::{FileMarks, tls_changes};
 use super::vanished;
 use super::{Organs, RELOAD_PATIENCE, problem};
 
@@ -52,6 +52,8 @@ pub(super) struct Reloader {
     /// What this gateway was started with.
     settings: Settings,
     watch: Watch,
+    /// Of the files that are live.
+    marks: FileMarks,
     organs: Organs,
     status: Arc<ArcSwap<ConfigStatus>>,
 }
@@ -61,6 +63,7 @@ pub(super) struct Read {
     pub(super) configuration: Configuration,
     pub(super) tls: Vec<(Name, ServerTls)>,
     pub(super) subsystem_tls: HashMap<Name, SubsystemTls>,
+    pub(super) marks: FileMarks,
     watch: Watch,
 }
 
@@ -72,7 +75,8 @@ pub(super) fn read(config: &Path, numbers: &Numbers, clock: &Clock) -> Result<Re
     let watch = watch.and(configuration.subsystem_tls.iter().flat_map(|subsystem| subsystem.files.paths()));
     let tls = load_tls(&configuration.settings, clock)?;
     let subsystem_tls = load_subsystem_tls(&configuration.subsystem_tls, clock)?;
-    Ok(Read { configuration, tls, subsystem_tls, watch })
+    let marks = FileMarks::of(&configuration);
+    Ok(Read { configuration, tls, subsystem_tls, marks, watch })
 }
 
 impl Reloader {
@@ -82,7 +86,15 @@ impl Reloader {
         let weakened = weakened(&organs);
         let status = ConfigStatus { live, weakened, restart_needed: Vec::new(), changes: None, rejected: None };
         let status = Arc::new(ArcSwap::from_pointee(status));
-        Self { config, numbers, settings: read.configuration.settings, watch: read.watch, organs, status }
+        Self {
+            config,
+            numbers,
+            settings: read.configuration.settings,
+            watch: read.watch,
+            marks: read.marks,
+            organs,
+            status,
+        }
     }
 
     /// What `/config` shows.
@@ -108,9 +120,9 @@ impl Reloader {
     fn swap(&mut self, read: Read) {
         let before = self.organs.published.load_full();
         let difference = before.difference(&read.configuration.snapshot);
-        let changes = tls_changes(&self.organs, &read);
+        let changes = tls_changes(&self.organs, &self.marks, &read);
         let changes = ConfigChanges::new(&difference, (self.organs.clock.wall(), before.version.clone()), changes);
-        let Read { configuration, tls, subsystem_tls, watch } = read;
+        let Read { configuration, tls, subsystem_tls, marks, watch } = read;
         for (name, tls) in tls {
             if let Some(live) = self.organs.tls.get(&name) {
                 live.store(Arc::new(tls));
@@ -121,7 +133,7 @@ impl Reloader {
         // left of the old ones is dropped.
         self.organs.published.store(Arc::clone(&configuration.snapshot));
         self.organs.limiters.enforce(&configuration.snapshot);
-        self.watch = watch;
+        (self.watch, self.marks) = (watch, marks);
         self.show(&configuration, changes);
         warn_of_vanished(&self.organs, &difference);
     }
@@ -131,12 +143,12 @@ impl Reloader {
         let version = configuration.snapshot.version.clone();
         tracing::info!(
             version,
-            departments = changes.departments.words(),
-            subsystems = changes.subsystems.words(),
-            commands = changes.commands.words(),
-            grants = changes.grants.words(),
-            total_limit = changes.total_limit.then_some("changed"),
-            tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
+            changed_departments = changes.departments.words(),
+            changed_subsystems = changes.subsystems.words(),
+            changed_commands = changes.commands.words(),
+            changed_grants = changes.grants.words(),
+            changed_limits = changes.total_limit.then_some("limits.total"),
+            changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
             "configuration is live"
         );
         let restart_needed = self.settings.needs_restart(&configuration.settings);

@@ -1,18 +1,68 @@
 //! What a reload changes in keys, trust and hosts, in words for `/config` and the log.
 //!
-//! Guarantees: pure; a certificate or revocation list that is replaced by one of the same name is named with both ends.
+//! Guarantees: a certificate or revocation list that is replaced by one of the same name is named with both ends; a file with
+//! another content is named with the beginnings of both digests, which `sha256sum` shows. No digest of a key is shown.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::identity::{Expiry, ServerTls, SubsystemTls};
+use crate::config::{self, Configuration};
+use crate::identity::{Expiry, ServerTls, SubsystemTls, SubsystemTlsFiles, TlsFiles};
 
 use super::Organs;
 use super::reload::Read;
 
+/// The first 12 hex digits of the SHA-256 of every file of certificates and revocation lists; nothing for one that could not be read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct FileMarks(BTreeMap<PathBuf, Option<String>>);
+
+impl FileMarks {
+    /// Reads the files that a configuration names.
+    pub(super) fn of(configuration: &Configuration) -> Self {
+        let listeners = configuration.settings.listeners.iter().flat_map(|listener| shown_files(&listener.tls));
+        let subsystems =
+            configuration.subsystem_tls.iter().flat_map(|subsystem| shown_subsystem_files(&subsystem.files));
+        let marked = |path: &Path| (path.to_owned(), config::version_of_file(path));
+        Self(listeners.chain(subsystems).map(marked).collect())
+    }
+
+    /// The files of these that have other contents in `new`, in words.
+    fn changes<'a>(&self, new: &Self, whose: &str, files: impl Iterator<Item = &'a Path>) -> Vec<String> {
+        let both = files.filter_map(|path| Some((path, self.0.get(path)?, new.0.get(path)?)));
+        let changed = both.filter(|(_, old, new)| old != new);
+        let word = |mark: &Option<String>| mark.clone().unwrap_or_else(|| "unreadable".to_owned());
+        let words = |(path, old, new): (&Path, _, _)| {
+            format!("{whose}: {} has changed (SHA-256 {}, before {})", path.display(), word(new), word(old))
+        };
+        changed.map(words).collect()
+    }
+}
+
+fn shown_files(files: &TlsFiles) -> impl Iterator<Item = &Path> {
+    let auth = files.client_auth.iter().flat_map(|auth| auth.authorities.iter().chain(&auth.revocation));
+    [&files.certificate].into_iter().chain(auth).map(PathBuf::as_path)
+}
+
+fn shown_subsystem_files(files: &SubsystemTlsFiles) -> impl Iterator<Item = &Path> {
+    files.own.iter().map(|(certificate, _)| certificate).chain(&files.authorities).map(PathBuf::as_path)
+}
+
 /// What `read` changes in what `organs` have live.
-pub(super) fn tls_changes(organs: &Organs, read: &Read) -> Vec<String> {
+pub(super) fn tls_changes(organs: &Organs, marks: &FileMarks, read: &Read) -> Vec<String> {
+    let configuration = &read.configuration;
+    let of_listeners = configuration.settings.listeners.iter().flat_map(|listener| {
+        marks.changes(&read.marks, &format!("listener {}", listener.name), shown_files(&listener.tls))
+    });
+    let of_subsystems = configuration.subsystem_tls.iter().flat_map(|subsystem| {
+        marks.changes(&read.marks, &format!("subsystem {}", subsystem.name), shown_subsystem_files(&subsystem.files))
+    });
+    ends_and_hosts(organs, read).into_iter().chain(of_listeners).chain(of_subsystems).collect()
+}
+
+fn ends_and_hosts(organs: &Organs, read: &Read) -> Vec<String> {
     let listeners = read.tls.iter().filter_map(|(name, new)| {
         let live: &Arc<ArcSwap<ServerTls>> = organs.tls.get(name)?;
         Some(of_listener(&format!("listener {name}"), &live.load(), new))
@@ -65,6 +115,24 @@ fn noun(role: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_another_content_is_named_with_both_digests() {
+        let marks = |a: &str, b: Option<&str>| {
+            let mark = |path: &str, mark: Option<&str>| (PathBuf::from(path), mark.map(str::to_owned));
+            FileMarks(BTreeMap::from([mark("/a.pem", Some(a)), mark("/b.pem", b)]))
+        };
+        let files = || ["/a.pem", "/b.pem", "/new.pem"].into_iter().map(Path::new);
+        let (old, new) = (marks("0a", Some("0b")), marks("1a", None));
+        assert_eq!(old.changes(&old, "listener a", files()), Vec::<String>::new());
+        assert_eq!(
+            old.changes(&new, "listener a", files()),
+            [
+                "listener a: /a.pem has changed (SHA-256 1a, before 0a)",
+                "listener a: /b.pem has changed (SHA-256 unreadable, before 0b)"
+            ]
+        );
+    }
 
     #[test]
     fn what_is_replaced_is_named_with_both_ends() {
