@@ -29,7 +29,7 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
 
 /// A ledger that this user could not write.
 fn book(book: &Path) -> Option<String> {
-    let folder = book.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = &Path::new(".").join(book.parent().unwrap_or(Path::new(""))); // the parent of a bare name is empty
     let what = match folder.ancestors().find(|folder| folder.exists()) {
         Some(there) if !there.is_dir() => format!("{} is not a folder", there.display()),
         Some(there) if access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok() => return unwritable_file(book),
@@ -166,6 +166,8 @@ grants: {grants}
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         assert_eq!(book(&at("new/deep/l.db")), None, "serve makes the folders");
+        assert_eq!(book(Path::new("not-there/l.db")), None, "a path is relative to the working directory");
+        assert_eq!(book(Path::new("not-there.db")), None);
         std::fs::write(at("file"), "").expect("a file");
         assert!(book(&at("file/l.db")).is_some_and(|told| told.contains("file is not a folder")));
         assert!(book(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not make it")));
