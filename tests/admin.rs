@@ -96,6 +96,37 @@ async fn nothing_of_the_admin_is_reachable_by_departments() {
 }
 
 #[tokio::test]
+async fn a_gateway_all_of_whose_servers_are_out_is_ready_and_says_so() {
+    let nobody = crate::world::free_address();
+    let dead = |document: &mut serde_json::Value| {
+        document["subsystems"][0]["upstreams"] = serde_json::json!([{ "url": format!("http://{nobody}") }]);
+    };
+    let world = World::city().edit(dead).start().await;
+    assert_eq!(world.admin("/readyz").await, (200, "ready\n".to_owned()));
+    let client = world.client("traffic-police");
+    for _ in 0..5 {
+        assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 502);
+    }
+    let said = "ready\nbut every server of cameras is out of rotation\n";
+    assert_eq!(world.admin("/readyz").await, (200, said.to_owned()));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn limits_are_shown_beside_their_use() {
+    let limited = |document: &mut serde_json::Value| {
+        document["departments"][0]["limits"] = serde_json::json!({ "rate": "30/m", "burst": 90, "concurrent": 7 });
+    };
+    let world = with_quota().edit(limited).start().await;
+    let metrics = world.metrics().await;
+    for (limit, value) in [("rate", 0.5), ("burst", 90.0), ("concurrent", 7.0), ("quota", 1000.0)] {
+        let labels = [("department", "traffic-police"), ("limit", limit)];
+        assert_eq!(metrics.value("tallygate_department_limit", &labels), Some(value), "{limit}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
 async fn commands_in_flight_are_shown_while_they_are() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
@@ -105,6 +136,9 @@ async fn commands_in_flight_are_shown_while_they_are() {
         (metrics.value("tallygate_commands_in_flight", &[("subsystem", "cameras")]) == Some(1.0)).then_some(())
     })
     .await;
+    let by_department = [("department", "traffic-police")];
+    let metrics = world.metrics().await;
+    assert_eq!(metrics.value("tallygate_department_commands_in_flight", &by_department), Some(1.0));
     assert_eq!(world.metrics().await.sum("tallygate_ledger_imbalance"), 0);
     world.server("cameras").release("a");
     assert_eq!(held.await.unwrap(), 200);

@@ -109,10 +109,48 @@ async fn an_address_in_use_gets_a_clear_sentence() {
     replace(&world.folder().join("second.yaml"), &second.to_string());
     let refused = tallygate(&world, &["serve", "--config", "second.yaml"]).await;
     let words = stderr(&refused);
-    let taken = [world.gateway_address().to_string(), world.admin_address().to_string()];
-    assert_ne!(refused.status.code(), Some(0));
-    assert!(taken.iter().any(|address| words.contains(address)) && words.contains("in use"), "{words}");
+    assert_eq!(refused.status.code(), Some(70), "it may go better later, so a supervisor may try again: {words}");
+    for address in [world.gateway_address(), world.admin_address()] {
+        let hint = format!("ss -ltnp 'sport = :{}'", address.port());
+        let told = words
+            .lines()
+            .any(|line| line.contains(&format!("{address}: Address already in use")) && line.contains(&hint));
+        assert!(told, "{address} in {words}");
+    }
     world.close().await;
+}
+
+#[tokio::test]
+async fn check_warns_of_what_is_odd_and_says_that_there_are_no_problems() {
+    let world = paper(|document| {
+        document["grants"][1] = document["grants"][0].clone();
+        document["admin"]["address"] = json!("0.0.0.0:9090");
+        document["subsystems"][0]["hosts"] = json!(["elsewhere.example"]);
+        document["ledger"]["path"] = json!("gateway.yaml/ledger.db");
+    })
+    .await;
+    let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
+    let words = stderr(&checked);
+    let as_json = tallygate(&world, &["check", "--config", "gateway.yaml", "--format", "json"]).await;
+    let as_json: Value = serde_json::from_str(&stdout(&as_json)).unwrap();
+    assert_eq!(checked.status.code(), Some(0), "{words}");
+    for part in [
+        "grants: 2 departments have no grant: logistics, archive",
+        "grants: earlier grants allow all that these allow: grants[1] \"*\"",
+        "admin.address: other machines may reach 0.0.0.0:9090",
+        "no listener serves elsewhere.example, a host of cameras",
+        "gateway.yaml is not a folder",
+    ] {
+        assert!(
+            words.lines().any(|line| line.trim_start().starts_with("warning: ") && line.contains(part)),
+            "{part}: {words}"
+        );
+        assert!(
+            as_json["warnings"].as_array().unwrap().iter().any(|one| one.as_str().unwrap().contains(part)),
+            "{part}"
+        );
+    }
+    put_away(world);
 }
 
 #[tokio::test]

@@ -122,6 +122,38 @@ async fn a_used_up_quota_refuses_until_the_month_turns_even_after_a_restart() {
 }
 
 #[tokio::test]
+async fn operators_are_warned_once_of_each_threshold_of_a_quota_even_over_a_restart() {
+    let quota = json!({ "per": "month", "units": 4, "warn": [50, 75], "exceeded": "allow" });
+    let plan = World::city().edit(|document| document["departments"][0]["quota"] = quota);
+    let mut world = plan.start_process().await;
+    let thresholds = |world: &World| -> Vec<String> {
+        let log = world.log_of_process();
+        let lines = log.lines().filter(|line| line.contains("WARN") && line.contains("quota"));
+        lines
+            .map(|line| line.split_once("percent=").expect("a percentage").1.split(' ').next().unwrap().to_owned())
+            .collect()
+    };
+    let warned = async |world: &World| {
+        let labels = [("department", "traffic-police")];
+        world.metrics().await.value("tallygate_quota_warned_percent", &labels)
+    };
+    let client = world.client("traffic-police");
+    assert_eq!((client.get(READ).await.status.as_u16(), warned(&world).await), (200, Some(0.0)));
+    assert_eq!((client.get(READ).await.status.as_u16(), warned(&world).await), (200, Some(50.0)));
+    assert_eq!(thresholds(&world), ["50"]);
+
+    world.stop().await;
+    world.start_process().await;
+    assert_eq!(warned(&world).await, Some(50.0), "the ledger knows");
+    let client = world.client("traffic-police");
+    assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three units");
+    assert_eq!(warned(&world).await, Some(100.0));
+    assert_eq!(client.get(READ).await.status, 200);
+    assert_eq!(thresholds(&world), ["50", "75", "100"]);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_quota_that_allows_lets_pass_and_counts() {
     let world = with_quota(json!({ "per": "month", "units": 1, "exceeded": "allow" })).start().await;
     let client = world.client("traffic-police");

@@ -1,6 +1,6 @@
 //! A changed configuration: taken when it is right, shown with all its faults when it is not; nothing in flight is cut.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{World, empty, request, until};
 
@@ -103,6 +103,125 @@ async fn what_is_read_once_at_start_asks_for_a_restart() {
     })
     .await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    world.close().await;
+}
+
+/// `/config`, read.
+async fn shown(world: &World) -> Value {
+    serde_json::from_str(&world.admin("/config").await.1).expect("JSON")
+}
+
+#[tokio::test]
+async fn what_waits_for_a_restart_is_named_and_everything_else_goes_live() {
+    let mut world = World::city().start().await;
+    assert_eq!(shown(&world).await["restart_needed"], json!([]));
+    world
+        .reload(|document| {
+            document["calendar"]["offset"] = json!("+00:00");
+            document["listeners"][0]["forwardedFor"] = json!(["10.0.0.1"]);
+            document["grants"] = json!([]);
+        })
+        .await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 403, "the new grants are live");
+    assert_eq!(
+        shown(&world).await["restart_needed"],
+        json!([
+            { "path": "calendar.offset", "live": "+08:00", "file": "+00:00" },
+            { "path": "listeners[departments].forwardedFor", "live": null, "file": "10.0.0.1/32" },
+        ])
+    );
+    assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 1);
+    world.reload(|document| document["gateway"] = json!("tallygate")).await;
+    assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 1, "it still waits");
+
+    world.stop().await;
+    world.start_here().await;
+    assert_eq!(shown(&world).await["restart_needed"], json!([]), "the restart has taken it up");
+    assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 0);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_address_that_a_reload_changes_stays_until_a_restart() {
+    let mut world = World::city().start().await;
+    let (address, other) = (world.document["admin"]["address"].clone(), crate::world::free_address().to_string());
+    std::fs::write(world.config_file(), world.document.to_string().replace(address.as_str().expect("text"), &other))
+        .expect("a changed file");
+    world.running().reload().expect("it is accepted");
+    let pending = shown(&world).await["restart_needed"].clone();
+    assert_eq!(pending, json!([{ "path": "admin.address", "live": address, "file": other }]));
+    world.reload(|_| ()).await;
+    assert_eq!(shown(&world).await["restart_needed"], json!([]));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_reload_tells_what_it_changed() {
+    let mut world = World::city().start_process().await;
+    world.write(|document| {
+        document["departments"][1]["limits"] = json!({ "rate": "9/s" });
+        document["departments"].as_array_mut().unwrap().push(json!({ "id": "parks", "callers": [{ "dns": "parks" }] }));
+        document["grants"].as_array_mut().unwrap().remove(1);
+    });
+    world.process().signal("HUP");
+    until("the reload is in the log", async || world.log_of_process().contains("configuration is live").then_some(()))
+        .await;
+    let log = world.log_of_process();
+    let line = log.lines().find(|line| line.contains("configuration is live")).expect("the line");
+    for part in [
+        &format!("version=\"{}\"", world.version_on_disk()),
+        "changed_departments=\"1 added: parks; 1 changed: logistics (limits)\"",
+        "changed_grants=\"1 removed: logistics cameras/snapshot.read\"",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    let changes = shown(&world).await["changes"].clone();
+    assert_eq!(changes["departments"]["added"], json!({ "count": 1, "names": ["parks"] }));
+    assert_eq!(changes["subsystems"], json!({}));
+    assert_eq!(changes["grants"]["removed"]["count"], json!(1));
+
+    let renewed = world.pki.issue_server();
+    drop(renewed);
+    until("the new certificate is told", async || {
+        let tls = shown(&world).await["changes"]["tls"].clone();
+        let told = tls["names"][0].as_str()?;
+        (told.starts_with("listener departments: ") && told.contains("server.pem has changed (SHA-256 ")).then_some(())
+    })
+    .await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_id_with_usage_that_disappears_is_warned_of() {
+    let mut world = World::city().start_process().await;
+    let client = world.client("traffic-police");
+    for _ in 0..2 {
+        assert_eq!(client.get("/cameras/do/status-200").await.status, 200);
+    }
+    world.write(|document| {
+        document["departments"][0]["id"] = json!("police");
+        document["departments"].as_array_mut().unwrap().remove(2);
+        document["grants"][0]["department"] = json!("police");
+        document["subsystems"][0]["commands"][2]["id"] = json!("act");
+    });
+    world.process().signal("HUP");
+    let find = |log: &str, kind: &str| {
+        let mut lines = log.lines().filter(|line| line.contains("usage this month") && line.contains("WARN"));
+        lines.find(|line| line.contains(&format!("kind=\"{kind}\""))).map(str::to_owned)
+    };
+    let command = until("the log warns", async || find(&world.log_of_process(), "command")).await;
+    assert!(command.contains("id=\"cameras/do\"") && command.contains("successor=\"cameras/act\""), "{command}");
+    let department = find(&world.log_of_process(), "department").expect("told before");
+    for part in ["id=\"traffic-police\"", "units=6", "commands=2", "successor=\"police\""] {
+        assert!(department.contains(part), "{part} in {department}");
+    }
+    assert!(!world.log_of_process().contains("archive\""), "it has no usage");
+
+    world.stop().await;
+    let before = world.log_of_process().len();
+    world.start_process().await;
+    let again = find(&world.log_of_process()[before..], "department").expect("a start warns too");
+    assert!(again.contains("id=\"traffic-police\"") && again.contains("units=6"), "{again}");
     world.close().await;
 }
 

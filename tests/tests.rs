@@ -69,6 +69,7 @@ mod ledger;
 // The operator's side.
 mod admin;
 mod cli;
+mod docs;
 mod drain;
 mod log;
 mod reload;

@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 
 use crate::lifecycle::Ready;
+use crate::model::Name;
 use crate::telemetry::{ConfigStatus, Scrape};
 
 use super::answer::{Answer, JSON, METRICS, TEXT, answer, only_reading, problem};
@@ -42,7 +43,7 @@ pub(super) async fn handle(state: &AdminState, request: &http::request::Parts) -
     match Endpoint::of(&request.method, request.uri.path()) {
         Ok(Endpoint::Metrics) => metrics(state).await,
         Ok(Endpoint::Live) => answer(StatusCode::OK, TEXT, "alive\n"),
-        Ok(Endpoint::Ready) => ready(&state.ready),
+        Ok(Endpoint::Ready) => ready(&state.ready, &(state.unserved)()),
         Ok(Endpoint::Config) => config(&(state.view)().config),
         Ok(Endpoint::Usage) => usage::usage(state, request.uri.query().unwrap_or_default()).await,
         Err(answer) => *answer,
@@ -72,10 +73,13 @@ pub(super) fn unavailable(error: &anyhow::Error) -> Answer {
     problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
 }
 
-fn ready(ready: &Ready) -> Answer {
+/// Ready although no server of a subsystem is: every gateway would say so at once, a balancer would then send its callers to
+/// none, and they would get a broken connection instead of a 502 that is counted.
+fn ready(ready: &Ready, unserved: &[Name]) -> Answer {
     let awaited = ready.awaited();
     if awaited.is_empty() {
-        return answer(StatusCode::OK, TEXT, "ready\n");
+        let but = unserved.iter().map(|subsystem| format!("but every server of {subsystem} is out of rotation\n"));
+        return answer(StatusCode::OK, TEXT, format!("ready\n{}", but.collect::<String>()));
     }
     let lines: String = awaited.iter().map(|what| format!("awaiting {what}\n")).collect();
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines)
@@ -91,7 +95,7 @@ fn config(status: &ConfigStatus) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Problem;
+    use crate::config::{PendingSetting, Problem};
     use crate::telemetry::{LiveConfig, RejectedConfig};
     use http::header::ALLOW;
     use http_body_util::BodyExt;
@@ -122,11 +126,24 @@ mod tests {
     async fn readiness_says_what_is_awaited() {
         let state = Ready::default();
         let guards = [state.block("ledger"), state.block("listener departments")];
-        let waiting = ready(&state);
+        let waiting = ready(&state, &[]);
         assert_eq!(waiting.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text(waiting).await, "awaiting ledger\nawaiting listener departments\n");
         drop(guards);
-        assert_eq!(ready(&state).status(), StatusCode::OK);
+        assert_eq!(text(ready(&state, &[])).await, "ready\n");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_is_ready_without_servers_and_says_whose_are_missing() {
+        let subsystems = ["cameras", "parking"].map(|id| Name::parse(id).expect("a name"));
+        let answer = ready(&Ready::default(), &subsystems);
+        assert_eq!(answer.status(), StatusCode::OK);
+        let lines = [
+            "ready\n",
+            "but every server of cameras is out of rotation\n",
+            "but every server of parking is out of rotation\n",
+        ];
+        assert_eq!(text(answer).await, lines.concat());
     }
 
     #[tokio::test]
@@ -136,6 +153,12 @@ mod tests {
         let status = ConfigStatus {
             live: LiveConfig { version: "0123456789ab".to_owned(), since: at },
             weakened: vec!["listener a: so".to_owned()],
+            restart_needed: vec![PendingSetting {
+                path: "listeners[a].address".to_owned(),
+                live: Some("127.0.0.1:1".to_owned()),
+                file: None,
+            }],
+            changes: None,
             rejected: Some(RejectedConfig { version: "ba9876543210".to_owned(), at, problems: vec![problem] }),
         };
         let shown: serde_json::Value = serde_json::from_str(&text(config(&status)).await).expect("JSON");
@@ -144,6 +167,8 @@ mod tests {
             serde_json::json!({
                 "live": { "version": "0123456789ab", "since": "2026-11-24T04:00:00Z" },
                 "weakened": ["listener a: so"],
+                "restart_needed": [{ "path": "listeners[a].address", "live": "127.0.0.1:1", "file": null }],
+                "changes": null,
                 "rejected": {
                     "version": "ba9876543210",
                     "at": "2026-11-24T04:00:00Z",

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::ledger::LedgerReader;
 use crate::lifecycle::Ready;
+use crate::model::Name;
 use crate::telemetry::{Telemetry, View};
 
 pub use server::serve;
@@ -31,6 +32,8 @@ pub struct AdminState {
     pub ready: Ready,
     /// Names that are answered for, beside addresses and `localhost`.
     pub hosts: Arc<[String]>,
+    /// Finds the subsystems all of whose servers are out of rotation.
+    pub unserved: Arc<dyn Fn() -> Vec<Name> + Send + Sync>,
     /// Asks the composition root for what only it knows, at this moment.
     pub view: Arc<dyn Fn() -> View + Send + Sync>,
 }

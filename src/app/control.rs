@@ -1,7 +1,6 @@
 //! The control thread: listeners, the operator's door, health checks; and beside it the thread that reloads, which may be busy
 //! for seconds while connections are accepted and operators answered. Neither is on the path of a command.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,9 @@ use crate::admin::{self, AdminState};
 use crate::config::Problems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
 use crate::model::Name;
+use crate::policy::{Snapshot, Subsystem};
 use crate::proxy::Checks;
-use crate::telemetry::{ConfigStatus, QuotaUse, View};
+use crate::telemetry::{ConfigStatus, DepartmentLimits, QuotaUse, View};
 
 use super::reload::{Reload, Reloader, Reply, believing, expiries};
 use super::threads::Joined;
@@ -121,6 +121,7 @@ fn serve_admin(
         telemetry: Arc::clone(&organs.telemetry),
         ready: organs.ready.clone(),
         hosts,
+        unserved: unserved_finder(organs.clone()),
         view,
     };
     match tokio::net::TcpListener::from_std(socket) {
@@ -134,19 +135,45 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize)
     Arc::new(move || {
         let snapshot = organs.published.load();
         let window = organs.clock.window();
-        let ids: HashMap<u32, &Name> =
-            snapshot.departments.iter().map(|policy| (policy.department.number, &policy.department.id)).collect();
-        let quotas = organs.limiters.quotas(window).into_iter().filter_map(|(number, used, granted)| {
-            Some(QuotaUse { department: Name::clone(ids.get(&number)?), used, granted })
+        let quotas = organs.limiters.quotas(window).into_iter().map(|quota| QuotaUse {
+            department: quota.department,
+            used: quota.used,
+            granted: quota.units,
+            warned_percent: quota.warned_percent,
         });
         View {
             window,
-            calendar: snapshot.calendar,
+            calendar: organs.calendar,
             series,
             quotas: QuotaUse::nearest(quotas.collect(), series),
+            limits: limits(&snapshot, series),
             expiries: expiries(&organs),
             believing: believing(&organs),
             config: ConfigStatus::clone(&status.load()),
         }
+    })
+}
+
+/// The limits of the first departments that have any.
+fn limits(snapshot: &Snapshot, most: usize) -> Vec<DepartmentLimits> {
+    let limits = snapshot.departments.iter().map(|policy| DepartmentLimits {
+        department: policy.department.id.clone(),
+        limits: policy.limits,
+        quota: policy.quota.as_ref().map(|quota| quota.units.get()),
+    });
+    let any =
+        |one: &DepartmentLimits| one.limits.rate.is_some() || one.limits.concurrent.is_some() || one.quota.is_some();
+    limits.filter(any).take(most).collect()
+}
+
+/// Finds the subsystems all of whose servers are out of rotation; a server with the weight 0 gets nothing anyway.
+fn unserved_finder(organs: Organs) -> Arc<dyn Fn() -> Vec<Name> + Send + Sync> {
+    Arc::new(move || {
+        let is_out = |subsystem: &Subsystem| {
+            let mut servers = subsystem.upstreams.iter().filter(|server| server.weight > 0);
+            servers.all(|server| organs.telemetry.is_ejected(&subsystem.id, &server.authority))
+        };
+        let snapshot = organs.published.load();
+        snapshot.subsystems.iter().filter(|subsystem| is_out(subsystem)).map(|subsystem| subsystem.id.clone()).collect()
     })
 }

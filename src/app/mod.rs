@@ -4,10 +4,13 @@
 //! Stop: not ready, a moment for load balancers to notice, no new connections, commands in flight finish, last fold, end.
 //! Guarantees: a start that fails has served nobody; a stop that succeeds has lost nothing.
 
+mod binding;
 mod control;
 mod descriptors;
 mod reload;
 mod threads;
+mod tls_changes;
+mod vanished;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,16 +27,19 @@ use crate::identity::{ServerTls, SubsystemTls};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed, SeriesTotals};
 use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
 use crate::limit::Limiters;
-use crate::model::{Name, Numbers};
+use crate::model::{CalendarOffset, Name, Numbers, Outcome, Refused};
 use crate::policy::Snapshot;
 use crate::proxy::{
     AcceptSettings, Caps, ConnectionsMax, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker,
 };
 use crate::telemetry::{Telemetry, logging};
 
+use binding::bind;
 use control::Control;
 use reload::{Reload, Reloader, Source};
 use threads::wait;
+
+pub use binding::{BindProblem, BindProblems};
 
 /// What a gateway is started with.
 pub struct Start {
@@ -65,16 +71,9 @@ pub enum AppError {
     /// The ledger could not be opened or has failed.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
-    /// An address could not be bound.
-    #[error("{what} cannot listen on {address}: {error}; is another process using it? `ss -ltnp` tells which")]
-    Bind {
-        /// Which part of the configuration names it.
-        what: String,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
+    /// Addresses could not be bound.
+    #[error("{0}")]
+    Bind(#[from] BindProblems),
     /// The system gave no thread or runtime.
     #[error("the system gave no thread: {0}")]
     Thread(#[from] io::Error),
@@ -84,6 +83,8 @@ pub enum AppError {
 #[derive(Clone)]
 struct Organs {
     clock: Clock,
+    /// In which months are read: that of the ledger, which is written at start.
+    calendar: CalendarOffset,
     telemetry: Arc<Telemetry>,
     limiters: Arc<Limiters>,
     published: Arc<ArcSwap<Snapshot>>,
@@ -114,7 +115,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     let starting = ready.block("the start");
     let telemetry = Telemetry::new();
     let organs = Organs {
-        limiters: Arc::new(Limiters::new(clock.clone())),
+        limiters: Arc::new(Limiters::new(clock.clone(), settings.calendar)),
         published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
         caps: Arc::new(Caps::new(Arc::clone(&telemetry))),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
@@ -123,6 +124,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
         tls: Arc::new(tls),
         subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut read.subsystem_tls))),
         ready: ready.clone(),
+        calendar: settings.calendar,
         clock,
     };
     organs.limiters.enforce(&snapshot);
@@ -241,27 +243,6 @@ impl Accepting {
     }
 }
 
-struct Bound {
-    listeners: Vec<(Name, Listener)>,
-    admin: Option<std::net::TcpListener>,
-}
-
-fn bind(settings: &Settings) -> Result<Bound, AppError> {
-    let mut listeners = Vec::new();
-    for listener in &settings.listeners {
-        let failed =
-            |error| AppError::Bind { what: format!("listener {}", listener.name), address: listener.address, error };
-        listeners.push((listener.name.clone(), Listener::bind(listener.address).map_err(failed)?));
-    }
-    let admin = settings.admin.map(|address| {
-        let failed = |error| AppError::Bind { what: "admin".to_owned(), address, error };
-        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
-        socket.set_nonblocking(true)?;
-        Ok::<_, AppError>(socket)
-    });
-    Ok(Bound { listeners, admin: admin.transpose()? })
-}
-
 fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
     LedgerSettings {
         path: settings.ledger_path.clone(),
@@ -274,19 +255,22 @@ fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
     }
 }
 
-/// Quotas remember over restarts: what the ledger holds of this month is already used.
+/// Quotas remember over restarts: what the ledger holds of this month is already used, and was warned of.
 fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError> {
-    let month = snapshot.calendar.month_of(organs.clock.window());
-    let rows = threads::block_on(organs.reader.usage_in_whole(snapshot.calendar.windows_of(month)))??;
-    let mut used: HashMap<&Name, u64> = HashMap::new();
+    let month = organs.calendar.month_of(organs.clock.window());
+    let rows = threads::block_on(organs.reader.usage_in_whole(organs.calendar.windows_of(month)))??;
+    let mut used: HashMap<&Name, (u64, bool)> = HashMap::new();
     for row in &rows {
-        *used.entry(&row.department).or_default() += row.totals.units;
+        let (units, has_refused) = used.entry(&row.department).or_default();
+        *units += row.totals.units;
+        *has_refused |= row.outcome == Outcome::Refused(Refused::QuotaExceeded);
     }
     // Departments without a quota too: a reload may give them one within the month.
     for policy in &snapshot.departments {
-        let units = used.get(&policy.department.id).copied().unwrap_or(0);
-        organs.limiters.set_quota_used(policy.department.number, month, units);
+        let used = used.get(&policy.department.id).copied().unwrap_or_default();
+        organs.limiters.recall_quota(policy.department.number, month, used);
     }
+    vanished::warn_of_missing(snapshot, &rows, month);
     Ok(())
 }
 

@@ -16,10 +16,12 @@ use crate::clock::Clock;
 use crate::config::{Configuration, Loaded, Loader, Problem, Problems, Settings, SubsystemTlsSettings, Watch};
 use crate::identity::{Expiry, ServerTls, SubsystemTls, TlsProblem};
 use crate::model::{Name, Numbers};
-use crate::policy::Snapshot;
-use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
+use crate::policy::{Snapshot, SnapshotDifference};
+use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
 
 use super::threads::aside;
+use super::tls_changes::{FileMarks, tls_changes};
+use super::vanished;
 use super::{Organs, RELOAD_PATIENCE, problem};
 
 /// Asks the control thread for a reload; cheap to clone, may go to any thread.
@@ -55,7 +57,10 @@ pub(super) struct Source {
 /// Knows where the configuration comes from and what of it is live.
 pub(super) struct Reloader {
     source: Source,
+    /// What this gateway was started with.
     settings: Settings,
+    /// Of the files that are live.
+    marks: FileMarks,
     organs: Organs,
     /// Snapshots that some worker or command may still hold: kept, so that none of them is the last to drop one.
     retired: Vec<Arc<Snapshot>>,
@@ -67,6 +72,7 @@ pub(super) struct Read {
     pub(super) configuration: Configuration,
     pub(super) tls: Vec<(Name, ServerTls)>,
     pub(super) subsystem_tls: HashMap<Name, SubsystemTls>,
+    pub(super) marks: FileMarks,
 }
 
 /// Reads a configuration and what it names; tells which files that were, or would have been.
@@ -84,16 +90,19 @@ pub(super) fn read(loader: &mut Loader, numbers: &Numbers, clock: &Clock) -> (Wa
 fn with_tls(configuration: Configuration, clock: &Clock) -> Result<Read, Problems> {
     let tls = load_tls(&configuration.settings, clock)?;
     let subsystem_tls = load_subsystem_tls(&configuration.subsystem_tls, clock)?;
-    Ok(Read { configuration, tls, subsystem_tls })
+    let marks = FileMarks::of(&configuration);
+    Ok(Read { configuration, tls, subsystem_tls, marks })
 }
 
 impl Reloader {
     /// Looks after what `read` has read and `organs` carry out.
     pub(super) fn new(source: Source, read: Read, organs: Organs) -> Self {
         let live = LiveConfig { version: organs.published.load().version.clone(), since: organs.clock.wall() };
-        let status =
-            Arc::new(ArcSwap::from_pointee(ConfigStatus { live, weakened: weakened(&organs), rejected: None }));
-        Self { source, settings: read.configuration.settings, organs, retired: Vec::new(), status }
+        let weakened = weakened(&organs);
+        let status = ConfigStatus { live, weakened, restart_needed: Vec::new(), changes: None, rejected: None };
+        let status = Arc::new(ArcSwap::from_pointee(status));
+        let (settings, marks) = (read.configuration.settings, read.marks);
+        Self { source, settings, marks, organs, retired: Vec::new(), status }
     }
 
     /// What `/config` shows.
@@ -110,11 +119,9 @@ impl Reloader {
     /// Reads, compiles, builds, swaps; or rejects.
     pub(super) fn reload(&mut self) -> Result<(), Problems> {
         let read = self.read();
-        let read = read.and_then(|read| self.keep_calendar(&read.configuration).map(|()| read));
         let result = read.map(|read| self.swap(read));
-        match &result {
-            Ok(()) => tracing::info!(version = %self.status.load().live.version, "configuration is live"),
-            Err(problems) => self.reject(problems),
+        if let Err(problems) = &result {
+            self.reject(problems);
         }
         result
     }
@@ -130,33 +137,53 @@ impl Reloader {
         read
     }
 
-    /// Traffic and ledger must read the same calendar, and the ledger's was written at start.
-    fn keep_calendar(&self, configuration: &Configuration) -> Result<(), Problems> {
-        let (live, new) = (self.settings.calendar, configuration.settings.calendar);
-        if live == new {
-            return Ok(());
-        }
-        let message = format!("the running gateway keeps its ledger in {live}, this says {new}");
-        Err(Problems(vec![Problem::new("calendar.offset", message).with_hint("restart the gateway to change it")]))
-    }
-
-    fn swap(&mut self, Read { configuration, tls, subsystem_tls }: Read) {
-        for changed in self.settings.needs_restart(&configuration.settings) {
-            tracing::warn!(setting = changed, "this setting is read once; restart the gateway to change it");
-        }
+    fn swap(&mut self, read: Read) {
+        let before = self.organs.published.load_full();
+        let difference = before.difference(&read.configuration.snapshot);
+        let changes = tls_changes(&self.organs, &self.marks, &read);
+        let changes = ConfigChanges::new(&difference, (self.organs.clock.wall(), before.version.clone()), changes);
+        let Read { configuration, tls, subsystem_tls, marks } = read;
         for (name, tls) in tls {
             if let Some(live) = self.organs.tls.get(&name) {
                 live.store(Arc::new(tls));
             }
         }
-        let version = configuration.snapshot.version.clone();
         self.organs.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // Published first: each worker's next command finds its limits anew and carries over what was used; then what is
         // left of the old ones is dropped.
         self.retired.push(self.organs.published.swap(Arc::clone(&configuration.snapshot)));
         self.organs.limiters.enforce(&configuration.snapshot);
+        self.marks = marks;
+        self.show(&configuration, changes);
+        warn_of_vanished(&self.organs, &difference);
+    }
+
+    /// Says what is live, what it changed, and what of it waits for a restart.
+    fn show(&self, configuration: &Configuration, changes: ConfigChanges) {
+        let version = configuration.snapshot.version.clone();
+        tracing::info!(
+            version,
+            changed_departments = changes.departments.words(),
+            changed_subsystems = changes.subsystems.words(),
+            changed_commands = changes.commands.words(),
+            changed_grants = changes.grants.words(),
+            changed_limits = changes.total_limit.then_some("limits.total"),
+            changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
+            "configuration is live"
+        );
+        let restart_needed = self.settings.needs_restart(&configuration.settings);
+        for setting in &restart_needed {
+            let (live, file) = (setting.live.as_deref(), setting.file.as_deref());
+            tracing::warn!(
+                setting = setting.path,
+                live,
+                file,
+                "this setting is read once; restart the gateway to change it"
+            );
+        }
         let live = LiveConfig { version, since: self.organs.clock.wall() };
-        self.status.store(Arc::new(ConfigStatus { live, weakened: weakened(&self.organs), rejected: None }));
+        let (weakened, changes) = (weakened(&self.organs), Some(changes));
+        self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, changes, rejected: None }));
     }
 
     fn reject(&self, problems: &Problems) {
@@ -166,9 +193,26 @@ impl Reloader {
             at: self.organs.clock.wall(),
             problems: problems.0.clone(),
         };
-        let ConfigStatus { live, weakened, .. } = ConfigStatus::clone(&self.status.load());
-        self.status.store(Arc::new(ConfigStatus { live, weakened, rejected: Some(rejected) }));
+        let live = ConfigStatus::clone(&self.status.load());
+        self.status.store(Arc::new(ConfigStatus { rejected: Some(rejected), ..live }));
     }
+}
+
+/// Warns of ids with usage this month that a reload has removed. Runs beside what else the control thread does, because it
+/// reads the ledger.
+fn warn_of_vanished(organs: &Organs, difference: &SnapshotDifference) {
+    let vanished = vanished::of_reload(difference);
+    if vanished.is_empty() {
+        return;
+    }
+    let (reader, calendar) = (organs.reader.clone(), organs.calendar);
+    let month = calendar.month_of(organs.clock.window());
+    tokio::spawn(async move {
+        match reader.usage_in_whole(calendar.windows_of(month)).await {
+            Ok(rows) => vanished::warn_of(&vanished, &rows, month),
+            Err(error) => tracing::warn!(%error, "could not tell whether ids that are gone have usage this month"),
+        }
+    });
 }
 
 /// Reads the keys and trust of every listener; names every problem.

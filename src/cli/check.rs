@@ -40,9 +40,9 @@ pub(super) fn for_people(config: &Path, problems: &Problems) -> String {
     format!("{}: {count}\n{}", config.display(), lines.join("\n"))
 }
 
-/// What is there, and what is odd about the files but does not stop their use.
+/// What is there, and what is odd about it but does not stop its use.
 fn praise(config: &Path, read: &Configuration) -> String {
-    let warnings = config::warnings(&read.settings).into_iter().map(|warning| format!("\n  warning: {warning}"));
+    let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
     format!("{}: {}{}", config.display(), counts(read), warnings.collect::<String>())
 }
 
@@ -52,7 +52,7 @@ fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
             "ok": true,
             "version": read.snapshot.version,
             "problems": [],
-            "warnings": config::warnings(&read.settings),
+            "warnings": config::warnings(read),
         }),
         Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
     }

@@ -28,7 +28,7 @@ use crate::ledger::audit::ExportError;
 pub const NOT_SO: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
-/// A fault of the program.
+/// A fault of the program, or of the machine: an address or a thread that it does not give. Another try may go better.
 pub const INTERNAL: u8 = 70;
 /// The disk or the ledger on it.
 pub const STORAGE: u8 = 74;
@@ -173,9 +173,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AppError>() {
         return Some(match error {
-            AppError::Config(_) | AppError::Bind { .. } => NOT_SO,
+            AppError::Config(_) => NOT_SO,
             AppError::Ledger(_) => STORAGE,
-            AppError::Thread(_) => INTERNAL,
+            AppError::Bind(_) | AppError::Thread(_) => INTERNAL,
         });
     }
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {
@@ -193,6 +193,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::BindProblems;
 
     #[test]
     fn the_arguments_are_declared_without_contradiction() {
@@ -206,6 +207,8 @@ mod tests {
             (anyhow::Error::new(ledger()).context("while reporting"), STORAGE),
             (AppError::Ledger(ledger()).into(), STORAGE),
             (AppError::Thread(io::ErrorKind::WouldBlock.into()).into(), INTERNAL),
+            (AppError::Bind(BindProblems(vec![])).into(), INTERNAL),
+            (AppError::Config(Problems(vec![])).into(), NOT_SO),
             (Problems(vec![]).into(), NOT_SO),
             (AuthorityError::Exists("ca.pem".into()).into(), NOT_SO),
             (AuthorityError::Unwritable { path: "ca.pem".into(), why: "full".to_owned() }.into(), STORAGE),

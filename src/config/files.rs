@@ -37,10 +37,9 @@ pub(super) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[P
     problems
 }
 
-/// What is odd about the files, but does not stop their use.
-pub fn warnings(settings: &Settings) -> Vec<String> {
-    let of_listener = |listener| look_at(listener).map(|tls| tls.warnings).unwrap_or_default();
-    settings.listeners.iter().flat_map(of_listener).collect()
+/// The keys and trust of every listener whose files are as they should be.
+pub(super) fn listeners(settings: &Settings) -> Vec<ServerTls> {
+    settings.listeners.iter().filter_map(|listener| look_at(listener).ok()).collect()
 }
 
 fn look_at(listener: &ListenerSettings) -> Result<ServerTls, Vec<TlsProblem>> {

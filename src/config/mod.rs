@@ -13,9 +13,11 @@ mod locate;
 mod misread;
 mod problem;
 mod read;
+mod restart;
 mod schema;
 mod source;
 mod sources;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,12 +31,13 @@ use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 use document::Document;
 
-pub use files::warnings;
 pub use loader::{Loaded, Loader};
 pub use problem::{Problem, Problems, Reference, Site};
+pub use restart::PendingSetting;
 pub use schema::schema;
 pub use source::Watch;
 pub use sources::Sources;
+pub use warnings::warnings;
 
 /// A configuration, read and compiled.
 #[derive(Clone, Debug)]

@@ -386,12 +386,106 @@ fn nothing_can_be_left_out_that_makes_no_sense_without() {
     assert_eq!(paths, ["listeners", "departments"]);
 }
 
+/// Every key that is read once, at start: where it stands in `STARTED`, another value, and the path that is told.
+const READ_ONCE: [(&str, &str, &str, &str); 16] = [
+    ("gateway", "/gateway", "\"other-gateway\"", "gateway"),
+    ("listeners[].name", "/listeners/0/name", "\"front\"", "listeners[departments].address"),
+    ("listeners[].address", "/listeners/0/address", "\"127.0.0.1:8444\"", "listeners[departments].address"),
+    ("listeners[].connections", "/listeners/0/connections", "7", "listeners[departments].connections"),
+    (
+        "listeners[].proxyProtocol",
+        "/listeners/0/proxyProtocol",
+        "[\"10.0.0.0/8\"]",
+        "listeners[departments].proxyProtocol",
+    ),
+    ("listeners[].forwardedFor", "/listeners/0/forwardedFor", "[\"10.0.0.1\"]", "listeners[departments].forwardedFor"),
+    ("admin.address", "/admin", "{\"address\": \"127.0.0.1:9999\"}", "admin.address"),
+    ("ledger.path", "/ledger/path", "\"other.db\"", "ledger.path"),
+    ("ledger.syncEvery", "/ledger/syncEvery", "\"60ms\"", "ledger.syncEvery"),
+    ("ledger.compactAfter", "/ledger/compactAfter", "\"never\"", "ledger.compactAfter"),
+    ("calendar.offset", "/calendar", "{\"offset\": \"+00:00\"}", "calendar.offset"),
+    ("workers", "/workers", "3", "workers"),
+    ("shutdown.delay", "/shutdown", "{\"delay\": \"1s\"}", "shutdown.delay"),
+    ("shutdown.grace", "/shutdown", "{\"grace\": \"1s\"}", "shutdown.grace"),
+    ("capacity", "/capacity", "{\"connections\": 9}", "capacity.connections"),
+    ("capacity", "/capacity", "{\"series\": 9}", "capacity.series"),
+];
+
+const STARTED: &str = r#"{
+    "gateway": "one", "workers": 2,
+    "listeners": [{ "name": "departments", "address": "127.0.0.1:8443", "tls": { "certificate": "c", "key": "k" } }],
+    "ledger": { "path": "a.db" },
+    "departments": [{ "id": "police", "callers": [{ "dns": "police.example" }] }]
+}"#;
+
+/// The settings of `STARTED` with one value set, at a place whose parent is there.
+fn settings_with(pointer: &str, value: &str) -> Settings {
+    let mut document: serde_json::Value = serde_json::from_str(STARTED).expect("JSON");
+    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+    document.pointer_mut(parent).expect("a place")[key] = serde_json::from_str(value).expect("JSON");
+    let read = compile(&document.to_string(), Path::new("/"), &Numbers::default());
+    read.unwrap_or_else(|problems| panic!("{pointer}: {problems}")).settings
+}
+
+fn started() -> Settings {
+    settings_with("/gateway", "\"one\"")
+}
+
 #[test]
-fn settings_that_are_read_once_are_named() {
-    let read = |text: &str| compile(text, Path::new("/"), &Numbers::default()).expect("no problems").settings;
-    let (before, after) = (read(EXAMPLE), read(&EXAMPLE.replace("workers: 2", "workers: 3").replace("50ms", "60ms")));
-    assert_eq!(before.needs_restart(&before), [""; 0]);
-    assert_eq!(before.needs_restart(&after), ["ledger.syncEvery", "workers"]);
+fn every_key_that_is_read_once_is_told_with_both_values() {
+    for (key, pointer, value, path) in READ_ONCE {
+        let pending = started().needs_restart(&settings_with(pointer, value));
+        let told = pending.iter().find(|setting| setting.path == path);
+        let told = told.unwrap_or_else(|| panic!("{key}: {pending:?}"));
+        assert_ne!(told.live, told.file, "{key}");
+    }
+    let changed = started().needs_restart(&settings_with("/listeners/0/address", "\"127.0.0.1:1\""));
+    let (live, file) = (Some("127.0.0.1:8443".to_owned()), Some("127.0.0.1:1".to_owned()));
+    assert_eq!(changed, [PendingSetting { path: "listeners[departments].address".to_owned(), live, file }]);
+    assert_eq!(started().needs_restart(&started()), []);
+}
+
+#[test]
+fn the_manual_marks_the_keys_that_are_read_once_and_no_others() {
+    let manual = include_str!("../../docs/configuration.md");
+    let rows = manual.lines().filter(|line| line.starts_with('|') && line.ends_with(" * |"));
+    let mut marked: Vec<String> = rows.flat_map(|row| keys_of_row(row.split('|').nth(1).expect("a cell"))).collect();
+    marked.extend(manual.contains("\n`capacity` *,").then(|| "capacity".to_owned()));
+    let mut told: Vec<&str> = READ_ONCE.iter().map(|(key, ..)| *key).collect();
+    marked.sort();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(marked, told);
+}
+
+/// "`shutdown.delay`, `.grace`" names two keys.
+fn keys_of_row(cell: &str) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    for written in cell.split('`').skip(1).step_by(2) {
+        let parent = keys.last().and_then(|last| last.rsplit_once('.')).map(|(parent, _)| parent.to_owned());
+        keys.push(match (written.strip_prefix('.'), parent) {
+            (Some(last), Some(parent)) => format!("{parent}.{last}"),
+            _ => written.to_owned(),
+        });
+    }
+    keys
+}
+
+#[test]
+fn every_key_of_capacity_waits_for_a_restart() {
+    let keys = schema::keys_at(&["capacity".to_owned()]);
+    assert!(keys.len() >= 18, "{keys:?}");
+    for key in keys {
+        let with = |value: &str| {
+            let mut document: serde_json::Value = serde_json::from_str(STARTED).expect("JSON");
+            document["capacity"] = serde_json::json!({ &key: serde_json::from_str::<serde_json::Value>(value).ok()? });
+            compile(&document.to_string(), Path::new("/"), &Numbers::default()).ok().map(|read| read.settings)
+        };
+        let changed = ["7", "\"7s\"", "\"9KiB\""].into_iter().find_map(with).expect("a value of its kind");
+        let pending = started().needs_restart(&changed);
+        let paths: Vec<_> = pending.iter().map(|setting| setting.path.as_str()).collect();
+        assert_eq!(paths, [format!("capacity.{key}")]);
+    }
 }
 
 #[test]

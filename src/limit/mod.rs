@@ -7,6 +7,7 @@ mod bucket;
 mod keyed;
 mod places;
 mod quota;
+mod thresholds;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -18,12 +19,13 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::clock::Clock;
-use crate::model::{CalendarOffset, Limits, Month, Quota, Refused, Window};
+use crate::model::{CalendarOffset, Limits, Month, Name, Refused, Window};
 use crate::policy::{Command, DepartmentPolicy, Snapshot};
 
 use bucket::{Bucket, Empty};
 use keyed::{Full, Keyed, Limiter};
 use quota::MonthUse;
+use thresholds::QuotaPlan;
 
 pub use quota::QUOTA_UNITS_MAX;
 
@@ -31,6 +33,8 @@ pub use quota::QUOTA_UNITS_MAX;
 #[derive(Debug)]
 pub struct Limiters {
     clock: Clock,
+    /// In which months are read; the same for the life of the process, as for the ledger.
+    calendar: CalendarOffset,
     /// The whole gateway, under the one key there is.
     total: Keyed<()>,
     /// By department number.
@@ -40,14 +44,22 @@ pub struct Limiters {
     /// By department number; never dropped, because a department may come back within its month. Bounded as
     /// [`crate::model::Numbers`] is: by the configurations the process has seen.
     used: DashMap<u32, Arc<MonthUse>, RandomState>,
-    /// The granted units of departments with a quota, and the calendar, for metrics.
-    quotas: arc_swap::ArcSwap<Quotas>,
+    /// The quotas by department number, for metrics and for what a reload changes.
+    quotas: arc_swap::ArcSwap<HashMap<u32, QuotaPlan>>,
 }
 
-#[derive(Debug, Default)]
-struct Quotas {
-    calendar: CalendarOffset,
-    units: Vec<(u32, u64)>,
+/// A department's quota and what is used of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaState {
+    /// Who.
+    pub department: Name,
+    /// Units used in the current month.
+    pub used: u64,
+    /// Units per month.
+    pub units: u64,
+    /// The highest threshold that was reached in the current month, in percent; 100 as well once a command was refused, 0 below
+    /// the first.
+    pub warned_percent: u8,
 }
 
 /// Everything that limits one department on one command, found once: asking it takes no map and no lock. Belongs to one
@@ -58,7 +70,9 @@ pub struct Gate {
     own: [Option<Arc<Limiter>>; 2],
     total: Option<Arc<Limiter>>,
     used: Arc<MonthUse>,
-    quota: Option<Quota>,
+    quota: Option<QuotaPlan>,
+    /// Used units at which the next warning may be due, as far as this gate knows.
+    next_warning: Cell<u64>,
     units: u64,
     calendar: CalendarOffset,
     /// The month of the last command, for the next one of the same window.
@@ -105,9 +119,10 @@ const RETRY_CONCURRENT: Duration = Duration::from_secs(1);
 
 impl Limiters {
     /// No limiters yet.
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, calendar: CalendarOffset) -> Self {
         Self {
             clock,
+            calendar,
             total: Keyed::new(),
             departments: Keyed::new(),
             commands: Keyed::new(),
@@ -127,22 +142,43 @@ impl Limiters {
             departments.get(department).and_then(|_| commands.get(command)).copied()
         };
         self.commands.enforce(of_command, &self.clock);
-        let granted =
-            |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, policy.quota.as_ref()?.units.get()));
-        let units = snapshot.departments.iter().filter_map(granted).collect();
-        self.quotas.store(Arc::new(Quotas { calendar: snapshot.calendar, units }));
+        self.enforce_quotas(snapshot);
     }
 
-    /// Tells a department's use of its quota so far: called at start for each department with what the ledger holds.
-    pub fn set_quota_used(&self, department: u32, month: Month, units: u64) {
-        self.used_of(department).set(month, units);
+    /// A quota that has changed warns anew.
+    fn enforce_quotas(&self, snapshot: &Snapshot) {
+        let planned = |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, QuotaPlan::of(policy)?));
+        let plans: HashMap<u32, QuotaPlan> = snapshot.departments.iter().filter_map(planned).collect();
+        let (before, month) = (self.quotas.load(), self.calendar.month_of(self.clock.window()));
+        for (department, plan) in plans.iter().filter(|(department, plan)| before.get(department) != Some(plan)) {
+            self.used_of(*department).begin_plan(month, plan);
+        }
+        self.quotas.store(Arc::new(plans));
     }
 
-    /// Used and granted units of every department with a quota, for metrics: (department number, used, quota).
-    pub fn quotas(&self, window: Window) -> Vec<(u32, u64, u64)> {
-        let quotas = self.quotas.load();
-        let month = quotas.calendar.month_of(window);
-        quotas.units.iter().map(|(number, granted)| (*number, self.used_of(*number).used(month), *granted)).collect()
+    /// Sets a department's use of its quota so far, and whether the quota has refused commands: called at start for each
+    /// department with what the ledger holds. Warns of nothing: what is reached was reached before this start.
+    pub fn recall_quota(&self, department: u32, month: Month, (units, has_refused): (u64, bool)) {
+        let used = self.used_of(department);
+        used.set(month, units);
+        if let Some(plan) = self.quotas.load().get(&department) {
+            used.recall(month, plan, has_refused);
+        }
+    }
+
+    /// Every quota and its use, for metrics; in no order.
+    pub fn quotas(&self, window: Window) -> Vec<QuotaState> {
+        let month = self.calendar.month_of(window);
+        let state = |(number, plan): (&u32, &QuotaPlan)| {
+            let used = self.used_of(*number);
+            QuotaState {
+                department: plan.department().clone(),
+                used: used.used(month),
+                units: plan.units(),
+                warned_percent: used.warned_percent(month),
+            }
+        };
+        self.quotas.load().iter().map(state).collect()
     }
 
     /// Finds what limits a department on a command. Refuses when there are more limiters than may be.
@@ -161,10 +197,11 @@ impl Limiters {
             ],
             total: limited(&self.total, (), snapshot.total.map_or(Limits::default(), only_rate), &self.clock)?,
             used: self.used_of(number),
-            quota: department.quota.clone(),
+            quota: QuotaPlan::of(department),
+            next_warning: Cell::new(first_warning(department)),
             units: command.units,
-            calendar: snapshot.calendar,
-            month: Cell::new((window, snapshot.calendar.month_of(window))),
+            calendar: self.calendar,
+            month: Cell::new((window, self.calendar.month_of(window))),
             clock: self.clock.clone(),
         }))
     }
@@ -213,11 +250,28 @@ impl Gate {
 
     fn take_units(&self, units: u64, window: Window) -> Result<quota::Taken, Limited> {
         let month = self.month_of(window);
-        self.used.take(month, units, self.quota.as_ref()).map_err(|quota::UsedUp| Limited {
-            refused: Refused::QuotaExceeded,
-            retry_after: self.until_month_ends(month),
-            budget: None,
-        })
+        let taken =
+            self.used.take(month, units, self.quota.as_ref()).map_err(|used_up| self.used_up(used_up, month))?;
+        if taken.used >= self.next_warning.get() {
+            self.warn(&taken);
+        }
+        Ok(taken)
+    }
+
+    #[cold]
+    fn warn(&self, taken: &quota::Taken) {
+        let Some(plan) = &self.quota else { return };
+        self.next_warning.set(plan.next_after(taken.used));
+        self.used.warn(taken, plan);
+    }
+
+    #[cold]
+    fn used_up(&self, used_up: quota::UsedUp, month: Month) -> Limited {
+        if let Some(plan) = &self.quota {
+            self.used.warn_of_refusal(used_up, plan);
+        }
+        let retry_after = self.until_month_ends(month);
+        Limited { refused: Refused::QuotaExceeded, retry_after, budget: None }
     }
 
     fn month_of(&self, window: Window) -> Month {
@@ -227,6 +281,9 @@ impl Gate {
         }
         let month = self.calendar.month_of(window);
         self.month.set((window, month));
+        if self.quota.is_some() {
+            self.next_warning.set(0); // the month may have turned, and its thresholds with it
+        }
         month
     }
 
@@ -270,6 +327,11 @@ impl Drop for Tokens<'_> {
     fn drop(&mut self) {
         self.taken.iter().flatten().for_each(|bucket| bucket.give_back());
     }
+}
+
+/// Without a quota there is nothing to warn of; with one, the first command looks where the thresholds are.
+fn first_warning(department: &DepartmentPolicy) -> u64 {
+    if department.quota.is_some() { 0 } else { u64::MAX }
 }
 
 fn only_rate(rate: crate::model::Rate) -> Limits {

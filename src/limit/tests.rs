@@ -34,7 +34,7 @@ impl City {
     fn new(document: &str) -> Self {
         let clock = Clock::manual("2026-11-24T04:00:00Z".parse().expect("a time"));
         let numbers = Numbers::default();
-        let limiters = Limiters::new(clock.clone());
+        let limiters = Limiters::new(clock.clone(), CalendarOffset::default());
         let snapshot = config::compile(document, Path::new("/"), &numbers).expect("no problems").snapshot;
         limiters.enforce(&snapshot);
         Self { numbers, clock, limiters, snapshot }
@@ -55,9 +55,60 @@ impl City {
         (0..1000).take_while(|_| self.admit(command).map(|mut pass| pass.keep_units()).is_ok()).count()
     }
 
+    /// As [`City::drain`], where nobody counts.
+    fn empty(&self, command: usize) {
+        let _ = self.drain(command);
+    }
+
+    /// As a start does, of November.
+    fn recall(&self, units: u64, has_refused: bool) {
+        let number = self.snapshot.departments[0].department.number;
+        self.limiters.recall_quota(number, Month { year: 2026, month: 11 }, (units, has_refused));
+    }
+
+    fn quota(&self) -> QuotaState {
+        self.limiters.quotas(self.clock.window()).pop().expect("a quota")
+    }
+
+    /// Used and granted units.
+    fn used(&self) -> (u64, u64) {
+        (self.quota().used, self.quota().units)
+    }
+
+    /// The percentages that `act` logs, with 0 for the first refusal, and the highest as the metric has it.
+    fn warned(&self, act: impl FnOnce(&Self)) -> (Vec<u8>, u8) {
+        let percent = |line: &str| {
+            assert!(line.contains("WARN") && line.contains("department=police") && line.contains("units="), "{line}");
+            let percent = line.split_once("percent=").map(|(_, rest)| rest.split(' ').next().expect("a number"));
+            percent.map_or(0, |percent| percent.parse().expect("a percentage"))
+        };
+        let log = logged(|| act(self));
+        (log.lines().map(percent).collect(), self.quota().warned_percent)
+    }
+
     fn refusal(&self, command: usize) -> Option<Refused> {
         self.admit(command).err().map(|limited| limited.refused)
     }
+}
+
+/// What is logged while `act` runs.
+fn logged(act: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(log, act);
+    String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text")
 }
 
 #[test]
@@ -144,26 +195,24 @@ fn a_reload_keeps_places_and_units() {
 #[test]
 fn a_quota_is_taken_once_and_turns_over_with_the_month() {
     let city = City::new(&document("quota: { per: month, units: 10 }", "units: 4", "{}"));
-    let number = city.snapshot.departments[0].department.number;
-    city.limiters.set_quota_used(number, Month { year: 2026, month: 11 }, 2);
+    city.recall(2, false);
     drop(city.admit(0).expect("passes"));
-    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 2, 10)], "an unused pass gives its units back");
+    assert_eq!(city.used(), (2, 10), "an unused pass gives its units back");
     assert_eq!(city.drain(0), 2);
     let limited = city.admit(0).expect_err("used up");
     assert_eq!(limited.refused, Refused::QuotaExceeded);
     assert_eq!(limited.retry_after, Duration::from_secs((6 * 24 + 12) * 3600), "1 December in +08:00");
-    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 10, 10)]);
+    assert_eq!(city.used(), (10, 10));
     city.clock.advance(limited.retry_after);
-    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 0, 10)]);
+    assert_eq!(city.used(), (0, 10));
     assert_eq!(city.drain(0), 2);
 }
 
 #[test]
 fn a_quota_that_allows_counts_on() {
     let city = City::new(&document("quota: { per: month, units: 1, exceeded: allow }", "units: 4", "{}"));
-    let number = city.snapshot.departments[0].department.number;
     (0..3).for_each(|_| city.admit(0).expect("passes").keep_units());
-    assert_eq!(city.limiters.quotas(city.clock.window()), [(number, 12, 1)]);
+    assert_eq!(city.used(), (12, 1));
 }
 
 #[test]
@@ -182,4 +231,79 @@ fn a_removed_limit_is_dropped() {
     assert_eq!(city.drain(0), 1);
     city.reload(&document("name: Police", "units: 1", "{}"));
     assert_eq!(city.drain(0), 1000);
+}
+
+fn with_warnings(units: u64, warn: &str, exceeded: &str) -> String {
+    let quota = format!("quota: {{ per: month, units: {units}, warn: [{warn}], exceeded: {exceeded} }}");
+    document(&quota, "units: 4", "{}")
+}
+
+#[test]
+fn each_threshold_is_logged_by_the_command_that_reaches_it_and_only_once() {
+    for exceeded in ["refuse", "allow"] {
+        let city = City::new(&with_warnings(10, "50, 80", exceeded));
+        let one = |command: usize| city.warned(|city| city.admit(command).expect("passes").keep_units());
+        let steps = [0, 1, 0, 1].map(one); // 4, 5, 9, 10 of 10 units
+        assert_eq!(steps, [(vec![], 0), (vec![50], 50), (vec![80], 80), (vec![100], 100)], "{exceeded}");
+        assert_eq!(city.warned(|city| city.empty(1)), (vec![], 100), "{exceeded}");
+    }
+}
+
+#[test]
+fn one_command_may_reach_several_thresholds() {
+    let city = City::new(&with_warnings(4, "10, 20, 99", "refuse"));
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![10, 20, 99, 100], 100));
+}
+
+#[test]
+fn a_quota_that_refuses_before_it_is_used_up_is_logged_once() {
+    let city = City::new(&with_warnings(10, "80", "refuse"));
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![80, 0], 100), "8 of 10 units, then a command of 4");
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![], 100));
+    assert_eq!(city.warned(|city| city.empty(1)), (vec![100], 100), "commands of 1 use it up");
+}
+
+#[test]
+fn a_start_does_not_log_again_what_was_reached_before_it() {
+    let city = City::new(&with_warnings(10, "50, 80", "refuse"));
+    assert_eq!(city.warned(|city| city.recall(6, false)), (vec![], 50));
+    assert_eq!(city.warned(|city| city.admit(0).expect("passes").keep_units()), (vec![80, 100], 100));
+    let city = City::new(&with_warnings(10, "50, 80", "refuse"));
+    assert_eq!(city.warned(|city| city.recall(8, true)), (vec![], 100));
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![], 100), "it refused before the start");
+}
+
+#[test]
+fn thresholds_begin_anew_with_the_month() {
+    let city = City::new(&with_warnings(4, "50", "refuse"));
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![50, 100], 100));
+    city.clock.advance(city.admit(0).expect_err("used up").retry_after);
+    assert_eq!(city.quota().warned_percent, 0);
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![50, 100], 100));
+}
+
+#[test]
+fn a_quota_that_a_reload_changes_warns_by_its_new_thresholds() {
+    let mut city = City::new(&with_warnings(10, "50", "refuse"));
+    assert_eq!(city.warned(|city| city.admit(0).expect("passes").keep_units()), (vec![], 0));
+    assert_eq!(logged(|| city.reload(&with_warnings(10, "50", "refuse"))), "", "the same quota");
+    assert!(logged(|| city.reload(&with_warnings(8, "50", "refuse"))).contains("percent=50"), "now it is half of it");
+    assert_eq!(logged(|| city.reload(&with_warnings(100, "50", "refuse"))), "");
+    assert_eq!(city.quota().warned_percent, 0);
+    let fourth = city.warned(|city| (0..12).for_each(|_| city.admit(0).expect("passes").keep_units()));
+    assert_eq!(fourth, (vec![50], 50), "52 of 100 units");
+}
+
+#[test]
+fn every_worker_sees_a_threshold_and_one_of_them_logs_it() {
+    let city = City::new(&with_warnings(100, "50", "allow"));
+    let (department, subsystem) = (&city.snapshot.departments[0], &city.snapshot.subsystems[0]);
+    let gate = || city.limiters.gate(&city.snapshot, department, &subsystem.commands[1]).expect("a gate");
+    let gates = [gate(), gate(), gate()];
+    let all = |_: &City| {
+        for gate in gates.iter().cycle().take(99) {
+            gate.admit(city.clock.window()).expect("passes").keep_units();
+        }
+    };
+    assert_eq!(city.warned(all), (vec![50], 50));
 }

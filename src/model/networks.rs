@@ -1,5 +1,6 @@
 //! Ranges of addresses, as configurations write them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -26,10 +27,26 @@ impl Networks {
         Ok(())
     }
 
+    /// Whether there is no range.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether an address is in one of the ranges; an IPv4 address mapped into IPv6 is an IPv4 address.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl fmt::Display for Networks {
+    /// The ranges, separated by commas.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, network) in self.0.iter().enumerate() {
+            let comma = if position == 0 { "" } else { ", " };
+            write!(f, "{comma}{network}")?;
+        }
+        Ok(())
     }
 }
 

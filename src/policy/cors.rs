@@ -11,7 +11,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// What browsers are told about a command.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Cors {
     /// Whose pages.
     pub origins: Origins,
@@ -28,7 +28,7 @@ pub struct Cors {
 }
 
 /// The origins whose pages may read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Origins {
     /// All. Never with credentials: browsers do not take that.
     Any,

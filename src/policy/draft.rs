@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{CalendarOffset, CallerId, Rate};
+use crate::model::{CallerId, Rate};
 
 use super::grant::{CommandGlob, GrantTable};
 use super::route::RouteTable;
@@ -14,8 +14,6 @@ use super::snapshot::{DepartmentPolicy, Snapshot, Subsystem};
 pub struct Draft {
     /// See [`Snapshot::version`].
     pub version: String,
-    /// See [`Snapshot::calendar`].
-    pub calendar: CalendarOffset,
     /// See [`Snapshot::total`].
     pub total: Option<Rate>,
     /// See [`Snapshot::departments`].
@@ -82,7 +80,6 @@ impl Draft {
         }
         Ok(Snapshot {
             version: self.version,
-            calendar: self.calendar,
             total: self.total,
             departments: self.departments,
             subsystems: self.subsystems.into_iter().map(|(subsystem, _)| subsystem).collect(),

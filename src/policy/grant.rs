@@ -4,7 +4,7 @@
 //! that matches the command; only this file makes it. All rules allow, so the first that matches is as good as any.
 //! A command is of the snapshot that it is asked about, as its index is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -64,6 +64,8 @@ pub(super) struct GrantTable {
     allowed: HashMap<(u32, usize), Vec<Allowed>, RandomState>,
     /// The subsystem of each command, by [`Command::index`].
     subsystems: Vec<usize>,
+    /// The number of each command, by [`Command::index`].
+    numbers: Vec<u32>,
     /// What each glob matches in each subsystem, found once.
     matched: HashMap<(usize, String), Arc<[usize]>>,
     rules: Vec<GrantRule>,
@@ -81,14 +83,16 @@ struct Allowed {
 impl GrantTable {
     /// No grants yet, on the commands of these subsystems.
     pub(super) fn new<'s>(subsystems: impl Iterator<Item = &'s Subsystem>) -> Self {
-        let mut known = Vec::new();
+        let (mut known, mut numbers) = (Vec::new(), Vec::new());
         for subsystem in subsystems {
             for command in subsystem.commands.iter().chain(&subsystem.other) {
                 known.resize(known.len().max(command.index + 1), usize::MAX);
+                numbers.resize(known.len(), u32::MAX);
                 known[command.index] = subsystem.index;
+                numbers[command.index] = command.key.number;
             }
         }
-        Self { subsystems: known, ..Self::default() }
+        Self { subsystems: known, numbers, ..Self::default() }
     }
 
     /// Adds one glob of a grant; whether it matched any command.
@@ -118,6 +122,37 @@ impl GrantTable {
         let allowed = self.allowed.get(&(department.department.number, subsystem))?;
         let first = allowed.iter().find(|allowed| allowed.commands.binary_search(&command.index).is_ok())?;
         Some(Grant { rule: self.rules[first.rule].index, pattern: first.rule })
+    }
+
+    /// What is allowed: (department number, command number).
+    pub(super) fn pairs(&self) -> HashSet<(u32, u32), RandomState> {
+        let mut pairs = HashSet::default();
+        for ((department, _), allowed) in &self.allowed {
+            let commands = allowed.iter().flat_map(|allowed| allowed.commands.iter());
+            pairs.extend(commands.map(|command| (*department, self.numbers[*command])));
+        }
+        pairs
+    }
+
+    /// The rules that allow nothing which an earlier one does not allow.
+    pub(super) fn idle_rules(&self) -> impl Iterator<Item = &GrantRule> {
+        let mut effective: HashSet<usize> = HashSet::new();
+        for allowed in self.allowed.values() {
+            let mut seen: HashSet<usize> = HashSet::new();
+            for Allowed { rule, commands } in allowed {
+                let news = commands.iter().filter(|command| seen.insert(**command)).count();
+                if news > 0 {
+                    effective.insert(*rule);
+                }
+            }
+        }
+        let rules = self.rules.iter().enumerate();
+        rules.filter_map(move |(position, rule)| (!effective.contains(&position)).then_some(rule))
+    }
+
+    /// The departments, by number, that may run anything.
+    pub(super) fn departments(&self) -> HashSet<u32> {
+        self.allowed.keys().map(|(department, _)| *department).collect()
     }
 
     pub(super) fn rule(&self, grant: &Grant) -> &GrantRule {

@@ -4,6 +4,7 @@
 //! are pure functions over it, without clock, IO or lock. [`Grant`] is evidence and only this room makes it.
 
 mod cors;
+mod difference;
 mod draft;
 mod fields;
 mod grant;
@@ -14,6 +15,7 @@ mod snapshot;
 mod template;
 
 pub use cors::{Cors, Origins};
+pub use difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use draft::{Draft, GrantDraft, Misfit};
 pub use fields::{is_claim, is_hop_by_hop};
 pub use grant::{CommandGlob, Grant};

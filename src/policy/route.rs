@@ -90,6 +90,12 @@ impl RouteTable {
         routers.filter(|(_, router)| router.at(below).is_ok()).map(|(method, _)| method.as_str()).collect()
     }
 
+    /// The hosts, lower case and in byte order, that the subsystem with this index is called by; none means any.
+    pub(super) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
+        let claims = |(_, prefixes): &&(String, Prefixes)| prefixes.iter().any(|(_, index)| *index == subsystem);
+        self.hosts.iter().filter(claims).map(|(host, _)| host.as_str()).collect()
+    }
+
     /// The index of the subsystem that takes this host and path, and the path below its prefix.
     fn subsystem_of<'p>(&self, host: &str, path: &'p str) -> Option<(usize, &'p str)> {
         let host = bare_host(host);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 
-use crate::model::{CalendarOffset, CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
+use crate::model::{CallerId, CommandKey, Department, Limits, Name, Quota, Rate};
 
 use super::grant::GrantTable;
 use super::{Balance, HealthCheck, PathTemplate, Queue, Retries, RouteTable, Shape};
@@ -19,8 +19,6 @@ use super::{Balance, HealthCheck, PathTemplate, Queue, Retries, RouteTable, Shap
 pub struct Snapshot {
     /// The first 12 hex digits of the document's SHA-256: names the configuration in metrics and `/config`.
     pub version: String,
-    /// The city's calendar.
-    pub calendar: CalendarOffset,
     /// The limit on the whole gateway.
     pub total: Option<Rate>,
     /// All departments, in the order of the document.
@@ -244,6 +242,24 @@ impl Snapshot {
     /// Whether this department may run this command, and by which rule.
     pub fn grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<super::Grant> {
         self.grants.find(department, command)
+    }
+
+    /// The departments that no rule lets run anything, disabled ones left out, and how many are not disabled at all.
+    pub fn departments_without_grant(&self) -> (Vec<&DepartmentPolicy>, usize) {
+        let granted = self.grants.departments();
+        let enabled = || self.departments.iter().filter(|policy| !policy.disabled);
+        let without = enabled().filter(|policy| !granted.contains(&policy.department.number));
+        (without.map(|policy| &**policy).collect(), enabled().count())
+    }
+
+    /// The rules that allow nothing which an earlier rule does not allow.
+    pub fn idle_rules(&self) -> impl Iterator<Item = &GrantRule> {
+        self.grants.idle_rules()
+    }
+
+    /// The hosts a subsystem of this snapshot is called by, lower case; none means any.
+    pub fn hosts_of(&self, subsystem: &Subsystem) -> Vec<&str> {
+        self.routes.hosts_of(subsystem.index)
     }
 
     /// The rule behind a grant of this snapshot, as it was written.

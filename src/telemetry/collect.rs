@@ -13,13 +13,13 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use crate::ledger::{SeriesTotals, Totals, UsageRow};
-use crate::model::{Month, Name};
+use crate::model::{Month, Name, Rate};
 
 use super::family::{Sample, number};
 use super::fold::{Shown, outcomes};
 use super::histogram::Distribution;
 use super::process::Process;
-use super::{Telemetry, View, metrics};
+use super::{DepartmentLimits, Telemetry, View, metrics};
 
 /// What a scrape shows.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ impl Snapshot {
             metrics::REQUEST_BYTES.samples(self.sums(|one| (place(one), one.request_bytes))),
             metrics::RESPONSE_BYTES.samples(self.sums(|one| (place(one), one.response_bytes))),
             metrics::IN_FLIGHT.samples(self.sums(|one| (subsystem(one), one.in_flight()))),
+            metrics::DEPARTMENT_IN_FLIGHT.samples(self.sums(|one| ([department(one)], one.in_flight()))),
         ]
     }
 
@@ -131,8 +132,13 @@ impl Snapshot {
         let view = &self.scrape.view;
         let believing = view.believing.iter().map(|listener| ([listener.to_string()], 1.0));
         let quotas = view.quotas.iter().map(|quota| ([quota.department.to_string()], ratio(quota.used, quota.granted)));
+        let warned = view.quotas.iter().map(|quota| ([quota.department.to_string()], quota.warned_percent.into()));
+        let restart = if view.config.restart_needed.is_empty() { 0.0 } else { 1.0 };
         vec![
             metrics::QUOTA_USED.samples(quotas),
+            metrics::QUOTA_WARNED.samples(warned),
+            metrics::DEPARTMENT_LIMIT.samples(view.limits.iter().flat_map(limits)),
+            metrics::CONFIG_RESTART.single(restart),
             metrics::CERTIFICATE_EXPIRY.samples(self.expiries()),
             metrics::EXPIRED_LISTS_BELIEVED.samples(believing),
             metrics::CONFIG_INFO.samples([([view.config.live.version.clone()], 1.0)]),
@@ -163,6 +169,24 @@ fn sum<const N: usize>(lines: impl Iterator<Item = ([String; N], u64)>) -> Vec<S
     sums.into_iter().map(|(labels, value)| (labels, number(value))).collect()
 }
 
+/// The limits of a department, one sample each.
+fn limits(one: &DepartmentLimits) -> impl Iterator<Item = Sample<2>> {
+    let rate = one.limits.rate;
+    let samples = [
+        ("rate", rate.map(per_second)),
+        ("burst", rate.map(|rate| rate.burst.get().into())),
+        ("concurrent", one.limits.concurrent.map(|most| most.get().into())),
+        ("quota", one.quota.map(number)),
+    ];
+    let department = one.department.to_string();
+    samples.into_iter().filter_map(move |(limit, value)| Some(([department.clone(), limit.to_owned()], value?)))
+}
+
+#[expect(clippy::float_arithmetic, reason = "a number for a dashboard; the limit itself counts whole tokens")]
+fn per_second(rate: Rate) -> f64 {
+    f64::from(rate.count.get()) / f64::from(rate.unit.seconds())
+}
+
 #[expect(clippy::float_arithmetic, reason = "a ratio for a dashboard; the limit itself compares whole units")]
 fn ratio(used: u64, granted: u64) -> f64 {
     number(used) / number(granted.max(1))
@@ -175,9 +199,11 @@ fn unix_seconds(at: Timestamp) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::clock::Clock;
-    use crate::model::CalendarOffset;
+    use crate::model::{CalendarOffset, Limits, RateUnit};
     use crate::telemetry::samples::{name, totals, usage};
     use crate::telemetry::{ConfigStatus, LiveConfig, QuotaUse};
 
@@ -188,11 +214,20 @@ mod tests {
             window: Clock::manual(now).window(),
             calendar: CalendarOffset::default(),
             series,
-            quotas: vec![QuotaUse { department: name("police"), used: 1, granted: 4 }],
+            quotas: vec![QuotaUse { department: name("police"), used: 1, granted: 4, warned_percent: 20 }],
+            limits: vec![limited("parking")],
             expiries: vec![],
             believing: vec![],
-            config: ConfigStatus { live, weakened: vec![], rejected: None },
+            config: ConfigStatus { live, weakened: vec![], restart_needed: vec![], changes: None, rejected: None },
         }
+    }
+
+    /// 30 commands a minute, 90 at once after a rest, 7 in flight, 1000 units.
+    fn limited(department: &str) -> DepartmentLimits {
+        let most = |count| NonZeroU32::new(count).expect("not zero");
+        let rate = Rate { count: most(30), unit: RateUnit::Minute, burst: most(90) };
+        let limits = Limits { rate: Some(rate), concurrent: Some(most(7)) };
+        DepartmentLimits { department: name(department), limits, quota: Some(1000) }
     }
 
     /// The lines of one family or of several with one beginning.
@@ -222,8 +257,33 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
             ]
         );
         assert_eq!(lines(&text, "tallygate_ledger_imbalance"), ["tallygate_ledger_imbalance 0"]);
-        assert_eq!(lines(&text, "tallygate_quota"), [r#"tallygate_quota_used_ratio{department="police"} 0.25"#]);
-        assert_eq!(lines(&text, "tallygate_config"), [r#"tallygate_config_info{version="0123456789ab"} 1"#]);
+        assert_eq!(
+            lines(&text, "tallygate_quota"),
+            [
+                r#"tallygate_quota_used_ratio{department="police"} 0.25"#,
+                r#"tallygate_quota_warned_percent{department="police"} 20"#
+            ]
+        );
+        assert_eq!(
+            lines(&text, "tallygate_config"),
+            [r#"tallygate_config_info{version="0123456789ab"} 1"#, "tallygate_config_restart_needed 0"]
+        );
+        assert_eq!(
+            lines(&text, "tallygate_department_commands_in_flight{"),
+            [
+                r#"tallygate_department_commands_in_flight{department="parking"} 1"#,
+                r#"tallygate_department_commands_in_flight{department="police"} 1"#
+            ]
+        );
+        assert_eq!(
+            lines(&text, "tallygate_department_limit{"),
+            [
+                r#"tallygate_department_limit{department="parking",limit="burst"} 90"#,
+                r#"tallygate_department_limit{department="parking",limit="concurrent"} 7"#,
+                r#"tallygate_department_limit{department="parking",limit="quota"} 1000"#,
+                r#"tallygate_department_limit{department="parking",limit="rate"} 0.5"#
+            ]
+        );
     }
 
     #[test]

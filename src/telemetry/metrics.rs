@@ -31,6 +31,11 @@ pub(super) const IN_FLIGHT: Family = Family::gauge(
     &["subsystem"],
     "Commands let in that have not ended yet; from the ledger.",
 );
+pub(super) const DEPARTMENT_IN_FLIGHT: Family = Family::gauge(
+    "tallygate_department_commands_in_flight",
+    &["department"],
+    "Commands of a department let in that have not ended yet; from the ledger.",
+);
 pub(super) const PERIOD_COMMANDS: Family = Family::gauge(
     "tallygate_usage_period_commands",
     &["department", "period"],
@@ -146,6 +151,16 @@ pub(super) const QUOTA_USED: Family = Family::gauge(
     &["department"],
     "Part of the current month's quota that is used; 1 is all of it.",
 );
+pub(super) const QUOTA_WARNED: Family = Family::gauge(
+    "tallygate_quota_warned_percent",
+    &["department"],
+    "Highest threshold of the current month's quota that was reached, in percent; 100 as well once it refused a command.",
+);
+pub(super) const DEPARTMENT_LIMIT: Family = Family::gauge(
+    "tallygate_department_limit",
+    &["department", "limit"],
+    "Configured limits: rate (commands per second), burst, concurrent (commands), quota (units per month).",
+);
 pub(super) const CERTIFICATE_EXPIRY: Family = Family::gauge(
     "tallygate_certificate_expiry_timestamp_seconds",
     &["role", "name"],
@@ -162,6 +177,11 @@ pub(super) const CONFIG_REJECTED: Family = Family::gauge(
     "tallygate_config_rejected",
     &["version"],
     "1 while the last configuration offered was rejected and an older one is live.",
+);
+pub(super) const CONFIG_RESTART: Family = Family::gauge(
+    "tallygate_config_restart_needed",
+    &[],
+    "1 while the live configuration has settings that only a restart takes up, else 0.",
 );
 pub(super) const BUILD_INFO: Family =
     Family::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
@@ -182,12 +202,13 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 41] = [
+pub(super) const ALL: [&Family; 45] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
     &RESPONSE_BYTES,
     &IN_FLIGHT,
+    &DEPARTMENT_IN_FLIGHT,
     &PERIOD_COMMANDS,
     &PERIOD_UNITS,
     &IMBALANCE,
@@ -212,10 +233,13 @@ pub(super) const ALL: [&Family; 41] = [
     &UPSTREAM_CONNECTIONS,
     &UPSTREAM_REQUESTS,
     &QUOTA_USED,
+    &QUOTA_WARNED,
+    &DEPARTMENT_LIMIT,
     &CERTIFICATE_EXPIRY,
     &EXPIRED_LISTS_BELIEVED,
     &CONFIG_INFO,
     &CONFIG_REJECTED,
+    &CONFIG_RESTART,
     &BUILD_INFO,
     &PROCESS_CPU,
     &PROCESS_MEMORY,

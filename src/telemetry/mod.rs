@@ -5,6 +5,7 @@
 //! record, and begins at zero with the process. Label sets are bounded. Decides nothing and keeps no truth of its own.
 
 mod callers;
+mod changes;
 mod collect;
 mod counter;
 mod family;
@@ -28,11 +29,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::model::Name;
 
 pub use callers::CallersSeen;
+pub use changes::{ChangedItems, ConfigChanges, NameList};
 pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
 pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, Mirrored, OpenConnection, QueueStats, UpstreamStats};
-pub use view::{ConfigStatus, LiveConfig, QuotaUse, RejectedConfig, View};
+pub use view::{ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, View};
 
 use histogram::{COMMAND_BOUNDS, GATEWAY_BOUNDS, Histogram};
 
@@ -76,6 +78,12 @@ impl Telemetry {
     pub fn upstream(&self, subsystem: &Name, upstream: &str) -> Arc<UpstreamStats> {
         let key = (subsystem.clone(), upstream.to_owned());
         Arc::clone(lock(&self.upstreams).entry(key).or_default())
+    }
+
+    /// Whether an upstream is out of rotation, as `tallygate_upstream_ejected` shows it; `false` for one that nobody has used.
+    pub fn is_ejected(&self, subsystem: &Name, upstream: &str) -> bool {
+        let key = (subsystem.clone(), upstream.to_owned());
+        lock(&self.upstreams).get(&key).is_some_and(|stats| stats.ejected.get() > 0)
     }
 
     /// The numbers of the callers' connections.

@@ -2,9 +2,11 @@
 
 use jiff::Timestamp;
 
-use crate::config::Problem;
+use crate::config::{PendingSetting, Problem};
 use crate::identity::Expiry;
-use crate::model::{CalendarOffset, Name, Window};
+use crate::model::{CalendarOffset, Limits, Name, Window};
+
+use super::changes::ConfigChanges;
 
 /// What a scrape shows beside the ledger and the measurements; made fresh for each.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct View {
     pub series: usize,
     /// The use of every quota.
     pub quotas: Vec<QuotaUse>,
+    /// The limits of departments that have any; at most as many departments as `series`.
+    pub limits: Vec<DepartmentLimits>,
     /// What expires when.
     pub expiries: Vec<Expiry>,
     /// Listeners that believe revocation lists which have expired.
@@ -34,6 +38,19 @@ pub struct QuotaUse {
     pub used: u64,
     /// Units per month.
     pub granted: u64,
+    /// The highest threshold that was reached in the month, in percent; 100 as well once a command was refused, 0 below the first.
+    pub warned_percent: u8,
+}
+
+/// What limits a department, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepartmentLimits {
+    /// Who.
+    pub department: Name,
+    /// How fast, and how many at once.
+    pub limits: Limits,
+    /// Units per month.
+    pub quota: Option<u64>,
 }
 
 impl QuotaUse {
@@ -60,6 +77,10 @@ pub struct ConfigStatus {
     /// What is weaker than it would be by default, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weakened: Vec<String>,
+    /// The settings that are read once, at start, and that the live configuration says otherwise: they wait for a restart.
+    pub restart_needed: Vec<PendingSetting>,
+    /// What the last reload changed; none before the first.
+    pub changes: Option<ConfigChanges>,
     /// The last attempt, if it was rejected; none after a reload that went well.
     pub rejected: Option<RejectedConfig>,
 }
@@ -90,7 +111,12 @@ mod tests {
 
     #[test]
     fn those_nearest_to_the_end_of_their_quota_are_shown() {
-        let of = |name: &str, used, granted| QuotaUse { department: Name::parse(name).expect("a name"), used, granted };
+        let of = |name: &str, used, granted| QuotaUse {
+            department: Name::parse(name).expect("a name"),
+            used,
+            granted,
+            warned_percent: 0,
+        };
         let all = vec![of("a", 1, 10), of("d", 9, 10), of("c", 0, 10), of("b", 50, 100)];
         let names =
             |max| QuotaUse::nearest(all.clone(), max).iter().map(|one| one.department.to_string()).collect::<Vec<_>>();

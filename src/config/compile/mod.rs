@@ -62,15 +62,7 @@ fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root
     let known = grants::Known::new(&departments, &subsystems);
     let grants = grants::compile(&document.grants, &known, &root.key("grants"));
     let total = limits::total(document.limits.as_ref(), &root.key("limits"));
-    let draft = Draft {
-        version: context.version.to_owned(),
-        calendar: settings.calendar,
-        total,
-        departments,
-        callers,
-        subsystems,
-        grants,
-    };
+    let draft = Draft { version: context.version.to_owned(), total, departments, callers, subsystems, grants };
     draft.compile().map_err(|misfits| misfits.iter().for_each(|misfit| tell(misfit, document, root))).ok()
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
-use crate::config::{Capacity, ListenerSettings, Proxies, Settings, Shutdown, leaf};
-use crate::model::{CalendarOffset, Name};
+use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
+use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
 use super::listeners;
@@ -219,32 +219,5 @@ impl Default for Capacity {
             upstream_idle: 64,
             upstream_idle_time: Duration::from_secs(55),
         }
-    }
-}
-
-impl Settings {
-    /// The keys in which `new` differs from what this gateway was started with: they need a restart.
-    ///
-    /// Keys, trust and hosts of a listener are found anew at every reload, by its name; its address is not.
-    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let changed = [
-            ("gateway", self.gateway != new.gateway),
-            ("listeners", self.doors() != new.doors()),
-            ("admin.address", self.admin != new.admin),
-            ("admin.hosts", self.admin_hosts != new.admin_hosts),
-            ("ledger.path", self.ledger_path != new.ledger_path),
-            ("ledger.syncEvery", self.sync_every != new.sync_every),
-            ("ledger.compactAfter", self.compact_after != new.compact_after),
-            ("calendar.offset", self.calendar != new.calendar),
-            ("workers", self.workers != new.workers),
-            ("shutdown", self.shutdown != new.shutdown),
-            ("capacity", self.capacity != new.capacity),
-        ];
-        changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
-    }
-
-    fn doors(&self) -> Vec<(&Name, SocketAddr, Option<usize>, &Proxies)> {
-        let doors = self.listeners.iter();
-        doors.map(|door| (&door.name, door.address, door.connections, &door.proxies)).collect()
     }
 }

@@ -1,0 +1,123 @@
+//! Binding every address of a gateway, before it serves anybody.
+//!
+//! Guarantees: every address is tried, so that all problems are told at once; what was bound is free again if one fails.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::io::Errno;
+
+use crate::config::Settings;
+use crate::model::Name;
+use crate::proxy::Listener;
+
+/// Every socket of a gateway.
+pub(super) struct Bound {
+    pub(super) listeners: Vec<(Name, Listener)>,
+    pub(super) admin: Option<TcpListener>,
+}
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub struct BindProblem {
+    /// The key that names it: `listeners[departments].address`, `admin.address`.
+    pub path: String,
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+/// Every address that could not be bound; never empty.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct BindProblems(pub Vec<BindProblem>);
+
+/// Binds the listeners and the admin listener.
+pub(super) fn bind(settings: &Settings) -> Result<Bound, BindProblems> {
+    let mut problems = Vec::new();
+    let mut keep = |path: String, address, error| problems.push(BindProblem { path, address, error });
+    let mut listeners = Vec::with_capacity(settings.listeners.len());
+    for listener in &settings.listeners {
+        match Listener::bind(listener.address) {
+            Ok(bound) => listeners.push((listener.name.clone(), bound)),
+            Err(error) => keep(format!("listeners[{}].address", listener.name), listener.address, error),
+        }
+    }
+    let admin = settings
+        .admin
+        .and_then(|address| bind_admin(address).map_err(|error| keep("admin.address".to_owned(), address, error)).ok());
+    if problems.is_empty() { Ok(Bound { listeners, admin }) } else { Err(BindProblems(problems)) }
+}
+
+fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+impl BindProblem {
+    /// What to do about it, where the system's number says enough.
+    fn hint(&self) -> Option<String> {
+        let port = self.address.port();
+        let hint = match Errno::from_io_error(&self.error)? {
+            Errno::ADDRINUSE => {
+                format!(
+                    "another socket has it; `ss -ltnp 'sport = :{port}'` names the process; stop that, or choose another port"
+                )
+            }
+            Errno::ADDRNOTAVAIL => {
+                "this machine has no such address; `ip address` lists those it has, and 0.0.0.0 or [::] means all"
+                    .to_owned()
+            }
+            Errno::ACCESS | Errno::PERM => format!(
+                "this user may not bind port {port}; choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE \
+                 (AmbientCapabilities= in systemd)"
+            ),
+            Errno::AFNOSUPPORT => "this machine has no IPv6; choose an IPv4 address".to_owned(),
+            Errno::MFILE | Errno::NFILE => {
+                "no file descriptor is left; raise the limit: LimitNOFILE= in systemd, ulimit -n in a shell".to_owned()
+            }
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+impl fmt::Display for BindProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: cannot listen on {}: {}", self.path, self.address, self.error)?;
+        match self.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(errno: Errno, address: &str) -> String {
+        let address = address.parse().expect("an address");
+        BindProblem { path: "admin.address".to_owned(), address, error: errno.into() }.to_string()
+    }
+
+    #[test]
+    fn each_errno_has_the_hint_that_fits_it() {
+        for (errno, address, hint) in [
+            (Errno::ADDRINUSE, "127.0.0.1:8443", "`ss -ltnp 'sport = :8443'` names the process"),
+            (Errno::ADDRNOTAVAIL, "192.0.2.1:8443", "this machine has no such address"),
+            (Errno::ACCESS, "127.0.0.1:443", "may not bind port 443"),
+            (Errno::AFNOSUPPORT, "[::1]:8443", "no IPv6"),
+            (Errno::MFILE, "127.0.0.1:8443", "LimitNOFILE"),
+        ] {
+            let told = problem(errno, address);
+            let begin = format!("admin.address: cannot listen on {address}: ");
+            assert!(told.starts_with(&begin) && told.contains(hint), "{told}");
+            assert_eq!(told.contains("ss -ltnp"), errno == Errno::ADDRINUSE, "{told}");
+        }
+        assert!(problem(Errno::IO, "127.0.0.1:1").ends_with("(os error 5)"), "no hint where nothing is known");
+    }
+}

@@ -1,0 +1,175 @@
+//! What is odd about a configuration but does not stop its use: `check` prints it.
+//!
+//! Guarantees: changes nothing on the disk; a list is named by its first entries and its length.
+
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use crate::identity::ServerTls;
+use crate::policy::Snapshot;
+
+use super::{Configuration, Settings, files};
+
+/// How many entries of a list are named.
+const NAMES_MAX: usize = 5;
+
+/// Everything odd, each with the key it is about or the file.
+pub fn warnings(configuration: &Configuration) -> Vec<String> {
+    let (settings, snapshot) = (&configuration.settings, &configuration.snapshot);
+    let listeners = files::listeners(settings);
+    let mut found: Vec<String> = listeners.iter().flat_map(|tls| tls.warnings.clone()).collect();
+    found.extend(book(&settings.ledger_path));
+    found.extend(open_admin(settings));
+    found.extend(ungranted(snapshot));
+    found.extend(idle_grants(snapshot));
+    found.extend(unserved_hosts(snapshot, &listeners));
+    found
+}
+
+/// A ledger that this user could not write.
+fn book(book: &Path) -> Option<String> {
+    let folder = &Path::new(".").join(book.parent().unwrap_or(Path::new(""))); // the parent of a bare name is empty
+    let what = match folder.ancestors().find(|folder| folder.exists()) {
+        Some(there) if !there.is_dir() => format!("{} is not a folder", there.display()),
+        Some(there) if access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok() => return unwritable_file(book),
+        Some(there) if there == folder => {
+            format!("this user (uid {}) may not write the folder {}", uid(), folder.display())
+        }
+        _ => format!("the folder {} does not exist, and this user (uid {}) may not make it", folder.display(), uid()),
+    };
+    Some(format!("ledger.path: {what}; {NEEDED}"))
+}
+
+const NEEDED: &str = "the user of `serve` needs that, or the start fails with exit code 74";
+
+fn unwritable_file(book: &Path) -> Option<String> {
+    let is_unwritable = book.exists() && access(book, Access::WRITE_OK | Access::READ_OK).is_err();
+    is_unwritable.then(|| format!("ledger.path: this user (uid {}) may not write {}; {NEEDED}", uid(), book.display()))
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// An admin listener that other machines reach.
+fn open_admin(settings: &Settings) -> Option<String> {
+    let admin = settings.admin.filter(|admin| !admin.ip().is_loopback())?;
+    Some(format!(
+        "admin.address: other machines may reach {admin}, and the admin listener authenticates nobody; bind it to 127.0.0.1, or \
+         let only the network of operators reach it"
+    ))
+}
+
+/// Departments that may run nothing.
+fn ungranted(snapshot: &Snapshot) -> Option<String> {
+    let (without, all) = snapshot.departments_without_grant();
+    if without.len() == all {
+        return Some("grants: no department may run any command; everything is refused as forbidden".to_owned());
+    }
+    let names: Vec<_> = without.iter().map(|policy| policy.department.id.as_str()).collect();
+    let verb = if names.len() == 1 { "department has" } else { "departments have" };
+    (!names.is_empty()).then(|| format!("grants: {} {verb} no grant: {}", names.len(), first_of(&names)))
+}
+
+/// Rules that allow nothing new.
+fn idle_grants(snapshot: &Snapshot) -> Option<String> {
+    let idle = snapshot.idle_rules().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
+    let idle: Vec<String> = idle.collect();
+    let names: Vec<_> = idle.iter().map(String::as_str).collect();
+    (!names.is_empty()).then(|| format!("grants: earlier grants allow all that these allow: {}", first_of(&names)))
+}
+
+/// Hosts of subsystems that no listener serves: every request for them is misdirected.
+fn unserved_hosts(snapshot: &Snapshot, listeners: &[ServerTls]) -> Vec<String> {
+    let is_served = |host: &str| listeners.iter().any(|tls| tls.names.bind(Some(host)).is_some());
+    let unserved = snapshot.subsystems.iter().flat_map(|subsystem| {
+        let hosts = snapshot.hosts_of(subsystem).into_iter().filter(|host| !is_served(host));
+        hosts.map(|host| {
+            let id = &subsystem.id;
+            format!(
+                "subsystems[{}].hosts: no listener serves {host}, a host of {id}; see tls.serverNames",
+                subsystem.index
+            )
+        })
+    });
+    unserved.collect()
+}
+
+fn first_of(names: &[&str]) -> String {
+    let first = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile;
+    use crate::model::Numbers;
+
+    fn configuration(admin: &str, grants: &str) -> Configuration {
+        let departments: String = (1..=8)
+            .map(|number| format!("  - {{ id: d{number}, callers: [{{ dns: d{number}.example }}] }}\n"))
+            .collect();
+        let text = format!(
+            "listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
+admin: {{ address: \"{admin}\" }}
+ledger: {{ path: data/l.db }}
+departments:
+{departments}subsystems:
+  - {{ id: s, upstreams: [{{ url: \"http://127.0.0.1:1\" }}], commands: [{{ id: c, match: {{ path: /c }} }}, {{ id: e, match: {{ path: /e }} }}] }}
+grants: {grants}
+"
+        );
+        compile(&text, Path::new("/nowhere"), &Numbers::default()).expect("no problems")
+    }
+
+    fn about<'a>(warnings: &'a [String], key: &str) -> Vec<&'a str> {
+        warnings.iter().map(String::as_str).filter(|warning| warning.starts_with(key)).collect()
+    }
+
+    #[test]
+    fn departments_without_grants_are_named() {
+        let of = |grants: &str| warnings(&configuration("127.0.0.1:9", grants));
+        let none = of("[]");
+        assert_eq!(
+            about(&none, "grants"),
+            ["grants: no department may run any command; everything is refused as forbidden"]
+        );
+        let one = of("[{ department: d2, subsystem: s, commands: [c] }]");
+        assert_eq!(about(&one, "grants"), ["grants: 7 departments have no grant: d1, d3, d4, d5, d6 and 2 more"]);
+    }
+
+    #[test]
+    fn a_grant_that_adds_nothing_is_named() {
+        let all = (1..=8).map(|number| format!("{{ department: d{number}, subsystem: s, commands: [\"*\"] }}"));
+        let grants =
+            format!("[{}, {{ department: d3, subsystem: s, commands: [c] }}]", all.collect::<Vec<_>>().join(", "));
+        let found = warnings(&configuration("127.0.0.1:9", &grants));
+        assert_eq!(about(&found, "grants"), ["grants: earlier grants allow all that these allow: grants[8] \"c\""]);
+    }
+
+    #[test]
+    fn an_admin_listener_that_others_reach_is_named() {
+        for (admin, warned) in
+            [("127.0.0.1:9", 0), ("127.3.0.1:9", 0), ("[::1]:9", 0), ("0.0.0.0:9", 1), ("[::]:9", 1), ("10.0.0.1:9", 1)]
+        {
+            assert_eq!(about(&warnings(&configuration(admin, "[]")), "admin.address").len(), warned, "{admin}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_there_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        assert_eq!(book(&at("new/deep/l.db")), None, "serve makes the folders");
+        assert_eq!(book(Path::new("not-there/l.db")), None, "a path is relative to the working directory");
+        assert_eq!(book(Path::new("not-there.db")), None);
+        std::fs::write(at("file"), "").expect("a file");
+        assert!(book(&at("file/l.db")).is_some_and(|told| told.contains("file is not a folder")));
+        assert!(book(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not make it")));
+    }
+}
