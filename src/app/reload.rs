@@ -17,7 +17,7 @@ use crate::identity::{Expiry, ServerTls, SubsystemTls, TlsProblem};
 use crate::model::{Name, Numbers};
 use crate::telemetry::{ConfigStatus, LiveConfig, RejectedConfig};
 
-use super::{Organs, RELOAD_PATIENCE, problem};
+use super::{Organs, RELOAD_PATIENCE, names_of, problem};
 
 /// Asks the control thread for a reload; cheap to clone, may go to any thread.
 #[derive(Clone, Debug)]
@@ -130,6 +130,7 @@ impl Reloader {
         // left of the old ones is dropped.
         self.organs.published.store(Arc::clone(&configuration.snapshot));
         self.organs.limiters.enforce(&configuration.snapshot);
+        self.organs.reader.note_department_names(names_of(&configuration.snapshot));
         self.watch = watch;
         let live = LiveConfig { version, since: self.organs.clock.wall() };
         self.status.store(Arc::new(ConfigStatus { live, weakened: weakened(&self.organs), rejected: None }));

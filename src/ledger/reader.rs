@@ -3,6 +3,7 @@
 //! Guarantees: both give the same rows for the same facts, including what the tally holds beyond the book; neither
 //! changes anything. Commands in flight are in no row; those of a gateway that is dead are `interrupted`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use super::recover::{fold_dead, fold_image};
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;
 use super::totals::{Totals, UsageRow};
-use crate::model::{CalendarOffset, Window};
+use crate::model::{CalendarOffset, Name, Window};
 
 /// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
 #[derive(Clone, Debug)]
@@ -55,6 +56,18 @@ impl LedgerReader {
     pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         let path = self.path.clone();
         self.aside(move || LedgerFiles::open(&path)?.adjustments()).await
+    }
+
+    /// As [`LedgerFiles::department_names`]. Read on a thread of its own, as history is.
+    pub async fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
+        let path = self.path.clone();
+        self.aside(move || LedgerFiles::open(&path)?.department_names()).await
+    }
+
+    /// Has the keeper write the names of departments, by their ids, into the book, where they are new or have changed. Returns
+    /// at once: they are in the book after the next fold. To be called at the start and after each reload.
+    pub fn note_department_names(&self, names: Vec<(Name, String)>) {
+        let _ = self.requests.send(Request::Names(names)); // a keeper that is gone writes nothing more
     }
 
     async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
@@ -169,6 +182,11 @@ impl LedgerFiles {
     /// As [`LedgerReader::adjustments`].
     pub fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         adjust::all(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
+    }
+
+    /// The latest name of every department that was ever configured, by its id. No seal covers names.
+    pub fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
+        Pages::new(&self.path, &self.connection).department_names()
     }
 
     fn read_steadily(&self, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {

@@ -1,7 +1,7 @@
 //! Ends an epoch: the dead one that a start finds, and the living one that is closed.
 //!
 //! Guarantees: a tally is folded into the book before it is removed, and can be folded again if the process dies in
-//! between; what was in flight becomes `interrupted`; a file that cannot be read, or is another gateway's, is set aside
+//! between; what was in flight becomes `interrupted`; a tally that is older than the book lowers no number of it; a file that cannot be read, or is another gateway's, is set aside
 //! and never overwritten.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,11 @@ fn end_dead_epoch(
 ) -> Result<(), LedgerError> {
     book.begin_epoch(&image.header)?;
     let floor = known.map_or(Window(0), |epoch| epoch.floor);
-    let fold = fold_dead(book.pages().series()?, image, floor);
+    let counted = fold_ended(book.pages().series()?, image, floor);
+    if book.has_more_than(&counted, image.header.epoch)? {
+        return end_by_larger(book, &counted, &image.header, me);
+    }
+    let fold = interrupted(counted, image, floor);
     let ending = if image.header.boot_id == me.boot_id { Ending::ProcessDied } else { Ending::MachineDied };
     tracing::warn!(
         epoch = image.header.epoch,
@@ -57,15 +61,38 @@ fn end_dead_epoch(
         now: me.created,
         seal_before: None,
         ending: Some(ending),
-    })
+    })?;
+    Ok(())
+}
+
+/// The tally is older than the book, or was made smaller: an older copy of it was put in its place. What was counted is not lowered
+/// by that: of each number the larger one stays. What of the epoch is not known any more, its ending says.
+fn end_by_larger(book: &mut Book, counted: &Fold, header: &Header, me: &Header) -> Result<(), LedgerError> {
+    tracing::error!(
+        epoch = header.epoch,
+        tally_synced = %header.synced_at,
+        "the tally beside the book holds less than the book: it is an older copy, or somebody has changed it. The larger of \
+         each number is kept, and the epoch ends as `tally missing`, since its last counts may be missing. Find out who put \
+         the tally there"
+    );
+    book.end_by_larger(counted, header, me.created)
 }
 
 /// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupted`.
 pub(super) fn fold_dead(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
+    interrupted(fold_ended(known, image, floor), image, floor)
+}
+
+/// The rows of a dead epoch, without what was in flight.
+fn fold_ended(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = fold_image(known, image, floor);
     for (position, words) in moves(&image.slots) {
         fold.absorb(position, &words, |at| image.slot(at).and_then(SeriesNames::of));
     }
+    fold
+}
+
+fn interrupted(mut fold: Fold, image: &TallyImage, floor: Window) -> Fold {
     let header = &image.header;
     fold.interrupt(instead(header.synced_at, floor), header.synced_ns, |at| image.slot(at).and_then(SeriesNames::of));
     fold

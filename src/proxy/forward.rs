@@ -28,7 +28,7 @@ use super::progress::BodyFault;
 use super::refuse::{busy, fail, tell_budget, too_large};
 use super::request_body::RequestBody;
 use super::tunnel::Tunnel;
-use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
+use super::upstream::{Answered, Begun, Framing, Lease, Outgoing, Patience, SendError, Sent};
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
 /// (RFC 9110 section 10.1.1); curl waits as long.
@@ -48,6 +48,7 @@ pub(super) fn forward(
     let outgoing = towards(&call, &admitted, request);
     let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
     let begun = upstreams.begin(outgoing, key);
+    admitted.account.progress().sent.set(matches!(begun, Begun::Sent(..)));
     let before = call.worker.clock.monotonic().since(call.arrived);
     // Boxed, because hyper and tokio move what they are given often.
     Box::pin(async move {

@@ -227,7 +227,10 @@ impl Upstreams {
                         return Err(error);
                     }
                     // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
-                    Attempt::Unsent(request, _) => (request, self.choose(course.key, Set::default())),
+                    Attempt::Unsent(request, _) => {
+                        course.patience.progress.sent.set(false);
+                        (request, self.choose(course.key, Set::default()))
+                    }
                 }
             }
         };

@@ -264,13 +264,17 @@ impl Lease {
 
     /// Waits for the answer on a connection to this server.
     pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
+        let was_sent = patience.progress.sent.replace(true);
         match patience.wait(&mut exchange).await {
             Some(Ok(head)) => match exchange.into_answer(head) {
                 Some(answer) => Attempt::Sent(Sent { answer, lease: self }),
                 None => Attempt::Failed(SendError::Failed(Broken::Closed)),
             },
             Some(Err(broken)) => match exchange.into_unsent() {
-                Some(request) => Attempt::Unsent(request, broken.to_string()),
+                Some(request) => {
+                    patience.progress.sent.set(was_sent);
+                    Attempt::Unsent(request, broken.to_string())
+                }
                 None => self.pool.failed(broken, patience),
             },
             None => {
