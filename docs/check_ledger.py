@@ -37,10 +37,10 @@ def check_order(this, epoch, window, sealed_at):
     hour = seconds(window) // 3600
     if epoch in of_epoch and hour <= of_epoch[epoch]:
         faults.append(f"seal {this}: epoch {epoch} had sealed a later hour than {window} before")
+    elif noted_latest is not None and hour <= noted_latest:
+        faults.append(f"seal {this}: it adds to {window}, an hour that was past when the head was noted")
     elif latest and not (hour > latest[0] or (hour == latest[0] and int(epoch) > latest[1] and sealed_at == latest[2])):
-        if noted_latest is not None and hour <= noted_latest:
-            faults.append(f"seal {this}: it adds to {window}, an hour that was past when the head was noted")
-        elif epoch in began and (began[epoch] - 60) // 3600 <= hour < seconds(sealed_at) // 3600:
+        if epoch in began and (began[epoch] - 60) // 3600 <= hour < seconds(sealed_at) // 3600:
             notes[epoch] += 1  # the epoch says that its clock had been set back
         else:
             faults.append(f"seal {this}: an hour that is not earlier than {window} was sealed before it")

@@ -27,10 +27,20 @@ pub(super) fn recover(book: &mut Book, disk: &dyn Disk, path: &Path, me: &Header
         Err(reason) => return set_aside(disk, path, &reason.to_string(), me),
     };
     let known = book.pages().epoch(image.header.epoch)?;
-    if !known.as_ref().is_some_and(|epoch| epoch.has_ended) {
-        end_dead_epoch(book, &image, known, me)?;
+    let has_ended = known.as_ref().is_some_and(|epoch| epoch.has_ended);
+    if !has_ended && end_dead_epoch(book, &image, known, me)? == DeadTally::Smaller {
+        return set_aside(disk, path, "it holds less than the book", me);
     }
     disk.remove(path).map_err(|error| LedgerError::file("remove the recovered tally", path, error))
+}
+
+/// What the tally of a dead epoch holds, beside the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeadTally {
+    /// All that the book does, and perhaps more.
+    Whole,
+    /// Less of something than the book.
+    Smaller,
 }
 
 fn end_dead_epoch(
@@ -38,12 +48,13 @@ fn end_dead_epoch(
     image: &TallyImage,
     known: Option<EpochState>,
     me: &Header,
-) -> Result<(), LedgerError> {
+) -> Result<DeadTally, LedgerError> {
     book.begin_epoch(&image.header)?;
     let floor = known.map_or(Window(0), |epoch| epoch.floor);
     let counted = fold_ended(book.pages().series()?, image, floor);
     if book.has_more_than(&counted, image.header.epoch)? {
-        return end_by_larger(book, &counted, &image.header, me);
+        end_by_larger(book, &counted, &image.header, me)?;
+        return Ok(DeadTally::Smaller);
     }
     let fold = interrupted(counted, image, floor);
     let ending = if image.header.boot_id == me.boot_id { Ending::ProcessDied } else { Ending::MachineDied };
@@ -62,7 +73,7 @@ fn end_dead_epoch(
         seal_before: None,
         ending: Some(ending),
     })?;
-    Ok(())
+    Ok(DeadTally::Whole)
 }
 
 /// The tally is older than the book, or was made smaller: an older copy of it was put in its place. What was counted is not lowered

@@ -47,8 +47,14 @@ impl<'a> HourOrder<'a> {
         if let Some(before) = self.last.insert(epoch, window).filter(|before| *before >= window) {
             let what = format!("its hour is not later than {before}, which this epoch had sealed before it");
             report.find(Check::Link, place, what);
+        } else if let Some((noted, number)) = self.noted.filter(|(noted, _)| window <= *noted) {
+            let what = format!(
+                "it adds to an hour that was past when seal {number} was noted, which had sealed {noted}: either the clock \
+                 was set back since, or somebody has written into the book"
+            );
+            report.find(Check::Head, place, what);
         } else if let Some(later) = self.later_than(seal, (window, epoch)) {
-            self.is_late(seal, (window, epoch, later), (place, report));
+            self.report_late(seal, (window, epoch, later), (place, report));
         }
         if self.latest.as_ref().is_none_or(|(latest, _, _)| *latest <= window) {
             self.latest = Some((window, epoch, seal.sealed_at.clone()));
@@ -62,19 +68,13 @@ impl<'a> HourOrder<'a> {
         (!is_in_order).then_some(*latest)
     }
 
-    fn is_late(
+    fn report_late(
         &mut self,
         seal: &SealRow,
         (window, epoch, later): (Window, u32, Window),
         (place, report): (&str, &mut Report),
     ) {
-        if let Some((noted, number)) = self.noted.filter(|(noted, _)| window <= *noted) {
-            let what = format!(
-                "it adds to an hour that was past when seal {number} was noted, which had sealed {noted}: either the clock \
-                 was set back since, or somebody has written into the book"
-            );
-            report.find(Check::Head, place, what);
-        } else if self.was_set_back(seal, (window, epoch)) {
+        if self.was_set_back(seal, (window, epoch)) {
             self.count_set_back(epoch, window);
         } else {
             let what = format!("its hour is not later than {later}, which was sealed before it");

@@ -145,7 +145,10 @@ fn what_nobody_changes_needs_no_mending() {
 fn a_sealed_hour_with_less_than_its_tally_still_shows_is_found() {
     let bench = Bench::new();
     let (_ledger, _meter, _flying) = audit::busy(&bench);
-    edit(&bench, "UPDATE usage SET units = 0 WHERE \"window\" = (SELECT max(\"window\") FROM seal WHERE kind = 'hour')");
+    edit(
+        &bench,
+        "UPDATE usage SET units = 0 WHERE \"window\" = (SELECT max(\"window\") FROM seal WHERE kind = 'hour')",
+    );
     let findings = audited(&bench.path()).findings;
     let place = format!("epoch 1, hour 2026-11-24T06:00:00Z, {SERIES}");
     let mut of_hour = findings.iter().filter(|one| one.place == place);

@@ -65,22 +65,19 @@ fn series_1(bench: &Bench) {
 fn what_is_appended_for_a_past_hour_is_found() {
     let (before, after) = ("2026-11-24T03:05:00Z", "2026-11-25T03:05:00Z");
     let sealed = "2026-11-25T09:00:00Z";
-    for (what, appended, plain, noted) in [
-        (
-            "an epoch that began later",
-            Appended { started_at: after, sealed_at: sealed, hour: 1, commands: 1000 },
-            "link",
-            "head",
-        ),
-        (
-            "an hour before it was over",
-            Appended { started_at: before, sealed_at: before, hour: 1, commands: 5 },
-            "link",
-            "head",
-        ),
-        ("a clock set back", Appended { started_at: before, sealed_at: sealed, hour: 1, commands: 5 }, "", "head"),
-        ("the last hour again", Appended { started_at: before, sealed_at: sealed, hour: 3, commands: 5 }, "", "head"),
-        ("a later hour", Appended { started_at: after, sealed_at: sealed, hour: 26, commands: 5 }, "", ""),
+    let append = |started_at: &'static str, sealed_at: &'static str, hour: u32| Appended {
+        started_at,
+        sealed_at,
+        hour,
+        commands: 5,
+    };
+    for (what, appended, plain, noted, is_set_back) in [
+        ("an epoch that began later", append(after, sealed, 1), "link", "head", false),
+        ("an hour before it was over", append(before, before, 1), "link", "head", false),
+        ("a clock set back", append(before, sealed, 1), "", "head", true),
+        ("the last hour again", append(before, sealed, 3), "", "head", true),
+        ("the last hour, as if at once", append(before, "2026-11-24T07:10:00Z", 3), "", "head", false),
+        ("a later hour", append(after, sealed, 26), "", "", false),
     ] {
         let bench = closed();
         series_1(&bench);
@@ -97,8 +94,11 @@ fn what_is_appended_for_a_past_hour_is_found() {
         assert_eq!(found(&with), expected(noted), "{what}: {:#?}", with.findings);
         assert_eq!(without.after, None);
         assert_eq!(with.after, Some(AfterHead { seals: 2, hours: 1, epochs: 1, ..AfterHead::default() }), "{what}");
-        let is_set_back = plain.is_empty() && noted == "head";
         assert_eq!(without.notes.iter().any(|note| note.contains("had been set back")), is_set_back, "{what}");
+        for (head, expected) in [(None, plain), (Some(&head), noted)] {
+            let said = audit::stranger_knowing(&bench, head);
+            assert_eq!(said.is_err(), !expected.is_empty(), "{what}: a stranger says {said:?}");
+        }
     }
 }
 
@@ -109,6 +109,8 @@ fn a_negative_number_is_found_wherever_it_stands() {
     let appended =
         Appended { started_at: "2026-11-25T03:05:00Z", sealed_at: "2026-11-25T09:00:00Z", hour: 26, commands: -1000 };
     appended.write(&bench);
+    let said = audit::stranger_knowing(&bench, None).expect_err("a stranger finds it");
+    assert!(said.contains("a count is negative"), "{said}");
     let places: Vec<_> = found(&checked(&bench, None)).into_iter().filter(|one| one.starts_with("negative")).collect();
     let hour = "hour 2026-11-25T05:00:00Z";
     assert_eq!(places.iter().filter(|place| place.contains("series 1")).count(), places.len(), "{places:?}");

@@ -1,6 +1,6 @@
 //! Commands of which nothing reached a subsystem: counted, and free.
 
-use super::audit::{HOUR, audited, forgetful, sound};
+use super::audit::{HOUR, audited, forgetful, sound, stranger};
 use super::*;
 use crate::model::Outcome;
 
@@ -48,6 +48,8 @@ fn a_command_of_which_nothing_was_sent_costs_no_units_wherever_it_is_read() {
     sound(&bench.path(), "sealed");
     drop(ledger);
     sound(&bench.path(), "killed");
+    let said = stranger(&bench).expect("a stranger says the same");
+    assert!(said.contains("department-1\twaived\t5\t15"), "{said}");
     drop(meter);
     let (ledger, meter) = bench.open_one();
     charged(&bench.files(), 1);
@@ -103,6 +105,8 @@ fn days_in_place_of_hours_balance_with_what_was_waived() {
     drop(meter);
     ledger.close().expect("closed");
     sound(&bench.path(), "days");
+    let said = stranger(&bench).expect("a stranger says the same");
+    assert!(said.contains("department-1\twaived\t15\t45"), "{said}");
     let edits = "UPDATE day_sum SET units = units + 3 WHERE outcome = 100 AND day = (SELECT min(day) FROM day_sum);
                  UPDATE ever_sum SET units = units + 3 WHERE outcome = 100";
     audit::edit(&bench, edits);
