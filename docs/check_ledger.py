@@ -22,7 +22,7 @@ noted = options.head.lower().split(":")
 source = open(options.file, encoding="utf-8", newline="\n") if options.file else sys.stdin
 faults, commands, units, epochs, contents, unvouched = [], Counter(), Counter(), {}, {}, {}
 previous, number, seals, ended, gaps, horizon = "0" * 64, 0, 0, False, False, ""
-began, latest, of_epoch, noted_latest, after, notes = {}, None, {}, None, None, Counter()
+began, latest, of_epoch, ends, past, after, notes = {}, None, {}, {}, None, None, Counter()
 
 def sha256(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -31,25 +31,33 @@ def seconds(text):
     moment = datetime.datetime.fromisoformat(text[:19]).replace(tzinfo=datetime.timezone.utc)
     return int(moment.timestamp())
 
+def over(at):
+    return (seconds(at) - 60) // 3600  # the first hour that is not over by a minute
+
+def ended_before(epoch, ends):
+    return max((over(at) for number, at in ends.items() if number < int(epoch)), default=-1)
+
 def check_order(this, epoch, window, sealed_at):
     """Hours are sealed in their order; docs/ledger.md says what a clock that was set back may do."""
     global latest
     hour = seconds(window) // 3600
+    began_in = over(began[epoch]) if epoch in began else hour + 1
+    follows = latest is None or hour > latest[0] or (hour, sealed_at) == latest[::2] and int(epoch) > latest[1]
     if epoch in of_epoch and hour <= of_epoch[epoch]:
         faults.append(f"seal {this}: epoch {epoch} had sealed a later hour than {window} before")
-    elif noted_latest is not None and hour <= noted_latest:
+    elif past and (hour <= past[0] or hour < ended_before(epoch, past[1]) or hour < began_in):
         faults.append(f"seal {this}: it adds to {window}, an hour that was past when the head was noted")
-    elif latest and not (hour > latest[0] or (hour == latest[0] and int(epoch) > latest[1] and sealed_at == latest[2])):
-        if epoch in began and (began[epoch] - 60) // 3600 <= hour < seconds(sealed_at) // 3600:
+    elif not follows or hour < ended_before(epoch, ends):
+        if began_in <= hour < seconds(sealed_at) // 3600:
             notes[epoch] += 1  # the epoch says that its clock had been set back
         else:
-            faults.append(f"seal {this}: an hour that is not earlier than {window} was sealed before it")
+            faults.append(f"seal {this}: {window} was over, or sealed, before it")
     of_epoch[epoch] = hour
     if latest is None or hour >= latest[0]:
         latest = (hour, int(epoch), sealed_at)
 
 def check_seal(head, lines):
-    global previous, number, seals, noted_latest, after
+    global previous, number, seals, past, after
     _, this, version, kind, epoch, window, count, content, before, digest, sealed_at, _ = head
     text, rolled = "".join(line + "\n" for line in lines), kind == "hour" and window < horizon
     if int(this) != number + 1 or before != previous:
@@ -62,10 +70,12 @@ def check_seal(head, lines):
         faults.append(f"seal {this}: its hash is not that of its fields")
     if kind == "hour":
         check_order(this, epoch, window, sealed_at)
+    if kind == "epoch":
+        ends[int(epoch)] = sealed_at
     if after is not None:
         after.update(["seals", kind])
     if this == noted[0]:
-        noted_latest, after = latest[0] if latest else None, Counter()
+        past, after = (latest[0] if latest else -1, dict(ends)), Counter()
         if digest != noted[-1]:
             faults.append(f"seal {this}: its hash is not the one that was noted: this is another chain")
     contents[this] = content
@@ -105,7 +115,7 @@ for line in source:
         horizon = head[3]  # hours before it are kept as days only
     elif head[0] == "epochs":
         epochs = {line.split("\t")[1]: line for line in lines}
-        began = {line.split("\t")[1]: seconds(line.split("\t")[5]) for line in lines}
+        began = {line.split("\t")[1]: line.split("\t")[5] for line in lines}
         gaps = any(line.endswith(("\tmachine died", "\ttally missing")) for line in lines)
     elif head[0] == "seal":
         check_seal(head, lines)

@@ -17,7 +17,8 @@ use super::fold::{OpenRows, sum_rows};
 use super::lock;
 use super::pages::{Pages, open_for_reading};
 use super::range::{Asked, Grain};
-use super::recover::{fold_dead, fold_image};
+use super::recover::{fold_dead, fold_ended, fold_image};
+use super::rows;
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;
 use super::totals::{Totals, UsageRow};
@@ -210,12 +211,23 @@ impl LedgerFiles {
             return pages.usage(&asked(NOTHING));
         }
         let floor = known.map_or(Window(0), |epoch| epoch.floor);
-        let fold = match lock::is_held(&self.path)? {
+        let is_kept = lock::is_held(&self.path)?;
+        if !is_kept && self.has_more_than(&image, floor)? {
+            return pages.usage(&asked(NOTHING)); // an older copy of the tally, which the next start will set aside
+        }
+        let fold = match is_kept {
             true => fold_image(Vec::new(), &image, floor),
             false => fold_dead(Vec::new(), &image, floor),
         };
         let closed = pages.usage(&asked((epoch, floor)))?;
         Ok(sum_rows(closed.into_iter().chain(shown(fold.usage(windows.clone()), windows, grain))))
+    }
+
+    /// Whether the book holds more than a tally of a dead process.
+    fn has_more_than(&self, image: &TallyImage, floor: Window) -> Result<bool, LedgerError> {
+        let counted = fold_ended(Pages::new(&self.path, &self.connection).series()?, image, floor);
+        let exceeds = rows::exceeds(&self.connection, &counted, image.header.epoch);
+        exceeds.map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
     /// The tally, if there is one that can be read. What changed hands while it was read is read again.

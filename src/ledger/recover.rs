@@ -95,7 +95,7 @@ pub(super) fn fold_dead(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floo
 }
 
 /// The rows of a dead epoch, without what was in flight.
-fn fold_ended(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
+pub(super) fn fold_ended(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = fold_image(known, image, floor);
     for (position, words) in moves(&image.slots) {
         fold.absorb(position, &words, |at| image.slot(at).and_then(SeriesNames::of));

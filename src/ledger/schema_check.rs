@@ -56,13 +56,30 @@ fn compare(found: &Texts, expected: &Texts, (strange, missing): (&'static str, &
     let differs = |place: &String| {
         let what = match (found.get(place), expected.get(place)) {
             (Some(found), Some(expected)) if found == expected => return None,
-            (Some(found), Some(expected)) => format!("it is `{found}`, not `{expected}`"),
-            (Some(found), None) => format!("{strange}: `{found}`"),
+            (Some(found), Some(expected)) => apart(found, expected),
+            (Some(found), None) => format!("{strange}: `{}`", shown(found, 0)),
             _ => missing.to_owned(),
         };
         Some(SchemaDifference { place: place.clone(), what })
     };
     places.into_iter().filter_map(differs).collect()
+}
+
+/// How much of a text is shown, in characters.
+const SHOWN: usize = 60;
+
+/// Where two texts differ.
+fn apart(found: &str, expected: &str) -> String {
+    let same = found.chars().zip(expected.chars()).take_while(|(one, other)| one == other).count();
+    let from = same.saturating_sub(SHOWN / 2);
+    format!("it is `{}`, not `{}`", shown(found, from), shown(expected, from))
+}
+
+/// Some characters of a text.
+fn shown(text: &str, from: usize) -> String {
+    let (before, after) = (from > 0, text.chars().count() > from + SHOWN);
+    let part: String = text.chars().skip(from).take(SHOWN).collect();
+    format!("{}{part}{}", if before { "..." } else { "" }, if after { "..." } else { "" })
 }
 
 /// What SQLite keeps for itself: statistics for its planner, and the indexes of primary and unique keys, which have no text.
@@ -129,6 +146,15 @@ mod tests {
         analysed.execute_batch("INSERT INTO series VALUES (1, 'a', 'b', 'c'); ANALYZE").expect("statistics");
         analysed.execute_batch("ALTER TABLE waived RENAME TO a; ALTER TABLE a RENAME TO waived").expect("renamed");
         assert_eq!(differences(&analysed).expect("a schema"), [], "SQLite's own, and quotes");
+    }
+
+    #[test]
+    fn a_difference_is_shown_where_it_is() {
+        let (one, other) = (format!("{}half", "a".repeat(100)), format!("{}whole", "a".repeat(100)));
+        let said = format!("it is `...{a}half`, not `...{a}whole`", a = "a".repeat(30));
+        assert_eq!(apart(&one, &other), said);
+        assert_eq!(apart("ok 0 none", "ok 0 us"), "it is `ok 0 none`, not `ok 0 us`");
+        assert_eq!(shown(&"é".repeat(61), 0), format!("{}...", "é".repeat(60)));
     }
 
     #[test]

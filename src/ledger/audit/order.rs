@@ -2,12 +2,12 @@
 //!
 //! Within an epoch each seal of an hour covers a later hour than the one before. Over all epochs an hour is sealed after every
 //! earlier one, and together with those of other epochs of the same hour: a start seals what dead epochs have left before it
-//! seals hours of its own. Only a gateway whose clock was set back before it started counts into hours that are sealed: its
-//! epoch says so, since it began, by its own clock, in or before that hour, and it seals no hour before its end. Such an hour is
-//! a note. Where a head was noted elsewhere, it is a finding all the same, because who adds to a past hour can also write such
-//! an epoch.
+//! seals hours of its own. No epoch counts into hours that were over when an earlier epoch ended. Only a gateway whose clock was
+//! set back before it started does: its epoch says so, since it began, by its own clock, in or before that hour, and it seals no
+//! hour before its end. Such an hour is a note. Where a head was noted elsewhere, it is a finding all the same, because who adds
+//! to a past hour can also write such an epoch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -25,32 +25,72 @@ pub(super) struct HourOrder<'a> {
     last: HashMap<u32, Window>,
     /// The latest hour that is sealed, the last epoch that sealed it, and when.
     latest: Option<(Window, u32, String)>,
-    /// The latest hour that was sealed when the head was noted, and the number of that seal.
-    noted: Option<(Window, i64)>,
+    /// When epochs ended.
+    ended: EpochEnds,
+    /// What was past when the head was noted.
+    noted: Option<Noted>,
     /// Of epochs that counted into sealed hours because their clock was set back: how many hours, and the first of them.
     set_back: Vec<(u32, u64, Window)>,
 }
 
+/// Of epochs that have ended: the first hour that was not over by then, by this one's end or that of an earlier epoch.
+#[derive(Clone, Debug, Default)]
+struct EpochEnds(BTreeMap<u32, Window>);
+
+impl EpochEnds {
+    fn add(&mut self, epoch: u32, window: Window) {
+        let window = self.before(epoch).unwrap_or_default().max(window);
+        self.0.insert(epoch, window);
+        self.0.range_mut(epoch..).for_each(|(_, later)| *later = window.max(*later));
+    }
+
+    /// The first hour that was not over when the epochs before this one had ended.
+    fn before(&self, epoch: u32) -> Option<Window> {
+        self.0.range(..epoch).next_back().map(|(_, window)| *window)
+    }
+}
+
+/// What was past when a head was noted.
+#[derive(Debug)]
+struct Noted {
+    number: i64,
+    latest: Option<Window>,
+    ended: EpochEnds,
+}
+
 impl<'a> HourOrder<'a> {
     pub(super) fn new(epochs: &'a Epochs) -> Self {
-        Self { epochs, last: HashMap::new(), latest: None, noted: None, set_back: Vec::new() }
+        let (last, ended, set_back) = (HashMap::new(), EpochEnds::default(), Vec::new());
+        Self { epochs, last, latest: None, ended, noted: None, set_back }
     }
 
     /// The head was noted here: all that follows is compared with it.
     pub(super) fn note(&mut self, number: i64) {
-        self.noted = self.latest.as_ref().map(|(window, _, _)| (*window, number));
+        let latest = self.latest.as_ref().map(|(window, _, _)| *window);
+        self.noted = Some(Noted { number, latest, ended: self.ended.clone() });
     }
 
     /// The next seal, which is at `place`.
     pub(super) fn add(&mut self, seal: &SealRow, place: &str, report: &mut Report) {
-        let (SealKind::Hour, Some(epoch), Some(window)) = (seal.kind, seal.epoch, seal.window) else { return };
+        match (seal.kind, seal.epoch, seal.window) {
+            (SealKind::Hour, Some(epoch), Some(window)) => self.add_hour(seal, (window, epoch), (place, report)),
+            (SealKind::Epoch, Some(epoch), _) => {
+                let end = moment(&seal.sealed_at).map(over_at);
+                end.into_iter().for_each(|end| self.ended.add(epoch, end));
+            }
+            _ => {}
+        }
+    }
+
+    fn add_hour(&mut self, seal: &SealRow, (window, epoch): (Window, u32), (place, report): (&str, &mut Report)) {
         if let Some(before) = self.last.insert(epoch, window).filter(|before| *before >= window) {
             let what = format!("its hour is not later than {before}, which this epoch had sealed before it");
             report.find(Check::Link, place, what);
-        } else if let Some((noted, number)) = self.noted.filter(|(noted, _)| window <= *noted) {
+        } else if let Some(noted) = self.noted.as_ref().filter(|noted| self.was_past(noted, (window, epoch))) {
             let what = format!(
-                "it adds to an hour that was past when seal {number} was noted, which had sealed {noted}: either the clock \
-                 was set back since, or somebody has written into the book"
+                "it adds to an hour that was past when seal {} was noted: either the clock was set back since, or somebody \
+                 has written into the book",
+                noted.number
             );
             report.find(Check::Head, place, what);
         } else if let Some(later) = self.later_than(seal, (window, epoch)) {
@@ -61,32 +101,44 @@ impl<'a> HourOrder<'a> {
         }
     }
 
-    /// The hour that was sealed before this one and is not earlier; those of one hour are sealed at once, in the order of epochs.
-    fn later_than(&self, seal: &SealRow, (window, epoch): (Window, u32)) -> Option<Window> {
+    /// Whether an hour was sealed at the head, or over when this epoch began, or when the epochs before it had ended.
+    fn was_past(&self, noted: &Noted, (window, epoch): (Window, u32)) -> bool {
+        noted.latest.is_some_and(|latest| window <= latest)
+            || noted.ended.before(epoch).is_some_and(|ended| window < ended)
+            || self.began(epoch).is_none_or(|began| window < began)
+    }
+
+    /// The first hour that was not over when an epoch began, by its own clock.
+    fn began(&self, epoch: u32) -> Option<Window> {
+        self.epochs.get(epoch).and_then(|row| moment(&row.started_at)).map(over_at)
+    }
+
+    /// What was sealed before this hour and is not earlier, in words. Seals of one hour are made at once, in the order of epochs.
+    fn later_than(&self, seal: &SealRow, (window, epoch): (Window, u32)) -> Option<String> {
+        if let Some(ended) = self.ended.before(epoch).filter(|ended| window < *ended) {
+            return Some(format!("its hour was over when the epoch before it ended, in {ended}"));
+        }
         let (latest, by, at) = self.latest.as_ref()?;
         let is_in_order = *latest < window || (*latest == window && *by < epoch && *at == seal.sealed_at);
-        (!is_in_order).then_some(*latest)
+        (!is_in_order).then(|| format!("its hour is not later than {latest}, which was sealed before it"))
     }
 
     fn report_late(
         &mut self,
         seal: &SealRow,
-        (window, epoch, later): (Window, u32, Window),
+        (window, epoch, later): (Window, u32, String),
         (place, report): (&str, &mut Report),
     ) {
         if self.was_set_back(seal, (window, epoch)) {
             self.count_set_back(epoch, window);
         } else {
-            let what = format!("its hour is not later than {later}, which was sealed before it");
-            report.find(Check::Link, place, what);
+            report.find(Check::Link, place, later);
         }
     }
 
     fn was_set_back(&self, seal: &SealRow, (window, epoch): (Window, u32)) -> bool {
-        let moment = |text: &str| text.parse::<Timestamp>().ok();
-        let began = self.epochs.get(epoch).and_then(|row| moment(&row.started_at)).map(over_at);
         let ended = moment(&seal.sealed_at).map(|at| Window::of_unix_seconds(at.as_second()));
-        began.is_some_and(|began| began <= window) && ended.is_some_and(|ended| window < ended)
+        self.began(epoch).is_some_and(|began| began <= window) && ended.is_some_and(|ended| window < ended)
     }
 
     fn count_set_back(&mut self, epoch: u32, window: Window) {
@@ -105,4 +157,8 @@ impl<'a> HourOrder<'a> {
             ));
         }
     }
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
 }

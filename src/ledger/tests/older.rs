@@ -12,19 +12,24 @@ fn ending(bench: &Bench) -> String {
     book.query_row("SELECT ending FROM epoch WHERE epoch = 1", [], |row| row.get(0)).expect("an ending")
 }
 
+fn count(bench: &Bench, meter: &Meter, (commands, finished): (u32, Finished)) {
+    for _ in 0..commands {
+        admit(meter, &bench.clock).settle(finished);
+    }
+}
+
 /// Three commands and a stream in the tally that is kept, seven more, the end of the stream and another stream in the book.
 fn with_an_older_tally(bench: &Bench, sealed_between: bool) {
     let (ledger, meter) = bench.open_one();
     let stream = admit(&meter, &bench.clock);
-    let count = |commands: u32| (0..commands).for_each(|_| drop(admit(&meter, &bench.clock).settle(Finished::Ok)));
-    count(3);
+    count(bench, &meter, (3, Finished::Ok));
     refuse(&meter, &bench.clock);
     wait(ledger.reader().fold()).expect("a fold");
     let older = std::fs::read(tally(bench)).expect("the tally");
     if sealed_between {
         bench.pass(HOUR, &ledger, &meter);
     }
-    count(7);
+    count(bench, &meter, (7, Finished::Ok));
     stream.settle(Finished::ClientError);
     let mut flying = admit(&meter, &bench.clock);
     flying.add_response_bytes(5);
@@ -39,6 +44,8 @@ fn an_older_tally_lowers_no_number_of_the_book() {
     for sealed_between in [false, true] {
         let bench = Bench::new();
         with_an_older_tally(&bench, sealed_between);
+        let before = brief(&bench.files());
+        assert_eq!(before.iter().filter(|row| row.0 == "ok").map(|row| row.1).sum::<u64>(), 10, "{before:?}");
         let (ledger, _) = bench.open_one();
         let rows = bench.files();
         let sum = |name: &str| {
@@ -62,9 +69,9 @@ fn an_older_tally_lowers_no_number_of_the_book() {
 fn of_a_tally_with_halved_counts_the_larger_numbers_stay() {
     let bench = Bench::new();
     let (ledger, meter) = bench.open_one();
-    (0..8).for_each(|_| drop(admit(&meter, &bench.clock).settle(Finished::Ok)));
+    count(&bench, &meter, (8, Finished::Ok));
     wait(ledger.reader().fold()).expect("a fold");
-    (0..4).for_each(|_| drop(admit(&meter, &bench.clock).settle(Finished::ServerError)));
+    count(&bench, &meter, (4, Finished::ServerError));
     drop((ledger, meter));
     let mut bytes = std::fs::read(tally(&bench)).expect("the tally");
     for slot in bytes.chunks_mut(512).skip(1).filter(|slot| slot[0] == 2) {

@@ -12,7 +12,7 @@ struct Appended {
     started_at: &'static str,
     sealed_at: &'static str,
     /// Hours after the first one of the book.
-    hour: u32,
+    hour: i32,
     commands: i64,
 }
 
@@ -21,7 +21,7 @@ impl Appended {
         let mut book = rusqlite::Connection::open(bench.path()).expect("a book");
         let transaction = book.transaction().expect("a transaction");
         let first: u32 = transaction.query_row("SELECT min(\"window\") FROM usage", [], |row| row.get(0)).expect("one");
-        let window = Window(first + self.hour);
+        let window = Window(first.saturating_add_signed(self.hour));
         let (began, at) = (self.started_at, self.sealed_at.parse::<Timestamp>().expect("a time"));
         let epoch = format!(
             "INSERT INTO epoch SELECT 2, gateway, boot_id, 4711, '{began}', '{began}', '{}', 'clean' FROM epoch;
@@ -65,7 +65,7 @@ fn series_1(bench: &Bench) {
 fn what_is_appended_for_a_past_hour_is_found() {
     let (before, after) = ("2026-11-24T03:05:00Z", "2026-11-25T03:05:00Z");
     let sealed = "2026-11-25T09:00:00Z";
-    let append = |started_at: &'static str, sealed_at: &'static str, hour: u32| Appended {
+    let append = |started_at: &'static str, sealed_at: &'static str, hour: i32| Appended {
         started_at,
         sealed_at,
         hour,
@@ -76,7 +76,7 @@ fn what_is_appended_for_a_past_hour_is_found() {
         ("an hour before it was over", append(before, before, 1), "link", "head", false),
         ("a clock set back", append(before, sealed, 1), "", "head", true),
         ("the last hour again", append(before, sealed, 3), "", "head", true),
-        ("the last hour, as if at once", append(before, "2026-11-24T07:10:00Z", 3), "", "head", false),
+        ("the last hour, as if at once", append(before, "2026-11-24T07:10:00Z", 3), "", "head", true),
         ("a later hour", append(after, sealed, 26), "", "", false),
     ] {
         let bench = closed();
@@ -84,10 +84,8 @@ fn what_is_appended_for_a_past_hour_is_found() {
         let head = audited(&bench.path()).head;
         let head = NotedHead { number: head.number, hash: head.hash };
         appended.write(&bench);
-        let place = format!(
-            "seal 7 (epoch 2, hour {})",
-            Window(bench.number("SELECT min(\"window\") FROM usage") as u32 + appended.hour)
-        );
+        let hour = if appended.hour == 1 { "04" } else { "06" };
+        let place = format!("seal 7 (epoch 2, hour 2026-11-24T{hour}:00:00Z)");
         let expected = |check: &str| if check.is_empty() { vec![] } else { vec![format!("{check} at {place}")] };
         let (without, with) = (checked(&bench, None), checked(&bench, Some(&head)));
         assert_eq!(found(&without), expected(plain), "{what}: {:#?}", without.findings);
@@ -99,6 +97,27 @@ fn what_is_appended_for_a_past_hour_is_found() {
             let said = audit::stranger_knowing(&bench, head);
             assert_eq!(said.is_err(), !expected.is_empty(), "{what}: a stranger says {said:?}");
         }
+    }
+}
+
+/// Nothing is sealed yet but the end of the epoch.
+#[test]
+fn what_is_appended_for_an_hour_before_a_closing_is_found() {
+    for (sealed_at, plain) in [("2026-11-24T02:05:00Z", 1), ("2026-11-24T09:00:00Z", 0)] {
+        let bench = Bench::new();
+        let (ledger, meter) = bench.open_one();
+        admit(&meter, &bench.clock).settle(Finished::Ok);
+        drop(meter);
+        ledger.close().expect("closed");
+        let head = audited(&bench.path()).head;
+        let head = NotedHead { number: head.number, hash: head.hash };
+        series_1(&bench);
+        Appended { started_at: "2026-11-24T02:00:00Z", sealed_at, hour: -1, commands: 1000 }.write(&bench);
+        let (without, with) = (checked(&bench, None), checked(&bench, Some(&head)));
+        assert_eq!(without.findings.len(), plain, "{:#?}", without.findings);
+        assert_eq!(found(&with), ["head at seal 2 (epoch 2, hour 2026-11-24T02:00:00Z)"], "{:#?}", with.findings);
+        assert_eq!(audit::stranger_knowing(&bench, None).is_err(), plain > 0);
+        assert!(audit::stranger_knowing(&bench, Some(&head)).is_err());
     }
 }
 
