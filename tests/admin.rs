@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::world::{World, stderr, stdout, tool};
 
 /// Every family of the contract that applies to one gateway.
-const FAMILIES: [&str; 19] = [
+const FAMILIES: [&str; 20] = [
     "tallygate_commands_total",
     "tallygate_command_units_total",
     "tallygate_request_bytes_total",
@@ -22,6 +22,7 @@ const FAMILIES: [&str; 19] = [
     "tallygate_ledger_sync_duration_seconds_count",
     "tallygate_ledger_folded_timestamp_seconds",
     "tallygate_ledger_imbalance",
+    "tallygate_ledger_mended_hours_total",
     "tallygate_config_info",
     "tallygate_build_info",
     "process_resident_memory_bytes",

@@ -50,6 +50,7 @@ mod retries;
 mod retries_http2;
 mod shaping;
 mod streaming;
+mod units;
 mod upstreams;
 mod websocket;
 mod websocket_ends;

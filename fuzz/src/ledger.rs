@@ -1,8 +1,9 @@
 //! A ledger that somebody has edited, as an auditor gets it: any values in any rows, and any words in the tally.
 //!
 //! Guarantees: the book is one of three hours, a correction and the ends of its epochs, made anew in each process by the gateway's own
-//! ledger; an edit is a few bytes, so that libFuzzer can make many of them. The tables of an edited book accept every type
-//! and lack, as those of a book would that a stranger has made.
+//! ledger; an edit is a few bytes, so that libFuzzer can make many of them. While a book is edited, its tables accept every
+//! type and lack; afterwards its schema says again what it said, as a stranger would have it. A gateway may be run on the edited
+//! book whose clock says any hour: what it adds, anybody could add with seals of his own.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -32,6 +33,8 @@ struct Original {
     book: Vec<u8>,
     tally: Option<Vec<u8>>,
     tables: Vec<Table>,
+    /// Names of tables, and their text before it was loosened.
+    schema: Vec<(String, String)>,
     head: NotedHead,
     said: Said,
 }
@@ -58,7 +61,8 @@ thread_local! {
 }
 
 /// An edited ledger is read to its end or refused with a reason. Of a closed one: if `verify`, which knows the head, finds nothing,
-/// export and reports say what they said before the edit, or refuse to say anything.
+/// export and reports say what they said before the edit, or refuse to say anything; if a gateway ran on it since, that holds for
+/// all hours up to the last that was sealed at the head, and `verify` says that something came after it.
 pub fn ledger(bytes: &[u8]) {
     let Some((which, mut edits)) = bytes.split_first() else { return };
     let originals = ORIGINALS.with(Rc::clone);
@@ -75,20 +79,52 @@ pub fn ledger(bytes: &[u8]) {
             break;
         }
     }
+    tighten(&book, &original.schema).expect("the schema as it was");
     drop(book);
     if let Some(tally) = tally {
         std::fs::write(path.with_extension("tally"), tally).expect("written");
     }
+    let ran = is_closed && which & RUNS != 0 && run_on(&path, u32::from(which >> 2)).is_ok();
     let verdict = verify(&path, Some(&original.head), &mut |_, _, _| ());
     let _ = info(&path); // it is told, or why not
     let said = Said::of(&path);
-    if is_closed && verdict.is_ok_and(|verdict| verdict.ok) {
+    let Some(verdict) = verdict.ok().filter(|verdict| is_closed && verdict.ok) else { return };
+    if ran {
+        assert!(verdict.after.is_some_and(|after| after.seals > 0), "it came after the head: {verdict:?}");
+        let [said, original] = [&said, &original.said].map(|said| said.usage.as_ref().map(|rows| until_head(rows)));
+        assert!(is_same(&said, &original), "an hour that was past: {said:#?}, not {original:#?}");
+    } else {
         let is_told = is_same(&said.export, &original.said.export)
             && is_same(&said.usage, &original.said.usage)
             && is_same(&said.adjustments, &original.said.adjustments);
         assert!(is_told, "an edit that nothing finds: {said:#?}, not {:#?}", original.said);
     }
 }
+
+/// In the first byte: a gateway runs on the edited book. The bits above say in which hour.
+const RUNS: u8 = 2;
+
+/// A gateway counts one command and closes, at an hour around those of the book.
+fn run_on(path: &Path, hour: u32) -> Result<(), LedgerError> {
+    let clock = Clock::manual("2026-11-23T20:10:00Z".parse().expect("a time"));
+    clock.advance(HOUR * hour);
+    let (ledger, seeds) = Ledger::open(settings(path), clock.clone(), Box::new(|error| panic!("{error}")))?;
+    let meter = seeds.into_iter().map(|seed| seed.into_meter()).next().expect("one worker");
+    let (department, command) = (department(1), command());
+    meter.received();
+    meter.open(&department, &command, 3, clock.window()).expect("a slot").settle(Finished::Ok);
+    let passed = pass((&clock, &ledger, &meter));
+    drop(meter);
+    passed.and(ledger.close())
+}
+
+/// The rows of hours that were sealed when the head was noted: the book's first ones.
+fn until_head(rows: &[UsageRow]) -> Vec<&UsageRow> {
+    rows.iter().filter(|row| row.window <= LAST_SEALED).collect()
+}
+
+/// The last hour of [`kept`] that is sealed when it is closed, 2026-11-24T06:00:00Z.
+const LAST_SEALED: Window = Window(498_750);
 
 /// One change of one place.
 struct Edit {
@@ -134,6 +170,7 @@ impl Edit {
                     [value],
                 )
             }
+            6 => book.execute_batch(SCHEMA_EDITS[usize::from(row) % SCHEMA_EDITS.len()]).map(|()| 1),
             4 => return tally.map(|tally| scratch(tally, (row, column), &value)),
             _ => book.execute(&format!("UPDATE {name} SET {changed} = ?1 WHERE {place}"), [value]),
         };
@@ -141,6 +178,14 @@ impl Edit {
         Some(())
     }
 }
+
+/// What makes a book lie while all of its rows are as they were.
+const SCHEMA_EDITS: [&str; 4] = [
+    "DROP VIEW usage_hourly; CREATE VIEW usage_hourly AS SELECT 1 AS units",
+    "CREATE TRIGGER planted AFTER INSERT ON usage BEGIN UPDATE usage SET units = 0; END",
+    "DROP INDEX seal_of_hour",
+    "CREATE VIEW mine AS SELECT 1",
+];
 
 /// A length and as many bytes.
 fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -166,9 +211,10 @@ impl Original {
         let said = Said::of(&path);
         let tally = std::fs::read(path.with_extension("tally")).ok();
         assert!(is_closed == tally.is_none() && said.export.is_some() && said.usage.is_some(), "{said:?}");
+        let schema = schema(&path).expect("a schema");
         let tables = loosen(&path).expect("a book that lets itself be edited");
         let head = NotedHead { number: verdict.head.number, hash: verdict.head.hash };
-        Self { book: std::fs::read(&path).expect("a book"), tally, tables, head, said }
+        Self { book: std::fs::read(&path).expect("a book"), tally, tables, schema, head, said }
     }
 }
 
@@ -177,22 +223,12 @@ impl Original {
 fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    let name = |text: &str| Name::parse(text).expect("a name");
     let clock = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
-    let settings = LedgerSettings {
-        path: path.clone(),
-        gateway: name("gateway-1"),
-        sync_every: HOUR,
-        workers: 1,
-        calendar: CalendarOffset::default(),
-        compact_after: None,
-        ready: Ready::default(),
-    };
-    let (ledger, seeds) = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")))?;
+    let (ledger, seeds) = Ledger::open(settings(&path), clock.clone(), Box::new(|error| panic!("{error}")))?;
     let meter = seeds.into_iter().map(|seed| seed.into_meter()).next().expect("one worker");
-    let departments =
-        [1, 2].map(|number| Department { number, id: name(&format!("department-{number}")), name: "A".to_owned() });
-    let command = CommandKey { number: 1, subsystem: name("cameras"), command: name("snapshot.read") };
+    let (departments, command) = ([1, 2].map(department), command());
+    let names = departments.iter().map(|department| (department.id.clone(), department.name.clone()));
+    ledger.reader().note_department_names(names.collect());
     let admit = |department| {
         meter.received();
         meter.open(&departments[department], &command, 3, clock.window()).expect("a slot")
@@ -200,6 +236,9 @@ fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
     let stream = admit(0);
     for number in 0..3 {
         admit(number % 2).settle(Finished::Ok);
+        let mut unsent = admit(0);
+        unsent.waive();
+        unsent.settle(Finished::Timeout);
         meter.received();
         meter.refuse(&departments[1], &command, Refused::Forbidden, clock.window());
         pass((&clock, &ledger, &meter))?;
@@ -228,6 +267,30 @@ fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
     Ok(folder)
 }
 
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+fn department(number: u32) -> Department {
+    Department { number, id: name(&format!("department-{number}")), name: "A".to_owned() }
+}
+
+fn command() -> CommandKey {
+    CommandKey { number: 1, subsystem: name("cameras"), command: name("snapshot.read") }
+}
+
+fn settings(path: &Path) -> LedgerSettings {
+    LedgerSettings {
+        path: path.to_owned(),
+        gateway: name("gateway-1"),
+        sync_every: HOUR,
+        workers: 1,
+        calendar: CalendarOffset::default(),
+        compact_after: None,
+        ready: Ready::default(),
+    }
+}
+
 /// An hour later, when keeper and worker agree on what is sealed.
 fn pass((clock, ledger, meter): (&Clock, &Ledger, &Meter)) -> Result<(), LedgerError> {
     clock.advance(HOUR);
@@ -254,6 +317,22 @@ fn loosen(path: &Path) -> rusqlite::Result<Vec<Table>> {
     let mut names = book.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
     let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     names.into_iter().map(|name| table(&book, name)).collect()
+}
+
+/// The text of every table.
+fn schema(path: &Path) -> rusqlite::Result<Vec<(String, String)>> {
+    let book = Connection::open(path)?;
+    let mut query = book.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'table'")?;
+    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Gives a book's tables the text back that they had.
+fn tighten(book: &Connection, schema: &[(String, String)]) -> rusqlite::Result<()> {
+    book.execute_batch("PRAGMA writable_schema = ON")?;
+    for (name, sql) in schema {
+        book.execute("UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1", (name, sql))?;
+    }
+    book.execute_batch("PRAGMA writable_schema = RESET")
 }
 
 fn table(book: &Connection, name: String) -> rusqlite::Result<Table> {

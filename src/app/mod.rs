@@ -129,6 +129,7 @@ pub fn start(start: Start) -> Result<Running, AppError> {
     };
     organs.limiters.enforce(&snapshot);
     remember_quotas(&organs, &snapshot)?;
+    organs.reader.note_department_names(names_of(&snapshot));
 
     let (traffic, traffic_watcher) = drain();
     let (end, end_watcher) = drain();
@@ -272,6 +273,12 @@ fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError>
     }
     vanished::warn_of_missing(snapshot, &rows, month);
     Ok(())
+}
+
+/// The names of departments, for the book.
+fn names_of(snapshot: &Snapshot) -> Vec<(Name, String)> {
+    let departments = snapshot.departments.iter().map(|policy| &policy.department);
+    departments.map(|department| (department.id.clone(), department.name.clone())).collect()
 }
 
 fn start_workers(

@@ -22,7 +22,7 @@ use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
 use super::threads::aside;
 use super::tls_changes::{FileMarks, tls_changes};
 use super::vanished;
-use super::{Organs, RELOAD_PATIENCE, problem};
+use super::{Organs, RELOAD_PATIENCE, names_of, problem};
 
 /// Asks the control thread for a reload; cheap to clone, may go to any thread.
 #[derive(Clone, Debug)]
@@ -153,6 +153,7 @@ impl Reloader {
         // left of the old ones is dropped.
         self.retired.push(self.organs.published.swap(Arc::clone(&configuration.snapshot)));
         self.organs.limiters.enforce(&configuration.snapshot);
+        self.organs.reader.note_department_names(names_of(&configuration.snapshot));
         self.marks = marks;
         self.show(&configuration, changes);
         warn_of_vanished(&self.organs, &difference);

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::clock::Clock;
-use crate::ledger::audit::{ExportError, Info, NotedHead, Part, Verdict, export, info, verify};
+use crate::ledger::audit::{AfterHead, ExportError, Info, NotedHead, Part, Verdict, export, info, verify};
 use crate::ledger::{Adjustment, LedgerError, adjust};
 use crate::model::Name;
 
@@ -201,6 +201,9 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
     let numbers = numbers.map(|(number, what)| format!("{number} {what}{}", if number == 1 { "" } else { "s" }));
     let result = if verdict.ok { "sound" } else { "NOT sound" };
     writeln!(out, "{result}: {} checked", numbers.join(", "))?;
+    if let Some(after) = &verdict.after {
+        writeln!(out, "after the noted head: {}", said_of(after))?;
+    }
     if verdict.head.number > 0 {
         writeln!(
             out,
@@ -209,6 +212,17 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What a head that was noted elsewhere does not prove.
+fn said_of(after: &AfterHead) -> String {
+    let AfterHead { seals, hours, days, epochs, corrections } = after;
+    if *seals == 0 {
+        return "nothing; the head proves all of the chain".to_owned();
+    }
+    format!(
+        "{seals} seals: {hours} hours, {days} days in place of hours, {epochs} ends of epochs, {corrections} corrections"
+    )
 }
 
 /// Progress, on a terminal only.

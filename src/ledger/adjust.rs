@@ -6,13 +6,15 @@
 use std::ops::Range;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
 use super::canon::SealKind;
+use super::connect::connect;
 use super::error::LedgerError;
 use super::lines;
 use super::pages::{BUSY_WAIT, check_format, not_a_book};
+use super::schema_check;
 use super::seal::{self, Covered};
 use crate::clock::Clock;
 use crate::model::{CalendarOffset, Month, Name, Window};
@@ -129,11 +131,10 @@ pub(super) fn all(book: &Connection) -> rusqlite::Result<Vec<AdjustmentRow>> {
 }
 
 fn open(path: &Path) -> Result<Connection, LedgerError> {
-    use rusqlite::OpenFlags;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let refused = |error| not_a_book(path, error);
-    let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(refused)?;
     check_format(&connection, path)?;
+    schema_check::check(&connection, path)?;
     connection.busy_timeout(BUSY_WAIT * 10).map_err(refused)?; // a person waits, not a keeper
     connection.pragma_update(None, "synchronous", "FULL").map_err(refused)?;
     Ok(connection)

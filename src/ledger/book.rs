@@ -6,15 +6,16 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
+use super::connect::connect;
 use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::Fold;
 use super::pages::{BUSY_WAIT, Pages, not_a_book};
-use super::schema::{FORMAT, SCHEMA, SEALS};
+use super::schema::{FORMAT, everything};
 use super::tally::Header;
-use super::{in_flight, lost, migrate, rollup, seal, sums};
+use super::{in_flight, lost, migrate, names, proof, rollup, rows, schema_check, seal, sums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// The first SQLite without the defect that could lose a commit when a checkpoint and a writer met.
@@ -52,11 +53,13 @@ impl Book {
             return Err(LedgerError::OldSqlite(rusqlite::version()));
         }
         let refused = |error| not_a_book(path, error);
-        let connection = Connection::open(path).map_err(refused)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let connection = connect(path, flags).map_err(refused)?;
         let is_new = is_empty(&connection).map_err(refused)?;
         let mut book = Self { path: path.to_owned(), connection, calendar, in_flight: in_flight::Rows::new() };
         if !is_new {
             migrate::to_present(&mut book.connection, path)?; // refuses what is not ours before it changes anything
+            schema_check::check(&book.connection, path)?;
         }
         configure(&book.connection).map_err(refused)?;
         if is_new {
@@ -68,8 +71,9 @@ impl Book {
 
     fn make(&mut self, gateway: &Name) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
-        transaction.execute_batch(SEALS)?;
+        for statement in everything() {
+            transaction.execute_batch(statement)?;
+        }
         for outcome in Outcome::all() {
             let refused = matches!(outcome, Outcome::Refused(_));
             let values = params![outcome.code(), outcome.name(), refused, outcome.blame().name()];
@@ -127,19 +131,38 @@ impl Book {
         ended.map_err(|error| self.failed("end an epoch in", error))
     }
 
-    /// Brings the changed rows of a fold into the book, seals and ends what there is to seal and to end.
-    pub(super) fn save(&mut self, save: &Save<'_>) -> Result<(), LedgerError> {
+    /// Whether the book holds more of an epoch than a tally does.
+    pub(super) fn has_more_than(&self, counted: &Fold, epoch: u32) -> Result<bool, LedgerError> {
+        rows::exceeds(&self.connection, counted, epoch).map_err(|error| self.failed("read", error))
+    }
+
+    /// Ends an epoch of whose tally only an older copy is there: of each number the larger one stays.
+    pub(super) fn end_by_larger(&mut self, counted: &Fold, tally: &Header, now: Timestamp) -> Result<(), LedgerError> {
+        let in_flight = counted.in_flight(tally.synced_ns);
+        let ended = self.begin().and_then(|transaction| {
+            write_series(&transaction, counted)?;
+            rows::write_larger(&transaction, counted, tally.epoch)?;
+            in_flight::write_missing(&transaction, tally.epoch, &in_flight)?;
+            lost::end_recounted(&transaction, tally.epoch, now)?;
+            transaction.commit()
+        });
+        ended.map_err(|error| self.failed("end an epoch in", error))
+    }
+
+    /// Brings the changed rows of a fold into the book, seals and ends what there is to seal and to end. Returns how many
+    /// hours the book held otherwise than the tally, which were written anew.
+    pub(super) fn save(&mut self, save: &Save<'_>) -> Result<u64, LedgerError> {
         let (calendar, before) = (self.calendar, std::mem::take(&mut self.in_flight));
         let saved = self.begin().and_then(|transaction| {
-            write(&transaction, save, calendar)?;
+            let mended = write(&transaction, save, calendar)?;
             let in_flight = in_flight::write(&transaction, save.epoch, (&before, &save.in_flight))?;
             if save.ending.is_some() {
                 in_flight::clear_ended(&transaction)?;
             }
-            transaction.commit().map(|()| in_flight)
+            transaction.commit().map(|()| (in_flight, mended))
         });
         let (in_flight, done) = match saved {
-            Ok(written) => (written, Ok(())),
+            Ok((written, mended)) => (written, Ok(mended)),
             Err(error) => (before, Err(self.failed("write into", error))),
         };
         self.in_flight = in_flight;
@@ -154,6 +177,15 @@ impl Book {
             transaction.commit().map(|()| stepped)
         });
         stepped.map_err(|error| self.failed("forget hours in", error))
+    }
+
+    /// Writes the names that departments have from `now` on, where they are not those that the book knows.
+    pub(super) fn note_names(&mut self, live: &names::Names, now: Timestamp) -> Result<(), LedgerError> {
+        let noted = self.begin().and_then(|transaction| {
+            names::note(&transaction, live, now)?;
+            transaction.commit()
+        });
+        noted.map_err(|error| self.failed("write the names of departments into", error))
     }
 
     /// A transaction that holds the book from its beginning: others may add corrections to the chain.
@@ -182,57 +214,26 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffset) -> rusqlite::Result<()> {
+/// Returns how many hours had to be written anew.
+fn write(transaction: &Transaction<'_>, save: &Save<'_>, calendar: CalendarOffset) -> rusqlite::Result<u64> {
     write_series(transaction, save.fold)?;
-    write_rows(transaction, save)?;
+    rows::write(transaction, save.epoch, save.fold.changed_rows())?;
+    let mended = prove(transaction, save)?;
     let values = params![save.synced_at.to_string(), save.epoch];
     transaction.prepare_cached("UPDATE epoch SET last_sync_at = ? WHERE epoch = ?")?.execute(values)?;
     if let Some(window) = save.seal_before {
         seal::seal_before(transaction, window, (calendar, save.now))?;
     }
-    match save.ending {
-        Some(ending) => ending.write(transaction, save.epoch, save.now),
-        None => Ok(()),
+    if let Some(ending) = save.ending {
+        ending.write(transaction, save.epoch, save.now)?;
     }
+    Ok(mended)
 }
 
-fn write_rows(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<()> {
-    let mut unsealed = transaction.prepare_cached("INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING")?;
-    let mut admissions = transaction.prepare_cached(
-        "INSERT INTO admission VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET admitted = excluded.admitted, units = excluded.units",
-    )?;
-    let mut usage = transaction.prepare_cached(
-        "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units,
-         request_bytes = excluded.request_bytes, response_bytes = excluded.response_bytes,
-         duration_ns = excluded.duration_ns",
-    )?;
-    let mut window = None;
-    for (key, row) in save.fold.changed_rows() {
-        if window.replace(key.window) != Some(key.window) {
-            unsealed.execute(params![key.window.0, save.epoch])?;
-        }
-        if row.admitted > 0 {
-            let (admitted, units) = (stored(row.admitted), stored(row.units));
-            admissions.execute(params![key.window.0, key.series.0, save.epoch, admitted, units])?;
-        }
-        for (outcome, totals) in row.outcomes() {
-            usage.execute(params![
-                key.window.0,
-                key.series.0,
-                outcome.code(),
-                save.epoch,
-                key.late,
-                stored(totals.commands),
-                stored(totals.units),
-                stored(totals.request_bytes),
-                stored(totals.response_bytes),
-                stored(totals.duration_ns)
-            ])?;
-        }
-    }
-    Ok(())
+/// Before hours are sealed, and before the tally goes: the book holds what the tally says.
+fn prove(transaction: &Transaction<'_>, save: &Save<'_>) -> rusqlite::Result<u64> {
+    let before = if save.ending.is_some() { Some(Window(u32::MAX)) } else { save.seal_before };
+    before.map_or(Ok(0), |before| proof::mend(transaction, save.fold, (save.epoch, before)))
 }
 
 fn write_series(transaction: &Transaction<'_>, fold: &Fold) -> rusqlite::Result<()> {

@@ -15,6 +15,9 @@ pub(super) const BEGINNING: &str = "00000000000000000000000000000000000000000000
 /// The word for the admitted, where outcomes have their names.
 pub(super) const ADMITTED: &str = "admitted";
 
+/// The word for commands that cost no units, where outcomes have their names.
+pub(super) const WAIVED: &str = "waived";
+
 /// Department, subsystem and command.
 pub(super) type Names<'a> = [&'a str; 3];
 
@@ -105,6 +108,12 @@ pub(super) fn admission(names: Names<'_>, numbers: [i64; 2]) -> String {
     format!("admission\t{}\t{admitted}\t{units}", names.join("\t"))
 }
 
+/// Commands that cost no units, and the units that they would have cost, of one hour, epoch and series.
+pub(super) fn waived(names: Names<'_>, late: i64, numbers: [i64; 2]) -> String {
+    let [commands, units] = numbers;
+    format!("waived\t{}\t{late}\t{commands}\t{units}", names.join("\t"))
+}
+
 /// What ended or was refused, of one hour, epoch and series. `late` is nothing in the lines of format 1.
 pub(super) fn usage(names: Names<'_>, outcome: &str, late: Option<i64>, numbers: &Numbers) -> String {
     let late = late.map_or_else(String::new, |late| format!("\t{late}"));
@@ -171,6 +180,7 @@ mod tests {
             (usage(NAMES, "ok", Some(3), &NUMBERS), "usage\tpolice\tcameras\tread\tok\t3\t2\t6\t10\t20\t30"),
             (usage(NAMES, "ok", None, &NUMBERS), "usage\tpolice\tcameras\tread\tok\t2\t6\t10\t20\t30"),
             (day(NAMES, ADMITTED, &NUMBERS), "day\tpolice\tcameras\tread\tadmitted\t2\t6\t10\t20\t30"),
+            (waived(NAMES, 3, [2, 6]), "waived\tpolice\tcameras\tread\t3\t2\t6"),
             (seal(7, "ab"), "seal\t7\tab"),
             (
                 epoch([1, 41], ["gateway-1", "boot"], ["b", "s", "e", "clean"]),

@@ -27,6 +27,8 @@ impl Eq for Place {}
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub(super) finished: Finished,
+    /// Whether it costs its units. What a subsystem answered always does.
+    pub(super) charged: bool,
     /// When it was admitted.
     pub(super) opened_ns: u64,
     pub(super) request_bytes: u64,
@@ -85,6 +87,9 @@ impl Slot {
         self.add(at + 1, end.request_bytes);
         self.add(at + 2, end.response_bytes);
         self.add(at + 3, end.duration_ns);
+        if let Some(charged) = word::charged(end.finished) {
+            self.add(charged, u64::from(end.charged));
+        }
         self.add_last(at, 1);
         self.add(word::STARTED, end.opened_ns.wrapping_neg());
         self.changed();
@@ -108,7 +113,7 @@ struct Store {
 pub(super) struct Move([Store; Move::STORES]);
 
 impl Move {
-    const STORES: usize = 12;
+    const STORES: usize = 13;
 
     /// `own` is the worker's own slot, which counts the end too.
     pub(super) fn new(end: &End, from: Place, to: Place, own: Place) -> Self {
@@ -116,11 +121,14 @@ impl Move {
         let record = [1, end.request_bytes, end.response_bytes, end.duration_ns];
         let more = |place: Place, at: usize, by: u64| Store { place, at, value: place.slot.get(at).wrapping_add(by) };
         let finished = word::FINISHED + end.finished.index() * 4;
+        // What a subsystem answered has no such word: then nothing is added to another's.
+        let charged = word::charged(end.finished).map_or((word::CHARGED, 0), |at| (at, u64::from(end.charged)));
         Self(std::array::from_fn(|number| match number {
             0..3 => more(to, word::LATE_IN + number, bytes[number]),
             3..7 => more(to, finished + number - 3, record[number - 3]),
             7..10 => more(from, word::LATE_OUT + number - 7, bytes[number - 7]),
             10 => more(from, word::STARTED, end.opened_ns.wrapping_neg()),
+            11 => more(to, charged.0, charged.1),
             _ => more(own, word::WORKER_FINISHED, 1),
         }))
     }
@@ -154,7 +162,7 @@ impl Move {
 
     /// What ends first, then the numbers of commands: `to`'s, `from`'s, the worker's.
     fn in_order(&self) -> impl Iterator<Item = &Store> {
-        const ORDER: [usize; Move::STORES] = [1, 2, 0, 4, 5, 6, 3, 8, 9, 7, 10, 11];
+        const ORDER: [usize; Move::STORES] = [1, 2, 0, 4, 5, 6, 11, 3, 8, 9, 7, 10, 12];
         ORDER.iter().map(|number| &self.0[*number])
     }
 }

@@ -82,6 +82,18 @@ pub enum LedgerError {
         /// The format known here.
         known: u32,
     },
+    /// The book consists of something else than its format makes.
+    #[error(
+        "ledger: the book {path} is not as Tallygate makes it, so no number in it can be trusted: {differences}. Find out \
+         who changed it; remove what was added, or go on from a backup (`tallygate ledger verify` names every difference). \
+         Keep views and tables of your own in a file of your own, and ATTACH the book to it"
+    )]
+    Altered {
+        /// The book.
+        path: PathBuf,
+        /// What differs.
+        differences: String,
+    },
     /// A range of time begins or ends within a day whose hours are not kept any more.
     #[error(
         "ledger: hours before {before} are kept as whole days only, and the range asked for cuts the day that begins at \

@@ -49,12 +49,31 @@ pub(super) struct Flying {
     pub(super) record: Record,
 }
 
+/// Commands and units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Charge {
+    pub(super) commands: u64,
+    pub(super) units: u64,
+}
+
+impl Charge {
+    fn add(&mut self, commands: u64, units: u64) {
+        self.commands = self.commands.saturating_add(commands);
+        self.units = self.units.saturating_add(units);
+    }
+}
+
 /// The sums of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) admitted: u64,
     /// Units of the admitted.
     pub(super) units: u64,
+    /// Commands that ended, and the units they would all have cost.
+    pub(super) ended: Charge,
+    /// Of these the ones that cost their units, and these units. Kept apart, since both only grow: their difference, what was
+    /// waived, may shrink between two looks at a worker that is counting.
+    pub(super) charged: Charge,
     pub(super) finished: [OutcomeTotals; Finished::ALL.len()],
     pub(super) refused: [u64; Refused::ALL.len()],
 }
@@ -114,8 +133,9 @@ impl Row {
         let mut grew = admitted > 0;
         for finished in Finished::ALL {
             let record = difference(before.finished(finished), now.finished(finished));
-            if record != Record::default() {
-                add_record(&mut self.finished[finished.index()], record, units_each);
+            let charged = now.charged(finished).saturating_sub(before.charged(finished));
+            if (record, charged) != (Record::default(), 0) {
+                self.add_record(finished, record, (charged, units_each));
                 grew = true;
             }
         }
@@ -126,6 +146,24 @@ impl Row {
             grew |= more > 0;
         }
         grew
+    }
+
+    /// Adds commands that ended so, `charged` of which cost `units_each`.
+    fn add_record(&mut self, finished: Finished, record: Record, (charged, units_each): (u64, u64)) {
+        let units = charged.saturating_mul(units_each);
+        let Record { commands, request_bytes, response_bytes, duration_ns } = record;
+        let totals = OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns };
+        self.finished[finished.index()].add(&totals);
+        self.ended.add(commands, commands.saturating_mul(units_each));
+        self.charged.add(charged, units);
+    }
+
+    /// Commands that cost no units, and the units they would have cost.
+    pub(super) fn waived(&self) -> Charge {
+        Charge {
+            commands: self.ended.commands.saturating_sub(self.charged.commands),
+            units: self.ended.units.saturating_sub(self.charged.units),
+        }
     }
 
     /// The outcomes that have commands, with their sums.
@@ -144,10 +182,14 @@ impl Row {
         self.units = self.units.saturating_add(totals.units);
     }
 
-    /// The sums of one outcome, to be written.
+    /// Adds the sums of one outcome, as the book has them.
     pub(super) fn add_outcome(&mut self, outcome: Outcome, totals: &OutcomeTotals) {
         match outcome {
-            Outcome::Finished(finished) => self.finished[finished.index()].add(totals),
+            Outcome::Finished(finished) => {
+                self.finished[finished.index()].add(totals);
+                self.ended.add(totals.commands, totals.units);
+                self.charged.add(totals.commands, totals.units);
+            }
             Outcome::Refused(refused) => {
                 let sum = &mut self.refused[refused.index()];
                 *sum = sum.saturating_add(totals.commands);
@@ -172,16 +214,6 @@ fn add_records(one: Record, other: Record) -> Record {
         response_bytes: one.response_bytes.saturating_add(other.response_bytes),
         duration_ns: one.duration_ns.saturating_add(other.duration_ns),
     }
-}
-
-fn add_record(sum: &mut OutcomeTotals, record: Record, units_each: u64) {
-    sum.add(&OutcomeTotals {
-        commands: record.commands,
-        units: record.commands.saturating_mul(units_each),
-        request_bytes: record.request_bytes,
-        response_bytes: record.response_bytes,
-        duration_ns: record.duration_ns,
-    });
 }
 
 impl Fold {
@@ -279,10 +311,10 @@ impl Fold {
             let Some(series) = self.number_at(words.series(), &names_at) else { continue };
             let window = if words.window() < self.floor { instead } else { words.window() };
             let key = RowKey { window, series, late: window.0.saturating_sub(words.window().0) };
-            let index = Finished::Interrupted.index();
-            let row = self.rows.entry(key).or_default();
-            add_record(&mut row.finished[index], rest, words.units_each());
-            add_record(&mut self.sums[series.0 as usize].row.finished[index], rest, words.units_each());
+            let (row, sums) = (self.rows.entry(key).or_default(), &mut self.sums[series.0 as usize].row);
+            for row in [row, sums] {
+                row.add_record(Finished::Interrupted, rest, (rest.commands, words.units_each()));
+            }
             self.changed.insert(key);
         }
     }
@@ -296,6 +328,16 @@ impl Fold {
     /// The rows that changed since the last [`Fold::saved`].
     pub(super) fn changed_rows(&self) -> impl Iterator<Item = (RowKey, &Row)> {
         self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (*key, row)))
+    }
+
+    /// All rows of windows before `window` that the book has not sealed.
+    pub(super) fn rows_before(&self, window: Window) -> impl Iterator<Item = (RowKey, &Row)> {
+        self.rows.range(..RowKey::first_of(window)).map(|(key, row)| (*key, row))
+    }
+
+    /// Every series, in the order of its number.
+    pub(super) fn all_series(&self) -> impl Iterator<Item = (SeriesId, &SeriesNames)> {
+        (0..).map(SeriesId).zip(&self.series)
     }
 
     /// Everything is in the book, and windows before `sealed` are sealed there.
@@ -380,7 +422,7 @@ fn series_totals(names: &SeriesNames, sums: &SeriesSums) -> SeriesTotals {
         subsystem: names.subsystem.clone(),
         command: names.command.clone(),
         admitted: sums.row.admitted,
-        units: sums.row.units,
+        units: sums.row.finished.iter().map(|ended| ended.units).fold(0, u64::saturating_add),
         request_bytes: sums.request_bytes,
         response_bytes: sums.response_bytes,
         finished: sums.row.finished,

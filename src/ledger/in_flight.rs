@@ -41,6 +41,18 @@ pub(super) fn write(
     Ok(rows)
 }
 
+/// Writes those of these rows of which the book has none.
+pub(super) fn write_missing(transaction: &Transaction<'_>, epoch: u32, rows: &Rows) -> rusqlite::Result<()> {
+    let query = "SELECT EXISTS (SELECT 1 FROM in_flight WHERE \"window\" = ? AND series = ? AND epoch = ?)";
+    for (place, flying) in rows {
+        let values = params![place.0.0, place.1.0, epoch];
+        if !transaction.prepare_cached(query)?.query_row(values, |row| row.get(0))? {
+            write_row(transaction, epoch, (*place, flying))?;
+        }
+    }
+    Ok(())
+}
+
 /// Empties the rows of epochs that have ended.
 pub(super) fn clear_ended(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let delete = "DELETE FROM in_flight WHERE epoch IN (SELECT epoch FROM epoch WHERE ending IS NOT NULL)";

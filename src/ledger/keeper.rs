@@ -17,6 +17,7 @@ use super::book::{Book, Save};
 use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
+use super::names::Names;
 use super::recover::instead;
 use super::shared::{Request, Shared};
 use super::slot::{Glance, word};
@@ -47,6 +48,8 @@ pub(super) struct Keeper {
     /// How old a day is when its hours are forgotten.
     pub(super) compact_after: Option<Duration>,
     pub(super) ready: Ready,
+    /// Names of departments that wait to be written.
+    pub(super) names: Option<Names>,
     /// While the book takes nothing.
     pub(super) cannot_fold: Option<NotReady>,
     /// While there is no room for more slots.
@@ -59,6 +62,8 @@ pub(super) struct Keeper {
     pub(super) glances: Vec<Glance>,
     /// By how much slots and workers contradicted each other when they were last compared.
     pub(super) imbalance: i64,
+    /// Hours and tables of names that were written anew, since the book did not hold what the tally says.
+    pub(super) mended: u64,
     pub(super) desks: Vec<Desk>,
     pub(super) synced: watch::Sender<u64>,
     pub(super) pace: Pace,
@@ -175,6 +180,7 @@ impl Keeper {
     pub(super) fn answer(&mut self, request: Request) -> Result<(), LedgerError> {
         match request {
             Request::Wake | Request::Close | Request::Abandon => {}
+            Request::Names(names) => self.names = Some(names),
             Request::Totals(reply) => {
                 self.absorb();
                 let _ = reply.send(self.totals());
@@ -247,7 +253,7 @@ impl Keeper {
     /// Brings what the tally holds into the book, and seals what is over.
     fn fold(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.wall();
-        let over = Window::of_unix_seconds(now.as_second() - SEAL_AFTER_SECONDS).max(self.shared.sealing());
+        let over = over_at(now).max(self.shared.sealing());
         self.shared.begin_fold();
         let left = self.shared.ask_to_leave(over);
         let seal_before = Some(left).filter(|left| *left > self.shared.sealed());
@@ -255,7 +261,7 @@ impl Keeper {
         // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
         // or interrupt what a sealed hour holds as ended.
         self.sync()?;
-        self.book.save(&Save {
+        self.mended += self.book.save(&Save {
             fold: &self.fold,
             in_flight: self.fold.in_flight(self.clock.monotonic().nanoseconds()),
             epoch: self.epoch,
@@ -268,7 +274,16 @@ impl Keeper {
         self.shared.set_sealed(seal_before.unwrap_or_else(|| self.shared.sealed()));
         self.shared.end_fold();
         self.times.folded_at = now;
+        self.write_names(now)?;
         self.roll_up(now)
+    }
+
+    /// Names that could not be written are written by a later fold.
+    fn write_names(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(names) = self.names.take() else { return Ok(()) };
+        let written = self.book.note_names(&names, now);
+        self.names = written.is_err().then_some(names);
+        written
     }
 
     /// One step towards days instead of hours, for what is older than the settings say.
@@ -298,7 +313,7 @@ impl Keeper {
     fn totals(&self) -> Totals {
         let imbalance = self.shared.workers.iter().map(|worker| worker.imbalance.load(Ordering::Relaxed));
         let imbalance = imbalance.fold(self.imbalance, i64::wrapping_add);
-        Totals { series: self.fold.totals(), imbalance, times: self.times }
+        Totals { series: self.fold.totals(), imbalance, mended: self.mended, times: self.times }
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
@@ -316,8 +331,14 @@ impl Keeper {
             seal_before: None,
             ending: Some(Ending::Clean),
         })?;
+        self.write_names(now)?;
         self.tally.remove()
     }
+}
+
+/// The first hour that is not over by [`SEAL_AFTER_SECONDS`] at a moment.
+pub(super) fn over_at(now: Timestamp) -> Window {
+    Window::of_unix_seconds(now.as_second() - SEAL_AFTER_SECONDS)
 }
 
 fn note(glances: &mut Vec<Glance>, position: usize, glance: Glance) {

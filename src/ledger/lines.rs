@@ -8,6 +8,7 @@ use std::ops::Range;
 use rusqlite::{Connection, Row, params};
 
 use super::canon::{self, Numbers};
+use super::sums;
 use crate::model::Window;
 
 /// The lines of an epoch's hour; those of format 1 do not say how late an end was.
@@ -32,6 +33,14 @@ pub(super) fn of_hour(book: &Connection, (epoch, window): (u32, Window), format:
         let late = if format == 1 { None } else { Some(row.get(9)?) };
         lines.push(canon::usage(names(row)?, row.get_ref(3)?.as_str()?, late, &numbers(row, 4)?));
     }
+    let mut query = book.prepare_cached(
+        "SELECT department, subsystem, command, late, commands, units FROM waived JOIN series USING (series)
+         WHERE \"window\" = ?1 AND epoch = ?2",
+    )?;
+    let mut rows = query.query(params![window.0, epoch])?;
+    while let Some(row) = rows.next()? {
+        lines.push(canon::waived(names(row)?, row.get(3)?, [row.get(4)?, row.get(5)?]));
+    }
     lines.sort_unstable();
     Ok(lines)
 }
@@ -40,13 +49,15 @@ pub(super) fn of_hour(book: &Connection, (epoch, window): (u32, Window), format:
 pub(super) fn of_day(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut query = book.prepare_cached(
-        "SELECT department, subsystem, command, outcome.name, commands, units, request_bytes, response_bytes, duration_ns
+        "SELECT department, subsystem, command, outcome.name, commands, units, request_bytes, response_bytes, duration_ns,
+                day_sum.outcome
          FROM day_sum JOIN series USING (series) LEFT JOIN outcome ON outcome.code = day_sum.outcome
          WHERE day = ?1",
     )?;
     let mut rows = query.query([windows.start.0])?;
     while let Some(row) = rows.next()? {
-        let outcome = row.get_ref(3)?.as_str_or_null()?.unwrap_or(canon::ADMITTED);
+        let unnamed = if row.get::<_, i64>(9)? == i64::from(sums::WAIVED) { canon::WAIVED } else { canon::ADMITTED };
+        let outcome = row.get_ref(3)?.as_str_or_null()?.unwrap_or(unnamed);
         lines.push(canon::day(names(row)?, outcome, &numbers(row, 4)?));
     }
     let query = "SELECT number, hash FROM seal WHERE kind = 'hour' AND \"window\" >= ?1 AND \"window\" < ?2";

@@ -15,13 +15,68 @@ use crate::model::{Finished, Outcome, Window};
 /// Ends every epoch that has not ended; returns how many there were.
 pub(super) fn end_lost_epochs(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<usize> {
     let lost = without_ending(transaction)?;
-    for (epoch, synced_at) in &lost {
-        interrupt(transaction, *epoch, *synced_at)?;
-        Ending::TallyMissing.write(transaction, *epoch, now)?;
+    for lost in &lost {
+        end(transaction, *lost, now)?;
     }
     super::in_flight::clear_ended(transaction)?;
     Ok(lost.len())
 }
+
+/// Ends an epoch whose rows were made larger than the last fold left them: what is in flight is what was admitted and has
+/// not ended.
+pub(super) fn end_recounted(transaction: &Transaction<'_>, epoch: u32, now: Timestamp) -> rusqlite::Result<()> {
+    recount(transaction, epoch)?;
+    for lost in without_ending(transaction)?.into_iter().filter(|(lost, _)| *lost == epoch) {
+        end(transaction, lost, now)?;
+    }
+    super::in_flight::clear_ended(transaction)
+}
+
+fn end(transaction: &Transaction<'_>, (epoch, synced_at): (u32, Timestamp), now: Timestamp) -> rusqlite::Result<()> {
+    interrupt(transaction, epoch, synced_at)?;
+    Ending::TallyMissing.write(transaction, epoch, now)
+}
+
+/// Makes the commands and units of `in_flight` those that were admitted, less those that ended, in the hours that may have
+/// any; bytes and time stay as they were seen last.
+fn recount(transaction: &Transaction<'_>, epoch: u32) -> rusqlite::Result<()> {
+    for (window, series, [commands, units]) in unended(transaction, epoch)? {
+        let place = params![window.0, series, epoch, commands, units.max(0)];
+        match commands > 0 {
+            true => transaction.prepare_cached(FLYING)?.execute(place)?,
+            false => transaction.prepare_cached(LANDED)?.execute(params![window.0, series, epoch])?,
+        };
+    }
+    Ok(())
+}
+
+const FLYING: &str = "INSERT INTO in_flight VALUES (?, ?, ?, ?, ?, 0, 0, 0)
+    ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units";
+const LANDED: &str = "DELETE FROM in_flight WHERE \"window\" = ? AND series = ? AND epoch = ?";
+
+/// Hour of admission, series, commands and units.
+type Unended = Vec<(Window, u32, [i64; 2])>;
+
+fn unended(book: &Connection, epoch: u32) -> rusqlite::Result<Unended> {
+    let mut query = book.prepare_cached(UNENDED)?;
+    let rows = query.query_map([epoch], |row| Ok((Window(row.get(0)?), row.get(1)?, [row.get(2)?, row.get(3)?])))?;
+    rows.collect()
+}
+
+/// Of the hours that wait for a seal and of those that have rows in flight. What ended says in which hour it was admitted.
+const UNENDED: &str = "WITH hours AS (
+        SELECT \"window\" FROM unsealed WHERE epoch = ?1 UNION SELECT \"window\" FROM in_flight WHERE epoch = ?1),
+    ends AS (
+        SELECT \"window\" - late AS \"window\", series, commands, units FROM usage
+        WHERE epoch = ?1 AND outcome < 101 AND \"window\" >= (SELECT min(\"window\") FROM hours)
+        UNION ALL
+        SELECT \"window\" - late, series, 0, units FROM waived
+        WHERE epoch = ?1 AND \"window\" >= (SELECT min(\"window\") FROM hours)),
+    sums AS (SELECT \"window\", series, sum(commands) AS commands, sum(units) AS units FROM ends GROUP BY 1, 2)
+    SELECT admission.\"window\", admission.series, admission.admitted - coalesce(sums.commands, 0),
+           admission.units - coalesce(sums.units, 0)
+    FROM admission LEFT JOIN sums ON sums.\"window\" = admission.\"window\" AND sums.series = admission.series
+    WHERE admission.epoch = ?1 AND admission.\"window\" IN (SELECT \"window\" FROM hours)";
 
 fn without_ending(book: &Connection) -> rusqlite::Result<Vec<(u32, Timestamp)>> {
     let mut query = book.prepare("SELECT epoch, last_sync_at FROM epoch WHERE ending IS NULL")?;

@@ -144,7 +144,8 @@ impl Meter {
             inner.live.set(inner.live.get() + 1);
         }
         let (request_bytes, response_bytes, duration_ns) = (0, 0, 0);
-        let end = End { finished: Finished::Aborted, opened_ns, request_bytes, response_bytes, duration_ns };
+        let (finished, charged) = (Finished::Aborted, true);
+        let end = End { finished, charged, opened_ns, request_bytes, response_bytes, duration_ns };
         Ok(Ticket { meter: Rc::clone(inner), facts: Ended { place, series: sought.series(), window, end } })
     }
 
@@ -337,6 +338,12 @@ impl Ticket {
             self.facts.end.response_bytes = self.facts.end.response_bytes.wrapping_add(bytes);
             self.facts.place.slot.pass(word::RESPONSE_BYTES, bytes);
         }
+    }
+
+    /// The command costs no units, because nothing of it reached a subsystem. Has no effect on what ends as answered (`ok`,
+    /// `client_error`, `server_error`).
+    pub fn waive(&mut self) {
+        self.facts.end.charged = false;
     }
 
     /// Completes when an fdatasync that began after the admission has ended; never, if the disk has failed.

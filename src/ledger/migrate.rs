@@ -6,7 +6,7 @@
 //! Format 1 (the first Tallygate) had no late reference, no sums and no corrections, and its seals hashed their lines
 //! directly. Their contents are hashed once more here and covered by a seal of the new kind, so that hours may be
 //! forgotten later. Formats 1 and 2 did not seal how an epoch ended; the ends that a book says when it is migrated are sealed
-//! then.
+//! then. Formats 1 to 3 had no table of waived units and none of the names of departments.
 
 use std::path::Path;
 
@@ -16,43 +16,51 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::canon::{self, SealKind};
 use super::error::LedgerError;
 use super::pages::{check_format, format_of, not_a_book};
-use super::schema::{FORMAT, SCHEMA, SEALS};
+use super::schema::{ADDED, FORMAT, SCHEMA, SEALS};
 use super::seal::{self, Covered};
-use super::{ending, lines, sums};
+use super::{ending, lines, schema_check, sums};
 use crate::model::{CalendarOffset, Window};
 
 /// The first format: everything in it is made anew.
 const FIRST: u32 = 1;
 /// The second: only its seals have no room for ends of epochs.
 const SECOND: u32 = 2;
+/// The third: it has neither waived units nor names of departments.
+const THIRD: u32 = 3;
 
 /// Refuses what is no book or a newer one; migrates an older one.
 pub(super) fn to_present(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     let found = format_of(connection).map_err(|error| not_a_book(path, error))?;
-    if found != FIRST && found != SECOND {
+    if ![FIRST, SECOND, THIRD].contains(&found) {
         return check_format(connection, path);
     }
     tracing::info!(book = %path.display(), from = found, to = FORMAT, "the book is brought to the new format");
-    migrate(connection, found).map_err(|error| LedgerError::book("bring to the new format", path, error))
+    let failed = |error| LedgerError::book("bring to the new format", path, error);
+    // Renamed tables must not take the references of the others with them.
+    connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON").map_err(failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    migrate(&transaction, found).map_err(failed)?;
+    schema_check::check(&transaction, path)?; // a book that was altered stays as it was
+    transaction.commit().map_err(failed)?;
+    connection.execute_batch("PRAGMA legacy_alter_table = OFF").map_err(failed)
 }
 
-fn migrate(connection: &mut Connection, found: u32) -> rusqlite::Result<()> {
-    // Renamed tables must not take the references of the others with them.
-    connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON")?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn migrate(transaction: &Transaction<'_>, found: u32) -> rusqlite::Result<()> {
     match found {
-        FIRST => make_anew(&transaction)?,
-        _ => make_seals_anew(&transaction)?,
+        FIRST => make_anew(transaction)?,
+        SECOND => make_seals_anew(transaction)?,
+        _ => transaction.execute_batch(ADDED)?,
     }
-    seal_ends(&transaction)?;
-    transaction.pragma_update(None, "user_version", FORMAT)?;
-    transaction.commit()?;
-    connection.execute_batch("PRAGMA legacy_alter_table = OFF")
+    if found < THIRD {
+        seal_ends(transaction)?;
+    }
+    transaction.pragma_update(None, "user_version", FORMAT)
 }
 
 fn make_anew(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     put_aside(transaction)?;
     transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(ADDED)?;
     transaction.execute_batch(SEALS)?;
     transaction.execute_batch(COPY)?;
     note_contents(transaction)?;
@@ -67,6 +75,7 @@ fn make_anew(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 
 /// From format 2.
 fn make_seals_anew(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(ADDED)?;
     transaction
         .execute_batch("DROP INDEX seal_of_hour; DROP INDEX seal_of_window; ALTER TABLE seal RENAME TO old_seal")?;
     transaction.execute_batch(SEALS)?;

@@ -12,6 +12,7 @@ pub mod audit;
 mod balance;
 mod book;
 mod canon;
+mod connect;
 mod counting;
 mod disk;
 mod durable;
@@ -26,12 +27,16 @@ mod lost;
 mod map;
 mod meter;
 mod migrate;
+mod names;
 mod pages;
+mod proof;
 mod range;
 mod reader;
 mod recover;
 mod rollup;
+mod rows;
 mod schema;
+mod schema_check;
 mod seal;
 mod shared;
 mod shelf;
@@ -173,7 +178,7 @@ fn found(
     let (requests, inbox) = mpsc::channel();
     let (synced, _) = watch::channel(0);
     let shared = Arc::new(Shared::new(settings.workers));
-    shared.ask_to_leave(beginning.horizon); // a clock that was set back counts into no day that is closed
+    shared.ask_to_leave(beginning.first); // a clock that is set back counts into no hour before
     let hand = |(number, first)| seed(number, first, (clock, &shared, &requests, &synced));
     let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
     let keeper = Keeper {
@@ -182,6 +187,7 @@ fn found(
         sync_every: settings.sync_every,
         compact_after: settings.compact_after,
         ready: settings.ready.clone(),
+        names: None,
         cannot_fold: None,
         cannot_grow: None,
         shared,
@@ -190,6 +196,7 @@ fn found(
         fold: beginning.fold,
         glances: Vec::new(),
         imbalance: 0,
+        mended: 0,
         desks,
         synced,
         pace: Pace::new(Clock::system()),
@@ -204,8 +211,9 @@ struct Beginning {
     tally: Tally,
     book: Book,
     fold: Fold,
-    /// Hours before it are forgotten; their days never change again.
-    horizon: Window,
+    /// The first hour that may be counted into. Hours before the horizon are forgotten, and their days never change again;
+    /// hours that were over when the epoch began are those of other epochs.
+    first: Window,
 }
 
 fn make_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
@@ -238,7 +246,8 @@ fn begin(
     book.begin_epoch(&header)?;
     let horizon = book.pages().horizon()?;
     let fold = Fold::new(book.pages().series()?, horizon);
-    Ok((Beginning { epoch: header.epoch, tally, book, fold, horizon }, segments))
+    let first = horizon.max(keeper::over_at(header.created));
+    Ok((Beginning { epoch: header.epoch, tally, book, fold, first }, segments))
 }
 
 fn header(settings: &LedgerSettings, clock: &Clock) -> Header {

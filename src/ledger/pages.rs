@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::connect::connect;
 use super::error::LedgerError;
 use super::fold::{Row, SeriesNames};
+use super::names;
 use super::schema::FORMAT;
-use super::sums;
+use super::schema_check;
+use super::sums::{self, ADMITTED, WAIVED};
 use super::totals::OutcomeTotals;
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
@@ -33,10 +36,16 @@ pub(super) struct Pages<'a> {
     pub(super) connection: &'a Connection,
 }
 
-/// Opens a book for reading only.
+/// Opens a book for reading only; refuses one that somebody has altered, because its numbers may be anything.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, LedgerError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| not_a_book(path, error))?;
+    let connection = open_for_audit(path)?;
+    schema_check::check(&connection, path)?;
+    Ok(connection)
+}
+
+/// As [`open_for_reading`], for whoever says himself what is altered.
+pub(super) fn open_for_audit(path: &Path) -> Result<Connection, LedgerError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| not_a_book(path, error))?;
     connection.busy_timeout(BUSY_WAIT).map_err(|error| not_a_book(path, error))?;
     check_format(&connection, path)?;
     Ok(connection)
@@ -77,6 +86,7 @@ impl<'a> Pages<'a> {
             let (sum, totals) = (sums.entry(row.get(0)?).or_default(), totals_of(row, 2)?);
             match row.get(1)? {
                 ADMITTED => sum.add_admitted(&totals),
+                WAIVED => {} // sums of series hold what was charged
                 _ => sum.add_outcome(outcome_of(row, 1)?, &totals),
             }
         }
@@ -103,6 +113,11 @@ impl<'a> Pages<'a> {
         edition.map_err(|error| self.failed(error))
     }
 
+    /// The latest name of every department that the book knows one of.
+    pub(super) fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
+        names::all(self.connection).map_err(|error| self.failed(error))
+    }
+
     /// The first window that is still kept as an hour.
     pub(super) fn horizon(&self) -> Result<Window, LedgerError> {
         sums::horizon(self.connection).map_err(|error| self.failed(error))
@@ -112,9 +127,6 @@ impl<'a> Pages<'a> {
         LedgerError::book("read", self.path, error)
     }
 }
-
-/// The code under which sums hold what was admitted.
-const ADMITTED: u32 = 0;
 
 /// Of every series; `CROSS JOIN` has SQLite begin with the few hours that are not sealed.
 pub(super) const SUMS: &str =

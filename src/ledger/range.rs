@@ -145,7 +145,7 @@ pub(super) const OPEN_HOURS: &str = "SELECT \"window\", series, outcome, sum(com
     WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
     GROUP BY \"window\", series, outcome";
 const DAYS: &str = "SELECT day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns
-    FROM day_sum WHERE day >= ?1 AND day < ?2 AND outcome <> 0";
+    FROM day_sum WHERE day >= ?1 AND day < ?2 AND outcome NOT IN (0, 100)";
 
 /// The days that lie wholly in a range; the first day of all may begin at the horizon. Empty where there is none.
 fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, horizon: Window) -> Range<Window> {

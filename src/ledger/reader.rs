@@ -3,6 +3,7 @@
 //! Guarantees: both give the same rows for the same facts, including what the tally holds beyond the book; neither
 //! changes anything. Commands in flight are in no row; those of a gateway that is dead are `interrupted`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,12 @@ use super::fold::{OpenRows, sum_rows};
 use super::lock;
 use super::pages::{Pages, open_for_reading};
 use super::range::{Asked, Grain};
-use super::recover::{fold_dead, fold_image};
+use super::recover::{fold_dead, fold_ended, fold_image};
+use super::rows;
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;
 use super::totals::{Totals, UsageRow};
-use crate::model::{CalendarOffset, Window};
+use crate::model::{CalendarOffset, Name, Window};
 
 /// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
 #[derive(Clone, Debug)]
@@ -55,6 +57,18 @@ impl LedgerReader {
     pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         let path = self.path.clone();
         self.aside(move || LedgerFiles::open(&path)?.adjustments()).await
+    }
+
+    /// As [`LedgerFiles::department_names`]. Read on a thread of its own, as history is.
+    pub async fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
+        let path = self.path.clone();
+        self.aside(move || LedgerFiles::open(&path)?.department_names()).await
+    }
+
+    /// Has the keeper write the names of departments, by their ids, into the book, where they are new or have changed. Returns
+    /// at once: they are in the book after the next fold. To be called at the start and after each reload.
+    pub fn note_department_names(&self, names: Vec<(Name, String)>) {
+        let _ = self.requests.send(Request::Names(names)); // a keeper that is gone writes nothing more
     }
 
     async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
@@ -171,6 +185,11 @@ impl LedgerFiles {
         adjust::all(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
+    /// The latest name of every department that was ever configured, by its id. No seal covers names.
+    pub fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
+        Pages::new(&self.path, &self.connection).department_names()
+    }
+
     fn read_steadily(&self, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
         let pages = Pages::new(&self.path, &self.connection);
         for _ in 0..READINGS {
@@ -192,12 +211,23 @@ impl LedgerFiles {
             return pages.usage(&asked(NOTHING));
         }
         let floor = known.map_or(Window(0), |epoch| epoch.floor);
-        let fold = match lock::is_held(&self.path)? {
+        let is_kept = lock::is_held(&self.path)?;
+        if !is_kept && self.has_more_than(&image, floor)? {
+            return pages.usage(&asked(NOTHING)); // an older copy of the tally, which the next start will set aside
+        }
+        let fold = match is_kept {
             true => fold_image(Vec::new(), &image, floor),
             false => fold_dead(Vec::new(), &image, floor),
         };
         let closed = pages.usage(&asked((epoch, floor)))?;
         Ok(sum_rows(closed.into_iter().chain(shown(fold.usage(windows.clone()), windows, grain))))
+    }
+
+    /// Whether the book holds more than a tally of a dead process.
+    fn has_more_than(&self, image: &TallyImage, floor: Window) -> Result<bool, LedgerError> {
+        let counted = fold_ended(Pages::new(&self.path, &self.connection).series()?, image, floor);
+        let exceeds = rows::exceeds(&self.connection, &counted, image.header.epoch);
+        exceeds.map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
     /// The tally, if there is one that can be read. What changed hands while it was read is read again.

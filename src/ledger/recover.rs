@@ -1,7 +1,7 @@
 //! Ends an epoch: the dead one that a start finds, and the living one that is closed.
 //!
 //! Guarantees: a tally is folded into the book before it is removed, and can be folded again if the process dies in
-//! between; what was in flight becomes `interrupted`; a file that cannot be read, or is another gateway's, is set aside
+//! between; what was in flight becomes `interrupted`; a tally that is older than the book lowers no number of it; a file that cannot be read, or is another gateway's, is set aside
 //! and never overwritten.
 
 use std::collections::BTreeMap;
@@ -27,10 +27,20 @@ pub(super) fn recover(book: &mut Book, disk: &dyn Disk, path: &Path, me: &Header
         Err(reason) => return set_aside(disk, path, &reason.to_string(), me),
     };
     let known = book.pages().epoch(image.header.epoch)?;
-    if !known.as_ref().is_some_and(|epoch| epoch.has_ended) {
-        end_dead_epoch(book, &image, known, me)?;
+    let has_ended = known.as_ref().is_some_and(|epoch| epoch.has_ended);
+    if !has_ended && end_dead_epoch(book, &image, known, me)? == DeadTally::Smaller {
+        return set_aside(disk, path, "it holds less than the book", me);
     }
     disk.remove(path).map_err(|error| LedgerError::file("remove the recovered tally", path, error))
+}
+
+/// What the tally of a dead epoch holds, beside the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeadTally {
+    /// All that the book does, and perhaps more.
+    Whole,
+    /// Less of something than the book.
+    Smaller,
 }
 
 fn end_dead_epoch(
@@ -38,10 +48,15 @@ fn end_dead_epoch(
     image: &TallyImage,
     known: Option<EpochState>,
     me: &Header,
-) -> Result<(), LedgerError> {
+) -> Result<DeadTally, LedgerError> {
     book.begin_epoch(&image.header)?;
     let floor = known.map_or(Window(0), |epoch| epoch.floor);
-    let fold = fold_dead(book.pages().series()?, image, floor);
+    let counted = fold_ended(book.pages().series()?, image, floor);
+    if book.has_more_than(&counted, image.header.epoch)? {
+        end_by_larger(book, &counted, &image.header, me)?;
+        return Ok(DeadTally::Smaller);
+    }
+    let fold = interrupted(counted, image, floor);
     let ending = if image.header.boot_id == me.boot_id { Ending::ProcessDied } else { Ending::MachineDied };
     tracing::warn!(
         epoch = image.header.epoch,
@@ -57,15 +72,38 @@ fn end_dead_epoch(
         now: me.created,
         seal_before: None,
         ending: Some(ending),
-    })
+    })?;
+    Ok(DeadTally::Whole)
+}
+
+/// The tally is older than the book, or was made smaller: an older copy of it was put in its place. What was counted is not lowered
+/// by that: of each number the larger one stays. What of the epoch is not known any more, its ending says.
+fn end_by_larger(book: &mut Book, counted: &Fold, header: &Header, me: &Header) -> Result<(), LedgerError> {
+    tracing::error!(
+        epoch = header.epoch,
+        tally_synced = %header.synced_at,
+        "the tally beside the book holds less than the book: it is an older copy, or somebody has changed it. The larger of \
+         each number is kept, and the epoch ends as `tally missing`, since its last counts may be missing. Find out who put \
+         the tally there"
+    );
+    book.end_by_larger(counted, header, me.created)
 }
 
 /// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupted`.
 pub(super) fn fold_dead(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
+    interrupted(fold_ended(known, image, floor), image, floor)
+}
+
+/// The rows of a dead epoch, without what was in flight.
+pub(super) fn fold_ended(known: Vec<(SeriesNames, Row)>, image: &TallyImage, floor: Window) -> Fold {
     let mut fold = fold_image(known, image, floor);
     for (position, words) in moves(&image.slots) {
         fold.absorb(position, &words, |at| image.slot(at).and_then(SeriesNames::of));
     }
+    fold
+}
+
+fn interrupted(mut fold: Fold, image: &TallyImage, floor: Window) -> Fold {
     let header = &image.header;
     fold.interrupt(instead(header.synced_at, floor), header.synced_ns, |at| image.slot(at).and_then(SeriesNames::of));
     fold

@@ -45,8 +45,10 @@ fn remove_slice(transaction: &Transaction<'_>, horizon: Window) -> rusqlite::Res
                 (SELECT \"window\", series, outcome, epoch, late FROM usage WHERE \"window\" < ? LIMIT ?)";
     let admissions = "DELETE FROM admission WHERE (\"window\", series, epoch) IN
                       (SELECT \"window\", series, epoch FROM admission WHERE \"window\" < ? LIMIT ?)";
+    let waived = "DELETE FROM waived WHERE (\"window\", series, epoch, late) IN
+                  (SELECT \"window\", series, epoch, late FROM waived WHERE \"window\" < ? LIMIT ?)";
     let mut removed = 0;
-    for delete in [ends, admissions] {
+    for delete in [ends, admissions, waived] {
         removed += transaction.prepare_cached(delete)?.execute(params![horizon.0, SLICE_ROWS])?;
     }
     Ok(removed)

@@ -1,9 +1,11 @@
 //! The tables of the book and the views for finance. `docs/ledger.md` says what each column means.
+//!
+//! Guarantees: [`everything`] is all that a book of the present format consists of; `schema_check` compares books with it.
 
 /// The newest format of the book, in its `user_version`.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
-/// Makes a book of format [`FORMAT`], together with [`SEALS`].
+/// Makes a book of format [`FORMAT`], together with [`ADDED`] and [`SEALS`].
 pub(super) const SCHEMA: &str = "
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -130,6 +132,25 @@ FROM in_flight JOIN series USING (series)
 GROUP BY in_flight.\"window\", in_flight.series;
 ";
 
+/// What format 4 added: units that commands did not cost, and the names of departments.
+pub(super) const ADDED: &str = "
+CREATE TABLE waived (
+    \"window\" INTEGER NOT NULL,
+    series INTEGER NOT NULL REFERENCES series,
+    epoch INTEGER NOT NULL REFERENCES epoch,
+    late INTEGER NOT NULL,
+    commands INTEGER NOT NULL,
+    units INTEGER NOT NULL,
+    PRIMARY KEY (\"window\", series, epoch, late)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE department_name (
+    number INTEGER PRIMARY KEY,
+    department TEXT NOT NULL,
+    name TEXT NOT NULL,
+    since TEXT NOT NULL
+) STRICT;
+";
+
 /// The chain.
 pub(super) const SEALS: &str = "
 CREATE TABLE seal (
@@ -148,3 +169,8 @@ CREATE UNIQUE INDEX seal_of_hour ON seal (epoch, \"window\") WHERE kind = 'hour'
 CREATE UNIQUE INDEX seal_of_epoch ON seal (epoch) WHERE kind = 'epoch';
 CREATE INDEX seal_of_window ON seal (\"window\", kind);
 ";
+
+/// The statements that make a book, one for each table, view and index.
+pub(super) fn everything() -> impl Iterator<Item = &'static str> {
+    [SCHEMA, ADDED, SEALS].into_iter().flat_map(|text| text.split(';')).map(str::trim).filter(|text| !text.is_empty())
+}

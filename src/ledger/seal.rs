@@ -34,12 +34,17 @@ pub(super) fn seal_before(
     for (epoch, window) in unsealed(transaction, window)? {
         let lines = lines::of_hour(transaction, (epoch, window), FORMAT)?;
         let covered = Covered { kind: SealKind::Hour, epoch: Some(epoch), window: Some(window), lines };
-        append(transaction, covered, now)?;
+        append(transaction, covered, now.max(end_of(window)))?;
         let delete = "DELETE FROM unsealed WHERE \"window\" = ? AND epoch = ?";
         transaction.prepare_cached(delete)?.execute(params![window.0, epoch])?;
         growth.add_hour(transaction, (epoch, window))?;
     }
     growth.write(transaction)
+}
+
+/// An hour is not sealed before it is over. A clock that was set back since all workers left the hour says otherwise.
+fn end_of(window: Window) -> Timestamp {
+    Timestamp::from_second(window.next().start_unix_seconds()).unwrap_or(Timestamp::MAX)
 }
 
 /// Adds a seal to the end of the chain; returns its number.

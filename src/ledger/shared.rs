@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::error::LedgerError;
 use super::fold::OpenRows;
+use super::names::Names;
 use super::totals::Totals;
 
 pub(super) use super::signals::{Shared, Worker};
@@ -23,6 +24,8 @@ pub(super) enum Request {
     OpenRows(oneshot::Sender<OpenRows>),
     /// Sync, fold and seal now.
     Fold(oneshot::Sender<Result<(), LedgerError>>),
+    /// Write the names that departments have now, within a second.
+    Names(Names),
     /// End the epoch cleanly.
     Close,
     /// Stop where you stand, as a crash does.

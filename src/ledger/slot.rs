@@ -22,6 +22,8 @@ pub(super) const SLOT_BYTES: usize = WORDS * 8;
 
 /// Positions of words. Those of a counting slot's everyday life share its first two cache lines.
 pub(super) mod word {
+    use crate::model::Finished;
+
     /// Kind in the low half, generation in the high half.
     pub(in crate::ledger) const STATE: usize = 0;
     /// Window in the low half, position of the series' slot in the high half.
@@ -42,6 +44,17 @@ pub(super) mod word {
     pub(in crate::ledger) const LATE_OUT: usize = 54;
     /// 0, or the window of admission of the commands whose ends are counted here, in a later window.
     pub(in crate::ledger) const OF: usize = 57;
+    /// Five words, for the outcomes from `unreachable` on: how many of these commands cost their units. Not what was waived:
+    /// what was charged only grows, however the words of a slot at work are read.
+    pub(in crate::ledger) const CHARGED: usize = 58;
+
+    /// Where the commands that ended so and cost their units are counted apart; nothing for what a subsystem answered.
+    pub(in crate::ledger) const fn charged(finished: Finished) -> Option<usize> {
+        match finished.index().checked_sub(Finished::Unreachable.index()) {
+            Some(number) => Some(CHARGED + number),
+            None => None,
+        }
+    }
 
     // A series' slot: three names of eight words each.
     pub(in crate::ledger) const NAMES: usize = 8;
@@ -197,7 +210,9 @@ mod tests {
     fn records_do_not_overlap_and_end_within_the_slot() {
         assert_eq!(word::FINISHED + Finished::ALL.len() * 4, word::REFUSED);
         assert_eq!(word::REFUSED + Refused::ALL.len(), word::LATE_IN);
-        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 == word::OF && word::OF < WORDS) };
+        const { assert!(word::LATE_IN + 3 == word::LATE_OUT && word::LATE_OUT + 3 == word::OF && word::OF < word::CHARGED) };
+        const { assert!(word::CHARGED + 5 <= WORDS, "all of a slot") };
+        const { assert!(Finished::Unreachable.index() + 5 == Finished::ALL.len(), "a word each") };
         const { assert!(word::VERSION < 8, "a glance is one cache line") };
         assert_eq!(size_of::<Slot>(), SLOT_BYTES);
         const { assert!(Name::MAX_BYTES < word::NAME_WORDS * 8) };

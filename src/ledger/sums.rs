@@ -20,6 +20,12 @@ pub(super) const GROW: &str = "commands = min(9223372036854775807, commands + ex
     response_bytes = min(9223372036854775807, response_bytes + excluded.response_bytes),
     duration_ns = min(9223372036854775807, duration_ns + excluded.duration_ns)";
 
+/// The code under which sums hold the commands and units that were admitted.
+pub(super) const ADMITTED: u32 = 0;
+/// The code under which sums hold commands that cost no units, and those units. No outcome has it: outcomes of what was
+/// admitted begin at 1, refusals at 101.
+pub(super) const WAIVED: u32 = 100;
+
 /// Commands, units, request bytes, response bytes and nanoseconds of a series and an outcome.
 type Rows = BTreeMap<(u32, u32), Numbers>;
 
@@ -43,7 +49,7 @@ impl Growth {
         (epoch, window): (u32, Window),
     ) -> rusqlite::Result<()> {
         let rows = self.days.entry(self.calendar.day_of(window).max(self.horizon)).or_default();
-        for query in [ADMITTED_OF_HOUR, ENDED_OF_HOUR] {
+        for query in [ADMITTED_OF_HOUR, ENDED_OF_HOUR, WAIVED_OF_HOUR] {
             let mut query = transaction.prepare_cached(query)?;
             let mut found = query.query(params![window.0, epoch])?;
             while let Some(row) = found.next()? {
@@ -82,6 +88,8 @@ const ADMITTED_OF_HOUR: &str =
     "SELECT series, 0, admitted, units, 0, 0, 0 FROM admission WHERE \"window\" = ?1 AND epoch = ?2";
 const ENDED_OF_HOUR: &str = "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
     FROM usage WHERE \"window\" = ?1 AND epoch = ?2";
+const WAIVED_OF_HOUR: &str =
+    "SELECT series, 100, commands, units, 0, 0, 0 FROM waived WHERE \"window\" = ?1 AND epoch = ?2";
 
 /// Makes the days behind the horizon anew, for another calendar.
 pub(super) fn rebuild_days(transaction: &Transaction<'_>, calendar: CalendarOffset) -> rusqlite::Result<()> {
@@ -89,7 +97,7 @@ pub(super) fn rebuild_days(transaction: &Transaction<'_>, calendar: CalendarOffs
     transaction.execute("DELETE FROM day_sum WHERE day >= ?", [horizon.0])?;
     for window in sealed_windows(transaction, horizon)? {
         let day = calendar.day_of(window).max(horizon);
-        for rows in [ADMITTED_OF_WINDOW, ENDED_OF_WINDOW] {
+        for rows in [ADMITTED_OF_WINDOW, ENDED_OF_WINDOW, WAIVED_OF_WINDOW] {
             let of_day = format!("INSERT INTO day_sum SELECT ?2, {rows} ON CONFLICT DO UPDATE SET {GROW}");
             transaction.prepare_cached(&of_day)?.execute(params![window.0, day.0])?;
         }
@@ -106,6 +114,8 @@ pub(super) fn rebuild_ever(transaction: &Transaction<'_>) -> rusqlite::Result<()
 }
 
 const ADMITTED_OF_WINDOW: &str = "series, 0, sum(admitted), sum(units), 0, 0, 0 FROM admission WHERE \"window\" = ?1
+    AND (\"window\", epoch) NOT IN (SELECT \"window\", epoch FROM unsealed) GROUP BY series";
+const WAIVED_OF_WINDOW: &str = "series, 100, sum(commands), sum(units), 0, 0, 0 FROM waived WHERE \"window\" = ?1
     AND (\"window\", epoch) NOT IN (SELECT \"window\", epoch FROM unsealed) GROUP BY series";
 const ENDED_OF_WINDOW: &str = "series, outcome, sum(commands), sum(units), sum(request_bytes), sum(response_bytes),
     sum(duration_ns) FROM usage WHERE \"window\" = ?1

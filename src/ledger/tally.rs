@@ -21,7 +21,9 @@ use crate::clock::Clock;
 pub(super) const SEGMENT_SLOTS: u32 = 2048;
 /// Slots in the header's page; only the first is used.
 const HEADER_SLOTS: usize = 8;
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// Every command cost its units.
+const SECOND_FORMAT: u32 = 2;
 /// The oldest format that can be read: it had no late slots and wrote no moves down, so those words are 0.
 const OLDEST_FORMAT: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"TALLYGAT");
@@ -178,6 +180,9 @@ impl TallyImage {
         let (header, format) = (read_header(first)?, format_of(first));
         if format == OLDEST_FORMAT {
             slots.iter_mut().for_each(|words| *words = words.of_format_1());
+        }
+        if format <= SECOND_FORMAT {
+            slots.iter_mut().for_each(|words| *words = words.of_format_2());
         }
         Ok(Self { header, slots })
     }

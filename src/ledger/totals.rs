@@ -11,7 +11,7 @@ use crate::model::{Finished, Name, Outcome, Refused, Window};
 pub struct OutcomeTotals {
     /// Commands that ended so.
     pub commands: u64,
-    /// Their units; refused commands have none.
+    /// Their units; refused commands have none, nor have those of which nothing reached a subsystem.
     pub units: u64,
     /// Bytes of their request bodies.
     pub request_bytes: u64,
@@ -43,7 +43,7 @@ pub struct SeriesTotals {
     pub command: Name,
     /// Commands let in.
     pub admitted: u64,
-    /// Units of commands let in (units count at admission).
+    /// Units of commands that have ended. Commands of which nothing reached a subsystem cost none.
     pub units: u64,
     /// Bytes of request bodies, those of commands in flight included.
     pub request_bytes: u64,
@@ -85,6 +85,9 @@ pub struct Totals {
     pub series: Vec<SeriesTotals>,
     /// Received - refused - finished - in flight, over all workers; anything but 0 is a defect.
     pub imbalance: i64,
+    /// Hours and tables of names in the book that were written anew before they were sealed, in this epoch: somebody else had
+    /// changed them.
+    pub mended: u64,
     /// The disk's part.
     pub times: SyncTimes,
 }

@@ -99,6 +99,21 @@ impl Words {
         }
     }
 
+    /// How many of the commands that ended so cost their units.
+    pub(super) fn charged(&self, finished: Finished) -> u64 {
+        self.0[word::charged(finished).unwrap_or(word::FINISHED + finished.index() * 4)]
+    }
+
+    /// Tallies of formats 1 and 2 knew no command that costs nothing.
+    pub(super) fn of_format_2(mut self) -> Self {
+        if self.kind() == Kind::Count {
+            for (finished, at) in Finished::ALL.into_iter().filter_map(|one| Some((one, word::charged(one)?))) {
+                self.0[at] = self.finished(finished).commands;
+            }
+        }
+        self
+    }
+
     pub(super) fn refused(&self, refused: Refused) -> u64 {
         self.0[word::REFUSED + refused.index()]
     }

@@ -86,6 +86,8 @@ pub struct Pass {
     gate: Rc<Gate>,
     budget: Option<Budget>,
     units: Option<quota::Taken>,
+    /// Whether the units stay used when the pass is dropped.
+    keeps_units: bool,
     /// Whether a place was taken on the command, and of the department.
     places: [bool; 2],
 }
@@ -233,7 +235,8 @@ impl Gate {
 
     /// As [`Gate::admit`], for a command that counts other units than its kind does.
     pub fn admit_for(self: &Rc<Self>, units: u64, window: Window) -> Result<Pass, Limited> {
-        let mut pass = Pass { gate: Rc::clone(self), budget: None, units: None, places: [false; 2] };
+        let mut pass =
+            Pass { gate: Rc::clone(self), budget: None, units: None, keeps_units: false, places: [false; 2] };
         for (limiter, place) in self.own.iter().zip(&mut pass.places) {
             *place = take_place(limiter.as_deref())?; // dropping the pass gives back what it has
         }
@@ -387,13 +390,18 @@ impl Pass {
 
     /// The command was admitted: its units are used. Without this call, dropping the pass gives them back.
     pub fn keep_units(&mut self) {
-        self.units = None;
+        self.keeps_units = true;
+    }
+
+    /// The command costs no units after all: dropping the pass gives them back, unless their month is over.
+    pub fn return_units(&mut self) {
+        self.keeps_units = false;
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let Some(taken) = self.units.take() {
+        if let Some(taken) = self.units.take().filter(|_| !self.keeps_units) {
             self.gate.used.give_back(taken);
         }
         for (limiter, taken) in self.gate.own.iter().zip(self.places) {

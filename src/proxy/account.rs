@@ -24,7 +24,7 @@ pub(super) struct Account {
     worker: Rc<Worker>,
     /// The department's number.
     department: u32,
-    _pass: Pass,
+    pass: Pass,
 }
 
 impl Account {
@@ -41,7 +41,7 @@ impl Account {
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&call.worker),
             department,
-            _pass: pass,
+            pass,
         }
     }
 
@@ -78,12 +78,26 @@ impl Account {
         if let Some(upload) = &self.progress.upload {
             ticket.end_upload(upload);
         }
+        if costs_nothing(finished, self.progress.sent.get()) {
+            ticket.waive();
+            self.pass.return_units();
+        }
         let duration = ticket.settle(finished);
         if self.fault() == Some(BodyFault::Slow) {
             self.worker.recorder.limit_hit(LimitHit::BodyPace);
         }
         self.worker.load.leave(self.department);
         self.worker.recorder.command(&self.subsystem.id, duration);
+    }
+}
+
+/// Whether a command that ended so costs no units: nothing of it reached a subsystem. What the gateway answers itself
+/// (redirects) ends as `ok` and costs what the configuration says.
+fn costs_nothing(finished: Finished, was_sent: bool) -> bool {
+    match finished {
+        Finished::Ok | Finished::ClientError | Finished::ServerError => false,
+        Finished::Unreachable => true,
+        Finished::UpstreamFailed | Finished::Timeout | Finished::Aborted | Finished::Interrupted => !was_sent,
     }
 }
 

@@ -30,7 +30,7 @@ use super::progress::BodyFault;
 use super::refuse::{busy, fail, tell_budget, too_large};
 use super::request_body::RequestBody;
 use super::tunnel::Tunnel;
-use super::upstream::{Answered, Framing, Lease, Outgoing, Patience, SendError, Sent};
+use super::upstream::{Answered, Begun, Framing, Lease, Outgoing, Patience, SendError, Sent};
 use super::wire::HeadLimits;
 
 /// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
@@ -52,6 +52,7 @@ pub(super) fn forward(
     let outgoing = towards(&call, &admitted, request);
     let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
     let begun = upstreams.begin(outgoing, key);
+    admitted.account.progress().sent.set(matches!(begun, Begun::Sent(..)));
     let before = call.worker.clock.monotonic().since(call.arrived);
     // Boxed, because hyper and tokio move what they are given often.
     Box::pin(async move {

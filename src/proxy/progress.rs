@@ -17,6 +17,8 @@ pub(super) struct Progress {
     pub(super) waiting: Cell<bool>,
     /// Whether all of it went upstream.
     pub(super) complete: Cell<bool>,
+    /// Whether the request was handed to a server: from then on a part of it may have reached the subsystem.
+    pub(super) sent: Cell<bool>,
     /// Why it stopped before its end.
     pub(super) fault: Cell<Option<BodyFault>>,
 }
@@ -33,6 +35,7 @@ impl Progress {
             last: Cell::new(arrived),
             waiting: Cell::new(false),
             complete: Cell::new(false),
+            sent: Cell::new(false),
             fault: Cell::new(None),
         }
     }

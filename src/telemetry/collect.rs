@@ -122,6 +122,7 @@ impl Snapshot {
         };
         vec![
             metrics::IMBALANCE.single(self.scrape.totals.imbalance as f64),
+            metrics::MENDED.single(self.scrape.totals.mended as f64),
             metrics::SYNCED.single(unix_seconds(times.synced_at)),
             metrics::FOLDED.single(unix_seconds(times.folded_at)),
             metrics::SYNC_DURATION.distributions([([], syncs)]),

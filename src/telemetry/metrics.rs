@@ -20,7 +20,7 @@ pub(super) const COMMANDS: Family = Family::counter(
 pub(super) const COMMAND_UNITS: Family = Family::counter(
     "tallygate_command_units_total",
     USE,
-    "Units of commands let in, counted at their admission; from the ledger.",
+    "Units of ended commands; those of which nothing reached a subsystem cost none; from the ledger.",
 );
 pub(super) const REQUEST_BYTES: Family =
     Family::counter("tallygate_request_bytes_total", PLACE, "Bytes of request bodies; from the ledger.");
@@ -50,6 +50,12 @@ pub(super) const IMBALANCE: Family = Family::gauge(
     "tallygate_ledger_imbalance",
     &[],
     "Commands received - refused - finished - in flight; anything but 0 is a defect.",
+);
+pub(super) const MENDED: Family = Family::counter(
+    "tallygate_ledger_mended_hours_total",
+    &[],
+    "Hours of the book that did not hold what the tally says and were written anew before they were sealed; anything but 0 \
+     means that somebody else writes into the book.",
 );
 pub(super) const SYNCED: Family = Family::gauge(
     "tallygate_ledger_synced_timestamp_seconds",
@@ -202,7 +208,7 @@ pub(super) const PROCESS_START: Family =
     Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them.
-pub(super) const ALL: [&Family; 45] = [
+pub(super) const ALL: [&Family; 46] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -212,6 +218,7 @@ pub(super) const ALL: [&Family; 45] = [
     &PERIOD_COMMANDS,
     &PERIOD_UNITS,
     &IMBALANCE,
+    &MENDED,
     &SYNCED,
     &FOLDED,
     &SYNC_DURATION,

@@ -12,7 +12,8 @@ use super::slot::{Kind, Slot, pair, word};
 use super::words::Words;
 use crate::model::{Finished, Window};
 
-const END: End = End { finished: Finished::Ok, opened_ns: 0, request_bytes: 0, response_bytes: 0, duration_ns: 0 };
+const END: End =
+    End { finished: Finished::Ok, charged: true, opened_ns: 0, request_bytes: 0, response_bytes: 0, duration_ns: 0 };
 
 fn slot(asked: &[usize], window: u32) -> Arc<Slot> {
     let slot = Slot::asking(asked);

@@ -1,5 +1,5 @@
-//! Conservation: of every epoch, hour of admission and series, admitted = ended + in flight, commands and units, with late
-//! ends followed to the hour they were admitted in.
+//! Conservation: of every epoch, hour of admission and series, admitted = ended + in flight, commands and units (those that were
+//! waived included), with late ends followed to the hour they were admitted in.
 //!
 //! Guarantees: only what does not balance yet is in memory: hours whose streams go on in a later hour. What an epoch that lost
 //! counts (`machine died`, `tally missing`) can explain is a note about that epoch; it excuses nothing of other epochs, nor of
@@ -15,6 +15,7 @@ use super::finding::{Check, Report};
 use super::hours::Hour;
 use super::names::Names;
 use super::open::OpenEpoch;
+use crate::ledger::sums::WAIVED;
 use crate::model::Window;
 
 /// The most balances that may be open at once; more than any gateway can have streams that outlive their hour.
@@ -73,7 +74,9 @@ impl<'a> Balance<'a> {
         while let Some(row) = rows.next()? {
             let series: i64 = row.get(0)?;
             let sign = if row.get::<_, i64>(1)? == 0 { 1 } else { -1 };
-            let [commands, units] = self.add(Key::Days { series }, sign, [row.get(2)?, row.get(3)?]);
+            let is_waived = row.get::<_, i64>(1)? == i64::from(WAIVED); // its commands are among those that ended
+            let commands = if is_waived { 0 } else { row.get(2)? };
+            let [commands, units] = self.add(Key::Days { series }, sign, [commands, row.get(3)?]);
             if commands < 0 || units < 0 {
                 self.short.entry(series).or_insert(Window(row.get(4)?));
             }
@@ -88,10 +91,13 @@ impl<'a> Balance<'a> {
         for row in hour.admissions.iter().filter(|row| !told.contains(&row.epoch)) {
             self.admit((hour.window, row.series, row.epoch), row.numbers);
         }
+        let admitted_in = |late: i64| Window(u32::try_from(i64::from(hour.window.0).saturating_sub(late)).unwrap_or(0));
         let ends = hour.ends.iter().filter(|row| row.outcome < FIRST_REFUSAL && !told.contains(&row.epoch));
         for row in ends {
-            let admitted_in = Window(u32::try_from(i64::from(hour.window.0) - row.late).unwrap_or(0));
-            self.end((admitted_in, row.series, row.epoch), [row.numbers[0], row.numbers[1]]);
+            self.end((admitted_in(row.late), row.series, row.epoch), [row.numbers[0], row.numbers[1]]);
+        }
+        for row in hour.waived.iter().filter(|row| !told.contains(&row.epoch)) {
+            self.end((admitted_in(row.late), row.series, row.epoch), [0, row.numbers[1]]);
         }
         report.checked.balances += (hour.admissions.len()) as u64;
         self.bound(report);

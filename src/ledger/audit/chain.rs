@@ -1,15 +1,14 @@
 //! The chain: numbers, links, hashes, and the rows behind each seal.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Progress;
 use super::days::Days;
-use super::finding::{ChainHead, Check, Report};
+use super::epochs::Epochs;
+use super::finding::{AfterHead, ChainHead, Check, Report};
+use super::order::HourOrder;
 use super::seals::{Place, lines_of, place_of, walk};
 use crate::ledger::canon::{self, BEGINNING, SealKind, SealRow};
-use crate::model::Window;
 
 /// The end of the chain as it was noted elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,22 +41,30 @@ impl NotedHead {
 /// Follows the chain from its first seal to its last, and compares its end with the book's note of it.
 pub(super) fn check(
     book: &Connection,
-    days: &Days,
-    report: &mut Report,
-    progress: &mut Progress<'_>,
+    (days, epochs): (&Days, &Epochs),
+    noted: Option<&NotedHead>,
+    (report, progress): (&mut Report, &mut Progress<'_>),
 ) -> rusqlite::Result<ChainHead> {
     let count: i64 = book.query_row("SELECT count(*) FROM seal", [], |row| row.get(0))?;
-    let mut walker = Walker { book, days, report, last: beginning(), hours: HashMap::new() };
-    walk(book, |seal, place| {
+    let order = HourOrder::new(epochs);
+    let mut walker = Walker { book, days, report, last: beginning(), order, after: None };
+    walk(book, |seal, place| -> rusqlite::Result<()> {
         progress("seals", walker.report.checked.seals, count.unsigned_abs());
-        walker.step(seal, place)
+        walker.step(seal, place)?;
+        if noted.is_some_and(|noted| noted.number == seal.number) {
+            walker.order.note(seal.number);
+            walker.after = Some(AfterHead::default());
+        }
+        Ok(())
     })?;
-    let last = walker.last;
+    let Walker { last, order, after, report, .. } = walker;
+    order.finish(report);
+    report.after = after;
     end(book, &last, report)?;
     Ok(last)
 }
 
-fn beginning() -> ChainHead {
+pub(super) fn beginning() -> ChainHead {
     ChainHead { number: 0, hash: BEGINNING.to_owned(), sealed_at: None }
 }
 
@@ -66,15 +73,19 @@ struct Walker<'a> {
     days: &'a Days,
     report: &'a mut Report,
     last: ChainHead,
-    /// Of each epoch, the hour sealed last.
-    hours: HashMap<u32, Window>,
+    order: HourOrder<'a>,
+    /// What came after the head that was noted.
+    after: Option<AfterHead>,
 }
 
 impl Walker<'_> {
     fn step(&mut self, seal: &SealRow, place: &Place) -> rusqlite::Result<()> {
         self.report.checked.seals += 1;
         self.link(seal);
-        self.order(seal);
+        self.order.add(seal, &place_of(seal, self.days), self.report);
+        if let Some(after) = &mut self.after {
+            after.add(seal.kind);
+        }
         let lines = lines_of(self.book, self.days, (seal, place))?;
         self.content(seal, lines.as_deref())?;
         self.hash(seal, lines.as_deref());
@@ -99,15 +110,6 @@ impl Walker<'_> {
                 seal.previous, self.last.number, self.last.hash
             );
             self.report.find(Check::Link, &place, what);
-        }
-    }
-
-    /// Within an epoch, hours are sealed in their order.
-    fn order(&mut self, seal: &SealRow) {
-        let (SealKind::Hour, Some(epoch), Some(window)) = (seal.kind, seal.epoch, seal.window) else { return };
-        if let Some(before) = self.hours.insert(epoch, window).filter(|before| *before >= window) {
-            let what = format!("its hour is not later than {before}, which this epoch had sealed before it");
-            self.report.find(Check::Link, place_of(seal, self.days), what);
         }
     }
 

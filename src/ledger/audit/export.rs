@@ -20,6 +20,7 @@ use crate::ledger::error::LedgerError;
 use crate::ledger::fold::{Row, SeriesNames};
 use crate::ledger::lines;
 use crate::ledger::recover::fold_dead;
+use crate::ledger::schema_check;
 use crate::ledger::totals::OutcomeTotals;
 use crate::model::Window;
 
@@ -58,6 +59,7 @@ pub fn export(path: &Path, write: &mut dyn FnMut(Part) -> std::io::Result<()>) -
     let mut write = |part: Part| -> Result<(), ExportError> { Ok(write(part.whole()?)?) };
     let snapshot = Snapshot::take_settled(path)?;
     let book = &snapshot.connection;
+    schema_check::check(book, path)?;
     let days = Days::read(book)?;
     write(beginning(book)?)?;
     write(part(vec!["epochs".to_owned()], lines::of_epochs(book)?))?;
@@ -135,7 +137,10 @@ fn row_lines(names: &SeriesNames, late: u32, row: &Row) -> Vec<String> {
         let numbers = [commands, units, request_bytes, response_bytes, duration_ns].map(stored);
         canon::usage(names, outcome.name(), Some(i64::from(late)), &numbers)
     });
-    admitted.into_iter().chain(usage).collect()
+    let waived = row.waived();
+    let waived = ((waived.commands, waived.units) != (0, 0))
+        .then(|| canon::waived(names, i64::from(late), [stored(waived.commands), stored(waived.units)]));
+    admitted.into_iter().chain(usage).chain(waived).collect()
 }
 
 fn unsealed(book: &Connection) -> rusqlite::Result<Vec<(u32, Window)>> {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::ledger::canon::SealKind;
+
 /// The most findings that are kept; of further ones only the number.
 pub const MOST_FINDINGS: usize = 100;
 
@@ -31,6 +33,10 @@ pub enum Check {
     Adjustments,
     /// The tally can be read and belongs to this book.
     Tally,
+    /// The book consists of what its format makes, and of nothing else.
+    Schema,
+    /// No count is negative.
+    Negative,
 }
 
 impl fmt::Display for Check {
@@ -46,6 +52,8 @@ impl fmt::Display for Check {
             Self::Epochs => "epochs",
             Self::Adjustments => "adjustments",
             Self::Tally => "tally",
+            Self::Schema => "schema",
+            Self::Negative => "negative",
         })
     }
 }
@@ -95,6 +103,34 @@ pub struct ChainHead {
     pub sealed_at: Option<String>,
 }
 
+/// What came into the chain after a head that was noted elsewhere. The head proves all before it; this is what it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AfterHead {
+    /// Seals, of all kinds.
+    pub seals: u64,
+    /// Hours that were sealed.
+    pub hours: u64,
+    /// Days that took the place of their hours: their sums are those of hours that can no longer be looked at.
+    pub days: u64,
+    /// Ends of epochs.
+    pub epochs: u64,
+    /// Corrections, of whatever period.
+    pub corrections: u64,
+}
+
+impl AfterHead {
+    pub(super) fn add(&mut self, kind: SealKind) {
+        self.seals += 1;
+        match kind {
+            SealKind::Hour => self.hours += 1,
+            SealKind::Day => self.days += 1,
+            SealKind::Epoch => self.epochs += 1,
+            SealKind::Adjustment => self.corrections += 1,
+            SealKind::Migration => {}
+        }
+    }
+}
+
 /// What `verify` says.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
@@ -102,6 +138,9 @@ pub struct Verdict {
     pub ok: bool,
     /// Worth noting elsewhere: later, it proves that nothing before it was exchanged.
     pub head: ChainHead,
+    /// What came after the head that was noted elsewhere, if one was and the chain holds its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<AfterHead>,
     /// At most [`MOST_FINDINGS`].
     pub findings: Vec<Finding>,
     /// Findings beyond those.
@@ -117,6 +156,7 @@ pub struct Verdict {
 pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
     pub(super) more: u64,
+    pub(super) after: Option<AfterHead>,
     pub(super) notes: Vec<String>,
     pub(super) checked: Checked,
 }
@@ -135,8 +175,8 @@ impl Report {
     }
 
     pub(super) fn verdict(self, head: ChainHead) -> Verdict {
-        let Self { findings, more, notes, checked } = self;
-        Verdict { ok: findings.is_empty(), head, findings, more, notes, checked }
+        let Self { findings, more, after, notes, checked } = self;
+        Verdict { ok: findings.is_empty(), head, after, findings, more, notes, checked }
     }
 }
 

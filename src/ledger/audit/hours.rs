@@ -29,12 +29,24 @@ pub(super) struct End {
     pub(super) numbers: Numbers,
 }
 
+/// A stored row of commands that cost no units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waived {
+    pub(super) series: i64,
+    pub(super) epoch: u32,
+    /// Hours since the admission.
+    pub(super) late: i64,
+    /// Commands, and the units they would have cost.
+    pub(super) numbers: [i64; 2],
+}
+
 /// Everything the book holds of one hour.
 #[derive(Debug)]
 pub(super) struct Hour {
     pub(super) window: Window,
     pub(super) admissions: Vec<Admission>,
     pub(super) ends: Vec<End>,
+    pub(super) waived: Vec<Waived>,
     /// Epochs whose rows of this hour are sealed.
     pub(super) sealed: BTreeSet<u32>,
     /// Epochs whose rows wait for their seal.
@@ -45,7 +57,8 @@ impl Hour {
     /// The epochs that have rows in this hour.
     pub(super) fn epochs(&self) -> BTreeSet<u32> {
         let admitted = self.admissions.iter().map(|row| row.epoch);
-        admitted.chain(self.ends.iter().map(|row| row.epoch)).collect()
+        let ended = self.ends.iter().map(|row| row.epoch);
+        admitted.chain(ended).chain(self.waived.iter().map(|row| row.epoch)).collect()
     }
 }
 
@@ -54,6 +67,7 @@ pub(super) fn next(book: &Connection, from: Window) -> rusqlite::Result<Option<W
     let mut query = book.prepare_cached(
         "SELECT min(first) FROM (SELECT min(\"window\") AS first FROM admission WHERE \"window\" >= ?1
                      UNION ALL SELECT min(\"window\") FROM usage WHERE \"window\" >= ?1
+                     UNION ALL SELECT min(\"window\") FROM waived WHERE \"window\" >= ?1
                      UNION ALL SELECT min(\"window\") FROM unsealed WHERE \"window\" >= ?1)",
     )?;
     query.query_row([from.0], |row| Ok(row.get::<_, Option<u32>>(0)?.map(Window)))
@@ -63,7 +77,17 @@ pub(super) fn next(book: &Connection, from: Window) -> rusqlite::Result<Option<W
 pub(super) fn read(book: &Connection, window: Window, sealed: BTreeSet<u32>) -> rusqlite::Result<Hour> {
     let mut query = book.prepare_cached("SELECT epoch FROM unsealed WHERE \"window\" = ?1")?;
     let unsealed = query.query_map([window.0], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    Ok(Hour { window, admissions: admissions(book, window)?, ends: ends(book, window)?, sealed, unsealed })
+    let (admissions, ends, waived) = (admissions(book, window)?, ends(book, window)?, waived(book, window)?);
+    Ok(Hour { window, admissions, ends, waived, sealed, unsealed })
+}
+
+fn waived(book: &Connection, window: Window) -> rusqlite::Result<Vec<Waived>> {
+    let query = "SELECT series, epoch, late, commands, units FROM waived WHERE \"window\" = ?1";
+    let mut query = book.prepare_cached(query)?;
+    let rows = query.query_map(params![window.0], |row| {
+        Ok(Waived { series: row.get(0)?, epoch: row.get(1)?, late: row.get(2)?, numbers: [row.get(3)?, row.get(4)?] })
+    })?;
+    rows.collect()
 }
 
 fn admissions(book: &Connection, window: Window) -> rusqlite::Result<Vec<Admission>> {

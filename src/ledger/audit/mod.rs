@@ -13,7 +13,9 @@ mod finding;
 mod hours;
 mod info;
 mod names;
+mod negative;
 mod open;
+mod order;
 mod seals;
 mod snapshot;
 mod sums;
@@ -31,14 +33,15 @@ use self::names::Names;
 use self::open::OpenEpoch;
 use self::snapshot::Snapshot;
 use self::sums::DaySums;
-use self::tally::OpenRows;
+use self::tally::TallyRows;
 use super::error::LedgerError;
+use super::schema_check;
 use crate::model::Window;
 
 pub use chain::{BadHead, NotedHead};
 pub use epochs::EpochRow;
 pub use export::{ExportError, Part, export};
-pub use finding::{ChainHead, Check, Checked, Finding, MOST_FINDINGS, Verdict};
+pub use finding::{AfterHead, ChainHead, Check, Checked, Finding, MOST_FINDINGS, Verdict};
 pub use info::{EpochInfo, Info, Sizes, TallyInfo, WindowInfo, info};
 
 /// Called with what is being done, how much of it is done, and how much there is.
@@ -47,22 +50,44 @@ pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
 /// Checks everything that can be checked of the ledger at `path`; `noted` is a head that was kept elsewhere.
 pub fn verify(path: &Path, noted: Option<&NotedHead>, progress: &mut Progress<'_>) -> Result<Verdict, LedgerError> {
     let snapshot = Snapshot::take(path)?;
-    check(&snapshot, noted, progress).map_err(|error| snapshot.failed(error))
+    let mut report = Report::default();
+    check_schema(&snapshot, &mut report).map_err(|error| snapshot.failed(error))?;
+    let is_altered = !report.findings.is_empty();
+    match check(&snapshot, noted, (&mut report, progress)) {
+        Ok(head) => Ok(report.verdict(head)),
+        Err(error) if is_altered => {
+            report.note(format!("the rest could not be checked in a book that is altered so: {error}"));
+            Ok(report.verdict(chain::beginning()))
+        }
+        Err(error) => Err(snapshot.failed(error)),
+    }
 }
 
-fn check(snapshot: &Snapshot, noted: Option<&NotedHead>, progress: &mut Progress<'_>) -> rusqlite::Result<Verdict> {
+/// Every table, index, view and trigger is the format's own; so are the rows of `outcome`.
+fn check_schema(snapshot: &Snapshot, report: &mut Report) -> rusqlite::Result<()> {
+    for difference in schema_check::differences(&snapshot.connection)? {
+        report.find(Check::Schema, difference.place, difference.what);
+    }
+    Ok(())
+}
+
+fn check(
+    snapshot: &Snapshot,
+    noted: Option<&NotedHead>,
+    (report, progress): (&mut Report, &mut Progress<'_>),
+) -> rusqlite::Result<ChainHead> {
     let book = &snapshot.connection;
     let (days, epochs) = (Days::read(book)?, Epochs::read(book)?);
-    let mut report = Report::default();
-    let head = chain::check(book, &days, &mut report, progress)?;
+    let head = chain::check(book, (&days, &epochs), noted, (report, progress))?;
     if let Some(noted) = noted {
-        chain::check_noted(book, noted, &mut report)?;
+        chain::check_noted(book, noted, report)?;
     }
-    epochs.check(snapshot, &mut report);
-    check_adjustments(book, &mut report)?;
-    tally::check(snapshot, &mut report);
-    add_up(snapshot, (&days, &epochs), &mut report, progress)?;
-    Ok(report.verdict(head))
+    epochs.check(snapshot, report);
+    check_adjustments(book, report)?;
+    negative::check(book, report)?;
+    tally::check(snapshot, report);
+    add_up(snapshot, (&days, &epochs), report, progress)?;
+    Ok(head)
 }
 
 /// Every correction is the one its seal covers (the chain looked at that), and none has no seal.
@@ -91,7 +116,7 @@ fn add_up(
     let book = &snapshot.connection;
     let mut names = Names::read(book)?;
     let open = snapshot.readings().map(|readings| OpenEpoch::of(readings, &mut names));
-    let rows = open.as_ref().zip(snapshot.readings()).map(|(open, readings)| OpenRows::of(open, readings, &mut names));
+    let rows = open.as_ref().zip(snapshot.readings()).map(|(open, readings)| TallyRows::of(open, readings, &mut names));
     let mut balance = Balance::new(book, (days, epochs), open.as_ref())?;
     let mut sums = DaySums::new(book, days);
     let mut seen = BTreeSet::new();

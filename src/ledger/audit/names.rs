@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use crate::ledger::canon::ADMITTED;
+use crate::ledger::canon::{ADMITTED, WAIVED};
 use crate::ledger::fold::SeriesNames;
+use crate::ledger::sums;
 
 /// Series and outcomes by number. Series that only the tally knows get the numbers the book would give them next.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl Names {
         match self.outcomes.get(&code) {
             Some(name) => name.clone(),
             None if code == 0 => ADMITTED.to_owned(),
+            None if code == i64::from(sums::WAIVED) => WAIVED.to_owned(),
             None => format!("outcome {code}, which is not in the book"),
         }
     }

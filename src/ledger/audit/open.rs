@@ -66,6 +66,7 @@ fn counts(image: &TallyImage, floor: Window, names: &mut Names) -> (Vec<Count>, 
             let window = Window(key.window.0.saturating_sub(key.late));
             ended.push((window, series, [stored(totals.commands), stored(totals.units)]));
         }
+        ended.push((Window(key.window.0.saturating_sub(key.late)), series, [0, stored(row.waived().units)]));
     }
     (admitted, ended)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::ledger::error::LedgerError;
-use crate::ledger::pages::open_for_reading;
+use crate::ledger::pages::open_for_audit;
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::{TallyImage, moves};
 use crate::ledger::words::Words;
@@ -90,13 +90,13 @@ impl Snapshot {
 }
 
 fn look(path: &Path) -> Result<Option<Snapshot>, LedgerError> {
-    let connection = open_for_reading(path)?;
+    let connection = open_for_audit(path)?;
     let failed = |error| LedgerError::book("read", path, error);
     connection.execute_batch("BEGIN").map_err(failed)?;
     let before = edition(&connection).map_err(failed)?;
     let is_kept = lock::is_held(path)?;
     let Some(tally) = tally(path, &connection, is_kept)? else { return Ok(None) };
-    let after = edition(&open_for_reading(path)?).map_err(failed)?;
+    let after = edition(&open_for_audit(path)?).map_err(failed)?;
     let same = after == before && lock::is_held(path)? == is_kept;
     Ok(same.then(|| Snapshot { path: path.to_owned(), connection, tally, is_kept }))
 }

@@ -9,6 +9,7 @@ use super::finding::{Check, Report};
 use super::hours::Hour;
 use super::names::Names;
 use crate::ledger::canon::Numbers;
+use crate::ledger::sums::WAIVED;
 use crate::model::Window;
 
 /// Series and outcome; 0 for the admitted.
@@ -41,6 +42,10 @@ impl<'a> DaySums<'a> {
         for row in hour.admissions.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
             let [admitted, units] = row.numbers;
             add(&mut self.sums, (row.series, 0), &[admitted, units, 0, 0, 0]);
+        }
+        for row in hour.waived.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
+            let [commands, units] = row.numbers;
+            add(&mut self.sums, (row.series, i64::from(WAIVED)), &[commands, units, 0, 0, 0]);
         }
         for row in hour.ends.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
             add(&mut self.sums, (row.series, row.outcome), &row.numbers);

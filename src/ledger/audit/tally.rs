@@ -3,7 +3,7 @@
 //! While a gateway counts, its words move under the reader's eyes. They only grow, so a sum that holds at the moment between
 //! two readings lies between its values in both; only what cannot be so at any moment is a finding.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::finding::{Check, Report};
 use super::hours::Hour;
@@ -107,56 +107,85 @@ fn add_slot(worker: &mut Worker, words: &Words) {
     worker.over += ended + i128::from(words.0[word::LATE_OUT]);
 }
 
-/// The book's rows of hours that are still counted into; the tally is where they came from, so it never has less.
+/// What the tally says of hours, to be held against the book's rows. Hours that are still counted into came from the tally, so the
+/// book never has more of them. Hours that are sealed are in the book whole, so it never has less than the slots that still
+/// show them.
 #[derive(Debug)]
-pub(super) struct OpenRows {
+pub(super) struct TallyRows {
     epoch: u32,
     floor: Window,
-    /// Admitted, by hour and series; commands by hour, series, outcome and how late.
-    admitted: HashMap<(Window, i64), i128>,
-    ended: HashMap<(Window, i64, i64, i64), i128>,
+    /// Commands and units, by hour, series, outcome and how late; outcome 0 is what was admitted.
+    rows: BTreeMap<RowPlace, [i128; 2]>,
 }
 
-impl OpenRows {
+/// Hour, series, outcome, hours since the admission.
+type RowPlace = (Window, i64, i64, i64);
+
+const ADMITTED: i64 = 0;
+
+impl TallyRows {
     pub(super) fn of(open: &OpenEpoch, readings: &Readings, names: &mut Names) -> Self {
-        let (mut admitted, mut ended) = (HashMap::new(), HashMap::new());
-        let fold = fold_of(&readings.newer, readings.floor);
+        let mut rows = BTreeMap::new();
+        let fold = fold_of(&readings.newer, Window(0));
         for (key, row) in fold.changed_rows() {
             let Some(series) = fold.names(key.series).map(|series| names.number(series)) else { continue };
-            *admitted.entry((key.window, series)).or_insert(0) += i128::from(row.admitted);
+            let admitted = [row.admitted, row.units].map(i128::from);
+            add(&mut rows, (key.window, series, ADMITTED, 0), admitted);
             for (outcome, totals) in row.outcomes() {
-                let key = (key.window, series, i64::from(outcome.code()), i64::from(key.late));
-                *ended.entry(key).or_insert(0) += i128::from(totals.commands);
+                let place = (key.window, series, i64::from(outcome.code()), i64::from(key.late));
+                add(&mut rows, place, [totals.commands, totals.units].map(i128::from));
             }
         }
-        Self { epoch: open.epoch, floor: open.floor, admitted, ended }
+        Self { epoch: open.epoch, floor: open.floor, rows }
     }
 
     /// Compares an hour of the book.
     pub(super) fn check(&self, hour: &Hour, (names, report): (&Names, &mut Report)) {
-        if hour.window < self.floor {
-            return;
+        let mut held = self.held(hour);
+        let window = hour.window;
+        for (place, _) in self.rows.range((window, i64::MIN, 0, 0)..(window.next(), i64::MIN, 0, 0)) {
+            held.entry(*place).or_default(); // what the book should have, and has not
         }
-        let place = |series: i64| format!("epoch {}, hour {}, {}", self.epoch, hour.window, names.series(series));
-        for row in hour.admissions.iter().filter(|row| row.epoch == self.epoch) {
-            let counted = self.admitted.get(&(hour.window, row.series)).copied().unwrap_or_default();
-            if i128::from(row.numbers[0]) > counted {
-                let what =
-                    format!("{} commands admitted in the book, {counted} in the tally it came from", row.numbers[0]);
-                report.find(Check::Tally, place(row.series), what);
-            }
-        }
-        for row in hour.ends.iter().filter(|row| row.epoch == self.epoch) {
-            let key = (hour.window, row.series, row.outcome, row.late);
-            let counted = self.ended.get(&key).copied().unwrap_or_default();
-            if i128::from(row.numbers[0]) > counted {
-                let outcome = names.outcome(row.outcome);
-                let what =
-                    format!("{} commands {outcome} in the book, {counted} in the tally it came from", row.numbers[0]);
-                report.find(Check::Tally, place(row.series), what);
+        for (place, held) in held {
+            let counted = self.rows.get(&place).copied().unwrap_or_default();
+            let is_wrong = |number: usize| match window < self.floor {
+                true => held[number] < counted[number],
+                false => held[number] > counted[number],
+            };
+            if let Some(number) = (0..2).find(|number| is_wrong(*number)) {
+                let what = self.said(place, (["commands", "units"][number], held[number], counted[number]), names);
+                let (_, series, _, _) = place;
+                let place = format!("epoch {}, hour {window}, {}", self.epoch, names.series(series));
+                report.find(Check::Tally, place, what);
             }
         }
     }
+
+    fn said(&self, place: RowPlace, (of, held, counted): (&str, i128, i128), names: &Names) -> String {
+        let (window, _, outcome, _) = place;
+        let outcome = names.outcome(outcome);
+        match window < self.floor {
+            true => format!("{held} {of} {outcome} were sealed, the tally they came from still shows {counted}"),
+            false => format!("{held} {of} {outcome} in the book, {counted} in the tally it came from"),
+        }
+    }
+
+    fn held(&self, hour: &Hour) -> BTreeMap<RowPlace, [i128; 2]> {
+        let mut held = BTreeMap::new();
+        for row in hour.admissions.iter().filter(|row| row.epoch == self.epoch) {
+            add(&mut held, (hour.window, row.series, ADMITTED, 0), row.numbers.map(i128::from));
+        }
+        for row in hour.ends.iter().filter(|row| row.epoch == self.epoch) {
+            let [commands, units, ..] = row.numbers;
+            add(&mut held, (hour.window, row.series, row.outcome, row.late), [commands, units].map(i128::from));
+        }
+        held
+    }
+}
+
+fn add(rows: &mut BTreeMap<RowPlace, [i128; 2]>, place: RowPlace, more: [i128; 2]) {
+    let sum = rows.entry(place).or_default();
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The audit: a sound ledger has no findings, whatever happened to its gateway.
 
 use super::*;
-use crate::ledger::audit::{Verdict, export, info, verify};
+use crate::ledger::audit::{NotedHead, Verdict, export, info, verify};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const SERIES: &str = "department-1/cameras/command-1";
@@ -223,7 +223,12 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
 }
 
 /// What `docs/check_ledger.py` says of an export; an error if it finds anything.
-fn stranger(bench: &Bench) -> Result<String, String> {
+pub(super) fn stranger(bench: &Bench) -> Result<String, String> {
+    stranger_knowing(bench, None)
+}
+
+/// As [`stranger`], of one who has noted a head.
+pub(super) fn stranger_knowing(bench: &Bench, head: Option<&NotedHead>) -> Result<String, String> {
     let file = bench.folder.path().join("export.txt");
     let mut text = String::new();
     let mut keep = |part: crate::ledger::audit::Part| {
@@ -235,7 +240,8 @@ fn stranger(bench: &Bench) -> Result<String, String> {
     export(&bench.path(), &mut keep).expect("an export");
     std::fs::write(&file, text).expect("written");
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check_ledger.py");
-    let ended = std::process::Command::new("python3").arg(program).arg(file).output();
+    let head = head.map(|head| format!("--head={}:{}", head.number, head.hash));
+    let ended = std::process::Command::new("python3").arg(program).args(head).arg(file).output();
     let ended = ended.expect("python3; `make test` installs it (apt-get install python3)");
     let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
     if ended.status.success() { Ok(said) } else { Err(said) }

@@ -1,6 +1,7 @@
 //! The room as a whole: meters, keeper, files.
 
 mod adjust;
+mod altered;
 mod audit;
 mod count;
 mod crash;
@@ -9,11 +10,14 @@ mod faults;
 mod kill;
 mod migrate;
 mod moves;
+mod older;
+mod order;
 mod points;
 mod power;
 mod rollup;
 mod seal;
 mod simulation;
+mod waived;
 
 use std::path::Path;
 use std::time::Duration;

@@ -30,7 +30,7 @@ fn slots() -> Vec<&'static Slot> {
 }
 
 fn end() -> End {
-    End { finished: Finished::Ok, opened_ns: 100, request_bytes: 0, response_bytes: 10, duration_ns: 50 }
+    End { finished: Finished::Ok, charged: true, opened_ns: 100, request_bytes: 0, response_bytes: 10, duration_ns: 50 }
 }
 
 /// What a start makes of the slots as they are, with what was in flight as `interrupted`.

@@ -49,7 +49,7 @@ pub use checks::Checks;
 pub(super) use h1::{Framing, put_field};
 pub use health::UpstreamHealth;
 pub(super) use pool::Lease;
-use pool::{Attempt, Links, Place, Pool};
+use pool::{Attempt, Links, Place, Pool, Why};
 use protocol::Exchange;
 pub(super) use protocol::{AnswerBody, Answered, Outgoing, Written};
 use queue::Line;
@@ -295,8 +295,15 @@ impl Upstreams {
                         return Err(error);
                     }
                     // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
-                    Attempt::Unsent(request, _) => (request, self.choose(course.key, Set::default())),
-                    Attempt::Again(again) => return Box::pin(self.send_again(again, course)).await,
+                    Attempt::Unsent(request, _) => {
+                        course.patience.progress.sent.set(false);
+                        (request, self.choose(course.key, Set::default()))
+                    }
+                    Attempt::Again(again) => {
+                        let is_lost = matches!(again.why, Why::Lost(_));
+                        course.patience.progress.sent.set(is_lost); // it was the first attempt
+                        return Box::pin(self.send_again(again, course)).await;
+                    }
                 }
             }
         };

@@ -309,6 +309,7 @@ impl Lease {
 
     /// Waits for the answer on a connection to this server.
     pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
+        let was_sent = patience.progress.sent.replace(true);
         let came = patience.wait(&mut exchange).await;
         // Before the exchange, and the body in it, is taken apart.
         let (has_fault, is_callers) = (patience.progress.fault.get().is_some(), patience.progress.is_callers_doing());
@@ -317,7 +318,13 @@ impl Lease {
                 Ok(answer) => Attempt::Sent(Sent { answer, lease: self }),
                 Err(broken) => self.pool.failed(broken, is_callers),
             },
-            Some(Err(broken)) => self.end(exchange.into_salvage(&broken), broken, (has_fault, is_callers)),
+            Some(Err(broken)) => {
+                let salvage = exchange.into_salvage(&broken);
+                if matches!(salvage, Salvage::Unsent(_) | Salvage::Refused(..)) {
+                    patience.progress.sent.set(was_sent); // nothing of it was processed
+                }
+                self.end(salvage, broken, (has_fault, is_callers))
+            }
             None => {
                 if patience.is_the_subsystems_over() {
                     self.fail(Finished::Timeout);

@@ -81,6 +81,8 @@ pub(super) fn check_book(book: &Connection, model: &Model, now_ns: u64) {
     assert_eq!(usage(book, horizon), kept.map(|(key, totals)| (*key, *totals)).collect(), "table usage");
     let kept = model.admitted.iter().filter(|(key, _)| key.0 >= horizon);
     assert_eq!(admissions(book, horizon), kept.map(|(key, sums)| (*key, *sums)).collect(), "table admission");
+    let kept = model.waived.iter().filter(|(key, _)| key.0 >= horizon);
+    assert_eq!(waived(book, horizon), kept.map(|(key, sums)| (*key, *sums)).collect(), "table waived");
     check_in_flight(&in_flight(book), &model.in_flight(now_ns));
     let days = Days::of(book, horizon);
     assert_eq!(view(book), days.of_model(model), "view usage_hourly");
@@ -119,11 +121,12 @@ pub(super) fn floor(book: &Connection, epoch: u32) -> Window {
 /// What a loss of power has left: not less than was synced, not more than was counted, and all that was admitted has ended.
 pub(super) fn recovered_between(book: &Connection, least: &Model, most: &Model) -> Model {
     let (rows, admitted) = (usage(book, Window(0)), admissions(book, Window(0)));
-    let mut found = Model { rows, admitted, ..Model::default() };
+    let mut found = Model { rows, admitted, waived: waived(book, Window(0)), ..Model::default() };
     // Days whose hours are gone were settled long before.
     let horizon = horizon(book);
     found.rows.extend(most.rows.iter().filter(|(key, _)| key.0 < horizon).map(|(key, totals)| (*key, *totals)));
     found.admitted.extend(most.admitted.iter().filter(|(key, _)| key.0 < horizon).map(|(key, sums)| (*key, *sums)));
+    found.waived.extend(most.waived.iter().filter(|(key, _)| key.0 < horizon).map(|(key, sums)| (*key, *sums)));
     for (key, sum) in &most.admitted {
         let (low, now) = (least.admitted.get(key).copied(), found.admitted.get(key).copied().unwrap_or_default());
         assert!(low.unwrap_or_default().0 <= now.0 && now.0 <= sum.0, "{key:?}: {low:?} <= {now:?} <= {sum:?}");
@@ -263,6 +266,15 @@ fn in_flight(book: &Connection) -> BTreeMap<(Window, Series), OutcomeTotals> {
     let query = "SELECT \"window\", department, command, commands, units, request_bytes, response_bytes, duration_ns
                  FROM in_flight JOIN series USING (series)";
     collect(book, (query, &[]), |row| Ok(((Window(row.get(0)?), series_at(row, 1)?), totals_at(row, 3)?)))
+}
+
+fn waived(book: &Connection, from: Window) -> BTreeMap<(Window, u32, Series), (u64, u64)> {
+    let query = "SELECT \"window\", late, department, command, sum(commands), sum(units)
+                 FROM waived JOIN series USING (series) WHERE \"window\" >= ?1 GROUP BY 1, 2, series";
+    collect(book, (query, &[&from.0]), |row| {
+        let number = |column| row.get::<_, i64>(column).map(|value| value.cast_unsigned());
+        Ok(((Window(row.get(0)?), row.get(1)?, series_at(row, 2)?), (number(4)?, number(5)?)))
+    })
 }
 
 fn view(book: &Connection) -> Rows {

@@ -21,7 +21,25 @@ pub(super) type Key = (Window, u32, Series, Outcome);
 pub(super) struct Model {
     pub(super) rows: BTreeMap<Key, OutcomeTotals>,
     pub(super) admitted: BTreeMap<(Window, Series), (u64, u64)>,
+    /// Commands that cost nothing, and their units, by hour of the end, hours since the admission, who and what.
+    pub(super) waived: BTreeMap<(Window, u32, Series), (u64, u64)>,
     pub(super) open: BTreeMap<u64, Open>,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) finished: Finished,
+    pub(super) duration_ns: u64,
+    /// Nothing of it reached a subsystem.
+    pub(super) is_waived: bool,
+}
+
+impl Ended {
+    /// What a subsystem answered is charged, whatever else is said.
+    fn is_free(self) -> bool {
+        self.is_waived && !matches!(self.finished, Finished::Ok | Finished::ClientError | Finished::ServerError)
+    }
 }
 
 /// A command in flight.
@@ -34,7 +52,7 @@ pub(super) struct Open {
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
     /// It is over, but waits for a slot of the present hour.
-    pub(super) over: Option<(Finished, u64)>,
+    pub(super) over: Option<Ended>,
 }
 
 impl Model {
@@ -45,11 +63,18 @@ impl Model {
     }
 
     /// Ends a command in an hour: that of its admission, or a later one if that has been left.
-    pub(super) fn end(&mut self, moment: u64, window: Window, (finished, duration_ns): (Finished, u64)) {
+    pub(super) fn end(&mut self, moment: u64, window: Window, ended: Ended) {
+        let Ended { finished, duration_ns, .. } = ended;
         let Some(open) = self.open.remove(&moment) else { panic!("{moment} ended twice") };
         let (request_bytes, response_bytes) = (open.request_bytes, open.response_bytes);
-        let key = (window, window.0 - open.window.0, open.series, Outcome::Finished(finished));
-        let totals = OutcomeTotals { commands: 1, units: open.units, request_bytes, response_bytes, duration_ns };
+        let late = window.0 - open.window.0;
+        let key = (window, late, open.series, Outcome::Finished(finished));
+        let units = if ended.is_free() { 0 } else { open.units };
+        if ended.is_free() {
+            let sum = self.waived.entry((window, late, open.series)).or_default();
+            *sum = (sum.0 + 1, sum.1 + open.units);
+        }
+        let totals = OutcomeTotals { commands: 1, units, request_bytes, response_bytes, duration_ns };
         self.rows.entry(key).or_default().add(&totals);
     }
 
@@ -69,19 +94,17 @@ impl Model {
             let window = if open.window < floor { instead } else { open.window };
             let slot = (open.worker, open.window, open.series, open.units);
             let duration = time.remove(&slot).unwrap_or_default().max(0);
-            self.end(moment, window, (Finished::Interrupted, u64::try_from(duration).expect("not for centuries")));
+            let duration_ns = u64::try_from(duration).expect("not for centuries");
+            self.end(moment, window, Ended { finished: Finished::Interrupted, duration_ns, is_waived: false });
         }
     }
 
-    /// Admitted, units, and how many have ended, of one series.
+    /// Admitted, units of what has ended, and how many have ended, of one series.
     pub(super) fn sums(&self, series: Series) -> (u64, u64, u64) {
-        let (mut admitted, mut units) = (0, 0);
-        for sum in self.admitted.iter().filter(|(key, _)| key.1 == series).map(|(_, sum)| sum) {
-            (admitted, units) = (admitted + sum.0, units + sum.1);
-        }
+        let admitted = self.admitted.iter().filter(|(key, _)| key.1 == series).map(|(_, sum)| sum.0).sum();
         let is_end = |key: &Key| key.2 == series && matches!(key.3, Outcome::Finished(_));
-        let ended = self.rows.iter().filter(|(key, _)| is_end(key)).map(|(_, totals)| totals.commands).sum();
-        (admitted, units, ended)
+        let ended = || self.rows.iter().filter(|(key, _)| is_end(key)).map(|(_, totals)| totals);
+        (admitted, ended().map(|totals| totals.units).sum(), ended().map(|totals| totals.commands).sum())
     }
 
     /// How often something was refused.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use self::life::Life;
@@ -25,7 +25,6 @@ use super::schedule::{BEGINNINGS, Start, Step};
 use crate::clock::Clock;
 use crate::ledger::audit::verify;
 use crate::ledger::keeper::Pace;
-use crate::ledger::pages::open_for_reading;
 use crate::ledger::shared::Request;
 use crate::ledger::tests::{ALWAYS, department};
 use crate::ledger::{Adjustment, Founded, LedgerError, LedgerReader, LedgerSettings, Meter, TALLY, adjust, found};
@@ -219,7 +218,7 @@ impl World {
     /// The book, as another process has it open.
     fn book(&self) -> &Connection {
         self.auditor.get_or_init(|| {
-            let book = open_for_reading(&self.path).expect("a book");
+            let book = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a book");
             book.set_prepared_statement_cache_capacity(32);
             book
         })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::model::{Open, Series, UNKNOWN};
+use super::super::model::{Ended, Open, Series, UNKNOWN};
 use super::World;
 use crate::ledger::tests::{command, department};
 use crate::model::{Finished, Refused, Window};
@@ -67,10 +67,14 @@ impl World {
         if count == 0 {
             return;
         }
-        let (moment, ticket) = life.tickets.remove(nth % count);
-        let end = (finished.unwrap_or(Finished::Aborted), self.clock.monotonic().nanoseconds() - moment);
+        let (moment, mut ticket) = life.tickets.remove(nth % count);
+        let (duration_ns, is_waived) = (self.clock.monotonic().nanoseconds() - moment, moment % 3 == 0);
+        let end = Ended { finished: finished.unwrap_or(Finished::Aborted), duration_ns, is_waived };
+        if is_waived {
+            ticket.waive();
+        }
         match finished {
-            Some(finished) => assert_eq!(u128::from(end.1), ticket.settle(finished).as_nanos()),
+            Some(finished) => assert_eq!(u128::from(duration_ns), ticket.settle(finished).as_nanos()),
             None => drop(ticket),
         }
         let open = self.model.open.get_mut(&moment).expect("a command in flight");
