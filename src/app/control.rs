@@ -14,6 +14,7 @@ use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
 use crate::proxy::Checks;
 use crate::telemetry::{ConfigStatus, QuotaUse, View};
 
+use super::endings::Endings;
 use super::reload::{Reload, Reloader, Reply, believing, expiries};
 use super::threads::Joined;
 use super::{Accepting, AppError, Organs};
@@ -52,7 +53,7 @@ impl Control {
                     serve_admin(&organs, admin, view, watcher.clone());
                 }
                 tokio::task::spawn_local(checks(&organs).run(watcher.clone()));
-                look_after(reloader, requested, watcher).await;
+                look_after((reloader, Endings::new(organs)), requested, watcher).await;
             });
         })?;
         Ok(Self { reload: Reload(requests), drain: trigger, thread: Joined::new(thread) })
@@ -72,20 +73,28 @@ impl Control {
     }
 }
 
-/// Reloads when asked, and when a file changes, until the drain begins.
-async fn look_after(mut reloader: Reloader, mut requested: mpsc::Receiver<Reply>, mut drain: DrainWatcher) {
+/// Reloads when asked, and when a file changes, and looks at what ends, until the drain begins.
+async fn look_after(
+    (mut reloader, mut endings): (Reloader, Endings),
+    mut requested: mpsc::Receiver<Reply>,
+    mut drain: DrainWatcher,
+) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = drain.begun() => return,
             Some(reply) = requested.recv() => {
-                let _ = reply.try_send(reloader.reload()); // whoever asked may have stopped waiting
+                let reloaded = reloader.reload();
+                endings.look_at_new_files();
+                let _ = reply.try_send(reloaded); // whoever asked may have stopped waiting
             }
             _ = look.tick() => {
                 if reloader.has_changed() {
                     let _ = reloader.reload(); // shown by /config and the log
+                    endings.look_at_new_files();
                 }
+                endings.look();
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod control;
 mod descriptors;
+mod endings;
 mod reload;
 mod threads;
 

@@ -1,9 +1,11 @@
 //! The files that a configuration names, looked at by `check` and `explain` before a gateway meets them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
-use crate::identity::{ServerTls, TlsFiles, TlsProblem};
+use crate::identity::{ServerTls, TlsFiles, TlsProblem, TrustedFiles};
+use crate::model::Name;
 
 use super::problem::Problem;
 use super::{ListenerSettings, Settings, SubsystemTlsSettings, read};
@@ -44,7 +46,27 @@ pub(super) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[P
 /// What is odd about the files, but does not stop their use.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let of_listener = |listener| look_at(listener).map(|tls| tls.warnings).unwrap_or_default();
-    settings.listeners.iter().flat_map(of_listener).collect()
+    let mut warnings: Vec<String> = settings.listeners.iter().flat_map(of_listener).collect();
+    let mut told = HashSet::new(); // listeners may share files
+    warnings.retain(|warning| told.insert(warning.clone()));
+    warnings
+}
+
+/// What is odd about the files of subsystems, but does not stop their use.
+pub fn subsystem_warnings(subsystems: &[SubsystemTlsSettings]) -> Vec<String> {
+    let of_subsystem = |SubsystemTlsSettings { name, files, .. }: &SubsystemTlsSettings| {
+        let read = files.load(Clock::system().wall());
+        let warnings = read.map(|tls| tls.warnings).unwrap_or_default().into_iter();
+        warnings.map(|warning| format!("subsystem {name}: {warning}")).collect::<Vec<_>>()
+    };
+    subsystems.iter().flat_map(of_subsystem).collect()
+}
+
+/// Which authorities and revocation lists each listener uses.
+pub fn trusted(settings: &Settings) -> Vec<(Name, TrustedFiles)> {
+    let of_listener =
+        |listener: &ListenerSettings| look_at(listener).ok().map(|tls| (listener.name.clone(), tls.trusted));
+    settings.listeners.iter().filter_map(of_listener).collect()
 }
 
 fn look_at(listener: &ListenerSettings) -> Result<ServerTls, Vec<TlsProblem>> {

@@ -23,7 +23,7 @@ use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 
-pub use files::warnings;
+pub use files::{subsystem_warnings, trusted, warnings};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use source::Watch;
