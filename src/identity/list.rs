@@ -143,13 +143,18 @@ impl RevocationList {
         })
     }
 
+    /// Whether it names this issuer.
+    pub(super) fn is_named(&self, issuer: &[u8]) -> bool {
+        *self.issuer == *issuer
+    }
+
     /// Whether the authority has signed it. The signature is verified once; after that keys are compared.
     pub(super) fn is_of(
         &self,
         issuer: &ListIssuer<'_>,
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<(), NotItsList> {
-        if *self.issuer != *issuer.name {
+        if !self.is_named(issuer.name) {
             return Err(NotItsList::OtherName);
         }
         if let Some(signer) = self.signer.get() {

@@ -7,6 +7,8 @@
 //! Leaves to others: base64 (rustls-pki-types), and what the bytes mean.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
@@ -108,13 +110,12 @@ impl Fault {
 ///
 /// `expected` is what the file is for, in words: "a certificate".
 pub(super) fn read(path: &Path, expected: &str) -> Result<Vec<PemSection>, TlsProblem> {
-    let unread =
-        |error: &dyn fmt::Display| TlsProblem::new(path, format!("cannot be read: {error}; expected {expected}"));
-    let length = std::fs::metadata(path).map_err(|error| unread(&error))?.len();
-    if length > PEM_BYTES_MAX {
-        return Err(TlsProblem::new(path, format!("has {length} bytes; at most {PEM_BYTES_MAX} are read")));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| TlsProblem::new(path, format!("cannot be read: {error}; expected {expected}")))?;
+    if bytes.len() as u64 > PEM_BYTES_MAX {
+        return Err(TlsProblem::new(path, format!("has more than {PEM_BYTES_MAX} bytes, which is all that is read")));
     }
-    let bytes = std::fs::read(path).map_err(|error| unread(&error))?;
     sections(&bytes).map_err(|fault| fault.of(path))
 }
 
@@ -133,7 +134,7 @@ fn sections(bytes: &[u8]) -> Result<Vec<PemSection>, Fault> {
         last = index + 1;
         let text = String::from_utf8_lossy(line);
         let mut rest = text.trim();
-        if !rest.contains("-----") {
+        if !looks_like_a_boundary(rest) {
             take(&mut open, rest, last)?;
             continue;
         }
@@ -152,6 +153,12 @@ fn sections(bytes: &[u8]) -> Result<Vec<PemSection>, Fault> {
             ),
         )),
     }
+}
+
+/// Whether a line is a boundary, or was meant to be one: if it is not understood, a section would be lost.
+fn looks_like_a_boundary(text: &str) -> bool {
+    let has_word = |text: &str| text.contains("BEGIN") || text.contains("END");
+    text.contains("--") && (has_word(text) || text.contains(BOUNDARY) && has_word(&text.to_ascii_uppercase()))
 }
 
 /// One line inside or outside of a section.
@@ -300,7 +307,7 @@ mod tests {
         assert_eq!(kinds([b"\xef\xbb\xbf", two.as_bytes()].concat()), both, "a byte order mark");
         assert_eq!(kinds(two.replace("----\n-----B", "---------B")), Ok(vec![(Certificate, 1), (RevocationList, 4)]));
         assert_eq!(kinds(two.trim_end()), both, "no line end at the end");
-        let comments = format!("subject=CN = a\n# text: b\n\n{two}the end\n");
+        let comments = format!("subject=CN = a\n-----------\n\n{two}-- the end\n");
         assert_eq!(kinds(comments), Ok(vec![(Certificate, 4), (RevocationList, 8)]));
         let key = section("EC PARAMETERS") + &section("EC PRIVATE KEY");
         assert_eq!(kinds(key), Ok(vec![(Parameters, 1), (PrivateKey, 5)]));
@@ -330,6 +337,8 @@ mod tests {
             (good.replace("-----END CERTIFICATE-----", "") + &good, "line 5: a section \"CERTIFICATE\" begins, but"),
             (good.replace("-----BEGIN", "----BEGIN"), "line 1: this is no boundary of a section"),
             (good.replace("-----BEGIN", "-----Begin"), "line 1: this is no boundary of a section"),
+            (good.replace("-----", "--"), "line 1: this is no boundary of a section"),
+            (good.replace("BBBB\n", "----------\n"), "line 3: the section \"CERTIFICATE\" holds something that is not"),
             (good.replace("BBBB\n", "BBBB"), "line 3: this is no boundary of a section: a boundary begins a line"),
             (good.replace("AAAA", "A*AA"), "line 2: the section \"CERTIFICATE\" holds something that is not base64"),
             (good.replace("-----\nAAAA", "-----AAAA"), "line 1: this is no boundary of a section"),

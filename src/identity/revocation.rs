@@ -76,8 +76,11 @@ impl RevocationLists {
         issuer: &ListIssuer<'_>,
         (now, algorithms): (Timestamp, &WebPkiSupportedAlgorithms),
     ) -> RevocationStatus {
-        let covers =
-            |list: &&RevocationList| list.scope.covers(&certificate.scoped) && list.is_of(issuer, algorithms).is_ok();
+        let covers = |list: &&RevocationList| {
+            list.is_named(issuer.name)
+                && list.scope.covers(&certificate.scoped)
+                && list.is_of(issuer, algorithms).is_ok() // last: it may verify a signature
+        };
         let mut status = RevocationStatus::Unknown;
         for list in self.lists.iter().map(|in_file| &in_file.list).filter(covers) {
             let is_current = now < list.until || self.expired == ExpiredLists::Allow;

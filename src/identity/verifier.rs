@@ -13,22 +13,20 @@
 //! signatures of the handshake itself.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::OID_X509_EXT_CRL_DISTRIBUTION_POINTS;
 use x509_parser::prelude::FromDer;
 
 use super::constraints::{BrokenRule, NameRules, SplitConstraints};
+use super::fault::{PathFault, stand_in, timestamp, told};
 use super::list::ListIssuer;
 use super::revocation::{ListedCertificate, RevocationLists, RevocationStatus};
 use super::scope::ScopedCertificate;
@@ -52,48 +50,6 @@ pub(super) struct CallerVerifier {
 struct Anchor {
     authority: TrustedAuthority,
     names: NameRules,
-}
-
-/// Why a path that webpki has found is none.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-enum PathFault {
-    #[error("{0} cannot be read")]
-    Unreadable(String),
-    #[error("the intermediate certificate of {0} may not sign certificates (keyUsage lacks keyCertSign)")]
-    NoAuthority(String),
-    #[error("the certificate of {0} may not sign handshakes (keyUsage lacks digitalSignature)")]
-    NoSignature(String),
-    #[error("{authority} allows {allowed} intermediate authorities below it (pathLenConstraint), there are {found}")]
-    TooLong { authority: String, allowed: usize, found: usize },
-    #[error("in the certificate of {subject}, {what}")]
-    Name { subject: String, what: String },
-    #[error("a certificate of the chain is revoked")]
-    Revoked,
-    #[error("no revocation list covers a certificate of the chain")]
-    UnknownStatus,
-    #[error("the revocation list for a certificate of the chain expired at {0}")]
-    ListExpired(Timestamp),
-}
-
-impl fmt::Debug for PathFault {
-    /// In words: rustls shows an error that is not its own in this form.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What is wrong with a handshake, in words: those of rustls, or of whoever has refused the certificate.
-pub fn fault_in_words(fault: &Error) -> String {
-    match fault {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(fault))) => fault.to_string(),
-        Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { next_update, .. }) => {
-            format!("the revocation list for a certificate of the chain expired at {}", timestamp(*next_update))
-        }
-        Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
-            "no revocation list covers a certificate of the chain (UnknownRevocationStatus)".to_owned()
-        }
-        other => other.to_string(),
-    }
 }
 
 impl CallerVerifier {
@@ -145,11 +101,7 @@ impl CallerVerifier {
     }
 
     fn judge_path(&self, leaf: &CertificateDer<'_>, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), PathFault> {
-        let found = std::ptr::from_ref(path.anchor()).cast::<()>(); // it lies in `of_webpki`; names may repeat there
-        let is_found = |anchor: &TrustAnchor<'_>| std::ptr::from_ref(anchor).cast::<()>() == found;
-        let position = self.of_webpki.iter().position(is_found);
-        let anchor = position.and_then(|position| self.anchors.get(position));
-        let anchor = anchor.ok_or_else(|| PathFault::Unreadable("its authority".to_owned()))?;
+        let anchor = self.anchor_of(path).ok_or_else(|| PathFault::Unreadable("its authority".to_owned()))?;
         let issuers: Vec<CertificateDer<'_>> = path.intermediate_certificates().map(webpki::Cert::der).collect();
         let chain = std::iter::once(leaf).chain(&issuers).map(|der| PathCertificate::read(der));
         let chain = chain.collect::<Result<Vec<_>, _>>()?;
@@ -159,9 +111,17 @@ impl CallerVerifier {
             let broken = |BrokenRule(what)| PathFault::Name { subject: certificate.subject(), what };
             anchor.names.judge(&certificate.0).map_err(broken)?;
         }
-        if self.lists.is_empty() {
-            return Ok(());
-        }
+        if self.lists.is_empty() { Ok(()) } else { self.judge_revocation(&chain, anchor, now) }
+    }
+
+    /// The anchor that a path leads to. webpki has it from `of_webpki`; names and keys may repeat there.
+    fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&Anchor> {
+        let found = std::ptr::from_ref(path.anchor()).cast::<()>();
+        let is_found = |anchor: &TrustAnchor<'_>| std::ptr::from_ref(anchor).cast::<()>() == found;
+        self.anchors.get(self.of_webpki.iter().position(is_found)?)
+    }
+
+    fn judge_revocation(&self, chain: &[PathCertificate<'_>], anchor: &Anchor, now: UnixTime) -> Result<(), PathFault> {
         for (depth, certificate) in chain.iter().enumerate() {
             let (issuer, may_sign_lists) = match chain.get(depth + 1) {
                 Some(issuer) => (issuer.issuer(), trust::may_sign_lists(&issuer.0)),
@@ -251,86 +211,6 @@ impl<'a> PathCertificate<'a> {
                 points: points.map(|extension| extension.value),
             },
         }
-    }
-}
-
-fn timestamp(now: UnixTime) -> Timestamp {
-    i64::try_from(now.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
-}
-
-fn unix_time(at: Timestamp) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_second()).unwrap_or(0)))
-}
-
-/// What webpki is told of a fault, so that it tries other paths: none of these ends its search.
-fn stand_in(fault: &PathFault, now: UnixTime) -> webpki::Error {
-    match fault {
-        PathFault::Revoked => webpki::Error::CertRevoked,
-        PathFault::UnknownStatus => webpki::Error::UnknownRevocationStatus,
-        PathFault::ListExpired(at) => webpki::Error::CrlExpired { time: now, next_update: unix_time(*at) },
-        PathFault::TooLong { .. } => webpki::Error::PathLenConstraintViolated,
-        PathFault::Name { .. } => webpki::Error::NameConstraintViolation,
-        PathFault::Unreadable(_) | PathFault::NoAuthority(_) | PathFault::NoSignature(_) => {
-            webpki::Error::ExtensionValueInvalid
-        }
-    }
-}
-
-impl PathFault {
-    fn told(self, now: UnixTime) -> Error {
-        let fault = match self {
-            Self::Revoked => CertificateError::Revoked,
-            Self::UnknownStatus => CertificateError::UnknownRevocationStatus,
-            Self::ListExpired(at) => {
-                CertificateError::ExpiredRevocationListContext { time: now, next_update: unix_time(at) }
-            }
-            other => CertificateError::Other(OtherError(Arc::new(other))),
-        };
-        Error::InvalidCertificate(fault)
-    }
-}
-
-/// The errors of webpki as rustls tells them; it keeps its own translation to itself.
-fn told(error: webpki::Error) -> Error {
-    use webpki::Error as Found;
-    let fault = match error {
-        Found::BadDer | Found::BadDerTime | Found::TrailingData(_) => CertificateError::BadEncoding,
-        Found::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
-        Found::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
-        Found::InvalidCertValidity => CertificateError::Expired,
-        Found::UnknownIssuer => CertificateError::UnknownIssuer,
-        Found::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        Found::UnsupportedSignatureAlgorithmContext(context) => {
-            CertificateError::UnsupportedSignatureAlgorithmContext {
-                signature_algorithm_id: context.signature_algorithm_id,
-                supported_algorithms: context.supported_algorithms,
-            }
-        }
-        Found::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => {
-            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
-                signature_algorithm_id: context.signature_algorithm_id,
-                public_key_algorithm_id: context.public_key_algorithm_id,
-            }
-        }
-        Found::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        Found::NameConstraintViolation => CertificateError::Other(OtherError(Arc::new(UnjudgedName))),
-        other => CertificateError::Other(OtherError(Arc::new(other))),
-    };
-    Error::InvalidCertificate(fault)
-}
-
-/// webpki says only that constraints are violated, and for some kinds of names it says so always.
-#[derive(thiserror::Error)]
-#[error(
-    "a name of the certificate is not permitted by the name constraints of an authority above it; constraints of an \
-     intermediate authority on URIs, directory names or e-mail addresses are not judged and refuse every such name: name \
-     that authority in clientAuth.authorities, where they are judged"
-)]
-struct UnjudgedName;
-
-impl fmt::Debug for UnjudgedName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
