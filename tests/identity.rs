@@ -145,3 +145,28 @@ async fn both_tls_versions_are_spoken_and_no_session_is_resumed() {
     }
     world.close().await;
 }
+
+#[tokio::test]
+async fn the_log_names_the_certificate_that_was_refused() {
+    let mut world = World::city().build();
+    world.start_process().await;
+    let foreign = Pki::new(&world.folder().join("foreign"), "foreign");
+    let stranger = foreign.issue(&Leaf::bare("nobody\u{202e} INFO forged"));
+    let serial = format!("serial=\"{:04x}\"", stranger.serial);
+    assert!(is_turned_away(&world.client_with("unknown", Some(stranger))).await);
+    let line = until("the line about it", async || {
+        world.log_of_process().lines().find(|line| line.contains("handshake failed")).map(str::to_owned)
+    })
+    .await;
+    for part in [
+        "reason=\"unknown_authority\"",
+        "CN=nobody\\\\u{202e} INFO forged",
+        "issuer=\"",
+        "CN=foreign of the tests\"",
+        serial.as_str(),
+        "suppressed=0",
+    ] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
+    world.close().await;
+}

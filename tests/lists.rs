@@ -1,9 +1,13 @@
 //! Revocation lists and certificates in time: an expired list proves nothing unless somebody says otherwise, and then
-//! everybody can see it; what ends when is on `/metrics`.
+//! everybody can see it; what ends when is on `/metrics`. Of several lists all are asked, whoever has signed them with what.
+
+use std::path::Path;
+use std::process::Output;
 
 use serde_json::{Value, json};
+use tallygate::clock::Clock;
 
-use crate::world::{Leaf, World, empty, request, spiffe, stderr};
+use crate::world::{Client, Leaf, World, empty, request, run, spiffe, stderr, stdout, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 const EXPIRY: &str = "tallygate_certificate_expiry_timestamp_seconds";
@@ -83,4 +87,166 @@ async fn metrics_tell_when_everything_ends_and_callers_once_they_have_been_seen(
     world.reload(|document| document["departments"][0]["callers"][0]["uri"] = json!("spiffe://city.example/new")).await;
     assert_eq!(ends(&world, "caller", &name).await, None, "a name that nobody claims is forgotten");
     world.close().await;
+}
+
+async fn is_turned_away(client: &Client) -> bool {
+    client.try_send(request("GET", READ, empty())).await.is_err()
+}
+
+#[tokio::test]
+async fn who_is_on_any_of_several_lists_is_turned_away() {
+    let of = |files: &'static [&str]| {
+        move |document: &mut Value| document["listeners"][0]["tls"]["clientAuth"]["revocation"] = json!(files)
+    };
+    let mut world = World::city().edit(of(&["pki/none.crl", "pki/one.crl"])).build();
+    let stolen = world.identity("traffic-police").clone();
+    let keep = |world: &World, name: &str| {
+        let folder = world.folder().join("pki");
+        std::fs::copy(folder.join("revoked.crl"), folder.join(name)).unwrap();
+    };
+    world.pki.revoke(&[]);
+    keep(&world, "none.crl");
+    world.pki.revoke(&[&stolen]);
+    keep(&world, "one.crl");
+    let both =
+        ["none.crl", "one.crl"].map(|name| std::fs::read_to_string(world.folder().join("pki").join(name)).unwrap());
+    std::fs::write(world.folder().join("pki/both.crl"), both.concat()).unwrap();
+    world.start_here().await;
+    for files in [&["pki/none.crl", "pki/one.crl"][..], &["pki/one.crl", "pki/none.crl"], &["pki/both.crl"]] {
+        world.reload(of(files)).await;
+        assert!(is_turned_away(&world.client("traffic-police")).await, "{files:?}");
+        assert_eq!(world.client("logistics").get(READ).await.status, 200, "{files:?}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn when_the_last_list_has_expired_everybody_is_told_why_nobody_is_let_in() {
+    let clock = Clock::manual("2029-12-31T23:30:00Z".parse().unwrap());
+    let plan = World::city().clock(clock).edit(lists("refuse")).with_pki(|pki| pki.revoke_until(&[], 2030));
+    let world = plan.start().await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    assert_eq!(world.admin("/readyz").await.0, 200);
+    world.clock.advance(std::time::Duration::from_secs(3_600));
+    assert!(is_turned_away(&world.client("traffic-police")).await);
+    let reason = [("reason", "revocation_list_expired")];
+    assert_eq!(world.metrics().await.value("tallygate_tls_handshakes_failed_total", &reason), Some(1.0));
+    let told = until("the gateway is not ready", async || {
+        Some(world.admin("/readyz").await).filter(|(status, _)| *status == 503)
+    })
+    .await
+    .1;
+    assert!(told.contains("listener departments: the last one expired at 2030-01-01T00:00:00Z, so nobody"), "{told}");
+
+    world.pki.revoke(&[]); // the gateway watches the file
+    until("the gateway is ready again", async || (world.admin("/readyz").await.0 == 200).then_some(())).await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    world.close().await;
+}
+
+async fn pki(world: &World, arguments: &[&str]) {
+    let ended = run(world.tallygate(&[&["pki"], arguments].concat())).await;
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+}
+
+#[tokio::test]
+async fn what_is_trusted_is_shown_and_a_list_that_ends_soon_is_warned_of() {
+    let mut world = World::city().build();
+    world.pki.revoke(&[]);
+    pki(&world, &["init", "--dir", "trial"]).await;
+    pki(&world, &["renew", "--dir", "trial", "--days", "10"]).await;
+    world.write(|document| {
+        let auth = &mut document["listeners"][0]["tls"]["clientAuth"];
+        auth["authorities"] = json!(["pki/ca.pem", "trial/ca.pem"]);
+        auth["revocation"] = json!(["pki/revoked.crl", "trial/revoked.crl"]);
+    });
+    let check = async |world: &World, arguments: &[&str]| {
+        run(world.tallygate(&[&["check", "--config", "gateway.yaml"], arguments].concat())).await
+    };
+    let table = check(&world, &[]).await;
+    let told = stderr(&table);
+    assert_eq!(table.status.code(), Some(0), "{told}");
+    for part in [
+        "listener departments uses 2 authorities, 2 revocation lists",
+        "authority CN=ca of the tests, until 2099-01-01T00:00:00Z, in ",
+        ", until 2090-01-01T00:00:00Z, for all certificates, 0 revoked, in ",
+        "warning: the revocation list of CN=Tallygate trial authority ",
+        " expires in 9 days, at ",
+    ] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
+    let json: Value = serde_json::from_str(&stdout(&check(&world, &["--format", "json"]).await)).unwrap();
+    let list = &json["trust"][0]["revocationLists"][1];
+    assert!(list["issuer"].as_str().unwrap().starts_with("CN=Tallygate trial authority "), "{json}");
+    assert_eq!((&list["revoked"], &list["ofAuthority"], &list["number"]), (&json!(0), &json!(true), &json!("3")));
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1), "{json}");
+
+    world.start_process().await;
+    let log = world.log_of_process();
+    assert!(log.contains("WARN") && log.contains(" expires in 9 days, at "), "{log}");
+    pki(&world, &["renew", "--dir", "trial"]).await;
+    let again = stderr(&check(&world, &[]).await);
+    assert!(!again.contains("warning:"), "{again}");
+    world.close().await;
+}
+
+/// An authority and its empty list, made by openssl.
+async fn by_openssl(folder: &Path, (key, digest, padding): (&[&str], &str, &[&str])) {
+    let settings = format!(
+        "[ca]\ndefault_ca=c\n[c]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_crl_days=30\ndefault_md={digest}\n"
+    );
+    for (file, text) in [("index.txt", ""), ("crlnumber", "01\n"), ("o.cnf", &settings)] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let openssl = async |arguments: &[&str]| {
+        let mut command = tool("openssl");
+        command.args(arguments).current_dir(folder);
+        let ended: Output = run(command).await;
+        assert!(ended.status.success(), "{arguments:?}: {}", stderr(&ended));
+    };
+    let usage = "keyUsage=critical,keyCertSign,cRLSign";
+    let digest = format!("-{digest}");
+    let making = ["req", "-x509", "-nodes", "-keyout", "x.key", "-out", "x.pem", "-days", "900", "-subj", "/CN=X"];
+    openssl(&[&making, key, &[&digest, "-addext", usage]].concat()).await;
+    let listing = ["ca", "-config", "o.cnf", "-gencrl", "-cert", "x.pem", "-keyfile", "x.key", "-out", "x.crl"];
+    openssl(&[&listing, padding].concat()).await;
+}
+
+#[tokio::test]
+async fn lists_are_believed_by_their_signature_whatever_its_kind() {
+    const P256: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    const P384: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
+    const P521: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
+    const RSA: &[&str] = &["-newkey", "rsa:2048"];
+    const PSS: &[&str] = &["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"];
+    const LONG_SALT: &[&str] = &["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:max"];
+    let mut world = World::city().build();
+    let folder = world.folder().to_owned();
+    world.write(|document| {
+        let auth = &mut document["listeners"][0]["tls"]["clientAuth"];
+        auth["authorities"] = json!(["x.pem"]);
+        auth["revocation"] = json!(["x.crl"]);
+    });
+    for made in [
+        (P256, "sha512", &[][..]),
+        (P256, "sha384", &[]),
+        (P384, "sha512", &[]),
+        (P384, "sha256", &[]),
+        (P521, "sha256", &[]),
+        (P521, "sha512", &[]),
+        (RSA, "sha384", &[]),
+        (RSA, "sha256", PSS),
+        (RSA, "sha512", PSS),
+    ] {
+        by_openssl(&folder, made).await;
+        let checked = run(world.tallygate(&["check", "--config", "gateway.yaml"])).await;
+        assert_eq!(checked.status.code(), Some(0), "{made:?}: {}", stderr(&checked));
+    }
+    by_openssl(&folder, (RSA, "sha256", LONG_SALT)).await;
+    let told = stderr(&run(world.tallygate(&["check", "--config", "gateway.yaml"])).await);
+    assert!(
+        told.contains("is signed with an algorithm that is not supported") && told.contains("a salt as long"),
+        "{told}"
+    );
+    world.abandon();
 }

@@ -17,6 +17,7 @@ use crate::policy::{Snapshot, Subsystem};
 use crate::proxy::Checks;
 use crate::telemetry::{ConfigStatus, DepartmentLimits, QuotaUse, View};
 
+use super::endings::Endings;
 use super::reload::{Reload, Reloader, Reply, believing, expiries};
 use super::threads::Joined;
 use super::{Accepting, AppError, Organs};
@@ -42,7 +43,7 @@ impl Control {
     ) -> Result<Self, AppError> {
         let (requests, requested) = mpsc::channel(RELOADS_MAX);
         let (trigger, watcher) = drain();
-        let (status, mut ended) = (reloader.status(), watcher.clone());
+        let (status, mut ended, of_reload) = (reloader.status(), watcher.clone(), organs.clone());
         let control = spawn("control", async move || {
             let series = accepting.settings.capacity.series;
             let hosts = accepting.settings.admin_hosts.clone().into();
@@ -54,7 +55,9 @@ impl Control {
             tokio::task::spawn_local(checks(&organs).run(ended.clone()));
             ended.begun().await;
         })?;
-        let reload = spawn("reload", async move || look_after(reloader, requested, watcher).await)?;
+        let reload = spawn("reload", async move || {
+            look_after((reloader, Endings::new(of_reload)), requested, watcher).await;
+        })?;
         Ok(Self { reload: Reload(requests), drain: trigger, threads: [control, reload] })
     }
 
@@ -84,20 +87,28 @@ fn spawn<F: AsyncFnOnce() + Send + 'static>(name: &'static str, work: F) -> std:
     Ok(Joined::new(thread))
 }
 
-/// Reloads when asked, and when a file changes, until the drain begins.
-async fn look_after(mut reloader: Reloader, mut requested: mpsc::Receiver<Reply>, mut drain: DrainWatcher) {
+/// Reloads when asked, and when a file changes, and looks at what ends, until the drain begins.
+async fn look_after(
+    (mut reloader, mut endings): (Reloader, Endings),
+    mut requested: mpsc::Receiver<Reply>,
+    mut drain: DrainWatcher,
+) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = drain.begun() => return,
             Some(reply) = requested.recv() => {
-                let _ = reply.try_send(reloader.reload()); // whoever asked may have stopped waiting
+                let reloaded = reloader.reload();
+                endings.look_at_new_files();
+                let _ = reply.try_send(reloaded); // whoever asked may have stopped waiting
             }
             _ = look.tick() => {
                 if reloader.has_changed() {
                     let _ = reloader.reload(); // shown by /config and the log
+                    endings.look_at_new_files();
                 }
+                endings.look();
             }
         }
     }

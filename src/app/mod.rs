@@ -7,6 +7,7 @@
 mod binding;
 mod control;
 mod descriptors;
+mod endings;
 mod reload;
 mod threads;
 mod tls_changes;

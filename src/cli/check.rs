@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{self, Configuration, Problems};
-use crate::model::Numbers;
+use crate::identity::{AuthorityInUse, ListInUse, TrustedFiles};
+use crate::model::{Name, Numbers};
 
 use super::{AnswerFormat, NOT_SO, tell};
 
@@ -40,10 +41,61 @@ pub(super) fn for_people(config: &Path, problems: &Problems) -> String {
     format!("{}: {count}\n{}", config.display(), lines.join("\n"))
 }
 
-/// What is there, and what is odd about it but does not stop its use.
+/// What is there, whom the listeners trust, and what is odd about it but does not stop its use.
 fn praise(config: &Path, read: &Configuration) -> String {
+    let trusted: String = config::trusted(&read.settings).iter().map(|(name, trusted)| trust(name, trusted)).collect();
     let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
-    format!("{}: {}{}", config.display(), counts(read), warnings.collect::<String>())
+    format!("{}: {}{trusted}{}", config.display(), counts(read), warnings.collect::<String>())
+}
+
+/// Whom a listener trusts to name callers, and to revoke them.
+fn trust(listener: &Name, trusted: &TrustedFiles) -> String {
+    let TrustedFiles { authorities, lists, .. } = trusted;
+    if authorities.is_empty() {
+        return String::new(); // it asks nobody
+    }
+    let counts = match (authorities.len(), lists.len()) {
+        (1, lists) => format!("1 authority, {}", counted(lists, "revocation list")),
+        (count, lists) => format!("{count} authorities, {}", counted(lists, "revocation list")),
+    };
+    let authorities = authorities.iter().map(|authority| {
+        let AuthorityInUse { path, name, until } = authority;
+        format!("\n    authority {name}, until {until}, in {}", path.display())
+    });
+    let lists = lists.iter().map(listed);
+    format!("\n  listener {listener} uses {counts}{}{}", authorities.collect::<String>(), lists.collect::<String>())
+}
+
+fn listed(list: &ListInUse) -> String {
+    let ListInUse { path, issuer, number, until, scope, revoked, of_authority } = list;
+    let number = number.as_deref().map_or_else(|| "without number".to_owned(), |number| format!("number {number}"));
+    let of = if *of_authority { "" } else { " (of no authority here; for intermediate certificates of that name)" };
+    format!(
+        "\n    revocation list of {issuer}{of}, {number}, until {until}, for {scope}, {revoked} revoked, in {}",
+        path.display()
+    )
+}
+
+fn trust_json((listener, trusted): &(Name, TrustedFiles)) -> serde_json::Value {
+    let authorities = trusted.authorities.iter().map(
+        |authority| serde_json::json!({ "file": authority.path, "name": authority.name, "until": authority.until }),
+    );
+    let lists = trusted.lists.iter().map(|list| {
+        serde_json::json!({
+            "file": list.path,
+            "issuer": list.issuer,
+            "number": list.number,
+            "until": list.until,
+            "scope": list.scope,
+            "revoked": list.revoked,
+            "ofAuthority": list.of_authority,
+        })
+    });
+    serde_json::json!({
+        "listener": listener.as_str(),
+        "authorities": authorities.collect::<Vec<_>>(),
+        "revocationLists": lists.collect::<Vec<_>>(),
+    })
 }
 
 fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
@@ -53,6 +105,7 @@ fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
             "version": read.snapshot.version,
             "problems": [],
             "warnings": config::warnings(read),
+            "trust": config::trusted(&read.settings).iter().map(trust_json).collect::<Vec<_>>(),
         }),
         Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
     }

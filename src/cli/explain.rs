@@ -3,7 +3,6 @@
 //! Guarantees: each step is the gateway's own judgement (handshake, head, department, route, grant), in its order. Only
 //! what depends on the moment (limits, quota, health) is left out, and listed.
 
-use std::fmt::Display;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,12 +11,11 @@ use std::process::ExitCode;
 use http::{Method, Request, Uri};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::{self, Configuration, ListenerSettings, Settings};
-use crate::identity::identities_of_der;
+use crate::identity::{certificates_of_file, fault_in_words, identities_of_der};
 use crate::model::{CallerId, Exceeded, Limits, Numbers, Quota, Rate, RateUnit, Refused};
 use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed, Upstream};
 use crate::proxy::Head;
@@ -104,10 +102,8 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitC
 }
 
 fn read_inputs(cert: &Path, request: &str) -> Result<(Shown, Request<()>), String> {
-    let unread = |error: &dyn Display| format!("{}: no PEM certificate could be read: {error}", cert.display());
-    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain: Vec<CertificateDer<'static>> = chain.map_err(|error| unread(&error))?;
-    let own = chain.first().ok_or_else(|| unread(&"the file holds none"))?;
+    let chain = certificates_of_file(cert, "the caller's certificate").map_err(|problem| problem.to_string())?;
+    let own = chain.first().ok_or_else(|| format!("{}: holds no certificate", cert.display()))?;
     let identities = identities_of_der(own).map_err(|error| format!("{}: {error}", cert.display()))?;
     Ok((Shown { chain, identities }, read_request(request)?))
 }
@@ -142,6 +138,7 @@ fn judged_by(listener: &ListenerSettings, shown: &Shown, host: &str, now: Timest
     }
     tls.judge(&shown.chain, now).map_err(|fault| {
         let reason = HandshakeFailure::of_fault(&fault).name();
+        let fault = fault_in_words(&fault);
         format!("listener {} turns this certificate away in the handshake: {reason} ({fault})", listener.name)
     })
 }

@@ -50,6 +50,8 @@ pub enum PkiCommand {
     Issue(IssueArgs),
     /// Put a certificate on the revocation list.
     Revoke(RevokeArgs),
+    /// Sign the revocation list anew, before it expires.
+    Renew(RenewArgs),
 }
 
 /// Arguments of `tallygate pki init`.
@@ -58,9 +60,9 @@ pub struct InitArgs {
     /// Directory of the authority; made if need be.
     #[arg(long, default_value = "pki")]
     pub dir: PathBuf,
-    /// Name of the authority.
-    #[arg(long, value_name = "CN", default_value = "Tallygate trial authority")]
-    pub name: String,
+    /// Name of the authority [default: Tallygate trial authority, and eight random digits].
+    #[arg(long, value_name = "CN")]
+    pub name: Option<String>,
     /// A name or IP address of the gateway, besides localhost; may be repeated.
     #[arg(long = "host", value_name = "NAME", value_parser = host)]
     pub hosts: Vec<String>,
@@ -100,6 +102,17 @@ pub struct RevokeArgs {
     pub certificate: PathBuf,
 }
 
+/// Arguments of `tallygate pki renew`.
+#[derive(Clone, Debug, Args)]
+pub struct RenewArgs {
+    /// Directory of the authority.
+    #[arg(long, default_value = "pki")]
+    pub dir: PathBuf,
+    /// For how many days the list holds.
+    #[arg(long, default_value_t = LIST_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+}
+
 /// A name by which a gateway can be called; `*.` may stand for one label (RFC 9525 section 6.3).
 fn host(text: &str) -> Result<String, String> {
     match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
@@ -136,25 +149,29 @@ fn act(args: &PkiArgs, now: Timestamp) -> Result<Done, AuthorityError> {
         PkiCommand::Init(args) => init(args, now),
         PkiCommand::Issue(args) => issue(args, now),
         PkiCommand::Revoke(args) => revoke(args, now),
+        PkiCommand::Renew(args) => renew(args, now),
     }
 }
 
 fn init(args: &InitArgs, now: Timestamp) -> Result<Done, AuthorityError> {
-    let authority = Authority::create(&args.dir, &args.name, Validity::days(now, AUTHORITY_DAYS))?;
+    let name = args.name.clone().map_or_else(Authority::trial_name, Ok)?;
+    let authority = Authority::create(&args.dir, &name, Validity::days(now, AUTHORITY_DAYS))?;
     let hosts: Vec<String> =
         LOCAL_HOSTS.iter().map(|&host| host.to_owned()).chain(args.hosts.iter().cloned()).collect();
     let server = authority.issue_server(&hosts, Validity::days(now, args.days))?;
-    authority.renew_revocation_list(Validity::days(now, LIST_DAYS))?;
+    let list = Validity::days(now, LIST_DAYS);
+    authority.renew_revocation_list(list)?;
     let told = format!(
-        "The authority \"{}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation list  \
-         {}, for {LIST_DAYS} days\nNext: tallygate pki issue --dir {} --department traffic-police",
-        args.name,
+        "The authority \"{name}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation list  \
+         {}, until {} (then nobody is let in; `tallygate pki renew` signs it anew)\nNext: tallygate pki issue --dir {} \
+         --department traffic-police",
         args.dir.display(),
         authority.certificate().display(),
         server.certificate.display(),
         server.key.display(),
         hosts.join(", "),
         authority.revocation_list().display(),
+        list.until,
         args.dir.display(),
     );
     let authority_files = [authority.certificate(), authority.key(), authority.revocation_list()];
@@ -191,17 +208,32 @@ fn identity(args: &IssueArgs) -> CallerId {
 
 fn revoke(args: &RevokeArgs, now: Timestamp) -> Result<Done, AuthorityError> {
     let authority = Authority::open(&args.dir)?;
-    authority.revoke(&args.certificate, Validity::days(now, LIST_DAYS))?;
+    let validity = Validity::days(now, LIST_DAYS);
+    authority.revoke(&args.certificate, validity)?;
     let list = authority.revocation_list();
-    Ok(Done { told: revoked(&args.certificate, &list), written: vec![list] })
+    Ok(Done { told: revoked(&args.certificate, &list, validity.until), written: vec![list] })
 }
 
-fn revoked(certificate: &Path, list: &Path) -> String {
+fn revoked(certificate: &Path, list: &Path, until: Timestamp) -> String {
     format!(
-        "{} is revoked: it is on {}, which holds for {LIST_DAYS} days. A gateway that watches the list refuses it from now on.",
+        "{} is revoked: it is on {}, which holds until {until}. A gateway that watches the list refuses it from now on.",
         certificate.display(),
         list.display()
     )
+}
+
+fn renew(args: &RenewArgs, now: Timestamp) -> Result<Done, AuthorityError> {
+    let authority = Authority::open(&args.dir)?;
+    let validity = Validity::days(now, args.days);
+    authority.renew_revocation_list(validity)?;
+    let list = authority.revocation_list();
+    let told = format!(
+        "{} is signed anew with the same certificates on it, and holds until {}. A gateway that watches the list uses it \
+         from now on.",
+        list.display(),
+        validity.until
+    );
+    Ok(Done { told, written: vec![list] })
 }
 
 #[cfg(test)]
@@ -258,6 +290,44 @@ mod tests {
             let mode = std::fs::metadata(at(key)).expect("a key").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{key}");
         }
+    }
+
+    #[test]
+    fn every_authority_has_a_name_of_its_own_unless_it_is_given_one() {
+        let name = |arguments: &str| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let told = pki(&directory, arguments).expect("an authority");
+            told.split('"').nth(1).map(str::to_owned).expect("its name")
+        };
+        let (one, another) = (name("init --dir DIR"), name("init --dir DIR"));
+        assert!(one.starts_with("Tallygate trial authority ") && one != another, "{one}, {another}");
+        assert_eq!(name("init --dir DIR --name City"), "City");
+    }
+
+    #[test]
+    fn a_list_is_signed_anew_with_whoever_is_on_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        pki(&directory, "init --dir DIR").expect("an authority");
+        pki(&directory, "issue --dir DIR --department a").expect("a certificate");
+        pki(&directory, "revoke --dir DIR DIR/clients/a.pem").expect("revoked");
+        let told = pki(&directory, "renew --dir DIR --days 90").expect("a list");
+        assert!(told.contains("holds until 2026-09-13T12:00:00Z"), "{told}");
+        let at = |file: &str| directory.path().join(file);
+        let auth = ClientAuth {
+            required: true,
+            authorities: vec![at("ca.pem")],
+            revocation: vec![at("revoked.crl")],
+            expired_lists: ExpiredLists::Refuse,
+        };
+        let files = TlsFiles {
+            certificate: at("server.pem"),
+            key: at("server.key"),
+            client_auth: Some(auth),
+            names: NamePolicy::default(),
+        };
+        let trusted = files.load(now()).expect("usable files").trusted;
+        assert_eq!(trusted.lists[0].revoked, 1);
+        assert_eq!(trusted.lists[0].until, "2026-09-13T12:00:00Z".parse().expect("a time"));
     }
 
     #[test]

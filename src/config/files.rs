@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
-use crate::identity::{ServerTls, TlsFiles, TlsProblem};
+use crate::identity::{ServerTls, TlsFiles, TlsProblem, TrustedFiles};
+use crate::model::Name;
 
 use super::problem::Problem;
 use super::{ListenerSettings, Settings, SubsystemTlsSettings, read};
@@ -40,6 +41,23 @@ pub(super) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[P
 /// The keys and trust of every listener whose files are as they should be.
 pub(super) fn listeners(settings: &Settings) -> Vec<ServerTls> {
     settings.listeners.iter().filter_map(|listener| look_at(listener).ok()).collect()
+}
+
+/// What is odd about the files of subsystems, but does not stop their use.
+pub(super) fn subsystem_warnings(subsystems: &[SubsystemTlsSettings]) -> Vec<String> {
+    let of_subsystem = |SubsystemTlsSettings { name, files, .. }: &SubsystemTlsSettings| {
+        let read = files.load(Clock::system().wall());
+        let warnings = read.map(|tls| tls.warnings).unwrap_or_default().into_iter();
+        warnings.map(|warning| format!("subsystem {name}: {warning}")).collect::<Vec<_>>()
+    };
+    subsystems.iter().flat_map(of_subsystem).collect()
+}
+
+/// Which authorities and revocation lists each listener uses.
+pub fn trusted(settings: &Settings) -> Vec<(Name, TrustedFiles)> {
+    let of_listener =
+        |listener: &ListenerSettings| look_at(listener).ok().map(|tls| (listener.name.clone(), tls.trusted));
+    settings.listeners.iter().filter_map(of_listener).collect()
 }
 
 fn look_at(listener: &ListenerSettings) -> Result<ServerTls, Vec<TlsProblem>> {

@@ -31,6 +31,7 @@ use crate::model::{CalendarOffset, Name, Networks, Numbers};
 use crate::policy::{Durability, Snapshot};
 use document::Document;
 
+pub use files::trusted;
 pub use loader::{Loaded, Loader};
 pub use problem::{Problem, Problems, Reference, Site};
 pub use restart::PendingSetting;

@@ -2,6 +2,7 @@
 //!
 //! Guarantees: changes nothing on the disk; a list is named by its first entries and its length.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
@@ -19,6 +20,9 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     let (settings, snapshot) = (&configuration.settings, &configuration.snapshot);
     let listeners = files::listeners(settings);
     let mut found: Vec<String> = listeners.iter().flat_map(|tls| tls.warnings.clone()).collect();
+    let mut told = HashSet::new(); // listeners may share files
+    found.retain(|warning| told.insert(warning.clone()));
+    found.extend(files::subsystem_warnings(&configuration.subsystem_tls));
     found.extend(book(&settings.ledger_path));
     found.extend(open_admin(settings));
     found.extend(ungranted(snapshot));

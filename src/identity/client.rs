@@ -60,7 +60,9 @@ impl SubsystemTlsFiles {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut loading = Loading::new(Arc::clone(&provider), now);
         let trust = trust::read(&self.authorities, now, &mut loading.findings);
+        trust.warn_of_unjudged_constraints(&mut loading.findings);
         let own = self.own.as_ref().map(|(certificate, key)| loading.own_key(certificate, key));
+        loading.findings.warn_of_endings(now);
         let findings = loading.findings;
         if !findings.problems.is_empty() {
             return Err(findings.problems);

@@ -1,6 +1,6 @@
 //! What of a listener ends when.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::time::ASN1Time;
 
@@ -13,6 +13,49 @@ pub struct Expiry {
     pub name: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// How many days before its end something is warned of.
+pub const WARNING_DAYS: i64 = 14;
+
+/// Warnings of what has ended at `now`, or ends within [`WARNING_DAYS`]; what ends first comes first. Callers' certificates
+/// are their owners' matter.
+pub fn ending_soon(expiries: &[Expiry], now: Timestamp) -> Vec<String> {
+    let horizon = now.checked_add(SignedDuration::from_hours(24 * WARNING_DAYS)).unwrap_or(Timestamp::MAX);
+    let mut ending: Vec<&Expiry> =
+        expiries.iter().filter(|expiry| expiry.at <= horizon && expiry.kind().is_some()).collect();
+    ending.sort_by_key(|expiry| expiry.at);
+    ending.dedup();
+    ending.into_iter().filter_map(|expiry| expiry.warning(now)).collect()
+}
+
+/// When the next of them ends after `now`, callers' certificates left out.
+pub fn next_ending(expiries: &[Expiry], now: Timestamp) -> Option<Timestamp> {
+    let ahead = expiries.iter().filter(|expiry| expiry.at > now && expiry.kind().is_some());
+    ahead.map(|expiry| expiry.at).min()
+}
+
+impl Expiry {
+    /// What it is, in words; `None` for a caller's certificate.
+    fn kind(&self) -> Option<(&'static str, &'static str)> {
+        Some(match self.role {
+            "server" => ("the gateway's own certificate", "put a renewed one in its place"),
+            "ca" => ("the certificate of the authority", "name its successor beside it"),
+            "crl" => ("the revocation list", "fetch a new one (`tallygate pki renew` makes one for a trial authority)"),
+            _ => return None,
+        })
+    }
+
+    fn warning(&self, now: Timestamp) -> Option<String> {
+        let ((kind, remedy), Self { name, at, .. }) = (self.kind()?, self);
+        let of = if self.role == "crl" { "of " } else { "" };
+        let when = match at.duration_since(now).as_hours() {
+            _ if *at <= now => "has expired at".to_owned(),
+            hours @ ..48 => format!("expires in {hours} hours, at"),
+            hours => format!("expires in {} days, at", hours / 24),
+        };
+        Some(format!("{kind} {of}{name} {when} {at}; {remedy}"))
+    }
 }
 
 /// A certificate's time as ours. 9999-12-31T23:59:59Z, "no well-defined end" (RFC 5280 section 4.1.2.5), becomes the
@@ -32,4 +75,36 @@ pub(super) fn out_of_time(certificate: &X509Certificate<'_>, now: Timestamp) -> 
     }
     (now > until)
         .then(|| format!("the certificate of {name} expired at {until}, and it is {now}; put a renewed one here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_within_two_weeks_is_warned_of_and_what_ends_first_comes_first() {
+        let now: Timestamp = "2026-06-15T12:00:00Z".parse().expect("a time");
+        let expiry =
+            |role, hours| Expiry { role, name: "CN=City".to_owned(), at: now + SignedDuration::from_hours(hours) };
+        let all = [
+            expiry("server", 14 * 24 + 1),
+            expiry("ca", 14 * 24),
+            expiry("crl", 47),
+            expiry("crl", 47),
+            expiry("server", -1),
+            expiry("caller", 1),
+        ];
+        let told = ending_soon(&all, now);
+        let beginnings = [
+            "the gateway's own certificate CN=City has expired at 2026-06-15T11:00:00Z",
+            "the revocation list of CN=City expires in 47 hours, at 2026-06-17T11:00:00Z; fetch a new one",
+            "the certificate of the authority CN=City expires in 14 days, at 2026-06-29T12:00:00Z",
+        ];
+        assert_eq!(told.len(), beginnings.len(), "{told:?}");
+        for (told, beginning) in told.iter().zip(beginnings) {
+            assert!(told.starts_with(beginning), "{told}");
+        }
+        assert_eq!(next_ending(&all, now), Some(now + SignedDuration::from_hours(47)), "not the caller's");
+        assert_eq!(next_ending(&all[4..], now), None);
+    }
 }

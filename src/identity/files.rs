@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::{PemObject, SectionKind};
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use super::expiry::Expiry;
+use super::expiry::{self, Expiry};
 use super::names::NamePolicy;
+use super::pem::{self, PemSection, SectionKind};
 
 /// Where a listener's keys and trust come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +82,12 @@ impl Findings {
     pub(super) fn warn(&mut self, path: &Path, what: impl std::fmt::Display) {
         self.warnings.push(format!("{}: {what}", path.display()));
     }
+
+    /// Warns of what ends soon. What has ended has been told with its file.
+    pub(super) fn warn_of_endings(&mut self, now: Timestamp) {
+        let ahead: Vec<Expiry> = self.expiries.iter().filter(|expiry| expiry.at > now).cloned().collect();
+        self.warnings.extend(expiry::ending_soon(&ahead, now));
+    }
 }
 
 impl std::fmt::Display for PathBufDisplay {
@@ -103,24 +111,104 @@ impl TlsFiles {
     }
 }
 
-/// The sections of one kind in a PEM file, at least one.
-///
-/// `expected` is the kind in words, with its article: "a certificate".
-pub(super) fn sections<T: PemObject>(path: &Path, expected: &str) -> Result<Vec<T>, TlsProblem> {
-    let text = read(path, expected)?;
-    let found: Result<Vec<T>, _> = T::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| TlsProblem::new(path, format!("is not well-formed PEM: {error}")))?;
-    if !found.is_empty() {
-        return Ok(found);
+impl Findings {
+    /// The certificates in a file of our own, which may hold the key, too.
+    pub(super) fn certificates(&mut self, path: &Path, expected: &'static str) -> Vec<CertificateDer<'static>> {
+        let beside = [SectionKind::PrivateKey, SectionKind::EncryptedKey, SectionKind::Parameters];
+        let found = self.sections(path, &Wanted { expected, ..CERTIFICATES }, &beside);
+        self.each(&found, |section| section.certificate(path))
     }
-    Err(TlsProblem::new(
-        path,
-        format!("holds no {} in PEM form; expected {expected}{}", noun(expected), contents(&text)),
-    ))
+
+    /// The certificates in a bundle of authorities.
+    pub(super) fn authorities(&mut self, path: &Path) -> Vec<CertificateDer<'static>> {
+        let wanted = Wanted { expected: "a certificate authority's certificate", ..CERTIFICATES };
+        let found = self.sections(path, &wanted, &[]);
+        self.each(&found, |section| section.certificate(path))
+    }
+
+    /// The revocation lists in a file.
+    pub(super) fn lists(&mut self, path: &Path) -> Vec<CertificateRevocationListDer<'static>> {
+        let found = self.sections(path, &LISTS, &[]);
+        self.each(&found, |section| section.list(path))
+    }
+
+    /// The one key in a file, which may hold the certificates, too.
+    pub(super) fn key(&mut self, path: &Path) -> Option<PrivateKeyDer<'static>> {
+        let beside = [SectionKind::Certificate, SectionKind::TrustedCertificate, SectionKind::Parameters];
+        let found = self.sections(path, &KEYS, &beside);
+        if let [first, second, ..] = &found[..] {
+            let what = format!(
+                "holds several private keys (lines {} and {}); expected one, so that it is plain which one counts",
+                first.line, second.line
+            );
+            self.problem(path, what);
+            return None;
+        }
+        self.each(&found, |section| section.key(path)).pop()
+    }
+
+    /// The sections of the wanted kinds. What else the file holds is told, unless it may stand `beside` them.
+    fn sections(&mut self, path: &Path, wanted: &Wanted, beside: &[SectionKind]) -> Vec<PemSection> {
+        let read = pem::read(path, wanted.expected).and_then(|read| wanted.among(path, read));
+        let Some((found, others)) = self.keep(read) else { return Vec::new() };
+        for other in others.iter().filter(|other| !beside.contains(&other.kind)) {
+            self.warn(path, format_args!("line {}: {} is not read from here", other.line, other.kind.name()));
+        }
+        found
+    }
+
+    fn each<T>(&mut self, sections: &[PemSection], read: impl Fn(&PemSection) -> Result<T, TlsProblem>) -> Vec<T> {
+        sections.iter().filter_map(|section| self.keep(read(section))).collect()
+    }
 }
 
-fn read(path: &Path, expected: &str) -> Result<Vec<u8>, TlsProblem> {
-    std::fs::read(path).map_err(|error| TlsProblem::new(path, format!("cannot be read: {error}; expected {expected}")))
+/// What a file is for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    kinds: &'static [SectionKind],
+    /// In words, with the article.
+    expected: &'static str,
+}
+
+const CERTIFICATES: Wanted =
+    Wanted { kinds: &[SectionKind::Certificate, SectionKind::TrustedCertificate], expected: "a certificate" };
+const LISTS: Wanted = Wanted { kinds: &[SectionKind::RevocationList], expected: "a revocation list" };
+const KEYS: Wanted = Wanted { kinds: &[SectionKind::PrivateKey], expected: "a private key" };
+
+impl Wanted {
+    /// The wanted sections, at least one, and the others.
+    fn among(&self, path: &Path, sections: Vec<PemSection>) -> Result<(Vec<PemSection>, Vec<PemSection>), TlsProblem> {
+        let is_wanted = |section: &PemSection| self.kinds.contains(&section.kind);
+        let (found, others): (Vec<_>, Vec<_>) = sections.into_iter().partition(is_wanted);
+        if !found.is_empty() {
+            return Ok((found, others));
+        }
+        let (noun, expected) = (noun(self.expected), self.expected);
+        let instead = contents(&others);
+        Err(TlsProblem::new(path, format!("holds no {noun} in PEM form; expected {expected}{instead}")))
+    }
+}
+
+/// The certificates in a PEM file, in their order; at least one. `expected` says in words what the file is for.
+///
+/// # Errors
+/// If the file cannot be read, is not well-formed PEM, or holds none.
+pub fn certificates_of_file(path: &Path, expected: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
+    let mut findings = Findings::default();
+    let found = findings.certificates(path, expected);
+    findings.problems.into_iter().next().map_or(Ok(found), Err)
+}
+
+/// The first revocation list in a PEM file.
+pub(super) fn list_of_file(path: &Path) -> Result<CertificateRevocationListDer<'static>, TlsProblem> {
+    let (found, _) = pem::read(path, LISTS.expected).and_then(|read| LISTS.among(path, read))?;
+    found[0].list(path)
+}
+
+/// The key in a PEM file.
+pub(super) fn key_of_file(path: &Path, expected: &str) -> Result<PrivateKeyDer<'static>, TlsProblem> {
+    let (found, _) = pem::read(path, expected).and_then(|read| KEYS.among(path, read))?;
+    found[0].key(path)
 }
 
 fn noun(expected: &str) -> &str {
@@ -128,25 +216,13 @@ fn noun(expected: &str) -> &str {
 }
 
 /// What the file holds instead, for somebody who mixed two files up.
-fn contents(text: &[u8]) -> String {
-    let kinds: Vec<&str> =
-        <(SectionKind, Vec<u8>)>::pem_slice_iter(text).map_while(Result::ok).map(|(kind, _)| kind_name(kind)).collect();
-    match kinds.first() {
-        Some(kind) => format!(", found {kind}: are two files mixed up?"),
-        None if text.windows(9).any(|part| part == b"ENCRYPTED") => {
-            ", found an encrypted key: decrypt it first, for example with `openssl pkey -in KEY -out PLAIN`".to_owned()
-        }
-        None => ", a section that starts with \"-----BEGIN\"; if it is in DER form, openssl can convert it".to_owned(),
+fn contents(others: &[PemSection]) -> String {
+    let Some(first) = others.iter().find(|other| other.kind != SectionKind::Parameters) else {
+        return ", a section that starts with \"-----BEGIN\"; if it is in DER form, openssl can convert it".to_owned();
+    };
+    if first.kind == SectionKind::EncryptedKey {
+        return ", found an encrypted key: decrypt it first, for example with `openssl pkey -in KEY -out PLAIN`"
+            .to_owned();
     }
-}
-
-fn kind_name(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Certificate => "a certificate",
-        SectionKind::RsaPrivateKey | SectionKind::PrivateKey | SectionKind::EcPrivateKey => "a private key",
-        SectionKind::Crl => "a revocation list",
-        SectionKind::Csr => "a certificate signing request",
-        SectionKind::PublicKey => "a public key",
-        _ => "something else",
-    }
+    format!(", found {}: are two files mixed up?", first.kind.name())
 }

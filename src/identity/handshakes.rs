@@ -214,6 +214,9 @@ fn bad_certificates_are_refused_whether_or_not_one_is_required() {
                     "{}: {refusal} should be {expected}",
                     identity.certificate.display()
                 );
+                let der = CertificateDer::from_pem_file(&identity.certificate).expect("a certificate");
+                assert_eq!(tls.take_refused(), ShownCertificate::of(&der), "it is known which one was refused");
+                assert_eq!(tls.take_refused(), None);
             }
         }
     }

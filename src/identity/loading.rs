@@ -87,12 +87,16 @@ fn good_files_tell_what_expires_when() {
 #[test]
 fn one_spoilt_file_is_told_with_its_name_and_what_to_do() {
     type Spoil = fn(&Folder);
-    let cases: [(Spoil, &str, &str); 11] = [
+    let cases: [(Spoil, &str, &str); 15] = [
         (|at| fs::remove_file(at.at("server.pem")).expect("removed"), "server.pem", "cannot be read: No such file"),
         (|at| write(at, "server.pem", "hello"), "server.pem", "holds no certificate in PEM form"),
         (|at| copy(at, "server.key", "server.pem"), "server.pem", "found a private key: are two files mixed up?"),
         (|at| copy(at, "clients/police.key", "server.key"), "server.key", "does not belong to the first certificate"),
         (|at| write(at, "server.key", ENCRYPTED), "server.key", "found an encrypted key: decrypt it first"),
+        (|at| write(at, "server.key", ENCRYPTED_TRADITIONAL), "server.key", "found an encrypted key: decrypt it first"),
+        (double_key, "server.key", "holds several private keys (lines 1 and "),
+        (|at| write(at, "ca.pem", UNKNOWN), "ca.pem", "line 2: holds a section \"PKCS7\", which is not known here"),
+        (|at| write(at, "revoked.crl", CUT), "revoked.crl", "line 2: the file ends inside the section \"X509 CRL\""),
         (|at| write(at, "ca.pem", ""), "ca.pem", "expected a certificate authority's certificate"),
         (|at| copy(at, "clients/police.pem", "ca.pem"), "ca.pem", "CN=police is not a certificate authority"),
         (|at| write(at, "ca.pem", MANGLED), "ca.pem", "not well-formed PEM"),
@@ -108,8 +112,18 @@ fn one_spoilt_file_is_told_with_its_name_and_what_to_do() {
 }
 
 const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+const ENCRYPTED_TRADITIONAL: &str = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+    AAAA\n-----END RSA PRIVATE KEY-----\n";
+const UNKNOWN: &str = "# a comment\n-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n";
+const CUT: &str = "-----BEGIN X509 CRL-----\nAAAA";
 const MANGLED: &str = "-----BEGIN CERTIFICATE-----\n****\n-----END CERTIFICATE-----\n";
 const JUNK_LIST: &str = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+
+/// Two keys in one file: which of them counts?
+fn double_key(folder: &Folder) {
+    let key = fs::read_to_string(folder.at("server.key")).expect("a key");
+    write(folder, "server.key", &(key.clone() + &key));
+}
 
 /// Puts another authority's list of the same name in place.
 fn forge_list(folder: &Folder) {

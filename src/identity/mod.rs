@@ -13,25 +13,41 @@ mod authority;
 mod caller;
 mod certificate;
 mod client;
+mod constraints;
+mod der;
 mod expiry;
+mod fault;
 mod files;
 #[cfg(test)]
 mod handshakes;
 #[cfg(test)]
+mod judging;
+mod list;
+#[cfg(test)]
 mod loading;
 mod names;
 mod own;
+mod pem;
 mod resolver;
 mod revocation;
+mod scope;
+mod serials;
 mod server;
+mod shown;
+mod signed;
 mod trust;
+mod trusted;
+mod verifier;
 
 pub use authority::{Authority, AuthorityError, ClientRequest, Issued, Validity};
 pub use caller::Caller;
 pub use certificate::{BadCertificate, identities_of_der};
 pub use client::{SubsystemTls, SubsystemTlsFiles};
-pub use expiry::Expiry;
-pub use files::{ClientAuth, ExpiredLists, PathBufDisplay, TlsFiles, TlsProblem};
+pub use expiry::{Expiry, WARNING_DAYS, ending_soon, next_ending};
+pub use fault::fault_in_words;
+pub use files::{ClientAuth, ExpiredLists, PathBufDisplay, TlsFiles, TlsProblem, certificates_of_file};
 pub use names::{HostPattern, MissingName, NamePolicy, ServedNames, ServerNames};
 pub use resolver::names_no_served_host;
 pub use server::ServerTls;
+pub use shown::ShownCertificate;
+pub use trusted::{AuthorityInUse, ListInUse, TrustedFiles};

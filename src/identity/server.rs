@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -23,10 +23,13 @@ use x509_parser::prelude::FromDer;
 
 use super::caller::Caller;
 use super::expiry::{self, Expiry};
-use super::files::{ClientAuth, ExpiredLists, Findings, TlsFiles, TlsProblem, sections};
+use super::files::{ClientAuth, ExpiredLists, Findings, TlsFiles, TlsProblem};
 use super::names::ServerNames;
 use super::resolver::ForServedNames;
+use super::shown::ShownCertificate;
 use super::trust::{self, TrustMark};
+use super::trusted::TrustedFiles;
+use super::verifier::CallerVerifier;
 use super::{own, revocation};
 use crate::clock::Clock;
 
@@ -43,10 +46,12 @@ pub struct ServerTls {
     pub names: ServerNames,
     /// Whether revocation lists that have expired are believed (`expiredRevocation: allow`).
     pub believes_expired_lists: bool,
+    /// The authorities and lists that callers are judged by, for people; empty where nobody is asked.
+    pub trusted: TrustedFiles,
     /// Names what callers are judged by.
     trust: TrustMark,
     /// Who judges callers; `None` where nobody is asked.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Arc<CallerVerifier>>,
 }
 
 impl ServerTls {
@@ -58,7 +63,18 @@ impl ServerTls {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let (leaf, issuers) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
         let now = unix_time(now.as_second()).ok_or(rustls::Error::FailedToGetCurrentTime)?;
-        verifier.verify_client_cert(leaf, issuers, now).map(drop)
+        verifier.judge(leaf, issuers, now)
+    }
+
+    /// The certificate that was refused in the handshake which has just failed on this thread. Whoever asks takes it.
+    pub fn take_refused(&self) -> Option<ShownCertificate> {
+        self.verifier.as_ref()?.take_refused()
+    }
+
+    /// Since when no caller with a certificate is let in, because the last revocation list of every authority has expired;
+    /// `None` while one is current.
+    pub fn closed_since(&self, now: Timestamp) -> Option<Timestamp> {
+        self.trusted.last_list_end.filter(|end| *end <= now)
     }
 
     /// Whether a caller whose handshake is long past would still be let in at `now`: not if its certificate has since
@@ -86,6 +102,7 @@ pub(super) struct Loading {
     now: Timestamp,
     pub(super) findings: Findings,
     trust: TrustMark,
+    trusted: TrustedFiles,
 }
 
 impl TlsFiles {
@@ -110,22 +127,22 @@ impl TlsFiles {
         let mut loading = Loading::new(provider, now);
         let own = loading.server_key(self);
         let verifier = match &self.client_auth {
-            None => Some(WebPkiClientVerifier::no_client_auth()),
+            None => None,
             Some(auth) if auth.authorities.is_empty() => loading.nobody_to_trust(&self.certificate),
-            Some(auth) => loading.verifier(auth),
+            Some(auth) => loading.verifier(auth).map(Arc::new),
         };
-        let Loading { provider, findings, trust, .. } = loading;
-        match (own, verifier) {
-            (Some(own), Some(verifier)) if findings.problems.is_empty() => {
-                let asking = verifier.offer_client_auth().then(|| Arc::clone(&verifier));
-                let names = own.names.clone();
-                let config = Arc::new(server_config(provider, time, verifier, own));
-                let Findings { expiries, warnings, .. } = findings;
-                let believes_expired_lists = self.believes_expired_lists();
-                Ok(ServerTls { config, expiries, warnings, names, believes_expired_lists, trust, verifier: asking })
-            }
-            _ => Err(findings.problems),
-        }
+        loading.findings.warn_of_endings(now);
+        let Loading { provider, findings, trust, trusted, .. } = loading;
+        let own = own.filter(|_| findings.problems.is_empty()).ok_or(findings.problems)?;
+        let asked: Arc<dyn ClientCertVerifier> = match &verifier {
+            Some(verifier) => Arc::clone(verifier) as Arc<dyn ClientCertVerifier>,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let names = own.names.clone();
+        let config = Arc::new(server_config(provider, time, asked, own));
+        let Findings { expiries, warnings, .. } = findings;
+        let believes_expired_lists = self.believes_expired_lists();
+        Ok(ServerTls { config, expiries, warnings, names, believes_expired_lists, trusted, trust, verifier })
     }
 
     fn believes_expired_lists(&self) -> bool {
@@ -135,7 +152,8 @@ impl TlsFiles {
 
 impl Loading {
     pub(super) fn new(provider: Arc<CryptoProvider>, now: Timestamp) -> Self {
-        Self { provider, now, findings: Findings::default(), trust: TrustMark::default() }
+        let (findings, trust, trusted) = (Findings::default(), TrustMark::default(), TrustedFiles::default());
+        Self { provider, now, findings, trust, trusted }
     }
 
     /// The server's own chain and key, if they belong together, and whom they are shown to.
@@ -155,12 +173,11 @@ impl Loading {
 
     /// Our own chain and key, if they belong together.
     pub(super) fn own_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
-        let chain = self.findings.keep(sections::<CertificateDer<'static>>(certificate, "a certificate"));
-        let keys = self.findings.keep(sections::<PrivateKeyDer<'static>>(key, "a private key"));
+        let chain = self.findings.certificates(certificate, "a certificate");
+        let pair = self.findings.key(key);
         self.warn_of_open_key(key);
-        let chain = chain?;
         self.examine_own(certificate, chain.first()?);
-        let certified = CertifiedKey::from_der(chain, keys?.into_iter().next()?, &self.provider);
+        let certified = CertifiedKey::from_der(chain, pair?, &self.provider);
         self.findings.keep(certified.map_err(|error| TlsProblem::new(key, unusable(&error, certificate))))
     }
 
@@ -182,7 +199,7 @@ impl Loading {
         }
     }
 
-    fn nobody_to_trust(&mut self, certificate: &Path) -> Option<Arc<dyn ClientCertVerifier>> {
+    fn nobody_to_trust(&mut self, certificate: &Path) -> Option<Arc<CallerVerifier>> {
         let what = "client certificates are to be asked for, but no authority is named whose certificates count; name \
                     at least one in clientAuth.authorities";
         self.findings.problem(certificate, what);
@@ -190,22 +207,22 @@ impl Loading {
     }
 
     /// What checks callers' certificates: the authorities, and the revocation lists over the whole chain.
-    fn verifier(&mut self, auth: &ClientAuth) -> Option<Arc<dyn ClientCertVerifier>> {
+    fn verifier(&mut self, auth: &ClientAuth) -> Option<CallerVerifier> {
+        let algorithms = self.provider.signature_verification_algorithms;
         let trust = trust::read(&auth.authorities, self.now, &mut self.findings);
-        let judging = revocation::Judging { trust: &trust, now: self.now, expired: auth.expired_lists };
+        let judging =
+            revocation::Judging { trust: &trust, now: self.now, expired: auth.expired_lists, algorithms: &algorithms };
         let lists = revocation::read(&auth.revocation, judging, &mut self.findings);
         self.trust = TrustMark::of(auth, &trust, &lists);
+        self.trusted = TrustedFiles::of(&trust, &lists);
         if trust.roots.is_empty() {
             return None; // Each file has told why.
         }
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(trust.roots), Arc::clone(&self.provider))
-            .with_crls(lists);
-        let builder = match auth.expired_lists {
-            ExpiredLists::Refuse => builder.enforce_revocation_expiration(),
-            ExpiredLists::Allow => builder,
-        };
+        let roots = Arc::new(trust.roots.clone());
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
         let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
-        builder.build().ok() // Each list has been parsed, and each that fails has told why.
+        let handshakes = builder.build().ok()?; // It has roots, and no lists that it could refuse.
+        Some(CallerVerifier::new(handshakes, trust, lists, algorithms))
     }
 }
 

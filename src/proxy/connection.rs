@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::Proxies;
-use crate::identity::Caller;
+use crate::identity::{Caller, ShownCertificate, fault_in_words};
 use crate::lifecycle::DrainWatcher;
 use crate::policy::Snapshot;
 use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
@@ -93,23 +93,31 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted, mut drain: Dra
         }
         () = under_way.given_up() => {
             worker.telemetry.limit_hit(LimitHit::Handshakes);
-            return note_failure(&worker, &stats, address, (HandshakeFailure::CrowdedOut, &"another needed its place"));
+            let failed = FailedHandshake::of(HandshakeFailure::CrowdedOut, &"another needed its place");
+            return note_failure(&worker, &stats, address, failed);
         }
     };
     drop(under_way);
     let (mut stream, told) = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err((error, socket))) => {
-            note_failure(&worker, &stats, address, (HandshakeFailure::of(&error), &error));
+            let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let words = fault.map_or_else(|| error.to_string(), fault_in_words);
+            let failed = FailedHandshake::of(HandshakeFailure::of(&error), &words);
+            note_failure(&worker, &stats, address, failed.with(door.then.take_refused()));
             return part(socket).await;
         }
-        Err(late) => return note_failure(&worker, &stats, address, (HandshakeFailure::Timeout, &late)),
+        Err(late) => {
+            return note_failure(&worker, &stats, address, FailedHandshake::of(HandshakeFailure::Timeout, &late));
+        }
     };
     let connection = stream.get_ref().1;
     let caller = match Caller::of_handshake(connection) {
         Ok(caller) => caller,
         Err(error) => {
-            note_failure(&worker, &stats, address, (HandshakeFailure::BadCertificate, &error));
+            let shown = connection.peer_certificates().and_then(|chain| ShownCertificate::of(chain.first()?));
+            let failed = FailedHandshake::of(HandshakeFailure::BadCertificate, &error);
+            note_failure(&worker, &stats, address, failed.with(shown));
             return part(Some(stream)).await;
         }
     };
@@ -186,17 +194,38 @@ impl Worker {
     }
 }
 
-/// Counts a handshake that came to nothing, and logs it: once a second for all, because anybody can cause them. Who only
-/// knocks (a port scan, the probe of a load balancer) is not worth a line.
-fn note_failure(worker: &Worker, stats: &ConnectionStats, address: SocketAddr, why: (HandshakeFailure, &dyn Display)) {
-    let (failure, error) = why;
+/// A handshake that came to nothing.
+struct FailedHandshake<'a> {
+    failure: HandshakeFailure,
+    error: &'a dyn Display,
+    /// The certificate that was refused.
+    certificate: Option<ShownCertificate>,
+}
+
+impl<'a> FailedHandshake<'a> {
+    fn of(failure: HandshakeFailure, error: &'a dyn Display) -> Self {
+        Self { failure, error, certificate: None }
+    }
+
+    fn with(self, certificate: Option<ShownCertificate>) -> Self {
+        Self { certificate, ..self }
+    }
+}
+
+/// Counts a handshake that came to nothing, and logs it: once a second for all, because anybody can cause them; the next
+/// line says how many were suppressed. Who only knocks (a port scan, the probe of a load balancer) is not worth a line.
+fn note_failure(worker: &Worker, stats: &ConnectionStats, address: SocketAddr, failed: FailedHandshake<'_>) {
+    let FailedHandshake { failure, error, certificate } = failed;
     stats.handshake_failed(failure);
     let reason = failure.name();
     if failure == HandshakeFailure::Left {
         return tracing::debug!(%address, reason, %error, "handshake failed");
     }
-    if let Some(left_out) = stats.tell_failure(worker.clock.unix_seconds()) {
-        tracing::info!(%address, reason, %error, left_out, "handshake failed");
+    if let Some(suppressed) = stats.tell_failure(worker.clock.unix_seconds()) {
+        let subject = certificate.as_ref().map(|shown| shown.subject.as_str());
+        let issuer = certificate.as_ref().map(|shown| shown.issuer.as_str());
+        let serial = certificate.as_ref().map(|shown| shown.serial.as_str());
+        tracing::info!(%address, reason, %error, subject, issuer, serial, suppressed, "handshake failed");
     }
 }
 

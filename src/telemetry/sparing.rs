@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub(super) struct Sparing {
     /// The second of the last line.
     told: AtomicI64,
-    left_out: AtomicU64,
+    suppressed: AtomicU64,
 }
 
 impl Sparing {
-    /// Whether to tell it at this second: then how many were left out before.
+    /// Whether to tell it at this second: then how many were suppressed since the last one.
     pub(super) fn tell(&self, unix_seconds: i64) -> Option<u64> {
         if self.told.swap(unix_seconds, Ordering::Relaxed) != unix_seconds {
-            return Some(self.left_out.swap(0, Ordering::Relaxed));
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
         }
-        self.left_out.fetch_add(1, Ordering::Relaxed);
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
 }

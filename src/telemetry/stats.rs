@@ -113,6 +113,8 @@ pub enum HandshakeFailure {
     Expired,
     /// The certificate is revoked.
     Revoked,
+    /// Every revocation list that speaks of the certificate has expired.
+    RevocationListExpired,
     /// Something else is wrong with the certificate.
     BadCertificate,
     /// The host it named is not served, or it named none and had to.
@@ -131,11 +133,12 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// All, in the order of their positions.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Expired,
         Self::Revoked,
+        Self::RevocationListExpired,
         Self::BadCertificate,
         Self::UnknownName,
         Self::Protocol,
@@ -152,6 +155,7 @@ impl HandshakeFailure {
             Self::UnknownAuthority => "unknown_authority",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::RevocationListExpired => "revocation_list_expired",
             Self::BadCertificate => "bad_certificate",
             Self::UnknownName => "unknown_name",
             Self::Protocol => "protocol",
@@ -191,6 +195,7 @@ impl HandshakeFailure {
                 Self::Expired
             }
             Fault::Revoked => Self::Revoked,
+            Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. } => Self::RevocationListExpired,
             _ => Self::BadCertificate,
         }
     }
@@ -313,6 +318,7 @@ mod tests {
             (Error::InvalidCertificate(Fault::UnknownIssuer), "unknown_authority"),
             (Error::InvalidCertificate(Fault::Expired), "expired"),
             (Error::InvalidCertificate(Fault::Revoked), "revoked"),
+            (Error::InvalidCertificate(Fault::ExpiredRevocationList), "revocation_list_expired"),
             (Error::InvalidCertificate(Fault::BadEncoding), "bad_certificate"),
             (Error::NoApplicationProtocol, "protocol"),
         ] {

@@ -5,14 +5,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rcgen::KeyPair;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::CertificateDer;
 
 use super::{AuthorityError, Issued};
-use crate::identity::files::{TlsProblem, sections};
+use crate::identity::files::{TlsProblem, certificates_of_file};
 
-/// The first section of its kind in a PEM file.
-pub(super) fn first<T: PemObject>(path: &Path, expected: &str) -> Result<T, AuthorityError> {
-    let found = sections::<T>(path, expected)?.into_iter().next();
+/// The first certificate in a PEM file: whose the file is, its issuers stand behind it.
+pub(super) fn first_certificate(
+    path: &Path,
+    expected: &'static str,
+) -> Result<CertificateDer<'static>, AuthorityError> {
+    let found = certificates_of_file(path, expected)?.into_iter().next();
     found.ok_or_else(|| TlsProblem::new(path, format!("holds nothing; expected {expected}")).into())
 }
 

@@ -17,7 +17,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -25,9 +25,9 @@ use x509_parser::time::ASN1Time;
 
 use super::certificate::identities_of_der;
 use super::expiry;
-use super::files::TlsProblem;
+use super::files::{TlsProblem, key_of_file, list_of_file};
 use crate::model::CallerId;
-use directory::{first, unwritable, write_pair};
+use directory::{first_certificate, unwritable, write_pair};
 pub use request::{AuthorityError, ClientRequest, Issued, Validity};
 
 /// A certificate authority at work in its directory.
@@ -43,6 +43,17 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
+    /// A name for an authority to try things out with: no two are alike, so that a certificate of another one is refused as
+    /// one of an unknown authority, and not as one with a bad signature.
+    ///
+    /// # Errors
+    /// If the system gives no random numbers.
+    pub fn trial_name() -> Result<String, AuthorityError> {
+        let mut bytes = [0; 4];
+        fill(&mut bytes)?;
+        Ok(format!("Tallygate trial authority {:08x}", u32::from_be_bytes(bytes)))
+    }
+
     /// A new authority in `directory`, which is made if need be, with an empty revocation list that holds as long as it.
     ///
     /// # Errors
@@ -67,16 +78,10 @@ impl Authority {
     /// If its files are missing or hold something else.
     pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
         let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
-        let der =
-            first::<CertificateDer<'static>>(&certificate, "the authority's certificate, as `pki init` makes it")?;
-        let pem = std::fs::read_to_string(&key).map_err(|error| {
-            TlsProblem::new(
-                &key,
-                format!("cannot be read: {error}; expected the authority's key, as `pki init` makes it"),
-            )
-        })?;
+        let der = first_certificate(&certificate, "the authority's certificate, as `pki init` makes it")?;
+        let pair = key_of_file(&key, "the authority's key, as `pki init` makes it")?;
         let pair =
-            KeyPair::from_pem(&pem).map_err(|error| TlsProblem::new(&key, format!("holds no usable key: {error}")))?;
+            KeyPair::try_from(&pair).map_err(|error| TlsProblem::new(&key, format!("holds no usable key: {error}")))?;
         let issuer = Issuer::from_ca_cert_der(&der, pair)?;
         Ok(Self { directory: directory.to_owned(), issuer })
     }
@@ -139,7 +144,7 @@ impl Authority {
     /// # Errors
     /// If the certificate was not issued here or is the authority's own, or a file cannot be read or written.
     pub fn revoke(&self, certificate: &Path, validity: Validity) -> Result<(), AuthorityError> {
-        let der = first::<CertificateDer<'static>>(certificate, "the certificate to be revoked")?;
+        let der = first_certificate(certificate, "the certificate to be revoked")?;
         let Ok(([], parsed)) = X509Certificate::from_der(&der) else {
             return Err(TlsProblem::new(certificate, "holds a certificate that is not well-formed X.509").into());
         };
@@ -193,13 +198,13 @@ impl Authority {
     }
 
     fn own_certificate(&self) -> Result<CertificateDer<'static>, AuthorityError> {
-        first(&self.certificate(), "the authority's certificate")
+        first_certificate(&self.certificate(), "the authority's certificate")
     }
 
     /// The entries of the revocation list, and its number.
     fn read_list(&self) -> Result<(Vec<RevokedCertParams>, u64), AuthorityError> {
         let path = self.revocation_list();
-        let der = first::<CertificateRevocationListDer<'static>>(&path, "the authority's revocation list")?;
+        let der = list_of_file(&path)?;
         let Ok((_, list)) = CertificateRevocationList::from_der(&der) else {
             return Err(TlsProblem::new(&path, "holds a revocation list that is not well-formed").into());
         };
@@ -254,10 +259,14 @@ fn params(subject: DistinguishedName, validity: Validity) -> Result<CertificateP
 /// 16 random bytes, positive and never shorter (RFC 5280 section 4.1.2.2 allows 20).
 fn random_serial() -> Result<SerialNumber, AuthorityError> {
     let mut bytes = [0; 16];
-    let random = aws_lc_rs::default_provider().secure_random;
-    random.fill(&mut bytes).map_err(|_| AuthorityError::Impossible("the system gives no random numbers".to_owned()))?;
+    fill(&mut bytes)?;
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), AuthorityError> {
+    let random = aws_lc_rs::default_provider().secure_random;
+    random.fill(bytes).map_err(|_| AuthorityError::Impossible("the system gives no random numbers".to_owned()))
 }
 
 fn entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCertParams, AuthorityError> {
