@@ -121,6 +121,7 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize)
             Some(QuotaUse { department: policy.department.id.clone(), used, granted })
         });
         View {
+            now: organs.clock.wall(),
             window,
             calendar: snapshot.calendar,
             series,
