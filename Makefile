@@ -16,7 +16,7 @@ help: ## this list
 
 .PHONY: demo
 demo: need-compiler need-curl ## the city: make demo [SECONDS=30] [ARGS="--dir FOLDER"]
-	@$(CARGO) run --locked --profile demo --example city_brain -- $(DEMO_SECONDS) $(ARGS)
+	@$(CARGO) run --locked --profile demo --package city_brain -- $(DEMO_SECONDS) $(ARGS)
 
 .PHONY: test
 test: need-compiler need-tests ## all tests of all crates; installs nginx, apache2, nodejs, gunicorn, tomcat10, haproxy, prometheus, sqlite3, curl, openssl, strace and faketime

@@ -190,10 +190,21 @@ async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
     until("the book knows the department", async || is_known().then_some(())).await;
     for (period, units) in [("2026-10", "--units=-5"), ("2026-10-20", "--units=2"), ("2026-11-02", "--units=7")] {
         let whom = ["adjust", "--ledger", "data/ledger.db", "--department", "traffic-police", "--period", period];
-        let (code, _, err) =
-            ledger(&world, &[&whom[..], &[units, "--reason", "a test", "--who", "finance"]].concat()).await;
-        assert_eq!(code, 0, "{err}");
+        let why = [units, "--reason", "a test", "--who", "finance"];
+        let (code, _, err) = ledger(&world, &[&whom[..], &why].concat()).await;
+        if period == "2026-11-02" {
+            assert_eq!(code, 2, "more than the usage of the period, and nobody said yes: {err}");
+            assert!(err.contains("+7 units are more than the 0 units") && err.contains("--yes"), "{err}");
+            let (code, _, err) = ledger(&world, &[&whom[..], &why, &["--yes"]].concat()).await;
+            assert_eq!(code, 0, "{err}");
+        } else {
+            assert_eq!(code, 0, "{err}");
+        }
     }
+    let ahead = ["adjust", "--ledger", "data/ledger.db", "--department", "traffic-police", "--period", "2999-01"];
+    let (code, _, err) =
+        ledger(&world, &[&ahead[..], &["--units=-1", "--reason", "a test", "--who", "finance"]].concat()).await;
+    assert!(code == 2 && err.contains("the period 2999-01 has not begun"), "{code} {err}");
     let report = async |to: &str, format: &str| {
         let of = ["report", "usage", "--ledger", "data/ledger.db", "--by", "department,day", "--from", "2026-10-20"];
         let ended = run(world.tallygate(&[&of[..], &["--to", to, "--format", format]].concat())).await;
@@ -206,12 +217,17 @@ async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
     assert_eq!((units, &shown["total"]["units"]), (vec![Some(2)], &5.into()), "{shown}");
     assert!(err.contains("1 correction of a period that is only in part in this range"), "{err}");
     let (text, _) = report("2026-10-21", "csv").await;
-    assert!(text.ends_with("\ntraffic-police,2026-10-20,0,0,0,0,0,2\n"), "{text}");
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("traffic-police,2026-10-20,0,0,0,0,0,2,2,2,2026-10-20,a test,finance,"), "{text}");
+    assert!(last.contains(",2026-10-19T16:00:00Z,2026-10-20T16:00:00Z,UTC+08:00,"), "{text}");
     let (text, _) = report("2026-10-21", "table").await;
-    assert!(text.contains("correction of") && text.contains(" +2 "), "{text}");
+    assert!(text.contains("Corrections, in none of the lines above") && text.contains(" +2 "), "{text}");
+    assert!(text.contains("net units") && text.lines().last().unwrap().ends_with(" 7"), "5 + 2: {text}");
     let (_, page) = world.admin("/api/v1/usage?from=2026-10-20&to=2026-10-21&by=department,day").await;
     let page: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!(page["adjustments"], shown["adjustments"]);
+    assert_eq!(page["completeness"]["gateway"], shown["completeness"]["gateway"]);
+    assert_eq!((&page["net_units"], &shown["net_units"]), (&7.into(), &7.into()));
     drop(book);
     world.close().await;
 }

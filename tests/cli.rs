@@ -228,6 +228,10 @@ async fn curl_with_trial(world: &World) -> (Option<i32>, String) {
     (ended.status.code(), stdout(&ended))
 }
 
+fn as_json<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["report", "usage", "--ledger", "data/ledger.db", "--format", "json"], more].concat()
+}
+
 #[tokio::test]
 async fn the_usage_report_is_the_ledger() {
     let clock = tallygate::clock::Clock::manual("2026-10-15T03:00:00Z".parse().unwrap());
@@ -268,6 +272,29 @@ async fn the_usage_report_is_the_ledger() {
     assert!(json.to_string().contains("traffic-police"), "{json}");
     let table = report(&["--format", "table"]).await;
     assert!(table.contains("traffic-police") && table.contains('7'), "{table}");
+    assert!(table.contains("period    2026-10-01 to 2026-11-01, the latter not included (calendar +08:00)"), "{table}");
+    assert!(table.contains("state     complete\n"), "the gateway has closed and the month is over: {table}");
+    for (more, commands) in [
+        (&["--period", "2026-10"][..], 15),
+        (&["--period", "2026-10", "--department", "logistics"], 7),
+        (&["--from", "2026-10", "--to", "2026-11", "--by", "month,blame"], 15),
+        (&["--period", "2026-10-15", "--by", "hour"], 15),
+        (&["--period", "2026-09"], 0),
+    ] {
+        let told = tallygate(&world, &as_json(more)).await;
+        let document: Value = serde_json::from_str(&stdout(&told)).unwrap();
+        assert_eq!(document["total"]["commands"], commands, "{more:?} {document}");
+    }
+    let by_blame = tallygate(&world, &as_json(&["--period", "2026-10", "--by", "month,blame"])).await;
+    let document: Value = serde_json::from_str(&stdout(&by_blame)).unwrap();
+    let rows: Vec<_> = document["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (&row["month"], &row["blame"], &row["commands"]))
+        .collect();
+    let month = &Value::from("2026-10");
+    assert_eq!(rows, [(month, &"caller".into(), &1.into()), (month, &"none".into(), &14.into())]);
     let usage = world.close().await;
     assert_eq!(usage.sum(|_| true), read.iter().map(|row| row.2).sum::<u64>());
 }

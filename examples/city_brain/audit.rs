@@ -30,7 +30,7 @@ fn audited(book: &Path, what: &str) -> String {
     export(book, &mut write).expect("an export");
     let file = book.with_extension("export");
     std::fs::write(&file, text).expect("written");
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check_ledger.py");
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/check_ledger.py");
     let ended = Command::new("python3").arg(program).arg(file).output();
     let ended = ended.expect("python3; `make test` installs it (apt-get install python3)");
     let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();

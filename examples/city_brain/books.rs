@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use comfy_table::{CellAlignment, Table, presets};
 use tallygate::ledger::{LedgerFiles, UsageRow};
 use tallygate::model::{CalendarOffset, Outcome, Window};
+use tallygate::report::render::fit::{FittedTable, Heading};
 use tallygate::report::render::{Look, table};
 use tallygate::report::{By, Range, Usage};
 
@@ -33,7 +33,7 @@ impl Ledger {
         let from = windows().min().unwrap_or(Window(0));
         let to = windows().max().unwrap_or(from).next();
         let usage = Usage::group(&self.rows, Range { from, to }, self.calendar, By::default())?;
-        Ok(table(&usage, Look::Terminal))
+        Ok(table(&usage, Look::of_stdout()))
     }
 }
 
@@ -88,21 +88,27 @@ impl Comparison {
     }
 
     /// The comparison as a table, differences marked.
-    pub(crate) fn table(&self) -> Table {
-        let mut table = plain_table(&["department", "command", "ledger", "received", "answered", ""]);
+    pub(crate) fn table(&self) -> String {
+        let mut table = FittedTable::new([
+            Heading::text("department"),
+            Heading::text("command"),
+            Heading::number("ledger"),
+            Heading::number("received"),
+            Heading::number("answered"),
+            Heading::text(""),
+        ]);
         for (line, counted) in &self.admitted {
             let command = format!("{} {}", line.subsystem, line.command);
             let mark = if is_equal(line, counted) { "" } else { "DIFFERENT" };
-            table.add_row([line.department.clone(), command].into_iter().chain(numbers(line, counted, mark)));
+            table.add([line.department.clone(), command].into_iter().chain(numbers(line, counted, mark)));
         }
         let all = Line::new("all", "", "");
         let sum = self.sum();
-        table.add_row(["all let in".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
+        table.add(["all let in".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
         let (ledger, answered) = (self.refused_ledger.to_string(), self.refused_answered.to_string());
         let mark = if ledger == answered { "" } else { "DIFFERENT" };
-        table.add_row(["all refused", "", &ledger, "-", &answered, mark]);
-        align(&mut table, 2..5);
-        table
+        table.add(["all refused", "", &ledger, "-", &answered, mark].map(str::to_owned));
+        table.render(Look::of_stdout())
     }
 
     /// Sums over the city's own departments.
@@ -124,22 +130,6 @@ fn is_equal(line: &Line, counted: &Counted) -> bool {
 fn numbers(line: &Line, counted: &Counted, mark: &str) -> [String; 4] {
     let answered = if line.department == YOU { "-".to_owned() } else { counted.answered.to_string() };
     [counted.ledger.to_string(), counted.received.to_string(), answered, mark.to_owned()]
-}
-
-pub(crate) fn plain_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    table
-}
-
-/// Numbers stand to the right.
-pub(crate) fn align(table: &mut Table, columns: std::ops::Range<usize>) {
-    for column in columns {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
 }
 
 #[cfg(test)]

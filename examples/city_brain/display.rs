@@ -6,11 +6,12 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
-use comfy_table::Table;
 use tallygate::model::Refused;
+use tallygate::report::render::Look;
+use tallygate::report::render::fit::{FittedTable, Heading};
 use tokio::time::Instant;
 
-use crate::books::{Comparison, align, plain_table};
+use crate::books::Comparison;
 use crate::gateway::Gateway;
 use crate::options::{ADMIN_PORT, Home, PORT};
 use crate::pki::{Pki, YOU};
@@ -19,6 +20,15 @@ use crate::scrape::{Sample, scrape};
 const REDRAW: Duration = Duration::from_secs(1);
 /// Into a pipe goes a line from time to time instead of a table.
 const LINE_EVERY: u64 = 5;
+/// Lines of the live table that are no departments: its borders and heading, what was left out, the time, the cursor's own.
+const LINES_AROUND: usize = 8;
+/// A terminal that does not say how many lines it has.
+const USUAL_LINES: u16 = 24;
+
+fn rows_of_stdout() -> u16 {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.map(|size| size.ws_row).ok().filter(|rows| *rows > 0).unwrap_or(USUAL_LINES)
+}
 
 /// Says what is running where.
 pub(crate) fn introduce(gateway: &Gateway, home: &Home) {
@@ -100,23 +110,37 @@ impl Screen {
 
     fn redraw(&mut self, now: &Departments) {
         if self.drawn_lines > 0 {
-            print!("\x1b[{}A\x1b[J", self.drawn_lines); // up, and clear from there
+            print!("\x1b[{}A\x1b[J", self.drawn_lines); // up, and clear from there: no line is wrapped, so they are as many
         }
-        let text = format!("{}\n{} s; Ctrl-C ends the day.", self.table(now), self.opened.elapsed().as_secs());
+        let text = format!("{}{} s; Ctrl-C ends the day.", self.table(now), self.opened.elapsed().as_secs());
         println!("{text}");
         self.drawn_lines = text.lines().count();
     }
 
-    fn table(&self, now: &Departments) -> Table {
-        let mut table = plain_table(&["department", "commands", "per second", "ok", "other ends", "refused"]);
-        for (name, department) in now {
+    /// At most as many departments as the terminal has lines for, those with the most commands first.
+    fn table(&self, now: &Departments) -> String {
+        let mut table = FittedTable::new([
+            Heading::text("department"),
+            Heading::number("commands"),
+            Heading::number("per second").spare(2),
+            Heading::number("ok"),
+            Heading::number("failed").spare(1),
+            Heading::text("refused").spare(3),
+        ]);
+        let mut busiest: Vec<_> = now.iter().collect();
+        busiest.sort_by_key(|(_, department)| std::cmp::Reverse(department.total()));
+        let room = usize::from(rows_of_stdout()).saturating_sub(LINES_AROUND).max(1);
+        let left_out = busiest.len().saturating_sub(room);
+        for (name, department) in busiest.into_iter().take(room) {
             let before = self.before.get(name).map_or(0, Department::total);
             let numbers = [department.total(), department.total() - before, department.ok, department.otherwise];
             let cells = std::iter::once(name.clone()).chain(numbers.map(|number| number.to_string()));
-            table.add_row(cells.chain([reasons(department)]));
+            table.add(cells.chain([reasons(department)]));
         }
-        align(&mut table, 1..5);
-        table
+        match left_out {
+            0 => table.render(Look::of_stdout()),
+            _ => format!("{}and {left_out} more departments\n", table.render(Look::of_stdout())),
+        }
     }
 
     fn summary(&self, now: &Departments) -> String {
@@ -151,7 +175,7 @@ fn commands_to_try(port: u16, admin_port: u16, pki: &Pki) -> String {
 pub(crate) fn conclude(usage: &str, comparison: &Comparison) {
     println!("\nUsage, from the ledger:\n{usage}");
     println!("Counted by the ledger, received by the subsystems, answered to the departments:");
-    println!("{}\n", comparison.table());
+    println!("{}", comparison.table());
     if comparison.is_balanced() {
         println!("The books balance: all three counted the same.");
     } else {
@@ -164,6 +188,7 @@ pub(crate) fn say_next(home: &Home) {
     if home.is_kept() {
         let ledger = home.ledger();
         println!("\nThe ledger stays: sqlite3 {} 'SELECT * FROM usage_hourly'", ledger.display());
+        return;
     }
     let folder = Path::new("/tmp/my-city");
     println!("\nNext: make demo ARGS=\"--dir {}\"", folder.display());

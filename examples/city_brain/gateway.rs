@@ -25,8 +25,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts the gateway with the configuration of `city.yaml` in `folder`.
     pub(crate) fn start(folder: &Path, options: &Options, subsystems: &Subsystems) -> anyhow::Result<Self> {
-        must_be_free(options.port, "--port")?;
-        must_be_free(options.admin_port, "--admin-port")?;
+        must_be_free(options)?;
         let config = write_configuration(folder, options, subsystems)?;
         let running =
             tallygate::app::start(Start { config, clock: Clock::system() }).context("the gateway did not start")?;
@@ -41,17 +40,43 @@ impl Gateway {
     }
 }
 
-/// A clear sentence before anything is started, rather than an error from the depths.
-fn must_be_free(port: u16, option: &str) -> anyhow::Result<()> {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        Ok(_) => Ok(()),
-        Err(problem) if problem.kind() == ErrorKind::AddrInUse => bail!(
-            "Port {port} on 127.0.0.1 is in use. Stop what uses it (`ss -ltnp 'sport = :{port}'` shows it), or choose \
-             another port: make demo ARGS=\"{option} {}\"",
-            port.saturating_add(1)
-        ),
-        Err(problem) => Err(problem).with_context(|| format!("cannot listen on 127.0.0.1:{port}")),
+/// Ports that are tried in place of one that is in use.
+const NEXT_PORTS: u16 = 50;
+
+/// A clear sentence before anything is started, for both ports at once, rather than an error from the depths.
+fn must_be_free(options: &Options) -> anyhow::Result<()> {
+    let asked = [("--port", options.port), ("--admin-port", options.admin_port)];
+    let mut used = Vec::new();
+    for (_, port) in asked {
+        match bind(port) {
+            Ok(_) => {}
+            Err(problem) if problem.kind() == ErrorKind::AddrInUse => used.push(port),
+            Err(problem) => return Err(problem).with_context(|| format!("cannot listen on 127.0.0.1:{port}")),
+        }
     }
+    if used.is_empty() {
+        return Ok(());
+    }
+    let show: Vec<_> = used.iter().map(|port| format!("sport = :{port}")).collect();
+    let instead =
+        asked.map(|(option, port)| format!("{option} {}", if used.contains(&port) { free_after(port) } else { port }));
+    let (ports, is) =
+        (used.iter().map(u16::to_string).collect::<Vec<_>>().join(" and "), if used.len() > 1 { "are" } else { "is" });
+    bail!(
+        "Port {ports} on 127.0.0.1 {is} in use. Stop what uses it (`ss -ltnp '{}'` shows it), or choose other ports: make demo \
+         ARGS=\"{}\"",
+        show.join(" or "),
+        instead.join(" ")
+    )
+}
+
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
+/// A port that is free now, close to one that is not; 0, which lets the system choose, if there is none.
+fn free_after(port: u16) -> u16 {
+    (1..=NEXT_PORTS).filter_map(|step| port.checked_add(step)).find(|next| bind(*next).is_ok()).unwrap_or(0)
 }
 
 fn write_configuration(folder: &Path, options: &Options, subsystems: &Subsystems) -> anyhow::Result<PathBuf> {

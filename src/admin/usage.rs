@@ -1,9 +1,12 @@
-//! `GET /api/v1/usage?from=&to=&by=`: the same answer as `report usage --format json`.
+//! `GET /api/v1/usage?from=&to=&by=&period=&department=`: the same answer as `report usage --format json`.
+
+use std::collections::BTreeMap;
 
 use http::StatusCode;
+use jiff::Timestamp;
 
-use crate::model::{CalendarOffset, Window};
-use crate::report::{By, Range, Usage, render};
+use crate::model::{CalendarOffset, Name, Window};
+use crate::report::{By, Coverage, LedgerFacts, Range, ReportGrain, Usage, UsageQuery, render, whole_seconds};
 
 use super::AdminState;
 use super::answer::{Answer, JSON, answer, problem};
@@ -13,58 +16,80 @@ use super::endpoint::unavailable;
 /// which does not share its memory with traffic.
 const WINDOWS_MAX: u32 = 368 * 24;
 
-/// What a query asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Question {
-    range: Range,
-    by: By,
-}
+/// Departments that one request may name.
+const DEPARTMENTS_MAX: usize = 100;
 
 pub(super) async fn usage(state: &AdminState, query: &str) -> Answer {
     let view = (state.view)();
-    let question = match Question::parse(query, view.calendar, view.window) {
-        Ok(question) => question,
+    let query = match parse(query, view.calendar, view.window) {
+        Ok(query) => query,
         Err(problems) => return problem(StatusCode::BAD_REQUEST, &problems),
     };
-    match answered(state, question, view.calendar).await {
+    match answered(state, query, (view.calendar, view.now)).await {
         Ok(text) => answer(StatusCode::OK, JSON, text),
         Err(error) => unavailable(&error),
     }
 }
 
-async fn answered(state: &AdminState, question: Question, calendar: CalendarOffset) -> anyhow::Result<String> {
-    let windows = question.range.windows();
-    let rows = match question.by.knows_no_time() {
-        true => state.ledger.usage_in_whole(windows).await,
-        false => state.ledger.usage_by_day(windows).await,
+async fn answered(
+    state: &AdminState,
+    query: UsageQuery,
+    (calendar, now): (CalendarOffset, Timestamp),
+) -> anyhow::Result<String> {
+    let (ledger, windows) = (&state.ledger, || query.range.windows());
+    let rows = match query.by.grain() {
+        ReportGrain::Whole => ledger.usage_in_whole(windows()).await,
+        ReportGrain::Day => ledger.usage_by_day(windows()).await,
+        ReportGrain::Hour => ledger.usage(windows()).await,
     }?;
-    let usage = Usage::group(&rows, question.range, calendar, question.by)?;
-    Ok(render::json(&usage.with_adjustments(state.ledger.adjustments().await?))?)
+    let coverage = Coverage { made_at: whole_seconds(now), completeness: ledger.completeness(windows(), now).await? };
+    let facts =
+        LedgerFacts { rows, calendar, adjustments: ledger.adjustments().await?, names: BTreeMap::new(), coverage };
+    Ok(render::json(&Usage::answer(query, facts)?)?)
 }
 
-impl Question {
-    fn parse(query: &str, calendar: CalendarOffset, now: Window) -> Result<Self, String> {
-        let (mut from, mut to, mut by) = (None, None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let place = match name {
-                "from" => &mut from,
-                "to" => &mut to,
-                "by" => &mut by,
-                _ => return Err(format!("{name:?} is not asked for here; there are from, to and by")),
-            };
-            let value = decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
-            if place.replace(value).is_some() {
-                return Err(format!("{name} stands twice; write it once"));
+/// What the text of a query asks for.
+fn parse(text: &str, calendar: CalendarOffset, now: Window) -> Result<UsageQuery, String> {
+    let (mut from, mut to, mut by, mut period, mut departments) = (None, None, None, None, Vec::new());
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let place = match name {
+            "from" => &mut from,
+            "to" => &mut to,
+            "by" => &mut by,
+            "period" => &mut period,
+            "department" => &mut None,
+            _ => {
+                let known = "from, to, period, by and department";
+                return Err(format!("{name:?} is not asked for here; there are {known}"));
             }
+        };
+        let value = decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
+        if name == "department" {
+            departments.push(Name::parse(&value).map_err(|error| format!("department: {error}"))?);
+        } else if place.replace(value).is_some() {
+            return Err(format!("{name} stands twice; write it once"));
         }
-        let by = by.map_or(Ok(By::default()), |text: String| By::parse(&text)).map_err(|error| error.to_string())?;
-        let range = Range::parse(from.as_deref(), to.as_deref(), calendar, now).map_err(|error| error.to_string())?;
-        if range.to.0 - range.from.0 > WINDOWS_MAX {
-            return Err("the range is longer than a year; ask year by year, or use tallygate report usage".to_owned());
-        }
-        Ok(Self { range, by })
     }
+    if departments.len() > DEPARTMENTS_MAX {
+        return Err(format!("there are more than {DEPARTMENTS_MAX} departments; leave out department to get all"));
+    }
+    let by = by.map_or(Ok(By::default()), |text: String| By::parse(&text)).map_err(|error| error.to_string())?;
+    let range = range([from, to, period], calendar, now)?;
+    Ok(UsageQuery { range, by, departments })
+}
+
+fn range([from, to, period]: [Option<String>; 3], calendar: CalendarOffset, now: Window) -> Result<Range, String> {
+    let range = match period {
+        Some(_) if from.is_some() || to.is_some() => return Err("give either period, or from and to".to_owned()),
+        Some(period) => Range::of_period(&period, calendar),
+        None => Range::parse(from.as_deref(), to.as_deref(), calendar, now),
+    };
+    let range = range.map_err(|error| error.to_string())?;
+    if range.to.0 - range.from.0 > WINDOWS_MAX {
+        return Err("the range is longer than a year; ask year by year, or use tallygate report usage".to_owned());
+    }
+    Ok(range)
 }
 
 /// Undoes percent-encoding (RFC 3986 section 2.1). A `+` stays one: here it stands in offsets, and no value has a space.
@@ -90,8 +115,9 @@ mod tests {
 
     fn parse(query: &str) -> Result<String, String> {
         let now = Window(498_700); // 2026-11-22T04:00:00Z
-        let question = Question::parse(query, CalendarOffset::default(), now)?;
-        Ok(format!("{} {} {}", question.range.from, question.range.to, question.by))
+        let query = super::parse(query, CalendarOffset::default(), now)?;
+        let departments: String = query.departments.iter().map(|name| format!(" {name}")).collect();
+        Ok(format!("{} {} {}{departments}", query.range.from, query.range.to, query.by))
     }
 
     #[test]
@@ -103,6 +129,10 @@ mod tests {
             (
                 "from=2026-10-01T00:00:00%2B08:00&to=2026-10-01T01:00:00+08:00&by=day%2Coutcome",
                 "2026-09-30T16:00:00Z 2026-09-30T17:00:00Z day,outcome".to_owned(),
+            ),
+            (
+                "period=2026-10&department=police&department=fire&by=month",
+                "2026-09-30T16:00:00Z 2026-10-31T16:00:00Z month police fire".to_owned(),
             ),
         ] {
             assert_eq!(parse(query), Ok(expected), "{query}");
@@ -116,6 +146,9 @@ mod tests {
             ("by=price", "cannot group by"),
             ("by=", "cannot group by"),
             ("from=2026-10-01&from=2026-10-02", "stands twice"),
+            ("period=2026-10&from=2026-10-01", "either period, or"),
+            ("period=october", "is not a period"),
+            ("department=%20", "department"),
             ("from=%zz", "not percent-encoded"),
             ("from=%2", "not percent-encoded"),
             ("from=yesterday", "is not a date"),

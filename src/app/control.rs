@@ -153,6 +153,7 @@ fn view_maker(organs: Organs, status: Arc<ArcSwap<ConfigStatus>>, series: usize)
             warned_percent: quota.warned_percent,
         });
         View {
+            now: organs.clock.wall(),
             window,
             calendar: organs.calendar,
             series,

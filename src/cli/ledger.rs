@@ -11,10 +11,8 @@ use clap::{Args, Subcommand};
 
 use crate::clock::Clock;
 use crate::ledger::audit::{AfterHead, ExportError, Info, NotedHead, Part, Verdict, export, info, verify};
-use crate::ledger::{Adjustment, LedgerError, adjust};
-use crate::model::Name;
 
-use super::{AnswerFormat, BadUsage, NOT_SO, tell};
+use super::{AnswerFormat, BadUsage, NOT_SO, adjust, tell};
 
 /// What to do with a ledger.
 #[derive(Debug, Args)]
@@ -32,7 +30,7 @@ enum LedgerCommand {
     /// Writes the raw rows and seals, so that anybody's program can check them
     Export(ExportArgs),
     /// Adds a correction; nothing is ever edited
-    Adjust(AdjustArgs),
+    Adjust(adjust::AdjustArgs),
 }
 
 #[derive(Debug, Args)]
@@ -81,44 +79,13 @@ enum ExportFormat {
     Json,
 }
 
-#[derive(Debug, Args)]
-struct AdjustArgs {
-    /// The ledger's book; the gateway may be running
-    #[arg(long, value_name = "DB")]
-    ledger: PathBuf,
-    /// Whose usage is corrected
-    #[arg(long, value_parser = Name::parse)]
-    department: Name,
-    /// Only of this subsystem
-    #[arg(long, value_parser = Name::parse)]
-    subsystem: Option<Name>,
-    /// Only of this command of the subsystem
-    #[arg(long, value_parser = Name::parse)]
-    command: Option<Name>,
-    /// A month such as 2026-10, or a day such as 2026-10-05
-    #[arg(long)]
-    period: String,
-    /// How many units more, or less (--units=-5)
-    #[arg(long, allow_hyphen_values = true)]
-    units: i64,
-    /// Why
-    #[arg(long)]
-    reason: String,
-    /// Who answers for it
-    #[arg(long)]
-    who: String,
-    /// How to print its number
-    #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
-}
-
 /// Does what was asked.
 pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &args.command {
         LedgerCommand::Info(args) => show_info(args, out),
         LedgerCommand::Verify(args) => show_verdict(args, out),
         LedgerCommand::Export(args) => write_export(args),
-        LedgerCommand::Adjust(args) => add_adjustment(args, clock, out),
+        LedgerCommand::Adjust(args) => adjust::adjust(args, clock, out),
     }
 }
 
@@ -274,27 +241,6 @@ fn write_part(to: &mut impl Write, part: &Part, format: ExportFormat) -> io::Res
             part.lines.iter().try_for_each(|line| writeln!(to, "{line}"))
         }
     }
-}
-
-fn add_adjustment(args: &AdjustArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let adjustment = Adjustment {
-        department: args.department.clone(),
-        subsystem: args.subsystem.clone(),
-        command: args.command.clone(),
-        period: args.period.clone(),
-        units: args.units,
-        reason: args.reason.clone(),
-        who: args.who.clone(),
-    };
-    let number = match adjust(existing(&args.ledger)?, &adjustment, clock) {
-        Err(LedgerError::Adjustment(why)) => return Err(BadUsage(why.to_string()).into()),
-        added => added?,
-    };
-    match args.format {
-        AnswerFormat::Json => writeln!(out, "{}", serde_json::json!({ "number": number }))?,
-        AnswerFormat::Table => writeln!(out, "correction {number} is added and sealed")?,
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A book that is there: SQLite would say less kindly that it is not.

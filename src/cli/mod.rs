@@ -3,6 +3,7 @@
 //! Guarantees: machine output goes to stdout, words for people to stderr. Exit codes: 0 ok, 1 what was asked about is not
 //! so, 2 usage, 70 internal, 74 storage. A reader that closes our stdout early, as `head` does, is no error.
 
+pub mod adjust;
 pub mod check;
 pub mod completions;
 pub mod explain;

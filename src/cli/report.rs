@@ -1,6 +1,6 @@
 //! `tallygate report`: what was used, from the ledger's files, whether the gateway runs or not.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +8,10 @@ use clap::{Args, Subcommand};
 
 use crate::clock::Clock;
 use crate::ledger::LedgerFiles;
-use crate::report::{By, Range, Usage, render};
+use crate::ledger::audit::completeness;
+use crate::model::{CalendarOffset, Name, Window};
+use crate::report::render::Look;
+use crate::report::{By, Coverage, LedgerFacts, Range, ReportGrain, Usage, UsageQuery, render, whole_seconds};
 
 use super::check::counted;
 use super::{BadUsage, Format, tell};
@@ -32,14 +35,20 @@ struct UsageArgs {
     /// The ledger's book (the tally is found beside it)
     #[arg(long, value_name = "DB")]
     ledger: PathBuf,
-    /// The first day, in the ledger's calendar, or a whole hour such as 2026-10-01T08:00:00+08:00 [default: the beginning
-    /// of this month]
+    /// The first day or month, in the ledger's calendar, or a whole hour such as 2026-10-01T08:00:00+08:00 [default: the
+    /// beginning of this month]
     #[arg(long, value_name = "DATE")]
     from: Option<String>,
-    /// The first day that is not part of it, or a whole hour [default: the end of this month]
+    /// The first day or month that is not part of it, or a whole hour [default: the end of this month]
     #[arg(long, value_name = "DATE")]
     to: Option<String>,
-    /// What to group by, of department, subsystem, command, outcome, day
+    /// One whole month, 2026-10, or day, 2026-10-05, instead of --from and --to
+    #[arg(long, value_name = "PERIOD", conflicts_with_all = ["from", "to"])]
+    period: Option<String>,
+    /// Only of this department; may be given several times
+    #[arg(long = "department", value_name = "ID", value_parser = Name::parse)]
+    departments: Vec<Name>,
+    /// What to group by, of department, subsystem, command, outcome, blame, month, day, hour
     #[arg(long, value_name = "KEYS", default_value = "department,subsystem,command,outcome")]
     by: String,
     /// How to print it
@@ -57,15 +66,10 @@ pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
 fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let by = By::parse(&args.by).map_err(|error| BadUsage(format!("--by: {error}")))?;
     let renderer = renderer(args.format)?;
-    let files = open(&args.ledger)?;
-    let calendar = files.calendar();
-    let range = Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, clock.window())
-        .map_err(|error| BadUsage(error.to_string()))?;
-    let rows = match by.knows_no_time() {
-        true => files.usage_in_whole(range.windows()),
-        false => files.usage_by_day(range.windows()),
-    }?;
-    let usage = Usage::group(&rows, range, calendar, by)?.with_adjustments(files.adjustments()?);
+    let files = LedgerFiles::open(super::ledger::existing(&args.ledger)?)?;
+    let range = range(args, files.calendar(), clock.window())?;
+    let facts = facts(&files, (&range, by.grain()), (&args.ledger, clock))?;
+    let usage = Usage::answer(UsageQuery { range, by, departments: args.departments.clone() }, facts)?;
     if usage.cut_adjustments > 0 {
         let corrections = counted(usage.cut_adjustments, "correction");
         tell(&format!("note: {corrections} of a period that is only in part in this range: not shown"));
@@ -74,13 +78,39 @@ fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(book: &Path) -> anyhow::Result<LedgerFiles> {
-    Ok(LedgerFiles::open(super::ledger::existing(book)?)?)
+fn range(args: &UsageArgs, calendar: CalendarOffset, now: Window) -> Result<Range, BadUsage> {
+    let range = match &args.period {
+        Some(period) => Range::of_period(period, calendar),
+        None => Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, now),
+    };
+    range.map_err(|error| BadUsage(error.to_string()))
+}
+
+/// What the ledger's files hold of a range, as fine as it is needed.
+fn facts(
+    files: &LedgerFiles,
+    (range, grain): (&Range, ReportGrain),
+    (path, clock): (&Path, &Clock),
+) -> anyhow::Result<LedgerFacts> {
+    let rows = match grain {
+        ReportGrain::Whole => files.usage_in_whole(range.windows()),
+        ReportGrain::Day => files.usage_by_day(range.windows()),
+        ReportGrain::Hour => files.usage(range.windows()),
+    }?;
+    let now = clock.wall();
+    let completeness = completeness(path, &range.windows(), now)?;
+    Ok(LedgerFacts {
+        rows,
+        calendar: files.calendar(),
+        adjustments: files.adjustments()?,
+        names: files.department_names()?,
+        coverage: Coverage { made_at: whole_seconds(now), completeness },
+    })
 }
 
 fn renderer(format: Format) -> Result<fn(&Usage) -> anyhow::Result<String>, BadUsage> {
     match format {
-        Format::Table => Ok(|usage| Ok(render::table(usage, look()))),
+        Format::Table => Ok(|usage| Ok(render::table(usage, Look::of_stdout()))),
         Format::Csv => Ok(|usage| Ok(render::csv(usage)?)),
         Format::Json => Ok(|usage| Ok(render::json(usage)?)),
         Format::Xlsx => {
@@ -88,10 +118,6 @@ fn renderer(format: Format) -> Result<fn(&Usage) -> anyhow::Result<String>, BadU
         }
         Format::Parquet => Err(BadUsage("--format parquet is not in this release; use csv or json".to_owned())),
     }
-}
-
-fn look() -> render::Look {
-    if stdout().is_terminal() { render::Look::Terminal } else { render::Look::Plain }
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl LedgerReader {
     }
 
     /// Reads on a thread of its own.
-    async fn aside<T: Send + 'static>(
+    pub(super) async fn aside<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {

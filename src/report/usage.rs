@@ -7,6 +7,10 @@ use crate::ledger::{AdjustmentRow, OutcomeTotals, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
 use super::Range;
+use super::query::{Coverage, LedgerFacts, UsageQuery};
+
+/// A correction's period begins with its month, also where it is a day.
+const MONTH_LENGTH: usize = "YYYY-MM".len();
 
 /// What rows may be grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +23,27 @@ pub enum Key {
     Command,
     /// How it ended.
     Outcome,
+    /// Whose doing the outcome was: `none`, `caller`, `us`, `upstream`.
+    Blame,
+    /// The calendar month of admission.
+    Month,
     /// The date of admission in the ledger's calendar.
     Day,
+    /// The UTC hour of admission.
+    Hour,
 }
 
 impl Key {
-    const ALL: [Self; 5] = [Self::Department, Self::Subsystem, Self::Command, Self::Outcome, Self::Day];
+    const ALL: [Self; 8] = [
+        Self::Department,
+        Self::Subsystem,
+        Self::Command,
+        Self::Outcome,
+        Self::Blame,
+        Self::Month,
+        Self::Day,
+        Self::Hour,
+    ];
 
     /// The column's name.
     pub const fn name(self) -> &'static str {
@@ -33,7 +52,10 @@ impl Key {
             Self::Subsystem => "subsystem",
             Self::Command => "command",
             Self::Outcome => "outcome",
+            Self::Blame => "blame",
+            Self::Month => "month",
             Self::Day => "day",
+            Self::Hour => "hour",
         }
     }
 
@@ -43,9 +65,23 @@ impl Key {
             Self::Subsystem => row.subsystem.to_string(),
             Self::Command => row.command.to_string(),
             Self::Outcome => row.outcome.to_string(),
+            Self::Blame => row.outcome.blame().name().to_owned(),
+            Self::Month => calendar.month_of(row.window).to_string(),
             Self::Day => calendar.date_of(row.window).to_string(),
+            Self::Hour => row.window.to_string(),
         }
     }
+}
+
+/// How fine the ledger's rows must be for a report; coarser rows are read faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportGrain {
+    /// The range as a whole.
+    Whole,
+    /// Whole days.
+    Day,
+    /// Hours.
+    Hour,
 }
 
 /// The keys of a report, in the order of its columns, each at most once.
@@ -56,7 +92,9 @@ pub struct By(Vec<Key>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
     /// Not a key.
-    #[error("cannot group by {0:?}; write one or more of department, subsystem, command, outcome, day")]
+    #[error(
+        "cannot group by {0:?}; write one or more of department, subsystem, command, outcome, blame, month, day, hour"
+    )]
     Unknown(String),
     /// The same key again.
     #[error("{0} stands twice in what to group by; write it once")]
@@ -78,9 +116,15 @@ impl By {
         Ok(Self(keys))
     }
 
-    /// Whether the ledger may be asked for the sums of the whole range at once.
-    pub fn knows_no_time(&self) -> bool {
-        !self.0.contains(&Key::Day)
+    /// How fine the ledger's rows must be.
+    pub fn grain(&self) -> ReportGrain {
+        if self.0.contains(&Key::Hour) {
+            return ReportGrain::Hour;
+        }
+        match self.0.contains(&Key::Day) || self.0.contains(&Key::Month) {
+            true => ReportGrain::Day,
+            false => ReportGrain::Whole,
+        }
     }
 
     /// The keys in order.
@@ -133,6 +177,10 @@ pub struct Usage {
     pub adjustments: Vec<AdjustmentRow>,
     /// How many corrections are of periods that lie in the range in part only.
     pub cut_adjustments: usize,
+    /// What people call the departments, by id; an id without a name is shown as it is.
+    pub names: BTreeMap<String, String>,
+    /// What the ledger says about the period as a whole; nothing where the rows are not from a ledger.
+    pub coverage: Option<Coverage>,
 }
 
 impl Usage {
@@ -149,7 +197,42 @@ impl Usage {
             add(&mut total, &row.totals)?;
         }
         let rows = groups.into_iter().map(|(keys, totals)| Row { keys, totals }).collect();
-        Ok(Self { range, calendar, by, rows, total, adjustments: Vec::new(), cut_adjustments: 0 })
+        Ok(Self {
+            range,
+            calendar,
+            by,
+            rows,
+            total,
+            adjustments: Vec::new(),
+            cut_adjustments: 0,
+            names: BTreeMap::new(),
+            coverage: None,
+        })
+    }
+
+    /// The answer to a query, from what a ledger holds of its range.
+    pub fn answer(query: UsageQuery, facts: LedgerFacts) -> Result<Self, TooLarge> {
+        let LedgerFacts { mut rows, calendar, mut adjustments, names, coverage } = facts;
+        rows.retain(|row| query.selects(row.department.as_str()));
+        adjustments.retain(|row| query.selects(&row.department));
+        let usage = Self::group(&rows, query.range, calendar, query.by)?.with_adjustments(adjustments);
+        Ok(Self { names, coverage: Some(coverage), ..usage })
+    }
+
+    /// What people call a department.
+    pub fn name_of<'a>(&'a self, department: &'a str) -> &'a str {
+        self.names.get(department).map_or(department, String::as_str)
+    }
+
+    /// The id of the department that a line is about, if the report is grouped by department.
+    pub(super) fn department_of<'a>(&self, keys: &'a [String]) -> Option<&'a str> {
+        let position = self.by.keys().iter().position(|key| *key == Key::Department)?;
+        keys.get(position).map(String::as_str)
+    }
+
+    /// Usage and corrections together: one sum for the whole report.
+    pub fn net_units(&self) -> i128 {
+        i128::from(self.total.units) + self.adjustments.iter().map(|row| i128::from(row.units)).sum::<i128>()
     }
 
     /// Adds those corrections whose whole period lies in the range.
@@ -174,7 +257,8 @@ impl Usage {
             Key::Department => &row.department,
             Key::Subsystem => row.subsystem.as_deref().unwrap_or_default(),
             Key::Command => row.command.as_deref().unwrap_or_default(),
-            Key::Outcome => "",
+            Key::Outcome | Key::Blame | Key::Hour => "",
+            Key::Month => row.period.get(..MONTH_LENGTH).unwrap_or_default(),
             Key::Day => {
                 if Month::parse(&row.period).is_some() {
                     ""
@@ -210,6 +294,7 @@ fn add(sum: &mut OutcomeTotals, more: &OutcomeTotals) -> Result<(), TooLarge> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::ledger::audit::{Completeness, LostCounts, PeriodState};
     use crate::model::{Finished, Name, Outcome, Refused};
 
     fn row(department: &str, window: u32, outcome: Outcome, commands: u64) -> UsageRow {
@@ -252,6 +337,9 @@ pub(super) mod tests {
             ("department", "parking=12 police=3"),
             ("outcome", "forbidden=8 ok=7"),
             ("day", "2026-01-01=13 2026-01-02=2"),
+            ("month", "2026-01=15"),
+            ("hour", "2026-01-01T15:00:00Z=13 2026-01-01T16:00:00Z=2"),
+            ("blame", "caller=8 none=7"),
             ("day,department", "2026-01-01/parking=12 2026-01-01/police=1 2026-01-02/police=2"),
             ("subsystem,command", "cameras/snapshot.submit=15"),
         ] {
@@ -300,6 +388,58 @@ pub(super) mod tests {
             assert_eq!(usage.cut_adjustments, cut, "{from} {to}");
             let shown = usage.adjustments;
             assert_eq!(shown.iter().map(|row| row.period.as_str()).collect::<Vec<_>>(), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_query_for_one_department_leaves_out_the_others_and_their_corrections() {
+        let mut elsewhere = adjustment("2026-01", 100);
+        elsewhere.department = "parking".to_owned();
+        let facts = LedgerFacts {
+            rows: rows(),
+            calendar: CalendarOffset::default(),
+            adjustments: vec![adjustment("2026-01", -2), elsewhere],
+            names: BTreeMap::from([("police".to_owned(), "Police Bureau".to_owned())]),
+            coverage: coverage(),
+        };
+        let query = UsageQuery {
+            range: Range { from: Window(0), to: Window(500_000) },
+            by: By::parse("department").expect("keys"),
+            departments: vec![Name::parse("police").expect("a name")],
+        };
+        let usage = Usage::answer(query, facts).expect("it fits");
+        assert_eq!(usage.rows.iter().map(|row| row.keys[0].as_str()).collect::<Vec<_>>(), ["police"]);
+        assert_eq!((usage.total.units, usage.adjustments.len(), usage.net_units()), (6, 1, 4));
+        assert_eq!((usage.name_of("police"), usage.name_of("parking")), ("Police Bureau", "parking"));
+    }
+
+    pub(in crate::report) fn coverage() -> Coverage {
+        Coverage {
+            made_at: "2026-11-29T22:00:00Z".to_owned(),
+            completeness: Completeness {
+                gateway: "tallygate".to_owned(),
+                state: PeriodState::Open,
+                open_because: vec!["1 hour is not sealed yet".to_owned()],
+                lost_counts: vec![LostCounts {
+                    epoch: 3,
+                    after: "2026-11-02T01:00:00Z".to_owned(),
+                    ending: "machine died".to_owned(),
+                }],
+                first_usage: Some("2026-01-01T15:00:00Z".to_owned()),
+                last_usage: Some("2026-01-01T16:00:00Z".to_owned()),
+            },
+        }
+    }
+
+    #[test]
+    fn rows_are_asked_for_as_coarse_as_the_keys_allow() {
+        for (by, grain) in [
+            ("department,outcome,blame", ReportGrain::Whole),
+            ("department,month", ReportGrain::Day),
+            ("day", ReportGrain::Day),
+            ("day,hour", ReportGrain::Hour),
+        ] {
+            assert_eq!(By::parse(by).expect("keys").grain(), grain, "{by}");
         }
     }
 

@@ -212,6 +212,7 @@ mod tests {
         let now: Timestamp = "2026-11-24T03:59:59Z".parse().expect("a time");
         let live = LiveConfig { version: "0123456789ab".to_owned(), since: now };
         View {
+            now,
             window: Clock::manual(now).window(),
             calendar: CalendarOffset::default(),
             series,

@@ -11,6 +11,8 @@ use super::changes::ConfigChanges;
 /// What a scrape shows beside the ledger and the measurements; made fresh for each.
 #[derive(Clone, Debug)]
 pub struct View {
+    /// This moment.
+    pub now: Timestamp,
     /// The window that is open now: it tells the current month.
     pub window: Window,
     /// The ledger's calendar.

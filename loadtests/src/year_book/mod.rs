@@ -16,7 +16,7 @@ use tallygate::clock::Clock;
 use tallygate::ledger::{Ledger, LedgerFiles, LedgerSettings};
 use tallygate::lifecycle::Ready;
 use tallygate::model::{CalendarOffset, Name};
-use tallygate::report::{By, Range, Usage, render};
+use tallygate::report::{By, Range, ReportGrain, Usage, render};
 
 use crate::machine::{Machine, today};
 use fill::Year;
@@ -118,9 +118,10 @@ fn report(path: &Path, by: &str) -> Result<Report> {
         let by = By::parse(by)?;
         let [from, to] = LAST_MONTH.map(Some);
         let range = Range::parse(from, to, files.calendar(), Clock::system().window())?;
-        let rows = match by.knows_no_time() {
-            true => files.usage_in_whole(range.windows())?,
-            false => files.usage_by_day(range.windows())?,
+        let rows = match by.grain() {
+            ReportGrain::Whole => files.usage_in_whole(range.windows())?,
+            ReportGrain::Day => files.usage_by_day(range.windows())?,
+            ReportGrain::Hour => files.usage(range.windows())?,
         };
         let usage = Usage::group(&rows, range, files.calendar(), by)?;
         let text = render::csv(&usage)?;

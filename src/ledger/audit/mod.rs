@@ -6,6 +6,7 @@
 
 mod balance;
 mod chain;
+mod completeness;
 mod days;
 mod epochs;
 mod export;
@@ -39,6 +40,7 @@ use super::schema_check;
 use crate::model::Window;
 
 pub use chain::{BadHead, NotedHead};
+pub use completeness::{Completeness, LostCounts, PeriodState, completeness};
 pub use epochs::EpochRow;
 pub use export::{ExportError, Part, export};
 pub use finding::{AfterHead, ChainHead, Check, Checked, Finding, MOST_FINDINGS, Verdict};

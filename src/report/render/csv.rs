@@ -1,26 +1,59 @@
 //! CSV (RFC 4180): a header, plain integers, no total, safe to open in a spreadsheet.
 //!
-//! Corrections are lines of their own at the end: they have 0 in the columns of usage, and their units, which may be negative, in
-//! `adjustment_units`, where usage has 0. So each column sums up to what its name says.
+//! Every line says what it covers: period, calendar, gateway, whether the period can still change, when it was made. Corrections are
+//! lines of their own at the end: they have 0 in the columns of usage, and their units, which may be negative, in
+//! `adjustment_units`, where usage has 0. So each column sums up to what its name says, and `net_units` to the net.
 
-use crate::report::Usage;
+use crate::ledger::AdjustmentRow;
+use crate::report::{Row, Usage};
+
+/// Behind the keys and numbers: what a correction is.
+const CORRECTION: [&str; 6] =
+    ["adjustment_units", "net_units", "adjustment_number", "adjustment_period", "adjustment_reason", "adjustment_who"];
+/// At the end: what the line covers.
+const COVERAGE: [&str; 7] = ["department_name", "from", "to", "calendar", "gateway", "state", "made_at"];
 
 /// The rows as CSV.
 pub fn csv(usage: &Usage) -> Result<String, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(usage.columns().chain(["adjustment_units"]))?;
+    writer.write_record(usage.columns().chain(CORRECTION).chain(COVERAGE))?;
     for row in &usage.rows {
-        let keys = row.keys.iter().map(|key| cell(key));
-        let numbers = Usage::numbers(&row.totals).map(|number| number.to_string());
-        writer.write_record(keys.chain(numbers).chain(["0".to_owned()]))?;
+        writer.write_record(of_row(usage, row))?;
     }
     for row in &usage.adjustments {
-        let keys = usage.by.keys().iter().map(|key| cell(Usage::key_of(*key, row)));
-        let numbers = [0; Usage::NUMBERS.len()].iter().chain([&row.units]).map(ToString::to_string);
-        writer.write_record(keys.chain(numbers))?;
+        writer.write_record(of_correction(usage, row))?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn of_row(usage: &Usage, row: &Row) -> Vec<String> {
+    let mut cells: Vec<String> = row.keys.iter().map(|key| cell(key)).collect();
+    cells.extend(Usage::numbers(&row.totals).map(|number| number.to_string()));
+    cells.extend(["0".to_owned(), row.totals.units.to_string()]);
+    cells.extend(std::iter::repeat_n(String::new(), 4));
+    cells.extend(covered(usage, usage.department_of(&row.keys)));
+    cells
+}
+
+fn of_correction(usage: &Usage, row: &AdjustmentRow) -> Vec<String> {
+    let mut cells: Vec<String> = usage.by.keys().iter().map(|key| cell(Usage::key_of(*key, row))).collect();
+    cells.extend(Usage::NUMBERS.map(|_| "0".to_owned()));
+    cells.extend([row.units, row.units, row.number].map(|number| number.to_string()));
+    cells.extend([&row.period, &row.reason, &row.who].map(|text| cell(text)));
+    let is_grouped = usage.by.keys().contains(&crate::report::Key::Department);
+    cells.extend(covered(usage, is_grouped.then_some(row.department.as_str())));
+    cells
+}
+
+fn covered(usage: &Usage, department: Option<&str>) -> [String; 7] {
+    let name = department.map_or("", |id| usage.name_of(id));
+    let (from, to, calendar) =
+        (usage.range.from.to_string(), usage.range.to.to_string(), format!("UTC{}", usage.calendar));
+    let [gateway, state, made_at] = usage.coverage.as_ref().map_or(["", "", ""], |coverage| {
+        [coverage.completeness.gateway.as_str(), coverage.completeness.state.name(), coverage.made_at.as_str()]
+    });
+    [cell(name), from, to, calendar, gateway.to_owned(), state.to_owned(), made_at.to_owned()]
 }
 
 /// A spreadsheet takes a cell that begins so for a formula; an apostrophe makes it text (OWASP, "CSV injection").
@@ -31,30 +64,41 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage::tests::{adjustment, usage};
+    use crate::report::usage::tests::{adjustment, coverage, usage};
 
     #[test]
     fn rows_are_plain_integers_below_a_header() {
+        let mut usage = usage("department,day");
+        usage.coverage = Some(coverage());
+        usage.names = [("police".to_owned(), "Police Bureau".to_owned())].into();
         assert_eq!(
-            csv(&usage("department,day")).expect("it renders"),
-            "department,day,commands,units,request_bytes,response_bytes,duration_ns,adjustment_units\n\
-             parking,2026-01-01,12,24,12000,120,12000000,0\n\
-             police,2026-01-01,1,2,1000,10,1000000,0\n\
-             police,2026-01-02,2,4,2000,20,2000000,0\n"
+            csv(&usage).expect("it renders"),
+            "department,day,commands,units,request_bytes,response_bytes,duration_ns,adjustment_units,net_units,\
+             adjustment_number,adjustment_period,adjustment_reason,adjustment_who,\
+             department_name,from,to,calendar,gateway,state,made_at\n\
+             parking,2026-01-01,12,24,12000,120,12000000,0,24,,,,,parking,FROM,TO,UTC+08:00,tallygate,open,MADE\n\
+             police,2026-01-01,1,2,1000,10,1000000,0,2,,,,,Police Bureau,FROM,TO,UTC+08:00,tallygate,open,MADE\n\
+             police,2026-01-02,2,4,2000,20,2000000,0,4,,,,,Police Bureau,FROM,TO,UTC+08:00,tallygate,open,MADE\n"
+                .replace("FROM", "1970-01-01T00:00:00Z")
+                .replace("TO", "2027-01-15T08:00:00Z")
+                .replace("MADE", "2026-11-29T22:00:00Z")
         );
     }
 
     #[test]
     fn corrections_are_lines_of_their_own_with_a_column_of_their_own() {
         for (by, first, second) in [
-            ("department,day", "police,,0,0,0,0,0,-5", "police,2026-01-02,0,0,0,0,0,7"),
-            ("subsystem,outcome", ",,0,0,0,0,0,-5", ",,0,0,0,0,0,7"),
+            ("department,day", "police,,0,0,0,0,0,-5,-5,1,2026-01,", "police,2026-01-02,0,0,0,0,0,7,7,1,2026-01-02,"),
+            ("subsystem,month", ",2026-01,0,0,0,0,0,-5,-5,1,2026-01,", ",2026-01,0,0,0,0,0,7,7,1,2026-01-02,"),
         ] {
             let mut usage = usage(by);
             usage.adjustments = vec![adjustment("2026-01", -5), adjustment("2026-01-02", 7)];
             let text = csv(&usage).expect("it renders");
             let lines: Vec<_> = text.lines().collect();
-            assert_eq!(lines[lines.len() - 2..], [first, second], "{text}");
+            let said = "a test of the new cameras,finance,";
+            for (line, begins) in lines[lines.len() - 2..].iter().zip([first, second]) {
+                assert!(line.starts_with(&format!("{begins}{said}")), "{begins}\n{text}");
+            }
         }
     }
 

@@ -5,9 +5,10 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::ledger::OutcomeTotals;
-use crate::report::{Row, Usage};
+use crate::report::{Key, Row, Usage};
 
-/// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`.
+/// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`, `net_units`, and of a ledger also `made_at` and
+/// `completeness`: gateway, state, why the period is open, lost counts, first and last usage.
 pub fn json(usage: &Usage) -> Result<String, serde_json::Error> {
     let mut text = serde_json::to_string_pretty(&Document(usage))?;
     text.push('\n');
@@ -23,7 +24,7 @@ impl Serialize for Document<'_> {
         let usage = self.0;
         let by: Vec<_> = usage.by.keys().iter().map(|key| key.name()).collect();
         let rows: Vec<_> = usage.rows.iter().map(|row| Line(usage, row)).collect();
-        let mut map = serializer.serialize_map(Some(7))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("from", &usage.range.from.to_string())?;
         map.serialize_entry("to", &usage.range.to.to_string())?;
         map.serialize_entry("calendar", &usage.calendar.to_string())?;
@@ -31,6 +32,11 @@ impl Serialize for Document<'_> {
         map.serialize_entry("rows", &rows)?;
         map.serialize_entry("total", &Numbers(&usage.total))?;
         map.serialize_entry("adjustments", &usage.adjustments)?;
+        map.serialize_entry("net_units", &usage.net_units())?;
+        if let Some(coverage) = &usage.coverage {
+            map.serialize_entry("made_at", &coverage.made_at)?;
+            map.serialize_entry("completeness", &coverage.completeness)?;
+        }
         map.end()
     }
 }
@@ -41,6 +47,9 @@ impl Serialize for Line<'_> {
         let mut map = serializer.serialize_map(None)?;
         for (key, value) in usage.by.keys().iter().zip(&row.keys) {
             map.serialize_entry(key.name(), value)?;
+            if *key == Key::Department && !usage.names.is_empty() {
+                map.serialize_entry("department_name", usage.name_of(value))?;
+            }
         }
         for (name, number) in Usage::NUMBERS.iter().zip(Usage::numbers(&row.totals)) {
             map.serialize_entry(name, &number)?;
@@ -95,9 +104,23 @@ mod tests {
     "response_bytes": 150,
     "duration_ns": 15000000
   },
-  "adjustments": []
+  "adjustments": [],
+  "net_units": 30
 }
 "#;
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn of_a_ledger_it_says_whether_the_period_can_still_change() {
+        let mut usage = usage("department");
+        usage.coverage = Some(crate::report::usage::tests::coverage());
+        usage.names = [("police".to_owned(), "Police Bureau".to_owned())].into();
+        let text = json(&usage).expect("it renders");
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(document["completeness"]["state"], "open", "{text}");
+        assert_eq!(document["completeness"]["lost_counts"][0]["epoch"], 3, "{text}");
+        assert_eq!(document["made_at"], "2026-11-29T22:00:00Z", "{text}");
+        assert_eq!(document["rows"][1]["department_name"], "Police Bureau", "{text}");
     }
 }

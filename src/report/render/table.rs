@@ -1,135 +1,245 @@
-//! A table for people: thousands separated, numbers to the right, a total at the end.
+//! A table for people: what it covers above, thousands separated, sizes and durations in units, a total at the end, corrections
+//! and net units below.
+//!
+//! Leaves exact bytes and nanoseconds to csv and json, and widths to [`super::fit`].
 
-use comfy_table::{CellAlignment, Table, presets};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use crate::ledger::{AdjustmentRow, OutcomeTotals};
-use crate::report::Usage;
+use crate::report::{Key, Usage};
 
-/// Where the table is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// On a terminal: with borders.
-    Terminal,
-    /// In a file or a pipe: columns only.
-    Plain,
-}
+use super::fit::{FittedTable, Heading, Look};
+use super::human::{duration, separated, signed, size, whole};
 
-/// The rows and their total as a table; below it, if there are any, the corrections as another.
+/// The number columns, in the order of [`cells`].
+const NUMBERS: [Heading; 5] = [
+    Heading::number("commands"),
+    Heading::number("units"),
+    Heading::number("request").spare(2),
+    Heading::number("response").spare(3),
+    Heading::number("duration").spare(4),
+];
+
+/// The whole report: heading, lines, total; below it, if there are any, corrections and net units.
 pub fn table(usage: &Usage, look: Look) -> String {
-    let mut table = empty(look);
-    table.set_header(usage.columns());
-    for row in &usage.rows {
-        table.add_row(row.keys.iter().cloned().chain(numbers(&row.totals)));
+    let mut text = heading(usage);
+    text += &lines(usage, look);
+    if usage.rows.is_empty() {
+        text += &nothing_here(usage);
     }
-    table.add_row(total_labels(usage.by.keys().len()).chain(numbers(&usage.total)));
-    for column in table.column_iter_mut().skip(usage.by.keys().len()) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    match usage.adjustments.is_empty() {
-        true => text(&table),
-        false => format!("{}\n{}", text(&table), corrections(&usage.adjustments, look)),
-    }
-}
-
-/// What finance added; it is in none of the lines above.
-fn corrections(rows: &[AdjustmentRow], look: Look) -> String {
-    const UNITS: usize = 4;
-    let mut table = empty(look);
-    table.set_header(["correction of", "subsystem", "command", "period", "units", "reason", "who", "made at"]);
-    let every = |name: &Option<String>| name.clone().unwrap_or_else(|| "all".to_owned());
-    for row in rows {
-        let AdjustmentRow { department, period, units, reason, who, made_at, .. } = row;
-        let (subsystem, command, units) = (every(&row.subsystem), every(&row.command), signed(*units));
-        table.add_row([department, &subsystem, &command, period, &units, reason, who, made_at]);
-    }
-    if let Some(column) = table.column_mut(UNITS) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    text(&table)
-}
-
-fn empty(look: Look) -> Table {
-    let mut table = Table::new();
-    table.load_style(match look {
-        Look::Terminal => presets::UTF8_FULL_CONDENSED,
-        Look::Plain => presets::NOTHING,
-    });
-    table
-}
-
-fn text(table: &Table) -> String {
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n") + "\n"
-}
-
-fn signed(number: i64) -> String {
-    let sign = if number < 0 { "-" } else { "+" };
-    format!("{sign}{}", separated(number.unsigned_abs()))
-}
-
-fn total_labels(keys: usize) -> impl Iterator<Item = String> {
-    (0..keys).map(|position| if position == 0 { "total".to_owned() } else { String::new() })
-}
-
-fn numbers(totals: &OutcomeTotals) -> [String; 5] {
-    Usage::numbers(totals).map(separated)
-}
-
-/// Digits in groups of three: `1,234,567`.
-fn separated(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+    if !usage.adjustments.is_empty() {
+        text += &format!("\nCorrections, in none of the lines above:\n{}", corrections(&usage.adjustments, look));
+        text += &format!("\nNet units, usage and corrections together:\n{}", net(usage, look));
     }
     text
+}
+
+/// What the report covers, and whether it can still change.
+fn heading(usage: &Usage) -> String {
+    let Some(coverage) = &usage.coverage else { return String::new() };
+    let completeness = &coverage.completeness;
+    let mut text = String::new();
+    let mut line = |label: &str, value: &str| {
+        let _ = writeln!(text, "{label:<9} {value}"); // a String takes everything
+    };
+    line("gateway", &completeness.gateway);
+    line("period", &period(usage));
+    let state = completeness.state.name();
+    match completeness.open_because.is_empty() {
+        true => line("state", state),
+        false => line("state", &format!("{state}: {}", completeness.open_because.join("; "))),
+    }
+    for lost in &completeness.lost_counts {
+        line("missing?", &format!("counts of epoch {} after {} ({})", lost.epoch, lost.after, lost.ending));
+    }
+    line("made at", &coverage.made_at);
+    text.push('\n');
+    text
+}
+
+/// From the first day to the first one that is not part of it; hours in UTC where the period is not of whole days.
+fn period(usage: &Usage) -> String {
+    let (range, calendar) = (&usage.range, usage.calendar);
+    let is_day = |window| calendar.day_of(window) == window;
+    match is_day(range.from) && is_day(range.to) {
+        true => format!(
+            "{} to {}, the latter not included (calendar {calendar})",
+            calendar.date_of(range.from),
+            calendar.date_of(range.to)
+        ),
+        false => format!("{} to {} (calendar {calendar})", range.from, range.to),
+    }
+}
+
+fn nothing_here(usage: &Usage) -> String {
+    let bounds = usage.coverage.as_ref().map(|coverage| &coverage.completeness);
+    match bounds.and_then(|bounds| bounds.first_usage.as_ref().zip(bounds.last_usage.as_ref())) {
+        Some((first, last)) => format!(
+            "There is no usage in this period. The ledger has usage from the hour of {first} to that of {last}: give --from and --to, or --period.\n"
+        ),
+        None => "There is no usage in this period.\n".to_owned(),
+    }
+}
+
+fn lines(usage: &Usage, look: Look) -> String {
+    let named = usage.by.keys().contains(&Key::Department) && !usage.names.is_empty();
+    let mut table = FittedTable::new(headings(usage, named).into_iter().chain(NUMBERS));
+    for row in &usage.rows {
+        let name = usage.department_of(&row.keys).filter(|_| named).map(|id| usage.name_of(id).to_owned());
+        table.add(with_name(usage, row.keys.clone(), name).into_iter().chain(cells(&row.totals)));
+    }
+    let labels = usage.by.keys().iter().enumerate().map(|(at, _)| if at == 0 { "total" } else { "" }.to_owned());
+    let name = named.then(String::new);
+    table.add(with_name(usage, labels.collect(), name).into_iter().chain(cells(&usage.total)));
+    table.render(look)
+}
+
+fn headings(usage: &Usage, named: bool) -> Vec<Heading> {
+    let mut headings = Vec::new();
+    for key in usage.by.keys() {
+        headings.push(Heading::text(key.name()));
+        if named && *key == Key::Department {
+            headings.push(Heading::text("name").spare(1));
+        }
+    }
+    headings
+}
+
+/// The keys, with the department's name behind its id.
+fn with_name(usage: &Usage, mut keys: Vec<String>, name: Option<String>) -> Vec<String> {
+    let position = usage.by.keys().iter().position(|key| *key == Key::Department);
+    if let Some((position, name)) = position.zip(name) {
+        keys.insert(position + 1, name);
+    }
+    keys
+}
+
+fn cells(totals: &OutcomeTotals) -> [String; 5] {
+    let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
+    [separated(commands), separated(units), size(request_bytes), size(response_bytes), duration(duration_ns)]
+}
+
+/// What finance added.
+fn corrections(rows: &[AdjustmentRow], look: Look) -> String {
+    let mut table = FittedTable::new([
+        Heading::number("no."),
+        Heading::text("department"),
+        Heading::text("subsystem").spare(2),
+        Heading::text("command").spare(3),
+        Heading::text("period"),
+        Heading::number("units"),
+        Heading::text("reason"),
+        Heading::text("who").spare(1),
+        Heading::text("made at").spare(4),
+    ]);
+    let every = |name: &Option<String>| name.clone().unwrap_or_else(|| "all".to_owned());
+    for row in rows {
+        let (subsystem, command) = (every(&row.subsystem), every(&row.command));
+        let (number, units) = (row.number.to_string(), signed(i128::from(row.units)));
+        let [department, period, reason, who, made_at] =
+            [&row.department, &row.period, &row.reason, &row.who, &row.made_at].map(Clone::clone);
+        table.add([number, department, subsystem, command, period, units, reason, who, made_at]);
+    }
+    table.render(look)
+}
+
+/// By department, where the report knows departments; of all together otherwise.
+fn net(usage: &Usage, look: Look) -> String {
+    let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
+    for row in &usage.rows {
+        let of = usage.department_of(&row.keys).unwrap_or("all");
+        sums.entry(of).or_default().0 += i128::from(row.totals.units);
+    }
+    let knows_departments = usage.by.keys().contains(&Key::Department);
+    for row in &usage.adjustments {
+        let of = if knows_departments { row.department.as_str() } else { "all" };
+        sums.entry(of).or_default().1 += i128::from(row.units);
+    }
+    let mut table = FittedTable::new([
+        Heading::text("department"),
+        Heading::number("usage"),
+        Heading::number("corrections"),
+        Heading::number("net units"),
+    ]);
+    let mut add = |of: &str, used: i128, corrected: i128| {
+        table.add([of.to_owned(), whole(used), signed(corrected), whole(used + corrected)]);
+    };
+    for (of, (used, corrected)) in &sums {
+        add(of, *used, *corrected);
+    }
+    let used = i128::from(usage.total.units);
+    if sums.len() > 1 {
+        add("total", used, usage.net_units() - used);
+    }
+    table.render(look)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage::tests::{adjustment, usage};
-
-    #[test]
-    fn numbers_are_separated_by_thousands() {
-        for (number, shown) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (1_234_567, "1,234,567"),
-            (u64::MAX, "18,446,744,073,709,551,615"),
-        ] {
-            assert_eq!(separated(number), shown);
-        }
-    }
+    use crate::report::usage::tests::{adjustment, coverage, usage};
 
     #[test]
     fn a_plain_table_has_a_total_and_numbers_to_the_right() {
         assert_eq!(
             table(&usage("department,outcome"), Look::Plain),
-            " department  outcome    commands  units  request_bytes  response_bytes  duration_ns
- parking     forbidden         8     16          8,000              80    8,000,000
- parking     ok                4      8          4,000              40    4,000,000
- police      ok                3      6          3,000              30    3,000,000
- total                        15     30         15,000             150   15,000,000
+            " department  outcome    commands  units   request  response  duration
+ parking     forbidden         8     16   7.8 KiB      80 B      8 ms
+ parking     ok                4      8   3.9 KiB      40 B      4 ms
+ police      ok                3      6   2.9 KiB      30 B      3 ms
+ total                        15     30  14.6 KiB     150 B     15 ms
 "
         );
     }
 
     #[test]
-    fn corrections_stand_below_the_total_and_are_not_in_it() {
+    fn the_heading_says_gateway_period_calendar_and_whether_it_can_still_change() {
+        let mut usage = usage("department");
+        usage.coverage = Some(coverage());
+        let text = table(&usage, Look::Plain);
+        for line in [
+            "gateway   tallygate\n",
+            "period    1970-01-01T00:00:00Z to 2027-01-15T08:00:00Z (calendar +08:00)\n",
+            "state     open: 1 hour is not sealed yet\n",
+            "missing?  counts of epoch 3 after 2026-11-02T01:00:00Z (machine died)\n",
+            "made at   2026-11-29T22:00:00Z\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        usage.rows.clear();
+        assert!(table(&usage, Look::Plain).contains("usage from the hour of 2026-01-01T15:00:00Z to"));
+    }
+
+    #[test]
+    fn names_stand_beside_their_ids_and_fit_the_terminal() {
+        let mut usage = usage("department,outcome");
+        usage.names = [("police".to_owned(), "交通警察局".to_owned())].into();
+        let text = table(&usage, Look::Terminal(100));
+        assert!(text.contains("交通警察局") && text.contains("│ parking    ┆ parking"), "{text}");
+        let narrow = table(&usage, Look::Terminal(60));
+        assert!(narrow.contains("(too narrow for: duration, response, request"), "{narrow}");
+    }
+
+    #[test]
+    fn corrections_stand_below_the_total_and_net_units_below_them() {
         let mut usage = usage("department");
         usage.adjustments = vec![adjustment("2026-01", -1500)];
         let shown = table(&usage, Look::Plain);
-        let (above, below) = shown.split_once("\n\n").expect("two tables");
-        assert!(above.lines().last().is_some_and(|total| total.contains("15     30")), "{above}");
-        assert_eq!(below.lines().count(), 2, "{below}");
-        assert!(
-            below.lines().last().is_some_and(|line| line.contains(" all ") && line.contains(" -1,500 ")),
-            "{below}"
+        let parts: Vec<_> = shown.split("\n\n").collect();
+        let [lines, corrections, net] = parts.as_slice() else { panic!("three tables: {shown}") };
+        assert!(lines.lines().last().is_some_and(|total| total.contains("15     30")), "{lines}");
+        let correction = corrections.lines().last().expect("a correction");
+        assert!(correction.contains(" all ") && correction.contains(" -1,500 "), "{correction}");
+        assert!(correction.contains("a test of the new cameras") && correction.contains("finance"), "{correction}");
+        let net: Vec<Vec<_>> = net.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            net,
+            [
+                vec!["parking", "24", "+0", "24"],
+                vec!["police", "6", "-1,500", "-1,494"],
+                vec!["total", "30", "-1,500", "-1,470"]
+            ]
         );
     }
 }

@@ -1,0 +1,149 @@
+//! `tallygate ledger adjust`: adds a correction, and asks first where it looks like a slip.
+//!
+//! Guarantees: a correction that is larger than the usage it corrects, or of a period that lies ahead, is added only after a
+//! yes: on the terminal, or as `--yes`. What a correction may be at all is for [`crate::ledger::adjust`].
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::clock::Clock;
+use crate::ledger::{Adjustment, LedgerError, LedgerFiles, adjust as add};
+use crate::model::Name;
+use crate::report::Range;
+use crate::report::render::human::{signed, whole};
+
+use super::ledger::existing;
+use super::{AnswerFormat, BadUsage, tell};
+
+/// A correction to be added.
+#[derive(Debug, Args)]
+pub struct AdjustArgs {
+    /// The ledger's book; the gateway may be running
+    #[arg(long, value_name = "DB")]
+    ledger: PathBuf,
+    /// Whose usage is corrected
+    #[arg(long, value_parser = Name::parse)]
+    department: Name,
+    /// Only of this subsystem
+    #[arg(long, value_parser = Name::parse)]
+    subsystem: Option<Name>,
+    /// Only of this command of the subsystem
+    #[arg(long, value_parser = Name::parse)]
+    command: Option<Name>,
+    /// A month such as 2026-10, or a day such as 2026-10-05
+    #[arg(long)]
+    period: String,
+    /// How many units more, or less (--units=-5)
+    #[arg(long, allow_hyphen_values = true)]
+    units: i64,
+    /// Why
+    #[arg(long)]
+    reason: String,
+    /// Who answers for it
+    #[arg(long)]
+    who: String,
+    /// Adds it without a question, also where it exceeds the usage of its period or the period lies ahead
+    #[arg(long)]
+    yes: bool,
+    /// How to print its number
+    #[arg(long, value_enum, default_value_t)]
+    format: AnswerFormat,
+}
+
+/// Adds the correction and prints its number.
+pub fn adjust(args: &AdjustArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let (path, adjustment) = (existing(&args.ledger)?, args.adjustment());
+    let doubts = doubts(path, &adjustment, clock)?;
+    if !doubts.is_empty() && !args.yes {
+        confirm(&doubts)?;
+    }
+    let number = match add(path, &adjustment, clock) {
+        Err(LedgerError::Adjustment(why)) => return Err(BadUsage(why.to_string()).into()),
+        added => added?,
+    };
+    match args.format {
+        AnswerFormat::Json => writeln!(out, "{}", serde_json::json!({ "number": number }))?,
+        AnswerFormat::Table => writeln!(out, "correction {number} is added and sealed")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl AdjustArgs {
+    fn adjustment(&self) -> Adjustment {
+        Adjustment {
+            department: self.department.clone(),
+            subsystem: self.subsystem.clone(),
+            command: self.command.clone(),
+            period: self.period.clone(),
+            units: self.units,
+            reason: self.reason.clone(),
+            who: self.who.clone(),
+        }
+    }
+}
+
+/// Why the correction may be a slip; nothing where its period is none, which the ledger itself refuses.
+fn doubts(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec<String>, LedgerError> {
+    let files = LedgerFiles::open(path)?;
+    let Ok(range) = Range::of_period(&adjustment.period, files.calendar()) else { return Ok(Vec::new()) };
+    let mut doubts = Vec::new();
+    if range.from > clock.window() {
+        doubts.push(format!("the period {} has not begun", adjustment.period));
+    }
+    let used = used(&files, adjustment, &range)?;
+    if i128::from(adjustment.units.unsigned_abs()) > used.abs() {
+        doubts.push(format!(
+            "{} units are more than the {} units, earlier corrections included, that the period {} has",
+            signed(i128::from(adjustment.units)),
+            whole(used),
+            adjustment.period
+        ));
+    }
+    Ok(doubts)
+}
+
+/// The units of what is corrected: usage, and the corrections of it that there are already.
+fn used(files: &LedgerFiles, adjustment: &Adjustment, range: &Range) -> Result<i128, LedgerError> {
+    let matches = |department: &str, subsystem: Option<&str>, command: Option<&str>| {
+        let is = |wanted: &Option<Name>, found: Option<&str>| {
+            wanted.as_ref().is_none_or(|name| found == Some(name.as_str()))
+        };
+        department == adjustment.department.as_str()
+            && is(&adjustment.subsystem, subsystem)
+            && is(&adjustment.command, command)
+    };
+    let rows = files.usage_in_whole(range.windows())?;
+    let rows = rows
+        .iter()
+        .filter(|row| matches(row.department.as_str(), Some(row.subsystem.as_str()), Some(row.command.as_str())));
+    let used: i128 = rows.map(|row| i128::from(row.totals.units)).sum();
+    let earlier = files.adjustments()?;
+    let earlier = earlier.iter().filter(|row| {
+        let period = row.windows(files.calendar());
+        period.is_some_and(|period| range.from <= period.start && period.end <= range.to)
+            && matches(&row.department, row.subsystem.as_deref(), row.command.as_deref())
+    });
+    Ok(used + earlier.map(|row| i128::from(row.units)).sum::<i128>())
+}
+
+/// Asks on a terminal; elsewhere `--yes` is the only yes.
+fn confirm(doubts: &[String]) -> Result<(), BadUsage> {
+    let doubts = doubts.join("; ");
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(BadUsage(format!("nothing was added: {doubts}. If it is meant so, give --yes")));
+    }
+    tell(&format!("{doubts}."));
+    let _ = write!(
+        io::stderr(),
+        "Add the correction all the same? It cannot be removed, only corrected by another. [y/N] "
+    ); // nobody reads it otherwise
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    match read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes") {
+        true => Ok(()),
+        false => Err(BadUsage("nothing was added".to_owned())),
+    }
+}

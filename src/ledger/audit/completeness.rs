@@ -1,0 +1,183 @@
+//! Whether the usage of a period can still change, and why.
+//!
+//! Guarantees: reads the book alone, at one moment, and changes nothing; a period that is called complete gets no further
+//! usage from any gateway on this ledger. Corrections may still be added to it; they are no usage. What the usage itself is:
+//! [`crate::ledger::LedgerFiles`].
+
+use std::ops::Range;
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use serde::Serialize;
+
+use crate::ledger::error::LedgerError;
+use crate::ledger::lock;
+use crate::ledger::pages::open_for_reading;
+use crate::ledger::{LedgerReader, TALLY};
+use crate::model::Window;
+
+/// Commands that were admitted in the last moment of a period are in the book at most this much later: one fold a second, with room.
+const SETTLING_SECONDS: i64 = 5;
+
+/// Whether the usage of a period can still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeriodState {
+    /// It can.
+    Open,
+    /// It cannot.
+    Complete,
+}
+
+impl PeriodState {
+    /// The word that reports use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Complete => "complete",
+        }
+    }
+}
+
+/// What the book says about a period as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Completeness {
+    /// The gateway that made the book.
+    pub gateway: String,
+    /// Whether the usage can still change.
+    pub state: PeriodState,
+    /// Why it can, one reason each; empty if it cannot.
+    pub open_because: Vec<String>,
+    /// Epochs of which counts of the period may be missing.
+    pub lost_counts: Vec<LostCounts>,
+    /// The first hour of which the book has usage.
+    pub first_usage: Option<String>,
+    /// The last.
+    pub last_usage: Option<String>,
+}
+
+/// An epoch that did not end well: what it counted after a moment may be missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostCounts {
+    /// Its number.
+    pub epoch: u32,
+    /// The moment, UTC.
+    pub after: String,
+    /// `machine died` or `tally missing`.
+    pub ending: String,
+}
+
+/// What the book at `path` says about the half-open range of windows; changes nothing.
+pub fn completeness(path: &Path, windows: &Range<Window>, now: Timestamp) -> Result<Completeness, LedgerError> {
+    let connection = open_for_reading(path)?;
+    let is_kept = lock::is_held(path)?;
+    let has_tally = path.with_extension(TALLY).exists();
+    let failed = |error| LedgerError::book("read", path, error);
+    let moment = connection.unchecked_transaction().map_err(failed)?;
+    let open_because = reasons(&moment, windows, &Look { now, is_kept, has_tally }).map_err(failed)?;
+    let state = if open_because.is_empty() { PeriodState::Complete } else { PeriodState::Open };
+    let lost_counts = lost_counts(&moment, windows).map_err(failed)?;
+    let gateway = moment.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).map_err(failed)?;
+    let [first_usage, last_usage] = bounds(&moment).map_err(failed)?;
+    Ok(Completeness { gateway, state, open_because, lost_counts, first_usage, last_usage })
+}
+
+impl LedgerReader {
+    /// As [`completeness`], on a thread of its own.
+    pub async fn completeness(&self, windows: Range<Window>, now: Timestamp) -> Result<Completeness, LedgerError> {
+        let path = self.path.clone();
+        self.aside(move || completeness(&path, &windows, now)).await
+    }
+}
+
+/// What was found beside the book's own rows.
+struct Look {
+    now: Timestamp,
+    is_kept: bool,
+    has_tally: bool,
+}
+
+fn reasons(book: &Connection, windows: &Range<Window>, look: &Look) -> rusqlite::Result<Vec<String>> {
+    let mut reasons = Vec::new();
+    let end = windows.end.start_unix_seconds();
+    if look.now.as_second() < end {
+        reasons.push(format!("the period ends at {}", windows.end));
+    }
+    let (first, last) = (windows.start.0, windows.end.0);
+    let query = "SELECT count(DISTINCT \"window\") FROM unsealed WHERE \"window\" >= ? AND \"window\" < ?";
+    let unsealed: i64 = book.query_row(query, [first, last], |row| row.get(0))?;
+    if unsealed > 0 {
+        reasons.push(format!("{} not sealed yet", counted(unsealed, "hour is", "hours are")));
+    }
+    let query = "SELECT coalesce(sum(commands), 0) FROM in_flight WHERE \"window\" >= ? AND \"window\" < ?";
+    let in_flight: i64 = book.query_row(query, [first, last], |row| row.get(0))?;
+    if in_flight > 0 {
+        reasons.push(format!("{} still in flight", counted(in_flight, "command is", "commands are")));
+    }
+    reasons.extend(of_open_epochs(book, end + SETTLING_SECONDS, look)?);
+    Ok(reasons)
+}
+
+/// An epoch that has not ended may hold counts that the book does not have yet.
+fn of_open_epochs(book: &Connection, settled: i64, look: &Look) -> rusqlite::Result<Vec<String>> {
+    let mut query = book.prepare("SELECT epoch, last_sync_at FROM epoch WHERE ending IS NULL ORDER BY 1")?;
+    let rows = query.query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?)))?;
+    let mut reasons = Vec::new();
+    for row in rows {
+        let (epoch, last_sync_at) = row?;
+        let synced = last_sync_at.parse::<Timestamp>().map_or(i64::MIN, Timestamp::as_second);
+        match (look.is_kept, look.has_tally) {
+            (true, _) if synced >= settled => {}
+            (true, _) if look.now.as_second() < settled => {}
+            (true, _) => reasons.push(format!("epoch {epoch} was last written into the book at {last_sync_at}")),
+            (false, true) => reasons.push(format!(
+                "the gateway of epoch {epoch} did not close the ledger; its next start recovers what it counted"
+            )),
+            (false, false) => reasons.push(format!(
+                "epoch {epoch} has not ended, and its tally is not beside the book: counts after {last_sync_at} may be missing"
+            )),
+        }
+    }
+    Ok(reasons)
+}
+
+fn lost_counts(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<Vec<LostCounts>> {
+    let mut query = book.prepare(
+        "SELECT epoch, last_sync_at, ending, ended_at FROM epoch WHERE ending IN ('machine died', 'tally missing') ORDER BY 1",
+    )?;
+    let rows = query.query_map([], |row| {
+        let lost = LostCounts { epoch: row.get(0)?, after: row.get(1)?, ending: row.get(2)? };
+        Ok((lost, row.get::<_, String>(3)?))
+    })?;
+    let mut lost = Vec::new();
+    for row in rows {
+        let (one, ended_at) = row?;
+        let (from, to) = (window_of(&one.after), window_of(&ended_at));
+        if from < windows.end && windows.start <= to {
+            lost.push(one);
+        }
+    }
+    Ok(lost)
+}
+
+/// The window of a moment as the book writes it; the first one if it is none, so that nothing is left out.
+fn window_of(moment: &str) -> Window {
+    moment.parse::<Timestamp>().map_or(Window(0), |moment| Window::of_unix_seconds(moment.as_second()))
+}
+
+/// The first and the last hour with usage.
+fn bounds(book: &Connection) -> rusqlite::Result<[Option<String>; 2]> {
+    let query = "SELECT (SELECT min(\"window\") FROM usage), (SELECT min(day) FROM day_sum), (SELECT max(\"window\") FROM usage),
+                        (SELECT max(day) FROM day_sum)";
+    book.query_row(query, [], |row| {
+        let window = |column| row.get::<_, Option<u32>>(column);
+        let first = [window(0)?, window(1)?].into_iter().flatten().min();
+        let last = [window(2)?, window(3)?].into_iter().flatten().max();
+        Ok([first, last].map(|window| window.map(|window| Window(window).to_string())))
+    })
+}
+
+fn counted(number: i64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
