@@ -237,6 +237,15 @@ fn whoever_may_sign_certificates_may_sign_lists() {
 }
 
 #[test]
+fn an_authority_may_compute_the_key_identifier_of_its_list_in_another_way() {
+    let door = Door::new();
+    let root = root_with(&rcgen::PKCS_ECDSA_P256_SHA256, |params| params.key_identifier_method = KeyIdMethod::Sha512);
+    let tls = door.load(&[&root], &[root.list(&[2], 1, WHOLE)]); // by SHA-256
+    assert_eq!(door.verdict(&tls, &root.caller(1, |_| ())), "good");
+    assert!(door.verdict(&tls, &root.caller(2, |_| ())).contains("Revoked"));
+}
+
+#[test]
 fn a_list_signed_with_an_unsupported_algorithm_is_told_as_such() {
     let (door, root) = (Door::new(), root());
     // ecdsa-with-SHA256 becomes ecdsa-with-SHA1, 1.2.840.10045.4.1, in both places.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a list that is expired, not yet valid, forged, not supported or unreadable is a problem when the files are
 //! loaded, never silently skipped; only if the configuration says `expiredRevocation: allow`, or if a newer list for the
-//! same certificates lies beside it, an expired one is a warning instead. A list is its issuer's by name, key identifier and signature, and says something about
+//! same certificates lies beside it, an expired one is a warning instead. A list is its issuer's by name and signature, and says something about
 //! those certificates only that its scope covers. Of several lists of one issuer all are asked: whoever is on one is
 //! revoked. Once one list is configured, every certificate of a caller's chain needs one that covers it, or the caller is
 //! refused.

@@ -10,7 +10,6 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use super::constraints::unjudged_kinds;
@@ -36,7 +35,6 @@ pub(super) struct TrustedAuthority {
     pub(super) until: Timestamp,
     subject: Box<[u8]>,
     key: Box<[u8]>,
-    key_id: Option<Box<[u8]>>,
     /// How many intermediate authorities may stand below it (pathLenConstraint).
     pub(super) path_length: Option<usize>,
     /// Whether its keyUsage, if there is one, says cRLSign.
@@ -128,7 +126,6 @@ impl TrustedAuthority {
             until: expiry::timestamp(certificate.validity().not_after),
             subject: certificate.subject().as_raw().into(),
             key: certificate.public_key().raw.into(),
-            key_id: key_id(certificate).map(Box::from),
             path_length: path_length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)),
             may_sign_lists: may_sign_lists(certificate),
             digest: Sha256::digest(der).into(),
@@ -137,16 +134,8 @@ impl TrustedAuthority {
 
     /// As its revocation lists look at it.
     pub(super) fn issuer(&self) -> ListIssuer<'_> {
-        ListIssuer { name: &self.subject, key: &self.key, key_id: self.key_id.as_deref() }
+        ListIssuer { name: &self.subject, key: &self.key }
     }
-}
-
-/// The subjectKeyIdentifier of a certificate.
-pub(super) fn key_id<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
-    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-        _ => None,
-    })
 }
 
 /// Whether a certificate's key may sign revocation lists: its keyUsage, if there is one, says so.

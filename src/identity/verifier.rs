@@ -191,11 +191,7 @@ impl<'a> PathCertificate<'a> {
     /// As its own revocation lists look at it.
     fn issuer(&self) -> ListIssuer<'_> {
         let certificate = &self.0;
-        ListIssuer {
-            name: certificate.subject().as_raw(),
-            key: certificate.public_key().raw,
-            key_id: trust::key_id(certificate),
-        }
+        ListIssuer { name: certificate.subject().as_raw(), key: certificate.public_key().raw }
     }
 
     /// As its issuer's revocation lists look at it.
