@@ -1,7 +1,5 @@
 //! `GET /api/v1/usage?from=&to=&by=&period=&department=`: the same answer as `report usage --format json`.
 
-use std::collections::BTreeMap;
-
 use http::StatusCode;
 use jiff::Timestamp;
 
@@ -43,8 +41,8 @@ async fn answered(
         ReportGrain::Hour => ledger.usage(windows()).await,
     }?;
     let coverage = Coverage { made_at: whole_seconds(now), completeness: ledger.completeness(windows(), now).await? };
-    let facts =
-        LedgerFacts { rows, calendar, adjustments: ledger.adjustments().await?, names: BTreeMap::new(), coverage };
+    let (adjustments, names) = (ledger.adjustments().await?, ledger.department_names().await?);
+    let facts = LedgerFacts { rows, calendar, adjustments, names, coverage };
     Ok(render::json(&Usage::answer(query, facts)?)?)
 }
 

@@ -25,7 +25,7 @@ impl FileMarks {
         let listeners = configuration.settings.listeners.iter().flat_map(|listener| shown_files(&listener.tls));
         let subsystems =
             configuration.subsystem_tls.iter().flat_map(|subsystem| shown_subsystem_files(&subsystem.files));
-        let marked = |path: &Path| (path.to_owned(), config::version_of_file(path));
+        let marked = |path: &Path| (path.to_owned(), config::digest_of_file(path));
         Self(listeners.chain(subsystems).map(marked).collect())
     }
 

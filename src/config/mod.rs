@@ -229,5 +229,10 @@ fn understand(document: &Document, version: &str, numbers: &Numbers, sources: So
     Understood { settings, snapshot, subsystem_tls, sources, problems }
 }
 
+/// The first 12 hex digits of the SHA-256 of the file at `path`, if it can be read.
+pub fn digest_of_file(path: &Path) -> Option<String> {
+    std::fs::read(path).ok().map(|bytes| loader::shorten(&Sha256::digest(bytes)))
+}
+
 #[cfg(test)]
 mod tests;

@@ -473,7 +473,7 @@ fn keys_of_row(cell: &str) -> Vec<String> {
 
 #[test]
 fn every_key_of_capacity_waits_for_a_restart() {
-    let keys = schema::keys_at(&["capacity".to_owned()]);
+    let keys = schema::keys_in(&schema::schema(), &["capacity".to_owned()]);
     assert!(keys.len() >= 18, "{keys:?}");
     for key in keys {
         let with = |value: &str| {

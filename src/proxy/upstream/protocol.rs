@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::proxy::fields::towards_caller;
-use crate::proxy::message_body::MessageBody;
 use crate::proxy::interim::Interim;
+use crate::proxy::message_body::MessageBody;
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
