@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::retries_http2::{CANCEL, Manner, REFUSED_STREAM, leave, never_answers, reset};
-use crate::world::frames::{DATA, HEADERS, SETTINGS, WINDOW_UPDATE, frame, window_of};
+use crate::world::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, frame, window_of};
 use crate::world::{Metrics, Plan, World, empty, free_address, request, whole};
 
 const READ: &str = "/cameras/v1/snapshots/1";
@@ -275,6 +275,62 @@ async fn counts_connections(head: &'static str) -> (SocketAddr, Arc<AtomicUsize>
         }
     });
     (address, count)
+}
+
+/// A server over HTTP/2 that answers one request of a connection and closes it at the second, without a word. How many it read.
+async fn answers_one_stream() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_one(stream, Arc::clone(&counted)));
+        }
+    });
+    (address, count)
+}
+
+async fn answer_one(mut stream: TcpStream, met: Arc<AtomicUsize>) -> std::io::Result<()> {
+    const STATUS_200: u8 = 0x88; // RFC 7541 appendix A
+    stream.read_exact(&mut [0; 24]).await?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    let mut requests = 0;
+    while requests < 2 {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        stream.read_exact(&mut vec![0; length]).await?;
+        let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        if (head[3], head[4]) == (SETTINGS, 0) {
+            stream.write_all(&frame(SETTINGS, 1, 0, &[])).await?;
+        }
+        if head[3] == HEADERS {
+            requests += 1;
+            met.fetch_add(1, Ordering::AcqRel);
+            if requests == 1 {
+                stream.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, number, &[STATUS_200])).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_safe_request_survives_a_session_that_ends_over_http2_too() {
+    let (address, met) = answers_one_stream().await;
+    let mut world = cameras_at(address, false).start().await;
+    let client = world.client("traffic-police").h2();
+    let mut seen = Vec::new();
+    for method in ["GET", "GET", "DELETE", "GET", "GET"] {
+        let path = if method == "GET" { READ } else { "/cameras/do/x" };
+        seen.push(client.send(request(method, path, empty())).await.status.as_u16());
+    }
+    assert_eq!(seen, [200, 200, 502, 200, 200], "only what is safe goes on a new session");
+    assert_eq!(met.load(Ordering::Acquire), 1 + 2 + 1 + 1 + 2);
+    assert_eq!(world.metrics().await.sum(RETRIES), 2);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "upstream_failed")), (4, 1));
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ async fn a_command_that_may_not_switch_does_not() {
     let ended = run(caller(&world, "/cameras/still")).await;
     assert_eq!(seen(&ended), json!({ "refused": 501 }));
     world.log.note("traffic-police", Seen::Outcome("malformed"));
-    // Who asks for another protocol gets the answer to a plain request (RFC 9110 section 7.8), and what it says of upgrades.
+    // A caller that asks for another protocol gets the answer to a plain request (RFC 9110 section 7.8), and what it says of upgrades.
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     let ask =
         format!("GET /cameras/still HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n");

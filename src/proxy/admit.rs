@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::ORIGIN;
+use http::header::{ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
@@ -180,10 +180,14 @@ fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue
     command.upgrade.as_ref().filter(|allowed| is_asked_for(request, allowed)).cloned()
 }
 
-/// Whether a caller has no use for another answer than a tunnel: an extended CONNECT, or the handshake of a WebSocket. That a
-/// plain answer to a handshake comes from the gateway's configuration could not be seen.
+/// Whether a caller has no use for another answer than a tunnel: an extended CONNECT, or the handshake of a WebSocket (RFC 6455
+/// section 4.1). That a plain answer to a handshake comes from the gateway's configuration could not be seen.
 fn needs_a_tunnel(request: &Request<Incoming>) -> bool {
-    is_extended(request) || is_asked_for(request, &WEBSOCKET)
+    let headers = request.headers();
+    let is_handshake = headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
+        && is_asked_for(request, &WEBSOCKET);
+    is_handshake || is_extended(request)
 }
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
