@@ -293,6 +293,7 @@ async fn only_http2_says_that_it_takes_them_and_only_beside_connect() {
     let odd = [fields(0x82, TALK), literal(":protocol", "websocket")].concat();
     caller.say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &odd)).await;
     assert_eq!(caller.end(1).await, Err(1), "PROTOCOL_ERROR, of its stream");
+    world.log.note("traffic-police", Seen::Outcome("malformed"));
     let reply = world.client("traffic-police").try_send(request("CONNECT", TALK, empty())).await;
     assert!(reply.is_err() || reply.is_ok_and(|reply| reply.status == 501));
     world.close().await;

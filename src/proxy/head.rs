@@ -9,7 +9,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Request};
 
 use super::fault::Fault;
-use super::wire::is_name;
+use super::wire::check_names;
 
 /// The longest path and query, in bytes; nginx has the same.
 const TARGET_MAX: usize = 8 * 1024;
@@ -40,9 +40,7 @@ impl<'a> Head<'a> {
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
             return Err(Fault::long_target("the request target is longer than 8192 bytes"));
         }
-        if request.headers().keys().any(|name| !is_name(name.as_str().as_bytes())) {
-            return Err(Fault::bad("a field's name holds something else than letters, digits and hyphens"));
-        }
+        check_names(request.headers())?;
         Ok(Self { method, host: host(request)?, path })
     }
 }

@@ -26,6 +26,5 @@ mod tests;
 pub use scanner::{HeadLimits, Scan, Scanner, Where};
 
 pub(super) use guard::{Found, Guard, Manners};
-pub(super) use http2::{check_head, check_trailers, may_be_in_trailers};
-pub(super) use text::is_name;
+pub(super) use http2::{check_head, check_names, check_trailers, may_be_in_trailers};
 pub(super) use wait::Wait;

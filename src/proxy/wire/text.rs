@@ -47,7 +47,7 @@ pub(super) fn name_length(text: &[u8]) -> usize {
 }
 
 /// Whether the text is the name of a field, whole.
-pub(in crate::proxy) fn is_name(text: &[u8]) -> bool {
+pub(super) fn is_name(text: &[u8]) -> bool {
     !text.is_empty() && name_length(text) == text.len()
 }
 
