@@ -179,6 +179,12 @@ async fn a_reload_tells_what_it_changed() {
     assert_eq!(changes["departments"]["added"], json!({ "count": 1, "names": ["parks"] }));
     assert_eq!(changes["subsystems"], json!({}));
     assert_eq!(changes["grants"]["removed"]["count"], json!(1));
+    world.process().signal("HUP");
+    until("the file is read again", async || {
+        (world.log_of_process().matches("configuration is live").count() > 1).then_some(())
+    })
+    .await;
+    assert_eq!(shown(&world).await["changes"], changes, "a reload that changes nothing hides nothing");
 
     let renewed = world.pki.issue_server();
     drop(renewed);

@@ -183,7 +183,10 @@ impl Reloader {
             );
         }
         let live = LiveConfig { version, since: self.organs.clock.wall() };
-        let (weakened, changes) = (weakened(&self.organs), Some(changes));
+        let weakened = weakened(&self.organs);
+        // A file that changes and a SIGHUP for it are two reloads: the second must not hide what the first has changed.
+        let changes =
+            Some(changes).filter(|changes| !changes.is_empty()).or_else(|| self.status.load().changes.clone());
         self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, changes, rejected: None }));
     }
 

@@ -10,7 +10,7 @@ use crate::policy::{ItemChanges, SnapshotDifference};
 /// How many names of a list are shown.
 const NAMES_MAX: usize = 20;
 
-/// What the last reload changed.
+/// What a reload changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigChanges {
     /// When.
@@ -70,6 +70,14 @@ impl ConfigChanges {
             total_limit: difference.total_limit,
             tls: tls.into_iter().collect(),
         }
+    }
+}
+
+impl ConfigChanges {
+    /// Whether nothing differs, as when a file was read twice.
+    pub fn is_empty(&self) -> bool {
+        let items = [&self.departments, &self.subsystems, &self.commands, &self.grants];
+        items.into_iter().all(|items| items.words().is_none()) && !self.total_limit && self.tls.is_empty()
     }
 }
 
@@ -139,5 +147,19 @@ mod tests {
         let items = ChangedItems { added: many, ..ChangedItems::default() };
         assert!(items.words().is_some_and(|words| words.starts_with("50000 added: d0, d1, ")));
         assert_eq!(ChangedItems::default().words(), None);
+    }
+
+    #[test]
+    fn a_reload_that_changes_nothing_is_known_as_such() {
+        let changes = |difference: &SnapshotDifference, tls: &[&str]| {
+            let tls = tls.iter().map(|&text| text.to_owned()).collect();
+            ConfigChanges::new(difference, (Timestamp::UNIX_EPOCH, "0123456789ab".to_owned()), tls)
+        };
+        let nothing = SnapshotDifference::default();
+        assert!(changes(&nothing, &[]).is_empty());
+        assert!(!changes(&nothing, &["listener a: other hosts are served"]).is_empty());
+        assert!(!changes(&SnapshotDifference { total_limit: true, ..SnapshotDifference::default() }, &[]).is_empty());
+        let added = ItemChanges { added: vec!["police".to_owned()], ..ItemChanges::default() };
+        assert!(!changes(&SnapshotDifference { departments: added, ..SnapshotDifference::default() }, &[]).is_empty());
     }
 }

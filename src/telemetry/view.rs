@@ -81,7 +81,7 @@ pub struct ConfigStatus {
     pub weakened: Vec<String>,
     /// The settings that are read once, at start, and that the live configuration says otherwise: they wait for a restart.
     pub restart_needed: Vec<PendingSetting>,
-    /// What the last reload changed; none before the first.
+    /// What the last reload changed that changed anything; none before the first.
     pub changes: Option<ConfigChanges>,
     /// The last attempt, if it was rejected; none after a reload that went well.
     pub rejected: Option<RejectedConfig>,
