@@ -6,6 +6,7 @@
 
 mod answer;
 mod endpoint;
+mod scrapes;
 mod server;
 mod usage;
 
@@ -16,6 +17,7 @@ use crate::ledger::LedgerReader;
 use crate::lifecycle::Ready;
 use crate::telemetry::{Telemetry, View};
 
+pub use scrapes::SharedScrapes;
 pub use server::serve;
 
 /// What the endpoints ask. Cheap to clone.
@@ -27,6 +29,8 @@ pub struct AdminState {
     pub telemetry: Arc<Telemetry>,
     /// Whether traffic may come.
     pub ready: Ready,
+    /// The pages of metrics that are being made.
+    pub scrapes: Arc<SharedScrapes>,
     /// Asks the composition root for what only it knows, at this moment.
     pub view: Arc<dyn Fn() -> View + Send + Sync>,
 }

@@ -103,6 +103,7 @@ fn serve_admin(organs: &Organs, socket: std::net::TcpListener, view: ViewMaker, 
         ledger: organs.reader.clone(),
         telemetry: Arc::clone(&organs.telemetry),
         ready: organs.ready.clone(),
+        scrapes: Arc::default(),
         view,
     };
     match tokio::net::TcpListener::from_std(socket) {

@@ -1,4 +1,4 @@
-//! `tallygate ledger`: what the ledger is, whether it is what it says, its raw rows, and corrections.
+//! `tallygate ledger`: what the ledger is, whether it is what it says, its raw rows, corrections and copies.
 //!
 //! All but `adjust` only read; all work on a live ledger, on one whose gateway was killed, and on a copy.
 
@@ -14,6 +14,7 @@ use crate::ledger::audit::{ExportError, Info, NotedHead, Part, Verdict, export, 
 use crate::ledger::{Adjustment, LedgerError, adjust};
 use crate::model::Name;
 
+use super::backup::{self, BackupArgs};
 use super::{AnswerFormat, BadUsage, NOT_SO, tell};
 
 /// What to do with a ledger.
@@ -33,6 +34,8 @@ enum LedgerCommand {
     Export(ExportArgs),
     /// Adds a correction; nothing is ever edited
     Adjust(AdjustArgs),
+    /// Copies the ledger, also beside a running gateway; the copy verifies
+    Backup(BackupArgs),
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +122,7 @@ pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
         LedgerCommand::Verify(args) => show_verdict(args, out),
         LedgerCommand::Export(args) => write_export(args),
         LedgerCommand::Adjust(args) => add_adjustment(args, clock, out),
+        LedgerCommand::Backup(args) => backup::make(args, out),
     }
 }
 
@@ -213,12 +217,12 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
 
 /// Progress, on a terminal only.
 #[derive(Debug, Default)]
-struct Shown {
+pub(super) struct Shown {
     percent: Option<u64>,
 }
 
 impl Shown {
-    fn progress(&mut self, what: &str, done: u64, all: u64) {
+    pub(super) fn progress(&mut self, what: &str, done: u64, all: u64) {
         let percent = done * 100 / all.max(1);
         if self.percent != Some(percent) && io::stderr().is_terminal() {
             self.percent = Some(percent);
@@ -226,7 +230,7 @@ impl Shown {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.percent.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K"); // as above
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::counting::announced;
-use super::disk::Disk;
+use super::disk::{Disk, FileIdentity};
 use super::error::LedgerError;
 use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, pair, set_text, word};
 use super::words::Words;
@@ -141,6 +141,17 @@ impl Tally {
     pub(super) fn slot(&self, position: u32) -> Option<&'static Slot> {
         let position = (position as usize).checked_sub(HEADER_SLOTS)?;
         self.segments.get(position / self.segment_slots).map(|slots| &slots[position % self.segment_slots])
+    }
+
+    /// Its file, and which one that is.
+    pub(super) fn file(&self) -> Result<(PathBuf, FileIdentity), LedgerError> {
+        let metadata = self.file.metadata().map_err(|error| LedgerError::file("look at", &self.path, error))?;
+        Ok((self.path.clone(), FileIdentity::of(&metadata)))
+    }
+
+    /// The disk it lies on.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
     }
 
     /// Ends the tally's life on the disk; what is mapped stays mapped.

@@ -13,6 +13,7 @@ mod histogram;
 pub mod logging;
 mod measured;
 mod metrics;
+mod page;
 mod process;
 mod recorder;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::model::Name;
 
 pub use callers::CallersSeen;
-pub use collect::Scrape;
+pub use collect::{MonthUse, Scrape};
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
 pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, Mirrored, OpenConnection, QueueStats, UpstreamStats};

@@ -12,7 +12,7 @@ use crate::ledger::pages::open_for_reading;
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::{TallyImage, moves};
 use crate::ledger::words::Words;
-use crate::ledger::{TALLY, lock};
+use crate::ledger::{TALLY, lock, place};
 use crate::model::{Finished, Window};
 
 /// How often a look is begun anew when the gateway seals, begins or ends in the middle of it.
@@ -55,6 +55,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Looks until nothing was sealed, begun or ended in between.
     pub(super) fn take(path: &Path) -> Result<Self, LedgerError> {
+        let path = &place::canonical(path)?;
         for _ in 0..LOOKS {
             if let Some(snapshot) = look(path)? {
                 return Ok(snapshot);
@@ -102,7 +103,7 @@ fn look(path: &Path) -> Result<Option<Snapshot>, LedgerError> {
 }
 
 /// Numbers that are others after anything was sealed, begun or ended.
-fn edition(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
+pub(super) fn edition(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
     let query = "SELECT (SELECT coalesce(max(number), 0) FROM seal), (SELECT count(*) FROM epoch),
                         (SELECT count(ending) FROM epoch)";
     connection.query_row(query, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))

@@ -2,10 +2,12 @@
 
 mod adjust;
 mod audit;
+mod backup;
 mod count;
 mod crash;
 mod edits;
 mod faults;
+mod ground;
 mod kill;
 mod migrate;
 mod moves;
@@ -15,6 +17,7 @@ mod rollup;
 mod seal;
 mod simulation;
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
