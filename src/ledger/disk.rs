@@ -22,6 +22,10 @@ impl FileIdentity {
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
+
+    pub(super) fn inode(self) -> u64 {
+        self.inode
+    }
 }
 
 /// File operations of the tally. Every one may fail, and says so.

@@ -25,6 +25,7 @@ mod lines;
 mod lock;
 mod lost;
 mod map;
+mod memory;
 mod meter;
 mod migrate;
 mod pages;
@@ -70,6 +71,7 @@ use crate::model::{CalendarOffset, Name, Window};
 
 pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust};
 pub use error::LedgerError;
+pub use memory::{SeriesMemory, series_memory};
 pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};

@@ -32,12 +32,13 @@ pub(super) fn connect(path: &Path) -> Result<Opened, LedgerError> {
 }
 
 fn connect_unwritable(path: &Path, error: rusqlite::Error) -> Result<Opened, LedgerError> {
-    let Some(frozen) = FrozenBook::of(path) else {
+    if has_log(path) {
         return Err(LedgerError::UnreadableLog { path: path.to_owned(), source: error });
-    };
-    if lock::is_held(path)? {
-        return Err(not_a_book(path, error)); // a gateway begins at this moment
     }
+    let frozen = FrozenBook::of(path).filter(|_| !matches!(lock::is_held(path), Ok(true)));
+    let Some(frozen) = frozen else {
+        return Err(not_a_book(path, error)); // there is no such file, or a gateway begins on it at this moment
+    };
     let connection = open(Path::new(&immutable(path)), OpenFlags::SQLITE_OPEN_URI);
     connection.map(|connection| (connection, Some(frozen))).map_err(|_| not_a_book(path, error))
 }

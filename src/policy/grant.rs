@@ -75,6 +75,11 @@ impl GrantTable {
         matched
     }
 
+    /// How many pairs of a department and a command are allowed.
+    pub(super) fn len(&self) -> usize {
+        self.allowed.len()
+    }
+
     pub(super) fn find(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
         let pattern = *self.allowed.get(&(department.department.number, command.key.number))?;
         Some(Grant { rule: self.rules[pattern].index, pattern })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::ledger::disk::FileIdentity;
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::open_for_reading;
 use crate::ledger::slot::{Kind, word};
@@ -26,6 +27,9 @@ pub(super) struct Readings {
     pub(super) newer: TallyImage,
     /// The first window of the epoch that is not sealed.
     pub(super) floor: Window,
+    /// Whether the tally is a copy of the file that its gateway made. It may have been made while that counted, so its
+    /// pages may be of different moments.
+    pub(super) is_copy: bool,
 }
 
 /// The tally beside the book.
@@ -125,7 +129,17 @@ fn tally(path: &Path, connection: &Connection, is_kept: bool) -> Result<Option<T
         complete_moves(&mut newer);
     }
     let failed = |error| LedgerError::book("read", path, error);
-    judge(connection, older, newer).map(Some).map_err(failed)
+    let mut state = judge(connection, older, newer).map_err(failed)?;
+    if let TallyState::Open(readings) = &mut state {
+        readings.is_copy = is_copy(path, &readings.newer)?;
+    }
+    Ok(Some(state))
+}
+
+fn is_copy(book: &Path, image: &TallyImage) -> Result<bool, LedgerError> {
+    let path = book.with_extension(TALLY);
+    let found = path.metadata().map_err(|error| LedgerError::file("look at the tally", &path, error))?;
+    Ok(image.inode != 0 && image.inode != FileIdentity::of(&found).inode())
 }
 
 /// Ends what a dead worker was in the middle of, as the next start will.
@@ -156,7 +170,7 @@ fn judge(connection: &Connection, older: TallyImage, newer: TallyImage) -> rusql
     } else if has_ended {
         TallyState::Folded
     } else {
-        TallyState::Open(Box::new(Readings { older, newer, floor: Window(floor) }))
+        TallyState::Open(Box::new(Readings { older, newer, floor: Window(floor), is_copy: false }))
     })
 }
 
@@ -165,9 +179,12 @@ fn unheard_of(connection: &Connection, older: TallyImage, newer: TallyImage) -> 
     let next: u32 = connection.query_row("SELECT coalesce(max(epoch), 0) + 1 FROM epoch", [], |row| row.get(0))?;
     let epoch = newer.header.epoch;
     Ok(if epoch == next {
-        TallyState::Open(Box::new(Readings { older, newer, floor: Window(0) }))
+        TallyState::Open(Box::new(Readings { older, newer, floor: Window(0), is_copy: false }))
     } else {
-        TallyState::Foreign(format!("it counts epoch {epoch}, the book's next one is {next}"))
+        TallyState::Foreign(format!(
+            "it counts epoch {epoch}, the book's next one is {next}: it is another book's, or the book was copied without \
+             its log, the file that ends with -wal"
+        ))
     })
 }
 

@@ -228,3 +228,27 @@ fn a_copy_without_the_log_is_told_so() {
         assert!(said.contains("a copy without the book's log") && said.contains("-wal"), "{said}");
     }
 }
+
+/// Its pages are of different moments: the worker's own sums are older than the slots.
+#[test]
+fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_finding() {
+    let bench = Bench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    wait(ledger.reader().fold()).expect("a fold");
+    let copy = copied(&bench, &["db", "db-wal"]);
+    let tally = bench.path().with_extension(TALLY);
+    let mut torn = std::fs::read(&tally).expect("the tally");
+    let held: Vec<_> = (0..9).map(|_| admit(&meter, &bench.clock)).collect();
+    let later = std::fs::read(&tally).expect("the tally");
+    let own = 9 * super::super::slot::SLOT_BYTES; // the header's page, and the worker's own slot
+    torn[own..].copy_from_slice(&later[own..]);
+    std::fs::write(copy.path().with_extension(TALLY), &torn).expect("a copy");
+    let verdict = sound(&copy.path(), "a copy");
+    let note = verdict.notes.join("\n");
+    assert!(note.contains("0 commands are in flight by its sums, 9 by its slots; this tally is a copy"), "{note}");
+    drop(ledger); // as if the process had died
+    std::fs::write(&tally, &torn).expect("the file itself is changed");
+    assert_eq!(super::audit::found(&bench), ["balance at epoch 1, worker 0"]);
+    drop(held);
+}
