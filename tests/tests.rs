@@ -64,6 +64,7 @@ mod counting;
 mod crash;
 mod faults_clock;
 mod faults_disk;
+mod faults_files;
 mod faults_space;
 mod ledger;
 

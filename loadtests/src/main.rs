@@ -21,6 +21,7 @@ mod pki;
 mod process;
 mod province;
 mod proxy;
+mod series;
 mod siege;
 mod torture;
 mod upstream;
@@ -51,6 +52,8 @@ enum Command {
     Year(year::Options),
     /// Builds a year's book in bulk, and measures its size and the monthly report of it
     YearBook(year_book::Options),
+    /// Measures the memory of a gateway that counts many series, and of a storm of scrapes
+    Series(series::Options),
     /// Drives commands through a proxy and prints what came back, as JSON
     Drive(driver::Drive),
     /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
@@ -89,6 +92,7 @@ fn run(command: Command) -> Result<()> {
         Command::Province(options) => province::province(&options),
         Command::Year(options) => year::year(&options),
         Command::YearBook(options) => year_book::year_book(&options),
+        Command::Series(options) => series::series(&options),
         Command::Drive(plan) => block_on(driver::drive(plan)),
         Command::Upstream(options) => block_on(upstream::serve(options)),
         Command::Torture(options) => torture::torture(&options),

@@ -36,13 +36,18 @@ pub struct Pki {
 impl Pki {
     /// Makes authority, server and departments, and writes them to `folder`.
     pub fn make(folder: &Path) -> Result<Self> {
+        Self::make_for(folder, DEPARTMENTS)
+    }
+
+    /// As [`Pki::make`], for so many departments.
+    pub fn make_for(folder: &Path, departments: usize) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
         let pki = Self { folder: folder.to_owned() };
         let authority = pki.make_authority()?;
         pki.issue("server", server_parameters()?, &authority)?;
         let bundle = pki.read("server.pem")? + &pki.read("server.key")?; // HAProxy wants both in one file
         pki.write("server-bundle.pem", &bundle)?;
-        for name in (0..DEPARTMENTS).map(department) {
+        for name in (0..departments).map(department) {
             pki.issue(&name, department_parameters(&name)?, &authority)?;
         }
         Ok(pki)

@@ -1,10 +1,13 @@
 //! What there is to ask, and the answers.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::lifecycle::Ready;
 use crate::model::Name;
-use crate::telemetry::{ConfigStatus, Scrape};
+use crate::telemetry::{ConfigStatus, MonthUse, Scrape};
 
 use super::answer::{Answer, JSON, METRICS, TEXT, answer, only_reading, problem};
 use super::{AdminState, usage};
@@ -51,20 +54,24 @@ pub(super) async fn handle(state: &AdminState, request: &http::request::Parts) -
 }
 
 async fn metrics(state: &AdminState) -> Answer {
-    match scrape(state).await {
+    match state.scrapes.page(|| scrape(state)).await {
         Ok(text) => answer(StatusCode::OK, METRICS, text),
         Err(error) => unavailable(&error),
     }
 }
 
-/// Usage before totals, as [`Scrape`] wants it.
-async fn scrape(state: &AdminState) -> anyhow::Result<String> {
+/// Usage before totals, as [`Scrape`] wants it. Drawn on a thread of its own: this one also accepts connections.
+async fn scrape(state: &AdminState) -> anyhow::Result<Bytes> {
     let view = (state.view)();
     let month = view.calendar.month_of(view.window);
-    let mut usage = state.ledger.usage_in_whole(view.calendar.windows_of(month.previous())).await?;
-    usage.extend(state.ledger.usage_in_whole(view.calendar.windows_of(month)).await?);
+    let mut usage = MonthUse::default();
+    for month in [month.previous(), month] {
+        usage.add(state.ledger.usage_in_whole(view.calendar.windows_of(month)).await?, view.calendar);
+    }
     let totals = state.ledger.totals().await?;
-    Ok(state.telemetry.render(Scrape { usage, totals, view })?)
+    let telemetry = Arc::clone(&state.telemetry);
+    let drawing = tokio::task::spawn_blocking(move || telemetry.render(Scrape { usage, totals, view }));
+    Ok(drawing.await??.into())
 }
 
 /// 503, and the log knows why: an operator's door may say it too.

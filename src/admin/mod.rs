@@ -8,6 +8,7 @@ mod answer;
 mod endpoint;
 mod hosts;
 mod places;
+mod scrapes;
 mod server;
 mod usage;
 
@@ -19,6 +20,7 @@ use crate::lifecycle::Ready;
 use crate::model::Name;
 use crate::telemetry::{Telemetry, View};
 
+pub use scrapes::SharedScrapes;
 pub use server::serve;
 
 /// What the endpoints ask. Cheap to clone.
@@ -34,6 +36,8 @@ pub struct AdminState {
     pub hosts: Arc<[String]>,
     /// Finds the subsystems all of whose servers are out of rotation.
     pub unserved: Arc<dyn Fn() -> Vec<Name> + Send + Sync>,
+    /// The pages of metrics that are being made.
+    pub scrapes: Arc<SharedScrapes>,
     /// Asks the composition root for what only it knows, at this moment.
     pub view: Arc<dyn Fn() -> View + Send + Sync>,
 }

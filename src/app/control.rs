@@ -133,6 +133,7 @@ fn serve_admin(
         ready: organs.ready.clone(),
         hosts,
         unserved: unserved_finder(organs.clone()),
+        scrapes: Arc::default(),
         view,
     };
     match tokio::net::TcpListener::from_std(socket) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Configuration, Problems};
 use crate::identity::{AuthorityInUse, ListInUse, TrustedFiles};
+use crate::ledger::{SeriesMemory, series_memory};
 use crate::model::{Name, Numbers};
 
 use super::{AnswerFormat, NOT_SO, tell};
@@ -45,7 +46,23 @@ pub(super) fn for_people(config: &Path, problems: &Problems) -> String {
 fn praise(config: &Path, read: &Configuration) -> String {
     let trusted: String = config::trusted(&read.settings).iter().map(|(name, trusted)| trust(name, trusted)).collect();
     let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
-    format!("{}: {}{trusted}{}", config.display(), counts(read), warnings.collect::<String>())
+    let (counts, memory) = (counts(read), memory_line(&memory(read)));
+    format!("{}: {counts}\n  {memory}{trusted}{}", config.display(), warnings.collect::<String>())
+}
+
+/// What the series that are granted cost the ledger.
+fn memory(read: &Configuration) -> SeriesMemory {
+    series_memory(read.snapshot.granted_series() as u64, read.settings.workers as u64)
+}
+
+fn memory_line(memory: &SeriesMemory) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    format!(
+        "memory: at most {} MiB, and {} MiB of the ledger's mapped tally, for {} granted series (departments x commands)",
+        mib(memory.own_bytes),
+        mib(memory.mapped_bytes),
+        memory.series
+    )
 }
 
 /// Whom a listener trusts to name callers, and to revoke them.
@@ -104,6 +121,7 @@ fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
             "ok": true,
             "version": read.snapshot.version,
             "problems": [],
+            "memory": memory(read),
             "warnings": config::warnings(read),
             "trust": config::trusted(&read.settings).iter().map(trust_json).collect::<Vec<_>>(),
         }),
@@ -132,6 +150,15 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_told_in_whole_mebibytes_with_its_reason() {
+        assert_eq!(
+            memory_line(&series_memory(100_000, 2)),
+            "memory: at most 147 MiB, and 293 MiB of the ledger's mapped tally, for 100000 granted series (departments x \
+             commands)"
+        );
+    }
 
     #[test]
     fn a_file_that_is_not_there_is_one_problem() {

@@ -1,4 +1,4 @@
-//! `tallygate ledger`: what the ledger is, whether it is what it says, its raw rows, and corrections.
+//! `tallygate ledger`: what the ledger is, whether it is what it says, its raw rows, corrections and copies.
 //!
 //! All but `adjust` only read; all work on a live ledger, on one whose gateway was killed, and on a copy.
 
@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use crate::clock::Clock;
 use crate::ledger::audit::{AfterHead, ExportError, Info, NotedHead, Part, Verdict, export, info, verify};
 
+use super::backup::{self, BackupArgs};
 use super::{AnswerFormat, BadUsage, NOT_SO, adjust, tell};
 
 /// What to do with a ledger.
@@ -31,6 +32,8 @@ enum LedgerCommand {
     Export(ExportArgs),
     /// Adds a correction; nothing is ever edited
     Adjust(adjust::AdjustArgs),
+    /// Copies the ledger, also beside a running gateway; the copy verifies
+    Backup(BackupArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +89,7 @@ pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
         LedgerCommand::Verify(args) => show_verdict(args, out),
         LedgerCommand::Export(args) => write_export(args),
         LedgerCommand::Adjust(args) => adjust::adjust(args, clock, out),
+        LedgerCommand::Backup(args) => backup::make(args, out),
     }
 }
 
@@ -194,12 +198,12 @@ fn said_of(after: &AfterHead) -> String {
 
 /// Progress, on a terminal only.
 #[derive(Debug, Default)]
-struct Shown {
+pub(super) struct Shown {
     percent: Option<u64>,
 }
 
 impl Shown {
-    fn progress(&mut self, what: &str, done: u64, all: u64) {
+    pub(super) fn progress(&mut self, what: &str, done: u64, all: u64) {
         let percent = done * 100 / all.max(1);
         if self.percent != Some(percent) && io::stderr().is_terminal() {
             self.percent = Some(percent);
@@ -207,7 +211,7 @@ impl Shown {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.percent.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K"); // as above
         }

@@ -4,6 +4,7 @@
 //! so, 2 usage, 70 internal, 74 storage. A reader that closes our stdout early, as `head` does, is no error.
 
 pub mod adjust;
+mod backup;
 pub mod check;
 pub mod completions;
 pub mod explain;
@@ -50,7 +51,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Says what the gateway would do with a request, and why
     Explain(explain::ExplainArgs),
-    /// What the ledger is, whether it is what it says, its raw rows, corrections
+    /// What the ledger is, whether it is what it says, its raw rows, corrections, copies
     Ledger(ledger::LedgerArgs),
     /// Explains what was used
     Report(report::ReportArgs),

@@ -14,6 +14,7 @@ use super::connect::connect;
 use super::error::LedgerError;
 use super::lines;
 use super::pages::{BUSY_WAIT, check_format, not_a_book};
+use super::place;
 use super::schema_check;
 use super::seal::{self, Covered};
 use crate::clock::Clock;
@@ -98,6 +99,7 @@ pub enum BadAdjustment {
 /// Adds a correction to the book at `path`; returns its number.
 pub fn adjust(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<i64, LedgerError> {
     adjustment.check()?;
+    let path = &place::canonical(path)?;
     let mut connection = open(path)?;
     let failed = |error| LedgerError::book("write a correction into", path, error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

@@ -69,6 +69,17 @@ impl Book {
         Ok(book)
     }
 
+    /// Opens a copy of a book that nobody keeps, to bring what its tally holds into it; what it says is in flight is left
+    /// out, as the tally says that too.
+    pub(super) fn of_copy(path: &Path) -> Result<Self, LedgerError> {
+        let refused = |error| not_a_book(path, error);
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(refused)?;
+        let delete = "DELETE FROM in_flight WHERE epoch IN (SELECT epoch FROM epoch WHERE ending IS NULL)";
+        connection.execute(delete, []).map_err(refused)?;
+        let calendar = Pages::new(path, &connection).calendar()?;
+        Ok(Self { path: path.to_owned(), connection, calendar, in_flight: in_flight::Rows::new() })
+    }
+
     fn make(&mut self, gateway: &Name) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         for statement in everything() {
@@ -186,6 +197,12 @@ impl Book {
             transaction.commit()
         });
         noted.map_err(|error| self.failed("write the names of departments into", error))
+    }
+
+    /// Moves all of the log into the book's own file and empties the log, as far as no reader is in the way.
+    pub(super) fn empty_log(&self) -> Result<(), LedgerError> {
+        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        emptied.map_err(|error| self.failed("empty the log of", error))
     }
 
     /// A transaction that holds the book from its beginning: others may add corrections to the chain.

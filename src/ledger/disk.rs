@@ -1,15 +1,32 @@
-//! The door to the disk for the tally's file operations, so that a test can own them.
+//! The door to the disk for the tally's file operations and for looks at the ledger's files, so that a test can own them.
 //!
 //! Mapped memory needs no door once it is mapped: a store cannot fail. Folders are synced too, or a new name could be lost.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::map::map;
 use super::slot::Slot;
+
+/// Which file a name leads to: the same as long as nobody renames, removes or replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    pub(super) fn inode(self) -> u64 {
+        self.inode
+    }
+}
 
 /// File operations of the tally. Every one may fail, and says so.
 pub(super) trait Disk: fmt::Debug + Send {
@@ -26,6 +43,14 @@ pub(super) trait Disk: fmt::Debug + Send {
     /// Maps `slots` slots from byte `from` on, for the rest of the process's life.
     fn map(&self, file: &File, from: u64, slots: usize) -> io::Result<&'static [Slot]> {
         map(file, from, slots)
+    }
+    /// Which file lies at a path; nothing if there is none.
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(FileIdentity::of(&metadata))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::displaced::Displacement;
 use crate::model::Window;
 
 /// Why the ledger could not be opened, kept or read.
@@ -53,6 +54,60 @@ pub enum LedgerError {
         /// The process id the holder wrote into the lock file.
         holder: String,
     },
+    /// Another gateway keeps the same file under another name or mount.
+    #[error(
+        "ledger: {0} is the same file as the book of another gateway that runs now, under another name or in another \
+         container (`grep FLOCK /proc/locks` shows its process on this machine). Stop that gateway, or give this one a \
+         `ledger.path` of its own; two gateways never share a ledger"
+    )]
+    HeldByAnotherName(PathBuf),
+    /// The book has several names, and each would have a lock, a log and a tally of its own.
+    #[error(
+        "ledger: the book {path} has {links} hard links, so its log, tally and lock may lie beside another name. Find the \
+         other names with `find / -xdev -samefile {path}`, remove them, or give the gateway a copy of its own: \
+         `cp {path} NEW && mv NEW {path}`"
+    )]
+    Links {
+        /// The book.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
+    /// The path is a symbolic link whose target is not there.
+    #[error(
+        "ledger: {0} is a symbolic link to a file that is not there. Mount or restore what it leads to, or let \
+         `ledger.path` name the book itself"
+    )]
+    LinkToNothing(PathBuf),
+    /// A file of a kept ledger was removed, renamed or replaced.
+    #[error(
+        "ledger: {path} was {} while the gateway kept it: what is counted from now on would be lost with the process. \
+         The files that it had open hold everything counted until now, wherever they lie. Put the ledger's files back \
+         (docs/ledger.md, \"Files that are taken away\"), then start again", how.verb()
+    )]
+    Displaced {
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        how: Displacement,
+    },
+    /// The log beside a book can only be read where its reader may write.
+    #[error(
+        "ledger: the book {path} has a log, {path}-wal, which SQLite can read only where it may write: {source}. Copy \
+         the book, its -wal and its .tally into a folder that you may write, and read them there"
+    )]
+    UnreadableLog {
+        /// The book.
+        path: PathBuf,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+    /// A tally lies beside a book that is empty.
+    #[error(
+        "ledger: {0} is empty, and a tally lies beside it: this is a copy without the book's log. Copy the file that \
+         ends with -wal too; `tallygate ledger backup` copies everything"
+    )]
+    LogMissing(PathBuf),
     /// The file is not a book.
     #[error("ledger: {0} is not a Tallygate ledger. Check the path; it should name the .db file of `ledger.path`")]
     NotABook(PathBuf),

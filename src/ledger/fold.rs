@@ -4,11 +4,12 @@
 //! rows hold whole sums, so writing them twice changes nothing. Rows of sealed windows never change again. Commands in
 //! flight are in no row until [`Fold::interrupt`] ends them; [`Fold::in_flight`] tells them apart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use super::balance::Counted;
 use super::slot::{Kind, word};
+use super::sparse::{NUMBERS, SparseRow};
 use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
 use super::words::{Moved, Origin, Record, Words};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
@@ -78,10 +79,14 @@ pub(super) struct Row {
     pub(super) refused: [u64; Refused::ALL.len()],
 }
 
+/// A [`Row`] that waits: most of its numbers are 0.
+#[derive(Clone, Debug, Default)]
+struct PackedRow(SparseRow);
+
 /// The sums of one series since the ledger began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct SeriesSums {
-    row: Row,
+    row: PackedRow,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -100,13 +105,16 @@ pub(super) struct OpenRows {
 pub(super) struct Fold {
     series: Vec<SeriesNames>,
     numbers: HashMap<SeriesNames, SeriesId>,
+    /// Each name once: a department stands in as many series as it has commands.
+    names: HashSet<Name>,
     /// The series whose names stand in the slot at a position. Such a slot keeps them as long as its tally lives.
     named: HashMap<u32, SeriesId, foldhash::fast::RandomState>,
     saved_series: usize,
     sums: Vec<SeriesSums>,
-    seen: Vec<Words>,
+    /// Slots as they were seen last, by position.
+    seen: Vec<SparseRow>,
     floor: Window,
-    rows: BTreeMap<RowKey, Row>,
+    rows: BTreeMap<RowKey, PackedRow>,
     changed: BTreeSet<RowKey>,
     /// What the slots seen so far have counted, to be held against what the workers say.
     counted: Counted,
@@ -123,7 +131,55 @@ impl SeriesNames {
     }
 }
 
+impl PackedRow {
+    /// Changes the row by `change`, and keeps the change if that says there was one.
+    fn change(&mut self, change: impl FnOnce(&mut Row) -> bool) -> bool {
+        let mut row = self.unpack();
+        let changed = change(&mut row);
+        if changed {
+            self.0.store(&row.numbers());
+        }
+        changed
+    }
+
+    fn unpack(&self) -> Row {
+        Row::of_numbers(&self.0.load())
+    }
+}
+
+/// Numbers of an outcome in a row.
+const OUTCOME_NUMBERS: usize = 5;
+/// Where a row's numbers of outcomes begin, behind those of admissions; and its refusals, behind those of outcomes.
+const FINISHED: usize = 6;
+const REFUSED: usize = FINISHED + Finished::ALL.len() * OUTCOME_NUMBERS;
+const _: () = assert!(REFUSED + Refused::ALL.len() <= NUMBERS, "a row fits");
+
 impl Row {
+    fn numbers(&self) -> [u64; NUMBERS] {
+        let mut numbers = [0; NUMBERS];
+        let Self { admitted, units, ended, charged, .. } = self;
+        let beginning = [*admitted, *units, ended.commands, ended.units, charged.commands, charged.units];
+        numbers[..FINISHED].copy_from_slice(&beginning);
+        for (totals, place) in self.finished.iter().zip(numbers[FINISHED..].as_chunks_mut::<OUTCOME_NUMBERS>().0) {
+            let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
+            *place = [commands, units, request_bytes, response_bytes, duration_ns];
+        }
+        numbers[REFUSED..REFUSED + Refused::ALL.len()].copy_from_slice(&self.refused);
+        numbers
+    }
+
+    fn of_numbers(numbers: &[u64; NUMBERS]) -> Self {
+        let charge = |at: usize| Charge { commands: numbers[at], units: numbers[at + 1] };
+        let (ended, charged) = (charge(2), charge(4));
+        let mut row = Self { admitted: numbers[0], units: numbers[1], ended, charged, ..Self::default() };
+        for (totals, place) in row.finished.iter_mut().zip(numbers[FINISHED..].as_chunks::<OUTCOME_NUMBERS>().0) {
+            let [commands, units, request_bytes, response_bytes, duration_ns] = *place;
+            *totals = OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns };
+        }
+        row.refused.copy_from_slice(&numbers[REFUSED..REFUSED + Refused::ALL.len()]);
+        row
+    }
+
     /// Adds what a slot counted between two looks at it; whether that was anything. What has not changed is not touched.
     fn add_difference(&mut self, before: &Words, now: &Words) -> bool {
         let units_each = now.units_each();
@@ -223,11 +279,10 @@ impl Fold {
         for (names, row) in known {
             let SeriesId(number) = fold.number_of(names);
             let bytes = |of: fn(&OutcomeTotals) -> u64| row.finished.iter().map(of).fold(0, u64::saturating_add);
-            fold.sums[number as usize] = SeriesSums {
-                row,
-                request_bytes: bytes(|one| one.request_bytes),
-                response_bytes: bytes(|one| one.response_bytes),
-            };
+            let (request_bytes, response_bytes) = (bytes(|one| one.request_bytes), bytes(|one| one.response_bytes));
+            let mut packed = PackedRow::default();
+            packed.0.store(&row.numbers());
+            fold.sums[number as usize] = SeriesSums { row: packed, request_bytes, response_bytes };
         }
         fold.saved_series = fold.series.len();
         fold
@@ -241,17 +296,18 @@ impl Fold {
         names_at: impl Fn(u32) -> Option<SeriesNames>,
     ) -> bool {
         if self.seen.len() <= position {
-            self.seen.resize(position + 1, Words::EMPTY);
+            self.seen.resize(position + 1, SparseRow::default());
         }
         if now.kind() != Kind::Count {
-            self.seen[position] = Words::EMPTY;
+            self.seen[position] = SparseRow::default();
             return true;
         }
-        if self.seen[position] == *now {
+        if self.seen[position].holds(&now.0) {
             return true;
         }
         let Some(series) = self.number_at(now.series(), names_at) else { return false }; // looked at again next time
-        let mut before = std::mem::replace(&mut self.seen[position], *now);
+        let mut before = Words(self.seen[position].load());
+        self.seen[position].store(&now.0);
         if before.state() != now.state() {
             before = Words::EMPTY; // the slot's last use has nothing to do with this one
         }
@@ -273,6 +329,7 @@ impl Fold {
     pub(super) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, SeriesId), Flying> {
         let mut sums: BTreeMap<_, Flying> = BTreeMap::new();
         for (words, series) in self.flying.iter().filter_map(|(at, series)| Some((self.seen.get(*at)?, series))) {
+            let words = Words(words.load());
             let record = words.in_flight(now_ns);
             let sum = sums.entry((words.window(), *series)).or_default();
             sum.units = sum.units.saturating_add(record.commands.saturating_mul(words.units_each()));
@@ -283,7 +340,7 @@ impl Fold {
 
     fn add(&mut self, series: SeriesId, before: &Words, now: &Words) {
         let sums = &mut self.sums[series.0 as usize];
-        sums.row.add_difference(before, now);
+        sums.row.change(|row| row.add_difference(before, now));
         let grown = |at: usize| now.0[at].saturating_sub(before.0[at]);
         sums.request_bytes = sums.request_bytes.saturating_add(grown(word::REQUEST_BYTES));
         sums.response_bytes = sums.response_bytes.saturating_add(grown(word::RESPONSE_BYTES));
@@ -291,7 +348,7 @@ impl Fold {
             return; // a sealed window's slot, which only its last streams still move
         }
         let key = RowKey { window: now.window(), series, late: now.late() };
-        if self.rows.entry(key).or_default().add_difference(before, now) {
+        if self.rows.entry(key).or_default().change(|row| row.add_difference(before, now)) {
             self.changed.insert(key);
         }
     }
@@ -302,8 +359,9 @@ impl Fold {
     pub(super) fn interrupt(&mut self, instead: Window, now_ns: u64, names_at: impl Fn(u32) -> Option<SeriesNames>) {
         let seen = std::mem::take(&mut self.seen);
         self.flying.clear();
-        let late = late_ends(&seen);
-        for words in seen.iter().filter(|words| words.kind() == Kind::Count && words.of().is_none()) {
+        let seen = || seen.iter().map(|words| Words(words.load()));
+        let late = late_ends(seen());
+        for words in seen().filter(|words| words.kind() == Kind::Count && words.of().is_none()) {
             let rest = words.unended(late.get(&words.origin()).copied().unwrap_or_default(), now_ns);
             if rest.commands == 0 {
                 continue;
@@ -311,10 +369,12 @@ impl Fold {
             let Some(series) = self.number_at(words.series(), &names_at) else { continue };
             let window = if words.window() < self.floor { instead } else { words.window() };
             let key = RowKey { window, series, late: window.0.saturating_sub(words.window().0) };
-            let (row, sums) = (self.rows.entry(key).or_default(), &mut self.sums[series.0 as usize].row);
-            for row in [row, sums] {
+            let add = |row: &mut Row| {
                 row.add_record(Finished::Interrupted, rest, (rest.commands, words.units_each()));
-            }
+                true
+            };
+            self.rows.entry(key).or_default().change(add);
+            self.sums[series.0 as usize].row.change(add);
             self.changed.insert(key);
         }
     }
@@ -326,13 +386,13 @@ impl Fold {
     }
 
     /// The rows that changed since the last [`Fold::saved`].
-    pub(super) fn changed_rows(&self) -> impl Iterator<Item = (RowKey, &Row)> {
-        self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (*key, row)))
+    pub(super) fn changed_rows(&self) -> impl Iterator<Item = (RowKey, Row)> {
+        self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (*key, row.unpack())))
     }
 
     /// All rows of windows before `window` that the book has not sealed.
-    pub(super) fn rows_before(&self, window: Window) -> impl Iterator<Item = (RowKey, &Row)> {
-        self.rows.range(..RowKey::first_of(window)).map(|(key, row)| (*key, row))
+    pub(super) fn rows_before(&self, window: Window) -> impl Iterator<Item = (RowKey, Row)> {
+        self.rows.range(..RowKey::first_of(window)).map(|(key, row)| (*key, row.unpack()))
     }
 
     /// Every series, in the order of its number.
@@ -356,8 +416,12 @@ impl Fold {
     /// The rows of unsealed windows in a range.
     pub(super) fn usage(&self, windows: Range<Window>) -> Vec<UsageRow> {
         let keys = RowKey::first_of(windows.start)..RowKey::first_of(windows.end);
-        let rows = self.rows.range(keys).filter_map(|(key, row)| Some((key.window, self.names(key.series)?, row)));
-        rows.flat_map(|(window, names, row)| row.outcomes().map(move |one| usage_row(window, names, one))).collect()
+        let mut usage = Vec::new();
+        for (key, row) in self.rows.range(keys) {
+            let Some(names) = self.names(key.series) else { continue };
+            usage.extend(row.unpack().outcomes().map(|one| usage_row(key.window, names, one)));
+        }
+        usage
     }
 
     /// The sums of every series since the ledger began.
@@ -384,17 +448,28 @@ impl Fold {
             return *number;
         }
         let number = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
+        let SeriesNames { department, subsystem, command } = names;
+        let [department, subsystem, command] = [department, subsystem, command].map(|name| self.interned(name));
+        let names = SeriesNames { department, subsystem, command };
         self.numbers.insert(names.clone(), number);
         self.series.push(names);
         self.sums.push(SeriesSums::default());
         number
     }
+
+    fn interned(&mut self, name: Name) -> Name {
+        if let Some(known) = self.names.get(&name) {
+            return known.clone();
+        }
+        self.names.insert(name.clone());
+        name
+    }
 }
 
 /// What ended late, by the slot in which it was admitted.
-pub(super) fn late_ends(slots: &[Words]) -> HashMap<Origin, Moved> {
+pub(super) fn late_ends(slots: impl Iterator<Item = Words>) -> HashMap<Origin, Moved> {
     let mut ends: HashMap<_, Moved> = HashMap::new();
-    for words in slots.iter().filter(|words| words.kind() == Kind::Count && words.of().is_some()) {
+    for words in slots.filter(|words| words.kind() == Kind::Count && words.of().is_some()) {
         let (ended, sum) = (words.ended(), ends.entry(words.origin()).or_default());
         *sum = Moved {
             commands: sum.commands.saturating_add(ended.commands),
@@ -417,16 +492,17 @@ fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, O
 }
 
 fn series_totals(names: &SeriesNames, sums: &SeriesSums) -> SeriesTotals {
+    let row = sums.row.unpack();
     SeriesTotals {
         department: names.department.clone(),
         subsystem: names.subsystem.clone(),
         command: names.command.clone(),
-        admitted: sums.row.admitted,
-        units: sums.row.finished.iter().map(|ended| ended.units).fold(0, u64::saturating_add),
+        admitted: row.admitted,
+        units: row.finished.iter().map(|ended| ended.units).fold(0, u64::saturating_add),
         request_bytes: sums.request_bytes,
         response_bytes: sums.response_bytes,
-        finished: sums.row.finished,
-        refused: sums.row.refused,
+        finished: row.finished,
+        refused: row.refused,
     }
 }
 
@@ -459,6 +535,25 @@ mod tests {
         words.0[word::UNITS_EACH] = 3;
         set.iter().for_each(|(at, value)| words.0[*at] = *value);
         words
+    }
+
+    #[test]
+    fn a_row_that_was_packed_says_the_same() {
+        let numbers = std::array::from_fn(|at| if at < REFUSED + Refused::ALL.len() { at as u64 + 1 } else { 0 });
+        let row = Row::of_numbers(&numbers);
+        assert_eq!(row.numbers(), numbers);
+        assert_eq!((row.admitted, row.units, row.finished[0].commands, row.refused[0]), (1, 2, 3, 43));
+        let mut packed = PackedRow::default();
+        assert!(!packed.change(|changed| {
+            *changed = row;
+            false
+        }));
+        assert_eq!(packed.unpack(), Row::default());
+        assert!(packed.change(|changed| {
+            *changed = row;
+            true
+        }));
+        assert_eq!(packed.unpack(), row);
     }
 
     fn all(fold: &Fold) -> Vec<(Window, &'static str, u64, u64)> {

@@ -2,7 +2,8 @@
 //! room before room is needed.
 //!
 //! Guarantees: a sync that fails is never tried again; the ledger is given up at once. A full disk is tried again every
-//! second and loses nothing. An hour is sealed only when every worker has said that it has left it.
+//! second and loses nothing. An hour is sealed only when every worker has said that it has left it. The ledger is given up
+//! within a second of one of its files being removed, renamed or replaced.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use super::balance::{Said, imbalance};
 use super::book::{Book, Save};
+use super::displaced::FileWatch;
 use super::ending::Ending;
 use super::error::LedgerError;
 use super::fold::{Fold, SeriesNames};
@@ -58,6 +60,8 @@ pub(super) struct Keeper {
     pub(super) tally: Tally,
     pub(super) book: Book,
     pub(super) fold: Fold,
+    /// Looked at once a second: what lies in removed files is lost with the process.
+    pub(super) watch: FileWatch,
     /// What was last seen of each slot, by position.
     pub(super) glances: Vec<Glance>,
     /// By how much slots and workers contradicted each other when they were last compared.
@@ -117,6 +121,8 @@ pub(super) fn keep(
         Ok(End::Close) => keeper.close(),
         Ok(End::Abandon) => Ok(()),
         Err(error) => {
+            let ready = keeper.ready.clone();
+            let _not_ready = ready.block("a ledger that can be kept");
             drop(keeper); // nobody waits for a sync any more
             failed(error);
             Err(LedgerError::Stopped)
@@ -159,11 +165,23 @@ impl Keeper {
         }
         if now.since(self.pace.folded) >= FOLD_EVERY {
             self.pace.folded = now;
+            self.look_at_files()?;
             let folded = self.fold();
             block(&mut self.cannot_fold, folded.is_err(), (&self.ready, "a book that takes what is counted"));
             or_later(folded)?;
         }
         self.grow_if_there_may_be_room(now)
+    }
+
+    /// Gives the ledger up if one of its files was taken away. What is counted until now is written into the files that are
+    /// still open, so that who has moved them elsewhere, or took the tally alone, loses nothing.
+    fn look_at_files(&mut self) -> Result<(), LedgerError> {
+        let Some((path, how)) = self.watch.displaced(self.tally.disk()) else { return Ok(()) };
+        let displaced = LedgerError::Displaced { path: path.to_owned(), how };
+        if let Err(error) = self.fold().and_then(|()| self.book.empty_log()) {
+            tracing::warn!(%error, "the last fold into a book whose files were taken away failed");
+        }
+        Err(displaced)
     }
 
     fn grow_if_there_may_be_room(&mut self, now: Moment) -> Result<(), LedgerError> {
@@ -317,6 +335,7 @@ impl Keeper {
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
+        self.look_at_files()?; // or another's tally might be removed below
         self.sync()?;
         self.absorb();
         let (now, now_ns) = (self.clock.wall(), self.clock.monotonic().nanoseconds());

@@ -1,38 +1,96 @@
-//! The lock file beside the book: who keeps this ledger.
+//! Who keeps this ledger: locks on the lock file beside the book and on the book itself.
 //!
-//! Guarantees: one keeper at a time on one machine; the lock goes with its process, however that ends. The file itself
-//! stays, and names its last holder.
+//! Guarantees: one keeper at a time on one machine, whatever name or mount of the book leads to it; the locks go with
+//! their process, however that ends. The lock file stays, and names its last holder. A book with a second hard link is
+//! refused, because tally and log of the other name would not be found.
+//!
+//! The lock file alone does not hold: it can be removed, and a container that mounts only the book has a lock file of its
+//! own. So the book's inode is locked too. Both locks are of flock(2), which does not meet the record locks of fcntl(2)
+//! that SQLite takes on the same file. But the close of any descriptor of a file drops all record locks of its process
+//! (fcntl(2), "Advisory record locking"): the book is opened here before SQLite opens it, and [`LedgerLock`] must be
+//! dropped after the connections of the keeper. Nothing else in this crate opens a kept book but SQLite.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::disk::FileIdentity;
 use super::error::LedgerError;
 
 /// How often and how far apart a start tries: a reader looks at the lock for a moment.
 const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
-/// Takes the lock of the ledger at `book`, or says who has it.
-pub(super) fn take(book: &Path) -> Result<File, LedgerError> {
+/// The ledger belongs to this process. To be dropped after every connection to the book.
+#[derive(Debug)]
+pub(super) struct LedgerLock {
+    path: PathBuf,
+    file: File,
+    book: File,
+}
+
+/// How an attempt to lock ended.
+enum Attempt {
+    Locked,
+    Held,
+}
+
+/// Takes the ledger at `book`, its canonical path, or says who has it. Makes the book's file if there is none.
+pub(super) fn take(book: &Path) -> Result<LedgerLock, LedgerError> {
     let path = path_of(book);
-    let refused = |action, error| LedgerError::file(action, &path, error);
+    let file = take_file(book, &path)?;
+    let book_file = open(book)?;
+    refuse_links(book, &book_file)?;
+    match try_lock(&book_file, book)? {
+        Attempt::Locked => Ok(LedgerLock { path, file, book: book_file }),
+        Attempt::Held => Err(LedgerError::HeldByAnotherName(book.to_owned())),
+    }
+}
+
+impl LedgerLock {
+    /// The lock file, and which file it is.
+    pub(super) fn file(&self) -> std::io::Result<(PathBuf, FileIdentity)> {
+        Ok((self.path.clone(), FileIdentity::of(&self.file.metadata()?)))
+    }
+
+    /// Which file the book is.
+    pub(super) fn book(&self) -> std::io::Result<FileIdentity> {
+        Ok(FileIdentity::of(&self.book.metadata()?))
+    }
+}
+
+fn take_file(book: &Path, path: &Path) -> Result<File, LedgerError> {
+    let mut file = open(path)?;
+    if let Attempt::Held = try_lock(&file, path)? {
+        let holder = std::fs::read_to_string(path).unwrap_or_default();
+        return Err(LedgerError::Held { path: book.to_owned(), holder: holder.trim().to_owned() });
+    }
+    let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    written.map(|()| file).map_err(|error| LedgerError::file("write the lock file", path, error))
+}
+
+fn open(path: &Path) -> Result<File, LedgerError> {
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = file.map_err(|error| refused("open the lock file", error))?;
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(|error| LedgerError::file("open", path, error))
+}
+
+fn try_lock(file: &File, path: &Path) -> Result<Attempt, LedgerError> {
     for _ in 0..TRIES {
         match file.try_lock() {
-            Ok(()) => {
-                let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-                return written.map(|()| file).map_err(|error| refused("write the lock file", error));
-            }
+            Ok(()) => return Ok(Attempt::Locked),
             Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_TRIES),
-            Err(TryLockError::Error(error)) => return Err(refused("lock", error)),
+            Err(TryLockError::Error(error)) => return Err(LedgerError::file("lock", path, error)),
         }
     }
-    let holder = std::fs::read_to_string(&path).unwrap_or_default();
-    Err(LedgerError::Held { path: book.to_owned(), holder: holder.trim().to_owned() })
+    Ok(Attempt::Held)
+}
+
+fn refuse_links(book: &Path, file: &File) -> Result<(), LedgerError> {
+    let links = file.metadata().map_err(|error| LedgerError::file("look at", book, error))?.nlink();
+    if links > 1 { Err(LedgerError::Links { path: book.to_owned(), links }) } else { Ok(()) }
 }
 
 /// Whether a gateway keeps the ledger at `book` now.

@@ -15,6 +15,7 @@ mod canon;
 mod connect;
 mod counting;
 mod disk;
+mod displaced;
 mod durable;
 mod ending;
 mod error;
@@ -25,12 +26,15 @@ mod lines;
 mod lock;
 mod lost;
 mod map;
+mod memory;
 mod meter;
 mod migrate;
 mod names;
 mod pages;
+mod place;
 mod proof;
 mod range;
+mod read_only;
 mod reader;
 mod recover;
 mod rollup;
@@ -42,14 +46,15 @@ mod shared;
 mod shelf;
 mod signals;
 mod slot;
+mod sparse;
 mod sums;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod totals;
+
 mod words;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -59,8 +64,10 @@ use tokio::sync::watch;
 
 use self::book::Book;
 use self::disk::{Disk, SystemDisk};
+use self::displaced::FileWatch;
 use self::fold::Fold;
 use self::keeper::{Desk, Keeper, Pace};
+use self::lock::LedgerLock;
 use self::shared::{Request, Requests, Shared};
 use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally};
 use crate::clock::Clock;
@@ -69,6 +76,7 @@ use crate::model::{CalendarOffset, Name, Window};
 
 pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust};
 pub use error::LedgerError;
+pub use memory::{SeriesMemory, series_memory};
 pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
@@ -79,7 +87,8 @@ const TALLY: &str = "tally";
 /// How a ledger is kept.
 #[derive(Clone, Debug)]
 pub struct LedgerSettings {
-    /// The book; the tally lies beside it with `.tally` for its extension, the lock file with `.lock`.
+    /// The book, or a symbolic link to it; the tally lies beside the book with `.tally` for its extension, the lock file
+    /// with `.lock`.
     pub path: PathBuf,
     /// The gateway's name, written into both files.
     pub gateway: Name,
@@ -126,10 +135,10 @@ impl Ledger {
                 "this build counts nothing: it is for measurements, not for traffic that somebody pays for"
             );
         }
-        let Founded { keeper, inbox, requests, lock, seeds } = found(disk, SEGMENT_SLOTS, &settings, &clock)?;
+        let Founded { path, keeper, inbox, requests, lock, seeds } = found(disk, SEGMENT_SLOTS, &settings, &clock)?;
         let keeper = start(keeper, inbox, lock, failed)
-            .map_err(|error| LedgerError::file("start the keeper of", &settings.path, error))?;
-        Ok((Self { path: settings.path, requests, keeper: Some(keeper) }, seeds))
+            .map_err(|error| LedgerError::file("start the keeper of", &path, error))?;
+        Ok((Self { path, requests, keeper: Some(keeper) }, seeds))
     }
 
     /// A reader of this ledger.
@@ -158,11 +167,13 @@ impl Drop for Ledger {
 
 /// A ledger whose keeper has not begun to work.
 struct Founded {
+    /// The book's own path.
+    path: PathBuf,
     keeper: Keeper,
     inbox: mpsc::Receiver<Request>,
     requests: Requests,
     /// Held as long as the keeper lives.
-    lock: File,
+    lock: LedgerLock,
     seeds: Vec<MeterSeed>,
 }
 
@@ -173,8 +184,10 @@ fn found(
     clock: &Clock,
 ) -> Result<Founded, LedgerError> {
     make_folder(settings)?;
+    let settings = &LedgerSettings { path: place::canonical(&settings.path)?, ..settings.clone() };
     let lock = lock::take(&settings.path)?;
     let (beginning, segments) = begin(disk, segment_slots, settings, clock)?;
+    let watch = FileWatch::over(beginning.tally.disk(), &settings.path, &lock, beginning.tally.file()?)?;
     let (requests, inbox) = mpsc::channel();
     let (synced, _) = watch::channel(0);
     let shared = Arc::new(Shared::new(settings.workers));
@@ -194,6 +207,7 @@ fn found(
         tally: beginning.tally,
         book: beginning.book,
         fold: beginning.fold,
+        watch,
         glances: Vec::new(),
         imbalance: 0,
         mended: 0,
@@ -202,7 +216,7 @@ fn found(
         pace: Pace::new(Clock::system()),
         times: SyncTimes { synced_at: clock.wall(), folded_at: clock.wall(), ..SyncTimes::default() },
     };
-    Ok(Founded { keeper, inbox, requests, lock, seeds })
+    Ok(Founded { path: settings.path.clone(), keeper, inbox, requests, lock, seeds })
 }
 
 /// A new epoch.
@@ -285,7 +299,7 @@ fn seed(number: usize, first: Segment, (clock, shared, requests, synced): Ties<'
 fn start(
     keeper: Keeper,
     requests: mpsc::Receiver<Request>,
-    lock: File,
+    lock: LedgerLock,
     failed: Box<dyn FnOnce(LedgerError) + Send>,
 ) -> std::io::Result<JoinHandle<Result<(), LedgerError>>> {
     std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 
-use super::connect::connect;
 use super::error::LedgerError;
 use super::fold::{Row, SeriesNames};
 use super::names;
+use super::read_only;
 use super::schema::FORMAT;
 use super::schema_check;
 use super::sums::{self, ADMITTED, WAIVED};
+use super::tally::TallyImage;
 use super::totals::OutcomeTotals;
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
@@ -38,17 +39,25 @@ pub(super) struct Pages<'a> {
 
 /// Opens a book for reading only; refuses one that somebody has altered, because its numbers may be anything.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, LedgerError> {
-    let connection = open_for_audit(path)?;
-    schema_check::check(&connection, path)?;
-    Ok(connection)
+    open_steadily(path).map(|(connection, _)| connection)
 }
 
-/// As [`open_for_reading`], for whoever says himself what is altered.
+/// As [`open_for_reading`], with what to compare after a reading of a book on ground where nobody may write.
+pub(super) fn open_steadily(path: &Path) -> Result<read_only::Opened, LedgerError> {
+    let (connection, frozen) = open_altered(path)?;
+    schema_check::check(&connection, path)?;
+    Ok((connection, frozen))
+}
+
+/// As [`open_for_reading`], for whoever names himself what is altered.
 pub(super) fn open_for_audit(path: &Path) -> Result<Connection, LedgerError> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| not_a_book(path, error))?;
-    connection.busy_timeout(BUSY_WAIT).map_err(|error| not_a_book(path, error))?;
+    open_altered(path).map(|(connection, _)| connection)
+}
+
+fn open_altered(path: &Path) -> Result<read_only::Opened, LedgerError> {
+    let (connection, frozen) = read_only::connect(path)?;
     check_format(&connection, path)?;
-    Ok(connection)
+    Ok((connection, frozen))
 }
 
 impl<'a> Pages<'a> {
@@ -175,10 +184,19 @@ pub(super) fn format_of(connection: &Connection) -> rusqlite::Result<u32> {
 pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     match format_of(connection).map_err(|error| not_a_book(path, error))? {
         FORMAT => Ok(()),
+        0 if is_without_log(connection, path) => Err(LedgerError::LogMissing(path.to_owned())),
         0 => Err(LedgerError::NotABook(path.to_owned())),
         found @ 1..FORMAT => Err(LedgerError::Older { path: path.to_owned(), found, known: FORMAT }),
         found => Err(LedgerError::Newer { path: path.to_owned(), found, known: FORMAT }),
     }
+}
+
+/// Whether an empty book lies beside a tally: its first pages are in a log that was not copied.
+fn is_without_log(connection: &Connection, path: &Path) -> bool {
+    let query = "SELECT count(*) = 0 FROM sqlite_schema";
+    let is_empty = connection.query_row(query, [], |row| row.get(0)).unwrap_or(false);
+    let tally = || std::fs::read(path.with_extension(super::TALLY)).ok();
+    is_empty && tally().is_some_and(|bytes| TallyImage::parse(&bytes).is_ok())
 }
 
 /// Why a file could not be opened as a book.

@@ -15,8 +15,10 @@ use super::adjust::{self, AdjustmentRow};
 use super::error::LedgerError;
 use super::fold::{OpenRows, sum_rows};
 use super::lock;
-use super::pages::{Pages, open_for_reading};
+use super::pages::{Pages, open_for_reading, open_steadily};
+use super::place;
 use super::range::{Asked, Grain};
+use super::read_only::FrozenBook;
 use super::recover::{fold_dead, fold_ended, fold_image};
 use super::rows;
 use super::shared::{Request, Requests};
@@ -147,6 +149,8 @@ pub struct LedgerFiles {
     path: PathBuf,
     connection: Connection,
     calendar: CalendarOffset,
+    /// What the book was, if it was opened as a file that nobody changes.
+    frozen: Option<FrozenBook>,
 }
 
 /// How often a reading is begun anew when the gateway seals or closes in the middle of it.
@@ -155,9 +159,10 @@ const READINGS: u32 = 100;
 impl LedgerFiles {
     /// Opens the book at `path` and whatever tally lies beside it; changes neither.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let connection = open_for_reading(path)?;
-        let calendar = Pages::new(path, &connection).calendar()?;
-        Ok(Self { path: path.to_owned(), connection, calendar })
+        let path = place::canonical(path)?;
+        let (connection, frozen) = open_steadily(&path)?;
+        let calendar = Pages::new(&path, &connection).calendar()?;
+        Ok(Self { path, connection, calendar, frozen })
     }
 
     /// The calendar offset the ledger was kept in.
@@ -195,6 +200,9 @@ impl LedgerFiles {
         for _ in 0..READINGS {
             let before = pages.edition()?;
             let rows = self.read(&pages, windows, grain)?;
+            if self.frozen.is_some_and(|frozen| frozen.has_changed(&self.path)) {
+                break;
+            }
             if pages.edition()? == before {
                 return Ok(rows);
             }

@@ -39,10 +39,10 @@ fn stored_row(key: RowKey, row: &Row) -> impl Iterator<Item = (Place, Numbers)> 
 }
 
 /// Writes rows of an epoch, and that their hours wait for a seal.
-pub(super) fn write<'a>(
+pub(super) fn write(
     transaction: &Transaction<'_>,
     epoch: u32,
-    rows: impl Iterator<Item = (RowKey, &'a Row)>,
+    rows: impl Iterator<Item = (RowKey, Row)>,
 ) -> rusqlite::Result<()> {
     let mut unsealed = transaction.prepare_cached("INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING")?;
     let mut window = None;
@@ -50,7 +50,7 @@ pub(super) fn write<'a>(
         if window.replace(key.window) != Some(key.window) {
             unsealed.execute(params![key.window.0, epoch])?;
         }
-        for (place, numbers) in stored_row(key, row) {
+        for (place, numbers) in stored_row(key, &row) {
             write_one(transaction, (epoch, key.window), (place, &numbers))?;
         }
     }
@@ -160,7 +160,7 @@ pub(super) fn write_larger(transaction: &Transaction<'_>, counted: &Fold, epoch:
 pub(super) fn hours_of(fold: &Fold, before: Window) -> BTreeMap<Window, StoredHour> {
     let mut hours: BTreeMap<_, StoredHour> = BTreeMap::new();
     for (key, row) in fold.rows_before(before) {
-        hours.entry(key.window).or_default().extend(stored_row(key, row));
+        hours.entry(key.window).or_default().extend(stored_row(key, &row));
     }
     hours
 }

@@ -104,6 +104,8 @@ pub(super) struct Shelf {
     reserve: Option<Place>,
     resting: Vec<Resting>,
     arriving: mpsc::Receiver<Segment>,
+    /// The position of each segment's first slot, the worker's own, and that slot.
+    segments: Vec<Place>,
     owned: u32,
     segment_slots: usize,
     tidied: Window,
@@ -124,6 +126,7 @@ impl Shelf {
             reserve: None,
             resting: Vec::new(),
             arriving,
+            segments: Vec::new(),
             owned: 0,
             segment_slots: first.slots.len(),
             tidied: Window(0),
@@ -238,10 +241,20 @@ impl Shelf {
     }
 
     fn add(&mut self, segment: &Segment) {
-        let places = (segment.first..).zip(segment.slots).map(|(position, slot)| Place { position, slot });
-        self.free_again(places.skip(1)); // the first is the worker's own
+        let mut places = (segment.first..).zip(segment.slots).map(|(position, slot)| Place { position, slot });
+        self.segments.extend(places.next()); // the first is the worker's own
+        self.free_again(places);
         self.owned += count(segment.slots.len());
         self.fill_reserve();
+    }
+
+    /// Notes in the segment's first slot how far the segment has been used. The keeper looks no further, so that pages
+    /// which nobody has used stay out of memory.
+    fn note_use(&self, position: u32) {
+        let segment = self.segments.iter().rev().find(|own| own.position <= position);
+        let Some(Place { position: first, slot: own }) = segment else { return };
+        let used = u64::from(position - first + 1);
+        own.set(word::USED, own.get(word::USED).max(used));
     }
 
     fn fill_reserve(&mut self) {
@@ -259,6 +272,7 @@ impl Shelf {
             return None;
         }
         let Place { position: names, slot } = self.free.pop()?;
+        self.note_use(names);
         let texts = [&sought.department.id, &sought.command.subsystem, &sought.command.command];
         slot.begin(Kind::Series, |slot| {
             for (number, name) in texts.into_iter().enumerate() {
@@ -271,6 +285,7 @@ impl Shelf {
     }
 
     fn begin(&mut self, place: Place, key: u64, part: Part) {
+        self.note_use(place.position);
         let Some(series) = self.series.get_mut(&key) else { return };
         place.slot.begin(Kind::Count, |slot| {
             slot.set(word::WHERE, pair(part.window.0, series.names));

@@ -68,6 +68,8 @@ pub(super) mod word {
     pub(in crate::ledger) const WORKER_FINISHED: usize = 5;
     /// Ends begun; more than finished only in the middle of one.
     pub(in crate::ledger) const WORKER_ENDING: usize = 6;
+    /// How many slots of the segment, from its first, have ever been in use: nobody need look at the others.
+    pub(in crate::ledger) const USED: usize = 40;
     /// How many of the pairs that follow are being stored at this moment.
     pub(in crate::ledger) const MOVES: usize = 8;
     /// Pairs: a place (word in the low half, position of the slot in the high half), and what it will hold.

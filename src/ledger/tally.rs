@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::counting::announced;
-use super::disk::Disk;
+use super::disk::{Disk, FileIdentity};
 use super::error::LedgerError;
 use super::slot::{Kind, SLOT_BYTES, Slot, WORDS, pair, set_text, word};
 use super::words::Words;
@@ -37,6 +37,8 @@ mod header_word {
     pub(super) const PROCESS: usize = 4; // high half: slots in a segment
     pub(super) const SYNCED_AT: usize = 5;
     pub(super) const SYNCED_NS: usize = 6;
+    /// The file's inode when it was made: a file with another one is a copy. 0 in tallies of before.
+    pub(super) const INODE: usize = 7;
     pub(super) const GATEWAY: usize = 8;
     pub(super) const BOOT: usize = 16;
     pub(super) const TEXT_WORDS: usize = 8;
@@ -93,6 +95,8 @@ impl Tally {
         disk.extend(&file, 0, bytes_of(HEADER_SLOTS)).map_err(|error| refused("write the header of", error))?;
         let page = disk.map(&file, 0, HEADER_SLOTS).map_err(|error| refused("map the header of", error))?;
         write_header(&page[0], header);
+        let made = file.metadata().map_err(|error| refused("look at", error))?;
+        page[0].set(header_word::INODE, FileIdentity::of(&made).inode());
         let segment_slots = header.segment_slots as usize;
         let mut tally = Self { path: draft.clone(), file, disk, header: &page[0], segment_slots, segments: Vec::new() };
         let segments = (0..workers).map(|worker| tally.grow(worker)).collect::<Result<_, _>>()?;
@@ -125,12 +129,13 @@ impl Tally {
         self.disk.sync(&self.file).map_err(|error| LedgerError::sync(&self.path, error))
     }
 
-    /// The slots in use, with their positions.
+    /// The slots that are or were in use, with their positions.
     pub(super) fn slots(&self) -> impl Iterator<Item = (usize, &'static Slot)> + '_ {
         let segments = self.segments.iter().enumerate();
         segments.flat_map(|(number, slots)| {
             let first = HEADER_SLOTS + number * self.segment_slots;
-            slots.iter().enumerate().map(move |(at, slot)| (first + at, slot))
+            let used = usize::try_from(slots[0].get(word::USED)).unwrap_or(usize::MAX);
+            slots.iter().enumerate().take(used.max(1)).map(move |(at, slot)| (first + at, slot))
         })
     }
 
@@ -145,6 +150,17 @@ impl Tally {
         self.segments.get(position / self.segment_slots).map(|slots| &slots[position % self.segment_slots])
     }
 
+    /// Its file, and which one that is.
+    pub(super) fn file(&self) -> Result<(PathBuf, FileIdentity), LedgerError> {
+        let metadata = self.file.metadata().map_err(|error| LedgerError::file("look at", &self.path, error))?;
+        Ok((self.path.clone(), FileIdentity::of(&metadata)))
+    }
+
+    /// The disk it lies on.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     /// Ends the tally's life on the disk; what is mapped stays mapped.
     pub(super) fn remove(self) -> Result<(), LedgerError> {
         self.disk.remove(&self.path).map_err(|error| LedgerError::file("remove", &self.path, error))
@@ -155,6 +171,8 @@ impl Tally {
 #[derive(Clone, Debug)]
 pub(super) struct TallyImage {
     pub(super) header: Header,
+    /// The inode of the file that the gateway made; 0 if it noted none.
+    pub(super) inode: u64,
     /// All slots, the header's page included, so that positions are indices.
     pub(super) slots: Vec<Words>,
 }
@@ -177,14 +195,14 @@ impl TallyImage {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BadTally> {
         let mut slots: Vec<Words> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(Words::from_bytes).collect();
         let first = slots.first().ok_or(BadTally::NoHeader)?;
-        let (header, format) = (read_header(first)?, format_of(first));
+        let (header, format, inode) = (read_header(first)?, format_of(first), first.0[header_word::INODE]);
         if format == OLDEST_FORMAT {
             slots.iter_mut().for_each(|words| *words = words.of_format_1());
         }
         if format <= SECOND_FORMAT {
             slots.iter_mut().for_each(|words| *words = words.of_format_2());
         }
-        Ok(Self { header, slots })
+        Ok(Self { header, inode, slots })
     }
 
     /// The slot at a position, if there is one.

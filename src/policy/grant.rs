@@ -117,6 +117,11 @@ impl GrantTable {
         Arc::clone(found)
     }
 
+    /// How many pairs of a department and a command are allowed.
+    pub(super) fn len(&self) -> usize {
+        self.pairs().len()
+    }
+
     pub(super) fn find(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
         let subsystem = *self.subsystems.get(command.index)?;
         let allowed = self.allowed.get(&(department.department.number, subsystem))?;

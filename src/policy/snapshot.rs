@@ -262,6 +262,11 @@ impl Snapshot {
         self.routes.hosts_of(subsystem.index)
     }
 
+    /// How many pairs of a department and a command are granted: so many series the ledger may count.
+    pub fn granted_series(&self) -> usize {
+        self.grants.len()
+    }
+
     /// The rule behind a grant of this snapshot, as it was written.
     pub fn rule(&self, grant: &super::Grant) -> &GrantRule {
         self.grants.rule(grant)

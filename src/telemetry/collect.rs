@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Registry, TextEncoder};
 
 use crate::ledger::{SeriesTotals, Totals, UsageRow};
-use crate::model::{Month, Name, Rate};
+use crate::model::{CalendarOffset, Month, Name, Rate};
 
 use super::family::{Sample, number};
 use super::fold::{Shown, outcomes};
 use super::histogram::Distribution;
+use super::page::Page;
 use super::process::Process;
 use super::{DepartmentLimits, Telemetry, View, metrics};
 
@@ -26,57 +25,71 @@ use super::{DepartmentLimits, Telemetry, View, metrics};
 pub struct Scrape {
     /// The usage of the current and the previous month. Fetched before `totals`, so that no department is in it that the
     /// totals do not know yet.
-    pub usage: Vec<UsageRow>,
+    pub usage: MonthUse,
     /// The ledger at this moment.
     pub totals: Totals,
     /// What the composition root knows.
     pub view: View,
 }
 
-/// The one collector of the registry.
-struct Snapshot {
-    telemetry: Arc<Telemetry>,
+/// What departments used in calendar months: rows of usage summed up as soon as they are read, because they take a
+/// thousand times the space.
+#[derive(Debug, Default)]
+pub struct MonthUse(BTreeMap<(Name, Month), MonthSums>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct MonthSums {
+    commands: u64,
+    units: u64,
+}
+
+impl MonthUse {
+    /// Adds rows of usage to their departments' months.
+    pub fn add(&mut self, rows: impl IntoIterator<Item = UsageRow>, calendar: CalendarOffset) {
+        for row in rows {
+            let sums = self.0.entry((row.department, calendar.month_of(row.window))).or_default();
+            sums.commands = sums.commands.saturating_add(row.totals.commands);
+            sums.units = sums.units.saturating_add(row.totals.units);
+        }
+    }
+}
+
+/// What the families are made of.
+struct Snapshot<'a> {
+    telemetry: &'a Telemetry,
     scrape: Scrape,
     shown: Shown,
-    descriptions: Vec<Desc>,
 }
 
 impl Telemetry {
     /// The text of `/metrics`.
     pub fn render(self: &Arc<Self>, scrape: Scrape) -> Result<String, prometheus::Error> {
         let shown = Shown::within(&scrape.totals, scrape.view.series);
-        let descriptions = metrics::ALL.iter().map(|family| family.describe()).collect::<Result<_, _>>()?;
-        let registry = Registry::new();
-        registry.register(Box::new(Snapshot { telemetry: Arc::clone(self), scrape, shown, descriptions }))?;
-        TextEncoder::new().encode_to_string(&registry.gather())
+        let mut snapshot = Snapshot { telemetry: self, scrape, shown };
+        let mut page = Page::default();
+        snapshot.counted(&mut page)?;
+        snapshot.scrape.totals.series = Vec::new(); // most of the memory; the rest needs it no more
+        page.add_all(snapshot.periods())?;
+        page.add_all(snapshot.ledger())?;
+        page.add_all(snapshot.telemetry.measured())?;
+        page.add_all(snapshot.told())?;
+        page.add_all(Process::read().families())?;
+        Ok(page.text())
     }
 }
 
-impl Collector for Snapshot {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let (measured, process) = (self.telemetry.measured(), Process::read().families());
-        [self.counted(), self.periods(), self.ledger(), measured, self.told(), process].concat()
-    }
-}
-
-impl Snapshot {
-    fn counted(&self) -> Vec<MetricFamily> {
+impl Snapshot<'_> {
+    fn counted(&self, page: &mut Page) -> Result<(), prometheus::Error> {
         let department = |one: &SeriesTotals| self.shown.label(&one.department);
         let command = |one: &SeriesTotals| [department(one), one.subsystem.to_string(), one.command.to_string()];
         let place = |one: &SeriesTotals| [department(one), one.subsystem.to_string()];
         let subsystem = |one: &SeriesTotals| [one.subsystem.to_string()];
-        vec![
-            self.commands(),
-            metrics::COMMAND_UNITS.samples(self.sums(|one| (command(one), one.units))),
-            metrics::REQUEST_BYTES.samples(self.sums(|one| (place(one), one.request_bytes))),
-            metrics::RESPONSE_BYTES.samples(self.sums(|one| (place(one), one.response_bytes))),
-            metrics::IN_FLIGHT.samples(self.sums(|one| (subsystem(one), one.in_flight()))),
-            metrics::DEPARTMENT_IN_FLIGHT.samples(self.sums(|one| ([department(one)], one.in_flight()))),
-        ]
+        page.add(self.commands())?;
+        page.add(metrics::COMMAND_UNITS.samples(self.sums(|one| (command(one), one.units))))?;
+        page.add(metrics::REQUEST_BYTES.samples(self.sums(|one| (place(one), one.request_bytes))))?;
+        page.add(metrics::RESPONSE_BYTES.samples(self.sums(|one| (place(one), one.response_bytes))))?;
+        page.add(metrics::IN_FLIGHT.samples(self.sums(|one| (subsystem(one), one.in_flight()))))?;
+        page.add(metrics::DEPARTMENT_IN_FLIGHT.samples(self.sums(|one| ([department(one)], one.in_flight()))))
     }
 
     fn commands(&self) -> MetricFamily {
@@ -99,11 +112,9 @@ impl Snapshot {
         let view = &self.scrape.view;
         let current = view.calendar.month_of(view.window);
         let months = [current.previous(), current];
-        let rows = self.scrape.usage.iter().filter_map(|row| {
-            let month = view.calendar.month_of(row.window);
-            months.contains(&month).then(|| (self.period_labels(&row.department, month), row.totals))
-        });
-        let rows: Vec<_> = rows.collect();
+        let shown = self.scrape.usage.0.iter().filter(|((_, month), _)| months.contains(month));
+        let rows: Vec<_> =
+            shown.map(|((department, month), sums)| (self.period_labels(department, *month), sums)).collect();
         let commands = rows.iter().map(|(labels, totals)| (labels.clone(), totals.commands));
         let units = rows.iter().map(|(labels, totals)| (labels.clone(), totals.units));
         vec![metrics::PERIOD_COMMANDS.samples(sum(commands)), metrics::PERIOD_UNITS.samples(sum(units))]
@@ -239,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_ledgers_counters_are_shown_as_they_are() {
-        let scrape = Scrape { usage: vec![], totals: totals(&["police", "parking"]), view: view(100) };
+        let scrape = Scrape { usage: MonthUse::default(), totals: totals(&["police", "parking"]), view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
             lines(&text, "tallygate_command").join("\n"),
@@ -290,7 +301,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
 
     #[test]
     fn beyond_the_cap_departments_fold_and_sums_stay_true() {
-        let scrape = Scrape { usage: vec![], totals: totals(&["a", "b", "c"]), view: view(2) };
+        let scrape = Scrape { usage: MonthUse::default(), totals: totals(&["a", "b", "c"]), view: view(2) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
             lines(&text, "tallygate_commands_total{"),
@@ -312,7 +323,9 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
             usage("police", "2026-10-31T16:00:00Z", 4),
             usage("police", "2026-11-24T03:00:00Z", 8),
         ];
-        let scrape = Scrape { usage, totals: totals(&["police"]), view: view(100) };
+        let mut months = MonthUse::default();
+        months.add(usage, view(100).calendar);
+        let scrape = Scrape { usage: months, totals: totals(&["police"]), view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
             lines(&text, "tallygate_usage_period"),
@@ -329,14 +342,14 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     fn large_counters_keep_every_digit_below_two_to_the_53() {
         let mut totals = totals(&["police"]);
         totals.series[0].units = (1 << 53) - 1;
-        let scrape = Scrape { usage: vec![], totals, view: view(100) };
+        let scrape = Scrape { usage: MonthUse::default(), totals, view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert!(lines(&text, "tallygate_command_units_total{")[0].ends_with(" 9007199254740991"));
     }
 
     #[test]
     fn every_series_stands_once_below_its_help_and_type() {
-        let scrape = Scrape { usage: vec![], totals: totals(&["a", "b", "c"]), view: view(1) };
+        let scrape = Scrape { usage: MonthUse::default(), totals: totals(&["a", "b", "c"]), view: view(1) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         let (mut seen, mut family) = (std::collections::HashSet::new(), "");
         for line in text.lines() {

@@ -1,8 +1,5 @@
 //! A family of metrics: its name, help, kind and labels declared once, its samples made from plain rows.
 
-use std::collections::HashMap;
-
-use prometheus::core::Desc;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::histogram::Distribution;
@@ -35,10 +32,16 @@ impl Family {
         Self { name, help, kind: MetricType::HISTOGRAM, labels }
     }
 
-    /// What a registry asks for; every declaration in `metrics` is right, which its test holds.
-    pub(super) fn describe(&self) -> Result<Desc, prometheus::Error> {
+    /// What a registry would ask for; every declaration in `metrics` is right, which its test holds.
+    #[cfg(test)]
+    pub(super) fn describe(&self) -> Result<prometheus::core::Desc, prometheus::Error> {
         let labels = self.labels.iter().map(|label| (*label).to_owned()).collect();
-        Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
+        prometheus::core::Desc::new(
+            self.name.to_owned(),
+            self.help.to_owned(),
+            labels,
+            std::collections::HashMap::new(),
+        )
     }
 
     /// The one sample of a counter or gauge without labels.

@@ -123,13 +123,34 @@ impl Epochs {
         let open: Vec<_> = self.rows.iter().filter(|row| row.ending.is_none()).map(|row| row.epoch).collect();
         let counted = snapshot.readings().map(|readings| readings.newer.header.epoch);
         for epoch in open.into_iter().filter(|epoch| Some(*epoch) != counted) {
-            let why = match &snapshot.tally {
-                TallyState::Foreign(why) => {
-                    format!("it has not ended, and the tally beside the book is not its own: {why}")
-                }
-                _ => "it has not ended, and its tally is not beside the book: its last counts are not here".to_owned(),
-            };
-            report.find(Check::Tally, format!("epoch {epoch}"), why);
+            self.check_uncounted(epoch, snapshot, report);
+        }
+    }
+
+    /// Whether nothing says that an epoch has ended: no seal of its end, and no epoch after it.
+    fn may_go_on(&self, epoch: u32) -> bool {
+        !self.sealed.contains(&epoch) && self.rows.last().is_some_and(|last| last.epoch == epoch)
+    }
+
+    /// An epoch that has not ended and whose tally is not here. Without any tally and without a gateway this is a copy of a
+    /// book, which is sound as of its last fold; a gateway always has its tally.
+    fn check_uncounted(&self, epoch: u32, snapshot: &Snapshot, report: &mut Report) {
+        let find = |report: &mut Report, why| report.find(Check::Tally, format!("epoch {epoch}"), why);
+        match &snapshot.tally {
+            TallyState::Foreign(why) => {
+                find(report, format!("it has not ended, and the tally beside the book is not its own: {why}"));
+            }
+            TallyState::Missing if !snapshot.is_kept && self.may_go_on(epoch) => {
+                let until = self.get(epoch).map_or("its last fold", |row| &row.last_sync_at);
+                report.note(format!(
+                    "epoch {epoch} has not ended and no tally lies beside the book: a copy of the book alone, or the tally \
+                     is lost. It is checked as of {until}; what the tally held beyond that is not here and not proven"
+                ));
+            }
+            _ => {
+                let why = "it has not ended, and its tally is not beside the book: its last counts are not here";
+                find(report, why.to_owned());
+            }
         }
     }
 }

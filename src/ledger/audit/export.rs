@@ -123,7 +123,7 @@ fn open_hours(snapshot: &Snapshot) -> rusqlite::Result<BTreeMap<(Window, u32), V
     };
     for (key, row) in fold.changed_rows() {
         let lines = hours.entry((key.window, readings.newer.header.epoch)).or_default();
-        lines.extend(fold.names(key.series).into_iter().flat_map(|names| row_lines(names, key.late, row)));
+        lines.extend(fold.names(key.series).into_iter().flat_map(|names| row_lines(names, key.late, &row)));
     }
     hours.values_mut().for_each(|lines| lines.sort_unstable());
     Ok(hours)

@@ -12,6 +12,7 @@ use super::snapshot::{Snapshot, TallyState};
 use crate::ledger::TALLY;
 use crate::ledger::adjust::{self, AdjustmentRow};
 use crate::ledger::error::LedgerError;
+use crate::ledger::place::{LOG, beside};
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::TallyImage;
 use crate::model::Window;
@@ -132,13 +133,13 @@ fn told(row: EpochRow, snapshot: &Snapshot) -> EpochInfo {
         None => match (&snapshot.tally, snapshot.is_kept) {
             (TallyState::Open(_), true) => format!("running, process {}", row.process_id),
             (TallyState::Open(_), false) => "its process is dead; the next start recovers it".to_owned(),
-            _ => "not ended, and its tally is not beside the book".to_owned(),
+            _ => format!("not ended, no tally beside the book; counts after {} may be missing", row.last_sync_at),
         },
     };
     EpochInfo { row, meaning }
 }
 
-fn head(book: &Connection) -> rusqlite::Result<ChainHead> {
+pub(super) fn head(book: &Connection) -> rusqlite::Result<ChainHead> {
     let query = "SELECT head_number, head_hash, (SELECT sealed_at FROM seal WHERE number = head_number) FROM meta";
     book.query_row(query, [], |row| Ok(ChainHead { number: row.get(0)?, hash: row.get(1)?, sealed_at: row.get(2)? }))
 }
@@ -163,7 +164,7 @@ fn windows(book: &Connection) -> rusqlite::Result<WindowInfo> {
 
 fn sizes(book: &Path) -> Sizes {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    Sizes { book: size(book), log: size(&book.with_extension("db-wal")), tally: size(&book.with_extension(TALLY)) }
+    Sizes { book: size(book), log: size(&beside(book, LOG)), tally: size(&book.with_extension(TALLY)) }
 }
 
 fn tally(image: &TallyImage) -> TallyInfo {

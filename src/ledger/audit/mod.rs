@@ -2,8 +2,9 @@
 //!
 //! Guarantees: changes nothing; works on a live ledger, on one whose process was killed and on a copy, and includes what the
 //! tally holds beyond the book; each finding says where and what was expected. Memory does not grow with the age of a
-//! book. Showing it to people is for `cli`.
+//! book. `backup` writes a copy elsewhere. Showing it to people is for `cli`.
 
+mod backup;
 mod balance;
 mod chain;
 mod completeness;
@@ -39,6 +40,7 @@ use super::error::LedgerError;
 use super::schema_check;
 use crate::model::Window;
 
+pub use backup::{Backup, BackupError, backup};
 pub use chain::{BadHead, NotedHead};
 pub use completeness::{Completeness, LostCounts, PeriodState, completeness};
 pub use epochs::EpochRow;

@@ -79,7 +79,7 @@ pub(super) fn fold_of(image: &TallyImage, floor: Window) -> Fold {
 /// What is in flight, in the order of hours and series.
 pub(super) fn in_flight(image: &TallyImage) -> Vec<InFlight> {
     let mut sums: HashMap<(Window, SeriesNames), InFlight> = HashMap::new();
-    let late = late_ends(&image.slots);
+    let late = late_ends(image.slots.iter().copied());
     let admitting = |words: &&Words| words.kind() == Kind::Count && words.of().is_none();
     for words in image.slots.iter().skip(1).filter(admitting) {
         let late = late.get(&words.origin()).copied().unwrap_or_default();

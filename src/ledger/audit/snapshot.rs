@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::ledger::disk::FileIdentity;
 use crate::ledger::error::LedgerError;
 use crate::ledger::pages::open_for_audit;
 use crate::ledger::slot::{Kind, word};
 use crate::ledger::tally::{TallyImage, moves};
 use crate::ledger::words::Words;
-use crate::ledger::{TALLY, lock};
+use crate::ledger::{TALLY, lock, place};
 use crate::model::{Finished, Window};
 
 /// How often a look is begun anew when the gateway seals, begins or ends in the middle of it.
@@ -26,6 +27,9 @@ pub(super) struct Readings {
     pub(super) newer: TallyImage,
     /// The first window of the epoch that is not sealed.
     pub(super) floor: Window,
+    /// Whether the tally is a copy of the file that its gateway made. It may have been made while that counted, so its
+    /// pages may be of different moments.
+    pub(super) is_copy: bool,
 }
 
 /// The tally beside the book.
@@ -55,6 +59,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Looks until nothing was sealed, begun or ended in between.
     pub(super) fn take(path: &Path) -> Result<Self, LedgerError> {
+        let path = &place::canonical(path)?;
         for _ in 0..LOOKS {
             if let Some(snapshot) = look(path)? {
                 return Ok(snapshot);
@@ -102,7 +107,7 @@ fn look(path: &Path) -> Result<Option<Snapshot>, LedgerError> {
 }
 
 /// Numbers that are others after anything was sealed, begun or ended.
-fn edition(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
+pub(super) fn edition(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
     let query = "SELECT (SELECT coalesce(max(number), 0) FROM seal), (SELECT count(*) FROM epoch),
                         (SELECT count(ending) FROM epoch)";
     connection.query_row(query, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
@@ -124,7 +129,17 @@ fn tally(path: &Path, connection: &Connection, is_kept: bool) -> Result<Option<T
         complete_moves(&mut newer);
     }
     let failed = |error| LedgerError::book("read", path, error);
-    judge(connection, older, newer).map(Some).map_err(failed)
+    let mut state = judge(connection, older, newer).map_err(failed)?;
+    if let TallyState::Open(readings) = &mut state {
+        readings.is_copy = is_copy(path, &readings.newer)?;
+    }
+    Ok(Some(state))
+}
+
+fn is_copy(book: &Path, image: &TallyImage) -> Result<bool, LedgerError> {
+    let path = book.with_extension(TALLY);
+    let found = path.metadata().map_err(|error| LedgerError::file("look at the tally", &path, error))?;
+    Ok(image.inode != 0 && image.inode != FileIdentity::of(&found).inode())
 }
 
 /// Ends what a dead worker was in the middle of, as the next start will.
@@ -155,7 +170,7 @@ fn judge(connection: &Connection, older: TallyImage, newer: TallyImage) -> rusql
     } else if has_ended {
         TallyState::Folded
     } else {
-        TallyState::Open(Box::new(Readings { older, newer, floor: Window(floor) }))
+        TallyState::Open(Box::new(Readings { older, newer, floor: Window(floor), is_copy: false }))
     })
 }
 
@@ -164,9 +179,12 @@ fn unheard_of(connection: &Connection, older: TallyImage, newer: TallyImage) -> 
     let next: u32 = connection.query_row("SELECT coalesce(max(epoch), 0) + 1 FROM epoch", [], |row| row.get(0))?;
     let epoch = newer.header.epoch;
     Ok(if epoch == next {
-        TallyState::Open(Box::new(Readings { older, newer, floor: Window(0) }))
+        TallyState::Open(Box::new(Readings { older, newer, floor: Window(0), is_copy: false }))
     } else {
-        TallyState::Foreign(format!("it counts epoch {epoch}, the book's next one is {next}"))
+        TallyState::Foreign(format!(
+            "it counts epoch {epoch}, the book's next one is {next}: it is another book's, or the book was copied without \
+             its log, the file that ends with -wal"
+        ))
     })
 }
 

@@ -164,7 +164,8 @@ fn a_newer_book_and_a_file_that_is_no_book_are_refused() {
     let other = bench.folder.path().join("text.db");
     std::fs::write(&other, "not a database, though long enough to be one".repeat(100)).expect("written");
     assert!(matches!(LedgerFiles::open(&other), Err(LedgerError::NotABook(_))));
-    assert!(LedgerFiles::open(&bench.folder.path().join("none.db")).is_err());
+    let missing = LedgerFiles::open(&bench.folder.path().join("none.db")).expect_err("nothing is there").to_string();
+    assert!(missing.contains("unable to open"), "{missing}");
     let foreign = Bench::new();
     let book = rusqlite::Connection::open(foreign.path()).expect("somebody's database");
     book.execute_batch("CREATE TABLE theirs (a)").expect("a table");

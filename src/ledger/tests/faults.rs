@@ -1,5 +1,6 @@
 //! Disks that fail, in the tests of this room.
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::*;

@@ -3,10 +3,12 @@
 mod adjust;
 mod altered;
 mod audit;
+mod backup;
 mod count;
 mod crash;
 mod edits;
 mod faults;
+mod ground;
 mod kill;
 mod migrate;
 mod moves;
@@ -19,6 +21,7 @@ mod seal;
 mod simulation;
 mod waived;
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 

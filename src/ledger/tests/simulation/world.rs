@@ -172,7 +172,7 @@ impl World {
     }
 
     fn live(&mut self, founded: Founded) {
-        let Founded { mut keeper, inbox, requests, lock, seeds } = founded;
+        let Founded { mut keeper, inbox, requests, lock, seeds, .. } = founded;
         keeper.pace = Pace::new(self.clock.clone());
         let meters: Vec<Meter> = seeds.into_iter().map(crate::ledger::MeterSeed::into_meter).collect();
         let windows = meters.iter().map(Meter::left).collect();

@@ -1,6 +1,5 @@
 //! A gateway that lives: its meters, and its keeper without a thread.
 
-use std::fs::File;
 use std::pin::pin;
 use std::sync::mpsc;
 use std::task::{Context, Waker};
@@ -11,6 +10,7 @@ use super::super::books;
 use super::super::model::Series;
 use crate::ledger::fold::OpenRows;
 use crate::ledger::keeper::Keeper;
+use crate::ledger::lock::LedgerLock;
 use crate::ledger::shared::{Request, Requests};
 use crate::ledger::tests::wait;
 use crate::ledger::{Meter, Ticket, UsageRow};
@@ -25,7 +25,7 @@ pub(super) struct Life {
     pub(super) keeper: Keeper,
     pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) requests: Requests,
-    pub(super) _lock: File,
+    pub(super) _lock: LedgerLock,
 }
 
 impl Life {

@@ -1,0 +1,207 @@
+//! A copy of a ledger: of one that is kept at this moment, of one whose gateway died, of one that was closed.
+//!
+//! Guarantees: the copy is a book of one moment; it passes `ledger verify`, and reports say of it what they said of the
+//! ledger at that moment. What the tally of a running gateway held beyond the book is folded into the copy, so the copy
+//! needs no tally and no log. The tally of a dead gateway is copied as it is, and a start on the copy recovers it. Nothing
+//! is overwritten; under its name the copy appears whole and synced, or not at all. Changes nothing of the ledger.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::finding::ChainHead;
+use super::snapshot::{Readings, Snapshot, TallyState, edition};
+use super::{Progress, info};
+use crate::ledger::book::{Book, Save};
+use crate::ledger::error::LedgerError;
+use crate::ledger::pages::open_for_reading;
+use crate::ledger::place::{self, beside};
+use crate::ledger::recover::fold_image;
+use crate::ledger::{TALLY, lock};
+
+/// How often a copy is begun anew when the gateway seals, begins or ends in the middle of it.
+const COPIES: u32 = 5;
+/// How often the progress of a copy is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The end of the name of a copy that is not whole yet.
+const DRAFT: &str = ".part";
+
+/// A copy that was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Backup {
+    /// The copied book's own path.
+    pub ledger: PathBuf,
+    /// The copy.
+    pub book: PathBuf,
+    /// The copied tally, if the ledger's gateway had died and nobody had recovered it.
+    pub tally: Option<PathBuf>,
+    /// Bytes of the copy.
+    pub bytes: u64,
+    /// Whether a gateway kept the ledger: then the copy ends in the middle of its epoch.
+    pub is_kept: bool,
+    /// The end of the chain in the copy, to be noted elsewhere.
+    pub head: ChainHead,
+}
+
+/// Why no copy was made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Nothing is overwritten.
+    #[error("{0} is there already; a backup overwrites nothing, so name a new file or a folder without it")]
+    Exists(PathBuf),
+    /// SQLite takes names in UTF-8 only.
+    #[error("{0} is not a name in UTF-8; choose another one")]
+    Name(PathBuf),
+    /// The ledger could not be read, or the copy not written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Copies the ledger at `path` to the file `to`, or into the folder `to` under the book's own name.
+pub fn backup(path: &Path, to: &Path, progress: &mut Progress<'_>) -> Result<Backup, BackupError> {
+    let ledger = place::canonical(path)?;
+    let target = Target::new(&ledger, to)?;
+    for _ in 0..COPIES {
+        target.clear();
+        copy_book(&ledger, &target, progress)?;
+        let snapshot = Snapshot::take_settled(&ledger)?;
+        if is_of_same_moment(&snapshot, &target.draft)? {
+            return target.finish(&snapshot);
+        }
+    }
+    Err(LedgerError::Unsteady(ledger).into())
+}
+
+/// Between the copy and the snapshot nothing was sealed, begun or ended, so the snapshot's tally fits the copy.
+fn is_of_same_moment(snapshot: &Snapshot, draft: &Path) -> Result<bool, LedgerError> {
+    let copied = edition(&open_for_reading(draft)?).map_err(|error| LedgerError::book("read", draft, error))?;
+    Ok(copied == edition(&snapshot.connection).map_err(|error| snapshot.failed(error))?)
+}
+
+/// Copies the book's pages as they are at one moment, log included, into a new file that has no log
+/// (sqlite.org/lang_vacuum.html, "VACUUM with an INTO clause").
+fn copy_book(ledger: &Path, target: &Target, progress: &mut Progress<'_>) -> Result<(), BackupError> {
+    let failed = |error| LedgerError::book("copy", ledger, error);
+    let connection = open_for_reading(ledger)?;
+    let all = bytes_of(&connection).map_err(failed)?;
+    let to = target.draft.to_str().ok_or_else(|| BackupError::Name(target.draft.clone()))?;
+    let copied = std::thread::scope(|scope| {
+        let copying = scope.spawn(move || connection.execute("VACUUM INTO ?1", [to]));
+        while !copying.is_finished() {
+            let done = fs::metadata(to).map_or(0, |draft| draft.len());
+            progress("copied", done.min(all), all);
+            std::thread::sleep(LOOK_EVERY);
+        }
+        copying.join()
+    });
+    match copied {
+        Ok(copied) => Ok(copied.map(drop).map_err(failed)?),
+        Err(_) => Err(LedgerError::Panicked("while the book was copied".to_owned()).into()),
+    }
+}
+
+fn bytes_of(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    Ok(u64::from(pages) * u64::from(size))
+}
+
+/// Where the copy goes; drafts that are not finished are removed.
+struct Target {
+    book: PathBuf,
+    draft: PathBuf,
+    tally: PathBuf,
+    tally_draft: PathBuf,
+}
+
+impl Target {
+    fn new(ledger: &Path, to: &Path) -> Result<Self, BackupError> {
+        let name = ledger.file_name().unwrap_or_default();
+        let book = if to.is_dir() { to.join(name) } else { to.to_owned() };
+        let tally = book.with_extension(TALLY);
+        for path in [&book, &tally] {
+            if path.symlink_metadata().is_ok() {
+                return Err(BackupError::Exists(path.clone()));
+            }
+        }
+        Ok(Self { draft: beside(&book, DRAFT), tally_draft: beside(&tally, DRAFT), book, tally })
+    }
+
+    /// Removes what an attempt has left.
+    fn clear(&self) {
+        for draft in [&self.draft, &self.tally_draft, &beside(&self.draft, "-journal")] {
+            let _ = fs::remove_file(draft); // most often there is none; one that stays makes the next step fail
+        }
+    }
+
+    fn finish(&self, snapshot: &Snapshot) -> Result<Backup, BackupError> {
+        let has_tally = match (&snapshot.tally, snapshot.is_kept) {
+            (TallyState::Open(readings), true) => fold_into(&self.draft, readings).map(|()| false)?,
+            (TallyState::Open(_), false) => self.copy_tally(&snapshot.path).map(|()| true)?,
+            _ => false, // all of it is in the book
+        };
+        let read = open_for_reading(&self.draft)?;
+        let head = info::head(&read).map_err(|error| LedgerError::book("read", &self.draft, error))?;
+        drop(read);
+        if has_tally {
+            publish(&self.tally_draft, &self.tally)?;
+        }
+        publish(&self.draft, &self.book)?;
+        let failed = |error| LedgerError::file("look at", &self.book, error);
+        Ok(Backup {
+            ledger: snapshot.path.clone(),
+            book: self.book.clone(),
+            tally: has_tally.then(|| self.tally.clone()),
+            bytes: fs::metadata(&self.book).map_err(failed)?.len(),
+            is_kept: snapshot.is_kept,
+            head,
+        })
+    }
+
+    /// Nobody counts in it, unless a gateway begins now: then it is recovered and removed, and this attempt is void.
+    fn copy_tally(&self, ledger: &Path) -> Result<(), LedgerError> {
+        let from = ledger.with_extension(TALLY);
+        fs::copy(&from, &self.tally_draft).map_err(|error| LedgerError::file("copy", &from, error))?;
+        if lock::is_held(ledger)? { Err(LedgerError::Unsteady(ledger.to_owned())) } else { Ok(()) }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Brings what the tally held beyond the book into the copy, as the keeper's next fold would have done.
+fn fold_into(draft: &Path, readings: &Readings) -> Result<(), LedgerError> {
+    let (mut book, image) = (Book::of_copy(draft)?, &readings.newer);
+    book.begin_epoch(&image.header)?;
+    let fold = fold_image(book.pages().series()?, image, readings.floor);
+    let saved = book.save(&Save {
+        fold: &fold,
+        in_flight: fold.in_flight(image.header.synced_ns),
+        epoch: image.header.epoch,
+        synced_at: image.header.synced_at,
+        now: image.header.synced_at,
+        seal_before: None,
+        ending: None,
+    });
+    saved.map(drop) // nothing is sealed, so nothing was held against the tally
+}
+
+/// Gives a synced draft its name, unless something has that name by now.
+fn publish(draft: &Path, name: &Path) -> Result<(), BackupError> {
+    let failed = |error| LedgerError::file("write", name, error);
+    File::open(draft).and_then(|file| file.sync_all()).map_err(failed)?;
+    match fs::hard_link(draft, name) {
+        Ok(()) => fs::remove_file(draft).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(BackupError::Exists(name.to_owned())),
+        Err(_) => fs::rename(draft, name).map_err(failed)?, // a file system without hard links
+    }
+    let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?)
+}

@@ -1,0 +1,173 @@
+//! The real binary when somebody takes its ledger's files away, and copies of a ledger that are restored.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::world::{Process, World, run, stderr, stdout, until};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+/// A second until the keeper looks, and patience with a busy machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(8);
+
+async fn busy() -> World {
+    let world = World::city().start_process().await;
+    for _ in 0..20 {
+        assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    }
+    world
+}
+
+fn data(world: &World, name: &str) -> PathBuf {
+    world.folder().join("data").join(name)
+}
+
+fn rename(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap_or_else(|error| panic!("{} to {}: {error}", from.display(), to.display()));
+}
+
+/// The gateway ends by itself, and says which file and what to do.
+async fn notices(world: &mut World, file: &str, how: &str) {
+    let begun = Instant::now();
+    let status = world.take_process().ended().await;
+    let words = world.log_of_process();
+    assert_eq!(status.code(), Some(74), "{words}");
+    assert!(begun.elapsed() < NOTICED_WITHIN, "{:?}", begun.elapsed());
+    assert!(words.contains(&format!("{file} was {how} while the gateway kept it")), "{words}");
+    assert!(words.contains("Put the ledger's files back"), "{words}");
+}
+
+/// `tallygate ledger ...` or another command: exit code, standard output and standard error.
+async fn tallygate(world: &World, arguments: &[&str]) -> (i32, String, String) {
+    let ended = run(world.tallygate(arguments)).await;
+    (ended.status.code().unwrap(), stdout(&ended), stderr(&ended))
+}
+
+async fn sound(world: &World, book: &str) -> String {
+    let (code, out, err) = tallygate(world, &["ledger", "verify", "--ledger", book]).await;
+    assert!(code == 0 && out.starts_with("sound: "), "{book}: {out}{err}");
+    out + &err
+}
+
+#[tokio::test]
+async fn a_ledger_whose_folder_is_removed_ends_the_gateway() {
+    let mut world = busy().await;
+    std::fs::remove_dir_all(world.folder().join("data")).unwrap();
+    notices(&mut world, "ledger.db", "removed").await;
+    world.abandon(); // there are no books any more
+}
+
+#[tokio::test]
+async fn a_folder_that_is_moved_away_ends_the_gateway_and_loses_nothing() {
+    for new_in_its_place in [false, true] {
+        let mut world = busy().await;
+        let (folder, away) = (world.folder().join("data"), world.folder().join("away"));
+        rename(&folder, &away);
+        if new_in_its_place {
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::copy(away.join("ledger.db"), folder.join("ledger.db")).unwrap();
+        }
+        let how = if new_in_its_place { "replaced" } else { "removed" };
+        notices(&mut world, "ledger.db", how).await;
+        let _ = std::fs::remove_dir_all(&folder);
+        rename(&away, &folder);
+        world.start_process().await;
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_file_that_is_taken_away_ends_the_gateway_and_loses_nothing() {
+    for file in ["ledger.tally", "ledger.lock", "ledger.db-wal", "ledger.db-shm"] {
+        let mut world = busy().await;
+        std::fs::remove_file(data(&world, file)).unwrap();
+        notices(&mut world, file, "removed").await;
+        sound(&world, "data/ledger.db").await;
+        world.start_process().await;
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_book_that_is_replaced_under_a_running_gateway_is_whole_where_it_was_moved() {
+    let mut world = busy().await;
+    let backup = ["ledger", "backup", "--ledger", "data/ledger.db", "--out", "backup.db"];
+    assert_eq!(tallygate(&world, &backup).await.0, 0);
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    rename(&data(&world, "ledger.db"), &world.folder().join("moved.db"));
+    std::fs::copy(world.folder().join("backup.db"), data(&world, "ledger.db")).unwrap();
+    notices(&mut world, "ledger.db", "replaced").await;
+    rename(&world.folder().join("moved.db"), &data(&world, "ledger.db"));
+    world.start_process().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_second_gateway_by_another_name_is_refused() {
+    let mut world = busy().await;
+    std::os::unix::fs::symlink("ledger.db", data(&world, "other.db")).unwrap();
+    let text = std::fs::read_to_string(world.config_file()).unwrap().replace("ledger.db", "other.db");
+    let (here, there) = (world.gateway_address().to_string(), crate::world::free_address().to_string());
+    let (admin, its_admin) = (world.admin_address().to_string(), crate::world::free_address().to_string());
+    std::fs::write(world.folder().join("second.yaml"), text.replace(&here, &there).replace(&admin, &its_admin))
+        .unwrap();
+    let holder = format!("process {}", world.process_id());
+    let mut second = Process::spawn(
+        world
+            .tallygate(&["serve", "--config", "second.yaml"])
+            .stderr(std::fs::File::create(world.folder().join("second.log")).unwrap()),
+    );
+    let status = until("the second one ends", async || second.0.try_wait().unwrap()).await;
+    let words = std::fs::read_to_string(world.folder().join("second.log")).unwrap();
+    assert!(status.code() == Some(74) && words.contains(&holder), "{words}");
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "the first one goes on");
+    world.stop().await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_is_made_live_verifies_and_is_restored_by_the_documented_steps() {
+    let mut world = busy().await;
+    std::fs::create_dir(world.folder().join("backups")).unwrap();
+    let backup = ["ledger", "backup", "--ledger", "data/ledger.db", "--out", "backups", "--format", "json"];
+    let (code, out, err) = tallygate(&world, &backup).await;
+    assert_eq!(code, 0, "{err}");
+    let made: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&made["is_kept"], &made["tally"]), (&true.into(), &serde_json::Value::Null), "{made}");
+    assert!(made["head"]["number"].is_number() && made["bytes"].as_u64() > Some(0), "{made}");
+    assert_eq!(crate::world::Usage::of_files(&world.folder().join("backups/ledger.db")), world.usage());
+    sound(&world, "backups/ledger.db").await;
+    let (code, _, err) = tallygate(&world, &backup).await;
+    assert!(code == 2 && err.contains("is there already"), "{code} {err}");
+
+    // docs/ledger.md, "Restoring a copy": stop, set what is there aside, put the copy in its place, verify, start.
+    world.stop().await;
+    rename(&world.folder().join("data"), &world.folder().join("aside"));
+    std::fs::create_dir(world.folder().join("data")).unwrap();
+    std::fs::copy(world.folder().join("backups/ledger.db"), world.book()).unwrap();
+    sound(&world, "data/ledger.db").await;
+    world.start_process().await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    world.stop().await;
+    sound(&world, "data/ledger.db").await;
+    let (_, out, _) = tallygate(&world, &["ledger", "info", "--ledger", "data/ledger.db"]).await;
+    assert!(out.contains("its tally was gone; counts after"), "{out}");
+    world.close().await;
+}
+
+/// Copies that people make without our help: SQLite's own tool, and the folder.
+#[tokio::test]
+async fn copies_made_by_other_tools_verify_as_sound() {
+    let world = busy().await;
+    let mut sqlite = crate::world::tool("sqlite3");
+    sqlite.arg("data/ledger.db").arg(".backup copy.db").current_dir(world.folder());
+    let ended = run(sqlite).await;
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    let said = sound(&world, "copy.db").await;
+    assert!(said.contains("not proven"), "{said}");
+    let mut copy = crate::world::tool("cp");
+    copy.args(["-r", "data", "folder"]).current_dir(world.folder());
+    assert!(run(copy).await.status.success());
+    sound(&world, "folder/ledger.db").await;
+    assert_eq!(crate::world::Usage::of_files(&world.folder().join("folder/ledger.db")), world.usage());
+    world.close().await;
+}
