@@ -89,7 +89,7 @@ pub(super) struct Chunks {
     /// A line, or a trailer section, that has not come whole.
     partial: BytesMut,
     /// What is wrong right behind the last piece; the piece goes on first.
-    broken: Option<Broken>,
+    broken: Option<Box<Broken>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ enum State {
 impl Chunks {
     fn next(&mut self, read: &mut Bytes) -> Result<Step, Broken> {
         if let Some(broken) = self.broken.take() {
-            return Err(broken);
+            return Err(*broken);
         }
         loop {
             match &mut self.state {
@@ -118,7 +118,7 @@ impl Chunks {
                     if *left == 0 {
                         self.state = State::DataEnd;
                     }
-                    self.broken = self.settle(read).err();
+                    self.broken = self.settle(read).err().map(Box::new);
                     return Ok(Step::Data(data));
                 }
                 State::Trailers => return self.trailers(read),
