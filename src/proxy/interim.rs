@@ -4,7 +4,7 @@
 //! whenever hyper flushes, which hyper does only when all that it has written is out.
 //!
 //! Guarantees: an interim answer stands behind the answer to the request before it, and before the final answer to its own,
-//! because a command does not hand over its final answer before [`InterimHeads::left`] is ready; at most [`BYTES_MAX`] bytes
+//! because a command does not hand over its final answer before [`InterimHeads::poll_left`] is ready; at most [`BYTES_MAX`] bytes
 //! wait. Leaves the number of them to `proxy::upstream`, and HTTP/2 aside: `docs/decisions/interim.md` says why.
 
 use std::cell::{Cell, RefCell};
