@@ -127,7 +127,7 @@ impl Answer {
 
 /// The outcome of a name.
 pub fn outcome_of(name: &str) -> &'static str {
-    let mut outcomes = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name).into_iter();
+    let mut outcomes = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name);
     outcomes.find(|outcome| *outcome == name).unwrap()
 }
 
