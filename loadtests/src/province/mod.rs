@@ -138,7 +138,7 @@ fn at_work(options: &Options, workshop: &Workshop) -> Result<(Start, Figures)> {
     workshop.upstream().reset()?;
     let (quiet, ()) = drive_beside(workshop, &gateway, options.commands / 5, &mut account, || Ok(()))?;
     let plan = plan_of(options, workshop)?;
-    let reloads = || (0..RELOADS).map(|number| reload(plan, &gateway, number)).collect();
+    let reloads = || (0..RELOADS).map(|number| reload(plan, &gateway, number)).collect::<Result<Vec<_>>>();
     let (reloading, reloads) = drive_beside(workshop, &gateway, options.commands / 5, &mut account, reloads)?;
     let (reload, memory_kib) = (reloads.into_iter().max().unwrap_or_default(), peak_kib(gateway.id())?);
     balance(workshop, &gateway, &account)?;
