@@ -30,6 +30,9 @@ impl Located {
         let wanted = paths.into_iter().flat_map(|path| parents(path).chain([path]));
         let mut walk = Walk { located: Self::default(), path: String::new(), stack: Vec::new() };
         walk.located.found = wanted.map(|path| (path.to_owned(), None)).collect();
+        if walk.located.found.is_empty() {
+            return walk.located; // a right configuration is not read twice
+        }
         let options: Options = options! { emit_comments: false };
         for next in Parser::new_from_str_with_options(text, options) {
             let Ok((event, span)) = next else { break };
