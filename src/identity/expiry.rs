@@ -51,6 +51,7 @@ impl Expiry {
         let of = if self.role == "crl" { "of " } else { "" };
         let when = match at.duration_since(now).as_hours() {
             _ if *at <= now => "has expired at".to_owned(),
+            ..2 => "expires within two hours, at".to_owned(),
             hours @ ..48 => format!("expires in {hours} hours, at"),
             hours => format!("expires in {} days, at", hours / 24),
         };
@@ -91,12 +92,14 @@ mod tests {
             expiry("ca", 14 * 24),
             expiry("crl", 47),
             expiry("crl", 47),
+            expiry("ca", 1),
             expiry("server", -1),
             expiry("caller", 1),
         ];
         let told = ending_soon(&all, now);
         let beginnings = [
             "the gateway's own certificate CN=City has expired at 2026-06-15T11:00:00Z",
+            "the certificate of the authority CN=City expires within two hours, at 2026-06-15T13:00:00Z",
             "the revocation list of CN=City expires in 47 hours, at 2026-06-17T11:00:00Z; fetch a new one",
             "the certificate of the authority CN=City expires in 14 days, at 2026-06-29T12:00:00Z",
         ];
@@ -104,7 +107,7 @@ mod tests {
         for (told, beginning) in told.iter().zip(beginnings) {
             assert!(told.starts_with(beginning), "{told}");
         }
-        assert_eq!(next_ending(&all, now), Some(now + SignedDuration::from_hours(47)), "not the caller's");
-        assert_eq!(next_ending(&all[4..], now), None);
+        assert_eq!(next_ending(&all, now), Some(now + SignedDuration::from_hours(1)), "not one that is over");
+        assert_eq!(next_ending(&all[5..], now), None, "not the caller's");
     }
 }

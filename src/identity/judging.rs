@@ -442,6 +442,32 @@ fn name_constraints_of_an_authority_on_uris_are_kept() {
 }
 
 #[test]
+fn towards_subsystems_what_is_not_judged_and_what_ends_soon_is_a_warning() {
+    let door = Door::new();
+    let load = |authority: &Signer, now| {
+        let own = ["server.pem", "server.key"].map(|file| door.folder.path().join(file));
+        let files = SubsystemTlsFiles {
+            authorities: door.write("subsystem", std::slice::from_ref(&authority.pem)),
+            own: Some(own.into()),
+            server_name: None,
+            protocol: "http/1.1",
+        };
+        files.load(now).expect("usable files").warnings
+    };
+    assert_eq!(load(&root(), now()), Vec::<String>::new());
+    let soon = now() + SignedDuration::from_hours(24 * 360);
+    let warnings = load(&root(), soon);
+    assert!(
+        warnings[0].starts_with("the gateway's own certificate CN=localhost expires in 5 days, at "),
+        "{warnings:?}"
+    );
+    let constrained = root_with(&rcgen::PKCS_ECDSA_P256_SHA256, uri_constraint(constructed(0), "city.example"));
+    let warnings = load(&constrained, now());
+    assert!(warnings[0].contains("not judged towards subsystems (URI)"), "{warnings:?}");
+    assert_eq!(warnings.len(), 1);
+}
+
+#[test]
 fn no_authority_of_a_bundle_is_lost() {
     let (door, one, two) = (Door::new(), root(), root());
     let (a, b) = (&one.pem, &two.pem);
