@@ -4,7 +4,7 @@
 //! rows hold whole sums, so writing them twice changes nothing. Rows of sealed windows never change again. Commands in
 //! flight are in no row until [`Fold::interrupt`] ends them; [`Fold::in_flight`] tells them apart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::balance::Counted;
@@ -104,9 +104,10 @@ pub(super) struct OpenRows {
 #[derive(Debug, Default)]
 pub(super) struct Fold {
     series: Vec<SeriesNames>,
-    numbers: HashMap<SeriesNames, SeriesId>,
-    /// Each name once: a department stands in as many series as it has commands.
-    names: HashSet<Name>,
+    /// By the numbers of department, subsystem and command in `names`.
+    numbers: HashMap<[u32; 3], SeriesId, foldhash::fast::RandomState>,
+    /// Each name once, and its number: a department stands in as many series as it has commands.
+    names: HashMap<Name, u32>,
     /// The series whose names stand in the slot at a position. Such a slot keeps them as long as its tally lives.
     named: HashMap<u32, SeriesId, foldhash::fast::RandomState>,
     saved_series: usize,
@@ -444,25 +445,27 @@ impl Fold {
     }
 
     fn number_of(&mut self, names: SeriesNames) -> SeriesId {
-        if let Some(number) = self.numbers.get(&names) {
+        let SeriesNames { department, subsystem, command } = names;
+        let [department, subsystem, command] = [department, subsystem, command].map(|name| self.interned(name));
+        let key = [department.1, subsystem.1, command.1];
+        if let Some(number) = self.numbers.get(&key) {
             return *number;
         }
         let number = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
-        let SeriesNames { department, subsystem, command } = names;
-        let [department, subsystem, command] = [department, subsystem, command].map(|name| self.interned(name));
-        let names = SeriesNames { department, subsystem, command };
-        self.numbers.insert(names.clone(), number);
-        self.series.push(names);
+        self.numbers.insert(key, number);
+        self.series.push(SeriesNames { department: department.0, subsystem: subsystem.0, command: command.0 });
         self.sums.push(SeriesSums::default());
         number
     }
 
-    fn interned(&mut self, name: Name) -> Name {
-        if let Some(known) = self.names.get(&name) {
-            return known.clone();
+    /// The one copy of a name, and its number.
+    fn interned(&mut self, name: Name) -> (Name, u32) {
+        if let Some((known, number)) = self.names.get_key_value(&name) {
+            return (known.clone(), *number);
         }
-        self.names.insert(name.clone());
-        name
+        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.insert(name.clone(), number);
+        (name, number)
     }
 }
 

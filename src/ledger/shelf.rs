@@ -73,6 +73,24 @@ struct Counting {
     part: Part,
 }
 
+/// The slot that counts a series now. Most series have no other, so it is kept small: there is one for each.
+#[derive(Clone, Copy, Debug)]
+struct Present {
+    place: Place,
+    window: Window,
+    units_each: u64,
+}
+
+impl Present {
+    fn part(&self) -> Part {
+        Part { window: self.window, units_each: self.units_each, of: None }
+    }
+
+    fn counting(self) -> Counting {
+        Counting { place: self.place, part: self.part() }
+    }
+}
+
 /// A series and the slots that count it.
 #[derive(Debug)]
 struct Series {
@@ -81,7 +99,7 @@ struct Series {
     /// Units of the last admission; a refusal shares that slot.
     units_each: u64,
     /// Where the next admission is likely to be counted; never a slot of late ends.
-    present: Option<Counting>,
+    present: Option<Present>,
     others: Vec<Counting>,
 }
 
@@ -146,7 +164,7 @@ impl Shelf {
     #[inline]
     pub(super) fn find(&self, sought: &Sought<'_>, units_each: u64) -> Option<Place> {
         let present = self.series.get(&sought.series())?.present.as_ref()?;
-        (present.part == sought.part(units_each)).then_some(present.place)
+        (present.window == sought.window && present.units_each == units_each).then_some(present.place)
     }
 
     /// A slot for a command, a new one if need be; nothing if none is free.
@@ -178,7 +196,7 @@ impl Shelf {
 
     fn refusing_unnamed(&mut self, window: Window, sealing: Window) -> Option<&'static Slot> {
         let unknown = self.series.get(&UNKNOWN)?;
-        let present = unknown.present.filter(|present| present.part.window >= sealing);
+        let present = unknown.present.filter(|present| present.window >= sealing);
         if let Some(present) = present {
             return Some(present.place.slot); // perhaps an hour early: better than not at all
         }
@@ -190,7 +208,7 @@ impl Shelf {
     /// Whether a refusal is sure to find a slot that is not of a window before `window`.
     pub(super) fn can_refuse_from(&self, window: Window) -> bool {
         let present = self.series.get(&UNKNOWN).and_then(|unknown| unknown.present);
-        self.reserve.is_some() || present.is_some_and(|present| present.part.window >= window)
+        self.reserve.is_some() || present.is_some_and(|present| present.window >= window)
     }
 
     /// Takes what the keeper has made.
@@ -292,11 +310,11 @@ impl Shelf {
             slot.set(word::UNITS_EACH, part.units_each);
             slot.set(word::OF, part.of.map_or(0, |of| u64::from(of.window.0)));
         });
-        let counting = Counting { place, part };
         if part.of.is_some() {
-            return series.others.push(counting);
+            return series.others.push(Counting { place, part });
         }
-        series.others.extend(series.present.replace(counting));
+        let present = Present { place, window: part.window, units_each: part.units_each };
+        series.others.extend(series.present.replace(present).map(Present::counting));
         series.units_each = part.units_each;
     }
 
@@ -318,19 +336,19 @@ impl Shelf {
 
     /// The window of the slot that counts what has no name.
     pub(super) fn unnamed(&self) -> Option<Window> {
-        self.series.get(&UNKNOWN)?.present.map(|present| present.part.window)
+        self.series.get(&UNKNOWN)?.present.map(|present| present.window)
     }
 }
 
 impl Series {
     fn place_of(&self, part: Part) -> Option<Place> {
-        let mut all = self.present.iter().chain(&self.others);
+        let mut all = self.present.map(Present::counting).into_iter().chain(self.others.iter().copied());
         all.find(|one| one.part == part).map(|one| one.place)
     }
 
     /// Lets go of the slots of windows before `sealed`.
     fn leave(&mut self, sealed: Window) -> Vec<Counting> {
-        let present = self.present.take_if(|present| present.part.window < sealed);
+        let present = self.present.take_if(|present| present.window < sealed).map(Present::counting);
         let (left, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.others).into_iter().partition(|one| one.part.window < sealed);
         self.others = kept;

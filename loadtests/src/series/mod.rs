@@ -144,7 +144,8 @@ fn storms(gateway: &Gateway) -> Result<(Resident, Duration)> {
             }
             Ok(most)
         });
-        let slowest = (0..STORMS).try_fold(Duration::ZERO, |slowest, _| Ok(slowest.max(storm(gateway.admin)?)));
+        let slowest: Result<Duration> =
+            (0..STORMS).try_fold(Duration::ZERO, |slowest, _| Ok(slowest.max(storm(gateway.admin)?)));
         done.store(true, Ordering::Relaxed);
         let most: Result<Resident> = watching.join().expect("looking at memory does not panic");
         Ok((most?, slowest?))
