@@ -22,7 +22,7 @@ const FAMILIES: [&str; 20] = [
     "tallygate_ledger_sync_duration_seconds_count",
     "tallygate_ledger_folded_timestamp_seconds",
     "tallygate_ledger_imbalance",
-    "tallygate_ledger_mended_hours_total",
+    "tallygate_ledger_mended_windows_total",
     "tallygate_config_info",
     "tallygate_build_info",
     "process_resident_memory_bytes",

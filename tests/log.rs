@@ -114,7 +114,7 @@ async fn the_last_lines_are_written_before_the_end() {
     for (format, end) in [("text", "ss -ltnp"), ("json", "ss -ltnp")] {
         let refused = run(world.tallygate(&["serve", "--config", "second.yaml", "--log-format", format])).await;
         let words = crate::world::stderr(&refused);
-        assert!(refused.status.code() == Some(1) && words.contains(end), "{format}: {words}");
+        assert!(refused.status.code() == Some(70) && words.contains(end), "{format}: {words}");
     }
     world.close().await;
 }

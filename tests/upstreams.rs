@@ -315,7 +315,7 @@ async fn a_refused_answer_is_counted_and_logged_by_what_was_wrong_with_it() {
         let log = world.log_of_process();
         let lines: Vec<_> = log.lines().filter(|line| line.contains("not valid HTTP")).collect();
         assert!((1..=3).contains(&lines.len()), "{log}");
-        for told in [why, "cameras", &address.to_string(), "WARN", "left_out"] {
+        for told in [why, "cameras", &address.to_string(), "WARN", "suppressed"] {
             assert!(lines[0].contains(told), "{told}: {}", lines[0]);
         }
         world.note_foreign_server();

@@ -106,7 +106,7 @@ impl IdUsage {
 }
 
 fn warn(used: Vec<(VanishedId, IdUsage)>, month: Month) {
-    let left_out = used.len().saturating_sub(LINES_MAX);
+    let suppressed = used.len().saturating_sub(LINES_MAX);
     for (VanishedId { kind, id, successor }, IdUsage { units, commands }) in used.into_iter().take(LINES_MAX) {
         let successor = successor.as_deref();
         tracing::warn!(
@@ -114,8 +114,8 @@ fn warn(used: Vec<(VanishedId, IdUsage)>, month: Month) {
             "an id with usage this month is not in the configuration any more; its usage stays under this id"
         );
     }
-    if left_out > 0 {
-        tracing::warn!(left_out, "more ids with usage this month are not in the configuration any more");
+    if suppressed > 0 {
+        tracing::warn!(suppressed, "more ids with usage this month are not in the configuration any more");
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::clock::Clock;
-use crate::ledger::{Adjustment, LedgerError, LedgerFiles, adjust as add};
+use crate::ledger::{Adjustment, LedgerError, LedgerFiles, adjust as add, check_adjustment};
 use crate::model::Name;
 use crate::report::Range;
 use crate::report::render::human::{signed, whole};
@@ -56,19 +56,25 @@ pub struct AdjustArgs {
 /// Adds the correction and prints its number.
 pub fn adjust(args: &AdjustArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let (path, adjustment) = (existing(&args.ledger)?, args.adjustment());
+    told(check_adjustment(path, &adjustment))?;
     let doubts = doubts(path, &adjustment, clock)?;
     if !doubts.is_empty() && !args.yes {
         confirm(&doubts)?;
     }
-    let number = match add(path, &adjustment, clock) {
-        Err(LedgerError::Adjustment(why)) => return Err(BadUsage(why.to_string()).into()),
-        added => added?,
-    };
+    let number = told(add(path, &adjustment, clock))?;
     match args.format {
         AnswerFormat::Json => writeln!(out, "{}", serde_json::json!({ "number": number }))?,
         AnswerFormat::Table => writeln!(out, "correction {number} is added and sealed")?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A correction that makes no sense is a wrong command line, not a fault of the ledger.
+fn told<T>(result: Result<T, LedgerError>) -> anyhow::Result<T> {
+    match result {
+        Err(LedgerError::Adjustment(why)) => Err(BadUsage(why.to_string()).into()),
+        result => Ok(result?),
+    }
 }
 
 impl AdjustArgs {

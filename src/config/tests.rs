@@ -387,7 +387,7 @@ fn nothing_can_be_left_out_that_makes_no_sense_without() {
 }
 
 /// Every key that is read once, at start: where it stands in `STARTED`, another value, and the path that is told.
-const READ_ONCE: [(&str, &str, &str, &str); 16] = [
+const READ_ONCE: [(&str, &str, &str, &str); 17] = [
     ("gateway", "/gateway", "\"other-gateway\"", "gateway"),
     ("listeners[].name", "/listeners/0/name", "\"front\"", "listeners[departments].address"),
     ("listeners[].address", "/listeners/0/address", "\"127.0.0.1:8444\"", "listeners[departments].address"),
@@ -400,6 +400,7 @@ const READ_ONCE: [(&str, &str, &str, &str); 16] = [
     ),
     ("listeners[].forwardedFor", "/listeners/0/forwardedFor", "[\"10.0.0.1\"]", "listeners[departments].forwardedFor"),
     ("admin.address", "/admin", "{\"address\": \"127.0.0.1:9999\"}", "admin.address"),
+    ("admin.hosts", "/admin", "{\"address\": \"127.0.0.1:9999\", \"hosts\": [\"a.example\"]}", "admin.hosts"),
     ("ledger.path", "/ledger/path", "\"other.db\"", "ledger.path"),
     ("ledger.syncEvery", "/ledger/syncEvery", "\"60ms\"", "ledger.syncEvery"),
     ("ledger.compactAfter", "/ledger/compactAfter", "\"never\"", "ledger.compactAfter"),

@@ -13,7 +13,7 @@ use super::canon::SealKind;
 use super::connect::connect;
 use super::error::LedgerError;
 use super::lines;
-use super::pages::{BUSY_WAIT, check_format, not_a_book};
+use super::pages::{BUSY_WAIT, check_format, not_a_book, open_for_reading};
 use super::place;
 use super::schema_check;
 use super::seal::{self, Covered};
@@ -94,6 +94,17 @@ pub enum BadAdjustment {
     /// Never seen.
     #[error("the book has never seen {0}; `ledger info` and `report usage` show the names it knows")]
     Unknown(String),
+}
+
+/// Whether a correction can be made: it makes sense, and the book at `path` knows whom it is about. Changes nothing.
+pub fn check_adjustment(path: &Path, adjustment: &Adjustment) -> Result<(), LedgerError> {
+    adjustment.check()?;
+    let connection = open_for_reading(path)?;
+    let failed = |error| LedgerError::book("read", path, error);
+    match adjustment.is_known(&connection).map_err(failed)? {
+        true => Ok(()),
+        false => Err(BadAdjustment::Unknown(adjustment.whom()).into()),
+    }
 }
 
 /// Adds a correction to the book at `path`; returns its number.
@@ -182,11 +193,11 @@ impl Adjustment {
     }
 
     /// Whether the book has a series that it may be about: a misspelt name would correct nobody's usage.
-    fn is_known(&self, transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+    fn is_known(&self, book: &Connection) -> rusqlite::Result<bool> {
         let query = "SELECT 1 FROM series WHERE department = ?1 AND subsystem = coalesce(?2, subsystem)
                      AND command = coalesce(?3, command) LIMIT 1";
         let (subsystem, command) = (self.subsystem.as_ref().map(Name::as_str), self.command.as_ref().map(Name::as_str));
-        let found = transaction.query_row(query, params![self.department.as_str(), subsystem, command], |_| Ok(()));
+        let found = book.query_row(query, params![self.department.as_str(), subsystem, command], |_| Ok(()));
         found.optional().map(|found| found.is_some())
     }
 

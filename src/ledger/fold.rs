@@ -545,7 +545,7 @@ mod tests {
         let numbers = std::array::from_fn(|at| if at < REFUSED + Refused::ALL.len() { at as u64 + 1 } else { 0 });
         let row = Row::of_numbers(&numbers);
         assert_eq!(row.numbers(), numbers);
-        assert_eq!((row.admitted, row.units, row.finished[0].commands, row.refused[0]), (1, 2, 3, 43));
+        assert_eq!((row.admitted, row.units, row.finished[0].commands, row.refused[0]), (1, 2, 7, 47));
         let mut packed = PackedRow::default();
         assert!(!packed.change(|changed| {
             *changed = row;

@@ -74,7 +74,7 @@ use crate::clock::Clock;
 use crate::lifecycle::Ready;
 use crate::model::{CalendarOffset, Name, Window};
 
-pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust};
+pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust, check_adjustment};
 pub use error::LedgerError;
 pub use memory::{SeriesMemory, series_memory};
 pub use meter::{Meter, MeterSeed, Ticket, Upload};

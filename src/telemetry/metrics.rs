@@ -52,7 +52,7 @@ pub(super) const IMBALANCE: Family = Family::gauge(
     "Commands received - refused - finished - in flight; anything but 0 is a defect.",
 );
 pub(super) const MENDED: Family = Family::counter(
-    "tallygate_ledger_mended_hours_total",
+    "tallygate_ledger_mended_windows_total",
     &[],
     "Hours of the book that did not hold what the tally says and were written anew before they were sealed; anything but 0 \
      means that somebody else writes into the book.",

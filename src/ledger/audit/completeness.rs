@@ -105,7 +105,9 @@ fn reasons(book: &Connection, windows: &Range<Window>, look: &Look) -> rusqlite:
         reasons.push(format!("the period ends at {}", windows.end));
     }
     let (first, last) = (windows.start.0, windows.end.0);
-    let query = "SELECT count(DISTINCT \"window\") FROM unsealed WHERE \"window\" >= ? AND \"window\" < ?";
+    // The hours of an epoch that has ended wait for a seal until the next start, but nobody counts into them any more.
+    let query = "SELECT count(DISTINCT \"window\") FROM unsealed JOIN epoch USING (epoch)
+                 WHERE ending IS NULL AND \"window\" >= ? AND \"window\" < ?";
     let unsealed: i64 = book.query_row(query, [first, last], |row| row.get(0))?;
     if unsealed > 0 {
         reasons.push(format!("{} not sealed yet", counted(unsealed, "hour is", "hours are")));

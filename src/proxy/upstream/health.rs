@@ -206,9 +206,9 @@ impl Health {
             return self.note_failure(Failure::Reset);
         }
         self.note_failure(Failure::Malformed);
-        let Some(left_out) = self.stats.tell_malformed(self.clock.unix_seconds()) else { return };
+        let Some(suppressed) = self.stats.tell_malformed(self.clock.unix_seconds()) else { return };
         let Self { subsystem, upstream, .. } = self;
-        tracing::warn!(%subsystem, upstream, reason = %broken, left_out, "an answer was refused: it is not valid HTTP");
+        tracing::warn!(%subsystem, upstream, reason = %broken, suppressed, "an answer was refused: it is not valid HTTP");
     }
 
     /// Takes note of a request that was refused. A server that takes its leave in good order is well.

@@ -111,7 +111,9 @@ impl FittedTable {
             Look::Terminal(_) => presets::UTF8_FULL_CONDENSED,
             Look::Plain => presets::NOTHING,
         });
-        table.set_header(kept.iter().map(|column| self.headings[*column].name));
+        let mut header = Row::from(kept.iter().map(|column| self.headings[*column].name).collect::<Vec<_>>());
+        header.max_height(1);
+        table.set_header(header);
         for row in &self.rows {
             let mut shown = Row::new();
             for column in &kept {
