@@ -295,7 +295,7 @@ async fn connections_and_operators_are_served_while_a_configuration_is_read() {
     std::fs::remove_file(&file).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
-    pipe.write_all(text[..10].as_bytes()).unwrap();
+    pipe.write_all(&text.as_bytes()[..10]).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await; // the file is looked at once a second
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "a new connection");
     assert_eq!(world.admin("/readyz").await.0, 200);

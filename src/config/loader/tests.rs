@@ -202,7 +202,7 @@ fn province(departments: usize) -> String {
             let _ = writeln!(written, "      - uri: spiffe://province/{number}/{caller}");
         }
     }
-    let _ = write!(written, "subsystems:{tail}grants:\n");
+    let _ = writeln!(written, "subsystems:{tail}grants:");
     for number in 0..departments {
         let _ = writeln!(written, "  - {{ department: d-{number}, subsystem: cameras, commands: [\"*\"] }}");
     }

@@ -78,6 +78,7 @@ pub(super) enum Salvage {
 }
 
 /// The head of an answer.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each command over HTTP/1.1")]
 pub(super) enum Head {
     Http1(h1::Head),
     Http2(Box<Response<Incoming>>),

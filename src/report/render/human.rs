@@ -42,9 +42,9 @@ pub fn duration(nanoseconds: u64) -> String {
     let seconds = nanoseconds / SECOND;
     match nanoseconds {
         0 => "0 s".to_owned(),
-        ..1_000 => format!("{nanoseconds} ns"),
-        ..1_000_000 => format!("{} us", nanoseconds / 1_000),
-        ..SECOND => format!("{} ms", nanoseconds / 1_000_000),
+        1..1_000 => format!("{nanoseconds} ns"),
+        1_000..1_000_000 => format!("{} us", nanoseconds / 1_000),
+        1_000_000..SECOND => format!("{} ms", nanoseconds / 1_000_000),
         _ if seconds < 60 => format!("{} s", tenths(u128::from(nanoseconds), u128::from(SECOND))),
         _ if seconds < 3_600 => format!("{} m {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} m", separated(seconds / 3_600), seconds % 3_600 / 60),
