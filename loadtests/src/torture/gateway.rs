@@ -144,7 +144,12 @@ pub fn read_books(program: &Path, book: &Path) -> Result<Books> {
     command.args(["report", "usage", "--from", "2000-01-01", "--to", "2100-01-01", "--format", "json", "--ledger"]);
     let output = command.arg(book).output().context("running tallygate report")?;
     ensure!(output.status.success(), "tallygate report failed: {}", String::from_utf8_lossy(&output.stderr));
-    let all: Value = serde_json::from_slice(&output.stdout).context("reading tallygate's report")?;
+    let mut all: Value = serde_json::from_slice(&output.stdout).context("reading tallygate's report")?;
+    // When the report was made, and whether its period can still change, is no usage: a start changes both.
+    if let Some(document) = all.as_object_mut() {
+        document.remove("made_at");
+        document.remove("completeness");
+    }
     let mut usage = Usage::new();
     for row in all["rows"].as_array().context("a report has rows")? {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
