@@ -264,13 +264,8 @@ mod tests {
         act(&command.pki, now()).map(|done| done.told).map_err(|error| error.to_string())
     }
 
-    #[test]
-    fn a_new_authority_is_ready_for_a_listener() {
-        let directory = tempfile::tempdir().expect("a directory");
-        pki(&directory, "init --dir DIR --host gateway.city.example").expect("an authority");
-        let told = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
-        assert!(told.contains("uri:spiffe://city.example/department/traffic-police"), "{told}");
-        pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
+    /// What a listener would name of the files that `pki` has made.
+    fn listener_files(directory: &tempfile::TempDir) -> TlsFiles {
         let at = |file: &str| directory.path().join(file);
         let auth = ClientAuth {
             required: true,
@@ -278,16 +273,25 @@ mod tests {
             revocation: vec![at("revoked.crl")],
             expired_lists: ExpiredLists::Refuse,
         };
-        let files = TlsFiles {
+        TlsFiles {
             certificate: at("server.pem"),
             key: at("server.key"),
             client_auth: Some(auth),
             names: NamePolicy::default(),
-        };
-        let tls = files.load(now()).expect("usable files");
+        }
+    }
+
+    #[test]
+    fn a_new_authority_is_ready_for_a_listener() {
+        let directory = tempfile::tempdir().expect("a directory");
+        pki(&directory, "init --dir DIR --host gateway.city.example").expect("an authority");
+        let told = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
+        assert!(told.contains("uri:spiffe://city.example/department/traffic-police"), "{told}");
+        pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
+        let tls = listener_files(&directory).load(now()).expect("usable files");
         assert_eq!(tls.warnings, Vec::<String>::new());
         for key in ["ca.key", "server.key", "clients/traffic-police.key"] {
-            let mode = std::fs::metadata(at(key)).expect("a key").permissions().mode();
+            let mode = std::fs::metadata(directory.path().join(key)).expect("a key").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{key}");
         }
     }
@@ -312,20 +316,7 @@ mod tests {
         pki(&directory, "revoke --dir DIR DIR/clients/a.pem").expect("revoked");
         let told = pki(&directory, "renew --dir DIR --days 90").expect("a list");
         assert!(told.contains("holds until 2026-09-13T12:00:00Z"), "{told}");
-        let at = |file: &str| directory.path().join(file);
-        let auth = ClientAuth {
-            required: true,
-            authorities: vec![at("ca.pem")],
-            revocation: vec![at("revoked.crl")],
-            expired_lists: ExpiredLists::Refuse,
-        };
-        let files = TlsFiles {
-            certificate: at("server.pem"),
-            key: at("server.key"),
-            client_auth: Some(auth),
-            names: NamePolicy::default(),
-        };
-        let trusted = files.load(now()).expect("usable files").trusted;
+        let trusted = listener_files(&directory).load(now()).expect("usable files").trusted;
         assert_eq!(trusted.lists[0].revoked, 1);
         assert_eq!(trusted.lists[0].until, "2026-09-13T12:00:00Z".parse().expect("a time"));
     }
