@@ -28,15 +28,23 @@ pub enum Kind {
     Haproxy,
     /// Ours.
     Tallygate,
+    /// Another build of ours, to compare with.
+    Before,
 }
 
 impl Kind {
+    /// Whether it is a build of the gateway, with a ledger.
+    pub fn is_gateway(self) -> bool {
+        matches!(self, Self::Tallygate | Self::Before)
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Tallygate => "tallygate",
+            Self::Before => "before",
         }
     }
 
@@ -44,7 +52,7 @@ impl Kind {
         match self {
             Self::Nginx => ("nginx.conf", include_str!("../peers/nginx.conf")),
             Self::Haproxy => ("haproxy.cfg", include_str!("../peers/haproxy.cfg")),
-            Self::Tallygate => ("tallygate.yaml", include_str!("../peers/tallygate.yaml")),
+            Self::Tallygate | Self::Before => ("tallygate.yaml", include_str!("../peers/tallygate.yaml")),
         }
     }
 
@@ -53,7 +61,7 @@ impl Kind {
         let words: &[&str] = match self {
             Self::Nginx => &["-e", "stderr", "-c", &config],
             Self::Haproxy => &["-db", "-f", &config],
-            Self::Tallygate => &["serve", "--config", &config],
+            Self::Tallygate | Self::Before => &["serve", "--config", &config],
         };
         words.iter().map(|word| (*word).to_owned()).collect()
     }
@@ -169,7 +177,7 @@ impl Proxy {
 /// Tallygate says itself when it is ready; a peer is when somebody opens.
 fn is_ready(kind: Kind, listen: SocketAddr, admin: SocketAddr) -> bool {
     match kind {
-        Kind::Tallygate => TcpStream::connect(admin).is_ok() && http::get(admin, "/readyz").is_ok(),
+        Kind::Tallygate | Kind::Before => TcpStream::connect(admin).is_ok() && http::get(admin, "/readyz").is_ok(),
         Kind::Nginx | Kind::Haproxy => TcpStream::connect(listen).is_ok(),
     }
 }

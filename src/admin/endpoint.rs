@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use crate::lifecycle::Ready;
 use crate::model::Name;
-use crate::telemetry::{ConfigStatus, MonthUse, Scrape};
+use crate::telemetry::{ConfigStatus, Scrape};
 
 use super::answer::{Answer, JSON, METRICS, TEXT, answer, only_reading, problem};
 use super::{AdminState, usage};
@@ -60,17 +60,13 @@ async fn metrics(state: &AdminState) -> Answer {
     }
 }
 
-/// Usage before totals, as [`Scrape`] wants it. Drawn on a thread of its own: this one also accepts connections.
+/// Drawn on a thread of its own: this one also accepts connections.
 async fn scrape(state: &AdminState) -> anyhow::Result<Bytes> {
     let view = (state.view)();
-    let month = view.calendar.month_of(view.window);
-    let mut usage = MonthUse::default();
-    for month in [month.previous(), month] {
-        usage.add(state.ledger.usage_in_whole(view.calendar.windows_of(month)).await?, view.calendar);
-    }
-    let totals = state.ledger.totals().await?;
+    let ranges = view.shown_months().map(|month| view.calendar.windows_of(month));
+    let ledger = state.ledger.view(ranges.to_vec()).await?;
     let telemetry = Arc::clone(&state.telemetry);
-    let drawing = tokio::task::spawn_blocking(move || telemetry.render(Scrape { usage, totals, view }));
+    let drawing = tokio::task::spawn_blocking(move || telemetry.render(Scrape { ledger, view }));
     Ok(drawing.await??.into())
 }
 

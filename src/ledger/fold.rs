@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::balance::Counted;
+use super::series_sums::{PackedSums, SeriesSums};
 use super::slot::{Kind, word};
 use super::sparse::{NUMBERS, SparseRow};
-use super::totals::{OutcomeTotals, SeriesTotals, UsageRow};
+use super::totals::{OutcomeTotals, SeriesTotals, UsageRow, UseSums};
 use super::words::{Moved, Origin, Record, Words};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
@@ -83,14 +84,6 @@ pub(super) struct Row {
 #[derive(Clone, Debug, Default)]
 struct PackedRow(SparseRow);
 
-/// The sums of one series since the ledger began.
-#[derive(Clone, Debug, Default)]
-struct SeriesSums {
-    row: PackedRow,
-    request_bytes: u64,
-    response_bytes: u64,
-}
-
 /// Rows that may still change, of one epoch.
 #[derive(Clone, Debug)]
 pub(super) struct OpenRows {
@@ -98,6 +91,15 @@ pub(super) struct OpenRows {
     /// The first window that is not sealed; the book alone tells those before it.
     pub(super) floor: Window,
     pub(super) rows: Vec<UsageRow>,
+}
+
+/// [`OpenRows`], summed up by department.
+#[derive(Clone, Debug)]
+pub(super) struct OpenUse {
+    pub(super) epoch: u32,
+    /// See [`OpenRows::floor`].
+    pub(super) floor: Window,
+    pub(super) sums: BTreeMap<(Window, Name), UseSums>,
 }
 
 /// What has been seen of one epoch's tally, and what it sums up to.
@@ -111,7 +113,7 @@ pub(super) struct Fold {
     /// The series whose names stand in the slot at a position. Such a slot keeps them as long as its tally lives.
     named: HashMap<u32, SeriesId, foldhash::fast::RandomState>,
     saved_series: usize,
-    sums: Vec<SeriesSums>,
+    sums: Vec<PackedSums>,
     /// Slots as they were seen last, by position.
     seen: Vec<SparseRow>,
     floor: Window,
@@ -133,14 +135,10 @@ impl SeriesNames {
 }
 
 impl PackedRow {
-    /// Changes the row by `change`, and keeps the change if that says there was one.
-    fn change(&mut self, change: impl FnOnce(&mut Row) -> bool) -> bool {
+    fn add(&mut self, growth: &Row) {
         let mut row = self.unpack();
-        let changed = change(&mut row);
-        if changed {
-            self.0.store(&row.numbers());
-        }
-        changed
+        row.add(growth);
+        self.0.store(&row.numbers());
     }
 
     fn unpack(&self) -> Row {
@@ -181,28 +179,30 @@ impl Row {
         row
     }
 
-    /// Adds what a slot counted between two looks at it; whether that was anything. What has not changed is not touched.
-    fn add_difference(&mut self, before: &Words, now: &Words) -> bool {
-        let units_each = now.units_each();
-        let admitted = now.0[word::ADMITTED].saturating_sub(before.0[word::ADMITTED]);
-        self.admitted = self.admitted.saturating_add(admitted);
-        self.units = self.units.saturating_add(admitted.saturating_mul(units_each));
-        let mut grew = admitted > 0;
+    /// What a slot counted between two looks at it.
+    fn growth(before: &Words, now: &Words) -> Self {
+        let (mut growth, units_each) = (Self::default(), now.units_each());
+        growth.admitted = now.0[word::ADMITTED].saturating_sub(before.0[word::ADMITTED]);
+        growth.units = growth.admitted.saturating_mul(units_each);
         for finished in Finished::ALL {
             let record = difference(before.finished(finished), now.finished(finished));
             let charged = now.charged(finished).saturating_sub(before.charged(finished));
-            if (record, charged) != (Record::default(), 0) {
-                self.add_record(finished, record, (charged, units_each));
-                grew = true;
-            }
+            growth.add_record(finished, record, (charged, units_each));
         }
         for refused in Refused::ALL {
-            let more = now.refused(refused).saturating_sub(before.refused(refused));
-            let sum = &mut self.refused[refused.index()];
-            *sum = sum.saturating_add(more);
-            grew |= more > 0;
+            growth.refused[refused.index()] = now.refused(refused).saturating_sub(before.refused(refused));
         }
-        grew
+        growth
+    }
+
+    /// Adds another row's sums.
+    fn add(&mut self, more: &Self) {
+        self.admitted = self.admitted.saturating_add(more.admitted);
+        self.units = self.units.saturating_add(more.units);
+        self.ended.add(more.ended.commands, more.ended.units);
+        self.charged.add(more.charged.commands, more.charged.units);
+        self.finished.iter_mut().zip(&more.finished).for_each(|(sum, more)| sum.add(more));
+        self.refused.iter_mut().zip(&more.refused).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
     }
 
     /// Adds commands that ended so, `charged` of which cost `units_each`.
@@ -279,11 +279,7 @@ impl Fold {
         let mut fold = Self { floor, ..Self::default() };
         for (names, row) in known {
             let SeriesId(number) = fold.number_of(names);
-            let bytes = |of: fn(&OutcomeTotals) -> u64| row.finished.iter().map(of).fold(0, u64::saturating_add);
-            let (request_bytes, response_bytes) = (bytes(|one| one.request_bytes), bytes(|one| one.response_bytes));
-            let mut packed = PackedRow::default();
-            packed.0.store(&row.numbers());
-            fold.sums[number as usize] = SeriesSums { row: packed, request_bytes, response_bytes };
+            fold.sums[number as usize].store(&SeriesSums::of_book(&row));
         }
         fold.saved_series = fold.series.len();
         fold
@@ -340,16 +336,29 @@ impl Fold {
     }
 
     fn add(&mut self, series: SeriesId, before: &Words, now: &Words) {
-        let sums = &mut self.sums[series.0 as usize];
-        sums.row.change(|row| row.add_difference(before, now));
+        let growth = Row::growth(before, now);
         let grown = |at: usize| now.0[at].saturating_sub(before.0[at]);
-        sums.request_bytes = sums.request_bytes.saturating_add(grown(word::REQUEST_BYTES));
-        sums.response_bytes = sums.response_bytes.saturating_add(grown(word::RESPONSE_BYTES));
+        let bytes = (grown(word::REQUEST_BYTES), grown(word::RESPONSE_BYTES));
+        self.add_to_series(series, &growth, bytes);
         if now.window() < self.floor {
             return; // a sealed window's slot, which only its last streams still move
         }
-        let key = RowKey { window: now.window(), series, late: now.late() };
-        if self.rows.entry(key).or_default().change(|row| row.add_difference(before, now)) {
+        self.add_to_row(RowKey { window: now.window(), series, late: now.late() }, &growth);
+    }
+
+    fn add_to_series(&mut self, series: SeriesId, growth: &Row, (request_bytes, response_bytes): (u64, u64)) {
+        let packed = &mut self.sums[series.0 as usize];
+        let mut sums = packed.load();
+        sums.add(growth);
+        sums.add_bytes(request_bytes, response_bytes);
+        packed.store(&sums);
+    }
+
+    /// A row that does not grow is there, and is not written again.
+    fn add_to_row(&mut self, key: RowKey, growth: &Row) {
+        let row = self.rows.entry(key).or_default();
+        if *growth != Row::default() {
+            row.add(growth);
             self.changed.insert(key);
         }
     }
@@ -370,13 +379,10 @@ impl Fold {
             let Some(series) = self.number_at(words.series(), &names_at) else { continue };
             let window = if words.window() < self.floor { instead } else { words.window() };
             let key = RowKey { window, series, late: window.0.saturating_sub(words.window().0) };
-            let add = |row: &mut Row| {
-                row.add_record(Finished::Interrupted, rest, (rest.commands, words.units_each()));
-                true
-            };
-            self.rows.entry(key).or_default().change(add);
-            self.sums[series.0 as usize].row.change(add);
-            self.changed.insert(key);
+            let mut growth = Row::default();
+            growth.add_record(Finished::Interrupted, rest, (rest.commands, words.units_each()));
+            self.add_to_row(key, &growth);
+            self.add_to_series(series, &growth, (0, 0));
         }
     }
 
@@ -414,6 +420,17 @@ impl Fold {
         OpenRows { epoch, floor: self.floor, rows: self.usage(Window(0)..Window(u32::MAX)) }
     }
 
+    /// The rows of windows that are not sealed, summed up by department: a hundredth of the memory.
+    pub(super) fn open_use(&self, epoch: u32) -> OpenUse {
+        let mut sums: BTreeMap<_, UseSums> = BTreeMap::new();
+        for (key, row) in &self.rows {
+            let Some(names) = self.names(key.series) else { continue };
+            let sum = sums.entry((key.window, names.department.clone())).or_default();
+            row.unpack().outcomes().for_each(|(_, totals)| sum.add(totals.commands, totals.units));
+        }
+        OpenUse { epoch, floor: self.floor, sums }
+    }
+
     /// The rows of unsealed windows in a range.
     pub(super) fn usage(&self, windows: Range<Window>) -> Vec<UsageRow> {
         let keys = RowKey::first_of(windows.start)..RowKey::first_of(windows.end);
@@ -427,7 +444,7 @@ impl Fold {
 
     /// The sums of every series since the ledger began.
     pub(super) fn totals(&self) -> Vec<SeriesTotals> {
-        self.series.iter().zip(&self.sums).map(|(names, sums)| series_totals(names, sums)).collect()
+        self.series.iter().zip(&self.sums).map(|(names, sums)| sums.load().named(names)).collect()
     }
 
     /// The names of a series.
@@ -454,7 +471,7 @@ impl Fold {
         let number = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
         self.numbers.insert(key, number);
         self.series.push(SeriesNames { department: department.0, subsystem: subsystem.0, command: command.0 });
-        self.sums.push(SeriesSums::default());
+        self.sums.push(PackedSums::default());
         number
     }
 
@@ -491,21 +508,6 @@ fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, O
         command: names.command.clone(),
         outcome,
         totals,
-    }
-}
-
-fn series_totals(names: &SeriesNames, sums: &SeriesSums) -> SeriesTotals {
-    let row = sums.row.unpack();
-    SeriesTotals {
-        department: names.department.clone(),
-        subsystem: names.subsystem.clone(),
-        command: names.command.clone(),
-        admitted: row.admitted,
-        units: row.finished.iter().map(|ended| ended.units).fold(0, u64::saturating_add),
-        request_bytes: sums.request_bytes,
-        response_bytes: sums.response_bytes,
-        finished: row.finished,
-        refused: row.refused,
     }
 }
 
@@ -547,15 +549,9 @@ mod tests {
         assert_eq!(row.numbers(), numbers);
         assert_eq!((row.admitted, row.units, row.finished[0].commands, row.refused[0]), (1, 2, 7, 47));
         let mut packed = PackedRow::default();
-        assert!(!packed.change(|changed| {
-            *changed = row;
-            false
-        }));
+        packed.add(&Row::default());
         assert_eq!(packed.unpack(), Row::default());
-        assert!(packed.change(|changed| {
-            *changed = row;
-            true
-        }));
+        packed.add(&row);
         assert_eq!(packed.unpack(), row);
     }
 

@@ -203,6 +203,10 @@ impl Keeper {
                 self.absorb();
                 let _ = reply.send(self.totals());
             }
+            Request::TotalsAndUse(reply) => {
+                self.absorb();
+                let _ = reply.send((self.totals(), self.fold.open_use(self.epoch)));
+            }
             Request::OpenRows(reply) => {
                 self.absorb();
                 let _ = reply.send(self.fold.open_rows(self.epoch));

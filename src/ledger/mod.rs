@@ -42,6 +42,7 @@ mod rows;
 mod schema;
 mod schema_check;
 mod seal;
+mod series_sums;
 mod shared;
 mod shelf;
 mod signals;
@@ -79,7 +80,7 @@ pub use error::LedgerError;
 pub use memory::{SeriesMemory, series_memory};
 pub use meter::{Meter, MeterSeed, Ticket, Upload};
 pub use reader::{LedgerFiles, LedgerReader};
-pub use totals::{OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow};
+pub use totals::{DepartmentUse, LedgerView, OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow, UseSums};
 
 /// The tally's extension.
 const TALLY: &str = "tally";

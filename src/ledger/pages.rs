@@ -153,8 +153,12 @@ pub(super) fn floor_of(book: &Connection, epoch: u32) -> rusqlite::Result<Window
 }
 
 pub(super) fn names_of(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<SeriesNames> {
-    let name = |column| Name::parse(row.get_ref(column)?.as_str()?).map_err(|error| strange(column, error));
+    let name = |column| name_of(row, column);
     Ok(SeriesNames { department: name(from)?, subsystem: name(from + 1)?, command: name(from + 2)? })
+}
+
+pub(super) fn name_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Name> {
+    Name::parse(row.get_ref(column)?.as_str()?).map_err(|error| strange(column, error))
 }
 
 pub(super) fn outcome_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Outcome> {

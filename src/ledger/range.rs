@@ -11,9 +11,9 @@ use rusqlite::{Connection, params};
 
 use super::error::LedgerError;
 use super::fold::SeriesNames;
-use super::pages::{Pages, names_of, outcome_of, totals_of};
-use super::totals::{OutcomeTotals, UsageRow};
-use crate::model::{CalendarOffset, Outcome, Window};
+use super::pages::{Pages, name_of, names_of, outcome_of, totals_of};
+use super::totals::{DepartmentUse, OutcomeTotals, UsageRow, UseSums};
+use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// How fine the rows of usage are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +52,33 @@ enum Found {
     Summed { start: Window, sums: HashMap<Place, OutcomeTotals, foldhash::fast::RandomState> },
 }
 
+/// Takes rows as they are read.
+trait RowSink {
+    /// One row of the book.
+    fn add(&mut self, place: Place, totals: OutcomeTotals);
+}
+
+/// Sums by department: no more memory than a number for each series.
+#[derive(Debug, Default)]
+struct DepartmentSums {
+    /// Positions in `sums`, by series.
+    positions: HashMap<u32, usize, foldhash::fast::RandomState>,
+    sums: Vec<UseSums>,
+}
+
+impl RowSink for DepartmentSums {
+    fn add(&mut self, (_, series, _): Place, totals: OutcomeTotals) {
+        if let Some(position) = self.positions.get(&series) {
+            self.sums[*position].add(totals.commands, totals.units);
+        }
+    }
+}
+
 impl Found {
     fn new(asked: &Asked) -> Self {
         match asked.grain {
             Grain::Hour | Grain::Day => Self::Each(Vec::new()),
             Grain::Whole => Self::Summed { start: asked.windows.start, sums: HashMap::default() },
-        }
-    }
-
-    fn add(&mut self, (window, series, outcome): Place, totals: OutcomeTotals) {
-        match self {
-            Self::Each(rows) => rows.push(((window, series, outcome), totals)),
-            Self::Summed { start, sums } => sums.entry((*start, series, outcome)).or_default().add(&totals),
         }
     }
 
@@ -79,35 +94,64 @@ impl Found {
     }
 }
 
+impl RowSink for Found {
+    fn add(&mut self, (window, series, outcome): Place, totals: OutcomeTotals) {
+        match self {
+            Self::Each(rows) => rows.push(((window, series, outcome), totals)),
+            Self::Summed { start, sums } => sums.entry((*start, series, outcome)).or_default().add(&totals),
+        }
+    }
+}
+
 impl Pages<'_> {
     /// The rows that are asked for, summed over epochs.
     pub(super) fn usage(&self, asked: &Asked) -> Result<Vec<UsageRow>, LedgerError> {
+        let mut found = Found::new(asked);
+        self.find(asked, &mut found)?;
+        named(self.connection, found.into_rows()).map_err(|error| self.failed(error))
+    }
+
+    /// What departments used, summed over epochs; none that used nothing.
+    pub(super) fn department_use(&self, asked: &Asked) -> Result<DepartmentUse, LedgerError> {
+        let (names, mut found) = departments(self.connection).map_err(|error| self.failed(error))?;
+        self.find(asked, &mut found)?;
+        let uses = names.into_iter().zip(found.sums);
+        Ok(uses.filter(|(_, sums)| *sums != UseSums::default()).collect())
+    }
+
+    /// Hands all rows that are asked for to `found`.
+    fn find(&self, asked: &Asked, found: &mut impl RowSink) -> Result<(), LedgerError> {
         let horizon = self.horizon()?;
         self.refuse_cuts(&asked.windows, horizon)?;
         let calendar = self.calendar()?;
-        self.find(asked, (calendar, horizon)).map_err(|error| self.failed(error))
+        self.read_all(asked, (calendar, horizon), found).map_err(|error| self.failed(error))
     }
 
-    fn find(&self, asked: &Asked, (calendar, horizon): (CalendarOffset, Window)) -> rusqlite::Result<Vec<UsageRow>> {
-        let (Asked { windows, grain, except }, mut found) = (asked, Found::new(asked));
+    fn read_all(
+        &self,
+        asked: &Asked,
+        (calendar, horizon): (CalendarOffset, Window),
+        found: &mut impl RowSink,
+    ) -> rusqlite::Result<()> {
+        let Asked { windows, grain, except } = asked;
         let kept = windows.start.max(horizon)..windows.end.max(horizon);
         let days = match grain {
             Grain::Hour => kept.start..kept.start,
             Grain::Day | Grain::Whole => whole_days(calendar, &kept, horizon),
         };
         for days in [windows.start..windows.end.min(horizon), days.clone()] {
-            self.read(DAYS, params![days.start.0, days.end.0], &mut found)?;
+            self.read(DAYS, params![days.start.0, days.end.0], found)?;
         }
-        self.read(OPEN_HOURS, params![days.start.0, days.end.0, except.0, except.1.0], &mut found)?;
+        self.read(OPEN_HOURS, params![days.start.0, days.end.0, except.0, except.1.0], found)?;
         for edge in [kept.start..days.start.min(kept.end), days.end.max(kept.start)..kept.end] {
             if edge.start < edge.end {
-                self.read(HOURS, params![edge.start.0, edge.end.0, except.0, except.1.0], &mut found)?;
+                self.read(HOURS, params![edge.start.0, edge.end.0, except.0, except.1.0], found)?;
             }
         }
-        named(self.connection, found.into_rows())
+        Ok(())
     }
 
-    fn read(&self, query: &str, values: &[&dyn rusqlite::ToSql], found: &mut Found) -> rusqlite::Result<()> {
+    fn read(&self, query: &str, values: &[&dyn rusqlite::ToSql], found: &mut impl RowSink) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(query)?;
         let mut rows = query.query(values)?;
         while let Some(row) = rows.next()? {
@@ -152,6 +196,22 @@ fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, horizon: Window
     let begins = windows.start == horizon || calendar.day_of(windows.start) == windows.start;
     let first = if begins { windows.start } else { Window(calendar.day_of(windows.start).0.saturating_add(24)) };
     first..calendar.day_of(windows.end).max(first)
+}
+
+/// Every department that has a series, and sums of nothing for each.
+fn departments(book: &Connection) -> rusqlite::Result<(Vec<Name>, DepartmentSums)> {
+    let (mut names, mut found) = (Vec::new(), DepartmentSums::default());
+    let mut query = book.prepare_cached("SELECT series, department FROM series ORDER BY department")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let name = name_of(row, 1)?;
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+        found.positions.insert(row.get(0)?, names.len() - 1);
+    }
+    found.sums = vec![UseSums::default(); names.len()];
+    Ok((names, found))
 }
 
 /// Rows with the names of their series, each of which is read once.

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::adjust::{self, AdjustmentRow};
 use super::error::LedgerError;
-use super::fold::{OpenRows, sum_rows};
+use super::fold::{OpenRows, OpenUse, sum_rows};
 use super::lock;
 use super::pages::{Pages, open_for_reading, open_steadily};
 use super::place;
@@ -23,7 +23,7 @@ use super::recover::{fold_dead, fold_ended, fold_image};
 use super::rows;
 use super::shared::{Request, Requests};
 use super::tally::TallyImage;
-use super::totals::{Totals, UsageRow};
+use super::totals::{DepartmentUse, LedgerView, Totals, UsageRow};
 use crate::model::{CalendarOffset, Name, Window};
 
 /// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
@@ -37,6 +37,19 @@ impl LedgerReader {
     /// Everything the ledger holds at this moment, book and tally together.
     pub async fn totals(&self) -> Result<Totals, LedgerError> {
         self.ask(Request::Totals).await
+    }
+
+    /// What a page of metrics shows: everything the ledger holds, and what departments used in each of these ranges of windows,
+    /// at the same moment. One question to the keeper; history is read on a thread of its own.
+    pub async fn view(&self, ranges: Vec<Range<Window>>) -> Result<LedgerView, LedgerError> {
+        for _ in 0..READINGS {
+            let (totals, open) = self.ask(Request::TotalsAndUse).await?;
+            let (path, ranges) = (self.path.clone(), ranges.clone());
+            if let Some(uses) = self.aside(move || read_use(&path, &ranges, &open)).await? {
+                return Ok(LedgerView { totals, uses });
+            }
+        }
+        Err(LedgerError::Unsteady(self.path.clone()))
     }
 
     /// Exact usage rows of the half-open range of windows, summed over epochs, including what the tally holds beyond the
@@ -128,13 +141,41 @@ pub(super) fn read_book(
     (windows, open): (&Range<Window>, &OpenRows),
     grain: Grain,
 ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
+    read_beside(path, (open.epoch, open.floor), |pages| {
+        pages.usage(&Asked { windows: windows.clone(), grain, except: (open.epoch, open.floor) })
+    })
+}
+
+/// What departments used by the book and `open`, all of it as it was at one moment; nothing if an hour of `open` is sealed by
+/// then.
+fn read_use(path: &Path, ranges: &[Range<Window>], open: &OpenUse) -> Result<Option<Vec<DepartmentUse>>, LedgerError> {
+    let except = (open.epoch, open.floor);
+    let asked = |range: &Range<Window>| Asked { windows: range.clone(), grain: Grain::Whole, except };
+    read_beside(path, except, |pages| {
+        ranges.iter().map(|range| Ok(with_open(pages.department_use(&asked(range))?, range, open))).collect()
+    })
+}
+
+fn with_open(mut uses: DepartmentUse, range: &Range<Window>, open: &OpenUse) -> DepartmentUse {
+    for ((_, department), sums) in open.sums.iter().filter(|((window, _), _)| range.contains(window)) {
+        uses.entry(department.clone()).or_default().add(sums.commands, sums.units);
+    }
+    uses
+}
+
+/// Reads the book as it is at one moment; nothing if an hour of this epoch from this window on is sealed by then.
+fn read_beside<T>(
+    path: &Path,
+    (epoch, floor): (u32, Window),
+    read: impl FnOnce(&Pages<'_>) -> Result<T, LedgerError>,
+) -> Result<Option<T>, LedgerError> {
     let connection = open_for_reading(path)?;
     let moment = connection.unchecked_transaction().map_err(|error| LedgerError::book("read", path, error))?;
     let pages = Pages::new(path, &moment);
-    if pages.epoch(open.epoch)?.is_some_and(|epoch| epoch.floor > open.floor) {
+    if pages.epoch(epoch)?.is_some_and(|epoch| epoch.floor > floor) {
         return Ok(None);
     }
-    pages.usage(&Asked { windows: windows.clone(), grain, except: (open.epoch, open.floor) }).map(Some)
+    read(&pages).map(Some)
 }
 
 /// The rows of a range, as they are shown.

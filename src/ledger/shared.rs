@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use tokio::sync::oneshot;
 
 use super::error::LedgerError;
-use super::fold::OpenRows;
+use super::fold::{OpenRows, OpenUse};
 use super::names::Names;
 use super::totals::Totals;
 
@@ -20,6 +20,8 @@ pub(super) enum Request {
     Wake,
     /// What is counted at this moment.
     Totals(oneshot::Sender<Totals>),
+    /// The same, and what departments used in hours that the book does not have for good yet.
+    TotalsAndUse(oneshot::Sender<(Totals, OpenUse)>),
     /// The rows that the book does not have for good yet.
     OpenRows(oneshot::Sender<OpenRows>),
     /// Sync, fold and seal now.

@@ -1,5 +1,6 @@
 //! What a reader of the ledger gets: plain sums, already exact.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -49,18 +50,46 @@ pub struct SeriesTotals {
     pub request_bytes: u64,
     /// Bytes of response bodies, those of commands in flight included.
     pub response_bytes: u64,
-    /// By how they ended.
-    pub finished: [OutcomeTotals; Finished::ALL.len()],
-    /// By why they were refused.
+    /// Commands by how they ended.
+    pub finished: [u64; Finished::ALL.len()],
+    /// Commands by why they were refused.
     pub refused: [u64; Refused::ALL.len()],
 }
 
 impl SeriesTotals {
     /// Admitted and not yet ended.
     pub fn in_flight(&self) -> u64 {
-        let finished: u64 = self.finished.iter().map(|outcome| outcome.commands).sum();
-        self.admitted.saturating_sub(finished)
+        self.admitted.saturating_sub(self.finished.iter().sum())
     }
+}
+
+/// What departments used in a range of windows, by their ids.
+pub type DepartmentUse = BTreeMap<Name, UseSums>;
+
+/// Commands and units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UseSums {
+    /// Commands that ended.
+    pub commands: u64,
+    /// Their units.
+    pub units: u64,
+}
+
+impl UseSums {
+    /// Adds more; the sums stop at the greatest number rather than wrap.
+    pub(super) fn add(&mut self, commands: u64, units: u64) {
+        self.commands = self.commands.saturating_add(commands);
+        self.units = self.units.saturating_add(units);
+    }
+}
+
+/// What a page of metrics shows of the ledger, all of it at one moment.
+#[derive(Clone, Debug)]
+pub struct LedgerView {
+    /// Everything the ledger holds.
+    pub totals: Totals,
+    /// What departments used in the ranges that were asked for, in the order of the question.
+    pub uses: Vec<DepartmentUse>,
 }
 
 /// When the disk last had everything, and how long that took.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus::proto::MetricFamily;
 
-use crate::ledger::{SeriesTotals, Totals, UsageRow};
-use crate::model::{CalendarOffset, Month, Name, Rate};
+use crate::ledger::{LedgerView, SeriesTotals};
+use crate::model::{Month, Name, Rate};
 
 use super::family::{Sample, number};
 use super::fold::{Shown, outcomes};
@@ -23,35 +23,10 @@ use super::{DepartmentLimits, Telemetry, View, metrics};
 /// What a scrape shows.
 #[derive(Debug)]
 pub struct Scrape {
-    /// The usage of the current and the previous month. Fetched before `totals`, so that no department is in it that the
-    /// totals do not know yet.
-    pub usage: MonthUse,
-    /// The ledger at this moment.
-    pub totals: Totals,
+    /// The ledger at one moment, with what departments used in the [`View::shown_months`].
+    pub ledger: LedgerView,
     /// What the composition root knows.
     pub view: View,
-}
-
-/// What departments used in calendar months: rows of usage summed up as soon as they are read, because they take a
-/// thousand times the space.
-#[derive(Debug, Default)]
-pub struct MonthUse(BTreeMap<(Name, Month), MonthSums>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct MonthSums {
-    commands: u64,
-    units: u64,
-}
-
-impl MonthUse {
-    /// Adds rows of usage to their departments' months.
-    pub fn add(&mut self, rows: impl IntoIterator<Item = UsageRow>, calendar: CalendarOffset) {
-        for row in rows {
-            let sums = self.0.entry((row.department, calendar.month_of(row.window))).or_default();
-            sums.commands = sums.commands.saturating_add(row.totals.commands);
-            sums.units = sums.units.saturating_add(row.totals.units);
-        }
-    }
 }
 
 /// What the families are made of.
@@ -64,11 +39,11 @@ struct Snapshot<'a> {
 impl Telemetry {
     /// The text of `/metrics`.
     pub fn render(self: &Arc<Self>, scrape: Scrape) -> Result<String, prometheus::Error> {
-        let shown = Shown::within(&scrape.totals, scrape.view.series);
+        let shown = Shown::within(&scrape.ledger.totals, scrape.view.series);
         let mut snapshot = Snapshot { telemetry: self, scrape, shown };
         let mut page = Page::default();
         snapshot.counted(&mut page)?;
-        snapshot.scrape.totals.series = Vec::new(); // most of the memory; the rest needs it no more
+        snapshot.scrape.ledger.totals.series = Vec::new(); // most of the memory; the rest needs it no more
         page.add_all(snapshot.periods())?;
         page.add_all(snapshot.ledger())?;
         page.add_all(snapshot.telemetry.measured())?;
@@ -93,7 +68,7 @@ impl Snapshot<'_> {
     }
 
     fn commands(&self) -> MetricFamily {
-        let lines = self.scrape.totals.series.iter().flat_map(|one| {
+        let lines = self.scrape.ledger.totals.series.iter().flat_map(|one| {
             let [department, subsystem, command] =
                 [self.shown.label(&one.department), one.subsystem.to_string(), one.command.to_string()];
             outcomes(one).map(move |(outcome, commands)| {
@@ -105,16 +80,15 @@ impl Snapshot<'_> {
 
     /// Sums one number of every series by the labels it is shown under.
     fn sums<const N: usize>(&self, line: impl Fn(&SeriesTotals) -> ([String; N], u64)) -> Vec<Sample<N>> {
-        sum(self.scrape.totals.series.iter().map(line))
+        sum(self.scrape.ledger.totals.series.iter().map(line))
     }
 
     fn periods(&self) -> Vec<MetricFamily> {
-        let view = &self.scrape.view;
-        let current = view.calendar.month_of(view.window);
-        let months = [current.previous(), current];
-        let shown = self.scrape.usage.0.iter().filter(|((_, month), _)| months.contains(month));
+        let months = self.scrape.view.shown_months().into_iter().zip(&self.scrape.ledger.uses);
+        let uses =
+            months.flat_map(|(month, uses)| uses.iter().map(move |(department, sums)| (department, month, sums)));
         let rows: Vec<_> =
-            shown.map(|((department, month), sums)| (self.period_labels(department, *month), sums)).collect();
+            uses.map(|(department, month, sums)| (self.period_labels(department, month), sums)).collect();
         let commands = rows.iter().map(|(labels, totals)| (labels.clone(), totals.commands));
         let units = rows.iter().map(|(labels, totals)| (labels.clone(), totals.units));
         vec![metrics::PERIOD_COMMANDS.samples(sum(commands)), metrics::PERIOD_UNITS.samples(sum(units))]
@@ -125,15 +99,16 @@ impl Snapshot<'_> {
     }
 
     fn ledger(&self) -> Vec<MetricFamily> {
-        let times = &self.scrape.totals.times;
+        let totals = &self.scrape.ledger.totals;
+        let times = &totals.times;
         let syncs = Distribution {
             buckets: times.sync_buckets.iter().copied().filter(|(bound, _)| !bound.is_zero()).collect(),
             count: times.syncs,
             sum: times.sync_time,
         };
         vec![
-            metrics::IMBALANCE.single(self.scrape.totals.imbalance as f64),
-            metrics::MENDED.single(self.scrape.totals.mended as f64),
+            metrics::IMBALANCE.single(totals.imbalance as f64),
+            metrics::MENDED.single(totals.mended as f64),
             metrics::SYNCED.single(unix_seconds(times.synced_at)),
             metrics::FOLDED.single(unix_seconds(times.folded_at)),
             metrics::SYNC_DURATION.distributions([([], syncs)]),
@@ -215,7 +190,8 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::model::{CalendarOffset, Limits, RateUnit};
+    use crate::ledger::{DepartmentUse, Totals, UsageRow};
+    use crate::model::{CalendarOffset, Limits, RateUnit, Window};
     use crate::telemetry::samples::{name, totals, usage};
     use crate::telemetry::{ConfigStatus, LiveConfig, QuotaUse};
 
@@ -243,6 +219,22 @@ mod tests {
         DepartmentLimits { department: name(department), limits, quota: Some(1000) }
     }
 
+    /// A ledger of these series, used in no month.
+    fn ledger(totals: Totals) -> LedgerView {
+        LedgerView { totals, uses: Vec::new() }
+    }
+
+    /// What the rows within a range sum up to.
+    fn used(rows: &[UsageRow], windows: &std::ops::Range<Window>) -> DepartmentUse {
+        let mut uses = DepartmentUse::default();
+        for row in rows.iter().filter(|row| windows.contains(&row.window)) {
+            let sums = uses.entry(row.department.clone()).or_default();
+            sums.commands += row.totals.commands;
+            sums.units += row.totals.units;
+        }
+        uses
+    }
+
     /// The lines of one family or of several with one beginning.
     fn lines(text: &str, beginning: &str) -> Vec<String> {
         text.lines().filter(|line| line.starts_with(beginning)).map(str::to_owned).collect()
@@ -250,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_ledgers_counters_are_shown_as_they_are() {
-        let scrape = Scrape { usage: MonthUse::default(), totals: totals(&["police", "parking"]), view: view(100) };
+        let scrape = Scrape { ledger: ledger(totals(&["police", "parking"])), view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
             lines(&text, "tallygate_command").join("\n"),
@@ -301,7 +293,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
 
     #[test]
     fn beyond_the_cap_departments_fold_and_sums_stay_true() {
-        let scrape = Scrape { usage: MonthUse::default(), totals: totals(&["a", "b", "c"]), view: view(2) };
+        let scrape = Scrape { ledger: ledger(totals(&["a", "b", "c"])), view: view(2) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
             lines(&text, "tallygate_commands_total{"),
@@ -323,9 +315,9 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
             usage("police", "2026-10-31T16:00:00Z", 4),
             usage("police", "2026-11-24T03:00:00Z", 8),
         ];
-        let mut months = MonthUse::default();
-        months.add(usage, view(100).calendar);
-        let scrape = Scrape { usage: months, totals: totals(&["police"]), view: view(100) };
+        let uses = view(100).shown_months().map(|month| used(&usage, &view(100).calendar.windows_of(month)));
+        let ledger = LedgerView { totals: totals(&["police"]), uses: uses.to_vec() };
+        let scrape = Scrape { ledger, view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
             lines(&text, "tallygate_usage_period"),
@@ -342,14 +334,14 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     fn large_counters_keep_every_digit_below_two_to_the_53() {
         let mut totals = totals(&["police"]);
         totals.series[0].units = (1 << 53) - 1;
-        let scrape = Scrape { usage: MonthUse::default(), totals, view: view(100) };
+        let scrape = Scrape { ledger: ledger(totals), view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert!(lines(&text, "tallygate_command_units_total{")[0].ends_with(" 9007199254740991"));
     }
 
     #[test]
     fn every_series_stands_once_below_its_help_and_type() {
-        let scrape = Scrape { usage: MonthUse::default(), totals: totals(&["a", "b", "c"]), view: view(1) };
+        let scrape = Scrape { ledger: ledger(totals(&["a", "b", "c"])), view: view(1) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         let (mut seen, mut family) = (std::collections::HashSet::new(), "");
         for line in text.lines() {

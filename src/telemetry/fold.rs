@@ -44,7 +44,7 @@ pub(super) fn outcomes(series: &SeriesTotals) -> impl Iterator<Item = (Outcome, 
 
 fn commands(series: &SeriesTotals, outcome: Outcome) -> u64 {
     match outcome {
-        Outcome::Finished(finished) => series.finished[finished.index()].commands,
+        Outcome::Finished(finished) => series.finished[finished.index()],
         Outcome::Refused(refused) => series.refused[refused.index()],
     }
 }

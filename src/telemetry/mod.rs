@@ -31,7 +31,7 @@ use crate::model::Name;
 
 pub use callers::CallersSeen;
 pub use changes::{ChangedItems, ConfigChanges, NameList};
-pub use collect::{MonthUse, Scrape};
+pub use collect::Scrape;
 pub use counter::{Count, Level};
 pub use recorder::Recorder;
 pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, Mirrored, OpenConnection, QueueStats, UpstreamStats};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::config::{PendingSetting, Problem};
 use crate::identity::Expiry;
-use crate::model::{CalendarOffset, Limits, Name, Window};
+use crate::model::{CalendarOffset, Limits, Month, Name, Window};
 
 use super::changes::ConfigChanges;
 
@@ -29,6 +29,15 @@ pub struct View {
     pub believing: Vec<Name>,
     /// Which configuration is live, which was rejected.
     pub config: ConfigStatus,
+}
+
+impl View {
+    /// The calendar months of which usage is shown: the previous one and the current one.
+    #[must_use]
+    pub fn shown_months(&self) -> [Month; 2] {
+        let current = self.calendar.month_of(self.window);
+        [current.previous(), current]
+    }
 }
 
 /// How much of its quota a department has used in the current month.

@@ -38,6 +38,9 @@ pub struct Compare {
     /// Only nginx and HAProxy
     #[arg(long, conflicts_with = "tallygate")]
     pub peers_only: bool,
+    /// Another build of the gateway, measured instead of nginx and HAProxy: what a change costs
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "peers_only")]
+    pub before: Option<PathBuf>,
     /// How often everything is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
@@ -86,13 +89,16 @@ fn setups(options: &Compare) -> Vec<Setup> {
         durability: options.durability,
     };
     let ours = options.tallygate.iter().map(|program| setup(Kind::Tallygate, program));
-    let peers = [(Kind::Haproxy, "/usr/sbin/haproxy"), (Kind::Nginx, "/usr/sbin/nginx")];
-    ours.chain(peers.map(|(kind, program)| setup(kind, Path::new(program)))).collect()
+    let peers = match &options.before {
+        Some(before) => vec![(Kind::Before, before.as_path())],
+        None => vec![(Kind::Haproxy, Path::new("/usr/sbin/haproxy")), (Kind::Nginx, Path::new("/usr/sbin/nginx"))],
+    };
+    ours.chain(peers.into_iter().map(|(kind, program)| setup(kind, program))).collect()
 }
 
 fn version_of(setup: &Setup) -> Result<(Kind, String)> {
     let (argument, hint) = match setup.kind {
-        Kind::Tallygate => ("--version", "build it with `cargo build --release -p tallygate`"),
+        Kind::Tallygate | Kind::Before => ("--version", "build it with `cargo build --release -p tallygate`"),
         Kind::Nginx | Kind::Haproxy => ("-v", "it comes with `apt-get install --no-install-recommends haproxy nginx`"),
     };
     let version = version(&setup.program, argument);
@@ -155,7 +161,7 @@ fn plan(workshop: &Workshop, proxy: &Proxy, protocol: Protocol, commands: u64) -
 fn balance(workshop: &Workshop, kind: Kind, proxy: &Proxy, report: &Report) -> Result<()> {
     let client = report.account.clone();
     let mut balance = Balance::of_client(client.clone()).and("upstream", workshop.upstream().counts()?);
-    if kind == Kind::Tallygate {
+    if kind.is_gateway() {
         balance = balance.and("usage_hourly", book_when_folded(proxy, &client)?);
     }
     let faults = if report.faults.is_empty() { "none".to_owned() } else { report.faults.join("; ") };

@@ -149,7 +149,7 @@ fn bar(summary: &Summary, y: u64, longest: u64) -> String {
     let Spread { median, min, max } = summary.cpu_ns;
     let colour = match summary.proxy {
         Kind::Tallygate => "#2b6cb0",
-        Kind::Haproxy | Kind::Nginx => "#a0aec0",
+        Kind::Haproxy | Kind::Nginx | Kind::Before => "#a0aec0",
     };
     let (top, middle, width) = (y - 14, y - 5, along(median) - BAR_LEFT);
     format!(

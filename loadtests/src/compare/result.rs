@@ -170,6 +170,7 @@ fn ratio(samples: &[Sample], case: Protocol, peer: Kind) -> Option<Ratio> {
 /// The first targets, in thousandths. Where there is none the figure is only shown.
 fn target(case: Protocol, peer: Kind) -> Option<u64> {
     match (case, peer) {
+        (Protocol::H1 | Protocol::H2, Kind::Before) => Some(1010), // a change may cost a hundredth
         (Protocol::H1, Kind::Haproxy) => Some(1000),
         (Protocol::H2, Kind::Haproxy) => Some(1100),
         _ => None,

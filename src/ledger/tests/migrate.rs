@@ -29,7 +29,7 @@ fn a_book_of_format_1_is_brought_to_the_present_one_and_says_the_same() {
     assert_eq!(kept, seals, "old seals stay as they were");
     let totals = wait(ledger.reader().totals()).expect("totals");
     let read = totals.series.iter().find(|one| one.command.as_str() == "read").expect("the series");
-    assert_eq!((read.admitted, read.units, read.finished[0].commands), (10, 30, 9));
+    assert_eq!((read.admitted, read.units, read.finished[0]), (10, 30, 9));
     assert_eq!(bench.number("SELECT sum(commands) FROM day_sum WHERE outcome = 1"), 8, "what is sealed");
 }
 

@@ -58,7 +58,11 @@ fn days_say_what_their_hours_say() {
         for of in [commands, units, response_bytes] {
             assert_eq!(sum(&whole, of), sum(&hours, of), "{range:?}");
         }
-        assert_eq!(wait(ledger.reader().usage_in_whole(range)).expect("rows"), whole);
+        assert_eq!(wait(ledger.reader().usage_in_whole(range.clone())).expect("rows"), whole);
+        let view = wait(ledger.reader().view(vec![range.clone(), Window(0)..Window(0)])).expect("a view");
+        let used = UseSums { commands: sum(&whole, commands), units: sum(&whole, units) };
+        assert_eq!(view.uses, [DepartmentUse::from([(department(1).id, used)]), DepartmentUse::default()]);
+        assert_eq!(view.totals.series[0].in_flight(), 1);
     }
     stream.settle(Finished::Ok);
 }

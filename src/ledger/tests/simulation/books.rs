@@ -67,7 +67,7 @@ pub(super) fn check_totals(totals: &Totals, model: &Model) {
             (admitted, units, admitted.saturating_sub(ended)),
             "{series:?}"
         );
-        let finished = Finished::ALL.map(|finished| model.finished(series, finished));
+        let finished = Finished::ALL.map(|finished| model.finished(series, finished).commands);
         assert_eq!(one.finished, finished, "{series:?}");
         assert_eq!(one.refused, Refused::ALL.map(|refused| model.refused(series, refused)), "{series:?}");
         assert_eq!((one.request_bytes, one.response_bytes), model.bytes(series), "{series:?}");
