@@ -1,13 +1,18 @@
 //! Interim answers (1xx, RFC 9110 section 15.2): what callers get of them, over which version of HTTP, and how much.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::client::TlsStream;
 
+use crate::world::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, fields, frame, frames_in, literal, open_http2, say,
+};
 use crate::world::{GATEWAY, Plan, Seen, Way, World, free_address, run, stdout, tool, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
@@ -109,11 +114,11 @@ async fn what_comes_at_once_comes_in_order_and_100_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn curl_sees_early_hints_and_callers_of_other_versions_get_the_answer_alone() {
+async fn curl_sees_early_hints_over_http_1_1_and_http_2_and_the_answer_alone_over_http_1_0() {
     let address = canned(format!("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{FINAL}")).await;
     let mut world = cameras_at(address).start().await;
     let identity = world.identity("traffic-police").clone();
-    for (version, hinted) in [(&["--http1.1"][..], true), (&["--http1.0", "--no-alpn"], false), (&["--http2"], false)] {
+    for (version, hinted) in [(&["--http1.1"][..], true), (&["--http1.0", "--no-alpn"], false), (&["--http2"], true)] {
         let mut curl = tool("curl");
         curl.args(version).args(["-s", "-i", "--cacert"]).arg(world.pki.authority_file());
         curl.arg("--cert").arg(&identity.certificate_file).arg("--key").arg(&identity.key_file);
@@ -193,4 +198,271 @@ async fn a_caller_that_pipelines_and_reads_late_gets_everything_in_order() {
     world.note_foreign_server();
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 8);
+}
+
+/// A server that answers each request with a hint that names the end of its path, and on a sign with the final answer.
+struct Hinting {
+    address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    go: watch::Sender<bool>,
+}
+
+impl Hinting {
+    async fn start(go: bool) -> Self {
+        let listener = TcpListener::bind(free_address()).await.unwrap();
+        let (address, heads, (go, going)) =
+            (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default(), watch::channel(go));
+        let seen = Arc::clone(&heads);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(hint_on(stream, going.clone(), Arc::clone(&seen)));
+            }
+        });
+        Self { address, heads, go }
+    }
+}
+
+async fn hint_on(
+    mut stream: TcpStream,
+    mut going: watch::Receiver<bool>,
+    seen: Arc<Mutex<Vec<String>>>,
+) -> std::io::Result<()> {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read_buf(&mut head).await? == 0 {
+                return Ok(());
+            }
+        }
+        let head = String::from_utf8(head).unwrap();
+        let name = head.split(' ').nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
+        seen.lock().unwrap().push(head);
+        stream.write_all(format!("HTTP/1.1 103 Early Hints\r\nLink: <{name}>\r\n\r\n").as_bytes()).await?;
+        let _ = going.wait_for(|go| *go).await;
+        let length = name.len();
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}").as_bytes()).await?;
+    }
+}
+
+fn path(name: impl std::fmt::Display) -> String {
+    format!("/cameras/v1/snapshots/{name}")
+}
+
+/// A request for [`path`] with more fields.
+fn get_with(stream: u32, name: &str, more: &[u8]) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &[fields(GET, &path(name)), more.to_vec()].concat())
+}
+
+/// A field of so many bytes, some thousand.
+fn long_literal(name: &str, bytes: usize) -> Vec<u8> {
+    let value = bytes - name.len() - 5;
+    let rest = value - 0x7f; // RFC 7541 section 5.1
+    let length = [0x7f, u8::try_from(rest & 0x7f).unwrap() | 0x80, u8::try_from(rest >> 7).unwrap()];
+    [&[0, u8::try_from(name.len()).unwrap()], name.as_bytes(), &length, &vec![b'x'; value]].concat()
+}
+
+/// Frames that came: kind, flags, stream, payload.
+type Came = (u8, u8, u32, Vec<u8>);
+
+/// Adds frames to those that have come, until there are enough.
+async fn hear(stream: &mut TlsStream<Way>, heard: &mut Vec<u8>, is_enough: impl Fn(&[Came]) -> bool) -> Vec<Came> {
+    loop {
+        let came: Vec<_> = frames_in(heard).into_iter().map(|(a, b, c, payload)| (a, b, c, payload.to_vec())).collect();
+        if is_enough(&came) {
+            return came;
+        }
+        let count = within("frames", stream.read_buf(heard)).await.unwrap();
+        assert!(count > 0, "it ended with {came:?}");
+    }
+}
+
+/// The streams that got a hint, and the name in it.
+fn hints(came: &[Came]) -> Vec<(u32, String)> {
+    let heads = came.iter().filter(|(kind, .., block)| *kind == HEADERS && block.starts_with(b"\x08\x03103"));
+    heads
+        .map(|(_, flags, stream, block)| {
+            assert_eq!(*flags, END_HEADERS, "it does not end its stream");
+            let value = block.split(|byte| *byte == b'<').nth(1).unwrap().split(|byte| *byte == b'>').next().unwrap();
+            (*stream, String::from_utf8(value.to_vec()).unwrap())
+        })
+        .collect()
+}
+
+/// How many streams have ended with an answer.
+fn answered(came: &[Came]) -> usize {
+    came.iter().filter(|(kind, flags, ..)| *kind <= HEADERS && flags & END_STREAM > 0).count()
+}
+
+#[tokio::test]
+async fn a_caller_cannot_have_the_hints_of_one_stream_on_another() {
+    let hinting = Hinting::start(false).await;
+    let mut world = cameras_at(hinting.address).start().await;
+    let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+    let forged = |number| [literal("proxy-authenticate", number), literal("proxy-authenticate", number)].concat();
+    for (number, name, more) in [(1, "one", forged("5")), (3, "three", forged("1")), (5, "five", Vec::new())] {
+        world.log.note("traffic-police", Seen::Open);
+        say(&mut stream, &get_with(number, name, &more)).await.unwrap();
+    }
+    let mut got = hints(&hear(&mut stream, &mut heard, |came| hints(came).len() == 3).await);
+    got.sort_unstable();
+    assert_eq!(got, [(1, "one".to_owned()), (3, "three".to_owned()), (5, "five".to_owned())]);
+    hinting.go.send_replace(true);
+    let came = hear(&mut stream, &mut heard, |came| answered(came) == 3).await;
+    assert_eq!(hints(&came).len(), 3);
+    for number in [1, 3, 5] {
+        let heads: Vec<_> = came.iter().filter(|(kind, _, on, _)| *kind == HEADERS && *on == number).collect();
+        assert!(heads.len() == 2 && heads[0].3.starts_with(b"\x08\x03103"), "{heads:?}");
+    }
+    // The largest frame leaves no room for a number: what its caller claims is not believed, and nothing is from then on.
+    let others = fields(GET, &path("large")).len() + forged("9").len();
+    let large = [long_literal("x-fill", 16 * 1024 - 4 - others), forged("9")].concat();
+    for (number, name, more) in [(7, "large", large), (9, "nine", Vec::new())] {
+        world.log.note("traffic-police", Seen::Open);
+        say(&mut stream, &get_with(number, name, &more)).await.unwrap();
+    }
+    let came = hear(&mut stream, &mut heard, |came| answered(came) == 5).await;
+    assert_eq!(hints(&came).len(), 3, "none of the last two");
+    let heads = hinting.heads.lock().unwrap().clone();
+    assert!(
+        heads.len() == 5 && heads.iter().all(|head| !head.to_lowercase().contains("proxy-authenticate")),
+        "{heads:?}"
+    );
+    drop(stream);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 5);
+}
+
+#[tokio::test]
+async fn heads_in_several_frames_with_padding_and_priority_get_their_hints() {
+    const PADDED: u8 = 0x8;
+    const PRIORITY: u8 = 0x20;
+    let hinting = Hinting::start(true).await;
+    let mut world = cameras_at(hinting.address).start().await;
+    let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+    let block = |name: &str| fields(GET, &path(name));
+    let padded = [&[7][..], &[0, 0, 0, 0, 15], &block("one"), &[0; 7]].concat();
+    let three = block("three");
+    let sent = [
+        frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 1, &padded),
+        frame(HEADERS, END_STREAM, 3, &three[..9]),
+        frame(CONTINUATION, 0, 3, &three[9..12]),
+        frame(CONTINUATION, END_HEADERS, 3, &three[12..]),
+    ]
+    .concat();
+    (0..2).for_each(|_| world.log.note("traffic-police", Seen::Open));
+    for piece in sent.chunks(5) {
+        say(&mut stream, piece).await.unwrap();
+    }
+    let came = hear(&mut stream, &mut heard, |came| answered(came) == 2).await;
+    let mut got = hints(&came);
+    got.sort_unstable();
+    assert_eq!(got, [(1, "one".to_owned()), (3, "three".to_owned())]);
+    drop(stream);
+    world.note_foreign_server();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_caller_with_a_smaller_compression_table_reads_its_size_before_any_hint() {
+    let hinting = Hinting::start(true).await;
+    let mut world = cameras_at(hinting.address).start().await;
+    let (mut stream, mut heard) = (open_http2(&world, &[0, 1, 0, 0, 0, 0]).await, Vec::new());
+    for (number, name) in [(1, "one"), (3, "three")] {
+        world.log.note("traffic-police", Seen::Open);
+        say(&mut stream, &get_with(number, name, &[])).await.unwrap();
+        hear(&mut stream, &mut heard, |came| answered(came) == number.div_ceil(2) as usize).await;
+    }
+    let came = hear(&mut stream, &mut heard, |_| true).await;
+    let heads: Vec<_> = came.iter().filter(|(kind, ..)| *kind == HEADERS).collect();
+    assert_eq!(heads[0].3[0], 0x20, "the first block begins with the new size");
+    assert_eq!(hints(&came), [(3, "three".to_owned())]);
+    drop(stream);
+    world.note_foreign_server();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn each_of_many_streams_gets_its_own_hint_while_others_are_reset() {
+    let hinting = Hinting::start(true).await;
+    let mut world = cameras_at(hinting.address).start().await;
+    let stream = world.client("traffic-police").h2().connect().await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for round in 0..5 {
+        let mut asked = Vec::new();
+        for n in 0..60 {
+            world.log.note("traffic-police", Seen::Open);
+            let name = format!("r{round}n{n}");
+            let uri = format!("https://{GATEWAY}{}", path(&name));
+            let request = http::Request::get(uri).body(()).unwrap();
+            let mut sender = sender.clone().ready().await.unwrap();
+            let (answer, mut body) = sender.send_request(request, true).unwrap();
+            match n % 6 {
+                0 => body.send_reset(h2::Reason::CANCEL),
+                _ => asked.push((name, answer)),
+            }
+            if n % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for (name, mut answer) in asked {
+            let hint = within("a hint", poll_fn(|context| answer.poll_informational(context))).await.unwrap().unwrap();
+            assert_eq!(
+                (hint.status().as_u16(), hint.headers()["link"].to_str().unwrap()),
+                (103, &*format!("<{name}>"))
+            );
+            let mut answer = within("the answer", answer).await.unwrap();
+            let body = within("its body", answer.body_mut().data()).await.unwrap().unwrap();
+            assert_eq!((answer.status().as_u16(), &body[..]), (200, name.as_bytes()));
+        }
+    }
+    drop(sender);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert!(usage.of("traffic-police", "ok") >= 250, "{usage:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_written_on_a_stream_that_its_caller_has_reset() {
+    let hinting = Hinting::start(true).await;
+    let mut world = cameras_at(hinting.address).start().await;
+    let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+    let reset = |number| frame(RST_STREAM, 0, number, &8_u32.to_be_bytes());
+    for number in (1..40).step_by(4) {
+        (0..2).for_each(|_| world.log.note("traffic-police", Seen::Open));
+        let [gone, next] = [number, number + 2].map(|number| get_with(number, &number.to_string(), &[]));
+        say(&mut stream, &[gone, reset(number), next].concat()).await.unwrap();
+        hear(&mut stream, &mut heard, |came| hints(came).iter().any(|(on, _)| *on == number + 2)).await;
+    }
+    let came = hear(&mut stream, &mut heard, |came| answered(came) == 10).await;
+    assert!(hints(&came).iter().all(|(on, name)| on % 4 == 3 && *name == on.to_string()), "{came:?}");
+    drop(stream);
+    world.note_foreign_server();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn interim_answers_over_http_2_are_bounded_in_number_and_bytes() {
+    let hint = |bytes: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(bytes));
+    for (interim, status, passed) in [
+        (hint(1).repeat(16), 0x88, 16..=16),
+        (hint(1).repeat(17), 0x48, 16..=16),   // 502
+        (hint(20_000).repeat(3), 0x88, 0..=0), // larger than a frame
+        (hint(15_000).repeat(9), 0x88, 1..=9), // how many find room depends on how quickly they are taken
+    ] {
+        let address = canned(format!("{interim}{FINAL}")).await;
+        let mut world = cameras_at(address).start().await;
+        world.log.note("traffic-police", Seen::Open);
+        let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+        say(&mut stream, &get_with(1, "1", &[])).await.unwrap();
+        let came = hear(&mut stream, &mut heard, |came| answered(came) == 1).await;
+        let last = came.iter().rfind(|(kind, ..)| *kind == HEADERS).unwrap();
+        assert_eq!(last.3[0], status, "{last:?}");
+        let count = hints(&came).len();
+        assert!(passed.contains(&count), "{count} were passed on");
+        drop(stream);
+        world.note_foreign_server();
+        world.close().await;
+    }
 }

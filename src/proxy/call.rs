@@ -13,6 +13,7 @@ use crate::model::Window;
 use super::body::Body;
 use super::extended::is_extended;
 use super::grpc;
+use super::interim::InterimLine;
 use super::live::Live;
 use super::peer::Peer;
 use super::request_id::RequestId;
@@ -35,6 +36,8 @@ pub(super) struct Call {
     pub(super) head_only: bool,
     /// Whether its caller speaks gRPC: then our own answers do, too. Not where 200 would mean that a tunnel begins.
     pub(super) is_grpc: bool,
+    /// Where interim answers to it go, if its caller takes any.
+    pub(super) interim: Option<InterimLine>,
 }
 
 impl Call {
@@ -50,6 +53,7 @@ impl Call {
             window: worker.clock.window(),
             head_only: *request.method() == Method::HEAD,
             is_grpc: grpc::is_spoken(request.headers()) && !asks_for_a_tunnel(request),
+            interim: None,
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
         }

@@ -20,6 +20,7 @@ use super::extended::as_get;
 use super::fault::Fault;
 use super::forward::forward;
 use super::here::answer_here;
+use super::interim::InterimLine;
 use super::peer::Peer;
 use super::refuse::refuse;
 use super::request_body::hear_out;
@@ -27,16 +28,17 @@ use super::worker::Worker;
 
 /// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
 ///
-/// Decides before it returns; what is returned only forwards, or answers at once. hyper and tokio move that future often,
+/// `interim` is where interim answers to it go, if its caller takes any. Decides before it returns; what is returned only forwards, or answers at once. hyper and tokio move that future often,
 /// so it holds nothing twice.
 pub(super) fn exchange(
     worker: &Rc<Worker>,
     peer: &Rc<Peer>,
     mut request: Request<Incoming>,
+    interim: Option<InterimLine>,
 ) -> impl Future<Output = Answer> + use<> {
     as_get(&mut request);
     let still = Still::now(); // one moment for the whole decision
-    let call = Call::arrive(worker, peer, &request, &still);
+    let call = Call { interim, ..Call::arrive(worker, peer, &request, &still) };
     let decided = admit(&call, &request);
     drop(still);
     match decided {

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -47,7 +47,6 @@ pub(super) fn forward(
     let upstreams = call.live.upstreams_of(&admitted.subsystem);
     let key = upstreams.key(request.headers(), &admitted.department.department.id);
     let method = request.method().clone();
-    let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has none
     let stream = stream_of(&mut request);
     let outgoing = towards(&call, &admitted, request);
     let spare = upstreams.spare(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
@@ -60,11 +59,14 @@ pub(super) fn forward(
         let progress = admitted.account.progress();
         let response = admitted.subsystem.timeouts.response;
         let until = admitted.deadline.map(|deadline| call.instant + deadline);
-        let pass_on = |interim: Interim| call.peer.interim.push(&interim, |name| admitted.takes_from_answers(name));
-        let interim = takes_interim.then_some(&pass_on as &dyn Fn(Interim));
+        let line = call.interim.as_ref();
+        let pass_on = line.map(|line| |interim: Interim| line.push(&interim, |name| admitted.takes_from_answers(name)));
+        let interim = pass_on.as_ref().map(|pass_on| pass_on as &dyn Fn(Interim));
         let patience = Patience { alarms: &call.worker.alarms, response, until, progress, interim };
         let sent = upstreams.finish(begun, (key, spare), patience).await;
-        poll_fn(|context| call.peer.interim.poll_left(context)).await;
+        if let Some(line) = line {
+            poll_fn(|context| line.poll_left(context)).await;
+        }
         if admitted.command.durability == Durability::Machine {
             admitted.account.durable().await;
         }

@@ -27,6 +27,10 @@ const FRAME_HEAD: usize = 9;
 const RESET: usize = FRAME_HEAD + 4;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+const ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 /// Nothing was processed, so the stream may be sent again (RFC 9113 section 8.7).
 const REFUSED_STREAM: u32 = 7;
 
@@ -47,9 +51,9 @@ impl Heads {
         self.waiting.came(stream, is_head);
     }
 
-    /// The next head has become a request: h2 hands them over in their order.
-    pub(super) fn taken_up(&self) {
-        self.waiting.streams.borrow_mut().pop_front();
+    /// A head has become a request: that of this stream, or the next one, for h2 hands them over in their order.
+    pub(super) fn taken_up(&self, stream: Option<u32>) {
+        self.waiting.taken_up(stream);
     }
 
     /// A frame to the caller was written.
@@ -101,6 +105,15 @@ impl Waiting {
         }
     }
 
+    fn taken_up(&self, stream: Option<u32>) {
+        let mut streams = self.streams.borrow_mut();
+        let position = match stream {
+            Some(stream) => streams.iter().position(|head| head.stream == stream),
+            None => Some(0),
+        };
+        position.and_then(|position| streams.remove(position));
+    }
+
     /// Whether the frame refuses a head, without doubt.
     fn ended(&self, frame: OwnFrame) -> bool {
         let mut streams = self.streams.borrow_mut();
@@ -126,7 +139,7 @@ impl Waiting {
     }
 }
 
-/// A frame of ours that ends or answers a stream.
+/// A frame of ours that ends or answers a stream, or answers settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnFrame {
     /// HEADERS.
@@ -141,12 +154,15 @@ pub(super) enum OwnFrame {
         /// Why.
         code: u32,
     },
+    /// SETTINGS that acknowledge those of the caller.
+    Acknowledged,
 }
 
 impl OwnFrame {
     fn stream(self) -> u32 {
         match self {
             Self::Answer { stream } | Self::Reset { stream, .. } => stream,
+            Self::Acknowledged => 0, // the connection
         }
     }
 }
@@ -158,6 +174,8 @@ pub(super) struct OwnFrames {
     read: usize,
     /// Bytes of a payload that are of no interest.
     skip: usize,
+    /// Whether a header block is under way, which only CONTINUATION may follow (RFC 9113 section 6.10).
+    is_in_block: bool,
 }
 
 impl OwnFrames {
@@ -172,6 +190,11 @@ impl OwnFrames {
                 found(frame);
             }
         }
+    }
+
+    /// Whether another frame may stand behind what was written.
+    pub(super) fn is_between(&self) -> bool {
+        self.read == 0 && self.skip == 0 && !self.is_in_block
     }
 
     /// Takes bytes of a frame's head, or of the code of a reset.
@@ -189,11 +212,15 @@ impl OwnFrames {
 
     /// The frame that has been read as far as it is read, once: then the next one begins.
     fn whole(&mut self) -> Option<OwnFrame> {
-        let [_, _, _, kind, _, stream @ .., a, b, c, d] = self.begun;
+        let [_, _, _, kind, flags, stream @ .., a, b, c, d] = self.begun;
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        if matches!((kind, self.read), (HEADERS | CONTINUATION, FRAME_HEAD)) {
+            self.is_in_block = flags & END_HEADERS == 0;
+        }
         let frame = match (kind, self.read) {
             (RST_STREAM, RESET) => Some(OwnFrame::Reset { stream, code: u32::from_be_bytes([a, b, c, d]) }),
             (HEADERS, FRAME_HEAD) => Some(OwnFrame::Answer { stream }),
+            (SETTINGS, FRAME_HEAD) if flags & ACK > 0 => Some(OwnFrame::Acknowledged),
             (RST_STREAM, _) => return None,
             (_, FRAME_HEAD) => None,
             _ => return None,
@@ -237,6 +264,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn other_frames_may_stand_between_whole_frames_but_not_in_a_header_block() {
+        let mut frames = OwnFrames::default();
+        let mut after = |bytes: &[u8]| {
+            frames.scan(bytes, |_| ());
+            frames.is_between()
+        };
+        assert!(after(&frame(4, 0, &[0; 6])));
+        let [begun, part, ended] =
+            [(HEADERS, 0), (CONTINUATION, 0), (CONTINUATION, END_HEADERS)].map(|(kind, flags)| {
+                let mut bytes = frame(kind, 1, b"block");
+                bytes[4] = flags;
+                bytes
+            });
+        assert!(!after(&begun) && !after(&part) && !after(&ended[..12]) && after(&ended[12..]));
+        let reset = frame(RST_STREAM, 1, &8_u32.to_be_bytes());
+        assert!(!after(&reset[..9]) && after(&reset[9..]));
+        assert!(!after(&frame(0, 1, b"data")[..12]) && after(b"a"));
+    }
+
+    #[test]
+    fn acknowledged_settings_are_found() {
+        let mut acknowledged = frame(SETTINGS, 0, b"");
+        acknowledged[4] = ACK;
+        let (mut frames, mut found) = (OwnFrames::default(), Vec::new());
+        frames.scan(&[frame(SETTINGS, 0, &[0; 6]), acknowledged].concat(), |frame| found.push(frame));
+        assert_eq!(found, [OwnFrame::Acknowledged]);
+    }
+
+    #[test]
+    fn a_head_with_a_known_number_is_taken_up_whatever_stands_before_it() {
+        let heads = Waiting::default();
+        [1, 3, 5].into_iter().for_each(|stream| heads.came(stream, true));
+        heads.taken_up(Some(3));
+        assert!(heads.ended(reset(1, 1)), "it was refused");
+        assert!(!heads.ended(reset(3, 1)), "it is a command");
+        heads.taken_up(None);
+        assert!(!heads.ended(reset(5, 1)));
+    }
+
     fn reset(stream: u32, code: u32) -> OwnFrame {
         OwnFrame::Reset { stream, code }
     }
@@ -246,7 +313,7 @@ mod tests {
         let heads = Waiting::default();
         [1, 3, 5, 7].into_iter().for_each(|stream| heads.came(stream, true));
         assert!(heads.ended(reset(1, 1)) && !heads.ended(reset(1, 1)));
-        heads.streams.borrow_mut().pop_front(); // 3 is taken up
+        heads.taken_up(None); // 3
         assert!(!heads.ended(reset(3, 1)), "it is a command, and counted as one");
         assert!(heads.ended(OwnFrame::Answer { stream: 5 }) && !heads.ended(reset(5, 1)), "a 431 and its reset");
         assert!(!heads.ended(reset(7, REFUSED_STREAM)) && !heads.ended(reset(7, 1)));
@@ -263,7 +330,7 @@ mod tests {
             heads.came(stream, false);
             assert!(!heads.ended(reset(stream, 1)), "in doubt");
         }
-        heads.streams.borrow_mut().pop_front(); // 1 is taken up: its body was at fault
+        heads.taken_up(Some(1)); // its body was at fault
         assert_eq!((heads.decided(), heads.decided()), (1, 0));
         heads.came(5, true);
         heads.came(5, true); // a trailer

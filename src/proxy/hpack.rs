@@ -65,6 +65,11 @@ impl BlockWalk {
         Ok(())
     }
 
+    /// Whether the bytes so far end with a whole field or size update.
+    pub(super) fn is_between_fields(&self) -> bool {
+        matches!(self.at, At::Begin)
+    }
+
     /// Takes the first byte of a field or of a size update; whether it is an update that may not be there.
     fn is_odd(&mut self, byte: u8) -> bool {
         let is_update = byte & 0b1110_0000 == 0b0010_0000;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::{Either, ready};
 use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Version};
+use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
@@ -26,6 +27,7 @@ use crate::telemetry::LimitHit;
 use super::connection::{Secured, time_to_go};
 use super::departing::Departing;
 use super::exchange::{exchange, turn_away};
+use super::interim::{InterimHeads, InterimLine};
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
@@ -50,12 +52,16 @@ pub(super) async fn serve(
     let pulse = Rc::new(Pulse::new(worker.alarms.coarse(), capacity.connection_commands));
     let found = Rc::new(Found::default());
     let stream = Patient::new(stream, &worker);
-    let stream =
-        Guard::new(stream, manners(&capacity), (Rc::clone(&found), Rc::clone(&peer.interim)), Rc::clone(&pulse));
-    let service = service_fn(|request| {
+    let interim = Rc::<InterimHeads>::default();
+    let stream = Guard::new(stream, manners(&capacity), (Rc::clone(&found), Rc::clone(&interim)), Rc::clone(&pulse));
+    let service = service_fn(|request: Request<Incoming>| {
         let beat = pulse.beat();
         let answer = match found.take() {
-            None => Either::Left(exchange(&worker, &peer, request)),
+            None => {
+                let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has none
+                let line = takes_interim.then(|| InterimLine::Http1(Rc::clone(&interim)));
+                Either::Left(exchange(&worker, &peer, request, line))
+            }
             Some(fault) => {
                 if fault.is_late() {
                     worker.recorder.limit_hit(LimitHit::HeadTime);

@@ -14,6 +14,8 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -26,8 +28,10 @@ use crate::telemetry::LimitHit;
 use super::connection::{Secured, time_to_go};
 use super::departing::{Departing, Turn};
 use super::exchange::exchange;
-use super::frames::Frames;
+use super::frames::{Frames, Watchers};
 use super::heads::Heads;
+use super::interim::{InterimLine, InterimStreams};
+use super::numbers::take_number;
 use super::patient::Patient;
 use super::peer::Peer;
 use super::pulse::Pulse;
@@ -82,7 +86,9 @@ pub(super) async fn serve(
     let stream = Patient::new(stream, &worker);
     let heard = Rc::clone(stream.heard());
     let heads = Rc::new(Heads::new(&worker, &peer));
-    let stream = Frames::new(stream, (&worker, &heads), &pulse);
+    let interim = Rc::<InterimStreams>::default();
+    let watchers = Watchers { heads: Rc::clone(&heads), interim: Rc::clone(&interim) };
+    let stream = Frames::new(stream, watchers, &pulse, &worker);
     let streams = Streams {
         taken_up: Rc::default(),
         worker: Rc::clone(&worker),
@@ -90,12 +96,14 @@ pub(super) async fn serve(
         pulse: Rc::clone(&pulse),
     };
     let (taken_up, untaken) = (Rc::clone(&streams.taken_up), Rc::new(Untaken::new(worker.alarms.coarse())));
-    let service = service_fn(|request| {
-        heads.taken_up();
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let number = number_of(&mut request, &interim);
+        heads.taken_up(number);
+        let line = number.and_then(|number| interim.stream(number)).map(InterimLine::Http2);
         let (beat, turn, untaken) = (pulse.beat(), Rc::new(Turn::default()), Rc::clone(&untaken));
         taken_up.replace(Rc::downgrade(&turn)); // hyper hands the stream to be run right after this
         let (peer_too, taken_up) = (Rc::clone(&peer), Rc::clone(&taken_up));
-        let answer = exchange(&worker, &peer, request);
+        let answer = exchange(&worker, &peer, request, line);
         answer.map_ok(move |answer| {
             if let Some(tunnel) = peer_too.tunnel.take() {
                 turn.tunnel.leave(tunnel);
@@ -121,7 +129,7 @@ pub(super) async fn serve(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        served = in_turns(connection.as_mut(), &heads) => return served,
+        served = in_turns(connection.as_mut(), &heads, &interim) => return served,
         () = never_opens(&worker, &heard) => {
             worker.recorder.limit_hit(LimitHit::HeadTime);
             return Ok(()); // nobody is there who would understand a GOAWAY
@@ -135,16 +143,26 @@ pub(super) async fn serve(
         }
     }
     tokio::select! {
-        served = in_turns(connection, &heads) => served,
+        served = in_turns(connection, &heads, &interim) => served,
         () = parted(&worker, &pulse, &heard) => Ok(()),
         () = Box::pin(peer.cut_off()) => Ok(()), // its streams break, and their commands end as aborted
     }
 }
 
-/// Runs a connection, and tells its heads whenever it is polled again.
-fn in_turns<F: Future>(mut connection: Pin<&mut F>, heads: &Heads) -> impl Future<Output = F::Output> {
+/// The number of a request's stream, which nothing else sees of it.
+fn number_of(request: &mut Request<Incoming>, interim: &InterimStreams) -> Option<u32> {
+    if interim.is_off() { None } else { take_number(request.headers_mut()) }
+}
+
+/// Runs a connection, and tells its heads whenever it is polled again, and its interim answers who polls it.
+fn in_turns<F: Future>(
+    mut connection: Pin<&mut F>,
+    heads: &Heads,
+    interim: &InterimStreams,
+) -> impl Future<Output = F::Output> {
     poll_fn(move |context| {
         heads.next_turn();
+        interim.polled_by(context.waker());
         connection.as_mut().poll(context)
     })
 }

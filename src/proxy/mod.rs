@@ -51,6 +51,7 @@ mod head;
 mod headers;
 mod hpack;
 mod message_body;
+mod numbers;
 mod pace;
 mod request_body;
 mod request_id;

@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ use crate::identity::{Caller, ServedNames, ServerTls};
 use crate::policy::{DepartmentPolicy, Snapshot, Unclaimed};
 
 use super::headers::FORWARDED_FOR;
-use super::interim::InterimHeads;
 use super::tunnel::Doorstep;
 
 /// How long the commands of a caller that is not trusted any more go on: enough for a refusal to leave.
@@ -62,8 +60,6 @@ pub(super) struct Peer {
     farewell: Farewell,
     /// What the connection is to become, once its last answer has left.
     pub(super) tunnel: Doorstep,
-    /// Interim answers on their way, over HTTP/1.1.
-    pub(super) interim: Rc<InterimHeads>,
 }
 
 /// What a caller is under one configuration.
@@ -110,7 +106,6 @@ impl Peer {
             grace,
             farewell: Farewell::default(),
             tunnel: Doorstep::default(),
-            interim: Rc::default(),
         }
     }
 

@@ -1,11 +1,8 @@
-//! Interim answers (1xx, RFC 9110 section 15.2) on their way to a caller over HTTP/1.1.
+//! Interim answers on their way to a caller over HTTP/1.1.
 //!
-//! hyper's server has no call that writes one. So they are written beside it: [`super::wire::Guard`] writes what waits here
-//! whenever hyper flushes, which hyper does only when all that it has written is out.
-//!
-//! Guarantees: an interim answer stands behind the answer to the request before it, and before the final answer to its own,
-//! because a command does not hand over its final answer before [`InterimHeads::poll_left`] is ready; at most [`BYTES_MAX`] bytes
-//! wait. Leaves the number of them to `proxy::upstream`, and HTTP/2 aside: `docs/decisions/interim.md` says why.
+//! Guarantees: an interim answer stands behind the answer to the request before it: [`crate::proxy::wire::Guard`]
+//! writes what waits here whenever hyper flushes, which hyper does only when all that it has written is out. At most
+//! [`BYTES_MAX`] bytes wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,33 +10,15 @@ use std::io::Write as _;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::HeaderName;
 
-use super::headers::REQUEST_ID;
-use super::refuse::{RATE_LIMIT, RATE_LIMIT_POLICY};
-use super::upstream::put_field;
+use crate::proxy::upstream::put_field;
 
-/// The most bytes of interim answers that wait to be written, on one connection; those beyond it are not passed on.
-const BYTES_MAX: usize = 64 * 1024;
-
-/// An interim answer as it came.
-pub(super) struct Interim {
-    pub(super) status: StatusCode,
-    /// Without the fields of its connection.
-    pub(super) headers: HeaderMap,
-}
-
-impl Interim {
-    /// Whether callers get it: not 100, which the gateway asks for itself, nor 101, which is final.
-    pub(super) fn is_for_callers(status: StatusCode) -> bool {
-        status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
-    }
-}
+use super::{BYTES_MAX, Interim};
 
 /// What waits to be written on one connection.
 #[derive(Default)]
-pub(super) struct InterimHeads {
+pub(in crate::proxy) struct InterimHeads {
     waiting: RefCell<BytesMut>,
     /// Bytes at the front that are left of the head that is being written.
     begun: Cell<usize>,
@@ -49,10 +28,9 @@ pub(super) struct InterimHeads {
 }
 
 impl InterimHeads {
-    /// An interim answer for the command that is under way, without the fields that `goes` names and those that only the gateway
-    /// may write.
-    pub(super) fn push(&self, interim: &Interim, goes: impl Fn(&HeaderName) -> bool) {
-        let head = written(interim, |name| is_ours(name) || goes(name));
+    /// An interim answer for the command that is under way, without the fields that `goes` names.
+    pub(in crate::proxy) fn push(&self, interim: &Interim, goes: impl Fn(&HeaderName) -> bool) {
+        let head = written(interim, goes);
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() + head.len() <= BYTES_MAX {
             waiting.extend_from_slice(&head);
@@ -60,8 +38,9 @@ impl InterimHeads {
         }
     }
 
-    /// Writes what waits, by `write`, which says how much it has written; or only the rest of a head that is being written.
-    pub(super) fn poll_write<E>(
+    /// Writes what waits, by `write`, which says how much it has written; or only the rest of a head that is being
+    /// written.
+    pub(in crate::proxy) fn poll_write<E>(
         &self,
         only_begun: bool,
         mut write: impl FnMut(&[u8]) -> Poll<Result<usize, E>>,
@@ -93,7 +72,7 @@ impl InterimHeads {
     }
 
     /// Ready when nothing waits.
-    pub(super) fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
         if self.waiting.borrow().is_empty() {
             return Poll::Ready(());
         }
@@ -102,31 +81,21 @@ impl InterimHeads {
     }
 }
 
-/// What an interim answer may not say: the gateway says it in the final one, or nobody does.
-fn is_ours(name: &HeaderName) -> bool {
-    [&CONTENT_LENGTH, &REQUEST_ID, &RATE_LIMIT, &RATE_LIMIT_POLICY].contains(&name)
-}
-
 fn written(interim: &Interim, goes: impl Fn(&HeaderName) -> bool) -> Vec<u8> {
     let (code, reason) = (interim.status.as_str(), interim.status.canonical_reason().unwrap_or_default());
     let mut head = Vec::new();
     write!(head, "HTTP/1.1 {code} {reason}\r\n").expect("a Vec takes all bytes");
-    for (name, value) in interim.headers.iter().filter(|(name, _)| !goes(name)) {
-        put_field(&mut head, name.as_str(), value.as_bytes());
-    }
+    interim.fields(goes).for_each(|(name, value)| put_field(&mut head, name, value));
     head.extend_from_slice(b"\r\n");
     head
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::StatusCode;
 
-    fn interim(status: u16, fields: &[(&'static str, &'static str)]) -> Interim {
-        let fields =
-            fields.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
-        Interim { status: StatusCode::from_u16(status).expect("a status"), headers: fields.collect() }
-    }
+    use super::super::interim;
+    use super::*;
 
     /// What is written, if so many bytes are taken at a time and only every other time.
     fn all_of(heads: &InterimHeads, at_a_time: usize, only_begun: bool) -> String {
