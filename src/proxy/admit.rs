@@ -184,9 +184,9 @@ fn upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue
 /// section 4.1). That a plain answer to a handshake comes from the gateway's configuration could not be seen.
 fn needs_a_tunnel(request: &Request<Incoming>) -> bool {
     let headers = request.headers();
-    let is_handshake = headers.contains_key(SEC_WEBSOCKET_KEY)
-        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
-        && is_asked_for(request, &WEBSOCKET);
+    let is_handshake = is_asked_for(request, &WEBSOCKET) // false for nearly all, by one look
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
     is_handshake || is_extended(request)
 }
 

@@ -32,9 +32,10 @@ pub(super) fn is_asked_for<B>(request: &Request<B>, protocol: &HeaderValue) -> b
         return is_it(asked.as_ref());
     }
     let headers = request.headers();
-    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let is_nominated =
-        || named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let is_nominated = || {
+        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+    };
     headers.get(UPGRADE).is_some_and(|asked| is_it(asked.as_bytes()))
         && *request.method() == Method::GET
         && request.version() == Version::HTTP_11

@@ -17,7 +17,6 @@ use crate::proxy::upstream::put_field;
 use super::{BYTES_MAX, Interim};
 
 /// What waits to be written on one connection.
-#[derive(Default)]
 pub(in crate::proxy) struct InterimHeads {
     waiting: RefCell<BytesMut>,
     /// Bytes at the front that are left of the head that is being written.
@@ -25,6 +24,20 @@ pub(in crate::proxy) struct InterimHeads {
     /// Lengths of the heads behind it.
     lengths: RefCell<VecDeque<usize>>,
     waker: Cell<Option<Waker>>,
+    /// Whether nothing waits.
+    is_idle: Cell<bool>,
+}
+
+impl Default for InterimHeads {
+    fn default() -> Self {
+        Self {
+            waiting: RefCell::default(),
+            begun: Cell::new(0),
+            lengths: RefCell::default(),
+            waker: Cell::new(None),
+            is_idle: Cell::new(true),
+        }
+    }
 }
 
 impl InterimHeads {
@@ -35,6 +48,7 @@ impl InterimHeads {
         if waiting.len() + head.len() <= BYTES_MAX {
             waiting.extend_from_slice(&head);
             self.lengths.borrow_mut().push_back(head.len());
+            self.is_idle.set(false);
         }
     }
 
@@ -45,6 +59,9 @@ impl InterimHeads {
         only_begun: bool,
         mut write: impl FnMut(&[u8]) -> Poll<Result<usize, E>>,
     ) -> Poll<Result<(), E>> {
+        if self.is_idle.get() {
+            return Poll::Ready(Ok(())); // each flush of each answer comes by here
+        }
         while let Some(length) = self.next_length(only_begun) {
             let mut waiting = self.waiting.borrow_mut();
             let wrote = match write(&waiting[..length]) {
@@ -56,6 +73,7 @@ impl InterimHeads {
             waiting.advance(wrote);
             self.begun.set(length - wrote);
         }
+        self.is_idle.set(self.waiting.borrow().is_empty());
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }

@@ -174,7 +174,7 @@ impl Pool {
     ) -> Attempt {
         patience.progress.last.set(Instant::now()); // connecting had a patience of its own
         match Exchange::begin(link, request) {
-            Ok(exchange) => Lease::new(Rc::clone(self), place).wait(exchange, patience).await,
+            Ok(exchange) => Lease::new(Rc::clone(self), place).wait(Box::new(exchange), patience).await,
             Err(request) => Attempt::Unsent(*request, "the server speaks another protocol now".to_owned()),
         }
     }
@@ -308,7 +308,7 @@ impl Lease {
     }
 
     /// Waits for the answer on a connection to this server.
-    pub(super) async fn wait(self, mut exchange: Exchange, patience: &Patience<'_>) -> Attempt {
+    pub(super) async fn wait(self, mut exchange: Box<Exchange>, patience: &Patience<'_>) -> Attempt {
         let was_sent = patience.progress.sent.replace(true);
         let came = patience.wait(&mut exchange).await;
         // Before the exchange, and the body in it, is taken apart.
@@ -404,7 +404,7 @@ impl Patience<'_> {
             let mut alarm = self.alarms.alarm(deadline);
             let answered = poll_fn(|context| {
                 let polled = exchange.poll_head(context);
-                if let Some(take) = self.interim {
+                if let Some(take) = self.interim.filter(|_| exchange.has_interim()) {
                     exchange.take_interim().into_iter().for_each(take);
                 }
                 match polled {

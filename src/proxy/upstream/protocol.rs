@@ -145,6 +145,14 @@ impl Exchange {
         }
     }
 
+    /// Whether interim answers have come since the last call of [`Exchange::take_interim`].
+    pub(super) fn has_interim(&self) -> bool {
+        match self {
+            Self::Http1(exchange) => exchange.has_interim(),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// What is left of the request after the exchange has failed in this way.
     pub(super) fn into_salvage(self, broken: &Broken) -> Salvage {
         match self {
