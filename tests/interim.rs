@@ -2,7 +2,9 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,9 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::client::TlsStream;
 
 use crate::world::frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, fields, frame, frames_in, literal, open_http2, say,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, fields, frame, frames_in, literal,
+    open_http2, say,
 };
-use crate::world::{GATEWAY, Plan, Seen, Way, World, free_address, run, stdout, tool, within};
+use crate::world::streams::StreamServer;
+use crate::world::{GATEWAY, Plan, Process, Seen, Way, World, free_address, run, stdout, tool, until, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 const FINAL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nafter";
@@ -186,7 +190,7 @@ async fn a_caller_that_pipelines_and_reads_late_gets_everything_in_order() {
         world.log.note("traffic-police", Seen::Open);
         ask(&mut stream, "HTTP/1.1", if n == 7 { "Connection: close\r\n" } else { "" }).await;
     }
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await; // answers pile up
+    tokio::time::sleep(Duration::from_millis(300)).await; // answers pile up
     let mut heard = String::new();
     within("the end", stream.read_to_string(&mut heard)).await.unwrap();
     let heads: Vec<_> = heard.match_indices("HTTP/1.1 ").map(|(at, _)| &heard[at + 9..at + 12]).collect();
@@ -465,4 +469,95 @@ async fn interim_answers_over_http_2_are_bounded_in_number_and_bytes() {
         world.note_foreign_server();
         world.close().await;
     }
+}
+
+/// What curl says of one command over this version of HTTP.
+async fn curl(world: &World, version: &str) -> String {
+    let identity = world.identity("traffic-police").clone();
+    let mut curl = tool("curl");
+    curl.args([version, "-s", "-i", "--cacert"]).arg(world.pki.authority_file());
+    curl.arg("--cert").arg(&identity.certificate_file).arg("--key").arg(&identity.key_file);
+    let port = world.gateway_address().port();
+    curl.arg("--resolve").arg(format!("{GATEWAY}:{port}:127.0.0.1")).arg(format!("https://{GATEWAY}:{port}{READ}"));
+    world.log.note("traffic-police", Seen::Open);
+    stdout(&run(curl).await)
+}
+
+/// A head of an answer over HTTP/2, of a status that is not in the static table.
+fn answer_head(stream: u32, flags: u8, status: &str, more: &[Vec<u8>]) -> Vec<u8> {
+    let block = [&[8, 3][..], status.as_bytes(), &more.concat()].concat();
+    frame(HEADERS, END_HEADERS | flags, stream, &block)
+}
+
+/// The city of a foreign server that speaks HTTP/2.
+fn http2_cameras_at(address: SocketAddr) -> Plan {
+    World::city().edit(move |document| {
+        document["subsystems"][0]["protocol"] = json!("http2");
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
+    })
+}
+
+#[tokio::test]
+async fn hints_of_node_over_http_2_reach_curl_over_both_versions() {
+    const SERVER: &str = "require('http2').createServer().on('stream', (s, h) => { \
+        s.additionalHeaders({ ':status': 103, link: '</a.css>' }); s.additionalHeaders({ ':status': 102 }); \
+        s.respond({ ':status': 200 }); s.end('after') }).listen(Number(process.argv[1]), '127.0.0.1')";
+    let address = free_address();
+    let mut node = tool("node");
+    node.args(["-e", SERVER]).arg(address.port().to_string()).stdout(Stdio::null());
+    let node = Process::spawn(&mut node);
+    until("Node listens", async || TcpStream::connect(address).await.ok()).await;
+    let mut world = http2_cameras_at(address).start().await;
+    for version in ["--http1.1", "--http2"] {
+        let said = curl(&world, version).await;
+        let statuses = said.lines().filter(|line| line.starts_with("HTTP/")).map(|line| &line[line.len() - 4..]);
+        assert_eq!(said.matches("link: </a.css>").count(), 1, "{version}: {said}");
+        assert_eq!(statuses.count(), 3, "{version}: {said}");
+        let [hint, processing, last] = [" 103 ", " 102 ", " 200 "].map(|status| said.find(status).unwrap());
+        assert!(hint < processing && processing < last && said.ends_with("after"), "{version}: {said}");
+    }
+    drop(node);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 2);
+}
+
+#[tokio::test]
+async fn interim_answers_of_http_2_subsystems_are_bounded_and_without_what_only_the_gateway_says() {
+    fn hints(stream: u32, count: usize) -> Vec<Vec<u8>> {
+        let more = [literal("link", "</a.css>"), literal("x-request-id", "forged"), literal("ratelimit", "forged")];
+        let mut all = vec![answer_head(stream, 0, "103", &more).repeat(count)];
+        all.push([answer_head(stream, 0, "200", &[]), frame(DATA, END_STREAM, stream, b"after")].concat());
+        all
+    }
+    for (answering, status) in
+        [((|stream| hints(stream, 16)) as fn(u32) -> Vec<Vec<u8>>, " 200 "), (|stream| hints(stream, 17), " 502 ")]
+    {
+        let server = StreamServer::start(answering, Duration::ZERO);
+        let mut world = server.in_a_city().start().await;
+        for version in ["--http1.1", "--http2"] {
+            let said = curl(&world, version).await;
+            assert_eq!(said.matches(" 103 ").count(), 16, "{version}: {said}");
+            assert!(said.contains(status) && !said.contains("forged"), "{version}: {said}");
+        }
+        world.note_foreign_server();
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_after_a_hint_is_a_502_behind_the_hint() {
+    fn answering(stream: u32) -> Vec<Vec<u8>> {
+        let hint = answer_head(stream, 0, "103", &[literal("link", "</a.css>")]);
+        vec![[hint, frame(RST_STREAM, 0, stream, &2_u32.to_be_bytes())].concat()]
+    }
+    let server = StreamServer::start(answering, Duration::ZERO);
+    let mut world = server.in_a_city().start().await;
+    for version in ["--http1.1", "--http2"] {
+        let said = curl(&world, version).await;
+        assert!(said.contains(" 103 ") && said.contains(" 502 "), "{version}: {said}");
+    }
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "upstream_failed"), 2);
 }

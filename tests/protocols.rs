@@ -1,11 +1,14 @@
 //! What subsystems speak: HTTP/1.1 and HTTP/2, over TCP, Unix sockets and TLS, with real nginx behind the gateway.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::real_parts::nginx;
-use crate::world::{Pki, World, free_address, until};
+use crate::world::{Pki, World, free_address, listen, until, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 /// The name of the subsystem in its certificate.
@@ -192,4 +195,56 @@ async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
         let problems = tallygate::config::load(&file, &tallygate::model::Numbers::default()).expect_err("a problem");
         assert!(problems.0.iter().any(|problem| problem.path == path), "{tls}: {problems}");
     }
+}
+
+/// Requests that a server has at once, and the most that there were.
+#[derive(Default)]
+struct AtOnce {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// A session of a server that takes one stream at a time.
+async fn one_at_a_time(stream: TcpStream, at_once: Arc<AtOnce>) -> Result<(), h2::Error> {
+    let mut builder = h2::server::Builder::new();
+    let mut session = builder.max_concurrent_streams(1).handshake::<_, bytes::Bytes>(stream).await?;
+    while let Some(asked) = session.accept().await {
+        let ((_, mut answer), at_once) = (asked?, Arc::clone(&at_once));
+        tokio::spawn(async move {
+            at_once.most.fetch_max(at_once.now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            answer.send_response(http::Response::new(()), true).unwrap();
+            at_once.now.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_takes_one_stream_at_a_time_gets_one_at_a_time() {
+    let (address, at_once) = (free_address(), Arc::<AtOnce>::default());
+    let (listener, seen) = (listen(address), Arc::clone(&at_once));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(one_at_a_time(stream, Arc::clone(&seen)));
+        }
+    });
+    let plan = World::city().edit(move |document| {
+        document["subsystems"][0]["protocol"] = json!("http2");
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
+    });
+    let mut world = plan.start().await;
+    let client = Arc::new(world.client("traffic-police").h2());
+    assert_eq!(client.get(READ).await.status, 200); // from here on the server's limit is known
+    let asking = (0..30).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get(READ).await.status })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        assert_eq!(within("an answer", asked).await.unwrap(), 200);
+    }
+    assert_eq!(at_once.most.load(Ordering::Relaxed), 1);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 31);
 }

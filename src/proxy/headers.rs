@@ -82,7 +82,7 @@ impl Passing<'_> {
         head
     }
 
-    /// The head as hyper's HTTP/2 client takes it; nothing, if the target is none.
+    /// The head as h2 takes it; nothing, if the target is none.
     fn to_http2(self) -> Option<Request<()>> {
         let subsystem = self.subsystem();
         let secure = subsystem.upstreams.iter().any(|server| server.secure);

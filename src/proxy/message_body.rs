@@ -1,4 +1,4 @@
-//! The body of a message that hyper reads, and where that message ends.
+//! The body of a message that hyper or h2 reads, and where that message ends.
 //!
 //! Guarantees: the end of a message has one definition, for requests and for answers: the last chunk (RFC 9112 section 7.1),
 //! END_STREAM (RFC 9113 section 8.1), or the last byte of the length that its head announced, whichever comes first. A body that
@@ -21,8 +21,8 @@ use super::silence::Silence;
 const END_WAIT: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub(super) struct MessageBody {
-    incoming: Incoming,
+pub(super) struct MessageBody<B = Incoming> {
+    incoming: B,
     /// Bytes that are still to come, if the head announced a length.
     left: Option<u64>,
     /// Whether the head alone is the message: its END_STREAM may still be a frame of its own.
@@ -40,6 +40,9 @@ pub(super) enum BodyError {
     /// The stream or the connection failed.
     #[error(transparent)]
     Hyper(#[from] hyper::Error),
+    /// The stream or its session failed.
+    #[error(transparent)]
+    Stream(#[from] h2::Error),
     /// No more came, without an end: an HTTP/2 stream that was reset with NO_ERROR, for example.
     #[error("the body stopped before its end")]
     Stopped,
@@ -54,14 +57,16 @@ impl MessageBody {
         let is_http2 = request.version() == Version::HTTP_2;
         Self::new(request.into_body(), is_http2, false)
     }
+}
 
+impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
     /// The body of a subsystem's answer over HTTP/2. `is_only_a_head` says that this answer has no content, whatever length
     /// its head announces (RFC 9110 section 6.4.1).
-    pub(super) fn of_http2_answer(incoming: Incoming, is_only_a_head: bool) -> Self {
+    pub(super) fn of_http2_answer(incoming: B, is_only_a_head: bool) -> Self {
         Self::new(incoming, true, is_only_a_head)
     }
 
-    fn new(incoming: Incoming, is_http2: bool, is_only_a_head: bool) -> Self {
+    fn new(incoming: B, is_http2: bool, is_only_a_head: bool) -> Self {
         let left = if is_only_a_head { Some(0) } else { incoming.size_hint().exact() };
         Self { incoming, left, is_only_a_head, is_http2, has_ended: false, end: Silence::default() }
     }
@@ -76,7 +81,7 @@ impl MessageBody {
         self.has_ended || self.incoming.is_end_stream()
     }
 
-    /// No more comes, says hyper.
+    /// No more comes, says whoever reads it.
     fn end(&mut self) -> Result<(), BodyError> {
         let is_marked = !self.is_http2 || self.incoming.is_end_stream();
         let is_whole = self.left.map_or(is_marked, |left| left == 0);
@@ -104,7 +109,7 @@ impl MessageBody {
     }
 }
 
-impl HttpBody for MessageBody {
+impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for MessageBody<B> {
     type Data = Bytes;
     type Error = BodyError;
 

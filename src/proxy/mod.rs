@@ -55,7 +55,6 @@ mod numbers;
 mod pace;
 mod request_body;
 mod request_id;
-mod runtime;
 mod silence;
 mod socket;
 mod tunnel;

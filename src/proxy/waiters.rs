@@ -60,6 +60,11 @@ impl Waiters {
         !self.let_through.borrow().is_empty()
     }
 
+    /// Whether nobody waits who is not let through.
+    pub(super) fn is_empty(&self) -> bool {
+        self.wakers.borrow().is_empty()
+    }
+
     /// Wakes all, to look for themselves.
     pub(super) fn wake_all(&self) {
         self.let_through.borrow_mut().clear();

@@ -2,13 +2,11 @@
 //! request (RFC 9113 section 8.7), and sent again on another stream.
 //!
 //! Guarantees: a body is taken back whole or not at all; at most [`HELD_MAX`] bytes of a body are held, in a buffer of their
-//! own, and only until the answer's head has come; a stream whose body was taken back gets no more of it.
+//! own, and only until the answer's head has come.
 //! Leaves to [`super::Upstreams`] when a request is sent again.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -21,14 +19,10 @@ use crate::proxy::request_body::RequestBody;
 const HELD_MAX: usize = 64 * 1024;
 
 /// The body as the stream has it. Most requests have none.
-pub(in crate::proxy) struct LentBody(Option<Rc<RefCell<Loan>>>);
-
-/// The other end of a loan.
-pub(super) struct Lender(Option<Rc<RefCell<Loan>>>);
+pub(in crate::proxy) struct LentBody(Option<Box<Loan>>);
 
 struct Loan {
-    /// Nothing, once it was taken back.
-    body: Option<RequestBody>,
+    body: RequestBody,
     held: Held,
 }
 
@@ -83,6 +77,11 @@ impl Held {
         }
     }
 
+    /// Another stream begins with it.
+    fn give_again(&mut self) {
+        (self.given, self.gave_trailers) = (0, false);
+    }
+
     fn let_go(&mut self) {
         *self = Self { is_whole: false, ..Self::nothing() };
     }
@@ -91,7 +90,12 @@ impl Held {
 impl LentBody {
     /// Lends a body.
     pub(super) fn new(body: RequestBody) -> Self {
-        Self((!body.is_none()).then(|| Rc::new(RefCell::new(Loan { body: Some(body), held: Held::nothing() }))))
+        Self((!body.is_none()).then(|| Box::new(Loan { body, held: Held::nothing() })))
+    }
+
+    /// There is none.
+    pub(super) fn none() -> Self {
+        Self(None)
     }
 
     /// Whether there is none.
@@ -99,56 +103,41 @@ impl LentBody {
         self.0.is_none()
     }
 
-    /// The end that can take the body back.
-    pub(super) fn lender(&self) -> Lender {
-        Lender(self.0.clone())
-    }
-
-    fn with<T>(&self, of_none: T, look: impl FnOnce(&Loan) -> T) -> T {
-        self.0.as_ref().map_or(of_none, |loan| look(&loan.borrow()))
-    }
-}
-
-impl Lender {
-    /// Whether there is a body at all.
-    pub(super) fn has_body(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// The server has taken the request up: nothing is held any more.
-    pub(super) fn let_go(&self) {
-        if let Some(loan) = &self.0 {
-            loan.borrow_mut().held.let_go();
+    pub(super) fn let_go(&mut self) {
+        if let Some(loan) = &mut self.0 {
+            loan.held.let_go();
         }
     }
 
     /// Takes the body back from its stream, for another one; nothing, if more was taken than is held.
-    pub(super) fn take_back(self) -> Option<LentBody> {
-        let Some(loan) = self.0 else { return Some(LentBody(None)) };
-        let mut loan = loan.borrow_mut();
-        if !loan.held.is_whole {
-            return None;
-        }
-        let held = std::mem::replace(&mut loan.held, Held { is_whole: false, ..Held::nothing() });
-        let held = Held { given: 0, gave_trailers: false, ..held };
-        let again = Loan { body: Some(loan.body.take()?), held };
-        Some(LentBody(Some(Rc::new(RefCell::new(again)))))
+    pub(super) fn take_back(self) -> Option<Self> {
+        let Some(mut loan) = self.0 else { return Some(Self::none()) };
+        loan.held.give_again();
+        loan.held.is_whole.then_some(Self(Some(loan)))
     }
 }
 
 impl Loan {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(Some(Err(io::Error::other("the request goes on another stream"))));
-        };
         if let Some(frame) = self.held.next() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        let next = ready!(Pin::new(body).poll_frame(context));
+        let next = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &next {
             self.held.note(frame);
         }
         Poll::Ready(next)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, held) = (self.body.size_hint(), (self.held.bytes.len() - self.held.given) as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(held));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
     }
 }
 
@@ -157,27 +146,15 @@ impl HttpBody for LentBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &self.0 {
-            Some(loan) => loan.borrow_mut().poll(context),
-            None => Poll::Ready(None),
-        }
+        self.get_mut().0.as_mut().map_or(Poll::Ready(None), |loan| loan.poll(context))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.with(true, |loan| loan.held.is_given() && loan.body.as_ref().is_some_and(hyper::body::Body::is_end_stream))
+        self.0.as_ref().is_none_or(|loan| loan.held.is_given() && loan.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.with(SizeHint::with_exact(0), |loan| {
-            let Some(body) = &loan.body else { return SizeHint::default() };
-            let (rest, held) = (body.size_hint(), (loan.held.bytes.len() - loan.held.given) as u64);
-            let mut hint = SizeHint::new();
-            hint.set_lower(rest.lower().saturating_add(held));
-            if let Some(upper) = rest.upper() {
-                hint.set_upper(upper.saturating_add(held));
-            }
-            hint
-        })
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |loan| loan.size_hint())
     }
 }
 
@@ -206,12 +183,9 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(body.size_hint().exact(), Some(6));
             assert!(!body.is_end_stream());
-            let lender = body.lender();
             assert_eq!(next(&mut body), Some(Ok(Bytes::from_static(b"a body"))));
             assert!(body.is_end_stream());
-            let mut again = lender.take_back().expect("all of it is held");
-            assert!(next(&mut body).is_some_and(|end| end.is_err()), "the old stream gets no more of it");
-            std::mem::swap(&mut body, &mut again);
+            body = body.take_back().expect("all of it is held");
         }
     }
 
@@ -219,18 +193,17 @@ mod tests {
     fn a_body_of_which_nothing_was_taken_comes_back_whatever_its_length() {
         static LARGE: [u8; HELD_MAX + 1] = [7; HELD_MAX + 1];
         let body = lent(&LARGE);
-        let mut again = body.lender().take_back().expect("nothing of it was taken");
+        let mut again = body.take_back().expect("nothing of it was taken");
         assert_eq!(next(&mut again).map(|data| data.map(|data| data.len())), Some(Ok(LARGE.len())));
-        assert!(again.lender().take_back().is_none(), "more than is held was taken");
+        assert!(again.take_back().is_none(), "more than is held was taken");
     }
 
     #[test]
     fn what_the_server_has_taken_up_does_not_come_back() {
         let mut body = lent(b"a body");
-        let lender = body.lender();
         assert!(next(&mut body).is_some());
-        lender.let_go();
-        assert!(lender.take_back().is_none());
-        assert!(LentBody::new(RequestBody::none()).lender().take_back().is_some(), "no body is always whole");
+        body.let_go();
+        assert!(body.take_back().is_none());
+        assert!(LentBody::new(RequestBody::none()).take_back().is_some(), "no body is always whole");
     }
 }

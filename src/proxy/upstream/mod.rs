@@ -63,6 +63,9 @@ pub(super) use stream::Stream;
 /// How many servers of a subsystem one request is offered to before it is unreachable.
 const SERVERS_MAX: usize = 3;
 
+/// How many interim answers (1xx) one request may have.
+const INTERIM_MAX: u32 = 16;
+
 /// Why a connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::proxy) enum Broken {
@@ -76,23 +79,18 @@ pub(in crate::proxy) enum Broken {
     #[error("the answer cannot be read: {0}")]
     Framing(&'static str),
     /// The HTTP/2 stream, or its session, failed.
-    #[error("{}", with_cause(.0))]
-    Http2(hyper::Error),
+    #[error("{0}")]
+    Http2(::h2::Error),
     /// The request's own body broke off.
     #[error("the request broke off: {0}")]
     Request(io::Error),
 }
 
-/// hyper keeps the reason for itself.
-fn with_cause(error: &hyper::Error) -> String {
-    use std::error::Error as _;
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-}
-
 impl From<BodyError> for Broken {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::Hyper(error) => Self::Http2(error),
+            BodyError::Hyper(error) => Self::Connection(io::Error::other(error)), // of a caller: no answer comes by hyper
+            BodyError::Stream(error) => Self::Http2(error),
             BodyError::Stopped => Self::Connection(io::Error::other("its stream was reset before its end")),
             BodyError::Longer => Self::Framing("it is longer than its head says"),
         }

@@ -5,12 +5,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::proxy::fields::towards_caller;
 use crate::proxy::interim::Interim;
-use crate::proxy::message_body::MessageBody;
 use crate::proxy::request_body::RequestBody;
 
 use super::Broken;
@@ -24,7 +22,7 @@ use super::stream_answer::StreamAnswer;
 pub(in crate::proxy) enum Outgoing {
     /// Written out.
     Http1(h1::Outgoing),
-    /// As hyper writes it out.
+    /// As h2 writes it out.
     Http2(Box<Request<LentBody>>),
 }
 
@@ -33,7 +31,7 @@ pub(in crate::proxy) enum Outgoing {
 pub(in crate::proxy) enum Written {
     /// Written out.
     Http1(Bytes),
-    /// As hyper writes it out.
+    /// As h2 writes it out.
     Http2(Box<Request<()>>),
 }
 
@@ -78,17 +76,16 @@ pub(super) enum Salvage {
 }
 
 /// The head of an answer.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each command over HTTP/1.1")]
 pub(super) enum Head {
     Http1(h1::Head),
-    Http2(Box<Response<Incoming>>),
+    Http2(h2::Head),
 }
 
 impl Head {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Http1(head) => head.status,
-            Self::Http2(head) => head.status(),
+            Self::Http2(head) => head.status,
         }
     }
 }
@@ -124,7 +121,7 @@ impl Exchange {
     pub(super) fn begin(link: Link, request: Outgoing) -> Result<Self, Box<Outgoing>> {
         match (link, request) {
             (Link::Http1(wire), Outgoing::Http1(request)) => Ok(Self::Http1(h1::Exchange::begin(wire, request))),
-            (Link::Http2(session), Outgoing::Http2(request)) => Ok(Self::Http2(h2::Exchange::begin(session, *request))),
+            (Link::Http2(session), Outgoing::Http2(request)) => Ok(Self::Http2(h2::Exchange::begin(session, request))),
             (_, request) => Err(Box::new(request)),
         }
     }
@@ -137,11 +134,11 @@ impl Exchange {
         }
     }
 
-    /// The interim answers that have come since the last call. hyper's client drops those of HTTP/2.
+    /// The interim answers for the caller that have come since the last call.
     pub(super) fn take_interim(&mut self) -> Vec<Interim> {
         match self {
             Self::Http1(exchange) => exchange.take_interim(),
-            Self::Http2(_) => Vec::new(),
+            Self::Http2(exchange) => exchange.take_interim(),
         }
     }
 
@@ -166,14 +163,7 @@ impl Exchange {
     pub(super) fn into_answer(self, head: Head) -> Result<Answered, Broken> {
         match (self, head) {
             (Self::Http1(exchange), Head::Http1(head)) => exchange.into_answer(head),
-            (Self::Http2(exchange), Head::Http2(response)) => {
-                let (mut head, body) = response.into_parts();
-                towards_caller(&mut head.headers);
-                let is_only_a_head = exchange.to_head || matches!(head.status.as_u16(), 204 | 304);
-                let body = MessageBody::of_http2_answer(body, is_only_a_head);
-                let body = AnswerBody::Http2(StreamAnswer::new(body, exchange.into_counted()).look()?);
-                Ok(Answered { status: head.status, headers: head.headers, upgrade: None, body })
-            }
+            (Self::Http2(exchange), Head::Http2(head)) => exchange.into_answer(head),
             _ => Err(Broken::Closed),
         }
     }

@@ -16,12 +16,12 @@ use tokio::runtime::Handle;
 use crate::proxy::message_body::MessageBody;
 
 use super::Broken;
-use super::h2::Counted;
+use super::h2::StreamBody;
 
 /// See the module.
 pub(in crate::proxy) struct StreamAnswer {
-    /// With its place on the session. Taken only by the drop.
-    stream: Option<(MessageBody, Counted)>,
+    /// Taken only by the drop.
+    stream: Option<MessageBody<StreamBody>>,
     /// The frame that was looked at.
     first: Option<Frame<Bytes>>,
     /// Returned by the next poll.
@@ -29,8 +29,8 @@ pub(in crate::proxy) struct StreamAnswer {
 }
 
 impl StreamAnswer {
-    pub(super) fn new(body: MessageBody, counted: Counted) -> Self {
-        Self { stream: Some((body, counted)), first: None, broken: None }
+    pub(super) fn new(body: MessageBody<StreamBody>) -> Self {
+        Self { stream: Some(body), first: None, broken: None }
     }
 
     /// Looks at what has come with the head: an answer that contradicts itself there is none.
@@ -56,11 +56,7 @@ impl StreamAnswer {
 
     /// Whether all of its content has been handed over.
     pub(super) fn is_whole(&self) -> bool {
-        self.holds_nothing() && self.body().is_none_or(MessageBody::is_whole)
-    }
-
-    fn body(&self) -> Option<&MessageBody> {
-        self.stream.as_ref().map(|(body, _)| body)
+        self.holds_nothing() && self.stream.as_ref().is_none_or(MessageBody::is_whole)
     }
 
     fn holds_nothing(&self) -> bool {
@@ -68,7 +64,7 @@ impl StreamAnswer {
     }
 
     fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Some((body, _)) = &mut self.stream else { return Poll::Ready(None) };
+        let Some(body) = &mut self.stream else { return Poll::Ready(None) };
         Pin::new(body).poll_frame(context).map_err(Broken::from)
     }
 }
@@ -96,12 +92,12 @@ impl HttpBody for StreamAnswer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.holds_nothing() && self.body().is_none_or(HttpBody::is_end_stream)
+        self.holds_nothing() && self.stream.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.read_ahead() as u64;
-        match self.body().map(HttpBody::size_hint) {
+        match self.stream.as_ref().map(HttpBody::size_hint) {
             Some(hint) => hint.exact().map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + ahead)),
             None => SizeHint::with_exact(ahead),
         }
@@ -110,7 +106,7 @@ impl HttpBody for StreamAnswer {
 
 impl Drop for StreamAnswer {
     fn drop(&mut self) {
-        let whole = self.stream.take().filter(|(body, _)| body.is_whole() && !body.has_ended());
+        let whole = self.stream.take().filter(|body| body.is_whole() && !body.has_ended());
         // Without a runtime the worker is ending, and the session with it.
         if let (Some(stream), Ok(_)) = (whole, Handle::try_current()) {
             tokio::task::spawn_local(read_to_end(stream));
@@ -119,6 +115,6 @@ impl Drop for StreamAnswer {
 }
 
 /// Reads END_STREAM, and trailers that nobody needs. Content beyond the end is an error, and the stream is reset.
-async fn read_to_end((mut body, _counted): (MessageBody, Counted)) {
+async fn read_to_end(mut body: MessageBody<StreamBody>) {
     while let Some(Ok(_)) = body.frame().await {}
 }

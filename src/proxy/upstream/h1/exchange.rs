@@ -9,15 +9,13 @@ use http::StatusCode;
 
 use crate::proxy::interim::Interim;
 
+use super::super::INTERIM_MAX;
 use super::super::protocol::{self, Answered, Salvage};
 use super::Broken;
 use super::answer::{AnswerBody, Upload};
 use super::head::{Head, read};
 use super::request::Outgoing;
 use super::wire::Wire;
-
-/// How many interim answers (1xx) one request may have.
-const INTERIM_MAX: u32 = 16;
 
 /// See the module.
 pub(in crate::proxy) struct Exchange {
