@@ -146,7 +146,7 @@ impl Exchange {
     pub(super) fn has_interim(&self) -> bool {
         match self {
             Self::Http1(exchange) => exchange.has_interim(),
-            Self::Http2(_) => false,
+            Self::Http2(exchange) => exchange.has_interim(),
         }
     }
 

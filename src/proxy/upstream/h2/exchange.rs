@@ -131,6 +131,11 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether [`Exchange::take_interim`] has any.
+    pub(in crate::proxy::upstream) fn has_interim(&self) -> bool {
+        !self.heard.is_empty()
+    }
+
     /// The interim answers for the caller that have come since the last call.
     pub(in crate::proxy::upstream) fn take_interim(&mut self) -> Vec<Interim> {
         std::mem::take(&mut self.heard)
