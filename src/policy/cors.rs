@@ -54,7 +54,7 @@ impl Cors {
 
     /// The method that a preflight asks for; none, if the request is no preflight.
     pub fn asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
-        let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| *method == Method::OPTIONS)?;
+        let asked = (*method == Method::OPTIONS).then(|| headers.get(ACCESS_CONTROL_REQUEST_METHOD))??;
         Method::from_bytes(asked.as_bytes()).ok().filter(|_| headers.contains_key(ORIGIN))
     }
 

@@ -95,8 +95,9 @@ fn towards(call: &Call, admitted: &Admitted, request: Request<Incoming>) -> Outg
     let passing = Passing { call, admitted, request: &request, framing, copy_for: None };
     let copy = Copy::of(passing);
     let head = passing.written();
-    let waits = request.headers().contains_key(EXPECT);
-    let tempo = Tempo::of(request.headers(), &call.worker.capacity);
+    let has_body = framing != Framing::None;
+    let waits = has_body && request.headers().contains_key(EXPECT);
+    let tempo = if has_body { Tempo::of(request.headers(), &call.worker.capacity) } else { Tempo::default() };
     let caller = (&call.peer, admitted.account.progress());
     let limits = (admitted.command.body_max, tempo, HeadLimits::of(&call.worker.capacity));
     let body = RequestBody::new(request, caller, limits, copy);

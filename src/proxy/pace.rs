@@ -8,15 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use tokio::time::Instant;
 
 use crate::config::Capacity;
 
+use super::grpc;
 use super::silence::Silence;
 
 /// What a caller must keep to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tempo {
     idle: Duration,
     /// Bytes a second; 0 for no limit.
@@ -26,9 +26,7 @@ pub(super) struct Tempo {
 impl Tempo {
     /// The stream of a gRPC call may say little for long; its silence still has a limit.
     pub(super) fn of(headers: &HeaderMap, capacity: &Capacity) -> Self {
-        let kind = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-        let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
-        Self { idle: capacity.body_idle, rate: if is_grpc { 0 } else { capacity.body_rate } }
+        Self { idle: capacity.body_idle, rate: if grpc::is_spoken(headers) { 0 } else { capacity.body_rate } }
     }
 }
 
@@ -97,11 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_stream_has_no_least_rate() {
+    fn a_grpc_stream_has_no_least_rate_and_everything_else_has() {
         let capacity = Capacity::default();
-        let mut headers = HeaderMap::new();
-        assert_eq!(Tempo::of(&headers, &capacity).rate, capacity.body_rate);
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc+proto"));
-        assert_eq!(Tempo::of(&headers, &capacity).rate, 0);
+        let rate = |kind: &'static str| {
+            let kind = (http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+            Tempo::of(&[kind].into_iter().collect(), &capacity).rate
+        };
+        assert_eq!(Tempo::of(&HeaderMap::new(), &capacity).rate, capacity.body_rate);
+        for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
+            assert_eq!(rate(grpc), 0, "{grpc}");
+        }
+        for other in ["application/grpc-web", "application/grpc-web+proto", "application/grpcx"] {
+            assert_eq!(rate(other), capacity.body_rate, "{other}: a slow upload must not escape by its name");
+        }
     }
 }

@@ -104,7 +104,8 @@ impl RequestBody {
         (max, tempo, trailers): (u64, Tempo, HeadLimits),
         copy: Option<Copy>,
     ) -> Self {
-        let (unasked, incoming) = (waits_to_be_asked(&request), MessageBody::of_request(request));
+        let unasked = !request.body().is_end_stream() && waits_to_be_asked(&request);
+        let incoming = MessageBody::of_request(request);
         progress.complete.set(incoming.is_whole());
         if incoming.is_whole() {
             if let Some(copy) = copy {

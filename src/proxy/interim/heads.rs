@@ -59,9 +59,6 @@ impl InterimHeads {
         only_begun: bool,
         mut write: impl FnMut(&[u8]) -> Poll<Result<usize, E>>,
     ) -> Poll<Result<(), E>> {
-        if self.is_idle.get() {
-            return Poll::Ready(Ok(())); // each flush of each answer comes by here
-        }
         while let Some(length) = self.next_length(only_begun) {
             let mut waiting = self.waiting.borrow_mut();
             let wrote = match write(&waiting[..length]) {
@@ -87,6 +84,11 @@ impl InterimHeads {
             0 => self.lengths.borrow_mut().pop_front().inspect(|length| self.begun.set(*length)),
             rest => Some(rest),
         }
+    }
+
+    /// Whether nothing waits to be written.
+    pub(in crate::proxy) fn is_idle(&self) -> bool {
+        self.is_idle.get()
     }
 
     /// Ready when nothing waits.
