@@ -6,7 +6,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tallygate::clock::Clock;
 use tallygate::ledger::{Ledger, LedgerReader, LedgerSettings, Meter};
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name};
 
 const SERIES: u32 = 30_000;
@@ -36,7 +36,7 @@ impl Bench {
             workers: 1,
             calendar: CalendarOffset::default(),
             compact_after: None,
-            ready: Ready::default(),
+            ready: Readiness::default(),
         };
         let opened = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")));
         let (ledger, mut seeds) = opened.expect("a ledger");
@@ -78,7 +78,7 @@ fn benches(criterion: &mut Criterion) {
 fn on(criterion: &mut Criterion, medium: &str, folder: tempfile::TempDir) {
     let bench = Bench::new(folder);
     (0..SERIES).for_each(|number| bench.count(number));
-    bench.question(LedgerReader::fold);
+    bench.question(LedgerReader::fold_now);
     let change = || (0..CHANGED).for_each(|number| bench.count(number * (SERIES / CHANGED)));
     for (what, ask) in [("nothing changed", false), ("1,000 series changed", true)] {
         let prepare = || {
@@ -90,7 +90,7 @@ fn on(criterion: &mut Criterion, medium: &str, folder: tempfile::TempDir) {
             bencher.iter_batched(prepare, |()| bench.question(LedgerReader::totals), BatchSize::PerIteration);
         });
         criterion.bench_function(&format!("fold into the book, {what}, {medium}"), |bencher| {
-            bencher.iter_batched(prepare, |()| bench.question(LedgerReader::fold), BatchSize::PerIteration);
+            bencher.iter_batched(prepare, |()| bench.question(LedgerReader::fold_now), BatchSize::PerIteration);
         });
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! With a standing clock it is counting alone, the stores and the search for the slot: that has the target of 25 ns for open and
 //! settle. On the machine's clock it is what a command pays in the gateway: its decision takes one moment for limits and
-//! admission alike (`clock::Still`, one reading that it needs without a ledger too), and its end reads the clock once more.
+//! admission alike (`clock::FrozenTime`, one reading that it needs without a ledger too), and its end reads the clock once more.
 //! What one reading costs is measured beside it.
 
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tallygate::clock::{Clock, Still};
+use tallygate::clock::{Clock, FrozenTime};
 use tallygate::ledger::{Ledger, LedgerSettings, Meter};
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
 
 /// Series that take turns, so that the meter's table and slots are not all in the first cache.
@@ -40,7 +40,7 @@ fn with_meter(clock: &Clock, measure: impl FnOnce(&Meter)) {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
-        ready: Ready::default(),
+        ready: Readiness::default(),
     };
     let opened = Ledger::open(settings, clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");
@@ -58,7 +58,7 @@ fn open_and_settle(meter: &Meter, one: &Counted, window: Window) {
 
 /// As `proxy::exchange` does: the decision stands still, the end comes later.
 fn decide_and_settle(meter: &Meter, one: &Counted, window: Window) {
-    let still = Still::now();
+    let still = FrozenTime::freeze();
     meter.received();
     let ticket = meter.open(&one.department, &one.command, 1, window).expect("a slot");
     drop(still);

@@ -18,9 +18,9 @@ use crate::model::Window;
 
 /// A point on the monotonic clock: the nanoseconds since the clock was made, for 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct MonotonicTime(u64);
 
-impl Moment {
+impl MonotonicTime {
     /// The time from `earlier` to here; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -32,7 +32,7 @@ impl Moment {
     }
 }
 
-impl From<Duration> for Moment {
+impl From<Duration> for MonotonicTime {
     fn from(since: Duration) -> Self {
         Self(since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())))
     }
@@ -46,14 +46,14 @@ thread_local! {
 /// While it lives, the machine's monotonic time stands still for its thread. Never held over an `.await`.
 #[derive(Debug)]
 #[must_use = "time goes on when it is dropped"]
-pub struct Still {
+pub struct FrozenTime {
     instant: Instant,
     _of_its_thread: PhantomData<Rc<()>>,
 }
 
-impl Still {
+impl FrozenTime {
     /// Stops time for this thread.
-    pub fn now() -> Self {
+    pub fn freeze() -> Self {
         let instant = Instant::now();
         STANDING.set(Some(instant));
         Self { instant, _of_its_thread: PhantomData }
@@ -65,7 +65,7 @@ impl Still {
     }
 }
 
-impl Drop for Still {
+impl Drop for FrozenTime {
     fn drop(&mut self) {
         STANDING.set(None);
     }
@@ -80,12 +80,12 @@ pub enum Clock {
         origin: Instant,
     },
     /// A clock that a test moves.
-    Manual(Arc<Manual>),
+    Manual(Arc<ManualClock>),
 }
 
 /// The state of a manual clock.
 #[derive(Debug)]
-pub struct Manual {
+pub struct ManualClock {
     monotonic_ns: AtomicU64,
     wall_ns: AtomicI64,
 }
@@ -99,14 +99,14 @@ impl Clock {
     /// A clock that stands at `wall` until it is moved.
     pub fn manual(wall: Timestamp) -> Self {
         let wall_ns = i64::try_from(wall.as_nanosecond()).unwrap_or(i64::MAX);
-        Self::Manual(Arc::new(Manual { monotonic_ns: AtomicU64::new(0), wall_ns: AtomicI64::new(wall_ns) }))
+        Self::Manual(Arc::new(ManualClock { monotonic_ns: AtomicU64::new(0), wall_ns: AtomicI64::new(wall_ns) }))
     }
 
     /// Now, on the clock that never goes back.
-    pub fn monotonic(&self) -> Moment {
+    pub fn monotonic(&self) -> MonotonicTime {
         match self {
-            Self::System { origin } => machine().saturating_duration_since(*origin).into(),
-            Self::Manual(manual) => Moment(manual.monotonic_ns.load(Ordering::Acquire)),
+            Self::System { origin } => thread_instant().saturating_duration_since(*origin).into(),
+            Self::Manual(manual) => MonotonicTime(manual.monotonic_ns.load(Ordering::Acquire)),
         }
     }
 
@@ -150,7 +150,7 @@ impl Clock {
     }
 }
 
-fn machine() -> Instant {
+fn thread_instant() -> Instant {
     STANDING.get().unwrap_or_else(Instant::now)
 }
 
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn time_stands_still_for_one_thread_and_goes_on() {
         let clock = Clock::system();
-        let still = Still::now();
+        let still = FrozenTime::freeze();
         let seen = clock.monotonic();
         while Instant::now() <= still.instant() {}
         assert_eq!(clock.monotonic(), seen);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tallygate::clock::Clock;
-use tallygate::ledger::audit::{Part, export, info, verify};
+use tallygate::ledger::audit::{ExportPart, export, ledger_info, verify};
 use tallygate::ledger::{Ledger, LedgerSettings, Meter};
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, Name};
 
 use crate::options::Options;
@@ -21,7 +21,7 @@ fn audited(book: &Path, what: &str) -> String {
     let verdict = verify(book, None, &mut |_, _, _| ()).expect("an audit");
     assert!(verdict.ok, "{what}: {:#?}", verdict.findings);
     let mut text = String::new();
-    let mut write = |part: Part| {
+    let mut write = |part: ExportPart| {
         for line in std::iter::once(part.heading.join("\t")).chain(part.lines) {
             text += &(line + "\n");
         }
@@ -47,7 +47,7 @@ fn keep_later(book: &Path) -> (Ledger, Meter) {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
-        ready: Ready::default(),
+        ready: Readiness::default(),
     };
     let clock = Clock::manual(Timestamp::now() + Duration::from_secs(2 * 3600));
     let (ledger, mut seeds) = Ledger::open(settings, clock, Box::new(|error| panic!("{error}"))).expect("a ledger");
@@ -57,9 +57,9 @@ fn keep_later(book: &Path) -> (Ledger, Meter) {
 fn until_sealed(ledger: &Ledger, meter: &Meter, book: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     for _ in 0..FOLDS {
-        runtime.block_on(ledger.reader().fold()).expect("a fold");
+        runtime.block_on(ledger.reader().fold_now()).expect("a fold");
         meter.tick();
-        let windows = info(book).expect("info").windows;
+        let windows = ledger_info(book).expect("info").windows;
         if windows.sealed > 0 && windows.unsealed == 0 {
             return;
         }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use tallygate::ledger::{LedgerFiles, UsageRow};
 use tallygate::model::{CalendarOffset, Outcome, Window};
-use tallygate::report::render::fit::{FittedTable, Heading};
-use tallygate::report::render::{Look, table};
-use tallygate::report::{By, Range, Usage};
+use tallygate::report::render::fitted_table::{ColumnHeading, FittedTable};
+use tallygate::report::render::{TableTarget, render_table};
+use tallygate::report::{GroupKeys, ReportRange, UsageReport};
 
 use crate::city::Line;
 use crate::departments::Answers;
@@ -23,7 +23,7 @@ pub(crate) struct Ledger {
 /// Reads the ledger of a run as finance would: from its files.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Ledger> {
     let files = LedgerFiles::open(path)?;
-    Ok(Ledger { rows: files.usage(Window(0)..Window(u32::MAX))?, calendar: files.calendar() })
+    Ok(Ledger { rows: files.usage_by_hour(Window(0)..Window(u32::MAX))?, calendar: files.calendar() })
 }
 
 impl Ledger {
@@ -32,8 +32,8 @@ impl Ledger {
         let windows = || self.rows.iter().map(|row| row.window);
         let from = windows().min().unwrap_or(Window(0));
         let to = windows().max().unwrap_or(from).next();
-        let usage = Usage::group(&self.rows, Range { from, to }, self.calendar, By::default())?;
-        Ok(table(&usage, Look::of_stdout()))
+        let usage = UsageReport::group(&self.rows, ReportRange { from, to }, self.calendar, GroupKeys::default())?;
+        Ok(render_table(&usage, TableTarget::from_stdout()))
     }
 }
 
@@ -90,25 +90,25 @@ impl Comparison {
     /// The comparison as a table, differences marked.
     pub(crate) fn table(&self) -> String {
         let mut table = FittedTable::new([
-            Heading::text("department"),
-            Heading::text("command"),
-            Heading::number("ledger"),
-            Heading::number("received"),
-            Heading::number("answered"),
-            Heading::text(""),
+            ColumnHeading::text("department"),
+            ColumnHeading::text("command"),
+            ColumnHeading::number("ledger"),
+            ColumnHeading::number("received"),
+            ColumnHeading::number("answered"),
+            ColumnHeading::text(""),
         ]);
         for (line, counted) in &self.admitted {
             let command = format!("{} {}", line.subsystem, line.command);
             let mark = if is_equal(line, counted) { "" } else { "DIFFERENT" };
-            table.add([line.department.clone(), command].into_iter().chain(numbers(line, counted, mark)));
+            table.add_row([line.department.clone(), command].into_iter().chain(numbers(line, counted, mark)));
         }
         let all = Line::new("all", "", "");
         let sum = self.sum();
-        table.add(["all let in".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
+        table.add_row(["all let in".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
         let (ledger, answered) = (self.refused_ledger.to_string(), self.refused_answered.to_string());
         let mark = if ledger == answered { "" } else { "DIFFERENT" };
-        table.add(["all refused", "", &ledger, "-", &answered, mark].map(str::to_owned));
-        table.render(Look::of_stdout())
+        table.add_row(["all refused", "", &ledger, "-", &answered, mark].map(str::to_owned));
+        table.render(TableTarget::from_stdout())
     }
 
     /// Sums over the city's own departments.

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tallygate::model::Refused;
-use tallygate::report::render::Look;
-use tallygate::report::render::fit::{FittedTable, Heading};
+use tallygate::report::render::TableTarget;
+use tallygate::report::render::fitted_table::{ColumnHeading, FittedTable};
 use tokio::time::Instant;
 
 use crate::books::Comparison;
@@ -120,12 +120,12 @@ impl Screen {
     /// At most as many departments as the terminal has lines for, those with the most commands first.
     fn table(&self, now: &Departments) -> String {
         let mut table = FittedTable::new([
-            Heading::text("department"),
-            Heading::number("commands"),
-            Heading::number("per second").spare(2),
-            Heading::number("ok"),
-            Heading::number("failed").spare(1),
-            Heading::text("refused").spare(3),
+            ColumnHeading::text("department"),
+            ColumnHeading::number("commands"),
+            ColumnHeading::number("per second").droppable(2),
+            ColumnHeading::number("ok"),
+            ColumnHeading::number("failed").droppable(1),
+            ColumnHeading::text("refused").droppable(3),
         ]);
         let mut busiest: Vec<_> = now.iter().collect();
         busiest.sort_by_key(|(_, department)| std::cmp::Reverse(department.total()));
@@ -135,11 +135,11 @@ impl Screen {
             let before = self.before.get(name).map_or(0, Department::total);
             let numbers = [department.total(), department.total() - before, department.ok, department.otherwise];
             let cells = std::iter::once(name.clone()).chain(numbers.map(|number| number.to_string()));
-            table.add(cells.chain([reasons(department)]));
+            table.add_row(cells.chain([reasons(department)]));
         }
         match left_out {
-            0 => table.render(Look::of_stdout()),
-            _ => format!("{}and {left_out} more departments\n", table.render(Look::of_stdout())),
+            0 => table.render(TableTarget::from_stdout()),
+            _ => format!("{}and {left_out} more departments\n", table.render(TableTarget::from_stdout())),
         }
     }
 

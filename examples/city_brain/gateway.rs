@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use tallygate::app::{Running, Start};
+use tallygate::app::{RunningGateway, StartOptions};
 use tallygate::clock::Clock;
 
 use crate::options::Options;
@@ -17,7 +17,7 @@ const LISTENER: &str = "departments";
 
 /// The gateway at work, and where.
 pub(crate) struct Gateway {
-    running: Running,
+    running: RunningGateway,
     pub(crate) traffic: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -27,8 +27,8 @@ impl Gateway {
     pub(crate) fn start(folder: &Path, options: &Options, subsystems: &Subsystems) -> anyhow::Result<Self> {
         must_be_free(options)?;
         let config = write_configuration(folder, options, subsystems)?;
-        let running =
-            tallygate::app::start(Start { config, clock: Clock::system() }).context("the gateway did not start")?;
+        let running = tallygate::app::start(StartOptions { config, clock: Clock::system() })
+            .context("the gateway did not start")?;
         let traffic = running.listener(LISTENER).context("the gateway has no listener for departments")?;
         let admin = running.admin().context("the gateway has no admin listener")?;
         Ok(Self { running, traffic, admin })

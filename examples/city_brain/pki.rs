@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tallygate::clock::Clock;
-use tallygate::identity::{Authority, ClientRequest, Validity};
+use tallygate::identity::{CertificateAuthority, ClientRequest, ValidityPeriod};
 use tallygate::model::{CallerId, Name};
 use tokio_rustls::TlsConnector;
 
@@ -48,8 +48,8 @@ impl Pki {
     /// Makes the authority and all certificates, as PEM files that curl and openssl read too.
     pub(crate) fn found(home: &Path) -> anyhow::Result<Self> {
         let pki = Self::of(home);
-        let validity = Validity::days(Clock::system().wall(), VALID_DAYS);
-        let authority = Authority::create(&pki.folder, "City Brain demo authority", validity)?;
+        let validity = ValidityPeriod::days(Clock::system().wall(), VALID_DAYS);
+        let authority = CertificateAuthority::create(&pki.folder, "City Brain demo authority", validity)?;
         authority.issue_server(&[GATEWAY_NAME, "localhost", "127.0.0.1"].map(str::to_owned), validity)?;
         for holder in HOLDERS {
             let identities = vec![CallerId::Uri(format!("spiffe://city.example/department/{holder}"))];

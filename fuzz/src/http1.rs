@@ -1,8 +1,8 @@
 //! HTTP/1.1 over the wire.
 
 use httparse::{EMPTY_HEADER, Status};
-use tallygate::proxy::Fault;
-use tallygate::proxy::wire::{HeadLimits, Scanner};
+use tallygate::proxy::MalformedRequest;
+use tallygate::proxy::message::grammar::{H1Scanner, HeadLimits};
 
 /// Small enough for libFuzzer to find them.
 const LIMITS: HeadLimits = HeadLimits { bytes: 2048, fields: 16 };
@@ -27,7 +27,7 @@ pub fn head(bytes: &[u8]) {
 /// What became of a connection's bytes.
 struct Verdict {
     passed: usize,
-    fault: Option<Fault>,
+    fault: Option<MalformedRequest>,
     /// How long the first head was, if one was let through.
     first_head: Option<usize>,
 }
@@ -35,7 +35,7 @@ struct Verdict {
 /// Shows the bytes in pieces of this length.
 fn shown(bytes: &[u8], piece: usize) -> Verdict {
     let mut verdict = Verdict { passed: 0, fault: None, first_head: None };
-    let mut scanner = Scanner::new(LIMITS);
+    let mut scanner = H1Scanner::new(LIMITS);
     let mut end = 0;
     while end < bytes.len() {
         end = (end + piece).min(bytes.len());

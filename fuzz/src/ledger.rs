@@ -12,11 +12,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use tallygate::clock::Clock;
-use tallygate::ledger::audit::{ExportError, NotedHead, export, info, verify};
+use tallygate::ledger::audit::{ExportError, NotedHead, export, ledger_info, verify};
 use tallygate::ledger::{
-    Adjustment, AdjustmentRow, Ledger, LedgerError, LedgerFiles, LedgerSettings, Meter, UsageRow, adjust,
+    Adjustment, AdjustmentRow, Ledger, LedgerError, LedgerFiles, LedgerSettings, Meter, UsageRow, add_adjustment,
 };
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ pub fn ledger(bytes: &[u8]) {
     }
     let ran = is_closed && which & RUNS != 0 && run_on(&path, u32::from(which >> 2)).is_ok();
     let verdict = verify(&path, Some(&original.head), &mut |_, _, _| ());
-    let _ = info(&path); // it is told, or why not
+    let _ = ledger_info(&path); // it is told, or why not
     let said = Said::of(&path);
     let Some(verdict) = verdict.ok().filter(|verdict| is_closed && verdict.ok) else { return };
     if ran {
@@ -228,7 +228,7 @@ fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
     let meter = seeds.into_iter().map(|seed| seed.into_meter()).next().expect("one worker");
     let (departments, command) = ([1, 2].map(department), command());
     let names = departments.iter().map(|department| (department.id.clone(), department.name.clone()));
-    ledger.reader().note_department_names(names.collect());
+    ledger.reader().update_department_names(names.collect());
     let admit = |department| {
         meter.received();
         meter.open(&departments[department], &command, 3, clock.window()).expect("a slot")
@@ -253,7 +253,7 @@ fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
         reason: "a test".to_owned(),
         who: "finance".to_owned(),
     };
-    adjust(&path, &correction, &clock)?;
+    add_adjustment(&path, &correction, &clock)?;
     pass((&clock, &ledger, &meter))?;
     if is_closed {
         drop(meter);
@@ -261,7 +261,7 @@ fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
         return Ok(folder);
     }
     let flying = admit(1);
-    wait(ledger.reader().fold())?;
+    wait(ledger.reader().fold_now())?;
     drop(ledger); // like a kill: what flies goes on flying
     drop(flying);
     Ok(folder)
@@ -287,7 +287,7 @@ fn settings(path: &Path) -> LedgerSettings {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
-        ready: Ready::default(),
+        ready: Readiness::default(),
     }
 }
 
@@ -295,7 +295,7 @@ fn settings(path: &Path) -> LedgerSettings {
 fn pass((clock, ledger, meter): (&Clock, &Ledger, &Meter)) -> Result<(), LedgerError> {
     clock.advance(HOUR);
     for _ in 0..4 {
-        wait(ledger.reader().fold())?;
+        wait(ledger.reader().fold_now())?;
         meter.tick();
     }
     Ok(())
@@ -350,7 +350,7 @@ impl Said {
         let files = LedgerFiles::open(path).ok();
         Self {
             export: exported(path).ok(),
-            usage: files.as_ref().and_then(|files| files.usage(ALWAYS).ok()),
+            usage: files.as_ref().and_then(|files| files.usage_by_hour(ALWAYS).ok()),
             adjustments: files.and_then(|files| files.adjustments().ok()),
         }
     }

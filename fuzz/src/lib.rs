@@ -11,8 +11,8 @@ use std::path::Path;
 
 use http::Request;
 use tallygate::identity::identities_of_der;
-use tallygate::model::{CallerId, Numbers};
-use tallygate::proxy::{Head, read_proxy_header};
+use tallygate::model::{CallerId, NameInterner};
+use tallygate::proxy::{RequestHead, read_proxy_header};
 
 pub use http1::head;
 pub use ledger::ledger;
@@ -35,7 +35,7 @@ pub fn path(bytes: &[u8]) {
     let Some(at) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let (target, host) = (&bytes[..at], &bytes[at + 1..]);
     let Ok(request) = Request::builder().uri(target).header("host", host).body(()) else { return };
-    let Ok(head) = Head::read(&request) else { return };
+    let Ok(head) = RequestHead::parse(&request) else { return };
     assert!(head.path.starts_with('/'), "{:?} is not absolute", head.path);
     for odd in ["//", "/./", "/../", "\\", ";", "\0", "%2f", "%2F", "%5c", "%5C", "%00", "%2e", "%2E", "%25"] {
         assert!(!head.path.contains(odd), "{:?} has {odd:?}", head.path);
@@ -66,7 +66,7 @@ fn is_printable(name: &str) -> bool {
 /// A configuration: it has problems that can be told, or it compiles, and then to the same again.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let compile = || tallygate::config::compile(text, Path::new("/etc/tallygate"), &Numbers::default());
+    let compile = || tallygate::config::compile_text(text, Path::new("/etc/tallygate"), &NameInterner::default());
     match compile() {
         Ok(configuration) => {
             let again = compile().expect("it compiled before");

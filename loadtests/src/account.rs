@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Commands by what they are counted under: `dept-1` for those that went well, `dept-1 rate_limited` for others.
+/// Commands by what they are counted under: `dept-1` for those that went well, `dept-1 rate_refusal` for others.
 ///
 /// What went wrong has a key of its own, so that it shows as a line of its own and never balances by accident.
 pub type Account = BTreeMap<String, u64>;

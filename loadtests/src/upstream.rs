@@ -51,7 +51,7 @@ impl Addresses {
 /// How to serve.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Upstream {
-    /// Append `DEPARTMENT REQUEST-ID` to this file for each request, before it is answered
+    /// Append `DEPARTMENT_HEADER REQUEST-ID` to this file for each request, before it is answered
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Milliseconds between a request and its answer

@@ -18,47 +18,52 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use crate::lifecycle::DrainWatcher;
 use crate::telemetry::{LimitHit, Telemetry};
 
-use super::AdminState;
-use super::answer::{Answer, problem};
-use super::endpoint::handle;
-use super::hosts;
-use super::places::{Place, Places, Work};
+use super::connection_limit::{AdminConnections, AdminPermit, BusyGuard};
+use super::endpoints::handle_request;
+use super::host_check;
+use super::response::{AdminResponse, problem_response};
+use super::state::AdminState;
 
 /// Requests at work at once; more are refused.
-const REQUESTS: usize = 8;
+const REQUESTS_MAX: usize = 8;
 /// For a whole request head, and for a connection without a request.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole answer.
-const ANSWER: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest request head.
-const HEAD_BYTES: usize = 16 * 1024;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers requests, with all limits around it.
-trait Stack:
-    Service<Request<Incoming>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
+trait AdminService:
+    Service<Request<Incoming>, Response = AdminResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {
 }
 
-impl<S> Stack for S where
-    S: Service<Request<Incoming>, Response = Answer, Error = BoxError, Future: Send> + Clone + Send + 'static
+impl<S> AdminService for S where
+    S: Service<Request<Incoming>, Response = AdminResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {
 }
 
 /// Serves operators until the drain begins, then finishes what was begun. Must run inside a tokio runtime.
-pub async fn serve(listener: TcpListener, state: AdminState, drain: DrainWatcher) {
+pub async fn serve_admin(listener: TcpListener, state: AdminState, drain: DrainWatcher) {
     let telemetry = Arc::clone(&state.telemetry);
     let hosts = Arc::clone(&state.hosts);
     let answering = move |request: Parts| {
         let state = state.clone();
-        async move { handle(&state, &request).await }
+        async move { handle_request(&state, &request).await }
     };
-    accept(listener, stack(Arc::clone(&telemetry), hosts, answering), telemetry, drain).await;
+    accept_connections(listener, limited_service(Arc::clone(&telemetry), hosts, answering), telemetry, drain).await;
 }
 
-async fn accept(listener: TcpListener, stack: impl Stack, telemetry: Arc<Telemetry>, mut drain: DrainWatcher) {
-    let places = Arc::new(Places::default());
+async fn accept_connections(
+    listener: TcpListener,
+    service: impl AdminService,
+    telemetry: Arc<Telemetry>,
+    mut drain: DrainWatcher,
+) {
+    let connections = Arc::new(AdminConnections::default());
     loop {
         let accepted = tokio::select! {
             () = drain.begun() => return,
@@ -72,59 +77,62 @@ async fn accept(listener: TcpListener, stack: impl Stack, telemetry: Arc<Telemet
                 continue;
             }
         };
-        let (place, made_room) = places.take(address);
-        if made_room || place.is_none() {
-            telemetry.limit_hit(LimitHit::AdminConnections);
+        let (permit, made_room) = connections.try_acquire(address);
+        if made_room || permit.is_none() {
+            telemetry.count_limit_hit(LimitHit::AdminConnections);
         }
-        if let Some(place) = place {
-            tokio::spawn(connection(stream, stack.clone(), place, drain.clone()));
+        if let Some(permit) = permit {
+            tokio::spawn(serve_connection(stream, service.clone(), permit, drain.clone()));
         }
     }
 }
 
 /// At most so many requests at once, each for at most so long, and only for hosts that are answered.
-fn stack<F>(
+fn limited_service<F>(
     telemetry: Arc<Telemetry>,
     hosts: Arc<[String]>,
     answering: impl Fn(Parts) -> F + Clone + Send + 'static,
-) -> impl Stack
+) -> impl AdminService
 where
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = AdminResponse> + Send + 'static,
 {
     ServiceBuilder::new()
-        .map_result(move |result: Result<Answer, BoxError>| {
-            Ok::<_, BoxError>(result.unwrap_or_else(|error| failed(&telemetry, &error)))
+        .map_result(move |result: Result<AdminResponse, BoxError>| {
+            Ok::<_, BoxError>(result.unwrap_or_else(|error| service_error(&telemetry, &error)))
         })
         .load_shed()
-        .concurrency_limit(REQUESTS)
-        .timeout(ANSWER)
+        .concurrency_limit(REQUESTS_MAX)
+        .timeout(RESPONSE_TIMEOUT)
         .service_fn(move |request: Request<Incoming>| {
             let request = request.into_parts().0;
-            let answer = match hosts::check(&request, &hosts) {
+            let response = match host_check::check_host(&request, &hosts) {
                 Ok(()) => Either::Left(answering(request)),
-                Err(answer) => Either::Right(ready(*answer)),
+                Err(response) => Either::Right(ready(*response)),
             };
-            async move { Ok::<_, BoxError>(answer.await) }
+            async move { Ok::<_, BoxError>(response.await) }
         })
 }
 
-fn failed(telemetry: &Telemetry, error: &BoxError) -> Answer {
+fn service_error(telemetry: &Telemetry, error: &BoxError) -> AdminResponse {
     if error.is::<tower::load_shed::error::Overloaded>() {
-        telemetry.limit_hit(LimitHit::AdminRequests);
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests are at work here; try again in a moment");
+        telemetry.count_limit_hit(LimitHit::AdminRequests);
+        return problem_response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many requests are at work here; try again in a moment",
+        );
     }
-    problem(StatusCode::GATEWAY_TIMEOUT, "the answer took longer than 30 seconds; ask for less")
+    problem_response(StatusCode::GATEWAY_TIMEOUT, "the answer took longer than 30 seconds; ask for less")
 }
 
-async fn connection(stream: TcpStream, stack: impl Stack, place: Place, mut drain: DrainWatcher) {
+async fn serve_connection(stream: TcpStream, service: impl AdminService, permit: AdminPermit, mut drain: DrainWatcher) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let place = Arc::new(place);
-    let answering = Answering { stack, place: Arc::clone(&place) };
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    let permit = Arc::new(permit);
+    let answering = ConnectionService { service, permit: Arc::clone(&permit) };
     let mut serving = std::pin::pin!(server.serve_connection(TokioIo::new(stream), answering));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = place.is_needed() => return, // closed at once: nothing of it is being answered
+        () = permit.wait_evicted() => return, // closed at once: nothing of it is being answered
         () = drain.begun() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -136,40 +144,43 @@ async fn connection(stream: TcpStream, stack: impl Stack, place: Place, mut drai
 }
 
 /// Answers the requests of one connection, which keeps its place meanwhile.
-struct Answering<S> {
-    stack: S,
-    place: Arc<Place>,
+struct ConnectionService<S> {
+    service: S,
+    permit: Arc<AdminPermit>,
 }
 
-impl<S: Stack> hyper::service::Service<Request<Incoming>> for Answering<S> {
-    type Response = Answer;
+impl<S: AdminService> hyper::service::Service<Request<Incoming>> for ConnectionService<S> {
+    type Response = AdminResponse;
     type Error = BoxError;
-    type Future = AtWork<Oneshot<S, Request<Incoming>>>;
+    type Future = TrackedResponse<Oneshot<S, Request<Incoming>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        AtWork { answer: Box::pin(self.stack.clone().oneshot(request)), _work: self.place.work() }
+        TrackedResponse {
+            response: Box::pin(self.service.clone().oneshot(request)),
+            _busy: self.permit.begin_request(),
+        }
     }
 }
 
 /// An answer on its way.
-struct AtWork<F> {
-    answer: Pin<Box<F>>,
-    _work: Work,
+struct TrackedResponse<F> {
+    response: Pin<Box<F>>,
+    _busy: BusyGuard,
 }
 
-impl<F: Future> Future for AtWork<F> {
+impl<F: Future> Future for TrackedResponse<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.answer.as_mut().poll(context)
+        self.response.as_mut().poll(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::answer::{TEXT, answer};
-    use crate::admin::places::CONNECTIONS;
+    use crate::admin::connection_limit::CONNECTIONS_MAX;
+    use crate::admin::response::{TEXT_TYPE, respond};
     use crate::lifecycle::{DrainTrigger, drain};
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -190,10 +201,10 @@ mod tests {
             if request.uri.path() == "/slow" {
                 std::future::pending::<()>().await;
             }
-            answer(StatusCode::OK, TEXT, request.uri.path().to_owned())
+            respond(StatusCode::OK, TEXT_TYPE, request.uri.path().to_owned())
         };
-        let stack = stack(Arc::clone(&telemetry), Arc::new([]), answering);
-        tokio::spawn(accept(listener, stack, Arc::clone(&telemetry), watcher));
+        let service = limited_service(Arc::clone(&telemetry), Arc::new([]), answering);
+        tokio::spawn(accept_connections(listener, service, Arc::clone(&telemetry), watcher));
         Served { address, telemetry, trigger }
     }
 
@@ -238,14 +249,14 @@ mod tests {
     async fn requests_beyond_the_limit_are_refused_and_counted() {
         let served = served().await;
         let mut slow = Vec::new();
-        for _ in 0..REQUESTS {
+        for _ in 0..REQUESTS_MAX {
             slow.push(asked(served.address, "GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await);
         }
         // Accepted in order on one thread, so the slow ones are at work when this one comes.
         let request = "GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let text = rest(asked(served.address, request).await).await;
         assert!(text.starts_with("HTTP/1.1 503") && text.contains("too many requests"), "{text}");
-        assert_eq!(served.telemetry.limit_hits(LimitHit::AdminRequests), 1);
+        assert_eq!(served.telemetry.limit_hit_count(LimitHit::AdminRequests), 1);
         drop(slow);
     }
 
@@ -253,14 +264,14 @@ mod tests {
     async fn a_probe_is_answered_beside_any_number_of_silent_and_slow_connections() {
         let served = served().await;
         let mut held = Vec::new();
-        for n in 0..2 * CONNECTIONS {
+        for n in 0..2 * CONNECTIONS_MAX {
             let head = ["", "GET /x HTT", "GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n"][n % 3];
             held.push(asked(served.address, head).await);
         }
         let request = "GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let text = rest(asked(served.address, request).await).await;
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-        assert!(served.telemetry.limit_hits(LimitHit::AdminConnections) > 0);
+        assert!(served.telemetry.limit_hit_count(LimitHit::AdminConnections) > 0);
     }
 
     #[tokio::test]

@@ -8,14 +8,14 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::io::Errno;
 
-use crate::config::Settings;
+use crate::config::GatewaySettings;
 use crate::model::Name;
-use crate::proxy::Listener;
+use crate::proxy::TrafficListener;
 
 /// Every socket of a gateway.
-pub(super) struct Bound {
-    pub(super) listeners: Vec<(Name, Listener)>,
-    pub(super) admin: Option<TcpListener>,
+pub(crate) struct BoundSockets {
+    pub(crate) listeners: Vec<(Name, TrafficListener)>,
+    pub(crate) admin: Option<TcpListener>,
 }
 
 /// An address that could not be bound.
@@ -35,12 +35,12 @@ pub struct BindProblem {
 pub struct BindProblems(pub Vec<BindProblem>);
 
 /// Binds the listeners and the admin listener.
-pub(super) fn bind(settings: &Settings) -> Result<Bound, BindProblems> {
+pub(crate) fn bind_sockets(settings: &GatewaySettings) -> Result<BoundSockets, BindProblems> {
     let mut problems = Vec::new();
     let mut keep = |path: String, address, error| problems.push(BindProblem { path, address, error });
     let mut listeners = Vec::with_capacity(settings.listeners.len());
     for listener in &settings.listeners {
-        match Listener::bind(listener.address) {
+        match TrafficListener::bind(listener.address) {
             Ok(bound) => listeners.push((listener.name.clone(), bound)),
             Err(error) => keep(format!("listeners[{}].address", listener.name), listener.address, error),
         }
@@ -48,7 +48,7 @@ pub(super) fn bind(settings: &Settings) -> Result<Bound, BindProblems> {
     let admin = settings
         .admin
         .and_then(|address| bind_admin(address).map_err(|error| keep("admin.address".to_owned(), address, error)).ok());
-    if problems.is_empty() { Ok(Bound { listeners, admin }) } else { Err(BindProblems(problems)) }
+    if problems.is_empty() { Ok(BoundSockets { listeners, admin }) } else { Err(BindProblems(problems)) }
 }
 
 fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {

@@ -4,154 +4,136 @@
 //! Stop: not ready, a moment for load balancers to notice, no new connections, commands in flight finish, last fold, end.
 //! Guarantees: a start that fails has served nobody; a stop that succeeds has lost nothing.
 
+mod app_error;
 mod binding;
-mod control;
-mod descriptors;
-mod endings;
+mod components;
+mod control_thread;
+mod expiry_watch;
+mod file_descriptors;
+mod listener_set;
 mod reload;
+mod removed_ids;
 mod threads;
 mod tls_changes;
-mod vanished;
 
+use self::components::SharedComponents;
+use self::listener_set::ListenerSet;
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::config::{Configuration, Loader, Problems, Settings};
-use crate::identity::{ServerTls, SubsystemTls};
+use crate::config::{ConfigLoader, ConfigProblems, Configuration, GatewaySettings};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed, SeriesTotals};
-use crate::lifecycle::{DrainTrigger, DrainWatcher, Ready, drain};
-use crate::limit::Limiters;
-use crate::model::{CalendarOffset, Name, Numbers, Outcome, Refused};
-use crate::policy::Snapshot;
-use crate::proxy::{
-    AcceptSettings, Caps, ConnectionsMax, Listener, Stop, UpstreamHealth, WorkerHandle, WorkerParts, start_worker,
-};
+use crate::lifecycle::{DrainTrigger, Readiness, drain};
+use crate::limit::LimiterRegistry;
+use crate::model::{Name, NameInterner, Outcome, Refused};
+use crate::policy::PolicySnapshot;
+use crate::proxy::{ConnectionLimits, UpstreamHealth, WorkerHandle, WorkerParts, WorkerShutdown, start_worker};
 use crate::telemetry::{Telemetry, logging};
 
-use binding::bind;
-use control::Control;
-use reload::{Reload, Reloader, Source};
-use threads::wait;
+use binding::bind_sockets;
+use control_thread::ControlThread;
+use reload::{ConfigReloader, ConfigSource, ReloadHandle};
+use threads::wait_timeout;
 
+pub use self::app_error::AppError;
+pub(crate) use self::reload::department_names;
 pub use binding::{BindProblem, BindProblems};
 
 /// What a gateway is started with.
-pub struct Start {
+pub struct StartOptions {
     /// The configuration file.
     pub config: PathBuf,
     /// Where time comes from.
     pub clock: Clock,
 }
 
-/// A gateway at work. Dropping it without [`Running::shutdown`] cuts everything off at once; nothing counted is lost.
-pub struct Running {
+/// A gateway at work. Dropping it without [`RunningGateway::shutdown`] cuts everything off at once; nothing counted is lost.
+pub struct RunningGateway {
     listeners: Vec<(Name, SocketAddr)>,
     admin: Option<SocketAddr>,
-    ready: Ready,
-    settings: Settings,
-    workers: Vec<threads::Joined>,
-    control: Control,
-    traffic: DrainTrigger,
-    end: DrainTrigger,
+    ready: Readiness,
+    settings: GatewaySettings,
+    workers: Vec<threads::ThreadHandle>,
+    control: ControlThread,
+    traffic_drain: DrainTrigger,
+    abort: DrainTrigger,
     ledger: Ledger,
 }
 
-/// Why a gateway did not start, or did not stop well.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The configuration is wrong.
-    #[error("{0}")]
-    Config(#[from] Problems),
-    /// The ledger could not be opened or has failed.
-    #[error("{0}")]
-    Ledger(#[from] LedgerError),
-    /// Addresses could not be bound.
-    #[error("{0}")]
-    Bind(#[from] BindProblems),
-    /// The system gave no thread or runtime.
-    #[error("the system gave no thread: {0}")]
-    Thread(#[from] io::Error),
-}
-
-/// What all parts of a running gateway share.
-#[derive(Clone)]
-struct Organs {
-    clock: Clock,
-    /// In which months are read: that of the ledger, which is written at start.
-    calendar: CalendarOffset,
-    telemetry: Arc<Telemetry>,
-    limiters: Arc<Limiters>,
-    published: Arc<ArcSwap<Snapshot>>,
-    tls: Arc<HashMap<Name, Arc<ArcSwap<ServerTls>>>>,
-    subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
-    reader: LedgerReader,
-    ready: Ready,
-    caps: Arc<Caps>,
-    health: Arc<UpstreamHealth>,
-}
-
 /// Starts a gateway on threads of its own and returns when it is ready.
-pub fn start(start: Start) -> Result<Running, AppError> {
-    let Start { config, clock } = start;
-    let numbers = Numbers::default();
-    let mut loader = Loader::new(&config);
-    let (watch, read) = reload::read(&mut loader, &numbers, &clock);
-    let mut read = read?;
-    let Configuration { settings, snapshot, .. } = read.configuration.clone();
-    let tls = std::mem::take(&mut read.tls).into_iter();
+pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
+    let StartOptions { config, clock } = start;
+    let numbers = NameInterner::default();
+    let mut loader = ConfigLoader::new(&config);
+    let (watch, loaded) = reload::load_config(&mut loader, &numbers, &clock);
+    let mut loaded = loaded?;
+    let Configuration { settings, snapshot, .. } = loaded.configuration.clone();
+    let tls = std::mem::take(&mut loaded.tls).into_iter();
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
-    let connections_max = descriptors::connections(&settings.capacity)?;
-    let bound = bind(&settings)?;
-    let ready = Ready::default();
+    let connections_max = file_descriptors::connections_max(&settings.capacity)?;
+    let bound = bind_sockets(&settings)?;
+    let ready = Readiness::default();
     let ledger_settings = ledger_settings(&settings, &ready);
-    let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(end_the_process))?;
+    let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(exit_on_storage_failure))?;
 
     let starting = ready.block("the start");
     let telemetry = Telemetry::new();
-    let organs = Organs {
-        limiters: Arc::new(Limiters::new(clock.clone(), settings.calendar)),
+    let components = SharedComponents {
+        limiters: Arc::new(LimiterRegistry::new(clock.clone(), settings.calendar)),
         published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
-        caps: Arc::new(Caps::new(Arc::clone(&telemetry))),
+        connection_limits: Arc::new(ConnectionLimits::new(Arc::clone(&telemetry))),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
         reader: ledger.reader(),
-        tls: Arc::new(tls),
-        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut read.subsystem_tls))),
+        listener_tls: Arc::new(tls),
+        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut loaded.subsystem_tls))),
         ready: ready.clone(),
         calendar: settings.calendar,
         clock,
     };
-    organs.limiters.enforce(&snapshot);
-    remember_quotas(&organs, &snapshot)?;
-    organs.reader.note_department_names(names_of(&snapshot));
+    components.limiters.enforce(&snapshot);
+    restore_quotas(&components, &snapshot)?;
+    components.reader.update_department_names(department_names(&snapshot));
 
     let (traffic, traffic_watcher) = drain();
     let (end, end_watcher) = drain();
-    let (handles, workers) =
-        start_workers(&settings, &organs, seeds, &Stop { drain: traffic_watcher.clone(), end: end_watcher })?;
+    let (handles, workers) = start_workers(
+        &settings,
+        &components,
+        seeds,
+        &WorkerShutdown { drain: traffic_watcher.clone(), abort: end_watcher },
+    )?;
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    let reloader = Reloader::new(Source { loader, numbers, watch }, read, organs.clone());
-    let accept = Accepting {
+    let reloader = ConfigReloader::new(ConfigSource { loader, interner: numbers, watch }, loaded, components.clone());
+    let accept = ListenerSet {
         bound: bound.listeners,
         settings: settings.clone(),
         connections_max,
         handles,
         drain: traffic_watcher,
     };
-    let control = Control::start(organs, accept, bound.admin, reloader)?;
+    let control = ControlThread::start(components, accept, bound.admin, reloader)?;
     drop(starting);
-    Ok(Running { listeners, admin, ready, settings, workers, control, traffic, end, ledger })
+    Ok(RunningGateway {
+        listeners,
+        admin,
+        ready,
+        settings,
+        workers,
+        control,
+        traffic_drain: traffic,
+        abort: end,
+        ledger,
+    })
 }
 
-impl Running {
+impl RunningGateway {
     /// The bound address of a listener, by name.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
         self.listeners.iter().find(|(listener, _)| listener.as_str() == name).map(|(_, address)| *address)
@@ -168,12 +150,12 @@ impl Running {
     }
 
     /// Reads the configuration again, as SIGHUP does. On problems the old one stays live.
-    pub fn reload(&self) -> Result<(), Problems> {
+    pub fn reload(&self) -> Result<(), ConfigProblems> {
         self.control.reload()
     }
 
     /// Something that can ask for a reload from another thread.
-    pub fn reload_handle(&self) -> Reload {
+    pub fn reload_handle(&self) -> ReloadHandle {
         self.control.reload_handle()
     }
 
@@ -182,11 +164,11 @@ impl Running {
     pub fn shutdown(self) -> Result<(), AppError> {
         let _stopping = self.ready.block("the shutdown");
         std::thread::sleep(self.settings.shutdown.delay);
-        self.traffic.begin();
-        if !wait(self.traffic.done(), self.settings.shutdown.grace)? {
-            tell_what_is_cut(&self.ledger.reader());
+        self.traffic_drain.begin();
+        if !wait_timeout(self.traffic_drain.done(), self.settings.shutdown.grace)? {
+            log_aborted_commands(&self.ledger.reader());
         }
-        self.end.begin();
+        self.abort.begin();
         for worker in self.workers {
             worker.join();
         }
@@ -196,7 +178,7 @@ impl Running {
 }
 
 /// Logs how many commands end with the grace period, if there are any: connections without one are closed without a word.
-fn tell_what_is_cut(ledger: &LedgerReader) {
+fn log_aborted_commands(ledger: &LedgerReader) {
     let totals = threads::block_on(ledger.totals()).map_err(AppError::from);
     match totals.and_then(|totals| Ok(totals?)) {
         Ok(totals) => {
@@ -212,40 +194,7 @@ fn tell_what_is_cut(ledger: &LedgerReader) {
     }
 }
 
-/// What the listeners accept with and for.
-struct Accepting {
-    bound: Vec<(Name, Listener)>,
-    settings: Settings,
-    connections_max: usize,
-    handles: Vec<WorkerHandle>,
-    drain: DrainWatcher,
-}
-
-impl Accepting {
-    /// Runs every listener on the control runtime.
-    fn run(self, organs: &Organs) {
-        for (position, (name, listener)) in self.bound.into_iter().enumerate() {
-            let Some(tls) = organs.tls.get(&name) else { continue };
-            let settings = &self.settings.listeners[position]; // bound in their order
-            let max = ConnectionsMax {
-                all: self.connections_max,
-                listener: settings.connections.unwrap_or(self.connections_max),
-                address: self.settings.capacity.address_connections,
-            };
-            let accept = AcceptSettings {
-                tls: Arc::clone(tls),
-                position,
-                max,
-                proxies: Arc::new(settings.proxies.clone()),
-                caps: Arc::clone(&organs.caps),
-                telemetry: Arc::clone(&organs.telemetry),
-            };
-            tokio::spawn(listener.run(accept, self.handles.clone(), self.drain.clone()));
-        }
-    }
-}
-
-fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
+fn ledger_settings(settings: &GatewaySettings, ready: &Readiness) -> LedgerSettings {
     LedgerSettings {
         path: settings.ledger_path.clone(),
         gateway: settings.gateway.clone(),
@@ -258,9 +207,9 @@ fn ledger_settings(settings: &Settings, ready: &Ready) -> LedgerSettings {
 }
 
 /// Quotas remember over restarts: what the ledger holds of this month is already used, and was warned of.
-fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError> {
-    let month = organs.calendar.month_of(organs.clock.window());
-    let rows = threads::block_on(organs.reader.usage_in_whole(organs.calendar.windows_of(month)))??;
+fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> Result<(), AppError> {
+    let month = components.calendar.month_of(components.clock.window());
+    let rows = threads::block_on(components.reader.usage_total(components.calendar.windows_of(month)))??;
     let mut used: HashMap<&Name, (u64, bool)> = HashMap::new();
     for row in &rows {
         let (units, has_refused) = used.entry(&row.department).or_default();
@@ -270,32 +219,26 @@ fn remember_quotas(organs: &Organs, snapshot: &Snapshot) -> Result<(), AppError>
     // Departments without a quota too: a reload may give them one within the month.
     for policy in &snapshot.departments {
         let used = used.get(&policy.department.id).copied().unwrap_or_default();
-        organs.limiters.recall_quota(policy.department.number, month, used);
+        components.limiters.restore_quota(policy.department.number, month, used);
     }
-    vanished::warn_of_missing(snapshot, &rows, month);
+    removed_ids::warn_of_missing_ids(snapshot, &rows, month);
     Ok(())
 }
 
-/// The names of departments, for the book.
-fn names_of(snapshot: &Snapshot) -> Vec<(Name, String)> {
-    let departments = snapshot.departments.iter().map(|policy| &policy.department);
-    departments.map(|department| (department.id.clone(), department.name.clone())).collect()
-}
-
 fn start_workers(
-    settings: &Settings,
-    organs: &Organs,
+    settings: &GatewaySettings,
+    components: &SharedComponents,
     seeds: Vec<MeterSeed>,
-    stop: &Stop,
-) -> Result<(Vec<WorkerHandle>, Vec<threads::Joined>), AppError> {
+    stop: &WorkerShutdown,
+) -> Result<(Vec<WorkerHandle>, Vec<threads::ThreadHandle>), AppError> {
     let parts = WorkerParts {
-        published: Arc::clone(&organs.published),
-        subsystem_tls: Arc::clone(&organs.subsystem_tls),
-        limiters: Arc::clone(&organs.limiters),
-        health: Arc::clone(&organs.health),
-        telemetry: Arc::clone(&organs.telemetry),
-        caps: Arc::clone(&organs.caps),
-        clock: organs.clock.clone(),
+        published: Arc::clone(&components.published),
+        subsystem_tls: Arc::clone(&components.subsystem_tls),
+        limiters: Arc::clone(&components.limiters),
+        health: Arc::clone(&components.health),
+        telemetry: Arc::clone(&components.telemetry),
+        connection_limits: Arc::clone(&components.connection_limits),
+        clock: components.clock.clone(),
         capacity: settings.capacity,
         grace: settings.shutdown.grace,
         workers: settings.workers,
@@ -310,7 +253,7 @@ fn start_workers(
         let parts = WorkerParts { index, ..parts.clone() };
         let (handle, thread) = start_worker(format!("worker-{index}"), parts, seed, stop.clone())?;
         handles.push(handle);
-        threads.push(threads::Joined::new(thread));
+        threads.push(threads::ThreadHandle::new(thread));
     }
     Ok((handles, threads))
 }
@@ -318,19 +261,11 @@ fn start_workers(
 /// The disk under the ledger has failed: nothing more can be counted, so nothing more may be answered. Ends the process at
 /// once with exit code 74; the next start recovers what the kernel still holds. A failed sync is never tried again, because
 /// the kernel may have dropped the pages it could not write.
-fn end_the_process(error: LedgerError) {
+fn exit_on_storage_failure(error: LedgerError) {
     tracing::error!(%error, "the ledger's disk has failed; the gateway ends");
-    logging::flush();
+    logging::flush_log();
     std::process::exit(EXIT_STORAGE);
 }
 
 /// EX_IOERR of sysexits.
 const EXIT_STORAGE: i32 = 74;
-
-/// A problem of the file as a whole.
-fn problem(message: String) -> Problems {
-    Problems::whole(message)
-}
-
-/// How long [`Running::reload`] waits for the control thread.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(60);

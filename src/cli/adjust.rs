@@ -1,7 +1,7 @@
 //! `tallygate ledger adjust`: adds a correction, and asks first where it looks like a slip.
 //!
 //! Guarantees: a correction that is larger than the usage it corrects, or of a period that lies ahead, is added only after a
-//! yes: on the terminal, or as `--yes`. What a correction may be at all is for [`crate::ledger::adjust`].
+//! yes: on the terminal, or as `--yes`. What a correction may be at all is for [`crate::ledger::book::adjustments`].
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::clock::Clock;
-use crate::ledger::{Adjustment, LedgerError, LedgerFiles, adjust as add, check_adjustment};
+use crate::ledger::{Adjustment, LedgerError, LedgerFiles, add_adjustment as add, check_adjustment};
 use crate::model::Name;
-use crate::report::Range;
-use crate::report::render::human::{signed, whole};
+use crate::report::ReportRange;
+use crate::report::render::human_units::{grouped_signed, signed_digits};
 
-use super::ledger::existing;
-use super::{AnswerFormat, BadUsage, tell};
+use super::ledger::existing_book;
+use super::{BadUsage, OutputFormat, print_message};
 
 /// A correction to be added.
 #[derive(Debug, Args)]
@@ -50,27 +50,27 @@ pub struct AdjustArgs {
     yes: bool,
     /// How to print its number
     #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
+    format: OutputFormat,
 }
 
 /// Adds the correction and prints its number.
 pub fn adjust(args: &AdjustArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let (path, adjustment) = (existing(&args.ledger)?, args.adjustment());
-    told(check_adjustment(path, &adjustment))?;
-    let doubts = doubts(path, &adjustment, clock)?;
+    let (path, adjustment) = (existing_book(&args.ledger)?, args.adjustment());
+    as_usage_error(check_adjustment(path, &adjustment))?;
+    let doubts = suspicions(path, &adjustment, clock)?;
     if !doubts.is_empty() && !args.yes {
-        confirm(&doubts)?;
+        ask_confirmation(&doubts)?;
     }
-    let number = told(add(path, &adjustment, clock))?;
+    let number = as_usage_error(add(path, &adjustment, clock))?;
     match args.format {
-        AnswerFormat::Json => writeln!(out, "{}", serde_json::json!({ "number": number }))?,
-        AnswerFormat::Table => writeln!(out, "correction {number} is added and sealed")?,
+        OutputFormat::Json => writeln!(out, "{}", serde_json::json!({ "number": number }))?,
+        OutputFormat::Table => writeln!(out, "correction {number} is added and sealed")?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// A correction that makes no sense is a wrong command line, not a fault of the ledger.
-fn told<T>(result: Result<T, LedgerError>) -> anyhow::Result<T> {
+fn as_usage_error<T>(result: Result<T, LedgerError>) -> anyhow::Result<T> {
     match result {
         Err(LedgerError::Adjustment(why)) => Err(BadUsage(why.to_string()).into()),
         result => Ok(result?),
@@ -92,19 +92,19 @@ impl AdjustArgs {
 }
 
 /// Why the correction may be a slip; nothing where its period is none, which the ledger itself refuses.
-fn doubts(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec<String>, LedgerError> {
+fn suspicions(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec<String>, LedgerError> {
     let files = LedgerFiles::open(path)?;
-    let Ok(range) = Range::of_period(&adjustment.period, files.calendar()) else { return Ok(Vec::new()) };
+    let Ok(range) = ReportRange::from_period(&adjustment.period, files.calendar()) else { return Ok(Vec::new()) };
     let mut doubts = Vec::new();
     if range.from > clock.window() {
         doubts.push(format!("the period {} has not begun", adjustment.period));
     }
-    let used = used(&files, adjustment, &range)?;
+    let used = used_units(&files, adjustment, &range)?;
     if i128::from(adjustment.units.unsigned_abs()) > used.abs() {
         doubts.push(format!(
             "{} units are more than the {} units, earlier corrections included, that the period {} has",
-            signed(i128::from(adjustment.units)),
-            whole(used),
+            signed_digits(i128::from(adjustment.units)),
+            grouped_signed(used),
             adjustment.period
         ));
     }
@@ -112,7 +112,7 @@ fn doubts(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec<Str
 }
 
 /// The units of what is corrected: usage, and the corrections of it that there are already.
-fn used(files: &LedgerFiles, adjustment: &Adjustment, range: &Range) -> Result<i128, LedgerError> {
+fn used_units(files: &LedgerFiles, adjustment: &Adjustment, range: &ReportRange) -> Result<i128, LedgerError> {
     let matches = |department: &str, subsystem: Option<&str>, command: Option<&str>| {
         let is = |wanted: &Option<Name>, found: Option<&str>| {
             wanted.as_ref().is_none_or(|name| found == Some(name.as_str()))
@@ -121,7 +121,7 @@ fn used(files: &LedgerFiles, adjustment: &Adjustment, range: &Range) -> Result<i
             && is(&adjustment.subsystem, subsystem)
             && is(&adjustment.command, command)
     };
-    let rows = files.usage_in_whole(range.windows())?;
+    let rows = files.usage_total(range.windows())?;
     let rows = rows
         .iter()
         .filter(|row| matches(row.department.as_str(), Some(row.subsystem.as_str()), Some(row.command.as_str())));
@@ -136,12 +136,12 @@ fn used(files: &LedgerFiles, adjustment: &Adjustment, range: &Range) -> Result<i
 }
 
 /// Asks on a terminal; elsewhere `--yes` is the only yes.
-fn confirm(doubts: &[String]) -> Result<(), BadUsage> {
+fn ask_confirmation(doubts: &[String]) -> Result<(), BadUsage> {
     let doubts = doubts.join("; ");
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(BadUsage(format!("nothing was added: {doubts}. If it is meant so, give --yes")));
     }
-    tell(&format!("{doubts}."));
+    print_message(&format!("{doubts}."));
     let _ = write!(
         io::stderr(),
         "Add the correction all the same? It cannot be removed, only corrected by another. [y/N] "

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::ledger::audit::{Backup, BackupError, backup};
+use crate::ledger::audit::{BackupError, LedgerBackup, backup};
 
-use super::ledger::{Shown, existing};
-use super::{AnswerFormat, BadUsage};
+use super::ledger::{ProgressLine, existing_book};
+use super::{BadUsage, OutputFormat};
 
 /// What to copy, and where to.
 #[derive(Debug, Args)]
@@ -22,26 +22,26 @@ pub(super) struct BackupArgs {
     out: PathBuf,
     /// How to print what was made
     #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
+    format: OutputFormat,
 }
 
 /// Copies, and says what the copy is.
-pub(super) fn make(args: &BackupArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let mut shown = Shown::default();
-    let made = backup(existing(&args.ledger)?, &args.out, &mut |what, done, all| shown.progress(what, done, all));
-    shown.end();
+pub(super) fn make_backup(args: &BackupArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let mut progress = ProgressLine::default();
+    let made = backup(existing_book(&args.ledger)?, &args.out, &mut |what, done, all| progress.update(what, done, all));
+    progress.finish();
     let made = made.map_err(|error| match error {
         BackupError::Ledger(error) => anyhow::Error::from(error),
         error => BadUsage(format!("--out: {error}")).into(),
     })?;
     match args.format {
-        AnswerFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&made)?)?,
-        AnswerFormat::Table => write_made(&made, out)?,
+        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&made)?)?,
+        OutputFormat::Table => write_summary(&made, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_made(made: &Backup, out: &mut impl Write) -> std::io::Result<()> {
+fn write_summary(made: &LedgerBackup, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "copied     {} to {}, {} bytes", made.ledger.display(), made.book.display(), made.bytes)?;
     if let Some(tally) = &made.tally {
         writeln!(out, "           with the tally of its dead gateway, {}; keep both together", tally.display())?;

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{self, Configuration, Problems};
-use crate::identity::{AuthorityInUse, ListInUse, TrustedFiles};
+use crate::config::{self, ConfigProblems, Configuration};
+use crate::identity::{AuthorityInUse, RevocationListInUse, TrustedFiles};
 use crate::ledger::{SeriesMemory, series_memory};
-use crate::model::{Name, Numbers};
+use crate::model::{Name, NameInterner};
 
-use super::{AnswerFormat, NOT_SO, tell};
+use super::{NOT_SO, OutputFormat, print_message};
 
 /// Which configuration.
 #[derive(Debug, clap::Args)]
@@ -19,39 +19,40 @@ pub struct CheckArgs {
     config: PathBuf,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
+    format: OutputFormat,
 }
 
 /// Reads and compiles the configuration. Problems go to stderr for people, and to stdout as JSON.
 /// Exit code 0 if it is clean, 1 if it has problems.
 pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let checked = config::load(&args.config, &Numbers::default());
+    let checked = config::load_configuration(&args.config, &NameInterner::default());
     let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
     match (args.format, checked) {
-        (AnswerFormat::Json, checked) => writeln!(out, "{:#}", json(&checked))?,
-        (AnswerFormat::Table, Ok(configuration)) => tell(&praise(&args.config, &configuration)),
-        (AnswerFormat::Table, Err(problems)) => tell(&for_people(&args.config, &problems)),
+        (OutputFormat::Json, checked) => writeln!(out, "{:#}", result_json(&checked))?,
+        (OutputFormat::Table, Ok(configuration)) => print_message(&summary_text(&args.config, &configuration)),
+        (OutputFormat::Table, Err(problems)) => print_message(&problems_text(&args.config, &problems)),
     }
     Ok(code)
 }
 
 /// All problems, one a line, under the name of their file.
-pub(super) fn for_people(config: &Path, problems: &Problems) -> String {
-    let count = counted(problems.0.len(), "problem");
+pub(super) fn problems_text(config: &Path, problems: &ConfigProblems) -> String {
+    let count = plural(problems.0.len(), "problem");
     let lines: Vec<_> = problems.0.iter().map(|problem| format!("  {problem}")).collect();
     format!("{}: {count}\n{}", config.display(), lines.join("\n"))
 }
 
 /// What is there, whom the listeners trust, and what is odd about it but does not stop its use.
-fn praise(config: &Path, read: &Configuration) -> String {
-    let trusted: String = config::trusted(&read.settings).iter().map(|(name, trusted)| trust(name, trusted)).collect();
+fn summary_text(config: &Path, read: &Configuration) -> String {
+    let trusted: String =
+        config::trusted_files(&read.settings).iter().map(|(name, trusted)| trust_text(name, trusted)).collect();
     let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
-    let (counts, memory) = (counts(read), memory_line(&memory(read)));
+    let (counts, memory) = (count_text(read), memory_line(&memory_estimate(read)));
     format!("{}: {counts}\n  {memory}{trusted}{}", config.display(), warnings.collect::<String>())
 }
 
 /// What the series that are granted cost the ledger.
-fn memory(read: &Configuration) -> SeriesMemory {
+fn memory_estimate(read: &Configuration) -> SeriesMemory {
     series_memory(read.snapshot.granted_series() as u64, read.settings.workers as u64)
 }
 
@@ -66,25 +67,33 @@ fn memory_line(memory: &SeriesMemory) -> String {
 }
 
 /// Whom a listener trusts to name callers, and to revoke them.
-fn trust(listener: &Name, trusted: &TrustedFiles) -> String {
+fn trust_text(listener: &Name, trusted: &TrustedFiles) -> String {
     let TrustedFiles { authorities, lists, .. } = trusted;
     if authorities.is_empty() {
         return String::new(); // it asks nobody
     }
     let counts = match (authorities.len(), lists.len()) {
-        (1, lists) => format!("1 authority, {}", counted(lists, "revocation list")),
-        (count, lists) => format!("{count} authorities, {}", counted(lists, "revocation list")),
+        (1, lists) => format!("1 authority, {}", plural(lists, "revocation list")),
+        (count, lists) => format!("{count} authorities, {}", plural(lists, "revocation list")),
     };
     let authorities = authorities.iter().map(|authority| {
-        let AuthorityInUse { path, name, until } = authority;
+        let AuthorityInUse { path, name, valid_until: until } = authority;
         format!("\n    authority {name}, until {until}, in {}", path.display())
     });
-    let lists = lists.iter().map(listed);
+    let lists = lists.iter().map(list_text);
     format!("\n  listener {listener} uses {counts}{}{}", authorities.collect::<String>(), lists.collect::<String>())
 }
 
-fn listed(list: &ListInUse) -> String {
-    let ListInUse { path, issuer, number, until, scope, revoked, of_authority } = list;
+fn list_text(list: &RevocationListInUse) -> String {
+    let RevocationListInUse {
+        path,
+        issuer,
+        number,
+        next_update: until,
+        scope,
+        revoked,
+        covers_authorities: of_authority,
+    } = list;
     let number = number.as_deref().map_or_else(|| "without number".to_owned(), |number| format!("number {number}"));
     let of = if *of_authority { "" } else { " (of no authority here; for intermediate certificates of that name)" };
     format!(
@@ -95,17 +104,17 @@ fn listed(list: &ListInUse) -> String {
 
 fn trust_json((listener, trusted): &(Name, TrustedFiles)) -> serde_json::Value {
     let authorities = trusted.authorities.iter().map(
-        |authority| serde_json::json!({ "file": authority.path, "name": authority.name, "until": authority.until }),
+        |authority| serde_json::json!({ "file": authority.path, "name": authority.name, "until": authority.valid_until }),
     );
     let lists = trusted.lists.iter().map(|list| {
         serde_json::json!({
             "file": list.path,
             "issuer": list.issuer,
             "number": list.number,
-            "until": list.until,
+            "until": list.next_update,
             "scope": list.scope,
             "revoked": list.revoked,
-            "ofAuthority": list.of_authority,
+            "ofAuthority": list.covers_authorities,
         })
     });
     serde_json::json!({
@@ -115,35 +124,35 @@ fn trust_json((listener, trusted): &(Name, TrustedFiles)) -> serde_json::Value {
     })
 }
 
-fn json(checked: &Result<Configuration, Problems>) -> serde_json::Value {
+fn result_json(checked: &Result<Configuration, ConfigProblems>) -> serde_json::Value {
     match checked {
         Ok(read) => serde_json::json!({
             "ok": true,
             "version": read.snapshot.version,
             "problems": [],
-            "memory": memory(read),
+            "memory": memory_estimate(read),
             "warnings": config::warnings(read),
-            "trust": config::trusted(&read.settings).iter().map(trust_json).collect::<Vec<_>>(),
+            "trust": config::trusted_files(&read.settings).iter().map(trust_json).collect::<Vec<_>>(),
         }),
         Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
     }
 }
 
-fn counts(read: &Configuration) -> String {
+fn count_text(read: &Configuration) -> String {
     let snapshot = &read.snapshot;
     let commands: usize = snapshot.subsystems.iter().map(|subsystem| subsystem.commands.len()).sum();
     format!(
         "no problems; version {}, {}, {}, {}, {}",
         snapshot.version,
-        counted(read.settings.listeners.len(), "listener"),
-        counted(snapshot.departments.len(), "department"),
-        counted(snapshot.subsystems.len(), "subsystem"),
-        counted(commands, "command"),
+        plural(read.settings.listeners.len(), "listener"),
+        plural(snapshot.departments.len(), "department"),
+        plural(snapshot.subsystems.len(), "subsystem"),
+        plural(commands, "command"),
     )
 }
 
 /// A number and its noun, of which the plural is regular.
-pub(super) fn counted(count: usize, noun: &str) -> String {
+pub(super) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
@@ -163,12 +172,12 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_one_problem() {
         let missing = Path::new("/nowhere/tallygate.yaml");
-        let problems = config::load(missing, &Numbers::default()).expect_err("nothing there");
-        let said = for_people(missing, &problems);
+        let problems = config::load_configuration(missing, &NameInterner::default()).expect_err("nothing there");
+        let said = problems_text(missing, &problems);
         assert!(
             said.starts_with("/nowhere/tallygate.yaml: 1 problem\n  /nowhere/tallygate.yaml cannot be read"),
             "{said}"
         );
-        assert_eq!(json(&Err(problems))["ok"], false);
+        assert_eq!(result_json(&Err(problems))["ok"], false);
     }
 }

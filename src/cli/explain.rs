@@ -14,25 +14,27 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration, ListenerSettings, Settings};
-use crate::identity::{certificates_of_file, fault_in_words, identities_of_der};
-use crate::model::{CallerId, Exceeded, Limits, Numbers, Quota, Rate, RateUnit, Refused};
-use crate::policy::{Command, DepartmentPolicy, Route, Snapshot, Subsystem, Unclaimed, Upstream};
-use crate::proxy::Head;
+use crate::config::{self, Configuration, GatewaySettings, ListenerSettings};
+use crate::identity::{describe_tls_error, identities_of_der, read_certificates};
+use crate::model::{CallerId, MonthlyQuota, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits};
+use crate::policy::{
+    CallerUnclaimed, Command, DepartmentPolicy, PolicySnapshot, RouteMatch, Subsystem, UpstreamServer,
+};
+use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
 
-use super::check::for_people;
-use super::{AnswerFormat, BadUsage, NOT_SO, tell};
+use super::check::problems_text;
+use super::{BadUsage, NOT_SO, OutputFormat, print_message};
 
 /// What stands for an outcome where there would be no connection.
-const HANDSHAKE: &str = "handshake";
+const HANDSHAKE_OUTCOME: &str = "handshake";
 /// Where a URL without a port leads.
 const HTTPS_PORT: u16 = 443;
 
 /// What the gateway would do, step by step.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Explanation {
+struct RequestExplanation {
     /// The certificate's identities.
     caller: Vec<String>,
     /// The department that claims them.
@@ -53,7 +55,7 @@ struct Explanation {
 }
 
 /// A certificate as a caller would show it.
-struct Shown {
+struct CallerCertificate {
     /// Its own certificate first.
     chain: Vec<CertificateDer<'static>>,
     identities: Vec<CallerId>,
@@ -73,50 +75,55 @@ pub struct ExplainArgs {
     request: String,
     /// How the explanation is printed
     #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
+    format: OutputFormat,
 }
 
 /// Explains a request of a caller. Exit code 0 if it would be let in, 1 if it would be refused or the configuration has
 /// problems, 2 if the certificate or the request cannot be read.
 pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let configuration = match config::load(&args.config, &Numbers::default()) {
+    let configuration = match config::load_configuration(&args.config, &NameInterner::default()) {
         Ok(configuration) => configuration,
         Err(problems) => {
             match args.format {
-                AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!({ "problems": problems.0 }))?,
-                AnswerFormat::Table => tell(&for_people(&args.config, &problems)),
+                OutputFormat::Json => writeln!(out, "{:#}", serde_json::json!({ "problems": problems.0 }))?,
+                OutputFormat::Table => print_message(&problems_text(&args.config, &problems)),
             }
             return Ok(ExitCode::from(NOT_SO));
         }
     };
     let (shown, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
-    let explanation = match turned_away(&configuration.settings, &shown, &request, Clock::system().wall()) {
-        Some(why) => Explanation { refused: Some(HANDSHAKE), why, ..told_of(&shown.identities) },
+    let explanation = match handshake_refusal(&configuration.settings, &shown, &request, Clock::system().wall()) {
+        Some(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
         None => decide(&configuration, &shown.identities, &request),
     };
     match args.format {
-        AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
-        AnswerFormat::Table => writeln!(out, "{}", text(&explanation))?,
+        OutputFormat::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
+        OutputFormat::Table => writeln!(out, "{}", explanation_text(&explanation))?,
     }
     Ok(if explanation.refused.is_some() { ExitCode::from(NOT_SO) } else { ExitCode::SUCCESS })
 }
 
-fn read_inputs(cert: &Path, request: &str) -> Result<(Shown, Request<()>), String> {
-    let chain = certificates_of_file(cert, "the caller's certificate").map_err(|problem| problem.to_string())?;
+fn read_inputs(cert: &Path, request: &str) -> Result<(CallerCertificate, Request<()>), String> {
+    let chain = read_certificates(cert, "the caller's certificate").map_err(|problem| problem.to_string())?;
     let own = chain.first().ok_or_else(|| format!("{}: holds no certificate", cert.display()))?;
     let identities = identities_of_der(own).map_err(|error| format!("{}: {error}", cert.display()))?;
-    Ok((Shown { chain, identities }, read_request(request)?))
+    Ok((CallerCertificate { chain, identities }, read_request(request)?))
 }
 
 /// Why there would be no connection: the judgement of the listeners that the request could come in by.
-fn turned_away(settings: &Settings, shown: &Shown, request: &Request<()>, now: Timestamp) -> Option<String> {
+fn handshake_refusal(
+    settings: &GatewaySettings,
+    shown: &CallerCertificate,
+    request: &Request<()>,
+    now: Timestamp,
+) -> Option<String> {
     let port = request.uri().port_u16().unwrap_or(HTTPS_PORT);
     let listens = |listener: &&ListenerSettings| listener.address.port() == port;
     let named: Vec<_> = settings.listeners.iter().filter(listens).collect();
-    let asked = if named.is_empty() { settings.listeners.iter().collect() } else { named };
+    let action = if named.is_empty() { settings.listeners.iter().collect() } else { named };
     let mut against = Vec::new();
-    for listener in asked {
-        match judged_by(listener, shown, request.uri().host().unwrap_or_default(), now) {
+    for listener in action {
+        match check_listener(listener, shown, request.uri().host().unwrap_or_default(), now) {
             Ok(()) => return None,
             Err(why) => against.push(why),
         }
@@ -124,7 +131,12 @@ fn turned_away(settings: &Settings, shown: &Shown, request: &Request<()>, now: T
     Some(against.join("; "))
 }
 
-fn judged_by(listener: &ListenerSettings, shown: &Shown, host: &str, now: Timestamp) -> Result<(), String> {
+fn check_listener(
+    listener: &ListenerSettings,
+    shown: &CallerCertificate,
+    host: &str,
+    now: Timestamp,
+) -> Result<(), String> {
     // Its files were read a moment ago; if they are gone by now, that is what is told.
     let tls = listener.tls.load(now).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -132,13 +144,13 @@ fn judged_by(listener: &ListenerSettings, shown: &Shown, host: &str, now: Timest
     })?;
     // A caller names the host in its handshake, unless that is an address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
-    let served = tls.names.bind((!is_address).then_some(host));
+    let served = tls.hosts.hosts_for_sni((!is_address).then_some(host));
     if !served.is_some_and(|served| served.covers(host)) {
-        return Err(format!("listener {} serves {} and not {host:?}", listener.name, tls.names));
+        return Err(format!("listener {} serves {} and not {host:?}", listener.name, tls.hosts));
     }
-    tls.judge(&shown.chain, now).map_err(|fault| {
-        let reason = HandshakeFailure::of_fault(&fault).name();
-        let fault = fault_in_words(&fault);
+    tls.verify_chain(&shown.chain, now).map_err(|fault| {
+        let reason = HandshakeFailure::from_tls_error(&fault).name();
+        let fault = describe_tls_error(&fault);
         format!("listener {} turns this certificate away in the handshake: {reason} ({fault})", listener.name)
     })
 }
@@ -152,81 +164,81 @@ fn read_request(text: &str) -> Result<Request<()>, String> {
     Request::builder().method(method).uri(uri).body(()).map_err(|_| bad())
 }
 
-fn told_of(identities: &[CallerId]) -> Explanation {
-    Explanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() }
+fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
+    RequestExplanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() }
 }
 
 /// The gateway's own steps, in their order, until one says no.
-fn decide(configuration: &Configuration, identities: &[CallerId], request: &Request<()>) -> Explanation {
+fn decide(configuration: &Configuration, identities: &[CallerId], request: &Request<()>) -> RequestExplanation {
     let snapshot = &configuration.snapshot;
-    let mut told = told_of(identities);
-    let head = match Head::read(request) {
+    let mut told = new_explanation(identities);
+    let head = match RequestHead::parse(request) {
         Ok(head) => head,
-        Err(malformed) => return refuse(told, Refused::Malformed, malformed.detail.to_owned()),
+        Err(malformed) => return refused_explanation(told, Refused::Malformed, malformed.detail.to_owned()),
     };
     let department = match snapshot.department_of(identities) {
         Ok(department) => department,
-        Err(unclaimed) => return refuse(told, Refused::Unauthenticated, nobody(&unclaimed)),
+        Err(unclaimed) => return refused_explanation(told, Refused::Unauthenticated, unclaimed_text(&unclaimed)),
     };
     told.department = Some(format!("{} ({})", department.department.id, department.department.name));
-    let (subsystem, command) = match snapshot.route(head.host, head.method, head.path) {
-        Route::Command { subsystem, command } => (subsystem, command),
-        Route::NoCommand { subsystem } => {
+    let (subsystem, command) = match snapshot.find_route(head.host, head.method, head.path) {
+        RouteMatch::Command { subsystem, command } => (subsystem, command),
+        RouteMatch::NoCommand { subsystem } => {
             told.subsystem = Some(subsystem.id.to_string());
             let why = format!("no command of {} answers to this method and path, and it refuses others", subsystem.id);
-            return refuse(told, Refused::UnknownCommand, why);
+            return refused_explanation(told, Refused::UnknownCommand, why);
         }
-        Route::NoSubsystem => {
+        RouteMatch::NoSubsystem => {
             let why = "no subsystem takes this host and path".to_owned();
-            return refuse(told, Refused::UnknownCommand, why);
+            return refused_explanation(told, Refused::UnknownCommand, why);
         }
     };
     told.subsystem = Some(subsystem.id.to_string());
-    told.command = Some(shown_command(command));
-    let Some(grant) = snapshot.grant(department, command) else {
+    told.command = Some(command_text(command));
+    let Some(grant) = snapshot.find_grant(department, command) else {
         let why = format!("no grant lets {} run {}", department.department.id, command.key.command);
-        return refuse(told, Refused::Forbidden, why);
+        return refused_explanation(told, Refused::Forbidden, why);
     };
-    let pattern = &snapshot.rule(&grant).pattern;
-    let written = configuration.sources.written(&format!("grants[{}]", grant.rule()));
+    let pattern = &snapshot.grant_rule(&grant).pattern;
+    let written = configuration.sources.path_in_file(&format!("grants[{}]", grant.rule()));
     told.grant = Some(format!("{written}, pattern {pattern:?}"));
-    told.limits = limits(snapshot, department, command);
+    told.limits = limit_texts(snapshot, department, command);
     if let Some(redirect) = command.redirect() {
-        let location = redirect.location(subsystem.below(head.path));
+        let location = redirect.location(subsystem.path_below(head.path));
         let location = location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
         told.why = format!("it would be let in, counted and sent to {location} with {}", redirect.status.as_u16());
         return told;
     }
-    told.upstreams = upstreams(subsystem);
+    told.upstreams = upstream_texts(subsystem);
     told.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
     told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
     told
 }
 
 /// The servers, with their weights where these differ.
-fn upstreams(subsystem: &Subsystem) -> Vec<String> {
+fn upstream_texts(subsystem: &Subsystem) -> Vec<String> {
     let servers = &subsystem.upstreams;
     let are_alike = servers.windows(2).all(|two| two[0].weight == two[1].weight);
-    let shown = |upstream: &Upstream| match are_alike {
+    let shown = |upstream: &UpstreamServer| match are_alike {
         true => upstream.authority.clone(),
         false => format!("{} (weight {})", upstream.authority, upstream.weight),
     };
     servers.iter().map(shown).collect()
 }
 
-fn refuse(told: Explanation, refused: Refused, why: String) -> Explanation {
-    Explanation { refused: Some(refused.name()), why, ..told }
+fn refused_explanation(told: RequestExplanation, refused: Refused, why: String) -> RequestExplanation {
+    RequestExplanation { refused: Some(refused.name()), why, ..told }
 }
 
-fn nobody(unclaimed: &Unclaimed) -> String {
+fn unclaimed_text(unclaimed: &CallerUnclaimed) -> String {
     match unclaimed {
-        Unclaimed::Nobody => "no department claims any identity of this certificate".to_owned(),
-        Unclaimed::Several(one, other) => format!("both {one} and {other} claim identities of this certificate"),
-        Unclaimed::Disabled(department) => format!("the department {department} is disabled"),
+        CallerUnclaimed::Nobody => "no department claims any identity of this certificate".to_owned(),
+        CallerUnclaimed::Several(one, other) => format!("both {one} and {other} claim identities of this certificate"),
+        CallerUnclaimed::Disabled(department) => format!("the department {department} is disabled"),
     }
 }
 
-fn shown_command(command: &Command) -> String {
+fn command_text(command: &Command) -> String {
     let id = &command.key.command;
     let method = command.method.as_ref().map_or("any method", |method| method.as_str());
     match &command.path {
@@ -236,25 +248,25 @@ fn shown_command(command: &Command) -> String {
 }
 
 fn forwarded_path(subsystem: &Subsystem, command: &Command, path: &str) -> String {
-    let target = subsystem.target(command, path);
+    let target = subsystem.forwarded_target(command, path);
     if target.is_empty() { "/".to_owned() } else { target.into_owned() }
 }
 
-fn limits(snapshot: &Snapshot, department: &DepartmentPolicy, command: &Command) -> Vec<String> {
-    let mut told = limits_of("department and command", command.limits);
-    told.extend(limits_of("department", department.limits));
-    told.extend(limits_of("whole gateway", Limits { rate: snapshot.total, concurrent: None }));
-    told.extend(department.quota.as_ref().map(shown_quota));
+fn limit_texts(snapshot: &PolicySnapshot, department: &DepartmentPolicy, command: &Command) -> Vec<String> {
+    let mut told = texts_of_limits("department and command", command.limits);
+    told.extend(texts_of_limits("department", department.limits));
+    told.extend(texts_of_limits("whole gateway", TrafficLimits { rate: snapshot.total_rate, concurrent: None }));
+    told.extend(department.quota.as_ref().map(quota_text));
     told
 }
 
-fn limits_of(whose: &str, limits: Limits) -> Vec<String> {
+fn texts_of_limits(whose: &str, limits: TrafficLimits) -> Vec<String> {
     let concurrent = limits.concurrent.map(|count| format!("{whose}: {count} at once"));
-    let rate = limits.rate.map(|rate| format!("{whose}: {}", shown_rate(rate)));
+    let rate = limits.rate.map(|rate| format!("{whose}: {}", rate_text(rate)));
     concurrent.into_iter().chain(rate).collect()
 }
 
-fn shown_rate(rate: Rate) -> String {
+fn rate_text(rate: RateLimit) -> String {
     let unit = match rate.unit {
         RateUnit::Second => "s",
         RateUnit::Minute => "m",
@@ -263,15 +275,15 @@ fn shown_rate(rate: Rate) -> String {
     format!("{}/{unit}, burst {}", rate.count, rate.burst)
 }
 
-fn shown_quota(quota: &Quota) -> String {
+fn quota_text(quota: &MonthlyQuota) -> String {
     let beyond = match quota.exceeded {
-        Exceeded::Refuse => "refused beyond",
-        Exceeded::Allow => "allowed beyond",
+        QuotaAction::Refuse => "refused beyond",
+        QuotaAction::Allow => "allowed beyond",
     };
     format!("quota: {} units a month, {beyond}", quota.units)
 }
 
-fn text(told: &Explanation) -> String {
+fn explanation_text(told: &RequestExplanation) -> String {
     let verdict = told.refused.map_or("admitted".to_owned(), |refused| format!("refused: {refused}"));
     let rows = [
         ("caller", Some(told.caller.join(", "))),
@@ -279,8 +291,8 @@ fn text(told: &Explanation) -> String {
         ("subsystem", told.subsystem.clone()),
         ("command", told.command.clone()),
         ("grant", told.grant.clone()),
-        ("limits", told.refused.is_none().then(|| list(&told.limits))),
-        ("upstream", told.refused.is_none().then(|| list(&told.upstreams))),
+        ("limits", told.refused.is_none().then(|| list_text(&told.limits))),
+        ("upstream", told.refused.is_none().then(|| list_text(&told.upstreams))),
         ("path there", told.forwarded_path.clone()),
         ("verdict", Some(verdict)),
         ("why", Some(told.why.clone())),
@@ -289,7 +301,7 @@ fn text(told: &Explanation) -> String {
     lines.join("\n")
 }
 
-fn list(items: &[String]) -> String {
+fn list_text(items: &[String]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join("\n            ") }
 }
 
@@ -297,9 +309,9 @@ fn list(items: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn explained(uri: &str, request: &str) -> Explanation {
+    fn explained(uri: &str, request: &str) -> RequestExplanation {
         let text = include_str!("../config/testdata/example.yaml");
-        let read = config::compile(text, Path::new("/"), &Numbers::default()).expect("no problems");
+        let read = config::compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems");
         decide(&read, &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
     }
 
@@ -323,7 +335,7 @@ mod tests {
         assert_eq!(told.grant.as_deref(), Some("grants[0], pattern \"snapshot.*\""));
         assert_eq!(told.forwarded_path.as_deref(), Some("/v1/snapshots"));
         assert_eq!(told.limits.len(), 5, "{:?}", told.limits);
-        assert!(text(&told).contains("verdict     admitted"));
+        assert!(explanation_text(&told).contains("verdict     admitted"));
     }
 
     #[test]
@@ -333,7 +345,7 @@ mod tests {
         assert_eq!(explained(police, submit).upstreams, ["127.0.0.1:9001"]);
         let text = include_str!("../config/testdata/example.yaml")
             .replace("9001\" }", "9001\", weight: 9 }, { url: \"http://127.0.0.1:9002\" }");
-        let read = config::compile(&text, Path::new("/"), &Numbers::default()).expect("no problems");
+        let read = config::compile_text(&text, Path::new("/"), &NameInterner::default()).expect("no problems");
         let told = decide(&read, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
         assert_eq!(told.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
     }

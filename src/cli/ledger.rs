@@ -10,10 +10,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::clock::Clock;
-use crate::ledger::audit::{AfterHead, ExportError, Info, NotedHead, Part, Verdict, export, info, verify};
+use crate::ledger::audit::{
+    AuditVerdict, ExportError, ExportPart, LedgerInfo, NotedHead, SealsAfterHead, export, ledger_info, verify,
+};
 
 use super::backup::{self, BackupArgs};
-use super::{AnswerFormat, BadUsage, NOT_SO, adjust, tell};
+use super::{BadUsage, NOT_SO, OutputFormat, adjust, print_message};
 
 /// What to do with a ledger.
 #[derive(Debug, Args)]
@@ -43,7 +45,7 @@ struct InfoArgs {
     ledger: PathBuf,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
+    format: OutputFormat,
 }
 
 #[derive(Debug, Args)]
@@ -56,7 +58,7 @@ struct VerifyArgs {
     head: Option<String>,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
-    format: AnswerFormat,
+    format: OutputFormat,
 }
 
 #[derive(Debug, Args)]
@@ -89,20 +91,20 @@ pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
         LedgerCommand::Verify(args) => show_verdict(args, out),
         LedgerCommand::Export(args) => write_export(args),
         LedgerCommand::Adjust(args) => adjust::adjust(args, clock, out),
-        LedgerCommand::Backup(args) => backup::make(args, out),
+        LedgerCommand::Backup(args) => backup::make_backup(args, out),
     }
 }
 
 fn show_info(args: &InfoArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let info = info(existing(&args.ledger)?)?;
+    let info = ledger_info(existing_book(&args.ledger)?)?;
     match args.format {
-        AnswerFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&info)?)?,
-        AnswerFormat::Table => write_info(&info, out)?,
+        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&info)?)?,
+        OutputFormat::Table => write_info(&info, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_info(info: &Info, out: &mut impl Write) -> io::Result<()> {
+fn write_info(info: &LedgerInfo, out: &mut impl Write) -> io::Result<()> {
     let none = || "none".to_owned();
     writeln!(out, "gateway    {} (format {}, calendar {})", info.gateway, info.format, info.calendar)?;
     match &info.head.sealed_at {
@@ -146,18 +148,18 @@ fn write_info(info: &Info, out: &mut impl Write) -> io::Result<()> {
 fn show_verdict(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let noted = args.head.as_deref().map(NotedHead::parse).transpose();
     let noted = noted.map_err(|error| BadUsage(format!("--head: {error}")))?;
-    let mut shown = Shown::default();
+    let mut shown = ProgressLine::default();
     let verdict =
-        verify(existing(&args.ledger)?, noted.as_ref(), &mut |what, done, all| shown.progress(what, done, all))?;
-    shown.end();
+        verify(existing_book(&args.ledger)?, noted.as_ref(), &mut |what, done, all| shown.update(what, done, all))?;
+    shown.finish();
     match args.format {
-        AnswerFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&verdict)?)?,
-        AnswerFormat::Table => write_verdict(&verdict, out)?,
+        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&verdict)?)?,
+        OutputFormat::Table => write_verdict(&verdict, out)?,
     }
     Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
-fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
+fn write_verdict(verdict: &AuditVerdict, out: &mut impl Write) -> io::Result<()> {
     for finding in &verdict.findings {
         writeln!(out, "{}: {}: {}", finding.check, finding.place, finding.what)?;
     }
@@ -165,7 +167,7 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "and {} findings more", verdict.more)?;
     }
     for note in &verdict.notes {
-        tell(&format!("note: {note}"));
+        print_message(&format!("note: {note}"));
     }
     let checked = &verdict.checked;
     let numbers = [(checked.seals, "seal"), (checked.lines, "line"), (checked.days, "day"), (checked.epochs, "epoch")];
@@ -173,7 +175,7 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
     let result = if verdict.ok { "sound" } else { "NOT sound" };
     writeln!(out, "{result}: {} checked", numbers.join(", "))?;
     if let Some(after) = &verdict.after {
-        writeln!(out, "after the noted head: {}", said_of(after))?;
+        writeln!(out, "after the noted head: {}", anchor_text(after))?;
     }
     if verdict.head.number > 0 {
         writeln!(
@@ -186,8 +188,8 @@ fn write_verdict(verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// What a head that was noted elsewhere does not prove.
-fn said_of(after: &AfterHead) -> String {
-    let AfterHead { seals, hours, days, epochs, corrections } = after;
+fn anchor_text(after: &SealsAfterHead) -> String {
+    let SealsAfterHead { seals, hours, days, epochs, corrections } = after;
     if *seals == 0 {
         return "nothing; the head proves all of the chain".to_owned();
     }
@@ -198,28 +200,28 @@ fn said_of(after: &AfterHead) -> String {
 
 /// Progress, on a terminal only.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
-    percent: Option<u64>,
+pub(super) struct ProgressLine {
+    last_percent: Option<u64>,
 }
 
-impl Shown {
-    pub(super) fn progress(&mut self, what: &str, done: u64, all: u64) {
+impl ProgressLine {
+    pub(super) fn update(&mut self, what: &str, done: u64, all: u64) {
         let percent = done * 100 / all.max(1);
-        if self.percent != Some(percent) && io::stderr().is_terminal() {
-            self.percent = Some(percent);
+        if self.last_percent != Some(percent) && io::stderr().is_terminal() {
+            self.last_percent = Some(percent);
             let _ = write!(io::stderr(), "\r{what}: {percent} % "); // only a courtesy
         }
     }
 
-    pub(super) fn end(&self) {
-        if self.percent.is_some() {
+    pub(super) fn finish(&self) {
+        if self.last_percent.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K"); // as above
         }
     }
 }
 
 fn write_export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
-    let ledger = existing(&args.ledger)?;
+    let ledger = existing_book(&args.ledger)?;
     let mut to: Box<dyn Write> = match &args.output {
         Some(file) => Box::new(BufWriter::new(File::create_new(file).map_err(|error| {
             BadUsage(format!(
@@ -237,7 +239,7 @@ fn write_export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_part(to: &mut impl Write, part: &Part, format: ExportFormat) -> io::Result<()> {
+fn write_part(to: &mut impl Write, part: &ExportPart, format: ExportFormat) -> io::Result<()> {
     match format {
         ExportFormat::Json => writeln!(to, "{}", serde_json::json!({ "heading": part.heading, "lines": part.lines })),
         ExportFormat::Text => {
@@ -248,7 +250,7 @@ fn write_part(to: &mut impl Write, part: &Part, format: ExportFormat) -> io::Res
 }
 
 /// A book that is there: SQLite would say less kindly that it is not.
-pub(super) fn existing(book: &Path) -> Result<&Path, BadUsage> {
+pub(super) fn existing_book(book: &Path) -> Result<&Path, BadUsage> {
     if !book.exists() {
         let missing = book.display();
         return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")));

@@ -21,7 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::app::AppError;
 use crate::clock::Clock;
-use crate::config::Problems;
+use crate::config::ConfigProblems;
 use crate::identity::AuthorityError;
 use crate::ledger::LedgerError;
 use crate::ledger::audit::ExportError;
@@ -38,13 +38,13 @@ pub const STORAGE: u8 = 74;
 /// The access-command gateway that counts exactly.
 #[derive(Debug, Parser)]
 #[command(name = "tallygate", version, about, propagate_version = true)]
-struct Cli {
+struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Runs the gateway
     Serve(serve::ServeArgs),
     /// Prints every problem of a configuration with its path
@@ -63,7 +63,7 @@ enum Command {
 
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum AnswerFormat {
+pub enum OutputFormat {
     /// For people
     #[default]
     Table,
@@ -73,7 +73,7 @@ pub enum AnswerFormat {
 
 /// How a table of results is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum TableFormat {
     /// For people
     #[default]
     Table,
@@ -97,59 +97,59 @@ pub struct BadUsage(pub String);
 /// The answer is there, but nobody gets it: a full disk behind stdout, for example.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer could not be written to stdout")]
-struct Unprintable(#[source] io::Error);
+struct PrintError(#[source] io::Error);
 
 /// Does what the arguments ask for; the first of them is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match CommandLine::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage_exit(&error),
     };
     let mut out = Vec::new();
-    let ended = answer(&cli.command, &mut out).and_then(|code| print(&out).map(|()| code));
-    ended.unwrap_or_else(|error| failed(&error))
+    let ended = run_command(&cli.command, &mut out).and_then(|code| print_output(&out).map(|()| code));
+    ended.unwrap_or_else(|error| failure_exit(&error))
 }
 
 /// The whole answer at once, so that a failure to write it cannot be taken for one to find it.
-fn print(answer: &[u8]) -> anyhow::Result<()> {
+fn print_output(answer: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let printed = out.write_all(answer).and_then(|()| out.flush());
-    Ok(printed.map_err(Unprintable)?)
+    Ok(printed.map_err(PrintError)?)
 }
 
 /// Says something to people.
-fn tell(text: &str) {
+fn print_message(text: &str) {
     let _ = writeln!(io::stderr(), "{text}"); // nobody is left to be told that stderr is closed
 }
 
-fn answer(command: &Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve::serve(args),
-        Command::Check(args) => check::check(args, out),
-        Command::Explain(args) => explain::explain(args, out),
-        Command::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
-        Command::Report(args) => report::report(args, &Clock::system(), out),
-        Command::Pki(args) => pki::run(args, Clock::system().wall(), out),
-        Command::Completions(args) => completions::completions(args, &mut Cli::command(), out),
+        CliCommand::Serve(args) => serve::serve(args),
+        CliCommand::Check(args) => check::check(args, out),
+        CliCommand::Explain(args) => explain::explain(args, out),
+        CliCommand::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
+        CliCommand::Report(args) => report::report(args, &Clock::system(), out),
+        CliCommand::Pki(args) => pki::run(args, Clock::system().wall(), out),
+        CliCommand::Completions(args) => completions::completions(args, &mut CommandLine::command(), out),
     }
 }
 
 /// clap knows where its text goes: help to stdout with 0, faults to stderr with 2.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage_exit(error: &clap::Error) -> ExitCode {
     let _ = error.print(); // nobody is left to be told that stderr is closed
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
+fn failure_exit(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    tell(&format!("tallygate: {}", sentence(error)));
+    print_message(&format!("tallygate: {}", error_text(error)));
     ExitCode::from(exit_code(error))
 }
 
 /// The failure and its causes; those that are already told in what stands before are not told again.
-fn sentence(error: &anyhow::Error) -> String {
+fn error_text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -169,10 +169,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// The exit code of a failure, by the first cause that has one.
 fn exit_code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(code_of).unwrap_or(INTERNAL)
+    error.chain().find_map(code_of_cause).unwrap_or(INTERNAL)
 }
 
-fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AppError>() {
         return Some(match error {
             AppError::Config(_) => NOT_SO,
@@ -183,10 +183,10 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {
         return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
     }
-    if cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<Unprintable>() {
+    if cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<PrintError>() {
         return Some(STORAGE);
     }
-    if cause.is::<Problems>() {
+    if cause.is::<ConfigProblems>() {
         return Some(NOT_SO);
     }
     cause.is::<BadUsage>().then_some(USAGE)
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_declared_without_contradiction() {
-        Cli::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]
@@ -210,12 +210,12 @@ mod tests {
             (AppError::Ledger(ledger()).into(), STORAGE),
             (AppError::Thread(io::ErrorKind::WouldBlock.into()).into(), INTERNAL),
             (AppError::Bind(BindProblems(vec![])).into(), INTERNAL),
-            (AppError::Config(Problems(vec![])).into(), NOT_SO),
-            (Problems(vec![]).into(), NOT_SO),
+            (AppError::Config(ConfigProblems(vec![])).into(), NOT_SO),
+            (ConfigProblems(vec![]).into(), NOT_SO),
             (AuthorityError::Exists("ca.pem".into()).into(), NOT_SO),
             (AuthorityError::Unwritable { path: "ca.pem".into(), why: "full".to_owned() }.into(), STORAGE),
             (BadUsage("no".to_owned()).into(), USAGE),
-            (Unprintable(io::ErrorKind::StorageFull.into()).into(), STORAGE),
+            (PrintError(io::ErrorKind::StorageFull.into()).into(), STORAGE),
             (anyhow::anyhow!("something else"), INTERNAL),
         ] {
             assert_eq!(exit_code(&error), code, "{error:#}");
@@ -225,12 +225,12 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let error = anyhow::anyhow!("the disk is full").context("writing a: the disk is full").context("folding");
-        assert_eq!(sentence(&error), "folding: writing a: the disk is full");
+        assert_eq!(error_text(&error), "folding: writing a: the disk is full");
     }
 
     #[test]
     fn a_closed_stdout_is_no_error() {
-        let broken = Unprintable(io::ErrorKind::BrokenPipe.into());
+        let broken = PrintError(io::ErrorKind::BrokenPipe.into());
         assert!(is_broken_pipe(&anyhow::Error::new(broken).context("printing")));
         assert!(!is_broken_pipe(&anyhow::anyhow!("broken")));
     }

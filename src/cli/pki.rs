@@ -1,6 +1,6 @@
 //! `tallygate pki`: a small certificate authority for trying things out.
 //!
-//! Turns arguments into calls of [`Authority`] and says what was written: in words on stderr, the paths on stdout. The
+//! Turns arguments into calls of [`CertificateAuthority`] and says what was written: in words on stderr, the paths on stdout. The
 //! mechanics are there.
 
 use std::io::Write;
@@ -11,11 +11,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 
-use crate::identity::{Authority, AuthorityError, ClientRequest, Issued, Validity};
+use crate::identity::{AuthorityError, CertificateAuthority, ClientRequest, IssuedFiles, ValidityPeriod};
 use crate::model::{CallerId, Name};
 
-use super::check::counted;
-use super::{AnswerFormat, tell};
+use super::check::plural;
+use super::{OutputFormat, print_message};
 
 /// How long the authority itself holds, in days.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -32,12 +32,12 @@ pub struct PkiArgs {
     pub command: PkiCommand,
     /// How the paths of what was written are printed on stdout: one a line, or as JSON.
     #[arg(long, value_enum, default_value_t, global = true)]
-    pub format: AnswerFormat,
+    pub format: OutputFormat,
 }
 
 /// What was done: in words, and which files were written.
-struct Done {
-    told: String,
+struct PkiOutcome {
+    message: String,
     written: Vec<PathBuf>,
 }
 
@@ -54,7 +54,7 @@ pub enum PkiCommand {
     Renew(RenewArgs),
 }
 
-/// Arguments of `tallygate pki init`.
+/// Arguments of `tallygate pki init_authority`.
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
     /// Directory of the authority; made if need be.
@@ -64,21 +64,21 @@ pub struct InitArgs {
     #[arg(long, value_name = "CN")]
     pub name: Option<String>,
     /// A name or IP address of the gateway, besides localhost; may be repeated.
-    #[arg(long = "host", value_name = "NAME", value_parser = host)]
+    #[arg(long = "host", value_name = "NAME", value_parser = parse_host)]
     pub hosts: Vec<String>,
     /// For how many days the gateway's certificate holds.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
 
-/// Arguments of `tallygate pki issue`.
+/// Arguments of `tallygate pki issue_certificate`.
 #[derive(Clone, Debug, Args)]
 pub struct IssueArgs {
     /// Directory of the authority.
     #[arg(long, default_value = "pki")]
     pub dir: PathBuf,
     /// Id of the department; names the files.
-    #[arg(long, value_name = "ID", value_parser = department)]
+    #[arg(long, value_name = "ID", value_parser = parse_department)]
     pub department: Name,
     /// URI that the certificate carries [default: spiffe://city.example/department/ID].
     #[arg(long, conflicts_with = "dns")]
@@ -102,7 +102,7 @@ pub struct RevokeArgs {
     pub certificate: PathBuf,
 }
 
-/// Arguments of `tallygate pki renew`.
+/// Arguments of `tallygate pki renew_list`.
 #[derive(Clone, Debug, Args)]
 pub struct RenewArgs {
     /// Directory of the authority.
@@ -114,7 +114,7 @@ pub struct RenewArgs {
 }
 
 /// A name by which a gateway can be called; `*.` may stand for one label (RFC 9525 section 6.3).
-fn host(text: &str) -> Result<String, String> {
+fn parse_host(text: &str) -> Result<String, String> {
     match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("write a host name such as gateway.city.example, or an IP address such as 192.0.2.1".to_owned()),
@@ -122,7 +122,7 @@ fn host(text: &str) -> Result<String, String> {
 }
 
 /// An id that a configuration can have, too.
-fn department(text: &str) -> Result<Name, String> {
+fn parse_department(text: &str) -> Result<Name, String> {
     let name = Name::parse(text).map_err(|bad| bad.to_string())?;
     match name.is_reserved() {
         true => Err(format!("{text:?} is a name that Tallygate itself uses; choose another")),
@@ -135,70 +135,71 @@ fn department(text: &str) -> Result<Name, String> {
 /// # Errors
 /// If a file is in the way, missing or not writable; each with what to do.
 pub fn run(args: &PkiArgs, now: Timestamp, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let Done { told, written } = act(args, now)?;
-    tell(&told);
+    let PkiOutcome { message, written } = run_action(args, now)?;
+    print_message(&message);
     match args.format {
-        AnswerFormat::Json => writeln!(out, "{:#}", serde_json::json!({ "written": written }))?,
-        AnswerFormat::Table => written.iter().try_for_each(|path| writeln!(out, "{}", path.display()))?,
+        OutputFormat::Json => writeln!(out, "{:#}", serde_json::json!({ "written": written }))?,
+        OutputFormat::Table => written.iter().try_for_each(|path| writeln!(out, "{}", path.display()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn act(args: &PkiArgs, now: Timestamp) -> Result<Done, AuthorityError> {
+fn run_action(args: &PkiArgs, now: Timestamp) -> Result<PkiOutcome, AuthorityError> {
     match &args.command {
-        PkiCommand::Init(args) => init(args, now),
-        PkiCommand::Issue(args) => issue(args, now),
-        PkiCommand::Revoke(args) => revoke(args, now),
-        PkiCommand::Renew(args) => renew(args, now),
+        PkiCommand::Init(args) => init_authority(args, now),
+        PkiCommand::Issue(args) => issue_certificate(args, now),
+        PkiCommand::Revoke(args) => revoke_certificate(args, now),
+        PkiCommand::Renew(args) => renew_list(args, now),
     }
 }
 
-fn init(args: &InitArgs, now: Timestamp) -> Result<Done, AuthorityError> {
-    let name = args.name.clone().map_or_else(Authority::trial_name, Ok)?;
-    let authority = Authority::create(&args.dir, &name, Validity::days(now, AUTHORITY_DAYS))?;
+fn init_authority(args: &InitArgs, now: Timestamp) -> Result<PkiOutcome, AuthorityError> {
+    let name = args.name.clone().map_or_else(CertificateAuthority::trial_name, Ok)?;
+    let authority = CertificateAuthority::create(&args.dir, &name, ValidityPeriod::days(now, AUTHORITY_DAYS))?;
     let hosts: Vec<String> =
         LOCAL_HOSTS.iter().map(|&host| host.to_owned()).chain(args.hosts.iter().cloned()).collect();
-    let server = authority.issue_server(&hosts, Validity::days(now, args.days))?;
-    let list = Validity::days(now, LIST_DAYS);
+    let server = authority.issue_server(&hosts, ValidityPeriod::days(now, args.days))?;
+    let list = ValidityPeriod::days(now, LIST_DAYS);
     authority.renew_revocation_list(list)?;
-    let told = format!(
+    let message = format!(
         "The authority \"{name}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation list  \
          {}, until {} (then nobody is let in; `tallygate pki renew` signs it anew)\nNext: tallygate pki issue --dir {} \
          --department traffic-police",
         args.dir.display(),
-        authority.certificate().display(),
+        authority.certificate_path().display(),
         server.certificate.display(),
         server.key.display(),
         hosts.join(", "),
-        authority.revocation_list().display(),
+        authority.revocation_list_path().display(),
         list.until,
         args.dir.display(),
     );
-    let authority_files = [authority.certificate(), authority.key(), authority.revocation_list()];
+    let authority_files = [authority.certificate_path(), authority.key_path(), authority.revocation_list_path()];
     let written = authority_files.into_iter().chain([server.certificate, server.key]).collect();
-    Ok(Done { told, written })
+    Ok(PkiOutcome { message, written })
 }
 
-fn issue(args: &IssueArgs, now: Timestamp) -> Result<Done, AuthorityError> {
-    let identity = identity(args);
-    let Issued { certificate, key } = Authority::open(&args.dir)?.issue_client(&ClientRequest {
-        department: args.department.clone(),
-        identities: vec![identity.clone()],
-        validity: Validity::days(now, args.days),
-    })?;
-    let told = format!(
+fn issue_certificate(args: &IssueArgs, now: Timestamp) -> Result<PkiOutcome, AuthorityError> {
+    let identity = caller_identity(args);
+    let IssuedFiles { certificate, key } =
+        CertificateAuthority::open_directory(&args.dir)?.issue_client(&ClientRequest {
+            department: args.department.clone(),
+            identities: vec![identity.clone()],
+            validity: ValidityPeriod::days(now, args.days),
+        })?;
+    let message = format!(
         "{} and {} name the caller {identity} for {}.\nNext: curl --cacert {} --cert {} --key {} https://localhost:8443/",
         certificate.display(),
         key.display(),
-        counted(args.days as usize, "day"),
+        plural(args.days as usize, "day"),
         args.dir.join("ca.pem").display(),
         certificate.display(),
         key.display(),
     );
-    Ok(Done { told, written: vec![certificate, key] })
+    Ok(PkiOutcome { message, written: vec![certificate, key] })
 }
 
-fn identity(args: &IssueArgs) -> CallerId {
+fn caller_identity(args: &IssueArgs) -> CallerId {
     match (&args.uri, &args.dns) {
         (Some(uri), _) => CallerId::Uri(uri.clone()),
         (None, Some(host)) => CallerId::Dns(host.to_ascii_lowercase()),
@@ -206,15 +207,15 @@ fn identity(args: &IssueArgs) -> CallerId {
     }
 }
 
-fn revoke(args: &RevokeArgs, now: Timestamp) -> Result<Done, AuthorityError> {
-    let authority = Authority::open(&args.dir)?;
-    let validity = Validity::days(now, LIST_DAYS);
+fn revoke_certificate(args: &RevokeArgs, now: Timestamp) -> Result<PkiOutcome, AuthorityError> {
+    let authority = CertificateAuthority::open_directory(&args.dir)?;
+    let validity = ValidityPeriod::days(now, LIST_DAYS);
     authority.revoke(&args.certificate, validity)?;
-    let list = authority.revocation_list();
-    Ok(Done { told: revoked(&args.certificate, &list, validity.until), written: vec![list] })
+    let list = authority.revocation_list_path();
+    Ok(PkiOutcome { message: revocation_text(&args.certificate, &list, validity.until), written: vec![list] })
 }
 
-fn revoked(certificate: &Path, list: &Path, until: Timestamp) -> String {
+fn revocation_text(certificate: &Path, list: &Path, until: Timestamp) -> String {
     format!(
         "{} is revoked: it is on {}, which holds until {until}. A gateway that watches the list refuses it from now on.",
         certificate.display(),
@@ -222,18 +223,18 @@ fn revoked(certificate: &Path, list: &Path, until: Timestamp) -> String {
     )
 }
 
-fn renew(args: &RenewArgs, now: Timestamp) -> Result<Done, AuthorityError> {
-    let authority = Authority::open(&args.dir)?;
-    let validity = Validity::days(now, args.days);
+fn renew_list(args: &RenewArgs, now: Timestamp) -> Result<PkiOutcome, AuthorityError> {
+    let authority = CertificateAuthority::open_directory(&args.dir)?;
+    let validity = ValidityPeriod::days(now, args.days);
     authority.renew_revocation_list(validity)?;
-    let list = authority.revocation_list();
-    let told = format!(
+    let list = authority.revocation_list_path();
+    let message = format!(
         "{} is signed anew with the same certificates on it, and holds until {}. A gateway that watches the list uses it \
          from now on.",
         list.display(),
         validity.until
     );
-    Ok(Done { told, written: vec![list] })
+    Ok(PkiOutcome { message, written: vec![list] })
 }
 
 #[cfg(test)]
@@ -244,7 +245,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::identity::{ClientAuth, ExpiredLists, NamePolicy, TlsFiles};
+    use crate::identity::{ClientAuth, ExpiredCrlPolicy, HostPolicy, TlsFiles};
 
     #[derive(Parser)]
     struct Command {
@@ -261,7 +262,7 @@ mod tests {
         let place = directory.path().display().to_string();
         let words = ["pki".to_owned()].into_iter().chain(arguments.split(' ').map(|word| word.replace("DIR", &place)));
         let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
-        act(&command.pki, now()).map(|done| done.told).map_err(|error| error.to_string())
+        run_action(&command.pki, now()).map(|done| done.message).map_err(|error| error.to_string())
     }
 
     /// What a listener would name of the files that `pki` has made.
@@ -270,14 +271,14 @@ mod tests {
         let auth = ClientAuth {
             required: true,
             authorities: vec![at("ca.pem")],
-            revocation: vec![at("revoked.crl")],
-            expired_lists: ExpiredLists::Refuse,
+            revocation_lists: vec![at("revoked.crl")],
+            expired_crl: ExpiredCrlPolicy::Refuse,
         };
         TlsFiles {
             certificate: at("server.pem"),
             key: at("server.key"),
             client_auth: Some(auth),
-            names: NamePolicy::default(),
+            host_policy: HostPolicy::default(),
         }
     }
 
@@ -285,8 +286,8 @@ mod tests {
     fn a_new_authority_is_ready_for_a_listener() {
         let directory = tempfile::tempdir().expect("a directory");
         pki(&directory, "init --dir DIR --host gateway.city.example").expect("an authority");
-        let told = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
-        assert!(told.contains("uri:spiffe://city.example/department/traffic-police"), "{told}");
+        let message = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
+        assert!(message.contains("uri:spiffe://city.example/department/traffic-police"), "{message}");
         pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
         let tls = listener_files(&directory).load(now()).expect("usable files");
         assert_eq!(tls.warnings, Vec::<String>::new());
@@ -300,8 +301,8 @@ mod tests {
     fn every_authority_has_a_name_of_its_own_unless_it_is_given_one() {
         let name = |arguments: &str| {
             let directory = tempfile::tempdir().expect("a directory");
-            let told = pki(&directory, arguments).expect("an authority");
-            told.split('"').nth(1).map(str::to_owned).expect("its name")
+            let message = pki(&directory, arguments).expect("an authority");
+            message.split('"').nth(1).map(str::to_owned).expect("its name")
         };
         let (one, another) = (name("init --dir DIR"), name("init --dir DIR"));
         assert!(one.starts_with("Tallygate trial authority ") && one != another, "{one}, {another}");
@@ -314,11 +315,11 @@ mod tests {
         pki(&directory, "init --dir DIR").expect("an authority");
         pki(&directory, "issue --dir DIR --department a").expect("a certificate");
         pki(&directory, "revoke --dir DIR DIR/clients/a.pem").expect("revoked");
-        let told = pki(&directory, "renew --dir DIR --days 90").expect("a list");
-        assert!(told.contains("holds until 2026-09-13T12:00:00Z"), "{told}");
+        let message = pki(&directory, "renew --dir DIR --days 90").expect("a list");
+        assert!(message.contains("holds until 2026-09-13T12:00:00Z"), "{message}");
         let trusted = listener_files(&directory).load(now()).expect("usable files").trusted;
         assert_eq!(trusted.lists[0].revoked, 1);
-        assert_eq!(trusted.lists[0].until, "2026-09-13T12:00:00Z".parse().expect("a time"));
+        assert_eq!(trusted.lists[0].next_update, "2026-09-13T12:00:00Z".parse().expect("a time"));
     }
 
     #[test]
@@ -328,8 +329,8 @@ mod tests {
         pki(&directory, "issue --dir DIR --department a --dns A.city.example").expect("a certificate");
         let before = std::fs::read(directory.path().join("ca.pem")).expect("a certificate");
         for again in ["init --dir DIR", "issue --dir DIR --department a"] {
-            let told = pki(&directory, again).expect_err("kept");
-            assert!(told.contains("exists already and is kept as it is"), "{told}");
+            let message = pki(&directory, again).expect_err("kept");
+            assert!(message.contains("exists already and is kept as it is"), "{message}");
         }
         assert_eq!(std::fs::read(directory.path().join("ca.pem")).expect("a certificate"), before);
     }
@@ -337,8 +338,8 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_told_kindly() {
         let (directory, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
-        let told = pki(&directory, "issue --dir DIR --department a").expect_err("no authority yet");
-        assert!(told.contains("as `pki init` makes it"), "{told}");
+        let message = pki(&directory, "issue --dir DIR --department a").expect_err("no authority yet");
+        assert!(message.contains("as `pki init` makes it"), "{message}");
         pki(&directory, "init --dir DIR").expect("an authority");
         pki(&elsewhere, "init --dir DIR").expect("another authority");
         let foreign = elsewhere.path().join("server.pem");
@@ -355,8 +356,8 @@ mod tests {
             ("init --dir DIR/new --host bad_host!", "write a host name such as"),
             ("init --dir DIR/new --host a..b", "write a host name such as"),
         ] {
-            let told = pki(&directory, arguments).expect_err(expected);
-            assert!(told.contains(expected), "{told}\nshould say {expected}");
+            let message = pki(&directory, arguments).expect_err(expected);
+            assert!(message.contains(expected), "{message}\nshould say {expected}");
         }
         assert!(!directory.path().join("new").exists(), "a refused host leaves no authority behind");
         assert!(!directory.path().join("clients/a.pem").exists(), "a refused request leaves nothing behind");

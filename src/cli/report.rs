@@ -10,11 +10,14 @@ use crate::clock::Clock;
 use crate::ledger::LedgerFiles;
 use crate::ledger::audit::completeness;
 use crate::model::{CalendarOffset, Name, Window};
-use crate::report::render::Look;
-use crate::report::{By, Coverage, LedgerFacts, Range, ReportGrain, Usage, UsageQuery, render, whole_seconds};
+use crate::report::render::TableTarget;
+use crate::report::{
+    GroupKeys, LedgerFacts, ReportCoverage, ReportQuery, ReportRange, ReportResolution, UsageReport, render,
+    utc_seconds_text,
+};
 
-use super::check::counted;
-use super::{BadUsage, Format, tell};
+use super::check::plural;
+use super::{BadUsage, TableFormat, print_message};
 
 /// What to explain.
 #[derive(Debug, Args)]
@@ -53,49 +56,50 @@ struct UsageArgs {
     by: String,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: TableFormat,
 }
 
 /// Prints a report.
 pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &args.command {
-        ReportCommand::Usage(args) => usage(args, clock, out),
+        ReportCommand::Usage(args) => report_usage(args, clock, out),
     }
 }
 
-fn usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let by = By::parse(&args.by).map_err(|error| BadUsage(format!("--by: {error}")))?;
-    let renderer = renderer(args.format)?;
-    let files = LedgerFiles::open(super::ledger::existing(&args.ledger)?)?;
-    let range = range(args, files.calendar(), clock.window())?;
-    let facts = facts(&files, (&range, by.grain()), (&args.ledger, clock))?;
-    let usage = Usage::answer(UsageQuery { range, by, departments: args.departments.clone() }, facts)?;
-    if usage.cut_adjustments > 0 {
-        let corrections = counted(usage.cut_adjustments, "correction");
-        tell(&format!("note: {corrections} of a period that is only in part in this range: not shown"));
+fn report_usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let by = GroupKeys::parse(&args.by).map_err(|error| BadUsage(format!("--by: {error}")))?;
+    let renderer = usage_renderer(args.format)?;
+    let files = LedgerFiles::open(super::ledger::existing_book(&args.ledger)?)?;
+    let range = parse_range(args, files.calendar(), clock.window())?;
+    let facts = read_facts(&files, (&range, by.resolution()), (&args.ledger, clock))?;
+    let usage =
+        UsageReport::from_facts(ReportQuery { range, group_by: by, departments: args.departments.clone() }, facts)?;
+    if usage.partial_adjustments > 0 {
+        let corrections = plural(usage.partial_adjustments, "correction");
+        print_message(&format!("note: {corrections} of a period that is only in part in this range: not shown"));
     }
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn range(args: &UsageArgs, calendar: CalendarOffset, now: Window) -> Result<Range, BadUsage> {
+fn parse_range(args: &UsageArgs, calendar: CalendarOffset, now: Window) -> Result<ReportRange, BadUsage> {
     let range = match &args.period {
-        Some(period) => Range::of_period(period, calendar),
-        None => Range::parse(args.from.as_deref(), args.to.as_deref(), calendar, now),
+        Some(period) => ReportRange::from_period(period, calendar),
+        None => ReportRange::parse(args.from.as_deref(), args.to.as_deref(), calendar, now),
     };
     range.map_err(|error| BadUsage(error.to_string()))
 }
 
 /// What the ledger's files hold of a range, as fine as it is needed.
-fn facts(
+fn read_facts(
     files: &LedgerFiles,
-    (range, grain): (&Range, ReportGrain),
+    (range, grain): (&ReportRange, ReportResolution),
     (path, clock): (&Path, &Clock),
 ) -> anyhow::Result<LedgerFacts> {
     let rows = match grain {
-        ReportGrain::Whole => files.usage_in_whole(range.windows()),
-        ReportGrain::Day => files.usage_by_day(range.windows()),
-        ReportGrain::Hour => files.usage(range.windows()),
+        ReportResolution::Whole => files.usage_total(range.windows()),
+        ReportResolution::Day => files.usage_by_day(range.windows()),
+        ReportResolution::Hour => files.usage_by_hour(range.windows()),
     }?;
     let now = clock.wall();
     let completeness = completeness(path, &range.windows(), now)?;
@@ -104,19 +108,19 @@ fn facts(
         calendar: files.calendar(),
         adjustments: files.adjustments()?,
         names: files.department_names()?,
-        coverage: Coverage { made_at: whole_seconds(now), completeness },
+        coverage: ReportCoverage { made_at: utc_seconds_text(now), completeness },
     })
 }
 
-fn renderer(format: Format) -> Result<fn(&Usage) -> anyhow::Result<String>, BadUsage> {
+fn usage_renderer(format: TableFormat) -> Result<fn(&UsageReport) -> anyhow::Result<String>, BadUsage> {
     match format {
-        Format::Table => Ok(|usage| Ok(render::table(usage, Look::of_stdout()))),
-        Format::Csv => Ok(|usage| Ok(render::csv(usage)?)),
-        Format::Json => Ok(|usage| Ok(render::json(usage)?)),
-        Format::Xlsx => {
+        TableFormat::Table => Ok(|usage| Ok(render::render_table(usage, TableTarget::from_stdout()))),
+        TableFormat::Csv => Ok(|usage| Ok(render::render_csv(usage)?)),
+        TableFormat::Json => Ok(|usage| Ok(render::render_json(usage)?)),
+        TableFormat::Xlsx => {
             Err(BadUsage("--format xlsx is not in this release; csv opens in every spreadsheet".to_owned()))
         }
-        Format::Parquet => Err(BadUsage("--format parquet is not in this release; use csv or json".to_owned())),
+        TableFormat::Parquet => Err(BadUsage("--format parquet is not in this release; use csv or json".to_owned())),
     }
 }
 
@@ -126,10 +130,10 @@ mod tests {
 
     #[test]
     fn formats_of_later_releases_are_refused_in_words() {
-        for (format, word) in [(Format::Xlsx, "csv opens"), (Format::Parquet, "use csv or json")] {
-            let said = renderer(format).expect_err("not yet").to_string();
+        for (format, word) in [(TableFormat::Xlsx, "csv opens"), (TableFormat::Parquet, "use csv or json")] {
+            let said = usage_renderer(format).expect_err("not yet").to_string();
             assert!(said.contains(word), "{said}");
         }
-        assert!(renderer(Format::Table).is_ok());
+        assert!(usage_renderer(TableFormat::Table).is_ok());
     }
 }

@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, Running, Start};
+use crate::app::{self, RunningGateway, StartOptions};
 use crate::clock::Clock;
 use crate::telemetry::logging::{self, LogFormat};
 
-use super::{BadUsage, exit_code, sentence};
+use super::{BadUsage, error_text, exit_code};
 
 /// The variable that sets the log level where `--log-level` does not.
 const LEVEL_VARIABLE: &str = "TALLYGATE_LOG";
@@ -42,14 +42,14 @@ enum LogFormatArg {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum SignalAction {
     Reload,
     Stop,
     /// Another log file, as logrotate asks for (SIGUSR1).
-    Reopen,
+    ReopenLog,
 }
 
-struct Signals {
+struct SignalStreams {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -63,37 +63,39 @@ struct Signals {
 /// What is said from here on goes through the log, so that neither a stalled reader nor a full disk behind it holds the gateway
 /// up, not even at its end.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    begin_log(args)?;
-    let ended = run(args).unwrap_or_else(|error| {
+    init_log(args)?;
+    let ended = run_gateway(args).unwrap_or_else(|error| {
         match args.log_format {
-            LogFormatArg::Json => tracing::error!("{}", sentence(&error)),
-            LogFormatArg::Text => logging::say(&format!("tallygate: {}", sentence(&error))),
+            LogFormatArg::Json => tracing::error!("{}", error_text(&error)),
+            LogFormatArg::Text => logging::log_line(&format!("tallygate: {}", error_text(&error))),
         }
         ExitCode::from(exit_code(&error))
     });
-    logging::flush();
+    logging::flush_log();
     Ok(ended)
 }
 
-fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+fn run_gateway(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting")?;
-    let mut signals = runtime.block_on(async { Signals::catch() }).context("asking for signals")?;
-    let running = app::start(Start { config: args.config.clone(), clock: Clock::system() })?;
-    announce(args.log_format, &running);
+    let mut signals = runtime.block_on(async { SignalStreams::install() }).context("asking for signals")?;
+    let running = app::start(StartOptions { config: args.config.clone(), clock: Clock::system() })?;
+    log_addresses(args.log_format, &running);
     loop {
-        match runtime.block_on(signals.next()) {
-            Asked::Reload => drop(running.reload()), // the log has the result, as it has that of a file that changed
-            Asked::Reopen => tracing::info!("SIGUSR1: the log goes to stderr, so there is no file to open again"),
-            Asked::Stop => break,
+        match runtime.block_on(signals.next_action()) {
+            SignalAction::Reload => drop(running.reload()), // the log has the result, as it has that of a file that changed
+            SignalAction::ReopenLog => {
+                tracing::info!("SIGUSR1: the log goes to stderr, so there is no file to open again")
+            }
+            SignalAction::Stop => break,
         }
     }
-    say(args.log_format, "stopping: commands in flight may finish");
+    log_line(args.log_format, "stopping: commands in flight may finish");
     running.shutdown()?;
-    say(args.log_format, "stopped");
+    log_line(args.log_format, "stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-fn begin_log(args: &ServeArgs) -> anyhow::Result<()> {
+fn init_log(args: &ServeArgs) -> anyhow::Result<()> {
     let format = match args.log_format {
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
@@ -102,13 +104,13 @@ fn begin_log(args: &ServeArgs) -> anyhow::Result<()> {
     let given = given.or_else(|| std::env::var(LEVEL_VARIABLE).ok().map(|level| (LEVEL_VARIABLE, level)));
     let given = given.filter(|(_, level)| !level.is_empty());
     let (place, level) = given.unwrap_or_else(|| ("--log-level", LEVEL_DEFAULT.to_owned()));
-    logging::begin(format, &level).map_err(|error| BadUsage(format!("{place}: {error}")).into())
+    logging::init_log(format, &level).map_err(|error| BadUsage(format!("{place}: {error}")).into())
 }
 
 /// Says where the gateway can be reached.
-fn announce(format: LogFormatArg, running: &Running) {
+fn log_addresses(format: LogFormatArg, running: &RunningGateway) {
     if matches!(format, LogFormatArg::Text) {
-        return logging::say(&announcement(running));
+        return logging::log_line(&addresses_text(running));
     }
     for (listener, address) in running.listeners() {
         tracing::info!(%listener, %address, "listening");
@@ -119,7 +121,7 @@ fn announce(format: LogFormatArg, running: &Running) {
     tracing::info!("tallygate is ready");
 }
 
-fn announcement(running: &Running) -> String {
+fn addresses_text(running: &RunningGateway) -> String {
     let mut text = String::from("tallygate is ready");
     for (name, address) in running.listeners() {
         text += &format!("\n  listener {name}: https://{address}");
@@ -130,8 +132,8 @@ fn announcement(running: &Running) -> String {
     text
 }
 
-impl Signals {
-    fn catch() -> std::io::Result<Self> {
+impl SignalStreams {
+    fn install() -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
@@ -141,21 +143,21 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next_action(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.quit.recv() => Asked::Stop,
-            _ = self.user_1.recv() => Asked::Reopen,
+            _ = self.hangup.recv() => SignalAction::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.quit.recv() => SignalAction::Stop,
+            _ = self.user_1.recv() => SignalAction::ReopenLog,
         }
     }
 }
 
 /// A line about the gateway's own life: as it is for people, as an event where every line is one.
-fn say(format: LogFormatArg, text: &str) {
+fn log_line(format: LogFormatArg, text: &str) {
     match format {
-        LogFormatArg::Text => logging::say(text),
+        LogFormatArg::Text => logging::log_line(text),
         LogFormatArg::Json => tracing::info!("{text}"),
     }
 }

@@ -1,30 +1,35 @@
 //! The example of the documentation, and every kind of problem with its path.
 
+use crate::policy::PolicySnapshot;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 
 use super::*;
 use crate::model::CallerId;
-use crate::policy::Route;
+use crate::policy::RouteMatch;
 
 const EXAMPLE: &str = include_str!("testdata/example.yaml");
 
-fn problems(text: &str) -> Vec<Problem> {
-    compile(text, Path::new("/etc/tallygate"), &Numbers::default()).err().map(|found| found.0).unwrap_or_default()
+fn problems(text: &str) -> Vec<ConfigProblem> {
+    compile_text(text, Path::new("/etc/tallygate"), &NameInterner::default())
+        .err()
+        .map(|found| found.0)
+        .unwrap_or_default()
 }
 
 /// The example with one passage changed.
-fn changed(from: &str, to: &str) -> Vec<Problem> {
+fn changed(from: &str, to: &str) -> Vec<ConfigProblem> {
     assert!(EXAMPLE.contains(from), "the example does not hold {from:?}");
     problems(&EXAMPLE.replacen(from, to, 1))
 }
 
 #[test]
 fn the_example_is_read_and_means_what_it_says() {
-    let numbers = Numbers::default();
-    let read = compile(EXAMPLE, Path::new("/etc/tallygate"), &numbers).expect("no problems");
+    let numbers = NameInterner::default();
+    let read = compile_text(EXAMPLE, Path::new("/etc/tallygate"), &numbers).expect("no problems");
     let settings = &read.settings;
     assert_eq!(settings.gateway.as_str(), "tallygate");
     assert_eq!(settings.listeners[0].tls.certificate, Path::new("/etc/tallygate/pki/server.pem"));
@@ -36,16 +41,16 @@ fn the_example_is_read_and_means_what_it_says() {
     let police = CallerId::Uri("spiffe://city.example/department/traffic-police".to_owned());
     let department = snapshot.department_of(&[police]).expect("claimed");
     assert_eq!(department.department.name, "Traffic Police Bureau");
-    let Route::Command { subsystem, command } =
-        snapshot.route("gateway.city.example:8443", &Method::POST, "/cameras/v1/snapshots")
+    let RouteMatch::Command { subsystem, command } =
+        snapshot.find_route("gateway.city.example:8443", &Method::POST, "/cameras/v1/snapshots")
     else {
         panic!("not a command");
     };
     assert_eq!(command.header, "cameras/snapshot.submit");
     assert_eq!(command.body_max, 16 << 20);
     assert_eq!(subsystem.upstreams[0].address.to_string(), "127.0.0.1:9001");
-    let grant = snapshot.grant(department, command).expect("granted");
-    assert_eq!((grant.rule(), snapshot.rule(&grant).pattern.as_str()), (0, "snapshot.*"));
+    let grant = snapshot.find_grant(department, command).expect("granted");
+    assert_eq!((grant.rule(), snapshot.grant_rule(&grant).pattern.as_str()), (0, "snapshot.*"));
 }
 
 #[test]
@@ -359,7 +364,7 @@ fn files_are_looked_at_beside_other_problems() {
     std::fs::create_dir(folder.path().join("data")).expect("a folder");
     let text = EXAMPLE.replace("rate: 2000/s", "rate: fast").replace("mode: required", "mod: required");
     std::fs::write(&path, text.replace("data/ledger.db", "data")).expect("a file");
-    let found = load(&path, &Numbers::default()).expect_err("wrong").0;
+    let found = load_configuration(&path, &NameInterner::default()).expect_err("wrong").0;
     let paths: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
     for expected in
         ["departments[0].limits.rate", "listeners[0].tls.clientAuth.mod", "listeners[0].tls.key", "ledger.path"]
@@ -367,7 +372,7 @@ fn files_are_looked_at_beside_other_problems() {
         assert!(paths.contains(&expected), "{expected}: {found:#?}");
     }
     std::fs::write(&path, EXAMPLE.replace("[pki/ca.pem]", "[]")).expect("a file");
-    let found = load(&path, &Numbers::default()).expect_err("wrong").0;
+    let found = load_configuration(&path, &NameInterner::default()).expect_err("wrong").0;
     assert_eq!(found.len(), 1, "what has a stand-in is not looked for on the disk: {found:#?}");
 }
 
@@ -420,15 +425,15 @@ const STARTED: &str = r#"{
 }"#;
 
 /// The settings of `STARTED` with one value set, at a place whose parent is there.
-fn settings_with(pointer: &str, value: &str) -> Settings {
+fn settings_with(pointer: &str, value: &str) -> GatewaySettings {
     let mut document: serde_json::Value = serde_json::from_str(STARTED).expect("JSON");
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
     document.pointer_mut(parent).expect("a place")[key] = serde_json::from_str(value).expect("JSON");
-    let read = compile(&document.to_string(), Path::new("/"), &Numbers::default());
+    let read = compile_text(&document.to_string(), Path::new("/"), &NameInterner::default());
     read.unwrap_or_else(|problems| panic!("{pointer}: {problems}")).settings
 }
 
-fn started() -> Settings {
+fn started() -> GatewaySettings {
     settings_with("/gateway", "\"one\"")
 }
 
@@ -474,13 +479,14 @@ fn keys_of_row(cell: &str) -> Vec<String> {
 
 #[test]
 fn every_key_of_capacity_waits_for_a_restart() {
-    let keys = schema::keys_in(&schema::schema(), &["capacity".to_owned()]);
+    let keys =
+        super::parse::json_schema::known_keys(&super::parse::json_schema::json_schema(), &["capacity".to_owned()]);
     assert!(keys.len() >= 18, "{keys:?}");
     for key in keys {
         let with = |value: &str| {
             let mut document: serde_json::Value = serde_json::from_str(STARTED).expect("JSON");
             document["capacity"] = serde_json::json!({ &key: serde_json::from_str::<serde_json::Value>(value).ok()? });
-            compile(&document.to_string(), Path::new("/"), &Numbers::default()).ok().map(|read| read.settings)
+            compile_text(&document.to_string(), Path::new("/"), &NameInterner::default()).ok().map(|read| read.settings)
         };
         let changed = ["7", "\"7s\"", "\"9KiB\""].into_iter().find_map(with).expect("a value of its kind");
         let pending = started().needs_restart(&changed);
@@ -492,8 +498,9 @@ fn every_key_of_capacity_waits_for_a_restart() {
 #[test]
 fn what_a_server_may_carry_is_right_on_every_machine() {
     let without = EXAMPLE.replace("workers: 2", "");
-    let workers =
-        |text: &str| compile(text, Path::new("/"), &Numbers::default()).expect("no problems").settings.workers;
+    let workers = |text: &str| {
+        compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems").settings.workers
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     assert_eq!(workers(&without), cores);
     for max in [1, 2, 1_000_000] {
@@ -515,16 +522,16 @@ grants: {grants}
     )
 }
 
-fn snapshot_of(text: &str) -> Arc<Snapshot> {
-    compile(text, Path::new("/"), &Numbers::default()).expect("no problems").snapshot
+fn snapshot_of(text: &str) -> Arc<PolicySnapshot> {
+    compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems").snapshot
 }
 
 /// Which command a request is, as `subsystem/command`.
-fn command_of(snapshot: &Snapshot, host: &str, method: &Method, path: &str) -> String {
-    match snapshot.route(host, method, path) {
-        Route::Command { command, .. } => command.header.to_str().expect("ASCII").to_owned(),
-        Route::NoCommand { subsystem } => format!("{}/-", subsystem.id),
-        Route::NoSubsystem => "-".to_owned(),
+fn command_of(snapshot: &PolicySnapshot, host: &str, method: &Method, path: &str) -> String {
+    match snapshot.find_route(host, method, path) {
+        RouteMatch::Command { command, .. } => command.header.to_str().expect("ASCII").to_owned(),
+        RouteMatch::NoCommand { subsystem } => format!("{}/-", subsystem.id),
+        RouteMatch::NoSubsystem => "-".to_owned(),
     }
 }
 
@@ -597,8 +604,8 @@ fn nothing_is_granted_that_no_rule_names() {
     let snapshot = snapshot_of(&city(subsystem, grants));
     let cameras = &snapshot.subsystems[0];
     let rule = |department: usize, command| {
-        let grant = snapshot.grant(&snapshot.departments[department], command)?;
-        Some((grant.rule(), snapshot.rule(&grant).pattern.clone()))
+        let grant = snapshot.find_grant(&snapshot.departments[department], command)?;
+        Some((grant.rule(), snapshot.grant_rule(&grant).pattern.clone()))
     };
     let other = cameras.other.as_ref().expect("allowed");
     assert_eq!(rule(0, &cameras.commands[0]), Some((1, "snapshot.*".to_owned())));
@@ -616,7 +623,7 @@ fn the_configurations_we_show_are_right() {
     for (name, text) in
         [("README.md", shown), ("the unit's sample", include_str!("../../deploy/systemd/tallygate.yaml"))]
     {
-        if let Err(problems) = compile(text, Path::new("/etc/tallygate"), &Numbers::default()) {
+        if let Err(problems) = compile_text(text, Path::new("/etc/tallygate"), &NameInterner::default()) {
             panic!("{name}:\n{problems}");
         }
     }

@@ -8,56 +8,62 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use crate::identity::ServerTls;
-use crate::policy::Snapshot;
+use crate::policy::PolicySnapshot;
 
-use super::{Configuration, Settings, files};
+use super::loading::configuration::Configuration;
+use super::loading::file_checks;
+use super::settings::gateway_settings::GatewaySettings;
 
 /// How many entries of a list are named.
-const NAMES_MAX: usize = 5;
+const NAMES_LISTED_MAX: usize = 5;
 
 /// Everything odd, each with the key it is about or the file.
 pub fn warnings(configuration: &Configuration) -> Vec<String> {
     let (settings, snapshot) = (&configuration.settings, &configuration.snapshot);
-    let listeners = files::listeners(settings);
+    let listeners = file_checks::listener_tls(settings);
     let mut found: Vec<String> = listeners.iter().flat_map(|tls| tls.warnings.clone()).collect();
     let mut told = HashSet::new(); // listeners may share files
     found.retain(|warning| told.insert(warning.clone()));
-    found.extend(files::subsystem_warnings(&configuration.subsystem_tls));
-    found.extend(book(&settings.ledger_path));
-    found.extend(open_admin(settings));
-    found.extend(ungranted(snapshot));
+    found.extend(file_checks::subsystem_warnings(&configuration.subsystem_tls));
+    found.extend(unwritable_ledger(&settings.ledger_path));
+    found.extend(exposed_admin(settings));
+    found.extend(ungranted_departments(snapshot));
     found.extend(idle_grants(snapshot));
     found.extend(unserved_hosts(snapshot, &listeners));
     found
 }
 
 /// A ledger that this user could not write.
-fn book(book: &Path) -> Option<String> {
+fn unwritable_ledger(book: &Path) -> Option<String> {
     let folder = &Path::new(".").join(book.parent().unwrap_or(Path::new(""))); // the parent of a bare name is empty
     let what = match folder.ancestors().find(|folder| folder.exists()) {
         Some(there) if !there.is_dir() => format!("{} is not a folder", there.display()),
         Some(there) if access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok() => return unwritable_file(book),
         Some(there) if there == folder => {
-            format!("this user (uid {}) may not write the folder {}", uid(), folder.display())
+            format!("this user (uid {}) may not write the folder {}", user_id(), folder.display())
         }
-        _ => format!("the folder {} does not exist, and this user (uid {}) may not make it", folder.display(), uid()),
+        _ => {
+            format!("the folder {} does not exist, and this user (uid {}) may not make it", folder.display(), user_id())
+        }
     };
-    Some(format!("ledger.path: {what}; {NEEDED}"))
+    Some(format!("ledger.path: {what}; {ACCESS_ADVICE}"))
 }
 
-const NEEDED: &str = "the user of `serve` needs that, or the start fails with exit code 74";
+const ACCESS_ADVICE: &str = "the user of `serve` needs that, or the start fails with exit code 74";
 
 fn unwritable_file(book: &Path) -> Option<String> {
     let is_unwritable = book.exists() && access(book, Access::WRITE_OK | Access::READ_OK).is_err();
-    is_unwritable.then(|| format!("ledger.path: this user (uid {}) may not write {}; {NEEDED}", uid(), book.display()))
+    is_unwritable.then(|| {
+        format!("ledger.path: this user (uid {}) may not write {}; {ACCESS_ADVICE}", user_id(), book.display())
+    })
 }
 
-fn uid() -> u32 {
+fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
 /// An admin listener that other machines reach.
-fn open_admin(settings: &Settings) -> Option<String> {
+fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
     let admin = settings.admin.filter(|admin| !admin.ip().is_loopback())?;
     Some(format!(
         "admin.address: other machines may reach {admin}, and the admin listener authenticates nobody; bind it to 127.0.0.1, or \
@@ -66,27 +72,27 @@ fn open_admin(settings: &Settings) -> Option<String> {
 }
 
 /// Departments that may run nothing.
-fn ungranted(snapshot: &Snapshot) -> Option<String> {
+fn ungranted_departments(snapshot: &PolicySnapshot) -> Option<String> {
     let (without, all) = snapshot.departments_without_grant();
     if without.len() == all {
         return Some("grants: no department may run any command; everything is refused as forbidden".to_owned());
     }
     let names: Vec<_> = without.iter().map(|policy| policy.department.id.as_str()).collect();
     let verb = if names.len() == 1 { "department has" } else { "departments have" };
-    (!names.is_empty()).then(|| format!("grants: {} {verb} no grant: {}", names.len(), first_of(&names)))
+    (!names.is_empty()).then(|| format!("grants: {} {verb} no grant: {}", names.len(), first_names(&names)))
 }
 
 /// Rules that allow nothing new.
-fn idle_grants(snapshot: &Snapshot) -> Option<String> {
-    let idle = snapshot.idle_rules().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
+fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
+    let idle = snapshot.unused_rules().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
     let idle: Vec<String> = idle.collect();
     let names: Vec<_> = idle.iter().map(String::as_str).collect();
-    (!names.is_empty()).then(|| format!("grants: earlier grants allow all that these allow: {}", first_of(&names)))
+    (!names.is_empty()).then(|| format!("grants: earlier grants allow all that these allow: {}", first_names(&names)))
 }
 
 /// Hosts of subsystems that no listener serves: every request for them is misdirected.
-fn unserved_hosts(snapshot: &Snapshot, listeners: &[ServerTls]) -> Vec<String> {
-    let is_served = |host: &str| listeners.iter().any(|tls| tls.names.bind(Some(host)).is_some());
+fn unserved_hosts(snapshot: &PolicySnapshot, listeners: &[ServerTls]) -> Vec<String> {
+    let is_served = |host: &str| listeners.iter().any(|tls| tls.hosts.hosts_for_sni(Some(host)).is_some());
     let unserved = snapshot.subsystems.iter().flat_map(|subsystem| {
         let hosts = snapshot.hosts_of(subsystem).into_iter().filter(|host| !is_served(host));
         hosts.map(|host| {
@@ -100,9 +106,9 @@ fn unserved_hosts(snapshot: &Snapshot, listeners: &[ServerTls]) -> Vec<String> {
     unserved.collect()
 }
 
-fn first_of(names: &[&str]) -> String {
-    let first = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES_MAX) {
+fn first_names(names: &[&str]) -> String {
+    let first = names.iter().take(NAMES_LISTED_MAX).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_LISTED_MAX) {
         0 => first,
         more => format!("{first} and {more} more"),
     }
@@ -111,8 +117,8 @@ fn first_of(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::compile;
-    use crate::model::Numbers;
+    use crate::config::compile_text;
+    use crate::model::NameInterner;
 
     fn configuration(admin: &str, grants: &str) -> Configuration {
         let departments: String = (1..=8)
@@ -128,7 +134,7 @@ departments:
 grants: {grants}
 "
         );
-        compile(&text, Path::new("/nowhere"), &Numbers::default()).expect("no problems")
+        compile_text(&text, Path::new("/nowhere"), &NameInterner::default()).expect("no problems")
     }
 
     fn about<'a>(warnings: &'a [String], key: &str) -> Vec<&'a str> {
@@ -169,11 +175,13 @@ grants: {grants}
     fn a_ledger_that_cannot_be_there_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
-        assert_eq!(book(&at("new/deep/l.db")), None, "serve makes the folders");
-        assert_eq!(book(Path::new("not-there/l.db")), None, "a path is relative to the working directory");
-        assert_eq!(book(Path::new("not-there.db")), None);
+        assert_eq!(unwritable_ledger(&at("new/deep/l.db")), None, "serve makes the folders");
+        assert_eq!(unwritable_ledger(Path::new("not-there/l.db")), None, "a path is relative to the working directory");
+        assert_eq!(unwritable_ledger(Path::new("not-there.db")), None);
         std::fs::write(at("file"), "").expect("a file");
-        assert!(book(&at("file/l.db")).is_some_and(|told| told.contains("file is not a folder")));
-        assert!(book(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not make it")));
+        assert!(unwritable_ledger(&at("file/l.db")).is_some_and(|told| told.contains("file is not a folder")));
+        assert!(
+            unwritable_ledger(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not make it"))
+        );
     }
 }

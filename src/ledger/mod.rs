@@ -4,58 +4,22 @@
 //! the process whatever ends it. The keeper, one thread, carries the tally to the disk, folds it into the book (SQLite) and
 //! seals hours in a hash chain. Values are cumulative: seeing or writing them twice cannot over-count.
 //!
-//! Guarantees, formats and limits: `docs/ledger.md`. Read `meter` first, then `slot`, `fold` and `keeper`. Knows no HTTP.
+//! Guarantees, formats and limits: `docs/ledger.md`. Read `count::meter` first, then `tally::slot`, `fold` and `keeper`. Knows no HTTP.
 
-mod adjust;
-mod atomics;
 pub mod audit;
-mod balance;
 mod book;
-mod canon;
-mod connect;
-mod counting;
-mod disk;
-mod displaced;
-mod durable;
-mod ending;
-mod error;
+mod count;
+mod files;
 mod fold;
-mod in_flight;
+mod hash_chain;
 mod keeper;
-mod lines;
-mod lock;
-mod lost;
-mod map;
-mod memory;
-mod meter;
-mod migrate;
-mod names;
-mod pages;
-mod place;
-mod proof;
-mod range;
-mod read_only;
 mod reader;
-mod recover;
-mod rollup;
-mod rows;
-mod schema;
-mod schema_check;
-mod seal;
-mod series_sums;
-mod shared;
-mod shelf;
-mod signals;
-mod slot;
-mod sparse;
-mod sums;
 mod tally;
 #[cfg(test)]
 mod tests;
-mod totals;
+mod values;
 
-mod words;
-
+use self::files::book_path::TALLY_EXTENSION;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -63,27 +27,27 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::book::Book;
-use self::disk::{Disk, SystemDisk};
-use self::displaced::FileWatch;
-use self::fold::Fold;
-use self::keeper::{Desk, Keeper, Pace};
-use self::lock::LedgerLock;
-use self::shared::{Request, Requests, Shared};
-use self::tally::{Header, SEGMENT_SLOTS, Segment, Tally};
+use self::book::book_writer::BookWriter;
+use self::files::lock::LedgerLock;
+use self::fold::TallyFold;
+use self::keeper::file_watch::LedgerFileWatch;
+use self::keeper::requests::{KeeperRequest, RequestSender, SharedFlags};
+use self::keeper::{Keeper, KeeperSchedule, WorkerChannel};
+use self::tally::disk::{SystemDisk, TallyDisk};
+use self::tally::file::{SEGMENT_SLOTS, SlotSegment, TallyFile, TallyHeader};
 use crate::clock::Clock;
-use crate::lifecycle::Ready;
+use crate::lifecycle::Readiness;
 use crate::model::{CalendarOffset, Name, Window};
 
-pub use adjust::{Adjustment, AdjustmentRow, BadAdjustment, adjust, check_adjustment};
-pub use error::LedgerError;
-pub use memory::{SeriesMemory, series_memory};
-pub use meter::{Meter, MeterSeed, Ticket, Upload};
+pub use self::values::error::BadAdjustment;
+pub use book::adjustments::{Adjustment, AdjustmentRow, add_adjustment, check_adjustment};
+pub use count::meter::{Meter, MeterSeed, RequestBodyMeter, Ticket};
+pub use count::series_memory::{SeriesMemory, series_memory};
 pub use reader::{LedgerFiles, LedgerReader};
-pub use totals::{DepartmentUse, LedgerView, OutcomeTotals, SeriesTotals, SyncTimes, Totals, UsageRow, UseSums};
-
-/// The tally's extension.
-const TALLY: &str = "tally";
+pub use values::error::LedgerError;
+pub use values::measures::{
+    DepartmentUsage, LedgerTotals, LedgerView, OutcomeTotals, SeriesTotals, SyncTimes, UsageRow, UsageSums,
+};
 
 /// How a ledger is kept.
 #[derive(Clone, Debug)]
@@ -102,7 +66,7 @@ pub struct LedgerSettings {
     /// How old a day is when its hours are forgotten and only its sums are kept; never, if there is none.
     pub compact_after: Option<Duration>,
     /// Told when the ledger has no space for what is new, until it has some again.
-    pub ready: Ready,
+    pub ready: Readiness,
 }
 
 /// The open ledger: owner of the keeper thread. Dropping it without [`Ledger::close`] is like a crash: the next start
@@ -110,7 +74,7 @@ pub struct LedgerSettings {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    requests: Requests,
+    request_sender: RequestSender,
     keeper: Option<JoinHandle<Result<(), LedgerError>>>,
 }
 
@@ -126,7 +90,7 @@ impl Ledger {
     }
 
     fn open_on(
-        disk: Box<dyn Disk>,
+        disk: Box<dyn TallyDisk>,
         settings: LedgerSettings,
         clock: Clock,
         failed: Box<dyn FnOnce(LedgerError) + Send>,
@@ -136,119 +100,127 @@ impl Ledger {
                 "this build counts nothing: it is for measurements, not for traffic that somebody pays for"
             );
         }
-        let Founded { path, keeper, inbox, requests, lock, seeds } = found(disk, SEGMENT_SLOTS, &settings, &clock)?;
-        let keeper = start(keeper, inbox, lock, failed)
+        let LedgerParts { path, keeper, request_receiver: receiver, request_sender: requests, lock, seeds } =
+            build_parts(disk, SEGMENT_SLOTS, &settings, &clock)?;
+        let keeper = spawn_keeper(keeper, receiver, lock, failed)
             .map_err(|error| LedgerError::file("start the keeper of", &path, error))?;
-        Ok((Self { path, requests, keeper: Some(keeper) }, seeds))
+        Ok((Self { path, request_sender: requests, keeper: Some(keeper) }, seeds))
     }
 
     /// A reader of this ledger.
     pub fn reader(&self) -> LedgerReader {
-        LedgerReader { path: self.path.clone(), requests: self.requests.clone() }
+        LedgerReader { path: self.path.clone(), request_sender: self.request_sender.clone() }
     }
 
     /// Folds and syncs for the last time, ends the epoch `clean`, stops the keeper. Commands still in flight become
     /// `interrupted`; what a meter counts afterwards is lost, so the workers must have ended.
     pub fn close(mut self) -> Result<(), LedgerError> {
-        self.stop(Request::Close)
+        self.stop_keeper(KeeperRequest::Close)
     }
 
-    fn stop(&mut self, how: Request) -> Result<(), LedgerError> {
+    fn stop_keeper(&mut self, how: KeeperRequest) -> Result<(), LedgerError> {
         let Some(keeper) = self.keeper.take() else { return Ok(()) };
-        let _ = self.requests.send(how); // a keeper that is gone says why when joined
+        let _ = self.request_sender.send(how); // a keeper that is gone says why when joined
         keeper.join().unwrap_or_else(|_| Err(LedgerError::Panicked("while it closed the ledger".to_owned())))
     }
 }
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        let _ = self.stop(Request::Abandon);
+        let _ = self.stop_keeper(KeeperRequest::Abandon);
     }
 }
 
 /// A ledger whose keeper has not begun to work.
-struct Founded {
+struct LedgerParts {
     /// The book's own path.
     path: PathBuf,
     keeper: Keeper,
-    inbox: mpsc::Receiver<Request>,
-    requests: Requests,
+    request_receiver: mpsc::Receiver<KeeperRequest>,
+    request_sender: RequestSender,
     /// Held as long as the keeper lives.
     lock: LedgerLock,
     seeds: Vec<MeterSeed>,
 }
 
-fn found(
-    disk: Box<dyn Disk>,
+fn build_parts(
+    disk: Box<dyn TallyDisk>,
     segment_slots: u32,
     settings: &LedgerSettings,
     clock: &Clock,
-) -> Result<Founded, LedgerError> {
-    make_folder(settings)?;
-    let settings = &LedgerSettings { path: place::canonical(&settings.path)?, ..settings.clone() };
-    let lock = lock::take(&settings.path)?;
-    let (beginning, segments) = begin(disk, segment_slots, settings, clock)?;
-    let watch = FileWatch::over(beginning.tally.disk(), &settings.path, &lock, beginning.tally.file()?)?;
-    let (requests, inbox) = mpsc::channel();
+) -> Result<LedgerParts, LedgerError> {
+    create_folder(settings)?;
+    let settings = &LedgerSettings { path: files::book_path::canonical_path(&settings.path)?, ..settings.clone() };
+    let lock = files::lock::acquire(&settings.path)?;
+    let (new_epoch, segments) = start_epoch(disk, segment_slots, settings, clock)?;
+    let watch = LedgerFileWatch::new(new_epoch.tally.disk(), &settings.path, &lock, new_epoch.tally.file_identity()?)?;
+    let (requests, receiver) = mpsc::channel();
     let (synced, _) = watch::channel(0);
-    let shared = Arc::new(Shared::new(settings.workers));
-    shared.ask_to_leave(beginning.first); // a clock that is set back counts into no hour before
-    let hand = |(number, first)| seed(number, first, (clock, &shared, &requests, &synced));
-    let (seeds, desks) = segments.into_iter().enumerate().map(hand).unzip();
+    let shared = Arc::new(SharedFlags::new(settings.workers));
+    shared.request_seal(new_epoch.first_window); // a clock that is set back counts into no hour before
+    let hand = |(number, first)| seed_worker(number, first, (clock, &shared, &requests, &synced));
+    let (seeds, worker_channels) = segments.into_iter().enumerate().map(hand).unzip();
     let keeper = Keeper {
-        epoch: beginning.epoch,
+        epoch: new_epoch.epoch,
         clock: clock.clone(),
         sync_every: settings.sync_every,
         compact_after: settings.compact_after,
         ready: settings.ready.clone(),
-        names: None,
-        cannot_fold: None,
-        cannot_grow: None,
+        pending_names: None,
+        fold_failing: None,
+        growth_failing: None,
         shared,
-        tally: beginning.tally,
-        book: beginning.book,
-        fold: beginning.fold,
-        watch,
-        glances: Vec::new(),
+        tally: new_epoch.tally,
+        book: new_epoch.book,
+        fold: new_epoch.fold,
+        file_watch: watch,
+        slot_versions: Vec::new(),
         imbalance: 0,
         mended: 0,
-        desks,
+        worker_channels,
         synced,
-        pace: Pace::new(Clock::system()),
+        schedule: KeeperSchedule::new(Clock::system()),
         times: SyncTimes { synced_at: clock.wall(), folded_at: clock.wall(), ..SyncTimes::default() },
     };
-    Ok(Founded { path: settings.path.clone(), keeper, inbox, requests, lock, seeds })
+    Ok(LedgerParts {
+        path: settings.path.clone(),
+        keeper,
+        request_receiver: receiver,
+        request_sender: requests,
+        lock,
+        seeds,
+    })
 }
 
 /// A new epoch.
-struct Beginning {
+struct NewEpoch {
     epoch: u32,
-    tally: Tally,
-    book: Book,
-    fold: Fold,
+    tally: TallyFile,
+    book: BookWriter,
+    fold: TallyFold,
     /// The first hour that may be counted into. Hours before the horizon are forgotten, and their days never change again;
     /// hours that were over when the epoch began are those of other epochs.
-    first: Window,
+    first_window: Window,
 }
 
-fn make_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
+fn create_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
     let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|error| LedgerError::file("make the folder", folder, error))
 }
 
 /// Recovers what is there, then begins an epoch: first the tally under its name, then the book's note of it, so that an
 /// epoch in the book has had a tally.
-fn begin(
-    disk: Box<dyn Disk>,
+fn start_epoch(
+    disk: Box<dyn TallyDisk>,
     segment_slots: u32,
     settings: &LedgerSettings,
     clock: &Clock,
-) -> Result<(Beginning, Vec<Segment>), LedgerError> {
-    let tally_path = settings.path.with_extension(TALLY);
-    let mut book = Book::open(&settings.path, &settings.gateway, settings.calendar)?;
-    let mut header = Header { segment_slots, ..header(settings, clock) };
-    recover::recover(&mut book, &*disk, &tally_path, &header)?;
-    let lost = book.end_lost_epochs(clock.wall())?;
+) -> Result<(NewEpoch, Vec<SlotSegment>), LedgerError> {
+    let tally_path = settings.path.with_extension(TALLY_EXTENSION);
+    let mut book = BookWriter::open(&settings.path, &settings.gateway, settings.calendar)?;
+    let mut header = TallyHeader { segment_slots, ..new_tally_header(settings, clock) };
+    keeper::recovery::recover_epoch(&mut book, &*disk, &tally_path, &header)?;
+    let lost = book.end_orphaned_epochs(clock.wall())?;
     if lost > 0 {
         tracing::error!(
             lost,
@@ -257,54 +229,58 @@ fn begin(
     }
     header.epoch = book.next_epoch()?;
     let workers = u32::try_from(settings.workers).unwrap_or(u32::MAX);
-    let (tally, segments) = Tally::create(disk, &tally_path, &header, workers)?;
+    let (tally, segments) = TallyFile::create(disk, &tally_path, &header, workers)?;
     book.begin_epoch(&header)?;
-    let horizon = book.pages().horizon()?;
-    let fold = Fold::new(book.pages().series()?, horizon);
-    let first = horizon.max(keeper::over_at(header.created));
-    Ok((Beginning { epoch: header.epoch, tally, book, fold, first }, segments))
+    let compacted_before = book.reader().compacted_before()?;
+    let fold = TallyFold::new(book.reader().series()?, compacted_before);
+    let first = compacted_before.max(keeper::first_open_window(header.created_at));
+    Ok((NewEpoch { epoch: header.epoch, tally, book, fold, first_window: first }, segments))
 }
 
-fn header(settings: &LedgerSettings, clock: &Clock) -> Header {
+fn new_tally_header(settings: &LedgerSettings, clock: &Clock) -> TallyHeader {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Header {
+    TallyHeader {
         epoch: 0,
         gateway: settings.gateway.to_string(),
         boot_id: boot_id.trim().to_owned(),
-        process: std::process::id(),
+        process_id: std::process::id(),
         segment_slots: SEGMENT_SLOTS,
-        created: clock.wall(),
+        created_at: clock.wall(),
         synced_at: clock.wall(),
         synced_ns: clock.monotonic().nanoseconds(),
     }
 }
 
-type Ties<'a> = (&'a Clock, &'a Arc<Shared>, &'a Requests, &'a watch::Sender<u64>);
+type SeedContext<'a> = (&'a Clock, &'a Arc<SharedFlags>, &'a RequestSender, &'a watch::Sender<u64>);
 
-fn seed(number: usize, first: Segment, (clock, shared, requests, synced): Ties<'_>) -> (MeterSeed, Desk) {
+fn seed_worker(
+    number: usize,
+    first: SlotSegment,
+    (clock, shared, requests, synced): SeedContext<'_>,
+) -> (MeterSeed, WorkerChannel) {
     let (segments, arriving) = mpsc::channel();
     let slots = u32::try_from(first.slots.len()).unwrap_or(u32::MAX);
     let seed = MeterSeed {
         number,
         clock: clock.clone(),
         shared: Arc::clone(shared),
-        requests: requests.clone(),
+        request_sender: requests.clone(),
         synced: synced.subscribe(),
-        first,
-        arriving,
+        first_segment: first,
+        segment_receiver: arriving,
     };
-    (seed, Desk { segments, given: slots, segment_slots: slots })
+    (seed, WorkerChannel { segments, slots_given: slots, segment_slots: slots })
 }
 
 /// Starts the keeper; the lock is held until its thread ends.
-fn start(
+fn spawn_keeper(
     keeper: Keeper,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<KeeperRequest>,
     lock: LedgerLock,
     failed: Box<dyn FnOnce(LedgerError) + Send>,
 ) -> std::io::Result<JoinHandle<Result<(), LedgerError>>> {
     std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
-        let done = keeper::keep(keeper, &requests, failed);
+        let done = keeper::run_keeper(keeper, &requests, failed);
         drop(lock);
         done
     })

@@ -11,108 +11,108 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::adjust::{self, AdjustmentRow};
-use super::error::LedgerError;
-use super::fold::{OpenRows, OpenUse, sum_rows};
-use super::lock;
-use super::pages::{Pages, open_for_reading, open_steadily};
-use super::place;
-use super::range::{Asked, Grain};
-use super::read_only::FrozenBook;
-use super::recover::{fold_dead, fold_ended, fold_image};
-use super::rows;
-use super::shared::{Request, Requests};
-use super::tally::TallyImage;
-use super::totals::{DepartmentUse, LedgerView, Totals, UsageRow};
+use super::book::adjustments::{self, AdjustmentRow};
+use super::book::book_reader::{BookReader, open_detecting_changes, open_for_reading};
+use super::book::hour_rows;
+use super::book::read_only::FrozenBook;
+use super::book::usage_query::{UsageResolution, UsageSelection};
+use super::files::book_path;
+use super::files::lock;
+use super::fold::{OpenRows, OpenUsage, sum_rows};
+use super::keeper::recovery::{fold_dead, fold_ended, fold_image};
+use super::keeper::requests::{KeeperRequest, RequestSender};
+use super::tally::file::TallyImage;
+use super::values::error::LedgerError;
+use super::values::measures::{DepartmentUsage, LedgerTotals, LedgerView, UsageRow};
 use crate::model::{CalendarOffset, Name, Window};
 
 /// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
 #[derive(Clone, Debug)]
 pub struct LedgerReader {
-    pub(super) path: PathBuf,
-    pub(super) requests: Requests,
+    pub(crate) path: PathBuf,
+    pub(crate) request_sender: RequestSender,
 }
 
 impl LedgerReader {
     /// Everything the ledger holds at this moment, book and tally together.
-    pub async fn totals(&self) -> Result<Totals, LedgerError> {
-        self.ask(Request::Totals).await
+    pub async fn totals(&self) -> Result<LedgerTotals, LedgerError> {
+        self.request(KeeperRequest::Totals).await
     }
 
     /// What a page of metrics shows: everything the ledger holds, and what departments used in each of these ranges of windows,
     /// at the same moment. One question to the keeper; history is read on a thread of its own.
     pub async fn view(&self, ranges: Vec<Range<Window>>) -> Result<LedgerView, LedgerError> {
-        for _ in 0..READINGS {
-            let (totals, open) = self.ask(Request::TotalsAndUse).await?;
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let (totals, open) = self.request(KeeperRequest::TotalsAndUsage).await?;
             let (path, ranges) = (self.path.clone(), ranges.clone());
-            if let Some(uses) = self.aside(move || read_use(&path, &ranges, &open)).await? {
-                return Ok(LedgerView { totals, uses });
+            if let Some(uses) = self.run_on_thread(move || read_department_usage(&path, &ranges, &open)).await? {
+                return Ok(LedgerView { totals, department_usage: uses });
             }
         }
-        Err(LedgerError::Unsteady(self.path.clone()))
+        Err(LedgerError::ChangedWhileRead(self.path.clone()))
     }
 
     /// Exact usage rows of the half-open range of windows, summed over epochs, including what the tally holds beyond the
     /// book. History is read on a thread of its own: neither the keeper nor the caller's runtime waits for it.
-    pub async fn usage(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read(windows, Grain::Hour).await
+    pub async fn usage_by_hour(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.query(windows, UsageResolution::Hour).await
     }
 
-    /// As [`LedgerReader::usage`], with whole days as rows of their first hour: for sums by day or longer.
+    /// As [`LedgerReader::usage_by_hour`], with whole days as rows of their first hour: for sums by day or longer.
     pub async fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read(windows, Grain::Day).await
+        self.query(windows, UsageResolution::Day).await
     }
 
-    /// As [`LedgerReader::usage`], with the whole range as rows of its first hour: for sums that know no time.
-    pub async fn usage_in_whole(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read(windows, Grain::Whole).await
+    /// As [`LedgerReader::usage_by_hour`], with the whole range as rows of its first hour: for sums that know no time.
+    pub async fn usage_total(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.query(windows, UsageResolution::Whole).await
     }
 
     /// All corrections, in the order in which they were made. Read on a thread of its own, as history is.
     pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         let path = self.path.clone();
-        self.aside(move || LedgerFiles::open(&path)?.adjustments()).await
+        self.run_on_thread(move || LedgerFiles::open(&path)?.adjustments()).await
     }
 
     /// As [`LedgerFiles::department_names`]. Read on a thread of its own, as history is.
     pub async fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
         let path = self.path.clone();
-        self.aside(move || LedgerFiles::open(&path)?.department_names()).await
+        self.run_on_thread(move || LedgerFiles::open(&path)?.department_names()).await
     }
 
     /// Has the keeper write the names of departments, by their ids, into the book, where they are new or have changed. Returns
     /// at once: they are in the book after the next fold. To be called at the start and after each reload.
-    pub fn note_department_names(&self, names: Vec<(Name, String)>) {
-        let _ = self.requests.send(Request::Names(names)); // a keeper that is gone writes nothing more
+    pub fn update_department_names(&self, names: Vec<(Name, String)>) {
+        let _ = self.request_sender.send(KeeperRequest::DepartmentNames(names)); // a keeper that is gone writes nothing more
     }
 
-    async fn read(&self, windows: Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
-        for _ in 0..READINGS {
-            let open = self.ask(Request::OpenRows).await?;
-            if let Some(rows) = self.read_with(open, windows.clone(), grain).await? {
+    async fn query(&self, windows: Range<Window>, resolution: UsageResolution) -> Result<Vec<UsageRow>, LedgerError> {
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let open = self.request(KeeperRequest::OpenRows).await?;
+            if let Some(rows) = self.query_with(open, windows.clone(), resolution).await? {
                 return Ok(rows);
             }
         }
-        Err(LedgerError::Unsteady(self.path.clone()))
+        Err(LedgerError::ChangedWhileRead(self.path.clone()))
     }
 
     /// The rows of the book and these; nothing if the book has meanwhile sealed an hour that is among these.
-    async fn read_with(
+    async fn query_with(
         &self,
         open: OpenRows,
         windows: Range<Window>,
-        grain: Grain,
+        resolution: UsageResolution,
     ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
         let path = self.path.clone();
         let read = move || {
-            let closed = read_book(&path, (&windows, &open), grain)?;
-            Ok(closed.map(|closed| sum_rows(closed.into_iter().chain(shown(open.rows, &windows, grain)))))
+            let closed = read_usage(&path, (&windows, &open), resolution)?;
+            Ok(closed.map(|closed| sum_rows(closed.into_iter().chain(selected_rows(open.rows, &windows, resolution)))))
         };
-        self.aside(read).await
+        self.run_on_thread(read).await
     }
 
     /// Reads on a thread of its own.
-    pub(super) async fn aside<T: Send + 'static>(
+    pub(crate) async fn run_on_thread<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
@@ -124,39 +124,47 @@ impl LedgerReader {
     }
 
     /// Syncs, folds and seals now rather than at the next second, so that the book holds what the tally does.
-    pub async fn fold(&self) -> Result<(), LedgerError> {
-        self.ask(Request::Fold).await?
+    pub async fn fold_now(&self) -> Result<(), LedgerError> {
+        self.request(KeeperRequest::Fold).await?
     }
 
-    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, LedgerError> {
+    pub(crate) async fn request<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> KeeperRequest,
+    ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).map_err(|_| LedgerError::Stopped)?;
+        self.request_sender.send(request(reply)).map_err(|_| LedgerError::Stopped)?;
         answer.await.map_err(|_| LedgerError::Stopped)
     }
 }
 
 /// What the book holds beside `open`, all of it as it was at one moment; nothing if an hour of `open` is sealed by then.
-pub(super) fn read_book(
+pub(crate) fn read_usage(
     path: &Path,
     (windows, open): (&Range<Window>, &OpenRows),
-    grain: Grain,
+    resolution: UsageResolution,
 ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
-    read_beside(path, (open.epoch, open.floor), |pages| {
-        pages.usage(&Asked { windows: windows.clone(), grain, except: (open.epoch, open.floor) })
+    read_at_one_moment(path, (open.epoch, open.floor), |book| {
+        book.usage(&UsageSelection { windows: windows.clone(), resolution, except: (open.epoch, open.floor) })
     })
 }
 
 /// What departments used by the book and `open`, all of it as it was at one moment; nothing if an hour of `open` is sealed by
 /// then.
-fn read_use(path: &Path, ranges: &[Range<Window>], open: &OpenUse) -> Result<Option<Vec<DepartmentUse>>, LedgerError> {
+fn read_department_usage(
+    path: &Path,
+    ranges: &[Range<Window>],
+    open: &OpenUsage,
+) -> Result<Option<Vec<DepartmentUsage>>, LedgerError> {
     let except = (open.epoch, open.floor);
-    let asked = |range: &Range<Window>| Asked { windows: range.clone(), grain: Grain::Whole, except };
-    read_beside(path, except, |pages| {
-        ranges.iter().map(|range| Ok(with_open(pages.department_use(&asked(range))?, range, open))).collect()
+    let selection =
+        |range: &Range<Window>| UsageSelection { windows: range.clone(), resolution: UsageResolution::Whole, except };
+    read_at_one_moment(path, except, |book| {
+        ranges.iter().map(|range| Ok(add_open_usage(book.department_usage(&selection(range))?, range, open))).collect()
     })
 }
 
-fn with_open(mut uses: DepartmentUse, range: &Range<Window>, open: &OpenUse) -> DepartmentUse {
+fn add_open_usage(mut uses: DepartmentUsage, range: &Range<Window>, open: &OpenUsage) -> DepartmentUsage {
     for ((_, department), sums) in open.sums.iter().filter(|((window, _), _)| range.contains(window)) {
         uses.entry(department.clone()).or_default().add(sums.commands, sums.units);
     }
@@ -164,24 +172,28 @@ fn with_open(mut uses: DepartmentUse, range: &Range<Window>, open: &OpenUse) -> 
 }
 
 /// Reads the book as it is at one moment; nothing if an hour of this epoch from this window on is sealed by then.
-fn read_beside<T>(
+fn read_at_one_moment<T>(
     path: &Path,
     (epoch, floor): (u32, Window),
-    read: impl FnOnce(&Pages<'_>) -> Result<T, LedgerError>,
+    read: impl FnOnce(&BookReader<'_>) -> Result<T, LedgerError>,
 ) -> Result<Option<T>, LedgerError> {
     let connection = open_for_reading(path)?;
     let moment = connection.unchecked_transaction().map_err(|error| LedgerError::book("read", path, error))?;
-    let pages = Pages::new(path, &moment);
-    if pages.epoch(epoch)?.is_some_and(|epoch| epoch.floor > floor) {
+    let book = BookReader::new(path, &moment);
+    if book.epoch_state(epoch)?.is_some_and(|epoch| epoch.first_unsealed > floor) {
         return Ok(None);
     }
-    read(&pages).map(Some)
+    read(&book).map(Some)
 }
 
 /// The rows of a range, as they are shown.
-fn shown(rows: Vec<UsageRow>, windows: &Range<Window>, grain: Grain) -> impl Iterator<Item = UsageRow> {
-    let asked = rows.into_iter().filter(|row| windows.contains(&row.window));
-    asked.map(move |row| UsageRow { window: grain.shown(row.window, windows), ..row })
+fn selected_rows(
+    rows: Vec<UsageRow>,
+    windows: &Range<Window>,
+    resolution: UsageResolution,
+) -> impl Iterator<Item = UsageRow> {
+    let selection = rows.into_iter().filter(|row| windows.contains(&row.window));
+    selection.map(move |row| UsageRow { window: resolution.row_window(row.window, windows), ..row })
 }
 
 /// A ledger's files, opened for reading by another process: live, killed or copied.
@@ -195,14 +207,14 @@ pub struct LedgerFiles {
 }
 
 /// How often a reading is begun anew when the gateway seals or closes in the middle of it.
-const READINGS: u32 = 100;
+const READ_ATTEMPTS_MAX: u32 = 100;
 
 impl LedgerFiles {
     /// Opens the book at `path` and whatever tally lies beside it; changes neither.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let path = place::canonical(path)?;
-        let (connection, frozen) = open_steadily(&path)?;
-        let calendar = Pages::new(&path, &connection).calendar()?;
+        let path = book_path::canonical_path(path)?;
+        let (connection, frozen) = open_detecting_changes(&path)?;
+        let calendar = BookReader::new(&path, &connection).calendar()?;
         Ok(Self { path, connection, calendar, frozen })
     }
 
@@ -211,79 +223,88 @@ impl LedgerFiles {
         self.calendar
     }
 
-    /// As [`LedgerReader::usage`].
-    pub fn usage(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read_steadily(&windows, Grain::Hour)
+    /// As [`LedgerReader::usage_by_hour`].
+    pub fn usage_by_hour(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.query_consistent(&windows, UsageResolution::Hour)
     }
 
     /// As [`LedgerReader::usage_by_day`].
     pub fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read_steadily(&windows, Grain::Day)
+        self.query_consistent(&windows, UsageResolution::Day)
     }
 
-    /// As [`LedgerReader::usage_in_whole`].
-    pub fn usage_in_whole(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.read_steadily(&windows, Grain::Whole)
+    /// As [`LedgerReader::usage_total`].
+    pub fn usage_total(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
+        self.query_consistent(&windows, UsageResolution::Whole)
     }
 
     /// As [`LedgerReader::adjustments`].
     pub fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
-        adjust::all(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
+        adjustments::all_adjustments(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
     /// The latest name of every department that was ever configured, by its id. No seal covers names.
     pub fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
-        Pages::new(&self.path, &self.connection).department_names()
+        BookReader::new(&self.path, &self.connection).department_names()
     }
 
-    fn read_steadily(&self, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
-        let pages = Pages::new(&self.path, &self.connection);
-        for _ in 0..READINGS {
-            let before = pages.edition()?;
-            let rows = self.read(&pages, windows, grain)?;
+    fn query_consistent(
+        &self,
+        windows: &Range<Window>,
+        resolution: UsageResolution,
+    ) -> Result<Vec<UsageRow>, LedgerError> {
+        let book = BookReader::new(&self.path, &self.connection);
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let before = book.revision()?;
+            let rows = self.query(&book, windows, resolution)?;
             if self.frozen.is_some_and(|frozen| frozen.has_changed(&self.path)) {
                 break;
             }
-            if pages.edition()? == before {
+            if book.revision()? == before {
                 return Ok(rows);
             }
         }
-        Err(LedgerError::Unsteady(self.path.clone()))
+        Err(LedgerError::ChangedWhileRead(self.path.clone()))
     }
 
-    fn read(&self, pages: &Pages<'_>, windows: &Range<Window>, grain: Grain) -> Result<Vec<UsageRow>, LedgerError> {
-        let asked = |except| Asked { windows: windows.clone(), grain, except };
-        let Some(image) = self.image()? else { return pages.usage(&asked(NOTHING)) };
+    fn query(
+        &self,
+        book: &BookReader<'_>,
+        windows: &Range<Window>,
+        resolution: UsageResolution,
+    ) -> Result<Vec<UsageRow>, LedgerError> {
+        let selection = |except| UsageSelection { windows: windows.clone(), resolution, except };
+        let Some(image) = self.tally_image()? else { return book.usage(&selection(NO_EXCEPTION)) };
         let epoch = image.header.epoch;
-        let known = pages.epoch(epoch)?;
+        let known = book.epoch_state(epoch)?;
         if known.as_ref().is_some_and(|epoch| epoch.has_ended) {
-            return pages.usage(&asked(NOTHING));
+            return book.usage(&selection(NO_EXCEPTION));
         }
-        let floor = known.map_or(Window(0), |epoch| epoch.floor);
+        let floor = known.map_or(Window(0), |epoch| epoch.first_unsealed);
         let is_kept = lock::is_held(&self.path)?;
-        if !is_kept && self.has_more_than(&image, floor)? {
-            return pages.usage(&asked(NOTHING)); // an older copy of the tally, which the next start will set aside
+        if !is_kept && self.exceeds_tally(&image, floor)? {
+            return book.usage(&selection(NO_EXCEPTION)); // an older copy of the tally, which the next start will set aside
         }
         let fold = match is_kept {
             true => fold_image(Vec::new(), &image, floor),
             false => fold_dead(Vec::new(), &image, floor),
         };
-        let closed = pages.usage(&asked((epoch, floor)))?;
-        Ok(sum_rows(closed.into_iter().chain(shown(fold.usage(windows.clone()), windows, grain))))
+        let closed = book.usage(&selection((epoch, floor)))?;
+        Ok(sum_rows(closed.into_iter().chain(selected_rows(fold.usage(windows.clone()), windows, resolution))))
     }
 
     /// Whether the book holds more than a tally of a dead process.
-    fn has_more_than(&self, image: &TallyImage, floor: Window) -> Result<bool, LedgerError> {
-        let counted = fold_ended(Pages::new(&self.path, &self.connection).series()?, image, floor);
-        let exceeds = rows::exceeds(&self.connection, &counted, image.header.epoch);
+    fn exceeds_tally(&self, image: &TallyImage, floor: Window) -> Result<bool, LedgerError> {
+        let counted = fold_ended(BookReader::new(&self.path, &self.connection).series()?, image, floor);
+        let exceeds = hour_rows::exceeds_fold(&self.connection, &counted, image.header.epoch);
         exceeds.map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
     /// The tally, if there is one that can be read. What changed hands while it was read is read again.
-    fn image(&self) -> Result<Option<TallyImage>, LedgerError> {
-        let path = self.path.with_extension(super::TALLY);
+    fn tally_image(&self) -> Result<Option<TallyImage>, LedgerError> {
+        let path = self.path.with_extension(super::files::book_path::TALLY_EXTENSION);
         let read = || read_file(&path).map_err(|error| LedgerError::file("read the tally", &path, error));
-        for _ in 0..READINGS {
+        for _ in 0..READ_ATTEMPTS_MAX {
             let (Some(first), Some(second)) = (read()?, read()?) else { return Ok(None) };
             let (Ok(first), Ok(second)) = (TallyImage::parse(&first), TallyImage::parse(&second)) else {
                 return Ok(None); // it will be set aside by the next start
@@ -293,12 +314,12 @@ impl LedgerFiles {
                 return Ok(Some(first));
             }
         }
-        Err(LedgerError::Unsteady(path))
+        Err(LedgerError::ChangedWhileRead(path))
     }
 }
 
 /// No epoch is left out.
-const NOTHING: (u32, Window) = (0, Window(u32::MAX));
+const NO_EXCEPTION: (u32, Window) = (0, Window(u32::MAX));
 
 fn read_file(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     use std::io::Read;

@@ -3,7 +3,7 @@
 //! Guarantees: nothing to forget. Whoever must be waited for holds a value; dropping it is the report.
 
 mod drain;
-mod ready;
+mod readiness;
 
 pub use drain::{DrainTrigger, DrainWatcher, drain};
-pub use ready::{NotReady, Ready};
+pub use readiness::{Readiness, ReadinessBlock};

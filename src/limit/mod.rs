@@ -3,11 +3,11 @@
 //! Guarantees: narrowest first, and a refused command has spent nothing: what a narrower limit had already given is
 //! given back at once (`docs/limits.md`); every map is bounded; a reload never refills a bucket. Decides; counts nothing.
 
-mod bucket;
-mod keyed;
-mod places;
-mod quota;
-mod thresholds;
+mod atomic_semaphore;
+mod keyed_limiters;
+mod monthly_usage;
+mod quota_plan;
+mod token_bucket;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -19,31 +19,31 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::clock::Clock;
-use crate::model::{CalendarOffset, Limits, Month, Name, Refused, Window};
-use crate::policy::{Command, DepartmentPolicy, Snapshot};
+use crate::model::{CalendarOffset, Month, Name, Refused, TrafficLimits, Window};
+use crate::policy::{Command, DepartmentPolicy, PolicySnapshot};
 
-use bucket::{Bucket, Empty};
-use keyed::{Full, Keyed, Limiter};
-use quota::MonthUse;
-use thresholds::QuotaPlan;
+use keyed_limiters::{KeyLimiter, KeyedLimiters, LimitersFull};
+use monthly_usage::MonthlyUsage;
+use quota_plan::QuotaPlan;
+use token_bucket::{BucketEmpty, TokenBucket};
 
-pub use quota::QUOTA_UNITS_MAX;
+pub use monthly_usage::QUOTA_UNITS_MAX;
 
 /// The limiters of a gateway, shared by its workers; they outlive every configuration.
 #[derive(Debug)]
-pub struct Limiters {
+pub struct LimiterRegistry {
     clock: Clock,
     /// In which months are read; the same for the life of the process, as for the ledger.
     calendar: CalendarOffset,
     /// The whole gateway, under the one key there is.
-    total: Keyed<()>,
+    total: KeyedLimiters<()>,
     /// By department number.
-    departments: Keyed<u32>,
+    departments: KeyedLimiters<u32>,
     /// By department number and command number.
-    commands: Keyed<(u32, u32)>,
+    commands: KeyedLimiters<(u32, u32)>,
     /// By department number; never dropped, because a department may come back within its month. Bounded as
     /// [`crate::model::Numbers`] is: by the configurations the process has seen.
-    used: DashMap<u32, Arc<MonthUse>, RandomState>,
+    usage: DashMap<u32, Arc<MonthlyUsage>, RandomState>,
     /// The quotas by department number, for metrics and for what a reload changes.
     quotas: arc_swap::ArcSwap<HashMap<u32, QuotaPlan>>,
 }
@@ -65,11 +65,11 @@ pub struct QuotaState {
 /// Everything that limits one department on one command, found once: asking it takes no map and no lock. Belongs to one
 /// worker and one snapshot; a new snapshot needs a new gate.
 #[derive(Debug)]
-pub struct Gate {
+pub struct CommandGate {
     /// Narrowest first: the command's, the department's.
-    own: [Option<Arc<Limiter>>; 2],
-    total: Option<Arc<Limiter>>,
-    used: Arc<MonthUse>,
+    narrow_limiters: [Option<Arc<KeyLimiter>>; 2],
+    total: Option<Arc<KeyLimiter>>,
+    usage: Arc<MonthlyUsage>,
     quota: Option<QuotaPlan>,
     /// Used units at which the next warning may be due, as far as this gate knows.
     next_warning: Cell<u64>,
@@ -82,30 +82,30 @@ pub struct Gate {
 
 /// Evidence that every limit let a command pass. Holds the department's place among its concurrent commands until dropped.
 #[derive(Debug)]
-pub struct Pass {
-    gate: Rc<Gate>,
-    budget: Option<Budget>,
-    units: Option<quota::Taken>,
+pub struct LimitPermit {
+    gate: Rc<CommandGate>,
+    rate_limit: Option<RateLimitInfo>,
+    taken_units: Option<monthly_usage::TakenUnits>,
     /// Whether the units stay used when the pass is dropped.
     keeps_units: bool,
     /// Whether a place was taken on the command, and of the department.
-    places: [bool; 2],
+    held_permits: [bool; 2],
 }
 
 /// A limit's "no".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limited {
+pub struct LimitRefusal {
     /// Which kind of limit.
     pub refused: Refused,
     /// When it is worth trying again.
     pub retry_after: Duration,
     /// For the `RateLimit` headers.
-    pub budget: Option<Budget>,
+    pub rate_limit: Option<RateLimitInfo>,
 }
 
 /// What a limited department is told about its tightest limit (draft-ietf-httpapi-ratelimit-headers-11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct RateLimitInfo {
     /// `q`: commands per window.
     pub quota: u32,
     /// `w`: the window in seconds.
@@ -119,27 +119,27 @@ pub struct Budget {
 /// How soon a caller should try again when all its places are taken; nobody knows when one will be free.
 const RETRY_CONCURRENT: Duration = Duration::from_secs(1);
 
-impl Limiters {
+impl LimiterRegistry {
     /// No limiters yet.
     pub fn new(clock: Clock, calendar: CalendarOffset) -> Self {
         Self {
             clock,
             calendar,
-            total: Keyed::new(),
-            departments: Keyed::new(),
-            commands: Keyed::new(),
-            used: DashMap::with_hasher(RandomState::default()),
+            total: KeyedLimiters::new(),
+            departments: KeyedLimiters::new(),
+            commands: KeyedLimiters::new(),
+            usage: DashMap::with_hasher(RandomState::default()),
             quotas: arc_swap::ArcSwap::default(),
         }
     }
 
     /// Makes the limits those of `snapshot`. What was used under the previous ones stays used.
-    pub fn enforce(&self, snapshot: &Snapshot) {
-        let departments: HashMap<u32, Limits> =
+    pub fn enforce(&self, snapshot: &PolicySnapshot) {
+        let departments: HashMap<u32, TrafficLimits> =
             snapshot.departments.iter().map(|policy| (policy.department.number, policy.limits)).collect();
         let commands = command_limits(snapshot);
-        self.total.enforce(|()| snapshot.total.map(only_rate), &self.clock);
-        self.departments.enforce(|department| departments.get(department).copied().filter(any), &self.clock);
+        self.total.enforce(|()| snapshot.total_rate.map(rate_only), &self.clock);
+        self.departments.enforce(|department| departments.get(department).copied().filter(has_limits), &self.clock);
         let of_command = |(department, command): &(u32, u32)| {
             departments.get(department).and_then(|_| commands.get(command)).copied()
         };
@@ -148,23 +148,24 @@ impl Limiters {
     }
 
     /// A quota that has changed warns anew.
-    fn enforce_quotas(&self, snapshot: &Snapshot) {
-        let planned = |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, QuotaPlan::of(policy)?));
+    fn enforce_quotas(&self, snapshot: &PolicySnapshot) {
+        let planned =
+            |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, QuotaPlan::for_department(policy)?));
         let plans: HashMap<u32, QuotaPlan> = snapshot.departments.iter().filter_map(planned).collect();
         let (before, month) = (self.quotas.load(), self.calendar.month_of(self.clock.window()));
         for (department, plan) in plans.iter().filter(|(department, plan)| before.get(department) != Some(plan)) {
-            self.used_of(*department).begin_plan(month, plan);
+            self.usage_of(*department).begin_plan(month, plan);
         }
         self.quotas.store(Arc::new(plans));
     }
 
     /// Sets a department's use of its quota so far, and whether the quota has refused commands: called at start for each
     /// department with what the ledger holds. Warns of nothing: what is reached was reached before this start.
-    pub fn recall_quota(&self, department: u32, month: Month, (units, has_refused): (u64, bool)) {
-        let used = self.used_of(department);
-        used.set(month, units);
+    pub fn restore_quota(&self, department: u32, month: Month, (units, has_refused): (u64, bool)) {
+        let used = self.usage_of(department);
+        used.set_used(month, units);
         if let Some(plan) = self.quotas.load().get(&department) {
-            used.recall(month, plan, has_refused);
+            used.restore_warnings(month, plan, has_refused);
         }
     }
 
@@ -172,7 +173,7 @@ impl Limiters {
     pub fn quotas(&self, window: Window) -> Vec<QuotaState> {
         let month = self.calendar.month_of(window);
         let state = |(number, plan): (&u32, &QuotaPlan)| {
-            let used = self.used_of(*number);
+            let used = self.usage_of(*number);
             QuotaState {
                 department: plan.department().clone(),
                 used: used.used(month),
@@ -186,20 +187,25 @@ impl Limiters {
     /// Finds what limits a department on a command. Refuses when there are more limiters than may be.
     pub fn gate(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &PolicySnapshot,
         department: &DepartmentPolicy,
         command: &Command,
-    ) -> Result<Rc<Gate>, Limited> {
+    ) -> Result<Rc<CommandGate>, LimitRefusal> {
         let number = department.department.number;
         let window = self.clock.window();
-        Ok(Rc::new(Gate {
-            own: [
-                limited(&self.commands, (number, command.key.number), command.limits, &self.clock)?,
-                limited(&self.departments, number, department.limits, &self.clock)?,
+        Ok(Rc::new(CommandGate {
+            narrow_limiters: [
+                limiter_or_refusal(&self.commands, (number, command.key.number), command.limits, &self.clock)?,
+                limiter_or_refusal(&self.departments, number, department.limits, &self.clock)?,
             ],
-            total: limited(&self.total, (), snapshot.total.map_or(Limits::default(), only_rate), &self.clock)?,
-            used: self.used_of(number),
-            quota: QuotaPlan::of(department),
+            total: limiter_or_refusal(
+                &self.total,
+                (),
+                snapshot.total_rate.map_or(TrafficLimits::default(), rate_only),
+                &self.clock,
+            )?,
+            usage: self.usage_of(number),
+            quota: QuotaPlan::for_department(department),
             next_warning: Cell::new(first_warning(department)),
             units: command.units,
             calendar: self.calendar,
@@ -211,70 +217,79 @@ impl Limiters {
     /// Finds the gate and asks it: for whoever asks once.
     pub fn admit(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &PolicySnapshot,
         department: &DepartmentPolicy,
         command: &Command,
         window: Window,
-    ) -> Result<Pass, Limited> {
+    ) -> Result<LimitPermit, LimitRefusal> {
         self.gate(snapshot, department, command)?.admit(window)
     }
 
-    fn used_of(&self, department: u32) -> Arc<MonthUse> {
-        if let Some(used) = self.used.get(&department) {
+    fn usage_of(&self, department: u32) -> Arc<MonthlyUsage> {
+        if let Some(used) = self.usage.get(&department) {
             return Arc::clone(&used);
         }
-        Arc::clone(&self.used.entry(department).or_default())
+        Arc::clone(&self.usage.entry(department).or_default())
     }
 }
 
-impl Gate {
+impl CommandGate {
     /// Asks every limit, narrowest first. A refusal has spent nothing.
-    pub fn admit(self: &Rc<Self>, window: Window) -> Result<Pass, Limited> {
+    pub fn admit(self: &Rc<Self>, window: Window) -> Result<LimitPermit, LimitRefusal> {
         self.admit_for(self.units, window)
     }
 
-    /// As [`Gate::admit`], for a command that counts other units than its kind does.
-    pub fn admit_for(self: &Rc<Self>, units: u64, window: Window) -> Result<Pass, Limited> {
-        let mut pass =
-            Pass { gate: Rc::clone(self), budget: None, units: None, keeps_units: false, places: [false; 2] };
-        for (limiter, place) in self.own.iter().zip(&mut pass.places) {
-            *place = take_place(limiter.as_deref())?; // dropping the pass gives back what it has
+    /// As [`CommandGate::admit`], for a command that counts other units than its kind does.
+    pub fn admit_for(self: &Rc<Self>, units: u64, window: Window) -> Result<LimitPermit, LimitRefusal> {
+        let mut permit = LimitPermit {
+            gate: Rc::clone(self),
+            rate_limit: None,
+            taken_units: None,
+            keeps_units: false,
+            held_permits: [false; 2],
+        };
+        for (limiter, place) in self.narrow_limiters.iter().zip(&mut permit.held_permits) {
+            *place = acquire_concurrency(limiter.as_deref())?; // dropping the pass gives back what it has
         }
-        let mut tokens = Tokens::default();
-        for limiter in &self.own {
-            tokens.take(limiter.as_deref())?;
+        let mut tokens = TakenTokens::default();
+        for limiter in &self.narrow_limiters {
+            tokens.take_token(limiter.as_deref())?;
         }
-        pass.budget = tokens.budget();
-        tokens.take(self.total.as_deref()).map_err(|limited| Limited { budget: pass.budget, ..limited })?;
-        pass.units = Some(self.take_units(units, window)?);
-        tokens.keep();
-        Ok(pass)
+        permit.rate_limit = tokens.rate_limit_info();
+        tokens
+            .take_token(self.total.as_deref())
+            .map_err(|limited| LimitRefusal { rate_limit: permit.rate_limit, ..limited })?;
+        permit.taken_units = Some(self.take_units(units, window)?);
+        tokens.commit();
+        Ok(permit)
     }
 
-    fn take_units(&self, units: u64, window: Window) -> Result<quota::Taken, Limited> {
+    fn take_units(&self, units: u64, window: Window) -> Result<monthly_usage::TakenUnits, LimitRefusal> {
         let month = self.month_of(window);
-        let taken =
-            self.used.take(month, units, self.quota.as_ref()).map_err(|used_up| self.used_up(used_up, month))?;
-        if taken.used >= self.next_warning.get() {
-            self.warn(&taken);
+        let taken_units = self
+            .usage
+            .take_units(month, units, self.quota.as_ref())
+            .map_err(|exhausted| self.quota_refusal(exhausted, month))?;
+        if taken_units.used >= self.next_warning.get() {
+            self.warn_thresholds(&taken_units);
         }
-        Ok(taken)
+        Ok(taken_units)
     }
 
     #[cold]
-    fn warn(&self, taken: &quota::Taken) {
+    fn warn_thresholds(&self, taken_units: &monthly_usage::TakenUnits) {
         let Some(plan) = &self.quota else { return };
-        self.next_warning.set(plan.next_after(taken.used));
-        self.used.warn(taken, plan);
+        self.next_warning.set(plan.next_threshold_units(taken_units.used));
+        self.usage.warn_thresholds(taken_units, plan);
     }
 
     #[cold]
-    fn used_up(&self, used_up: quota::UsedUp, month: Month) -> Limited {
+    fn quota_refusal(&self, exhausted: monthly_usage::QuotaExhausted, month: Month) -> LimitRefusal {
         if let Some(plan) = &self.quota {
-            self.used.warn_of_refusal(used_up, plan);
+            self.usage.warn_of_refusal(exhausted, plan);
         }
         let retry_after = self.until_month_ends(month);
-        Limited { refused: Refused::QuotaExceeded, retry_after, budget: None }
+        LimitRefusal { refused: Refused::QuotaExceeded, retry_after, rate_limit: None }
     }
 
     fn month_of(&self, window: Window) -> Month {
@@ -298,16 +313,16 @@ impl Gate {
 
 /// The tokens taken for one command so far; given back when dropped, unless kept.
 #[derive(Default)]
-struct Tokens<'a> {
-    taken: [Option<&'a Bucket>; 3],
-    tightest: Option<(&'a Bucket, u32)>,
+struct TakenTokens<'a> {
+    taken: [Option<&'a TokenBucket>; 3],
+    tightest: Option<(&'a TokenBucket, u32)>,
 }
 
-impl<'a> Tokens<'a> {
-    fn take(&mut self, limiter: Option<&'a Limiter>) -> Result<(), Limited> {
+impl<'a> TakenTokens<'a> {
+    fn take_token(&mut self, limiter: Option<&'a KeyLimiter>) -> Result<(), LimitRefusal> {
         let Some(bucket) = limiter.and_then(|limiter| limiter.bucket.as_deref()) else { return Ok(()) };
-        let remaining = bucket.take().map_err(rate_limited)?;
-        if let Some(free) = self.taken.iter_mut().find(|taken| taken.is_none()) {
+        let remaining = bucket.take_token().map_err(rate_refusal)?;
+        if let Some(free) = self.taken.iter_mut().find(|taken_units| taken_units.is_none()) {
             *free = Some(bucket);
         }
         if self.tightest.is_none_or(|(_, tightest)| remaining < tightest) {
@@ -317,18 +332,18 @@ impl<'a> Tokens<'a> {
     }
 
     /// What the tightest limit has left.
-    fn budget(&self) -> Option<Budget> {
-        self.tightest.map(|(bucket, remaining)| bucket.budget(remaining))
+    fn rate_limit_info(&self) -> Option<RateLimitInfo> {
+        self.tightest.map(|(bucket, remaining)| bucket.rate_limit_info(remaining))
     }
 
-    fn keep(mut self) {
+    fn commit(mut self) {
         self.taken = [None; 3];
     }
 }
 
-impl Drop for Tokens<'_> {
+impl Drop for TakenTokens<'_> {
     fn drop(&mut self) {
-        self.taken.iter().flatten().for_each(|bucket| bucket.give_back());
+        self.taken.iter().flatten().for_each(|bucket| bucket.return_token());
     }
 }
 
@@ -337,55 +352,55 @@ fn first_warning(department: &DepartmentPolicy) -> u64 {
     if department.quota.is_some() { 0 } else { u64::MAX }
 }
 
-fn only_rate(rate: crate::model::Rate) -> Limits {
-    Limits { rate: Some(rate), concurrent: None }
+fn rate_only(rate: crate::model::RateLimit) -> TrafficLimits {
+    TrafficLimits { rate: Some(rate), concurrent: None }
 }
 
-fn any(limits: &Limits) -> bool {
+fn has_limits(limits: &TrafficLimits) -> bool {
     limits.rate.is_some() || limits.concurrent.is_some()
 }
 
-fn command_limits(snapshot: &Snapshot) -> HashMap<u32, Limits> {
+fn command_limits(snapshot: &PolicySnapshot) -> HashMap<u32, TrafficLimits> {
     let commands = snapshot.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
-    commands.map(|command| (command.key.number, command.limits)).filter(|(_, limits)| any(limits)).collect()
+    commands.map(|command| (command.key.number, command.limits)).filter(|(_, limits)| has_limits(limits)).collect()
 }
 
 /// The limiter of a key, if there is anything to limit; a full map refuses.
-fn limited<K: Eq + std::hash::Hash + Copy>(
-    keyed: &Keyed<K>,
+fn limiter_or_refusal<K: Eq + std::hash::Hash + Copy>(
+    keyed: &KeyedLimiters<K>,
     key: K,
-    limits: Limits,
+    limits: TrafficLimits,
     clock: &Clock,
-) -> Result<Option<Arc<Limiter>>, Limited> {
-    if !any(&limits) {
+) -> Result<Option<Arc<KeyLimiter>>, LimitRefusal> {
+    if !has_limits(&limits) {
         return Ok(None);
     }
-    keyed.under(key, limits, clock).map(Some).map_err(|Full| Limited {
+    keyed.limiter_for(key, limits, clock).map(Some).map_err(|LimitersFull| LimitRefusal {
         refused: Refused::Overloaded,
         retry_after: RETRY_CONCURRENT,
-        budget: None,
+        rate_limit: None,
     })
 }
 
 /// Takes a place, if places are limited; whether one was taken.
-fn take_place(limiter: Option<&Limiter>) -> Result<bool, Limited> {
+fn acquire_concurrency(limiter: Option<&KeyLimiter>) -> Result<bool, LimitRefusal> {
     let Some((limiter, cap)) = limiter.and_then(|limiter| Some((limiter, limiter.limits.concurrent?))) else {
         return Ok(false);
     };
-    if limiter.places.take(cap) {
+    if limiter.semaphore.try_acquire(cap) {
         return Ok(true);
     }
-    Err(Limited { refused: Refused::TooManyConcurrent, retry_after: RETRY_CONCURRENT, budget: None })
+    Err(LimitRefusal { refused: Refused::TooManyConcurrent, retry_after: RETRY_CONCURRENT, rate_limit: None })
 }
 
-fn rate_limited(empty: Empty) -> Limited {
-    Limited { refused: Refused::RateLimited, retry_after: empty.wait, budget: Some(empty.budget) }
+fn rate_refusal(empty: BucketEmpty) -> LimitRefusal {
+    LimitRefusal { refused: Refused::RateLimited, retry_after: empty.retry_after, rate_limit: Some(empty.info) }
 }
 
-impl Pass {
+impl LimitPermit {
     /// What to tell the department.
-    pub fn budget(&self) -> Option<Budget> {
-        self.budget
+    pub fn rate_limit_info(&self) -> Option<RateLimitInfo> {
+        self.rate_limit
     }
 
     /// The command was admitted: its units are used. Without this call, dropping the pass gives them back.
@@ -399,14 +414,14 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for LimitPermit {
     fn drop(&mut self) {
-        if let Some(taken) = self.units.take().filter(|_| !self.keeps_units) {
-            self.gate.used.give_back(taken);
+        if let Some(taken_units) = self.taken_units.take().filter(|_| !self.keeps_units) {
+            self.gate.usage.return_units(taken_units);
         }
-        for (limiter, taken) in self.gate.own.iter().zip(self.places) {
-            if let (Some(limiter), true) = (limiter, taken) {
-                limiter.places.give_back();
+        for (limiter, taken_units) in self.gate.narrow_limiters.iter().zip(self.held_permits) {
+            if let (Some(limiter), true) = (limiter, taken_units) {
+                limiter.semaphore.release();
             }
         }
     }

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
-use crate::model::Numbers;
+use crate::model::NameInterner;
 
 struct City {
-    numbers: Numbers,
+    numbers: NameInterner,
     clock: Clock,
-    limiters: Limiters,
-    snapshot: Arc<Snapshot>,
+    limiters: LimiterRegistry,
+    snapshot: Arc<PolicySnapshot>,
 }
 
 /// One department with two commands; the three texts are flow mappings of limits and a quota.
@@ -33,26 +33,26 @@ subsystems:
 impl City {
     fn new(document: &str) -> Self {
         let clock = Clock::manual("2026-11-24T04:00:00Z".parse().expect("a time"));
-        let numbers = Numbers::default();
-        let limiters = Limiters::new(clock.clone(), CalendarOffset::default());
-        let snapshot = config::compile(document, Path::new("/"), &numbers).expect("no problems").snapshot;
+        let numbers = NameInterner::default();
+        let limiters = LimiterRegistry::new(clock.clone(), CalendarOffset::default());
+        let snapshot = config::compile_text(document, Path::new("/"), &numbers).expect("no problems").snapshot;
         limiters.enforce(&snapshot);
         Self { numbers, clock, limiters, snapshot }
     }
 
     fn reload(&mut self, document: &str) {
-        self.snapshot = config::compile(document, Path::new("/"), &self.numbers).expect("no problems").snapshot;
+        self.snapshot = config::compile_text(document, Path::new("/"), &self.numbers).expect("no problems").snapshot;
         self.limiters.enforce(&self.snapshot);
     }
 
-    fn admit(&self, command: usize) -> Result<Pass, Limited> {
+    fn admit(&self, command: usize) -> Result<LimitPermit, LimitRefusal> {
         let (department, subsystem) = (&self.snapshot.departments[0], &self.snapshot.subsystems[0]);
         self.limiters.admit(&self.snapshot, department, &subsystem.commands[command], self.clock.window())
     }
 
     /// Admits and finishes until refused.
     fn drain(&self, command: usize) -> usize {
-        (0..1000).take_while(|_| self.admit(command).map(|mut pass| pass.keep_units()).is_ok()).count()
+        (0..1000).take_while(|_| self.admit(command).map(|mut permit| permit.keep_units()).is_ok()).count()
     }
 
     /// As [`City::drain`], where nobody counts.
@@ -63,7 +63,7 @@ impl City {
     /// As a start does, of November.
     fn recall(&self, units: u64, has_refused: bool) {
         let number = self.snapshot.departments[0].department.number;
-        self.limiters.recall_quota(number, Month { year: 2026, month: 11 }, (units, has_refused));
+        self.limiters.restore_quota(number, Month { year: 2026, month: 11 }, (units, has_refused));
     }
 
     fn quota(&self) -> QuotaState {
@@ -126,16 +126,16 @@ fn a_rate_lets_its_burst_through_and_then_its_pace() {
 #[test]
 fn the_budget_is_that_of_the_tightest_limit_of_the_department() {
     let city = City::new(&document("limits: { rate: 10/s, burst: 40 }", "limits: { rate: 2/m, burst: 2 }", "{}"));
-    let budget = city.admit(0).expect("passes").budget().expect("limited");
-    assert_eq!(budget, Budget { quota: 2, window_seconds: 60, remaining: 1, reset_seconds: 30 });
-    let budget = city.admit(1).expect("passes").budget().expect("limited");
-    assert_eq!(budget, Budget { quota: 40, window_seconds: 4, remaining: 38, reset_seconds: 1 });
+    let budget = city.admit(0).expect("passes").rate_limit_info().expect("limited");
+    assert_eq!(budget, RateLimitInfo { quota: 2, window_seconds: 60, remaining: 1, reset_seconds: 30 });
+    let budget = city.admit(1).expect("passes").rate_limit_info().expect("limited");
+    assert_eq!(budget, RateLimitInfo { quota: 40, window_seconds: 4, remaining: 38, reset_seconds: 1 });
 }
 
 #[test]
 fn an_unlimited_department_has_no_budget() {
     let city = City::new(&document("name: Police", "units: 1", "{ total: { rate: 5/s } }"));
-    assert_eq!(city.admit(0).expect("passes").budget(), None);
+    assert_eq!(city.admit(0).expect("passes").rate_limit_info(), None);
     assert_eq!(city.drain(0), 4);
 }
 
@@ -170,9 +170,9 @@ fn a_reload_never_refills_a_bucket() {
     (0..6).for_each(|_| drop(city.admit(0)));
     city.reload(&with("1/h, burst: 10"));
     city.reload(&with("2/h, burst: 20"));
-    let bucket = city.limiters.departments.under(1, city.snapshot.departments[0].limits, &city.clock);
+    let bucket = city.limiters.departments.limiter_for(1, city.snapshot.departments[0].limits, &city.clock);
     assert_eq!(city.snapshot.departments[0].department.number, 1);
-    assert_eq!(bucket.expect("a limiter").bucket.as_ref().expect("a rate").left(), 8);
+    assert_eq!(bucket.expect("a limiter").bucket.as_ref().expect("a rate").tokens_left(), 8);
     city.reload(&with("2/h, burst: 3"));
     assert_eq!(city.drain(0), 1, "eight of twenty are one of three, rounded down");
     city.reload(&with("2/h, burst: 1000"));

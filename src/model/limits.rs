@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 /// A speed: so many per unit of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub struct RateLimit {
     /// Commands per unit.
     pub count: NonZeroU32,
     /// The unit.
@@ -13,7 +13,7 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
-/// The unit of a [`Rate`].
+/// The unit of a [`RateLimit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateUnit {
     /// `N/s`
@@ -37,27 +37,27 @@ impl RateUnit {
 
 /// What limits one department, one command of it, or the whole gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct TrafficLimits {
     /// How fast.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
     /// How many in flight at once.
     pub concurrent: Option<NonZeroU32>,
 }
 
 /// How much a department may use in a calendar month. Remembers, survives restarts (the ledger holds the use).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quota {
+pub struct MonthlyQuota {
     /// Units per calendar month in the configured offset.
     pub units: NonZeroU64,
     /// Percentages of use at which operators are warned, ascending.
     pub warn: Vec<u8>,
     /// What happens beyond.
-    pub exceeded: Exceeded,
+    pub exceeded: QuotaAction,
 }
 
 /// What happens to a command beyond the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exceeded {
+pub enum QuotaAction {
     /// Refused with `quota_exceeded`.
     Refuse,
     /// Let through, counted, and shown.

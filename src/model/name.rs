@@ -85,18 +85,18 @@ pub enum BadName {
 ///
 /// Bounded by the configurations the process has seen: only `config` shows it names, never a caller.
 #[derive(Debug, Default)]
-pub struct Numbers {
-    given: DashMap<Arc<str>, u32>,
-    next: AtomicU32,
+pub struct NameInterner {
+    numbers: DashMap<Arc<str>, u32>,
+    next_number: AtomicU32,
 }
 
-impl Numbers {
+impl NameInterner {
     /// The number of `key`; 0 is never given, it stands for [`Name::UNKNOWN`].
-    pub fn of(&self, key: &str) -> u32 {
-        if let Some(number) = self.given.get(key) {
+    pub fn intern(&self, key: &str) -> u32 {
+        if let Some(number) = self.numbers.get(key) {
             return *number;
         }
-        *self.given.entry(key.into()).or_insert_with(|| self.next.fetch_add(1, Ordering::Relaxed) + 1)
+        *self.numbers.entry(key.into()).or_insert_with(|| self.next_number.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn a_number_stays_with_its_name() {
-        let numbers = Numbers::default();
-        let (a, b) = (numbers.of("a"), numbers.of("b"));
+        let numbers = NameInterner::default();
+        let (a, b) = (numbers.intern("a"), numbers.intern("b"));
         assert_ne!(a, b);
         assert_ne!(a, 0);
-        assert_eq!(numbers.of("a"), a);
+        assert_eq!(numbers.intern("a"), a);
     }
 }

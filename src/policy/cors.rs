@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// What browsers are told about a command.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Cors {
+pub struct CorsPolicy {
     /// Whose pages.
-    pub origins: Origins,
+    pub origins: AllowedOrigins,
     /// The value of `Access-Control-Allow-Methods`; without it, the method that is asked for.
     pub methods: Option<HeaderValue>,
     /// The value of `Access-Control-Allow-Headers`.
@@ -29,17 +29,17 @@ pub struct Cors {
 
 /// The origins whose pages may read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Origins {
+pub enum AllowedOrigins {
     /// All. Never with credentials: browsers do not take that.
     Any,
     /// These, byte for byte.
-    These(Vec<HeaderValue>),
+    Listed(Vec<HeaderValue>),
 }
 
-const ANY: HeaderValue = HeaderValue::from_static("*");
-const TRUE: HeaderValue = HeaderValue::from_static("true");
+const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+const CREDENTIALS_TRUE: HeaderValue = HeaderValue::from_static("true");
 /// What this house answers for where it is configured.
-const OURS: [HeaderName; 6] = [
+const CORS_RESPONSE_HEADERS: [HeaderName; 6] = [
     ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_METHODS,
@@ -48,39 +48,39 @@ const OURS: [HeaderName; 6] = [
     ACCESS_CONTROL_MAX_AGE,
 ];
 
-impl Cors {
+impl CorsPolicy {
     /// Names of one list at most.
     pub const NAMES_MAX: usize = 64;
 
     /// The method that a preflight asks for; none, if the request is no preflight.
-    pub fn asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    pub fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
         let asked = (*method == Method::OPTIONS).then(|| headers.get(ACCESS_CONTROL_REQUEST_METHOD))??;
         Method::from_bytes(asked.as_bytes()).ok().filter(|_| headers.contains_key(ORIGIN))
     }
 
     /// Tells it in the head of an answer to a request from `origin`.
-    pub fn tell(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
-        for ours in OURS {
+    pub fn apply(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
+        for ours in CORS_RESPONSE_HEADERS {
             headers.remove(ours);
         }
-        if let Origins::These(_) = self.origins {
+        if let AllowedOrigins::Listed(_) = self.origins {
             headers.append(VARY, HeaderValue::from_name(ORIGIN));
         }
-        let Some(allowed) = self.allowed(origin) else { return };
+        let Some(allowed) = self.allowed_origin(origin) else { return };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE)));
+        headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, CREDENTIALS_TRUE)));
         headers.extend(self.expose.clone().map(|expose| (ACCESS_CONTROL_EXPOSE_HEADERS, expose)));
     }
 
     /// The head of the answer to a preflight with these fields. An origin that may not read is told nothing.
-    pub fn preflight(&self, request: &HeaderMap) -> HeaderMap {
+    pub fn preflight_headers(&self, request: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for asked in [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS] {
             headers.append(VARY, HeaderValue::from_name(asked));
         }
-        let Some(allowed) = self.allowed(request.get(ORIGIN)) else { return headers };
+        let Some(allowed) = self.allowed_origin(request.get(ORIGIN)) else { return headers };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE)));
+        headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, CREDENTIALS_TRUE)));
         let methods = self.methods.clone().or_else(|| request.get(ACCESS_CONTROL_REQUEST_METHOD).cloned());
         headers.extend(methods.map(|methods| (ACCESS_CONTROL_ALLOW_METHODS, methods)));
         headers.extend(self.headers.clone().map(|names| (ACCESS_CONTROL_ALLOW_HEADERS, names)));
@@ -89,10 +89,10 @@ impl Cors {
     }
 
     /// The value of `Access-Control-Allow-Origin` for a request from `origin`.
-    fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match &self.origins {
-            Origins::Any => Some(ANY),
-            Origins::These(origins) => origin.filter(|origin| origins.contains(origin)).cloned(),
+            AllowedOrigins::Any => Some(ANY_ORIGIN),
+            AllowedOrigins::Listed(origins) => origin.filter(|origin| origins.contains(origin)).cloned(),
         }
     }
 }
@@ -101,10 +101,10 @@ impl Cors {
 mod tests {
     use super::*;
 
-    fn cors(origins: Origins, credentials: bool) -> Cors {
+    fn cors(origins: AllowedOrigins, credentials: bool) -> CorsPolicy {
         let value = |text| Some(HeaderValue::from_static(text));
         let (headers, expose, max_age) = (value("x-key"), value("x-request-id"), value("600"));
-        Cors { origins, methods: None, headers, expose, max_age, credentials }
+        CorsPolicy { origins, methods: None, headers, expose, max_age, credentials }
     }
 
     fn fields(headers: &HeaderMap) -> String {
@@ -124,19 +124,19 @@ mod tests {
     #[test]
     fn a_preflight_is_options_with_an_origin_and_a_method() {
         let whole = preflight_from("https://a");
-        assert_eq!(Cors::asked(&Method::OPTIONS, &whole), Some(Method::PUT));
-        assert_eq!(Cors::asked(&Method::GET, &whole), None);
+        assert_eq!(CorsPolicy::requested_method(&Method::OPTIONS, &whole), Some(Method::PUT));
+        assert_eq!(CorsPolicy::requested_method(&Method::GET, &whole), None);
         for missing in [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD] {
             let mut headers = whole.clone();
             headers.remove(missing);
-            assert_eq!(Cors::asked(&Method::OPTIONS, &headers), None);
+            assert_eq!(CorsPolicy::requested_method(&Method::OPTIONS, &headers), None);
         }
     }
 
     #[test]
     fn only_an_origin_that_may_read_is_told() {
-        let these = || Origins::These(vec![HeaderValue::from_static("https://a")]);
-        let told = fields(&cors(these(), true).preflight(&preflight_from("https://a")));
+        let these = || AllowedOrigins::Listed(vec![HeaderValue::from_static("https://a")]);
+        let told = fields(&cors(these(), true).preflight_headers(&preflight_from("https://a")));
         let expected = [
             "allow-credentials: true",
             "allow-headers: x-key",
@@ -151,10 +151,10 @@ mod tests {
         lines.sort_unstable();
         assert_eq!(lines, expected);
         for stranger in ["https://b", "https://a.b", "https://A", "null"] {
-            let told = fields(&cors(these(), true).preflight(&preflight_from(stranger)));
+            let told = fields(&cors(these(), true).preflight_headers(&preflight_from(stranger)));
             assert!(!told.contains("allow-"), "{stranger}: {told}");
         }
-        let told = fields(&cors(Origins::Any, false).preflight(&preflight_from("https://b")));
+        let told = fields(&cors(AllowedOrigins::Any, false).preflight_headers(&preflight_from("https://b")));
         assert!(told.contains("allow-origin: *") && !told.contains("credentials"), "{told}");
     }
 
@@ -162,13 +162,13 @@ mod tests {
     fn what_a_subsystem_says_does_not_get_through() {
         let mut headers = HeaderMap::new();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("https://evil"));
-        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, CREDENTIALS_TRUE);
         headers.insert(VARY, HeaderValue::from_static("accept"));
         let mut from_any = headers.clone();
-        let these = cors(Origins::These(vec![HeaderValue::from_static("https://a")]), false);
-        these.tell(&mut headers, Some(&HeaderValue::from_static("https://evil")));
+        let these = cors(AllowedOrigins::Listed(vec![HeaderValue::from_static("https://a")]), false);
+        these.apply(&mut headers, Some(&HeaderValue::from_static("https://evil")));
         assert_eq!(fields(&headers), "vary: accept\nvary: origin");
-        cors(Origins::Any, false).tell(&mut from_any, None);
+        cors(AllowedOrigins::Any, false).apply(&mut from_any, None);
         assert_eq!(fields(&from_any), "allow-origin: *\nexpose-headers: x-request-id\nvary: accept");
     }
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use globset::{Glob, GlobMatcher};
 
-use super::draft::GrantDraft;
-use super::snapshot::{Command, DepartmentPolicy, GrantRule, Subsystem};
+use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
 
 /// Evidence that a department may run a command, and which rule said so. Only this file makes it.
 #[derive(Debug)]
@@ -59,21 +58,21 @@ impl CommandGlob {
 /// The compiled grants. Their size is in proportion to the number of grants, not to that of the commands they allow: a
 /// province has 30,000 departments, and each may run all commands of some subsystems.
 #[derive(Debug, Default)]
-pub(super) struct GrantTable {
+pub(crate) struct GrantTable {
     /// By department number and subsystem index, in the order of the rules.
-    allowed: HashMap<(u32, usize), Vec<Allowed>, RandomState>,
+    allowed: HashMap<(u32, usize), Vec<AllowedCommands>, RandomState>,
     /// The subsystem of each command, by [`Command::index`].
     subsystems: Vec<usize>,
     /// The number of each command, by [`Command::index`].
     numbers: Vec<u32>,
     /// What each glob matches in each subsystem, found once.
-    matched: HashMap<(usize, String), Arc<[usize]>>,
+    matches_by_glob: HashMap<(usize, String), Arc<[usize]>>,
     rules: Vec<GrantRule>,
 }
 
 /// One glob of one grant.
 #[derive(Debug)]
-struct Allowed {
+struct AllowedCommands {
     /// Its position in `rules`.
     rule: usize,
     /// The indexes of the commands it matches, ascending.
@@ -82,7 +81,7 @@ struct Allowed {
 
 impl GrantTable {
     /// No grants yet, on the commands of these subsystems.
-    pub(super) fn new<'s>(subsystems: impl Iterator<Item = &'s Subsystem>) -> Self {
+    pub(crate) fn new<'s>(subsystems: impl Iterator<Item = &'s Subsystem>) -> Self {
         let (mut known, mut numbers) = (Vec::new(), Vec::new());
         for subsystem in subsystems {
             for command in subsystem.commands.iter().chain(&subsystem.other) {
@@ -96,19 +95,22 @@ impl GrantTable {
     }
 
     /// Adds one glob of a grant; whether it matched any command.
-    pub(super) fn add(&mut self, grant: &GrantDraft, glob: &CommandGlob, subsystem: &Subsystem) -> bool {
+    pub(crate) fn add_grant(&mut self, grant: &GrantDraft, glob: &CommandGlob, subsystem: &Subsystem) -> bool {
         let rule = self.rules.len();
         self.rules.push(GrantRule { index: grant.index, pattern: glob.text.clone() });
-        let commands = self.matching(glob, subsystem);
+        let commands = self.matching_commands(glob, subsystem);
         let matched = !commands.is_empty();
         if matched {
-            self.allowed.entry((grant.department, subsystem.index)).or_default().push(Allowed { rule, commands });
+            self.allowed
+                .entry((grant.department, subsystem.index))
+                .or_default()
+                .push(AllowedCommands { rule, commands });
         }
         matched
     }
 
-    fn matching(&mut self, glob: &CommandGlob, subsystem: &Subsystem) -> Arc<[usize]> {
-        let found = self.matched.entry((subsystem.index, glob.text.clone())).or_insert_with(|| {
+    fn matching_commands(&mut self, glob: &CommandGlob, subsystem: &Subsystem) -> Arc<[usize]> {
+        let found = self.matches_by_glob.entry((subsystem.index, glob.text.clone())).or_insert_with(|| {
             let commands = subsystem.commands.iter().chain(&subsystem.other).filter(|command| glob.matches(command));
             let mut indexes: Vec<usize> = commands.map(|command| command.index).collect();
             indexes.sort_unstable();
@@ -118,11 +120,11 @@ impl GrantTable {
     }
 
     /// How many pairs of a department and a command are allowed.
-    pub(super) fn len(&self) -> usize {
-        self.pairs().len()
+    pub(crate) fn len(&self) -> usize {
+        self.allowed_pairs().len()
     }
 
-    pub(super) fn find(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
+    pub(crate) fn find_grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
         let subsystem = *self.subsystems.get(command.index)?;
         let allowed = self.allowed.get(&(department.department.number, subsystem))?;
         let first = allowed.iter().find(|allowed| allowed.commands.binary_search(&command.index).is_ok())?;
@@ -130,7 +132,7 @@ impl GrantTable {
     }
 
     /// What is allowed: (department number, command number).
-    pub(super) fn pairs(&self) -> HashSet<(u32, u32), RandomState> {
+    pub(crate) fn allowed_pairs(&self) -> HashSet<(u32, u32), RandomState> {
         let mut pairs = HashSet::default();
         for ((department, _), allowed) in &self.allowed {
             let commands = allowed.iter().flat_map(|allowed| allowed.commands.iter());
@@ -140,11 +142,11 @@ impl GrantTable {
     }
 
     /// The rules that allow nothing which an earlier one does not allow.
-    pub(super) fn idle_rules(&self) -> impl Iterator<Item = &GrantRule> {
+    pub(crate) fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
         let mut effective: HashSet<usize> = HashSet::new();
         for allowed in self.allowed.values() {
             let mut seen: HashSet<usize> = HashSet::new();
-            for Allowed { rule, commands } in allowed {
+            for AllowedCommands { rule, commands } in allowed {
                 let news = commands.iter().filter(|command| seen.insert(**command)).count();
                 if news > 0 {
                     effective.insert(*rule);
@@ -156,11 +158,24 @@ impl GrantTable {
     }
 
     /// The departments, by number, that may run anything.
-    pub(super) fn departments(&self) -> HashSet<u32> {
+    pub(crate) fn departments(&self) -> HashSet<u32> {
         self.allowed.keys().map(|(department, _)| *department).collect()
     }
 
-    pub(super) fn rule(&self, grant: &Grant) -> &GrantRule {
+    pub(crate) fn rule(&self, grant: &Grant) -> &GrantRule {
         &self.rules[grant.pattern]
     }
+}
+
+/// A rule of `grants` whose names are resolved.
+#[derive(Clone, Debug)]
+pub struct GrantDraft {
+    /// Its position in the document.
+    pub index: usize,
+    /// The department's number.
+    pub department: u32,
+    /// The subsystem's index.
+    pub subsystem: usize,
+    /// Which commands, each glob with its position in the document.
+    pub commands: Vec<(usize, Arc<CommandGlob>)>,
 }

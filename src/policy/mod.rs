@@ -1,29 +1,34 @@
 //! What the configuration means: who is who, which command a request is, and whether it may run.
 //!
-//! Guarantees: a [`Snapshot`] is immutable and already right: whatever could be wrong was refused by `config`. Decisions
+//! Guarantees: a [`PolicySnapshot`] is immutable and already right: whatever could be wrong was refused by `config`. Decisions
 //! are pure functions over it, without clock, IO or lock. [`Grant`] is evidence and only this room makes it.
 
+mod command_shape;
 mod cors;
-mod difference;
-mod draft;
-mod fields;
 mod grant;
+mod header_names;
+mod path_template;
+mod policy_conflict;
 mod route;
-mod servers;
-mod shape;
 mod snapshot;
-mod template;
+mod snapshot_difference;
+mod snapshot_draft;
+mod subsystem;
+mod upstream_policy;
 
-pub use cors::{Cors, Origins};
-pub use difference::{ItemChanges, RemovedItem, SnapshotDifference};
-pub use draft::{Draft, GrantDraft, Misfit};
-pub use fields::{is_claim, is_hop_by_hop};
-pub use grant::{CommandGlob, Grant};
-pub use route::{Route, RouteTable};
-pub use servers::{Balance, HashBy, HealthCheck, Queue, Retries};
-pub use shape::{FieldEdits, Mirror, Redirect, Rewrite, Shape};
-pub use snapshot::{
-    Address, Command, DepartmentPolicy, Durability, GrantRule, Protocol, Snapshot, Subsystem, Timeouts, Unclaimed,
-    Upstream,
+pub use self::grant::GrantDraft;
+pub use self::policy_conflict::PolicyConflict;
+pub use self::subsystem::{
+    Command, DepartmentPolicy, Durability, GrantRule, Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer,
+    UpstreamTimeouts,
 };
-pub use template::{BadTemplate, Filling, PathTemplate};
+pub use command_shape::{CommandShape, FieldEdits, MirrorTarget, PathRewrite, RedirectTarget};
+pub use cors::{AllowedOrigins, CorsPolicy};
+pub use grant::{CommandGlob, Grant};
+pub use header_names::{is_hop_by_hop, is_reserved_header};
+pub use path_template::{BadTemplate, PathFilling, PathTemplate};
+pub use route::{RouteMatch, RouteTable};
+pub use snapshot::{CallerUnclaimed, PolicySnapshot};
+pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
+pub use snapshot_draft::SnapshotDraft;
+pub use upstream_policy::{HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use http::Method;
 use matchit::Router;
 
-use super::draft::Misfit;
-use super::snapshot::{Command, Snapshot, Subsystem};
+use super::policy_conflict::PolicyConflict;
+use super::snapshot::PolicySnapshot;
+use super::subsystem::{Command, Subsystem};
 
 /// What a request is.
 #[derive(Debug)]
-pub enum Route<'a> {
+pub enum RouteMatch<'a> {
     /// A command of a subsystem.
     Command {
         /// The subsystem.
@@ -37,15 +38,15 @@ pub enum Route<'a> {
 #[derive(Debug)]
 pub struct RouteTable {
     /// Named hosts, lower case, in byte order, each with its subsystems.
-    hosts: Vec<(String, Prefixes)>,
+    hosts: Vec<(String, PrefixTable)>,
     /// The subsystems that take any host.
-    any_host: Prefixes,
+    any_host: PrefixTable,
     /// The commands of each subsystem, by its index.
     commands: Vec<CommandRouter>,
 }
 
 /// Prefixes and the index of the subsystem behind each, the longest first.
-type Prefixes = Vec<(String, usize)>;
+type PrefixTable = Vec<(String, usize)>;
 
 /// The commands of one subsystem.
 #[derive(Debug)]
@@ -57,11 +58,14 @@ struct CommandRouter {
 }
 
 impl RouteTable {
-    pub(super) fn compile(subsystems: &[(Arc<Subsystem>, Vec<String>)], misfits: &mut Vec<Misfit>) -> Self {
-        let mut places: HashMap<Option<&str>, Prefixes> = HashMap::new();
+    pub(crate) fn compile_routes(
+        subsystems: &[(Arc<Subsystem>, Vec<String>)],
+        conflicts: &mut Vec<PolicyConflict>,
+    ) -> Self {
+        let mut places: HashMap<Option<&str>, PrefixTable> = HashMap::new();
         for (subsystem, hosts) in subsystems {
             for host in claimed_hosts(hosts) {
-                claim(places.entry(host).or_default(), host, subsystem, misfits);
+                claim_prefix(places.entry(host).or_default(), host, subsystem, conflicts);
             }
         }
         places.values_mut().for_each(|prefixes| prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len())));
@@ -69,30 +73,37 @@ impl RouteTable {
         let mut hosts: Vec<_> =
             places.into_iter().filter_map(|(host, prefixes)| Some((host?.to_owned(), prefixes))).collect();
         hosts.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let commands = subsystems.iter().map(|(subsystem, _)| CommandRouter::compile(subsystem, misfits)).collect();
+        let commands =
+            subsystems.iter().map(|(subsystem, _)| CommandRouter::compile_router(subsystem, conflicts)).collect();
         Self { hosts, any_host, commands }
     }
 
-    pub(super) fn find<'a>(&'a self, snapshot: &'a Snapshot, host: &str, method: &Method, path: &str) -> Route<'a> {
-        let Some((index, below)) = self.subsystem_of(host, path) else { return Route::NoSubsystem };
+    pub(crate) fn find_route<'a>(
+        &'a self,
+        snapshot: &'a PolicySnapshot,
+        host: &str,
+        method: &Method,
+        path: &str,
+    ) -> RouteMatch<'a> {
+        let Some((index, below)) = self.subsystem_of(host, path) else { return RouteMatch::NoSubsystem };
         let subsystem = &snapshot.subsystems[index];
-        let named = self.commands[index].find(method, below).map(|position| &subsystem.commands[position]);
+        let named = self.commands[index].find_command(method, below).map(|position| &subsystem.commands[position]);
         match named.or(subsystem.other.as_ref()) {
-            Some(command) => Route::Command { subsystem, command },
-            None => Route::NoCommand { subsystem },
+            Some(command) => RouteMatch::Command { subsystem, command },
+            None => RouteMatch::NoCommand { subsystem },
         }
     }
 
     /// The methods that commands at this path name, in byte order.
-    pub(super) fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
+    pub(crate) fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
         let Some((index, below)) = self.subsystem_of(host, path) else { return Vec::new() };
         let routers = self.commands[index].named.iter();
         routers.filter(|(_, router)| router.at(below).is_ok()).map(|(method, _)| method.as_str()).collect()
     }
 
     /// The hosts, lower case and in byte order, that the subsystem with this index is called by; none means any.
-    pub(super) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
-        let claims = |(_, prefixes): &&(String, Prefixes)| prefixes.iter().any(|(_, index)| *index == subsystem);
+    pub(crate) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
+        let claims = |(_, prefixes): &&(String, PrefixTable)| prefixes.iter().any(|(_, index)| *index == subsystem);
         self.hosts.iter().filter(claims).map(|(host, _)| host.as_str()).collect()
     }
 
@@ -100,28 +111,30 @@ impl RouteTable {
     fn subsystem_of<'p>(&self, host: &str, path: &'p str) -> Option<(usize, &'p str)> {
         let host = bare_host(host);
         let named = self.hosts.binary_search_by(|(known, _)| compare_lower(known, host)).ok();
-        named.and_then(|position| longest(&self.hosts[position].1, path)).or_else(|| longest(&self.any_host, path))
+        named
+            .and_then(|position| longest_prefix(&self.hosts[position].1, path))
+            .or_else(|| longest_prefix(&self.any_host, path))
     }
 }
 
 impl CommandRouter {
-    fn compile(subsystem: &Subsystem, misfits: &mut Vec<Misfit>) -> Self {
+    fn compile_router(subsystem: &Subsystem, conflicts: &mut Vec<PolicyConflict>) -> Self {
         let mut methods: Vec<&Method> = subsystem.commands.iter().filter_map(|c| c.method.as_ref()).collect();
         methods.sort_by_key(|method| method.as_str());
         methods.dedup();
-        let any = router_for(subsystem, None, misfits);
-        let named = methods.into_iter().map(|m| (m.clone(), router_for(subsystem, Some(m), misfits))).collect();
+        let any = router_for(subsystem, None, conflicts);
+        let named = methods.into_iter().map(|m| (m.clone(), router_for(subsystem, Some(m), conflicts))).collect();
         Self { named, any }
     }
 
-    fn find(&self, method: &Method, path: &str) -> Option<usize> {
+    fn find_command(&self, method: &Method, path: &str) -> Option<usize> {
         let router = self.named.iter().find(|(named, _)| named == method).map_or(&self.any, |(_, router)| router);
         router.at(path).ok().map(|found| *found.value)
     }
 }
 
 /// The router of one method: first the commands that name it, then those of any method whose template is still free.
-fn router_for(subsystem: &Subsystem, method: Option<&Method>, misfits: &mut Vec<Misfit>) -> Router<usize> {
+fn router_for(subsystem: &Subsystem, method: Option<&Method>, conflicts: &mut Vec<PolicyConflict>) -> Router<usize> {
     let mut router = Router::new();
     let mut taken: HashMap<String, usize> = HashMap::new();
     let (own, any): (Vec<_>, Vec<_>) = subsystem
@@ -131,15 +144,19 @@ fn router_for(subsystem: &Subsystem, method: Option<&Method>, misfits: &mut Vec<
         .filter(|(_, command)| command.method.is_none() || command.method.as_ref() == method)
         .partition(|(_, command)| command.method.is_some());
     for (position, command) in own.into_iter().chain(any) {
-        let Some(shape) = command.path.as_ref().map(super::PathTemplate::shape) else { continue };
+        let Some(shape) = command.path.as_ref().map(super::PathTemplate::normalized) else { continue };
         let earlier = taken.get(&shape).copied();
         match earlier {
             Some(earlier) if subsystem.commands[earlier].method != command.method => continue, // a named method wins
-            Some(_) => {
-                push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: earlier })
-            }
+            Some(_) => push_once(
+                conflicts,
+                PolicyConflict::SameRoute { subsystem: subsystem.index, command: position, with: earlier },
+            ),
             None if router.insert(shape.clone(), position).is_err() => {
-                push_once(misfits, Misfit::SameRoute { subsystem: subsystem.index, command: position, with: None });
+                push_once(
+                    conflicts,
+                    PolicyConflict::SameRoute { subsystem: subsystem.index, command: position, with: None },
+                );
             }
             None => drop(taken.insert(shape, position)),
         }
@@ -148,9 +165,9 @@ fn router_for(subsystem: &Subsystem, method: Option<&Method>, misfits: &mut Vec<
 }
 
 /// Commands of any method stand in several routers; their misfits are told once.
-fn push_once(misfits: &mut Vec<Misfit>, misfit: Misfit) {
-    if !misfits.contains(&misfit) {
-        misfits.push(misfit);
+fn push_once(conflicts: &mut Vec<PolicyConflict>, conflict: PolicyConflict) {
+    if !conflicts.contains(&conflict) {
+        conflicts.push(conflict);
     }
 }
 
@@ -158,21 +175,28 @@ fn claimed_hosts(hosts: &[String]) -> Vec<Option<&str>> {
     if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
 }
 
-fn claim(prefixes: &mut Prefixes, host: Option<&str>, subsystem: &Subsystem, misfits: &mut Vec<Misfit>) {
+fn claim_prefix(
+    prefixes: &mut PrefixTable,
+    host: Option<&str>,
+    subsystem: &Subsystem,
+    conflicts: &mut Vec<PolicyConflict>,
+) {
     match prefixes.iter().find(|(prefix, _)| *prefix == subsystem.prefix) {
-        Some((_, with)) => {
-            misfits.push(Misfit::SamePlace { subsystem: subsystem.index, with: *with, host: host.map(str::to_owned) })
-        }
+        Some((_, with)) => conflicts.push(PolicyConflict::SameSubsystemPath {
+            subsystem: subsystem.index,
+            with: *with,
+            host: host.map(str::to_owned),
+        }),
         None => prefixes.push((subsystem.prefix.clone(), subsystem.index)),
     }
 }
 
-fn longest<'p>(prefixes: &Prefixes, path: &'p str) -> Option<(usize, &'p str)> {
-    prefixes.iter().find_map(|(prefix, index)| Some((*index, below(prefix, path)?)))
+fn longest_prefix<'p>(prefixes: &PrefixTable, path: &'p str) -> Option<(usize, &'p str)> {
+    prefixes.iter().find_map(|(prefix, index)| Some((*index, path_below(prefix, path)?)))
 }
 
 /// The path below a prefix, if the prefix ends where a segment ends.
-fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+fn path_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     match path.strip_prefix(prefix)? {
         "" => Some("/"),
         rest if rest.starts_with('/') => Some(rest),
@@ -209,7 +233,7 @@ mod tests {
             ("", "/anything", Some("/anything")),
             ("", "*", None),
         ] {
-            assert_eq!(below(prefix, path), expected, "{prefix} {path}");
+            assert_eq!(path_below(prefix, path), expected, "{prefix} {path}");
         }
     }
 

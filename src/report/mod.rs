@@ -3,11 +3,13 @@
 //! Guarantees: sums are whole numbers and checked; ranges are half-open and made of whole windows; every format shows the
 //! same rows. Pure: who reads the ledger and where the text goes is for `cli` and `admin`.
 
-mod query;
-mod range;
+mod grouping;
 pub mod render;
-mod usage;
+mod report_query;
+mod report_range;
+mod usage_report;
 
-pub use query::{Coverage, LedgerFacts, UsageQuery, whole_seconds};
-pub use range::{BadRange, Range};
-pub use usage::{BadKey, By, Key, ReportGrain, Row, TooLarge, Usage};
+pub use self::grouping::{BadGroupKey, GroupKey, GroupKeys, ReportResolution};
+pub use report_query::{LedgerFacts, ReportCoverage, ReportQuery, utc_seconds_text};
+pub use report_range::{BadReportRange, ReportRange};
+pub use usage_report::{ReportRow, SumOverflow, UsageReport};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the buckets of `command_duration_seconds`, in nanoseconds: half a millisecond to a minute.
-pub(super) const COMMAND_BOUNDS: &[u64] = &[
+pub(crate) const COMMAND_BOUNDS: &[u64] = &[
     500_000,
     1_000_000,
     2_500_000,
@@ -28,7 +28,7 @@ pub(super) const COMMAND_BOUNDS: &[u64] = &[
 ];
 
 /// Upper bounds of the buckets of `gateway_duration_seconds`, in nanoseconds: 20 microseconds to a second.
-pub(super) const GATEWAY_BOUNDS: &[u64] = &[
+pub(crate) const GATEWAY_BOUNDS: &[u64] = &[
     20_000,
     50_000,
     100_000,
@@ -44,7 +44,7 @@ pub(super) const GATEWAY_BOUNDS: &[u64] = &[
 
 /// One worker's histogram.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub(crate) struct DurationHistogram {
     bounds: &'static [u64],
     counts: Box<[AtomicU64]>, // one per bound, and one for what is beyond
     sum_ns: AtomicU64,
@@ -52,32 +52,32 @@ pub(super) struct Histogram {
 
 /// What a scrape sees: the sums over workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Distribution {
+pub(crate) struct DurationDistribution {
     /// Upper bound and number of durations up to it (cumulative); without the bucket of infinity.
-    pub(super) buckets: Vec<(Duration, u64)>,
+    pub(crate) buckets: Vec<(Duration, u64)>,
     /// Number of durations.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Their sum.
-    pub(super) sum: Duration,
+    pub(crate) sum: Duration,
 }
 
-impl Histogram {
+impl DurationHistogram {
     /// An empty one over `bounds`, which ascend.
-    pub(super) fn new(bounds: &'static [u64]) -> Self {
+    pub(crate) fn new(bounds: &'static [u64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, sum_ns: AtomicU64::new(0) }
     }
 
     /// Records one duration. Only the owning worker calls this.
-    pub(super) fn record(&self, duration: Duration) {
+    pub(crate) fn record(&self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = self.bounds.partition_point(|bound| *bound < ns);
-        add(&self.counts[bucket], 1);
-        add(&self.sum_ns, ns);
+        add_relaxed(&self.counts[bucket], 1);
+        add_relaxed(&self.sum_ns, ns);
     }
 
     /// Adds up histograms over the same bounds.
-    pub(super) fn sum<'a>(bounds: &[u64], workers: impl Iterator<Item = &'a Self>) -> Distribution {
+    pub(crate) fn sum_workers<'a>(bounds: &[u64], workers: impl Iterator<Item = &'a Self>) -> DurationDistribution {
         let mut counts = vec![0_u64; bounds.len() + 1];
         let mut sum_ns = 0_u64;
         for worker in workers {
@@ -90,7 +90,7 @@ impl Histogram {
     }
 }
 
-fn cumulate(bounds: &[u64], counts: &[u64], sum: Duration) -> Distribution {
+fn cumulate(bounds: &[u64], counts: &[u64], sum: Duration) -> DurationDistribution {
     let mut count = 0;
     let mut buckets = Vec::with_capacity(bounds.len());
     for (bound, in_bucket) in bounds.iter().zip(counts) {
@@ -98,10 +98,10 @@ fn cumulate(bounds: &[u64], counts: &[u64], sum: Duration) -> Distribution {
         buckets.push((Duration::from_nanos(*bound), count));
     }
     let beyond = counts.last().copied().unwrap_or(0);
-    Distribution { buckets, count: count + beyond, sum }
+    DurationDistribution { buckets, count: count + beyond, sum }
 }
 
-fn add(number: &AtomicU64, more: u64) {
+fn add_relaxed(number: &AtomicU64, more: u64) {
     number.store(number.load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
 }
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_duration_falls_into_the_first_bucket_that_is_not_smaller() {
         for (ns, bucket) in [(0, 0), (20_000, 0), (20_001, 1), (1_000_000_000, 10), (1_000_000_001, 11)] {
-            let histogram = Histogram::new(GATEWAY_BOUNDS);
+            let histogram = DurationHistogram::new(GATEWAY_BOUNDS);
             histogram.record(Duration::from_nanos(ns));
             let filled = histogram.counts.iter().position(|count| count.load(Ordering::Relaxed) == 1);
             assert_eq!(filled, Some(bucket), "{ns} ns");
@@ -121,11 +121,11 @@ mod tests {
 
     #[test]
     fn workers_add_up_and_buckets_cumulate() {
-        let (one, other) = (Histogram::new(GATEWAY_BOUNDS), Histogram::new(GATEWAY_BOUNDS));
+        let (one, other) = (DurationHistogram::new(GATEWAY_BOUNDS), DurationHistogram::new(GATEWAY_BOUNDS));
         one.record(Duration::from_micros(10));
         other.record(Duration::from_micros(30));
         other.record(Duration::from_secs(2));
-        let seen = Histogram::sum(GATEWAY_BOUNDS, [&one, &other].into_iter());
+        let seen = DurationHistogram::sum_workers(GATEWAY_BOUNDS, [&one, &other].into_iter());
         assert_eq!(seen.buckets[0], (Duration::from_micros(20), 1));
         assert_eq!(seen.buckets[1], (Duration::from_micros(50), 2));
         assert_eq!(seen.buckets[10], (Duration::from_secs(1), 2));

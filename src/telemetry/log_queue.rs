@@ -20,37 +20,37 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// See the module. Shared by those who log and the thread that writes.
 #[derive(Debug, Default)]
-pub(super) struct LogQueue {
-    waiting: Mutex<Waiting>,
+pub(crate) struct LogQueue {
+    queued: Mutex<QueuedLines>,
     /// There is something to write.
-    grew: Condvar,
+    not_empty: Condvar,
     /// All is written.
-    emptied: Condvar,
+    empty: Condvar,
     dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedLines {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
     /// Whether a line is being written that does not wait any more.
     is_writing: bool,
     /// Lines that were dropped and are not told in the log.
-    untold: u64,
+    unreported: u64,
 }
 
 impl LogQueue {
     /// Begins the thread that writes to `log`. It ends with the process.
-    pub(super) fn begin(log: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(sink: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Self::default());
         let lines = Arc::clone(&queue);
-        let writing = move || LogWriter { log, is_torn: false }.write_all_of(&lines);
+        let writing = move || LogWriter { log: sink, is_torn: false }.run(&lines);
         thread::Builder::new().name("log".to_owned()).spawn(writing)?;
         Ok(queue)
     }
 
     /// Adds a line with its end, or drops it. Never waits for the log.
-    pub(super) fn add(&self, line: &[u8]) {
+    pub(crate) fn push_line(&self, line: &[u8]) {
         let mut waiting = self.lock();
         if waiting.lines.len() >= LINES_MAX || waiting.bytes + line.len() > BYTES_MAX {
             return self.drop_line(&mut waiting);
@@ -58,23 +58,23 @@ impl LogQueue {
         waiting.bytes += line.len();
         waiting.lines.push_back(line.into());
         drop(waiting);
-        self.grew.notify_one();
+        self.not_empty.notify_one();
     }
 
     /// Waits until all is written, at most so long.
-    pub(super) fn flush(&self, patience: Duration) {
-        let has_more = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
+    pub(crate) fn flush(&self, timeout: Duration) {
+        let has_more = |waiting: &mut QueuedLines| waiting.is_writing || !waiting.lines.is_empty();
         // Written or not: whoever waits goes on.
-        drop(self.emptied.wait_timeout_while(self.lock(), patience, has_more).unwrap_or_else(PoisonError::into_inner));
+        drop(self.empty.wait_timeout_while(self.lock(), timeout, has_more).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Lines that were dropped so far.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
     /// The next line; waits for it.
-    fn next(&self) -> Box<[u8]> {
+    fn next_line(&self) -> Box<[u8]> {
         let mut waiting = self.lock();
         loop {
             if let Some(line) = waiting.lines.pop_front() {
@@ -82,12 +82,12 @@ impl LogQueue {
                 waiting.is_writing = true;
                 return line;
             }
-            waiting = self.grew.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.not_empty.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// The line that was being written is over. Returns how many were dropped before, if the log has caught up.
-    fn over(&self, was_written: bool) -> u64 {
+    fn line_done(&self, was_written: bool) -> u64 {
         let mut waiting = self.lock();
         if !was_written {
             self.drop_line(&mut waiting);
@@ -96,18 +96,18 @@ impl LogQueue {
         if !waiting.lines.is_empty() {
             return 0;
         }
-        self.emptied.notify_all();
-        if was_written { std::mem::take(&mut waiting.untold) } else { 0 }
+        self.empty.notify_all();
+        if was_written { std::mem::take(&mut waiting.unreported) } else { 0 }
     }
 
-    fn drop_line(&self, waiting: &mut Waiting) {
-        waiting.untold += 1;
+    fn drop_line(&self, waiting: &mut QueuedLines) {
+        waiting.unreported += 1;
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What is behind the lock is whole between any two statements.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, QueuedLines> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,11 +119,11 @@ struct LogWriter<W> {
 }
 
 impl<W: Write> LogWriter<W> {
-    fn write_all_of(mut self, queue: &LogQueue) {
+    fn run(mut self, queue: &LogQueue) {
         loop {
-            let line = queue.next();
+            let line = queue.next_line();
             let was_written = self.write_line(&line).is_ok();
-            let dropped = queue.over(was_written);
+            let dropped = queue.line_done(was_written);
             if dropped > 0 {
                 tracing::warn!(lines = dropped, "the log could not be written for a while: lines were dropped");
             }
@@ -190,8 +190,8 @@ mod tests {
     fn begun() -> Begun {
         let (tell, results) = channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let log = Told { results, written: Arc::clone(&written) };
-        (LogQueue::begin(log).expect("a thread"), tell, written)
+        let sink = Told { results, written: Arc::clone(&written) };
+        (LogQueue::start(sink).expect("a thread"), tell, written)
     }
 
     fn text(written: &Arc<Mutex<Vec<u8>>>) -> String {
@@ -205,7 +205,7 @@ mod tests {
             tell.send(result).expect("it is written to");
         }
         drop(tell);
-        ["one\n", "two\n", "three\n"].into_iter().for_each(|line| queue.add(line.as_bytes()));
+        ["one\n", "two\n", "three\n"].into_iter().for_each(|line| queue.push_line(line.as_bytes()));
         queue.flush(PATIENCE);
         assert_eq!((text(&written).as_str(), queue.dropped()), ("one\ntwo\nthree\n", 0));
     }
@@ -217,7 +217,7 @@ mod tests {
             tell.send(result).expect("it is written to");
         }
         drop(tell);
-        ["one\n", "two\n", "three\n"].into_iter().for_each(|line| queue.add(line.as_bytes()));
+        ["one\n", "two\n", "three\n"].into_iter().for_each(|line| queue.push_line(line.as_bytes()));
         queue.flush(PATIENCE);
         assert_eq!((text(&written).as_str(), queue.dropped()), ("on\nthree\n", 2));
     }
@@ -225,11 +225,11 @@ mod tests {
     #[test]
     fn a_log_that_stalls_holds_a_bounded_number_of_lines_and_nobody_up() {
         let (queue, tell, written) = begun();
-        queue.add(b"held\n");
+        queue.push_line(b"held\n");
         while !queue.lock().is_writing {
             thread::yield_now();
         }
-        (0..LINES_MAX + 3).for_each(|_| queue.add(b"line\n"));
+        (0..LINES_MAX + 3).for_each(|_| queue.push_line(b"line\n"));
         assert_eq!((queue.dropped(), queue.lock().lines.len()), (3, LINES_MAX));
         queue.flush(Duration::from_millis(10)); // returns, though nothing is written
         assert_eq!(text(&written), "");
@@ -239,11 +239,11 @@ mod tests {
 
         let large = vec![b'a'; BYTES_MAX / 2 + 1];
         let (queue, _tell, _) = begun();
-        queue.add(b"held\n");
+        queue.push_line(b"held\n");
         while !queue.lock().is_writing {
             thread::yield_now();
         }
-        [&large, &large].into_iter().for_each(|line| queue.add(line));
+        [&large, &large].into_iter().for_each(|line| queue.push_line(line));
         assert_eq!((queue.dropped(), queue.lock().bytes), (1, large.len()));
     }
 }

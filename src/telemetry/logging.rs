@@ -51,64 +51,65 @@ pub enum LogError {
         "{0:?} is no log level; write error, warn, info, debug, trace or off, or a filter such as \
          info,tallygate::ledger=debug"
     )]
-    Word(String),
+    UnknownWord(String),
     /// Somebody else in this process logs already.
     #[error("the log could not be begun: {0}")]
-    Begun(Box<dyn std::error::Error + Send + Sync>),
+    AlreadyInitialized(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Sends what is traced at `level` (a level, or a filter as `tracing_subscriber` has it) to stderr, and panics as well.
-pub fn begin(format: LogFormat, level: &str) -> Result<(), LogError> {
+pub fn init_log(format: LogFormat, level: &str) -> Result<(), LogError> {
     if let Some(word) = level.split(',').find(|part| !is_directive(part.trim())) {
-        return Err(LogError::Word(word.trim().to_owned()));
+        return Err(LogError::UnknownWord(word.trim().to_owned()));
     }
     let filter = EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })?;
-    let queue = LogQueue::begin(stderr()).map_err(|error| LogError::Begun(error.into()))?;
-    let log = registry().with(filter).with(Log(Arc::clone(&queue)));
-    let lines = lines::layer().with_writer(move || Line(Arc::clone(&queue))).log_internal_errors(false);
+    let queue = LogQueue::start(stderr()).map_err(|error| LogError::AlreadyInitialized(error.into()))?;
+    let log = registry().with(filter).with(LogLayer(Arc::clone(&queue)));
+    let lines = lines::layer().with_writer(move || LogLineWriter(Arc::clone(&queue))).log_internal_errors(false);
     match format {
         LogFormat::Text => log.with(lines.fmt_fields(plain_fields()).with_ansi(stderr().is_terminal())).try_init(),
         LogFormat::Json => log.with(lines.json().flatten_event(true)).try_init(),
     }
-    .map_err(|error| LogError::Begun(error.into()))?;
+    .map_err(|error| LogError::AlreadyInitialized(error.into()))?;
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(())
 }
 
 /// Puts a line of our own into the log, as it is; on stderr where no log was begun.
-pub fn say(text: &str) {
+pub fn log_line(text: &str) {
     let line = format!("{text}\n");
-    if with_log(|queue| queue.add(line.as_bytes())).is_none() {
+    if with_log(|queue| queue.push_line(line.as_bytes())).is_none() {
         let _ = stderr().write_all(line.as_bytes()); // nobody is left to be told that stderr is closed
     }
 }
 
 /// Waits for a moment until the log has what was said last: for those who end the process.
-pub fn flush() {
+pub fn flush_log() {
     with_log(|queue| queue.flush(LAST_LINES));
 }
 
 /// Lines that could not be written, or found no room while the log was slower than those who log.
-pub(super) fn lines_dropped() -> u64 {
+pub(crate) fn lines_dropped() -> u64 {
     with_log(LogQueue::dropped).unwrap_or_default()
 }
 
 /// The log of this process is found through its tracing, which has to be global: so it needs no global of its own.
 fn with_log<T>(then: impl FnOnce(&LogQueue) -> T) -> Option<T> {
-    dispatcher::get_default(|tracing| tracing.downcast_ref::<Log>().map(|log| Arc::clone(&log.0))).map(|log| then(&log))
+    dispatcher::get_default(|tracing| tracing.downcast_ref::<LogLayer>().map(|log| Arc::clone(&log.0)))
+        .map(|log| then(&log))
 }
 
 /// Where the log's queue can be found.
-struct Log(Arc<LogQueue>);
+struct LogLayer(Arc<LogQueue>);
 
-impl<S: Subscriber> Layer<S> for Log {}
+impl<S: Subscriber> Layer<S> for LogLayer {}
 
 /// One event, written as one line.
-struct Line(Arc<LogQueue>);
+struct LogLineWriter(Arc<LogQueue>);
 
-impl Write for Line {
+impl Write for LogLineWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.add(bytes);
+        self.0.push_line(bytes);
         Ok(bytes.len())
     }
 
@@ -130,10 +131,10 @@ fn is_directive(part: &str) -> bool {
 
 /// `message name=value name=value`, without control characters.
 fn plain_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
-    debug_fn(field).delimited(" ")
+    debug_fn(write_field).delimited(" ")
 }
 
-fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     if field.name() != "message" {
         write!(writer, "{field}=")?;
     }
@@ -192,14 +193,14 @@ mod tests {
             assert!(is_directive(part), "{part}");
         }
         for level in ["banana", "info,banana", "infos", "3"] {
-            let said = begin(LogFormat::Text, level).expect_err(level).to_string();
+            let said = init_log(LogFormat::Text, level).expect_err(level).to_string();
             assert!(said.contains("write error, warn, info, debug, trace or off"), "{said}");
         }
     }
 
     #[test]
     fn a_wrong_level_is_told_with_what_may_be_written() {
-        let said = begin(LogFormat::Text, "tallygate=loud").expect_err("no level").to_string();
+        let said = init_log(LogFormat::Text, "tallygate=loud").expect_err("no level").to_string();
         assert!(said.contains("write error, warn, info, debug or trace"), "{said}");
     }
 }

@@ -1,150 +1,159 @@
 //! Every family of `/metrics`: the names, labels and meanings that dashboards and alerts rely on.
 //!
-//! Guarantees: [`ALL`] is complete and each name stands once; `docs/metrics.md` explains each of them. Numbers of the
+//! Guarantees: [`ALL_FAMILIES`] is complete and each name stands once; `docs/metrics.md` explains each of them. Numbers of the
 //! ledger are whole and shown exactly below 2^53 (nine thousand million million); beyond, a float loses the last digits
-//! and the ledger keeps them. How the families are filled is in `collect`.
+//! and the ledger keeps them. How the families are filled is in `scrape`.
 
-use super::family::Family;
+use super::family_spec::FamilySpec;
 
-const USE: &[&str] = &["department", "subsystem", "command"];
-const PLACE: &[&str] = &["department", "subsystem"];
-const UPSTREAM: &[&str] = &["subsystem", "upstream"];
+const COMMAND_LABELS: &[&str] = &["department", "subsystem", "command"];
+const SUBSYSTEM_LABELS: &[&str] = &["department", "subsystem"];
+const UPSTREAM_LABELS: &[&str] = &["subsystem", "upstream"];
 
 // Counted by the ledger: these continue over restarts.
 
-pub(super) const COMMANDS: Family = Family::counter(
+pub(crate) const COMMANDS: FamilySpec = FamilySpec::counter(
     "tallygate_commands_total",
     &["department", "subsystem", "command", "outcome"],
     "Commands by how they ended, refused ones included; from the ledger.",
 );
-pub(super) const COMMAND_UNITS: Family = Family::counter(
+pub(crate) const COMMAND_UNITS: FamilySpec = FamilySpec::counter(
     "tallygate_command_units_total",
-    USE,
+    COMMAND_LABELS,
     "Units of ended commands; those of which nothing reached a subsystem cost none; from the ledger.",
 );
-pub(super) const REQUEST_BYTES: Family =
-    Family::counter("tallygate_request_bytes_total", PLACE, "Bytes of request bodies; from the ledger.");
-pub(super) const RESPONSE_BYTES: Family =
-    Family::counter("tallygate_response_bytes_total", PLACE, "Bytes of response bodies; from the ledger.");
-pub(super) const IN_FLIGHT: Family = Family::gauge(
+pub(crate) const REQUEST_BYTES: FamilySpec =
+    FamilySpec::counter("tallygate_request_bytes_total", SUBSYSTEM_LABELS, "Bytes of request bodies; from the ledger.");
+pub(crate) const RESPONSE_BYTES: FamilySpec = FamilySpec::counter(
+    "tallygate_response_bytes_total",
+    SUBSYSTEM_LABELS,
+    "Bytes of response bodies; from the ledger.",
+);
+pub(crate) const IN_FLIGHT: FamilySpec = FamilySpec::gauge(
     "tallygate_commands_in_flight",
     &["subsystem"],
     "Commands let in that have not ended yet; from the ledger.",
 );
-pub(super) const DEPARTMENT_IN_FLIGHT: Family = Family::gauge(
+pub(crate) const DEPARTMENT_IN_FLIGHT: FamilySpec = FamilySpec::gauge(
     "tallygate_department_commands_in_flight",
     &["department"],
     "Commands of a department let in that have not ended yet; from the ledger.",
 );
-pub(super) const PERIOD_COMMANDS: Family = Family::gauge(
+pub(crate) const PERIOD_COMMANDS: FamilySpec = FamilySpec::gauge(
     "tallygate_usage_period_commands",
     &["department", "period"],
     "Ended commands admitted in a calendar month, refused ones included, as report usage has them.",
 );
-pub(super) const PERIOD_UNITS: Family = Family::gauge(
+pub(crate) const PERIOD_UNITS: FamilySpec = FamilySpec::gauge(
     "tallygate_usage_period_units",
     &["department", "period"],
     "Units of ended commands admitted in a calendar month, as report usage has them.",
 );
-pub(super) const IMBALANCE: Family = Family::gauge(
+pub(crate) const IMBALANCE: FamilySpec = FamilySpec::gauge(
     "tallygate_ledger_imbalance",
     &[],
     "Commands received - refused - finished - in flight; anything but 0 is a defect.",
 );
-pub(super) const MENDED: Family = Family::counter(
+pub(crate) const MENDED: FamilySpec = FamilySpec::counter(
     "tallygate_ledger_mended_windows_total",
     &[],
     "Hours of the book that did not hold what the tally says and were written anew before they were sealed; anything but 0 \
      means that somebody else writes into the book.",
 );
-pub(super) const SYNCED: Family = Family::gauge(
+pub(crate) const SYNCED: FamilySpec = FamilySpec::gauge(
     "tallygate_ledger_synced_timestamp_seconds",
     &[],
     "When the tally was last carried to the disk, in Unix time.",
 );
-pub(super) const FOLDED: Family = Family::gauge(
+pub(crate) const FOLDED: FamilySpec = FamilySpec::gauge(
     "tallygate_ledger_folded_timestamp_seconds",
     &[],
     "When the tally was last folded into the book, in Unix time.",
 );
-pub(super) const SYNC_DURATION: Family =
-    Family::histogram("tallygate_ledger_sync_duration_seconds", &[], "How long carrying the tally to the disk took.");
+pub(crate) const SYNC_DURATION: FamilySpec = FamilySpec::histogram(
+    "tallygate_ledger_sync_duration_seconds",
+    &[],
+    "How long carrying the tally to the disk took.",
+);
 
 // Measured since the process began.
 
-pub(super) const COMMAND_DURATION: Family = Family::histogram(
+pub(crate) const COMMAND_DURATION: FamilySpec = FamilySpec::histogram(
     "tallygate_command_duration_seconds",
     &["subsystem"],
     "From a command's admission to its end, the whole answer included.",
 );
-pub(super) const GATEWAY_DURATION: Family = Family::histogram(
+pub(crate) const GATEWAY_DURATION: FamilySpec = FamilySpec::histogram(
     "tallygate_gateway_duration_seconds",
     &[],
     "Time that the gateway itself added to a command before it went to the subsystem.",
 );
-pub(super) const CONNECTIONS_OPEN: Family =
-    Family::gauge("tallygate_connections_open", &[], "Connections of callers that are open.");
-pub(super) const CONNECTIONS_ACCEPTED: Family =
-    Family::counter("tallygate_connections_accepted_total", &[], "Connections of callers that were accepted.");
-pub(super) const HANDSHAKES_FAILED: Family = Family::counter(
+pub(crate) const CONNECTIONS_OPEN: FamilySpec =
+    FamilySpec::gauge("tallygate_connections_open", &[], "Connections of callers that are open.");
+pub(crate) const CONNECTIONS_ACCEPTED: FamilySpec =
+    FamilySpec::counter("tallygate_connections_accepted_total", &[], "Connections of callers that were accepted.");
+pub(crate) const HANDSHAKES_FAILED: FamilySpec = FamilySpec::counter(
     "tallygate_tls_handshakes_failed_total",
     &["reason"],
     "TLS handshakes with callers that came to nothing, by reason.",
 );
-pub(super) const LIMIT_HITS: Family = Family::counter(
+pub(crate) const LIMIT_HITS: FamilySpec = FamilySpec::counter(
     "tallygate_limit_hits_total",
     &["limit"],
     "How often a limit of the gateway's capacity ended a connection or a wait.",
 );
-pub(super) const LOG_LINES_DROPPED: Family = Family::counter(
+pub(crate) const LOG_LINES_DROPPED: FamilySpec = FamilySpec::counter(
     "tallygate_log_lines_dropped_total",
     &[],
     "Lines of the log that could not be written, or found no room while the log was behind.",
 );
-pub(super) const MIRRORED: Family = Family::counter(
+pub(crate) const MIRRORED: FamilySpec = FamilySpec::counter(
     "tallygate_mirrored_requests_total",
     &["result"],
     "Requests that were chosen to be copied to another subsystem, by what became of the copy; no commands.",
 );
-pub(super) const UPSTREAM_ATTEMPTS: Family = Family::counter(
+pub(crate) const UPSTREAM_ATTEMPTS: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_attempts_total",
-    UPSTREAM,
+    UPSTREAM_LABELS,
     "Requests sent to an upstream, or tried to be sent; a retry is another attempt.",
 );
-pub(super) const UPSTREAM_RETRIES: Family = Family::counter(
+pub(crate) const UPSTREAM_RETRIES: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_retries_total",
-    UPSTREAM,
+    UPSTREAM_LABELS,
     "Attempts made because an earlier one of the same command had failed, or was refused, after it was sent.",
 );
-pub(super) const UPSTREAM_FAILURES: Family = Family::counter(
+pub(crate) const UPSTREAM_FAILURES: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_failures_total",
     &["subsystem", "upstream", "reason"],
     "Attempts that failed, by reason: connect, reset, timeout, malformed_answer, refused.",
 );
-pub(super) const UPSTREAM_EJECTED: Family = Family::gauge(
+pub(crate) const UPSTREAM_EJECTED: FamilySpec = FamilySpec::gauge(
     "tallygate_upstream_ejected",
-    UPSTREAM,
+    UPSTREAM_LABELS,
     "Reasons why an upstream is out of rotation for now: failed commands, failed health checks; 0 is healthy.",
 );
-pub(super) const UPSTREAM_CHECKS: Family = Family::counter(
+pub(crate) const UPSTREAM_CHECKS: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_health_checks_total",
     &["subsystem", "upstream", "result"],
     "Health checks of an upstream, by result: passed, failed.",
 );
-pub(super) const UPSTREAM_CONNECTIONS: Family =
-    Family::gauge("tallygate_upstream_connections_open", UPSTREAM, "Connections to an upstream, busy or idle.");
-pub(super) const UPSTREAM_REQUESTS: Family = Family::gauge(
+pub(crate) const UPSTREAM_CONNECTIONS: FamilySpec = FamilySpec::gauge(
+    "tallygate_upstream_connections_open",
+    UPSTREAM_LABELS,
+    "Connections to an upstream, busy or idle.",
+);
+pub(crate) const UPSTREAM_REQUESTS: FamilySpec = FamilySpec::gauge(
     "tallygate_upstream_requests_in_flight",
-    UPSTREAM,
+    UPSTREAM_LABELS,
     "Requests that an upstream has not answered wholly yet.",
 );
 
-pub(super) const COMMANDS_QUEUED: Family = Family::gauge(
+pub(crate) const COMMANDS_QUEUED: FamilySpec = FamilySpec::gauge(
     "tallygate_commands_queued",
     &["subsystem"],
     "Commands that wait for a place at a server, because all that are well carry as many as they may.",
 );
-pub(super) const QUEUE_FAILURES: Family = Family::counter(
+pub(crate) const QUEUE_FAILURES: FamilySpec = FamilySpec::counter(
     "tallygate_queue_failures_total",
     &["subsystem", "reason"],
     "Commands that got no place at a server, by reason: full, timeout.",
@@ -152,64 +161,64 @@ pub(super) const QUEUE_FAILURES: Family = Family::counter(
 
 // Told by the composition root.
 
-pub(super) const QUOTA_USED: Family = Family::gauge(
+pub(crate) const QUOTA_USED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_used_ratio",
     &["department"],
     "Part of the current month's quota that is used; 1 is all of it.",
 );
-pub(super) const QUOTA_WARNED: Family = Family::gauge(
+pub(crate) const QUOTA_WARNED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_warned_percent",
     &["department"],
     "Highest threshold of the current month's quota that was reached, in percent; 100 as well once it refused a command.",
 );
-pub(super) const DEPARTMENT_LIMIT: Family = Family::gauge(
+pub(crate) const DEPARTMENT_LIMIT: FamilySpec = FamilySpec::gauge(
     "tallygate_department_limit",
     &["department", "limit"],
     "Configured limits: rate (commands per second), burst, concurrent (commands), quota (units per month).",
 );
-pub(super) const CERTIFICATE_EXPIRY: Family = Family::gauge(
+pub(crate) const CERTIFICATE_EXPIRY: FamilySpec = FamilySpec::gauge(
     "tallygate_certificate_expiry_timestamp_seconds",
     &["role", "name"],
     "When a certificate or revocation list ends, in Unix time.",
 );
-pub(super) const EXPIRED_LISTS_BELIEVED: Family = Family::gauge(
+pub(crate) const EXPIRED_LISTS_ACCEPTED: FamilySpec = FamilySpec::gauge(
     "tallygate_expired_revocation_allowed",
     &["listener"],
     "1 for a listener that goes on believing a revocation list after it has expired; absent otherwise.",
 );
-pub(super) const CONFIG_INFO: Family =
-    Family::gauge("tallygate_config_info", &["version"], "The version of the live configuration; always 1.");
-pub(super) const CONFIG_REJECTED: Family = Family::gauge(
+pub(crate) const CONFIG_INFO: FamilySpec =
+    FamilySpec::gauge("tallygate_config_info", &["version"], "The version of the live configuration; always 1.");
+pub(crate) const CONFIG_REJECTED: FamilySpec = FamilySpec::gauge(
     "tallygate_config_rejected",
     &["version"],
     "1 while the last configuration offered was rejected and an older one is live.",
 );
-pub(super) const CONFIG_RESTART: Family = Family::gauge(
+pub(crate) const CONFIG_RESTART: FamilySpec = FamilySpec::gauge(
     "tallygate_config_restart_needed",
     &[],
     "1 while the live configuration has settings that only a restart takes up, else 0.",
 );
-pub(super) const BUILD_INFO: Family =
-    Family::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
+pub(crate) const BUILD_INFO: FamilySpec =
+    FamilySpec::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
 
 // What every Prometheus exporter tells about its process.
 
-pub(super) const PROCESS_CPU: Family =
-    Family::counter("process_cpu_seconds_total", &[], "User and system CPU time spent, in seconds.");
-pub(super) const PROCESS_MEMORY: Family =
-    Family::gauge("process_resident_memory_bytes", &[], "Resident memory, in bytes.");
-pub(super) const PROCESS_VIRTUAL: Family =
-    Family::gauge("process_virtual_memory_bytes", &[], "Virtual memory, in bytes.");
-pub(super) const PROCESS_FDS: Family = Family::gauge("process_open_fds", &[], "Open file descriptors.");
-pub(super) const PROCESS_FDS_MAX: Family =
-    Family::gauge("process_max_fds", &[], "File descriptors that may be open at most.");
-pub(super) const PROCESS_THREADS: Family = Family::gauge("process_threads", &[], "Threads of the process.");
-pub(super) const PROCESS_START: Family =
-    Family::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
+pub(crate) const PROCESS_CPU: FamilySpec =
+    FamilySpec::counter("process_cpu_seconds_total", &[], "User and system CPU time spent, in seconds.");
+pub(crate) const PROCESS_MEMORY: FamilySpec =
+    FamilySpec::gauge("process_resident_memory_bytes", &[], "Resident memory, in bytes.");
+pub(crate) const PROCESS_VIRTUAL: FamilySpec =
+    FamilySpec::gauge("process_virtual_memory_bytes", &[], "Virtual memory, in bytes.");
+pub(crate) const PROCESS_FDS: FamilySpec = FamilySpec::gauge("process_open_fds", &[], "Open file descriptors.");
+pub(crate) const PROCESS_FDS_MAX: FamilySpec =
+    FamilySpec::gauge("process_max_fds", &[], "File descriptors that may be open at most.");
+pub(crate) const PROCESS_THREADS: FamilySpec = FamilySpec::gauge("process_threads", &[], "Threads of the process.");
+pub(crate) const PROCESS_START: FamilySpec =
+    FamilySpec::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
 /// All of them, for what must hold of each.
 #[cfg(test)]
-pub(super) const ALL: [&Family; 46] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 46] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -244,7 +253,7 @@ pub(super) const ALL: [&Family; 46] = [
     &QUOTA_WARNED,
     &DEPARTMENT_LIMIT,
     &CERTIFICATE_EXPIRY,
-    &EXPIRED_LISTS_BELIEVED,
+    &EXPIRED_LISTS_ACCEPTED,
     &CONFIG_INFO,
     &CONFIG_REJECTED,
     &CONFIG_RESTART,
@@ -266,7 +275,7 @@ mod tests {
     #[test]
     fn every_declaration_is_right_and_stands_once() {
         let mut names = std::collections::HashSet::new();
-        for family in ALL {
+        for family in ALL_FAMILIES {
             assert!(family.describe().is_ok(), "{}", family.name);
             assert!(names.insert(family.name), "{} stands twice", family.name);
         }
@@ -274,7 +283,7 @@ mod tests {
 
     #[test]
     fn names_are_those_that_promtool_accepts() {
-        for family in ALL {
+        for family in ALL_FAMILIES {
             let total = family.name.ends_with("_total");
             assert_eq!(total, family.kind == MetricType::COUNTER, "{}", family.name);
             let taken = ["_bucket", "_count", "_sum"];
@@ -286,7 +295,7 @@ mod tests {
     #[test]
     fn the_manual_explains_every_family() {
         let manual = include_str!("../../docs/metrics.md");
-        for family in ALL {
+        for family in ALL_FAMILIES {
             assert!(manual.contains(&format!("`{}`", family.name)), "docs/metrics.md lacks {}", family.name);
         }
     }

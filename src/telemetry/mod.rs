@@ -4,59 +4,61 @@
 //! with the report; what is only measured (durations, connections, upstreams) lives here, costs a few nanoseconds to
 //! record, and begins at zero with the process. Label sets are bounded. Decides nothing and keeps no truth of its own.
 
-mod callers;
-mod changes;
-mod collect;
-mod counter;
-mod family;
-mod fold;
+mod caller_certificates;
+mod config_changes;
+mod counters;
+mod family_spec;
 mod histogram;
+mod label_cap;
 mod log_queue;
+mod log_throttle;
 pub mod logging;
-mod measured;
 mod metrics;
-mod page;
-mod process;
+mod process_metrics;
 mod recorder;
+mod runtime_families;
+mod runtime_view;
+mod scrape;
 #[cfg(test)]
-mod samples;
-mod sparing;
-mod stats;
-mod view;
+mod test_totals;
+mod text_page;
+mod traffic_stats;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Name;
 
-pub use callers::CallersSeen;
-pub use changes::{ChangedItems, ConfigChanges, NameList};
-pub use collect::Scrape;
-pub use counter::{Count, Level};
-pub use recorder::Recorder;
-pub use stats::{ConnectionStats, HandshakeFailure, LimitHit, Mirrored, OpenConnection, QueueStats, UpstreamStats};
-pub use view::{ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, View};
+pub use caller_certificates::CallersSeen;
+pub use config_changes::{ChangedItems, ConfigChanges, NameList};
+pub use counters::{EventCounter, LevelGauge};
+pub use recorder::WorkerRecorder;
+pub use runtime_view::{ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, RuntimeView};
+pub use scrape::ScrapeInput;
+pub use traffic_stats::{
+    ConnectionStats, HandshakeFailure, LimitHit, MirrorOutcome, OpenConnection, QueueStats, UpstreamStats,
+};
 
-use histogram::{COMMAND_BOUNDS, GATEWAY_BOUNDS, Histogram};
+use histogram::{COMMAND_BOUNDS, DurationHistogram, GATEWAY_BOUNDS};
 
 /// Everything that is measured and not counted by the ledger. One per process, shared.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     connections: Arc<ConnectionStats>,
     callers: CallersSeen,
-    limit_hits: [Count; LimitHit::ALL.len()],
-    mirrored: [Count; Mirrored::ALL.len()],
+    limit_hits: [EventCounter; LimitHit::ALL.len()],
+    mirrored: [EventCounter; MirrorOutcome::ALL.len()],
     upstreams: Mutex<BTreeMap<(Name, String), Arc<UpstreamStats>>>,
     queues: Mutex<BTreeMap<Name, Arc<QueueStats>>>,
-    durations: Mutex<Durations>,
+    durations: Mutex<DurationHistograms>,
 }
 
 /// The histograms of all workers. Those of a subsystem that a reload removed stay until the process ends: they are
 /// bounded by the configurations it has seen.
 #[derive(Debug, Default)]
-struct Durations {
-    commands: BTreeMap<Name, Vec<Arc<Histogram>>>,
-    gateway: Vec<Arc<Histogram>>,
+struct DurationHistograms {
+    commands: BTreeMap<Name, Vec<Arc<DurationHistogram>>>,
+    gateway: Vec<Arc<DurationHistogram>>,
 }
 
 impl Telemetry {
@@ -66,25 +68,25 @@ impl Telemetry {
     }
 
     /// What a worker records its durations with; call it on the worker's own thread, once.
-    pub fn recorder(self: &Arc<Self>) -> Recorder {
-        Recorder::new(Arc::clone(self))
+    pub fn recorder(self: &Arc<Self>) -> WorkerRecorder {
+        WorkerRecorder::new(Arc::clone(self))
     }
 
     /// The numbers of the queue before one subsystem, the same for every worker; shown as long as somebody holds them.
-    pub fn queue(&self, subsystem: &Name) -> Arc<QueueStats> {
-        Arc::clone(lock(&self.queues).entry(subsystem.clone()).or_default())
+    pub fn queue_stats(&self, subsystem: &Name) -> Arc<QueueStats> {
+        Arc::clone(lock_unpoisoned(&self.queues).entry(subsystem.clone()).or_default())
     }
 
     /// The numbers of one upstream, the same for every worker; shown as long as somebody holds them.
-    pub fn upstream(&self, subsystem: &Name, upstream: &str) -> Arc<UpstreamStats> {
+    pub fn upstream_stats(&self, subsystem: &Name, upstream: &str) -> Arc<UpstreamStats> {
         let key = (subsystem.clone(), upstream.to_owned());
-        Arc::clone(lock(&self.upstreams).entry(key).or_default())
+        Arc::clone(lock_unpoisoned(&self.upstreams).entry(key).or_default())
     }
 
     /// Whether an upstream is out of rotation, as `tallygate_upstream_ejected` shows it; `false` for one that nobody has used.
     pub fn is_ejected(&self, subsystem: &Name, upstream: &str) -> bool {
         let key = (subsystem.clone(), upstream.to_owned());
-        lock(&self.upstreams).get(&key).is_some_and(|stats| stats.ejected.get() > 0)
+        lock_unpoisoned(&self.upstreams).get(&key).is_some_and(|stats| stats.ejected.get() > 0)
     }
 
     /// The numbers of the callers' connections.
@@ -98,39 +100,39 @@ impl Telemetry {
     }
 
     /// A limit was hit.
-    pub fn limit_hit(&self, hit: LimitHit) {
-        self.limit_hits[hit as usize].one();
+    pub fn count_limit_hit(&self, hit: LimitHit) {
+        self.limit_hits[hit as usize].increment();
     }
 
     /// A request was chosen to be copied, and this became of its copy.
-    pub fn mirrored(&self, end: Mirrored) {
-        self.mirrored[end as usize].one();
+    pub fn count_mirrored(&self, end: MirrorOutcome) {
+        self.mirrored[end as usize].increment();
     }
 
     /// How many copies ended so.
-    pub fn mirrored_so_far(&self, end: Mirrored) -> u64 {
+    pub fn mirrored_count(&self, end: MirrorOutcome) -> u64 {
         self.mirrored[end as usize].get()
     }
 
     /// How often a limit was hit.
-    pub fn limit_hits(&self, hit: LimitHit) -> u64 {
+    pub fn limit_hit_count(&self, hit: LimitHit) -> u64 {
         self.limit_hits[hit as usize].get()
     }
 
-    fn add_command_histogram(&self, subsystem: &Name) -> Arc<Histogram> {
-        let histogram = Arc::new(Histogram::new(COMMAND_BOUNDS));
-        lock(&self.durations).commands.entry(subsystem.clone()).or_default().push(Arc::clone(&histogram));
+    fn add_command_histogram(&self, subsystem: &Name) -> Arc<DurationHistogram> {
+        let histogram = Arc::new(DurationHistogram::new(COMMAND_BOUNDS));
+        lock_unpoisoned(&self.durations).commands.entry(subsystem.clone()).or_default().push(Arc::clone(&histogram));
         histogram
     }
 
-    fn add_gateway_histogram(&self) -> Arc<Histogram> {
-        let histogram = Arc::new(Histogram::new(GATEWAY_BOUNDS));
-        lock(&self.durations).gateway.push(Arc::clone(&histogram));
+    fn add_gateway_histogram(&self) -> Arc<DurationHistogram> {
+        let histogram = Arc::new(DurationHistogram::new(GATEWAY_BOUNDS));
+        lock_unpoisoned(&self.durations).gateway.push(Arc::clone(&histogram));
         histogram
     }
 }
 
 /// The maps behind these locks are only added to, so a panic elsewhere cannot leave them half-changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,27 +9,27 @@ use std::time::Duration;
 
 use crate::model::Name;
 
-use super::histogram::Histogram;
+use super::histogram::DurationHistogram;
 use super::{LimitHit, Telemetry};
 
 /// Records durations for one worker. It stays on the worker's thread, because it is the only writer of its histograms;
 /// share it there with `Rc`. There is nothing to flush: a scrape reads the histograms where they are.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct WorkerRecorder {
     telemetry: Arc<Telemetry>,
-    commands: RefCell<HashMap<Name, Arc<Histogram>, foldhash::fast::RandomState>>,
-    gateway: Arc<Histogram>,
+    commands: RefCell<HashMap<Name, Arc<DurationHistogram>, foldhash::fast::RandomState>>,
+    gateway: Arc<DurationHistogram>,
     _not_send: PhantomData<Rc<()>>,
 }
 
-impl Recorder {
-    pub(super) fn new(telemetry: Arc<Telemetry>) -> Self {
+impl WorkerRecorder {
+    pub(crate) fn new(telemetry: Arc<Telemetry>) -> Self {
         let gateway = telemetry.add_gateway_histogram();
         Self { telemetry, commands: RefCell::default(), gateway, _not_send: PhantomData }
     }
 
     /// A command of `subsystem` ended `duration` after its admission.
-    pub fn command(&self, subsystem: &Name, duration: Duration) {
+    pub fn record_command(&self, subsystem: &Name, duration: Duration) {
         let mut commands = self.commands.borrow_mut();
         if let Some(histogram) = commands.get(subsystem) {
             return histogram.record(duration);
@@ -41,12 +41,12 @@ impl Recorder {
 
     /// The gateway itself added `duration` to a command: from the complete head of the request to the moment it is handed
     /// to an upstream connection, without waiting for the subsystem.
-    pub fn gateway(&self, duration: Duration) {
+    pub fn record_gateway(&self, duration: Duration) {
         self.gateway.record(duration);
     }
 
     /// A limit was hit.
-    pub fn limit_hit(&self, hit: LimitHit) {
-        self.telemetry.limit_hit(hit);
+    pub fn count_limit_hit(&self, hit: LimitHit) {
+        self.telemetry.count_limit_hit(hit);
     }
 }

@@ -22,9 +22,9 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::fragmenting_stream::FragmentingStream;
 use super::pki::{GATEWAY, Identity};
-use super::wait::within;
-use super::way::Way;
+use super::processes::within;
 
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -219,7 +219,7 @@ impl Client {
     pub fn naming(mut self, server_name: Option<&str>) -> Self {
         let config = Arc::make_mut(&mut self.config);
         config.enable_sni = server_name.is_some();
-        config.dangerous().set_certificate_verifier(Arc::new(super::anybody::Anybody));
+        config.dangerous().set_certificate_verifier(Arc::new(super::accept_any_cert::AcceptAnyCert));
         if let Some(name) = server_name {
             self.server_name = ServerName::try_from(name.to_owned()).unwrap();
         }
@@ -245,7 +245,7 @@ impl Client {
     /// Sends a request.
     pub async fn try_send(&self, request: Request<Body>) -> Result<Reply, Failure> {
         let mut stream = self.open(request).await?;
-        let whole = super::wait::within("the whole answer", stream.read_to_end()).await;
+        let whole = super::processes::within("the whole answer", stream.read_to_end()).await;
         whole.map_err(Failure::Broken)?;
         let (reply, keep) = stream.finish();
         *self.idle.lock().unwrap() = keep;
@@ -257,7 +257,7 @@ impl Client {
         let mut sender = self.sender().await.map_err(Failure::NoConnection)?;
         let whole_request = request.body().size_hint().exact().is_some();
         let entry = self.log.open(&self.department, &request);
-        let answer = super::wait::within("the head of the answer", sender.send(request)).await;
+        let answer = super::processes::within("the head of the answer", sender.send(request)).await;
         let (head, body) = answer.map_err(Failure::Broken)?.into_parts();
         Ok(Stream {
             status: head.status,
@@ -316,10 +316,15 @@ impl Client {
     }
 
     /// A bare TLS connection, for callers that speak badly.
-    pub async fn connect(&self) -> io::Result<TlsStream<Way>> {
+    pub async fn connect(&self) -> io::Result<TlsStream<FragmentingStream>> {
         let stream = TcpStream::connect(self.gateway).await?;
         stream.set_nodelay(true)?;
-        self.connect_over(if self.crumbs { Way::in_crumbs(stream) } else { Way::plain(stream) }).await
+        self.connect_over(if self.crumbs {
+            FragmentingStream::fragmented(stream)
+        } else {
+            FragmentingStream::unfragmented(stream)
+        })
+        .await
     }
 
     /// A bare TLS connection over a way of the test's own.
@@ -369,7 +374,7 @@ fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
 impl Stream {
     /// The next piece of the body; `None` at its end.
     pub async fn next(&mut self) -> Option<hyper::Result<Bytes>> {
-        let frame = super::wait::within("a piece of the answer", self.body.frame()).await?;
+        let frame = super::processes::within("a piece of the answer", self.body.frame()).await?;
         Some(frame.map(|frame| match frame.into_data() {
             Ok(data) => {
                 self.seen.extend_from_slice(&data);

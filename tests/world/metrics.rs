@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::books::Key;
+use super::audit_books::Key;
 
 /// A scrape.
 #[derive(Clone, Debug)]

@@ -7,17 +7,17 @@
 //! world.close().await;
 //! ```
 
-mod anybody;
-mod books;
+mod accept_any_cert;
+mod audit_books;
 mod client;
-pub mod frames;
+mod fragmenting_stream;
+pub mod h2_frames;
 mod metrics;
 mod pki;
-mod plan;
-pub mod streams;
+mod processes;
+pub mod raw_h2_server;
 mod subsystem;
-mod wait;
-mod way;
+mod world_plan;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,20 +25,20 @@ use std::path::{Path, PathBuf};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tallygate::app::Running;
+use tallygate::app::RunningGateway;
 use tallygate::clock::Clock;
 
-pub use anybody::Anybody;
-pub use books::Usage;
+pub use accept_any_cert::AcceptAnyCert;
+pub use audit_books::Usage;
 pub use client::{
     Body, CallerLog, Client, Credentials, Reply, Seen, Stream, ask, empty, fed, request, request_to, whole,
 };
+pub use fragmenting_stream::FragmentingStream;
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
-pub use plan::Plan;
+pub use processes::{Process, free_address, memory, run, stderr, stdout, tool, until, within};
 pub use subsystem::{Received, Server, listen};
-pub use wait::{Process, free_address, memory, run, stderr, stdout, tool, until, within};
-pub use way::Way;
+pub use world_plan::Plan;
 
 /// A city at work.
 pub struct World {
@@ -63,7 +63,7 @@ pub struct World {
 /// How the gateway runs.
 enum Gateway {
     /// In this process, through the library's public door.
-    Here(Box<Running>),
+    Here(Box<RunningGateway>),
     /// As the real binary.
     Process(Process),
     /// Not at all, at the moment.
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// The gateway in this process.
-    pub fn running(&self) -> &Running {
+    pub fn running(&self) -> &RunningGateway {
         match &self.gateway {
             Gateway::Here(running) => running,
             _ => panic!("the gateway does not run in this process"),
@@ -290,7 +290,7 @@ impl World {
 
     /// Starts the gateway in this process; it must not be running.
     pub async fn start_here(&mut self) {
-        let start = tallygate::app::Start { config: self.config_file(), clock: self.clock.clone() };
+        let start = tallygate::app::StartOptions { config: self.config_file(), clock: self.clock.clone() };
         let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // it has runtimes of its own
         let started = within("the gateway starts", started).await.unwrap();
         self.gateway = Gateway::Here(Box::new(started.unwrap_or_else(|error| panic!("the gateway starts: {error}"))));
@@ -365,11 +365,11 @@ impl World {
         if let Some(metrics) = scraped {
             metrics_agree(&metrics, &ledger);
         }
-        books::callers_agree(&self.log.all(), &ledger);
+        audit_books::callers_agree(&self.log.all(), &ledger);
         if !self.foreign_server {
             let received = self.servers.values().flat_map(|server| server.log.all());
             let received: Vec<_> = received.filter(|request| !request.is_copy()).collect();
-            books::subsystems_agree(&received, (&self.answered_here, self.sent_again), &ledger);
+            audit_books::subsystems_agree(&received, (&self.answered_here, self.sent_again), &ledger);
         }
         ledger
     }

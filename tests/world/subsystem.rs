@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 /// Bodies of answers.
-type Answer = UnsyncBoxBody<Bytes, io::Error>;
+type ServerResponse = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What a subsystem wrote down about one request.
 #[derive(Clone, Debug)]
@@ -80,9 +80,9 @@ impl Received {
 
 /// The append-only log of one server.
 #[derive(Clone, Debug, Default)]
-pub struct Log(Arc<Mutex<Vec<Received>>>);
+pub struct SubsystemLog(Arc<Mutex<Vec<Received>>>);
 
-impl Log {
+impl SubsystemLog {
     /// Everything so far.
     pub fn all(&self) -> Vec<Received> {
         self.0.lock().unwrap().clone()
@@ -109,9 +109,9 @@ impl Log {
 #[derive(Debug)]
 pub struct Server {
     pub address: SocketAddr,
-    pub log: Log,
+    pub log: SubsystemLog,
     /// Health checks.
-    pub checks: Log,
+    pub checks: SubsystemLog,
     ill: Arc<AtomicBool>,
     releases: watch::Sender<HashSet<String>>,
     stop: Option<oneshot::Sender<()>>,
@@ -121,12 +121,12 @@ pub struct Server {
 impl Server {
     /// Starts a server on a thread of its own.
     pub fn start() -> Self {
-        Self::start_at(super::wait::free_address())
+        Self::start_at(super::processes::free_address())
     }
 
     /// Starts a server at a given address.
     pub fn start_at(address: SocketAddr) -> Self {
-        let (log, checks, ill) = (Log::default(), Log::default(), Arc::<AtomicBool>::default());
+        let (log, checks, ill) = (SubsystemLog::default(), SubsystemLog::default(), Arc::<AtomicBool>::default());
         let (releases, released) = watch::channel(HashSet::new());
         let (stop, stopped) = oneshot::channel();
         let (bound, ready) = std::sync::mpsc::channel();
@@ -181,8 +181,8 @@ pub fn listen(address: SocketAddr) -> TcpListener {
 /// What the connections of a server share.
 #[derive(Clone)]
 struct Town {
-    log: Log,
-    checks: Log,
+    log: SubsystemLog,
+    checks: SubsystemLog,
     ill: Arc<AtomicBool>,
     released: watch::Receiver<HashSet<String>>,
 }
@@ -208,7 +208,7 @@ impl Town {
         };
     }
 
-    async fn command(self, connection: u64, request: Request<Incoming>) -> Result<Response<Answer>, io::Error> {
+    async fn command(self, connection: u64, request: Request<Incoming>) -> Result<Response<ServerResponse>, io::Error> {
         let (head, body) = request.into_parts();
         let received = Received {
             connection,
@@ -240,7 +240,7 @@ impl Town {
         verb: &str,
         argument: &str,
         (body, received): (Incoming, &Received),
-    ) -> Result<Response<Answer>, io::Error> {
+    ) -> Result<Response<ServerResponse>, io::Error> {
         let log = Arc::clone(&received.body);
         match verb {
             "echo" => return Ok(Response::new(watched(body, log).boxed_unsync())),
@@ -279,7 +279,7 @@ impl Town {
     }
 
     /// Half of the answer now, the other half when released.
-    fn hold(mut self, name: String) -> Response<Answer> {
+    fn hold(mut self, name: String) -> Response<ServerResponse> {
         let rest = futures_util::stream::once(async move {
             self.wait_for(&name).await;
             data("last".into())
@@ -348,21 +348,27 @@ fn data(bytes: Vec<u8>) -> io::Result<Frame<Bytes>> {
     Ok(Frame::data(bytes.into()))
 }
 
-fn stream(frames: impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static) -> Response<Answer> {
+fn stream(
+    frames: impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static,
+) -> Response<ServerResponse> {
     Response::new(StreamBody::new(frames).boxed_unsync())
 }
 
-fn whole(text: &str) -> Response<Answer> {
+fn whole(text: &str) -> Response<ServerResponse> {
     Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(never).boxed_unsync())
 }
 
-fn with_header(mut answer: Response<Answer>, name: &'static str, value: &'static str) -> Response<Answer> {
+fn with_header(
+    mut answer: Response<ServerResponse>,
+    name: &'static str,
+    value: &'static str,
+) -> Response<ServerResponse> {
     answer.headers_mut().append(name, HeaderValue::from_static(value));
     answer
 }
 
 /// Promises twice as much as it gives.
-fn broken(bytes: usize) -> Response<Answer> {
+fn broken(bytes: usize) -> Response<ServerResponse> {
     let frames = [data(vec![b'z'; bytes]), Err(io::Error::other("broken, as told"))];
     let mut answer = stream(futures_util::stream::iter(frames).then(|frame| async {
         tokio::task::yield_now().await; // hyper flushes what it has before it hears of the break
@@ -372,12 +378,12 @@ fn broken(bytes: usize) -> Response<Answer> {
     answer
 }
 
-fn events(count: usize) -> Response<Answer> {
+fn events(count: usize) -> Response<ServerResponse> {
     let events = futures_util::stream::iter(0..count).map(|n| data(format!("data: {n}\n\n").into()));
     with_header(stream(events), "content-type", "text/event-stream")
 }
 
-fn trailers() -> Response<Answer> {
+fn trailers() -> Response<ServerResponse> {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-checksum", HeaderValue::from_static("42"));
     let frames = [data("body".into()), Ok(Frame::trailers(trailers))];
@@ -385,7 +391,7 @@ fn trailers() -> Response<Answer> {
 }
 
 /// Headers that belong to one connection beside one that belongs to the message.
-fn reply_headers() -> Response<Answer> {
+fn reply_headers() -> Response<ServerResponse> {
     let mut answer = whole("headers");
     for (name, value) in [("keep-alive", "timeout=5"), ("proxy-authenticate", "Basic"), ("x-kept", "yes")] {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use tallygate::clock::Clock;
 use tallygate::ledger::{Ledger, LedgerSettings, Meter, MeterSeed};
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name};
 
 use super::plan::Plan;
@@ -25,7 +25,7 @@ pub fn count_all(plan: Plan, book: &Path) -> Result<()> {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
-        ready: Ready::default(),
+        ready: Readiness::default(),
     };
     let failed = Box::new(|error| eprintln!("the keeper gave up: {error}"));
     let (ledger, seeds) = Ledger::open(settings, clock.clone(), failed).context("making the province's ledger")?;

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tallygate::clock::Clock;
-use tallygate::ledger::audit::info;
+use tallygate::ledger::audit::ledger_info;
 use tallygate::ledger::{Ledger, LedgerFiles, LedgerSettings, Meter, MeterSeed};
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, Name, Refused, Window};
 
 use crate::machine::{Machine, today};
@@ -113,7 +113,7 @@ fn count(plan: &Arc<Plan>, path: &Path) -> Result<Counted> {
         workers: usize::try_from(plan.workers)?,
         calendar: CalendarOffset::default(),
         compact_after: None,
-        ready: Ready::default(),
+        ready: Readiness::default(),
     };
     let begin = Instant::now();
     let failed = Box::new(|error| eprintln!("the keeper gave up: {error}"));
@@ -213,10 +213,10 @@ const UNSEALED_MAX: u64 = 1_000;
 
 /// Reads the year back and holds it against the plan: every series and outcome, and every hour.
 fn check(plan: &Plan, path: &Path) -> Result<(usize, Duration)> {
-    let unsealed = info(path)?.windows.unsealed;
+    let unsealed = ledger_info(path)?.windows.unsealed;
     ensure!(unsealed <= UNSEALED_MAX, "{unsealed} hours have no seal: the keeper did not keep up");
     let begin = Instant::now();
-    let rows = LedgerFiles::open(path)?.usage(Window(0)..Window(u32::MAX))?;
+    let rows = LedgerFiles::open(path)?.usage_by_hour(Window(0)..Window(u32::MAX))?;
     let read = begin.elapsed();
     let mut counts = Counts::new();
     let mut hours = std::collections::BTreeMap::<Window, u64>::new();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use rusqlite::{Connection, params};
 use tallygate::clock::Clock;
-use tallygate::report::Range;
+use tallygate::report::ReportRange;
 
 use super::{NEW_YEAR, open};
 
@@ -115,7 +115,7 @@ impl Year {
     /// The commands of a month, by the rows of its hours.
     pub fn commands_of_month(&self, path: &Path, [from, to]: [&str; 2]) -> Result<u64> {
         let calendar = tallygate::model::CalendarOffset::default();
-        let windows = Range::parse(Some(from), Some(to), calendar, Clock::system().window())?.windows();
+        let windows = ReportRange::parse(Some(from), Some(to), calendar, Clock::system().window())?.windows();
         ensure!(windows.end.0 == self.first + DAYS * HOURS, "the month is not the last one");
         let query = "SELECT sum(commands) FROM usage WHERE \"window\" >= ? AND \"window\" < ?";
         let sum: i64 = open(path)?.query_row(query, [windows.start.0, windows.end.0], |row| row.get(0))?;

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
 use tallygate::clock::Clock;
 use tallygate::ledger::{Ledger, LedgerFiles, LedgerSettings};
-use tallygate::lifecycle::Ready;
+use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, Name};
-use tallygate::report::{By, Range, ReportGrain, Usage, render};
+use tallygate::report::{GroupKeys, ReportRange, ReportResolution, UsageReport, render};
 
 use crate::machine::{Machine, today};
 use fill::Year;
@@ -92,7 +92,7 @@ fn make(path: &Path) -> Result<()> {
         workers: 1,
         calendar: CalendarOffset::default(),
         compact_after: None,
-        ready: Ready::default(),
+        ready: Readiness::default(),
     };
     let clock = Clock::manual(NEW_YEAR.parse().context("the first hour")?);
     let failed = Box::new(|error| eprintln!("the keeper gave up: {error}"));
@@ -100,7 +100,7 @@ fn make(path: &Path) -> Result<()> {
     Ok(ledger.close()?)
 }
 
-/// A report of the last month, as `tallygate report usage --format csv` makes it.
+/// A report of the last month, as `tallygate report usage --format render_csv` makes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     first: Duration,
@@ -115,16 +115,16 @@ fn report(path: &Path, by: &str) -> Result<Report> {
     for _ in 0..ROUNDS {
         let begin = Instant::now();
         let files = LedgerFiles::open(path)?;
-        let by = By::parse(by)?;
+        let by = GroupKeys::parse(by)?;
         let [from, to] = LAST_MONTH.map(Some);
-        let range = Range::parse(from, to, files.calendar(), Clock::system().window())?;
-        let rows = match by.grain() {
-            ReportGrain::Whole => files.usage_in_whole(range.windows())?,
-            ReportGrain::Day => files.usage_by_day(range.windows())?,
-            ReportGrain::Hour => files.usage(range.windows())?,
+        let range = ReportRange::parse(from, to, files.calendar(), Clock::system().window())?;
+        let rows = match by.resolution() {
+            ReportResolution::Whole => files.usage_total(range.windows())?,
+            ReportResolution::Day => files.usage_by_day(range.windows())?,
+            ReportResolution::Hour => files.usage_by_hour(range.windows())?,
         };
-        let usage = Usage::group(&rows, range, files.calendar(), by)?;
-        let text = render::csv(&usage)?;
+        let usage = UsageReport::group(&rows, range, files.calendar(), by)?;
+        let text = render::render_csv(&usage)?;
         times.push(begin.elapsed());
         (lines, commands) = (text.lines().count() - 1, usage.total.commands);
     }

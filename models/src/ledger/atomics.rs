@@ -1,16 +1,16 @@
-//! Memory that can be asked: loom's atomics under the names of `src/ledger/atomics.rs`, with orderings that can be forgotten.
+//! Memory that can be asked: loom's atomics under the names of `src/ledger/tally/atomics.rs`, with orderings that can be forgotten.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-pub(super) use std::sync::atomic::Ordering;
+pub(crate) use std::sync::atomic::Ordering;
 
 use loom::sync::atomic as asked;
 use loom::thread::{self, ThreadId};
 
 /// Words in a slot.
-pub(super) const WORDS: usize = 64;
+pub(crate) const WORDS: usize = 64;
 
 /// An ordering that the memory does not keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn of_both(ordering: Ordering) -> Ordering {
     }
 }
 
-pub(super) fn fence(ordering: Ordering) {
+pub(crate) fn fence(ordering: Ordering) {
     if FORGOTTEN.get() != Some(Forgotten::Fences) {
         asked::fence(ordering);
     }
@@ -70,22 +70,22 @@ pub(super) fn fence(ordering: Ordering) {
 macro_rules! atomic {
     ($name:ident, $value:ty) => {
         #[derive(Debug)]
-        pub(super) struct $name(asked::$name);
+        pub(crate) struct $name(asked::$name);
 
         impl $name {
-            pub(super) fn new(value: $value) -> Self {
+            pub(crate) fn new(value: $value) -> Self {
                 Self(asked::$name::new(value))
             }
 
-            pub(super) fn load(&self, ordering: Ordering) -> $value {
+            pub(crate) fn load(&self, ordering: Ordering) -> $value {
                 self.0.load(of_load(ordering))
             }
 
-            pub(super) fn store(&self, value: $value, ordering: Ordering) {
+            pub(crate) fn store(&self, value: $value, ordering: Ordering) {
                 self.0.store(value, of_store(ordering));
             }
 
-            pub(super) fn swap(&self, value: $value, ordering: Ordering) -> $value {
+            pub(crate) fn swap(&self, value: $value, ordering: Ordering) -> $value {
                 self.0.swap(value, of_both(ordering))
             }
         }
@@ -98,7 +98,7 @@ atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 
 impl AtomicU64 {
-    pub(super) fn fetch_add(&self, by: u64, ordering: Ordering) -> u64 {
+    pub(crate) fn fetch_add(&self, by: u64, ordering: Ordering) -> u64 {
         self.0.fetch_add(by, of_both(ordering))
     }
 }
@@ -109,7 +109,7 @@ impl AtomicU64 {
 /// do harm to ask: loom remembers one access to a word, so an owner's reading would hide the reading of another thread
 /// from the store that follows, and orders that matter would not be tried.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     words: [Word; WORDS],
     owner: Mutex<Option<ThreadId>>,
 }
@@ -136,7 +136,7 @@ impl Known {
 
 impl Slot {
     /// An empty slot in which the words at these positions are asked about. Nobody owns it.
-    pub(super) fn asking(positions: &[usize]) -> Self {
+    pub(crate) fn asking(positions: &[usize]) -> Self {
         let words = std::array::from_fn(|at| match positions.contains(&at) {
             true => Word::Asked { word: AtomicU64::new(0), latest: Known::default() },
             false => Word::Plain(Known::default()),
@@ -146,12 +146,12 @@ impl Slot {
 
     /// For the tests that the rooms bring along; they run where the rooms live.
     #[cfg(test)]
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::asking(&[])
     }
 
     /// From now on this thread is the owner.
-    pub(super) fn take_over(&self) {
+    pub(crate) fn take_over(&self) {
         *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
     }
 
@@ -159,7 +159,7 @@ impl Slot {
         *self.owner.lock().unwrap_or_else(PoisonError::into_inner) == Some(thread::current().id())
     }
 
-    pub(super) fn load(&self, at: usize, ordering: Ordering) -> u64 {
+    pub(crate) fn load(&self, at: usize, ordering: Ordering) -> u64 {
         match &self.words[at] {
             Word::Asked { latest, .. } if self.is_owned() => latest.get(),
             Word::Asked { word, .. } => word.load(ordering),
@@ -167,7 +167,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn store(&self, at: usize, value: u64, ordering: Ordering) {
+    pub(crate) fn store(&self, at: usize, value: u64, ordering: Ordering) {
         match &self.words[at] {
             Word::Asked { word, latest } => {
                 latest.set(value);

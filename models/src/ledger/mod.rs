@@ -1,16 +1,16 @@
 //! The ledger's rooms that threads share, on memory that can be asked, and what is claimed of them.
 
 mod atomics;
-#[path = "../../../src/ledger/balance.rs"]
-mod balance;
-#[path = "../../../src/ledger/counting.rs"]
-mod counting;
+#[path = "../../../src/ledger/tally/conservation.rs"]
+mod conservation;
 pub mod models;
-#[path = "../../../src/ledger/signals.rs"]
-mod signals;
-#[path = "../../../src/ledger/slot.rs"]
+#[path = "../../../src/ledger/tally/seal_protocol.rs"]
+mod seal_protocol;
+#[path = "../../../src/ledger/tally/slot.rs"]
 mod slot;
-#[path = "../../../src/ledger/words.rs"]
-mod words;
+#[path = "../../../src/ledger/tally/slot_copy.rs"]
+mod slot_copy;
+#[path = "../../../src/ledger/tally/stores.rs"]
+mod stores;
 
 pub use atomics::{Forgotten, holds, holds_without};

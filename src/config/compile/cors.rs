@@ -4,34 +4,35 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::config::document::Cors as CorsDocument;
-use crate::config::leaf;
-use crate::policy::{Cors, Origins};
+use super::scalars;
+use crate::config::document::CorsDocument;
+use crate::policy::{AllowedOrigins, CorsPolicy};
 
-use super::place::Place;
+use super::doc_path::DocPath;
 
-pub(super) fn compile(written: &CorsDocument, place: &Place<'_>) -> Arc<Cors> {
+pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<CorsPolicy> {
     let credentials = written.credentials.unwrap_or(false);
     let list = |names: &Option<Vec<String>>, key, read| {
         let place = place.key(key);
-        joined(names.as_deref()?, (read, credentials), &place)
+        joined_names(names.as_deref()?, (read, credentials), &place)
     };
-    let max_age = written.max_age.as_deref().and_then(|text| place.key("maxAge").read(leaf::duration(text)));
-    Arc::new(Cors {
-        origins: origins(&written.origins, credentials, &place.key("origins")),
-        methods: list(&written.methods, "methods", |text| leaf::method(text).map(|method| method.to_string())),
-        headers: list(&written.headers, "headers", field),
-        expose: list(&written.expose_headers, "exposeHeaders", field),
+    let max_age =
+        written.max_age.as_deref().and_then(|text| place.key("maxAge").value_or_problem(scalars::parse_duration(text)));
+    Arc::new(CorsPolicy {
+        origins: compile_origins(&written.origins, credentials, &place.key("origins")),
+        methods: list(&written.methods, "methods", |text| scalars::parse_method(text).map(|method| method.to_string())),
+        headers: list(&written.headers, "headers", parse_field_name),
+        expose: list(&written.expose_headers, "exposeHeaders", parse_field_name),
         max_age: max_age.map(|age| HeaderValue::from(age.as_secs())),
         credentials,
     })
 }
 
-fn origins(written: &[String], credentials: bool, place: &Place<'_>) -> Origins {
+fn compile_origins(written: &[String], credentials: bool, place: &DocPath<'_>) -> AllowedOrigins {
     if written.is_empty() {
         place.problem("without an origin no page could read anything; name at least one, or \"*\"");
     }
-    refuse_many(written, place);
+    limit_names(written, place);
     if written.iter().any(|text| text == "*") {
         if credentials {
             let hint = "name the origins, or leave credentials out";
@@ -40,14 +41,14 @@ fn origins(written: &[String], credentials: bool, place: &Place<'_>) -> Origins 
         if written.len() > 1 {
             place.problem("\"*\" means every origin; leave the others out");
         }
-        return Origins::Any;
+        return AllowedOrigins::Any;
     }
-    let read = |(index, text): (usize, &String)| place.item(index).read(origin(text));
-    Origins::These(written.iter().enumerate().filter_map(read).collect())
+    let read = |(index, text): (usize, &String)| place.item(index).value_or_problem(parse_origin(text));
+    AllowedOrigins::Listed(written.iter().enumerate().filter_map(read).collect())
 }
 
 /// An origin as browsers write it: scheme, host in lower case, and a port that is not the scheme's own.
-fn origin(text: &str) -> Result<HeaderValue, String> {
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     let bad = || format!("{text:?} is not an origin; write it as browsers do, such as https://console.city.example");
     let (scheme, authority) = text.split_once("://").ok_or_else(bad)?;
     let usual_port = match scheme {
@@ -66,30 +67,36 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|_| bad())
 }
 
-fn field(text: &str) -> Result<String, String> {
+fn parse_field_name(text: &str) -> Result<String, String> {
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is not the name of a field"))?;
     Ok(name.to_string())
 }
 
-type Reader = fn(&str) -> Result<String, String>;
+type FieldParser = fn(&str) -> Result<String, String>;
 
-fn joined(names: &[String], (read, credentials): (Reader, bool), place: &Place<'_>) -> Option<HeaderValue> {
+fn joined_names(
+    names: &[String],
+    (read, credentials): (FieldParser, bool),
+    place: &DocPath<'_>,
+) -> Option<HeaderValue> {
     if names.is_empty() {
-        return place.absent("an empty list names nothing; leave it out");
+        return place.missing("an empty list names nothing; leave it out");
     }
-    refuse_many(names, place);
+    limit_names(names, place);
     let each = |(index, text): (usize, &String)| match text.as_str() {
-        "*" if credentials => place.item(index).absent("\"*\" means nothing to browsers beside credentials; name them"),
+        "*" if credentials => {
+            place.item(index).missing("\"*\" means nothing to browsers beside credentials; name them")
+        }
         "*" => Some("*".to_owned()),
-        text => place.item(index).read(read(text)),
+        text => place.item(index).value_or_problem(read(text)),
     };
     let names: Vec<String> = names.iter().enumerate().filter_map(each).collect();
     HeaderValue::from_str(&names.join(", ")).ok()
 }
 
-fn refuse_many(names: &[String], place: &Place<'_>) {
-    if names.len() > Cors::NAMES_MAX {
-        place.problem(format!("at most {} can be named", Cors::NAMES_MAX));
+fn limit_names(names: &[String], place: &DocPath<'_>) {
+    if names.len() > CorsPolicy::NAMES_MAX {
+        place.problem(format!("at most {} can be named", CorsPolicy::NAMES_MAX));
     }
 }
 
@@ -113,7 +120,7 @@ mod tests {
             ("null", false),
             ("https://*.city.example/x", false),
         ] {
-            assert_eq!(origin(text).is_ok(), fits, "{text}");
+            assert_eq!(parse_origin(text).is_ok(), fits, "{text}");
         }
     }
 }

@@ -6,57 +6,66 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::document::{Caller, Department as DepartmentDocument};
-use crate::config::leaf;
-use crate::model::{CallerId, Department, Name, Numbers};
+use super::scalars;
+use crate::config::document::{CallerDocument, DepartmentDocument};
+use crate::model::{CallerId, Department, Name, NameInterner};
 use crate::policy::DepartmentPolicy;
 
+use super::doc_path::DocPath;
 use super::limits;
-use super::place::Place;
 
 /// Departments, and which of them claims an identity.
-type Departments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);
+type CompiledDepartments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);
 
-pub(super) fn compile(departments: &[Arc<DepartmentDocument>], numbers: &Numbers, place: &Place<'_>) -> Departments {
+pub(crate) fn compile_departments(
+    departments: &[Arc<DepartmentDocument>],
+    interner: &NameInterner,
+    place: &DocPath<'_>,
+) -> CompiledDepartments {
     if departments.is_empty() {
         place.problem("without a department nobody may call; name at least one");
     }
-    let mut register = Register { list: place, ids: HashMap::new(), claims: HashMap::new() };
+    let mut register = IdentityRegister { list: place, ids: HashMap::new(), claims: HashMap::new() };
     let mut compiled = Vec::with_capacity(departments.len());
     for (index, department) in departments.iter().enumerate() {
-        let policy = Arc::new(one(department, numbers, &place.item(index)));
-        register.enter(department, index, &policy);
+        let policy = Arc::new(compile_department(department, interner, &place.item(index)));
+        register.register_id(department, index, &policy);
         compiled.push(policy);
     }
     (compiled, register.claims)
 }
 
 /// Whose an id is, and whose an identity.
-struct Register<'a> {
-    list: &'a Place<'a>,
+struct IdentityRegister<'a> {
+    list: &'a DocPath<'a>,
     /// The position of each id, where it stood first.
     ids: HashMap<Name, usize>,
     claims: HashMap<CallerId, Arc<DepartmentPolicy>>,
 }
 
-impl Register<'_> {
-    fn enter(&mut self, department: &DepartmentDocument, index: usize, policy: &Arc<DepartmentPolicy>) {
+impl IdentityRegister<'_> {
+    fn register_id(&mut self, department: &DepartmentDocument, index: usize, policy: &Arc<DepartmentPolicy>) {
         let place = self.list.item(index);
         let first = *self.ids.entry(policy.department.id.clone()).or_insert(index);
         if first != index {
             let message = format!("{:?} is the id of two departments", department.id);
             place.key("id").problem_beside(message, &self.list.item(first).key("id"));
         }
-        self.claim(department, policy, &place.key("callers"));
+        self.claim_identities(department, policy, &place.key("callers"));
     }
 
-    fn claim(&mut self, department: &DepartmentDocument, policy: &Arc<DepartmentPolicy>, place: &Place<'_>) {
+    fn claim_identities(
+        &mut self,
+        department: &DepartmentDocument,
+        policy: &Arc<DepartmentPolicy>,
+        place: &DocPath<'_>,
+    ) {
         if department.callers.is_empty() {
             place.problem("without a caller nobody can call for this department; name at least one");
         }
         for (index, caller) in department.callers.iter().enumerate() {
             let place = place.item(index);
-            let Some(identity) = identity(caller, &place) else { continue };
+            let Some(identity) = compile_identity(caller, &place) else { continue };
             match self.claims.entry(identity) {
                 Entry::Vacant(free) => drop(free.insert(Arc::clone(policy))),
                 Entry::Occupied(claimed) => {
@@ -71,26 +80,30 @@ impl Register<'_> {
 }
 
 /// A name as the value of a header.
-pub(super) fn header(text: &str) -> HeaderValue {
+pub(crate) fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(Name::UNKNOWN)) // a name is always visible ASCII
 }
 
-fn one(department: &DepartmentDocument, numbers: &Numbers, place: &Place<'_>) -> DepartmentPolicy {
-    let id = place.key("id").name(&department.id);
+fn compile_department(
+    department: &DepartmentDocument,
+    interner: &NameInterner,
+    place: &DocPath<'_>,
+) -> DepartmentPolicy {
+    let id = place.key("id").parse_name(&department.id);
     let name = department.name.clone().unwrap_or_else(|| department.id.clone());
     if name.is_empty() || name.chars().any(char::is_control) {
         place.key("name").problem("a display name has at least one character and no line break");
     }
     DepartmentPolicy {
-        header: header(id.as_str()),
-        department: Department { number: numbers.of(&format!("d/{id}")), id, name },
-        limits: limits::compile(department.limits.as_ref(), &place.key("limits")),
-        quota: limits::quota(department.quota.as_ref(), &place.key("quota")),
+        header: header_value(id.as_str()),
+        department: Department { number: interner.intern(&format!("d/{id}")), id, name },
+        limits: limits::compile_limits(department.limits.as_ref(), &place.key("limits")),
+        quota: limits::compile_quota(department.quota.as_ref(), &place.key("quota")),
         disabled: department.disabled.unwrap_or(false),
     }
 }
 
-fn identity(caller: &Caller, place: &Place<'_>) -> Option<CallerId> {
+fn compile_identity(caller: &CallerDocument, place: &DocPath<'_>) -> Option<CallerId> {
     match (&caller.uri, &caller.dns, &caller.subject) {
         (Some(uri), None, None) => uri_identity(uri, &place.key("uri")),
         (None, Some(dns), None) => dns_identity(dns, &place.key("dns")),
@@ -110,15 +123,15 @@ fn identity(caller: &Caller, place: &Place<'_>) -> Option<CallerId> {
     }
 }
 
-fn dns_identity(dns: &str, place: &Place<'_>) -> Option<CallerId> {
+fn dns_identity(dns: &str, place: &DocPath<'_>) -> Option<CallerId> {
     if dns.contains('*') {
         place.problem(format!("{dns:?} has a wildcard, which names no single caller"));
         return None;
     }
-    place.read(leaf::host(dns)).map(CallerId::Dns)
+    place.value_or_problem(scalars::parse_host(dns)).map(CallerId::Dns)
 }
 
-fn uri_identity(uri: &str, place: &Place<'_>) -> Option<CallerId> {
+fn uri_identity(uri: &str, place: &DocPath<'_>) -> Option<CallerId> {
     let scheme = uri.split_once(':').map(|(scheme, rest)| (scheme.is_empty(), rest.is_empty()));
     if scheme != Some((false, false)) || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
         place.problem(format!("{uri:?} is not a URI, such as spiffe://city.example/department/traffic-police"));

@@ -5,22 +5,22 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::document::Grant;
+use crate::config::document::GrantDocument;
 use crate::policy::{CommandGlob, DepartmentPolicy, GrantDraft, Subsystem};
 
-use super::place::Place;
+use super::doc_path::DocPath;
 
 /// The names that grants may use, and the globs that were read.
 #[derive(Debug)]
-pub(super) struct Known<'a> {
+pub(crate) struct KnownNames<'a> {
     departments: HashMap<&'a str, u32>,
     subsystems: HashMap<&'a str, usize>,
     globs: RefCell<HashMap<String, Result<Arc<CommandGlob>, String>>>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> KnownNames<'a> {
     /// Of ids that stand twice, the first counts; the second is a problem already.
-    pub(super) fn new(
+    pub(crate) fn new(
         departments: &'a [Arc<DepartmentPolicy>],
         subsystems: &'a [(Arc<Subsystem>, Vec<String>)],
     ) -> Self {
@@ -33,7 +33,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn glob(&self, text: &str) -> Result<Arc<CommandGlob>, String> {
+    fn parse_glob(&self, text: &str) -> Result<Arc<CommandGlob>, String> {
         let mut globs = self.globs.borrow_mut();
         if let Some(glob) = globs.get(text) {
             return glob.clone();
@@ -44,30 +44,43 @@ impl<'a> Known<'a> {
     }
 }
 
-pub(super) fn compile(grants: &[Arc<Grant>], known: &Known<'_>, place: &Place<'_>) -> Vec<GrantDraft> {
-    grants.iter().enumerate().filter_map(|(index, grant)| one(grant, index, known, &place.item(index))).collect()
+pub(crate) fn compile_grants(
+    grants: &[Arc<GrantDocument>],
+    known: &KnownNames<'_>,
+    place: &DocPath<'_>,
+) -> Vec<GrantDraft> {
+    grants
+        .iter()
+        .enumerate()
+        .filter_map(|(index, grant)| compile_grant(grant, index, known, &place.item(index)))
+        .collect()
 }
 
-fn one(grant: &Grant, index: usize, known: &Known<'_>, place: &Place<'_>) -> Option<GrantDraft> {
+fn compile_grant(
+    grant: &GrantDocument,
+    index: usize,
+    known: &KnownNames<'_>,
+    place: &DocPath<'_>,
+) -> Option<GrantDraft> {
     if grant.commands.is_empty() {
         place.key("commands").problem("an empty list grants nothing; \"*\" grants every command");
     }
-    let department = named("department", &grant.department, &known.departments, place);
-    let subsystem = named("subsystem", &grant.subsystem, &known.subsystems, place);
-    let commands = globs(grant, known, &place.key("commands"));
+    let department = resolve_id("department", &grant.department, &known.departments, place);
+    let subsystem = resolve_id("subsystem", &grant.subsystem, &known.subsystems, place);
+    let commands = compile_globs(grant, known, &place.key("commands"));
     Some(GrantDraft { index, department: department?, subsystem: subsystem?, commands })
 }
 
 /// What an id stands for.
-fn named<T: Copy>(what: &str, written: &str, known: &HashMap<&str, T>, place: &Place<'_>) -> Option<T> {
+fn resolve_id<T: Copy>(what: &str, written: &str, known: &HashMap<&str, T>, place: &DocPath<'_>) -> Option<T> {
     let found = known.get(written).copied();
     if found.is_none() {
-        unknown(what, written, known.keys().copied(), &place.key(what));
+        report_unknown(what, written, known.keys().copied(), &place.key(what));
     }
     found
 }
 
-fn unknown<'k>(what: &str, written: &str, known: impl Iterator<Item = &'k str>, place: &Place<'_>) {
+fn report_unknown<'k>(what: &str, written: &str, known: impl Iterator<Item = &'k str>, place: &DocPath<'_>) {
     let message = format!("there is no {what} {written:?}");
     let known = known.filter(|_| place.may_compare());
     match known.min_by_key(|known| (strsim::damerau_levenshtein(known, written), *known)) {
@@ -78,7 +91,8 @@ fn unknown<'k>(what: &str, written: &str, known: impl Iterator<Item = &'k str>, 
     }
 }
 
-fn globs(grant: &Grant, known: &Known<'_>, place: &Place<'_>) -> Vec<(usize, Arc<CommandGlob>)> {
-    let read = |(index, text): (usize, &String)| Some((index, place.item(index).read(known.glob(text))?));
+fn compile_globs(grant: &GrantDocument, known: &KnownNames<'_>, place: &DocPath<'_>) -> Vec<(usize, Arc<CommandGlob>)> {
+    let read =
+        |(index, text): (usize, &String)| Some((index, place.item(index).value_or_problem(known.parse_glob(text))?));
     grant.commands.iter().enumerate().filter_map(read).collect()
 }

@@ -2,33 +2,33 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-use crate::config::document::{GatewayLimits, Limits as LimitsDocument, Quota as QuotaDocument};
-use crate::config::leaf;
+use super::scalars;
+use crate::config::document::{GatewayLimitsDocument, LimitsDocument, QuotaDocument};
 use crate::limit::QUOTA_UNITS_MAX;
-use crate::model::{Exceeded, Limits, Quota, Rate};
+use crate::model::{MonthlyQuota, QuotaAction, RateLimit, TrafficLimits};
 
-use super::place::Place;
+use super::doc_path::DocPath;
 
 /// The longest time a burst may take to come back: a year. Beyond it, a quota is what is meant.
 const REFILL_SECONDS_MAX: u64 = 366 * 24 * 3600;
 
 /// The limit on the whole gateway.
-pub(super) fn total(limits: Option<&GatewayLimits>, place: &Place<'_>) -> Option<Rate> {
+pub(crate) fn compile_total_limit(limits: Option<&GatewayLimitsDocument>, place: &DocPath<'_>) -> Option<RateLimit> {
     let total = limits?.total.as_ref()?;
-    rate(Some(&total.rate), total.burst, &place.key("total"))
+    compile_rate(Some(&total.rate), total.burst, &place.key("total"))
 }
 
 /// The limits of a department or a command.
-pub(super) fn compile(limits: Option<&LimitsDocument>, place: &Place<'_>) -> Limits {
-    let Some(limits) = limits else { return Limits::default() };
-    Limits {
-        rate: rate(limits.rate.as_deref(), limits.burst, place),
-        concurrent: limits.concurrent.and_then(|count| at_least_one(count, &place.key("concurrent"))),
+pub(crate) fn compile_limits(limits: Option<&LimitsDocument>, place: &DocPath<'_>) -> TrafficLimits {
+    let Some(limits) = limits else { return TrafficLimits::default() };
+    TrafficLimits {
+        rate: compile_rate(limits.rate.as_deref(), limits.burst, place),
+        concurrent: limits.concurrent.and_then(|count| nonzero_count(count, &place.key("concurrent"))),
     }
 }
 
 /// A department's quota.
-pub(super) fn quota(quota: Option<&QuotaDocument>, place: &Place<'_>) -> Option<Quota> {
+pub(crate) fn compile_quota(quota: Option<&QuotaDocument>, place: &DocPath<'_>) -> Option<MonthlyQuota> {
     let quota = quota?;
     if quota.per != "month" {
         place.key("per").problem(format!("{:?}: a quota is per month so far; write month", quota.per));
@@ -42,23 +42,25 @@ pub(super) fn quota(quota: Option<&QuotaDocument>, place: &Place<'_>) -> Option<
             .key("units")
             .problem_with_hint("0 would let nothing through", "leave the department's grants out instead");
     }
-    let words = [("refuse", Exceeded::Refuse), ("allow", Exceeded::Allow)];
-    let exceeded = place.key("exceeded").read(leaf::word(quota.exceeded.as_deref().unwrap_or("refuse"), &words));
-    let warn = warn(&quota.warn, &place.key("warn"));
-    Some(Quota { units: units?, warn, exceeded: exceeded? })
+    let words = [("refuse", QuotaAction::Refuse), ("allow", QuotaAction::Allow)];
+    let exceeded = place
+        .key("exceeded")
+        .value_or_problem(scalars::parse_keyword(quota.exceeded.as_deref().unwrap_or("refuse"), &words));
+    let warn = compile_warn_levels(&quota.warn, &place.key("warn"));
+    Some(MonthlyQuota { units: units?, warn, exceeded: exceeded? })
 }
 
-fn rate(text: Option<&str>, burst: Option<u64>, place: &Place<'_>) -> Option<Rate> {
+fn compile_rate(text: Option<&str>, burst: Option<u64>, place: &DocPath<'_>) -> Option<RateLimit> {
     let Some(text) = text else {
         if burst.is_some() {
             place.key("burst").problem_with_hint("a burst needs a rate beside it", "write rate: N/s");
         }
         return None;
     };
-    let read = place.key("rate").read(leaf::rate(text));
-    let burst = burst.map(|burst| at_least_one(burst, &place.key("burst")));
+    let read = place.key("rate").value_or_problem(scalars::parse_rate(text));
+    let burst = burst.map(|burst| nonzero_count(burst, &place.key("burst")));
     let (count, unit) = read?;
-    let rate = Rate { count, unit, burst: burst.unwrap_or(Some(count))? };
+    let rate = RateLimit { count, unit, burst: burst.unwrap_or(Some(count))? };
     let refill = u64::from(rate.burst.get()) * u64::from(unit.seconds()) / u64::from(count.get());
     if refill > REFILL_SECONDS_MAX {
         place.key("burst").problem("at this rate it would take more than a year until the burst is whole again");
@@ -66,8 +68,8 @@ fn rate(text: Option<&str>, burst: Option<u64>, place: &Place<'_>) -> Option<Rat
     Some(rate)
 }
 
-fn at_least_one(count: u64, place: &Place<'_>) -> Option<NonZeroU32> {
-    let count = place.read(u32::try_from(count).map_err(|_| format!("{count} is too many")))?;
+fn nonzero_count(count: u64, place: &DocPath<'_>) -> Option<NonZeroU32> {
+    let count = place.value_or_problem(u32::try_from(count).map_err(|_| format!("{count} is too many")))?;
     let some = NonZeroU32::new(count);
     if some.is_none() {
         place.problem("0 would let nothing through; write at least 1");
@@ -75,7 +77,7 @@ fn at_least_one(count: u64, place: &Place<'_>) -> Option<NonZeroU32> {
     some
 }
 
-fn warn(percentages: &[u64], place: &Place<'_>) -> Vec<u8> {
+fn compile_warn_levels(percentages: &[u64], place: &DocPath<'_>) -> Vec<u8> {
     let mut read: Vec<u8> = Vec::with_capacity(percentages.len());
     for (index, percentage) in percentages.iter().enumerate() {
         let place = place.item(index);

@@ -3,17 +3,21 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::config::document::{ClientAuth as ClientAuthDocument, Listener, Tls};
-use crate::config::leaf;
-use crate::config::{ListenerSettings, Proxies};
-use crate::identity::{ClientAuth, ExpiredLists, HostPattern, MissingName, NamePolicy, TlsFiles};
+use super::scalars;
+use crate::config::document::{ClientAuthDocument, ListenerDocument, TlsDocument};
+use crate::config::settings::gateway_settings::{ListenerSettings, TrustedProxies};
+use crate::identity::{ClientAuth, ExpiredCrlPolicy, HostPattern, HostPolicy, MissingSni, TlsFiles};
 
-use crate::model::Networks;
+use crate::model::NetworkRanges;
 
-use super::place::Place;
-use super::settings::{self, address};
+use super::doc_path::DocPath;
+use super::values::parse_address;
 
-pub(super) fn compile(listeners: &[Listener], folder: &Path, place: &Place<'_>) -> Vec<ListenerSettings> {
+pub(crate) fn compile_listeners(
+    listeners: &[ListenerDocument],
+    folder: &Path,
+    place: &DocPath<'_>,
+) -> Vec<ListenerSettings> {
     if listeners.is_empty() {
         place.problem("without a listener nobody can call; name at least one");
     }
@@ -21,7 +25,7 @@ pub(super) fn compile(listeners: &[Listener], folder: &Path, place: &Place<'_>) 
     let mut compiled = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.iter().enumerate() {
         let place = place.item(index);
-        let read = one(listener, folder, &place);
+        let read = compile_listener(listener, folder, &place);
         if !seen.0.insert(read.name.clone()) {
             place.key("name").problem(format!("{} names two listeners", read.name));
         }
@@ -36,45 +40,48 @@ pub(super) fn compile(listeners: &[Listener], folder: &Path, place: &Place<'_>) 
 /// Hosts of one listener: a connection without a server name looks through all of them for each command.
 const SERVER_NAMES_MAX: usize = 256;
 
-fn one(listener: &Listener, folder: &Path, place: &Place<'_>) -> ListenerSettings {
+fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<'_>) -> ListenerSettings {
     ListenerSettings {
-        name: place.key("name").name(&listener.name),
-        address: address(&listener.address, &place.key("address")),
-        tls: tls(&listener.tls, folder, &place.key("tls")),
-        connections: listener.connections.map(|written| settings::cap(Some(written), 1, &place.key("connections"))),
-        proxies: Proxies {
-            protocol: networks(&listener.proxy_protocol, &place.key("proxyProtocol")),
-            forwarded_for: networks(&listener.forwarded_for, &place.key("forwardedFor")),
+        name: place.key("name").parse_name(&listener.name),
+        address: parse_address(&listener.address, &place.key("address")),
+        tls: compile_tls(&listener.tls, folder, &place.key("tls")),
+        connections: listener
+            .connections
+            .map(|written| super::values::count_or(Some(written), 1, &place.key("connections"))),
+        proxies: TrustedProxies {
+            protocol: compile_networks(&listener.proxy_protocol, &place.key("proxyProtocol")),
+            forwarded_for: compile_networks(&listener.forwarded_for, &place.key("forwardedFor")),
         },
     }
 }
 
-fn networks(ranges: &[String], place: &Place<'_>) -> Networks {
-    let mut networks = Networks::default();
+fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
+    let mut networks = NetworkRanges::default();
     for (index, range) in ranges.iter().enumerate() {
-        let _ = place.item(index).read(networks.add(range)); // what is wrong has been noted
+        let _ = place.item(index).value_or_problem(networks.add_range(range)); // what is wrong has been noted
     }
     networks
 }
 
-fn tls(tls: &Tls, folder: &Path, place: &Place<'_>) -> TlsFiles {
+fn compile_tls(tls: &TlsDocument, folder: &Path, place: &DocPath<'_>) -> TlsFiles {
     TlsFiles {
-        certificate: file(&tls.certificate, folder, &place.key("certificate")),
-        key: file(&tls.key, folder, &place.key("key")),
-        client_auth: tls.client_auth.as_ref().map(|auth| client_auth(auth, folder, &place.key("clientAuth"))),
-        names: names(tls, place),
+        certificate: resolve_path(&tls.certificate, folder, &place.key("certificate")),
+        key: resolve_path(&tls.key, folder, &place.key("key")),
+        client_auth: tls.client_auth.as_ref().map(|auth| compile_client_auth(auth, folder, &place.key("clientAuth"))),
+        host_policy: compile_host_policy(tls, place),
     }
 }
 
-fn names(tls: &Tls, place: &Place<'_>) -> NamePolicy {
-    let words = [("allow", MissingName::Allow), ("refuse", MissingName::Refuse)];
+fn compile_host_policy(tls: &TlsDocument, place: &DocPath<'_>) -> HostPolicy {
+    let words = [("allow", MissingSni::Allow), ("refuse", MissingSni::Refuse)];
     let missing = tls.missing_server_name.as_deref();
-    let missing = missing.and_then(|word| place.key("missingServerName").read(leaf::word(word, &words)));
-    let names = tls.server_names.as_ref().map(|names| patterns(names, &place.key("serverNames")));
-    NamePolicy { names, missing: missing.unwrap_or_default() }
+    let missing =
+        missing.and_then(|word| place.key("missingServerName").value_or_problem(scalars::parse_keyword(word, &words)));
+    let names = tls.server_names.as_ref().map(|names| compile_host_patterns(names, &place.key("serverNames")));
+    HostPolicy { names, missing: missing.unwrap_or_default() }
 }
 
-fn patterns(names: &[String], place: &Place<'_>) -> Vec<HostPattern> {
+fn compile_host_patterns(names: &[String], place: &DocPath<'_>) -> Vec<HostPattern> {
     if names.is_empty() || names.len() > SERVER_NAMES_MAX {
         place.problem(format!(
             "between 1 and {SERVER_NAMES_MAX} hosts can be named; leave it out for those of the certificate"
@@ -83,7 +90,7 @@ fn patterns(names: &[String], place: &Place<'_>) -> Vec<HostPattern> {
     let mut read: Vec<HostPattern> = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
         let place = place.item(index);
-        let Some(pattern) = place.read(HostPattern::parse(name)) else { continue };
+        let Some(pattern) = place.value_or_problem(HostPattern::parse(name)) else { continue };
         if read.contains(&pattern) {
             place.problem(format!("{pattern} stands here twice"));
         }
@@ -92,29 +99,31 @@ fn patterns(names: &[String], place: &Place<'_>) -> Vec<HostPattern> {
     read
 }
 
-fn client_auth(auth: &ClientAuthDocument, folder: &Path, place: &Place<'_>) -> ClientAuth {
+fn compile_client_auth(auth: &ClientAuthDocument, folder: &Path, place: &DocPath<'_>) -> ClientAuth {
     let authorities = place.key("authorities");
     if auth.authorities.is_empty() {
         authorities.problem("without an authority no certificate can be trusted; name at least one");
     }
     let mode = auth.mode.as_deref().unwrap_or("required");
-    let words = [("refuse", ExpiredLists::Refuse), ("allow", ExpiredLists::Allow)];
+    let words = [("refuse", ExpiredCrlPolicy::Refuse), ("allow", ExpiredCrlPolicy::Allow)];
     let expired = auth.expired_revocation.as_deref();
-    let expired = expired.and_then(|word| place.key("expiredRevocation").read(leaf::word(word, &words)));
-    let required = place.key("mode").read(leaf::word(mode, &[("required", true), ("optional", false)]));
+    let expired =
+        expired.and_then(|word| place.key("expiredRevocation").value_or_problem(scalars::parse_keyword(word, &words)));
+    let required =
+        place.key("mode").value_or_problem(scalars::parse_keyword(mode, &[("required", true), ("optional", false)]));
     ClientAuth {
         required: required.unwrap_or(true),
-        authorities: files(&auth.authorities, folder, &authorities),
-        revocation: files(&auth.revocation, folder, &place.key("revocation")),
-        expired_lists: expired.unwrap_or_default(),
+        authorities: resolve_paths(&auth.authorities, folder, &authorities),
+        revocation_lists: resolve_paths(&auth.revocation, folder, &place.key("revocation")),
+        expired_crl: expired.unwrap_or_default(),
     }
 }
 
-pub(super) fn files(paths: &[PathBuf], folder: &Path, place: &Place<'_>) -> Vec<PathBuf> {
-    paths.iter().enumerate().map(|(index, path)| file(path, folder, &place.item(index))).collect()
+pub(crate) fn resolve_paths(paths: &[PathBuf], folder: &Path, place: &DocPath<'_>) -> Vec<PathBuf> {
+    paths.iter().enumerate().map(|(index, path)| resolve_path(path, folder, &place.item(index))).collect()
 }
 
-pub(super) fn file(path: &Path, folder: &Path, place: &Place<'_>) -> PathBuf {
+pub(crate) fn resolve_path(path: &Path, folder: &Path, place: &DocPath<'_>) -> PathBuf {
     if path.as_os_str().is_empty() {
         place.problem("a path is missing");
     }

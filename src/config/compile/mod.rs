@@ -3,88 +3,108 @@
 //! A section that finds a problem notes it and goes on with a stand-in, so that the next problem is found as well; the
 //! floor above runs nothing in which a problem was noted.
 
+mod command_context;
+mod command_shape;
 mod commands;
 mod cors;
 mod departments;
+mod doc_path;
 mod grants;
 mod limits;
 mod listeners;
-mod place;
-mod servers;
+mod scalars;
 mod settings;
-mod shaping;
 mod subsystem_tls;
 mod subsystems;
+mod upstreams;
+mod values;
 
 use std::sync::Arc;
 
-use crate::model::Numbers;
-use crate::policy::{Draft, Misfit, Snapshot};
+use crate::model::NameInterner;
+use crate::policy::{PolicyConflict, PolicySnapshot, SnapshotDraft};
 
-use super::document::Document;
-use super::problem::Problem;
-use super::sources::Sources;
-use super::{Settings, SubsystemTlsSettings};
-use place::{Findings, Place};
+use super::document::ConfigDocument;
+use super::parse::problem::ConfigProblem;
+use super::parse::source_files::SourceFiles;
+use super::settings::gateway_settings::{GatewaySettings, SubsystemTlsSettings};
+use doc_path::{DocPath, ProblemList};
 
 /// What a document is compiled with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Context<'a> {
+pub(crate) struct CompileContext<'a> {
     /// The files it is written in: relative paths are relative to the file they stand in.
-    pub(super) sources: &'a Sources,
+    pub(crate) sources: &'a SourceFiles,
     /// The document's version.
-    pub(super) version: &'a str,
+    pub(crate) version: &'a str,
     /// Gives names their numbers.
-    pub(super) numbers: &'a Numbers,
+    pub(crate) numbers: &'a NameInterner,
 }
 
 /// Compiles a document: what it means, and all its problems. Where there are problems, the settings hold stand-ins.
-pub(super) fn compile(document: &Document, context: Context<'_>) -> Compiled {
-    let findings = Findings::default();
+pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContext<'_>) -> CompiledDocument {
+    let findings = ProblemList::default();
     let root = findings.root();
-    let settings = settings::compile(document, context.sources.folder(), &root);
-    let snapshot = snapshot(document, &settings, context, &root).map(Arc::new);
-    let subsystem_tls = subsystem_tls::compile(&document.subsystems, context.sources, &root.key("subsystems"));
-    Compiled { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
+    let settings = settings::compile_settings(document, context.sources.folder(), &root);
+    let snapshot = compile_snapshot(document, &settings, context, &root).map(Arc::new);
+    let subsystem_tls =
+        subsystem_tls::compile_subsystem_tls(&document.subsystems, context.sources, &root.key("subsystems"));
+    CompiledDocument { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
 }
 
 /// What a document means, as far as it means anything.
-pub(super) struct Compiled {
-    pub(super) settings: Settings,
-    pub(super) snapshot: Option<Arc<Snapshot>>,
-    pub(super) subsystem_tls: Vec<SubsystemTlsSettings>,
-    pub(super) problems: Vec<Problem>,
+pub(crate) struct CompiledDocument {
+    pub(crate) settings: GatewaySettings,
+    pub(crate) snapshot: Option<Arc<PolicySnapshot>>,
+    pub(crate) subsystem_tls: Vec<SubsystemTlsSettings>,
+    pub(crate) problems: Vec<ConfigProblem>,
 }
 
-fn snapshot(document: &Document, settings: &Settings, context: Context<'_>, root: &Place<'_>) -> Option<Snapshot> {
-    let (departments, callers) = departments::compile(&document.departments, context.numbers, &root.key("departments"));
-    let subsystems = subsystems::compile(document, settings, context.numbers, root);
-    let known = grants::Known::new(&departments, &subsystems);
-    let grants = grants::compile(&document.grants, &known, &root.key("grants"));
-    let total = limits::total(document.limits.as_ref(), &root.key("limits"));
-    let draft = Draft { version: context.version.to_owned(), total, departments, callers, subsystems, grants };
-    draft.compile().map_err(|misfits| misfits.iter().for_each(|misfit| tell(misfit, document, root))).ok()
+fn compile_snapshot(
+    document: &ConfigDocument,
+    settings: &GatewaySettings,
+    context: CompileContext<'_>,
+    root: &DocPath<'_>,
+) -> Option<PolicySnapshot> {
+    let (departments, callers) =
+        departments::compile_departments(&document.departments, context.numbers, &root.key("departments"));
+    let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, root);
+    let known = grants::KnownNames::new(&departments, &subsystems);
+    let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
+    let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));
+    let draft = SnapshotDraft {
+        version: context.version.to_owned(),
+        total_rate: total,
+        departments,
+        callers,
+        subsystems,
+        grants,
+    };
+    draft
+        .compile()
+        .map_err(|conflicts| conflicts.iter().for_each(|conflict| report_conflict(conflict, document, root)))
+        .ok()
 }
 
 /// Says where in the document two parts do not fit together.
-fn tell(misfit: &Misfit, document: &Document, root: &Place<'_>) {
+fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &DocPath<'_>) {
     let subsystems = root.key("subsystems");
-    match misfit {
-        Misfit::SamePlace { subsystem, with, host } => {
+    match conflict {
+        PolicyConflict::SameSubsystemPath { subsystem, with, host } => {
             let host = host.as_ref().map_or("any host".to_owned(), |host| format!("the host {host}"));
             let message = format!("the same path on {host} belongs to {} already", document.subsystems[*with].id);
             subsystems.item(*subsystem).key("path").problem_beside(message, &subsystems.item(*with));
         }
-        Misfit::SameRoute { subsystem, command, with: Some(with) } => {
+        PolicyConflict::SameRoute { subsystem, command, with: Some(with) } => {
             let message = format!("commands[{with}] answers to the same method and path already");
             subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
         }
-        Misfit::SameRoute { subsystem, command, with: None } => {
+        PolicyConflict::SameRoute { subsystem, command, with: None } => {
             let message =
                 "{name} and {*name} cannot stand in the same place of two paths: nobody could tell which is meant";
             subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
         }
-        Misfit::IdleGlob { grant, glob } => {
+        PolicyConflict::UnmatchedGlob { grant, glob } => {
             let written = &document.grants[*grant];
             let message = format!("{:?} matches no command of {}", written.commands[*glob], written.subsystem);
             root.key("grants").item(*grant).key("commands").item(*glob).problem(message);

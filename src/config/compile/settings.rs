@@ -1,16 +1,23 @@
 //! What is read once, at start: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`, `capacity`.
 
+use super::values::count_or;
+use super::values::duration_or;
+use super::values::nonzero_duration_or;
+use super::values::parse_address;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::document::{Capacity as CapacityDocument, Document, Shutdown as ShutdownDocument};
-use crate::config::{Capacity, ListenerSettings, Settings, Shutdown, leaf};
+use super::scalars;
+use crate::config::document::{CapacityDocument, ConfigDocument, ShutdownDocument};
+use crate::config::settings::gateway_settings::{
+    CapacitySettings, GatewaySettings, ListenerSettings, ShutdownSettings,
+};
 use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
+use super::doc_path::DocPath;
 use super::listeners;
-use super::place::Place;
 
 /// More traffic threads than any machine of the house has.
 const WORKERS_MAX: u64 = 1024;
@@ -20,56 +27,37 @@ const ADMIN_HOSTS_MAX: usize = 64;
 const COMPACT_AFTER: Duration = Duration::from_secs(92 * 86_400);
 const COMPACT_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
 /// The words of `durability`.
-pub(super) const DURABILITIES: [(&str, Durability); 2] =
+pub(crate) const DURABILITY_KEYWORDS: [(&str, Durability); 2] =
     [("process", Durability::Process), ("machine", Durability::Machine)];
 
-pub(super) fn compile(document: &Document, folder: &Path, root: &Place<'_>) -> Settings {
+pub(crate) fn compile_settings(document: &ConfigDocument, folder: &Path, root: &DocPath<'_>) -> GatewaySettings {
     let ledger = root.key("ledger");
-    let listeners = listeners::compile(&document.listeners, folder, &root.key("listeners"));
-    Settings {
-        gateway: root.key("gateway").name(document.gateway.as_deref().unwrap_or("tallygate")),
-        admin: admin(document, &listeners, root),
-        admin_hosts: admin_hosts(document, &root.key("admin").key("hosts")),
+    let listeners = listeners::compile_listeners(&document.listeners, folder, &root.key("listeners"));
+    GatewaySettings {
+        gateway: root.key("gateway").parse_name(document.gateway.as_deref().unwrap_or("tallygate")),
+        admin: compile_admin(document, &listeners, root),
+        admin_hosts: compile_admin_hosts(document, &root.key("admin").key("hosts")),
         listeners,
-        ledger_path: ledger_path(document, folder, &ledger),
-        durability: durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
-        sync_every: sync_every(document.ledger.sync_every.as_deref(), &ledger.key("syncEvery")),
-        compact_after: compact_after(document.ledger.compact_after.as_deref(), &ledger.key("compactAfter")),
-        workers: workers(document, &root.key("workers")),
-        calendar: calendar(document, root),
-        shutdown: shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
-        capacity: capacity(document.capacity.as_ref(), &root.key("capacity")),
+        ledger_path: compile_ledger_path(document, folder, &ledger),
+        durability: compile_durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
+        sync_every: compile_sync_every(document.ledger.sync_every.as_deref(), &ledger.key("syncEvery")),
+        compact_after: compile_compact_after(document.ledger.compact_after.as_deref(), &ledger.key("compactAfter")),
+        workers: compile_workers(document, &root.key("workers")),
+        calendar: compile_calendar(document, root),
+        shutdown: compile_shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
+        capacity: compile_capacity(document.capacity.as_ref(), &root.key("capacity")),
     }
-}
-
-/// An IP address and a port.
-pub(super) fn address(text: &str, place: &Place<'_>) -> SocketAddr {
-    let read = text.parse().map_err(|_| format!("{text:?} is not an address; write IP:port, such as 127.0.0.1:8443"));
-    place.read(read).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
 /// `durability` at a place, or the one it would be without.
-pub(super) fn durability(text: Option<&str>, without: Durability, place: &Place<'_>) -> Durability {
+pub(crate) fn compile_durability(text: Option<&str>, without: Durability, place: &DocPath<'_>) -> Durability {
     let Some(text) = text else { return without };
-    place.key("durability").read(leaf::word(text, &DURABILITIES)).unwrap_or(without)
+    place.key("durability").value_or_problem(scalars::parse_keyword(text, &DURABILITY_KEYWORDS)).unwrap_or(without)
 }
 
-/// A duration that is longer than nothing, or the default.
-pub(super) fn wait(text: Option<&str>, default: Duration, place: &Place<'_>) -> Duration {
-    let duration = wait_or_none(text, default, place);
-    if duration.is_zero() {
-        place.problem("0 would be over before it began");
-    }
-    duration
-}
-
-fn wait_or_none(text: Option<&str>, default: Duration, place: &Place<'_>) -> Duration {
-    text.and_then(|text| place.read(leaf::duration(text))).unwrap_or(default)
-}
-
-fn admin(document: &Document, listeners: &[ListenerSettings], root: &Place<'_>) -> Option<SocketAddr> {
+fn compile_admin(document: &ConfigDocument, listeners: &[ListenerSettings], root: &DocPath<'_>) -> Option<SocketAddr> {
     let place = root.key("admin").key("address");
-    let admin = address(&document.admin.as_ref()?.address, &place);
+    let admin = parse_address(&document.admin.as_ref()?.address, &place);
     let taken = listeners.iter().position(|listener| listener.address == admin && admin.port() != 0);
     if let Some(index) = taken {
         place.problem(format!("{admin} is the address of listeners[{index}] already"));
@@ -77,9 +65,10 @@ fn admin(document: &Document, listeners: &[ListenerSettings], root: &Place<'_>) 
     Some(admin)
 }
 
-fn admin_hosts(document: &Document, place: &Place<'_>) -> Vec<String> {
+fn compile_admin_hosts(document: &ConfigDocument, place: &DocPath<'_>) -> Vec<String> {
     let hosts = document.admin.iter().flat_map(|admin| admin.hosts.iter().flatten());
-    let hosts = hosts.enumerate().filter_map(|(index, host)| place.item(index).read(leaf::host(host)));
+    let hosts =
+        hosts.enumerate().filter_map(|(index, host)| place.item(index).value_or_problem(scalars::parse_host(host)));
     let hosts: Vec<String> = hosts.collect();
     if hosts.len() > ADMIN_HOSTS_MAX {
         place.problem(format!("at most {ADMIN_HOSTS_MAX} names can be answered for"));
@@ -87,33 +76,33 @@ fn admin_hosts(document: &Document, place: &Place<'_>) -> Vec<String> {
     hosts
 }
 
-fn ledger_path(document: &Document, folder: &Path, ledger: &Place<'_>) -> std::path::PathBuf {
+fn compile_ledger_path(document: &ConfigDocument, folder: &Path, ledger: &DocPath<'_>) -> std::path::PathBuf {
     if document.ledger.path.as_os_str().is_empty() {
         ledger.key("path").problem("a path is missing");
     }
     folder.join(&document.ledger.path)
 }
 
-fn sync_every(text: Option<&str>, place: &Place<'_>) -> Duration {
-    let every = wait(text, Duration::from_millis(50), place);
+fn compile_sync_every(text: Option<&str>, place: &DocPath<'_>) -> Duration {
+    let every = nonzero_duration_or(text, Duration::from_millis(50), place);
     if every > Duration::from_secs(60) {
         place.problem("more than a minute of counts would be lost with the machine; write at most 60s");
     }
     every
 }
 
-fn compact_after(text: Option<&str>, place: &Place<'_>) -> Option<Duration> {
+fn compile_compact_after(text: Option<&str>, place: &DocPath<'_>) -> Option<Duration> {
     if text == Some("never") {
         return None;
     }
-    let after = text.and_then(|text| place.read(leaf::duration(text))).unwrap_or(COMPACT_AFTER);
+    let after = text.and_then(|text| place.value_or_problem(scalars::parse_duration(text))).unwrap_or(COMPACT_AFTER);
     if after < COMPACT_AFTER_MIN {
         place.problem("hours are needed until their day is over and sealed; write at least 2d, or never");
     }
     Some(after)
 }
 
-fn workers(document: &Document, place: &Place<'_>) -> usize {
+fn compile_workers(document: &ConfigDocument, place: &DocPath<'_>) -> usize {
     let Some(workers) = document.workers else { return default_workers(document) };
     if !(1..=WORKERS_MAX).contains(&workers) {
         place.problem(format!("{workers} is not a number of threads between 1 and {WORKERS_MAX}"));
@@ -123,33 +112,34 @@ fn workers(document: &Document, place: &Place<'_>) -> usize {
 
 /// One per core, but no more than any server may carry requests: each worker has its part of these. Were it otherwise, what is
 /// right on one machine would be a problem on another with more cores.
-fn default_workers(document: &Document) -> usize {
+fn default_workers(document: &ConfigDocument) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let servers = document.subsystems.iter().flat_map(|subsystem| &subsystem.upstreams);
     let fewest = servers.filter_map(|server| server.max_requests).filter(|max| *max > 0).min();
     fewest.and_then(|fewest| usize::try_from(fewest).ok()).map_or(cores, |fewest| fewest.min(cores))
 }
 
-fn calendar(document: &Document, root: &Place<'_>) -> CalendarOffset {
+fn compile_calendar(document: &ConfigDocument, root: &DocPath<'_>) -> CalendarOffset {
     let offset = document.calendar.as_ref().and_then(|calendar| calendar.offset.as_deref());
     let place = root.key("calendar").key("offset");
-    offset.and_then(|text| place.read(CalendarOffset::parse(text))).unwrap_or_default()
+    offset.and_then(|text| place.value_or_problem(CalendarOffset::parse(text))).unwrap_or_default()
 }
 
-fn shutdown(shutdown: Option<&ShutdownDocument>, place: &Place<'_>) -> Shutdown {
+fn compile_shutdown(shutdown: Option<&ShutdownDocument>, place: &DocPath<'_>) -> ShutdownSettings {
     let (delay, grace) = shutdown.map_or((None, None), |s| (s.delay.as_deref(), s.grace.as_deref()));
-    Shutdown {
-        delay: wait_or_none(delay, Duration::from_secs(5), &place.key("delay")),
-        grace: wait_or_none(grace, Duration::from_secs(30), &place.key("grace")),
+    ShutdownSettings {
+        delay: duration_or(delay, Duration::from_secs(5), &place.key("delay")),
+        grace: duration_or(grace, Duration::from_secs(30), &place.key("grace")),
     }
 }
 
-fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity {
-    let Some(capacity) = capacity else { return Capacity::default() };
-    let default = Capacity::default();
-    let count = |value: Option<u64>, default: usize, key: &str| cap(value, default, &place.key(key));
-    let time = |value: &Option<String>, default, key: &str| wait(value.as_deref(), default, &place.key(key));
-    Capacity {
+fn compile_capacity(capacity: Option<&CapacityDocument>, place: &DocPath<'_>) -> CapacitySettings {
+    let Some(capacity) = capacity else { return CapacitySettings::default() };
+    let default = CapacitySettings::default();
+    let count = |value: Option<u64>, default: usize, key: &str| count_or(value, default, &place.key(key));
+    let time =
+        |value: &Option<String>, default, key: &str| nonzero_duration_or(value.as_deref(), default, &place.key(key));
+    CapacitySettings {
         connections: capacity.connections.map(|written| count(Some(written), 1, "connections")),
         department_connections: count(
             capacity.department_connections,
@@ -160,14 +150,14 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
         handshakes: count(capacity.handshakes, default.handshakes, "handshakes"),
         in_flight: count(capacity.in_flight, default.in_flight, "inFlight"),
         series: count(capacity.series, default.series, "series"),
-        head_bytes: head_bytes(capacity.head_bytes.as_deref(), default.head_bytes, &place.key("headBytes")),
+        head_bytes: compile_head_bytes(capacity.head_bytes.as_deref(), default.head_bytes, &place.key("headBytes")),
         head_fields: count(capacity.head_fields, default.head_fields, "headFields"),
         handshake: time(&capacity.handshake, default.handshake, "handshake"),
         head_time: time(&capacity.head_time, default.head_time, "headTime"),
         idle: time(&capacity.idle, default.idle, "idle"),
         body_idle: time(&capacity.body_idle, default.body_idle, "bodyIdle"),
-        body_rate: body_rate(capacity.body_rate.as_deref(), default.body_rate, &place.key("bodyRate")),
-        answer_idle: time(&capacity.answer_idle, default.answer_idle, "answerIdle"),
+        body_rate: compile_body_rate(capacity.body_rate.as_deref(), default.body_rate, &place.key("bodyRate")),
+        response_idle: time(&capacity.answer_idle, default.response_idle, "answerIdle"),
         connection_age: time(&capacity.connection_age, default.connection_age, "connectionAge"),
         connection_commands: capacity.connection_commands.map(|written| count(Some(written), 1, "connectionCommands")),
         upstream_idle: count(capacity.upstream_idle, default.upstream_idle, "upstreamIdle"),
@@ -175,29 +165,20 @@ fn capacity(capacity: Option<&CapacityDocument>, place: &Place<'_>) -> Capacity 
     }
 }
 
-pub(super) fn cap(value: Option<u64>, default: usize, place: &Place<'_>) -> usize {
-    let Some(value) = value else { return default };
-    if value == 0 {
-        place.problem("0 would let nothing through; write at least 1");
-    }
-    let read = usize::try_from(value).map_err(|_| format!("{value} is too many"));
-    place.read(read).unwrap_or(default)
-}
-
-fn body_rate(text: Option<&str>, default: u64, place: &Place<'_>) -> u64 {
-    text.and_then(|text| place.read(leaf::size(text))).unwrap_or(default)
+fn compile_body_rate(text: Option<&str>, default: u64, place: &DocPath<'_>) -> u64 {
+    text.and_then(|text| place.value_or_problem(scalars::parse_size(text))).unwrap_or(default)
 }
 
 /// hyper needs 8 KiB for the head of a request.
-fn head_bytes(text: Option<&str>, default: usize, place: &Place<'_>) -> usize {
-    let Some(bytes) = text.and_then(|text| place.read(leaf::size(text))) else { return default };
+fn compile_head_bytes(text: Option<&str>, default: usize, place: &DocPath<'_>) -> usize {
+    let Some(bytes) = text.and_then(|text| place.value_or_problem(scalars::parse_size(text))) else { return default };
     if !(8 * 1024..=1024 * 1024).contains(&bytes) {
         place.problem(format!("{bytes} bytes is not between 8KiB and 1MiB"));
     }
     usize::try_from(bytes).unwrap_or(default)
 }
 
-impl Default for Capacity {
+impl Default for CapacitySettings {
     fn default() -> Self {
         Self {
             connections: None,
@@ -213,7 +194,7 @@ impl Default for Capacity {
             idle: Duration::from_secs(180),
             body_idle: Duration::from_secs(60),
             body_rate: 500,
-            answer_idle: Duration::from_secs(30),
+            response_idle: Duration::from_secs(30),
             connection_age: Duration::from_secs(3600),
             connection_commands: None,
             upstream_idle: 64,

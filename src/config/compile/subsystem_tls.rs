@@ -3,27 +3,32 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::SubsystemTlsSettings;
-use crate::config::document::{Subsystem, SubsystemTls};
-use crate::config::sources::Sources;
+use crate::config::document::{SubsystemDocument, SubsystemTlsDocument};
+use crate::config::parse::source_files::SourceFiles;
+use crate::config::settings::gateway_settings::SubsystemTlsSettings;
 use crate::identity::SubsystemTlsFiles;
 use crate::model::Name;
 
-use super::listeners::{file, files};
-use super::place::Place;
+use super::doc_path::DocPath;
+use super::listeners::{resolve_path, resolve_paths};
 
-pub(super) fn compile(
-    subsystems: &[Arc<Subsystem>],
-    sources: &Sources,
-    place: &Place<'_>,
+pub(crate) fn compile_subsystem_tls(
+    subsystems: &[Arc<SubsystemDocument>],
+    sources: &SourceFiles,
+    place: &DocPath<'_>,
 ) -> Vec<SubsystemTlsSettings> {
-    let one = |(index, subsystem): (usize, &Arc<Subsystem>)| {
-        of(subsystem, index, sources.folder_of_subsystem(index), &place.item(index))
+    let one = |(index, subsystem): (usize, &Arc<SubsystemDocument>)| {
+        tls_settings_of(subsystem, index, sources.folder_of_subsystem(index), &place.item(index))
     };
     subsystems.iter().enumerate().filter_map(one).collect()
 }
 
-fn of(subsystem: &Subsystem, index: usize, folder: &Path, place: &Place<'_>) -> Option<SubsystemTlsSettings> {
+fn tls_settings_of(
+    subsystem: &SubsystemDocument,
+    index: usize,
+    folder: &Path,
+    place: &DocPath<'_>,
+) -> Option<SubsystemTlsSettings> {
     let secure = subsystem.upstreams.iter().filter(|upstream| upstream.url.starts_with("https:")).count();
     if secure != 0 && secure != subsystem.upstreams.len() {
         place.key("upstreams").problem("some servers have an https URL and some have not; a subsystem has all or none");
@@ -40,22 +45,28 @@ fn of(subsystem: &Subsystem, index: usize, folder: &Path, place: &Place<'_>) -> 
     }
     let name = Name::parse(&subsystem.id).ok()?;
     let protocol = if subsystem.protocol.as_deref() == Some("http2") { "h2" } else { "http/1.1" };
-    Some(SubsystemTlsSettings { index, name, files: read(written, protocol, folder, &place) })
+    Some(SubsystemTlsSettings { index, name, files: tls_files_of(written, protocol, folder, &place) })
 }
 
-fn read(written: &SubsystemTls, protocol: &'static str, folder: &Path, place: &Place<'_>) -> SubsystemTlsFiles {
+fn tls_files_of(
+    written: &SubsystemTlsDocument,
+    protocol: &'static str,
+    folder: &Path,
+    place: &DocPath<'_>,
+) -> SubsystemTlsFiles {
     let authorities = place.key("authorities");
     if written.authorities.is_empty() {
         authorities.problem("without an authority no subsystem can be trusted; name at least one");
     }
     let own = match (&written.certificate, &written.key) {
-        (Some(certificate), Some(key)) => {
-            Some((file(certificate, folder, &place.key("certificate")), file(key, folder, &place.key("key"))))
-        }
+        (Some(certificate), Some(key)) => Some((
+            resolve_path(certificate, folder, &place.key("certificate")),
+            resolve_path(key, folder, &place.key("key")),
+        )),
         (None, None) => None,
-        (Some(_), None) => place.key("key").absent("a certificate is of no use without its key"),
-        (None, Some(_)) => place.key("certificate").absent("a key is of no use without its certificate"),
+        (Some(_), None) => place.key("key").missing("a certificate is of no use without its key"),
+        (None, Some(_)) => place.key("certificate").missing("a key is of no use without its certificate"),
     };
-    let authorities = files(&written.authorities, folder, &authorities);
-    SubsystemTlsFiles { authorities, own, server_name: written.server_name.clone(), protocol }
+    let authorities = resolve_paths(&written.authorities, folder, &authorities);
+    SubsystemTlsFiles { authorities, client_certificate: own, server_name: written.server_name.clone(), protocol }
 }

@@ -7,19 +7,19 @@ use std::path::Path;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 
-use super::{AuthorityError, Issued};
-use crate::identity::files::{TlsProblem, certificates_of_file};
+use super::{AuthorityError, IssuedFiles};
+use crate::identity::tls_files::{TlsProblem, read_certificates};
 
 /// The first certificate in a PEM file: whose the file is, its issuers stand behind it.
-pub(super) fn first_certificate(
+pub(crate) fn first_certificate(
     path: &Path,
     expected: &'static str,
 ) -> Result<CertificateDer<'static>, AuthorityError> {
-    let found = certificates_of_file(path, expected)?.into_iter().next();
+    let found = read_certificates(path, expected)?.into_iter().next();
     found.ok_or_else(|| TlsProblem::new(path, format!("holds nothing; expected {expected}")).into())
 }
 
-pub(super) fn write_pair(files: &Issued, certificate: &str, key: &KeyPair) -> Result<(), AuthorityError> {
+pub(crate) fn write_pair(files: &IssuedFiles, certificate: &str, key: &KeyPair) -> Result<(), AuthorityError> {
     for path in [&files.certificate, &files.key] {
         if path.exists() {
             return Err(AuthorityError::Exists(path.clone()));
@@ -39,6 +39,6 @@ fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
     written.map_err(|error| unwritable(path, &error))
 }
 
-pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> AuthorityError {
+pub(crate) fn unwritable(path: &Path, error: &std::io::Error) -> AuthorityError {
     AuthorityError::Unwritable { path: path.to_owned(), why: error.to_string() }
 }

@@ -23,26 +23,26 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
-use super::certificate::identities_of_der;
-use super::expiry;
-use super::files::{TlsProblem, key_of_file, list_of_file};
+use super::certificate::client_identities::identities_of_der;
+use super::certificate::expiry;
+use super::tls_files::{TlsProblem, read_private_key, read_revocation_list};
 use crate::model::CallerId;
 use directory::{first_certificate, unwritable, write_pair};
-pub use request::{AuthorityError, ClientRequest, Issued, Validity};
+pub use request::{AuthorityError, ClientRequest, IssuedFiles, ValidityPeriod};
 
 /// A certificate authority at work in its directory.
-pub struct Authority {
+pub struct CertificateAuthority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A name for an authority to try things out with: no two are alike, so that a certificate of another one is refused as
     /// one of an unknown authority, and not as one with a bad signature.
     ///
@@ -50,7 +50,7 @@ impl Authority {
     /// If the system gives no random numbers.
     pub fn trial_name() -> Result<String, AuthorityError> {
         let mut bytes = [0; 4];
-        fill(&mut bytes)?;
+        fill_random(&mut bytes)?;
         Ok(format!("Tallygate trial authority {:08x}", u32::from_be_bytes(bytes)))
     }
 
@@ -58,28 +58,28 @@ impl Authority {
     ///
     /// # Errors
     /// If there is an authority already, the directory cannot be written, or `common_name` cannot be certified.
-    pub fn create(directory: &Path, common_name: &str, validity: Validity) -> Result<Self, AuthorityError> {
-        let mut params = params(subject(common_name, None), validity)?;
+    pub fn create(directory: &Path, common_name: &str, validity: ValidityPeriod) -> Result<Self, AuthorityError> {
+        let mut params = certificate_params(subject_dn(common_name, None), validity)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
-        let files = Issued { certificate: directory.join("ca.pem"), key: directory.join("ca.key") };
+        let files = IssuedFiles { certificate: directory.join("ca.pem"), key: directory.join("ca.key") };
         write_pair(&files, &certificate.pem(), &key)?;
         let authority = Self { directory: directory.to_owned(), issuer: Issuer::new(params, key) };
         authority.write_list(Vec::new(), 1, validity)?;
         Ok(authority)
     }
 
-    /// The authority that [`Authority::create`] left in `directory`.
+    /// The authority that [`CertificateAuthority::create`] left in `directory`.
     ///
     /// # Errors
     /// If its files are missing or hold something else.
-    pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
+    pub fn open_directory(directory: &Path) -> Result<Self, AuthorityError> {
         let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
         let der = first_certificate(&certificate, "the authority's certificate, as `pki init` makes it")?;
-        let pair = key_of_file(&key, "the authority's key, as `pki init` makes it")?;
+        let pair = read_private_key(&key, "the authority's key, as `pki init` makes it")?;
         let pair =
             KeyPair::try_from(&pair).map_err(|error| TlsProblem::new(&key, format!("holds no usable key: {error}")))?;
         let issuer = Issuer::from_ca_cert_der(&der, pair)?;
@@ -87,17 +87,17 @@ impl Authority {
     }
 
     /// The authority's certificate, for `clientAuth.authorities` and for callers.
-    pub fn certificate(&self) -> PathBuf {
+    pub fn certificate_path(&self) -> PathBuf {
         self.directory.join("ca.pem")
     }
 
     /// The authority's key.
-    pub fn key(&self) -> PathBuf {
+    pub fn key_path(&self) -> PathBuf {
         self.directory.join("ca.key")
     }
 
     /// The revocation list, for `clientAuth.revocation`.
-    pub fn revocation_list(&self) -> PathBuf {
+    pub fn revocation_list_path(&self) -> PathBuf {
         self.directory.join("revoked.crl")
     }
 
@@ -105,62 +105,62 @@ impl Authority {
     ///
     /// # Errors
     /// If there is one already, there is no host, or one cannot be certified.
-    pub fn issue_server(&self, hosts: &[String], validity: Validity) -> Result<Issued, AuthorityError> {
+    pub fn issue_server(&self, hosts: &[String], validity: ValidityPeriod) -> Result<IssuedFiles, AuthorityError> {
         let Some(first) = hosts.first() else {
             return Err(AuthorityError::Impossible("a server needs at least one host name".to_owned()));
         };
-        let mut params = params(subject(first, None), validity)?;
+        let mut params = certificate_params(subject_dn(first, None), validity)?;
         params.subject_alt_names = CertificateParams::new(hosts.to_vec())?.subject_alt_names;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.write(&self.sign(params)?, "server")
+        self.write_issued(&self.sign(params)?, "server")
     }
 
     /// A certificate for a caller, in `clients/`.
     ///
     /// # Errors
     /// If there is one already, or an identity cannot be certified or would be refused by a listener.
-    pub fn issue_client(&self, request: &ClientRequest) -> Result<Issued, AuthorityError> {
-        let mut name = subject(request.department.as_str(), None);
+    pub fn issue_client(&self, request: &ClientRequest) -> Result<IssuedFiles, AuthorityError> {
+        let mut name = subject_dn(request.department.as_str(), None);
         let mut alternatives = Vec::new();
         for identity in &request.identities {
             match identity {
                 CallerId::Uri(uri) => alternatives.push(SanType::URI(uri.as_str().try_into()?)),
                 CallerId::Dns(host) => alternatives.push(SanType::DnsName(host.as_str().try_into()?)),
                 CallerId::Subject { common_name, organizational_unit } => {
-                    name = subject(common_name, organizational_unit.as_deref());
+                    name = subject_dn(common_name, organizational_unit.as_deref());
                 }
             }
         }
-        let mut params = params(name, request.validity)?;
+        let mut params = certificate_params(name, request.validity)?;
         params.subject_alt_names = alternatives;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let signed = self.sign(params)?;
         identities_of_der(signed.cert.der()).map_err(|odd| AuthorityError::Impossible(odd.to_string()))?;
-        self.write(&signed, &format!("clients/{}", request.department))
+        self.write_issued(&signed, &format!("clients/{}", request.department))
     }
 
     /// Puts a certificate on the revocation list, which then holds for `validity`. Twice is as good as once.
     ///
     /// # Errors
     /// If the certificate was not issued here or is the authority's own, or a file cannot be read or written.
-    pub fn revoke(&self, certificate: &Path, validity: Validity) -> Result<(), AuthorityError> {
+    pub fn revoke(&self, certificate: &Path, validity: ValidityPeriod) -> Result<(), AuthorityError> {
         let der = first_certificate(certificate, "the certificate to be revoked")?;
         let Ok(([], parsed)) = X509Certificate::from_der(&der) else {
             return Err(TlsProblem::new(certificate, "holds a certificate that is not well-formed X.509").into());
         };
-        if !self.issued(&parsed)? {
-            return Err(AuthorityError::Foreign {
+        if !self.has_issued(&parsed)? {
+            return Err(AuthorityError::NotIssuedHere {
                 certificate: certificate.to_owned(),
                 directory: self.directory.clone(),
             });
         }
         if der == self.own_certificate()? {
-            return Err(AuthorityError::Itself(certificate.to_owned()));
+            return Err(AuthorityError::OwnCertificate(certificate.to_owned()));
         }
         let (mut revoked, number) = self.read_list()?;
         let serial = SerialNumber::from_slice(parsed.raw_serial());
         if !revoked.iter().any(|entry| entry.serial_number == serial) {
-            revoked.push(entry(serial, validity.from)?);
+            revoked.push(revoked_entry(serial, validity.from)?);
         }
         self.write_list(revoked, number + 1, validity)
     }
@@ -169,7 +169,7 @@ impl Authority {
     ///
     /// # Errors
     /// If the list cannot be read or written.
-    pub fn renew_revocation_list(&self, validity: Validity) -> Result<(), AuthorityError> {
+    pub fn renew_revocation_list(&self, validity: ValidityPeriod) -> Result<(), AuthorityError> {
         let (revoked, number) = self.read_list()?;
         self.write_list(revoked, number + 1, validity)
     }
@@ -182,8 +182,8 @@ impl Authority {
         Ok(CertifiedKey { cert, signing_key })
     }
 
-    fn write(&self, signed: &CertifiedKey<KeyPair>, stem: &str) -> Result<Issued, AuthorityError> {
-        let files = Issued {
+    fn write_issued(&self, signed: &CertifiedKey<KeyPair>, stem: &str) -> Result<IssuedFiles, AuthorityError> {
+        let files = IssuedFiles {
             certificate: self.directory.join(format!("{stem}.pem")),
             key: self.directory.join(format!("{stem}.key")),
         };
@@ -191,26 +191,29 @@ impl Authority {
         Ok(files)
     }
 
-    fn issued(&self, certificate: &X509Certificate<'_>) -> Result<bool, AuthorityError> {
+    fn has_issued(&self, certificate: &X509Certificate<'_>) -> Result<bool, AuthorityError> {
         let own = self.own_certificate()?;
         let own = X509Certificate::from_der(&own).map_err(|error| AuthorityError::Impossible(error.to_string()))?.1;
         Ok(certificate.verify_signature(Some(own.public_key())).is_ok())
     }
 
     fn own_certificate(&self) -> Result<CertificateDer<'static>, AuthorityError> {
-        first_certificate(&self.certificate(), "the authority's certificate")
+        first_certificate(&self.certificate_path(), "the authority's certificate")
     }
 
     /// The entries of the revocation list, and its number.
     fn read_list(&self) -> Result<(Vec<RevokedCertParams>, u64), AuthorityError> {
-        let path = self.revocation_list();
-        let der = list_of_file(&path)?;
+        let path = self.revocation_list_path();
+        let der = read_revocation_list(&path)?;
         let Ok((_, list)) = CertificateRevocationList::from_der(&der) else {
             return Err(TlsProblem::new(&path, "holds a revocation list that is not well-formed").into());
         };
         let number = list.crl_number().and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
         let entries = list.iter_revoked_certificates().map(|revoked| {
-            entry(SerialNumber::from_slice(revoked.raw_serial()), expiry::timestamp(revoked.revocation_date))
+            revoked_entry(
+                SerialNumber::from_slice(revoked.raw_serial()),
+                expiry::asn1_timestamp(revoked.revocation_date),
+            )
         });
         Ok((entries.collect::<Result<_, _>>()?, number))
     }
@@ -220,25 +223,25 @@ impl Authority {
         &self,
         revoked_certs: Vec<RevokedCertParams>,
         number: u64,
-        validity: Validity,
+        validity: ValidityPeriod,
     ) -> Result<(), AuthorityError> {
         let list = CertificateRevocationListParams {
-            this_update: date(validity.from)?.to_datetime(),
-            next_update: date(validity.until)?.to_datetime(),
+            this_update: asn1_time(validity.from)?.to_datetime(),
+            next_update: asn1_time(validity.until)?.to_datetime(),
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs,
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };
         let pem = list.signed_by(&self.issuer)?.pem()?;
-        let (path, fresh) = (self.revocation_list(), self.directory.join("revoked.crl.new"));
+        let (path, fresh) = (self.revocation_list_path(), self.directory.join("revoked.crl.new"));
         std::fs::write(&fresh, pem)
             .and_then(|()| std::fs::rename(&fresh, &path))
             .map_err(|error| unwritable(&path, &error))
     }
 }
 
-fn subject(common_name: &str, organizational_unit: Option<&str>) -> DistinguishedName {
+fn subject_dn(common_name: &str, organizational_unit: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     if let Some(unit) = organizational_unit {
@@ -247,11 +250,14 @@ fn subject(common_name: &str, organizational_unit: Option<&str>) -> Distinguishe
     name
 }
 
-fn params(subject: DistinguishedName, validity: Validity) -> Result<CertificateParams, AuthorityError> {
+fn certificate_params(
+    subject: DistinguishedName,
+    validity: ValidityPeriod,
+) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject;
-    params.not_before = date(validity.from)?.to_datetime();
-    params.not_after = date(validity.until)?.to_datetime();
+    params.not_before = asn1_time(validity.from)?.to_datetime();
+    params.not_after = asn1_time(validity.until)?.to_datetime();
     params.serial_number = Some(random_serial()?);
     Ok(params)
 }
@@ -259,26 +265,26 @@ fn params(subject: DistinguishedName, validity: Validity) -> Result<CertificateP
 /// 16 random bytes, positive and never shorter (RFC 5280 section 4.1.2.2 allows 20).
 fn random_serial() -> Result<SerialNumber, AuthorityError> {
     let mut bytes = [0; 16];
-    fill(&mut bytes)?;
+    fill_random(&mut bytes)?;
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn fill(bytes: &mut [u8]) -> Result<(), AuthorityError> {
+fn fill_random(bytes: &mut [u8]) -> Result<(), AuthorityError> {
     let random = aws_lc_rs::default_provider().secure_random;
     random.fill(bytes).map_err(|_| AuthorityError::Impossible("the system gives no random numbers".to_owned()))
 }
 
-fn entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCertParams, AuthorityError> {
+fn revoked_entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCertParams, AuthorityError> {
     Ok(RevokedCertParams {
         serial_number,
-        revocation_time: date(at)?.to_datetime(),
+        revocation_time: asn1_time(at)?.to_datetime(),
         reason_code: None,
         invalidity_date: None,
     })
 }
 
 /// A moment as certificates write it.
-fn date(at: Timestamp) -> Result<ASN1Time, AuthorityError> {
+fn asn1_time(at: Timestamp) -> Result<ASN1Time, AuthorityError> {
     ASN1Time::from_timestamp(at.as_second()).map_err(|error| AuthorityError::Impossible(format!("{at}: {error}")))
 }

@@ -9,14 +9,14 @@ use crate::model::{CallerId, Name};
 
 /// From when until when something holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
+pub struct ValidityPeriod {
     /// The first moment.
     pub from: Timestamp,
     /// The last moment.
     pub until: Timestamp,
 }
 
-impl Validity {
+impl ValidityPeriod {
     /// How far back a new certificate holds, for callers whose clock is a little slow.
     const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 
@@ -38,12 +38,12 @@ pub struct ClientRequest {
     /// The identities, at most one of them a subject.
     pub identities: Vec<CallerId>,
     /// From when until when.
-    pub validity: Validity,
+    pub validity: ValidityPeriod,
 }
 
 /// The files of a certificate that was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
+pub struct IssuedFiles {
     /// PEM certificate.
     pub certificate: PathBuf,
     /// PEM key, readable by its owner only.
@@ -69,7 +69,7 @@ pub enum AuthorityError {
     },
     /// The certificate to be revoked is somebody else's.
     #[error("{} was not issued by the authority in {}; revoke it where it was issued", .certificate.display(), .directory.display())]
-    Foreign {
+    NotIssuedHere {
         /// The certificate.
         certificate: PathBuf,
         /// This authority.
@@ -80,7 +80,7 @@ pub enum AuthorityError {
         "{} is the authority itself, and its own list cannot end it; take it out of clientAuth.authorities where it \
          should no longer count", .0.display()
     )]
-    Itself(PathBuf),
+    OwnCertificate(PathBuf),
     /// What was asked for cannot be put into a certificate or list.
     #[error("that cannot be certified: {0}")]
     Impossible(String),

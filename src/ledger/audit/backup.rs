@@ -13,26 +13,28 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::finding::ChainHead;
-use super::snapshot::{Readings, Snapshot, TallyState, edition};
-use super::{Progress, info};
-use crate::ledger::book::{Book, Save};
-use crate::ledger::error::LedgerError;
-use crate::ledger::pages::open_for_reading;
-use crate::ledger::place::{self, beside};
-use crate::ledger::recover::fold_image;
-use crate::ledger::{TALLY, lock};
+use super::findings::ChainHead;
+use super::findings::ProgressCallback;
+use super::ledger_info;
+use super::ledger_snapshot::{LedgerSnapshot, TallyReadings, TallyState, revision};
+use crate::ledger::book::book_reader::open_for_reading;
+use crate::ledger::book::book_writer::{BookUpdate, BookWriter};
+use crate::ledger::files::book_path::TALLY_EXTENSION;
+use crate::ledger::files::book_path::{self, path_with_suffix};
+use crate::ledger::files::lock;
+use crate::ledger::keeper::recovery::fold_image;
+use crate::ledger::values::error::LedgerError;
 
 /// How often a copy is begun anew when the gateway seals, begins or ends in the middle of it.
-const COPIES: u32 = 5;
+const COPY_ATTEMPTS_MAX: u32 = 5;
 /// How often the progress of a copy is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// The end of the name of a copy that is not whole yet.
-const DRAFT: &str = ".part";
+const DRAFT_SUFFIX: &str = ".part";
 
 /// A copy that was made.
 #[derive(Clone, Debug, Serialize)]
-pub struct Backup {
+pub struct LedgerBackup {
     /// The copied book's own path.
     pub ledger: PathBuf,
     /// The copy.
@@ -62,39 +64,39 @@ pub enum BackupError {
 }
 
 /// Copies the ledger at `path` to the file `to`, or into the folder `to` under the book's own name.
-pub fn backup(path: &Path, to: &Path, progress: &mut Progress<'_>) -> Result<Backup, BackupError> {
-    let ledger = place::canonical(path)?;
-    let target = Target::new(&ledger, to)?;
-    for _ in 0..COPIES {
-        target.clear();
+pub fn backup(path: &Path, to: &Path, progress: &mut ProgressCallback<'_>) -> Result<LedgerBackup, BackupError> {
+    let ledger = book_path::canonical_path(path)?;
+    let target = BackupTarget::new(&ledger, to)?;
+    for _ in 0..COPY_ATTEMPTS_MAX {
+        target.remove_drafts();
         copy_book(&ledger, &target, progress)?;
-        let snapshot = Snapshot::take_settled(&ledger)?;
-        if is_of_same_moment(&snapshot, &target.draft)? {
-            return target.finish(&snapshot);
+        let snapshot = LedgerSnapshot::read_consistent(&ledger)?;
+        if is_same_revision(&snapshot, &target.draft)? {
+            return target.publish(&snapshot);
         }
     }
-    Err(LedgerError::Unsteady(ledger).into())
+    Err(LedgerError::ChangedWhileRead(ledger).into())
 }
 
 /// Between the copy and the snapshot nothing was sealed, begun or ended, so the snapshot's tally fits the copy.
-fn is_of_same_moment(snapshot: &Snapshot, draft: &Path) -> Result<bool, LedgerError> {
-    let copied = edition(&open_for_reading(draft)?).map_err(|error| LedgerError::book("read", draft, error))?;
-    Ok(copied == edition(&snapshot.connection).map_err(|error| snapshot.failed(error))?)
+fn is_same_revision(snapshot: &LedgerSnapshot, draft: &Path) -> Result<bool, LedgerError> {
+    let copied = revision(&open_for_reading(draft)?).map_err(|error| LedgerError::book("read", draft, error))?;
+    Ok(copied == revision(&snapshot.connection).map_err(|error| snapshot.book_error(error))?)
 }
 
 /// Copies the book's pages as they are at one moment, log included, into a new file that has no log
 /// (sqlite.org/lang_vacuum.html, "VACUUM with an INTO clause").
-fn copy_book(ledger: &Path, target: &Target, progress: &mut Progress<'_>) -> Result<(), BackupError> {
+fn copy_book(ledger: &Path, target: &BackupTarget, progress: &mut ProgressCallback<'_>) -> Result<(), BackupError> {
     let failed = |error| LedgerError::book("copy", ledger, error);
     let connection = open_for_reading(ledger)?;
-    let all = bytes_of(&connection).map_err(failed)?;
+    let all = book_bytes(&connection).map_err(failed)?;
     let to = target.draft.to_str().ok_or_else(|| BackupError::Name(target.draft.clone()))?;
     let copied = std::thread::scope(|scope| {
         let copying = scope.spawn(move || connection.execute("VACUUM INTO ?1", [to]));
         while !copying.is_finished() {
             let done = fs::metadata(to).map_or(0, |draft| draft.len());
             progress("copied", done.min(all), all);
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(PROGRESS_INTERVAL);
         }
         copying.join()
     });
@@ -104,55 +106,60 @@ fn copy_book(ledger: &Path, target: &Target, progress: &mut Progress<'_>) -> Res
     }
 }
 
-fn bytes_of(connection: &Connection) -> rusqlite::Result<u64> {
+fn book_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let pages: u32 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     Ok(u64::from(pages) * u64::from(size))
 }
 
 /// Where the copy goes; drafts that are not finished are removed.
-struct Target {
+struct BackupTarget {
     book: PathBuf,
     draft: PathBuf,
     tally: PathBuf,
     tally_draft: PathBuf,
 }
 
-impl Target {
+impl BackupTarget {
     fn new(ledger: &Path, to: &Path) -> Result<Self, BackupError> {
         let name = ledger.file_name().unwrap_or_default();
         let book = if to.is_dir() { to.join(name) } else { to.to_owned() };
-        let tally = book.with_extension(TALLY);
+        let tally = book.with_extension(TALLY_EXTENSION);
         for path in [&book, &tally] {
             if path.symlink_metadata().is_ok() {
                 return Err(BackupError::Exists(path.clone()));
             }
         }
-        Ok(Self { draft: beside(&book, DRAFT), tally_draft: beside(&tally, DRAFT), book, tally })
+        Ok(Self {
+            draft: path_with_suffix(&book, DRAFT_SUFFIX),
+            tally_draft: path_with_suffix(&tally, DRAFT_SUFFIX),
+            book,
+            tally,
+        })
     }
 
     /// Removes what an attempt has left.
-    fn clear(&self) {
-        for draft in [&self.draft, &self.tally_draft, &beside(&self.draft, "-journal")] {
+    fn remove_drafts(&self) {
+        for draft in [&self.draft, &self.tally_draft, &path_with_suffix(&self.draft, "-journal")] {
             let _ = fs::remove_file(draft); // most often there is none; one that stays makes the next step fail
         }
     }
 
-    fn finish(&self, snapshot: &Snapshot) -> Result<Backup, BackupError> {
+    fn publish(&self, snapshot: &LedgerSnapshot) -> Result<LedgerBackup, BackupError> {
         let has_tally = match (&snapshot.tally, snapshot.is_kept) {
-            (TallyState::Open(readings), true) => fold_into(&self.draft, readings).map(|()| false)?,
+            (TallyState::Open(readings), true) => fold_tally_into(&self.draft, readings).map(|()| false)?,
             (TallyState::Open(_), false) => self.copy_tally(&snapshot.path).map(|()| true)?,
             _ => false, // all of it is in the book
         };
         let read = open_for_reading(&self.draft)?;
-        let head = info::head(&read).map_err(|error| LedgerError::book("read", &self.draft, error))?;
+        let head = ledger_info::chain_head(&read).map_err(|error| LedgerError::book("read", &self.draft, error))?;
         drop(read);
         if has_tally {
             publish(&self.tally_draft, &self.tally)?;
         }
         publish(&self.draft, &self.book)?;
         let failed = |error| LedgerError::file("look at", &self.book, error);
-        Ok(Backup {
+        Ok(LedgerBackup {
             ledger: snapshot.path.clone(),
             book: self.book.clone(),
             tally: has_tally.then(|| self.tally.clone()),
@@ -164,24 +171,24 @@ impl Target {
 
     /// Nobody counts in it, unless a gateway begins now: then it is recovered and removed, and this attempt is void.
     fn copy_tally(&self, ledger: &Path) -> Result<(), LedgerError> {
-        let from = ledger.with_extension(TALLY);
+        let from = ledger.with_extension(TALLY_EXTENSION);
         fs::copy(&from, &self.tally_draft).map_err(|error| LedgerError::file("copy", &from, error))?;
-        if lock::is_held(ledger)? { Err(LedgerError::Unsteady(ledger.to_owned())) } else { Ok(()) }
+        if lock::is_held(ledger)? { Err(LedgerError::ChangedWhileRead(ledger.to_owned())) } else { Ok(()) }
     }
 }
 
-impl Drop for Target {
+impl Drop for BackupTarget {
     fn drop(&mut self) {
-        self.clear();
+        self.remove_drafts();
     }
 }
 
 /// Brings what the tally held beyond the book into the copy, as the keeper's next fold would have done.
-fn fold_into(draft: &Path, readings: &Readings) -> Result<(), LedgerError> {
-    let (mut book, image) = (Book::of_copy(draft)?, &readings.newer);
+fn fold_tally_into(draft: &Path, readings: &TallyReadings) -> Result<(), LedgerError> {
+    let (mut book, image) = (BookWriter::open_copy(draft)?, &readings.newer);
     book.begin_epoch(&image.header)?;
-    let fold = fold_image(book.pages().series()?, image, readings.floor);
-    let saved = book.save(&Save {
+    let fold = fold_image(book.reader().series()?, image, readings.first_unsealed);
+    let saved = book.apply(&BookUpdate {
         fold: &fold,
         in_flight: fold.in_flight(image.header.synced_ns),
         epoch: image.header.epoch,

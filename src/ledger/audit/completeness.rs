@@ -11,14 +11,15 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::ledger::error::LedgerError;
-use crate::ledger::lock;
-use crate::ledger::pages::open_for_reading;
-use crate::ledger::{LedgerReader, TALLY};
+use crate::ledger::LedgerReader;
+use crate::ledger::book::book_reader::open_for_reading;
+use crate::ledger::files::book_path::TALLY_EXTENSION;
+use crate::ledger::files::lock;
+use crate::ledger::values::error::LedgerError;
 use crate::model::Window;
 
 /// Commands that were admitted in the last moment of a period are in the book at most this much later: one fold a second, with room.
-const SETTLING_SECONDS: i64 = 5;
+const SETTLE_SECONDS: i64 = 5;
 
 /// Whether the usage of a period can still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +43,7 @@ impl PeriodState {
 
 /// What the book says about a period as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Completeness {
+pub struct PeriodCompleteness {
     /// The gateway that made the book.
     pub gateway: String,
     /// Whether the usage can still change.
@@ -69,36 +70,40 @@ pub struct LostCounts {
 }
 
 /// What the book at `path` says about the half-open range of windows; changes nothing.
-pub fn completeness(path: &Path, windows: &Range<Window>, now: Timestamp) -> Result<Completeness, LedgerError> {
+pub fn completeness(path: &Path, windows: &Range<Window>, now: Timestamp) -> Result<PeriodCompleteness, LedgerError> {
     let connection = open_for_reading(path)?;
     let is_kept = lock::is_held(path)?;
-    let has_tally = path.with_extension(TALLY).exists();
+    let has_tally = path.with_extension(TALLY_EXTENSION).exists();
     let failed = |error| LedgerError::book("read", path, error);
     let moment = connection.unchecked_transaction().map_err(failed)?;
-    let open_because = reasons(&moment, windows, &Look { now, is_kept, has_tally }).map_err(failed)?;
+    let open_because = open_reasons(&moment, windows, &LedgerCondition { now, is_kept, has_tally }).map_err(failed)?;
     let state = if open_because.is_empty() { PeriodState::Complete } else { PeriodState::Open };
     let lost_counts = lost_counts(&moment, windows).map_err(failed)?;
     let gateway = moment.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).map_err(failed)?;
-    let [first_usage, last_usage] = bounds(&moment).map_err(failed)?;
-    Ok(Completeness { gateway, state, open_because, lost_counts, first_usage, last_usage })
+    let [first_usage, last_usage] = usage_bounds(&moment).map_err(failed)?;
+    Ok(PeriodCompleteness { gateway, state, open_because, lost_counts, first_usage, last_usage })
 }
 
 impl LedgerReader {
     /// As [`completeness`], on a thread of its own.
-    pub async fn completeness(&self, windows: Range<Window>, now: Timestamp) -> Result<Completeness, LedgerError> {
+    pub async fn completeness(
+        &self,
+        windows: Range<Window>,
+        now: Timestamp,
+    ) -> Result<PeriodCompleteness, LedgerError> {
         let path = self.path.clone();
-        self.aside(move || completeness(&path, &windows, now)).await
+        self.run_on_thread(move || completeness(&path, &windows, now)).await
     }
 }
 
 /// What was found beside the book's own rows.
-struct Look {
+struct LedgerCondition {
     now: Timestamp,
     is_kept: bool,
     has_tally: bool,
 }
 
-fn reasons(book: &Connection, windows: &Range<Window>, look: &Look) -> rusqlite::Result<Vec<String>> {
+fn open_reasons(book: &Connection, windows: &Range<Window>, look: &LedgerCondition) -> rusqlite::Result<Vec<String>> {
     let mut reasons = Vec::new();
     let end = windows.end.start_unix_seconds();
     if look.now.as_second() < end {
@@ -110,19 +115,19 @@ fn reasons(book: &Connection, windows: &Range<Window>, look: &Look) -> rusqlite:
                  WHERE ending IS NULL AND \"window\" >= ? AND \"window\" < ?";
     let unsealed: i64 = book.query_row(query, [first, last], |row| row.get(0))?;
     if unsealed > 0 {
-        reasons.push(format!("{} not sealed yet", counted(unsealed, "hour is", "hours are")));
+        reasons.push(format!("{} not sealed yet", count_with_noun(unsealed, "hour is", "hours are")));
     }
     let query = "SELECT coalesce(sum(commands), 0) FROM in_flight WHERE \"window\" >= ? AND \"window\" < ?";
     let in_flight: i64 = book.query_row(query, [first, last], |row| row.get(0))?;
     if in_flight > 0 {
-        reasons.push(format!("{} still in flight", counted(in_flight, "command is", "commands are")));
+        reasons.push(format!("{} still in flight", count_with_noun(in_flight, "command is", "commands are")));
     }
-    reasons.extend(of_open_epochs(book, end + SETTLING_SECONDS, look)?);
+    reasons.extend(open_epoch_reasons(book, end + SETTLE_SECONDS, look)?);
     Ok(reasons)
 }
 
 /// An epoch that has not ended may hold counts that the book does not have yet.
-fn of_open_epochs(book: &Connection, settled: i64, look: &Look) -> rusqlite::Result<Vec<String>> {
+fn open_epoch_reasons(book: &Connection, settled: i64, look: &LedgerCondition) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare("SELECT epoch, last_sync_at FROM epoch WHERE ending IS NULL ORDER BY 1")?;
     let rows = query.query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?)))?;
     let mut reasons = Vec::new();
@@ -155,7 +160,7 @@ fn lost_counts(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<V
     let mut lost = Vec::new();
     for row in rows {
         let (one, ended_at) = row?;
-        let (from, to) = (window_of(&one.after), window_of(&ended_at));
+        let (from, to) = (window_from_text(&one.after), window_from_text(&ended_at));
         if from < windows.end && windows.start <= to {
             lost.push(one);
         }
@@ -164,12 +169,12 @@ fn lost_counts(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<V
 }
 
 /// The window of a moment as the book writes it; the first one if it is none, so that nothing is left out.
-fn window_of(moment: &str) -> Window {
+fn window_from_text(moment: &str) -> Window {
     moment.parse::<Timestamp>().map_or(Window(0), |moment| Window::of_unix_seconds(moment.as_second()))
 }
 
 /// The first and the last hour with usage.
-fn bounds(book: &Connection) -> rusqlite::Result<[Option<String>; 2]> {
+fn usage_bounds(book: &Connection) -> rusqlite::Result<[Option<String>; 2]> {
     let query = "SELECT (SELECT min(\"window\") FROM usage), (SELECT min(day) FROM day_sum), (SELECT max(\"window\") FROM usage),
                         (SELECT max(day) FROM day_sum)";
     book.query_row(query, [], |row| {
@@ -180,6 +185,6 @@ fn bounds(book: &Connection) -> rusqlite::Result<[Option<String>; 2]> {
     })
 }
 
-fn counted(number: i64, one: &str, many: &str) -> String {
+fn count_with_noun(number: i64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

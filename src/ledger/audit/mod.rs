@@ -5,97 +5,99 @@
 //! book. `backup` writes a copy elsewhere. Showing it to people is for `cli`.
 
 mod backup;
-mod balance;
-mod chain;
+mod calendar_days;
+mod chain_check;
 mod completeness;
-mod days;
-mod epochs;
+mod day_sum_check;
+mod epoch_check;
 mod export;
-mod finding;
-mod hours;
-mod info;
-mod names;
-mod negative;
-mod open;
-mod order;
-mod seals;
-mod snapshot;
-mod sums;
-mod tally;
+mod findings;
+mod hour_order;
+mod hour_reader;
+mod ledger_info;
+mod ledger_snapshot;
+mod name_table;
+mod negative_counts;
+mod open_epoch;
+mod reconciliation;
+mod seal_walk;
+mod tally_check;
 
+use self::findings::ProgressCallback;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use self::balance::Balance;
-use self::days::Days;
-use self::epochs::Epochs;
-use self::finding::Report;
-use self::hours::Hour;
-use self::names::Names;
-use self::open::OpenEpoch;
-use self::snapshot::Snapshot;
-use self::sums::DaySums;
-use self::tally::TallyRows;
-use super::error::LedgerError;
-use super::schema_check;
+use self::calendar_days::CalendarDays;
+use self::day_sum_check::DaySums;
+use self::epoch_check::EpochTable;
+use self::findings::AuditReport;
+use self::hour_reader::HourRows;
+use self::ledger_snapshot::LedgerSnapshot;
+use self::name_table::NameTable;
+use self::open_epoch::OpenEpoch;
+use self::reconciliation::Reconciliation;
+use self::tally_check::TallyRows;
+use super::book::schema_check;
+use super::values::error::LedgerError;
 use crate::model::Window;
 
-pub use backup::{Backup, BackupError, backup};
-pub use chain::{BadHead, NotedHead};
-pub use completeness::{Completeness, LostCounts, PeriodState, completeness};
-pub use epochs::EpochRow;
-pub use export::{ExportError, Part, export};
-pub use finding::{AfterHead, ChainHead, Check, Checked, Finding, MOST_FINDINGS, Verdict};
-pub use info::{EpochInfo, Info, Sizes, TallyInfo, WindowInfo, info};
-
-/// Called with what is being done, how much of it is done, and how much there is.
-pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+pub use backup::{BackupError, LedgerBackup, backup};
+pub use chain_check::{BadHead, NotedHead};
+pub use completeness::{LostCounts, PeriodCompleteness, PeriodState, completeness};
+pub use epoch_check::EpochRow;
+pub use export::{ExportError, ExportPart, export};
+pub use findings::{AuditCheck, AuditCounts, AuditFinding, AuditVerdict, ChainHead, FINDINGS_MAX, SealsAfterHead};
+pub use ledger_info::{EpochInfo, FileSizes, LedgerInfo, TallyInfo, WindowInfo, ledger_info};
 
 /// Checks everything that can be checked of the ledger at `path`; `noted` is a head that was kept elsewhere.
-pub fn verify(path: &Path, noted: Option<&NotedHead>, progress: &mut Progress<'_>) -> Result<Verdict, LedgerError> {
-    let snapshot = Snapshot::take(path)?;
-    let mut report = Report::default();
-    check_schema(&snapshot, &mut report).map_err(|error| snapshot.failed(error))?;
+pub fn verify(
+    path: &Path,
+    noted: Option<&NotedHead>,
+    progress: &mut ProgressCallback<'_>,
+) -> Result<AuditVerdict, LedgerError> {
+    let snapshot = LedgerSnapshot::read(path)?;
+    let mut report = AuditReport::default();
+    check_schema_objects(&snapshot, &mut report).map_err(|error| snapshot.book_error(error))?;
     let is_altered = !report.findings.is_empty();
-    match check(&snapshot, noted, (&mut report, progress)) {
-        Ok(head) => Ok(report.verdict(head)),
+    match run_checks(&snapshot, noted, (&mut report, progress)) {
+        Ok(head) => Ok(report.into_verdict(head)),
         Err(error) if is_altered => {
-            report.note(format!("the rest could not be checked in a book that is altered so: {error}"));
-            Ok(report.verdict(chain::beginning()))
+            report.add_note(format!("the rest could not be checked in a book that is altered so: {error}"));
+            Ok(report.into_verdict(chain_check::empty_chain()))
         }
-        Err(error) => Err(snapshot.failed(error)),
+        Err(error) => Err(snapshot.book_error(error)),
     }
 }
 
 /// Every table, index, view and trigger is the format's own; so are the rows of `outcome`.
-fn check_schema(snapshot: &Snapshot, report: &mut Report) -> rusqlite::Result<()> {
-    for difference in schema_check::differences(&snapshot.connection)? {
-        report.find(Check::Schema, difference.place, difference.what);
+fn check_schema_objects(snapshot: &LedgerSnapshot, report: &mut AuditReport) -> rusqlite::Result<()> {
+    for difference in schema_check::schema_differences(&snapshot.connection)? {
+        report.add_finding(AuditCheck::Schema, difference.place, difference.what);
     }
     Ok(())
 }
 
-fn check(
-    snapshot: &Snapshot,
+fn run_checks(
+    snapshot: &LedgerSnapshot,
     noted: Option<&NotedHead>,
-    (report, progress): (&mut Report, &mut Progress<'_>),
+    (report, progress): (&mut AuditReport, &mut ProgressCallback<'_>),
 ) -> rusqlite::Result<ChainHead> {
     let book = &snapshot.connection;
-    let (days, epochs) = (Days::read(book)?, Epochs::read(book)?);
-    let head = chain::check(book, (&days, &epochs), noted, (report, progress))?;
+    let (days, epochs) = (CalendarDays::from_book(book)?, EpochTable::from_book(book)?);
+    let head = chain_check::check_chain(book, (&days, &epochs), noted, (report, progress))?;
     if let Some(noted) = noted {
-        chain::check_noted(book, noted, report)?;
+        chain_check::check_noted_head(book, noted, report)?;
     }
-    epochs.check(snapshot, report);
+    epochs.check_epochs(snapshot, report);
     check_adjustments(book, report)?;
-    negative::check(book, report)?;
-    tally::check(snapshot, report);
-    add_up(snapshot, (&days, &epochs), report, progress)?;
+    negative_counts::check_negative_counts(book, report)?;
+    tally_check::check_tally(snapshot, report);
+    sum_all_hours(snapshot, (&days, &epochs), report, progress)?;
     Ok(head)
 }
 
 /// Every correction is the one its seal covers (the chain looked at that), and none has no seal.
-fn check_adjustments(book: &rusqlite::Connection, report: &mut Report) -> rusqlite::Result<()> {
+fn check_adjustments(book: &rusqlite::Connection, report: &mut AuditReport) -> rusqlite::Result<()> {
     let sealed: i64 = book.query_row("SELECT count(*) FROM seal WHERE kind = 'adjustment'", [], |row| row.get(0))?;
     let mut query = book.prepare("SELECT number FROM adjustment ORDER BY number")?;
     let mut rows = query.query([])?;
@@ -104,82 +106,85 @@ fn check_adjustments(book: &rusqlite::Connection, report: &mut Report) -> rusqli
         let number: i64 = row.get(0)?;
         if number < 1 || number > sealed {
             let what = format!("it has no seal; {sealed} corrections have one");
-            report.find(Check::Adjustments, format!("adjustment {number}"), what);
+            report.add_finding(AuditCheck::Adjustments, format!("adjustment {number}"), what);
         }
     }
     Ok(())
 }
 
 /// Reads the rows of every hour once, and hands them to all who add up.
-fn add_up(
-    snapshot: &Snapshot,
-    (days, epochs): (&Days, &Epochs),
-    report: &mut Report,
-    progress: &mut Progress<'_>,
+fn sum_all_hours(
+    snapshot: &LedgerSnapshot,
+    (days, epochs): (&CalendarDays, &EpochTable),
+    report: &mut AuditReport,
+    progress: &mut ProgressCallback<'_>,
 ) -> rusqlite::Result<()> {
     let book = &snapshot.connection;
-    let mut names = Names::read(book)?;
-    let open = snapshot.readings().map(|readings| OpenEpoch::of(readings, &mut names));
-    let rows = open.as_ref().zip(snapshot.readings()).map(|(open, readings)| TallyRows::of(open, readings, &mut names));
-    let mut balance = Balance::new(book, (days, epochs), open.as_ref())?;
+    let mut names = NameTable::from_book(book)?;
+    let open = snapshot.readings().map(|readings| OpenEpoch::from_readings(readings, &mut names));
+    let rows = open
+        .as_ref()
+        .zip(snapshot.readings())
+        .map(|(open, readings)| TallyRows::from_readings(open, readings, &mut names));
+    let mut balance = Reconciliation::new(book, (days, epochs), open.as_ref())?;
     let mut sums = DaySums::new(book, days);
     let mut seen = BTreeSet::new();
-    let mut hours = Hours::new(book, days.horizon)?;
-    while let Some(hour) = hours.next(progress)? {
-        check_rows(&hour, epochs, report);
-        sums.add(&hour, (&names, report))?;
+    let mut hours = HourCursor::new(book, days.compacted_before)?;
+    while let Some(hour) = hours.next_hour(progress)? {
+        check_hour_rows(&hour, epochs, report);
+        sums.add_hour(&hour, (&names, report))?;
         balance.add_hour(&hour, report);
         if let Some(rows) = &rows {
-            rows.check(&hour, (&names, report));
+            rows.check_hour(&hour, (&names, report));
         }
-        seen.insert(days.kept(hour.window).start);
+        seen.insert(days.kept_day(hour.window).start);
     }
     sums.end_day((&names, report))?;
-    hours.check_empty(report);
-    check_unsealed(book, days.horizon, report)?;
-    sums::check_strays(book, days, |day| seen.contains(&day), report)?;
-    sums::check_ever(book, (&names, report))?;
+    hours.check_exhausted(report);
+    check_unsealed_hours(book, days.compacted_before, report)?;
+    day_sum_check::check_stray_days(book, days, |day| seen.contains(&day), report)?;
+    day_sum_check::check_total_sums(book, (&names, report))?;
     balance.add_stored(book)?;
     if let Some(open) = &open {
-        balance.add_open(open);
+        balance.add_open_epoch(open);
     }
     balance.finish(open.as_ref(), (&names, report));
     Ok(())
 }
 
 /// The hours of a book from the horizon on.
-struct Hours<'a> {
+struct HourCursor<'a> {
     book: &'a rusqlite::Connection,
-    from: Window,
+    next_window: Window,
     /// Epochs that sealed an hour which has not been read yet.
     sealed: std::collections::HashMap<Window, BTreeSet<u32>>,
     done: u64,
     count: u64,
 }
 
-impl<'a> Hours<'a> {
-    fn new(book: &'a rusqlite::Connection, horizon: Window) -> rusqlite::Result<Self> {
-        let sealed = hours::sealed(book, horizon)?;
+impl<'a> HourCursor<'a> {
+    fn new(book: &'a rusqlite::Connection, compacted_before: Window) -> rusqlite::Result<Self> {
+        let sealed = hour_reader::sealed_epochs(book, compacted_before)?;
         let count = sealed.len() as u64;
-        Ok(Self { book, from: horizon, sealed, done: 0, count })
+        Ok(Self { book, next_window: compacted_before, sealed, done: 0, count })
     }
 
-    fn next(&mut self, progress: &mut Progress<'_>) -> rusqlite::Result<Option<Hour>> {
-        let Some(window) = hours::next(self.book, self.from)? else { return Ok(None) };
-        self.from = window.next();
+    fn next_hour(&mut self, progress: &mut ProgressCallback<'_>) -> rusqlite::Result<Option<HourRows>> {
+        let Some(window) = hour_reader::next_hour(self.book, self.next_window)? else { return Ok(None) };
+        self.next_window = window.next();
         self.done += 1;
         progress("hours", self.done.min(self.count), self.count);
-        hours::read(self.book, window, self.sealed.remove(&window).unwrap_or_default()).map(Some)
+        hour_reader::read_hour(self.book, window, self.sealed.remove(&window).unwrap_or_default()).map(Some)
     }
 
     /// Hours that were sealed and of which no row is left.
-    fn check_empty(&self, report: &mut Report) {
+    fn check_exhausted(&self, report: &mut AuditReport) {
         let mut empty: Vec<_> = self.sealed.iter().collect();
         empty.sort();
         for (window, epochs) in empty {
             for epoch in epochs {
-                report.find(
-                    Check::Rows,
+                report.add_finding(
+                    AuditCheck::Rows,
                     format!("epoch {epoch}, hour {window}"),
                     "it is sealed, and none of its rows is left",
                 );
@@ -189,24 +194,24 @@ impl<'a> Hours<'a> {
 }
 
 /// Every row has a seal or waits for one.
-fn check_rows(hour: &Hour, epochs: &Epochs, report: &mut Report) {
+fn check_hour_rows(hour: &HourRows, epochs: &EpochTable, report: &mut AuditReport) {
     let with_rows = hour.epochs();
     for epoch in &with_rows {
         let place = format!("epoch {epoch}, hour {}", hour.window);
         let (is_sealed, waits) = (hour.sealed.contains(epoch), hour.unsealed.contains(epoch));
         if !is_sealed && !waits {
-            report.find(Check::Rows, &place, "its rows have no seal and do not wait for one");
+            report.add_finding(AuditCheck::Rows, &place, "its rows have no seal and do not wait for one");
         }
         if is_sealed && waits {
-            report.find(Check::Rows, &place, "it is sealed, and waits for a seal all the same");
+            report.add_finding(AuditCheck::Rows, &place, "it is sealed, and waits for a seal all the same");
         }
         if epochs.get(*epoch).is_none() {
-            report.find(Check::Epochs, &place, "it has rows, and the book does not know the epoch");
+            report.add_finding(AuditCheck::Epochs, &place, "it has rows, and the book does not know the epoch");
         }
     }
     for epoch in hour.sealed.difference(&with_rows) {
-        report.find(
-            Check::Rows,
+        report.add_finding(
+            AuditCheck::Rows,
             format!("epoch {epoch}, hour {}", hour.window),
             "it is sealed, and none of its rows is left",
         );
@@ -214,13 +219,17 @@ fn check_rows(hour: &Hour, epochs: &Epochs, report: &mut Report) {
 }
 
 /// Nothing before the horizon waits for a seal.
-fn check_unsealed(book: &rusqlite::Connection, horizon: Window, report: &mut Report) -> rusqlite::Result<()> {
+fn check_unsealed_hours(
+    book: &rusqlite::Connection,
+    compacted_before: Window,
+    report: &mut AuditReport,
+) -> rusqlite::Result<()> {
     let mut query = book.prepare("SELECT epoch, \"window\" FROM unsealed WHERE \"window\" < ?1")?;
-    let mut rows = query.query([horizon.0])?;
+    let mut rows = query.query([compacted_before.0])?;
     while let Some(row) = rows.next()? {
         let (epoch, window): (u32, u32) = (row.get(0)?, row.get(1)?);
-        let what = format!("it waits for a seal, but hours before {horizon} are kept as days only");
-        report.find(Check::Rows, format!("epoch {epoch}, hour {}", Window(window)), what);
+        let what = format!("it waits for a seal, but hours before {compacted_before} are kept as days only");
+        report.add_finding(AuditCheck::Rows, format!("epoch {epoch}, hour {}", Window(window)), what);
     }
     Ok(())
 }

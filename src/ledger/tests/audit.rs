@@ -1,16 +1,16 @@
 //! The audit: a sound ledger has no findings, whatever happened to its gateway.
 
 use super::*;
-use crate::ledger::audit::{NotedHead, Verdict, export, info, verify};
+use crate::ledger::audit::{AuditVerdict, NotedHead, export, ledger_info, verify};
 
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
-pub(super) const SERIES: &str = "department-1/cameras/command-1";
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const SERIES: &str = "department-1/cameras/command-1";
 
-pub(super) fn audited(path: &Path) -> Verdict {
+pub(crate) fn audited(path: &Path) -> AuditVerdict {
     verify(path, None, &mut |_, _, _| ()).expect("an audit")
 }
 
-pub(super) fn correction(units: i64) -> Adjustment {
+pub(crate) fn correction(units: i64) -> Adjustment {
     Adjustment {
         department: department(1).id,
         subsystem: None,
@@ -24,7 +24,7 @@ pub(super) fn correction(units: i64) -> Adjustment {
 
 /// Three sealed hours from 03:00 on, a correction, a fourth hour with a late end, an open hour with one command in flight.
 /// Seals 1, 2, 3 and 5 are of hours, 4 is of the correction.
-pub(super) fn busy(bench: &Bench) -> (Ledger, Meter, Ticket) {
+pub(crate) fn busy(bench: &LedgerBench) -> (Ledger, Meter, Ticket) {
     let (ledger, meter) = bench.open_one();
     let stream = admit(&meter, &bench.clock);
     for number in 1..=3 {
@@ -35,53 +35,53 @@ pub(super) fn busy(bench: &Bench) -> (Ledger, Meter, Ticket) {
         bench.pass(HOUR, &ledger, &meter);
     }
     stream.settle(Finished::Aborted);
-    adjust(&bench.path(), &correction(-5), &bench.clock).expect("a correction");
+    add_adjustment(&bench.path(), &correction(-5), &bench.clock).expect("a correction");
     bench.pass(HOUR, &ledger, &meter);
     let flying = admit(&meter, &bench.clock);
-    wait(ledger.reader().fold()).expect("a fold");
+    wait(ledger.reader().fold_now()).expect("a fold");
     (ledger, meter, flying)
 }
 
 /// [`busy`], closed: seal 6 is of the epoch's end.
-pub(super) fn closed() -> Bench {
-    let bench = Bench::new();
+pub(crate) fn closed() -> LedgerBench {
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
     drop((flying, meter));
     ledger.close().expect("closed");
     bench
 }
 
-pub(super) fn edit(bench: &Bench, statements: &str) {
+pub(crate) fn edit(bench: &LedgerBench, statements: &str) {
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
     book.execute_batch(&format!("PRAGMA foreign_keys = OFF; {statements}")).expect(statements);
 }
 
-pub(super) fn sound(path: &Path, what: &str) -> Verdict {
+pub(crate) fn sound(path: &Path, what: &str) -> AuditVerdict {
     let verdict = audited(path);
     assert!(verdict.ok, "{what}: {:#?}", verdict.findings);
     verdict
 }
 
 /// All that is found, with its place.
-pub(super) fn found(bench: &Bench) -> Vec<String> {
+pub(crate) fn found(bench: &LedgerBench) -> Vec<String> {
     audited(&bench.path()).findings.iter().map(|one| format!("{} at {}", one.check, one.place)).collect()
 }
 
-pub(super) fn forgetful(bench: &Bench) -> (Ledger, Meter) {
+pub(crate) fn forgetful(bench: &LedgerBench) -> (Ledger, Meter) {
     let settings = LedgerSettings { compact_after: Some(48 * HOUR), ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");
     (ledger, seeds.remove(0).into_meter())
 }
 
-pub(super) fn old_book(bench: &Bench, text: &str) {
+pub(crate) fn old_book(bench: &LedgerBench, text: &str) {
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
     book.execute_batch(text).expect("a book of an old format");
 }
 
 /// As if the machine had been started anew since.
-pub(super) fn another_boot(bench: &Bench) {
-    let tally = bench.path().with_extension(TALLY);
+pub(crate) fn another_boot(bench: &LedgerBench) {
+    let tally = bench.path().with_extension(TALLY_EXTENSION);
     let mut bytes = std::fs::read(&tally).expect("the tally");
     bytes[16 * 8 + 1] ^= 1; // the first character of the boot id
     std::fs::write(&tally, bytes).expect("written");
@@ -91,11 +91,11 @@ pub(super) fn another_boot(bench: &Bench) {
 
 #[test]
 fn a_sound_ledger_has_no_findings_live_killed_copied_or_closed() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
     let live = sound(&bench.path(), "live");
     assert_eq!((live.checked.seals, live.checked.adjustments, live.head.number), (5, 1, 5));
-    let told = info(&bench.path()).expect("info");
+    let told = ledger_info(&bench.path()).expect("info");
     assert_eq!((told.is_kept, told.tally.map(|tally| tally.in_flight)), (true, Some(1)));
     assert_eq!((told.windows.sealed, told.windows.unsealed, told.adjustments.len()), (4, 1, 1));
     let copy = tempfile::tempdir().expect("a folder");
@@ -112,15 +112,15 @@ fn a_sound_ledger_has_no_findings_live_killed_copied_or_closed() {
     ledger.close().expect("closed");
     let closed = sound(&bench.path(), "closed");
     assert!(closed.notes.is_empty(), "{:?}", closed.notes);
-    let endings: Vec<_> = info(&bench.path()).expect("info").epochs.into_iter().map(|one| one.meaning).collect();
+    let endings: Vec<_> = ledger_info(&bench.path()).expect("info").epochs.into_iter().map(|one| one.meaning).collect();
     assert_eq!(endings, ["the process died; counts exact", "closed; counts exact"]);
 }
 
 #[test]
 fn a_book_that_another_gateway_made_and_never_counted_in_is_sound() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let other = Name::parse("gateway-0").expect("a name");
-    drop(Book::open(&bench.path(), &other, CalendarOffset::default()).expect("a book"));
+    drop(BookWriter::open(&bench.path(), &other, CalendarOffset::default()).expect("a book"));
     let (ledger, _) = bench.open_one();
     ledger.close().expect("closed");
     sound(&bench.path(), "the book is the gateway's that counted in it first");
@@ -128,7 +128,7 @@ fn a_book_that_another_gateway_made_and_never_counted_in_is_sound() {
 
 #[test]
 fn a_ledger_is_sound_at_every_moment_of_a_busy_worker() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let done = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::Relaxed;
@@ -148,13 +148,13 @@ fn a_ledger_is_sound_at_every_moment_of_a_busy_worker() {
             meter.tick();
         }
     });
-    wait(ledger.reader().fold()).expect("a fold");
+    wait(ledger.reader().fold_now()).expect("a fold");
     sound(&bench.path(), "at rest");
 }
 
 fn exported(path: &Path) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut keep = |part: crate::ledger::audit::Part| {
+    let mut keep = |part: crate::ledger::audit::ExportPart| {
         lines.extend(part.lines);
         Ok(())
     };
@@ -179,9 +179,9 @@ fn assert_balanced(lines: &[String]) {
 
 #[test]
 fn a_book_whose_tally_is_gone_is_told_and_balances_as_of_its_last_fold() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
-    let copy = Bench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
+    let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
     for extension in ["db", "db-wal"] {
         std::fs::copy(bench.path().with_extension(extension), copy.path().with_extension(extension)).expect("a copy");
     }
@@ -199,7 +199,7 @@ fn a_book_whose_tally_is_gone_is_told_and_balances_as_of_its_last_fold() {
 #[test]
 fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
     for (text, seals) in [(BOOK_1, 4), (BOOK_2, 11)] {
-        let bench = Bench::new();
+        let bench = LedgerBench::new();
         old_book(&bench, text);
         let (ledger, meter) = forgetful(&bench);
         assert_eq!(sound(&bench.path(), "migrated").head.number, seals);
@@ -210,7 +210,7 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
         }
         bench.pass(240 * HOUR, &ledger, &meter);
         for _ in 0..8 {
-            wait(ledger.reader().fold()).expect("a fold");
+            wait(ledger.reader().fold_now()).expect("a fold");
         }
         assert!(sound(&bench.path(), "forgetful").checked.rolled > 0);
         stranger(&bench).expect("a stranger says the same");
@@ -224,15 +224,15 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
 }
 
 /// What `docs/check_ledger.py` says of an export; an error if it finds anything.
-pub(super) fn stranger(bench: &Bench) -> Result<String, String> {
+pub(crate) fn stranger(bench: &LedgerBench) -> Result<String, String> {
     stranger_knowing(bench, None)
 }
 
 /// As [`stranger`], of one who has noted a head.
-pub(super) fn stranger_knowing(bench: &Bench, head: Option<&NotedHead>) -> Result<String, String> {
+pub(crate) fn stranger_knowing(bench: &LedgerBench, head: Option<&NotedHead>) -> Result<String, String> {
     let file = bench.folder.path().join("export.txt");
     let mut text = String::new();
-    let mut keep = |part: crate::ledger::audit::Part| {
+    let mut keep = |part: crate::ledger::audit::ExportPart| {
         for line in std::iter::once(part.heading.join("\t")).chain(part.lines) {
             text += &(line + "\n");
         }
@@ -248,13 +248,13 @@ pub(super) fn stranger_knowing(bench: &Bench, head: Option<&NotedHead>) -> Resul
     if ended.status.success() { Ok(said) } else { Err(said) }
 }
 
-pub(super) const BOOK_1: &str = include_str!("../../../tests/data/book-1.sql");
-pub(super) const BOOK_2: &str = include_str!("../../../tests/data/book-2.sql");
+pub(crate) const BOOK_1: &str = include_str!("../../../tests/data/book-1.sql");
+pub(crate) const BOOK_2: &str = include_str!("../../../tests/data/book-2.sql");
 
 /// An epoch that lost counts excuses what is missing of it, and nothing else.
 #[test]
 fn an_export_holds_every_line_that_is_sealed_and_every_row_that_is_not() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
     let parts = || {
         let mut parts = Vec::new();
@@ -272,7 +272,12 @@ fn an_export_holds_every_line_that_is_sealed_and_every_row_that_is_not() {
         ["tallygate export 1", "epochs", "seal", "seal", "seal", "seal", "seal", "open", "flying", "end"]
     );
     for part in live.iter().filter(|part| part.heading[0] == "seal") {
-        assert_eq!(canon::content(&part.lines), part.heading[7], "{:?}", part.heading);
+        assert_eq!(
+            crate::ledger::hash_chain::canonical::content_hash(&part.lines),
+            part.heading[7],
+            "{:?}",
+            part.heading
+        );
     }
     assert_eq!((live[1].lines.len(), live[8].lines.len()), (1, 1), "one epoch; one command is in flight");
     drop(ledger); // like a kill

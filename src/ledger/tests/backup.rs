@@ -2,16 +2,16 @@
 
 use super::audit::{busy, closed, sound};
 use super::*;
-use crate::ledger::audit::{Backup, BackupError, backup, info};
+use crate::ledger::audit::{BackupError, LedgerBackup, backup, ledger_info};
 
 /// A copy in a folder of its own.
-fn copy_of(bench: &Bench) -> (Bench, Backup) {
-    let copy = Bench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
+fn copy_of(bench: &LedgerBench) -> (LedgerBench, LedgerBackup) {
+    let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
     let made = backup(&bench.path(), copy.folder.path(), &mut |_, _, _| ()).expect("a copy");
     (copy, made)
 }
 
-fn files_of(bench: &Bench) -> Vec<String> {
+fn files_of(bench: &LedgerBench) -> Vec<String> {
     let files = std::fs::read_dir(bench.folder.path()).expect("a folder").filter_map(Result::ok);
     let mut names: Vec<_> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
@@ -20,7 +20,7 @@ fn files_of(bench: &Bench) -> Vec<String> {
 
 #[test]
 fn a_copy_of_a_kept_ledger_is_one_sound_book_that_says_what_the_ledger_said() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
     admit(&meter, &bench.clock).settle(Finished::Timeout); // in the tally only
     let (copy, made) = copy_of(&bench);
@@ -38,13 +38,13 @@ fn a_copy_of_a_kept_ledger_is_one_sound_book_that_says_what_the_ledger_said() {
     assert_eq!(after.len(), before.len() + 1, "what was in flight is interrupted: {after:?}");
     assert!(after.contains(&("interrupted", 1, 3)), "{after:?}");
     sound(&copy.path(), "restored and kept on");
-    assert!(info(&copy.path()).expect("info").epochs[0].meaning.contains("its tally was gone"));
+    assert!(ledger_info(&copy.path()).expect("info").epochs[0].meaning.contains("its tally was gone"));
     drop((ledger, meter, flying));
 }
 
 #[test]
 fn a_copy_of_a_dead_ledger_is_recovered_as_the_ledger_itself() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
     admit(&meter, &bench.clock).settle(Finished::Timeout);
     drop(ledger);
@@ -90,7 +90,7 @@ fn a_copy_overwrites_nothing_and_leaves_nothing_half_made() {
 
 #[test]
 fn copies_of_a_busy_ledger_are_sound() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     let done = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::Relaxed;
@@ -115,10 +115,10 @@ fn copies_of_a_busy_ledger_are_sound() {
 /// What `sqlite3 ledger.db ".backup copy.db"` leaves: the book of the last fold, without log and tally.
 #[test]
 fn a_copy_of_the_book_alone_is_sound_and_its_note_says_what_is_not_proven() {
-    let bench = Bench::new();
+    let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
     admit(&meter, &bench.clock).settle(Finished::Ok);
-    let copy = Bench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
+    let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
     book.execute("VACUUM INTO ?1", [copy.path().to_str().expect("a name")]).expect("a copy");
     let verdict = sound(&copy.path(), "a copy of the book alone");

@@ -1,25 +1,25 @@
 //! The room as a whole: meters, keeper, files.
 
-mod adjust;
-mod altered;
+mod adjustments;
+mod appended_seals;
 mod audit;
 mod backup;
-mod count;
-mod crash;
-mod edits;
-mod faults;
-mod ground;
-mod kill;
-mod migrate;
-mod moves;
-mod older;
-mod order;
-mod points;
-mod power;
-mod rollup;
-mod seal;
+mod compaction;
+mod counting;
+mod crash_points;
+mod crash_recovery;
+mod end_transfers;
+mod faulty_disk;
+mod files_and_locks;
+mod migration;
+mod older_tally;
+mod power_loss;
+mod process_kill;
+mod sealing;
 mod simulation;
-mod waived;
+mod tampered_rows;
+mod tampered_schema;
+mod waived_units;
 
 use std::fs::File;
 use std::path::Path;
@@ -33,12 +33,12 @@ use crate::model::{CommandKey, Department, Finished, Refused, Window};
 const START: &str = "2026-11-24T03:10:00Z";
 
 /// A ledger in a folder of its own, on a clock that the test moves.
-struct Bench {
+struct LedgerBench {
     folder: tempfile::TempDir,
     clock: Clock,
 }
 
-impl Bench {
+impl LedgerBench {
     fn new() -> Self {
         let clock = Clock::manual(START.parse::<Timestamp>().expect("a time"));
         Self { folder: tempfile::tempdir().expect("a folder"), clock }
@@ -52,7 +52,7 @@ impl Bench {
             workers,
             calendar: CalendarOffset::default(),
             compact_after: None,
-            ready: Ready::default(),
+            ready: Readiness::default(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Bench {
     fn pass(&self, by: Duration, ledger: &Ledger, meter: &Meter) {
         self.clock.advance(by);
         for _ in 0..4 {
-            wait(ledger.reader().fold()).expect("a fold");
+            wait(ledger.reader().fold_now()).expect("a fold");
             meter.tick();
         }
     }
@@ -95,7 +95,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn usage_of_files(path: &Path) -> Vec<UsageRow> {
-    LedgerFiles::open(path).expect("files").usage(ALWAYS).expect("rows")
+    LedgerFiles::open(path).expect("files").usage_by_hour(ALWAYS).expect("rows")
 }
 
 fn department(number: u32) -> Department {

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
 
-use world::World;
+use world::SimulatedWorld;
 
 /// How many schedules a run has.
 const SCHEDULES: u64 = 10_000;
@@ -73,7 +73,7 @@ fn simulate(seed: u64, folder: &Path) -> Result<(), String> {
     let steps = schedule::steps(&mut rng);
     let taken = AtomicUsize::new(0);
     let run = AssertUnwindSafe(|| {
-        let mut world = World::new(folder, rng);
+        let mut world = SimulatedWorld::new(folder, rng);
         for step in &steps {
             taken.fetch_add(1, Ordering::Relaxed);
             world.take(*step);

@@ -5,66 +5,67 @@
 //! `adjustment_units`, where usage has 0. So each column sums up to what its name says, and `net_units` to the net.
 
 use crate::ledger::AdjustmentRow;
-use crate::report::{Row, Usage};
+use crate::report::{ReportRow, UsageReport};
 
 /// Behind the keys and numbers: what a correction is.
-const CORRECTION: [&str; 6] =
+const ADJUSTMENT_COLUMNS: [&str; 6] =
     ["adjustment_units", "net_units", "adjustment_number", "adjustment_period", "adjustment_reason", "adjustment_who"];
 /// At the end: what the line covers.
-const COVERAGE: [&str; 7] = ["department_name", "from", "to", "calendar", "gateway", "state", "made_at"];
+const COVERAGE_COLUMNS: [&str; 7] = ["department_name", "from", "to", "calendar", "gateway", "state", "made_at"];
 
 /// The rows as CSV.
-pub fn csv(usage: &Usage) -> Result<String, csv::Error> {
+pub fn render_csv(usage: &UsageReport) -> Result<String, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(usage.columns().chain(CORRECTION).chain(COVERAGE))?;
+    writer.write_record(usage.columns().chain(ADJUSTMENT_COLUMNS).chain(COVERAGE_COLUMNS))?;
     for row in &usage.rows {
-        writer.write_record(of_row(usage, row))?;
+        writer.write_record(usage_line(usage, row))?;
     }
     for row in &usage.adjustments {
-        writer.write_record(of_correction(usage, row))?;
+        writer.write_record(adjustment_line(usage, row))?;
     }
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn of_row(usage: &Usage, row: &Row) -> Vec<String> {
-    let mut cells: Vec<String> = row.keys.iter().map(|key| cell(key)).collect();
-    cells.extend(Usage::numbers(&row.totals).map(|number| number.to_string()));
+fn usage_line(usage: &UsageReport, row: &ReportRow) -> Vec<String> {
+    let mut cells: Vec<String> = row.keys.iter().map(|key| safe_cell(key)).collect();
+    cells.extend(UsageReport::numbers(&row.totals).map(|number| number.to_string()));
     cells.extend(["0".to_owned(), row.totals.units.to_string()]);
     cells.extend(std::iter::repeat_n(String::new(), 4));
-    cells.extend(covered(usage, usage.department_of(&row.keys)));
+    cells.extend(coverage_columns(usage, usage.department_of(&row.keys)));
     cells
 }
 
-fn of_correction(usage: &Usage, row: &AdjustmentRow) -> Vec<String> {
-    let mut cells: Vec<String> = usage.by.keys().iter().map(|key| cell(Usage::key_of(*key, row))).collect();
-    cells.extend(Usage::NUMBERS.map(|_| "0".to_owned()));
+fn adjustment_line(usage: &UsageReport, row: &AdjustmentRow) -> Vec<String> {
+    let mut cells: Vec<String> =
+        usage.group_by.keys().iter().map(|key| safe_cell(UsageReport::adjustment_key(*key, row))).collect();
+    cells.extend(UsageReport::NUMBERS.map(|_| "0".to_owned()));
     cells.extend([row.units, row.units, row.number].map(|number| number.to_string()));
-    cells.extend([&row.period, &row.reason, &row.who].map(|text| cell(text)));
-    let is_grouped = usage.by.keys().contains(&crate::report::Key::Department);
-    cells.extend(covered(usage, is_grouped.then_some(row.department.as_str())));
+    cells.extend([&row.period, &row.reason, &row.who].map(|text| safe_cell(text)));
+    let is_grouped = usage.group_by.keys().contains(&crate::report::GroupKey::Department);
+    cells.extend(coverage_columns(usage, is_grouped.then_some(row.department.as_str())));
     cells
 }
 
-fn covered(usage: &Usage, department: Option<&str>) -> [String; 7] {
-    let name = department.map_or("", |id| usage.name_of(id));
+fn coverage_columns(usage: &UsageReport, department: Option<&str>) -> [String; 7] {
+    let name = department.map_or("", |id| usage.department_name(id));
     let (from, to, calendar) =
         (usage.range.from.to_string(), usage.range.to.to_string(), format!("UTC{}", usage.calendar));
     let [gateway, state, made_at] = usage.coverage.as_ref().map_or(["", "", ""], |coverage| {
         [coverage.completeness.gateway.as_str(), coverage.completeness.state.name(), coverage.made_at.as_str()]
     });
-    [cell(name), from, to, calendar, gateway.to_owned(), state.to_owned(), made_at.to_owned()]
+    [safe_cell(name), from, to, calendar, gateway.to_owned(), state.to_owned(), made_at.to_owned()]
 }
 
 /// A spreadsheet takes a cell that begins so for a formula; an apostrophe makes it text (OWASP, "CSV injection").
-fn cell(text: &str) -> String {
+fn safe_cell(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage::tests::{adjustment, coverage, usage};
+    use crate::report::usage_report::tests::{adjustment, coverage, usage};
 
     #[test]
     fn rows_are_plain_integers_below_a_header() {
@@ -72,7 +73,7 @@ mod tests {
         usage.coverage = Some(coverage());
         usage.names = [("police".to_owned(), "Police Bureau".to_owned())].into();
         assert_eq!(
-            csv(&usage).expect("it renders"),
+            render_csv(&usage).expect("it renders"),
             "department,day,commands,units,request_bytes,response_bytes,duration_ns,adjustment_units,net_units,\
              adjustment_number,adjustment_period,adjustment_reason,adjustment_who,\
              department_name,from,to,calendar,gateway,state,made_at\n\
@@ -93,7 +94,7 @@ mod tests {
         ] {
             let mut usage = usage(by);
             usage.adjustments = vec![adjustment("2026-01", -5), adjustment("2026-01-02", 7)];
-            let text = csv(&usage).expect("it renders");
+            let text = render_csv(&usage).expect("it renders");
             let lines: Vec<_> = text.lines().collect();
             let said = "a test of the new cameras,finance,";
             for (line, begins) in lines[lines.len() - 2..].iter().zip([first, second]) {
@@ -113,7 +114,7 @@ mod tests {
             ("\rx", "'\rx"),
             ("police", "police"),
         ] {
-            assert_eq!(cell(text), shown);
+            assert_eq!(safe_cell(text), shown);
         }
     }
 }

@@ -1,36 +1,36 @@
-//! JSON: the answer of `report usage --format json` and of `/api/v1/usage`.
+//! JSON: the answer of `report usage --format render_json` and of `/api/v1/usage`.
 //!
 //! Numbers are integers of up to 64 bits, as the ledger has them.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::ledger::OutcomeTotals;
-use crate::report::{Key, Row, Usage};
+use crate::report::{GroupKey, ReportRow, UsageReport};
 
 /// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`, `net_units`, and of a ledger also `made_at` and
 /// `completeness`: gateway, state, why the period is open, lost counts, first and last usage.
-pub fn json(usage: &Usage) -> Result<String, serde_json::Error> {
-    let mut text = serde_json::to_string_pretty(&Document(usage))?;
+pub fn render_json(usage: &UsageReport) -> Result<String, serde_json::Error> {
+    let mut text = serde_json::to_string_pretty(&JsonReport(usage))?;
     text.push('\n');
     Ok(text)
 }
 
-struct Document<'a>(&'a Usage);
-struct Line<'a>(&'a Usage, &'a Row);
-struct Numbers<'a>(&'a OutcomeTotals);
+struct JsonReport<'a>(&'a UsageReport);
+struct JsonRow<'a>(&'a UsageReport, &'a ReportRow);
+struct JsonMeasures<'a>(&'a OutcomeTotals);
 
-impl Serialize for Document<'_> {
+impl Serialize for JsonReport<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let usage = self.0;
-        let by: Vec<_> = usage.by.keys().iter().map(|key| key.name()).collect();
-        let rows: Vec<_> = usage.rows.iter().map(|row| Line(usage, row)).collect();
+        let by: Vec<_> = usage.group_by.keys().iter().map(|key| key.name()).collect();
+        let rows: Vec<_> = usage.rows.iter().map(|row| JsonRow(usage, row)).collect();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("from", &usage.range.from.to_string())?;
         map.serialize_entry("to", &usage.range.to.to_string())?;
         map.serialize_entry("calendar", &usage.calendar.to_string())?;
         map.serialize_entry("by", &by)?;
         map.serialize_entry("rows", &rows)?;
-        map.serialize_entry("total", &Numbers(&usage.total))?;
+        map.serialize_entry("total", &JsonMeasures(&usage.total))?;
         map.serialize_entry("adjustments", &usage.adjustments)?;
         map.serialize_entry("net_units", &usage.net_units())?;
         if let Some(coverage) = &usage.coverage {
@@ -41,37 +41,37 @@ impl Serialize for Document<'_> {
     }
 }
 
-impl Serialize for Line<'_> {
+impl Serialize for JsonRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(usage, row) = self;
         let mut map = serializer.serialize_map(None)?;
-        for (key, value) in usage.by.keys().iter().zip(&row.keys) {
+        for (key, value) in usage.group_by.keys().iter().zip(&row.keys) {
             map.serialize_entry(key.name(), value)?;
-            if *key == Key::Department && !usage.names.is_empty() {
-                map.serialize_entry("department_name", usage.name_of(value))?;
+            if *key == GroupKey::Department && !usage.names.is_empty() {
+                map.serialize_entry("department_name", usage.department_name(value))?;
             }
         }
-        for (name, number) in Usage::NUMBERS.iter().zip(Usage::numbers(&row.totals)) {
+        for (name, number) in UsageReport::NUMBERS.iter().zip(UsageReport::numbers(&row.totals)) {
             map.serialize_entry(name, &number)?;
         }
         map.end()
     }
 }
 
-impl Serialize for Numbers<'_> {
+impl Serialize for JsonMeasures<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(Usage::NUMBERS.iter().zip(Usage::numbers(self.0)))
+        serializer.collect_map(UsageReport::NUMBERS.iter().zip(UsageReport::numbers(self.0)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage::tests::usage;
+    use crate::report::usage_report::tests::usage;
 
     #[test]
     fn the_document_says_what_it_covers() {
-        let text = json(&usage("outcome")).expect("it renders");
+        let text = render_json(&usage("outcome")).expect("it renders");
         let expected = r#"{
   "from": "1970-01-01T00:00:00Z",
   "to": "2027-01-15T08:00:00Z",
@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn of_a_ledger_it_says_whether_the_period_can_still_change() {
         let mut usage = usage("department");
-        usage.coverage = Some(crate::report::usage::tests::coverage());
+        usage.coverage = Some(crate::report::usage_report::tests::coverage());
         usage.names = [("police".to_owned(), "Police Bureau".to_owned())].into();
-        let text = json(&usage).expect("it renders");
+        let text = render_json(&usage).expect("it renders");
         let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(document["completeness"]["state"], "open", "{text}");
         assert_eq!(document["completeness"]["lost_counts"][0]["epoch"], 3, "{text}");

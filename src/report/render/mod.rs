@@ -1,12 +1,12 @@
 //! The same usage in the forms that people and programs read.
 
 mod csv;
-pub mod fit;
-pub mod human;
+pub mod fitted_table;
+pub mod human_units;
 mod json;
 mod table;
 
-pub use csv::csv;
-pub use fit::Look;
-pub use json::json;
-pub use table::table;
+pub use csv::render_csv;
+pub use fitted_table::TableTarget;
+pub use json::render_json;
+pub use table::render_table;

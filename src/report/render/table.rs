@@ -1,42 +1,42 @@
 //! A table for people: what it covers above, thousands separated, sizes and durations in units, a total at the end, corrections
 //! and net units below.
 //!
-//! Leaves exact bytes and nanoseconds to csv and json, and widths to [`super::fit`].
+//! Leaves exact bytes and nanoseconds to csv and json, and widths to [`super::fitted_table`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::ledger::{AdjustmentRow, OutcomeTotals};
-use crate::report::{Key, Usage};
+use crate::report::{GroupKey, UsageReport};
 
-use super::fit::{FittedTable, Heading, Look};
-use super::human::{duration, separated, signed, size, whole};
+use super::fitted_table::{ColumnHeading, FittedTable, TableTarget};
+use super::human_units::{grouped_digits, grouped_signed, human_duration, human_size, signed_digits};
 
-/// The number columns, in the order of [`cells`].
-const NUMBERS: [Heading; 5] = [
-    Heading::number("commands"),
-    Heading::number("units"),
-    Heading::number("request").spare(2),
-    Heading::number("response").spare(3),
-    Heading::number("duration").spare(4),
+/// The number columns, in the order of [`number_cells`].
+const NUMBER_COLUMNS: [ColumnHeading; 5] = [
+    ColumnHeading::number("commands"),
+    ColumnHeading::number("units"),
+    ColumnHeading::number("request").droppable(2),
+    ColumnHeading::number("response").droppable(3),
+    ColumnHeading::number("duration").droppable(4),
 ];
 
 /// The whole report: heading, lines, total; below it, if there are any, corrections and net units.
-pub fn table(usage: &Usage, look: Look) -> String {
-    let mut text = heading(usage);
-    text += &lines(usage, look);
+pub fn render_table(usage: &UsageReport, look: TableTarget) -> String {
+    let mut text = report_heading(usage);
+    text += &usage_lines(usage, look);
     if usage.rows.is_empty() {
-        text += &nothing_here(usage);
+        text += &empty_report(usage);
     }
     if !usage.adjustments.is_empty() {
-        text += &format!("\nCorrections, in none of the lines above:\n{}", corrections(&usage.adjustments, look));
-        text += &format!("\nNet units, usage and corrections together:\n{}", net(usage, look));
+        text += &format!("\nCorrections, in none of the lines above:\n{}", adjustment_table(&usage.adjustments, look));
+        text += &format!("\nNet units, usage and corrections together:\n{}", net_units_table(usage, look));
     }
     text
 }
 
 /// What the report covers, and whether it can still change.
-fn heading(usage: &Usage) -> String {
+fn report_heading(usage: &UsageReport) -> String {
     let Some(coverage) = &usage.coverage else { return String::new() };
     let completeness = &coverage.completeness;
     let mut text = String::new();
@@ -44,7 +44,7 @@ fn heading(usage: &Usage) -> String {
         let _ = writeln!(text, "{label:<9} {value}"); // a String takes everything
     };
     line("gateway", &completeness.gateway);
-    line("period", &period(usage));
+    line("period", &period_text(usage));
     let state = completeness.state.name();
     match completeness.open_because.is_empty() {
         true => line("state", state),
@@ -59,7 +59,7 @@ fn heading(usage: &Usage) -> String {
 }
 
 /// From the first day to the first one that is not part of it; hours in UTC where the period is not of whole days.
-fn period(usage: &Usage) -> String {
+fn period_text(usage: &UsageReport) -> String {
     let (range, calendar) = (&usage.range, usage.calendar);
     let is_day = |window| calendar.day_of(window) == window;
     match is_day(range.from) && is_day(range.to) {
@@ -72,7 +72,7 @@ fn period(usage: &Usage) -> String {
     }
 }
 
-fn nothing_here(usage: &Usage) -> String {
+fn empty_report(usage: &UsageReport) -> String {
     let bounds = usage.coverage.as_ref().map(|coverage| &coverage.completeness);
     match bounds.and_then(|bounds| bounds.first_usage.as_ref().zip(bounds.last_usage.as_ref())) {
         Some((first, last)) => format!(
@@ -82,88 +82,99 @@ fn nothing_here(usage: &Usage) -> String {
     }
 }
 
-fn lines(usage: &Usage, look: Look) -> String {
-    let named = usage.by.keys().contains(&Key::Department) && !usage.names.is_empty();
-    let mut table = FittedTable::new(headings(usage, named).into_iter().chain(NUMBERS));
+fn usage_lines(usage: &UsageReport, look: TableTarget) -> String {
+    let named = usage.group_by.keys().contains(&GroupKey::Department) && !usage.names.is_empty();
+    let mut table = FittedTable::new(headings(usage, named).into_iter().chain(NUMBER_COLUMNS));
     for row in &usage.rows {
-        let name = usage.department_of(&row.keys).filter(|_| named).map(|id| usage.name_of(id).to_owned());
-        table.add(with_name(usage, row.keys.clone(), name).into_iter().chain(cells(&row.totals)));
+        let name = usage.department_of(&row.keys).filter(|_| named).map(|id| usage.department_name(id).to_owned());
+        table.add_row(with_name(usage, row.keys.clone(), name).into_iter().chain(number_cells(&row.totals)));
     }
-    let labels = usage.by.keys().iter().enumerate().map(|(at, _)| if at == 0 { "total" } else { "" }.to_owned());
+    let labels = usage.group_by.keys().iter().enumerate().map(|(at, _)| if at == 0 { "total" } else { "" }.to_owned());
     let name = named.then(String::new);
-    table.add(with_name(usage, labels.collect(), name).into_iter().chain(cells(&usage.total)));
+    table.add_row(with_name(usage, labels.collect(), name).into_iter().chain(number_cells(&usage.total)));
     table.render(look)
 }
 
-fn headings(usage: &Usage, named: bool) -> Vec<Heading> {
+fn headings(usage: &UsageReport, named: bool) -> Vec<ColumnHeading> {
     let mut headings = Vec::new();
-    for key in usage.by.keys() {
-        headings.push(Heading::text(key.name()));
-        if named && *key == Key::Department {
-            headings.push(Heading::text("name").spare(1));
+    for key in usage.group_by.keys() {
+        headings.push(ColumnHeading::text(key.name()));
+        if named && *key == GroupKey::Department {
+            headings.push(ColumnHeading::text("name").droppable(1));
         }
     }
     headings
 }
 
 /// The keys, with the department's name behind its id.
-fn with_name(usage: &Usage, mut keys: Vec<String>, name: Option<String>) -> Vec<String> {
-    let position = usage.by.keys().iter().position(|key| *key == Key::Department);
+fn with_name(usage: &UsageReport, mut keys: Vec<String>, name: Option<String>) -> Vec<String> {
+    let position = usage.group_by.keys().iter().position(|key| *key == GroupKey::Department);
     if let Some((position, name)) = position.zip(name) {
         keys.insert(position + 1, name);
     }
     keys
 }
 
-fn cells(totals: &OutcomeTotals) -> [String; 5] {
+fn number_cells(totals: &OutcomeTotals) -> [String; 5] {
     let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
-    [separated(commands), separated(units), size(request_bytes), size(response_bytes), duration(duration_ns)]
+    [
+        grouped_digits(commands),
+        grouped_digits(units),
+        human_size(request_bytes),
+        human_size(response_bytes),
+        human_duration(duration_ns),
+    ]
 }
 
 /// What finance added.
-fn corrections(rows: &[AdjustmentRow], look: Look) -> String {
+fn adjustment_table(rows: &[AdjustmentRow], look: TableTarget) -> String {
     let mut table = FittedTable::new([
-        Heading::number("no."),
-        Heading::text("department"),
-        Heading::text("subsystem").spare(2),
-        Heading::text("command").spare(3),
-        Heading::text("period"),
-        Heading::number("units"),
-        Heading::text("reason"),
-        Heading::text("who").spare(1),
-        Heading::text("made at").spare(4),
+        ColumnHeading::number("no."),
+        ColumnHeading::text("department"),
+        ColumnHeading::text("subsystem").droppable(2),
+        ColumnHeading::text("command").droppable(3),
+        ColumnHeading::text("period"),
+        ColumnHeading::number("units"),
+        ColumnHeading::text("reason"),
+        ColumnHeading::text("who").droppable(1),
+        ColumnHeading::text("made at").droppable(4),
     ]);
     let every = |name: &Option<String>| name.clone().unwrap_or_else(|| "all".to_owned());
     for row in rows {
         let (subsystem, command) = (every(&row.subsystem), every(&row.command));
-        let (number, units) = (row.number.to_string(), signed(i128::from(row.units)));
+        let (number, units) = (row.number.to_string(), signed_digits(i128::from(row.units)));
         let [department, period, reason, who, made_at] =
             [&row.department, &row.period, &row.reason, &row.who, &row.made_at].map(Clone::clone);
-        table.add([number, department, subsystem, command, period, units, reason, who, made_at]);
+        table.add_row([number, department, subsystem, command, period, units, reason, who, made_at]);
     }
     table.render(look)
 }
 
 /// By department, where the report knows departments; of all together otherwise.
-fn net(usage: &Usage, look: Look) -> String {
+fn net_units_table(usage: &UsageReport, look: TableTarget) -> String {
     let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
     for row in &usage.rows {
         let of = usage.department_of(&row.keys).unwrap_or("all");
         sums.entry(of).or_default().0 += i128::from(row.totals.units);
     }
-    let knows_departments = usage.by.keys().contains(&Key::Department);
+    let knows_departments = usage.group_by.keys().contains(&GroupKey::Department);
     for row in &usage.adjustments {
         let of = if knows_departments { row.department.as_str() } else { "all" };
         sums.entry(of).or_default().1 += i128::from(row.units);
     }
     let mut table = FittedTable::new([
-        Heading::text("department"),
-        Heading::number("usage"),
-        Heading::number("corrections"),
-        Heading::number("net units"),
+        ColumnHeading::text("department"),
+        ColumnHeading::number("usage"),
+        ColumnHeading::number("corrections"),
+        ColumnHeading::number("net units"),
     ]);
     let mut add = |of: &str, used: i128, corrected: i128| {
-        table.add([of.to_owned(), whole(used), signed(corrected), whole(used + corrected)]);
+        table.add_row([
+            of.to_owned(),
+            grouped_signed(used),
+            signed_digits(corrected),
+            grouped_signed(used + corrected),
+        ]);
     };
     for (of, (used, corrected)) in &sums {
         add(of, *used, *corrected);
@@ -178,12 +189,12 @@ fn net(usage: &Usage, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage::tests::{adjustment, coverage, usage};
+    use crate::report::usage_report::tests::{adjustment, coverage, usage};
 
     #[test]
     fn a_plain_table_has_a_total_and_numbers_to_the_right() {
         assert_eq!(
-            table(&usage("department,outcome"), Look::Plain),
+            render_table(&usage("department,outcome"), TableTarget::Pipe),
             " department  outcome    commands  units   request  response  duration
  parking     forbidden         8     16   7.8 KiB      80 B      8 ms
  parking     ok                4      8   3.9 KiB      40 B      4 ms
@@ -197,7 +208,7 @@ mod tests {
     fn the_heading_says_gateway_period_calendar_and_whether_it_can_still_change() {
         let mut usage = usage("department");
         usage.coverage = Some(coverage());
-        let text = table(&usage, Look::Plain);
+        let text = render_table(&usage, TableTarget::Pipe);
         for line in [
             "gateway   tallygate\n",
             "period    1970-01-01T00:00:00Z to 2027-01-15T08:00:00Z (calendar +08:00)\n",
@@ -208,16 +219,16 @@ mod tests {
             assert!(text.contains(line), "{line}{text}");
         }
         usage.rows.clear();
-        assert!(table(&usage, Look::Plain).contains("usage from the hour of 2026-01-01T15:00:00Z to"));
+        assert!(render_table(&usage, TableTarget::Pipe).contains("usage from the hour of 2026-01-01T15:00:00Z to"));
     }
 
     #[test]
     fn names_stand_beside_their_ids_and_fit_the_terminal() {
         let mut usage = usage("department,outcome");
         usage.names = [("police".to_owned(), "交通警察局".to_owned())].into();
-        let text = table(&usage, Look::Terminal(100));
+        let text = render_table(&usage, TableTarget::Terminal(100));
         assert!(text.contains("交通警察局") && text.contains("│ parking    ┆ parking"), "{text}");
-        let narrow = table(&usage, Look::Terminal(60));
+        let narrow = render_table(&usage, TableTarget::Terminal(60));
         assert!(narrow.contains("(too narrow for: duration, response, request"), "{narrow}");
     }
 
@@ -225,7 +236,7 @@ mod tests {
     fn corrections_stand_below_the_total_and_net_units_below_them() {
         let mut usage = usage("department");
         usage.adjustments = vec![adjustment("2026-01", -1500)];
-        let shown = table(&usage, Look::Plain);
+        let shown = render_table(&usage, TableTarget::Pipe);
         let parts: Vec<_> = shown.split("\n\n").collect();
         let [lines, corrections, net] = parts.as_slice() else { panic!("three tables: {shown}") };
         assert!(lines.lines().last().is_some_and(|total| total.contains("15     30")), "{lines}");

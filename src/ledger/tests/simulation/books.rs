@@ -5,18 +5,19 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::model::{Key, Model, Series};
+use super::model::{LedgerModel, ModelKey, ModelSeries};
+use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::tests::ALWAYS;
-use crate::ledger::{LedgerFiles, OutcomeTotals, Totals, UsageRow, lines};
+use crate::ledger::{LedgerFiles, LedgerTotals, OutcomeTotals, UsageRow};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
-type Rows = BTreeMap<(Window, Series, Outcome), OutcomeTotals>;
+type BookRows = BTreeMap<(Window, ModelSeries, Outcome), OutcomeTotals>;
 
-pub(super) fn key(row: &UsageRow) -> (Window, Series, Outcome) {
+pub(crate) fn key(row: &UsageRow) -> (Window, ModelSeries, Outcome) {
     (row.window, series(&row.department, &row.command), row.outcome)
 }
 
-fn series(department: &Name, command: &Name) -> Series {
+fn series(department: &Name, command: &Name) -> ModelSeries {
     (number(department.as_str()), number(command.as_str()))
 }
 
@@ -25,28 +26,28 @@ fn number(name: &str) -> u32 {
 }
 
 /// What readers show where: asked of the book once for all of them.
-pub(super) struct Readings {
-    hours: Rows,
-    days: Days,
+pub(crate) struct BookReadings {
+    hours: BookRows,
+    days: BookDays,
 }
 
-impl Readings {
-    pub(super) fn expected(book: &Connection, model: &Model) -> Self {
-        let (hours, days) = (Days::of(book, horizon(book)), Days::of(book, Window(u32::MAX)));
+impl BookReadings {
+    pub(crate) fn expected(book: &Connection, model: &LedgerModel) -> Self {
+        let (hours, days) = (BookDays::of(book, horizon(book)), BookDays::of(book, Window(u32::MAX)));
         Self { hours: hours.of_model(model), days }
     }
 
-    pub(super) fn check(&self, rows: &[UsageRow]) {
-        let seen: Rows = rows.iter().map(|row| (key(row), row.totals)).collect();
+    pub(crate) fn check(&self, rows: &[UsageRow]) {
+        let seen: BookRows = rows.iter().map(|row| (key(row), row.totals)).collect();
         assert_eq!(seen.len(), rows.len(), "a row twice");
         assert_eq!(seen, self.hours, "rows of a reader, and of the model");
     }
 
     /// The files, as another process reads them: by hours or by days.
-    pub(super) fn check_files(&self, path: &Path, model: &Model, by_day: bool) {
+    pub(crate) fn check_files(&self, path: &Path, model: &LedgerModel, by_day: bool) {
         let files = LedgerFiles::open(path).expect("files");
         if !by_day {
-            return self.check(&files.usage(ALWAYS).expect("rows"));
+            return self.check(&files.usage_by_hour(ALWAYS).expect("rows"));
         }
         let by_day = files.usage_by_day(ALWAYS).expect("rows by day");
         let seen = self.days.sums(by_day.iter().map(|row| (key(row), row.totals)));
@@ -54,9 +55,9 @@ impl Readings {
     }
 }
 
-pub(super) fn check_totals(totals: &Totals, model: &Model) {
+pub(crate) fn check_totals(totals: &LedgerTotals, model: &LedgerModel) {
     assert_eq!(totals.imbalance, 0, "imbalance");
-    let known: BTreeSet<Series> = totals.series.iter().map(|one| series(&one.department, &one.command)).collect();
+    let known: BTreeSet<ModelSeries> = totals.series.iter().map(|one| series(&one.department, &one.command)).collect();
     let of_model = model.rows.keys().map(|key| key.2).chain(model.admitted.keys().map(|key| key.1));
     assert!(of_model.into_iter().all(|series| known.contains(&series)), "a series is missing");
     for one in &totals.series {
@@ -75,7 +76,7 @@ pub(super) fn check_totals(totals: &Totals, model: &Model) {
 }
 
 /// The tables after a fold: what was admitted, what ended and how late, what is in flight, the view, the chain.
-pub(super) fn check_book(book: &Connection, model: &Model, now_ns: u64) {
+pub(crate) fn check_book(book: &Connection, model: &LedgerModel, now_ns: u64) {
     let horizon = horizon(book);
     let kept = model.rows.iter().filter(|(key, _)| key.0 >= horizon);
     assert_eq!(usage(book, horizon), kept.map(|(key, totals)| (*key, *totals)).collect(), "table usage");
@@ -84,18 +85,18 @@ pub(super) fn check_book(book: &Connection, model: &Model, now_ns: u64) {
     let kept = model.waived.iter().filter(|(key, _)| key.0 >= horizon);
     assert_eq!(waived(book, horizon), kept.map(|(key, sums)| (*key, *sums)).collect(), "table waived");
     check_in_flight(&in_flight(book), &model.in_flight(now_ns));
-    let days = Days::of(book, horizon);
+    let days = BookDays::of(book, horizon);
     assert_eq!(view(book), days.of_model(model), "view usage_hourly");
     check_chain(book, horizon);
 }
 
 /// What is in flight, by window and series.
-type InFlight = BTreeMap<(Window, Series), OutcomeTotals>;
+type BookInFlight = BTreeMap<(Window, ModelSeries), OutcomeTotals>;
 
 /// Everything of it exact, but for the time: it may lag by less than ten seconds a command while nothing else moves.
-fn check_in_flight(found: &InFlight, expected: &InFlight) {
+fn check_in_flight(found: &BookInFlight, expected: &BookInFlight) {
     const LAG_NS: u64 = 10_000_000_000;
-    let timeless = |rows: &InFlight| -> InFlight {
+    let timeless = |rows: &BookInFlight| -> BookInFlight {
         rows.iter().map(|(place, row)| (*place, OutcomeTotals { duration_ns: 0, ..*row })).collect()
     };
     assert_eq!(timeless(found), timeless(expected), "table in_flight");
@@ -105,23 +106,23 @@ fn check_in_flight(found: &InFlight, expected: &InFlight) {
     }
 }
 
-pub(super) fn check_all_sealed(book: &Connection, before: Window) {
+pub(crate) fn check_all_sealed(book: &Connection, before: Window) {
     let query = "SELECT count(*) FROM unsealed WHERE \"window\" < ?";
     let open: i64 = one(book, query, [before.0]);
     assert_eq!(open, 0, "hours before {before} are over and not sealed");
 }
 
 /// The first window of an epoch that is not sealed, and not in a day that is closed.
-pub(super) fn floor(book: &Connection, epoch: u32) -> Window {
+pub(crate) fn floor(book: &Connection, epoch: u32) -> Window {
     let query = "SELECT max(\"window\") + 1 FROM seal WHERE epoch = ? AND kind = 'hour'";
     let sealed: Option<u32> = one(book, query, [epoch]);
     Window(sealed.unwrap_or(0)).max(horizon(book))
 }
 
 /// What a loss of power has left: not less than was synced, not more than was counted, and all that was admitted has ended.
-pub(super) fn recovered_between(book: &Connection, least: &Model, most: &Model) -> Model {
+pub(crate) fn recovered_between(book: &Connection, least: &LedgerModel, most: &LedgerModel) -> LedgerModel {
     let (rows, admitted) = (usage(book, Window(0)), admissions(book, Window(0)));
-    let mut found = Model { rows, admitted, waived: waived(book, Window(0)), ..Model::default() };
+    let mut found = LedgerModel { rows, admitted, waived: waived(book, Window(0)), ..LedgerModel::default() };
     // Days whose hours are gone were settled long before.
     let horizon = horizon(book);
     found.rows.extend(most.rows.iter().filter(|(key, _)| key.0 < horizon).map(|(key, totals)| (*key, *totals)));
@@ -151,13 +152,17 @@ fn check_chain(book: &Connection, horizon: Window) {
         let lines = match text(1).as_str() {
             "hour" if window >= horizon => {
                 let epoch = row.get(2).expect("an epoch");
-                Some(lines::of_hour(book, (epoch, window), 2).expect("lines"))
+                Some(canonical_rows::hour_lines(book, (epoch, window), 2).expect("lines"))
             }
-            "day" => Some(lines::of_day(book, &(window..day_after(book, window))).expect("lines")),
+            "day" => Some(canonical_rows::day_lines(book, &(window..day_after(book, window))).expect("lines")),
             _ => None,
         };
         if let Some(lines) = lines {
-            assert_eq!(crate::ledger::canon::content(&lines), text(4), "seal {expected} of {window}");
+            assert_eq!(
+                crate::ledger::hash_chain::canonical::content_hash(&lines),
+                text(4),
+                "seal {expected} of {window}"
+            );
         }
         (expected, head) = (expected + 1, text(6));
     }
@@ -176,13 +181,13 @@ fn day_after(book: &Connection, day: Window) -> Window {
 }
 
 /// Which windows are shown under the first of their day.
-struct Days {
+struct BookDays {
     begin: BTreeSet<Window>,
     /// Hours from here on are shown as hours.
     hours_from: Window,
 }
 
-impl Days {
+impl BookDays {
     fn of(book: &Connection, hours_from: Window) -> Self {
         let mut query = book.prepare_cached("SELECT DISTINCT day FROM day_sum").expect("days");
         let days = query.query_map([], |row| row.get(0).map(Window)).expect("days");
@@ -194,15 +199,15 @@ impl Days {
         day.filter(|_| window < self.hours_from).unwrap_or(window)
     }
 
-    fn sums(&self, rows: impl Iterator<Item = ((Window, Series, Outcome), OutcomeTotals)>) -> Rows {
-        let mut sums = Rows::new();
+    fn sums(&self, rows: impl Iterator<Item = ((Window, ModelSeries, Outcome), OutcomeTotals)>) -> BookRows {
+        let mut sums = BookRows::new();
         for ((window, series, outcome), totals) in rows {
             sums.entry((self.shown(window), series, outcome)).or_default().add(&totals);
         }
         sums
     }
 
-    fn of_model(&self, model: &Model) -> Rows {
+    fn of_model(&self, model: &LedgerModel) -> BookRows {
         self.sums(
             model.rows.iter().map(|((window, _, series, outcome), totals)| ((*window, *series, *outcome), *totals)),
         )
@@ -218,7 +223,7 @@ fn one<T: rusqlite::types::FromSql>(book: &Connection, query: &str, values: impl
     book.prepare_cached(query).and_then(|mut asked| asked.query_row(values, |row| row.get(0))).expect(query)
 }
 
-fn series_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Series> {
+fn series_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<ModelSeries> {
     Ok((number(row.get_ref(at)?.as_str()?), number(row.get_ref(at + 1)?.as_str()?)))
 }
 
@@ -243,7 +248,7 @@ fn collect<K: Ord, V>(
     rows.map(|row| row.expect("a row")).collect()
 }
 
-fn usage(book: &Connection, from: Window) -> BTreeMap<Key, OutcomeTotals> {
+fn usage(book: &Connection, from: Window) -> BTreeMap<ModelKey, OutcomeTotals> {
     let query = "SELECT \"window\", late, department, command, outcome, sum(commands), sum(units), sum(request_bytes),
                         sum(response_bytes), sum(duration_ns)
                  FROM usage JOIN series USING (series) WHERE \"window\" >= ?1 GROUP BY \"window\", late, series, outcome";
@@ -253,7 +258,7 @@ fn usage(book: &Connection, from: Window) -> BTreeMap<Key, OutcomeTotals> {
     })
 }
 
-fn admissions(book: &Connection, from: Window) -> BTreeMap<(Window, Series), (u64, u64)> {
+fn admissions(book: &Connection, from: Window) -> BTreeMap<(Window, ModelSeries), (u64, u64)> {
     let query = "SELECT \"window\", department, command, sum(admitted), sum(units)
                  FROM admission JOIN series USING (series) WHERE \"window\" >= ?1 GROUP BY \"window\", series";
     collect(book, (query, &[&from.0]), |row| {
@@ -262,13 +267,13 @@ fn admissions(book: &Connection, from: Window) -> BTreeMap<(Window, Series), (u6
     })
 }
 
-fn in_flight(book: &Connection) -> BTreeMap<(Window, Series), OutcomeTotals> {
+fn in_flight(book: &Connection) -> BTreeMap<(Window, ModelSeries), OutcomeTotals> {
     let query = "SELECT \"window\", department, command, commands, units, request_bytes, response_bytes, duration_ns
                  FROM in_flight JOIN series USING (series)";
     collect(book, (query, &[]), |row| Ok(((Window(row.get(0)?), series_at(row, 1)?), totals_at(row, 3)?)))
 }
 
-fn waived(book: &Connection, from: Window) -> BTreeMap<(Window, u32, Series), (u64, u64)> {
+fn waived(book: &Connection, from: Window) -> BTreeMap<(Window, u32, ModelSeries), (u64, u64)> {
     let query = "SELECT \"window\", late, department, command, sum(commands), sum(units)
                  FROM waived JOIN series USING (series) WHERE \"window\" >= ?1 GROUP BY 1, 2, series";
     collect(book, (query, &[&from.0]), |row| {
@@ -277,7 +282,7 @@ fn waived(book: &Connection, from: Window) -> BTreeMap<(Window, u32, Series), (u
     })
 }
 
-fn view(book: &Connection) -> Rows {
+fn view(book: &Connection) -> BookRows {
     let query = "SELECT unixepoch(window_start) / 3600, department, command, outcome, commands, units, request_bytes,
                         response_bytes, duration_ns FROM usage_hourly";
     collect(book, (query, &[]), |row| {

@@ -12,30 +12,30 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::ledger::disk::{Disk, SystemDisk};
-use crate::ledger::slot::Slot;
+use crate::ledger::tally::disk::{SystemDisk, TallyDisk};
+use crate::ledger::tally::slot::Slot;
 
 /// Inode, offset and slots. The inode of a file that is mapped is never another's.
-type Stretch = (u64, u64, usize);
+type DiskStretch = (u64, u64, usize);
 
 thread_local! {
-    static MAPS: RefCell<HashMap<Stretch, &'static [Slot]>> = RefCell::default();
+    static MAPS: RefCell<HashMap<DiskStretch, &'static [Slot]>> = RefCell::default();
 }
 
 /// What is wrong with the disk, and what it holds.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) is_full: AtomicBool,
-    pub(super) loses_syncs: AtomicBool,
+pub(crate) struct DiskState {
+    pub(crate) is_full: AtomicBool,
+    pub(crate) loses_syncs: AtomicBool,
     /// Operations until the process dies; none if 0.
-    pub(super) left: AtomicU32,
-    pub(super) syncs: AtomicU64,
+    pub(crate) left: AtomicU32,
+    pub(crate) syncs: AtomicU64,
     synced: Mutex<Vec<u8>>,
 }
 
-impl State {
+impl DiskState {
     /// The tally as it was synced last.
-    pub(super) fn synced(&self) -> Vec<u8> {
+    pub(crate) fn synced(&self) -> Vec<u8> {
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -61,14 +61,14 @@ impl State {
 
 /// The disk of a simulated machine.
 #[derive(Debug)]
-pub(super) struct SimulatedDisk(pub(super) Arc<State>);
+pub(crate) struct SimulatedDisk(pub(crate) Arc<DiskState>);
 
 /// Where a removed tally waits to be another.
 fn spare(path: &Path) -> PathBuf {
     path.with_extension("spare")
 }
 
-impl Disk for SimulatedDisk {
+impl TallyDisk for SimulatedDisk {
     fn create(&self, path: &Path) -> io::Result<File> {
         self.0.operate()?;
         if std::fs::rename(spare(path), path).is_err() {

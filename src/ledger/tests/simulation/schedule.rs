@@ -11,7 +11,7 @@ const STEPS: std::ops::Range<usize> = 15..40;
 
 /// One thing that happens. `nth` picks one of the tickets that are open then; without any, nothing happens.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(crate) enum ScheduleStep {
     Admit {
         worker: usize,
         department: u32,
@@ -68,12 +68,12 @@ pub(super) enum Step {
     },
     /// The disk fails to sync.
     LoseSync,
-    Start(Start),
+    Start(StartKind),
 }
 
 /// What a history is about. Defects that need several unlikely things at once are met by histories that like these things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Theme {
+enum ScheduleTheme {
     Anything,
     /// Streams that outlive their hours, and power that fails between two pages.
     Streams,
@@ -81,104 +81,107 @@ enum Theme {
     Days,
 }
 
-impl Theme {
+impl ScheduleTheme {
     const ALL: [Self; 4] = [Self::Anything, Self::Anything, Self::Streams, Self::Days];
 
-    fn step(self, rng: &mut Rng) -> Option<Step> {
+    fn step(self, rng: &mut Rng) -> Option<ScheduleStep> {
         if self == Self::Anything || rng.u32(0..3) > 0 {
             return None;
         }
         let (worker, nth) = (rng.usize(0..2), rng.usize(0..8));
         Some(match (rng.u32(0..8), self) {
-            (0, Self::Days) => Step::Pass(Duration::from_secs(86_400 * rng.u64(1..4))),
-            (0 | 1, _) => Step::Pass(Duration::from_secs(3600 + rng.u64(61..120))),
-            (2 | 3, _) => Step::Tick { worker },
-            (4, _) => Step::Turn,
-            (5, Self::Days) => Step::Fold,
-            (6, Self::Days) => Step::Close,
-            (6, _) => Step::LosePower { some_newer: true },
-            _ => Step::End { nth, finished: Finished::Ok },
+            (0, Self::Days) => ScheduleStep::Pass(Duration::from_secs(86_400 * rng.u64(1..4))),
+            (0 | 1, _) => ScheduleStep::Pass(Duration::from_secs(3600 + rng.u64(61..120))),
+            (2 | 3, _) => ScheduleStep::Tick { worker },
+            (4, _) => ScheduleStep::Turn,
+            (5, Self::Days) => ScheduleStep::Fold,
+            (6, Self::Days) => ScheduleStep::Close,
+            (6, _) => ScheduleStep::LosePower { some_newer: true },
+            _ => ScheduleStep::End { nth, finished: Finished::Ok },
         })
     }
 }
 
 /// How a gateway begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
-    pub(super) workers: usize,
-    pub(super) calendar: CalendarOffset,
-    pub(super) compact_after: Option<Duration>,
+pub(crate) struct StartKind {
+    pub(crate) workers: usize,
+    pub(crate) calendar: CalendarOffset,
+    pub(crate) compact_after: Option<Duration>,
     /// The process dies at this operation on the tally's file.
-    pub(super) dies_at: Option<u32>,
+    pub(crate) dies_at: Option<u32>,
 }
 
 /// When the clock begins: in an hour, before an edge of the hour, of the month in +08:00, of the year.
-pub(super) const BEGINNINGS: [&str; 4] =
+pub(crate) const BEGINNINGS: [&str; 4] =
     ["2026-11-24T03:10:00Z", "2026-11-24T03:59:58Z", "2026-10-31T15:58:30Z", "2026-12-31T23:59:59Z"];
 
 /// The steps of a seed.
-pub(super) fn steps(rng: &mut Rng) -> Vec<Step> {
-    let theme = Theme::ALL[rng.usize(0..Theme::ALL.len())];
-    let mut steps = vec![Step::Start(Start { dies_at: None, ..start(rng, theme) })];
+pub(crate) fn steps(rng: &mut Rng) -> Vec<ScheduleStep> {
+    let theme = ScheduleTheme::ALL[rng.usize(0..ScheduleTheme::ALL.len())];
+    let mut steps = vec![ScheduleStep::Start(StartKind { dies_at: None, ..start(rng, theme) })];
     for _ in 0..rng.usize(STEPS) {
         let step = theme.step(rng).unwrap_or_else(|| step(rng));
         steps.push(step);
-        if let Step::Close | Step::Kill | Step::LosePower { .. } | Step::LoseSync = step {
+        if let ScheduleStep::Close | ScheduleStep::Kill | ScheduleStep::LosePower { .. } | ScheduleStep::LoseSync = step
+        {
             steps.extend(between_lives(rng, theme));
         }
     }
-    steps.push(Step::Free);
-    steps.extend(rng.bool().then_some(Step::Look));
+    steps.push(ScheduleStep::Free);
+    steps.extend(rng.bool().then_some(ScheduleStep::Look));
     steps
 }
 
-fn step(rng: &mut Rng) -> Step {
+fn step(rng: &mut Rng) -> ScheduleStep {
     let (worker, nth) = (rng.usize(0..2), rng.usize(0..8));
     match rng.u32(0..100) {
-        0..24 => Step::Admit { worker, department: rng.u32(1..4), command: rng.u32(1..4), units: rng.u64(1..4) },
-        24..32 => Step::Bytes { nth, request: rng.u64(0..1000), response: rng.u64(0..1_000_000) },
-        32..44 => Step::End { nth, finished: Finished::ALL[rng.usize(0..7)] },
-        44..48 => Step::Leave { nth },
-        48..54 => Step::Refuse {
+        0..24 => {
+            ScheduleStep::Admit { worker, department: rng.u32(1..4), command: rng.u32(1..4), units: rng.u64(1..4) }
+        }
+        24..32 => ScheduleStep::Bytes { nth, request: rng.u64(0..1000), response: rng.u64(0..1_000_000) },
+        32..44 => ScheduleStep::End { nth, finished: Finished::ALL[rng.usize(0..7)] },
+        44..48 => ScheduleStep::Leave { nth },
+        48..54 => ScheduleStep::Refuse {
             worker,
             department: rng.u32(1..4),
             command: rng.u32(1..4),
             refused: Refused::ALL[rng.usize(0..Refused::ALL.len())],
         },
-        54..64 => Step::Tick { worker },
-        64..72 => Step::Turn,
-        72..78 => Step::Fold,
-        78..87 => Step::Pass(pass(rng)),
-        87..89 => Step::SetClock { seconds: clock_step(rng) },
-        89..91 => Step::Fill,
-        91..93 => Step::Free,
-        93 => Step::Look,
-        94 => Step::Adjust { department: rng.u32(1..4), units: rng.i64(1..100) },
-        95 => Step::Close,
-        96..98 => Step::Kill,
-        98 => Step::LosePower { some_newer: rng.bool() },
-        _ => Step::LoseSync,
+        54..64 => ScheduleStep::Tick { worker },
+        64..72 => ScheduleStep::Turn,
+        72..78 => ScheduleStep::Fold,
+        78..87 => ScheduleStep::Pass(pass(rng)),
+        87..89 => ScheduleStep::SetClock { seconds: clock_step(rng) },
+        89..91 => ScheduleStep::Fill,
+        91..93 => ScheduleStep::Free,
+        93 => ScheduleStep::Look,
+        94 => ScheduleStep::Adjust { department: rng.u32(1..4), units: rng.i64(1..100) },
+        95 => ScheduleStep::Close,
+        96..98 => ScheduleStep::Kill,
+        98 => ScheduleStep::LosePower { some_newer: rng.bool() },
+        _ => ScheduleStep::LoseSync,
     }
 }
 
-fn between_lives(rng: &mut Rng, theme: Theme) -> Vec<Step> {
-    let mut steps = vec![Step::Look];
-    if theme == Theme::Days && rng.bool() {
-        steps.push(Step::SetClock { seconds: -86_400 * rng.i64(1..20) });
+fn between_lives(rng: &mut Rng, theme: ScheduleTheme) -> Vec<ScheduleStep> {
+    let mut steps = vec![ScheduleStep::Look];
+    if theme == ScheduleTheme::Days && rng.bool() {
+        steps.push(ScheduleStep::SetClock { seconds: -86_400 * rng.i64(1..20) });
     } else if rng.u32(0..4) == 0 {
-        steps.push(Step::SetClock { seconds: clock_step(rng) });
+        steps.push(ScheduleStep::SetClock { seconds: clock_step(rng) });
     }
     while rng.u32(0..3) == 0 {
-        steps.push(Step::Start(Start { dies_at: Some(rng.u32(0..10)), ..start(rng, theme) }));
+        steps.push(ScheduleStep::Start(StartKind { dies_at: Some(rng.u32(0..10)), ..start(rng, theme) }));
     }
-    steps.push(Step::Start(Start { dies_at: None, ..start(rng, theme) }));
+    steps.push(ScheduleStep::Start(StartKind { dies_at: None, ..start(rng, theme) }));
     steps
 }
 
-fn start(rng: &mut Rng, theme: Theme) -> Start {
+fn start(rng: &mut Rng, theme: ScheduleTheme) -> StartKind {
     let offset = ["+08:00", "+08:00", "+08:00", "-03:00", "+00:00"][rng.usize(0..5)];
-    let days = if theme == Theme::Days { Some(0) } else { [None, Some(0), Some(1), Some(2)][rng.usize(0..4)] };
-    Start {
+    let days = if theme == ScheduleTheme::Days { Some(0) } else { [None, Some(0), Some(1), Some(2)][rng.usize(0..4)] };
+    StartKind {
         workers: rng.usize(1..3),
         calendar: CalendarOffset::parse(offset).expect("an offset"),
         compact_after: days.map(|days| Duration::from_secs(days * 24 * 3600)),

@@ -17,50 +17,53 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use self::life::Life;
+use self::life::GatewayLife;
 use super::books;
-use super::disk::{SimulatedDisk, State};
-use super::model::Model;
-use super::schedule::{BEGINNINGS, Start, Step};
+use super::disk::{DiskState, SimulatedDisk};
+use super::model::LedgerModel;
+use super::schedule::{BEGINNINGS, ScheduleStep, StartKind};
 use crate::clock::Clock;
 use crate::ledger::audit::verify;
-use crate::ledger::keeper::Pace;
-use crate::ledger::shared::Request;
+use crate::ledger::files::book_path::TALLY_EXTENSION;
+use crate::ledger::keeper::KeeperSchedule;
+use crate::ledger::keeper::requests::KeeperRequest;
 use crate::ledger::tests::{ALWAYS, department};
-use crate::ledger::{Adjustment, Founded, LedgerError, LedgerReader, LedgerSettings, Meter, TALLY, adjust, found};
-use crate::lifecycle::Ready;
+use crate::ledger::{
+    Adjustment, LedgerError, LedgerParts, LedgerReader, LedgerSettings, Meter, add_adjustment, build_parts,
+};
+use crate::lifecycle::Readiness;
 use crate::model::{Name, Window};
 
 /// Slots in a segment: so few that they run out and are used again within a schedule. A page holds eight.
 const SEGMENT_SLOTS: u32 = 16;
 const PAGE: usize = 4096;
 
-pub(super) struct World {
-    life: Option<Life>,
+pub(crate) struct SimulatedWorld {
+    life: Option<GatewayLife>,
     path: PathBuf,
     clock: Clock,
-    disk: Arc<State>,
+    disk: Arc<DiskState>,
     rng: Rng,
-    model: Model,
+    model: LedgerModel,
     /// The model as it was at the last sync.
-    synced: Model,
+    synced: LedgerModel,
     syncs: u64,
     /// The latest second that the wall clock has shown.
     latest: i64,
     /// An auditor who keeps the book open as long as a gateway lives.
     auditor: OnceCell<Connection>,
     /// After a loss of power that left some newer pages: what the ledger must have, and what it may have.
-    between: Option<(Model, Model)>,
+    between: Option<(LedgerModel, LedgerModel)>,
 }
 
-impl World {
+impl SimulatedWorld {
     /// A machine with nothing on its disk, but for a spare tally in `folder`.
-    pub(super) fn new(folder: &Path, mut rng: Rng) -> Self {
+    pub(crate) fn new(folder: &Path, mut rng: Rng) -> Self {
         let path = folder.join("ledger.db");
         for extension in ["db", "db-wal", "db-shm"] {
             let _ = std::fs::remove_file(path.with_extension(extension));
         }
-        for extension in [TALLY, "tally-new"] {
+        for extension in [TALLY_EXTENSION, "tally-new"] {
             let _ = std::fs::rename(path.with_extension(extension), path.with_extension("spare"));
         }
         let begins: Timestamp = BEGINNINGS[rng.usize(0..BEGINNINGS.len())].parse().expect("a time");
@@ -70,8 +73,8 @@ impl World {
             clock: Clock::manual(begins),
             disk: Arc::default(),
             rng,
-            model: Model::default(),
-            synced: Model::default(),
+            model: LedgerModel::default(),
+            synced: LedgerModel::default(),
             syncs: 0,
             latest: i64::MIN,
             auditor: OnceCell::new(),
@@ -79,37 +82,39 @@ impl World {
         }
     }
 
-    pub(super) fn take(&mut self, step: Step) {
+    pub(crate) fn take(&mut self, step: ScheduleStep) {
         self.latest = self.latest.max(self.clock.unix_seconds());
         match step {
-            Step::Admit { worker, department, command, units } => self.admit(worker, (department, command), units),
-            Step::Bytes { nth, request, response } => self.pass_bytes(nth, request, response),
-            Step::End { nth, finished } => self.end(nth, Some(finished)),
-            Step::Leave { nth } => self.end(nth, None),
-            Step::Refuse { worker, department, command, refused } => {
+            ScheduleStep::Admit { worker, department, command, units } => {
+                self.admit(worker, (department, command), units)
+            }
+            ScheduleStep::Bytes { nth, request, response } => self.pass_bytes(nth, request, response),
+            ScheduleStep::End { nth, finished } => self.end(nth, Some(finished)),
+            ScheduleStep::Leave { nth } => self.end(nth, None),
+            ScheduleStep::Refuse { worker, department, command, refused } => {
                 self.receive(worker);
                 self.refuse(worker, (department, command), refused);
             }
-            Step::Tick { worker } => self.tick(worker),
-            Step::Turn => self.turn(),
-            Step::Fold => self.fold(),
-            Step::Pass(time) => self.clock.advance(time),
-            Step::SetClock { seconds } => self.step_clock(seconds),
-            Step::Fill => self.disk.is_full.store(true, Ordering::Relaxed),
-            Step::Free => self.disk.is_full.store(false, Ordering::Relaxed),
-            Step::Look => self.look(),
-            Step::Adjust { department, units } => self.adjust(department, units),
-            Step::Close => self.close(),
-            Step::Kill => self.kill(),
-            Step::LosePower { some_newer } => self.lose_power(some_newer),
-            Step::LoseSync => self.lose_sync(),
-            Step::Start(start) => self.start(&start),
+            ScheduleStep::Tick { worker } => self.tick(worker),
+            ScheduleStep::Turn => self.turn(),
+            ScheduleStep::Fold => self.fold(),
+            ScheduleStep::Pass(time) => self.clock.advance(time),
+            ScheduleStep::SetClock { seconds } => self.step_clock(seconds),
+            ScheduleStep::Fill => self.disk.is_full.store(true, Ordering::Relaxed),
+            ScheduleStep::Free => self.disk.is_full.store(false, Ordering::Relaxed),
+            ScheduleStep::Look => self.look(),
+            ScheduleStep::Adjust { department, units } => self.adjust(department, units),
+            ScheduleStep::Close => self.close(),
+            ScheduleStep::Kill => self.kill(),
+            ScheduleStep::LosePower { some_newer } => self.lose_power(some_newer),
+            ScheduleStep::LoseSync => self.lose_sync(),
+            ScheduleStep::Start(start) => self.start(&start),
         }
         self.note_syncs();
     }
 
     /// With room on the disk and a little time, a gateway that lives lets everybody in and seals what is over.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.disk.is_full.store(false, Ordering::Relaxed);
         for _ in 0..6 {
             self.clock.advance(Duration::from_secs(2));
@@ -139,7 +144,7 @@ impl World {
         assert!(self.between.is_some() || verdict.ok, "{:#?}", verdict.findings);
     }
 
-    fn start(&mut self, start: &Start) {
+    fn start(&mut self, start: &StartKind) {
         if self.life.is_some() {
             return;
         }
@@ -147,19 +152,19 @@ impl World {
         let settings = self.settings(start);
         self.disk.loses_syncs.store(false, Ordering::Relaxed);
         self.disk.left.store(start.dies_at.map_or(0, |at| at + 1), Ordering::Relaxed);
-        let found = found(Box::new(SimulatedDisk(Arc::clone(&self.disk))), SEGMENT_SLOTS, &settings, &self.clock);
+        let found = build_parts(Box::new(SimulatedDisk(Arc::clone(&self.disk))), SEGMENT_SLOTS, &settings, &self.clock);
         self.disk.left.store(0, Ordering::Relaxed);
         match found {
             Ok(founded) => self.live(founded),
             Err(_) if start.dies_at.is_some() => {}
             Err(error) => {
-                assert!(self.disk.is_full.swap(false, Ordering::Relaxed) && error.may_pass(), "{error}");
+                assert!(self.disk.is_full.swap(false, Ordering::Relaxed) && error.is_transient(), "{error}");
                 self.start(start); // somebody has made room
             }
         }
     }
 
-    fn settings(&self, start: &Start) -> LedgerSettings {
+    fn settings(&self, start: &StartKind) -> LedgerSettings {
         LedgerSettings {
             path: self.path.clone(),
             gateway: Name::parse("gateway-1").expect("a name"),
@@ -167,35 +172,35 @@ impl World {
             workers: start.workers,
             calendar: start.calendar,
             compact_after: start.compact_after,
-            ready: Ready::default(),
+            ready: Readiness::default(),
         }
     }
 
-    fn live(&mut self, founded: Founded) {
-        let Founded { mut keeper, inbox, requests, lock, seeds, .. } = founded;
-        keeper.pace = Pace::new(self.clock.clone());
+    fn live(&mut self, founded: LedgerParts) {
+        let LedgerParts { mut keeper, request_receiver: inbox, request_sender: requests, lock, seeds, .. } = founded;
+        keeper.schedule = KeeperSchedule::new(self.clock.clone());
         let meters: Vec<Meter> = seeds.into_iter().map(crate::ledger::MeterSeed::into_meter).collect();
-        let windows = meters.iter().map(Meter::left).collect();
-        self.life = Some(Life { tickets: Vec::new(), meters, windows, keeper, inbox, requests, _lock: lock });
+        let windows = meters.iter().map(Meter::acknowledged_window).collect();
+        self.life = Some(GatewayLife { tickets: Vec::new(), meters, windows, keeper, inbox, requests, _lock: lock });
         if let Some((least, most)) = self.between.take() {
             self.model = books::recovered_between(self.book(), &least, &most);
         }
         self.synced = self.model.clone();
-        let readings = books::Readings::expected(self.book(), &self.model);
+        let readings = books::BookReadings::expected(self.book(), &self.model);
         self.look_inside(&readings);
     }
 
     fn turn(&mut self) {
         let Some(life) = &mut self.life else { return };
         life.drain();
-        life.keeper.turn().expect("a disk that works, or is full");
+        life.keeper.run_due_work().expect("a disk that works, or is full");
     }
 
     fn fold(&mut self) {
         let Some(life) = &mut self.life else { return };
         life.drain();
         let (reply, mut answer) = oneshot::channel();
-        life.keeper.answer(Request::Fold(reply)).expect("a disk that works");
+        life.keeper.handle_request(KeeperRequest::Fold(reply)).expect("a disk that works");
         answer.try_recv().expect("an answer").expect("a fold");
         self.note_syncs();
         books::check_book(self.book(), &self.model, self.clock.monotonic().nanoseconds());
@@ -228,19 +233,19 @@ impl World {
         if self.between.is_some() || !self.path.exists() {
             return; // nobody has recovered it yet
         }
-        let readings = books::Readings::expected(self.book(), &self.model);
+        let readings = books::BookReadings::expected(self.book(), &self.model);
         readings.check_files(&self.path, &self.model, self.rng.bool());
         self.look_inside(&readings);
     }
 
     /// As the gateway itself reads.
-    fn look_inside(&mut self, readings: &books::Readings) {
+    fn look_inside(&mut self, readings: &books::BookReadings) {
         let Some(life) = &mut self.life else { return };
         life.drain();
-        let reader = LedgerReader { path: self.path.clone(), requests: life.requests.clone() };
+        let reader = LedgerReader { path: self.path.clone(), request_sender: life.requests.clone() };
         let totals = life.ask(reader.totals()).expect("totals");
         books::check_totals(&totals, &self.model);
-        let rows = life.ask(reader.usage(ALWAYS)).expect("rows");
+        let rows = life.ask(reader.usage_by_hour(ALWAYS)).expect("rows");
         readings.check(&rows);
     }
 
@@ -249,7 +254,7 @@ impl World {
         let department = department(number).id;
         let (period, reason, who) = ("2026-11".to_owned(), "a simulation".to_owned(), "a test".to_owned());
         let correction = Adjustment { department, subsystem: None, command: None, period, units, reason, who };
-        match adjust(&self.path, &correction, &self.clock) {
+        match add_adjustment(&self.path, &correction, &self.clock) {
             Ok(_) | Err(LedgerError::Adjustment(_)) => {}
             Err(error) => assert!(!self.path.exists(), "{error}"),
         }

@@ -8,16 +8,17 @@
 //! answers is checked here; a connection can be used again only after both bodies ended exactly where they said.
 //! Leaves to `httparse` the grammar of heads, and to [`super::pool`] which connection is used.
 
-mod answer;
-mod decode;
+mod body_decoder;
+mod connection;
 mod exchange;
-mod head;
 mod request;
-mod wire;
+mod response_body;
+mod response_head;
 
-use super::Broken;
-pub(super) use answer::AnswerBody;
-pub(super) use exchange::Exchange;
-pub(super) use head::Head;
-pub(in crate::proxy) use request::{Framing, Outgoing, put_field};
-pub(super) use wire::Wire;
+use super::endpoint::error::ConnectionError;
+pub(crate) use crate::proxy::message::field_line::put_header;
+pub(crate) use connection::Http1Connection;
+pub(crate) use exchange::Http1Exchange;
+pub(crate) use request::{Http1Request, RequestFraming};
+pub(crate) use response_body::Http1Body;
+pub(crate) use response_head::Http1ResponseHead;

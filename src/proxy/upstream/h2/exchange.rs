@@ -13,163 +13,173 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 
-use crate::proxy::fields::towards_caller;
-use crate::proxy::interim::Interim;
-use crate::proxy::message_body::MessageBody;
-use crate::proxy::upstream::loan::LentBody;
-use crate::proxy::upstream::protocol::{AnswerBody, Answered, Outgoing, Salvage};
-use crate::proxy::upstream::stream_answer::StreamAnswer;
-use crate::proxy::upstream::{Broken, INTERIM_MAX};
+use super::replayable_body::ReplayableBody;
+use super::response_body::Http2Body;
+use crate::proxy::message::header_rules::sanitize_response;
+use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
+use crate::proxy::message::interim_response::InterimResponse;
+use crate::proxy::message::message_body::MessageBody;
+use crate::proxy::upstream::endpoint::error::ConnectionError;
+use crate::proxy::upstream::transport::protocol::{UnansweredRequest, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
-use super::answer::StreamBody;
-use super::session::{Counted, Line, Session};
-use super::upload::Upload;
+use super::session::{Http2Session, SendTurn, SessionPermit};
+use super::stream_body::StreamBody;
+use super::stream_upload::StreamUpload;
 
 /// See the module.
-pub(in crate::proxy) struct Exchange {
-    state: State,
+pub(crate) struct Http2Exchange {
+    state: ExchangeState,
     /// Whether the session had answered another request before.
     is_reused: bool,
-    counted: Counted,
+    permit: SessionPermit,
     /// Whether it is a HEAD, whose answer has no body.
-    is_head: bool,
-    interim: u32,
+    is_head_request: bool,
+    interim_count: u32,
     /// Interim answers for the caller.
-    heard: Vec<Interim>,
+    interim_responses: Vec<InterimResponse>,
 }
 
-enum State {
+enum ExchangeState {
     /// The session has not taken it.
-    Unsent { line: Line, request: Box<Request<LentBody>> },
+    Unsent { turn: SendTurn, request: Box<Request<ReplayableBody>> },
     /// Its answer is waited for.
-    Sent(Box<Sent>),
+    Sent(Box<SentRequest>),
     /// The session has not taken it, and it is gone.
-    Gone,
+    Failed,
 }
 
-struct Sent {
-    answer: ResponseFuture,
+struct SentRequest {
+    response: ResponseFuture,
     /// Its body, if it has one.
-    upload: Option<Upload>,
+    upload: Option<StreamUpload>,
     /// Its head, to be sent again.
     head: Request<()>,
 }
 
 /// The head of an answer.
-pub(in crate::proxy::upstream) struct Head {
-    pub(in crate::proxy::upstream) status: StatusCode,
-    pub(in crate::proxy::upstream) headers: HeaderMap,
+pub(crate) struct Http2ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     stream: RecvStream,
 }
 
-impl Exchange {
+impl Http2Exchange {
     /// Begins: a request is sent at once, if the session takes it.
-    pub(in crate::proxy::upstream) fn begin(session: Session, mut request: Box<Request<LentBody>>) -> Self {
-        note_length(&mut request);
-        let (counted, is_head) = (session.counted(), *request.method() == Method::HEAD);
-        let is_reused = counted.has_answered();
-        let state = State::Unsent { line: Line::new(session), request };
-        let mut exchange = Self { state, is_reused, counted, is_head, interim: 0, heard: Vec::new() };
+    pub(crate) fn begin(session: Http2Session, mut request: Box<Request<ReplayableBody>>) -> Self {
+        set_content_length(&mut request);
+        let (permit, is_head) = (session.new_permit(), *request.method() == Method::HEAD);
+        let is_reused = permit.has_responded();
+        let state = ExchangeState::Unsent { turn: SendTurn::new(session), request };
+        let mut exchange = Self {
+            state,
+            is_reused,
+            permit,
+            is_head_request: is_head,
+            interim_count: 0,
+            interim_responses: Vec::new(),
+        };
         // Whoever waits for the answer polls again, and then is told.
         let _ = exchange.poll_send(&mut Context::from_waker(Waker::noop()));
         exchange
     }
 
     /// Sends the head, if it is not sent, and what there is of the body.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if let State::Unsent { line, .. } = &self.state {
-            let session = ready!(line.poll(context))?.clone();
-            let State::Unsent { request, line } = std::mem::replace(&mut self.state, State::Gone) else {
-                return Poll::Ready(Err(Broken::Closed));
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        if let ExchangeState::Unsent { turn, .. } = &self.state {
+            let session = ready!(turn.poll_turn(context))?.clone();
+            let ExchangeState::Unsent { request, turn } = std::mem::replace(&mut self.state, ExchangeState::Failed)
+            else {
+                return Poll::Ready(Err(ConnectionError::Closed));
             };
-            self.state = State::Sent(Box::new(Sent::begin(&session, *request)?));
-            drop(line);
+            self.state = ExchangeState::Sent(Box::new(SentRequest::begin(&session, *request)?));
+            drop(turn);
         }
-        if let State::Sent(sent) = &mut self.state
+        if let ExchangeState::Sent(sent) = &mut self.state
             && let Some(upload) = &mut sent.upload
         {
-            let _ = upload.poll(context); // a stream that has ended says so as its answer
+            let _ = upload.poll_finished(context); // a stream that has ended says so as its answer
         }
         Poll::Ready(Ok(()))
     }
 
     /// Sends what can be sent, until the head of the final answer is there.
-    pub(in crate::proxy::upstream) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+    pub(crate) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Http2ResponseHead, ConnectionError>> {
         ready!(self.poll_send(context))?;
         while let Some(interim) = self.poll_interim(context)? {
-            self.hear(interim)?;
+            self.note_interim(interim)?;
         }
-        let State::Sent(sent) = &mut self.state else { return Poll::Ready(Err(Broken::Closed)) };
-        let answer = ready!(Pin::new(&mut sent.answer).poll(context)).map_err(|error| self.counted.broken(error))?;
-        self.counted.answers();
-        sent.upload.take().into_iter().for_each(Upload::go_on);
-        let (head, stream) = answer.into_parts();
-        Poll::Ready(Ok(Head { status: head.status, headers: head.headers, stream }))
+        let ExchangeState::Sent(sent) = &mut self.state else { return Poll::Ready(Err(ConnectionError::Closed)) };
+        let response =
+            ready!(Pin::new(&mut sent.response).poll(context)).map_err(|error| self.permit.connection_error(error))?;
+        self.permit.note_response();
+        sent.upload.take().into_iter().for_each(StreamUpload::detach);
+        let (head, stream) = response.into_parts();
+        Poll::Ready(Ok(Http2ResponseHead { status: head.status, headers: head.headers, stream }))
     }
 
     /// The next interim answer, if one has come.
-    fn poll_interim(&mut self, context: &mut Context<'_>) -> Result<Option<Response<()>>, Broken> {
-        let State::Sent(sent) = &mut self.state else { return Ok(None) };
-        match sent.answer.poll_informational(context) {
-            Poll::Ready(Some(interim)) => interim.map(Some).map_err(|error| self.counted.broken(error)),
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Result<Option<Response<()>>, ConnectionError> {
+        let ExchangeState::Sent(sent) = &mut self.state else { return Ok(None) };
+        match sent.response.poll_informational(context) {
+            Poll::Ready(Some(interim)) => interim.map(Some).map_err(|error| self.permit.connection_error(error)),
             Poll::Ready(None) | Poll::Pending => Ok(None),
         }
     }
 
-    fn hear(&mut self, interim: Response<()>) -> Result<(), Broken> {
-        self.counted.hears();
-        self.interim += 1;
-        if self.interim > INTERIM_MAX {
-            return Err(Broken::Framing("too many interim answers"));
+    fn note_interim(&mut self, interim: Response<()>) -> Result<(), ConnectionError> {
+        self.permit.note_received();
+        self.interim_count += 1;
+        if self.interim_count > INTERIM_RESPONSES_MAX {
+            return Err(ConnectionError::InvalidResponse("too many interim answers"));
         }
         let (head, ()) = interim.into_parts();
-        if Interim::is_for_callers(head.status) {
+        if InterimResponse::is_forwarded(head.status) {
             let (status, mut headers) = (head.status, head.headers);
-            towards_caller(&mut headers);
-            self.heard.push(Interim { status, headers });
+            sanitize_response(&mut headers);
+            self.interim_responses.push(InterimResponse { status, headers });
         }
         Ok(())
     }
 
-    /// Whether [`Exchange::take_interim`] has any.
-    pub(in crate::proxy::upstream) fn has_interim(&self) -> bool {
-        !self.heard.is_empty()
+    /// Whether [`Http2Exchange::take_interim`] has any.
+    pub(crate) fn has_interim(&self) -> bool {
+        !self.interim_responses.is_empty()
     }
 
     /// The interim answers for the caller that have come since the last call.
-    pub(in crate::proxy::upstream) fn take_interim(&mut self) -> Vec<Interim> {
-        std::mem::take(&mut self.heard)
+    pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
+        std::mem::take(&mut self.interim_responses)
     }
 
     /// What is left of the request after the exchange has failed in this way.
-    pub(in crate::proxy::upstream) fn into_salvage(self, broken: &Broken) -> Salvage {
+    pub(crate) fn into_unanswered(self, error: &ConnectionError) -> UnansweredRequest {
         let sent = match self.state {
-            State::Unsent { request, .. } => return Salvage::Unsent(Outgoing::Http2(request)),
-            State::Sent(sent) => sent,
-            State::Gone => return Salvage::Nothing,
+            ExchangeState::Unsent { request, .. } => return UnansweredRequest::Unsent(UpstreamRequest::Http2(request)),
+            ExchangeState::Sent(sent) => sent,
+            ExchangeState::Failed => return UnansweredRequest::MaybeProcessed,
         };
-        match Fate::of(broken) {
-            Fate::Refused => Salvage::Refused(sent.again(), self.counted.mark()),
-            Fate::Ended if self.is_reused && self.interim == 0 && sent.is_safe_and_bare() => {
-                sent.again().map_or(Salvage::Nothing, Salvage::Lost)
+        match StreamFailure::classify(error) {
+            StreamFailure::Refused => UnansweredRequest::Refused(sent.into_resendable(), self.permit.session_id()),
+            StreamFailure::Disconnected if self.is_reused && self.interim_count == 0 && sent.is_safe_without_body() => {
+                sent.into_resendable().map_or(UnansweredRequest::MaybeProcessed, UnansweredRequest::StaleConnection)
             }
-            Fate::Ended | Fate::Unknown => Salvage::Nothing,
+            StreamFailure::Disconnected | StreamFailure::Unknown => UnansweredRequest::MaybeProcessed,
         }
     }
 
     /// The answer with this head, and its body to come, unless it is known to be broken already.
-    pub(in crate::proxy::upstream) fn into_answer(self, head: Head) -> Result<Answered, Broken> {
-        let Head { status, mut headers, stream } = head;
-        let is_only_a_head = self.is_head || matches!(status.as_u16(), 204 | 304);
-        let body = StreamBody::new(stream, &headers, self.counted);
-        towards_caller(&mut headers);
-        let body = StreamAnswer::new(MessageBody::of_http2_answer(body, is_only_a_head)).look()?;
-        Ok(Answered { status, headers, upgrade: None, body: AnswerBody::Http2(body) })
+    pub(crate) fn into_response(self, head: Http2ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
+        let Http2ResponseHead { status, mut headers, stream } = head;
+        let is_only_a_head = self.is_head_request || matches!(status.as_u16(), 204 | 304);
+        let body = StreamBody::new(stream, &headers, self.permit);
+        sanitize_response(&mut headers);
+        let body = Http2Body::new(MessageBody::for_http2_response(body, is_only_a_head)).check_buffered()?;
+        Ok(UpstreamResponse { status, headers, upgrade: None, body: UpstreamBody::Http2(body) })
     }
 }
 
 /// The length of a body that is known, as hyper's client writes it: a server may want to know that there is none.
-fn note_length(request: &mut Request<LentBody>) {
+fn set_content_length(request: &mut Request<ReplayableBody>) {
     let Some(length) = request.body().size_hint().exact() else { return };
     let rarely_has_one = matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT);
     if length > 0 || !rarely_has_one {
@@ -177,48 +187,49 @@ fn note_length(request: &mut Request<LentBody>) {
     }
 }
 
-impl Sent {
-    fn begin(session: &Session, request: Request<LentBody>) -> Result<Self, Broken> {
+impl SentRequest {
+    fn begin(session: &Http2Session, request: Request<ReplayableBody>) -> Result<Self, ConnectionError> {
         let (head, body) = request.into_parts();
         let head = Request::from_parts(head, ());
-        let (answer, stream) = session.send(head.clone(), body.is_end_stream()).map_err(Broken::Http2)?;
-        let upload = (!body.is_end_stream()).then(|| Upload::new(stream, body));
-        Ok(Self { answer, upload, head })
+        let (response, stream) =
+            session.send_head(head.clone(), body.is_end_stream()).map_err(ConnectionError::Http2)?;
+        let upload = (!body.is_end_stream()).then(|| StreamUpload::new(stream, body));
+        Ok(Self { response, upload, head })
     }
 
-    fn is_safe_and_bare(&self) -> bool {
+    fn is_safe_without_body(&self) -> bool {
         self.head.method().is_safe() && self.upload.is_none()
     }
 
     /// The request, with all of its body; nothing, if more of it was taken than is held.
-    fn again(self) -> Option<Outgoing> {
+    fn into_resendable(self) -> Option<UpstreamRequest> {
         let body = match self.upload {
-            Some(upload) => upload.take_back()?,
-            None => LentBody::none(),
+            Some(upload) => upload.into_body()?,
+            None => ReplayableBody::empty(),
         };
-        Some(Outgoing::Http2(Box::new(self.head.map(|()| body))))
+        Some(UpstreamRequest::Http2(Box::new(self.head.map(|()| body))))
     }
 }
 
 /// What became of a request without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum StreamFailure {
     /// The server has processed nothing of it: it reset the stream with REFUSED_STREAM, or took its leave with a last
     /// stream below this one (RFC 9113 section 8.7). h2 gives the error of a GOAWAY to such streams only.
     Refused,
     /// The connection ended.
-    Ended,
+    Disconnected,
     /// Anything else.
     Unknown,
 }
 
-impl Fate {
-    fn of(broken: &Broken) -> Self {
-        let Broken::Http2(error) = broken else { return Self::Unknown };
+impl StreamFailure {
+    fn classify(error: &ConnectionError) -> Self {
+        let ConnectionError::Http2(error) = error else { return Self::Unknown };
         let is_refused = error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
         match error {
             error if error.is_remote() && is_refused => Self::Refused,
-            error if error.is_io() => Self::Ended,
+            error if error.is_io() => Self::Disconnected,
             _ => Self::Unknown,
         }
     }

@@ -8,34 +8,35 @@ use std::sync::mpsc;
 use tokio::sync::oneshot;
 
 use super::super::books;
-use super::{PAGE, World};
-use crate::ledger::keeper::keep;
-use crate::ledger::recover::instead;
-use crate::ledger::shared::Request;
-use crate::ledger::tally::TallyImage;
-use crate::ledger::{LedgerError, TALLY};
+use super::{PAGE, SimulatedWorld};
+use crate::ledger::LedgerError;
+use crate::ledger::book::epoch_end::fallback_window;
+use crate::ledger::files::book_path::TALLY_EXTENSION;
+use crate::ledger::keeper::requests::KeeperRequest;
+use crate::ledger::keeper::run_keeper;
+use crate::ledger::tally::file::TallyImage;
 
-impl World {
-    pub(super) fn close(&mut self) {
+impl SimulatedWorld {
+    pub(crate) fn close(&mut self) {
         let Some(mut life) = self.life.take() else { return };
         self.auditor.take();
         life.drain();
         let floor = life.open_rows().floor;
-        let last = instead(self.clock.wall(), life.keeper.shared.sealing());
-        life.requests.send(Request::Close).expect("a keeper");
-        keep(life.keeper, &life.inbox, Box::new(|error| panic!("{error}"))).expect("closed");
+        let last = fallback_window(self.clock.wall(), life.keeper.shared.sealing());
+        life.requests.send(KeeperRequest::Close).expect("a keeper");
+        run_keeper(life.keeper, &life.inbox, Box::new(|error| panic!("{error}"))).expect("closed");
         self.model.interrupt(self.clock.monotonic().nanoseconds(), floor, last);
-        assert!(!self.path.with_extension(TALLY).exists(), "a clean end leaves no tally");
+        assert!(!self.path.with_extension(TALLY_EXTENSION).exists(), "a clean end leaves no tally");
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if self.life.is_some() {
             let image = self.tally();
             self.bury(&image);
         }
     }
 
-    pub(super) fn lose_power(&mut self, some_newer: bool) {
+    pub(crate) fn lose_power(&mut self, some_newer: bool) {
         if self.life.is_none() {
             return;
         }
@@ -50,7 +51,7 @@ impl World {
     }
 
     /// Some pages that were not synced have got to the disk all the same.
-    pub(super) fn mix(&mut self, image: &mut Vec<u8>) {
+    pub(crate) fn mix(&mut self, image: &mut Vec<u8>) {
         let present = self.tally();
         image.resize(present.len(), 0);
         for (old, new) in image.chunks_mut(PAGE).zip(present.chunks(PAGE)) {
@@ -60,15 +61,15 @@ impl World {
         }
     }
 
-    pub(super) fn lose_sync(&mut self) {
+    pub(crate) fn lose_sync(&mut self) {
         let Some(life) = &mut self.life else { return };
         life.drain();
         self.disk.loses_syncs.store(true, Ordering::Relaxed);
         let Some(life) = self.life.take() else { return };
         let (reply, _answer) = oneshot::channel();
-        life.requests.send(Request::Fold(reply)).expect("a keeper");
+        life.requests.send(KeeperRequest::Fold(reply)).expect("a keeper");
         let (failed, failures) = mpsc::channel();
-        let kept = keep(life.keeper, &life.inbox, Box::new(move |error| failed.send(error).expect("a listener")));
+        let kept = run_keeper(life.keeper, &life.inbox, Box::new(move |error| failed.send(error).expect("a listener")));
         assert!(matches!(kept, Err(LedgerError::Stopped)), "{kept:?}");
         assert!(matches!(failures.recv(), Ok(LedgerError::Sync { .. })), "it says why");
         assert!(failures.recv().is_err(), "it says so once");
@@ -77,12 +78,12 @@ impl World {
         self.bury(&image);
     }
 
-    pub(super) fn tally(&self) -> Vec<u8> {
-        std::fs::read(self.path.with_extension(TALLY)).expect("a tally")
+    pub(crate) fn tally(&self) -> Vec<u8> {
+        std::fs::read(self.path.with_extension(TALLY_EXTENSION)).expect("a tally")
     }
 
     /// The process is gone; its files are as the moment of its death left them.
-    pub(super) fn bury(&mut self, image: &[u8]) {
+    pub(crate) fn bury(&mut self, image: &[u8]) {
         self.auditor.take();
         let book = ["db", "db-wal"].map(|extension| self.path.with_extension(extension));
         let kept = book.clone().map(|path| std::fs::read(path).ok());
@@ -94,10 +95,10 @@ impl World {
             }
         }
         let _ = std::fs::remove_file(self.path.with_extension("db-shm"));
-        let tally = File::options().write(true).open(self.path.with_extension(TALLY)).expect("the tally");
+        let tally = File::options().write(true).open(self.path.with_extension(TALLY_EXTENSION)).expect("the tally");
         tally.set_len(0).and_then(|()| tally.write_all_at(image, 0)).expect("the tally as it was");
         let header = TallyImage::parse(image).expect("a tally").header;
         let floor = books::floor(self.book(), header.epoch);
-        self.model.interrupt(header.synced_ns, floor, instead(header.synced_at, floor));
+        self.model.interrupt(header.synced_ns, floor, fallback_window(header.synced_at, floor));
     }
 }

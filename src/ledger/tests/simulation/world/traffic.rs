@@ -2,31 +2,32 @@
 
 use std::time::Duration;
 
-use super::super::model::{Ended, Open, Series, UNKNOWN};
-use super::World;
+use super::super::model::{ModelEnd, ModelSeries, ModelTicket, UNKNOWN};
+use super::SimulatedWorld;
 use crate::ledger::tests::{command, department};
 use crate::model::{Finished, Refused, Window};
 
-impl World {
-    pub(super) fn receive(&self, worker: usize) {
+impl SimulatedWorld {
+    pub(crate) fn receive(&self, worker: usize) {
         let Some(life) = &self.life else { return };
         life.meters[worker % life.meters.len()].received();
     }
 
-    pub(super) fn admit(&mut self, worker: usize, series: Series, units: u64) {
+    pub(crate) fn admit(&mut self, worker: usize, series: ModelSeries, units: u64) {
         let Some(life) = &mut self.life else { return };
         self.clock.advance(Duration::from_nanos(1)); // so that the moment is a name
         let worker = worker % life.meters.len();
         let window = self.clock.window().max(life.windows[worker]);
         life.windows[worker] = window;
-        let (meter, was_tight) = (&life.meters[worker], life.meters[worker].is_tight());
+        let (meter, was_tight) = (&life.meters[worker], life.meters[worker].is_nearly_full());
         meter.received();
         match meter.open(&department(series.0), &command(series.1), units, self.clock.window()) {
             Ok(ticket) => {
                 let moment = self.clock.monotonic().nanoseconds();
                 life.tickets.push((moment, ticket));
                 let (request_bytes, response_bytes, over) = (0, 0, None);
-                self.model.admit(moment, Open { worker, window, series, units, request_bytes, response_bytes, over });
+                self.model
+                    .admit(moment, ModelTicket { worker, window, series, units, request_bytes, response_bytes, over });
             }
             Err(refused) => {
                 assert!(refused == Refused::LedgerUnavailable && was_tight, "refused with room: {refused:?}");
@@ -35,12 +36,12 @@ impl World {
         }
     }
 
-    pub(super) fn refuse(&mut self, worker: usize, series: Series, refused: Refused) {
+    pub(crate) fn refuse(&mut self, worker: usize, series: ModelSeries, refused: Refused) {
         let Some(life) = &mut self.life else { return };
         let worker = worker % life.meters.len();
         let window = self.clock.window().max(life.windows[worker]);
         life.windows[worker] = window;
-        let is_tight = life.meters[worker].is_tight();
+        let is_tight = life.meters[worker].is_nearly_full();
         let before = is_tight.then(|| life.open_rows());
         life.meters[worker].refuse(&department(series.0), &command(series.1), refused, self.clock.window());
         let named = before.is_none_or(|before| life.grew(&before, window, series, refused));
@@ -50,7 +51,7 @@ impl World {
         }
     }
 
-    pub(super) fn pass_bytes(&mut self, nth: usize, request: u64, response: u64) {
+    pub(crate) fn pass_bytes(&mut self, nth: usize, request: u64, response: u64) {
         let Some(life) = &mut self.life else { return };
         let count = life.tickets.len();
         let Some((moment, ticket)) = life.tickets.get_mut(nth % count.max(1)) else { return };
@@ -61,7 +62,7 @@ impl World {
         open.response_bytes += response;
     }
 
-    pub(super) fn end(&mut self, nth: usize, finished: Option<Finished>) {
+    pub(crate) fn end(&mut self, nth: usize, finished: Option<Finished>) {
         let Some(life) = &mut self.life else { return };
         let count = life.tickets.len();
         if count == 0 {
@@ -69,7 +70,7 @@ impl World {
         }
         let (moment, mut ticket) = life.tickets.remove(nth % count);
         let (duration_ns, is_waived) = (self.clock.monotonic().nanoseconds() - moment, moment % 3 == 0);
-        let end = Ended { finished: finished.unwrap_or(Finished::Aborted), duration_ns, is_waived };
+        let end = ModelEnd { finished: finished.unwrap_or(Finished::Aborted), duration_ns, is_waived };
         if is_waived {
             ticket.waive();
         }
@@ -79,11 +80,11 @@ impl World {
         }
         let open = self.model.open.get_mut(&moment).expect("a command in flight");
         let meter = &life.meters[open.worker];
-        if open.window >= meter.left() {
+        if open.window >= meter.acknowledged_window() {
             let window = open.window;
             self.model.end(moment, window, end);
-        } else if meter.waiting().contains(&moment) {
-            assert!(meter.is_tight(), "an end waits with room");
+        } else if meter.pending_windows().contains(&moment) {
+            assert!(meter.is_nearly_full(), "an end waits with room");
             open.over = Some(end);
         } else {
             let window = life.windows[open.worker];
@@ -91,19 +92,23 @@ impl World {
         }
     }
 
-    pub(super) fn tick(&mut self, worker: usize) {
+    pub(crate) fn tick(&mut self, worker: usize) {
         let Some(life) = &mut self.life else { return };
         let worker = worker % life.meters.len();
         let meter = &life.meters[worker];
-        let waited = meter.waiting();
+        let waited = meter.pending_windows();
         meter.tick();
-        let waiting = meter.waiting();
+        let waiting = meter.pending_windows();
         for moment in waited.iter().filter(|moment| !waiting.contains(moment)) {
             let end = self.model.open[moment].over.expect("it is over");
             self.model.end(*moment, life.windows[worker], end);
         }
-        life.windows[worker] = life.windows[worker].max(meter.left());
+        life.windows[worker] = life.windows[worker].max(meter.acknowledged_window());
         let over = Window::of_unix_seconds(self.latest - 60);
-        assert!(meter.left() <= over, "{} was left before it was over by a minute", meter.left());
+        assert!(
+            meter.acknowledged_window() <= over,
+            "{} was left before it was over by a minute",
+            meter.acknowledged_window()
+        );
     }
 }

@@ -1,0 +1,156 @@
+//! The places of the operator's door: whoever comes finds one, because a connection that asks for nothing gives way.
+//!
+//! Guarantees: at most [`CONNECTIONS_MAX`] connections, of which one address has at most [`ADDRESS_CONNECTIONS_MAX`]; at the first limit
+//! the connection that has asked for nothing for the longest time is closed, at the second the one of that address. A request that
+//! is being answered is never cut off. So neither silent nor slow connections keep a probe out.
+
+use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Connections of operators and scrapers at once.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
+/// Of them, from one address: several scrapers and probes on one machine.
+pub(crate) const ADDRESS_CONNECTIONS_MAX: usize = 32;
+
+/// The places that are taken, the one that has been quiet for the longest time first.
+#[derive(Debug, Default)]
+pub(crate) struct AdminConnections(Mutex<Vec<Arc<ConnectionEntry>>>);
+
+/// One connection.
+#[derive(Debug)]
+struct ConnectionEntry {
+    address: IpAddr,
+    /// Whether a request of it is being answered. Written under the lock of the places.
+    is_busy: AtomicBool,
+    evict: Notify,
+}
+
+/// A connection's place, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct AdminPermit {
+    entry: Arc<ConnectionEntry>,
+    connections: Arc<AdminConnections>,
+}
+
+/// A request of a connection is being answered, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct BusyGuard(Arc<AdminPermit>);
+
+impl AdminConnections {
+    /// A place for a connection from this address, and whether another had to leave for it; none, if all are at work.
+    pub(crate) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> (Option<AdminPermit>, bool) {
+        let mut entries = self.lock();
+        let of_address = |entry: &ConnectionEntry| entry.address == address;
+        let is_full = match entries.iter().filter(|entry| of_address(entry)).count() {
+            ADDRESS_CONNECTIONS_MAX.. => !evict_idle(&mut entries, of_address),
+            _ if entries.len() >= CONNECTIONS_MAX => !evict_idle(&mut entries, |_| true),
+            _ => return (Some(self.add_connection(&mut entries, address)), false),
+        };
+        if is_full { (None, false) } else { (Some(self.add_connection(&mut entries, address)), true) }
+    }
+
+    fn add_connection(self: &Arc<Self>, entries: &mut Vec<Arc<ConnectionEntry>>, address: IpAddr) -> AdminPermit {
+        let entry = Arc::new(ConnectionEntry { address, is_busy: false.into(), evict: Notify::new() });
+        entries.push(Arc::clone(&entry));
+        AdminPermit { entry, connections: Arc::clone(self) }
+    }
+
+    /// What is behind the lock is whole between any two statements.
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ConnectionEntry>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends the one away that has been quiet for the longest time, if there is one.
+fn evict_idle(entries: &mut Vec<Arc<ConnectionEntry>>, is_meant: impl Fn(&ConnectionEntry) -> bool) -> bool {
+    let Some(position) = entries.iter().position(|entry| !entry.is_busy.load(Relaxed) && is_meant(entry)) else {
+        return false;
+    };
+    entries.remove(position).evict.notify_one();
+    true
+}
+
+impl AdminPermit {
+    /// Waits until another needs the place.
+    pub(crate) async fn wait_evicted(&self) {
+        self.entry.evict.notified().await;
+    }
+
+    /// A request has come.
+    pub(crate) fn begin_request(self: &Arc<Self>) -> BusyGuard {
+        let _seats = self.connections.lock();
+        self.entry.is_busy.store(true, Relaxed);
+        BusyGuard(Arc::clone(self))
+    }
+}
+
+impl Drop for BusyGuard {
+    /// The connection is the last that was heard of.
+    fn drop(&mut self) {
+        let entry = &self.0.entry;
+        let mut entries = self.0.connections.lock();
+        entry.is_busy.store(false, Relaxed);
+        if let Some(position) = entries.iter().position(|other| Arc::ptr_eq(other, entry)) {
+            entries[position..].rotate_left(1);
+        }
+    }
+}
+
+impl Drop for AdminPermit {
+    fn drop(&mut self) {
+        self.connections.lock().retain(|other| !Arc::ptr_eq(other, &self.entry));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn is_sent_away(permit: &AdminPermit) -> bool {
+        let left = permit.connections.lock();
+        !left.iter().any(|entry| Arc::ptr_eq(entry, &permit.entry))
+    }
+
+    #[test]
+    fn the_quietest_gives_way_and_who_is_at_work_does_not() {
+        let connections = Arc::new(AdminConnections::default());
+        let take = |n: usize| {
+            Arc::new(connections.try_acquire(address(u8::try_from(n % 8).expect("small"))).0.expect("a place"))
+        };
+        let held: Vec<_> = (0..CONNECTIONS_MAX).map(take).collect();
+        drop(held[0].begin_request()); // it asked last
+        let at_work = held[1].begin_request();
+        let (first, made_room) = connections.try_acquire(address(100));
+        assert!(first.is_some() && made_room && is_sent_away(&held[2]));
+        assert!(!is_sent_away(&held[0]) && !is_sent_away(&held[1]));
+        let working: Vec<_> = held.iter().skip(3).chain([&held[0]]).map(AdminPermit::begin_request).collect();
+        let (second, made_room) = connections.try_acquire(address(101));
+        assert!(second.is_some() && made_room && is_sent_away(&first.expect("a place")), "the only one not at work");
+        let all = (second.map(Arc::new), at_work);
+        let last = all.0.as_ref().map(AdminPermit::begin_request);
+        assert!(connections.try_acquire(address(102)).0.is_none(), "all are at work");
+        drop((working, last, all));
+        assert!(connections.try_acquire(address(102)).0.is_some());
+        drop(held);
+        assert!(connections.lock().is_empty());
+    }
+
+    #[test]
+    fn an_address_takes_the_places_of_no_other() {
+        let connections = Arc::new(AdminConnections::default());
+        let other = connections.try_acquire(address(1)).0.expect("a place");
+        let mut held: Vec<_> = (0..ADDRESS_CONNECTIONS_MAX).map(|_| connections.try_acquire(address(2)).0).collect();
+        assert!(held.iter().all(Option::is_some) && !is_sent_away(&other));
+        held.push(connections.try_acquire(address(2)).0);
+        assert!(!is_sent_away(&other) && is_sent_away(held[0].as_ref().expect("a place")));
+        assert_eq!(connections.lock().len(), ADDRESS_CONNECTIONS_MAX + 1);
+    }
+}

@@ -1,0 +1,181 @@
+//! What there is to ask, and the answers.
+
+use super::response::unavailable;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use crate::lifecycle::Readiness;
+use crate::model::Name;
+use crate::telemetry::{ConfigStatus, ScrapeInput};
+
+use super::response::{
+    AdminResponse, JSON_TYPE, METRICS_TYPE, TEXT_TYPE, method_not_allowed, problem_response, respond,
+};
+use super::state::AdminState;
+use super::usage_api;
+
+/// A path that means something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdminEndpoint {
+    Metrics,
+    Live,
+    Ready,
+    Config,
+    Usage,
+}
+
+impl AdminEndpoint {
+    /// What a request asks for, or the answer to one that asks for nothing there is.
+    pub(crate) fn route(method: &Method, path: &str) -> Result<Self, Box<AdminResponse>> {
+        let endpoint = match path {
+            "/metrics" => Self::Metrics,
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/config" => Self::Config,
+            "/api/v1/usage" => Self::Usage,
+            _ => {
+                let there = "there are /metrics, /livez, /readyz, /config and /api/v1/usage";
+                return Err(Box::new(problem_response(StatusCode::NOT_FOUND, there)));
+            }
+        };
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        if reads { Ok(endpoint) } else { Err(Box::new(method_not_allowed())) }
+    }
+}
+
+/// Answers one request. hyper leaves the body of an answer to HEAD away.
+pub(crate) async fn handle_request(state: &AdminState, request: &http::request::Parts) -> AdminResponse {
+    match AdminEndpoint::route(&request.method, request.uri.path()) {
+        Ok(AdminEndpoint::Metrics) => metrics_response(state).await,
+        Ok(AdminEndpoint::Live) => respond(StatusCode::OK, TEXT_TYPE, "alive\n"),
+        Ok(AdminEndpoint::Ready) => readiness_response(&state.ready, &(state.unserved)()),
+        Ok(AdminEndpoint::Config) => config_response(&(state.view)().config),
+        Ok(AdminEndpoint::Usage) => usage_api::usage_response(state, request.uri.query().unwrap_or_default()).await,
+        Err(response) => *response,
+    }
+}
+
+async fn metrics_response(state: &AdminState) -> AdminResponse {
+    match state.scrapes.shared_page(|| render_scrape(state)).await {
+        Ok(text) => respond(StatusCode::OK, METRICS_TYPE, text),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// Drawn on a thread of its own: this one also accepts connections.
+async fn render_scrape(state: &AdminState) -> anyhow::Result<Bytes> {
+    let view = (state.view)();
+    let ranges = view.shown_months().map(|month| view.calendar.windows_of(month));
+    let ledger = state.ledger.view(ranges.to_vec()).await?;
+    let telemetry = Arc::clone(&state.telemetry);
+    let drawing = tokio::task::spawn_blocking(move || telemetry.render(ScrapeInput { ledger, view }));
+    Ok(drawing.await??.into())
+}
+
+/// Ready although no server of a subsystem is: every gateway would say so at once, a balancer would then send its callers to
+/// none, and they would get a broken connection instead of a 502 that is counted.
+fn readiness_response(ready: &Readiness, unserved: &[Name]) -> AdminResponse {
+    let awaited = ready.awaited_reasons();
+    if awaited.is_empty() {
+        let but = unserved.iter().map(|subsystem| format!("but every server of {subsystem} is out of rotation\n"));
+        return respond(StatusCode::OK, TEXT_TYPE, format!("ready\n{}", but.collect::<String>()));
+    }
+    let lines: String = awaited.iter().map(|what| format!("awaiting {what}\n")).collect();
+    respond(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, lines)
+}
+
+fn config_response(status: &ConfigStatus) -> AdminResponse {
+    match serde_json::to_string_pretty(status) {
+        Ok(text) => respond(StatusCode::OK, JSON_TYPE, text + "\n"),
+        Err(error) => unavailable(&error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ConfigProblem, PendingSetting};
+    use crate::telemetry::{LiveConfig, RejectedConfig};
+    use http::header::ALLOW;
+    use http_body_util::BodyExt;
+
+    async fn text(response: AdminResponse) -> String {
+        let bytes = response.into_body().collect().await.expect("a whole body").to_bytes();
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn what_is_not_there_is_404_and_what_cannot_be_written_405() {
+        for (method, path, expected) in [
+            (Method::GET, "/metrics", Ok(AdminEndpoint::Metrics)),
+            (Method::HEAD, "/readyz", Ok(AdminEndpoint::Ready)),
+            (Method::GET, "/api/v1/usage", Ok(AdminEndpoint::Usage)),
+            (Method::POST, "/config", Err(405)),
+            (Method::GET, "/", Err(404)),
+            (Method::POST, "/metrics/", Err(404)),
+        ] {
+            let found = AdminEndpoint::route(&method, path).map_err(|response| response.status().as_u16());
+            assert_eq!(found, expected, "{method} {path}");
+        }
+        let refused = AdminEndpoint::route(&Method::PUT, "/livez").expect_err("not allowed");
+        assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_awaited() {
+        let state = Readiness::default();
+        let guards = [state.block("ledger"), state.block("listener departments")];
+        let waiting = readiness_response(&state, &[]);
+        assert_eq!(waiting.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text(waiting).await, "awaiting ledger\nawaiting listener departments\n");
+        drop(guards);
+        assert_eq!(text(readiness_response(&state, &[])).await, "ready\n");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_is_ready_without_servers_and_says_whose_are_missing() {
+        let subsystems = ["cameras", "parking"].map(|id| Name::parse(id).expect("a name"));
+        let response = readiness_response(&Readiness::default(), &subsystems);
+        assert_eq!(response.status(), StatusCode::OK);
+        let lines = [
+            "ready\n",
+            "but every server of cameras is out of rotation\n",
+            "but every server of parking is out of rotation\n",
+        ];
+        assert_eq!(text(response).await, lines.concat());
+    }
+
+    #[tokio::test]
+    async fn the_state_of_the_configuration_shows_what_was_rejected() {
+        let at = "2026-11-24T04:00:00Z".parse().expect("a time");
+        let problem = ConfigProblem::new("departments[0].id", "missing");
+        let status = ConfigStatus {
+            live: LiveConfig { version: "0123456789ab".to_owned(), since: at },
+            weakened: vec!["listener a: so".to_owned()],
+            restart_needed: vec![PendingSetting {
+                path: "listeners[a].address".to_owned(),
+                live: Some("127.0.0.1:1".to_owned()),
+                file: None,
+            }],
+            changes: None,
+            rejected: Some(RejectedConfig { version: "ba9876543210".to_owned(), at, problems: vec![problem] }),
+        };
+        let shown: serde_json::Value = serde_json::from_str(&text(config_response(&status)).await).expect("JSON");
+        assert_eq!(
+            shown,
+            serde_json::json!({
+                "live": { "version": "0123456789ab", "since": "2026-11-24T04:00:00Z" },
+                "weakened": ["listener a: so"],
+                "restart_needed": [{ "path": "listeners[a].address", "live": "127.0.0.1:1", "file": null }],
+                "changes": null,
+                "rejected": {
+                    "version": "ba9876543210",
+                    "at": "2026-11-24T04:00:00Z",
+                    "problems": [{ "path": "departments[0].id", "message": "missing" }],
+                },
+            })
+        );
+    }
+}

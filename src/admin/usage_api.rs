@@ -1,0 +1,169 @@
+//! `GET /api/v1/usage?from=&to=&by=&period=&department=`: the same answer as `report usage --format render_json`.
+
+use http::StatusCode;
+use jiff::Timestamp;
+
+use crate::model::{CalendarOffset, Name, Window};
+use crate::report::{
+    GroupKeys, LedgerFacts, ReportCoverage, ReportQuery, ReportRange, ReportResolution, UsageReport, render,
+    utc_seconds_text,
+};
+
+use super::response::unavailable;
+use super::response::{AdminResponse, JSON_TYPE, problem_response, respond};
+use super::state::AdminState;
+
+/// The longest range one request may ask for: a leap year and a day on either side. Longer ones are for `report usage`,
+/// which does not share its memory with traffic.
+const WINDOWS_MAX: u32 = 368 * 24;
+
+/// Departments that one request may name.
+const DEPARTMENTS_MAX: usize = 100;
+
+pub(crate) async fn usage_response(state: &AdminState, query: &str) -> AdminResponse {
+    let view = (state.view)();
+    let query = match parse_query(query, view.calendar, view.window) {
+        Ok(query) => query,
+        Err(problems) => return problem_response(StatusCode::BAD_REQUEST, &problems),
+    };
+    match query_usage(state, query, (view.calendar, view.now)).await {
+        Ok(text) => respond(StatusCode::OK, JSON_TYPE, text),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn query_usage(
+    state: &AdminState,
+    query: ReportQuery,
+    (calendar, now): (CalendarOffset, Timestamp),
+) -> anyhow::Result<String> {
+    let (ledger, windows) = (&state.ledger, || query.range.windows());
+    let rows = match query.group_by.resolution() {
+        ReportResolution::Whole => ledger.usage_total(windows()).await,
+        ReportResolution::Day => ledger.usage_by_day(windows()).await,
+        ReportResolution::Hour => ledger.usage_by_hour(windows()).await,
+    }?;
+    let coverage =
+        ReportCoverage { made_at: utc_seconds_text(now), completeness: ledger.completeness(windows(), now).await? };
+    let (adjustments, names) = (ledger.adjustments().await?, ledger.department_names().await?);
+    let facts = LedgerFacts { rows, calendar, adjustments, names, coverage };
+    Ok(render::render_json(&UsageReport::from_facts(query, facts)?)?)
+}
+
+/// What the text of a query asks for.
+fn parse_query(text: &str, calendar: CalendarOffset, now: Window) -> Result<ReportQuery, String> {
+    let (mut from, mut to, mut by, mut period, mut departments) = (None, None, None, None, Vec::new());
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let place = match name {
+            "from" => &mut from,
+            "to" => &mut to,
+            "by" => &mut by,
+            "period" => &mut period,
+            "department" => &mut None,
+            _ => {
+                let known = "from, to, period, by and department";
+                return Err(format!("{name:?} is not asked for here; there are {known}"));
+            }
+        };
+        let value = percent_decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
+        if name == "department" {
+            departments.push(Name::parse(&value).map_err(|error| format!("department: {error}"))?);
+        } else if place.replace(value).is_some() {
+            return Err(format!("{name} stands twice; write it once"));
+        }
+    }
+    if departments.len() > DEPARTMENTS_MAX {
+        return Err(format!("there are more than {DEPARTMENTS_MAX} departments; leave out department to get all"));
+    }
+    let by = by
+        .map_or(Ok(GroupKeys::default()), |text: String| GroupKeys::parse(&text))
+        .map_err(|error| error.to_string())?;
+    let range = parse_range([from, to, period], calendar, now)?;
+    Ok(ReportQuery { range, group_by: by, departments })
+}
+
+fn parse_range(
+    [from, to, period]: [Option<String>; 3],
+    calendar: CalendarOffset,
+    now: Window,
+) -> Result<ReportRange, String> {
+    let range = match period {
+        Some(_) if from.is_some() || to.is_some() => return Err("give either period, or from and to".to_owned()),
+        Some(period) => ReportRange::from_period(&period, calendar),
+        None => ReportRange::parse(from.as_deref(), to.as_deref(), calendar, now),
+    };
+    let range = range.map_err(|error| error.to_string())?;
+    if range.to.0 - range.from.0 > WINDOWS_MAX {
+        return Err("the range is longer than a year; ask year by year, or use tallygate report usage".to_owned());
+    }
+    Ok(range)
+}
+
+/// Undoes percent-encoding (RFC 3986 section 2.1). A `+` stays one: here it stands in offsets, and no value has a space.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (pair, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<String, String> {
+        let now = Window(498_700); // 2026-11-22T04:00:00Z
+        let query = super::parse_query(query, CalendarOffset::default(), now)?;
+        let departments: String = query.departments.iter().map(|name| format!(" {name}")).collect();
+        Ok(format!("{} {} {}{departments}", query.range.from, query.range.to, query.group_by))
+    }
+
+    #[test]
+    fn a_query_asks_as_the_command_line_does() {
+        const KEYS: &str = "department,subsystem,command,outcome";
+        for (query, expected) in [
+            ("", format!("2026-10-31T16:00:00Z 2026-11-30T16:00:00Z {KEYS}")),
+            ("from=2026-10-01&to=2026-10-02", format!("2026-09-30T16:00:00Z 2026-10-01T16:00:00Z {KEYS}")),
+            (
+                "from=2026-10-01T00:00:00%2B08:00&to=2026-10-01T01:00:00+08:00&by=day%2Coutcome",
+                "2026-09-30T16:00:00Z 2026-09-30T17:00:00Z day,outcome".to_owned(),
+            ),
+            (
+                "period=2026-10&department=police&department=fire&by=month",
+                "2026-09-30T16:00:00Z 2026-10-31T16:00:00Z month police fire".to_owned(),
+            ),
+        ] {
+            assert_eq!(parse(query), Ok(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_query_is_told_what_is_wrong() {
+        for (query, said) in [
+            ("since=2026-10-01", "is not asked for here"),
+            ("by=price", "cannot group by"),
+            ("by=", "cannot group by"),
+            ("from=2026-10-01&from=2026-10-02", "stands twice"),
+            ("period=2026-10&from=2026-10-01", "either period, or"),
+            ("period=october", "is not a period"),
+            ("department=%20", "department"),
+            ("from=%zz", "not percent-encoded"),
+            ("from=%2", "not percent-encoded"),
+            ("from=yesterday", "is not a date"),
+            ("from=2020-01-01", "longer than a year"),
+        ] {
+            let problem = parse(query).expect_err(query);
+            assert!(problem.contains(said), "{query}: {problem}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The control thread: listeners, the operator's door, health checks; and beside it the thread that reloads, which may be busy
+//! for seconds while connections are accepted and operators answered. Neither is on the path of a command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin::{self, AdminState};
+use crate::config::ConfigProblems;
+use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
+use crate::model::Name;
+use crate::policy::{PolicySnapshot, Subsystem};
+use crate::proxy::HealthChecker;
+use crate::telemetry::{ConfigStatus, DepartmentLimits, QuotaUse, RuntimeView};
+
+use super::app_error::AppError;
+use super::components::SharedComponents;
+use super::expiry_watch::ExpiryWatch;
+use super::listener_set::ListenerSet;
+use super::reload::{ConfigReloader, ReloadHandle, ReloadReply, accepts_expired_crl, all_expiries};
+use super::threads::ThreadHandle;
+
+/// How often the files are looked at.
+const FILE_POLL: Duration = Duration::from_secs(1);
+/// Requests for a reload that may wait.
+const QUEUED_RELOADS_MAX: usize = 4;
+
+/// The control thread and the one that reloads, from outside.
+pub(crate) struct ControlThread {
+    reload_handle: ReloadHandle,
+    drain: DrainTrigger,
+    threads: [ThreadHandle; 2],
+}
+
+impl ControlThread {
+    pub(crate) fn start(
+        components: SharedComponents,
+        listener_set: ListenerSet,
+        admin: Option<std::net::TcpListener>,
+        reloader: ConfigReloader,
+    ) -> Result<Self, AppError> {
+        let (requests, requested) = mpsc::channel(QUEUED_RELOADS_MAX);
+        let (trigger, watcher) = drain();
+        let (status, mut ended, of_reload) = (reloader.status(), watcher.clone(), components.clone());
+        let control = spawn_thread("control", async move || {
+            let series = listener_set.settings.capacity.series;
+            let hosts = listener_set.settings.admin_hosts.clone().into();
+            listener_set.spawn_listeners(&components);
+            if let Some(admin) = admin {
+                let view = view_source(components.clone(), status, series);
+                start_admin(&components, admin, (view, hosts), ended.clone());
+            }
+            tokio::task::spawn_local(health_checker(&components).run(ended.clone()));
+            ended.begun().await;
+        })?;
+        let reload = spawn_thread("reload", async move || {
+            run_reloads((reloader, ExpiryWatch::new(of_reload)), requested, watcher).await;
+        })?;
+        Ok(Self { reload_handle: ReloadHandle(requests), drain: trigger, threads: [control, reload] })
+    }
+
+    pub(crate) fn reload(&self) -> Result<(), ConfigProblems> {
+        self.reload_handle.request()
+    }
+
+    pub(crate) fn reload_handle(&self) -> ReloadHandle {
+        self.reload_handle.clone()
+    }
+
+    pub(crate) fn stop(self) {
+        self.drain.begin();
+        self.threads.into_iter().for_each(ThreadHandle::join);
+    }
+}
+
+/// Runs a future on a thread of its own, which ends with it.
+fn spawn_thread<F: AsyncFnOnce() + Send + 'static>(name: &'static str, work: F) -> std::io::Result<ThreadHandle> {
+    let thread =
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(work()),
+                Err(error) => tracing::error!(%error, name, "a thread could not start its runtime"),
+            }
+        })?;
+    Ok(ThreadHandle::new(thread))
+}
+
+/// Reloads when asked, and when a file changes, and looks at what ends, until the drain begins.
+async fn run_reloads(
+    (mut reloader, mut endings): (ConfigReloader, ExpiryWatch),
+    mut requested: mpsc::Receiver<ReloadReply>,
+    mut drain: DrainWatcher,
+) {
+    let mut look = interval(FILE_POLL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = drain.begun() => return,
+            Some(reply) = requested.recv() => {
+                let reloaded = reloader.reload();
+                endings.restart_schedule();
+                let _ = reply.try_send(reloaded); // whoever asked may have stopped waiting
+            }
+            _ = look.tick() => {
+                if reloader.has_changed() {
+                    let _ = reloader.reload(); // shown by /config and the log
+                    endings.restart_schedule();
+                }
+                endings.check_expiries();
+            }
+        }
+    }
+}
+
+fn health_checker(components: &SharedComponents) -> HealthChecker {
+    let tls = Arc::clone(&components.subsystem_tls);
+    HealthChecker::new(Arc::clone(&components.published), tls, Arc::clone(&components.health))
+}
+
+type ViewSource = Arc<dyn Fn() -> RuntimeView + Send + Sync>;
+
+fn start_admin(
+    components: &SharedComponents,
+    socket: std::net::TcpListener,
+    (view, hosts): (ViewSource, Arc<[String]>),
+    drain: DrainWatcher,
+) {
+    let state = AdminState {
+        ledger: components.reader.clone(),
+        telemetry: Arc::clone(&components.telemetry),
+        ready: components.ready.clone(),
+        hosts,
+        unserved: unserved_finder(components.clone()),
+        scrapes: Arc::default(),
+        view,
+    };
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(listener) => drop(tokio::spawn(admin::serve_admin(listener, state, drain))),
+        Err(error) => tracing::error!(%error, "admin cannot listen"),
+    }
+}
+
+/// What a scrape shows beside the ledger: made fresh for each.
+fn view_source(components: SharedComponents, status: Arc<ArcSwap<ConfigStatus>>, series: usize) -> ViewSource {
+    Arc::new(move || {
+        let snapshot = components.published.load();
+        let window = components.clock.window();
+        let quotas = components.limiters.quotas(window).into_iter().map(|quota| QuotaUse {
+            department: quota.department,
+            used: quota.used,
+            granted: quota.units,
+            warned_percent: quota.warned_percent,
+        });
+        RuntimeView {
+            now: components.clock.wall(),
+            window,
+            calendar: components.calendar,
+            series_max: series,
+            quotas: QuotaUse::closest_to_limit(quotas.collect(), series),
+            limits: department_limits(&snapshot, series),
+            expiries: all_expiries(&components),
+            accepts_expired_crl: accepts_expired_crl(&components),
+            config: ConfigStatus::clone(&status.load()),
+        }
+    })
+}
+
+/// The limits of the first departments that have any.
+fn department_limits(snapshot: &PolicySnapshot, most: usize) -> Vec<DepartmentLimits> {
+    let limits = snapshot.departments.iter().map(|policy| DepartmentLimits {
+        department: policy.department.id.clone(),
+        limits: policy.limits,
+        quota: policy.quota.as_ref().map(|quota| quota.units.get()),
+    });
+    let any =
+        |one: &DepartmentLimits| one.limits.rate.is_some() || one.limits.concurrent.is_some() || one.quota.is_some();
+    limits.filter(any).take(most).collect()
+}
+
+/// Finds the subsystems all of whose servers are out of rotation; a server with the weight 0 gets nothing anyway.
+fn unserved_finder(components: SharedComponents) -> Arc<dyn Fn() -> Vec<Name> + Send + Sync> {
+    Arc::new(move || {
+        let is_out = |subsystem: &Subsystem| {
+            let mut servers = subsystem.upstreams.iter().filter(|server| server.weight > 0);
+            servers.all(|server| components.telemetry.is_ejected(&subsystem.id, &server.authority))
+        };
+        let snapshot = components.published.load();
+        snapshot.subsystems.iter().filter(|subsystem| is_out(subsystem)).map(|subsystem| subsystem.id.clone()).collect()
+    })
+}

@@ -1,0 +1,68 @@
+//! What the commands of a document share while they are compiled.
+
+use std::sync::Arc;
+
+use crate::config::document::HeadersDocument;
+use crate::model::NameInterner;
+use crate::policy::CommandShape;
+use crate::policy::CorsPolicy;
+use crate::policy::Durability;
+use crate::policy::FieldEdits;
+use crate::policy::MirrorTarget;
+use crate::policy::PathRewrite;
+use crate::policy::RedirectTarget;
+use crate::policy::UpstreamProtocol;
+
+use super::command_shape::add_edits;
+use super::doc_path::DocPath;
+
+/// What all commands of a document share.
+pub(crate) struct CommandContext<'a> {
+    /// Gives names their numbers.
+    pub(crate) name_interner: &'a NameInterner,
+    /// The durability of commands that name none.
+    pub(crate) durability: Durability,
+    /// How many workers there are.
+    pub(crate) workers: usize,
+    /// The next [`Command::index`].
+    pub(crate) next_command_index: usize,
+    /// What the subsystem at hand says for all its commands.
+    pub(crate) common: CommonShape,
+    /// What it speaks.
+    pub(crate) protocol: UpstreamProtocol,
+    /// Its index.
+    pub(crate) subsystem_index: usize,
+    /// The ids of all subsystems, as they are written.
+    pub(crate) subsystem_ids: Vec<&'a str>,
+}
+
+/// What a subsystem says for all its commands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CommonShape {
+    request: FieldEdits,
+    response: FieldEdits,
+    pub(crate) cors: Option<Arc<CorsPolicy>>,
+    pub(crate) compress: bool,
+}
+
+impl CommonShape {
+    /// The shape of commands that say nothing themselves.
+    pub(crate) fn shape(
+        self,
+        rewrite: Option<PathRewrite>,
+        redirect: Option<RedirectTarget>,
+        mirror: Option<MirrorTarget>,
+    ) -> Option<Box<CommandShape>> {
+        let Self { request, response, cors, compress } = self;
+        let is_edited = !request.is_empty() || !response.is_empty();
+        let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
+        let shape = CommandShape { request, response, rewrite, redirect, cors, mirror, compress };
+        (is_shaped || compress || mirror.is_some()).then(|| Box::new(shape))
+    }
+
+    pub(crate) fn add_headers(&mut self, headers: Option<&HeadersDocument>, place: &DocPath<'_>) {
+        let Some(headers) = headers else { return };
+        add_edits(&mut self.request, headers.request.as_ref(), &place.key("request"));
+        add_edits(&mut self.response, headers.response.as_ref(), &place.key("response"));
+    }
+}

@@ -1,0 +1,182 @@
+//! How a subsystem's servers are kept well and chosen.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::scalars;
+use crate::config::document::{
+    BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, SubsystemDocument,
+    UpstreamDocument,
+};
+use crate::policy::{
+    HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, Subsystem, UpstreamServer,
+};
+
+use super::doc_path::DocPath;
+use super::values::{count_or, nonzero_duration_or};
+
+/// A server that is asked more often does little else.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// More checks in a row than anybody would wait for.
+const CHECKS_IN_ROW_MAX: u64 = 100;
+
+/// More commands than any gateway lets wait.
+const QUEUE_LENGTH_MAX: u64 = 100_000;
+
+type MakeBalance = fn() -> LoadBalancing;
+
+/// The statuses that may be tried again: those that say that somebody else failed, or is not there.
+const RETRYABLE_STATUSES: [u16; 3] = [502, 503, 504];
+/// A command that failed more often than this will fail again.
+const RETRY_ATTEMPTS_MAX: u32 = 3;
+
+const BALANCE_KEYWORDS: [(&str, MakeBalance); 3] = [
+    ("leastRequest", || LoadBalancing::LeastRequest),
+    ("roundRobin", || LoadBalancing::RoundRobin),
+    ("consistentHash", || LoadBalancing::Hash(HashSource::Department)),
+];
+
+/// `upstreams`, for so many workers.
+pub(crate) fn compile_upstreams(
+    written: &SubsystemDocument,
+    workers: usize,
+    place: &DocPath<'_>,
+) -> Vec<UpstreamServer> {
+    if written.upstreams.is_empty() {
+        place.problem("without an upstream nothing can be forwarded; name at least one");
+    }
+    if written.upstreams.len() > Subsystem::UPSTREAMS_MAX {
+        place.problem(format!("a subsystem has at most {} upstreams", Subsystem::UPSTREAMS_MAX));
+    }
+    let mut read: Vec<UpstreamServer> = Vec::with_capacity(written.upstreams.len());
+    for (index, upstream) in written.upstreams.iter().enumerate() {
+        let place = place.item(index);
+        let max_requests = compile_max_requests(upstream, workers, &place.key("maxRequests"));
+        let weight = compile_weight(upstream.weight, &place.key("weight"));
+        let place = place.key("url");
+        match place.value_or_problem(scalars::parse_upstream(&upstream.url)) {
+            Some(upstream) if read.iter().any(|other| other.authority == upstream.authority) => {
+                place.problem(format!("{} is named twice", upstream.authority))
+            }
+            Some(upstream) => read.push(UpstreamServer { max_requests, weight, ..upstream }),
+            None => {}
+        }
+    }
+    if !written.upstreams.is_empty() && written.upstreams.iter().all(|upstream| upstream.weight == Some(0)) {
+        place.problem_with_hint("with a weight of 0 each, no server would get a command", "give one of them 1");
+    }
+    read
+}
+
+fn compile_weight(written: Option<u64>, place: &DocPath<'_>) -> u32 {
+    let Some(written) = written else { return 1 };
+    let read = u32::try_from(written).ok().filter(|weight| *weight <= UpstreamServer::WEIGHT_MAX);
+    let read = read.ok_or_else(|| format!("{written} is not a weight between 0 and {}", UpstreamServer::WEIGHT_MAX));
+    place.value_or_problem(read).unwrap_or(1)
+}
+
+/// Each worker has its part of it, so it cannot be less than there are workers.
+fn compile_max_requests(written: &UpstreamDocument, workers: usize, place: &DocPath<'_>) -> Option<usize> {
+    let max = count_or(Some(written.max_requests?), 1, place);
+    if (1..workers).contains(&max) {
+        let hint = format!("write at least {workers}, or set workers to at most {max}");
+        place.problem_with_hint(format!("{max} cannot be divided among {workers} workers"), hint);
+    }
+    Some(max)
+}
+
+/// `queue`.
+pub(crate) fn compile_queue(written: Option<&QueueDocument>, place: &DocPath<'_>) -> QueuePolicy {
+    let (length, timeout) = written.map_or((None, None), |queue| (queue.length, queue.timeout.as_deref()));
+    let length = length.unwrap_or(0);
+    if length > QUEUE_LENGTH_MAX {
+        place.key("length").problem(format!("{length} is more than the {QUEUE_LENGTH_MAX} that may wait"));
+    }
+    QueuePolicy {
+        length: usize::try_from(length).unwrap_or(0),
+        timeout: nonzero_duration_or(timeout, Duration::from_secs(1), &place.key("timeout")),
+    }
+}
+
+/// `compile_retries`.
+pub(crate) fn compile_retries(written: Option<&RetriesDocument>, place: &DocPath<'_>) -> Option<RetryPolicy> {
+    let written = written?;
+    let on = written.on.iter().enumerate().filter_map(|(index, status)| {
+        let known = RETRYABLE_STATUSES.into_iter().find(|known| u64::from(*known) == *status);
+        place.key("on").item(index).value_or_problem(known.ok_or_else(|| format!("{status} is not 502, 503 or 504")))
+    });
+    Some(RetryPolicy {
+        on: on.collect(),
+        attempts: bounded_count(written.attempts.unwrap_or(1), RETRY_ATTEMPTS_MAX, &place.key("attempts")),
+        budget_percent: bounded_count(written.budget_percent.unwrap_or(20), 100, &place.key("budgetPercent")),
+    })
+}
+
+fn bounded_count(written: u64, max: u32, place: &DocPath<'_>) -> u32 {
+    let read = u32::try_from(written).ok().filter(|read| (1..=max).contains(read));
+    place.value_or_problem(read.ok_or_else(|| format!("{written} is not a number between 1 and {max}"))).unwrap_or(1)
+}
+
+/// `balance`.
+pub(crate) fn compile_balance(written: Option<&BalanceDocument>, place: &DocPath<'_>) -> LoadBalancing {
+    let read = match written {
+        None => None,
+        Some(BalanceDocument::Word(word)) => {
+            place.value_or_problem(scalars::parse_keyword(word, &BALANCE_KEYWORDS)).map(|balance| balance())
+        }
+        Some(BalanceDocument::Hash(by)) => compile_hash_source(&by.hash, &place.key("hash")).map(LoadBalancing::Hash),
+    };
+    read.unwrap_or(LoadBalancing::LeastRequest)
+}
+
+fn compile_hash_source(written: &HashByDocument, place: &DocPath<'_>) -> Option<HashSource> {
+    match written {
+        HashByDocument::Word(word) => {
+            place.value_or_problem(scalars::parse_keyword(word, &[("department", ())])).map(|()| HashSource::Department)
+        }
+        HashByDocument::Header(by) => {
+            let name = by.header.parse::<HeaderName>();
+            let name =
+                name.map_err(|_| format!("{:?} is not the name of a header; write one such as x-camera", by.header));
+            place.key("header").value_or_problem(name).map(HashSource::Header)
+        }
+    }
+}
+
+/// `slowStart`.
+pub(crate) fn compile_slow_start(written: Option<&str>, place: &DocPath<'_>) -> Option<Duration> {
+    written.map(|text| nonzero_duration_or(Some(text), Duration::ZERO, place)).filter(|time| !time.is_zero())
+}
+
+/// `healthCheck`.
+pub(crate) fn compile_health_check(
+    written: Option<&HealthCheckDocument>,
+    place: &DocPath<'_>,
+) -> Option<HealthCheckPolicy> {
+    let written = written?;
+    let time = |text: &Option<String>, default, key: &str| {
+        nonzero_duration_or(text.as_deref(), Duration::from_secs(default), &place.key(key))
+    };
+    let interval = time(&written.interval, 10, "interval");
+    if (Duration::from_millis(1)..CHECK_INTERVAL_MIN).contains(&interval) {
+        place.key("interval").problem("checks this close are a load of their own; write at least 100ms");
+    }
+    let status = written.status.as_deref().unwrap_or("200..399");
+    Some(HealthCheckPolicy {
+        path: place.key("path").value_or_problem(scalars::parse_target(&written.path)).unwrap_or_default(),
+        interval,
+        timeout: time(&written.timeout, 2, "timeout"),
+        rise: checks_in_row(written.rise, 2, &place.key("rise")),
+        fall: checks_in_row(written.fall, 3, &place.key("fall")),
+        status: place.key("status").value_or_problem(scalars::parse_statuses(status)).unwrap_or(200..=399),
+    })
+}
+
+fn checks_in_row(written: Option<u64>, default: u32, place: &DocPath<'_>) -> u32 {
+    let Some(written) = written else { return default };
+    if !(1..=CHECKS_IN_ROW_MAX).contains(&written) {
+        place.problem(format!("{written} is not a number of checks between 1 and {CHECKS_IN_ROW_MAX}"));
+    }
+    u32::try_from(written).unwrap_or(default)
+}

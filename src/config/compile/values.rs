@@ -1,0 +1,35 @@
+//! Values with a default and a bound: addresses, durations, counts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::doc_path::DocPath;
+use super::scalars;
+
+/// An IP address and a port.
+pub(crate) fn parse_address(text: &str, place: &DocPath<'_>) -> SocketAddr {
+    let read = text.parse().map_err(|_| format!("{text:?} is not an address; write IP:port, such as 127.0.0.1:8443"));
+    place.value_or_problem(read).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// A duration that is longer than nothing, or the default.
+pub(crate) fn nonzero_duration_or(text: Option<&str>, default: Duration, place: &DocPath<'_>) -> Duration {
+    let duration = duration_or(text, default, place);
+    if duration.is_zero() {
+        place.problem("0 would be over before it began");
+    }
+    duration
+}
+
+pub(crate) fn duration_or(text: Option<&str>, default: Duration, place: &DocPath<'_>) -> Duration {
+    text.and_then(|text| place.value_or_problem(scalars::parse_duration(text))).unwrap_or(default)
+}
+
+pub(crate) fn count_or(value: Option<u64>, default: usize, place: &DocPath<'_>) -> usize {
+    let Some(value) = value else { return default };
+    if value == 0 {
+        place.problem("0 would let nothing through; write at least 1");
+    }
+    let read = usize::try_from(value).map_err(|_| format!("{value} is too many"));
+    place.value_or_problem(read).unwrap_or(default)
+}

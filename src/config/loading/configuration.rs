@@ -1,0 +1,78 @@
+//! A configuration, read and compiled, and the step from a document to it.
+//!
+//! Guarantees: no configuration without a policy snapshot, none with problems.
+
+use std::sync::Arc;
+
+use crate::config::document::ConfigDocument;
+use crate::config::parse::problem::ConfigProblem;
+use crate::config::parse::problem::ConfigProblems;
+use crate::config::parse::source_files::SourceFiles;
+use crate::config::settings::gateway_settings::GatewaySettings;
+use crate::config::settings::gateway_settings::SubsystemTlsSettings;
+use crate::model::NameInterner;
+use crate::policy::PolicySnapshot;
+
+/// A configuration, read and compiled.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// What is read once, at start. A reload that changes it is told to restart.
+    pub settings: GatewaySettings,
+    /// What traffic runs on; replaced by a reload.
+    pub snapshot: Arc<PolicySnapshot>,
+    /// How subsystems are met over TLS; replaced by a reload.
+    pub subsystem_tls: Vec<SubsystemTlsSettings>,
+    /// The files it was read from.
+    pub sources: SourceFiles,
+}
+
+/// What a document means, as far as it means anything.
+pub(crate) struct CompileResult {
+    settings: GatewaySettings,
+    snapshot: Option<Arc<PolicySnapshot>>,
+    subsystem_tls: Vec<SubsystemTlsSettings>,
+    sources: SourceFiles,
+    /// What `compile` found; paths count through all files.
+    problems: Vec<ConfigProblem>,
+}
+
+impl CompileResult {
+    /// Looks at the files that are named: keys, certificates, the ledger's folder.
+    pub(crate) fn with_file_problems(mut self, known: &[ConfigProblem]) -> Self {
+        let all: Vec<ConfigProblem> = known.iter().chain(&self.problems).cloned().collect();
+        self.problems.extend(super::file_checks::file_problems(&self.settings, &all));
+        self.problems.extend(super::file_checks::subsystem_problems(&self.subsystem_tls, &all));
+        self
+    }
+
+    /// Gives the problems that were found their files and lines.
+    pub(crate) fn with_locations(mut self, texts: &[&str]) -> Self {
+        if !self.problems.is_empty() {
+            self.sources.locate_problems(&mut self.problems, texts);
+        }
+        self
+    }
+
+    /// The configuration, unless there are problems, here or `known` before.
+    pub(crate) fn into_configuration(self, known: Vec<ConfigProblem>) -> Result<Configuration, ConfigProblems> {
+        let Self { settings, snapshot, subsystem_tls, sources, problems } = self;
+        match snapshot {
+            Some(snapshot) if problems.is_empty() && known.is_empty() => {
+                Ok(Configuration { settings, snapshot, subsystem_tls, sources })
+            }
+            _ => Err(ConfigProblems::limited(known.into_iter().chain(problems).collect())),
+        }
+    }
+}
+
+pub(crate) fn compile_document_with(
+    document: &ConfigDocument,
+    version: &str,
+    interner: &NameInterner,
+    sources: SourceFiles,
+) -> CompileResult {
+    let context = crate::config::compile::CompileContext { sources: &sources, version, numbers: interner };
+    let crate::config::compile::CompiledDocument { settings, snapshot, subsystem_tls, problems } =
+        crate::config::compile::compile_document(document, context);
+    CompileResult { settings, snapshot, subsystem_tls, sources, problems }
+}

@@ -1,0 +1,10 @@
+//! From text to the document: YAML, the JSON Schema, syntax errors and their lines.
+//!
+//! Guarantees: time and memory in proportion to the text. Leaves to `compile`: meaning.
+
+pub(crate) mod json_schema;
+mod line_locator;
+pub(crate) mod problem;
+pub(crate) mod source_files;
+mod syntax_errors;
+pub(crate) mod yaml;

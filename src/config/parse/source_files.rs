@@ -1,0 +1,191 @@
+//! The files of a configuration: which of the items of its lists stands in which file.
+//!
+//! While a configuration is compiled, the lists of all files are one, and positions count through all of them. What people
+//! are shown counts within one file: [`SourceFiles::file_and_path`] translates.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::line_locator::LocatedPaths;
+use super::problem::{ConfigProblem, ProblemSite};
+use super::syntax_errors::position_suffix;
+
+/// The lists that may be spread over files.
+const SPREAD_LISTS: [&str; 3] = ["departments", "subsystems", "grants"];
+const SUBSYSTEMS_LIST: usize = 1;
+
+/// How many items a file adds to each of [`SPREAD_LISTS`].
+pub(crate) type ListCounts = [usize; 3];
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct SourceFiles {
+    files: Vec<SourceFile>,
+}
+
+#[derive(Clone, Debug)]
+struct SourceFile {
+    path: PathBuf,
+    /// The position of its first item in each list.
+    starts: ListCounts,
+}
+
+impl SourceFiles {
+    /// The main file alone; it has all that is not in another.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { files: vec![SourceFile { path: path.to_path_buf(), starts: ListCounts::default() }] }
+    }
+
+    /// Adds a file whose items come after `starts` others.
+    pub(crate) fn add_file(&mut self, path: &Path, starts: ListCounts) {
+        self.files.push(SourceFile { path: path.to_path_buf(), starts });
+    }
+
+    /// The folder of the main file.
+    pub(crate) fn folder(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), SourceFile::folder)
+    }
+
+    /// The folder of the file that a subsystem stands in.
+    pub(crate) fn folder_of_subsystem(&self, position: usize) -> &Path {
+        self.files.get(self.file_of_item(SUBSYSTEMS_LIST, position)).map_or(Path::new(""), SourceFile::folder)
+    }
+
+    /// A path as it reads within its file, with the file where that is not the main one: `fire.yaml: grants[0]`.
+    pub fn path_in_file(&self, path: &str) -> String {
+        match self.file_and_path(path) {
+            (0, path) => path,
+            (file, path) => format!("{}: {path}", self.files[file].path.display()),
+        }
+    }
+
+    /// The file of a path, and the path within it.
+    fn file_and_path(&self, path: &str) -> (usize, String) {
+        let whole = || (0, path.to_owned());
+        let Some((list, rest)) = path.split_once('[') else { return whole() };
+        let Some(list) = SPREAD_LISTS.iter().position(|known| *known == list) else { return whole() };
+        let Some((position, below)) = rest.split_once(']') else { return whole() };
+        let Ok(position) = position.parse::<usize>() else { return whole() };
+        let holder = self.file_of_item(list, position);
+        let start = self.files.get(holder).map_or(0, |file| file.starts[list]);
+        (holder, format!("{}[{}]{below}", SPREAD_LISTS[list], position - start))
+    }
+
+    /// The last file whose items begin at this position or before.
+    fn file_of_item(&self, list: usize, position: usize) -> usize {
+        self.files.partition_point(|file| file.starts[list] <= position).saturating_sub(1)
+    }
+
+    /// Gives each problem its file, line and ids. `texts` are those of the files, in their order.
+    pub(crate) fn locate_problems(&self, problems: &mut [ConfigProblem], texts: &[&str]) {
+        let mut wanted: HashMap<usize, Vec<String>> = HashMap::new();
+        for problem in problems.iter() {
+            for path in std::iter::once(&problem.path).chain(problem.also.as_ref().map(|also| &also.path)) {
+                let (file, path) = self.file_and_path(path);
+                wanted.entry(file).or_default().push(path);
+            }
+        }
+        let located: HashMap<usize, LocatedPaths> = wanted
+            .into_iter()
+            .filter_map(|(file, paths)| {
+                Some((file, LocatedPaths::locate(texts.get(file)?, paths.iter().map(String::as_str))))
+            })
+            .collect();
+        for problem in problems {
+            self.locate_path(&mut problem.path, &mut problem.site, &located);
+            if let Some(also) = &mut problem.also {
+                self.locate_path(&mut also.path, &mut also.site, &located);
+            }
+            strip_position(problem);
+        }
+    }
+
+    fn locate_path(&self, path: &mut String, site: &mut Option<ProblemSite>, located: &HashMap<usize, LocatedPaths>) {
+        let (file, home) = self.file_and_path(path);
+        let known = site.take().unwrap_or_default(); // the reader knows better where it stopped
+        if home.is_empty() && known.line.is_none() {
+            return; // about all of it
+        }
+        let (Some(source), Some(located)) = (self.files.get(file), located.get(&file)) else { return };
+        *site = Some(site_of(&source.path, &home, known, located));
+        *path = home;
+    }
+}
+
+impl SourceFile {
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+}
+
+/// Gives the problems of one file, whose paths count within it, that file, lines and ids.
+pub(crate) fn locate_problems(file: &Path, text: &str, problems: &mut [ConfigProblem]) {
+    let located = LocatedPaths::locate(text, problems.iter().map(|problem| problem.path.as_str()));
+    for problem in problems {
+        let known = problem.site.take().unwrap_or_default();
+        problem.site = Some(site_of(file, &problem.path, known, &located));
+        strip_position(problem);
+    }
+}
+
+fn site_of(file: &Path, path: &str, known: ProblemSite, located: &LocatedPaths) -> ProblemSite {
+    let found = located.position_of_path(path);
+    let ids: Vec<_> = located.ids_on_path(path).collect();
+    ProblemSite {
+        file: file.display().to_string(),
+        line: known.line.or(found.as_ref().map(|found| found.line)),
+        column: known.column.or(found.as_ref().map(|found| found.column)),
+        id: (!ids.is_empty()).then(|| ids.iter().map(|(_, id)| *id).collect::<Vec<_>>().join("/")),
+        shown: path_with_ids(path, &ids),
+    }
+}
+
+/// The path with each id beside its position.
+fn path_with_ids(path: &str, ids: &[(&str, &str)]) -> String {
+    let mut shown = path.to_owned();
+    for (item, id) in ids.iter().rev() {
+        shown.insert_str(item.len(), &format!(" ({id})"));
+    }
+    shown
+}
+
+/// The place stands before the message now, so not at its end as well.
+fn strip_position(problem: &mut ConfigProblem) {
+    let Some(ProblemSite { line: Some(line), column: Some(column), .. }) = problem.site else { return };
+    if let Some(message) = problem.message.strip_suffix(&position_suffix(line, column)) {
+        problem.message = message.to_owned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three_files() -> SourceFiles {
+        let mut sources = SourceFiles::new(Path::new("etc/gateway.yaml"));
+        sources.add_file(Path::new("etc/d/a.yaml"), [2, 0, 1]);
+        sources.add_file(Path::new("etc/d/b.yaml"), [2, 1, 1]);
+        sources
+    }
+
+    #[test]
+    fn a_position_counts_within_its_file() {
+        let sources = three_files();
+        for (path, expected) in [
+            ("departments[1].id", (0, "departments[1].id")),
+            ("departments[2].id", (2, "departments[0].id")),
+            ("subsystems[0].tls", (1, "subsystems[0].tls")),
+            ("subsystems[4].tls", (2, "subsystems[3].tls")),
+            ("grants[0]", (0, "grants[0]")),
+            ("listeners[3].tls", (0, "listeners[3].tls")),
+            ("ledger.path", (0, "ledger.path")),
+            ("", (0, "")),
+        ] {
+            assert_eq!(sources.file_and_path(path), (expected.0, expected.1.to_owned()), "{path}");
+        }
+        assert_eq!(sources.path_in_file("grants[3]"), "etc/d/b.yaml: grants[2]");
+        assert_eq!(sources.path_in_file("grants[0]"), "grants[0]");
+        assert_eq!(sources.folder_of_subsystem(0), Path::new("etc/d"));
+        assert_eq!(sources.folder(), Path::new("etc"));
+    }
+}

@@ -1,0 +1,76 @@
+//! Why a text could not be read as YAML of the right shape, in words for whoever wrote it: the reader's own words are for
+//! programmers.
+
+use serde_saphyr::Error;
+
+use super::problem::{ConfigProblem, ProblemSite};
+
+/// The problem behind an error of the reader, which stopped at `path`.
+pub(crate) fn syntax_problem(error: &Error, path: &str) -> ConfigProblem {
+    let path = path.trim_end_matches(".?"); // a key that could not be read
+    let path = if matches!(path, "." | "?") { "" } else { path };
+    let error = error.without_snippet();
+    let said = match error {
+        Error::SerdeMissingField { field, .. } => return problem_at(error, &path_below(path, field), "is missing"),
+        _ => message_of(error),
+    };
+    problem_at(error, path, &said)
+}
+
+fn problem_at(error: &Error, path: &str, said: &str) -> ConfigProblem {
+    let Some(place) = error.location().filter(|place| place.line() > 0) else { return ConfigProblem::new(path, said) };
+    let (line, column) = (usize::try_from(place.line()).ok(), usize::try_from(place.column()).ok());
+    let message = format!("{said}{}", position_suffix(place.line(), place.column()));
+    ConfigProblem {
+        site: Some(ProblemSite { line, column, ..ProblemSite::default() }),
+        ..ConfigProblem::new(path, message)
+    }
+}
+
+/// How a message ends as long as its place stands nowhere else.
+pub(crate) fn position_suffix(line: impl std::fmt::Display, column: impl std::fmt::Display) -> String {
+    format!(", at line {line}, column {column}")
+}
+
+fn path_below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn message_of(error: &Error) -> String {
+    match error {
+        Error::Eof { .. } => "the file ends where keys with values were expected".to_owned(),
+        Error::MultipleDocuments { .. } => "a second document begins here; a configuration is one document".to_owned(),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("{key} stands twice; keep one of them"),
+        Error::Unexpected { expected, .. } => expectation_message(expected),
+        Error::InvalidScalar { ty, .. } => scalar_message(ty),
+        Error::Budget { .. } => {
+            "there is more here than a file of this size can hold; do aliases (*name) multiply?".to_owned()
+        }
+        Error::AliasError { error, .. } => message_of(error.without_snippet()),
+        other => first_line(other),
+    }
+}
+
+fn expectation_message(expected: &str) -> String {
+    match expected {
+        "sequence start" => "a list was expected; begin each of its items with '- '".to_owned(),
+        "mapping start" => "keys with values were expected".to_owned(),
+        "string scalar" => "one value was expected; text that begins with [ { * & or ! needs quotes".to_owned(),
+        other => format!("{other} was expected"),
+    }
+}
+
+fn scalar_message(kind: &str) -> String {
+    match kind {
+        "u64" => "a whole number was expected, not negative and below 2^64".to_owned(),
+        "bool" => "true or false was expected".to_owned(),
+        other => format!("this is no {other}"),
+    }
+}
+
+/// What the reader says, without what it shows below and without the place, which is told already.
+fn first_line(error: &Error) -> String {
+    let said = error.to_string();
+    let line = said.lines().next().unwrap_or_default();
+    line.split_once(" at line ").map_or(line, |(said, _place)| said).to_owned()
+}

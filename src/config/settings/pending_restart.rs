@@ -1,0 +1,129 @@
+//! The settings that are read once, at start, as text under their paths: what of them a reload would change.
+//!
+//! Guarantees: every field of [`GatewaySettings`] that a running gateway keeps stands here under the key that documents it
+//! (`docs/configuration.md` marks those keys with `*`; a test holds the two together). Keys, trust and hosts of a listener are
+//! not among them: a reload finds them by the listener's name.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::gateway_settings::{CapacitySettings, GatewaySettings, ListenerSettings};
+
+/// A setting that waits for a restart.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PendingSetting {
+    /// Its key; a listener is named in brackets: `listeners[departments].address`.
+    pub path: String,
+    /// What the running gateway uses; nothing where it has no such setting.
+    pub live: Option<String>,
+    /// What the configuration says; nothing where it says nothing.
+    pub file: Option<String>,
+}
+
+impl GatewaySettings {
+    /// The settings in which `new` differs from what this gateway was started with: they wait for a restart.
+    pub fn needs_restart(&self, new: &Self) -> Vec<PendingSetting> {
+        let (mut live, mut file) = (self.static_values(), new.static_values());
+        live.retain(|path, value| match file.get(path) {
+            Some(same) if same == value => file.remove(path).is_none(),
+            _ => true,
+        });
+        let mut paths: Vec<String> = live.keys().chain(file.keys()).cloned().collect();
+        paths.sort();
+        paths.dedup();
+        let pending = |path: String| PendingSetting { live: live.remove(&path), file: file.remove(&path), path };
+        paths.into_iter().map(pending).collect()
+    }
+
+    /// All of them, by their paths.
+    fn static_values(&self) -> BTreeMap<String, String> {
+        let mut read = BTreeMap::new();
+        let mut note = |path: &str, value: &dyn Display| drop(read.insert(path.to_owned(), value.to_string()));
+        note("gateway", &self.gateway);
+        if let Some(admin) = self.admin {
+            note("admin.address", &admin);
+        }
+        if !self.admin_hosts.is_empty() {
+            note("admin.hosts", &self.admin_hosts.join(", "));
+        }
+        note("ledger.path", &self.ledger_path.display());
+        note("ledger.syncEvery", &duration_text(self.sync_every));
+        note("ledger.compactAfter", &self.compact_after.map_or("never".to_owned(), duration_text));
+        note("calendar.offset", &self.calendar);
+        note("workers", &self.workers);
+        note("shutdown.delay", &duration_text(self.shutdown.delay));
+        note("shutdown.grace", &duration_text(self.shutdown.grace));
+        self.listeners.iter().for_each(|listener| listener.record_static_values(&mut note));
+        self.capacity.record_static_values(&mut note);
+        read
+    }
+}
+
+impl ListenerSettings {
+    fn record_static_values(&self, note: &mut impl FnMut(&str, &dyn Display)) {
+        let mut note = |key: &str, value: &dyn Display| note(&format!("listeners[{}].{key}", self.name), value);
+        note("address", &self.address);
+        if let Some(connections) = self.connections {
+            note("connections", &connections);
+        }
+        for (key, networks) in
+            [("proxyProtocol", &self.proxies.protocol), ("forwardedFor", &self.proxies.forwarded_for)]
+        {
+            if !networks.is_empty() {
+                note(key, networks);
+            }
+        }
+    }
+}
+
+impl CapacitySettings {
+    fn record_static_values(&self, note: &mut impl FnMut(&str, &dyn Display)) {
+        let mut count = |key: &str, value: usize| note(&format!("capacity.{key}"), &value);
+        if let Some(connections) = self.connections {
+            count("connections", connections);
+        }
+        if let Some(commands) = self.connection_commands {
+            count("connectionCommands", commands);
+        }
+        count("departmentConnections", self.department_connections);
+        count("addressConnections", self.address_connections);
+        count("handshakes", self.handshakes);
+        count("inFlight", self.in_flight);
+        count("series", self.series);
+        count("headFields", self.head_fields);
+        count("upstreamIdle", self.upstream_idle);
+        let mut time = |key: &str, value: Duration| note(&format!("capacity.{key}"), &duration_text(value));
+        time("handshake", self.handshake);
+        time("headTime", self.head_time);
+        time("idle", self.idle);
+        time("bodyIdle", self.body_idle);
+        time("answerIdle", self.response_idle);
+        time("connectionAge", self.connection_age);
+        time("upstreamIdleTime", self.upstream_idle_time);
+        note("capacity.headBytes", &format!("{}B", self.head_bytes));
+        note("capacity.bodyRate", &format!("{}B", self.body_rate));
+    }
+}
+
+/// A duration as a configuration writes it, in the largest unit that it is a whole number of.
+fn duration_text(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let whole = units.into_iter().find(|(_, length)| milliseconds > 0 && milliseconds.is_multiple_of(*length));
+    whole.map_or_else(|| format!("{milliseconds}ms"), |(unit, length)| format!("{}{unit}", milliseconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for (milliseconds, shown) in
+            [(0, "0ms"), (250, "250ms"), (1_000, "1s"), (90_000, "90s"), (3_600_000, "1h"), (92 * 86_400_000, "92d")]
+        {
+            assert_eq!(duration_text(Duration::from_millis(milliseconds)), shown);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Which certificate was refused, for the log: whose it says it is, in bounded and printable words.
+//!
+//! rustls gives a refused connection an error and nothing else, and the error's kind decides about the alert. So the
+//! verifier notes what it has refused, and whoever handles the error on the same thread takes it from there.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+/// Characters of a subject or issuer that are shown; what they say is a stranger's.
+const NAME_CHARACTERS_MAX: usize = 128;
+/// Bytes of a serial number that are shown (RFC 5280 section 4.1.2.2 allows 20).
+const SERIAL_BYTES_MAX: usize = 20;
+
+/// What a certificate says about itself, for the log. Nothing of it is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateSummary {
+    /// The subject, at most 128 characters.
+    pub subject: String,
+    /// The issuer, at most 128 characters.
+    pub issuer: String,
+    /// The serial number in hexadecimal, at most 20 bytes.
+    pub serial: String,
+}
+
+impl CertificateSummary {
+    /// What a DER certificate says; `None` if it cannot be read.
+    pub fn from_der(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(Self {
+            subject: escape_hidden(&certificate.subject().to_string()),
+            issuer: escape_hidden(&certificate.issuer().to_string()),
+            serial: certificate.raw_serial().iter().take(SERIAL_BYTES_MAX).map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+}
+
+impl fmt::Display for CertificateSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "subject {}, issuer {}, serial {}", self.subject, self.issuer, self.serial)
+    }
+}
+
+/// The beginning of a text, with everything escaped that does not show or that changes how its neighbours show.
+pub(crate) fn escape_hidden(text: &str) -> String {
+    let mut shown = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == NAME_CHARACTERS_MAX {
+            shown.push('…');
+            break;
+        }
+        match is_hidden(character) {
+            true => shown.extend(character.escape_unicode()),
+            false => shown.push(character),
+        }
+    }
+    shown
+}
+
+/// Control characters, and those of Unicode that show nothing or turn the direction of writing.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// What each thread has refused last and nobody has asked about: at most one certificate a thread.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedCertificates(Mutex<Vec<(ThreadId, CertificateSummary)>>);
+
+impl RefusedCertificates {
+    pub(crate) fn record(&self, certificate: &CertificateDer<'_>) {
+        let shown = CertificateSummary::from_der(certificate);
+        let this = thread::current().id();
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner); // a whole entry is there or not
+        refused.retain(|(thread, _)| *thread != this);
+        refused.extend(shown.map(|shown| (this, shown)));
+    }
+
+    pub(crate) fn take_for_thread(&self) -> Option<CertificateSummary> {
+        let this = thread::current().id();
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = refused.iter().position(|(thread, _)| *thread == this)?;
+        Some(refused.swap_remove(position).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SerialNumber};
+
+    use super::*;
+
+    fn certificate(common_name: &str) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.serial_number = Some(SerialNumber::from(0x0102));
+        params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone()
+    }
+
+    #[test]
+    fn a_certificate_is_shown_in_bounded_and_visible_words() {
+        let shown = CertificateSummary::from_der(&certificate("警察\n\u{202e}a")).expect("a certificate");
+        assert_eq!(shown.to_string(), "subject CN=警察\\u{a}\\u{202e}a, issuer CN=警察\\u{a}\\u{202e}a, serial 0102");
+        let long = CertificateSummary::from_der(&certificate(&"x".repeat(5_000))).expect("a certificate");
+        assert_eq!(long.subject.chars().count(), NAME_CHARACTERS_MAX + 1);
+        assert_eq!(CertificateSummary::from_der(b"junk"), None);
+    }
+
+    #[test]
+    fn what_was_refused_is_taken_once_and_by_its_thread() {
+        let refused = RefusedCertificates::default();
+        refused.record(&certificate("a"));
+        refused.record(&certificate("b"));
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(refused.take_for_thread(), None, "another thread's"));
+        });
+        assert_eq!(refused.take_for_thread().map(|shown| shown.subject).as_deref(), Some("CN=b"));
+        assert_eq!(refused.take_for_thread(), None);
+        refused.record(&CertificateDer::from(b"junk".to_vec()));
+        assert_eq!(refused.take_for_thread(), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! What a certificate says: identities, use as a server, expiry, a summary for the log.
+//!
+//! Guarantees: pure; nothing here is verified. Leaves to `verification`: signatures and trust.
+
+pub(crate) mod caller;
+pub(crate) mod certificate_summary;
+pub(crate) mod client_identities;
+pub(crate) mod expiry;
+pub(crate) mod server_certificate;

@@ -1,0 +1,31 @@
+//! The server's own certificate, looked at before it is shown to anybody.
+
+use x509_parser::certificate::X509Certificate;
+
+/// Why callers would not believe this certificate to be a server's (RFC 5280 sections 4.2.1.3 and 4.2.1.12); `None` if they may.
+pub(crate) fn server_usage_problem(certificate: &X509Certificate<'_>) -> Option<String> {
+    let name = certificate.subject();
+    let purposes = certificate.extended_key_usage().ok().flatten();
+    if purposes.is_some_and(|purposes| !purposes.value.server_auth && !purposes.value.any) {
+        return Some(format!(
+            "the certificate of {name} is not for servers (extendedKeyUsage lacks serverAuth); every caller would turn it \
+             away; put a server's certificate here"
+        ));
+    }
+    let usage = certificate.key_usage().ok().flatten();
+    usage.is_some_and(|usage| !usage.value.digital_signature()).then(|| {
+        format!(
+            "the key of {name} may not sign handshakes (keyUsage lacks digitalSignature), which every cipher suite here \
+             needs; put a server's certificate here"
+        )
+    })
+}
+
+/// What to say of a certificate that holds for no host.
+pub(crate) fn no_host_message(certificate: &X509Certificate<'_>) -> String {
+    format!(
+        "the certificate of {} holds for no DNS name and no IP address (no subjectAltName), so nobody could tell which hosts \
+         are served; write them in tls.serverNames",
+        certificate.subject()
+    )
+}

@@ -1,0 +1,286 @@
+//! Files of every kind of wrongness, and what is told of each.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use crate::identity::sni::server_names::HostPolicy;
+use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy, TlsFiles};
+use crate::identity::{CertificateAuthority, ClientRequest, ValidityPeriod};
+use crate::identity::{HostPattern, ServerTls};
+use crate::model::Name;
+
+fn now() -> Timestamp {
+    "2026-06-15T12:00:00Z".parse().expect("a time")
+}
+
+/// An authority's directory with a client certificate, and the listener files in it.
+struct AuthorityFolder(TempDir);
+
+impl AuthorityFolder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().expect("a directory"));
+        let authority = CertificateAuthority::create(folder.0.path(), "City", ValidityPeriod::days(now(), 365))
+            .expect("an authority");
+        authority
+            .issue_server(&["localhost".to_owned()], ValidityPeriod::days(now(), 90))
+            .expect("a server certificate");
+        authority.renew_revocation_list(ValidityPeriod::days(now(), 30)).expect("a list");
+        let department = Name::parse("police").expect("a name");
+        let request = ClientRequest { department, identities: Vec::new(), validity: ValidityPeriod::days(now(), 90) };
+        authority.issue_client(&request).expect("a client certificate");
+        folder
+    }
+
+    fn at(&self, file: &str) -> PathBuf {
+        self.0.path().join(file)
+    }
+
+    fn other(&self, name: &str) -> CertificateAuthority {
+        CertificateAuthority::create(&self.at("other"), name, ValidityPeriod::days(now(), 365))
+            .expect("another authority")
+    }
+
+    fn files(&self) -> TlsFiles {
+        TlsFiles {
+            certificate: self.at("server.pem"),
+            key: self.at("server.key"),
+            client_auth: Some(ClientAuth {
+                required: true,
+                authorities: vec![self.at("ca.pem")],
+                revocation_lists: vec![self.at("revoked.crl")],
+                expired_crl: ExpiredCrlPolicy::Refuse,
+            }),
+            host_policy: HostPolicy::default(),
+        }
+    }
+
+    /// What is told after `spoil` has been at the files, `days` from now.
+    fn problems(&self, days: u32, spoil: impl FnOnce(&Self)) -> String {
+        spoil(self);
+        let problems = self.files().load(ValidityPeriod::days(now(), days).until).expect_err("a problem");
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn copy(folder: &AuthorityFolder, from: &str, to: &str) {
+    fs::copy(folder.at(from), folder.at(to)).expect("a copy");
+}
+
+fn write(folder: &AuthorityFolder, file: &str, text: &str) {
+    fs::write(folder.at(file), text).expect("a file");
+}
+
+#[test]
+fn good_files_tell_what_expires_when() {
+    let folder = AuthorityFolder::new();
+    let tls = folder.files().load(now()).expect("good files");
+    let told: Vec<_> =
+        tls.expiries.iter().map(|expiry| (expiry.role, expiry.name.as_str(), expiry.expires_at)).collect();
+    let until = |days| ValidityPeriod::days(now(), days).until;
+    assert_eq!(
+        told,
+        [("server", "CN=localhost", until(90)), ("ca", "CN=City", until(365)), ("crl", "CN=City", until(30))]
+    );
+    assert_eq!(tls.warnings, Vec::<String>::new());
+    assert_eq!(folder.files().paths().len(), 4);
+}
+
+#[test]
+fn one_spoilt_file_is_told_with_its_name_and_what_to_do() {
+    type Spoil = fn(&AuthorityFolder);
+    let cases: [(Spoil, &str, &str); 15] = [
+        (|at| fs::remove_file(at.at("server.pem")).expect("removed"), "server.pem", "cannot be read: No such file"),
+        (|at| write(at, "server.pem", "hello"), "server.pem", "holds no certificate in PEM form"),
+        (|at| copy(at, "server.key", "server.pem"), "server.pem", "found a private key: are two files mixed up?"),
+        (|at| copy(at, "clients/police.key", "server.key"), "server.key", "does not belong to the first certificate"),
+        (|at| write(at, "server.key", ENCRYPTED), "server.key", "found an encrypted key: decrypt it first"),
+        (|at| write(at, "server.key", ENCRYPTED_TRADITIONAL), "server.key", "found an encrypted key: decrypt it first"),
+        (double_key, "server.key", "holds several private keys (lines 1 and "),
+        (|at| write(at, "ca.pem", UNKNOWN), "ca.pem", "line 2: holds a section \"PKCS7\", which is not known here"),
+        (|at| write(at, "revoked.crl", CUT), "revoked.crl", "line 2: the file ends inside the section \"X509 CRL\""),
+        (|at| write(at, "ca.pem", ""), "ca.pem", "expected a certificate authority's certificate"),
+        (|at| copy(at, "clients/police.pem", "ca.pem"), "ca.pem", "CN=police is not a certificate authority"),
+        (|at| write(at, "ca.pem", MANGLED), "ca.pem", "not well-formed PEM"),
+        (|at| copy(at, "ca.pem", "revoked.crl"), "revoked.crl", "found a certificate: are two files mixed up?"),
+        (|at| write(at, "revoked.crl", JUNK_LIST), "revoked.crl", "not a well-formed X.509 v2 one"),
+        (forge_list, "revoked.crl", "was not signed by it"),
+    ];
+    for (spoil, file, expected) in cases {
+        let folder = AuthorityFolder::new();
+        let told = folder.problems(0, spoil);
+        assert!(told.contains(file) && told.contains(expected), "{told}\nshould say of {file}: {expected}");
+    }
+}
+
+const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+const ENCRYPTED_TRADITIONAL: &str = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+    AAAA\n-----END RSA PRIVATE KEY-----\n";
+const UNKNOWN: &str = "# a comment\n-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n";
+const CUT: &str = "-----BEGIN X509 CRL-----\nAAAA";
+const MANGLED: &str = "-----BEGIN CERTIFICATE-----\n****\n-----END CERTIFICATE-----\n";
+const JUNK_LIST: &str = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+
+/// Two keys in one file: which of them counts?
+fn double_key(folder: &AuthorityFolder) {
+    let key = fs::read_to_string(folder.at("server.key")).expect("a key");
+    write(folder, "server.key", &(key.clone() + &key));
+}
+
+/// Puts another authority's list of the same name in place.
+fn forge_list(folder: &AuthorityFolder) {
+    folder.other("City");
+    copy(folder, "other/revoked.crl", "revoked.crl");
+}
+
+#[test]
+fn what_has_expired_is_told_and_all_of_it_at_once() {
+    for (days, expected) in [
+        (31, vec!["the revocation list of CN=City expired"]),
+        (91, vec!["the certificate of CN=localhost expired", "the revocation list of CN=City expired"]),
+        (366, vec!["CN=localhost expired", "the certificate of CN=City expired", "list of CN=City expired"]),
+    ] {
+        let told = AuthorityFolder::new().problems(days, |_| {});
+        assert_eq!(told.lines().count(), expected.len(), "{told}");
+        assert!(expected.iter().all(|part| told.contains(part)), "{told}\nshould say {expected:?}");
+    }
+}
+
+#[test]
+fn certificates_from_the_future_point_at_the_clock() {
+    let yesterday = now() - jiff::SignedDuration::from_hours(24);
+    let problems = AuthorityFolder::new().files().load(yesterday).expect_err("too early");
+    assert_eq!(problems.len(), 3, "server, authority and list");
+    assert!(problems.iter().all(|problem| problem.what.contains("check this machine's clock")));
+}
+
+#[test]
+fn asking_for_certificates_needs_somebody_to_trust() {
+    let folder = AuthorityFolder::new();
+    let auth = ClientAuth { authorities: Vec::new(), ..folder.files().client_auth.expect("asked for") };
+    let files = TlsFiles { client_auth: Some(auth), ..folder.files() };
+    let problems = files.load(now()).expect_err("nobody to trust");
+    assert!(problems[0].what.contains("clientAuth.authorities"), "{problems:?}");
+}
+
+#[test]
+fn what_is_odd_but_usable_is_a_warning() {
+    let folder = AuthorityFolder::new();
+    let other = folder.other("Other");
+    let mut files = folder.files();
+    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).expect("permissions");
+    let auth = files.client_auth.as_mut().expect("asked for");
+    auth.authorities.push(other.certificate_path());
+    let warnings = files.load(now()).expect("usable").warnings;
+    assert!(warnings[0].contains("open to every user"), "{warnings:?}");
+    assert!(warnings[1].contains("CN=Other has no revocation list"), "{warnings:?}");
+    assert_eq!(warnings.len(), 2);
+}
+
+#[test]
+fn secrets_do_not_show_in_what_is_told() {
+    let folder = AuthorityFolder::new();
+    let key = fs::read_to_string(folder.at("server.key")).expect("a key");
+    let secret = key.lines().nth(1).expect("a line of the key");
+    let told = folder.problems(0, |at| copy(at, "server.key", "server.pem"));
+    assert!(!told.contains(secret));
+    let tls = AuthorityFolder::new().files().load(now()).expect("good files");
+    assert!(!format!("{tls:?}").contains("PRIVATE"));
+}
+
+/// A certificate that the folder's authority has signed, with its key, in the server's place.
+fn serve(folder: &AuthorityFolder, change: impl FnOnce(&mut rcgen::CertificateParams)) {
+    let (pem, key) =
+        (|file| fs::read_to_string(folder.at(file)).expect("PEM"), rcgen::KeyPair::generate().expect("a key"));
+    let root = rcgen::KeyPair::from_pem(&pem("ca.key")).expect("a key");
+    let root = rcgen::Issuer::from_ca_cert_pem(&pem("ca.pem"), root).expect("an authority");
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    change(&mut params);
+    write(folder, "server.pem", &params.signed_by(&key, &root).expect("a certificate").pem());
+    write(folder, "server.key", &key.serialize_pem());
+}
+
+#[test]
+fn a_server_certificate_is_for_servers_and_names_hosts() {
+    use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
+    type Change = fn(&mut rcgen::CertificateParams);
+    let cases: [(Change, &str); 3] = [
+        (|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth], "lacks serverAuth"),
+        (|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment], "lacks digitalSignature"),
+        (|params| params.subject_alt_names.clear(), "holds for no DNS name and no IP address"),
+    ];
+    for (change, expected) in cases {
+        let folder = AuthorityFolder::new();
+        let told = folder.problems(0, |folder| serve(folder, change));
+        assert!(told.contains("server.pem") && told.contains(expected), "{told}\nshould say {expected}");
+    }
+    let folder = AuthorityFolder::new();
+    serve(&folder, |params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth));
+    assert!(folder.files().load(now()).is_ok());
+    serve(&folder, |params| params.subject_alt_names.clear());
+    let mut files = folder.files();
+    files.host_policy.names = Some(vec![HostPattern::parse("gateway.city.example").expect("a host")]);
+    assert_eq!(files.load(now()).expect("named in the configuration").hosts.to_string(), "gateway.city.example");
+}
+
+#[test]
+fn an_authority_that_may_not_sign_is_a_problem_with_its_path() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+    for (usages, file, expected) in [
+        (vec![KeyUsagePurpose::CrlSign], "ca.pem", "keyUsage lacks keyCertSign"),
+        (vec![KeyUsagePurpose::KeyCertSign], "revoked.crl", "keyUsage lacks cRLSign"),
+    ] {
+        let folder = AuthorityFolder::new();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = usages;
+        let key = KeyPair::generate().expect("a key");
+        write(&folder, "ca.pem", &params.self_signed(&key).expect("a certificate").pem());
+        params.key_usages = vec![KeyUsagePurpose::CrlSign]; // rcgen would not sign a list without it
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2027, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&Issuer::new(params, key)).expect("a list");
+        write(&folder, "revoked.crl", &list.pem().expect("PEM"));
+        let told = folder.problems(0, |_| {});
+        assert!(told.contains(file) && told.contains(expected), "{told}\nshould say of {file}: {expected}");
+    }
+}
+
+#[test]
+fn an_expired_list_is_believed_only_if_somebody_says_so() {
+    let folder = AuthorityFolder::new();
+    let mut files = folder.files();
+    files.client_auth.as_mut().expect("asked for").expired_crl = ExpiredCrlPolicy::Allow;
+    let later = ValidityPeriod::days(now(), 31).until;
+    let tls: ServerTls = files.load(later).expect("usable");
+    assert!(tls.accepts_expired_crls);
+    assert!(tls.warnings.iter().any(|warning| warning.contains("expired") && warning.contains("it is believed")));
+    assert!(folder.files().load(later).is_err());
+}
+
+#[test]
+fn the_same_trust_is_known_and_another_too() {
+    let folder = AuthorityFolder::new();
+    let before = folder.files().load(now()).expect("usable");
+    assert!(folder.files().load(now()).expect("usable").has_same_trust(&before));
+    let police = folder.at("clients/police.pem");
+    CertificateAuthority::open_directory(folder.0.path())
+        .expect("the same")
+        .revoke(&police, ValidityPeriod::days(now(), 30))
+        .expect("revoked");
+    assert!(!folder.files().load(now()).expect("usable").has_same_trust(&before), "a list has changed");
+    let mut files = folder.files();
+    files.client_auth.as_mut().expect("asked for").required = false;
+    assert!(!files.load(now()).expect("usable").has_same_trust(&before), "other rules");
+}

@@ -1,0 +1,104 @@
+//! From files to the rustls configuration with which the gateway meets a subsystem over TLS: whom it trusts to be the
+//! subsystem, and what it shows of itself.
+//!
+//! Guarantees: a subsystem's certificate is always verified, against named authorities only, for the name it is reached by
+//! (or `serverName`); TLS 1.3 and 1.2 only; nothing is installed process-wide.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::server_config::TlsLoader;
+use crate::identity::certificate::expiry::ExpiringItem;
+use crate::identity::tls_files::TlsProblem;
+use crate::identity::trust::trust_anchors;
+
+/// Where the trust in a subsystem, and the gateway's own key towards it, come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemTlsFiles {
+    /// PEM bundles of the authorities that may name the subsystem.
+    pub authorities: Vec<PathBuf>,
+    /// The gateway's own PEM chain and PEM key, if the subsystem asks for them.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// The name its certificate must hold, instead of the host of its URL.
+    pub server_name: Option<String>,
+    /// The protocol to agree on: `h2` or `http/1.1`.
+    pub protocol: &'static str,
+}
+
+/// Files, read and turned into a rustls configuration.
+#[derive(Clone, Debug)]
+pub struct SubsystemTls {
+    /// For the connector.
+    pub config: Arc<ClientConfig>,
+    /// The name its certificate must hold, instead of the host of its URL.
+    pub server_name: Option<ServerName<'static>>,
+    /// What expires when, for metrics.
+    pub expiries: Vec<ExpiringItem>,
+    /// What is odd about the files, but does not stop their use. For the log.
+    pub warnings: Vec<String>,
+}
+
+impl SubsystemTlsFiles {
+    /// Every file, to be watched for changes.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let own = self.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.authorities.iter().chain(own).cloned().collect()
+    }
+
+    /// Reads all files as they are good at `now`.
+    ///
+    /// # Errors
+    /// Every problem found, each with its file and what to do.
+    pub fn load(&self, now: Timestamp) -> Result<SubsystemTls, Vec<TlsProblem>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut loader = TlsLoader::new(Arc::clone(&provider), now);
+        let trust = trust_anchors::read_trust_anchors(&self.authorities, now, &mut loader.findings);
+        trust.warn_of_unjudged_constraints(&mut loader.findings);
+        let own = self.client_certificate.as_ref().map(|(certificate, key)| loader.load_key(certificate, key));
+        loader.findings.warn_of_expiry(now);
+        let findings = loader.findings;
+        if !findings.problems.is_empty() {
+            return Err(findings.problems);
+        }
+        let config =
+            self.client_config(provider, (trust.roots, own.flatten())).map_err(|what| vec![self.tls_problem(what)])?;
+        let server_name = self.server_name.clone().map(ServerName::try_from).transpose();
+        let server_name = server_name.map_err(|_| vec![self.tls_problem("serverName is not a DNS name".to_owned())])?;
+        Ok(SubsystemTls {
+            config: Arc::new(config),
+            server_name,
+            expiries: findings.expiries,
+            warnings: findings.warnings,
+        })
+    }
+
+    fn client_config(
+        &self,
+        provider: Arc<CryptoProvider>,
+        (roots, own): (RootCertStore, Option<CertifiedKey>),
+    ) -> Result<ClientConfig, String> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let verifier = verifier.map_err(|error| format!("cannot be trusted: {error}"))?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the aws-lc-rs provider has cipher suites for TLS 1.3 and 1.2")
+            .with_webpki_verifier(verifier);
+        let mut config = match own {
+            Some(own) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
+        Ok(config)
+    }
+
+    fn tls_problem(&self, what: String) -> TlsProblem {
+        TlsProblem::new(self.authorities.first().map_or(std::path::Path::new(""), PathBuf::as_path), what)
+    }
+}

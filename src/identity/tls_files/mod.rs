@@ -1,0 +1,217 @@
+//! Where a listener's keys and trust come from, and how to say that one of those files is of no use.
+
+mod pem;
+mod tls_problem;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use self::pem::{PemSection, SectionKind};
+pub use self::tls_problem::PathBufDisplay;
+pub use self::tls_problem::TlsProblem;
+use super::certificate::expiry::{self, ExpiringItem};
+use super::sni::server_names::HostPolicy;
+
+/// Where a listener's keys and trust come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM chain, own certificate first.
+    pub certificate: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+    /// Whom to ask for certificates; `None` asks nobody.
+    pub client_auth: Option<ClientAuth>,
+    /// Which hosts are served.
+    pub host_policy: HostPolicy,
+}
+
+/// How client certificates are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Whether a handshake without one fails.
+    pub required: bool,
+    /// PEM bundles of certificate authorities.
+    pub authorities: Vec<PathBuf>,
+    /// PEM revocation lists.
+    pub revocation_lists: Vec<PathBuf>,
+    /// What a revocation list proves once it has expired.
+    pub expired_crl: ExpiredCrlPolicy,
+}
+
+/// What becomes of callers whose authority's revocation list is past its nextUpdate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpiredCrlPolicy {
+    /// Such a list proves nothing: its authority's callers are refused until there is a new one.
+    #[default]
+    Refuse,
+    /// It goes on as if it were current: whoever was revoked since then is let in. Shown wherever an operator looks.
+    Allow,
+}
+
+/// What is gathered while files are read: everything wrong is told at once.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFindings {
+    pub(crate) problems: Vec<TlsProblem>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) expiries: Vec<ExpiringItem>,
+}
+
+impl TlsFindings {
+    /// The good of a result; the bad is noted.
+    pub(crate) fn value_or_problem<T>(&mut self, result: Result<T, TlsProblem>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    /// Notes a problem with a file.
+    pub(crate) fn add_problem(&mut self, path: &Path, what: impl Into<String>) {
+        self.problems.push(TlsProblem::new(path, what));
+    }
+
+    /// Notes something odd about a file that does not stop its use.
+    pub(crate) fn add_warning(&mut self, path: &Path, what: impl std::fmt::Display) {
+        self.warnings.push(format!("{}: {what}", path.display()));
+    }
+
+    /// Warns of what ends soon. What has ended has been told with its file.
+    pub(crate) fn warn_of_expiry(&mut self, now: Timestamp) {
+        let ahead: Vec<ExpiringItem> = self.expiries.iter().filter(|expiry| expiry.expires_at > now).cloned().collect();
+        self.warnings.extend(expiry::expiry_warnings(&ahead, now));
+    }
+}
+
+impl TlsFiles {
+    /// Every file, to be watched for changes.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let own = [&self.certificate, &self.key];
+        let trusted = self.client_auth.iter().flat_map(|auth| auth.authorities.iter().chain(&auth.revocation_lists));
+        own.into_iter().chain(trusted).cloned().collect()
+    }
+}
+
+impl TlsFindings {
+    /// The certificates in a file of our own, which may hold the key, too.
+    pub(crate) fn read_certificates(&mut self, path: &Path, expected: &'static str) -> Vec<CertificateDer<'static>> {
+        let beside = [SectionKind::PrivateKey, SectionKind::EncryptedKey, SectionKind::Parameters];
+        let found = self.read_sections(path, &WantedSections { expected, ..WANTED_CERTIFICATES }, &beside);
+        self.decode_each(&found, |section| section.certificate(path))
+    }
+
+    /// The certificates in a bundle of authorities.
+    pub(crate) fn read_authorities(&mut self, path: &Path) -> Vec<CertificateDer<'static>> {
+        let wanted = WantedSections { expected: "a certificate authority's certificate", ..WANTED_CERTIFICATES };
+        let found = self.read_sections(path, &wanted, &[]);
+        self.decode_each(&found, |section| section.certificate(path))
+    }
+
+    /// The revocation lists in a file.
+    pub(crate) fn read_revocation_lists(&mut self, path: &Path) -> Vec<CertificateRevocationListDer<'static>> {
+        let found = self.read_sections(path, &WANTED_REVOCATION_LISTS, &[]);
+        self.decode_each(&found, |section| section.revocation_list(path))
+    }
+
+    /// The one key in a file, which may hold the certificates, too.
+    pub(crate) fn read_key(&mut self, path: &Path) -> Option<PrivateKeyDer<'static>> {
+        let beside = [SectionKind::Certificate, SectionKind::TrustedCertificate, SectionKind::Parameters];
+        let found = self.read_sections(path, &WANTED_KEYS, &beside);
+        if let [first, second, ..] = &found[..] {
+            let what = format!(
+                "holds several private keys (lines {} and {}); expected one, so that it is plain which one counts",
+                first.line, second.line
+            );
+            self.add_problem(path, what);
+            return None;
+        }
+        self.decode_each(&found, |section| section.key(path)).pop()
+    }
+
+    /// The sections of the wanted kinds. What else the file holds is told, unless it may stand `beside` them.
+    fn read_sections(&mut self, path: &Path, wanted: &WantedSections, beside: &[SectionKind]) -> Vec<PemSection> {
+        let read = pem::read_sections(path, wanted.expected).and_then(|read| wanted.split_sections(path, read));
+        let Some((found, others)) = self.value_or_problem(read) else { return Vec::new() };
+        for other in others.iter().filter(|other| !beside.contains(&other.kind)) {
+            self.add_warning(path, format_args!("line {}: {} is not read from here", other.line, other.kind.name()));
+        }
+        found
+    }
+
+    fn decode_each<T>(
+        &mut self,
+        sections: &[PemSection],
+        read: impl Fn(&PemSection) -> Result<T, TlsProblem>,
+    ) -> Vec<T> {
+        sections.iter().filter_map(|section| self.value_or_problem(read(section))).collect()
+    }
+}
+
+/// What a file is for.
+#[derive(Clone, Copy)]
+struct WantedSections {
+    kinds: &'static [SectionKind],
+    /// In words, with the article.
+    expected: &'static str,
+}
+
+const WANTED_CERTIFICATES: WantedSections =
+    WantedSections { kinds: &[SectionKind::Certificate, SectionKind::TrustedCertificate], expected: "a certificate" };
+const WANTED_REVOCATION_LISTS: WantedSections =
+    WantedSections { kinds: &[SectionKind::RevocationList], expected: "a revocation list" };
+const WANTED_KEYS: WantedSections = WantedSections { kinds: &[SectionKind::PrivateKey], expected: "a private key" };
+
+impl WantedSections {
+    /// The wanted sections, at least one, and the others.
+    fn split_sections(
+        &self,
+        path: &Path,
+        sections: Vec<PemSection>,
+    ) -> Result<(Vec<PemSection>, Vec<PemSection>), TlsProblem> {
+        let is_wanted = |section: &PemSection| self.kinds.contains(&section.kind);
+        let (found, others): (Vec<_>, Vec<_>) = sections.into_iter().partition(is_wanted);
+        if !found.is_empty() {
+            return Ok((found, others));
+        }
+        let (noun, expected) = (noun_of(self.expected), self.expected);
+        let instead = describe_contents(&others);
+        Err(TlsProblem::new(path, format!("holds no {noun} in PEM form; expected {expected}{instead}")))
+    }
+}
+
+/// The certificates in a PEM file, in their order; at least one. `expected` says in words what the file is for.
+///
+/// # Errors
+/// If the file cannot be read, is not well-formed PEM, or holds none.
+pub fn read_certificates(path: &Path, expected: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
+    let mut findings = TlsFindings::default();
+    let found = findings.read_certificates(path, expected);
+    findings.problems.into_iter().next().map_or(Ok(found), Err)
+}
+
+/// The first revocation list in a PEM file.
+pub(crate) fn read_revocation_list(path: &Path) -> Result<CertificateRevocationListDer<'static>, TlsProblem> {
+    let (found, _) = pem::read_sections(path, WANTED_REVOCATION_LISTS.expected)
+        .and_then(|read| WANTED_REVOCATION_LISTS.split_sections(path, read))?;
+    found[0].revocation_list(path)
+}
+
+/// The key in a PEM file.
+pub(crate) fn read_private_key(path: &Path, expected: &str) -> Result<PrivateKeyDer<'static>, TlsProblem> {
+    let (found, _) = pem::read_sections(path, expected).and_then(|read| WANTED_KEYS.split_sections(path, read))?;
+    found[0].key(path)
+}
+
+fn noun_of(expected: &str) -> &str {
+    expected.split_once(' ').map_or(expected, |(_article, noun)| noun)
+}
+
+/// What the file holds instead, for somebody who mixed two files up.
+fn describe_contents(others: &[PemSection]) -> String {
+    let Some(first) = others.iter().find(|other| other.kind != SectionKind::Parameters) else {
+        return ", a section that starts with \"-----BEGIN\"; if it is in DER form, openssl can convert it".to_owned();
+    };
+    if first.kind == SectionKind::EncryptedKey {
+        return ", found an encrypted key: decrypt it first, for example with `openssl pkey -in KEY -out PLAIN`"
+            .to_owned();
+    }
+    format!(", found {}: are two files mixed up?", first.kind.name())
+}

@@ -1,0 +1,30 @@
+//! Why a TLS file cannot be used: path, reason and advice.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Why the files of a listener cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct TlsProblem {
+    /// The file.
+    pub path: PathBufDisplay,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+/// A path that can be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathBufDisplay(pub PathBuf);
+
+impl std::fmt::Display for PathBufDisplay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.display())
+    }
+}
+
+impl TlsProblem {
+    pub(crate) fn new(path: &Path, what: impl Into<String>) -> Self {
+        Self { path: PathBufDisplay(path.to_owned()), what: what.into() }
+    }
+}

@@ -1,0 +1,158 @@
+//! Whom a listener trusts to name callers: the bundles of certificate authorities.
+//!
+//! rustls takes every certificate it is given as an anchor, expired or not an authority at all. Here each is looked at
+//! before it is trusted.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::name_constraints::unjudged_kinds;
+use crate::identity::certificate::expiry::{self, ExpiringItem};
+
+use crate::identity::tls_files::TlsFindings;
+
+/// The authorities that passed the look.
+#[derive(Debug)]
+pub(crate) struct TrustStore {
+    pub(crate) roots: RootCertStore,
+    /// One for each of the roots, in their order.
+    pub(crate) authorities: Vec<TrustedAuthority>,
+}
+
+/// What is known of an authority beside what webpki keeps.
+#[derive(Debug)]
+pub(crate) struct TrustedAuthority {
+    pub(crate) path: PathBuf,
+    /// Its name, for people.
+    pub(crate) name: String,
+    pub(crate) valid_until: Timestamp,
+    subject: Box<[u8]>,
+    key: Box<[u8]>,
+    /// How many intermediate authorities may stand below it (pathLenConstraint).
+    pub(crate) path_length: Option<usize>,
+    /// Whether its keyUsage, if there is one, says cRLSign.
+    pub(crate) may_sign_lists: bool,
+    pub(crate) digest: [u8; 32],
+}
+
+/// Reads the bundles; what is wrong with them goes to `findings`.
+pub(crate) fn read_trust_anchors(bundles: &[PathBuf], now: Timestamp, findings: &mut TlsFindings) -> TrustStore {
+    let mut trust = TrustStore { roots: RootCertStore::empty(), authorities: Vec::new() };
+    for path in bundles {
+        for der in findings.read_authorities(path) {
+            trust.add_authority(path, &der, now, findings);
+        }
+    }
+    trust
+}
+
+impl TrustStore {
+    fn add_authority(
+        &mut self,
+        path: &Path,
+        der: &CertificateDer<'static>,
+        now: Timestamp,
+        findings: &mut TlsFindings,
+    ) {
+        let Ok(([], authority)) = X509Certificate::from_der(der) else {
+            return findings.add_problem(path, "holds a certificate that is not well-formed X.509");
+        };
+        findings.expiries.push(ExpiringItem {
+            role: "ca",
+            name: authority.subject().to_string(),
+            expires_at: expiry::asn1_timestamp(authority.validity().not_after),
+        });
+        if let Some(what) = authority_problem(&authority).or_else(|| expiry::validity_problem(&authority, now)) {
+            return findings.add_problem(path, what);
+        }
+        if let Err(error) = self.roots.add(der.clone()) {
+            return findings.add_problem(path, format!("holds an authority that cannot be trusted: {error}"));
+        }
+        self.authorities.push(TrustedAuthority::from_certificate(path, der, &authority));
+    }
+
+    /// Says which authorities constrain names in a way that webpki does not judge: it refuses every certificate that has
+    /// such a name. For those who have no judgement beside webpki's.
+    pub(crate) fn warn_of_unjudged_constraints(&self, findings: &mut TlsFindings) {
+        for (authority, root) in self.authorities.iter().zip(&self.roots.roots) {
+            let constraints = root.name_constraints.as_ref();
+            let constraints = constraints.map(|constraints| {
+                crate::identity::der::der_reader::encode_element(
+                    crate::identity::der::der_reader::SEQUENCE,
+                    constraints,
+                )
+            });
+            let kinds = constraints.as_deref().and_then(|constraints| {
+                x509_parser::extensions::NameConstraints::from_der(constraints)
+                    .ok()
+                    .and_then(|(_, read)| unjudged_kinds(&read))
+            });
+            if let Some(kinds) = kinds {
+                findings.add_warning(
+                    &authority.path,
+                    format_args!(
+                        "{} has name constraints of a kind that is not judged towards subsystems ({kinds}): every \
+                         certificate with such a name is refused; use an authority that constrains DNS names and IP \
+                         addresses only",
+                        authority.name
+                    ),
+                );
+            }
+        }
+    }
+}
+
+impl TrustedAuthority {
+    fn from_certificate(path: &Path, der: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> Self {
+        let constraints = certificate.basic_constraints().ok().flatten();
+        let path_length = constraints.and_then(|constraints| constraints.value.path_len_constraint);
+        Self {
+            path: path.to_owned(),
+            name: certificate.subject().to_string(),
+            valid_until: expiry::asn1_timestamp(certificate.validity().not_after),
+            subject: certificate.subject().as_raw().into(),
+            key: certificate.public_key().raw.into(),
+            path_length: path_length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)),
+            may_sign_lists: may_sign_lists(certificate),
+            digest: Sha256::digest(der).into(),
+        }
+    }
+
+    /// As its revocation lists look at it.
+    pub(crate) fn crl_issuer(&self) -> CrlIssuer<'_> {
+        CrlIssuer { name: &self.subject, key: &self.key }
+    }
+}
+
+/// Whether a certificate's key may sign revocation lists: its keyUsage, if there is one, says so.
+pub(crate) fn may_sign_lists(certificate: &X509Certificate<'_>) -> bool {
+    certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
+}
+
+/// RFC 5280 sections 4.2.1.9 and 4.2.1.3: an authority says so, and its key may sign certificates.
+fn authority_problem(certificate: &X509Certificate<'_>) -> Option<String> {
+    let name = certificate.subject();
+    if !certificate.is_ca() {
+        return Some(format!(
+            "{name} is not a certificate authority (basicConstraints does not say CA:TRUE); expected the certificate of \
+             whoever signs the callers' certificates, not one of theirs"
+        ));
+    }
+    let may_sign = certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
+    (!may_sign).then(|| format!("{name} may not sign certificates (keyUsage lacks keyCertSign)"))
+}
+
+/// An authority, as its lists look at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CrlIssuer<'a> {
+    /// Its name, encoded.
+    pub(crate) name: &'a [u8],
+    /// Its key, an encoded SubjectPublicKeyInfo.
+    pub(crate) key: &'a [u8],
+}

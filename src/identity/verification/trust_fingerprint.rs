@@ -1,0 +1,29 @@
+//! A fingerprint of the authorities and revocation lists that callers are judged by.
+//!
+//! Guarantees: two listeners with one fingerprint give the same verdict at any moment.
+
+use sha2::Digest as _;
+use sha2::Sha256;
+
+use crate::identity::revocation::crl_store::CrlStore;
+use crate::identity::tls_files::ClientAuth;
+use crate::identity::tls_files::ExpiredCrlPolicy;
+use crate::identity::trust::trust_anchors::TrustStore;
+
+/// Names what callers are judged by: two listeners with one mark give the same judgement at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TrustFingerprint([u8; 32]);
+
+impl TrustFingerprint {
+    /// The mark of these authorities and lists, in this order.
+    pub(crate) fn from_sources(auth: &ClientAuth, trust: &TrustStore, lists: &CrlStore) -> Self {
+        let mut digest = Sha256::new();
+        digest.update([u8::from(auth.required), u8::from(auth.expired_crl == ExpiredCrlPolicy::Allow)]);
+        let authorities = trust.authorities.iter().map(|authority| (b"a", authority.digest));
+        for (kind, part) in authorities.chain(lists.lists.iter().map(|in_file| (b"l", in_file.list.digest))) {
+            digest.update(kind);
+            digest.update(part);
+        }
+        Self(digest.finalize().into())
+    }
+}

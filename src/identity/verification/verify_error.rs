@@ -1,0 +1,135 @@
+//! Why a chain is refused: our own faults, those of webpki, and how both are told to rustls and to people.
+//!
+//! Guarantees: what rustls has a word for is told in that word, because the alert of the handshake depends on it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
+use rustls::{CertificateError, Error, OtherError};
+
+/// Why a path that webpki has found is none.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChainError {
+    #[error("{0} cannot be read")]
+    Unreadable(String),
+    #[error("the intermediate certificate of {0} may not sign certificates (keyUsage lacks keyCertSign)")]
+    NotAuthority(String),
+    #[error("the certificate of {0} may not sign handshakes (keyUsage lacks digitalSignature)")]
+    MayNotSignHandshakes(String),
+    #[error("{authority} allows {allowed} intermediate authorities below it (pathLenConstraint), there are {found}")]
+    TooLong { authority: String, allowed: usize, found: usize },
+    #[error("in the certificate of {subject}, {what}")]
+    NameConstraint { subject: String, what: String },
+    #[error("a certificate of the chain is revoked")]
+    Revoked,
+    #[error("no revocation list covers a certificate of the chain")]
+    UnknownStatus,
+    #[error("the revocation list for a certificate of the chain expired at {0}")]
+    ListExpired(Timestamp),
+}
+
+impl fmt::Debug for ChainError {
+    /// In words: rustls shows an error that is not its own in this form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is wrong with a handshake, in words: those of rustls, or of whoever has refused the certificate.
+pub fn describe_tls_error(fault: &Error) -> String {
+    match fault {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(fault))) => fault.to_string(),
+        Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { next_update, .. }) => {
+            format!("the revocation list for a certificate of the chain expired at {}", unix_timestamp(*next_update))
+        }
+        Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+            "no revocation list covers a certificate of the chain (UnknownRevocationStatus)".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A time of rustls as ours.
+pub(crate) fn unix_timestamp(now: UnixTime) -> Timestamp {
+    i64::try_from(now.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn unix_time(at: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_second()).unwrap_or(0)))
+}
+
+/// What webpki is told of a fault, so that it tries other paths: none of these ends its search.
+pub(crate) fn placeholder_webpki_error(fault: &ChainError, now: UnixTime) -> webpki::Error {
+    match fault {
+        ChainError::Revoked => webpki::Error::CertRevoked,
+        ChainError::UnknownStatus => webpki::Error::UnknownRevocationStatus,
+        ChainError::ListExpired(at) => webpki::Error::CrlExpired { time: now, next_update: unix_time(*at) },
+        ChainError::TooLong { .. } => webpki::Error::PathLenConstraintViolated,
+        ChainError::NameConstraint { .. } => webpki::Error::NameConstraintViolation,
+        ChainError::Unreadable(_) | ChainError::NotAuthority(_) | ChainError::MayNotSignHandshakes(_) => {
+            webpki::Error::ExtensionValueInvalid
+        }
+    }
+}
+
+impl ChainError {
+    /// As an error of rustls.
+    pub(crate) fn into_tls_error(self, now: UnixTime) -> Error {
+        let fault = match self {
+            Self::Revoked => CertificateError::Revoked,
+            Self::UnknownStatus => CertificateError::UnknownRevocationStatus,
+            Self::ListExpired(at) => {
+                CertificateError::ExpiredRevocationListContext { time: now, next_update: unix_time(at) }
+            }
+            other => CertificateError::Other(OtherError(Arc::new(other))),
+        };
+        Error::InvalidCertificate(fault)
+    }
+}
+
+/// The errors of webpki as rustls tells them; it keeps its own translation to itself.
+pub(crate) fn tls_error_from_webpki(error: webpki::Error) -> Error {
+    use webpki::Error as Found;
+    let fault = match error {
+        Found::BadDer | Found::BadDerTime | Found::TrailingData(_) => CertificateError::BadEncoding,
+        Found::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
+        Found::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        Found::InvalidCertValidity => CertificateError::Expired,
+        Found::UnknownIssuer => CertificateError::UnknownIssuer,
+        Found::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        Found::UnsupportedSignatureAlgorithmContext(context) => {
+            CertificateError::UnsupportedSignatureAlgorithmContext {
+                signature_algorithm_id: context.signature_algorithm_id,
+                supported_algorithms: context.supported_algorithms,
+            }
+        }
+        Found::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => {
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+                signature_algorithm_id: context.signature_algorithm_id,
+                public_key_algorithm_id: context.public_key_algorithm_id,
+            }
+        }
+        Found::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        Found::NameConstraintViolation => CertificateError::Other(OtherError(Arc::new(UnjudgedName))),
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    };
+    Error::InvalidCertificate(fault)
+}
+
+/// webpki says only that constraints are violated, and for some kinds of names it says so always.
+#[derive(thiserror::Error)]
+#[error(
+    "a name of the certificate is not permitted by the name constraints of an authority above it; constraints of an \
+     intermediate authority on URIs, directory names or e-mail addresses are not judged and refuse every such name: name \
+     that authority in clientAuth.authorities, where they are judged"
+)]
+struct UnjudgedName;
+
+impl fmt::Debug for UnjudgedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,189 @@
+//! Sums: each day is the sum of its sealed hours, the totals are the sum of all days.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::calendar_days::CalendarDays;
+use super::findings::{AuditCheck, AuditReport};
+use super::hour_reader::HourRows;
+use super::name_table::NameTable;
+use crate::ledger::values::measures::StoredMeasures;
+use crate::ledger::values::measures::WAIVED_CODE;
+use crate::model::Window;
+
+/// Series and outcome; 0 for the admitted.
+type DaySumKey = (i64, i64);
+/// Sums that cannot overflow whatever an edit has put into the rows.
+type WideMeasures = [i128; 5];
+
+/// Adds up hours and compares each day when the next begins.
+#[derive(Debug)]
+pub(crate) struct DaySums<'a> {
+    book: &'a Connection,
+    days: &'a CalendarDays,
+    /// The day being added up.
+    day: Option<Window>,
+    sums: BTreeMap<DaySumKey, WideMeasures>,
+}
+
+impl<'a> DaySums<'a> {
+    pub(crate) fn new(book: &'a Connection, days: &'a CalendarDays) -> Self {
+        Self { book, days, day: None, sums: BTreeMap::new() }
+    }
+
+    /// Adds the sealed rows of an hour; hours come in their order.
+    pub(crate) fn add_hour(
+        &mut self,
+        hour: &HourRows,
+        (names, report): (&NameTable, &mut AuditReport),
+    ) -> rusqlite::Result<()> {
+        let day = self.days.kept_day(hour.window).start;
+        if self.day != Some(day) {
+            self.end_day((names, report))?;
+            self.day = Some(day);
+        }
+        for row in hour.admissions.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
+            let [admitted, units] = row.numbers;
+            add_measures(&mut self.sums, (row.series, 0), &[admitted, units, 0, 0, 0]);
+        }
+        for row in hour.waived.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
+            let [commands, units] = row.numbers;
+            add_measures(&mut self.sums, (row.series, i64::from(WAIVED_CODE)), &[commands, units, 0, 0, 0]);
+        }
+        for row in hour.ends.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
+            add_measures(&mut self.sums, (row.series, row.outcome), &row.numbers);
+        }
+        Ok(())
+    }
+
+    /// Compares the day that is complete.
+    pub(crate) fn end_day(&mut self, (names, report): (&NameTable, &mut AuditReport)) -> rusqlite::Result<()> {
+        let sums = std::mem::take(&mut self.sums);
+        let Some(day) = self.day else { return Ok(()) };
+        report.checked.days += 1;
+        let stored = stored_sums(
+            self.book,
+            "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+                                        FROM day_sum WHERE day = ?1",
+            Some(day),
+        )?;
+        let place = format!("day {}", self.days.calendar.date_of(day));
+        compare_sums(&sums, &stored, |key, what| {
+            report.add_finding(
+                AuditCheck::Sums,
+                describe_sum(&place, names, key),
+                format!("{what} of its sealed hours"),
+            );
+        });
+        Ok(())
+    }
+}
+
+/// Days that stand in the book and have no hours, or were rolled up without a seal.
+pub(crate) fn check_stray_days(
+    book: &Connection,
+    days: &CalendarDays,
+    known: impl Fn(Window) -> bool,
+    report: &mut AuditReport,
+) -> rusqlite::Result<()> {
+    let mut query = book.prepare("SELECT DISTINCT day FROM day_sum ORDER BY day")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let day = Window(row.get(0)?);
+        let (stands, why) = match day < days.compacted_before {
+            true => (days.is_compacted(day), "it was rolled up without a seal"),
+            false => (known(day), "it has sums, and none of its hours has rows"),
+        };
+        if !stands {
+            report.add_finding(AuditCheck::Sums, format!("day {}", days.calendar.date_of(day)), why);
+        }
+    }
+    Ok(())
+}
+
+/// The totals are the sum of all days.
+pub(crate) fn check_total_sums(
+    book: &Connection,
+    (names, report): (&NameTable, &mut AuditReport),
+) -> rusqlite::Result<()> {
+    const COLUMNS: &str = "series, outcome, commands, units, request_bytes, response_bytes, duration_ns";
+    let days = stored_sums(book, &format!("SELECT {COLUMNS} FROM day_sum"), None)?;
+    let ever = stored_sums(book, &format!("SELECT {COLUMNS} FROM ever_sum"), None)?;
+    report.checked.series +=
+        days.keys().map(|(series, _)| series).collect::<std::collections::BTreeSet<_>>().len() as u64;
+    compare_sums(&days, &ever, |key, what| {
+        report.add_finding(
+            AuditCheck::Sums,
+            describe_sum("all days (ever_sum)", names, key),
+            format!("{what} of its days"),
+        );
+    });
+    Ok(())
+}
+
+fn describe_sum(whole: &str, names: &NameTable, (series, outcome): DaySumKey) -> String {
+    format!("{whole}, {}, {}", names.series_text(series), names.outcome_text(outcome))
+}
+
+fn stored_sums(
+    book: &Connection,
+    query: &str,
+    day: Option<Window>,
+) -> rusqlite::Result<BTreeMap<DaySumKey, WideMeasures>> {
+    let mut sums = BTreeMap::new();
+    let mut query = book.prepare_cached(query)?;
+    let mut rows = query.query(rusqlite::params_from_iter(day.map(|day| day.0)))?;
+    while let Some(row) = rows.next()? {
+        let numbers = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
+        add_measures(&mut sums, (row.get(0)?, row.get(1)?), &numbers);
+    }
+    Ok(sums)
+}
+
+fn add_measures(sums: &mut BTreeMap<DaySumKey, WideMeasures>, key: DaySumKey, numbers: &StoredMeasures) {
+    let sum = sums.entry(key).or_default();
+    for (sum, number) in sum.iter_mut().zip(numbers) {
+        *sum += i128::from(*number);
+    }
+}
+
+/// Calls `differs` with each key whose sums are not those that are stored. A sum that reached the end of SQLite's integers
+/// stays there.
+fn compare_sums(
+    sums: &BTreeMap<DaySumKey, WideMeasures>,
+    stored: &BTreeMap<DaySumKey, WideMeasures>,
+    mut differs: impl FnMut(DaySumKey, String),
+) {
+    const FIELDS: [&str; 5] = ["commands", "units", "request bytes", "response bytes", "nanoseconds"];
+    let keys: std::collections::BTreeSet<_> = sums.keys().chain(stored.keys()).copied().collect();
+    for key in keys {
+        let [sums, stored] = [sums, stored].map(|map| map.get(&key).copied().unwrap_or_default());
+        let limit = i128::from(i64::MAX);
+        let field = (0..FIELDS.len()).find(|field| sums[*field].min(limit) != stored[*field]);
+        if let Some(field) = field {
+            let name = FIELDS[field];
+            differs(key, format!("{} {name} are in the book, {} are the sum", stored[field], sums[field]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_its_first_field_and_a_full_integer_is_none() {
+        let full = i128::from(i64::MAX);
+        let sums = BTreeMap::from([((1, 1), [1, 2, 3, 4, 5]), ((2, 1), [1, 1, 0, 0, full + 9])]);
+        let stored =
+            BTreeMap::from([((1, 1), [1, 2, 3, 5, 6]), ((2, 1), [1, 1, 0, 0, full]), ((3, 0), [7, 7, 0, 0, 0])]);
+        let mut found = Vec::new();
+        compare_sums(&sums, &stored, |key, what| found.push((key, what)));
+        let expected = [
+            ((1, 1), "5 response bytes are in the book, 4 are the sum".to_owned()),
+            ((3, 0), "7 commands are in the book, 0 are the sum".to_owned()),
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,35 @@
+//! No count is negative: commands, units, bytes and times are counted up from 0. Only corrections may take away.
+
+use rusqlite::Connection;
+
+use super::findings::{AuditCheck, AuditReport, FINDINGS_MAX};
+use crate::model::Window;
+
+/// The tables that count, each with its columns and how its place is named.
+const COUNTING_TABLES: [(&str, &str, &str); 6] = [
+    ("admission", "min(admitted, units)", "window"),
+    ("usage", "min(late, commands, units, request_bytes, response_bytes, duration_ns)", "window"),
+    ("waived", "min(late, commands, units)", "window"),
+    ("in_flight", "min(commands, units, request_bytes, response_bytes, duration_ns)", "window"),
+    ("day_sum", "min(commands, units, request_bytes, response_bytes, duration_ns)", "day"),
+    ("ever_sum", "min(commands, units, request_bytes, response_bytes, duration_ns)", "0"),
+];
+
+/// Looks at every row that counts.
+pub(crate) fn check_negative_counts(book: &Connection, report: &mut AuditReport) -> rusqlite::Result<()> {
+    for (table, least, hour) in COUNTING_TABLES {
+        let place = if hour == "0" { "0".to_owned() } else { format!("\"{hour}\"") };
+        let query = format!("SELECT {place}, series, {least} FROM {table} WHERE {least} < 0 LIMIT {FINDINGS_MAX}");
+        let mut query = book.prepare(&query)?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let (window, series, least): (u32, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let place = match hour {
+                "0" => format!("{table}, series {series}"),
+                _ => format!("{table}, {hour} {}, series {series}", Window(window)),
+            };
+            report.add_finding(AuditCheck::Negative, place, format!("it says {least}; no count is negative"));
+        }
+    }
+    Ok(())
+}

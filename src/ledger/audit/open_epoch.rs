@@ -1,0 +1,117 @@
+//! The epoch that has not ended: what its tally holds beyond the book.
+
+use std::collections::HashMap;
+
+use super::ledger_snapshot::TallyReadings;
+use super::name_table::NameTable;
+use crate::ledger::fold::{SeriesNames, TallyFold, late_end_totals};
+use crate::ledger::keeper::recovery::fold_image;
+use crate::ledger::tally::file::TallyImage;
+use crate::ledger::tally::slot::SlotKind;
+use crate::ledger::tally::slot_copy::{CommandMeasures, SlotCopy};
+use crate::ledger::values::measures::saturating_i64;
+use crate::model::{Outcome, Window};
+
+/// Hour of admission, series, and commands with their units.
+pub(crate) type OpenCount = (Window, i64, [i64; 2]);
+
+/// What the tally tells, ready to be balanced.
+#[derive(Debug)]
+pub(crate) struct OpenEpoch {
+    pub(crate) epoch: u32,
+    /// Hours before it are sealed: the book tells them.
+    pub(crate) first_unsealed: Window,
+    /// Whether nothing was counted while the tally was read.
+    pub(crate) is_unchanged: bool,
+    pub(crate) admitted: Vec<OpenCount>,
+    /// By the hour of admission, not of the end.
+    pub(crate) ended: Vec<OpenCount>,
+    /// Empty unless [`OpenEpoch::is_unchanged`].
+    pub(crate) in_flight: Vec<OpenCount>,
+}
+
+/// What is admitted and has not ended, of one hour of admission and series.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlightSeries {
+    pub(crate) window: Window,
+    pub(crate) names: SeriesNames,
+    pub(crate) units: u64,
+    pub(crate) measures: CommandMeasures,
+}
+
+impl OpenEpoch {
+    /// If the gateway counted meanwhile, takes the ends of the older reading and the admissions of the newer one, so that no
+    /// end can lack its admission.
+    pub(crate) fn from_readings(readings: &TallyReadings, names: &mut NameTable) -> Self {
+        let is_still = readings.is_unchanged();
+        let (admitted, _) = open_counts(&readings.newer, readings.first_unsealed, names);
+        let (_, ended) = open_counts(&readings.older, readings.first_unsealed, names);
+        let in_flight = if is_still { series_in_flight(&readings.newer) } else { Vec::new() };
+        let in_flight = in_flight.into_iter().map(|one| {
+            (
+                one.window,
+                names.series_number(&one.names),
+                [saturating_i64(one.measures.commands), saturating_i64(one.units)],
+            )
+        });
+        let in_flight = in_flight.collect();
+        Self {
+            epoch: readings.newer.header.epoch,
+            first_unsealed: readings.first_unsealed,
+            is_unchanged: is_still,
+            admitted,
+            ended,
+            in_flight,
+        }
+    }
+}
+
+/// What was admitted and what ended, of the hours that are not sealed.
+fn open_counts(image: &TallyImage, floor: Window, names: &mut NameTable) -> (Vec<OpenCount>, Vec<OpenCount>) {
+    let (mut admitted, mut ended) = (Vec::new(), Vec::new());
+    let fold = fold_from(image, floor);
+    for (key, row) in fold.changed_rows() {
+        let Some(series) = fold.series_names(key.series).map(|series| names.series_number(series)) else { continue };
+        admitted.push((key.window, series, [saturating_i64(row.admitted), saturating_i64(row.units)]));
+        for (_, totals) in row.outcomes().filter(|(outcome, _)| matches!(outcome, Outcome::Finished(_))) {
+            let window = Window(key.window.0.saturating_sub(key.late));
+            ended.push((window, series, [saturating_i64(totals.commands), saturating_i64(totals.units)]));
+        }
+        ended.push((Window(key.window.0.saturating_sub(key.late)), series, [0, saturating_i64(row.waived().units)]));
+    }
+    (admitted, ended)
+}
+
+/// The rows of the hours from `floor` on.
+pub(crate) fn fold_from(image: &TallyImage, floor: Window) -> TallyFold {
+    fold_image(Vec::new(), image, floor)
+}
+
+/// What is in flight, in the order of hours and series.
+pub(crate) fn series_in_flight(image: &TallyImage) -> Vec<InFlightSeries> {
+    let mut sums: HashMap<(Window, SeriesNames), InFlightSeries> = HashMap::new();
+    let late = late_end_totals(image.slots.iter().copied());
+    let admitting = |copy: &&SlotCopy| copy.kind() == SlotKind::Count && copy.admission_window().is_none();
+    for copy in image.slots.iter().skip(1).filter(admitting) {
+        let late = late.get(&copy.admission_key()).copied().unwrap_or_default();
+        let record = copy.unended(late, image.header.synced_ns);
+        let names = image.slot(copy.series_position()).and_then(SeriesNames::from_copy);
+        let Some(names) = names.filter(|_| record.commands > 0) else { continue };
+        let key = (copy.window(), names.clone());
+        let empty = InFlightSeries { window: copy.window(), names, units: 0, measures: CommandMeasures::default() };
+        add_copy(sums.entry(key).or_insert(empty), copy, &record);
+    }
+    let mut sums: Vec<_> = sums.into_values().collect();
+    sums.sort_by(|one, other| (one.window, &one.names).cmp(&(other.window, &other.names)));
+    sums
+}
+
+fn add_copy(sum: &mut InFlightSeries, copy: &SlotCopy, more: &CommandMeasures) {
+    sum.units = sum.units.saturating_add(more.commands.saturating_mul(copy.units_each()));
+    sum.measures = CommandMeasures {
+        commands: sum.measures.commands.saturating_add(more.commands),
+        request_bytes: sum.measures.request_bytes.saturating_add(more.request_bytes),
+        response_bytes: sum.measures.response_bytes.saturating_add(more.response_bytes),
+        duration_ns: sum.measures.duration_ns.saturating_add(more.duration_ns),
+    };
+}

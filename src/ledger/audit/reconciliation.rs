@@ -1,0 +1,266 @@
+//! Conservation: of every epoch, hour of admission and series, admitted = ended + in flight, commands and units (those that were
+//! waived included), with late ends followed to the hour they were admitted in.
+//!
+//! Guarantees: only what does not balance yet is in memory: hours whose streams go on in a later hour. What an epoch that lost
+//! counts (`machine died`, `tally missing`) can explain is a note about that epoch; it excuses nothing of other epochs, nor of
+//! days before it began.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rusqlite::Connection;
+
+use super::calendar_days::CalendarDays;
+use super::epoch_check::EpochTable;
+use super::findings::{AuditCheck, AuditReport};
+use super::hour_reader::HourRows;
+use super::name_table::NameTable;
+use super::open_epoch::OpenEpoch;
+use crate::ledger::values::measures::WAIVED_CODE;
+use crate::model::Window;
+
+/// The most balances that may be open at once; more than any gateway can have streams that outlive their hour.
+const OPEN_BALANCES_MAX: usize = 1_000_000;
+/// Outcome codes from this one on are refusals, which were never admitted.
+const REFUSAL_CODE_MIN: i64 = 101;
+
+/// Whose balance. Days do not say whose they were, and format 1 did not say how late an end was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum BalanceKey {
+    /// All that was admitted before the horizon.
+    Days { series: i64 },
+    /// All of an epoch of format 1.
+    Epoch { epoch: u32, series: i64 },
+    /// What was admitted in an hour.
+    Hour { window: Window, series: i64, epoch: u32 },
+}
+
+/// Admitted less ended, hour after hour.
+#[derive(Debug)]
+pub(crate) struct Reconciliation<'a> {
+    days: &'a CalendarDays,
+    epochs: &'a EpochTable,
+    /// The epoch whose unsealed rows the tally tells, and the first of those hours.
+    open_epoch: Option<(u32, Window)>,
+    /// Commands and units.
+    open_balances: BTreeMap<BalanceKey, [i128; 2]>,
+    /// Epochs that have hours before the horizon, and the first of these.
+    compacted: BTreeMap<u32, Window>,
+    /// Of series: the first day by whose end more had ended than was ever admitted.
+    shortened: BTreeMap<i64, Window>,
+    is_given_up: bool,
+}
+
+impl<'a> Reconciliation<'a> {
+    /// Starts with what was admitted before the horizon and had not ended by then.
+    pub(crate) fn new(
+        book: &Connection,
+        (days, epochs): (&'a CalendarDays, &'a EpochTable),
+        open: Option<&OpenEpoch>,
+    ) -> rusqlite::Result<Self> {
+        let open = open.map(|open| (open.epoch, open.first_unsealed));
+        let rolled = compacted_epochs(book, days.compacted_before)?;
+        let (rest, short) = (BTreeMap::new(), BTreeMap::new());
+        let mut balance = Self {
+            days,
+            epochs,
+            open_epoch: open,
+            open_balances: rest,
+            compacted: rolled,
+            shortened: short,
+            is_given_up: false,
+        };
+        balance.add_days(book)?;
+        Ok(balance)
+    }
+
+    /// Days come in their order, and within a day what was admitted comes before what ended.
+    fn add_days(&mut self, book: &Connection) -> rusqlite::Result<()> {
+        let query = "SELECT series, outcome, commands, units, day FROM day_sum WHERE day < ?1 AND outcome < ?2
+                     ORDER BY day, series, outcome";
+        let mut query = book.prepare(query)?;
+        let mut rows = query.query((self.days.compacted_before.0, REFUSAL_CODE_MIN))?;
+        while let Some(row) = rows.next()? {
+            let series: i64 = row.get(0)?;
+            let sign = if row.get::<_, i64>(1)? == 0 { 1 } else { -1 };
+            let is_waived = row.get::<_, i64>(1)? == i64::from(WAIVED_CODE); // its commands are among those that ended
+            let commands = if is_waived { 0 } else { row.get(2)? };
+            let [commands, units] = self.add_signed(BalanceKey::Days { series }, sign, [commands, row.get(3)?]);
+            if commands < 0 || units < 0 {
+                self.shortened.entry(series).or_insert(Window(row.get(4)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in an hour of the book, without what the tally tells better.
+    pub(crate) fn add_hour(&mut self, hour: &HourRows, report: &mut AuditReport) {
+        let told = |epoch: u32| self.open_epoch.is_some_and(|(open, floor)| open == epoch && hour.window >= floor);
+        let told: HashSet<u32> = hour.epochs().into_iter().filter(|epoch| told(*epoch)).collect();
+        for row in hour.admissions.iter().filter(|row| !told.contains(&row.epoch)) {
+            self.add_admission((hour.window, row.series, row.epoch), row.numbers);
+        }
+        let admitted_in = |late: i64| Window(u32::try_from(i64::from(hour.window.0).saturating_sub(late)).unwrap_or(0));
+        let ends = hour.ends.iter().filter(|row| row.outcome < REFUSAL_CODE_MIN && !told.contains(&row.epoch));
+        for row in ends {
+            self.add_end((admitted_in(row.late), row.series, row.epoch), [row.numbers[0], row.numbers[1]]);
+        }
+        for row in hour.waived.iter().filter(|row| !told.contains(&row.epoch)) {
+            self.add_end((admitted_in(row.late), row.series, row.epoch), [0, row.numbers[1]]);
+        }
+        report.checked.balances += (hour.admissions.len()) as u64;
+        self.check_bound(report);
+    }
+
+    /// Takes in what the book says is in flight of epochs whose tally is not here: it is as old as their rows, so a book without
+    /// its tally balances as of its last fold.
+    pub(crate) fn add_stored(&mut self, book: &Connection) -> rusqlite::Result<()> {
+        let mut query = book.prepare("SELECT \"window\", series, epoch, commands, units FROM in_flight")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let whose = (Window(row.get(0)?), row.get(1)?, row.get(2)?);
+            if self.open_epoch.is_none_or(|(open, _)| open != whose.2) {
+                self.add_end(whose, [row.get(3)?, row.get(4)?]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what the tally tells of the open epoch, and what is in flight there.
+    pub(crate) fn add_open_epoch(&mut self, open: &OpenEpoch) {
+        for (window, series, numbers) in &open.admitted {
+            self.add_admission((*window, *series, open.epoch), *numbers);
+        }
+        for (window, series, numbers) in open.ended.iter().chain(&open.in_flight) {
+            self.add_end((*window, *series, open.epoch), *numbers);
+        }
+    }
+
+    fn add_admission(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
+        let _ = self.add_signed(self.balance_key(whose), 1, numbers);
+    }
+
+    fn add_end(&mut self, whose: (Window, i64, u32), numbers: [i64; 2]) {
+        let _ = self.add_signed(self.balance_key(whose), -1, numbers);
+    }
+
+    fn balance_key(&self, (window, series, epoch): (Window, i64, u32)) -> BalanceKey {
+        match self.epochs.is_of_format_1(epoch) {
+            _ if window < self.days.compacted_before => BalanceKey::Days { series },
+            true if self.compacted.contains_key(&epoch) => BalanceKey::Days { series },
+            true => BalanceKey::Epoch { epoch, series },
+            false => BalanceKey::Hour { window, series, epoch },
+        }
+    }
+
+    /// What the balance is then.
+    fn add_signed(&mut self, key: BalanceKey, sign: i128, [commands, units]: [i64; 2]) -> [i128; 2] {
+        if self.is_given_up {
+            return [0, 0];
+        }
+        let rest = self.open_balances.entry(key).or_default();
+        rest[0] += sign * i128::from(commands);
+        rest[1] += sign * i128::from(units);
+        *rest
+    }
+
+    /// Forgets what balances.
+    fn check_bound(&mut self, report: &mut AuditReport) {
+        self.open_balances.retain(|_, rest| *rest != [0, 0]);
+        if self.open_balances.len() > OPEN_BALANCES_MAX {
+            let what = format!("more than {OPEN_BALANCES_MAX} balances are open; what follows was not compared");
+            report.add_finding(AuditCheck::Balance, "the whole book", what);
+            self.is_given_up = true;
+            self.open_balances.clear();
+        }
+    }
+
+    /// Everything must balance now; with an open epoch that counted while it was read, nothing may have ended that was not
+    /// admitted.
+    pub(crate) fn finish(mut self, open: Option<&OpenEpoch>, (names, report): (&NameTable, &mut AuditReport)) {
+        self.open_balances.retain(|_, rest| *rest != [0, 0]);
+        for series in self.shortened.keys() {
+            self.open_balances.entry(BalanceKey::Days { series: *series }).or_default(); // more was admitted later than is said to have ended
+        }
+        let moving = open.filter(|open| !open.is_unchanged).map(|open| open.epoch);
+        let mut missing: BTreeMap<u32, [i128; 2]> = BTreeMap::new();
+        for (key, rest) in &self.open_balances {
+            let is_moving =
+                moving.is_some_and(|epoch| self.may_be_of(key, epoch)) && rest.iter().all(|rest| *rest >= 0);
+            match self.gap_epoch(key) {
+                _ if is_moving && !self.is_short(key) => {}
+                Some(epoch) => add_pair(missing.entry(epoch).or_default(), *rest),
+                None => report.add_finding(AuditCheck::Balance, self.describe_key(key, names), balance_text(*rest)),
+            }
+        }
+        for (epoch, [commands, units]) in missing {
+            report.add_note(format!(
+                "epoch {epoch} ended `{}`: of {commands} admitted commands with {units} units the end is not known",
+                self.epochs.ending(epoch)
+            ));
+        }
+    }
+
+    fn may_be_of(&self, key: &BalanceKey, epoch: u32) -> bool {
+        match key {
+            BalanceKey::Days { .. } => self.compacted.contains_key(&epoch),
+            BalanceKey::Epoch { epoch: of, .. } | BalanceKey::Hour { epoch: of, .. } => *of == epoch,
+        }
+    }
+
+    fn is_short(&self, key: &BalanceKey) -> bool {
+        matches!(key, BalanceKey::Days { series } if self.shortened.contains_key(series))
+    }
+
+    /// The epoch that may have lost what is missing here.
+    fn gap_epoch(&self, key: &BalanceKey) -> Option<u32> {
+        let lost = |epoch: &u32| self.epochs.has_lost_counts(*epoch);
+        match key {
+            BalanceKey::Epoch { epoch, .. } | BalanceKey::Hour { epoch, .. } => Some(*epoch).filter(lost),
+            BalanceKey::Days { series } => {
+                let end = self
+                    .shortened
+                    .get(series)
+                    .map_or(self.days.compacted_before, |day| self.days.compacted_day(*day).end);
+                self.compacted.iter().find(|(epoch, first)| lost(epoch) && **first < end).map(|(epoch, _)| *epoch)
+            }
+        }
+    }
+
+    fn describe_key(&self, key: &BalanceKey, names: &NameTable) -> String {
+        match key {
+            BalanceKey::Days { series } => match self.shortened.get(series) {
+                Some(day) => format!("day {}, {}", self.days.calendar.date_of(*day), names.series_text(*series)),
+                None => format!("days before {}, {}", self.days.compacted_before, names.series_text(*series)),
+            },
+            BalanceKey::Epoch { epoch, series } => format!("epoch {epoch}, {}", names.series_text(*series)),
+            BalanceKey::Hour { window, series, epoch } => {
+                format!("epoch {epoch}, hour {window}, {}", names.series_text(*series))
+            }
+        }
+    }
+}
+
+/// Epochs that sealed hours before the horizon, and the first of these.
+fn compacted_epochs(book: &Connection, compacted_before: Window) -> rusqlite::Result<BTreeMap<u32, Window>> {
+    let query = "SELECT epoch, min(\"window\") FROM seal WHERE kind = 'hour' AND \"window\" < ?1 GROUP BY epoch";
+    let mut query = book.prepare(query)?;
+    query.query_map([compacted_before.0], |row| Ok((row.get(0)?, Window(row.get(1)?))))?.collect()
+}
+
+fn add_pair(sum: &mut [i128; 2], more: [i128; 2]) {
+    sum[0] += more[0];
+    sum[1] += more[1];
+}
+
+fn balance_text([commands, units]: [i128; 2]) -> String {
+    match (commands, units) {
+        (0, 0) => "more had ended by the end of it than was admitted until then".to_owned(),
+        (0, units) => format!("units admitted less units ended or in flight are {units}, not 0"),
+        (commands, units) if commands > 0 => {
+            format!("{commands} commands ({units} units) were admitted, and neither ended nor are in flight")
+        }
+        (commands, units) => {
+            format!("{} commands ({} units) ended or are in flight and were never admitted", -commands, -units)
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Reads the book: for the keeper's beginnings, for reports, for other processes.
+//!
+//! Guarantees: changes nothing; what the book cannot mean (an unknown outcome, a name that is none) is an error.
+
+use super::connection::open_error;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::day_sums;
+use super::department_names;
+use super::read_only;
+use super::schema::BOOK_FORMAT;
+use super::schema_check;
+use crate::ledger::fold::{FoldRow, SeriesNames};
+use crate::ledger::tally::file::TallyImage;
+use crate::ledger::values::error::LedgerError;
+use crate::ledger::values::measures::OutcomeTotals;
+use crate::ledger::values::measures::{ADMITTED_CODE, WAIVED_CODE};
+use crate::model::{CalendarOffset, Name, Outcome, Window};
+
+/// What is known of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EpochState {
+    pub(crate) has_ended: bool,
+    /// The first window that is not sealed.
+    pub(crate) first_unsealed: Window,
+}
+
+/// The book, open for reading.
+#[derive(Debug)]
+pub(crate) struct BookReader<'a> {
+    path: &'a Path,
+    pub(crate) connection: &'a Connection,
+}
+
+/// Opens a book for reading only; refuses one that somebody has altered, because its numbers may be anything.
+pub(crate) fn open_for_reading(path: &Path) -> Result<Connection, LedgerError> {
+    open_detecting_changes(path).map(|(connection, _)| connection)
+}
+
+/// As [`open_for_reading`], with what to compare after a reading of a book on ground where nobody may write.
+pub(crate) fn open_detecting_changes(path: &Path) -> Result<read_only::OpenedBook, LedgerError> {
+    let (connection, frozen) = open_unchecked(path)?;
+    schema_check::check_schema(&connection, path)?;
+    Ok((connection, frozen))
+}
+
+/// As [`open_for_reading`], for whoever names himself what is altered.
+pub(crate) fn open_for_audit(path: &Path) -> Result<Connection, LedgerError> {
+    open_unchecked(path).map(|(connection, _)| connection)
+}
+
+fn open_unchecked(path: &Path) -> Result<read_only::OpenedBook, LedgerError> {
+    let (connection, frozen) = read_only::open_read_only(path)?;
+    check_format(&connection, path)?;
+    Ok((connection, frozen))
+}
+
+impl<'a> BookReader<'a> {
+    pub(crate) fn new(path: &'a Path, connection: &'a Connection) -> Self {
+        Self { path, connection }
+    }
+
+    /// The offset of the calendar the book was last kept in.
+    pub(crate) fn calendar(&self) -> Result<CalendarOffset, LedgerError> {
+        let query = "SELECT calendar_offset FROM meta";
+        let text: String =
+            self.connection.query_row(query, [], |row| row.get(0)).map_err(|error| self.book_error(error))?;
+        CalendarOffset::parse(&text).map_err(|_| LedgerError::NotABook(self.path.to_owned()))
+    }
+
+    /// Every series in the order of its number, with its sums over all epochs.
+    pub(crate) fn series(&self) -> Result<Vec<(SeriesNames, FoldRow)>, LedgerError> {
+        self.read_series().map_err(|error| self.book_error(error))
+    }
+
+    fn read_series(&self) -> rusqlite::Result<Vec<(SeriesNames, FoldRow)>> {
+        let mut sums = self.sums_of_series()?;
+        let mut query =
+            self.connection.prepare("SELECT department, subsystem, command, series FROM series ORDER BY 4")?;
+        let series = query.query_map([], |row| Ok((series_names_from(row, 0)?, row.get::<_, u32>(3)?)))?;
+        series.map(|one| one.map(|(names, number)| (names, sums.remove(&number).unwrap_or_default()))).collect()
+    }
+
+    /// What is sealed as it was summed up, and the hours that are not.
+    fn sums_of_series(&self) -> rusqlite::Result<BTreeMap<u32, FoldRow>> {
+        let mut sums: BTreeMap<u32, FoldRow> = BTreeMap::new();
+        let mut query = self.connection.prepare(SELECT_SERIES_SUMS)?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let (sum, totals) = (sums.entry(row.get(0)?).or_default(), totals_from(row, 2)?);
+            match row.get(1)? {
+                ADMITTED_CODE => sum.add_admitted(&totals),
+                WAIVED_CODE => {} // sums of series hold what was charged
+                _ => sum.add_outcome(outcome_from(row, 1)?, &totals),
+            }
+        }
+        Ok(sums)
+    }
+
+    /// What the book knows of an epoch; nothing if it has not heard of it.
+    pub(crate) fn epoch_state(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
+        let query = "SELECT ending IS NOT NULL FROM epoch WHERE epoch = ?";
+        let state = self.connection.query_row(query, [epoch], |row| {
+            Ok(EpochState {
+                has_ended: row.get(0)?,
+                first_unsealed: first_unsealed_window(self.connection, epoch)?
+                    .max(day_sums::compacted_before(self.connection)?),
+            })
+        });
+        state.optional().map_err(|error| self.book_error(error))
+    }
+
+    /// A number that is another after anything was sealed, begun or ended.
+    pub(crate) fn revision(&self) -> Result<(i64, i64, i64), LedgerError> {
+        let query =
+            "SELECT (SELECT count(*) FROM seal), (SELECT count(*) FROM epoch), (SELECT count(ending) FROM epoch)";
+        let revision = self.connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        revision.map_err(|error| self.book_error(error))
+    }
+
+    /// The latest name of every department that the book knows one of.
+    pub(crate) fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
+        department_names::all_department_names(self.connection).map_err(|error| self.book_error(error))
+    }
+
+    /// The first window that is still kept as an hour.
+    pub(crate) fn compacted_before(&self) -> Result<Window, LedgerError> {
+        day_sums::compacted_before(self.connection).map_err(|error| self.book_error(error))
+    }
+
+    pub(crate) fn book_error(&self, error: rusqlite::Error) -> LedgerError {
+        LedgerError::book("read", self.path, error)
+    }
+}
+
+/// Of every series; `CROSS JOIN` has SQLite begin with the few hours that are not sealed.
+pub(crate) const SELECT_SERIES_SUMS: &str =
+    "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM ever_sum
+    UNION ALL
+    SELECT series, 0, admitted, units, 0, 0, 0 FROM unsealed CROSS JOIN admission USING (\"window\", epoch)
+    UNION ALL
+    SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+    FROM unsealed CROSS JOIN usage USING (\"window\", epoch)";
+
+/// The first window that is not sealed for an epoch.
+pub(crate) fn first_unsealed_window(book: &Connection, epoch: u32) -> rusqlite::Result<Window> {
+    let query = "SELECT coalesce(max(\"window\") + 1, 0) FROM seal WHERE epoch = ? AND kind = 'hour'";
+    book.prepare_cached(query)?.query_row([epoch], |row| row.get(0).map(Window))
+}
+
+pub(crate) fn series_names_from(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<SeriesNames> {
+    let name = |column| name_from(row, column);
+    Ok(SeriesNames { department: name(from)?, subsystem: name(from + 1)?, command: name(from + 2)? })
+}
+
+pub(crate) fn name_from(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Name> {
+    Name::parse(row.get_ref(column)?.as_str()?).map_err(|error| conversion_error(column, error))
+}
+
+pub(crate) fn outcome_from(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
+    let code: u32 = row.get(column)?;
+    Outcome::from_code(code).ok_or_else(|| conversion_error(column, format!("{code} is not the code of an outcome")))
+}
+
+pub(crate) fn totals_from(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<OutcomeTotals> {
+    Ok(OutcomeTotals {
+        commands: count_from(row, from)?,
+        units: count_from(row, from + 1)?,
+        request_bytes: count_from(row, from + 2)?,
+        response_bytes: count_from(row, from + 3)?,
+        duration_ns: count_from(row, from + 4)?,
+    })
+}
+
+fn conversion_error(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+}
+
+pub(crate) fn book_format(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Refuses a file that is no book, or a newer one.
+pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    match book_format(connection).map_err(|error| open_error(path, error))? {
+        BOOK_FORMAT => Ok(()),
+        0 if is_missing_log(connection, path) => Err(LedgerError::LogMissing(path.to_owned())),
+        0 => Err(LedgerError::NotABook(path.to_owned())),
+        found @ 1..BOOK_FORMAT => Err(LedgerError::OlderFormat { path: path.to_owned(), found, known: BOOK_FORMAT }),
+        found => Err(LedgerError::NewerFormat { path: path.to_owned(), found, known: BOOK_FORMAT }),
+    }
+}
+
+/// Whether an empty book lies beside a tally: its first pages are in a log that was not copied.
+fn is_missing_log(connection: &Connection, path: &Path) -> bool {
+    let query = "SELECT count(*) = 0 FROM sqlite_schema";
+    let is_empty = connection.query_row(query, [], |row| row.get(0)).unwrap_or(false);
+    let tally = || std::fs::read(path.with_extension(crate::ledger::files::book_path::TALLY_EXTENSION)).ok();
+    is_empty && tally().is_some_and(|bytes| TallyImage::parse(&bytes).is_ok())
+}
+
+fn count_from(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}

@@ -1,0 +1,76 @@
+//! Forgetting hours: days that are old enough take the place of their hours, so that a book grows with days, not with hours.
+//!
+//! Guarantees: a day is sealed before its first hour goes, with its sums and the seals of its hours, so the chain still
+//! says what it said; days go in their order and only when all of them is sealed; each step is small, because the
+//! keeper has answers waiting. Readers look at hours only from the horizon (`meta.rolled_before`) on.
+
+use std::ops::Range;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::day_sums::compacted_before;
+use crate::ledger::hash_chain::canonical::SealKind;
+use crate::ledger::hash_chain::canonical_rows;
+use crate::ledger::hash_chain::seal::{self, SealContent};
+use crate::model::{CalendarOffset, Window};
+
+/// Rows that one step removes at most, of each table.
+const COMPACTION_ROWS_MAX: u32 = 10_000;
+
+/// One step: removes a slice of what is behind the horizon, or, if nothing is, moves the horizon over the next day that ended
+/// before `before`. Whether anything was done.
+pub(crate) fn compact_step(
+    transaction: &Transaction<'_>,
+    before: Window,
+    (calendar, now): (CalendarOffset, Timestamp),
+) -> rusqlite::Result<bool> {
+    let compacted_before = compacted_before(transaction)?;
+    if remove_compacted_rows(transaction, compacted_before)? > 0 {
+        return Ok(true);
+    }
+    let Some(day) = next_compactable_day(transaction, compacted_before, calendar)? else { return Ok(false) };
+    if day.end > before || is_open(transaction, day.end)? {
+        return Ok(false);
+    }
+    let lines = canonical_rows::day_lines(transaction, &day)?;
+    let content = SealContent { kind: SealKind::Day, epoch: None, window: Some(day.start), lines };
+    seal::append_seal(transaction, content, now)?;
+    transaction.execute("UPDATE meta SET rolled_before = ?", [day.end.0])?;
+    Ok(true)
+}
+
+fn remove_compacted_rows(transaction: &Transaction<'_>, compacted_before: Window) -> rusqlite::Result<usize> {
+    let ends = "DELETE FROM usage WHERE (\"window\", series, outcome, epoch, late) IN
+                (SELECT \"window\", series, outcome, epoch, late FROM usage WHERE \"window\" < ? LIMIT ?)";
+    let admissions = "DELETE FROM admission WHERE (\"window\", series, epoch) IN
+                      (SELECT \"window\", series, epoch FROM admission WHERE \"window\" < ? LIMIT ?)";
+    let waived = "DELETE FROM waived WHERE (\"window\", series, epoch, late) IN
+                  (SELECT \"window\", series, epoch, late FROM waived WHERE \"window\" < ? LIMIT ?)";
+    let mut removed = 0;
+    for delete in [ends, admissions, waived] {
+        removed += transaction.prepare_cached(delete)?.execute(params![compacted_before.0, COMPACTION_ROWS_MAX])?;
+    }
+    Ok(removed)
+}
+
+/// The next day that has rows; it begins at the horizon if the calendar was another before.
+fn next_compactable_day(
+    transaction: &Transaction<'_>,
+    compacted_before: Window,
+    calendar: CalendarOffset,
+) -> rusqlite::Result<Option<Range<Window>>> {
+    let query = "SELECT min(day) FROM day_sum WHERE day >= ?";
+    let first: Option<Option<u32>> =
+        transaction.prepare_cached(query)?.query_row([compacted_before.0], |row| row.get(0)).optional()?;
+    Ok(first.flatten().map(Window).map(|start| {
+        let next = Window(calendar.day_of(start).0 + 24);
+        start..next
+    }))
+}
+
+/// Whether anything before `end` may still change.
+fn is_open(transaction: &Transaction<'_>, end: Window) -> rusqlite::Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM unsealed WHERE \"window\" < ?)";
+    transaction.prepare_cached(query)?.query_row([end.0], |row| row.get(0))
+}

@@ -1,0 +1,196 @@
+//! The rows of an epoch's hours in the book: written, read back, removed.
+//!
+//! Guarantees: a row carries whole sums, so writing it twice changes nothing; what is read back is what was written, or an
+//! error. Leaves to `fold` what the sums are.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Transaction, params};
+
+use crate::ledger::fold::{FoldRow, FoldRowKey, TallyFold};
+use crate::ledger::values::measures::StoredMeasures;
+use crate::ledger::values::measures::saturating_i64;
+use crate::model::Window;
+
+/// What a stored row is about: its table and, within an epoch's hour, series, outcome and how late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StoredRowKey {
+    Admission { series: u32 },
+    Usage { series: u32, outcome: u32, late: u32 },
+    Waived { series: u32, late: u32 },
+}
+
+/// All rows of an epoch's hour, as they are stored.
+pub(crate) type StoredHour = BTreeMap<StoredRowKey, StoredMeasures>;
+
+/// What the book is to hold of one row of a fold.
+fn stored_rows_of(key: FoldRowKey, row: &FoldRow) -> impl Iterator<Item = (StoredRowKey, StoredMeasures)> {
+    let (series, late) = (key.series.0, key.late);
+    let admitted = (row.admitted > 0).then(|| {
+        (StoredRowKey::Admission { series }, [saturating_i64(row.admitted), saturating_i64(row.units), 0, 0, 0])
+    });
+    let waived = row.waived();
+    let waived = ((waived.commands, waived.units) != (0, 0)).then(|| {
+        (
+            StoredRowKey::Waived { series, late },
+            [saturating_i64(waived.commands), saturating_i64(waived.units), 0, 0, 0],
+        )
+    });
+    let usage = row.outcomes().map(move |(outcome, totals)| {
+        let numbers = [totals.commands, totals.units, totals.request_bytes, totals.response_bytes, totals.duration_ns];
+        (StoredRowKey::Usage { series, outcome: outcome.code(), late }, numbers.map(saturating_i64))
+    });
+    admitted.into_iter().chain(usage).chain(waived)
+}
+
+/// Writes rows of an epoch, and that their hours wait for a seal.
+pub(crate) fn write_hour_rows(
+    transaction: &Transaction<'_>,
+    epoch: u32,
+    rows: impl Iterator<Item = (FoldRowKey, FoldRow)>,
+) -> rusqlite::Result<()> {
+    let mut unsealed = transaction.prepare_cached("INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING")?;
+    let mut window = None;
+    for (key, row) in rows {
+        if window.replace(key.window) != Some(key.window) {
+            unsealed.execute(params![key.window.0, epoch])?;
+        }
+        for (place, numbers) in stored_rows_of(key, &row) {
+            write_row(transaction, (epoch, key.window), (place, &numbers))?;
+        }
+    }
+    Ok(())
+}
+
+const INSERT_ADMISSION: &str = "INSERT INTO admission VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET admitted = excluded.admitted, units = excluded.units";
+const INSERT_USAGE: &str = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units,
+    request_bytes = excluded.request_bytes, response_bytes = excluded.response_bytes, duration_ns = excluded.duration_ns";
+const INSERT_WAIVED: &str = "INSERT INTO waived VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET commands = excluded.commands, units = excluded.units";
+
+fn write_row(
+    transaction: &Transaction<'_>,
+    (epoch, window): (u32, Window),
+    (place, [commands, units, request_bytes, response_bytes, duration_ns]): (StoredRowKey, &StoredMeasures),
+) -> rusqlite::Result<()> {
+    let window = window.0;
+    let written = match place {
+        StoredRowKey::Admission { series } => {
+            transaction.prepare_cached(INSERT_ADMISSION)?.execute(params![window, series, epoch, commands, units])
+        }
+        StoredRowKey::Usage { series, outcome, late } => {
+            let values = params![
+                window,
+                series,
+                outcome,
+                epoch,
+                late,
+                commands,
+                units,
+                request_bytes,
+                response_bytes,
+                duration_ns
+            ];
+            transaction.prepare_cached(INSERT_USAGE)?.execute(values)
+        }
+        StoredRowKey::Waived { series, late } => {
+            transaction.prepare_cached(INSERT_WAIVED)?.execute(params![window, series, epoch, late, commands, units])
+        }
+    };
+    written.map(drop)
+}
+
+/// All rows of an epoch's hour.
+pub(crate) fn read_hour(book: &Connection, (epoch, window): (u32, Window)) -> rusqlite::Result<StoredHour> {
+    let mut hour = StoredHour::new();
+    let place = params![window.0, epoch];
+    let mut query =
+        book.prepare_cached("SELECT series, admitted, units FROM admission WHERE \"window\" = ? AND epoch = ?")?;
+    let mut rows = query.query(place)?;
+    while let Some(row) = rows.next()? {
+        hour.insert(StoredRowKey::Admission { series: row.get(0)? }, [row.get(1)?, row.get(2)?, 0, 0, 0]);
+    }
+    let mut query = book.prepare_cached(
+        "SELECT series, outcome, late, commands, units, request_bytes, response_bytes, duration_ns FROM usage
+         WHERE \"window\" = ? AND epoch = ?",
+    )?;
+    let mut rows = query.query(place)?;
+    while let Some(row) = rows.next()? {
+        let place = StoredRowKey::Usage { series: row.get(0)?, outcome: row.get(1)?, late: row.get(2)? };
+        hour.insert(place, [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?]);
+    }
+    let mut query =
+        book.prepare_cached("SELECT series, late, commands, units FROM waived WHERE \"window\" = ? AND epoch = ?")?;
+    let mut rows = query.query(place)?;
+    while let Some(row) = rows.next()? {
+        hour.insert(
+            StoredRowKey::Waived { series: row.get(0)?, late: row.get(1)? },
+            [row.get(2)?, row.get(3)?, 0, 0, 0],
+        );
+    }
+    Ok(hour)
+}
+
+/// Whether the book holds more in any hour of an epoch that waits for a seal than a fold of its tally.
+pub(crate) fn exceeds_fold(book: &Connection, counted: &TallyFold, epoch: u32) -> rusqlite::Result<bool> {
+    let (expected, nothing) = (unsealed_hours_of(counted, ALL_WINDOWS), StoredHour::new());
+    for window in unsealed_windows(book, (epoch, ALL_WINDOWS))? {
+        let expected = expected.get(&window).unwrap_or(&nothing);
+        let is_more = |(place, held): (&StoredRowKey, &StoredMeasures)| {
+            let counted = expected.get(place).copied().unwrap_or_default();
+            held.iter().zip(counted).any(|(held, counted)| *held > counted)
+        };
+        if read_hour(book, (epoch, window))?.iter().any(is_more) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Writes what a fold has more of than the book, number by number; nothing of the book becomes less.
+pub(crate) fn write_larger_rows(
+    transaction: &Transaction<'_>,
+    counted: &TallyFold,
+    epoch: u32,
+) -> rusqlite::Result<()> {
+    for (window, hour) in unsealed_hours_of(counted, ALL_WINDOWS) {
+        let held = read_hour(transaction, (epoch, window))?;
+        let insert = "INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING";
+        transaction.prepare_cached(insert)?.execute(params![window.0, epoch])?;
+        for (place, mut numbers) in hour {
+            let held = held.get(&place).copied().unwrap_or_default();
+            numbers.iter_mut().zip(held).for_each(|(number, held)| *number = held.max(*number));
+            write_row(transaction, (epoch, window), (place, &numbers))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a fold says of the hours before `before` that are not sealed, as it is stored.
+pub(crate) fn unsealed_hours_of(fold: &TallyFold, before: Window) -> BTreeMap<Window, StoredHour> {
+    let mut hours: BTreeMap<_, StoredHour> = BTreeMap::new();
+    for (key, row) in fold.rows_before(before) {
+        hours.entry(key.window).or_default().extend(stored_rows_of(key, &row));
+    }
+    hours
+}
+
+const ALL_WINDOWS: Window = Window(u32::MAX);
+
+/// Removes all rows of an epoch's hour.
+pub(crate) fn remove_hour(transaction: &Transaction<'_>, (epoch, window): (u32, Window)) -> rusqlite::Result<()> {
+    for table in ["admission", "usage", "waived"] {
+        let delete = format!("DELETE FROM {table} WHERE \"window\" = ? AND epoch = ?");
+        transaction.prepare_cached(&delete)?.execute(params![window.0, epoch])?;
+    }
+    Ok(())
+}
+
+/// The hours of an epoch that wait for a seal, before `before`.
+pub(crate) fn unsealed_windows(book: &Connection, (epoch, before): (u32, Window)) -> rusqlite::Result<Vec<Window>> {
+    let query = "SELECT \"window\" FROM unsealed WHERE epoch = ? AND \"window\" < ? ORDER BY 1";
+    let mut query = book.prepare_cached(query)?;
+    query.query_map(params![epoch, before.0], |row| row.get(0).map(Window))?.collect()
+}

@@ -1,0 +1,130 @@
+//! What is in flight, as the book shows it: one row per window of admission and series.
+//!
+//! Guarantees: a save writes only rows that differ from the book, and never more than there are slots with commands in
+//! flight. A row of which nothing but the time has moved is written every [`TIME_WRITE_INTERVAL`], so that idle streams cost the
+//! disk nothing between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::{Transaction, params};
+
+use crate::ledger::fold::{InFlightTotals, SeriesId};
+use crate::ledger::tally::slot_copy::CommandMeasures;
+use crate::ledger::values::measures::saturating_i64;
+use crate::model::Window;
+
+/// How far the time of a row may run ahead of the book, for each of its commands, while no byte of it moves.
+const TIME_WRITE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is in flight, by window of admission and series.
+pub(crate) type InFlightRows = BTreeMap<(Window, SeriesId), InFlightTotals>;
+
+/// Makes the rows of an epoch what is in flight `now`, where the book says `before`; returns what the book says then.
+pub(crate) fn write_in_flight(
+    transaction: &Transaction<'_>,
+    epoch: u32,
+    (before, now): (&InFlightRows, &InFlightRows),
+) -> rusqlite::Result<InFlightRows> {
+    let mut rows = now.clone();
+    let mut delete =
+        transaction.prepare_cached("DELETE FROM in_flight WHERE \"window\" = ? AND series = ? AND epoch = ?")?;
+    for (window, series) in before.keys().filter(|place| !now.contains_key(place)) {
+        delete.execute(params![window.0, series.0, epoch])?;
+    }
+    for (place, row) in &mut rows {
+        match before.get(place).filter(|written| !is_worth_writing(written, row)) {
+            Some(written) => *row = *written,
+            None => write_row(transaction, epoch, (*place, row))?,
+        }
+    }
+    Ok(rows)
+}
+
+/// Writes those of these rows of which the book has none.
+pub(crate) fn write_missing_rows(
+    transaction: &Transaction<'_>,
+    epoch: u32,
+    rows: &InFlightRows,
+) -> rusqlite::Result<()> {
+    let query = "SELECT EXISTS (SELECT 1 FROM in_flight WHERE \"window\" = ? AND series = ? AND epoch = ?)";
+    for (place, flying) in rows {
+        let values = params![place.0.0, place.1.0, epoch];
+        if !transaction.prepare_cached(query)?.query_row(values, |row| row.get(0))? {
+            write_row(transaction, epoch, (*place, flying))?;
+        }
+    }
+    Ok(())
+}
+
+/// Empties the rows of epochs that have ended.
+pub(crate) fn clear_ended_epochs(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let delete = "DELETE FROM in_flight WHERE epoch IN (SELECT epoch FROM epoch WHERE ending IS NOT NULL)";
+    transaction.execute(delete, []).map(drop)
+}
+
+fn write_row(
+    transaction: &Transaction<'_>,
+    epoch: u32,
+    ((window, series), flying): ((Window, SeriesId), &InFlightTotals),
+) -> rusqlite::Result<()> {
+    let values = params![
+        window.0,
+        series.0,
+        epoch,
+        saturating_i64(flying.measures.commands),
+        saturating_i64(flying.units),
+        saturating_i64(flying.measures.request_bytes),
+        saturating_i64(flying.measures.response_bytes),
+        saturating_i64(flying.measures.duration_ns)
+    ];
+    let replace = "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    transaction.prepare_cached(replace)?.execute(values).map(drop)
+}
+
+fn is_worth_writing(written: &InFlightTotals, now: &InFlightTotals) -> bool {
+    let every = u64::try_from(TIME_WRITE_INTERVAL.as_nanos()).unwrap_or(u64::MAX).saturating_mul(now.measures.commands);
+    let same_time = CommandMeasures { duration_ns: written.measures.duration_ns, ..now.measures };
+    (now.units, same_time) != (written.units, written.measures)
+        || now.measures.duration_ns.abs_diff(written.measures.duration_ns) >= every
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: (Window, SeriesId) = (Window(7), SeriesId(0));
+
+    fn flying(response_bytes: u64, seconds: u64) -> InFlightTotals {
+        let duration_ns = seconds * 1_000_000_000;
+        InFlightTotals {
+            measures: CommandMeasures { commands: 2, response_bytes, duration_ns, ..CommandMeasures::default() },
+            units: 6,
+        }
+    }
+
+    #[test]
+    fn a_row_is_written_when_its_bytes_move_and_seldom_for_its_time_alone() {
+        for (response_bytes, seconds, expected) in [(5, 1, false), (5, 20, false), (6, 1, true), (5, 21, true)] {
+            let written = is_worth_writing(&flying(5, 1), &flying(response_bytes, seconds));
+            assert_eq!(written, expected, "{response_bytes} bytes, {seconds} s");
+        }
+    }
+
+    #[test]
+    fn the_book_says_what_is_in_flight_and_forgets_what_has_ended() {
+        let mut book = rusqlite::Connection::open_in_memory().expect("a book");
+        book.execute_batch(super::super::schema::SCHEMA).expect("its tables");
+        book.pragma_update(None, "foreign_keys", "OFF").expect("rows without their epoch");
+        let transaction = book.transaction().expect("a transaction");
+        let said = |query: &str| -> i64 { transaction.query_row(query, [], |row| row.get(0)).expect(query) };
+        let mut rows = InFlightRows::new();
+        for (response_bytes, seconds, expected) in [(5, 1, 2), (5, 3, 2), (6, 4, 8), (6, 30, 60)] {
+            let now = InFlightRows::from([(PLACE, flying(response_bytes, seconds))]);
+            rows = write_in_flight(&transaction, 1, (&rows, &now)).expect("written");
+            assert_eq!(said("SELECT 2 * duration_ns / 1000000000 FROM in_flight"), expected);
+        }
+        rows = write_in_flight(&transaction, 1, (&rows, &InFlightRows::new())).expect("written");
+        assert_eq!((rows.len(), said("SELECT count(*) FROM in_flight")), (0, 0));
+    }
+}

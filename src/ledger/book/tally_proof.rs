@@ -1,0 +1,116 @@
+//! Before an hour is sealed, the book is held against the tally.
+//!
+//! The tally is the truth while it is there; the book is a file that others can write. Guarantees: what a seal covers of the
+//! epoch that is kept is what the tally says, to the last number and name, or nothing is sealed. Rows that somebody has changed,
+//! added or removed since they were written are written anew, and that is logged. Hours of epochs that have ended have no tally
+//! any more: they were held against it when they ended.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::hour_rows::{self, StoredHour};
+use crate::ledger::fold::TallyFold;
+use crate::model::{Outcome, Window};
+
+/// Makes the hours of an epoch before `before` what the fold says; returns how many were not.
+pub(crate) fn repair_unsealed(
+    transaction: &Transaction<'_>,
+    fold: &TallyFold,
+    place: (u32, Window),
+) -> rusqlite::Result<u64> {
+    let mended = repair_names(transaction, fold)? + repair_hours(transaction, fold, place)?;
+    if mended > 0 {
+        tracing::error!(
+            epoch = place.0,
+            mended,
+            "the book did not hold what the tally says; it was written anew before it was sealed. Somebody else writes \
+             into the book: find out who, and see `tallygate ledger verify`"
+        );
+    }
+    Ok(mended)
+}
+
+fn repair_hours(
+    transaction: &Transaction<'_>,
+    fold: &TallyFold,
+    (epoch, before): (u32, Window),
+) -> rusqlite::Result<u64> {
+    let expected = hour_rows::unsealed_hours_of(fold, before);
+    let waiting: BTreeSet<_> = hour_rows::unsealed_windows(transaction, (epoch, before))?.into_iter().collect();
+    let nothing = StoredHour::new();
+    let mut mended = 0;
+    for window in waiting.iter().chain(expected.keys()).copied().collect::<BTreeSet<_>>() {
+        let hour = (epoch, window);
+        let expected = expected.get(&window).unwrap_or(&nothing);
+        if waiting.contains(&window) && hour_rows::read_hour(transaction, hour)? == *expected {
+            continue;
+        }
+        mended += 1;
+        hour_rows::remove_hour(transaction, hour)?;
+        hour_rows::write_hour_rows(
+            transaction,
+            epoch,
+            fold.rows_before(before).filter(|(key, _)| key.window == window),
+        )?;
+        if hour_rows::read_hour(transaction, hour)? != *expected {
+            return Err(proof_error(format!(
+                "the rows of epoch {epoch}, hour {window}, are not kept as they are written"
+            )));
+        }
+    }
+    Ok(mended)
+}
+
+/// Seals cover names, not numbers, so the tables of names are held against what is known, too.
+fn repair_names(transaction: &Transaction<'_>, fold: &TallyFold) -> rusqlite::Result<u64> {
+    let mended = u64::from(!has_same_series(transaction, fold)?) + u64::from(!has_same_outcomes(transaction)?);
+    if mended == 0 {
+        return Ok(0);
+    }
+    transaction.execute_batch("PRAGMA defer_foreign_keys = ON")?; // rows of names are replaced below those that use them
+    for (series, names) in fold.all_series() {
+        let values = params![series.0, names.department.as_str(), names.subsystem.as_str(), names.command.as_str()];
+        transaction.prepare_cached("INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?)")?.execute(values)?;
+    }
+    for outcome in Outcome::all() {
+        let values = params![outcome.code(), outcome.name(), is_refusal(outcome), outcome.blame().name()];
+        transaction.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?)")?.execute(values)?;
+    }
+    match has_same_series(transaction, fold)? && has_same_outcomes(transaction)? {
+        true => Ok(mended),
+        false => Err(proof_error("the names of series or outcomes are not kept as they are written".to_owned())),
+    }
+}
+
+fn has_same_series(book: &Connection, fold: &TallyFold) -> rusqlite::Result<bool> {
+    let mut query = book.prepare_cached("SELECT series, department, subsystem, command FROM series ORDER BY series")?;
+    let mut rows = query.query([])?;
+    for (series, names) in fold.all_series() {
+        let Some(row) = rows.next()? else { return Ok(false) };
+        let text = |column: usize| -> rusqlite::Result<&str> { Ok(row.get_ref(column)?.as_str()?) };
+        let found = (row.get::<_, u32>(0)?, text(1)?, text(2)?, text(3)?);
+        if found != (series.0, names.department.as_str(), names.subsystem.as_str(), names.command.as_str()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn has_same_outcomes(book: &Connection) -> rusqlite::Result<bool> {
+    let mut query = book.prepare_cached("SELECT code, name, refused, blame FROM outcome")?;
+    let rows = query.query_map([], |row| {
+        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, String>(3)?))
+    })?;
+    let found = rows.collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    let row = |one: Outcome| (one.code(), one.name().to_owned(), is_refusal(one), one.blame().name().to_owned());
+    Ok(found == Outcome::all().map(row).collect())
+}
+
+fn is_refusal(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(_))
+}
+
+fn proof_error(what: String) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(what.into())
+}

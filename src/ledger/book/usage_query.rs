@@ -1,0 +1,238 @@
+//! Usage of a range of windows, read from the book as fine as it is asked for.
+//!
+//! Guarantees: the same sums at every grain. Hours are read only where a range cuts a day or where they are not sealed; days of
+//! which only sums are left are read whole, and a range that cuts one is refused.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+
+use rusqlite::{Connection, params};
+
+use super::book_reader::{BookReader, name_from, outcome_from, series_names_from, totals_from};
+use crate::ledger::fold::SeriesNames;
+use crate::ledger::values::error::LedgerError;
+use crate::ledger::values::measures::{DepartmentUsage, OutcomeTotals, UsageRow, UsageSums};
+use crate::model::{CalendarOffset, Name, Outcome, Window};
+
+/// How fine the rows of usage are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UsageResolution {
+    /// A row for each hour. Days whose hours are forgotten are rows of their first window all the same.
+    Hour,
+    /// Whole days are rows of their first window: a month is thirty days, not 720 hours.
+    Day,
+    /// All of the range is one row of its first window.
+    Whole,
+}
+
+impl UsageResolution {
+    /// The window under which a row of `range` is shown.
+    pub(crate) fn row_window(self, window: Window, range: &Range<Window>) -> Window {
+        if self == Self::Whole { range.start } else { window }
+    }
+}
+
+/// Which rows are asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct UsageSelection {
+    pub(crate) windows: Range<Window>,
+    pub(crate) resolution: UsageResolution,
+    /// An epoch whose rows from a window on are left out: somebody else has them.
+    pub(crate) except: (u32, Window),
+}
+
+/// Window, series, outcome: what makes a row.
+type UsageKey = (Window, u32, Outcome);
+
+/// Rows as they are found, or their sums.
+#[derive(Debug)]
+enum RowCollector {
+    Each(Vec<(UsageKey, OutcomeTotals)>),
+    Summed { start: Window, sums: HashMap<UsageKey, OutcomeTotals, foldhash::fast::RandomState> },
+}
+
+/// Takes rows as they are read.
+trait RowSink {
+    /// One row of the book.
+    fn add_row(&mut self, place: UsageKey, totals: OutcomeTotals);
+}
+
+/// Sums by department: no more memory than a number for each series.
+#[derive(Debug, Default)]
+struct DepartmentSums {
+    /// Positions in `sums`, by series.
+    positions: HashMap<u32, usize, foldhash::fast::RandomState>,
+    sums: Vec<UsageSums>,
+}
+
+impl RowSink for DepartmentSums {
+    fn add_row(&mut self, (_, series, _): UsageKey, totals: OutcomeTotals) {
+        if let Some(position) = self.positions.get(&series) {
+            self.sums[*position].add(totals.commands, totals.units);
+        }
+    }
+}
+
+impl RowCollector {
+    fn new(selection: &UsageSelection) -> Self {
+        match selection.resolution {
+            UsageResolution::Hour | UsageResolution::Day => Self::Each(Vec::new()),
+            UsageResolution::Whole => Self::Summed { start: selection.windows.start, sums: HashMap::default() },
+        }
+    }
+
+    fn into_rows(self) -> Vec<(UsageKey, OutcomeTotals)> {
+        match self {
+            Self::Each(rows) => rows,
+            Self::Summed { sums, .. } => {
+                let mut rows: Vec<_> = sums.into_iter().collect();
+                rows.sort_unstable_by_key(|(place, _)| *place);
+                rows
+            }
+        }
+    }
+}
+
+impl RowSink for RowCollector {
+    fn add_row(&mut self, (window, series, outcome): UsageKey, totals: OutcomeTotals) {
+        match self {
+            Self::Each(rows) => rows.push(((window, series, outcome), totals)),
+            Self::Summed { start, sums } => sums.entry((*start, series, outcome)).or_default().add(&totals),
+        }
+    }
+}
+
+impl BookReader<'_> {
+    /// The rows that are asked for, summed over epochs.
+    pub(crate) fn usage(&self, selection: &UsageSelection) -> Result<Vec<UsageRow>, LedgerError> {
+        let mut collector = RowCollector::new(selection);
+        self.visit_usage(selection, &mut collector)?;
+        with_series_names(self.connection, collector.into_rows()).map_err(|error| self.book_error(error))
+    }
+
+    /// What departments used, summed over epochs; none that used nothing.
+    pub(crate) fn department_usage(&self, selection: &UsageSelection) -> Result<DepartmentUsage, LedgerError> {
+        let (names, mut collector) =
+            departments_with_series(self.connection).map_err(|error| self.book_error(error))?;
+        self.visit_usage(selection, &mut collector)?;
+        let uses = names.into_iter().zip(collector.sums);
+        Ok(uses.filter(|(_, sums)| *sums != UsageSums::default()).collect())
+    }
+
+    /// Hands all rows that are asked for to `collector`.
+    fn visit_usage(&self, selection: &UsageSelection, collector: &mut impl RowSink) -> Result<(), LedgerError> {
+        let compacted_before = self.compacted_before()?;
+        self.refuse_cut_days(&selection.windows, compacted_before)?;
+        let calendar = self.calendar()?;
+        self.visit_ranges(selection, (calendar, compacted_before), collector).map_err(|error| self.book_error(error))
+    }
+
+    fn visit_ranges(
+        &self,
+        selection: &UsageSelection,
+        (calendar, compacted_before): (CalendarOffset, Window),
+        collector: &mut impl RowSink,
+    ) -> rusqlite::Result<()> {
+        let UsageSelection { windows, resolution, except } = selection;
+        let kept = windows.start.max(compacted_before)..windows.end.max(compacted_before);
+        let days = match resolution {
+            UsageResolution::Hour => kept.start..kept.start,
+            UsageResolution::Day | UsageResolution::Whole => whole_days(calendar, &kept, compacted_before),
+        };
+        for days in [windows.start..windows.end.min(compacted_before), days.clone()] {
+            self.visit_rows(SELECT_DAYS, params![days.start.0, days.end.0], collector)?;
+        }
+        self.visit_rows(SELECT_OPEN_HOURS, params![days.start.0, days.end.0, except.0, except.1.0], collector)?;
+        for edge in [kept.start..days.start.min(kept.end), days.end.max(kept.start)..kept.end] {
+            if edge.start < edge.end {
+                self.visit_rows(SELECT_HOURS, params![edge.start.0, edge.end.0, except.0, except.1.0], collector)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_rows(
+        &self,
+        query: &str,
+        values: &[&dyn rusqlite::ToSql],
+        collector: &mut impl RowSink,
+    ) -> rusqlite::Result<()> {
+        let mut query = self.connection.prepare_cached(query)?;
+        let mut rows = query.query(values)?;
+        while let Some(row) = rows.next()? {
+            collector.add_row((Window(row.get(0)?), row.get(1)?, outcome_from(row, 2)?), totals_from(row, 3)?);
+        }
+        Ok(())
+    }
+
+    fn refuse_cut_days(&self, windows: &Range<Window>, compacted_before: Window) -> Result<(), LedgerError> {
+        for edge in [windows.start, windows.end].into_iter().filter(|edge| *edge < compacted_before) {
+            if let Some(day) = compacted_day_cut_at(self.connection, edge).map_err(|error| self.book_error(error))? {
+                return Err(LedgerError::RangeCutsDay { day, before: compacted_before });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The day, one of which only the sums are left, that `edge` lies within. A day is shorter than 24 hours where the calendar
+/// changed: then the next one begins at the edge.
+fn compacted_day_cut_at(book: &Connection, edge: Window) -> rusqlite::Result<Option<Window>> {
+    let query = "SELECT max(day) FROM day_sum WHERE day < ?1 AND day + 24 > ?1
+                 AND NOT EXISTS (SELECT 1 FROM day_sum WHERE day = ?1)";
+    book.query_row(query, [edge.0], |row| row.get::<_, Option<u32>>(0)).map(|day| day.map(Window))
+}
+
+const SELECT_HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
+        sum(response_bytes), sum(duration_ns)
+    FROM usage WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
+    GROUP BY \"window\", series, outcome";
+/// `CROSS JOIN` has SQLite begin with the few hours that are not sealed, rather than walk through all of the range.
+pub(crate) const SELECT_OPEN_HOURS: &str =
+    "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
+        sum(response_bytes), sum(duration_ns)
+    FROM unsealed CROSS JOIN usage USING (\"window\", epoch)
+    WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
+    GROUP BY \"window\", series, outcome";
+const SELECT_DAYS: &str = "SELECT day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+    FROM day_sum WHERE day >= ?1 AND day < ?2 AND outcome NOT IN (0, 100)";
+
+/// The days that lie wholly in a range; the first day of all may begin at the horizon. Empty where there is none.
+fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, compacted_before: Window) -> Range<Window> {
+    let begins = windows.start == compacted_before || calendar.day_of(windows.start) == windows.start;
+    let first = if begins { windows.start } else { Window(calendar.day_of(windows.start).0.saturating_add(24)) };
+    first..calendar.day_of(windows.end).max(first)
+}
+
+/// Every department that has a series, and sums of nothing for each.
+fn departments_with_series(book: &Connection) -> rusqlite::Result<(Vec<Name>, DepartmentSums)> {
+    let (mut names, mut collector) = (Vec::new(), DepartmentSums::default());
+    let mut query = book.prepare_cached("SELECT series, department FROM series ORDER BY department")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let name = name_from(row, 1)?;
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+        collector.positions.insert(row.get(0)?, names.len() - 1);
+    }
+    collector.sums = vec![UsageSums::default(); names.len()];
+    Ok((names, collector))
+}
+
+/// Rows with the names of their series, each of which is read once.
+fn with_series_names(book: &Connection, rows: Vec<(UsageKey, OutcomeTotals)>) -> rusqlite::Result<Vec<UsageRow>> {
+    let mut query = book.prepare_cached("SELECT department, subsystem, command FROM series WHERE series = ?")?;
+    let mut known: HashMap<u32, SeriesNames, foldhash::fast::RandomState> = HashMap::default();
+    let mut usage = Vec::with_capacity(rows.len());
+    for ((window, series, outcome), totals) in rows {
+        let names = match known.entry(series) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(query.query_row([series], |row| series_names_from(row, 0))?),
+        };
+        let SeriesNames { department, subsystem, command } = names.clone();
+        usage.push(UsageRow { window, department, subsystem, command, outcome, totals });
+    }
+    Ok(usage)
+}

@@ -1,0 +1,74 @@
+//! Where a ledger lies: the book's own path, and the names of the files beside it.
+//!
+//! Guarantees: one book has one path, whatever links lead to it, so lock, tally and log are looked for beside the book and
+//! not beside a link. Leaves hard links to `lock`: they are equal names, and no path tells them apart.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::ledger::values::error::LedgerError;
+
+/// The write-ahead log of SQLite, after the book's whole name (sqlite.org/tempfiles.html).
+pub(crate) const LOG_SUFFIX: &str = "-wal";
+/// The index of that log.
+pub(crate) const LOG_INDEX_SUFFIX: &str = "-shm";
+
+/// The book's own path: absolute, with the links of its folder and of the file itself followed. A book that is not there
+/// yet gets the path that it will have.
+pub(crate) fn canonical_path(book: &Path) -> Result<PathBuf, LedgerError> {
+    match book.canonicalize() {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => canonical_path_of_new(book),
+        Err(error) => Err(LedgerError::file("find", book, error)),
+    }
+}
+
+fn canonical_path_of_new(book: &Path) -> Result<PathBuf, LedgerError> {
+    if book.symlink_metadata().is_ok() {
+        return Err(LedgerError::DanglingLink(book.to_owned()));
+    }
+    let name = book.file_name().ok_or_else(|| LedgerError::NotABook(book.to_owned()))?;
+    let folder = book.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().map_err(|error| LedgerError::file("find the folder", folder, error))?;
+    Ok(folder.join(name))
+}
+
+/// The file whose name is the book's with `suffix` behind it.
+pub(crate) fn path_with_suffix(book: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(book);
+    name.push(suffix);
+    name.into()
+}
+
+/// The tally's extension.
+pub(crate) const TALLY_EXTENSION: &str = "tally";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_of_folder_and_file_lead_to_one_path() {
+        let made = tempfile::tempdir().expect("a folder");
+        let folder = made.path().canonicalize().expect("it is there");
+        std::fs::create_dir(folder.join("data")).expect("a folder");
+        symlink("data", folder.join("link")).expect("a link of the folder");
+        symlink("data/ledger.db", folder.join("other.db")).expect("a link of the file");
+        let book = folder.join("data/ledger.db");
+        assert_eq!(canonical_path(&folder.join("link/ledger.db")).expect("a new book"), book);
+        let dangling = canonical_path(&folder.join("other.db")).expect_err("it leads to nothing");
+        assert!(matches!(dangling, LedgerError::DanglingLink(_)), "{dangling}");
+        std::fs::write(&book, "").expect("a file");
+        for way in ["data/ledger.db", "link/ledger.db", "other.db", "data/../link/ledger.db"] {
+            assert_eq!(canonical_path(&folder.join(way)).expect("a book"), book, "{way}");
+        }
+        assert!(canonical_path(&folder.join("none/ledger.db")).is_err(), "no folder");
+    }
+
+    #[test]
+    fn the_log_is_named_after_the_whole_book() {
+        assert_eq!(path_with_suffix(Path::new("a/ledger.sqlite"), LOG_SUFFIX), Path::new("a/ledger.sqlite-wal"));
+    }
+}

@@ -1,0 +1,109 @@
+//! Who keeps this ledger: locks on the lock file beside the book and on the book itself.
+//!
+//! Guarantees: one keeper at a time on one machine, whatever name or mount of the book leads to it; the locks go with
+//! their process, however that ends. The lock file stays, and names its last holder. A book with a second hard link is
+//! refused, because tally and log of the other name would not be found.
+//!
+//! The lock file alone does not hold: it can be removed, and a container that mounts only the book has a lock file of its
+//! own. So the book's inode is locked too. Both locks are of flock(2), which does not meet the record locks of fcntl(2)
+//! that SQLite takes on the same file. But the close of any descriptor of a file drops all record locks of its process
+//! (fcntl(2), "Advisory record locking"): the book is opened here before SQLite opens it, and [`LedgerLock`] must be
+//! dropped after the connections of the keeper. Nothing else in this crate opens a kept book but SQLite.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::file_identity::FileIdentity;
+use crate::ledger::values::error::LedgerError;
+
+/// How often and how far apart a start tries: a reader looks at the lock for a moment.
+const LOCK_ATTEMPTS_MAX: u32 = 10;
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
+
+/// The ledger belongs to this process. To be dropped after every connection to the book.
+#[derive(Debug)]
+pub(crate) struct LedgerLock {
+    path: PathBuf,
+    file: File,
+    book: File,
+}
+
+/// How an attempt to lock ended.
+enum LockAttempt {
+    Locked,
+    Held,
+}
+
+/// Takes the ledger at `book`, its canonical path, or says who has it. Makes the book's file if there is none.
+pub(crate) fn acquire(book: &Path) -> Result<LedgerLock, LedgerError> {
+    let path = lock_path(book);
+    let file = acquire_lock_file(book, &path)?;
+    let book_file = open_lock_file(book)?;
+    refuse_hard_links(book, &book_file)?;
+    match try_lock(&book_file, book)? {
+        LockAttempt::Locked => Ok(LedgerLock { path, file, book: book_file }),
+        LockAttempt::Held => Err(LedgerError::KeptUnderOtherName(book.to_owned())),
+    }
+}
+
+impl LedgerLock {
+    /// The lock file, and which file it is.
+    pub(crate) fn lock_file_identity(&self) -> std::io::Result<(PathBuf, FileIdentity)> {
+        Ok((self.path.clone(), FileIdentity::from_metadata(&self.file.metadata()?)))
+    }
+
+    /// Which file the book is.
+    pub(crate) fn book_identity(&self) -> std::io::Result<FileIdentity> {
+        Ok(FileIdentity::from_metadata(&self.book.metadata()?))
+    }
+}
+
+fn acquire_lock_file(book: &Path, path: &Path) -> Result<File, LedgerError> {
+    let mut file = open_lock_file(path)?;
+    if let LockAttempt::Held = try_lock(&file, path)? {
+        let holder = std::fs::read_to_string(path).unwrap_or_default();
+        return Err(LedgerError::KeptByOtherProcess { path: book.to_owned(), holder: holder.trim().to_owned() });
+    }
+    let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    written.map(|()| file).map_err(|error| LedgerError::file("write the lock file", path, error))
+}
+
+fn open_lock_file(path: &Path) -> Result<File, LedgerError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(|error| LedgerError::file("open", path, error))
+}
+
+fn try_lock(file: &File, path: &Path) -> Result<LockAttempt, LedgerError> {
+    for _ in 0..LOCK_ATTEMPTS_MAX {
+        match file.try_lock() {
+            Ok(()) => return Ok(LockAttempt::Locked),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY_DELAY),
+            Err(TryLockError::Error(error)) => return Err(LedgerError::file("lock", path, error)),
+        }
+    }
+    Ok(LockAttempt::Held)
+}
+
+fn refuse_hard_links(book: &Path, file: &File) -> Result<(), LedgerError> {
+    let links = file.metadata().map_err(|error| LedgerError::file("look at", book, error))?.nlink();
+    if links > 1 { Err(LedgerError::HardLinked { path: book.to_owned(), links }) } else { Ok(()) }
+}
+
+/// Whether a gateway keeps the ledger at `book` now.
+pub(crate) fn is_held(book: &Path) -> Result<bool, LedgerError> {
+    let path = lock_path(book);
+    let Ok(file) = File::open(&path) else { return Ok(false) }; // a copy, or never kept
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(LedgerError::file("look at the lock of", &path, error)),
+    }
+}
+
+fn lock_path(book: &Path) -> PathBuf {
+    book.with_extension("lock")
+}

@@ -1,0 +1,624 @@
+//! From slots to rows: pure arithmetic, no file, no clock.
+//!
+//! Guarantees: a slot's words are added as the difference to what was last seen of it, so seeing it twice adds nothing;
+//! rows hold whole sums, so writing them twice changes nothing. Rows of sealed windows never change again. Commands in
+//! flight are in no row until [`TallyFold::interrupt`] ends them; [`TallyFold::in_flight`] tells them apart.
+
+mod series_sums;
+mod sparse_row;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use self::series_sums::{PackedSums, SeriesSums};
+use self::sparse_row::{ROW_NUMBERS, SparseRow};
+use super::tally::conservation::SlotTotals;
+use super::tally::slot::{SlotKind, offset};
+use super::tally::slot_copy::{AdmissionKey, CommandMeasures, SlotCopy, TransferredMeasures};
+use super::values::measures::{OutcomeTotals, SeriesTotals, UsageRow, UsageSums};
+use crate::model::{Finished, Name, Outcome, Refused, Window};
+
+/// Who and what, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SeriesNames {
+    pub(crate) department: Name,
+    pub(crate) subsystem: Name,
+    pub(crate) command: Name,
+}
+
+/// A series' number in the book: its position in [`TallyFold::series`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SeriesId(pub(crate) u32);
+
+/// What a row is about: ends and refusals of one window and series, of commands admitted `late` hours before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FoldRowKey {
+    pub(crate) window: Window,
+    pub(crate) series: SeriesId,
+    /// 0 but for what ended after its own hour was sealed.
+    pub(crate) late: u32,
+}
+
+impl FoldRowKey {
+    /// The least key of a window.
+    fn lowest_of(window: Window) -> Self {
+        Self { window, series: SeriesId(0), late: 0 }
+    }
+}
+
+/// Commands of one window and series that have not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InFlightTotals {
+    pub(crate) units: u64,
+    /// Their number, and their bytes and time so far.
+    pub(crate) measures: CommandMeasures,
+}
+
+/// Commands and units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UnitTotals {
+    pub(crate) commands: u64,
+    pub(crate) units: u64,
+}
+
+impl UnitTotals {
+    fn add(&mut self, commands: u64, units: u64) {
+        self.commands = self.commands.saturating_add(commands);
+        self.units = self.units.saturating_add(units);
+    }
+}
+
+/// The sums of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FoldRow {
+    pub(crate) admitted: u64,
+    /// Units of the admitted.
+    pub(crate) units: u64,
+    /// Commands that ended, and the units they would all have cost.
+    pub(crate) ended: UnitTotals,
+    /// Of these the ones that cost their units, and these units. Kept apart, since both only grow: their difference, what was
+    /// waived, may shrink between two looks at a worker that is counting.
+    pub(crate) charged: UnitTotals,
+    pub(crate) finished: [OutcomeTotals; Finished::ALL.len()],
+    pub(crate) refused: [u64; Refused::ALL.len()],
+}
+
+/// A [`FoldRow`] that waits: most of its numbers are 0.
+#[derive(Clone, Debug, Default)]
+struct PackedRow(SparseRow);
+
+/// Rows that may still change, of one epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenRows {
+    pub(crate) epoch: u32,
+    /// The first window that is not sealed; the book alone tells those before it.
+    pub(crate) floor: Window,
+    pub(crate) rows: Vec<UsageRow>,
+}
+
+/// [`OpenRows`], summed up by department.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenUsage {
+    pub(crate) epoch: u32,
+    /// See [`OpenRows::floor`].
+    pub(crate) floor: Window,
+    pub(crate) sums: BTreeMap<(Window, Name), UsageSums>,
+}
+
+/// What has been seen of one epoch's tally, and what it sums up to.
+#[derive(Debug, Default)]
+pub(crate) struct TallyFold {
+    series: Vec<SeriesNames>,
+    /// By the numbers of department, subsystem and command in `names`.
+    series_by_names: HashMap<[u32; 3], SeriesId, foldhash::fast::RandomState>,
+    /// Each name once, and its number: a department stands in as many series as it has commands.
+    name_numbers: HashMap<Name, u32>,
+    /// The series whose names stand in the slot at a position. Such a slot keeps them as long as its tally lives.
+    series_by_slot: HashMap<u32, SeriesId, foldhash::fast::RandomState>,
+    saved_series: usize,
+    sums: Vec<PackedSums>,
+    /// Slots as they were seen last, by position.
+    seen_copies: Vec<SparseRow>,
+    floor: Window,
+    rows: BTreeMap<FoldRowKey, PackedRow>,
+    changed: BTreeSet<FoldRowKey>,
+    /// What the slots seen so far have counted, to be held against what the workers say.
+    slot_totals: SlotTotals,
+    /// Slots on which commands are in flight, by position.
+    in_flight_slots: BTreeMap<usize, SeriesId>,
+}
+
+impl SeriesNames {
+    /// Reads the names out of a series' slot.
+    pub(crate) fn from_copy(copy: &SlotCopy) -> Option<Self> {
+        let holds_names = copy.kind() == SlotKind::Series;
+        let name = |number| copy.series_name(number);
+        holds_names.then(|| Some(Self { department: name(0)?, subsystem: name(1)?, command: name(2)? })).flatten()
+    }
+}
+
+impl PackedRow {
+    fn add_growth(&mut self, growth: &FoldRow) {
+        let mut row = self.unpack();
+        row.add_growth(growth);
+        self.0.store(&row.as_numbers());
+    }
+
+    fn unpack(&self) -> FoldRow {
+        FoldRow::from_numbers(&self.0.load())
+    }
+}
+
+/// Numbers of an outcome in a row.
+const NUMBERS_PER_OUTCOME: usize = 5;
+/// Where a row's numbers of outcomes begin, behind those of admissions; and its refusals, behind those of outcomes.
+const FINISHED_AT: usize = 6;
+const REFUSED_AT: usize = FINISHED_AT + Finished::ALL.len() * NUMBERS_PER_OUTCOME;
+const _: () = assert!(REFUSED_AT + Refused::ALL.len() <= ROW_NUMBERS, "a row fits");
+
+impl FoldRow {
+    fn as_numbers(&self) -> [u64; ROW_NUMBERS] {
+        let mut numbers = [0; ROW_NUMBERS];
+        let Self { admitted, units, ended, charged, .. } = self;
+        let beginning = [*admitted, *units, ended.commands, ended.units, charged.commands, charged.units];
+        numbers[..FINISHED_AT].copy_from_slice(&beginning);
+        for (totals, place) in self.finished.iter().zip(numbers[FINISHED_AT..].as_chunks_mut::<NUMBERS_PER_OUTCOME>().0)
+        {
+            let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
+            *place = [commands, units, request_bytes, response_bytes, duration_ns];
+        }
+        numbers[REFUSED_AT..REFUSED_AT + Refused::ALL.len()].copy_from_slice(&self.refused);
+        numbers
+    }
+
+    fn from_numbers(numbers: &[u64; ROW_NUMBERS]) -> Self {
+        let charge = |at: usize| UnitTotals { commands: numbers[at], units: numbers[at + 1] };
+        let (ended, charged) = (charge(2), charge(4));
+        let mut row = Self { admitted: numbers[0], units: numbers[1], ended, charged, ..Self::default() };
+        for (totals, place) in row.finished.iter_mut().zip(numbers[FINISHED_AT..].as_chunks::<NUMBERS_PER_OUTCOME>().0)
+        {
+            let [commands, units, request_bytes, response_bytes, duration_ns] = *place;
+            *totals = OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns };
+        }
+        row.refused.copy_from_slice(&numbers[REFUSED_AT..REFUSED_AT + Refused::ALL.len()]);
+        row
+    }
+
+    /// What a slot counted between two looks at it.
+    fn growth(before: &SlotCopy, now: &SlotCopy) -> Self {
+        let (mut growth, units_each) = (Self::default(), now.units_each());
+        growth.admitted = now.0[offset::ADMITTED].saturating_sub(before.0[offset::ADMITTED]);
+        growth.units = growth.admitted.saturating_mul(units_each);
+        for finished in Finished::ALL {
+            let record = subtract_measures(before.finished(finished), now.finished(finished));
+            let charged = now.charged(finished).saturating_sub(before.charged(finished));
+            growth.add_command_measures(finished, record, (charged, units_each));
+        }
+        for refused in Refused::ALL {
+            growth.refused[refused.index()] = now.refused(refused).saturating_sub(before.refused(refused));
+        }
+        growth
+    }
+
+    /// Adds another row's sums.
+    fn add_growth(&mut self, more: &Self) {
+        self.admitted = self.admitted.saturating_add(more.admitted);
+        self.units = self.units.saturating_add(more.units);
+        self.ended.add(more.ended.commands, more.ended.units);
+        self.charged.add(more.charged.commands, more.charged.units);
+        self.finished.iter_mut().zip(&more.finished).for_each(|(sum, more)| sum.add(more));
+        self.refused.iter_mut().zip(&more.refused).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+    }
+
+    /// Adds commands that ended so, `charged` of which cost `units_each`.
+    fn add_command_measures(&mut self, finished: Finished, record: CommandMeasures, (charged, units_each): (u64, u64)) {
+        let units = charged.saturating_mul(units_each);
+        let CommandMeasures { commands, request_bytes, response_bytes, duration_ns } = record;
+        let totals = OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns };
+        self.finished[finished.index()].add(&totals);
+        self.ended.add(commands, commands.saturating_mul(units_each));
+        self.charged.add(charged, units);
+    }
+
+    /// Commands that cost no units, and the units they would have cost.
+    pub(crate) fn waived(&self) -> UnitTotals {
+        UnitTotals {
+            commands: self.ended.commands.saturating_sub(self.charged.commands),
+            units: self.ended.units.saturating_sub(self.charged.units),
+        }
+    }
+
+    /// The outcomes that have commands, with their sums.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, OutcomeTotals)> + '_ {
+        let finished = Finished::ALL.into_iter().map(|one| (Outcome::Finished(one), self.finished[one.index()]));
+        let refused = Refused::ALL.into_iter().map(|one| {
+            let commands = self.refused[one.index()];
+            (Outcome::Refused(one), OutcomeTotals { commands, ..OutcomeTotals::default() })
+        });
+        finished.chain(refused).filter(|(_, totals)| *totals != OutcomeTotals::default())
+    }
+
+    /// Adds what was admitted.
+    pub(crate) fn add_admitted(&mut self, totals: &OutcomeTotals) {
+        self.admitted = self.admitted.saturating_add(totals.commands);
+        self.units = self.units.saturating_add(totals.units);
+    }
+
+    /// Adds the sums of one outcome, as the book has them.
+    pub(crate) fn add_outcome(&mut self, outcome: Outcome, totals: &OutcomeTotals) {
+        match outcome {
+            Outcome::Finished(finished) => {
+                self.finished[finished.index()].add(totals);
+                self.ended.add(totals.commands, totals.units);
+                self.charged.add(totals.commands, totals.units);
+            }
+            Outcome::Refused(refused) => {
+                let sum = &mut self.refused[refused.index()];
+                *sum = sum.saturating_add(totals.commands);
+            }
+        }
+    }
+}
+
+fn subtract_measures(before: CommandMeasures, now: CommandMeasures) -> CommandMeasures {
+    CommandMeasures {
+        commands: now.commands.saturating_sub(before.commands),
+        request_bytes: now.request_bytes.saturating_sub(before.request_bytes),
+        response_bytes: now.response_bytes.saturating_sub(before.response_bytes),
+        duration_ns: now.duration_ns.saturating_sub(before.duration_ns),
+    }
+}
+
+fn add_measures(one: CommandMeasures, other: CommandMeasures) -> CommandMeasures {
+    CommandMeasures {
+        commands: one.commands.saturating_add(other.commands),
+        request_bytes: one.request_bytes.saturating_add(other.request_bytes),
+        response_bytes: one.response_bytes.saturating_add(other.response_bytes),
+        duration_ns: one.duration_ns.saturating_add(other.duration_ns),
+    }
+}
+
+impl TallyFold {
+    /// Starts from the series the book knows, each with its sums over all epochs; windows before `floor` are sealed.
+    pub(crate) fn new(known: Vec<(SeriesNames, FoldRow)>, floor: Window) -> Self {
+        let mut fold = Self { floor, ..Self::default() };
+        for (names, row) in known {
+            let SeriesId(number) = fold.series_of(names);
+            fold.sums[number as usize].store(&SeriesSums::from_book(&row));
+        }
+        fold.saved_series = fold.series.len();
+        fold
+    }
+
+    /// Takes in a slot as it is now; whether that could be done. `names_at` reads the slot that holds a series' names.
+    pub(crate) fn absorb(
+        &mut self,
+        position: usize,
+        now: &SlotCopy,
+        names_at: impl Fn(u32) -> Option<SeriesNames>,
+    ) -> bool {
+        if self.seen_copies.len() <= position {
+            self.seen_copies.resize(position + 1, SparseRow::default());
+        }
+        if now.kind() != SlotKind::Count {
+            self.seen_copies[position] = SparseRow::default();
+            return true;
+        }
+        if self.seen_copies[position].holds(&now.0) {
+            return true;
+        }
+        let Some(series) = self.series_at(now.series_position(), names_at) else { return false }; // looked at again next time
+        let mut before = SlotCopy(self.seen_copies[position].load());
+        self.seen_copies[position].store(&now.0);
+        if before.state() != now.state() {
+            before = SlotCopy::EMPTY; // the slot's last use has nothing to do with this one
+        }
+        match now.in_flight(0).commands {
+            0 => self.in_flight_slots.remove(&position),
+            _ => self.in_flight_slots.insert(position, series),
+        };
+        self.slot_totals.add_slot(&before, now);
+        self.add_copy(series, &before, now);
+        true
+    }
+
+    /// What all slots together have counted, as far as they have been seen.
+    pub(crate) fn slot_totals(&self) -> &SlotTotals {
+        &self.slot_totals
+    }
+
+    /// What has not ended by the moment `now_ns`, by window of admission and series.
+    pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, SeriesId), InFlightTotals> {
+        let mut sums: BTreeMap<_, InFlightTotals> = BTreeMap::new();
+        for (copy, series) in
+            self.in_flight_slots.iter().filter_map(|(at, series)| Some((self.seen_copies.get(*at)?, series)))
+        {
+            let copy = SlotCopy(copy.load());
+            let record = copy.in_flight(now_ns);
+            let sum = sums.entry((copy.window(), *series)).or_default();
+            sum.units = sum.units.saturating_add(record.commands.saturating_mul(copy.units_each()));
+            sum.measures = add_measures(sum.measures, record);
+        }
+        sums
+    }
+
+    fn add_copy(&mut self, series: SeriesId, before: &SlotCopy, now: &SlotCopy) {
+        let growth = FoldRow::growth(before, now);
+        let grown = |at: usize| now.0[at].saturating_sub(before.0[at]);
+        let bytes = (grown(offset::REQUEST_BYTES), grown(offset::RESPONSE_BYTES));
+        self.add_to_series(series, &growth, bytes);
+        if now.window() < self.floor {
+            return; // a sealed window's slot, which only its last streams still move
+        }
+        self.add_to_row(FoldRowKey { window: now.window(), series, late: now.hours_late() }, &growth);
+    }
+
+    fn add_to_series(&mut self, series: SeriesId, growth: &FoldRow, (request_bytes, response_bytes): (u64, u64)) {
+        let packed = &mut self.sums[series.0 as usize];
+        let mut sums = packed.load();
+        sums.add_growth(growth);
+        sums.add_bytes(request_bytes, response_bytes);
+        packed.store(&sums);
+    }
+
+    /// A row that does not grow is there, and is not written again.
+    fn add_to_row(&mut self, key: FoldRowKey, growth: &FoldRow) {
+        let row = self.rows.entry(key).or_default();
+        if *growth != FoldRow::default() {
+            row.add_growth(growth);
+            self.changed.insert(key);
+        }
+    }
+
+    /// Ends what is in flight: it becomes `interrupted` in the window of its admission, or in `fallback` if that is
+    /// sealed. To be called once, at the end of an epoch: then the ends alone say what has ended, whatever pages of the
+    /// tally a disk has kept ([`SlotCopy::unended`]).
+    pub(crate) fn interrupt(&mut self, fallback: Window, now_ns: u64, names_at: impl Fn(u32) -> Option<SeriesNames>) {
+        let seen = std::mem::take(&mut self.seen_copies);
+        self.in_flight_slots.clear();
+        let seen = || seen.iter().map(|copy| SlotCopy(copy.load()));
+        let late = late_end_totals(seen());
+        for copy in seen().filter(|copy| copy.kind() == SlotKind::Count && copy.admission_window().is_none()) {
+            let rest = copy.unended(late.get(&copy.admission_key()).copied().unwrap_or_default(), now_ns);
+            if rest.commands == 0 {
+                continue;
+            }
+            let Some(series) = self.series_at(copy.series_position(), &names_at) else { continue };
+            let window = if copy.window() < self.floor { fallback } else { copy.window() };
+            let key = FoldRowKey { window, series, late: window.0.saturating_sub(copy.window().0) };
+            let mut growth = FoldRow::default();
+            growth.add_command_measures(Finished::Interrupted, rest, (rest.commands, copy.units_each()));
+            self.add_to_row(key, &growth);
+            self.add_to_series(series, &growth, (0, 0));
+        }
+    }
+
+    /// The series the book does not know yet.
+    pub(crate) fn new_series(&self) -> impl Iterator<Item = (SeriesId, &SeriesNames)> {
+        let numbered = self.series.iter().enumerate().skip(self.saved_series);
+        numbered.map(|(number, names)| (SeriesId(u32::try_from(number).unwrap_or(u32::MAX)), names))
+    }
+
+    /// The rows that changed since the last [`TallyFold::mark_saved`].
+    pub(crate) fn changed_rows(&self) -> impl Iterator<Item = (FoldRowKey, FoldRow)> {
+        self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (*key, row.unpack())))
+    }
+
+    /// All rows of windows before `window` that the book has not sealed.
+    pub(crate) fn rows_before(&self, window: Window) -> impl Iterator<Item = (FoldRowKey, FoldRow)> {
+        self.rows.range(..FoldRowKey::lowest_of(window)).map(|(key, row)| (*key, row.unpack()))
+    }
+
+    /// Every series, in the order of its number.
+    pub(crate) fn all_series(&self) -> impl Iterator<Item = (SeriesId, &SeriesNames)> {
+        (0..).map(SeriesId).zip(&self.series)
+    }
+
+    /// Everything is in the book, and windows before `sealed` are sealed there.
+    pub(crate) fn mark_saved(&mut self, sealed: Window) {
+        self.saved_series = self.series.len();
+        self.changed.clear();
+        self.floor = self.floor.max(sealed);
+        self.rows = self.rows.split_off(&FoldRowKey::lowest_of(self.floor));
+    }
+
+    /// The rows of windows that are not sealed.
+    pub(crate) fn open_rows(&self, epoch: u32) -> OpenRows {
+        OpenRows { epoch, floor: self.floor, rows: self.usage(Window(0)..Window(u32::MAX)) }
+    }
+
+    /// The rows of windows that are not sealed, summed up by department: a hundredth of the memory.
+    pub(crate) fn open_usage(&self, epoch: u32) -> OpenUsage {
+        let mut sums: BTreeMap<_, UsageSums> = BTreeMap::new();
+        for (key, row) in &self.rows {
+            let Some(names) = self.series_names(key.series) else { continue };
+            let sum = sums.entry((key.window, names.department.clone())).or_default();
+            row.unpack().outcomes().for_each(|(_, totals)| sum.add(totals.commands, totals.units));
+        }
+        OpenUsage { epoch, floor: self.floor, sums }
+    }
+
+    /// The rows of unsealed windows in a range.
+    pub(crate) fn usage(&self, windows: Range<Window>) -> Vec<UsageRow> {
+        let keys = FoldRowKey::lowest_of(windows.start)..FoldRowKey::lowest_of(windows.end);
+        let mut usage = Vec::new();
+        for (key, row) in self.rows.range(keys) {
+            let Some(names) = self.series_names(key.series) else { continue };
+            usage.extend(row.unpack().outcomes().map(|one| usage_row(key.window, names, one)));
+        }
+        usage
+    }
+
+    /// The sums of every series since the ledger began.
+    pub(crate) fn totals(&self) -> Vec<SeriesTotals> {
+        self.series.iter().zip(&self.sums).map(|(names, sums)| sums.load().with_names(names)).collect()
+    }
+
+    /// The names of a series.
+    pub(crate) fn series_names(&self, series: SeriesId) -> Option<&SeriesNames> {
+        self.series.get(series.0 as usize)
+    }
+
+    fn series_at(&mut self, position: u32, names_at: impl Fn(u32) -> Option<SeriesNames>) -> Option<SeriesId> {
+        if let Some(series) = self.series_by_slot.get(&position) {
+            return Some(*series);
+        }
+        let series = self.series_of(names_at(position)?);
+        self.series_by_slot.insert(position, series);
+        Some(series)
+    }
+
+    fn series_of(&mut self, names: SeriesNames) -> SeriesId {
+        let SeriesNames { department, subsystem, command } = names;
+        let [department, subsystem, command] = [department, subsystem, command].map(|name| self.intern(name));
+        let key = [department.1, subsystem.1, command.1];
+        if let Some(number) = self.series_by_names.get(&key) {
+            return *number;
+        }
+        let number = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
+        self.series_by_names.insert(key, number);
+        self.series.push(SeriesNames { department: department.0, subsystem: subsystem.0, command: command.0 });
+        self.sums.push(PackedSums::default());
+        number
+    }
+
+    /// The one copy of a name, and its number.
+    fn intern(&mut self, name: Name) -> (Name, u32) {
+        if let Some((known, number)) = self.name_numbers.get_key_value(&name) {
+            return (known.clone(), *number);
+        }
+        let number = u32::try_from(self.name_numbers.len()).unwrap_or(u32::MAX);
+        self.name_numbers.insert(name.clone(), number);
+        (name, number)
+    }
+}
+
+/// What ended late, by the slot in which it was admitted.
+pub(crate) fn late_end_totals(slots: impl Iterator<Item = SlotCopy>) -> HashMap<AdmissionKey, TransferredMeasures> {
+    let mut ends: HashMap<_, TransferredMeasures> = HashMap::new();
+    for copy in slots.filter(|copy| copy.kind() == SlotKind::Count && copy.admission_window().is_some()) {
+        let (ended, sum) = (copy.ended(), ends.entry(copy.admission_key()).or_default());
+        *sum = TransferredMeasures {
+            commands: sum.commands.saturating_add(ended.commands),
+            request_bytes: sum.request_bytes.saturating_add(ended.request_bytes),
+            response_bytes: sum.response_bytes.saturating_add(ended.response_bytes),
+        };
+    }
+    ends
+}
+
+fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, OutcomeTotals)) -> UsageRow {
+    UsageRow {
+        window,
+        department: names.department.clone(),
+        subsystem: names.subsystem.clone(),
+        command: names.command.clone(),
+        outcome,
+        totals,
+    }
+}
+
+/// Adds up rows of the same window, series and outcome; the result is in that order.
+pub(crate) fn sum_rows(rows: impl IntoIterator<Item = UsageRow>) -> Vec<UsageRow> {
+    let mut sums: BTreeMap<(Window, SeriesNames, Outcome), OutcomeTotals> = BTreeMap::new();
+    for row in rows {
+        let names = SeriesNames { department: row.department, subsystem: row.subsystem, command: row.command };
+        sums.entry((row.window, names, row.outcome)).or_default().add(&row.totals);
+    }
+    sums.into_iter().map(|((window, names, outcome), totals)| usage_row(window, &names, (outcome, totals))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tally::slot::pack_halves;
+
+    const NOON: Window = Window(1000);
+
+    fn names(_: u32) -> Option<SeriesNames> {
+        let name = |text| Name::parse(text).expect("a name");
+        Some(SeriesNames { department: name("police"), subsystem: name("cameras"), command: name("read") })
+    }
+
+    fn slot(generation: u64, window: Window, set: &[(usize, u64)]) -> SlotCopy {
+        let mut copy = SlotCopy::EMPTY;
+        copy.0[offset::STATE] = SlotKind::Count as u64 | generation << 32;
+        copy.0[offset::WINDOW_AND_SERIES] = pack_halves(window.0, 7);
+        copy.0[offset::UNITS_EACH] = 3;
+        set.iter().for_each(|(at, value)| copy.0[*at] = *value);
+        copy
+    }
+
+    #[test]
+    fn a_row_that_was_packed_says_the_same() {
+        let numbers = std::array::from_fn(|at| if at < REFUSED_AT + Refused::ALL.len() { at as u64 + 1 } else { 0 });
+        let row = FoldRow::from_numbers(&numbers);
+        assert_eq!(row.as_numbers(), numbers);
+        assert_eq!((row.admitted, row.units, row.finished[0].commands, row.refused[0]), (1, 2, 7, 47));
+        let mut packed = PackedRow::default();
+        packed.add_growth(&FoldRow::default());
+        assert_eq!(packed.unpack(), FoldRow::default());
+        packed.add_growth(&row);
+        assert_eq!(packed.unpack(), row);
+    }
+
+    fn all(fold: &TallyFold) -> Vec<(Window, &'static str, u64, u64)> {
+        let rows = fold.usage(Window(0)..Window(u32::MAX));
+        rows.iter().map(|row| (row.window, row.outcome.name(), row.totals.commands, row.totals.units)).collect()
+    }
+
+    #[test]
+    fn a_slot_seen_twice_counts_once_and_one_that_grew_counts_what_it_grew() {
+        let mut fold = TallyFold::default();
+        for count in [2, 2, 5] {
+            fold.absorb(9, &slot(1, NOON, &[(offset::ADMITTED, count), (offset::FINISHED, count)]), names);
+        }
+        assert_eq!(all(&fold), [(NOON, "ok", 5, 15)]);
+        assert_eq!((fold.totals()[0].admitted, fold.totals()[0].units), (5, 15));
+    }
+
+    #[test]
+    fn a_slot_in_its_second_use_counts_from_nothing() {
+        let mut fold = TallyFold::default();
+        fold.absorb(9, &slot(1, NOON, &[(offset::REFUSED, 5)]), names);
+        fold.absorb(9, &slot(2, NOON.next(), &[(offset::REFUSED, 2)]), names);
+        assert_eq!(all(&fold), [(NOON, "malformed", 5, 0), (NOON.next(), "malformed", 2, 0)]);
+    }
+
+    #[test]
+    fn slots_of_two_workers_make_one_row() {
+        let mut fold = TallyFold::default();
+        fold.absorb(9, &slot(1, NOON, &[(offset::FINISHED, 5)]), names);
+        fold.absorb(99, &slot(1, NOON, &[(offset::FINISHED, 2)]), names);
+        assert_eq!(all(&fold), [(NOON, "ok", 7, 21)]);
+    }
+
+    #[test]
+    fn only_changed_rows_are_written_and_sealed_ones_never_again() {
+        let mut fold = TallyFold::default();
+        fold.absorb(9, &slot(1, NOON, &[(offset::FINISHED, 5)]), names);
+        assert_eq!((fold.new_series().count(), fold.changed_rows().count()), (1, 1));
+        fold.mark_saved(Window(0));
+        assert_eq!((fold.new_series().count(), fold.changed_rows().count()), (0, 0));
+        fold.mark_saved(NOON.next());
+        fold.absorb(
+            9,
+            &slot(1, NOON, &[(offset::FINISHED, 5), (offset::RESPONSE_BYTES, 4), (offset::LATE_OUT, 1)]),
+            names,
+        );
+        assert_eq!((fold.changed_rows().count(), all(&fold).len()), (0, 0));
+        assert_eq!(fold.totals()[0].response_bytes, 4, "bytes of a stream still count");
+    }
+
+    #[test]
+    fn what_was_in_flight_is_interrupted_in_its_own_window_unless_that_is_sealed() {
+        let evening = Window(NOON.0 + 6);
+        for (floor, expected) in [(Window(0), NOON), (NOON.next(), evening)] {
+            let mut fold = TallyFold::new(Vec::new(), floor);
+            fold.absorb(9, &slot(1, NOON, &[(offset::ADMITTED, 5), (offset::FINISHED + 4, 3)]), names);
+            fold.interrupt(evening, 0, names);
+            assert!(all(&fold).contains(&(expected, "interrupted", 2, 6)), "{:?}", all(&fold));
+            assert_eq!(fold.totals()[0].in_flight(), 0);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The keeper: the one thread that owns the disk. It carries the tally to it, folds it into the book, seals hours and makes
+//! room before room is needed.
+//!
+//! Guarantees: a sync that fails is never tried again; the ledger is given up at once. A full disk is tried again every
+//! second and loses nothing. An hour is sealed only when every worker has said that it has left it. The ledger is given up
+//! within a second of one of its files being removed, renamed or replaced.
+
+pub(crate) mod file_watch;
+pub(crate) mod recovery;
+pub(crate) mod requests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use self::file_watch::LedgerFileWatch;
+use self::requests::{KeeperRequest, SharedFlags};
+use super::book::book_writer::{BookUpdate, BookWriter};
+use super::book::department_names::DepartmentNames;
+use super::book::epoch_end::EpochEnding;
+use super::book::epoch_end::fallback_window;
+use super::fold::{SeriesNames, TallyFold};
+use super::tally::conservation::{WorkerTotals, imbalance};
+use super::tally::file::{SlotSegment, TallyFile};
+use super::tally::slot::{SlotVersion, offset};
+use super::values::error::LedgerError;
+use super::values::measures::{LedgerTotals, SyncTimes};
+use crate::clock::{Clock, MonotonicTime};
+use crate::lifecycle::{Readiness, ReadinessBlock};
+use crate::model::Window;
+
+/// How often the tally is folded into the book.
+const FOLD_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a tally in which no command begins or ends may wait for its sync; streams go on moving bytes.
+const IDLE_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// How long answers that wait for a sync are gathered behind the one before.
+const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(1);
+/// How long an hour must be over before it is sealed, in seconds: for clocks that are put right a little.
+const SEAL_DELAY_SECONDS: i64 = 60;
+/// The upper bounds of the histogram of sync durations, in microseconds.
+const SYNC_BOUNDS_US: [u64; 8] = [100, 250, 500, 1_000, 5_000, 20_000, 100_000, 1_000_000];
+
+/// What the keeper keeps.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) epoch: u32,
+    /// Decides what is counted where.
+    pub(crate) clock: Clock,
+    pub(crate) sync_every: Duration,
+    /// How old a day is when its hours are forgotten.
+    pub(crate) compact_after: Option<Duration>,
+    pub(crate) ready: Readiness,
+    /// Names of departments that wait to be written.
+    pub(crate) pending_names: Option<DepartmentNames>,
+    /// While the book takes nothing.
+    pub(crate) fold_failing: Option<ReadinessBlock>,
+    /// While there is no room for more slots.
+    pub(crate) growth_failing: Option<ReadinessBlock>,
+    pub(crate) shared: Arc<SharedFlags>,
+    pub(crate) tally: TallyFile,
+    pub(crate) book: BookWriter,
+    pub(crate) fold: TallyFold,
+    /// Looked at once a second: what lies in removed files is lost with the process.
+    pub(crate) file_watch: LedgerFileWatch,
+    /// What was last seen of each slot, by position.
+    pub(crate) slot_versions: Vec<SlotVersion>,
+    /// By how much slots and workers contradicted each other when they were last compared.
+    pub(crate) imbalance: i64,
+    /// Hours and tables of names that were written anew, since the book did not hold what the tally says.
+    pub(crate) mended: u64,
+    pub(crate) worker_channels: Vec<WorkerChannel>,
+    pub(crate) synced: watch::Sender<u64>,
+    pub(crate) schedule: KeeperSchedule,
+    pub(crate) times: SyncTimes,
+}
+
+/// The keeper's side of one worker.
+#[derive(Debug)]
+pub(crate) struct WorkerChannel {
+    pub(crate) segments: mpsc::Sender<SlotSegment>,
+    /// Slots made for this worker, so far and in each segment.
+    pub(crate) slots_given: u32,
+    pub(crate) segment_slots: u32,
+}
+
+/// When things were last done, on the machine's clock whatever the ledger's: it decides when, never what.
+#[derive(Debug)]
+pub(crate) struct KeeperSchedule {
+    clock: Clock,
+    /// Last look at whether there is something to sync.
+    last_check: MonotonicTime,
+    last_sync: MonotonicTime,
+    last_fold: MonotonicTime,
+    /// Since when there has been no room for more slots.
+    disk_full_since: Option<MonotonicTime>,
+    /// Commands begun and ended at the last sync.
+    activity: u64,
+}
+
+/// How the keeper's work came to an end.
+enum KeeperExit {
+    Closed,
+    Abandoned,
+}
+
+impl KeeperSchedule {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let now = clock.monotonic();
+        Self { clock, last_check: now, last_sync: now, last_fold: now, disk_full_since: None, activity: 0 }
+    }
+}
+
+/// Keeps the ledger until it is closed, or the disk fails.
+pub(crate) fn run_keeper(
+    mut keeper: Keeper,
+    requests: &mpsc::Receiver<KeeperRequest>,
+    failed: Box<dyn FnOnce(LedgerError) + Send>,
+) -> Result<(), LedgerError> {
+    let work = std::panic::AssertUnwindSafe(|| keeper.run(requests));
+    match std::panic::catch_unwind(work).unwrap_or_else(|panic| Err(LedgerError::Panicked(panic_text(&*panic)))) {
+        Ok(KeeperExit::Closed) => keeper.close(),
+        Ok(KeeperExit::Abandoned) => Ok(()),
+        Err(error) => {
+            let ready = keeper.ready.clone();
+            let _not_ready = ready.block("a ledger that can be kept");
+            drop(keeper); // nobody waits for a sync any more
+            failed(error);
+            Err(LedgerError::Stopped)
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+impl Keeper {
+    fn run(&mut self, requests: &mpsc::Receiver<KeeperRequest>) -> Result<KeeperExit, LedgerError> {
+        loop {
+            match requests.recv_timeout(self.time_until_due()) {
+                Ok(KeeperRequest::Close) => return Ok(KeeperExit::Closed),
+                Ok(KeeperRequest::Abandon) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Ok(KeeperExit::Abandoned);
+                }
+                Ok(request) => self.handle_request(request)?,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            self.run_due_work()?;
+        }
+    }
+
+    /// How long there is nothing to do.
+    fn time_until_due(&self) -> Duration {
+        let until =
+            |since: MonotonicTime, every: Duration| every.saturating_sub(self.schedule.clock.monotonic().since(since));
+        let every = if self.shared.is_sync_requested() { GROUP_COMMIT_DELAY } else { self.sync_every };
+        until(self.schedule.last_check, every).min(until(self.schedule.last_fold, FOLD_INTERVAL))
+    }
+
+    /// Does what is due.
+    pub(crate) fn run_due_work(&mut self) -> Result<(), LedgerError> {
+        let now = self.schedule.clock.monotonic();
+        let every = if self.shared.is_sync_requested() { GROUP_COMMIT_DELAY } else { self.sync_every };
+        if now.since(self.schedule.last_check) >= every {
+            self.schedule.last_check = now;
+            self.sync_if_needed(now.since(self.schedule.last_sync))?;
+        }
+        if now.since(self.schedule.last_fold) >= FOLD_INTERVAL {
+            self.schedule.last_fold = now;
+            self.check_files()?;
+            let folded = self.fold_into_book();
+            set_readiness(&mut self.fold_failing, folded.is_err(), (&self.ready, "a book that takes what is counted"));
+            defer_transient(folded)?;
+        }
+        self.grow_unless_disk_is_full(now)
+    }
+
+    /// Gives the ledger up if one of its files was taken away. What is counted until now is written into the files that are
+    /// still open, so that who has moved them elsewhere, or took the tally alone, loses nothing.
+    fn check_files(&mut self) -> Result<(), LedgerError> {
+        let Some((path, how)) = self.file_watch.find_displaced(self.tally.disk()) else { return Ok(()) };
+        let displaced = LedgerError::Displaced { path: path.to_owned(), how };
+        if let Err(error) = self.fold_into_book().and_then(|()| self.book.checkpoint_log()) {
+            tracing::warn!(%error, "the last fold into a book whose files were taken away failed");
+        }
+        Err(displaced)
+    }
+
+    fn grow_unless_disk_is_full(&mut self, now: MonotonicTime) -> Result<(), LedgerError> {
+        if self.schedule.disk_full_since.is_some_and(|since| now.since(since) < FOLD_INTERVAL) {
+            return Ok(());
+        }
+        let grown = self.grow_tally();
+        self.schedule.disk_full_since = grown.is_err().then_some(now);
+        set_readiness(
+            &mut self.growth_failing,
+            grown.is_err(),
+            (&self.ready, "space on the ledger's disk for new series"),
+        );
+        defer_transient(grown)
+    }
+
+    /// Nobody who leaves the way a question was put is missed: an answer that nobody takes is dropped.
+    pub(crate) fn handle_request(&mut self, request: KeeperRequest) -> Result<(), LedgerError> {
+        match request {
+            KeeperRequest::Wake | KeeperRequest::Close | KeeperRequest::Abandon => {}
+            KeeperRequest::DepartmentNames(names) => self.pending_names = Some(names),
+            KeeperRequest::Totals(reply) => {
+                self.absorb_changes();
+                let _ = reply.send(self.totals());
+            }
+            KeeperRequest::TotalsAndUsage(reply) => {
+                self.absorb_changes();
+                let _ = reply.send((self.totals(), self.fold.open_usage(self.epoch)));
+            }
+            KeeperRequest::OpenRows(reply) => {
+                self.absorb_changes();
+                let _ = reply.send(self.fold.open_rows(self.epoch));
+            }
+            KeeperRequest::Fold(reply) => {
+                self.sync_tally()?;
+                self.schedule.disk_full_since = None;
+                let folded = self.fold_into_book();
+                let may_pass = folded.as_ref().err().is_none_or(LedgerError::is_transient);
+                if !may_pass {
+                    return folded;
+                }
+                let _ = reply.send(folded);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_if_needed(&mut self, since_sync: Duration) -> Result<(), LedgerError> {
+        let activity = self.activity();
+        let is_idle = activity == self.schedule.activity && !self.shared.is_sync_requested();
+        if is_idle && since_sync < IDLE_SYNC_INTERVAL {
+            return Ok(());
+        }
+        self.schedule.activity = activity;
+        self.sync_tally()
+    }
+
+    fn sync_tally(&mut self) -> Result<(), LedgerError> {
+        let number = self.shared.begin_sync();
+        let before = self.schedule.clock.monotonic();
+        self.tally.sync(&self.clock)?;
+        self.schedule.last_sync = self.schedule.clock.monotonic();
+        self.schedule.last_check = self.schedule.last_sync;
+        record_sync(&mut self.times, self.schedule.last_sync.since(before));
+        self.times.synced_at = self.clock.wall();
+        self.synced.send_replace(number);
+        Ok(())
+    }
+
+    /// Commands begun and ended so far.
+    fn activity(&self) -> u64 {
+        let own = self.tally.worker_slots();
+        own.map(|slot| slot.get(offset::WORKER_RECEIVED).wrapping_add(slot.get(offset::WORKER_FINISHED)))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Brings what the tally holds into memory, and holds it against what the workers say. A slot that has not changed
+    /// costs a look at its first cache line.
+    fn absorb_changes(&mut self) {
+        let before = WorkerTotals::from_worker_slots(self.tally.worker_slots());
+        for (position, slot) in self.tally.slots() {
+            let version = slot.version(); // before the copy, which may be younger but not older
+            if self.slot_versions.get(position) == Some(&version) {
+                continue;
+            }
+            let Some(copy) = slot.copy() else { continue };
+            if self.fold.absorb(position, &copy, |at| series_names_at(&self.tally, at)) {
+                store_version(&mut self.slot_versions, position, version);
+            }
+        }
+        let after = WorkerTotals::from_worker_slots(self.tally.worker_slots());
+        self.imbalance = imbalance(&before, self.fold.slot_totals(), &after);
+    }
+
+    /// Brings what the tally holds into the book, and seals what is over.
+    fn fold_into_book(&mut self) -> Result<(), LedgerError> {
+        let now = self.clock.wall();
+        let over = first_open_window(now).max(self.shared.sealing());
+        self.shared.begin_fold();
+        let left = self.shared.request_seal(over);
+        let seal_before = Some(left).filter(|left| *left > self.shared.sealed());
+        self.absorb_changes();
+        // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
+        // or interrupt what a sealed hour holds as ended.
+        self.sync_tally()?;
+        self.mended += self.book.apply(&BookUpdate {
+            fold: &self.fold,
+            in_flight: self.fold.in_flight(self.clock.monotonic().nanoseconds()),
+            epoch: self.epoch,
+            synced_at: self.times.synced_at,
+            now,
+            seal_before,
+            ending: None,
+        })?;
+        self.fold.mark_saved(seal_before.unwrap_or_default());
+        self.shared.set_sealed(seal_before.unwrap_or_else(|| self.shared.sealed()));
+        self.shared.end_fold();
+        self.times.folded_at = now;
+        self.write_names(now)?;
+        self.compact(now)
+    }
+
+    /// Names that could not be written are written by a later fold.
+    fn write_names(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(names) = self.pending_names.take() else { return Ok(()) };
+        let written = self.book.save_department_names(&names, now);
+        self.pending_names = written.is_err().then_some(names);
+        written
+    }
+
+    /// One step towards days instead of hours, for what is older than the settings say.
+    fn compact(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(age) = self.compact_after else { return Ok(()) };
+        let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        let old = Window::of_unix_seconds(now.as_second().saturating_sub(age));
+        let before = old.min(self.shared.sealed()); // nobody counts there any more
+        self.book.compact(before, now).map(drop)
+    }
+
+    /// Keeps every worker as many free slots ahead as its hour needs, and half a segment more.
+    fn grow_tally(&mut self) -> Result<(), LedgerError> {
+        for (number, (channel, worker)) in self.worker_channels.iter_mut().zip(&self.shared.workers).enumerate() {
+            let needed = worker.slots_per_window.load(Ordering::Relaxed).saturating_add(channel.segment_slots / 2);
+            while channel.slots_given.saturating_sub(worker.occupied_slots.load(Ordering::Relaxed)) < needed {
+                let segment = self.tally.add_segment(number as u32)?;
+                channel.slots_given += channel.segment_slots;
+                if channel.segments.send(segment).is_err() {
+                    break; // the meter is gone
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn totals(&self) -> LedgerTotals {
+        let imbalance = self.shared.workers.iter().map(|worker| worker.imbalance.load(Ordering::Relaxed));
+        let imbalance = imbalance.fold(self.imbalance, i64::wrapping_add);
+        LedgerTotals { series: self.fold.totals(), imbalance, mended: self.mended, times: self.times }
+    }
+
+    fn close(mut self) -> Result<(), LedgerError> {
+        self.check_files()?; // or another's tally might be removed below
+        self.sync_tally()?;
+        self.absorb_changes();
+        let (now, now_ns) = (self.clock.wall(), self.clock.monotonic().nanoseconds());
+        let window = fallback_window(now, self.shared.sealing());
+        self.fold.interrupt(window, now_ns, |at| series_names_at(&self.tally, at));
+        self.book.apply(&BookUpdate {
+            fold: &self.fold,
+            in_flight: BTreeMap::new(),
+            epoch: self.epoch,
+            synced_at: self.times.synced_at,
+            now,
+            seal_before: None,
+            ending: Some(EpochEnding::Clean),
+        })?;
+        self.write_names(now)?;
+        self.tally.remove()
+    }
+}
+
+/// The first hour that is not over by [`SEAL_DELAY_SECONDS`] at a moment.
+pub(crate) fn first_open_window(now: Timestamp) -> Window {
+    Window::of_unix_seconds(now.as_second() - SEAL_DELAY_SECONDS)
+}
+
+fn store_version(versions: &mut Vec<SlotVersion>, position: usize, version: SlotVersion) {
+    if versions.len() <= position {
+        versions.resize(position + 1, SlotVersion::default());
+    }
+    versions[position] = version;
+}
+
+fn series_names_at(tally: &TallyFile, position: u32) -> Option<SeriesNames> {
+    tally.slot(position).and_then(super::tally::slot::Slot::copy).and_then(|copy| SeriesNames::from_copy(&copy))
+}
+
+/// Keeps the gateway from being ready as long as something fails.
+fn set_readiness(guard: &mut Option<ReadinessBlock>, fails: bool, (ready, what): (&Readiness, &str)) {
+    match (fails, guard.is_some()) {
+        (true, false) => *guard = Some(ready.block(what)),
+        (false, true) => *guard = None,
+        _ => {}
+    }
+}
+
+/// Leaves for the next turn what a full disk or a reader in the way holds up.
+fn defer_transient(done: Result<(), LedgerError>) -> Result<(), LedgerError> {
+    match done {
+        Err(error) if error.is_transient() => {
+            tracing::warn!(%error, "the ledger will try again in a moment; nothing is lost meanwhile");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn record_sync(times: &mut SyncTimes, took: Duration) {
+    times.syncs += 1;
+    times.sync_time += took;
+    for (bucket, bound) in times.sync_buckets.iter_mut().zip(SYNC_BOUNDS_US) {
+        bucket.0 = Duration::from_micros(bound);
+        bucket.1 += u64::from(took <= bucket.0);
+    }
+}

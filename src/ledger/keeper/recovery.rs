@@ -1,0 +1,157 @@
+//! Ends an epoch: the dead one that a start finds, and the living one that is closed.
+//!
+//! Guarantees: a tally is folded into the book before it is removed, and can be folded again if the process dies in
+//! between; what was in flight becomes `interrupt_unfinished`; a tally that is older than the book lowers no number of it; a file that cannot be read, or is another gateway's, is set aside
+//! and never overwritten.
+
+use crate::ledger::book::epoch_end::fallback_window;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::ledger::book::book_reader::EpochState;
+use crate::ledger::book::book_writer::{BookUpdate, BookWriter};
+use crate::ledger::book::epoch_end::EpochEnding;
+use crate::ledger::fold::{FoldRow, SeriesNames, TallyFold};
+use crate::ledger::tally::disk::TallyDisk;
+use crate::ledger::tally::file::{TallyHeader, TallyImage, journaled_slots};
+use crate::ledger::values::error::LedgerError;
+use crate::model::Window;
+
+/// Brings what a dead process left at `path` into the book, and clears the way for a new tally.
+pub(crate) fn recover_epoch(
+    book: &mut BookWriter,
+    disk: &dyn TallyDisk,
+    path: &Path,
+    me: &TallyHeader,
+) -> Result<(), LedgerError> {
+    let Some(bytes) = read_if_exists(path)? else { return Ok(()) };
+    let image = match TallyImage::parse(&bytes) {
+        Ok(image) if image.header.gateway == me.gateway => image,
+        Ok(image) => return set_aside(disk, path, &format!("it belongs to gateway {:?}", image.header.gateway), me),
+        Err(reason) => return set_aside(disk, path, &reason.to_string(), me),
+    };
+    let known = book.reader().epoch_state(image.header.epoch)?;
+    let has_ended = known.as_ref().is_some_and(|epoch| epoch.has_ended);
+    if !has_ended && end_dead_epoch(book, &image, known, me)? == DeadTally::BehindBook {
+        return set_aside(disk, path, "it holds less than the book", me);
+    }
+    disk.remove(path).map_err(|error| LedgerError::file("remove the recovered tally", path, error))
+}
+
+/// What the tally of a dead epoch holds, beside the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeadTally {
+    /// All that the book does, and perhaps more.
+    Complete,
+    /// Less of something than the book.
+    BehindBook,
+}
+
+fn end_dead_epoch(
+    book: &mut BookWriter,
+    image: &TallyImage,
+    known: Option<EpochState>,
+    me: &TallyHeader,
+) -> Result<DeadTally, LedgerError> {
+    book.begin_epoch(&image.header)?;
+    let floor = known.map_or(Window(0), |epoch| epoch.first_unsealed);
+    let counted = fold_ended(book.reader().series()?, image, floor);
+    if book.exceeds_fold(&counted, image.header.epoch)? {
+        end_with_larger_counts(book, &counted, &image.header, me)?;
+        return Ok(DeadTally::BehindBook);
+    }
+    let fold = interrupt_unfinished(counted, image, floor);
+    let ending = if image.header.boot_id == me.boot_id { EpochEnding::ProcessDied } else { EpochEnding::MachineDied };
+    tracing::warn!(
+        epoch = image.header.epoch,
+        ending = ?ending,
+        last_sync = %image.header.synced_at,
+        "the last gateway on this ledger did not close it; its counts are recovered, what was in flight is `interrupted`"
+    );
+    book.apply(&BookUpdate {
+        fold: &fold,
+        in_flight: BTreeMap::new(),
+        epoch: image.header.epoch,
+        synced_at: image.header.synced_at,
+        now: me.created_at,
+        seal_before: None,
+        ending: Some(ending),
+    })?;
+    Ok(DeadTally::Complete)
+}
+
+/// The tally is older than the book, or was made smaller: an older copy of it was put in its place. What was counted is not lowered
+/// by that: of each number the larger one stays. What of the epoch is not known any more, its ending says.
+fn end_with_larger_counts(
+    book: &mut BookWriter,
+    counted: &TallyFold,
+    header: &TallyHeader,
+    me: &TallyHeader,
+) -> Result<(), LedgerError> {
+    tracing::error!(
+        epoch = header.epoch,
+        tally_synced = %header.synced_at,
+        "the tally beside the book holds less than the book: it is an older copy, or somebody has changed it. The larger of \
+         each number is kept, and the epoch ends as `tally missing`, since its last counts may be missing. Find out who put \
+         the tally there"
+    );
+    book.end_epoch_with_larger_counts(counted, header, me.created_at)
+}
+
+/// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupt_unfinished`.
+pub(crate) fn fold_dead(known: Vec<(SeriesNames, FoldRow)>, image: &TallyImage, floor: Window) -> TallyFold {
+    interrupt_unfinished(fold_ended(known, image, floor), image, floor)
+}
+
+/// The rows of a dead epoch, without what was in flight.
+pub(crate) fn fold_ended(known: Vec<(SeriesNames, FoldRow)>, image: &TallyImage, floor: Window) -> TallyFold {
+    let mut fold = fold_image(known, image, floor);
+    for (position, words) in journaled_slots(&image.slots) {
+        fold.absorb(position, &words, |at| image.slot(at).and_then(SeriesNames::from_copy));
+    }
+    fold
+}
+
+fn interrupt_unfinished(mut fold: TallyFold, image: &TallyImage, floor: Window) -> TallyFold {
+    let header = &image.header;
+    fold.interrupt(fallback_window(header.synced_at, floor), header.synced_ns, |at| {
+        image.slot(at).and_then(SeriesNames::from_copy)
+    });
+    fold
+}
+
+/// The rows of an epoch from window `floor` on, without what is in flight.
+pub(crate) fn fold_image(known: Vec<(SeriesNames, FoldRow)>, image: &TallyImage, floor: Window) -> TallyFold {
+    let mut fold = TallyFold::new(known, floor);
+    for (position, words) in image.slots.iter().enumerate().skip(1) {
+        fold.absorb(position, words, |at| image.slot(at).and_then(SeriesNames::from_copy));
+    }
+    fold
+}
+
+fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, LedgerError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LedgerError::file("read the tally", path, error)),
+    }
+}
+
+fn set_aside(disk: &dyn TallyDisk, path: &Path, reason: &str, me: &TallyHeader) -> Result<(), LedgerError> {
+    let aside = aside_path(path, me.created_at);
+    disk.rename(path, &aside).map_err(|error| LedgerError::file("set aside", path, error))?;
+    tracing::error!(
+        tally = %path.display(),
+        aside = %aside.display(),
+        reason,
+        "the tally beside the book cannot be folded into it and was set aside; counts of its epoch may be missing from \
+         the book. Keep the file, and start its own gateway on it if it is another's"
+    );
+    Ok(())
+}
+
+fn aside_path(path: &Path, now: Timestamp) -> PathBuf {
+    path.with_extension(format!("tally-aside-{}", now.strftime("%Y%m%dT%H%M%S%f")))
+}

@@ -1,0 +1,111 @@
+//! The law of conservation: received = refused + admitted, admitted = finished + in flight, and every slot says what its
+//! worker says.
+//!
+//! Guarantees: compares sums that were kept apart all the way, the workers' own words and their slots, at every fold. While
+//! workers go on counting, only what no moment can explain is an imbalance; of a worker at rest, whatever differs is.
+//! A worker counts in its own words that it begins (received, ending), then in a slot, then in its own words that it is
+//! done (refused, admitted, finished): so at every moment the slots lie between the two.
+
+use super::slot::{Slot, offset};
+use super::slot_copy::SlotCopy;
+use crate::model::{Finished, Refused};
+
+/// What the workers' own words say, at one look at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WorkerTotals {
+    received: u64,
+    refused: u64,
+    admitted: u64,
+    /// Ends begun.
+    ends_begun: u64,
+    finished: u64,
+}
+
+/// What the slots have counted in an epoch, as far as they have been seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SlotTotals {
+    refused: u64,
+    admitted: u64,
+    finished: u64,
+    /// Commands that are not in flight any more where they were admitted.
+    no_longer_in_flight: u64,
+}
+
+impl WorkerTotals {
+    /// Asks the workers, by their own slots: what is done before what is begun, so that no look finds more done.
+    pub(crate) fn from_worker_slots<'a>(own: impl Iterator<Item = &'a Slot>) -> Self {
+        own.fold(Self::default(), |sum, slot| {
+            let refused = sum.refused.wrapping_add(slot.get_acquire(offset::WORKER_REFUSED));
+            let admitted = sum.admitted.wrapping_add(slot.get_acquire(offset::WORKER_ADMITTED));
+            let finished = sum.finished.wrapping_add(slot.get_acquire(offset::WORKER_FINISHED));
+            let ending = sum.ends_begun.wrapping_add(slot.get_acquire(offset::WORKER_ENDING));
+            let received = sum.received.wrapping_add(slot.get_acquire(offset::WORKER_RECEIVED));
+            Self { received, refused, admitted, ends_begun: ending, finished }
+        })
+    }
+}
+
+impl SlotTotals {
+    /// Adds what a counting slot has grown between two looks at it.
+    pub(crate) fn add_slot(&mut self, before: &SlotCopy, now: &SlotCopy) {
+        let (old, new) = (Self::from_copy(before), Self::from_copy(now));
+        let grown = |sum: u64, of: fn(&Self) -> u64| sum.wrapping_add(of(&new)).wrapping_sub(of(&old));
+        *self = Self {
+            refused: grown(self.refused, |one| one.refused),
+            admitted: grown(self.admitted, |one| one.admitted),
+            finished: grown(self.finished, |one| one.finished),
+            no_longer_in_flight: grown(self.no_longer_in_flight, |one| one.no_longer_in_flight),
+        };
+    }
+
+    fn from_copy(copy: &SlotCopy) -> Self {
+        let sum = |commands: &mut dyn Iterator<Item = u64>| commands.fold(0, u64::wrapping_add);
+        let finished = sum(&mut Finished::ALL.into_iter().map(|one| copy.finished(one).commands));
+        let refused = sum(&mut Refused::ALL.into_iter().map(|one| copy.refused(one)));
+        let ends_its_own = copy.0[offset::ADMISSION_WINDOW] == 0;
+        let gone = if ends_its_own { finished.wrapping_add(copy.0[offset::LATE_OUT]) } else { 0 };
+        Self { refused, admitted: copy.0[offset::ADMITTED], finished, no_longer_in_flight: gone }
+    }
+}
+
+/// By how much slots and workers contradict each other; `before` and `after` is what the workers said on both sides of
+/// reading the slots.
+pub(crate) fn imbalance(before: &WorkerTotals, slots: &SlotTotals, after: &WorkerTotals) -> i64 {
+    let apart = |least: u64, value: u64, most: u64| least.saturating_sub(value).max(value.saturating_sub(most));
+    let sum = apart(before.refused, slots.refused, after.received.saturating_sub(after.admitted))
+        .saturating_add(apart(before.admitted, slots.admitted, after.received.saturating_sub(after.refused)))
+        .saturating_add(apart(before.finished, slots.finished, after.ends_begun))
+        .saturating_add(apart(before.finished, slots.no_longer_in_flight, after.ends_begun));
+    i64::try_from(sum).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said([received, refused, admitted, ending, finished]: [u64; 5]) -> WorkerTotals {
+        WorkerTotals { received, refused, admitted, ends_begun: ending, finished }
+    }
+
+    #[test]
+    fn what_a_moment_can_explain_is_balanced_and_nothing_else() {
+        let still = [10, 2, 8, 7, 7];
+        for (what, before, slots, after, expected) in [
+            ("at rest", still, [2, 8, 7, 7], still, 0),
+            ("a slot has one admission more", still, [2, 9, 7, 7], still, 1),
+            ("a slot has one end more", still, [2, 8, 8, 7], still, 1),
+            ("an end that is in flight elsewhere", still, [2, 8, 7, 6], still, 1),
+            ("a slot lost three ends", still, [2, 8, 4, 4], still, 6),
+            ("a slot lost a refusal", still, [1, 8, 7, 7], still, 1),
+            ("an admission in hand", [11, 2, 8, 7, 7], [2, 9, 7, 7], [11, 2, 8, 7, 7], 0),
+            ("an admission in hand, not yet in a slot", [11, 2, 8, 7, 7], [2, 8, 7, 7], [11, 2, 8, 7, 7], 0),
+            ("an end in hand", [10, 2, 8, 8, 7], [2, 8, 8, 8], [10, 2, 8, 8, 7], 0),
+            ("counted meanwhile", still, [3, 9, 9, 8], [13, 3, 10, 9, 9], 0),
+            ("more than was received, by both counts", still, [3, 9, 9, 9], [11, 3, 9, 9, 9], 2),
+        ] {
+            let [refused, admitted, finished, gone] = slots;
+            let slots = SlotTotals { refused, admitted, finished, no_longer_in_flight: gone };
+            assert_eq!(imbalance(&said(before), &slots, &said(after)), expected, "{what}");
+        }
+    }
+}

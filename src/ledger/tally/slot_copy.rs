@@ -1,0 +1,275 @@
+//! A copy of a slot, and what its words mean.
+//!
+//! Guarantees: pure arithmetic on a copy; no word is read twice, so what is said of a copy fits together.
+
+use super::slot::{SLOT_BYTES, SlotKind, WORDS, offset};
+use crate::model::{Finished, Name, Refused, Window};
+
+/// A copy of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotCopy(pub(crate) [u64; WORDS]);
+
+/// The sums of one outcome in a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CommandMeasures {
+    pub(crate) commands: u64,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) duration_ns: u64,
+}
+
+/// Commands whose end was counted in another slot than their beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TransferredMeasures {
+    pub(crate) commands: u64,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+}
+
+/// Where commands were admitted: position of the series' slot, window, units each. One worker has one slot for it.
+pub(crate) type AdmissionKey = (u32, Window, u64);
+
+impl SlotCopy {
+    pub(crate) const EMPTY: Self = Self([0; WORDS]);
+
+    /// Reads a slot from the bytes of a file.
+    pub(crate) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Self(words)
+    }
+
+    pub(crate) fn kind(&self) -> SlotKind {
+        SlotKind::from_state(self.0[offset::STATE])
+    }
+
+    pub(crate) fn state(&self) -> u64 {
+        self.0[offset::STATE]
+    }
+
+    pub(crate) fn window(&self) -> Window {
+        Window(low_half(self.0[offset::WINDOW_AND_SERIES]))
+    }
+
+    /// The window of admission of all that ends here, where that is an earlier one.
+    pub(crate) fn admission_window(&self) -> Option<Window> {
+        Some(low_half(self.0[offset::ADMISSION_WINDOW])).filter(|of| *of > 0).map(Window)
+    }
+
+    /// Where what ends here was admitted.
+    pub(crate) fn admission_key(&self) -> AdmissionKey {
+        (self.series_position(), self.admission_window().unwrap_or(self.window()), self.units_each())
+    }
+
+    /// Hours between the window of admission and this one of all that ends here; 0 = it was admitted here.
+    pub(crate) fn hours_late(&self) -> u32 {
+        self.admission_window().map_or(0, |of| self.window().0.saturating_sub(of.0))
+    }
+
+    /// Tallies of format 1 had no slots for late ends: what came and what went lay in slots of their own windows. Told as
+    /// what came less what went, in flight is the same without a look at other slots.
+    pub(crate) fn upgrade_from_format_1(mut self) -> Self {
+        if self.kind() == SlotKind::Count {
+            for word in 0..3 {
+                let went = std::mem::take(&mut self.0[offset::LATE_OUT + word]);
+                self.0[offset::LATE_IN + word] = self.0[offset::LATE_IN + word].wrapping_sub(went);
+            }
+        }
+        self
+    }
+
+    /// The position of the slot that holds the names.
+    pub(crate) fn series_position(&self) -> u32 {
+        high_half(self.0[offset::WINDOW_AND_SERIES])
+    }
+
+    pub(crate) fn units_each(&self) -> u64 {
+        self.0[offset::UNITS_EACH]
+    }
+
+    pub(crate) fn finished(&self, finished: Finished) -> CommandMeasures {
+        let at = offset::FINISHED + finished.index() * 4;
+        CommandMeasures {
+            commands: self.0[at],
+            request_bytes: self.0[at + 1],
+            response_bytes: self.0[at + 2],
+            duration_ns: self.0[at + 3],
+        }
+    }
+
+    /// How many of the commands that ended so cost their units.
+    pub(crate) fn charged(&self, finished: Finished) -> u64 {
+        self.0[offset::charged(finished).unwrap_or(offset::FINISHED + finished.index() * 4)]
+    }
+
+    /// Tallies of formats 1 and 2 knew no command that costs nothing.
+    pub(crate) fn upgrade_from_format_2(mut self) -> Self {
+        if self.kind() == SlotKind::Count {
+            for (finished, at) in Finished::ALL.into_iter().filter_map(|one| Some((one, offset::charged(one)?))) {
+                self.0[at] = self.finished(finished).commands;
+            }
+        }
+        self
+    }
+
+    pub(crate) fn refused(&self, refused: Refused) -> u64 {
+        self.0[offset::REFUSED + refused.index()]
+    }
+
+    /// Commands admitted here and not ended anywhere, with the bytes and the time they have used by the moment `now_ns`.
+    pub(crate) fn in_flight(&self, now_ns: u64) -> CommandMeasures {
+        let rest = self.open_measures(self.transferred(offset::LATE_OUT));
+        CommandMeasures { duration_ns: self.elapsed_ns(rest.commands, now_ns), ..rest }
+    }
+
+    /// As [`SlotCopy::in_flight`], of a slot whose process is dead, by the ends themselves: `late` is what ended in slots of later
+    /// windows. A disk that lost its power may hold those and not this slot's note of them, or the note alone; what is
+    /// not in a slot of ends has not ended. Commands whose moment of admission is lost with that have no time.
+    pub(crate) fn unended(&self, late: TransferredMeasures, now_ns: u64) -> CommandMeasures {
+        let rest = self.open_measures(late);
+        let timed = self.open_measures(self.transferred(offset::LATE_OUT)).commands.min(rest.commands);
+        CommandMeasures { duration_ns: self.elapsed_ns(timed, now_ns), ..rest }
+    }
+
+    /// What was admitted here or came, has not ended here, and is not among these.
+    fn open_measures(&self, went: TransferredMeasures) -> CommandMeasures {
+        let (came, ended) = (self.transferred(offset::LATE_IN), self.ended());
+        let open = |begun: usize, came: u64, ended: u64, went: u64| {
+            self.0[begun].wrapping_add(came).saturating_sub(ended.wrapping_add(went))
+        };
+        CommandMeasures {
+            commands: open(offset::ADMITTED, came.commands, ended.commands, went.commands),
+            request_bytes: open(offset::REQUEST_BYTES, came.request_bytes, ended.request_bytes, went.request_bytes),
+            response_bytes: open(
+                offset::RESPONSE_BYTES,
+                came.response_bytes,
+                ended.response_bytes,
+                went.response_bytes,
+            ),
+            duration_ns: 0,
+        }
+    }
+
+    /// The time that so many commands in flight have used. The last sync may lie a little before the last admission; then
+    /// none has passed.
+    fn elapsed_ns(&self, commands: u64, now_ns: u64) -> u64 {
+        let elapsed = now_ns.wrapping_mul(commands).wrapping_sub(self.0[offset::STARTED]);
+        if elapsed > u64::MAX / 2 { 0 } else { elapsed }
+    }
+
+    fn transferred(&self, at: usize) -> TransferredMeasures {
+        TransferredMeasures { commands: self.0[at], request_bytes: self.0[at + 1], response_bytes: self.0[at + 2] }
+    }
+
+    /// All that ended here.
+    pub(crate) fn ended(&self) -> CommandMeasures {
+        Finished::ALL.into_iter().map(|finished| self.finished(finished)).fold(
+            CommandMeasures::default(),
+            |sum, one| CommandMeasures {
+                commands: sum.commands.wrapping_add(one.commands),
+                request_bytes: sum.request_bytes.wrapping_add(one.request_bytes),
+                response_bytes: sum.response_bytes.wrapping_add(one.response_bytes),
+                duration_ns: sum.duration_ns.wrapping_add(one.duration_ns),
+            },
+        )
+    }
+
+    /// One of the names of a series' slot; nothing if it is not a name.
+    pub(crate) fn series_name(&self, number: usize) -> Option<Name> {
+        self.read_text(offset::NAMES + number * offset::NAME_WORDS, offset::NAME_WORDS)
+            .and_then(|text| Name::parse(&text).ok())
+    }
+
+    /// A text that begins with its length.
+    pub(crate) fn read_text(&self, at: usize, words: usize) -> Option<String> {
+        let bytes: Vec<u8> = self.0[at..at + words].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let (length, rest) = bytes.split_first()?;
+        String::from_utf8(rest.get(..usize::from(*length))?.to_vec()).ok()
+    }
+}
+
+fn low_half(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
+}
+
+fn high_half(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::pack_halves;
+    use super::*;
+
+    fn words(set: &[(usize, u64)]) -> SlotCopy {
+        let mut words = SlotCopy::EMPTY;
+        set.iter().for_each(|(at, value)| words.0[*at] = *value);
+        words
+    }
+
+    #[test]
+    fn what_is_in_flight_is_what_began_or_came_and_neither_ended_nor_went() {
+        let started = 100_u64 + 140;
+        for (what, set, expected) in [
+            ("nothing", vec![], (0, 0, 0)),
+            (
+                "two admitted",
+                vec![(offset::ADMITTED, 2), (offset::STARTED, started), (offset::REQUEST_BYTES, 9)],
+                (2, 9, 160),
+            ),
+            ("one ended", vec![(offset::ADMITTED, 1), (offset::FINISHED, 1)], (0, 0, 0)),
+            ("ended elsewhere", vec![(offset::ADMITTED, 1), (offset::LATE_OUT, 1)], (0, 0, 0)),
+            ("came and ended here", vec![(offset::LATE_IN, 1), (offset::FINISHED + 4, 1)], (0, 0, 0)),
+            ("admitted after the last sync", vec![(offset::ADMITTED, 1), (offset::STARTED, 250)], (1, 0, 0)),
+        ] {
+            let rest = words(&set).in_flight(200);
+            assert_eq!((rest.commands, rest.request_bytes, rest.duration_ns), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_a_dead_process_has_not_ended_is_told_by_the_ends_and_not_by_the_note_of_them() {
+        let admitted =
+            [(offset::ADMITTED, 3), (offset::FINISHED, 1), (offset::STARTED, 100 + 140), (offset::REQUEST_BYTES, 9)];
+        let noted = [(offset::ADMITTED, 3), (offset::FINISHED, 1), (offset::STARTED, 140), (offset::LATE_OUT, 1)];
+        let late = TransferredMeasures { commands: 1, request_bytes: 4, response_bytes: 0 };
+        for (what, set, late, expected) in [
+            ("neither", &admitted, TransferredMeasures::default(), (2, 9, 160)),
+            ("the end without its note", &admitted, late, (1, 5, 0)),
+            ("the note without its end", &noted, TransferredMeasures::default(), (2, 0, 60)),
+            ("both", &noted, late, (1, 0, 60)),
+        ] {
+            let rest = words(set).unended(late, 200);
+            assert_eq!((rest.commands, rest.request_bytes, rest.duration_ns), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_slot_of_format_1_has_in_flight_what_it_had() {
+        let slot = words(&[
+            (offset::STATE, SlotKind::Count as u64),
+            (offset::ADMITTED, 5),
+            (offset::LATE_IN, 2),
+            (offset::FINISHED, 3),
+            (offset::LATE_OUT, 1),
+        ]);
+        for slot in [slot, slot.upgrade_from_format_1()] {
+            assert_eq!(slot.in_flight(0).commands, 3);
+        }
+        assert_eq!(slot.upgrade_from_format_1().unended(TransferredMeasures::default(), 0).commands, 3);
+    }
+
+    #[test]
+    fn late_is_the_distance_to_the_window_of_admission() {
+        for (of, late) in [(0, 0), (997, 3), (1000, 0)] {
+            assert_eq!(
+                words(&[(offset::WINDOW_AND_SERIES, pack_halves(1000, 7)), (offset::ADMISSION_WINDOW, of)])
+                    .hours_late(),
+                late,
+                "of {of}"
+            );
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Corrections.
+
+use super::*;
+
+fn correction() -> Adjustment {
+    Adjustment {
+        department: Name::parse("department-1").expect("a name"),
+        subsystem: None,
+        command: None,
+        period: "2026-11".to_owned(),
+        units: -5,
+        reason: "a test of the new cameras".to_owned(),
+        who: "finance office".to_owned(),
+    }
+}
+
+#[test]
+fn a_correction_is_added_and_sealed_beside_a_running_gateway() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    wait(ledger.reader().fold_now()).expect("a fold");
+    assert_eq!(add_adjustment(&bench.path(), &correction(), &bench.clock).expect("a correction"), 1);
+    bench.pass(Duration::from_secs(7200), &ledger, &meter);
+    let day = Adjustment { period: "2026-11-24".to_owned(), units: 7, ..correction() };
+    assert_eq!(add_adjustment(&bench.path(), &day, &bench.clock).expect("a correction"), 2);
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'adjustment'"), 2);
+    assert_eq!(
+        bench.number("SELECT count(*) FROM seal JOIN seal next ON next.previous = seal.hash"),
+        2,
+        "one chain of three"
+    );
+    assert_eq!(bench.number("SELECT head_number FROM meta"), 3);
+    assert_eq!(brief(&bench.files()), [("ok", 1, 3)], "usage itself is as it was");
+}
+
+#[test]
+fn a_correction_that_makes_no_sense_is_refused_and_nothing_is_written() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    wait(ledger.reader().fold_now()).expect("a fold");
+    let name = |text| Some(Name::parse(text).expect("a name"));
+    for (wrong, says) in [
+        (Adjustment { units: 0, ..correction() }, "0 units"),
+        (Adjustment { period: "October".to_owned(), ..correction() }, "not a period"),
+        (Adjustment { period: "2026-11-31".to_owned(), ..correction() }, "not a period"),
+        (Adjustment { reason: " ".to_owned(), ..correction() }, "the reason"),
+        (Adjustment { reason: "two\nlines".to_owned(), ..correction() }, "the reason"),
+        (Adjustment { who: "a\ttab".to_owned(), ..correction() }, "the author"),
+        (Adjustment { command: name("command-1"), ..correction() }, "its subsystem"),
+        (Adjustment { subsystem: name("parking"), ..correction() }, "department-1 / parking"),
+        (Adjustment { department: name("nobody").expect("a name"), ..correction() }, "never seen nobody"),
+    ] {
+        let error = add_adjustment(&bench.path(), &wrong, &bench.clock).expect_err(says);
+        assert!(error.to_string().contains(says), "{error} does not say {says}");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM adjustment"), 0);
+    assert_eq!(bench.number("SELECT count(*) FROM seal"), 0);
+}

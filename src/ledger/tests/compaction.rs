@@ -1,0 +1,287 @@
+//! Sums by day, and days instead of hours.
+
+use super::*;
+use crate::ledger::book::usage_query::UsageResolution;
+use crate::ledger::fold::OpenRows;
+use crate::ledger::reader::read_usage;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A ledger that forgets hours after two days.
+fn forgetful(bench: &LedgerBench) -> (Ledger, Meter) {
+    let settings = LedgerSettings { compact_after: Some(2 * DAY), ..bench.settings(1) };
+    let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
+    let (ledger, mut seeds) = opened.expect("a ledger");
+    (ledger, seeds.remove(0).into_meter())
+}
+
+/// Counts one command, its answer of as many bytes as hours have passed, in each of so many hours.
+fn count_hours(bench: &LedgerBench, (ledger, meter): (&Ledger, &Meter), hours: u64) {
+    for hour in 0..hours {
+        let mut ticket = admit(meter, &bench.clock);
+        ticket.add_response_bytes(hour);
+        ticket.settle(Finished::Ok);
+        refuse(meter, &bench.clock);
+        bench.pass(HOUR, ledger, meter);
+    }
+}
+
+fn sum(rows: &[UsageRow], of: impl Fn(&OutcomeTotals) -> u64) -> u64 {
+    rows.iter().map(|row| of(&row.totals)).sum()
+}
+
+fn by_day(bench: &LedgerBench, windows: std::ops::Range<Window>) -> Vec<UsageRow> {
+    LedgerFiles::open(&bench.path()).expect("files").usage_by_day(windows).expect("rows")
+}
+
+#[test]
+fn days_say_what_their_hours_say() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 60);
+    let stream = admit(&meter, &bench.clock);
+    refuse(&meter, &bench.clock); // in an hour that is open
+    let (hours, days) = (bench.files(), by_day(&bench, ALWAYS));
+    assert_eq!((hours.len(), days.len()), (2 * 60 + 1, 2 * 3 + 1), "three days, and an hour that is open");
+    for of in [commands, units, response_bytes] {
+        assert_eq!(sum(&hours, of), sum(&days, of));
+    }
+    let window = hours[40].window;
+    for range in [Window(0)..window, window..Window(u32::MAX), hours[2].window..hours[4].window] {
+        let hours: Vec<_> = hours.iter().filter(|row| range.contains(&row.window)).cloned().collect();
+        let days = by_day(&bench, range.clone());
+        assert_eq!(sum(&days, |one| one.commands), sum(&hours, |one| one.commands), "{range:?}");
+        assert_eq!(wait(ledger.reader().usage_by_day(range.clone())).expect("rows"), days);
+        let whole = LedgerFiles::open(&bench.path()).expect("files").usage_total(range.clone()).expect("rows");
+        assert_eq!(whole.iter().map(|row| row.window).collect::<Vec<_>>(), [range.start; 2], "ok, forbidden");
+        for of in [commands, units, response_bytes] {
+            assert_eq!(sum(&whole, of), sum(&hours, of), "{range:?}");
+        }
+        assert_eq!(wait(ledger.reader().usage_total(range.clone())).expect("rows"), whole);
+        let view = wait(ledger.reader().view(vec![range.clone(), Window(0)..Window(0)])).expect("a view");
+        let used = UsageSums { commands: sum(&whole, commands), units: sum(&whole, units) };
+        assert_eq!(
+            view.department_usage,
+            [DepartmentUsage::from([(department(1).id, used)]), DepartmentUsage::default()]
+        );
+        assert_eq!(view.totals.series[0].in_flight(), 1);
+    }
+    stream.settle(Finished::Ok);
+}
+
+#[test]
+fn an_hour_that_is_sealed_between_two_looks_is_not_counted_by_both() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 1);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let look = || {
+        let open = wait(ledger.reader().request(KeeperRequest::OpenRows)).expect("open rows");
+        (open.rows.len(), open)
+    };
+    let (found, open) = look();
+    assert_eq!(found, 1);
+    bench.pass(HOUR, &ledger, &meter);
+    let read = |open: &OpenRows, grain| read_usage(&bench.path(), (&ALWAYS, open), grain).expect("rows");
+    for grain in [UsageResolution::Whole, UsageResolution::Day, UsageResolution::Hour] {
+        assert_eq!(read(&open, grain), None, "the first look is out of date");
+        let (found, open) = look();
+        assert_eq!((found, sum(&read(&open, grain).expect("rows"), commands)), (0, 3));
+    }
+}
+
+#[test]
+fn a_start_reads_sums_and_goes_on_from_them() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 5);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let before = wait(ledger.reader().totals()).expect("totals").series;
+    drop(meter);
+    ledger.close().expect("closed");
+    let (ledger, _meter) = bench.open_one();
+    let after = wait(ledger.reader().totals()).expect("totals").series;
+    let known = |series: &[SeriesTotals]| series.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>();
+    assert_eq!(known(&before), known(&after));
+    assert_eq!(after.iter().map(|one| one.admitted).sum::<u64>(), 6);
+}
+
+/// Whatever SQLite thinks of it: the second table of such a join is looked up by the first, never walked through.
+#[test]
+fn starts_and_reports_by_day_walk_through_unsealed_hours_only() {
+    let bench = LedgerBench::new();
+    drop(bench.open_one());
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    for query in
+        [crate::ledger::book::book_reader::SELECT_SERIES_SUMS, crate::ledger::book::usage_query::SELECT_OPEN_HOURS]
+    {
+        let mut plan = book.prepare(&format!("EXPLAIN QUERY PLAN {query}")).expect("a plan");
+        let none = vec![0; plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(none), |row| row.get("detail")).expect("steps");
+        let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+        let walks = |table: &str| {
+            let by_key = format!("SEARCH {table} USING PRIMARY KEY (window=?");
+            steps.iter().any(|step| step.contains(table) && !step.starts_with(&by_key))
+        };
+        assert!(!walks("usage") && !walks("admission"), "{steps:?}");
+    }
+}
+
+#[test]
+fn old_hours_become_days_and_nothing_is_lost() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    let before = bench.files();
+    bench.pass(10 * DAY, &ledger, &meter);
+    for _ in 0..8 {
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM usage"), 0, "no hour is left");
+    assert_eq!(bench.number("SELECT count(*) FROM admission"), 0);
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'day'"), 2);
+    let after = bench.files();
+    assert_eq!(after.len(), 2 * 2, "two days, two outcomes");
+    for of in [commands, units, response_bytes] {
+        assert_eq!(sum(&before, of), sum(&after, of));
+    }
+    assert_eq!(after, by_day(&bench, ALWAYS));
+    assert_eq!(bench.number("SELECT sum(commands) FROM usage_hourly"), 60);
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'hour'"), 30, "the chain keeps every link");
+}
+
+#[test]
+fn a_range_that_cuts_a_forgotten_day_is_refused_and_one_that_does_not_is_not() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    bench.pass(10 * DAY, &ledger, &meter);
+    let days = bench.files();
+    let files = LedgerFiles::open(&bench.path()).expect("files");
+    let (first, second) = (days[0].window, days[2].window);
+    let error = files.usage_by_hour(Window(first.0 + 3)..Window(u32::MAX)).expect_err("it cuts the first day");
+    assert!(matches!(error, LedgerError::RangeCutsDay { day, .. } if day == first), "{error}");
+    assert_eq!(files.usage_by_hour(second..Window(u32::MAX)).expect("the second day"), days[2..]);
+    assert_eq!(files.usage_by_hour(Window(0)..second).expect("the first day"), days[..2]);
+}
+
+#[test]
+fn a_clock_that_was_years_ahead_hides_nothing_that_is_counted_after_it_was_put_right() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = forgetful(&bench);
+    bench.clock.advance(1000 * DAY);
+    count_hours(&bench, (&ledger, &meter), 30);
+    bench.pass(10 * DAY, &ledger, &meter);
+    let before = sum(&bench.files(), commands);
+    drop(meter);
+    ledger.close().expect("closed");
+    bench.clock.step_wall(START.parse().expect("the right time"));
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 2);
+    for _ in 0..4 {
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    assert_eq!(sum(&bench.files(), commands), before + 4);
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), before + 4);
+}
+
+#[test]
+fn a_sum_that_reaches_the_greatest_integer_stays_there_and_hours_go_on_being_sealed() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 1);
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    for table in ["ever_sum", "day_sum"] {
+        let near = format!("UPDATE {table} SET duration_ns = 9223372036854775000, request_bytes = 5 WHERE outcome = 1");
+        book.execute(&near, []).expect("three centuries of streams");
+    }
+    let stream = admit(&meter, &bench.clock);
+    bench.clock.advance(HOUR / 2);
+    stream.settle(Finished::Ok);
+    bench.pass(HOUR, &ledger, &meter);
+    for table in ["ever_sum", "day_sum"] {
+        let kept = format!("SELECT duration_ns = 9223372036854775807 AND commands = 2 FROM {table} WHERE outcome = 1");
+        assert_eq!(bench.number(&kept), 1, "{table}");
+    }
+}
+
+#[test]
+fn a_day_stays_as_hours_while_one_of_them_is_open() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 3);
+    bench.clock.advance(10 * DAY); // the worker does not say that it has left the hours before
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let days = || bench.number("SELECT count(*) FROM seal WHERE kind = 'day'");
+    for _ in 0..4 {
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    assert_eq!(days(), 0, "were its clock set back, the worker would count there");
+    for _ in 0..4 {
+        meter.tick();
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    assert_eq!(days(), 1, "all hours of it are sealed, and left");
+    assert!(bench.number("SELECT count(*) FROM usage") > 0, "the present hour is open");
+}
+
+#[test]
+fn another_calendar_has_other_days_and_the_same_sums() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    count_hours(&bench, (&ledger, &meter), 30);
+    drop(meter);
+    ledger.close().expect("closed");
+    let before = by_day(&bench, ALWAYS);
+    let calendar = CalendarOffset::parse("-05:00").expect("an offset");
+    let settings = LedgerSettings { calendar, ..bench.settings(1) };
+    let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
+    drop(opened.expect("a ledger"));
+    let after = by_day(&bench, ALWAYS);
+    assert_ne!(before[0].window, after[0].window);
+    assert!(after.iter().all(|row| calendar.first_window(calendar.date_of(row.window)) == row.window));
+    assert_eq!(sum(&before, |one| one.response_bytes), sum(&after, |one| one.response_bytes));
+}
+
+fn commands(totals: &OutcomeTotals) -> u64 {
+    totals.commands
+}
+
+fn units(totals: &OutcomeTotals) -> u64 {
+    totals.units
+}
+
+fn response_bytes(totals: &OutcomeTotals) -> u64 {
+    totals.response_bytes
+}
+
+#[test]
+fn a_clock_set_back_behind_forgotten_hours_counts_into_the_first_hour_after_them() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = forgetful(&bench);
+    count_hours(&bench, (&ledger, &meter), 30);
+    let before = bench.clock.wall();
+    bench.pass(5 * DAY, &ledger, &meter);
+    for _ in 0..4 {
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    let horizon = bench.number("SELECT rolled_before FROM meta");
+    assert!(horizon > 0, "hours are forgotten");
+    drop(meter);
+    ledger.close().expect("closed");
+    let counted = sum(&by_day(&bench, ALWAYS), commands);
+    bench.clock.step_wall(before - jiff::SignedDuration::from_hours(24));
+    let (ledger, meter) = forgetful(&bench);
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    refuse(&meter, &bench.clock);
+    bench.pass(HOUR, &ledger, &meter);
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nothing is counted where nobody reads");
+    let first = format!("SELECT sum(commands) FROM usage WHERE \"window\" = {horizon}");
+    assert_eq!(bench.number(&first), 2);
+    bench.pass(30 * DAY, &ledger, &meter);
+    for _ in 0..4 {
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nor lost when its hour becomes a day");
+}

@@ -1,0 +1,116 @@
+//! Disks that fail, in the tests of this room.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::*;
+use super::wait;
+use crate::model::{CommandKey, Department, Finished, Refused};
+
+/// What is wrong with a disk at the moment.
+#[derive(Debug, Default)]
+struct DiskFaults {
+    is_full: AtomicBool,
+    loses_syncs: AtomicBool,
+}
+
+/// The machine's disk, but for its faults.
+#[derive(Debug)]
+struct FaultyDisk(Arc<DiskFaults>);
+
+impl TallyDisk for FaultyDisk {
+    fn create(&self, path: &std::path::Path) -> std::io::Result<File> {
+        SystemDisk.create(path)
+    }
+    fn extend(&self, file: &File, from: u64, bytes: u64) -> std::io::Result<()> {
+        if self.0.is_full.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        SystemDisk.extend(file, from, bytes)
+    }
+    fn sync(&self, file: &File) -> std::io::Result<()> {
+        if self.0.loses_syncs.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("the disk is broken"));
+        }
+        SystemDisk.sync(file)
+    }
+    fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+    fn remove(&self, path: &std::path::Path) -> std::io::Result<()> {
+        SystemDisk.remove(path)
+    }
+}
+
+type DiskFailures = mpsc::Receiver<LedgerError>;
+
+fn open(folder: &std::path::Path) -> (Ledger, Meter, Arc<DiskFaults>, DiskFailures) {
+    let faults = Arc::new(DiskFaults::default());
+    let settings = LedgerSettings {
+        path: folder.join("ledger.db"),
+        gateway: Name::unknown(),
+        sync_every: Duration::from_millis(10),
+        workers: 1,
+        calendar: CalendarOffset::default(),
+        compact_after: None,
+        ready: Readiness::default(),
+    };
+    let clock = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
+    let (failed, failures) = mpsc::channel();
+    let failed = Box::new(move |error| failed.send(error).expect("somebody listens"));
+    let opened = Ledger::open_on(Box::new(FaultyDisk(Arc::clone(&faults))), settings, clock, failed);
+    let (ledger, mut seeds) = opened.expect("a ledger");
+    (ledger, seeds.remove(0).into_meter(), faults, failures)
+}
+
+fn command(number: u32) -> CommandKey {
+    CommandKey { number, subsystem: Name::other(), command: Name::parse(&format!("c{number}")).expect("a name") }
+}
+
+#[test]
+fn a_full_disk_refuses_what_has_no_slot_counts_the_refusals_and_heals() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ledger, meter, faults, _failures) = open(folder.path());
+    faults.is_full.store(true, Ordering::SeqCst);
+    let who = Department::unknown();
+    let try_one = |number| {
+        meter.received();
+        let opened = meter.open(&who, &command(number), 1, Window(1));
+        let refused = opened.map(|ticket| ticket.settle(Finished::Ok)).err();
+        refused.inspect(|refused| meter.refuse(&who, &command(number), *refused, Window(1))).is_none()
+    };
+    let admitted = (1..=3000).filter(|number| try_one(*number)).count() as u64;
+    assert!(admitted < 3000, "more commands than slots");
+    assert!(try_one(1), "what has a slot goes on counting");
+    assert!(!try_one(3000));
+
+    faults.is_full.store(false, Ordering::SeqCst);
+    wait(ledger.reader().fold_now()).expect("a turn of the keeper");
+    wait(ledger.reader().totals()).expect("the end of that turn");
+    meter.tick();
+    assert!(try_one(3000), "healed without a restart");
+    meter.tick();
+    let totals = wait(ledger.reader().totals()).expect("totals");
+    let sum = |of: fn(&SeriesTotals) -> u64| totals.series.iter().map(of).sum::<u64>();
+    assert_eq!(totals.imbalance, 0);
+    assert_eq!(sum(|one| one.admitted), admitted + 2);
+    assert_eq!(sum(|one| one.refused[Refused::LedgerUnavailable.index()]), 3000 - admitted + 1);
+}
+
+#[test]
+fn a_failed_sync_ends_the_keeper_and_is_told_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ledger, meter, faults, failures) = open(folder.path());
+    let ticket = meter.open(&Department::unknown(), &command(1), 1, Window(1)).expect("a slot");
+    faults.loses_syncs.store(true, Ordering::SeqCst);
+    assert!(wait(ledger.reader().fold_now()).is_err());
+    let told = failures.recv().expect("the failure").to_string();
+    assert!(told.contains("the disk is broken") && told.contains("ledger.tally"), "{told}");
+    assert!(failures.recv().is_err(), "never told again");
+    assert!(matches!(wait(ledger.reader().totals()), Err(LedgerError::Stopped)));
+    let both = futures_util::future::join(ticket.wait_until_durable(), meter.run_sync_notifier());
+    let waiting = async { tokio::time::timeout(Duration::ZERO, both).await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    assert!(runtime.block_on(waiting).is_err(), "nothing is called durable any more");
+    assert!(matches!(ledger.close(), Err(LedgerError::Stopped)));
+}

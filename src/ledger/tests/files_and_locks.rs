@@ -1,0 +1,254 @@
+//! What a ledger stands on: names that lead to it, locks, files that are taken away, folders where nobody may write.
+
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use super::audit::{closed, sound};
+use super::*;
+use crate::ledger::audit::{export, ledger_info};
+
+/// A second gateway on `path`; what it is told.
+fn refused(bench: &LedgerBench, path: PathBuf) -> String {
+    let settings = LedgerSettings { path, ..bench.settings(1) };
+    let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|_| ()));
+    opened.expect_err("two gateways on one ledger").to_string()
+}
+
+/// A ledger whose keeper says why it ended.
+fn watched(bench: &LedgerBench) -> (Ledger, Meter, mpsc::Receiver<LedgerError>) {
+    let (failed, failures) = mpsc::channel();
+    let failed = Box::new(move |error| failed.send(error).expect("somebody listens"));
+    let (ledger, mut seeds) = Ledger::open(bench.settings(1), bench.clock.clone(), failed).expect("a ledger");
+    (ledger, seeds.remove(0).into_meter(), failures)
+}
+
+#[test]
+fn a_second_gateway_is_refused_by_whatever_name_or_lock_it_comes() {
+    let bench = LedgerBench::new();
+    let (ledger, _meter, failures) = watched(&bench);
+    let beside = |name: &str| bench.folder.path().join(name);
+    let me = format!("process {}", std::process::id());
+    symlink("ledger.db", beside("other.db")).expect("a link of the file");
+    symlink(bench.folder.path(), beside("folder")).expect("a link of the folder");
+    for name in ["other.db", "folder/ledger.db", "folder/other.db"] {
+        let said = refused(&bench, beside(name));
+        assert!(said.contains(&me), "{name}: {said}");
+    }
+    std::fs::rename(bench.path().with_extension("lock"), beside("ledger.was-lock")).expect("the lock file is gone");
+    let said = refused(&bench, bench.path());
+    assert!(said.contains("the same file as the book of another gateway"), "{said}");
+    let why = failures.recv_timeout(Duration::from_secs(20)).expect("the first one ends too").to_string();
+    assert!(why.contains("ledger.lock was replaced"), "{why}");
+    drop(ledger);
+}
+
+/// As a file that is mounted into two containers: no lock file and no folder in common.
+#[test]
+fn a_second_gateway_with_a_lock_file_of_its_own_is_refused_by_the_books_inode() {
+    let bench = LedgerBench::new();
+    let (_ledger, _meter) = bench.open_one();
+    let other = tempfile::tempdir().expect("a folder");
+    let mounted = other.path().join("ledger.db");
+    std::fs::hard_link(bench.path(), &mounted).expect("another name");
+    let said = refused(&bench, mounted.clone());
+    assert!(said.contains("has 2 hard links") && said.contains("-samefile"), "{said}");
+    std::fs::remove_file(mounted).expect("the other name is gone");
+    let book = std::fs::File::open(bench.path()).expect("the book"); // its close would matter only to this process's SQLite
+    assert!(matches!(book.try_lock(), Err(std::fs::TryLockError::WouldBlock)), "the inode itself is locked");
+    std::mem::forget(book);
+}
+
+#[test]
+fn a_book_with_two_hard_links_is_refused_and_a_link_to_nothing_too() {
+    let bench = closed();
+    std::fs::hard_link(bench.path(), bench.folder.path().join("copy.db")).expect("another name");
+    let said = refused(&bench, bench.path());
+    assert!(said.contains("has 2 hard links") && said.contains("mv"), "{said}");
+    sound(&bench.path(), "readers do not mind");
+    let nothing = bench.folder.path().join("nothing.db");
+    symlink("none/ledger.db", &nothing).expect("a link");
+    let said = refused(&bench, nothing);
+    assert!(said.contains("a symbolic link to a file that is not there"), "{said}");
+}
+
+#[test]
+fn a_ledger_is_read_and_corrected_through_a_link_as_through_its_own_name() {
+    let bench = LedgerBench::new();
+    let (_ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok); // in the tally only
+    let link = bench.folder.path().join("link.db");
+    symlink("ledger.db", &link).expect("a link");
+    assert_eq!(brief(&usage_of_files(&link)), [("ok", 1, 3)]);
+    sound(&link, "through a link");
+    assert!(ledger_info(&link).expect("info").is_kept);
+}
+
+#[test]
+fn a_file_that_is_taken_away_ends_the_keeper_within_a_second_or_so_and_loses_nothing_that_can_be_kept() {
+    for (extension, keeps) in [("lock", true), ("tally", true), ("db-wal", true), ("db-shm", true), ("db", false)] {
+        let bench = LedgerBench::new();
+        let (ledger, meter, failures) = watched(&bench);
+        admit(&meter, &bench.clock).settle(Finished::Ok); // not folded yet, perhaps
+        let begun = std::time::Instant::now();
+        std::fs::remove_file(bench.path().with_extension(extension)).expect("it was there");
+        let why = failures.recv_timeout(Duration::from_secs(20)).expect("the keeper ends").to_string();
+        assert!(why.contains(&format!("ledger.{extension} was removed")), "{why}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{extension}: {:?}", begun.elapsed());
+        assert!(matches!(wait(ledger.reader().totals()), Err(LedgerError::Stopped)));
+        drop((ledger, meter));
+        if keeps {
+            assert_eq!(brief(&bench.files()), [("ok", 1, 3)], "{extension}");
+            let (ledger, _) = bench.open_one();
+            sound(&bench.path(), extension);
+            ledger.close().expect("closed");
+        }
+    }
+}
+
+#[test]
+fn a_close_never_removes_a_tally_that_is_not_its_own() {
+    let bench = LedgerBench::new();
+    let (ledger, _meter, _failures) = watched(&bench);
+    let tally = bench.path().with_extension(TALLY_EXTENSION);
+    std::fs::remove_file(&tally).expect("it was there");
+    std::fs::write(&tally, "another's").expect("written");
+    assert!(ledger.close().is_err(), "it says so");
+    assert_eq!(std::fs::read(&tally).expect("it is there"), b"another's");
+}
+
+/// Takes away the right to write, as root by becoming nobody, and gives it back.
+struct UnwritableFolder<'a>(&'a LedgerBench);
+
+impl<'a> UnwritableFolder<'a> {
+    fn make(bench: &'a LedgerBench) -> Self {
+        set_modes(bench.folder.path(), (0o555, 0o444));
+        Self(bench)
+    }
+}
+
+impl Drop for UnwritableFolder<'_> {
+    fn drop(&mut self) {
+        set_modes(self.0.folder.path(), (0o755, 0o644));
+    }
+}
+
+fn set_modes(folder: &Path, (of_folder, of_files): (u32, u32)) {
+    use std::os::unix::fs::PermissionsExt;
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    set(folder, of_folder).expect("the folder's mode");
+    for file in std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok) {
+        set(&file.path(), of_files).expect("a file's mode");
+    }
+}
+
+/// Runs a test of this program as a user who may write nothing: root becomes nobody, everybody else is already.
+fn as_reader(test: &str, bench: &LedgerBench) -> (bool, String) {
+    let reach = tempfile::tempdir().expect("a folder");
+    set_modes(reach.path(), (0o755, 0o644));
+    let me = reach.path().join("reader"); // nobody may not look into every folder
+    std::fs::copy(std::env::current_exe().expect("this program"), &me).expect("a copy of this program");
+    let is_root = Command::new("id").arg("-u").output().expect("id").stdout == b"0\n";
+    let mut command = if is_root { Command::new("setpriv") } else { Command::new(&me) };
+    if is_root {
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&me);
+    }
+    command.args(["--exact", &format!("ledger::tests::files_and_locks::{test}"), "--ignored", "--nocapture"]);
+    let ended = command.env(READS, bench.path()).output().expect("a child");
+    let said = [ended.stdout, ended.stderr].concat();
+    (ended.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Tells the child what to read.
+const READS: &str = "TALLYGATE_TEST_READS";
+
+#[test]
+#[ignore = "a child of the test below"]
+fn reads_all() {
+    let Some(path) = std::env::var_os(READS).map(PathBuf::from) else { return };
+    assert!(std::fs::File::create(path.with_extension("mine")).is_err(), "this user may write nothing here");
+    assert!(!usage_of_files(&path).is_empty());
+    sound(&path, "where nobody may write");
+    assert!(!ledger_info(&path).expect("info").is_kept);
+    let mut parts = 0;
+    let mut count = |_| {
+        parts += 1;
+        Ok(())
+    };
+    export(&path, &mut count).expect("an export");
+    assert!(parts > 3, "{parts}");
+}
+
+#[test]
+fn a_closed_ledger_is_read_where_its_reader_may_not_write() {
+    let bench = closed();
+    for with_lock in [true, false] {
+        if !with_lock {
+            std::fs::remove_file(bench.path().with_extension("lock")).expect("it was there");
+        }
+        let before = std::fs::read(bench.path()).expect("the book");
+        let unwritable = UnwritableFolder::make(&bench);
+        let (well, said) = as_reader("reads_all", &bench);
+        assert!(well && said.contains("1 passed"), "with its lock: {with_lock}: {said}");
+        drop(unwritable);
+        assert_eq!(std::fs::read(bench.path()).expect("the book"), before);
+    }
+}
+
+#[test]
+fn a_book_with_a_log_that_cannot_be_read_where_nobody_may_write_says_what_to_do() {
+    let bench = LedgerBench::new();
+    let (_ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let copy = copied(&bench, &["db", "db-wal", TALLY_EXTENSION]);
+    let unwritable = UnwritableFolder::make(&copy);
+    let (well, said) = as_reader("reads_all", &copy);
+    assert!(well || said.contains("UnreadableLog"), "{said}");
+    drop(unwritable);
+    sound(&copy.path(), "where its reader may write");
+}
+
+fn copied(bench: &LedgerBench, extensions: &[&str]) -> LedgerBench {
+    let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
+    for extension in extensions {
+        std::fs::copy(bench.path().with_extension(extension), copy.path().with_extension(extension)).expect("a copy");
+    }
+    copy
+}
+
+#[test]
+fn a_copy_without_the_log_is_told_so() {
+    let bench = LedgerBench::new();
+    let (_ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    let copy = copied(&bench, &["db", TALLY_EXTENSION]);
+    for said in [
+        LedgerFiles::open(&copy.path()).expect_err("nothing to read").to_string(),
+        ledger_info(&copy.path()).expect_err("nothing to read").to_string(),
+    ] {
+        assert!(said.contains("a copy without the book's log") && said.contains("-wal"), "{said}");
+    }
+}
+
+/// Its pages are of different moments: the worker's own sums are older than the slots.
+#[test]
+fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_finding() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    admit(&meter, &bench.clock).settle(Finished::Ok);
+    wait(ledger.reader().fold_now()).expect("a fold");
+    let copy = copied(&bench, &["db", "db-wal"]);
+    let tally = bench.path().with_extension(TALLY_EXTENSION);
+    let mut torn = std::fs::read(&tally).expect("the tally");
+    let held: Vec<_> = (0..9).map(|_| admit(&meter, &bench.clock)).collect();
+    let later = std::fs::read(&tally).expect("the tally");
+    let own = 9 * crate::ledger::tally::slot::SLOT_BYTES; // the header's page, and the worker's own slot
+    torn[own..].copy_from_slice(&later[own..]);
+    std::fs::write(copy.path().with_extension(TALLY_EXTENSION), &torn).expect("a copy");
+    let verdict = sound(&copy.path(), "a copy");
+    let note = verdict.notes.join("\n");
+    assert!(note.contains("0 commands are in flight by its sums, 9 by its slots; this tally is a copy"), "{note}");
+    drop(ledger); // as if the process had died
+    std::fs::write(&tally, &torn).expect("the file itself is changed");
+    assert_eq!(super::audit::found(&bench), ["balance at epoch 1, worker 0"]);
+    drop(held);
+}

@@ -1,0 +1,137 @@
+//! Commands of which nothing reached a subsystem: counted, and free.
+
+use super::audit::{HOUR, audited, forgetful, sound, stranger};
+use super::*;
+use crate::model::Outcome;
+
+/// Ends one command of 3 units in each way, once charged and once as one of which nothing was sent.
+fn end_in_every_way(meter: &Meter, clock: &Clock) {
+    for finished in Finished::ALL {
+        admit(meter, clock).settle(finished);
+        let mut unsent = admit(meter, clock);
+        unsent.waive();
+        unsent.settle(finished);
+    }
+}
+
+fn is_answered(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Finished(Finished::Ok | Finished::ClientError | Finished::ServerError))
+}
+
+/// Every outcome twice; what a subsystem answered costs both times, all else once.
+fn charged(rows: &[UsageRow], times: u64) {
+    assert_eq!(rows.len(), Finished::ALL.len(), "{rows:?}");
+    for row in rows {
+        let units = if is_answered(row.outcome) { 6 } else { 3 };
+        assert_eq!((row.totals.commands, row.totals.units), (2 * times, units * times), "{}", row.outcome);
+    }
+}
+
+const WAIVED: &str = "SELECT 1000 * sum(commands) + sum(units) FROM waived";
+
+#[test]
+fn a_command_of_which_nothing_was_sent_costs_no_units_wherever_it_is_read() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    end_in_every_way(&meter, &bench.clock);
+    let totals = wait(ledger.reader().totals()).expect("totals");
+    let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
+    assert_eq!((series.admitted, series.units, totals.imbalance), (16, 33, 0));
+    charged(&bench.files(), 1);
+    charged(&wait(ledger.reader().usage_by_hour(ALWAYS)).expect("rows"), 1);
+    wait(ledger.reader().fold_now()).expect("a fold");
+    assert_eq!(bench.number("SELECT sum(units) FROM usage_hourly"), 33);
+    assert_eq!(bench.number(WAIVED), 5015, "the other five, whole");
+    assert_eq!(bench.number("SELECT sum(units) FROM admission"), 48, "what was admitted is admitted");
+    sound(&bench.path(), "live");
+    bench.pass(HOUR, &ledger, &meter);
+    sound(&bench.path(), "sealed");
+    drop(ledger);
+    sound(&bench.path(), "killed");
+    let said = stranger(&bench).expect("a stranger says the same");
+    assert!(said.contains("department-1\twaived\t5\t15"), "{said}");
+    drop(meter);
+    let (ledger, meter) = bench.open_one();
+    charged(&bench.files(), 1);
+    let totals = wait(ledger.reader().totals()).expect("totals");
+    assert_eq!(totals.series.iter().map(|one| one.units).sum::<u64>(), 33, "a counter goes on where it was");
+    drop(meter);
+    ledger.close().expect("closed");
+    sound(&bench.path(), "closed");
+}
+
+#[test]
+fn what_is_waived_after_its_hour_was_sealed_is_waived_in_the_present_one() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    let tickets: Vec<_> = (0..4).map(|_| admit(&meter, &bench.clock)).collect();
+    bench.pass(HOUR, &ledger, &meter);
+    for (number, mut ticket) in tickets.into_iter().enumerate() {
+        if number > 0 {
+            ticket.waive();
+        }
+        ticket.settle(if number == 3 { Finished::Ok } else { Finished::Timeout });
+    }
+    wait(ledger.reader().fold_now()).expect("a fold");
+    assert_eq!(brief(&bench.files()), [("ok", 1, 3), ("timeout", 3, 3)]);
+    assert_eq!(bench.number("SELECT 1000 * late + units FROM waived"), 1006);
+    sound(&bench.path(), "live");
+    bench.pass(HOUR, &ledger, &meter);
+    sound(&bench.path(), "sealed");
+    drop((ledger, meter));
+    let (ledger, _) = bench.open_one();
+    assert_eq!(brief(&bench.files()), [("ok", 1, 3), ("timeout", 3, 3)]);
+    ledger.close().expect("closed");
+    sound(&bench.path(), "closed");
+}
+
+#[test]
+fn days_in_place_of_hours_balance_with_what_was_waived() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = forgetful(&bench);
+    for _ in 0..3 {
+        end_in_every_way(&meter, &bench.clock);
+        bench.pass(24 * HOUR, &ledger, &meter);
+    }
+    let by_day = |ledger: &Ledger| wait(ledger.reader().usage_total(ALWAYS)).expect("rows");
+    charged(&by_day(&ledger), 3);
+    bench.pass(240 * HOUR, &ledger, &meter);
+    for _ in 0..8 {
+        wait(ledger.reader().fold_now()).expect("a fold");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM waived"), 0, "the hours are gone");
+    assert_eq!(bench.number("SELECT sum(units) FROM day_sum WHERE outcome = 100"), 45);
+    charged(&by_day(&ledger), 3);
+    drop(meter);
+    ledger.close().expect("closed");
+    sound(&bench.path(), "days");
+    let said = stranger(&bench).expect("a stranger says the same");
+    assert!(said.contains("department-1\twaived\t15\t45"), "{said}");
+    let edits = "UPDATE day_sum SET units = units + 3 WHERE outcome = 100 AND day = (SELECT min(day) FROM day_sum);
+                 UPDATE ever_sum SET units = units + 3 WHERE outcome = 100";
+    audit::edit(&bench, edits);
+    let findings = audited(&bench.path()).findings;
+    assert!(findings.iter().any(|one| one.check == crate::ledger::audit::AuditCheck::Balance), "{findings:?}");
+}
+
+/// As the version before wrote it: word 58 and those after it were free.
+#[test]
+fn a_tally_of_format_2_charges_all_that_ended() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = bench.open_one();
+    for finished in Finished::ALL {
+        admit(&meter, &bench.clock).settle(finished);
+    }
+    drop(ledger);
+    let tally = bench.path().with_extension(TALLY_EXTENSION);
+    let mut bytes = std::fs::read(&tally).expect("the tally");
+    bytes[8] = 2; // the format
+    for slot in bytes.chunks_mut(512).skip(1).filter(|slot| slot[0] == 2) {
+        slot[58 * 8..63 * 8].fill(0);
+    }
+    std::fs::write(&tally, bytes).expect("written");
+    drop(meter);
+    let (_ledger, _meter) = bench.open_one();
+    assert_eq!(bench.files().iter().map(|row| row.totals.units).sum::<u64>(), 24);
+    sound(&bench.path(), "recovered");
+}

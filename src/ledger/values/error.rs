@@ -1,0 +1,258 @@
+//! What can go wrong with a ledger, said so that somebody can act on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::Window;
+
+/// Why the ledger could not be opened, kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A file operation failed.
+    #[error("ledger: could not {action} {path}: {source}. {advice}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The disk did not keep what it was given. Never tried again: the next sync might succeed without it.
+    #[error(
+        "ledger: could not carry {path} to the disk: {source}. Check the disk, then start again: what it kept is recovered"
+    )]
+    Sync {
+        /// The tally.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// SQLite could not do what was asked of the book.
+    #[error("ledger: could not {action} the book {path}: {source}. {advice}")]
+    Book {
+        /// What was tried.
+        action: &'static str,
+        /// The book.
+        path: PathBuf,
+        /// Why it failed.
+        source: rusqlite::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Another gateway keeps this ledger.
+    #[error(
+        "ledger: {path} is kept by another gateway, process {holder}. Stop that process, or give this gateway a \
+         `ledger.path` of its own; two gateways never share a ledger"
+    )]
+    KeptByOtherProcess {
+        /// The book.
+        path: PathBuf,
+        /// The process id the holder wrote into the lock file.
+        holder: String,
+    },
+    /// Another gateway keeps the same file under another name or mount.
+    #[error(
+        "ledger: {0} is the same file as the book of another gateway that runs now, under another name or in another \
+         container (`grep FLOCK /proc/locks` shows its process on this machine). Stop that gateway, or give this one a \
+         `ledger.path` of its own; two gateways never share a ledger"
+    )]
+    KeptUnderOtherName(PathBuf),
+    /// The book has several names, and each would have a lock, a log and a tally of its own.
+    #[error(
+        "ledger: the book {path} has {links} hard links, so its log, tally and lock may lie beside another name. Find the \
+         other names with `find / -xdev -samefile {path}`, remove them, or give the gateway a copy of its own: \
+         `cp {path} NEW && mv NEW {path}`"
+    )]
+    HardLinked {
+        /// The book.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
+    /// The path is a symbolic link whose target is not there.
+    #[error(
+        "ledger: {0} is a symbolic link to a file that is not there. Mount or restore what it leads to, or let \
+         `ledger.path` name the book itself"
+    )]
+    DanglingLink(PathBuf),
+    /// A file of a kept ledger was removed, renamed or replaced.
+    #[error(
+        "ledger: {path} was {} while the gateway kept it: what is counted from now on would be lost with the process. \
+         The files that it had open hold everything counted until now, wherever they lie. Put the ledger's files back \
+         (docs/ledger.md, \"Files that are taken away\"), then start again", how.verb()
+    )]
+    Displaced {
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        how: FileDisplacement,
+    },
+    /// The log beside a book can only be read where its reader may write.
+    #[error(
+        "ledger: the book {path} has a log, {path}-wal, which SQLite can read only where it may write: {source}. Copy \
+         the book, its -wal and its .tally into a folder that you may write, and read them there"
+    )]
+    UnreadableLog {
+        /// The book.
+        path: PathBuf,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+    /// A tally lies beside a book that is empty.
+    #[error(
+        "ledger: {0} is empty, and a tally lies beside it: this is a copy without the book's log. Copy the file that \
+         ends with -wal too; `tallygate ledger backup` copies everything"
+    )]
+    LogMissing(PathBuf),
+    /// The file is not a book.
+    #[error("ledger: {0} is not a Tallygate ledger. Check the path; it should name the .db file of `ledger.path`")]
+    NotABook(PathBuf),
+    /// The book was written by a newer Tallygate.
+    #[error(
+        "ledger: the book {path} has format {found}, this Tallygate knows formats up to {known}. Use the version that \
+         wrote it, or a newer one"
+    )]
+    NewerFormat {
+        /// The book.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// The book was written by an older Tallygate; only a gateway changes a book's format.
+    #[error(
+        "ledger: the book {path} has format {found}, this Tallygate reads format {known}. Start the gateway on it once: \
+         it brings the book to the new format"
+    )]
+    OlderFormat {
+        /// The book.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format known here.
+        known: u32,
+    },
+    /// The book consists of something else than its format makes.
+    #[error(
+        "ledger: the book {path} is not as Tallygate makes it, so no number in it can be trusted: {differences}. Find out \
+         who changed it; remove what was added, or go on from a backup (`tallygate ledger verify` names every difference). \
+         Keep views and tables of your own in a file of your own, and ATTACH the book to it"
+    )]
+    Altered {
+        /// The book.
+        path: PathBuf,
+        /// What differs.
+        differences: String,
+    },
+    /// A range of time begins or ends within a day whose hours are not kept any more.
+    #[error(
+        "ledger: hours before {before} are kept as whole days only, and the range asked for cuts the day that begins at \
+         {day}. Ask for a range that begins and ends with a day"
+    )]
+    RangeCutsDay {
+        /// The first window of the day.
+        day: Window,
+        /// Hours from here on are kept.
+        before: Window,
+    },
+    /// A correction cannot be made as it was asked for.
+    #[error("ledger: {0}")]
+    Adjustment(#[from] BadAdjustment),
+    /// The SQLite in this program has a defect that can lose commits.
+    #[error(
+        "ledger: this program was built with SQLite {0}, which can lose a commit; at least 3.51.3 is needed. Build \
+         Tallygate with its bundled SQLite"
+    )]
+    OldSqlite(&'static str),
+    /// A reader from another process could not get a steady view.
+    #[error("ledger: {0} changed again and again while it was read; try once more, or read a copy")]
+    ChangedWhileRead(PathBuf),
+    /// The keeper has stopped: the ledger was closed, or the disk has failed.
+    #[error("ledger: its keeper has stopped, so nothing can be asked of it any more; the log says why")]
+    Stopped,
+    /// A defect in Tallygate.
+    #[error("ledger: the keeper panicked: {0}. This is a defect in Tallygate; please report it")]
+    Panicked(String),
+}
+
+const ADVICE_FILE: &str = "Check that the folder exists, that the gateway may write there and that the disk has space";
+const ADVICE_BOOK: &str =
+    "Check the disk and the file's permissions; `sqlite3 FILE 'PRAGMA integrity_check'` looks into it";
+
+impl LedgerError {
+    pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File { action, path: path.to_owned(), source, advice: ADVICE_FILE }
+    }
+
+    pub(crate) fn sync(path: &Path, source: io::Error) -> Self {
+        Self::Sync { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn book(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        Self::Book { action, path: path.to_owned(), source, advice: ADVICE_BOOK }
+    }
+
+    /// Whether the same may succeed later with nothing lost: the disk is full or somebody holds the book for a moment.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Book { source, .. } => is_transient_book_error(source),
+            _ => false,
+        }
+    }
+}
+
+fn is_transient_book_error(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{self, ErrorCode};
+    let Some(failure) = error.sqlite_error() else { return false };
+    match failure.code {
+        ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => true,
+        // Growing the shared memory of the write-ahead log fails so when the disk is full.
+        ErrorCode::SystemIoFailure => failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE,
+        _ => false,
+    }
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileDisplacement {
+    /// Nothing lies under its name, or its folder is gone.
+    Removed,
+    /// Another file lies under its name.
+    Replaced,
+}
+
+impl FileDisplacement {
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// Why a correction cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAdjustment {
+    /// Nothing would change.
+    #[error("a correction of 0 units corrects nothing; say how many units more (5) or less (-5)")]
+    Nothing,
+    /// No such period.
+    #[error("{0:?} is not a period; write a month, 2026-10, or a day, 2026-10-05")]
+    Period(String),
+    /// Not one line of text.
+    #[error("the {0} must be one line of 1 to 1000 bytes, without tabs")]
+    Text(&'static str),
+    /// A command without its subsystem.
+    #[error("a command is corrected together with its subsystem; name that too")]
+    CommandAlone,
+    /// Never seen.
+    #[error("the book has never seen {0}; `ledger info` and `report usage` show the names it knows")]
+    Unknown(String),
+}

@@ -1,0 +1,178 @@
+//! The limiters of one kind: a rate and places per key, made on first use, carried from plan to plan, bounded. When there are
+//! as many as may be, those at rest make room.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::fast::RandomState;
+
+use crate::clock::Clock;
+use crate::model::TrafficLimits;
+use crate::policy::PolicySnapshot;
+
+use super::atomic_semaphore::AtomicSemaphore;
+use super::token_bucket::TokenBucket;
+
+/// What limits one key.
+#[derive(Debug)]
+pub(crate) struct KeyLimiter {
+    pub(crate) limits: TrafficLimits,
+    /// How fast.
+    pub(crate) bucket: Option<Arc<TokenBucket>>,
+    /// How many at once; counted only while the plan has a cap.
+    pub(crate) semaphore: AtomicSemaphore,
+}
+
+/// The map is full: see [`PolicySnapshot::LIMITERS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitersFull;
+
+impl KeyLimiter {
+    fn new(limits: TrafficLimits, clock: &Clock) -> Self {
+        let bucket = limits.rate.map(|rate| Arc::new(TokenBucket::full(rate, clock)));
+        Self { limits, bucket, semaphore: AtomicSemaphore::default() }
+    }
+
+    /// Whether a new limiter in its place would let through neither more nor less.
+    fn is_idle(&self) -> bool {
+        self.semaphore.is_unused() && self.bucket.as_ref().is_none_or(|bucket| bucket.is_full())
+    }
+
+    /// Under new limits, what was used stays used.
+    fn carried_over(&self, limits: TrafficLimits, clock: &Clock) -> Self {
+        let bucket = match (&self.bucket, limits.rate) {
+            (_, None) => None,
+            (None, Some(rate)) => Some(Arc::new(TokenBucket::full(rate, clock))),
+            (Some(bucket), Some(rate)) if bucket.rate() == rate => Some(Arc::clone(bucket)),
+            (Some(bucket), Some(rate)) => Some(Arc::new(bucket.carried_over(rate, clock))),
+        };
+        Self { limits, bucket, semaphore: self.semaphore.clone() }
+    }
+}
+
+/// How often at most a full map is looked through for limiters that are at rest.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Limiters by key.
+#[derive(Debug)]
+pub(crate) struct KeyedLimiters<K: Eq + Hash> {
+    limiters: DashMap<K, Arc<KeyLimiter>, RandomState>,
+    max: usize,
+    /// When the full map was looked through last, in nanoseconds of the monotonic clock; 0 for never.
+    last_sweep: AtomicU64,
+}
+
+impl<K: Eq + Hash + Copy> KeyedLimiters<K> {
+    pub(crate) fn new() -> Self {
+        Self::with_capacity(PolicySnapshot::LIMITERS_MAX.get() as usize)
+    }
+
+    /// For at most `max` limiters.
+    pub(crate) fn with_capacity(max: usize) -> Self {
+        let limiters = DashMap::with_hasher(RandomState::default());
+        Self { limiters, max, last_sweep: AtomicU64::new(0) }
+    }
+
+    /// The limiter of a key under these limits: the living one, or a new one that carries on from it.
+    pub(crate) fn limiter_for(
+        &self,
+        key: K,
+        limits: TrafficLimits,
+        clock: &Clock,
+    ) -> Result<Arc<KeyLimiter>, LimitersFull> {
+        if let Some(limiter) = self.limiters.get(&key).filter(|limiter| limiter.limits == limits) {
+            return Ok(Arc::clone(&limiter));
+        }
+        self.renew(key, limits, clock)
+    }
+
+    #[cold]
+    fn renew(&self, key: K, limits: TrafficLimits, clock: &Clock) -> Result<Arc<KeyLimiter>, LimitersFull> {
+        let full = self.is_full() && !self.evict_idle(clock); // before the entry: it locks its shard
+        match self.limiters.entry(key) {
+            Entry::Occupied(mut living) if living.get().limits != limits => {
+                let carried = Arc::new(living.get().carried_over(limits, clock));
+                living.insert(Arc::clone(&carried));
+                Ok(carried)
+            }
+            Entry::Occupied(living) => Ok(Arc::clone(living.get())),
+            Entry::Vacant(_) if full => Err(LimitersFull),
+            Entry::Vacant(vacant) => {
+                let limiter = Arc::new(KeyLimiter::new(limits, clock));
+                vacant.insert(Arc::clone(&limiter));
+                Ok(limiter)
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.limiters.len() >= self.max
+    }
+
+    /// Drops limiters at rest, which say the same as new ones; whether there is room now. The work is in proportion to the
+    /// map, so it is done at most once in [`SWEEP_INTERVAL`], by one thread.
+    fn evict_idle(&self, clock: &Clock) -> bool {
+        let (last, now) = (self.last_sweep.load(Ordering::Acquire), clock.monotonic().nanoseconds().max(1));
+        let is_early = last != 0 && u128::from(now.saturating_sub(last)) < SWEEP_INTERVAL.as_nanos();
+        if is_early || self.last_sweep.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return !self.is_full();
+        }
+        // Nobody else can come to hold a limiter whose shard is locked.
+        self.limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1 || !limiter.is_idle());
+        !self.is_full()
+    }
+
+    /// Drops the limiters of keys that have no limits any more, and carries the others over.
+    pub(crate) fn enforce(&self, limits_of: impl Fn(&K) -> Option<TrafficLimits>, clock: &Clock) {
+        self.limiters.retain(|key, limiter| match limits_of(key) {
+            Some(limits) if limits == limiter.limits => true,
+            Some(limits) => {
+                *limiter = Arc::new(limiter.carried_over(limits, clock));
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::{RateLimit, RateUnit};
+
+    fn limits() -> TrafficLimits {
+        let one = NonZeroU32::MIN;
+        TrafficLimits {
+            rate: Some(RateLimit { count: one, unit: RateUnit::Second, burst: one }),
+            concurrent: Some(one),
+        }
+    }
+
+    #[test]
+    fn limiters_at_rest_make_room_and_no_other_does() {
+        let clock = Clock::manual("2026-11-24T03:59:59Z".parse::<Timestamp>().expect("a time"));
+        let keyed = KeyedLimiters::with_capacity(3);
+        clock.advance(Duration::from_secs(2));
+        let under = |key: u32| keyed.limiter_for(key, limits(), &clock);
+        let drained = under(1).expect("room");
+        drained.bucket.as_ref().expect("a rate").take_token().expect("a token");
+        let busy = under(2).expect("room");
+        assert!(busy.semaphore.try_acquire(NonZeroU32::MIN));
+        let held = under(3).expect("room");
+        drop(drained);
+        assert!(under(4).is_err(), "one is drained, one busy, one held");
+        drop((busy, held));
+        assert!(under(4).is_err(), "it was looked through a moment ago");
+        clock.advance(SWEEP_INTERVAL);
+        assert!(under(4).is_ok());
+        assert!(!under(2).expect("it is still there").semaphore.is_unused(), "what is taken is not forgotten");
+    }
+}

@@ -1,0 +1,255 @@
+//! How a command is shaped on its way: fields that are set or removed, the path that is forwarded, and what the gateway
+//! answers itself.
+//!
+//! Guarantees: compiled once per configuration; a command that is not shaped has none of it and asks for nothing. What is
+//! forwarded is made of the configuration's own text and of the bytes that were authorised, and of nothing else.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::cors::CorsPolicy;
+use super::header_names::why_protected;
+use super::path_template::{PathFilling, PathTemplate};
+
+/// What is done to a command's request and answer.
+#[derive(Debug)]
+pub struct CommandShape {
+    /// Fields of the request, towards the subsystem.
+    pub request: FieldEdits,
+    /// Fields of the subsystem's answer, towards the caller.
+    pub response: FieldEdits,
+    /// The path that is forwarded, if it is another one.
+    pub rewrite: Option<PathRewrite>,
+    /// Where its callers are sent instead; then nothing is forwarded.
+    pub redirect: Option<RedirectTarget>,
+    /// What browsers are told about it.
+    pub cors: Option<Arc<CorsPolicy>>,
+    /// Where copies of its requests go.
+    pub mirror: Option<MirrorTarget>,
+    /// Whether its answers are compressed, for callers that take that.
+    pub compress: bool,
+}
+
+/// Where copies of requests go, whose answers nobody reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorTarget {
+    /// The subsystem's index.
+    pub subsystem: usize,
+    /// How many requests of a hundred are copied, on average: 1 to 100.
+    pub percent: u8,
+}
+
+/// Another place, to which callers are sent. The query goes with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectTarget {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// Scheme and authority; empty for a place on the host that was called.
+    pub base: String,
+    /// The path there.
+    pub path: PathFilling,
+}
+
+/// Fields that are set, and fields that are removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldEdits {
+    set: Vec<(HeaderName, HeaderValue)>,
+    remove: Vec<HeaderName>,
+}
+
+/// Another path for what is forwarded. The query stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// In the place of the subsystem's path: empty, or starting with `/` and without a slash at the end.
+    Prefix(String),
+    /// In the place of the whole path.
+    Path(PathFilling),
+}
+
+impl FieldEdits {
+    /// Fields of one kind that one place of a configuration may name.
+    pub const MAX: usize = 32;
+
+    /// Whether nothing is done.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+
+    /// Sets a field, whatever was decided about it before.
+    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.discard(&name);
+        self.set.push((name, value));
+    }
+
+    /// Removes a field, whatever was decided about it before.
+    pub fn remove(&mut self, name: HeaderName) {
+        self.discard(&name);
+        self.remove.push(name);
+    }
+
+    fn discard(&mut self, name: &HeaderName) {
+        self.set.retain(|(set, _)| set != name);
+        self.remove.retain(|removed| removed != name);
+    }
+
+    /// The fields that are set.
+    pub fn set_fields(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.set
+    }
+
+    /// Whether a field goes, as it came: it is removed, or set to something else.
+    pub fn overrides(&self, name: &HeaderName) -> bool {
+        self.remove.contains(name) || self.set.iter().any(|(set, _)| set == name)
+    }
+
+    /// Does it to a head.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+
+    /// The name of a field that a configuration may set or remove.
+    ///
+    /// # Errors
+    /// Why it may not: it is no name, or the gateway itself answers for this field.
+    pub fn parse_name(text: &str) -> Result<HeaderName, String> {
+        // As in requests: `_` is taken for `-` by some readers, and would pass for another field.
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| plain);
+        let name = name.ok_or_else(|| format!("{text:?} is not a field; write letters, digits and hyphens"))?;
+        match why_protected(&name) {
+            Some(why) => Err(format!("{text} cannot be set or removed: it {why}")),
+            None => Ok(name),
+        }
+    }
+}
+
+impl PathRewrite {
+    /// What is forwarded of a path and query below the subsystem's path.
+    pub(crate) fn rewritten_path(&self, below: &str) -> String {
+        let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
+        let rewritten = match self {
+            Self::Prefix(prefix) => [prefix, path, query].concat(),
+            Self::Path(filling) => [&filling.fill(path), query].concat(),
+        };
+        if rewritten.starts_with('/') { rewritten } else { format!("/{rewritten}") }
+    }
+}
+
+impl RedirectTarget {
+    /// The value of `Location` for a path and query below the subsystem's path.
+    pub fn location(&self, below: &str) -> Option<HeaderValue> {
+        let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
+        HeaderValue::from_str(&[&self.base, &self.path.fill(path), query].concat()).ok()
+    }
+}
+
+impl PathRewrite {
+    /// A rewrite to `path`, whose parameters are those that `matched` captures.
+    ///
+    /// # Errors
+    /// A parameter that `matched` does not capture in the same way.
+    pub fn new(path: &PathTemplate, matched: &PathTemplate) -> Result<Self, String> {
+        path.filled_by(matched).map(Self::Path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> PathTemplate {
+        PathTemplate::parse(text).expect("a template")
+    }
+
+    #[test]
+    fn a_path_is_made_of_what_was_authorised() {
+        for (matched, to, below, expected) in [
+            ("/v1/{id}", "/v2/cameras/{id}", "/v1/7", "/v2/cameras/7"),
+            ("/v1/{id}", "/v2/{id}/of/{id}", "/v1/%E4%BA%A4?x=/..", "/v2/%E4%BA%A4/of/%E4%BA%A4?x=/.."),
+            ("/{a}/{b}", "/{b}/{a}", "/1/2?q", "/2/1?q"),
+            ("/files/{*rest}", "/store/{*rest}", "/files/a/b/", "/store/a/b/"),
+            ("/{*rest}", "/v2/{*rest}", "/a?b?c", "/v2/a?b?c"),
+            ("/v1/now", "/", "/v1/now?x", "/?x"),
+            ("/", "/v2", "?x", "/v2?x"),
+        ] {
+            let rewrite = PathRewrite::new(&path(to), &path(matched)).expect("captured");
+            assert_eq!(rewrite.rewritten_path(below), expected, "{matched} to {to}");
+        }
+    }
+
+    #[test]
+    fn callers_are_sent_elsewhere_with_their_query() {
+        let path = path("/new/{id}").filled_by(&path("/v1/{id}")).expect("captured");
+        let redirect = RedirectTarget { status: StatusCode::FOUND, base: "https://there.example".to_owned(), path };
+        let location = redirect.location("/v1/a%20b?x=/../y").expect("a value");
+        assert_eq!(location, "https://there.example/new/a%20b?x=/../y");
+    }
+
+    #[test]
+    fn a_name_must_be_captured_and_as_much_of_the_path() {
+        for to in ["/v2/{day}", "/v2/{*id}", "/v2/{rest}"] {
+            assert!(PathRewrite::new(&path(to), &path("/v1/{id}/{*rest}")).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_takes_the_place_of_the_subsystems_path() {
+        for (prefix, below, expected) in [
+            ("/internal", "/v1/7?x=1", "/internal/v1/7?x=1"),
+            ("/internal", "", "/internal"),
+            ("/internal", "?x", "/internal?x"),
+            ("", "?x", "/?x"),
+            ("", "/v1", "/v1"),
+        ] {
+            assert_eq!(PathRewrite::Prefix(prefix.to_owned()).rewritten_path(below), expected);
+        }
+    }
+
+    #[test]
+    fn what_the_gateway_answers_for_cannot_be_touched() {
+        for kept in [
+            "Host",
+            "Content-Length",
+            "transfer-encoding",
+            "Connection",
+            "Keep-Alive",
+            "Upgrade",
+            "TE",
+            "Trailer",
+            "Expect",
+            "X-Tallygate-Department",
+            "X-Forwarded-For",
+            "Forwarded",
+            "X-Request-Id",
+            "traceparent",
+            "Client-Cert",
+            "RateLimit",
+            "grpc-status",
+            "x_tallygate_department",
+            "a b",
+            "",
+        ] {
+            assert!(FieldEdits::parse_name(kept).is_err(), "{kept}");
+        }
+        for free in ["X-Api-Key", "Server", "Strict-Transport-Security", "Cookie", "Vary"] {
+            assert!(FieldEdits::parse_name(free).is_ok(), "{free}");
+        }
+    }
+
+    #[test]
+    fn what_is_decided_last_holds() {
+        let (name, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static("1"));
+        let mut edits = FieldEdits::default();
+        edits.remove(name.clone());
+        edits.set(name.clone(), value.clone());
+        assert_eq!((edits.set_fields(), edits.remove.len()), (&[(name.clone(), value)][..], 0));
+        edits.remove(name.clone());
+        assert!(edits.set_fields().is_empty() && edits.overrides(&name));
+    }
+}

@@ -1,0 +1,454 @@
+//! What a new configuration changes in the one before: departments, subsystems, commands and grants by their ids.
+//!
+//! Guarantees: pure; costs a few look-ups for each department, caller, command and grant; names are in the order of the
+//! documents. Certificates and settings that are read once are for others.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::Name;
+
+use super::command_shape::CommandShape;
+use super::snapshot::PolicySnapshot;
+use super::subsystem::{Command, DepartmentPolicy, Subsystem};
+
+/// What differs between two snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotDifference {
+    /// Departments, by id.
+    pub departments: ItemChanges,
+    /// Subsystems, by id.
+    pub subsystems: ItemChanges,
+    /// Commands of subsystems that both snapshots have, as `subsystem/command`.
+    pub commands: ItemChanges,
+    /// What departments may run, as `department subsystem/command`; those of departments, subsystems and commands that are added
+    /// or removed included.
+    pub grants: ItemChanges,
+    /// Whether the limit on the whole gateway differs.
+    pub total_limit: bool,
+}
+
+/// What differs between two lists of things with ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemChanges {
+    /// The ids that are new.
+    pub added: Vec<String>,
+    /// The ids that are gone.
+    pub removed: Vec<RemovedItem>,
+    /// The ids that both have, with the keys that differ: `police (limits, quota)`.
+    pub changed: Vec<String>,
+    /// Old and new id of what is the same under another id.
+    pub renamed: Vec<(String, String)>,
+}
+
+/// An id that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedItem {
+    /// What it was.
+    pub id: String,
+    /// The id that both snapshots have and that now has all its callers.
+    pub successor: Option<String>,
+}
+
+impl ItemChanges {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty() && self.renamed.is_empty()
+    }
+
+    /// The ids that are gone, each with the id that took its place, if one did.
+    pub fn removed_or_renamed(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let removed = self.removed.iter().map(|item| (item.id.as_str(), item.successor.as_deref()));
+        removed.chain(self.renamed.iter().map(|(old, new)| (old.as_str(), Some(new.as_str()))))
+    }
+}
+
+impl SnapshotDifference {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        let lists = [&self.departments, &self.subsystems, &self.commands, &self.grants];
+        lists.into_iter().all(ItemChanges::is_empty) && !self.total_limit
+    }
+}
+
+impl PolicySnapshot {
+    /// What `new` changes in this snapshot.
+    pub fn difference(&self, new: &Self) -> SnapshotDifference {
+        let subsystems = subsystems(self, new);
+        SnapshotDifference {
+            departments: departments(self, new),
+            commands: commands(self, new, &subsystems),
+            subsystems,
+            grants: grants(self, new),
+            total_limit: self.total_rate != new.total_rate,
+        }
+    }
+
+    fn departments_by_number(&self) -> HashMap<u32, &Arc<DepartmentPolicy>> {
+        self.departments.iter().map(|policy| (policy.department.number, policy)).collect()
+    }
+
+    fn subsystems_by_id(&self) -> HashMap<&Name, &Arc<Subsystem>> {
+        self.subsystems.iter().map(|subsystem| (&subsystem.id, subsystem)).collect()
+    }
+}
+
+fn departments(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
+    let (before, after) = (old.departments_by_number(), new.departments_by_number());
+    let (moved, heirs) = (moved_callers(old, new), find_successors(old, new, &after));
+    let mut changes = ItemChanges::default();
+    for policy in &old.departments {
+        let id = policy.department.id.to_string();
+        let Some(same) = after.get(&policy.department.number) else {
+            changes.record_removal(id, heirs.get(&policy.department.number).copied().flatten(), &before);
+            continue;
+        };
+        changes.record_change(&id, &department_keys(policy, same, &moved));
+    }
+    let renamed: HashSet<&str> = changes.renamed.iter().map(|(_, new)| new.as_str()).collect();
+    let added = new.departments.iter().filter(|policy| !before.contains_key(&policy.department.number));
+    let added = added.filter(|policy| !renamed.contains(policy.department.id.as_str()));
+    changes.added = added.map(|policy| policy.department.id.to_string()).collect();
+    changes
+}
+
+impl ItemChanges {
+    /// Notes the keys in which something differs, if there are any.
+    fn record_change(&mut self, id: &str, keys: &[&str]) {
+        if !keys.is_empty() {
+            self.changed.push(format!("{id} ({})", keys.join(", ")));
+        }
+    }
+
+    /// A department is gone: renamed, if one that is new has its callers.
+    fn record_removal(
+        &mut self,
+        id: String,
+        heir: Option<&DepartmentPolicy>,
+        before: &HashMap<u32, &Arc<DepartmentPolicy>>,
+    ) {
+        let successor = heir.map(|heir| heir.department.id.to_string());
+        match successor {
+            Some(new) if heir.is_some_and(|heir| !before.contains_key(&heir.department.number)) => {
+                self.renamed.push((id, new));
+            }
+            successor => self.removed.push(RemovedItem { id, successor }),
+        }
+    }
+}
+
+/// The departments, by number, that have won or lost callers.
+fn moved_callers(old: &PolicySnapshot, new: &PolicySnapshot) -> HashSet<u32> {
+    let mut moved = HashSet::new();
+    for (one, other) in [(old, new), (new, old)] {
+        for (caller, policy) in &one.callers {
+            let number = policy.department.number;
+            if other.callers.get(caller).is_none_or(|policy| policy.department.number != number) {
+                moved.insert(number);
+            }
+        }
+    }
+    moved
+}
+
+/// Of each department that is gone, by number: the one that has all its callers now, if one has.
+fn find_successors<'a>(
+    old: &PolicySnapshot,
+    new: &'a PolicySnapshot,
+    after: &HashMap<u32, &Arc<DepartmentPolicy>>,
+) -> HashMap<u32, Option<&'a DepartmentPolicy>> {
+    let mut heirs: HashMap<u32, Option<&DepartmentPolicy>> = HashMap::new();
+    for (caller, policy) in old.callers.iter().filter(|(_, policy)| !after.contains_key(&policy.department.number)) {
+        let heir = new.callers.get(caller).map(|policy| &**policy);
+        let all = heirs.entry(policy.department.number).or_insert(heir);
+        if all.map(|one| one.department.number) != heir.map(|one| one.department.number) {
+            *all = None;
+        }
+    }
+    heirs
+}
+
+fn department_keys(old: &DepartmentPolicy, new: &DepartmentPolicy, moved: &HashSet<u32>) -> Vec<&'static str> {
+    differing_keys([
+        ("name", old.department.name != new.department.name),
+        ("callers", moved.contains(&old.department.number)),
+        ("limits", old.limits != new.limits),
+        ("quota", old.quota != new.quota),
+        ("disabled", old.disabled != new.disabled),
+    ])
+}
+
+/// The keys that differ.
+fn differing_keys<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+fn subsystems(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
+    let (before, after) = (old.subsystems_by_id(), new.subsystems_by_id());
+    let is_new = |subsystem: &&Arc<Subsystem>| !before.contains_key(&subsystem.id);
+    let mut free: HashMap<_, _> =
+        new.subsystems.iter().filter(is_new).map(|subsystem| (call_path(new, subsystem), subsystem)).collect();
+    let mut changes = ItemChanges::default();
+    for subsystem in &old.subsystems {
+        let id = subsystem.id.to_string();
+        match after.get(&subsystem.id) {
+            Some(same) => changes.record_change(&id, &subsystem_keys((old, subsystem), (new, same))),
+            None => match free.remove(&call_path(old, subsystem)) {
+                Some(heir) => changes.renamed.push((id, heir.id.to_string())),
+                None => changes.removed.push(RemovedItem { id, successor: None }),
+            },
+        }
+    }
+    let added: HashSet<&Name> = free.values().map(|subsystem| &subsystem.id).collect();
+    let added = new.subsystems.iter().filter(|subsystem| added.contains(&subsystem.id));
+    changes.added = added.map(|subsystem| subsystem.id.to_string()).collect();
+    changes
+}
+
+/// Where a subsystem is called: its hosts and its prefix. No two subsystems of a snapshot share a place.
+fn call_path<'a>(snapshot: &'a PolicySnapshot, subsystem: &'a Subsystem) -> (Vec<&'a str>, &'a str) {
+    (snapshot.routes.hosts_of(subsystem.index), subsystem.prefix.as_str())
+}
+
+fn subsystem_keys(
+    (old, one): (&PolicySnapshot, &Subsystem),
+    (new, other): (&PolicySnapshot, &Subsystem),
+) -> Vec<&'static str> {
+    differing_keys([
+        ("hosts", call_path(old, one).0 != call_path(new, other).0),
+        ("path", one.prefix != other.prefix),
+        ("keepPath", one.keep_path != other.keep_path),
+        ("upstreams", one.upstreams != other.upstreams),
+        ("protocol", one.protocol != other.protocol),
+        ("balance", one.balance != other.balance),
+        ("queue", one.queue != other.queue),
+        ("slowStart", one.slow_start != other.slow_start),
+        ("retries", one.retries != other.retries),
+        ("healthCheck", one.health_check != other.health_check),
+        ("timeouts", one.timeouts != other.timeouts),
+        ("otherCommands", one.other.is_some() != other.other.is_some()),
+    ])
+}
+
+/// Commands of subsystems that stay, or are the same under another id.
+fn commands(old: &PolicySnapshot, new: &PolicySnapshot, subsystems: &ItemChanges) -> ItemChanges {
+    let renamed: HashMap<&str, &str> =
+        subsystems.renamed.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect();
+    let after: HashMap<&str, &Arc<Subsystem>> =
+        new.subsystems.iter().map(|subsystem| (subsystem.id.as_str(), subsystem)).collect();
+    let mut changes = ItemChanges::default();
+    for subsystem in &old.subsystems {
+        let id = subsystem.id.as_str();
+        if let Some(same) = after.get(renamed.get(id).copied().unwrap_or(id)) {
+            commands_of((old, subsystem), (new, same), &mut changes);
+        }
+    }
+    changes
+}
+
+fn commands_of(
+    (old, one): (&PolicySnapshot, &Subsystem),
+    (new, other): (&PolicySnapshot, &Subsystem),
+    changes: &mut ItemChanges,
+) {
+    let id = |subsystem: &Subsystem, command: &Command| format!("{}/{}", subsystem.id, command.key.command);
+    let before: HashSet<&Name> = one.commands.iter().map(|command| &command.key.command).collect();
+    let after: HashMap<&Name, &Arc<Command>> =
+        other.commands.iter().map(|command| (&command.key.command, command)).collect();
+    let is_new = |command: &&Arc<Command>| !before.contains(&command.key.command);
+    let mut free: HashMap<_, _> =
+        other.commands.iter().filter(is_new).map(|command| (matched_requests(command), command)).collect();
+    for command in &one.commands {
+        match after.get(&command.key.command) {
+            Some(same) => changes.record_change(&id(other, same), &command_keys((old, command), (new, same))),
+            None => match free.remove(&matched_requests(command)) {
+                Some(heir) => changes.renamed.push((id(one, command), id(other, heir))),
+                None => changes.removed.push(RemovedItem { id: id(one, command), successor: None }),
+            },
+        }
+    }
+    let left: HashSet<&Name> = free.values().map(|command| &command.key.command).collect();
+    let added = other.commands.iter().filter(|command| left.contains(&command.key.command));
+    changes.added.extend(added.map(|command| id(other, command)));
+}
+
+/// Which requests a command is, below its subsystem.
+fn matched_requests(command: &Command) -> (Option<&str>, Option<&str>) {
+    (command.method.as_ref().map(http::Method::as_str), command.path.as_ref().map(|path| path.0.as_str()))
+}
+
+fn command_keys(
+    (old, one): (&PolicySnapshot, &Command),
+    (new, other): (&PolicySnapshot, &Command),
+) -> Vec<&'static str> {
+    let mut keys = differing_keys([
+        ("match", matched_requests(one) != matched_requests(other)),
+        ("units", one.units != other.units),
+        ("limits", one.limits != other.limits),
+        ("body", one.body_max != other.body_max),
+        ("upgrade", one.upgrade != other.upgrade),
+        ("durability", one.durability != other.durability),
+    ]);
+    keys.extend(shape_keys((old, one.shape.as_deref()), (new, other.shape.as_deref())));
+    keys
+}
+
+fn shape_keys(
+    (old, one): (&PolicySnapshot, Option<&CommandShape>),
+    (new, other): (&PolicySnapshot, Option<&CommandShape>),
+) -> Vec<&'static str> {
+    let (Some(one), Some(other)) = (one, other) else {
+        return if one.is_some() == other.is_some() {
+            vec![]
+        } else {
+            vec!["headers, rewrite, cors, mirror or compress"]
+        };
+    };
+    let mirror = |snapshot: &PolicySnapshot, shape: &CommandShape| {
+        let mirror = shape.mirror?;
+        Some((snapshot.subsystems.get(mirror.subsystem)?.id.clone(), mirror.percent))
+    };
+    differing_keys([
+        ("headers", one.request != other.request || one.response != other.response),
+        ("rewrite", one.rewrite != other.rewrite),
+        ("redirect", one.redirect != other.redirect),
+        ("cors", one.cors != other.cors),
+        ("mirror", mirror(old, one) != mirror(new, other)),
+        ("compress", one.compress != other.compress),
+    ])
+}
+
+fn grants(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
+    let (before, after) = (old.grants.allowed_pairs(), new.grants.allowed_pairs());
+    let added = named_pairs(new, after.difference(&before).copied().collect()).into_iter().collect();
+    let removed = named_pairs(old, before.difference(&after).copied().collect());
+    let removed = removed.into_iter().map(|id| RemovedItem { id, successor: None }).collect();
+    ItemChanges { added, removed, ..ItemChanges::default() }
+}
+
+/// What is allowed, by names.
+fn named_pairs(snapshot: &PolicySnapshot, mut pairs: Vec<(u32, u32)>) -> Vec<String> {
+    if pairs.is_empty() {
+        return Vec::new();
+    }
+    pairs.sort_unstable(); // numbers are given in the order of the documents
+    let departments = snapshot.departments_by_number();
+    let commands = snapshot.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
+    let commands: HashMap<u32, &Arc<Command>> = commands.map(|command| (command.key.number, command)).collect();
+    let named = |(department, command): (u32, u32)| {
+        let (department, key) = (departments.get(&department)?, &commands.get(&command)?.key);
+        Some(format!("{} {}/{}", department.department.id, key.subsystem, key.command))
+    };
+    pairs.into_iter().filter_map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+    use crate::model::NameInterner;
+
+    /// Departments, subsystems with the commands of each, grants.
+    fn document(departments: &str, subsystems: &str, grants: &str) -> String {
+        format!(
+            "listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
+ledger: {{ path: l.db }}
+departments: [{departments}]
+subsystems: [{subsystems}]
+grants: [{grants}]
+"
+        )
+    }
+
+    fn department(id: &str, callers: &str, more: &str) -> String {
+        let callers: Vec<_> = callers.split(' ').map(|dns| format!("{{ dns: {dns}.example }}")).collect();
+        format!("{{ id: {id}, callers: [{}], {more} }}", callers.join(", "))
+    }
+
+    fn subsystem(id: &str, path: &str, commands: &str) -> String {
+        let commands: Vec<_> =
+            commands.split(' ').map(|id| format!("{{ id: {id}, match: {{ path: /{id} }} }}")).collect();
+        let commands = commands.join(", ");
+        format!("{{ id: {id}, path: {path}, upstreams: [{{ url: \"http://127.0.0.1:1\" }}], commands: [{commands}] }}")
+    }
+
+    fn grant(department: &str, subsystem: &str, commands: &str) -> String {
+        format!("{{ department: {department}, subsystem: {subsystem}, commands: [\"{commands}\"] }}")
+    }
+
+    fn difference(old: &str, new: &str) -> SnapshotDifference {
+        let numbers = NameInterner::default();
+        let read = |text: &str| config::compile_text(text, Path::new("/"), &numbers).expect("no problems").snapshot;
+        read(old).difference(&read(new))
+    }
+
+    fn removed(changes: &ItemChanges) -> Vec<(&str, Option<&str>)> {
+        changes.removed.iter().map(|item| (item.id.as_str(), item.successor.as_deref())).collect()
+    }
+
+    #[test]
+    fn the_same_configuration_differs_in_nothing() {
+        let text = document(&department("a", "a b", "name: A"), &subsystem("s", "/s", "c"), &grant("a", "s", "*"));
+        assert!(difference(&text, &text).is_empty());
+    }
+
+    #[test]
+    fn departments_are_told_by_id_and_by_callers() {
+        let (s, lines) = (subsystem("s", "/s", "c"), |all: &[String]| all.join(", "));
+        let old = [
+            department("police", "p1 p2", ""),
+            department("fire", "f", "limits: { rate: 1/s }"),
+            department("old", "o", ""),
+            department("parks", "k", ""),
+            department("split", "x y", ""),
+        ];
+        let new = [
+            department("fire", "f", "name: Fire, limits: { rate: 2/s }, quota: { per: month, units: 1 }"),
+            department("traffic-police", "p2 p1", ""),
+            department("parks", "k o", "disabled: true"),
+            department("x", "x", ""),
+            department("y", "y", ""),
+        ];
+        let found = difference(&document(&lines(&old), &s, ""), &document(&lines(&new), &s, "")).departments;
+        assert_eq!(found.renamed, [("police".to_owned(), "traffic-police".to_owned())]);
+        assert_eq!(removed(&found), [("old", Some("parks")), ("split", None)]);
+        assert_eq!(found.changed, ["fire (name, limits, quota)", "parks (callers, disabled)"]);
+        assert_eq!(found.added, ["x", "y"]);
+        let vanished: Vec<_> = found.removed_or_renamed().collect();
+        assert_eq!(vanished, [("old", Some("parks")), ("split", None), ("police", Some("traffic-police"))]);
+    }
+
+    #[test]
+    fn subsystems_and_commands_are_told_by_id_and_by_place() {
+        let d = department("a", "a", "");
+        let lines = |all: &[String]| all.join(", ");
+        let old = [subsystem("s", "/s", "c e g"), subsystem("t", "/t", "c"), subsystem("u", "/u", "c")];
+        let slower = subsystem("s", "/s", "c h").replacen("id: s,", "id: s, timeouts: { connect: 9s },", 1);
+        let slower = slower.replace("{ id: c, ", "{ id: c, units: 7, headers: { request: { remove: [X-A] } }, ");
+        let same_place = subsystem("v", "/t", "c");
+        let new = [slower.replace("id: h, match: { path: /h }", "id: h, match: { path: /e }"), same_place];
+        let found = difference(&document(&d, &lines(&old), ""), &document(&d, &lines(&new), ""));
+        assert_eq!(found.subsystems.changed, ["s (timeouts)"]);
+        assert_eq!(found.subsystems.renamed, [("t".to_owned(), "v".to_owned())]);
+        assert_eq!(removed(&found.subsystems), [("u", None)]);
+        assert_eq!(found.commands.changed, ["s/c (units, headers, rewrite, cors, mirror or compress)"]);
+        assert_eq!(found.commands.renamed, [("s/e".to_owned(), "s/h".to_owned())]);
+        assert_eq!(removed(&found.commands), [("s/g", None)]);
+        assert_eq!((found.subsystems.added, found.commands.added), (vec![], vec![]));
+    }
+
+    #[test]
+    fn grants_are_told_by_what_they_allow() {
+        let departments = [department("a", "a", ""), department("b", "b", "")].join(", ");
+        let s = subsystem("s", "/s", "c.one c.two d");
+        let old = document(&departments, &s, &[grant("a", "s", "c.*"), grant("b", "s", "d")].join(", "));
+        let new = document(&departments, &s, &[grant("a", "s", "c.one"), grant("a", "s", "d")].join(", "));
+        let found = difference(&old, &new).grants;
+        assert_eq!(found.added, ["a s/d"]);
+        assert_eq!(removed(&found), [("a s/c.two", None), ("b s/d", None)]);
+        let same = document(&departments, &s, &[grant("a", "s", "c.?*"), grant("b", "s", "d")].join(", "));
+        assert!(difference(&old, &same).is_empty(), "written otherwise, but the same");
+    }
+}

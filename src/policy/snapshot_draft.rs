@@ -1,0 +1,64 @@
+//! From a draft, in which every part is right by itself, to a [`PolicySnapshot`], in which they fit together.
+
+use super::grant::GrantDraft;
+use super::policy_conflict::PolicyConflict;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::{CallerId, RateLimit};
+
+use super::grant::GrantTable;
+use super::route::RouteTable;
+use super::snapshot::PolicySnapshot;
+use super::subsystem::{DepartmentPolicy, Subsystem};
+
+/// The parts of a [`PolicySnapshot`] before they are fitted together. Made by `config`.
+#[derive(Debug)]
+pub struct SnapshotDraft {
+    /// See [`PolicySnapshot::version`].
+    pub version: String,
+    /// See [`PolicySnapshot::total_rate`].
+    pub total_rate: Option<RateLimit>,
+    /// See [`PolicySnapshot::departments`].
+    pub departments: Vec<Arc<DepartmentPolicy>>,
+    /// Which department claims an identity.
+    pub callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    /// The subsystems with their hosts, lower case; no hosts means any. Position and [`Subsystem::index`] are the same.
+    pub subsystems: Vec<(Arc<Subsystem>, Vec<String>)>,
+    /// The grants.
+    pub grants: Vec<GrantDraft>,
+}
+
+impl SnapshotDraft {
+    /// Fits the parts together, or names every pair that does not fit.
+    pub fn compile(self) -> Result<PolicySnapshot, Vec<PolicyConflict>> {
+        let mut conflicts = Vec::new();
+        let routes = RouteTable::compile_routes(&self.subsystems, &mut conflicts);
+        let grants = self.compile_grants(&mut conflicts);
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        Ok(PolicySnapshot {
+            version: self.version,
+            total_rate: self.total_rate,
+            departments: self.departments,
+            subsystems: self.subsystems.into_iter().map(|(subsystem, _)| subsystem).collect(),
+            callers: self.callers,
+            routes,
+            grants,
+        })
+    }
+
+    fn compile_grants(&self, conflicts: &mut Vec<PolicyConflict>) -> GrantTable {
+        let mut table = GrantTable::new(self.subsystems.iter().map(|(subsystem, _)| &**subsystem));
+        for grant in &self.grants {
+            let Some((subsystem, _)) = self.subsystems.get(grant.subsystem) else { continue };
+            for (position, glob) in &grant.commands {
+                if !table.add_grant(grant, glob, subsystem) {
+                    conflicts.push(PolicyConflict::UnmatchedGlob { grant: grant.index, glob: *position });
+                }
+            }
+        }
+        table
+    }
+}

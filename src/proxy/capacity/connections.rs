@@ -1,0 +1,131 @@
+//! How many connections one holder may have open: a listener, a department, an address.
+//!
+//! Guarantees: exact over all threads; a connection gives its places back when it ends, however it ends; a holder without
+//! connections takes no memory, so there are never more holders than connections. What a cap turns away is counted.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::telemetry::{LimitHit, Telemetry};
+
+/// Who holds connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LimitScope {
+    /// A listener, by its position.
+    Listener(usize),
+    /// A department, by its number.
+    Department(u32),
+    /// An address; of IPv6 the first 64 bits, because whoever has one has all of them.
+    Address(IpAddr),
+}
+
+/// The connections of all holders. The hasher is the standard one: callers choose their addresses.
+#[derive(Debug)]
+pub struct ConnectionLimits {
+    open_connections: DashMap<LimitScope, usize>,
+    telemetry: Arc<Telemetry>,
+}
+
+/// One connection of one holder, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
+    scope: LimitScope,
+}
+
+impl ConnectionLimits {
+    /// Nobody holds anything; what is turned away is counted in `telemetry`.
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self { open_connections: DashMap::new(), telemetry }
+    }
+
+    /// Counts one more connection of a holder, unless it has as many as it may.
+    pub(crate) fn try_acquire(self: &Arc<Self>, holder: LimitScope, max: usize) -> Option<ConnectionPermit> {
+        {
+            let mut held = self.open_connections.entry(holder).or_default();
+            if *held >= max {
+                self.telemetry.count_limit_hit(holder.limit_hit());
+                return None;
+            }
+            *held += 1;
+        }
+        Some(ConnectionPermit { limits: Arc::clone(self), scope: holder })
+    }
+}
+
+impl LimitScope {
+    /// The holder that an address belongs to.
+    pub(crate) fn for_address(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        })
+    }
+
+    fn limit_hit(self) -> LimitHit {
+        match self {
+            Self::Listener(_) => LimitHit::ListenerConnections,
+            Self::Department(_) => LimitHit::DepartmentConnections,
+            Self::Address(_) => LimitHit::AddressConnections,
+        }
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let Entry::Occupied(mut held) = self.limits.open_connections.entry(self.scope) else { return };
+        match held.get() {
+            0 | 1 => drop(held.remove()),
+            _ => *held.get_mut() -= 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_has_as_many_places_as_it_may_and_gives_them_back() {
+        let telemetry = Telemetry::new();
+        let limits = Arc::new(ConnectionLimits::new(Arc::clone(&telemetry)));
+        let police = LimitScope::Department(1);
+        let (one, two) = (limits.try_acquire(police, 2), limits.try_acquire(police, 2));
+        assert!(one.is_some() && two.is_some());
+        assert!(limits.try_acquire(police, 2).is_none());
+        assert!(limits.try_acquire(LimitScope::Department(2), 2).is_some(), "another's are another's");
+        assert_eq!(telemetry.limit_hit_count(LimitHit::DepartmentConnections), 1);
+        drop(one);
+        assert!(limits.try_acquire(police, 2).is_some());
+        drop(two);
+        assert!(limits.open_connections.is_empty(), "nobody who holds nothing is remembered");
+        assert!(limits.try_acquire(police, 0).is_none());
+    }
+
+    #[test]
+    fn threads_take_no_more_than_there_is() {
+        let limits = Arc::new(ConnectionLimits::new(Telemetry::new()));
+        let takers = (0..4).map(|_| {
+            let limits = Arc::clone(&limits);
+            std::thread::spawn(move || {
+                (0..100).filter_map(|_| limits.try_acquire(LimitScope::Listener(0), 250)).collect::<Vec<_>>()
+            })
+        });
+        let takers: Vec<_> = takers.collect();
+        let taken: Vec<ConnectionPermit> =
+            takers.into_iter().flat_map(|taker| taker.join().expect("no panic")).collect();
+        assert_eq!(taken.len(), 250);
+    }
+
+    #[test]
+    fn an_ipv6_address_stands_for_its_network() {
+        let of = |text: &str| LimitScope::for_address(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}

@@ -1,0 +1,151 @@
+//! The handshakes of one worker that are under way: as many as it may carry, and for a moment twice as many. Who has had a
+//! second makes room, of those first whose callers have not said hello; below that age nobody does as long as there is any room.
+//!
+//! Whoever does not finish its handshake would otherwise hold a place against those who would: turning the newest away
+//! would let a few hundred silent connections close the door for everybody until their time is over. Turning away just the
+//! oldest, a thousand that come at once would push out who has not had the time to say hello (measured: one good caller in
+//! twenty thousand commands, `loadtests siege`), and as many that say hello and stall would push out each who comes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How long a handshake has before it makes room for others: a good one takes three round trips at most.
+const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
+/// There are at most so many times as many as there may be, while none has had its [`EVICTABLE_AFTER`].
+const OVERCOMMIT_FACTOR: usize = 2;
+
+/// The handshakes under way, oldest first.
+pub(crate) struct HandshakeLimiter {
+    max: usize,
+    pending: RefCell<VecDeque<PendingHandshake>>,
+    next_number: Cell<u64>,
+}
+
+struct PendingHandshake {
+    number: u64,
+    started: Instant,
+    hello_answered: Rc<Cell<bool>>,
+    /// Dropped, it gives the handshake up.
+    _eviction: oneshot::Sender<()>,
+}
+
+/// One handshake; it gives its place back when it is dropped.
+pub(crate) struct HandshakePermit<'a> {
+    limiter: &'a HandshakeLimiter,
+    number: u64,
+    eviction: oneshot::Receiver<()>,
+    /// Whether its caller's hello was answered.
+    pub(crate) hello_answered: Rc<Cell<bool>>,
+}
+
+impl HandshakeLimiter {
+    /// Room for `max` at once.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max: max.max(1), pending: RefCell::default(), next_number: Cell::new(0) }
+    }
+
+    /// Begins one now; if there are as many as there may be, others are given up.
+    pub(crate) fn acquire(&self, started: Instant) -> HandshakePermit<'_> {
+        let mut under_way = self.pending.borrow_mut();
+        while let Some(position) = self.eviction_candidate(&under_way, started) {
+            under_way.remove(position);
+        }
+        let (hold, given_up) = oneshot::channel();
+        let (number, hello_answered) = (self.next_number.replace(self.next_number.get() + 1), Rc::default());
+        under_way.push_back(PendingHandshake {
+            number,
+            started,
+            hello_answered: Rc::clone(&hello_answered),
+            _eviction: hold,
+        });
+        HandshakePermit { limiter: self, number, eviction: given_up, hello_answered }
+    }
+
+    /// Which of them is given up before another begins; none, if there is room.
+    fn eviction_candidate(&self, under_way: &VecDeque<PendingHandshake>, now: Instant) -> Option<usize> {
+        if under_way.len() < self.max {
+            return None;
+        }
+        let had_grace = |position: &usize| now.duration_since(under_way[*position].started) > EVICTABLE_AFTER;
+        let silent = under_way.iter().position(|handshake| !handshake.hello_answered.get());
+        let late = silent.filter(had_grace).or(Some(0).filter(had_grace));
+        late.or_else(|| (under_way.len() >= OVERCOMMIT_FACTOR * self.max).then_some(silent.unwrap_or(0)))
+    }
+}
+
+impl HandshakePermit<'_> {
+    /// Waits until this one has to make room.
+    pub(crate) async fn evicted(&mut self) {
+        let _ = (&mut self.eviction).await; // nothing is ever sent: losing the other end is the message
+    }
+}
+
+impl Drop for HandshakePermit<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.limiter.pending.borrow_mut();
+        if let Ok(position) = under_way.binary_search_by_key(&self.number, |other| other.number) {
+            under_way.remove(position);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATE: Duration = Duration::from_millis(1_001);
+
+    fn given_up(handshakes: &mut [HandshakePermit<'_>]) -> Vec<u64> {
+        let gone = |handshake: &mut HandshakePermit<'_>| {
+            handshake.eviction.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
+        };
+        handshakes.iter_mut().filter_map(|handshake| gone(handshake).then_some(handshake.number)).collect()
+    }
+
+    #[test]
+    fn a_crowd_finds_room_for_a_second_and_then_the_oldest_makes_it() {
+        let (all, now) = (HandshakeLimiter::new(2), Instant::now());
+        let mut started: Vec<_> = (0..4).map(|_| all.acquire(now)).collect();
+        assert!(given_up(&mut started).is_empty(), "twice as many as there may be");
+        started.push(all.acquire(now));
+        assert_eq!(given_up(&mut started), [0], "and no more");
+        started.push(all.acquire(now + LATE));
+        assert_eq!(given_up(&mut started), [0, 1, 2, 3], "all that have had their second and are too many");
+        started.push(all.acquire(now + LATE));
+        assert_eq!(given_up(&mut started), [0, 1, 2, 3, 4]);
+        drop(started);
+        assert!(all.pending.borrow().is_empty());
+    }
+
+    #[test]
+    fn who_has_finished_needs_no_room() {
+        let (all, now) = (HandshakeLimiter::new(1), Instant::now());
+        drop(all.acquire(now));
+        let mut started = vec![all.acquire(now)];
+        drop(started.pop());
+        started.push(all.acquire(now + LATE));
+        assert!(given_up(&mut started).is_empty());
+    }
+
+    #[test]
+    fn who_has_said_nothing_makes_room_first() {
+        let (all, now) = (HandshakeLimiter::new(2), Instant::now());
+        let mut started: Vec<_> = (0..4).map(|_| all.acquire(now)).collect();
+        started[0].hello_answered.set(true);
+        started.push(all.acquire(now));
+        assert_eq!(given_up(&mut started), [1]);
+        started.push(all.acquire(now + LATE));
+        assert_eq!(given_up(&mut started), [1, 2, 3, 4]);
+        started.push(all.acquire(now + LATE));
+        assert_eq!(
+            given_up(&mut started),
+            [0, 1, 2, 3, 4],
+            "one that stalls after its hello, before any that has just come"
+        );
+    }
+}

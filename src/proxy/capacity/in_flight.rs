@@ -1,0 +1,130 @@
+//! How much one worker carries and for whom, so that too much from one department does not shut out the others, and so that much
+//! of it has little memory each.
+//!
+//! Guarantees: never more than [`InFlightLimiter::new`] allows; a department that carries nothing finds room as long as there is any, and
+//! as long as fewer than all of them press at once there is: what one may hold shrinks with what is left free (the dynamic
+//! threshold of Choudhury and Hahne, 1998). Decides; refusing and counting are for others.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// A department may hold so many times what is free: alone 16/17 of a worker, each of two 16/33, each of ten 16/161.
+const FAIR_SHARE_FACTOR: usize = 16;
+/// Bytes that the answers of one worker may have been read ahead, all together; each gets a part of it, within bounds.
+const READ_AHEAD_ALL: usize = 4 * 1024 * 1024;
+const READ_AHEAD_MIN: usize = 4 * 1024;
+const READ_AHEAD_MAX: usize = 64 * 1024;
+
+/// What one worker carries.
+#[derive(Debug)]
+pub(crate) struct InFlightLimiter {
+    max: usize,
+    total: Cell<usize>,
+    /// By department number; only those that have something in flight.
+    by_department: RefCell<HashMap<u32, usize, foldhash::fast::RandomState>>,
+}
+
+/// Why there is no room for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overloaded {
+    /// The worker carries all it may.
+    Gateway,
+    /// The department holds its fair share of it.
+    FairShare,
+}
+
+impl InFlightLimiter {
+    /// So many commands at once.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, total: Cell::new(0), by_department: RefCell::default() }
+    }
+
+    /// Whether a department's next command may come in.
+    pub(crate) fn check_capacity(&self, department: u32) -> Result<(), Overloaded> {
+        let free = self.max.saturating_sub(self.total.get());
+        if free == 0 {
+            return Err(Overloaded::Gateway);
+        }
+        let share = free.saturating_mul(FAIR_SHARE_FACTOR);
+        let is_within = self.total.get() < share || self.in_flight_of(department) < share; // mostly told without a look at who
+        if is_within { Ok(()) } else { Err(Overloaded::FairShare) }
+    }
+
+    /// How many bytes of one answer to read ahead, and to keep for a caller that does not take them: less when there is more to
+    /// carry.
+    pub(crate) fn read_ahead_limit(&self) -> usize {
+        (READ_AHEAD_ALL / self.total.get().max(1)).clamp(READ_AHEAD_MIN, READ_AHEAD_MAX)
+    }
+
+    fn in_flight_of(&self, department: u32) -> usize {
+        self.by_department.borrow().get(&department).copied().unwrap_or(0)
+    }
+
+    /// A command of the department begins.
+    pub(crate) fn begin_command(&self, department: u32) {
+        self.total.set(self.total.get() + 1);
+        *self.by_department.borrow_mut().entry(department).or_default() += 1;
+    }
+
+    /// A command of the department has ended.
+    pub(crate) fn end_command(&self, department: u32) {
+        self.total.set(self.total.get().saturating_sub(1));
+        let mut each = self.by_department.borrow_mut();
+        match each.get_mut(&department) {
+            Some(held) if *held > 1 => *held -= 1,
+            _ => drop(each.remove(&department)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets the departments press in turn until nobody comes in any more; what each holds.
+    fn pressed(in_flight: &InFlightLimiter, departments: std::ops::Range<u32>) -> Vec<usize> {
+        for _ in 0..in_flight.max {
+            for department in departments.clone() {
+                if in_flight.check_capacity(department).is_ok() {
+                    in_flight.begin_command(department);
+                }
+            }
+        }
+        departments.map(|department| in_flight.in_flight_of(department)).collect()
+    }
+
+    #[test]
+    fn those_who_press_share_alike_and_leave_room_for_the_next() {
+        for (departments, each) in [(1, 847), (2, 436), (3, 293), (10, 89)] {
+            let in_flight = InFlightLimiter::new(900);
+            let held = pressed(&in_flight, 0..departments);
+            assert!(held.iter().all(|held| held.abs_diff(each) <= 1), "{departments} departments hold {held:?}");
+            assert_eq!(in_flight.check_capacity(0), Err(Overloaded::FairShare));
+            assert_eq!(in_flight.check_capacity(99), Ok(()), "a department that holds nothing");
+        }
+    }
+
+    #[test]
+    fn many_answers_have_little_memory_each() {
+        let in_flight = InFlightLimiter::new(100_000);
+        for (commands, ahead) in [(1, READ_AHEAD_MAX), (64, READ_AHEAD_MAX), (128, 32 * 1024), (10_000, READ_AHEAD_MIN)]
+        {
+            (in_flight.total.get()..commands).for_each(|_| in_flight.begin_command(1));
+            assert_eq!(in_flight.read_ahead_limit(), ahead, "{commands} commands");
+        }
+    }
+
+    #[test]
+    fn nobody_comes_into_what_is_full_and_what_leaves_makes_room() {
+        let in_flight = InFlightLimiter::new(3);
+        for department in 0..3 {
+            assert_eq!(in_flight.check_capacity(department), Ok(()));
+            in_flight.begin_command(department);
+        }
+        assert_eq!(in_flight.check_capacity(9), Err(Overloaded::Gateway));
+        in_flight.end_command(1);
+        assert_eq!(in_flight.check_capacity(9), Ok(()));
+        (0..3).filter(|department| *department != 1).for_each(|department| in_flight.end_command(department));
+        assert!(in_flight.by_department.borrow().is_empty(), "who has nothing in flight is forgotten");
+    }
+}

@@ -1,0 +1,282 @@
+//! A caller's HTTP/2 frames, as far as they do nothing: settings, pings, priorities, window updates, resets, empty
+//! data, unknown kinds (RFC 9113 section 10.5). h2 answers or ignores each, so a caller that sends nothing else costs a
+//! whole core. The same holds for updates of the compression table's size ([`super::hpack`]). And the frames of interim
+//! answers, which h2 does not write.
+//!
+//! Guarantees: such frames come out of a budget that grows with what is worth something (a request, data, bytes of
+//! answers, time); a caller that has used it up is told ENHANCE_YOUR_CALM and its connection ends. Reads frame heads,
+//! settings, and header blocks as far as fields begin; what is let through is passed on byte for byte, but for the
+//! number of its stream in the head of a request ([`held_frames`]). Tells [`PendingHeads`] and [`Http2InterimQueue`] which streams are
+//! opened, answered and reset. An interim answer is written between whole frames of h2, and never within a header
+//! block; it earns nothing. Notes in the connection's pulse whether its caller takes what is written. Leaves everything
+//! that frames say to h2.
+
+mod frame_intake;
+mod frame_scanner;
+mod held_frames;
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::telemetry::LimitHit;
+
+use super::h2_refused_heads::{PendingHeads, SentFrame, SentFrameScanner};
+use crate::proxy::io::connection_activity::ConnectionActivity;
+use crate::proxy::message::interim_response::{Http2InterimQueue, PeerSetting};
+use crate::proxy::worker::TrafficWorker;
+
+use frame_intake::{FrameIntake, FrameObserver};
+use frame_scanner::{
+    ACK_FLAG, BudgetExceeded, CONTINUATION_FRAME, FRAME_HEAD_LENGTH, FrameHead, HEADERS_FRAME, RST_STREAM_FRAME,
+    SETTINGS_FRAME, consume_up_to,
+};
+
+/// A head that never ends: h2 answers it with ENHANCE_YOUR_CALM, and has no other door through which we could ask it
+/// to.
+const ENDLESS_HEADERS: [[u8; FRAME_HEAD_LENGTH]; 2] =
+    [[0, 0, 0, HEADERS_FRAME, 0, 0, 0, 0, 1], [0, 0, 0, CONTINUATION_FRAME, 0, 0, 0, 0, 1]];
+/// What follows the beginning of a header block that is not to be decoded: an integer without end (RFC 7541 section
+/// 5.1), and where the frame is over, a length beyond all frames. h2 ends the connection with PROTOCOL_ERROR or
+/// FRAME_SIZE_ERROR.
+const INVALID_BYTE: u8 = 0xff;
+/// How much is read at once while a frame is waited for that is to go on whole.
+const READ_SIZE: usize = 4096;
+
+/// See the module.
+pub(crate) struct FrameBudget<S> {
+    stream: S,
+    intake: FrameIntake,
+    goaway_trigger: Option<GoawayTrigger>,
+    observers: FrameObservers,
+    sent_frames: SentFrameScanner,
+    activity: Rc<ConnectionActivity>,
+    credited_at: Instant,
+    worker: Rc<TrafficWorker>,
+}
+
+/// Whoever is told which streams come and go.
+pub(crate) struct FrameObservers {
+    pub(crate) pending_heads: Rc<PendingHeads>,
+    pub(crate) interim: Rc<Http2InterimQueue>,
+}
+
+/// What h2 reads in the place of its caller, once that has sent too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GoawayTrigger {
+    /// So many bytes of [`ENDLESS_HEADERS`] have been read.
+    EndlessHeaders(usize),
+    /// [`INVALID_BYTE`], to the end.
+    InvalidBlock,
+}
+
+impl FrameObserver for FrameObservers {
+    fn note_received(&self, head: FrameHead) -> bool {
+        self.pending_heads.note_received(head.stream, head.kind == HEADERS_FRAME);
+        match head.kind {
+            HEADERS_FRAME => return self.interim.note_opened(head.stream),
+            RST_STREAM_FRAME => self.interim.note_closed(head.stream),
+            SETTINGS_FRAME if head.flags & ACK_FLAG == 0 => self.interim.note_settings(),
+            _ => {}
+        }
+        false
+    }
+
+    fn note_setting(&self, setting: PeerSetting) {
+        self.interim.apply_setting(setting);
+    }
+
+    fn note_unnumbered(&self) {
+        self.interim.disable();
+    }
+}
+
+impl FrameObservers {
+    /// A frame was written by h2.
+    fn note_sent(&self, frame: SentFrame) {
+        match frame {
+            SentFrame::Headers { stream } => {
+                self.interim.note_block();
+                self.interim.note_closed(stream);
+            }
+            SentFrame::Reset { stream, .. } => self.interim.note_closed(stream),
+            SentFrame::Acknowledged => return self.interim.note_acknowledged(),
+        }
+        self.pending_heads.note_sent(frame);
+    }
+}
+
+impl<S: Unpin> FrameBudget<S> {
+    pub(crate) fn new(
+        stream: S,
+        watchers: FrameObservers,
+        pulse: &Rc<ConnectionActivity>,
+        worker: &Rc<TrafficWorker>,
+    ) -> Self {
+        Self {
+            stream,
+            intake: FrameIntake::new(),
+            goaway_trigger: None,
+            observers: watchers,
+            sent_frames: SentFrameScanner::default(),
+            credited_at: pulse.now(),
+            activity: Rc::clone(pulse),
+            worker: Rc::clone(worker),
+        }
+    }
+
+    /// Time earns, too: keep-alive pings on a connection that is old.
+    fn credit_elapsed_time(&mut self) {
+        let seconds = self.activity.now().saturating_duration_since(self.credited_at).as_secs();
+        if seconds > 0 {
+            self.credited_at = self.activity.now();
+            self.intake.credit(seconds);
+        }
+    }
+
+    /// Says in the caller's place what ends the connection.
+    fn inject_goaway_trigger(&mut self, over: GoawayTrigger, out: &mut ReadBuf<'_>) {
+        let room = out.remaining().min(FRAME_HEAD_LENGTH * 64);
+        self.goaway_trigger = Some(match over {
+            GoawayTrigger::EndlessHeaders(said) => {
+                let endless = ENDLESS_HEADERS[0].iter().chain(ENDLESS_HEADERS[1].iter().cycle());
+                let from = if said < FRAME_HEAD_LENGTH { said } else { FRAME_HEAD_LENGTH + said % FRAME_HEAD_LENGTH };
+                endless.skip(from).take(room).for_each(|byte| out.put_slice(&[*byte]));
+                GoawayTrigger::EndlessHeaders(said + room)
+            }
+            GoawayTrigger::InvalidBlock => {
+                out.put_slice(&[INVALID_BYTE; FRAME_HEAD_LENGTH * 64][..room]);
+                over
+            }
+        });
+    }
+
+    /// Looks at what came. How many of the first bytes go on from where they are; the others are held, or too much.
+    fn scan_received(&mut self, came: &[u8]) -> usize {
+        self.credit_elapsed_time();
+        let (straight, too_much) = self.intake.scan_received(came, &self.observers);
+        if let Some(too_much) = too_much {
+            self.worker.recorder.count_limit_hit(LimitHit::IdleFrames);
+            self.goaway_trigger = Some(match too_much {
+                BudgetExceeded::Frame => GoawayTrigger::EndlessHeaders(0),
+                BudgetExceeded::SizeUpdate => GoawayTrigger::InvalidBlock,
+            });
+        }
+        straight
+    }
+
+    /// Reads into h2's own buffer. Ready with whether anything came.
+    fn read_into_h2(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>>
+    where
+        S: AsyncRead,
+    {
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, out))?;
+        let came = out.filled().len() - before;
+        let straight = self.scan_received(&out.filled()[before..]);
+        out.set_filled(before + straight);
+        Poll::Ready(Ok(came > 0))
+    }
+
+    /// Reads beside h2's buffer, because something is held. Ready with whether anything came.
+    fn read_to_side_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>
+    where
+        S: AsyncRead,
+    {
+        let mut piece = [MaybeUninit::uninit(); READ_SIZE];
+        let mut piece = ReadBuf::uninit(&mut piece);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut piece))?;
+        self.scan_received(piece.filled());
+        Poll::Ready(Ok(!piece.filled().is_empty()))
+    }
+
+    /// Writes interim answers, where they may stand.
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        S: AsyncWrite,
+    {
+        let Self { stream, observers: watchers, activity: pulse, sent_frames: own, .. } = self;
+        watchers.interim.poll_write(!own.is_frame_boundary(), |bytes: &[u8]| {
+            let polled = Pin::new(&mut *stream).poll_write(context, bytes);
+            if polled.is_pending() { pulse.note_partial_write(polled) } else { polled }
+        })
+    }
+
+    /// Looks at what the caller was sent of these pieces.
+    fn scan_written(&mut self, bytes: usize, pieces: &[IoSlice<'_>]) {
+        self.intake.credit_written(bytes);
+        let mut left = bytes;
+        for piece in pieces {
+            let written = consume_up_to(&mut left, piece.len());
+            self.sent_frames.scan(&piece[..written], |frame| self.observers.note_sent(frame));
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FrameBudget<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let frames = self.get_mut();
+        let before = out.filled().len();
+        loop {
+            if frames.intake.held.pass_released(out) || out.filled().len() > before || out.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(over) = frames.goaway_trigger {
+                frames.inject_goaway_trigger(over, out);
+                return Poll::Ready(Ok(()));
+            }
+            let is_more = match frames.intake.held.is_empty() {
+                true => ready!(frames.read_into_h2(context, out))?,
+                false => ready!(frames.read_to_side_buffer(context))?,
+            };
+            if !is_more && frames.intake.held.is_empty() {
+                return Poll::Ready(Ok(())); // the end
+            } else if !is_more {
+                frames.intake.held.release_all();
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameBudget<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let frames = self.get_mut();
+        ready!(frames.poll_interim(context))?;
+        let polled = Pin::new(&mut frames.stream).poll_write(context, bytes);
+        let wrote = ready!(frames.activity.note_partial_write(polled))?;
+        frames.scan_written(wrote, &[IoSlice::new(bytes)]);
+        Poll::Ready(Ok(wrote))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let frames = self.get_mut();
+        ready!(frames.poll_interim(context))?;
+        let polled = Pin::new(&mut frames.stream).poll_write_vectored(context, pieces);
+        let wrote = ready!(frames.activity.note_partial_write(polled))?;
+        frames.scan_written(wrote, pieces);
+        Poll::Ready(Ok(wrote))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let frames = self.get_mut();
+        ready!(frames.poll_interim(context))?;
+        frames.activity.note_flush(Pin::new(&mut frames.stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,87 @@
+//! The number of its stream in the head of a request over HTTP/2: hyper does not show it, and answers beside hyper
+//! ([`crate::proxy::message::interim_response`]) need it.
+//!
+//! The layer below h2 ([`super::h2_frame_budget`]) appends it to the block of each head that opens a stream, as the last field.
+//! Its name is that of a field of connections (RFC 9110 section 11.7.1) which no request has a use for, and which never
+//! reaches a subsystem.
+//!
+//! Guarantees: pure; the last value of that name is the number, and is taken out before anything else looks at the
+//! head. What a caller says under that name stays as it is.
+
+use http::HeaderMap;
+use http::header::{Entry, PROXY_AUTHENTICATE};
+
+/// A literal never indexed (RFC 7541 section 6.2.3) whose name is number 48 in the static table: `proxy-authenticate`.
+const NUMBER_FIELD: [u8; 2] = [0x1f, 48 - 15];
+/// The most digits of a stream's number.
+const DIGITS_MAX: usize = 10;
+/// The largest field.
+pub(crate) const NUMBER_FIELD_MAX: usize = NUMBER_FIELD.len() + 1 + DIGITS_MAX;
+
+/// Appends the field to a block.
+pub(crate) fn put_number(block: &mut Vec<u8>, stream: u32) {
+    let (mut digits, mut first, mut rest) = ([0; DIGITS_MAX], DIGITS_MAX, stream);
+    while first == DIGITS_MAX || rest > 0 {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10).to_le_bytes()[0];
+        rest /= 10;
+    }
+    let digits = &digits[first..];
+    block.extend_from_slice(&NUMBER_FIELD);
+    block.push(digits.len().to_le_bytes()[0]);
+    block.extend_from_slice(digits);
+}
+
+/// Takes the number out of a head that has it.
+pub(crate) fn take_number(headers: &mut HeaderMap) -> Option<u32> {
+    let Entry::Occupied(field) = headers.entry(PROXY_AUTHENTICATE) else { return None };
+    let is_alone = field.iter().nth(1).is_none();
+    if is_alone {
+        return parse_digits(field.remove().as_bytes());
+    }
+    let (_, values) = field.remove_entry_mult();
+    let mut values: Vec<_> = values.collect();
+    let number = values.pop();
+    for callers in values {
+        headers.append(PROXY_AUTHENTICATE, callers);
+    }
+    parse_digits(number?.as_bytes())
+}
+
+fn parse_digits(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(values: &[&str]) -> (Option<u32>, Vec<String>) {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(PROXY_AUTHENTICATE, value.parse().expect("a value"));
+        }
+        let number = take_number(&mut headers);
+        let left = headers.get_all(PROXY_AUTHENTICATE).iter();
+        (number, left.map(|value| value.to_str().expect("text").to_owned()).collect())
+    }
+
+    #[test]
+    fn the_last_value_is_the_number_and_the_others_are_the_callers() {
+        assert_eq!(taken(&["7"]), (Some(7), Vec::new()));
+        assert_eq!(taken(&["3", "5", "7"]), (Some(7), vec!["3".to_owned(), "5".to_owned()]));
+        assert_eq!(taken(&[]), (None, Vec::new()));
+        assert_eq!(taken(&["7", "x"]), (None, vec!["7".to_owned()]));
+    }
+
+    #[test]
+    fn a_number_is_written_as_a_literal_with_a_known_name() {
+        for (stream, digits) in [(1, "1"), (0, "0"), (70_001, "70001"), (0x7fff_ffff, "2147483647")] {
+            let mut block = b"\x82".to_vec();
+            put_number(&mut block, stream);
+            let length = u8::try_from(digits.len()).expect("a short number");
+            assert_eq!(block, [b"\x82\x1f\x21", &[length][..], digits.as_bytes()].concat());
+            assert!(block.len() <= NUMBER_FIELD_MAX + 1);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Header blocks as they come over the wire (RFC 7541), read as far as it takes to see where each field begins.
+//!
+//! Guarantees: pure; however a block is cut, the verdict is the same; nothing is kept of it but a position. At most
+//! [`SIZE_UPDATES_MAX`] dynamic table size updates, all of them before the first field (section 4.2). Leaves names, values,
+//! and everything that is wrong with an encoding to h2.
+
+/// Updates of the dynamic table's size in one block: an encoder needs at most two, its smallest size and its last (RFC 7541
+/// section 4.2). h2 takes any number of them, at 8 ns each, and at the beginning of each CONTINUATION as well.
+const SIZE_UPDATES_MAX: u8 = 2;
+/// The largest integer that is followed; what is longer, h2 refuses.
+const INTEGER_BITS_MAX: u32 = 28;
+
+/// Too many size updates, or one after a field: where in the bytes that were shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnexpectedSizeUpdate(pub(crate) usize);
+
+/// Follows the block of one head or trailer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HeaderBlockWalk {
+    state: WalkState,
+    updates: u8,
+    has_fields: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum WalkState {
+    /// Before the first byte of a field or of a size update.
+    #[default]
+    Begin,
+    /// In an integer whose first byte was full (section 5.1).
+    Integer { read: u32, bits: u32, then: AfterInteger },
+    /// Before the length of a string (section 5.2).
+    Length(FieldString),
+    /// In a string of which so many bytes are to come.
+    String(u32, FieldString),
+}
+
+/// What an integer is followed by.
+#[derive(Clone, Copy, Debug)]
+enum AfterInteger {
+    Begin,
+    Length(FieldString),
+    String(FieldString),
+}
+
+/// Which string of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldString {
+    Name,
+    Value,
+}
+
+impl HeaderBlockWalk {
+    /// Looks at the next bytes of the block.
+    pub(crate) fn walk(&mut self, bytes: &[u8]) -> Result<(), UnexpectedSizeUpdate> {
+        let mut position = 0;
+        while let Some(byte) = bytes.get(position) {
+            let at = self.state;
+            position += match at {
+                WalkState::Begin if self.is_unexpected_update(*byte) => return Err(UnexpectedSizeUpdate(position)),
+                WalkState::String(left, text) => self.skip_string(bytes.len() - position, left, text),
+                _ => self.consume(*byte),
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether the bytes so far end with a whole field or size update.
+    pub(crate) fn is_between_fields(&self) -> bool {
+        matches!(self.state, WalkState::Begin)
+    }
+
+    /// Takes the first byte of a field or of a size update; whether it is an update that may not be there.
+    fn is_unexpected_update(&mut self, byte: u8) -> bool {
+        let is_update = byte & 0b1110_0000 == 0b0010_0000;
+        if !is_update {
+            self.has_fields = true;
+            return false;
+        }
+        self.updates = self.updates.saturating_add(1);
+        self.has_fields || self.updates > SIZE_UPDATES_MAX
+    }
+
+    fn consume(&mut self, byte: u8) -> usize {
+        self.state = match self.state {
+            WalkState::Begin => begin_field(byte),
+            WalkState::Length(text) => begin_integer(byte, 7, AfterInteger::String(text)),
+            WalkState::Integer { read, bits, then } => {
+                let read = read.saturating_add(u32::from(byte & 0x7f) << bits.min(INTEGER_BITS_MAX - 7));
+                match byte & 0x80 == 0 {
+                    true => after_integer(then, read),
+                    false => WalkState::Integer { read, bits: bits + 7, then },
+                }
+            }
+            WalkState::String(..) => self.state,
+        };
+        1
+    }
+
+    /// Skips what has come of a string.
+    fn skip_string(&mut self, come: usize, left: u32, text: FieldString) -> usize {
+        let skipped = come.min(left as usize);
+        let left = left - u32::try_from(skipped).unwrap_or(left);
+        self.state = if left == 0 { after_string(text) } else { WalkState::String(left, text) };
+        skipped
+    }
+}
+
+/// What the first byte of a field or an update begins (section 6).
+fn begin_field(byte: u8) -> WalkState {
+    let (prefix, is_literal) = match byte {
+        0b1000_0000.. => (7, false),
+        0b0100_0000.. => (6, true),
+        0b0010_0000.. => (5, false),
+        _ => (4, true),
+    };
+    let has_name = byte & ((1 << prefix) - 1) == 0;
+    begin_integer(
+        byte,
+        prefix,
+        match (is_literal, has_name) {
+            (false, _) => AfterInteger::Begin,
+            (true, true) => AfterInteger::Length(FieldString::Name),
+            (true, false) => AfterInteger::Length(FieldString::Value),
+        },
+    )
+}
+
+/// The first byte of an integer.
+fn begin_integer(byte: u8, prefix: u32, then: AfterInteger) -> WalkState {
+    let full = (1 << prefix) - 1;
+    let read = u32::from(byte) & full;
+    if read == full { WalkState::Integer { read, bits: 0, then } } else { after_integer(then, read) }
+}
+
+fn after_integer(then: AfterInteger, read: u32) -> WalkState {
+    match then {
+        AfterInteger::Begin => WalkState::Begin,
+        AfterInteger::Length(text) => WalkState::Length(text),
+        AfterInteger::String(text) if read == 0 => after_string(text),
+        AfterInteger::String(text) => WalkState::String(read, text),
+    }
+}
+
+fn after_string(text: FieldString) -> WalkState {
+    match text {
+        FieldString::Name => WalkState::Length(FieldString::Value),
+        FieldString::Value => WalkState::Begin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7541 appendix C.4.1 to C.4.3, with Huffman, in one block; then a literal with a long name and value.
+    fn fields() -> Vec<u8> {
+        let mut block = b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff".to_vec();
+        block.extend(b"\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49");
+        block.extend(b"\xe9\x5b\xb8\xe8\xb4\xbf");
+        for length in [0x20_u8, 126] {
+            block.extend([0x10, length]);
+            block.extend(std::iter::repeat_n(b' ', usize::from(length))); // a blank would begin an update
+            block.extend([0x7f, 0x81, 0x02]); // 127 + 1 + (2 << 7)
+            block.extend(std::iter::repeat_n(b'?', 384));
+        }
+        block.extend([0x0f, 0x01, 0x00, 0xff, 0x00]); // a name of index 16 with no value, an index of 127
+        block
+    }
+
+    /// Where the walk ends, if so many bytes come at a time.
+    fn walked(block: &[u8], at_a_time: usize) -> Option<usize> {
+        let mut walk = HeaderBlockWalk::default();
+        let mut before = 0;
+        for piece in block.chunks(at_a_time) {
+            if let Err(UnexpectedSizeUpdate(at)) = walk.walk(piece) {
+                return Some(before + at);
+            }
+            before += piece.len();
+        }
+        assert!(matches!(walk.state, WalkState::Begin), "{walk:?}");
+        None
+    }
+
+    #[test]
+    fn two_updates_before_the_first_field_are_taken_however_they_are_cut() {
+        for updates in [&b""[..], b"\x20", b"\x3f\xe1\x1f", b"\x20\x3f\xe1\x1f"] {
+            let block = [updates, &fields()].concat();
+            for at_a_time in 1..=block.len() {
+                assert_eq!(walked(&block, at_a_time), None, "{updates:?}, {at_a_time} bytes at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_third_update_and_one_after_a_field_are_found_where_they_stand() {
+        let after = fields().len();
+        for (block, at) in [
+            (vec![0x20, 0x20, 0x20], 2),
+            (vec![0x3f, 0xe1, 0x1f, 0x20, 0x3f], 4),
+            ([&fields()[..], b"\x20"].concat(), after),
+            ([&b"\x20"[..], &fields(), b"\x20\x82"].concat(), after + 1),
+        ] {
+            for at_a_time in 1..=block.len() {
+                assert_eq!(walked(&block, at_a_time), Some(at), "{block:?}, {at_a_time} bytes at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn an_integer_without_end_is_followed_without_harm() {
+        let mut walk = HeaderBlockWalk::default();
+        assert_eq!(walk.walk(&[0xff; 4096]), Ok(()));
+        let mut string = HeaderBlockWalk::default();
+        assert_eq!(string.walk(&[&[0x00, 0x7f][..], &[0xff; 64], &[0x7f], &[0x20; 4096]].concat()), Ok(()));
+    }
+}

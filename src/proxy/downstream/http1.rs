@@ -1,0 +1,145 @@
+//! A connection that speaks HTTP/1.1 (RFC 9112).
+//!
+//! Guarantees: hyper reads nothing that [`crate::proxy::message::grammar`] has not read first; every request that arrives is counted, those
+//! that are not HTTP too. Heads, silence, bodies, answers that are not taken, and the connection itself have limits of
+//! time; what hyper buffers has one of size; the answer to the last command that a connection carries says so; what is on its way
+//! for a caller that is sent away is cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_util::TryFutureExt as _;
+use futures_util::future::{Either, ready};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
+use hyper::server::conn::http1::{self, Parts};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+
+use crate::config::CapacitySettings;
+use crate::lifecycle::DrainWatcher;
+use crate::telemetry::LimitHit;
+
+use super::graceful_shutdown::{TlsSocket, shutdown_requested};
+use super::response_stream::ResponseStream;
+use crate::proxy::exchange::refuse::count_hyper_refusal;
+use crate::proxy::exchange::tunnel::UpgradeTunnel;
+use crate::proxy::exchange::{exchange, reject_malformed};
+use crate::proxy::io::connection_activity::ConnectionActivity;
+use crate::proxy::io::write_timeout::WriteTimeout;
+use crate::proxy::message::grammar::{ClientLimits, HeadLimits, PendingFault, ScanningStream};
+use crate::proxy::message::interim_response::{Http1InterimQueue, InterimTarget};
+use crate::proxy::worker::TrafficWorker;
+use crate::proxy::worker::peer::DownstreamPeer;
+
+/// The reason of a status that has no name here (RFC 9112 section 4: it may be empty). hyper would write `<none>`.
+const EMPTY_REASON: ReasonPhrase = ReasonPhrase::from_static(b"");
+/// Bytes that hyper buffers each way; a larger head than this has a larger buffer.
+const BUFFER_SIZE: usize = 32 * 1024;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve_http1(
+    worker: Rc<TrafficWorker>,
+    peer: Rc<DownstreamPeer>,
+    stream: TlsSocket,
+    mut drain: DrainWatcher,
+) -> hyper::Result<()> {
+    let capacity = worker.capacity;
+    let activity = Rc::new(ConnectionActivity::new(worker.tick_timers.coarse_timer(), capacity.connection_commands));
+    let pending_fault = Rc::new(PendingFault::default());
+    let stream = WriteTimeout::new(stream, &worker);
+    let interim = Rc::<Http1InterimQueue>::default();
+    let stream = ScanningStream::new(
+        stream,
+        client_limits(&capacity),
+        (Rc::clone(&pending_fault), Rc::clone(&interim)),
+        Rc::clone(&activity),
+    );
+    let service = service_fn(|request: Request<Incoming>| {
+        let active_request = activity.begin_request();
+        let response = match pending_fault.take_fault() {
+            None => {
+                let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has none
+                let line = takes_interim.then(|| InterimTarget::Http1(Rc::clone(&interim)));
+                Either::Left(exchange(&worker, &peer, request, line))
+            }
+            Some(fault) => {
+                if fault.is_timeout() {
+                    worker.recorder.count_limit_hit(LimitHit::HeadTime);
+                }
+                Either::Right(ready(reject_malformed(&worker, &peer, &request, fault)))
+            }
+        };
+        response.map_ok(|mut response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                pending_fault.leave_http();
+            } else if activity.is_request_limit_reached() {
+                response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if response.status().canonical_reason().is_none() {
+                response.extensions_mut().insert(EMPTY_REASON);
+            }
+            response.map(|body| ResponseStream::over_http1(body, active_request))
+        })
+    });
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None) // the guard's work
+        .max_headers(capacity.head_fields)
+        .max_header_size(capacity.head_bytes)
+        .max_buf_size(BUFFER_SIZE.max(capacity.head_bytes))
+        .serve_connection(TokioIo::new(stream), service);
+    let served = tokio::select! {
+        served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
+        () = shutdown_requested(&worker, (&peer, &activity), &mut drain) => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            tokio::select! {
+                served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
+                () = Box::pin(peer.wait_until_cut_off()) => return Ok(()), // dropping it ends its command as aborted
+            }
+        }
+    };
+    if served.as_ref().is_err_and(hyper::Error::is_parse) {
+        count_hyper_refusal(&worker, &peer);
+    }
+    served?;
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    finish_connection(&peer, io.into_inner(), read_buf).await;
+    Ok(())
+}
+
+/// HTTP is over: the connection ends, or goes on as what its last answer said.
+async fn finish_connection<S: AsyncRead + AsyncWrite + Unpin>(
+    peer: &DownstreamPeer,
+    mut stream: ScanningStream<S>,
+    read: Bytes,
+) {
+    match peer.tunnel.take() {
+        None => drop(stream.shutdown().await), // it ends either way
+        Some(tunnel) => {
+            // A caller that spoke before it was told to has broken off; dropping the tunnel says so.
+            if let Some(stream) = stream.into_unread().filter(|_| read.is_empty()) {
+                // Boxed: every connection would have the memory for it, 4 KiB, from its beginning.
+                Box::pin(run_tunnel(tunnel, peer, stream, read)).await;
+            }
+        }
+    }
+}
+
+async fn run_tunnel(tunnel: UpgradeTunnel, peer: &DownstreamPeer, stream: impl AsyncRead + AsyncWrite, read: Bytes) {
+    tokio::select! {
+        () = tunnel.run_on_connection(stream, read) => {}
+        () = peer.deauthorized() => {} // dropping the tunnel ends its command as aborted
+    }
+}
+
+fn client_limits(capacity: &CapacitySettings) -> ClientLimits {
+    ClientLimits {
+        head: HeadLimits::from_capacity(capacity),
+        head_timeout: capacity.head_time,
+        idle_timeout: capacity.idle,
+    }
+}

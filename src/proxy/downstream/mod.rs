@@ -1,0 +1,21 @@
+//! The client side: sockets become TLS connections, connections become HTTP/1.1 and HTTP/2 exchanges.
+//!
+//! Guarantees: every limit on what a client may send, hold or leave unread is enforced in this folder; each request
+//! goes to `exchange` once.
+//! Leaves to others: the decision about a request and its response (`exchange`), and every byte between the gateway
+//! and a subsystem (`upstream`).
+
+mod connection;
+mod graceful_shutdown;
+pub(crate) mod h1_guard;
+mod h2_frame_budget;
+mod h2_refused_heads;
+mod h2_send_budget;
+mod h2_stream_number;
+mod hpack;
+mod http1;
+mod http2;
+pub(crate) mod listener;
+pub(crate) mod proxy_protocol;
+mod response_stream;
+pub(crate) mod worker_thread;

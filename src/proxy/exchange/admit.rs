@@ -1,0 +1,336 @@
+//! May this command run? Head, host, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
+//! returns evidence.
+//!
+//! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
+//! so nothing is admitted that is not counted, and nothing counted as admitted is refused afterwards.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use http::{HeaderValue, Request, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+
+use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
+use crate::model::{CommandKey, Department, Refused};
+use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, Subsystem};
+
+use super::context::RequestContext;
+use super::gzip;
+use super::in_flight_command::InFlightCommand;
+use super::local_response::{CorsRequest, LocalResponse};
+use crate::proxy::capacity::in_flight::Overloaded;
+use crate::proxy::message::extended_connect::{is_extended_connect, is_upgrade_to};
+use crate::proxy::message::grammar::malformed::MalformedRequest;
+use crate::proxy::message::grammar::{HeadLimits, check_head};
+use crate::proxy::message::grpc;
+use crate::proxy::message::header_rules;
+use crate::proxy::message::request_head::{RequestHead, host_header};
+
+/// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
+pub(crate) struct Admitted {
+    pub(crate) department: Arc<DepartmentPolicy>,
+    pub(crate) subsystem: Arc<Subsystem>,
+    pub(crate) command: Arc<Command>,
+    pub(crate) grant: Grant,
+    pub(crate) rate_limit: Option<RateLimitInfo>,
+    /// The authority the caller named.
+    pub(crate) host: HeaderValue,
+    /// The protocol its caller asks to switch to, if this command may.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// Whether its caller takes a compressed answer, if this command may have one.
+    pub(crate) accepts_gzip: Option<bool>,
+    /// How long a gRPC call may take, from its arrival on.
+    pub(crate) deadline: Option<Duration>,
+    /// The page that asks, if browsers are told about this command.
+    pub(crate) cors_request: Option<CorsRequest>,
+    /// What the gateway answers itself, instead of forwarding.
+    pub(crate) local_response: Option<LocalResponse>,
+    pub(crate) in_flight: InFlightCommand,
+}
+
+/// What a request asks for.
+struct RoutedCommand {
+    subsystem: Arc<Subsystem>,
+    command: Arc<Command>,
+    local_response: Option<LocalResponse>,
+}
+
+/// A "no": an answer, not an error. Boxed where it is returned: rare, and large.
+pub(crate) struct CommandRefusal {
+    /// Under whom and what it is counted.
+    pub(crate) department: Department,
+    pub(crate) command: CommandKey,
+    pub(crate) refused: Refused,
+    pub(crate) detail: Cow<'static, str>,
+    /// The status that says a fault more exactly.
+    pub(crate) status: Option<StatusCode>,
+    /// The methods of the commands at the path that is asked for.
+    pub(crate) allow: Option<HeaderValue>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) rate_limit: Option<RateLimitInfo>,
+    /// The page that asks, if browsers are told about this command.
+    pub(crate) cors_request: Option<CorsRequest>,
+}
+
+impl CommandRefusal {
+    fn new(
+        department: &Department,
+        command: &CommandKey,
+        refused: Refused,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            department: department.clone(),
+            command: command.clone(),
+            refused,
+            detail: detail.into(),
+            status: None,
+            allow: None,
+            retry_after: None,
+            rate_limit: None,
+            cors_request: None,
+        })
+    }
+
+    fn limited(department: &Department, command: &CommandKey, limited: LimitRefusal) -> Box<Self> {
+        let mut refusal = Self::new(department, command, limited.refused, limited_detail(limited.refused));
+        refusal.retry_after = Some(limited.retry_after);
+        refusal.rate_limit = limited.rate_limit;
+        refusal
+    }
+}
+
+/// Decides about one command.
+pub(crate) fn admit(context: &RequestContext, request: &Request<Incoming>) -> Result<Admitted, Box<CommandRefusal>> {
+    let snapshot = &*context.config.snapshot;
+    let head = parse_head(context, request).map_err(|fault| context.malformed_refusal(fault))?;
+    if !context.peer.is_host_allowed(head.host, &context.config.snapshot) {
+        return Err(context
+            .unrouted_refusal(Refused::Misdirected, "this connection is not for the host that the request names"));
+    }
+    let caller = context.peer.department(&context.config.snapshot);
+    let department = caller.ok_or_else(|| {
+        context.unrouted_refusal(Refused::Unauthenticated, context.peer.unauthenticated_detail(snapshot))
+    })?;
+    let placed = route_command(snapshot, &department.department, head, request)?;
+    let origin = || request.headers().get(ORIGIN).cloned();
+    let cors_request = placed.command.cors().map(|cors| CorsRequest { cors: Arc::clone(cors), origin: origin() });
+    match check_grant_and_limits(context, request, &department, &placed) {
+        Ok((grant, budget, in_flight)) => {
+            let RoutedCommand { subsystem, command, local_response } = placed;
+            let deadline = grpc_deadline(context, request, &subsystem);
+            let host = host_header(request, head);
+            let upgrade = requested_upgrade(request, &command);
+            let compress = gzip::negotiate(request, &command);
+            Ok(Admitted {
+                department,
+                subsystem,
+                command,
+                grant,
+                rate_limit: budget,
+                host,
+                upgrade,
+                accepts_gzip: compress,
+                deadline,
+                cors_request,
+                local_response,
+                in_flight,
+            })
+        }
+        Err(mut refusal) => {
+            refusal.cors_request = cors_request;
+            Err(refusal)
+        }
+    }
+}
+
+/// The steps from the grant on.
+fn check_grant_and_limits(
+    context: &RequestContext,
+    request: &Request<Incoming>,
+    department: &DepartmentPolicy,
+    placed: &RoutedCommand,
+) -> Result<(Grant, Option<RateLimitInfo>, InFlightCommand), Box<CommandRefusal>> {
+    let command = &placed.command;
+    let refuse =
+        |refused, detail: Cow<'static, str>| CommandRefusal::new(&department.department, &command.key, refused, detail);
+
+    let grant = context.config.snapshot.find_grant(department, command);
+    let grant =
+        grant.ok_or_else(|| refuse(Refused::Forbidden, no_grant_detail(&department.department, &command.key)))?;
+    if request.body().size_hint().lower() > command.body_max {
+        return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows".into()));
+    }
+    if requires_tunnel(request) && requested_upgrade(request, command).is_none() {
+        let mut refusal = refuse(Refused::Malformed, no_upgrade_detail(&command.key));
+        refusal.status = Some(StatusCode::NOT_IMPLEMENTED);
+        return Err(refusal);
+    }
+    let room = context.worker.in_flight.check_capacity(department.department.number);
+    room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full).into()))?;
+    let gate = context.config.gate(&context.worker.limiters, department, command);
+    let permit = gate.and_then(|gate| gate.admit_for(placed.units(), context.window));
+    let permit = permit.map_err(|limited| CommandRefusal::limited(&department.department, &command.key, limited))?;
+    let budget = permit.rate_limit_info();
+    let in_flight = open_command(context, department, placed, permit)?;
+    Ok((grant, budget, in_flight))
+}
+
+/// The one protocol a caller asks to switch to, if it is the one that this command may switch to. A caller that asks over
+/// HTTP/1.1 for another gets the answer of a plain GET (RFC 9110 section 7.8), unless it [needs a tunnel](needs_a_tunnel).
+fn requested_upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
+    command.upgrade.as_ref().filter(|allowed| is_upgrade_to(request, allowed)).cloned()
+}
+
+/// Whether a caller has no use for another answer than a tunnel: an extended CONNECT, or the handshake of a WebSocket (RFC 6455
+/// section 4.1). That a plain answer to a handshake comes from the gateway's configuration could not be seen.
+fn requires_tunnel(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let is_handshake = is_upgrade_to(request, &WEBSOCKET) // false for nearly all, by one look
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    is_handshake || is_extended_connect(request)
+}
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+fn no_grant_detail(department: &Department, command: &CommandKey) -> Cow<'static, str> {
+    let CommandKey { subsystem, command, .. } = command;
+    format!(
+        "the department `{}` has no grant for the command `{command}` of the subsystem `{subsystem}`",
+        department.id
+    )
+    .into()
+}
+
+fn no_upgrade_detail(command: &CommandKey) -> Cow<'static, str> {
+    let CommandKey { subsystem, command, .. } = command;
+    format!("the command `{command}` of the subsystem `{subsystem}` does not switch to the protocol that is asked for")
+        .into()
+}
+
+/// The deadline a gRPC caller gives its call, not longer than its subsystem allows.
+fn grpc_deadline(context: &RequestContext, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
+    let given = grpc::call_timeout(request.headers()).filter(|_| context.is_grpc)?;
+    Some(given.min(subsystem.timeouts.deadline))
+}
+
+/// The head, once its grammar is known to be right. Over HTTP/1.1 `wire` has read it before hyper did.
+fn parse_head<'a>(
+    context: &RequestContext,
+    request: &'a Request<Incoming>,
+) -> Result<RequestHead<'a>, MalformedRequest> {
+    if request.version() == Version::HTTP_2 {
+        check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?;
+    }
+    if header_rules::connection_names_reserved(request.headers()) {
+        return Err(MalformedRequest::bad_request("Connection names a field that only the gateway may write"));
+    }
+    RequestHead::parse(request)
+}
+
+impl RequestContext {
+    /// The refusal of what is not HTTP as this house accepts it.
+    pub(crate) fn malformed_refusal(&self, fault: MalformedRequest) -> Box<CommandRefusal> {
+        let mut refusal = self.unrouted_refusal(Refused::Malformed, fault.detail);
+        refusal.status = Some(fault.status);
+        refusal
+    }
+
+    /// A refusal before the command could be told.
+    fn unrouted_refusal(&self, refused: Refused, detail: &'static str) -> Box<CommandRefusal> {
+        let department = self.peer.department(&self.config.snapshot);
+        let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
+        CommandRefusal::new(&department, &CommandKey::unknown(), refused, detail)
+    }
+}
+
+impl RoutedCommand {
+    /// What it counts: a preflight is a browser's question, not the command.
+    fn units(&self) -> u64 {
+        if self.local_response == Some(LocalResponse::Preflight) { 0 } else { self.command.units }
+    }
+}
+
+/// A preflight is placed as the command that it asks about, if browsers are told about that one.
+fn route_command(
+    snapshot: &PolicySnapshot,
+    department: &Department,
+    head: RequestHead<'_>,
+    request: &Request<Incoming>,
+) -> Result<RoutedCommand, Box<CommandRefusal>> {
+    let asked = CorsPolicy::requested_method(head.method, request.headers());
+    if let Some(RouteMatch::Command { subsystem, command }) =
+        asked.map(|asked| snapshot.find_route(head.host, &asked, head.path))
+        && command.cors().is_some()
+    {
+        let (subsystem, command) = (Arc::clone(subsystem), Arc::clone(command));
+        return Ok(RoutedCommand { subsystem, command, local_response: Some(LocalResponse::Preflight) });
+    }
+    let unknown = |command, detail| CommandRefusal::new(department, command, Refused::UnknownCommand, detail);
+    match snapshot.find_route(head.host, head.method, head.path) {
+        RouteMatch::Command { subsystem, command } => {
+            let local_response = command.redirect().map(|_| LocalResponse::Redirect);
+            Ok(RoutedCommand { subsystem: Arc::clone(subsystem), command: Arc::clone(command), local_response })
+        }
+        RouteMatch::NoCommand { subsystem } => {
+            let methods = snapshot.methods_at(head.host, head.path);
+            let mut refusal = unknown(&subsystem.unknown, unknown_command_detail(!methods.is_empty()));
+            if !methods.is_empty() {
+                refusal.status = Some(StatusCode::METHOD_NOT_ALLOWED);
+                refusal.allow = HeaderValue::try_from(methods.join(", ")).ok();
+            }
+            Err(refusal)
+        }
+        RouteMatch::NoSubsystem => Err(unknown(&CommandKey::unknown(), "no subsystem is served at this host and path")),
+    }
+}
+
+fn open_command(
+    context: &RequestContext,
+    department: &DepartmentPolicy,
+    placed: &RoutedCommand,
+    mut permit: LimitPermit,
+) -> Result<InFlightCommand, Box<CommandRefusal>> {
+    let RoutedCommand { subsystem, command, .. } = placed;
+    let ticket = context.worker.meter.open(&department.department, &command.key, placed.units(), context.window);
+    let ticket = ticket.map_err(|refused| {
+        let mut refusal = CommandRefusal::new(
+            &department.department,
+            &command.key,
+            refused,
+            "the ledger cannot count at this moment",
+        );
+        refusal.retry_after = Some(Duration::from_secs(1));
+        refusal
+    })?;
+    permit.keep_units();
+    Ok(InFlightCommand::open(context, ticket, permit, (department.department.number, subsystem)))
+}
+
+fn unknown_command_detail(is_path_known: bool) -> &'static str {
+    match is_path_known {
+        true => {
+            "this subsystem has no command with this method at this path; Allow names the methods that it has there"
+        }
+        false => "this subsystem has no command with this method and path",
+    }
+}
+
+fn overloaded_detail(full: Overloaded) -> &'static str {
+    match full {
+        Overloaded::Gateway => "the gateway carries as many commands as it can",
+        Overloaded::FairShare => "the gateway is nearly full, and this department has its fair share of it in flight",
+    }
+}
+
+fn limited_detail(refused: Refused) -> &'static str {
+    match refused {
+        Refused::RateLimited => "commands come faster than the limit allows",
+        Refused::TooManyConcurrent => "as many commands as allowed are already in flight",
+        Refused::QuotaExceeded => "the quota of this month is used up",
+        _ => "a limit of the gateway is reached",
+    }
+}

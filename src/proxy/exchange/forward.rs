@@ -1,0 +1,285 @@
+//! Takes an admitted command to its subsystem and its answer back.
+//!
+//! Guarantees: takes [`Admitted`] by value, so nothing unauthorised or unmetered can be forwarded; bodies stream both ways;
+//! the path that was authorised is the path that is sent. When the caller leaves, hyper drops this future, and with it the
+//! request upstream and the account.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use crate::model::Finished;
+use crate::policy::Durability;
+
+use super::admit::Admitted;
+use super::context::RequestContext;
+use super::gzip::{self, GzipBody};
+use super::mirror::ShadowRequest;
+use super::refuse::{add_rate_limit_headers, busy_response, failure_response, too_large_response};
+use super::response_body::ExchangeResult;
+use super::response_body::{MeteredBody, OutcomeSource, ResponseBody};
+use super::tunnel::UpgradeTunnel;
+use super::upstream_head::{REQUEST_ID, UpstreamHead};
+use crate::proxy::message::body_rate::MinBodyRate;
+use crate::proxy::message::extended_connect::take_upgraded_stream;
+use crate::proxy::message::grammar::HeadLimits;
+use crate::proxy::message::grpc;
+use crate::proxy::message::interim_response::InterimResponse;
+use crate::proxy::message::request_body::RequestBody;
+use crate::proxy::message::upload_progress::RequestBodyError;
+use crate::proxy::upstream::{
+    LeasedResponse, PendingSend, RequestFraming, ResponseDeadline, SendError, ServerLease, UpstreamRequest,
+    UpstreamResponse,
+};
+
+/// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
+/// (RFC 9110 section 10.1.1); curl waits as long.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Forwards an admitted command and answers with what came back.
+pub(crate) fn forward(
+    call: RequestContext,
+    mut admitted: Admitted,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = ExchangeResult> {
+    tracing::trace!(request = %call.request_id.to_text(), rule = admitted.grant.rule(), "admitted");
+    let upstreams = call.config.upstreams_for(&admitted.subsystem);
+    let key = upstreams.hash_key(request.headers(), &admitted.department.department.id);
+    let method = request.method().clone();
+    let stream = take_upgraded_stream(&mut request);
+    let outgoing = upstream_request(&call, &admitted, request);
+    let retryable = upstreams.retryable_copy(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
+    let pending_send = upstreams.try_send(outgoing, key);
+    admitted.in_flight.progress().is_sent.set(matches!(pending_send, PendingSend::InFlight(..)));
+    let before = call.worker.clock.monotonic().since(call.arrival);
+    // Boxed, because hyper and tokio move what they are given often.
+    Box::pin(async move {
+        let upstreams = call.config.upstreams_for(&admitted.subsystem);
+        let progress = admitted.in_flight.progress();
+        let response = admitted.subsystem.timeouts.response;
+        let not_after = admitted.deadline.map(|deadline| call.arrived_at + deadline);
+        let line = call.interim_target.as_ref();
+        let pass_on = line
+            .map(|line| |interim: InterimResponse| line.push(&interim, |name| admitted.removes_response_header(name)));
+        let interim = pass_on.as_ref().map(|pass_on| pass_on as &dyn Fn(InterimResponse));
+        let patience = ResponseDeadline {
+            timers: &call.worker.tick_timers,
+            response_timeout: response,
+            not_after,
+            progress,
+            on_interim: interim,
+        };
+        let sent = upstreams.wait_response(pending_send, (key, retryable), patience).await;
+        if let Some(line) = line {
+            poll_fn(|context| line.poll_drained(context)).await;
+        }
+        if admitted.command.durability == Durability::Machine {
+            admitted.in_flight.wait_until_durable().await;
+        }
+        let responded = call.worker.clock.monotonic();
+        let answer = match sent {
+            Ok(sent) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
+                switch_protocols(&call, admitted, sent, stream)
+            }
+            Ok(sent) if stream.is_some() && sent.response.status.is_success() => {
+                upgrade_missing(&call, admitted, &sent.lease)
+            }
+            Ok(sent) => metered_response(&call, admitted, sent),
+            Err(error) => {
+                let cors_request = admitted.cors_request.take();
+                let mut answer = send_failure(&call, admitted, &error);
+                cors_request.inspect(|cors_request| cors_request.add_cors_headers(answer.headers_mut()));
+                answer
+            }
+        };
+        call.worker.recorder.record_gateway(before + call.worker.clock.monotonic().since(responded));
+        Ok(answer)
+    })
+}
+
+/// The request as the subsystem gets it.
+fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request<Incoming>) -> UpstreamRequest {
+    let framing = body_framing(request.body());
+    let passing = UpstreamHead { context: call, admitted, request: &request, framing, mirror_to: None };
+    let shadow = ShadowRequest::for_request(passing);
+    let head = passing.encode();
+    let has_body = framing != RequestFraming::None;
+    let waits = has_body && request.headers().contains_key(EXPECT);
+    let minimum = if has_body {
+        MinBodyRate::for_request(request.headers(), &call.worker.capacity)
+    } else {
+        MinBodyRate::default()
+    };
+    let caller = (&call.peer, admitted.in_flight.progress());
+    let limits = (admitted.command.body_max, minimum, HeadLimits::from_capacity(&call.worker.capacity));
+    let body = RequestBody::new(request, caller, limits, shadow);
+    match head.with_body(body, framing) {
+        UpstreamRequest::Http1(request) if waits => UpstreamRequest::Http1(request.hold_for_continue(CONTINUE_TIMEOUT)),
+        outgoing => outgoing,
+    }
+}
+
+/// How a body goes on: framing is made anew, whatever the caller's was.
+fn body_framing(body: &Incoming) -> RequestFraming {
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() => RequestFraming::None,
+        Some(0) => RequestFraming::None, // over HTTP/2 its END_STREAM may be a frame of its own
+        Some(length) => RequestFraming::Length(length),
+        None => RequestFraming::Chunked,
+    }
+}
+
+/// The subsystem's answer, metered on its way to the caller.
+fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedResponse) -> Response<ResponseBody> {
+    let only_busy = sent.response.is_retry_later();
+    let LeasedResponse { response: UpstreamResponse { status, mut headers, body, upgrade, .. }, lease } = sent;
+    let finished = outcome_of_status(status);
+    if !admitted.in_flight.progress().is_caller_at_fault() {
+        note_response(&lease, status, only_busy);
+    }
+    let verdict = outcome_source(&headers, finished);
+    admitted.shape_response(&mut headers);
+    headers.insert(REQUEST_ID, call.request_id.to_header());
+    add_rate_limit_headers(&mut headers, admitted.rate_limit);
+    if let Some(protocol) = upgrade.filter(|_| status == StatusCode::UPGRADE_REQUIRED) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade")); // RFC 9110 section 15.5.22; HTTP/2 has neither
+        headers.insert(UPGRADE, protocol);
+    }
+    let patience = admitted.subsystem.timeouts.idle;
+    let not_after = admitted.deadline.map(|deadline| call.arrived_at + deadline);
+    let encoder = gzip::start_encoding(&call.worker, admitted.accepts_gzip, (status, &mut headers), &body.size_hint());
+    let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, (patience, not_after));
+    let mut response = Response::new(match encoder {
+        Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder))),
+        None => ResponseBody::Metered(Box::new(body)),
+    });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// What an answer will have been once it has ended: its status tells, but for gRPC, which tells in head or trailers.
+fn outcome_source(headers: &HeaderMap, finished: Finished) -> OutcomeSource {
+    match grpc::is_grpc(headers) && finished == Finished::Ok {
+        true => grpc::grpc_outcome(headers).map_or(OutcomeSource::Trailers, OutcomeSource::Head),
+        false => OutcomeSource::Head(finished),
+    }
+}
+
+/// The subsystem switches to another protocol (RFC 9110 section 15.2.2): only to the one it was asked for, and only on a
+/// connection that is the command's own. The caller's connection, or its stream, does so once this answer has left.
+fn switch_protocols(
+    call: &RequestContext,
+    admitted: Admitted,
+    LeasedResponse { response: answer, lease }: LeasedResponse,
+    stream: Option<OnUpgrade>,
+) -> Response<ResponseBody> {
+    let UpstreamResponse { mut headers, upgrade, body, .. } = answer;
+    let agreed = admitted.upgrade.as_ref().zip(upgrade.as_ref());
+    let agreed = agreed.filter(|(asked, given)| asked.as_bytes().eq_ignore_ascii_case(given.as_bytes()));
+    let Some((_, (subsystem, said))) = agreed.zip(body.into_stream()) else {
+        lease.note_failure(Finished::UpstreamFailed);
+        return invalid_upgrade(call, admitted, "the subsystem switched to another protocol, unasked");
+    };
+    lease.note_success();
+    headers.remove(CONTENT_LENGTH); // it may not be there (RFC 9110 section 8.6), and would cut a stream off
+    headers.insert(REQUEST_ID, call.request_id.to_header());
+    let status = if stream.is_some() {
+        headers.remove(SEC_WEBSOCKET_ACCEPT); // the key was ours (RFC 8441 section 5)
+        StatusCode::OK
+    } else {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
+        StatusCode::SWITCHING_PROTOCOLS
+    };
+    let idle = admitted.subsystem.timeouts.idle;
+    call.peer.tunnel.put(UpgradeTunnel {
+        server_stream: subsystem,
+        buffered: said,
+        command: admitted.in_flight,
+        lease,
+        idle_timeout: idle,
+        client_stream: stream,
+    });
+    let mut response = Response::new(ResponseBody::Local(Full::default()));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The subsystem answers well and does not switch, where its caller would take that for a tunnel.
+fn upgrade_missing(call: &RequestContext, admitted: Admitted, lease: &ServerLease) -> Response<ResponseBody> {
+    lease.note_success(); // it is well, and only knows no such protocol
+    invalid_upgrade(call, admitted, "the subsystem did not switch to the protocol that it was asked for")
+}
+
+fn invalid_upgrade(call: &RequestContext, admitted: Admitted, detail: &str) -> Response<ResponseBody> {
+    admitted.in_flight.settle(Finished::UpstreamFailed);
+    failure_response(call, Finished::UpstreamFailed, detail)
+}
+
+/// Tells a server's health what it answered.
+pub(crate) fn note_response(lease: &ServerLease, status: StatusCode, only_busy: bool) {
+    match outcome_of_status(status) {
+        Finished::ServerError if only_busy => {}
+        Finished::ServerError => lease.note_server_error(),
+        _ => lease.note_success(),
+    }
+}
+
+fn outcome_of_status(status: StatusCode) -> Finished {
+    match status.as_u16() {
+        500.. => Finished::ServerError,
+        400..=499 => Finished::ClientError,
+        _ => Finished::Ok,
+    }
+}
+
+/// No answer: whose doing was it?
+fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) -> Response<ResponseBody> {
+    if let Some(fault) = admitted.in_flight.body_error().or_else(|| error.request_body_error()) {
+        admitted.in_flight.settle(Finished::Aborted);
+        return match fault {
+            RequestBodyError::TooLarge => too_large_response(call),
+            RequestBodyError::TooSlow => {
+                failure_response(call, Finished::Aborted, "the request body stopped coming, or came too slowly")
+            }
+            RequestBodyError::Aborted => failure_response(call, Finished::Aborted, "the request body broke off"),
+            RequestBodyError::Trailers(detail) => failure_response(call, Finished::Aborted, detail),
+        };
+    }
+    let finished = match error {
+        SendError::Unreachable(_) | SendError::Refused(_) | SendError::Busy => Finished::Unreachable, // nothing was processed
+        SendError::Failed(_) => Finished::UpstreamFailed,
+        SendError::Timeout => Finished::Timeout,
+    };
+    tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.request_id.to_text(), %error, "no answer");
+    admitted.in_flight.settle(finished);
+    match error {
+        SendError::Busy => busy_response(call, finished, error.public_detail()),
+        _ => failure_response(call, finished, error.public_detail()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_become_outcomes() {
+        for (status, outcome) in [
+            (200, Finished::Ok),
+            (304, Finished::Ok),
+            (404, Finished::ClientError),
+            (429, Finished::ClientError),
+            (503, Finished::ServerError),
+        ] {
+            assert_eq!(outcome_of_status(StatusCode::from_u16(status).expect("a status")), outcome);
+        }
+    }
+}

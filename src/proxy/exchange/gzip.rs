@@ -1,0 +1,333 @@
+//! Answers made smaller on their way to callers that take gzip (RFC 9110 section 8.4, RFC 1952), where the configuration says so.
+//!
+//! Guarantees: only what its caller takes, what is text, long enough and not encoded yet is compressed; the ledger counts
+//! the bytes that the subsystem sent, so nobody's usage depends on it. What has come goes on before more is waited for, so
+//! streams stay streams. Its command has ended once the last piece has come, though that may still be on its way out. At most [`GZIP_STREAMS_MAX`] answers of a worker are compressed at once; the others go as they came.
+
+use std::io::{self, Write as _};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::buf::Writer;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::{Frame, SizeHint};
+
+use crate::policy::Command;
+
+use super::response_body::MeteredBody;
+use crate::proxy::capacity::local_semaphore::LocalPermit;
+use crate::proxy::worker::TrafficWorker;
+
+/// Shorter answers are hardly smaller afterwards, in bytes.
+const LENGTH_MIN: u64 = 1024;
+/// A piece that is worth a write of its own.
+const CHUNK_SIZE: usize = 16 * 1024;
+/// What is compressed before others have their turn: some 2 ms.
+const YIELD_AFTER: usize = 64 * 1024;
+/// nginx takes the same: most of the gain for the least work.
+const GZIP_LEVEL: Compression = Compression::new(1);
+
+/// Whether an answer to this request may be compressed, as far as the request says: `None` where the configuration wants
+/// none of it.
+pub(crate) fn negotiate<B>(request: &Request<B>, command: &Command) -> Option<bool> {
+    let is_wanted = command.shape.as_ref().is_some_and(|shape| shape.compress);
+    is_wanted.then(|| *request.method() != Method::HEAD && accepts_gzip(request.headers()))
+}
+
+/// Whether `Accept-Encoding` has gzip, or anything, with a weight that is not 0 (RFC 9110 section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let (mut named, mut any) = (None, false);
+    for item in lists.flat_map(|list| list.split(',')) {
+        let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let weight = parameters.trim().strip_prefix(['q', 'Q']).and_then(|rest| rest.trim_start().strip_prefix('='));
+        let is_taken = weight.is_none_or(|weight| weight.bytes().any(|byte| (b'1'..=b'9').contains(&byte)));
+        match coding.trim() {
+            coding if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") => {
+                named = Some(is_taken);
+            }
+            "*" => any = is_taken,
+            _ => {}
+        }
+    }
+    named.unwrap_or(any)
+}
+
+/// Makes a head that of a compressed answer, if it is to be one, and returns what compresses the body. `asked` is what
+/// [`negotiate`] said.
+pub(crate) fn start_encoding(
+    worker: &Rc<TrafficWorker>,
+    asked: Option<bool>,
+    (status, headers): (StatusCode, &mut HeaderMap),
+    length: &SizeHint,
+) -> Option<GzipEncoder> {
+    let is_taken = asked?;
+    if status == StatusCode::NOT_MODIFIED {
+        add_vary(headers);
+        weaken_etag(headers); // what a cache has may be either form
+    }
+    if !is_compressible(status, headers) {
+        return None;
+    }
+    add_vary(headers); // also where it is not compressed: a cache must not hand this one to others, or theirs to this one
+    if !is_taken || length.upper().is_some_and(|bytes| bytes < LENGTH_MIN) {
+        return None;
+    }
+    let permit = worker.gzip_permits.try_acquire()?;
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(ACCEPT_RANGES); // ranges of what the subsystem has are none of this
+    weaken_etag(headers);
+    Some(GzipEncoder::new(permit))
+}
+
+/// Whether such an answer is text that may be sent in another form than it came.
+fn is_compressible(status: StatusCode, headers: &HeaderMap) -> bool {
+    let is_whole = !matches!(status.as_u16(), 100..=199 | 204..=206 | 304);
+    let says = |name, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains(word)))
+    };
+    let has_digest =
+        ["content-digest", "repr-digest", "digest", "content-md5"].iter().any(|name| headers.contains_key(*name));
+    is_whole
+        && is_text_type(headers.get(CONTENT_TYPE))
+        && !headers.contains_key(CONTENT_ENCODING)
+        && !headers.contains_key(CONTENT_RANGE)
+        && !has_digest
+        && !says(CACHE_CONTROL, "no-transform")
+}
+
+/// Types that shrink. Pictures, archives and films are compressed already; of gRPC the messages are.
+fn is_text_type(content_type: Option<&HeaderValue>) -> bool {
+    let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let known = ["application/json", "application/xml", "application/javascript", "application/x-ndjson"];
+    let shrinks = essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml");
+    (shrinks || known.contains(&&*essence)) && !essence.starts_with("application/grpc")
+}
+
+fn add_vary(headers: &mut HeaderMap) {
+    let is_said = headers.get_all(VARY).iter().any(|value| {
+        let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(ACCEPT_ENCODING.as_str().as_bytes()))
+    });
+    if !is_said {
+        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+}
+
+/// Two forms of one answer may not have the same strong tag (RFC 9110 section 8.8.1).
+fn weaken_etag(headers: &mut HeaderMap) {
+    let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    let weak = strong.map(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()));
+    match weak {
+        Some(Ok(weak)) => drop(headers.insert(ETAG, weak)),
+        Some(Err(_)) => drop(headers.remove(ETAG)),
+        None => {}
+    }
+}
+
+/// Compresses one body.
+pub(crate) struct GzipEncoder {
+    gzip: GzEncoder<Writer<BytesMut>>,
+    /// Whether there is something in it that has not come out.
+    has_pending: bool,
+    _permit: LocalPermit,
+}
+
+impl GzipEncoder {
+    fn new(permit: LocalPermit) -> Self {
+        Self { gzip: GzEncoder::new(BytesMut::new().writer(), GZIP_LEVEL), has_pending: false, _permit: permit }
+    }
+
+    fn encode(&mut self, data: &[u8]) -> io::Result<()> {
+        self.has_pending = true;
+        self.gzip.write_all(data)
+    }
+
+    fn has_full_chunk(&self) -> bool {
+        self.gzip.get_ref().get_ref().len() >= CHUNK_SIZE
+    }
+
+    fn take_chunk(&mut self) -> Frame<Bytes> {
+        Frame::data(self.gzip.get_mut().get_mut().split().freeze())
+    }
+
+    /// Nothing more has come: what there is goes on.
+    fn poll_flush_encoder(&mut self) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if !std::mem::take(&mut self.has_pending) {
+            return Poll::Pending;
+        }
+        self.gzip.flush()?;
+        Poll::Ready(Some(Ok(self.take_chunk())))
+    }
+}
+
+/// A subsystem's answer, compressed on its way.
+pub(crate) struct GzipBody {
+    body: MeteredBody,
+    /// Taken at the end of the body.
+    encoder: Option<GzipEncoder>,
+    /// Sent behind the end.
+    trailers: Option<HeaderMap>,
+    /// Told once what came before it is on its way.
+    pending_error: Option<io::Error>,
+    has_yielded: bool,
+}
+
+impl GzipBody {
+    pub(crate) fn new(body: MeteredBody, encoder: GzipEncoder) -> Self {
+        Self { body, encoder: Some(encoder), trailers: None, pending_error: None, has_yielded: false }
+    }
+
+    /// See [`super::response_body::ResponseBody::set_read_ahead_max`].
+    pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
+        self.body.set_read_ahead_max(bytes);
+    }
+
+    /// See [`super::response_body::ResponseBody::buffered_bytes`].
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.body.buffered_bytes()
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.encoder.is_none() && self.trailers.is_none()
+    }
+
+    /// An error waits for one more poll, so that hyper first flushes what came before it: the caller gets what there is.
+    pub(crate) fn poll_compressed(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(error) = self.pending_error.take_if(|_| self.has_yielded) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if self.pending_error.is_none() {
+            match self.poll_next(context) {
+                Poll::Ready(Some(Err(error))) => self.pending_error = Some(error),
+                other => return other,
+            }
+            if let Some(Poll::Ready(rest)) = self.encoder.as_mut().map(GzipEncoder::poll_flush_encoder) {
+                return Poll::Ready(rest);
+            }
+        }
+        self.has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let mut turn = YIELD_AFTER;
+        loop {
+            let Some(encoder) = &mut self.encoder else {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            };
+            if encoder.has_full_chunk() {
+                return Poll::Ready(Some(Ok(encoder.take_chunk())));
+            }
+            if turn == 0 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let Poll::Ready(next) = self.body.poll_metered(context) else { return encoder.poll_flush_encoder() };
+            let Some(frame) = next.transpose()? else { return Poll::Ready(self.finish_encoding()) };
+            match frame.into_data() {
+                Ok(data) => {
+                    turn = turn.saturating_sub(data.len());
+                    encoder.encode(&data)?;
+                }
+                Err(frame) => {
+                    self.trailers = frame.into_trailers().ok();
+                    return Poll::Ready(self.finish_encoding());
+                }
+            }
+        }
+    }
+
+    /// The last piece: there is always one, the end of gzip itself.
+    fn finish_encoding(&mut self) -> Option<io::Result<Frame<Bytes>>> {
+        let encoder = self.encoder.take()?;
+        Some(encoder.gzip.finish().map(|rest| Frame::data(rest.into_inner().freeze())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            map.append(name, HeaderValue::from_str(value).expect("a value"));
+        }
+        map
+    }
+
+    #[test]
+    fn a_caller_takes_gzip_if_it_says_so() {
+        for (accept, expected) in [
+            ("gzip", true),
+            ("GZIP", true),
+            ("x-gzip", true),
+            ("br, gzip;q=0.5", true),
+            ("gzip; q=0.001", true),
+            ("*", true),
+            ("*;q=0", false),
+            ("gzip;q=0, *", false),
+            ("*;q=0, gzip", true),
+            ("gzip;q=0.000", false),
+            ("identity", false),
+            ("gzippy", false),
+            ("", false),
+        ] {
+            assert_eq!(accepts_gzip(&headers(&[("accept-encoding", accept)])), expected, "{accept:?}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+        assert!(accepts_gzip(&headers(&[("accept-encoding", "br"), ("accept-encoding", "gzip")])));
+    }
+
+    #[test]
+    fn only_text_that_may_be_changed_is_compressed() {
+        const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
+        for (status, fields, expected) in [
+            (200, &[JSON][..], true),
+            (404, &[JSON], true),
+            (200, &[("content-type", "TEXT/HTML")], true),
+            (200, &[("content-type", "application/problem+json")], true),
+            (200, &[("content-type", "image/svg+xml")], true),
+            (200, &[("content-type", "image/jpeg")], false),
+            (200, &[("content-type", "application/grpc+json")], false),
+            (200, &[], false),
+            (204, &[JSON], false),
+            (206, &[JSON], false),
+            (304, &[JSON], false),
+            (200, &[JSON, ("content-encoding", "br")], false),
+            (200, &[JSON, ("cache-control", "public, No-Transform")], false),
+            (200, &[JSON, ("content-digest", "sha-256=:AA==:")], false),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(is_compressible(status, &headers(fields)), expected, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn caches_and_tags_are_told() {
+        let mut head = headers(&[("vary", "Origin"), ("etag", "\"7\"")]);
+        add_vary(&mut head);
+        add_vary(&mut head);
+        weaken_etag(&mut head);
+        weaken_etag(&mut head);
+        assert_eq!(head, headers(&[("vary", "Origin"), ("vary", "accept-encoding"), ("etag", "W/\"7\"")]));
+        let mut any = headers(&[("vary", "*")]);
+        add_vary(&mut any);
+        assert_eq!(any.get_all(VARY).iter().count(), 1);
+    }
+}

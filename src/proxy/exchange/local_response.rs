@@ -1,0 +1,113 @@
+//! What the gateway answers itself for an admitted command: a redirect, or a browser's preflight.
+//!
+//! Guarantees: it is authorised, limited and counted as any command before it comes here, and settles as `ok`: it was answered
+//! with what the configuration says. Nothing is forwarded, so a request body is heard out and not counted.
+
+use std::sync::Arc;
+
+use http::header::LOCATION;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::model::Finished;
+use crate::policy::{CorsPolicy, Durability};
+
+use super::admit::Admitted;
+use super::context::RequestContext;
+use super::refuse::add_rate_limit_headers;
+use super::response_body::ExchangeResult;
+use super::response_body::ResponseBody;
+use super::upstream_head::REQUEST_ID;
+use crate::proxy::message::request_body::discard_request_body;
+
+/// What the gateway answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalResponse {
+    /// A browser asks whether a page may send what it wants to send (Fetch standard, "CORS-preflight request").
+    Preflight,
+    /// The caller is sent elsewhere.
+    Redirect,
+}
+
+/// The page that asks, in a browser that wants to know whether it may read the answer.
+pub(crate) struct CorsRequest {
+    pub(crate) cors: Arc<CorsPolicy>,
+    pub(crate) origin: Option<HeaderValue>,
+}
+
+impl Admitted {
+    /// Whether the command's shape takes a field from answers.
+    pub(crate) fn removes_response_header(&self, name: &HeaderName) -> bool {
+        self.command.shape.as_ref().is_some_and(|shape| shape.response.overrides(name))
+    }
+
+    /// What the configuration wants of an answer's fields, towards the caller and towards the caller's browser.
+    pub(crate) fn shape_response(&self, headers: &mut HeaderMap) {
+        if let Some(shape) = &self.command.shape {
+            shape.response.apply(headers);
+        }
+        if let Some(cors_request) = &self.cors_request {
+            cors_request.add_cors_headers(headers);
+        }
+    }
+}
+
+impl CorsRequest {
+    /// Tells the browser, in the head of an answer.
+    pub(crate) fn add_cors_headers(&self, headers: &mut HeaderMap) {
+        self.cors.apply(headers, self.origin.as_ref());
+    }
+}
+
+/// Answers an admitted command that is not forwarded.
+pub(crate) fn respond_locally(
+    context: RequestContext,
+    admitted: Admitted,
+    local_response: LocalResponse,
+    request: Request<Incoming>,
+) -> impl Future<Output = ExchangeResult> + use<> {
+    let mut response = match local_response {
+        LocalResponse::Preflight => preflight_response(&admitted, request.headers()),
+        LocalResponse::Redirect => redirect_response(&admitted, &request),
+    };
+    response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
+    add_rate_limit_headers(response.headers_mut(), admitted.rate_limit);
+    discard_request_body(request);
+    Box::pin(async move {
+        if admitted.command.durability == Durability::Machine {
+            admitted.in_flight.wait_until_durable().await;
+        }
+        admitted.in_flight.settle(Finished::Ok);
+        Ok(response)
+    })
+}
+
+fn preflight_response(admitted: &Admitted, asked: &HeaderMap) -> Response<ResponseBody> {
+    let mut response = empty_response(StatusCode::NO_CONTENT);
+    if let Some(cors_request) = &admitted.cors_request {
+        *response.headers_mut() = cors_request.cors.preflight_headers(asked);
+    }
+    response
+}
+
+fn redirect_response(admitted: &Admitted, request: &Request<Incoming>) -> Response<ResponseBody> {
+    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let redirect = admitted.command.redirect();
+    let mut response = empty_response(redirect.map_or(StatusCode::FOUND, |redirect| redirect.status));
+    let below = admitted.subsystem.path_below(target);
+    // A query may hold bytes that no field can: then it stays behind.
+    let without_query = below.split('?').next().unwrap_or_default();
+    let location = redirect.and_then(|to| to.location(below).or_else(|| to.location(without_query)));
+    let headers = response.headers_mut();
+    headers.extend(location.map(|location| (LOCATION, location)));
+    admitted.shape_response(headers);
+    response
+}
+
+fn empty_response(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Local(Full::default()));
+    *response.status_mut() = status;
+    response
+}

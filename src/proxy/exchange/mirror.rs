@@ -1,0 +1,149 @@
+//! Copies of requests, for a subsystem that is tried out: sent beside the command, and answered to nobody.
+//!
+//! Guarantees: a copy is no command: nothing of it is on the ledger, and the command neither waits for it nor hears of its
+//! fate. It is made of what the command's own subsystem gets, marked by `X-Tallygate-Mirror: 1`, and sent once the whole
+//! body has passed. At most [`SHADOW_REQUESTS_MAX`] are held by a worker, each with at most [`SHADOW_BODY_MAX`] bytes; the others are left out.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout};
+
+use crate::policy::Subsystem;
+use crate::telemetry::MirrorOutcome;
+
+use super::forward::note_response;
+use super::upstream_head::UpstreamHead;
+use crate::proxy::capacity::local_semaphore::LocalPermit;
+use crate::proxy::message::request_body::RequestBody;
+use crate::proxy::message::upload_progress::UploadProgress;
+use crate::proxy::upstream::{
+    EncodedHead, HashKey, LeasedResponse, RequestFraming, ResponseDeadline, UpstreamBody, UpstreamRequest,
+};
+use crate::proxy::worker::TrafficWorker;
+use crate::proxy::worker::config_view::WorkerConfig;
+
+/// The largest body that is copied, in bytes.
+const SHADOW_BODY_MAX: usize = 64 * 1024;
+/// The longest answer that is read, so that its connection can be used again, and for how long.
+const RESPONSE_DISCARD_MAX: usize = 64 * 1024;
+const RESPONSE_DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// A copy whose body is still to come. Dropped before that, it is left out.
+pub(crate) struct ShadowRequest {
+    head: EncodedHead,
+    framing: RequestFraming,
+    /// Taken when the copy is sent.
+    target: Option<ShadowTarget>,
+    body: Vec<u8>,
+}
+
+/// Where a copy goes.
+struct ShadowTarget {
+    config: Rc<WorkerConfig>,
+    /// The subsystem's index.
+    subsystem: usize,
+    /// What keeps it with one server there.
+    hash_key: Option<HashKey>,
+    worker: Rc<TrafficWorker>,
+    _permit: LocalPermit,
+}
+
+impl ShadowRequest {
+    /// A copy of a request that is about to be sent, if its command wants one of this one.
+    pub(crate) fn for_request(passing: UpstreamHead<'_>) -> Option<Self> {
+        let mirror = passing.admitted.command.mirror()?;
+        let (worker, config) = (&passing.context.worker, &passing.context.config);
+        if !worker.sample_percent(mirror.percent) {
+            return None;
+        }
+        let is_large = matches!(passing.framing, RequestFraming::Length(length) if length > SHADOW_BODY_MAX as u64);
+        let Some(permit) = worker.shadow_permits.try_acquire().filter(|_| !is_large) else {
+            worker.telemetry.count_mirrored(MirrorOutcome::Skipped);
+            return None;
+        };
+        let subsystem = config.snapshot.subsystems.get(mirror.subsystem)?;
+        let department = &passing.admitted.department.department.id;
+        let key = config.upstreams_for(subsystem).hash_key(passing.request.headers(), department);
+        let target = ShadowTarget {
+            config: Rc::clone(config),
+            subsystem: mirror.subsystem,
+            hash_key: key,
+            worker: Rc::clone(worker),
+            _permit: permit,
+        };
+        let head = UpstreamHead { mirror_to: Some(subsystem), ..passing }.encode();
+        Some(Self { head, framing: passing.framing, target: Some(target), body: Vec::new() })
+    }
+
+    /// A piece of the body has passed. Whether the copy may go on.
+    pub(crate) fn add_data(&mut self, data: &[u8]) -> bool {
+        let fits = self.body.len() + data.len() <= SHADOW_BODY_MAX;
+        if fits {
+            self.body.extend_from_slice(data);
+        }
+        fits
+    }
+
+    /// The whole body has passed: the copy goes its own way.
+    pub(crate) fn dispatch(mut self) {
+        let Some(target) = self.target.take() else { return };
+        let body = RequestBody::buffered(std::mem::take(&mut self.body).into());
+        let head = std::mem::replace(&mut self.head, EncodedHead::Http1(Bytes::new()));
+        let request = head.with_body(body, self.framing);
+        tokio::task::spawn_local(target.deliver(request));
+    }
+}
+
+impl Drop for ShadowRequest {
+    fn drop(&mut self) {
+        if let Some(target) = &self.target {
+            target.worker.telemetry.count_mirrored(MirrorOutcome::Skipped);
+        }
+    }
+}
+
+impl ShadowTarget {
+    async fn deliver(self, request: UpstreamRequest) {
+        let worker = &self.worker;
+        let Some(subsystem) = self.config.snapshot.subsystems.get(self.subsystem) else { return };
+        let sent = self.send_request(subsystem, request).await;
+        worker.telemetry.count_mirrored(if sent.is_some() { MirrorOutcome::Responded } else { MirrorOutcome::Failed });
+        let Some(LeasedResponse { response: answer, lease }) = sent else { return };
+        note_response(&lease, answer.status, answer.is_retry_later());
+        let mut body = answer.body;
+        if timeout(RESPONSE_DISCARD_TIME, discard_response(&mut body)).await == Ok(true) {
+            lease.return_connection(&mut body);
+        }
+    }
+
+    async fn send_request(&self, subsystem: &Subsystem, request: UpstreamRequest) -> Option<LeasedResponse> {
+        let upstreams = self.config.upstreams_for(subsystem);
+        let progress = UploadProgress::uncounted(Instant::now());
+        let (timers, response) = (&self.worker.tick_timers, subsystem.timeouts.response);
+        let deadline = ResponseDeadline {
+            timers,
+            response_timeout: response,
+            not_after: None,
+            progress: &progress,
+            on_interim: None,
+        };
+        let pending_send = upstreams.try_send(request, self.hash_key);
+        upstreams.wait_shadow_response(pending_send, self.hash_key, deadline).await.ok()
+    }
+}
+
+/// Reads an answer that nobody needs; whether it came to its end.
+async fn discard_response(body: &mut UpstreamBody) -> bool {
+    let mut left = RESPONSE_DISCARD_MAX;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return false,
+        }
+    }
+    true
+}

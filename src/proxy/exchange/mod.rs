@@ -1,0 +1,85 @@
+//! The life of a command, in one function. **Read this first.**
+//!
+//! Guarantees: what arrives is counted as received before anything is decided, and leaves this function forwarded
+//! (its ticket rides in the answer's body), answered by the configuration itself, or refused (and counted so). hyper drops this future when the caller leaves;
+//! that is safe at every `.await`, because all counting is done by values that settle when they are dropped.
+
+mod admit;
+mod context;
+mod forward;
+pub(crate) mod gzip;
+mod in_flight_command;
+mod local_response;
+pub(crate) mod mirror;
+pub(crate) mod refuse;
+pub(crate) mod response_body;
+pub(crate) mod tunnel;
+pub(crate) mod upstream_head;
+
+use std::future::ready;
+use std::rc::Rc;
+
+use futures_util::future::Either;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
+use hyper::body::Incoming;
+
+use crate::clock::FrozenTime;
+
+use self::admit::admit;
+use self::context::RequestContext;
+use self::forward::forward;
+use self::local_response::respond_locally;
+use self::refuse::refuse;
+use self::response_body::ExchangeResult;
+use super::message::extended_connect::rewrite_to_get;
+use super::message::grammar::malformed::MalformedRequest;
+use super::message::interim_response::InterimTarget;
+use super::message::request_body::discard_request_body;
+use super::worker::TrafficWorker;
+use super::worker::peer::DownstreamPeer;
+
+/// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
+///
+/// `interim` is where interim answers to it go, if its caller takes any. Decides before it returns; what is returned only forwards, or answers at once. hyper and tokio move that future often,
+/// so it holds nothing twice.
+pub(crate) fn exchange(
+    worker: &Rc<TrafficWorker>,
+    peer: &Rc<DownstreamPeer>,
+    mut request: Request<Incoming>,
+    interim: Option<InterimTarget>,
+) -> impl Future<Output = ExchangeResult> + use<> {
+    rewrite_to_get(&mut request);
+    let still = FrozenTime::freeze(); // one moment for the whole decision
+    let context = RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &request, &still) };
+    let decided = admit(&context, &request);
+    drop(still);
+    match decided {
+        Ok(admitted) => match admitted.local_response {
+            None => Either::Left(forward(context, admitted, request)),
+            Some(local_response) => {
+                Either::Right(Either::Left(respond_locally(context, admitted, local_response, request)))
+            }
+        },
+        Err(refusal) => {
+            let mut response = refuse(&context, &refusal);
+            if peer.is_deauthorized() && request.version() <= Version::HTTP_11 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close")); // HTTP/2 has GOAWAY
+            }
+            discard_request_body(request);
+            Either::Right(Either::Right(ready(Ok(response))))
+        }
+    }
+}
+
+/// Counts and refuses what came and is not HTTP as this house accepts it; `placeholder` is our own request in its place.
+pub(crate) fn reject_malformed(
+    worker: &Rc<TrafficWorker>,
+    peer: &Rc<DownstreamPeer>,
+    placeholder: &Request<Incoming>,
+    fault: MalformedRequest,
+) -> ExchangeResult {
+    let context = RequestContext::receive(worker, peer, placeholder, &FrozenTime::freeze());
+    let refusal = context.malformed_refusal(fault);
+    Ok(refuse(&context, &refusal))
+}

@@ -1,0 +1,233 @@
+//! Saying no, and saying why: one exhaustive table from outcome to answer.
+//!
+//! Guarantees: every refusal is counted before it is answered; every answer of ours is `application/problem+json` (RFC 9457)
+//! and names the request. The table is exhaustive: a new outcome does not compile without its line here.
+
+use crate::proxy::message::field_line::RATE_LIMIT;
+use crate::proxy::message::field_line::RATE_LIMIT_POLICY;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::limit::RateLimitInfo;
+use crate::model::{CommandKey, Department, Finished, Refused};
+
+use super::admit::CommandRefusal;
+use super::context::RequestContext;
+use super::response_body::ResponseBody;
+use super::upstream_head::REQUEST_ID;
+use crate::proxy::message::grpc;
+use crate::proxy::worker::TrafficWorker;
+use crate::proxy::worker::peer::DownstreamPeer;
+
+/// Counts a refusal and answers it.
+pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Response<ResponseBody> {
+    context.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, context.window);
+    let status = refusal.status.unwrap_or(status_of_refusal(refusal.refused));
+    let mut response = problem_response(context, status, refusal.refused.name(), &refusal.detail);
+    if let Some(after) = refusal.retry_after.or(default_retry_after(refusal.refused)) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    if let Some(methods) = refusal.allow.clone().filter(|_| !context.is_grpc) {
+        response.headers_mut().insert(ALLOW, methods); // RFC 9110 section 15.5.6
+    }
+    add_rate_limit_headers(response.headers_mut(), refusal.rate_limit);
+    if let Some(cors_request) = &refusal.cors_request {
+        cors_request.add_cors_headers(response.headers_mut());
+    }
+    response
+}
+
+/// Counts what hyper itself refused, and answered in its own way: nothing is known that [`crate::proxy::message::grammar`] lets through and
+/// hyper does not, so it is worth a line.
+pub(crate) fn count_hyper_refusal(worker: &TrafficWorker, peer: &DownstreamPeer) {
+    tracing::warn!("hyper refused a head that the scanner had let through; counted as malformed");
+    count_malformed(worker, peer);
+}
+
+/// Counts a head that was refused before a request came of it, as received and refused.
+pub(crate) fn count_malformed(worker: &TrafficWorker, peer: &DownstreamPeer) {
+    let department = peer.department(&worker.config().snapshot);
+    let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
+    worker.meter.received();
+    worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.clock.window());
+}
+
+/// Answers for an admitted command that did not get an answer of its subsystem. Its account is settled by whoever held it.
+pub(crate) fn failure_response(context: &RequestContext, failed: Finished, detail: &str) -> Response<ResponseBody> {
+    problem_response(context, status_of_failure(failed), failed.name(), detail)
+}
+
+/// Answers for an admitted command that found no place at a server: nothing was sent, so it may come again.
+pub(crate) fn busy_response(context: &RequestContext, failed: Finished, detail: &str) -> Response<ResponseBody> {
+    let mut response = problem_response(context, StatusCode::SERVICE_UNAVAILABLE, failed.name(), detail);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
+    response
+}
+
+/// Answers for an admitted command whose own body grew beyond its limit while it was forwarded.
+pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseBody> {
+    let detail = "the request body grew larger than this command allows";
+    problem_response(context, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
+}
+
+/// Tells a limited department where it stands (draft-ietf-httpapi-ratelimit-headers-11).
+pub(crate) fn add_rate_limit_headers(headers: &mut HeaderMap, budget: Option<RateLimitInfo>) {
+    let Some(RateLimitInfo { quota, window_seconds, remaining, reset_seconds }) = budget else { return };
+    headers.insert(RATE_LIMIT_POLICY, rate_limit_item(";q=", quota, ";w=", window_seconds));
+    let mut state = rate_limit_item(";r=", remaining, ";t=", reset_seconds);
+    state.set_sensitive(true); // another one each time: no place in HTTP/2's compression table
+    headers.insert(RATE_LIMIT, state);
+}
+
+/// The structured field `"default";KEY=NUMBER;KEY=NUMBER` (RFC 9651). By hand, because every answer to a limited department
+/// has two.
+fn rate_limit_item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
+    let (mut ones, mut twos) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let (mut text, mut length) = ([0; RATE_LIMIT_ITEM_MAX], 0);
+    for piece in ["\"default\"", first, ones.format(one), second, twos.format(two)] {
+        text[length..length + piece.len()].copy_from_slice(piece.as_bytes());
+        length += piece.len();
+    }
+    HeaderValue::from_bytes(&text[..length]).expect("digits and plain punctuation are a header value")
+}
+
+/// `"default"`, twice `;K=` and twice the ten digits of the largest number.
+const RATE_LIMIT_ITEM_MAX: usize = 9 + 2 * (3 + 10);
+
+fn problem_response(context: &RequestContext, status: StatusCode, name: &str, detail: &str) -> Response<ResponseBody> {
+    if context.is_grpc {
+        return grpc_problem_response(context, name, detail);
+    }
+    let said = serde_json::json!({
+        "type": format!("urn:tallygate:problem:{name}"),
+        "title": problem_title(name),
+        "status": status.as_u16(),
+        "detail": detail,
+        "instance": context.request_id.to_text(),
+    });
+    let mut response = local_body_response(context, said.to_string());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
+    response
+}
+
+/// What a gRPC caller understands: a head that is all there is ("Trailers-Only"), with the call's status.
+fn grpc_problem_response(context: &RequestContext, name: &str, detail: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Local(Full::default()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
+    grpc::put_status(response.headers_mut(), grpc_status(name), &format!("{name}: {detail}"));
+    response
+}
+
+/// By the names of outcomes, which refusals and failures share.
+fn grpc_status(name: &str) -> u16 {
+    match name {
+        "malformed" => grpc::INVALID_ARGUMENT,
+        "unauthenticated" => grpc::UNAUTHENTICATED,
+        "forbidden" => grpc::PERMISSION_DENIED,
+        "unknown_command" => grpc::UNIMPLEMENTED,
+        "rate_limited" | "too_many_concurrent" | "quota_exceeded" | "too_large" => grpc::RESOURCE_EXHAUSTED,
+        "timeout" => grpc::DEADLINE_EXCEEDED,
+        "aborted" => grpc::CANCELLED,
+        _ => grpc::UNAVAILABLE,
+    }
+}
+
+/// Our own words; to a HEAD only their length (RFC 9110 section 9.3.2): a body would break its HTTP/2 stream.
+fn local_body_response(context: &RequestContext, words: String) -> Response<ResponseBody> {
+    if !context.is_head_request {
+        return Response::new(ResponseBody::Local(Full::new(Bytes::from(words))));
+    }
+    let mut response = Response::new(ResponseBody::Local(Full::default()));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(words.len()));
+    response
+}
+
+fn problem_title(name: &str) -> String {
+    let mut title = name.replace('_', " ");
+    if let Some(first) = title.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    title
+}
+
+fn status_of_refusal(refused: Refused) -> StatusCode {
+    match refused {
+        Refused::Malformed => StatusCode::BAD_REQUEST,
+        Refused::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Refused::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+        Refused::UnknownCommand => StatusCode::NOT_FOUND,
+        Refused::Forbidden => StatusCode::FORBIDDEN,
+        Refused::RateLimited | Refused::TooManyConcurrent | Refused::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Refused::Overloaded | Refused::LedgerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+    }
+}
+
+fn status_of_failure(failed: Finished) -> StatusCode {
+    match failed {
+        Finished::Unreachable | Finished::UpstreamFailed | Finished::ServerError | Finished::Ok => {
+            StatusCode::BAD_GATEWAY
+        }
+        Finished::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Finished::Aborted | Finished::ClientError => StatusCode::BAD_REQUEST,
+        Finished::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// When to come back, for refusals whose limit did not say.
+fn default_retry_after(refused: Refused) -> Option<Duration> {
+    match refused {
+        Refused::Overloaded | Refused::LedgerUnavailable => Some(Duration::from_secs(1)),
+        Refused::RateLimited | Refused::TooManyConcurrent | Refused::QuotaExceeded => Some(Duration::from_secs(1)),
+        Refused::Malformed
+        | Refused::Unauthenticated
+        | Refused::Misdirected
+        | Refused::UnknownCommand
+        | Refused::Forbidden
+        | Refused::TooLarge => None,
+    }
+}
+
+/// `Retry-After` speaks in whole seconds (RFC 9110 section 10.2.3); rounding down would invite a second refusal.
+fn whole_seconds(after: Duration) -> u64 {
+    after.as_secs() + u64::from(after.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up() {
+        for (after, seconds) in
+            [(Duration::from_millis(1), 1), (Duration::from_secs(2), 2), (Duration::from_millis(2001), 3)]
+        {
+            assert_eq!(whole_seconds(after), seconds);
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_the_status_of_the_contract() {
+        let statuses: Vec<_> = Refused::ALL.into_iter().map(|refused| status_of_refusal(refused).as_u16()).collect();
+        assert_eq!(statuses, [400, 401, 421, 404, 403, 429, 429, 429, 503, 503, 413]);
+    }
+
+    #[test]
+    fn budgets_are_structured_fields() {
+        let mut headers = HeaderMap::new();
+        add_rate_limit_headers(
+            &mut headers,
+            Some(RateLimitInfo { quota: 500, window_seconds: 1, remaining: 7, reset_seconds: 1 }),
+        );
+        assert_eq!(headers["ratelimit"], "\"default\";r=7;t=1");
+        assert_eq!(headers["ratelimit-policy"], "\"default\";q=500;w=1");
+        assert_eq!(rate_limit_item(";r=", u32::MAX, ";t=", u32::MAX).len(), RATE_LIMIT_ITEM_MAX);
+    }
+}

@@ -1,0 +1,248 @@
+//! The body of an answer: it streams, it counts, and it carries the account to its end.
+//!
+//! Guarantees: never more than one frame is held; a subsystem's silence has a limit; the account is settled the moment the
+//! last byte of content is handed over, or the trailers where they tell the outcome, not when somebody comes round to ask again.
+
+use http::Response;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::Full;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::model::Finished;
+
+use super::gzip::GzipBody;
+use super::in_flight_command::InFlightCommand;
+use crate::proxy::io::idle_timer::IdleTimer;
+use crate::proxy::message::grpc;
+use crate::proxy::message::header_rules::sanitize_response_trailers;
+use crate::proxy::upstream::{ServerLease, UpstreamBody};
+
+/// The body of an answer.
+pub(crate) enum ResponseBody {
+    /// Our own words.
+    Local(Full<Bytes>),
+    /// The subsystem's, metered. Boxed, because hyper moves answers often.
+    Metered(Box<MeteredBody>),
+    /// The same, compressed on its way.
+    Gzip(Box<GzipBody>),
+}
+
+impl ResponseBody {
+    /// Reads at most so many bytes ahead, from now on.
+    pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
+        match self {
+            Self::Local(_) => {}
+            Self::Metered(metered) => metered.set_read_ahead_max(bytes),
+            Self::Gzip(compressed) => compressed.set_read_ahead_max(bytes),
+        }
+    }
+
+    /// Bytes that were read and are not handed over.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        match self {
+            Self::Local(_) => 0,
+            Self::Metered(metered) => metered.buffered_bytes(),
+            Self::Gzip(compressed) => compressed.buffered_bytes(),
+        }
+    }
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Local(full) => Pin::new(full).poll_frame(context).map_err(|never| match never {}),
+            Self::Metered(metered) => metered.poll_metered(context),
+            Self::Gzip(compressed) => compressed.poll_compressed(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Local(full) => full.is_end_stream(),
+            Self::Metered(metered) => metered.upstream_body.is_end_stream(),
+            Self::Gzip(compressed) => compressed.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Local(full) => full.size_hint(),
+            Self::Metered(metered) => metered.upstream_body.size_hint(),
+            Self::Gzip(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// The subsystem's answer on its way to the caller.
+pub(crate) struct MeteredBody {
+    upstream_body: UpstreamBody,
+    unsettled: Option<(InFlightCommand, ServerLease)>,
+    outcome: OutcomeSource,
+    idle_timeout: Duration,
+    idle_timer: IdleTimer,
+    /// When a gRPC call must have ended.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// The outcome once the whole body has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutcomeSource {
+    /// The head told it.
+    Head(Finished),
+    /// Trailers will tell it (`grpc-status`); an answer that ends without them has failed.
+    Trailers,
+}
+
+impl MeteredBody {
+    /// The subsystem may be silent for `patience`, and must have ended at a time, if one is given.
+    pub(crate) fn new(
+        incoming: UpstreamBody,
+        open: (InFlightCommand, ServerLease),
+        verdict: OutcomeSource,
+        (timeout, deadline): (Duration, Option<Instant>),
+    ) -> Self {
+        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        Self {
+            upstream_body: incoming,
+            unsettled: Some(open),
+            outcome: verdict,
+            idle_timeout: timeout,
+            idle_timer: IdleTimer::default(),
+            deadline,
+        }
+    }
+
+    /// See [`Body::set_read_ahead_max`].
+    pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
+        self.upstream_body.set_read_ahead_max(bytes);
+    }
+
+    /// See [`Body::buffered_bytes`].
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.upstream_body.buffered_bytes()
+    }
+
+    pub(crate) fn poll_metered(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Poll::Ready(next) = Pin::new(&mut self.upstream_body).poll_frame(context) else {
+            return self.poll_idle(context);
+        };
+        self.idle_timer.reset();
+        Poll::Ready(match next {
+            Some(Ok(mut frame)) => {
+                frame.trailers_mut().into_iter().for_each(sanitize_response_trailers);
+                self.count_frame(&frame);
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.fail_noting(Finished::UpstreamFailed, |lease| lease.note_connection_error(&error));
+                Some(Err(io::Error::other(error)))
+            }
+            None => {
+                self.settle();
+                None
+            }
+        })
+    }
+
+    /// Nothing has come.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.unsettled.is_none() {
+            return Poll::Pending; // only END_STREAM or trailers are waited for, and not for long
+        }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(self.end_at_deadline());
+        }
+        ready!(self.idle_timer.poll_elapsed(context, self.idle_timeout));
+        while self.waits_for_request_body() {
+            self.idle_timer.reset(); // `bodyIdle` bounds that wait
+            ready!(self.idle_timer.poll_elapsed(context, self.idle_timeout));
+        }
+        self.fail(Finished::Timeout);
+        Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Whether the next piece of the request is waited for: a subsystem that answers as it is asked has nothing to say.
+    fn waits_for_request_body(&self) -> bool {
+        self.unsettled.as_ref().is_some_and(|(in_flight, _)| in_flight.progress().waits_for_caller.get())
+    }
+
+    fn count_frame(&mut self, frame: &Frame<Bytes>) {
+        if let (Some((in_flight, _)), Some(data)) = (&mut self.unsettled, frame.data_ref()) {
+            in_flight.add_response_bytes(data.len() as u64);
+        }
+        if let Some(trailers) = frame.trailers_ref()
+            && self.outcome == OutcomeSource::Trailers
+        {
+            self.outcome = grpc::grpc_outcome(trailers).map_or(OutcomeSource::Trailers, OutcomeSource::Head);
+        }
+        if frame.is_trailers() || self.is_complete() {
+            self.settle(); // hyper need not ask again
+        }
+    }
+
+    /// Whether nothing is missing that the outcome depends on.
+    fn is_complete(&self) -> bool {
+        let is_known = matches!(self.outcome, OutcomeSource::Head(_));
+        self.upstream_body.is_end_stream() || (is_known && self.upstream_body.is_complete())
+    }
+
+    fn settle(&mut self) {
+        if let Some((in_flight, lease)) = self.unsettled.take() {
+            lease.return_connection(&mut self.upstream_body);
+            in_flight.settle(match self.outcome {
+                OutcomeSource::Head(finished) => finished,
+                OutcomeSource::Trailers => Finished::ServerError,
+            });
+        }
+    }
+
+    /// The time of a gRPC call is over: its caller is told in trailers.
+    fn end_at_deadline(&mut self) -> Option<io::Result<Frame<Bytes>>> {
+        let (in_flight, _) = self.unsettled.take()?;
+        in_flight.settle(Finished::Timeout);
+        let mut trailers = HeaderMap::new();
+        grpc::put_status(&mut trailers, grpc::DEADLINE_EXCEEDED, "the time this call was given is over");
+        Some(Ok(Frame::trailers(trailers)))
+    }
+
+    /// The answer broke off: by the subsystem's doing, unless the request body had broken first.
+    fn fail(&mut self, finished: Finished) {
+        self.fail_noting(finished, |lease| lease.note_failure(finished));
+    }
+
+    /// The same, where `note` tells the server's health what was wrong.
+    fn fail_noting(&mut self, finished: Finished, note: impl FnOnce(&ServerLease)) {
+        let Some((in_flight, lease)) = self.unsettled.take() else { return };
+        if in_flight.body_error().is_some() {
+            return in_flight.settle(Finished::Aborted);
+        }
+        if !in_flight.progress().is_caller_at_fault() {
+            note(&lease);
+        }
+        in_flight.settle(finished);
+    }
+}
+
+impl Drop for MeteredBody {
+    /// An answer without content is never polled: it is whole when it is dropped. So is one whose caller leaves after the last
+    /// byte of its content. Any other is cut off by its caller, and dropping the account says so.
+    fn drop(&mut self) {
+        if self.is_complete() {
+            self.settle();
+        }
+    }
+}
+
+/// Every command has an answer, whatever happened: nothing else may reach hyper from here.
+pub(crate) type ExchangeResult = Result<Response<ResponseBody>, Infallible>;

@@ -1,0 +1,252 @@
+//! A connection that a caller and a subsystem use for another protocol, after the subsystem has switched (RFC 9110 section
+//! 7.8): WebSocket and the like. A caller over HTTP/2 uses one stream for it ([`crate::proxy::message::extended_connect`]).
+//!
+//! Guarantees: begins only after a 101 to the protocol that was asked for; one command, open as long as the tunnel is, its bytes on the tally as they
+//! pass; at most one piece is held in each direction, and over HTTP/2 three more in hyper; silence on both sides has a limit,
+//! and so has a caller that takes nothing. A reset is no orderly end, unless the subsystem has ended and all it said has been
+//! handed over: many callers close with our close_notify unread, which resets. Reads nothing of what passes.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::OptionFuture;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, split};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+
+use crate::model::Finished;
+
+use super::in_flight_command::InFlightCommand;
+use crate::proxy::io::connection_activity::ActiveRequest;
+use crate::proxy::io::write_timeout::WriteTimeout;
+use crate::proxy::upstream::{ServerLease, ServerStream};
+use crate::proxy::worker::TrafficWorker;
+use crate::proxy::worker::peer::DownstreamPeer;
+
+/// Bytes held in each direction.
+const CHUNK_SIZE: usize = 16 * 1024;
+/// The same on a stream of HTTP/2, of which one connection has many; hyper holds up to three pieces more towards the caller.
+const H2_CHUNK_SIZE: usize = 2 * 1024;
+
+/// Where an exchange leaves a tunnel for its connection to run.
+#[derive(Default)]
+pub(crate) struct PendingTunnel(RefCell<Option<UpgradeTunnel>>);
+
+impl PendingTunnel {
+    pub(crate) fn put(&self, tunnel: UpgradeTunnel) {
+        self.0.replace(Some(tunnel));
+    }
+
+    pub(crate) fn take(&self) -> Option<UpgradeTunnel> {
+        self.0.take()
+    }
+}
+
+/// The subsystem's end of a tunnel, and the command that it is.
+pub(crate) struct UpgradeTunnel {
+    pub(crate) server_stream: ServerStream,
+    /// What the subsystem has said already.
+    pub(crate) buffered: Bytes,
+    pub(crate) command: InFlightCommand,
+    pub(crate) lease: ServerLease,
+    /// How long both sides may be silent.
+    pub(crate) idle_timeout: Duration,
+    /// The caller's stream, over HTTP/2.
+    pub(crate) client_stream: Option<OnUpgrade>,
+}
+
+/// Whose end broke. Neither is held against a server: what a caller says in a tunnel is not read here, so anybody could have a
+/// server left out by saying what it answers with a reset.
+enum FailedSide {
+    Downstream,
+    Upstream,
+}
+
+impl UpgradeTunnel {
+    /// Carries bytes over a caller's connection. `asked` is what the caller has said already.
+    pub(crate) async fn run_on_connection(self, caller: impl AsyncRead + AsyncWrite, asked: Bytes) {
+        self.copy_both(caller, asked, (CHUNK_SIZE, &Cell::default())).await;
+    }
+
+    /// Carries bytes over a caller's HTTP/2 stream, until its caller resets it or is sent away; then the command ends as
+    /// aborted. `writing` is hyper's half of it: it takes what is written and hands it to h2 as far as the caller's windows
+    /// allow. Dropped before it has said the end, it resets the stream with CANCEL.
+    pub(crate) async fn run_on_stream(
+        mut self,
+        writing: impl Future<Output = ()>,
+        peer: &DownstreamPeer,
+        (worker, connection): (&Rc<TrafficWorker>, &ActiveRequest),
+    ) {
+        // hyper has made the stream ready before it hands over what writes to it.
+        let Some(Ok(caller)) = OptionFuture::from(self.client_stream.take()).await else { return };
+        let caller = WriteTimeout::new(FlushGuard { stream: TokioIo::new(caller), connection }, worker);
+        let all_said = Cell::new(false);
+        let left = async {
+            writing.await;
+            if all_said.get() {
+                std::future::pending().await // the caller may go on
+            }
+        };
+        tokio::select! {
+            biased; // a reset first: hyper would read it as an orderly end
+            () = left => {}
+            () = peer.deauthorized() => {}
+            () = self.copy_both(caller, Bytes::new(), (H2_CHUNK_SIZE, &all_said)) => {}
+        }
+    }
+
+    /// Carries bytes until both sides have ended, one has broken, or neither says anything; then the command ends. Notes when
+    /// the subsystem has said all.
+    async fn copy_both(
+        self,
+        caller: impl AsyncRead + AsyncWrite,
+        asked: Bytes,
+        (piece, all_said): (usize, &Cell<bool>),
+    ) {
+        let Self {
+            server_stream: subsystem, buffered, command: mut in_flight, lease: _lease, idle_timeout: idle, ..
+        } = self;
+        let (last, all_delivered) = (Cell::new(Instant::now()), Cell::new(false));
+        let progress = Rc::clone(in_flight.progress());
+        let ended = {
+            let (from_caller, to_caller) = split(caller);
+            let (from_subsystem, to_subsystem) = split(subsystem);
+            let up = copy_direction((asked, piece), from_caller, to_subsystem, |bytes| {
+                progress.add_bytes(bytes);
+                last.set(Instant::now());
+            });
+            let down = copy_direction((buffered, piece), from_subsystem, to_caller, |bytes| {
+                in_flight.add_response_bytes(bytes);
+                all_said.set(bytes == 0);
+                last.set(Instant::now());
+            });
+            let both = async {
+                let up = async {
+                    let ended = up.await.map_err(|end| end.failed_side(FailedSide::Downstream, FailedSide::Upstream));
+                    if all_delivered.get() { Ok(()) } else { ended }
+                };
+                let down = async {
+                    down.await.map_err(|end| end.failed_side(FailedSide::Upstream, FailedSide::Downstream))?;
+                    all_delivered.set(true);
+                    Ok(())
+                };
+                tokio::try_join!(up, down)
+            };
+            tokio::select! {
+                ended = both => Some(ended.map(drop)),
+                () = tunnel_idle(&last, idle) => None,
+            }
+        };
+        match ended {
+            Some(Ok(())) => in_flight.settle(Finished::Ok),
+            Some(Err(FailedSide::Downstream)) => in_flight.settle(Finished::Aborted),
+            Some(Err(FailedSide::Upstream)) => in_flight.settle(Finished::UpstreamFailed),
+            None => in_flight.settle(Finished::Timeout),
+        }
+    }
+}
+
+/// Which end of one direction broke.
+enum FailedHalf {
+    Reading,
+    Writing,
+}
+
+impl FailedHalf {
+    fn failed_side(self, reading: FailedSide, writing: FailedSide) -> FailedSide {
+        match self {
+            Self::Reading => reading,
+            Self::Writing => writing,
+        }
+    }
+}
+
+/// Carries one direction to its end, and tells the other side that it has ended. Says how much passes: nothing, at the end.
+async fn copy_direction(
+    (mut first, piece): (Bytes, usize),
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut passed: impl FnMut(u64),
+) -> Result<(), FailedHalf> {
+    while !first.is_empty() {
+        let next = first.split_to(piece.min(first.len()));
+        passed(next.len() as u64);
+        write_chunk(&next, &mut to).await?;
+    }
+    let mut piece = vec![0; piece];
+    loop {
+        let length = match from.read(&mut piece).await {
+            Ok(length) => length,
+            // Over TLS many leave without saying so.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            Err(_) => {
+                yield_now().await; // hyper takes what came before it: the other side gets what there is
+                return Err(FailedHalf::Reading);
+            }
+        };
+        passed(length as u64);
+        if length == 0 {
+            return half_close(to).await;
+        }
+        write_chunk(&piece[..length], &mut to).await?;
+    }
+}
+
+async fn write_chunk(bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Result<(), FailedHalf> {
+    to.write_all(bytes).await.map_err(|_| FailedHalf::Writing)?;
+    to.flush().await.map_err(|_| FailedHalf::Writing)
+}
+
+/// Who is gone already need not be told. Who takes nothing has not heard it, nor has who resets its HTTP/2 stream before it is
+/// said, for which hyper has no kind of error.
+async fn half_close(mut to: impl AsyncWrite + Unpin) -> Result<(), FailedHalf> {
+    match to.shutdown().await {
+        Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Other) => {
+            Err(FailedHalf::Writing)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A caller's HTTP/2 stream whose flush waits until the connection has taken what was written: h2 takes 64 KiB of each stream
+/// of a caller that opens its windows and does not read.
+struct FlushGuard<'a, S> {
+    stream: S,
+    connection: &'a ActiveRequest,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FlushGuard<'_, S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, out)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FlushGuard<'_, S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.get_mut();
+        ready!(Pin::new(&mut flushed.stream).poll_flush(context))?;
+        flushed.connection.poll_writable(context).map(Ok)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+/// Ready when nothing has passed for so long.
+async fn tunnel_idle(last: &Cell<Instant>, idle: Duration) {
+    while last.get() + idle > Instant::now() {
+        sleep_until(last.get() + idle).await;
+    }
+}

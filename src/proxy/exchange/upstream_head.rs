@@ -1,0 +1,155 @@
+//! The head of a request as its subsystem gets it: the path below its prefix, the caller's fields, the identity that the
+//! handshake proved.
+//!
+//! Guarantees: everything a subsystem reads under one of our names was written here. What a caller says under them, or
+//! nominates in `Connection`, is left out before ours are written (CVE-2024-45410).
+
+use crate::proxy::message::field_line::FORWARDED_FOR;
+use std::borrow::Cow;
+
+use http::header::CONTENT_LENGTH;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::policy::{Subsystem, UpstreamProtocol};
+
+use super::admit::Admitted;
+use super::context::RequestContext;
+use crate::proxy::message::extended_connect::{is_extended_connect, is_replaced_header};
+use crate::proxy::message::grpc;
+use crate::proxy::message::header_rules;
+pub(crate) use crate::proxy::message::request_id::REQUEST_ID;
+use crate::proxy::message::request_id::caller_request_id;
+use crate::proxy::upstream::{EncodedHead, RequestFraming, put_header};
+
+/// The id that the caller itself has given its request.
+const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-tallygate-caller-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const DEPARTMENT_HEADER: HeaderName = HeaderName::from_static("x-tallygate-department");
+const CALLER_HEADER: HeaderName = HeaderName::from_static("x-tallygate-caller");
+const COMMAND_HEADER: HeaderName = HeaderName::from_static("x-tallygate-command");
+const MIRROR_HEADER: HeaderName = HeaderName::from_static("x-tallygate-mirror");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// Room for a usual head with what is added to it; a larger one grows.
+const HEAD_CAPACITY: usize = 1024;
+
+/// A caller's request on its way to a subsystem.
+#[derive(Clone, Copy)]
+pub(crate) struct UpstreamHead<'a> {
+    pub(crate) context: &'a RequestContext,
+    pub(crate) admitted: &'a Admitted,
+    pub(crate) request: &'a Request<Incoming>,
+    /// How its body goes on.
+    pub(crate) framing: RequestFraming,
+    /// The subsystem that gets a copy of it, if this is one.
+    pub(crate) mirror_to: Option<&'a Subsystem>,
+}
+
+impl UpstreamHead<'_> {
+    /// The head as its subsystem's protocol has it.
+    pub(crate) fn encode(self) -> EncodedHead {
+        let http2 = (self.subsystem().protocol == UpstreamProtocol::Http2).then(|| self.to_http2()).flatten();
+        http2.map_or_else(|| EncodedHead::Http1(self.to_http1().into()), |head| EncodedHead::Http2(Box::new(head)))
+    }
+
+    /// Whom it goes to.
+    fn subsystem(&self) -> &Subsystem {
+        self.mirror_to.unwrap_or(&self.admitted.subsystem)
+    }
+
+    /// The head as HTTP/1.1, written out.
+    fn to_http1(self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(HEAD_CAPACITY);
+        let (method, target) = (self.request.method(), self.target());
+        for piece in [method.as_str(), if target.starts_with('/') { " " } else { " /" }, &target] {
+            head.extend_from_slice(piece.as_bytes());
+        }
+        head.extend_from_slice(b" HTTP/1.1\r\n");
+        put_header(&mut head, "host", self.admitted.host.as_bytes());
+        self.for_each_header(|name, value| put_header(&mut head, name.as_str(), value));
+        if let Some(protocol) = &self.admitted.upgrade {
+            put_header(&mut head, "connection", b"upgrade");
+            put_header(&mut head, "upgrade", protocol.as_bytes());
+            if is_extended_connect(self.request) && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+                put_header(&mut head, "sec-websocket-key", &self.context.request_id.websocket_key());
+            }
+        }
+        self.framing.put_framing_header(&mut head, !rarely_has_body(method));
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
+    /// The head as h2 takes it; nothing, if the target is none.
+    fn to_http2(self) -> Option<Request<()>> {
+        let subsystem = self.subsystem();
+        let secure = subsystem.upstreams.iter().any(|server| server.secure);
+        let target = self.target();
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        let uri = Uri::builder()
+            .scheme(if secure { "https" } else { "http" })
+            .authority(self.admitted.host.as_bytes())
+            .path_and_query(format!("{slash}{target}"));
+        let mut head = Request::new(());
+        *head.method_mut() = self.request.method().clone();
+        *head.uri_mut() = uri.build().ok()?;
+        *head.version_mut() = Version::HTTP_2;
+        self.for_each_header(|name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                head.headers_mut().append(name.clone(), value);
+            }
+        });
+        if let RequestFraming::Length(length) = self.framing {
+            head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Some(head)
+    }
+
+    /// The target that the subsystem gets; its first '/' may be missing.
+    fn target(&self) -> Cow<'_, str> {
+        let target = self.request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        self.admitted.subsystem.forwarded_target(&self.admitted.command, target)
+    }
+
+    /// The caller's own fields, as its command shapes them, then who calls, what, and as which request: what only the gateway may say.
+    fn for_each_header(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
+        let Self { context, admitted, request, .. } = self;
+        let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
+        header_rules::sanitize_request(request.headers(), |name, value| {
+            let is_ours = *name == GRPC_TIMEOUT || is_replaced_header(request, name);
+            if !is_ours && !edits.is_some_and(|edits| edits.overrides(name)) {
+                put(name, value);
+            }
+        });
+        for (name, value) in edits.map_or(&[][..], |edits| edits.set_fields()) {
+            put(name, value.as_bytes());
+        }
+        if self.mirror_to.is_some() {
+            put(&MIRROR_HEADER, b"1");
+        }
+        put(&DEPARTMENT_HEADER, admitted.department.header.as_bytes());
+        put(&COMMAND_HEADER, admitted.command.header.as_bytes());
+        if let Some(caller) = context.peer.caller() {
+            put(&CALLER_HEADER, caller.header().as_bytes());
+        }
+        put(&REQUEST_ID, &context.request_id.to_hex());
+        if let Some(id) = caller_request_id(request.headers()) {
+            tracing::debug!(request = %context.request_id.to_text(), callers = ?id, "its caller knows it by an id of its own");
+            put(&CALLER_REQUEST_ID, id.as_bytes());
+        }
+        put(&TRACEPARENT, &context.request_id.traceparent(request.headers().get(TRACEPARENT)));
+        put(&FORWARDED_FOR, &context.peer.forwarded_for(request.headers()));
+        put(&FORWARDED_PROTO, b"https");
+        put(&FORWARDED_HOST, admitted.host.as_bytes());
+        if let Some(deadline) = admitted.deadline {
+            put(&GRPC_TIMEOUT, grpc::format_timeout(deadline).as_bytes());
+        }
+    }
+}
+
+/// Requests that have no body unless they say so (RFC 9110 section 9.3).
+fn rarely_has_body(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
+}

@@ -1,0 +1,191 @@
+//! Whether a connection is at work: how many of its commands are open, since when none is, whether its caller takes what it
+//! is given, and whether it has carried as many as it may.
+//!
+//! Guarantees: a command counts from the moment it is taken up until its answer is whole, or dropped. Time is the worker's
+//! tick, which costs nothing to read.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::rt::Timer as _;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::tick_timer::CoarseTimer;
+use super::waker_queue::{WaiterId, WakerQueue};
+
+/// The pulse of one connection.
+pub(crate) struct ConnectionActivity {
+    clock: CoarseTimer,
+    active_requests: Cell<usize>,
+    idle_since: Cell<Instant>,
+    /// Commands that it may still take up; any number, if there is none.
+    requests_left: Cell<Option<usize>>,
+    /// Who waits for the last one.
+    limit_reached: Notify,
+    /// Whether the caller's side has not taken yet what was written last.
+    write_stalled: Cell<bool>,
+    /// Who waits for it to.
+    blocked_streams: WakerQueue,
+}
+
+/// One open command.
+pub(crate) struct ActiveRequest {
+    activity: Rc<ConnectionActivity>,
+    waiter: WaiterId,
+}
+
+impl ConnectionActivity {
+    /// For a connection that carries so many commands, or any number.
+    pub(crate) fn new(clock: CoarseTimer, commands_max: Option<usize>) -> Self {
+        let rests_since = Cell::new(clock.now().into());
+        Self {
+            clock,
+            active_requests: Cell::new(0),
+            idle_since: rests_since,
+            requests_left: Cell::new(commands_max),
+            limit_reached: Notify::new(),
+            write_stalled: Cell::default(),
+            blocked_streams: WakerQueue::default(),
+        }
+    }
+
+    /// Now, to the tick.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now().into()
+    }
+
+    /// A command is taken up.
+    pub(crate) fn begin_request(self: &Rc<Self>) -> ActiveRequest {
+        self.requests_left.set(self.requests_left.get().map(|left| left.saturating_sub(1)));
+        if self.is_request_limit_reached() {
+            self.limit_reached.notify_waiters();
+        }
+        self.attach_stream()
+    }
+
+    /// A command that is taken up already goes on in another way.
+    pub(crate) fn attach_stream(self: &Rc<Self>) -> ActiveRequest {
+        self.active_requests.set(self.active_requests.get() + 1);
+        ActiveRequest { activity: Rc::clone(self), waiter: WaiterId::default() }
+    }
+
+    /// Whether it has taken up as many commands as it may.
+    pub(crate) fn is_request_limit_reached(&self) -> bool {
+        self.requests_left.get() == Some(0)
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn request_limit_reached(&self) {
+        let last = self.limit_reached.notified(); // made before the look, so that nothing is missed in between
+        if !self.is_request_limit_reached() {
+            last.await;
+        }
+    }
+
+    /// Notes how a flush went, or any write of a connection with one answer at a time: whether the caller's side takes no more
+    /// for now. Who waited for it goes on.
+    pub(crate) fn note_flush<T>(&self, polled: Poll<T>) -> Poll<T> {
+        self.write_stalled.set(polled.is_pending());
+        if polled.is_ready() {
+            self.blocked_streams.wake_all();
+        }
+        polled
+    }
+
+    /// Notes how a write went that others follow, a flush at last: the first of those who wait goes on. If all did each time,
+    /// many would hand over more than is written.
+    pub(crate) fn note_partial_write<T>(&self, polled: Poll<T>) -> Poll<T> {
+        self.write_stalled.set(polled.is_pending());
+        if polled.is_ready() {
+            self.blocked_streams.release_first();
+        }
+        polled
+    }
+
+    /// Whether the caller's side takes nothing more for now.
+    pub(crate) fn is_write_stalled(&self) -> bool {
+        self.write_stalled.get()
+    }
+
+    /// Since when no command is open; now, if one is.
+    pub(crate) fn idle_since(&self) -> Instant {
+        if self.active_requests.get() > 0 { self.now() } else { self.idle_since.get() }
+    }
+}
+
+impl ActiveRequest {
+    /// Ready when the caller has taken what was written: until then nothing more is asked of a subsystem.
+    pub(crate) fn poll_writable(&self, context: &Context<'_>) -> Poll<()> {
+        if self.activity.blocked_streams.take_release(&self.waiter) || !self.activity.write_stalled.get() {
+            self.activity.blocked_streams.remove(&self.waiter);
+            return Poll::Ready(());
+        }
+        self.activity.blocked_streams.register(&self.waiter, context.waker());
+        Poll::Pending
+    }
+
+    /// Now, to the tick.
+    pub(crate) fn now(&self) -> Instant {
+        self.activity.now()
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.activity.blocked_streams.remove(&self.waiter);
+        self.activity.active_requests.set(self.activity.active_requests.get().saturating_sub(1));
+        self.activity.idle_since.set(self.activity.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use super::super::tick_timer::TickTimers;
+    use super::super::waker_queue::WakeCounter;
+    use super::*;
+
+    #[test]
+    fn a_write_lets_one_go_on_and_a_flush_all() {
+        let activity = Rc::new(ConnectionActivity::new(TickTimers::new().coarse_timer(), None));
+        let all: Vec<(ActiveRequest, Arc<WakeCounter>)> =
+            std::iter::repeat_with(|| (activity.begin_request(), Arc::default())).take(4).collect();
+        let taken = |(beat, woken): &(ActiveRequest, Arc<WakeCounter>)| {
+            beat.poll_writable(&Context::from_waker(&Waker::from(Arc::clone(woken)))).is_ready()
+        };
+        let woken = || all.iter().map(|(_, woken)| woken.times()).collect::<Vec<_>>();
+        assert!(taken(&all[0]), "nothing was written");
+        assert!(activity.note_partial_write(Poll::<()>::Pending).is_pending());
+        assert!(!all.iter().any(taken));
+        assert!(activity.note_partial_write(Poll::Ready(())).is_ready());
+        assert_eq!(woken(), [1, 0, 0, 0]);
+        assert!(activity.note_partial_write(Poll::<()>::Pending).is_pending());
+        assert!(!taken(&all[1]), "it was another's turn");
+        assert!(taken(&all[0]), "it was let through");
+        assert!(!taken(&all[0]), "behind the others now");
+        assert!(activity.note_partial_write(Poll::Ready(())).is_ready());
+        assert_eq!(woken(), [1, 1, 0, 0]);
+        assert!(activity.note_flush(Poll::Ready(())).is_ready());
+        assert_eq!(woken(), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn who_is_gone_is_not_let_through_in_anothers_place() {
+        let activity = Rc::new(ConnectionActivity::new(TickTimers::new().coarse_timer(), None));
+        let woken = Arc::new(WakeCounter::default());
+        let _ = activity.note_partial_write(Poll::<()>::Pending);
+        for _ in 0..1000 {
+            assert!(activity.begin_request().poll_writable(&Context::from_waker(Waker::noop())).is_pending());
+        }
+        let last = activity.begin_request();
+        assert!(last.poll_writable(&Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        let _ = activity.note_partial_write(Poll::Ready(()));
+        assert_eq!(woken.times(), 1, "the first of those who are still there");
+        drop(last);
+        assert_eq!(activity.blocked_streams.counts(), (0, 0));
+    }
+}

@@ -1,0 +1,13 @@
+//! The ground floor of `proxy`: byte streams, timers, wakers, and the executor of one thread.
+//!
+//! Guarantees: knows no HTTP message, no configuration and no worker; imports nothing of `proxy` outside this folder.
+//! Leaves to others: which limit applies to which stream.
+
+mod close_notice;
+pub(crate) mod connection_activity;
+pub(crate) mod idle_timer;
+pub(crate) mod movable_deadline;
+pub(crate) mod tcp_connection;
+pub(crate) mod tick_timer;
+pub(crate) mod waker_queue;
+pub(crate) mod write_timeout;

@@ -1,0 +1,104 @@
+//! A caller's stream that does not wait for ever for a caller that stops reading.
+//!
+//! Guarantees: a write, a flush or a goodbye that makes no progress for `stall` fails as timed out, which ends the
+//! connection and settles what was being answered. Also counts what came in, to tell a caller that has said nothing.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::telemetry::LimitHit;
+
+use crate::proxy::message::grammar::MovableDeadline;
+use crate::proxy::worker::TrafficWorker;
+
+/// See the module.
+pub(crate) struct WriteTimeout<S> {
+    stream: S,
+    timeout: Duration,
+    stalled_since: Option<Instant>,
+    deadline: MovableDeadline,
+    received: Rc<Cell<u64>>,
+    worker: Rc<TrafficWorker>,
+}
+
+impl<S: Unpin> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, worker: &Rc<TrafficWorker>) -> Self {
+        let (stall, worker) = (worker.capacity.response_idle, Rc::clone(worker));
+        Self {
+            stream,
+            timeout: stall,
+            stalled_since: None,
+            deadline: MovableDeadline::default(),
+            received: Rc::default(),
+            worker,
+        }
+    }
+
+    /// How many bytes have come from the caller.
+    pub(crate) fn received_bytes(&self) -> &Rc<Cell<u64>> {
+        &self.received
+    }
+
+    fn check_progress<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled_since = None;
+            return polled;
+        }
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        ready!(self.deadline.poll_elapsed(context, since + self.timeout));
+        self.worker.recorder.count_limit_hit(LimitHit::AnswerIdle);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let stream_pin = self.get_mut();
+        let before = out.filled().len();
+        let polled = Pin::new(&mut stream_pin.stream).poll_read(context, out);
+        let received = out.filled().len() - before;
+        stream_pin.received.set(stream_pin.received.get() + received as u64);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let stream_pin = self.get_mut();
+        let polled = Pin::new(&mut stream_pin.stream).poll_write(context, bytes);
+        stream_pin.check_progress(context, polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream_pin = self.get_mut();
+        let polled = Pin::new(&mut stream_pin.stream).poll_write_vectored(context, pieces);
+        stream_pin.check_progress(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream_pin = self.get_mut();
+        let polled = Pin::new(&mut stream_pin.stream).poll_flush(context);
+        stream_pin.check_progress(context, polled)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream_pin = self.get_mut();
+        let polled = Pin::new(&mut stream_pin.stream).poll_shutdown(context);
+        stream_pin.check_progress(context, polled)
+    }
+}

@@ -1,0 +1,112 @@
+//! How fast a caller must send its body.
+//!
+//! Guarantees: a caller that says nothing for `idle` is late; so is one that has been waited for longer than that
+//! altogether and brought less than `rate` bytes for each second of it. Only waiting for the caller counts: a subsystem that
+//! takes its time does not make a caller slow.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::config::CapacitySettings;
+
+use super::grpc;
+use crate::proxy::io::idle_timer::IdleTimer;
+
+/// What a caller must keep to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MinBodyRate {
+    idle: Duration,
+    /// Bytes a second; 0 for no limit.
+    bytes_per_second: u64,
+}
+
+impl MinBodyRate {
+    /// The stream of a gRPC call may say little for long; its silence still has a limit.
+    pub(crate) fn for_request(headers: &HeaderMap, capacity: &CapacitySettings) -> Self {
+        Self { idle: capacity.body_idle, bytes_per_second: if grpc::is_grpc(headers) { 0 } else { capacity.body_rate } }
+    }
+}
+
+/// Follows one body.
+pub(crate) struct BodyRateMeter {
+    minimum: MinBodyRate,
+    idle_timer: IdleTimer,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+    received: u64,
+}
+
+impl BodyRateMeter {
+    pub(crate) fn new(minimum: MinBodyRate) -> Self {
+        Self { minimum, idle_timer: IdleTimer::default(), waiting_since: None, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// Nothing has come. Ready when the caller is late.
+    pub(crate) fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.waiting_since.get_or_insert_with(Instant::now);
+        self.idle_timer.poll_elapsed(context, self.minimum.idle)
+    }
+
+    /// So many bytes have come; whether that is often enough.
+    pub(crate) fn record(&mut self, bytes: u64, now: Instant) -> bool {
+        self.idle_timer.reset();
+        self.received += bytes;
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+        self.waited <= self.minimum.idle || self.received >= self.minimum.minimum_after(self.waited)
+    }
+}
+
+impl MinBodyRate {
+    fn minimum_after(self, waited: Duration) -> u64 {
+        let millis = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        self.bytes_per_second.saturating_mul(millis) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_caller_that_is_waited_for_too_much_is_slow() {
+        let mut pace = BodyRateMeter::new(MinBodyRate { idle: seconds(10), bytes_per_second: 100 });
+        let begun = Instant::now();
+        let late_after = (1..=20).find(|second| {
+            pace.waiting_since = Some(begun + seconds(second - 1));
+            !pace.record(99, begun + seconds(*second))
+        });
+        assert_eq!(late_after, Some(11));
+    }
+
+    #[test]
+    fn time_in_which_nobody_waits_for_the_caller_does_not_count() {
+        let mut pace = BodyRateMeter::new(MinBodyRate { idle: seconds(1), bytes_per_second: 1000 });
+        let begun = Instant::now();
+        assert!((1..=10).all(|minute| pace.record(1, begun + seconds(60 * minute))));
+    }
+
+    #[test]
+    fn a_grpc_stream_has_no_least_rate_and_everything_else_has() {
+        let capacity = CapacitySettings::default();
+        let rate = |kind: &'static str| {
+            let kind = (http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+            MinBodyRate::for_request(&[kind].into_iter().collect(), &capacity).bytes_per_second
+        };
+        assert_eq!(MinBodyRate::for_request(&HeaderMap::new(), &capacity).bytes_per_second, capacity.body_rate);
+        for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
+            assert_eq!(rate(grpc), 0, "{grpc}");
+        }
+        for other in ["application/grpc-web", "application/grpc-web+proto", "application/grpcx"] {
+            assert_eq!(rate(other), capacity.body_rate, "{other}: a slow upload must not escape by its name");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a connection's bytes mean: heads, bodies, chunks, trailers, one after the other. Pure: bytes in, a verdict out.
+//!
+//! Guarantees: however the bytes are cut into pieces, the verdict is the same; a head is let through when it is whole, a
+//! body as it comes; every line is looked at once, but for the one whose end has not come. Nothing is allocated.
+
+use super::malformed::MalformedRequest;
+use crate::config::CapacitySettings;
+
+use super::head_framing::{BodyLength, HeadFraming, check_trailer_line};
+use super::request_line;
+use super::text::split_line;
+
+/// Hex digits of a chunk's size: more would be more than any body.
+const SIZE_DIGITS_MAX: usize = 15;
+
+pub(crate) const HEAD_TOO_LARGE: MalformedRequest =
+    MalformedRequest::headers_too_large("the head is larger than this gateway takes");
+pub(crate) const TRAILER_TOO_LARGE: MalformedRequest =
+    MalformedRequest::headers_too_large("the trailer is larger than this gateway takes");
+pub(crate) const TOO_MANY_FIELDS: MalformedRequest =
+    MalformedRequest::headers_too_large("the head has more fields than this gateway takes");
+
+/// How large a head, or a trailer, may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes, from the first letter of the method to the empty line.
+    pub bytes: usize,
+    /// Fields.
+    pub fields: usize,
+}
+
+impl HeadLimits {
+    /// Those of a configuration.
+    pub(crate) fn from_capacity(capacity: &CapacitySettings) -> Self {
+        Self { bytes: capacity.head_bytes, fields: capacity.head_fields }
+    }
+}
+
+/// What may be done with the bytes that were shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanResult {
+    /// So many of them, from the first, may go on.
+    pub pass: usize,
+    /// What is wrong with what follows them, if something is. Nothing is to be shown after that.
+    pub fault: Option<(MalformedRequest, FaultPosition)>,
+}
+
+/// Where a fault was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultPosition {
+    /// In a message of which nothing was let through: it can be refused.
+    Head,
+    /// In the body of a message whose head was let through: it can only be broken off.
+    Body,
+}
+
+/// Follows one connection.
+#[derive(Clone, Debug)]
+pub struct H1Scanner {
+    limits: HeadLimits,
+    state: ScannerState,
+    /// What the head that is being read says about its body.
+    framing: HeadFraming,
+    /// Fields of the head or trailer so far, and bytes of the trailer.
+    fields: usize,
+    trailer_bytes: usize,
+    /// How far into what is pending whole lines of a head have been looked at.
+    checked: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ScannerState {
+    /// Before a head; one empty line is forgiven (RFC 9112 section 2.2).
+    Start {
+        forgiven: bool,
+    },
+    /// In a head.
+    Fields,
+    /// In a body, or in the data of a chunk, with so many bytes to come.
+    Length(u64),
+    Data(u64),
+    /// Before the line with a chunk's size.
+    Size,
+    /// After the data of a chunk.
+    DataEnd,
+    Trailer,
+}
+
+impl H1Scanner {
+    /// Follows a connection from its first byte.
+    pub fn new(limits: HeadLimits) -> Self {
+        Self {
+            limits,
+            state: ScannerState::Start { forgiven: false },
+            framing: HeadFraming::default(),
+            fields: 0,
+            trailer_bytes: 0,
+            checked: 0,
+        }
+    }
+
+    /// Whether the last message is over, and no byte of another has been looked at.
+    pub fn is_message_boundary(&self) -> bool {
+        matches!(self.state, ScannerState::Start { forgiven: false })
+    }
+
+    /// Whether a head has been begun that is not whole yet, or is waited for.
+    pub fn is_in_head(&self) -> bool {
+        matches!(self.state, ScannerState::Start { .. } | ScannerState::Fields)
+    }
+
+    /// Looks at what has come and was not let through yet, from its first byte, and says how much of it may go on now.
+    pub fn scan(&mut self, pending: &[u8]) -> ScanResult {
+        // Where the message begins whose head is in `pending`: until the end of the scan, it can be taken back whole.
+        let mut begin = self.is_in_head().then_some(0);
+        let mut position = self.checked;
+        let fault = loop {
+            if let ScannerState::Start { forgiven: false } = self.state {
+                begin = Some(position);
+            }
+            match self.scan_step(&pending[position..], position - begin.unwrap_or(position)) {
+                Ok(0) => break None,
+                Ok(taken) => position += taken,
+                Err(fault) => break Some(fault),
+            }
+        };
+        let pass = match begin {
+            Some(begin) if fault.is_some() || self.is_in_head() => begin,
+            _ => position,
+        };
+        self.checked = position - pass;
+        let place = if begin.is_some() { FaultPosition::Head } else { FaultPosition::Body };
+        ScanResult { pass, fault: fault.map(|fault| (fault, place)) }
+    }
+
+    /// Takes one line, or a piece of a body: so many bytes, or 0 if more must come first. `before` is how long the head is
+    /// so far.
+    fn scan_step(&mut self, text: &[u8], before: usize) -> Result<usize, MalformedRequest> {
+        match self.state {
+            ScannerState::Start { forgiven } => self.first_line(text, forgiven),
+            ScannerState::Fields => self.field_line(text, before),
+            ScannerState::Length(left) => {
+                Ok(self.consume_body(text, left, ScannerState::Length, ScannerState::Start { forgiven: false }))
+            }
+            ScannerState::Data(left) => Ok(self.consume_body(text, left, ScannerState::Data, ScannerState::DataEnd)),
+            ScannerState::Size => self.size_line(text),
+            ScannerState::DataEnd => self.data_end(text),
+            ScannerState::Trailer => self.trailer_line(text),
+        }
+    }
+
+    fn first_line(&mut self, text: &[u8], forgiven: bool) -> Result<usize, MalformedRequest> {
+        let Some((line, taken)) = split_line(text, false)? else {
+            return request_line::check_partial_line(text).map(|()| 0);
+        };
+        if line.is_empty() && !forgiven {
+            self.state = ScannerState::Start { forgiven: true };
+            return Ok(taken);
+        }
+        self.fields = 0;
+        self.framing = HeadFraming::new(request_line::parse_request_line(line)?);
+        self.state = ScannerState::Fields;
+        Ok(taken)
+    }
+
+    fn field_line(&mut self, text: &[u8], before: usize) -> Result<usize, MalformedRequest> {
+        let found = split_line(text, true)?;
+        if before + found.map_or(text.len(), |(_, taken)| taken) > self.limits.bytes {
+            return Err(HEAD_TOO_LARGE);
+        }
+        let Some((line, taken)) = found else { return Ok(0) };
+        if line.is_empty() {
+            self.state = match self.framing.body_length()? {
+                BodyLength::Exact(0) => ScannerState::Start { forgiven: false },
+                BodyLength::Exact(length) => ScannerState::Length(length),
+                BodyLength::Chunked => ScannerState::Size,
+            };
+            return Ok(taken);
+        }
+        self.count_field()?;
+        self.framing.read_line(line)?;
+        Ok(taken)
+    }
+
+    fn count_field(&mut self) -> Result<(), MalformedRequest> {
+        self.fields += 1;
+        match self.fields > self.limits.fields {
+            true => Err(TOO_MANY_FIELDS),
+            false => Ok(()),
+        }
+    }
+
+    fn consume_body(&mut self, text: &[u8], left: u64, still: fn(u64) -> ScannerState, then: ScannerState) -> usize {
+        let taken = usize::try_from(left).unwrap_or(usize::MAX).min(text.len());
+        let left = left - taken as u64;
+        self.state = if left == 0 { then } else { still(left) };
+        taken
+    }
+
+    /// `chunk-size CRLF`, and no extension: nobody uses them, and some take them for data (CVE-2025-55315).
+    fn size_line(&mut self, text: &[u8]) -> Result<usize, MalformedRequest> {
+        const ODD: MalformedRequest =
+            MalformedRequest::bad_request("a chunk's size is not plain hex digits and CR LF; extensions are not taken");
+        let digits = text.iter().take(SIZE_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let Some((size, end)) = text.split_at_checked(digits).filter(|_| digits <= SIZE_DIGITS_MAX) else {
+            return Err(ODD);
+        };
+        match end {
+            [] | [b'\r'] if digits > 0 || end.is_empty() => return Ok(0),
+            [b'\r', b'\n', ..] if digits > 0 => {}
+            _ => return Err(ODD),
+        }
+        let size = size.iter().fold(0, |size, digit| size << 4 | u64::from(hex_value(*digit)));
+        (self.fields, self.trailer_bytes) = (0, 0);
+        self.state = if size == 0 { ScannerState::Trailer } else { ScannerState::Data(size) };
+        Ok(digits + 2)
+    }
+
+    fn data_end(&mut self, text: &[u8]) -> Result<usize, MalformedRequest> {
+        match text {
+            [] | [b'\r'] => Ok(0),
+            [b'\r', b'\n', ..] => {
+                self.state = ScannerState::Size;
+                Ok(2)
+            }
+            _ => Err(MalformedRequest::bad_request("a chunk's data is not as long as its size said")),
+        }
+    }
+
+    fn trailer_line(&mut self, text: &[u8]) -> Result<usize, MalformedRequest> {
+        let found = split_line(text, true)?;
+        if self.trailer_bytes + found.map_or(text.len(), |(_, taken)| taken) >= self.limits.bytes {
+            return Err(TRAILER_TOO_LARGE);
+        }
+        let Some((line, taken)) = found else { return Ok(0) };
+        if line.is_empty() {
+            self.state = ScannerState::Start { forgiven: false };
+            return Ok(taken);
+        }
+        self.count_field()?;
+        check_trailer_line(line)?;
+        self.trailer_bytes += taken;
+        Ok(taken)
+    }
+}
+
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}

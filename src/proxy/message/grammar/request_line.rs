@@ -1,0 +1,102 @@
+//! The first line of a head: method, target, version (RFC 9112 section 3).
+
+use http::Uri;
+
+use super::malformed::MalformedRequest;
+
+use super::text::{is_method, is_target};
+
+/// The longest method; the longest registered one has 17 bytes.
+const METHOD_MAX: usize = 24;
+/// The longest target, in bytes; nginx has the same.
+const TARGET_MAX: usize = 8 * 1024;
+/// A line without an end is not waited for when it is longer.
+const LINE_MAX: usize = METHOD_MAX + TARGET_MAX + " HTTP/1.1 \r\n".len();
+
+const INVALID_METHOD: MalformedRequest =
+    MalformedRequest::bad_request("the method is not a word of at most 24 capital letters and hyphens");
+const TARGET_TOO_LONG: MalformedRequest =
+    MalformedRequest::uri_too_long("the request target is longer than 8192 bytes");
+
+/// What the first line says that the framing depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestLine {
+    /// HTTP/1.1, not 1.0.
+    pub(crate) is_http_11: bool,
+    pub(crate) is_trace: bool,
+}
+
+/// Reads a whole line.
+pub(crate) fn parse_request_line(line: &[u8]) -> Result<RequestLine, MalformedRequest> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(MalformedRequest::bad_request(
+            "the first line is not a method, a target and a version with one blank between them",
+        ));
+    };
+    check_method(method)?;
+    let is_11 = is_http_11(version)?;
+    if method == b"CONNECT" {
+        return Err(MalformedRequest::not_implemented("CONNECT is not served here"));
+    }
+    check_target(target)?;
+    Ok(RequestLine { is_http_11: is_11, is_trace: method == b"TRACE" })
+}
+
+/// Whether a line is worth waiting for whose end has not come.
+pub(crate) fn check_partial_line(begun: &[u8]) -> Result<(), MalformedRequest> {
+    match begun.get(..=METHOD_MAX) {
+        Some(first) if !first.contains(&b' ') => Err(INVALID_METHOD),
+        _ if begun.len() > LINE_MAX => Err(TARGET_TOO_LONG),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a method is one: the rule of both protocols.
+pub(crate) fn check_method(method: &[u8]) -> Result<(), MalformedRequest> {
+    match (1..=METHOD_MAX).contains(&method.len()) && is_method(method) {
+        true => Ok(()),
+        false => Err(INVALID_METHOD),
+    }
+}
+
+fn is_http_11(version: &[u8]) -> Result<bool, MalformedRequest> {
+    match version {
+        b"HTTP/1.1" => Ok(true),
+        b"HTTP/1.0" => Ok(false),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(MalformedRequest::version_not_supported(
+            "the version is not HTTP/1.1 or HTTP/1.0; HTTP/2 is agreed on in the TLS handshake",
+        )),
+        _ => Err(MalformedRequest::bad_request("the first line does not end with a version of HTTP")),
+    }
+}
+
+/// Whether a scheme is one of the web.
+pub(crate) fn is_http_scheme(scheme: &str) -> bool {
+    matches!(scheme, "http" | "https")
+}
+
+/// Origin form, or absolute form with a scheme of the web (RFC 9112 section 3.2).
+pub(crate) fn check_target(target: &[u8]) -> Result<(), MalformedRequest> {
+    if target.len() > TARGET_MAX {
+        return Err(TARGET_TOO_LONG);
+    }
+    if !is_target(target) {
+        return Err(MalformedRequest::bad_request("the request target holds a character that must be escaped"));
+    }
+    match target {
+        [b'/', ..] => Ok(()),
+        b"*" => Err(MalformedRequest::bad_request("the asterisk form is not served here: every command has a path")),
+        _ if is_absolute(target) => Ok(()),
+        _ => Err(MalformedRequest::bad_request("the request target is neither a path nor an http or https URL")),
+    }
+}
+
+/// Rare enough to be read twice.
+fn is_absolute(target: &[u8]) -> bool {
+    Uri::try_from(target).is_ok_and(|uri| {
+        uri.scheme_str().is_some_and(is_http_scheme)
+            && uri.authority().is_some_and(|authority| !authority.as_str().is_empty())
+    })
+}

@@ -1,0 +1,189 @@
+//! Which fields cross the gateway, and which do not: hop-by-hop fields, and what a caller claims about itself.
+//!
+//! Guarantees: pure; a head that holds nothing of the kind is only looked at.
+
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(crate) use crate::policy::is_hop_by_hop;
+use crate::policy::is_reserved_header;
+
+use super::grammar::is_trailer_allowed;
+
+/// Hands over the fields of a caller's request that may go to a subsystem. `Host` and framing are made anew by whoever asks.
+pub(crate) fn sanitize_request(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) {
+    let nominated: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
+    let stays = |name: &HeaderName| {
+        is_hop_by_hop(name)
+            || is_reserved_header(name)
+            || *name == CONTENT_LENGTH
+            || *name == HOST
+            || nominated.contains(name)
+    };
+    for (name, value) in headers {
+        if *name != COOKIE && !stays(name) {
+            put(name, value.as_bytes());
+        }
+    }
+    if let Some(cookie) = joined_cookie(headers).filter(|_| !stays(&COOKIE)) {
+        put(&COOKIE, &cookie);
+    }
+    if headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        put(&TE, b"trailers");
+    }
+}
+
+/// Makes the head of a subsystem's answer fit to be sent to a caller.
+pub(crate) fn sanitize_response(headers: &mut HeaderMap) {
+    remove_headers(headers, is_hop_by_hop);
+}
+
+/// What the trailers of a subsystem's answer may not say: what frames, routes or authenticates a message (RFC 9110 section
+/// 6.5.1), as it may not be in a caller's.
+pub(crate) fn sanitize_response_trailers(trailers: &mut HeaderMap) {
+    remove_headers(trailers, |name| is_hop_by_hop(name) || !is_trailer_allowed(name));
+}
+
+/// What a caller's trailers may not say. hyper keeps framing out of them already; a Cookie has no business there either.
+pub(crate) fn sanitize_request_trailers(trailers: &mut HeaderMap) {
+    remove_headers(trailers, |name| is_hop_by_hop(name) || is_reserved_header(name) || *name == COOKIE);
+}
+
+/// HTTP/2 may cut a Cookie into crumbs; HTTP/1.1 knows only the whole (RFC 9113 section 8.2.3).
+fn joined_cookie(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let first = crumbs.next()?;
+    let rest: Vec<&[u8]> = crumbs.collect();
+    Some(match rest.is_empty() {
+        true => Cow::Borrowed(first),
+        false => Cow::Owned([&[first], &rest[..]].concat().join(b"; ".as_slice())),
+    })
+}
+
+/// Removes the fields that are to go, and those that `Connection` names. Most heads hold neither: they are only looked at.
+fn remove_headers(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    if going.contains(&CONNECTION) {
+        going.extend(headers.get_all(CONNECTION).iter().flat_map(connection_options));
+    }
+    for name in going {
+        headers.remove(name);
+    }
+}
+
+/// Whether `Connection` names a field that only the gateway may write: nobody has an honest reason to.
+pub(crate) fn connection_names_reserved(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(CONNECTION).iter();
+    let mut names = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+    names.any(|name| HeaderName::from_bytes(name.trim_ascii()).is_ok_and(|name| is_reserved_header(&name)))
+}
+
+/// Removes the fields that a value of `Connection` names.
+pub(crate) fn remove_connection_options(headers: &mut HeaderMap, connection: &HeaderValue) {
+    for name in connection_options(connection) {
+        headers.remove(name);
+    }
+}
+
+/// The fields that a value of `Connection` names. `Host` cannot be taken away by naming it.
+fn connection_options(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    let list = connection.to_str().unwrap_or_default();
+    list.split(',').filter_map(|name| name.trim().parse().ok()).filter(|name| *name != HOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_and_nominated_fields_stay_behind() {
+        let mut given = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "host"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("host", "h"),
+            ("accept", "*/*"),
+        ]);
+        sanitize_response(&mut given);
+        let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn a_claim_that_connection_names_is_found() {
+        for (list, found) in [
+            ("X-Tallygate-Department", true),
+            ("close, x-forwarded-for", true),
+            ("close,,\tTraceparent ,x", true),
+            ("close, keep-alive, x-plain", false),
+            ("", false),
+        ] {
+            assert_eq!(connection_names_reserved(&headers(&[("connection", list)])), found, "{list}");
+        }
+        assert!(connection_names_reserved(&headers(&[("connection", "close"), ("connection", "forwarded")])));
+    }
+
+    #[test]
+    fn what_goes_to_a_subsystem_is_the_callers_own_and_one_cookie() {
+        let given = headers(&[
+            ("host", "h"),
+            ("cookie", "a=1"),
+            ("accept", "*/*"),
+            ("accept", "text/*"),
+            ("connection", "x-secret, Host"),
+            ("x-secret", "1"),
+            ("content-length", "5"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("te", "trailers, deflate"),
+            ("te", "Trailers"),
+            ("cookie", "b=2"),
+        ]);
+        let mut put = Vec::new();
+        sanitize_request(&given, |name, value| put.push(format!("{name}={}", String::from_utf8_lossy(value))));
+        assert_eq!(put, ["accept=*/*", "accept=text/*", "cookie=a=1; b=2", "te=trailers"]);
+    }
+
+    #[test]
+    fn a_cookie_that_connection_names_stays_behind() {
+        let given = headers(&[("cookie", "a=1"), ("connection", "cookie")]);
+        sanitize_request(&given, |name, _| panic!("{name}"));
+    }
+
+    #[test]
+    fn the_trailers_of_an_answer_neither_frame_nor_route() {
+        let mut given = headers(&[
+            ("grpc-status", "0"),
+            ("content-length", "9"),
+            ("transfer-encoding", "chunked"),
+            ("content-type", "text/html"),
+            ("keep-alive", "timeout=5"),
+            ("host", "h"),
+            ("x-checksum", "1"),
+        ]);
+        sanitize_response_trailers(&mut given);
+        let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["grpc-status", "x-checksum"]);
+    }
+
+    #[test]
+    fn trailers_claim_nothing() {
+        let mut given = headers(&[("x-tallygate-department", "mayor"), ("x-checksum", "1"), ("cookie", "a=1")]);
+        sanitize_request_trailers(&mut given);
+        assert_eq!(given.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
+    }
+}

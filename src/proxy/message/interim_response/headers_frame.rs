@@ -1,0 +1,128 @@
+//! An interim answer as a HEADERS frame (RFC 9113 section 6.2), written without the compression state of its
+//! connection.
+//!
+//! Guarantees: pure; the block holds literals without indexing only (RFC 7541 section 6.2.2), so that neither h2's
+//! encoder nor the caller's decoder remembers anything of it; the frame is whole (END_HEADERS), does not end its
+//! stream, and is no larger than every peer must accept (RFC 9113 section 4.2).
+
+use http::HeaderName;
+
+use super::InterimResponse;
+
+/// The least value of SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
+const FRAME_MAX: usize = 16 * 1024;
+const FRAME_HEAD_LENGTH: usize = 9;
+const HEADERS_FRAME: u8 = 1;
+const END_HEADERS_FLAG: u8 = 0x4;
+/// `:status` in the static table (RFC 7541 appendix A).
+const STATUS_INDEX: u8 = 8;
+/// A literal without indexing whose name follows.
+const LITERAL_NAME: u8 = 0;
+/// What each field adds to the size of a list of fields, beside its name and its value (RFC 9113 section 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
+/// The frame on this stream; nothing, if it were too large, or its fields more than `list_max`.
+pub(crate) fn headers_frame(
+    stream: u32,
+    interim: &InterimResponse,
+    goes: impl Fn(&HeaderName) -> bool,
+    list_max: usize,
+) -> Option<Vec<u8>> {
+    let mut frame = vec![0; FRAME_HEAD_LENGTH];
+    frame.push(STATUS_INDEX);
+    put_string(&mut frame, interim.status.as_str().as_bytes());
+    let mut list = FIELD_OVERHEAD + ":status".len() + "103".len();
+    for (name, value) in interim.forwarded_headers(goes) {
+        let value = value.trim_ascii(); // RFC 9113 section 8.2.1
+        list += FIELD_OVERHEAD + name.len() + value.len();
+        frame.push(LITERAL_NAME);
+        put_string(&mut frame, name.as_bytes());
+        put_string(&mut frame, value);
+    }
+    let block = frame.len() - FRAME_HEAD_LENGTH;
+    if block > FRAME_MAX || list > list_max {
+        return None;
+    }
+    let length = u32::try_from(block).ok()?.to_be_bytes();
+    frame[..3].copy_from_slice(&length[1..]);
+    frame[3..5].copy_from_slice(&[HEADERS_FRAME, END_HEADERS_FLAG]);
+    frame[5..FRAME_HEAD_LENGTH].copy_from_slice(&stream.to_be_bytes());
+    Some(frame)
+}
+
+/// A string as it is (RFC 7541 section 5.2).
+fn put_string(block: &mut Vec<u8>, text: &[u8]) {
+    put_length(block, text.len());
+    block.extend_from_slice(text);
+}
+
+/// An integer with a prefix of 7 bits (RFC 7541 section 5.1).
+fn put_length(block: &mut Vec<u8>, length: usize) {
+    const FULL: usize = 0x7f;
+    let Some(mut rest) = length.checked_sub(FULL) else { return block.push(low_bits(length)) };
+    block.push(low_bits(FULL));
+    while rest > FULL {
+        block.push(low_bits(rest & FULL) | 0x80);
+        rest >>= 7;
+    }
+    block.push(low_bits(rest));
+}
+
+fn low_bits(number: usize) -> u8 {
+    number.to_le_bytes()[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interim;
+    use super::*;
+
+    fn framed(interim: &InterimResponse, list_max: usize) -> Option<Vec<u8>> {
+        headers_frame(7, interim, |name| name == "server", list_max)
+    }
+
+    #[test]
+    fn a_frame_holds_the_status_and_the_fields_as_literals() {
+        let hints = [("link", "</a.css>"), ("x-request-id", "forged"), ("server", "old"), ("x-odd", " a ")];
+        let expected = [
+            &[0, 0, 29, HEADERS_FRAME, END_HEADERS_FLAG, 0, 0, 0, 7][..],
+            b"\x08\x03103",
+            b"\x00\x04link\x08</a.css>",
+            b"\x00\x05x-odd\x01a",
+        ];
+        assert_eq!(framed(&interim(103, &hints), usize::MAX), Some(expected.concat()));
+    }
+
+    #[test]
+    fn lengths_are_written_as_hpack_has_them() {
+        for (length, expected) in [
+            (0, &[0][..]),
+            (126, &[126]),
+            (127, &[127, 0]),
+            (128, &[127, 1]),
+            (254, &[127, 127]),
+            (255, &[127, 0x80, 1]),
+            (127 + 0x4000, &[127, 0x80, 0x80, 1]),
+        ] {
+            let mut block = Vec::new();
+            put_length(&mut block, length);
+            assert_eq!(block, expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_larger_than_a_caller_must_accept_is_left_out() {
+        let with = |bytes: usize| InterimResponse {
+            status: http::StatusCode::EARLY_HINTS,
+            headers: [(http::header::LINK, "x".repeat(bytes).parse().expect("a value"))].into_iter().collect(),
+        };
+        let beside = b"\x08\x03103\x00\x04link\x7f\x80\x7f".len(); // lengths of so many bytes take three
+        assert_eq!(
+            framed(&with(FRAME_MAX - beside), usize::MAX).map(|frame| frame.len()),
+            Some(FRAME_HEAD_LENGTH + FRAME_MAX)
+        );
+        assert_eq!(framed(&with(FRAME_MAX - beside + 1), usize::MAX), None);
+        let list = 2 * FIELD_OVERHEAD + ":status103link".len() + 5;
+        assert!(framed(&with(5), list).is_some() && framed(&with(5), list - 1).is_none());
+    }
+}

@@ -1,0 +1,226 @@
+//! What HTTP we accept: the head of a request, checked before anything trusts it.
+//!
+//! Guarantees: the authority is one and plain; the path is absolute, in one spelling only, and is the very text that is
+//! authorised and forwarded. Over HTTP/1.1 [`super::grammar`] has read every byte of it before; over HTTP/2 it has judged what h2
+//! decoded, by the same functions; an extended CONNECT is known only as the GET that it stands for. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request};
+
+use super::grammar::check_names;
+use super::grammar::malformed::MalformedRequest;
+
+/// The longest path and query, in bytes; nginx has the same.
+const TARGET_MAX: usize = 8 * 1024;
+
+/// A head that may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHead<'a> {
+    /// The method, as it came.
+    pub method: &'a Method,
+    /// The host without its port.
+    pub host: &'a str,
+    /// The path, as it came.
+    pub path: &'a str,
+}
+
+impl<'a> RequestHead<'a> {
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    /// What is wrong with it, where others could read it in another way.
+    pub fn parse<B>(request: &'a Request<B>) -> Result<Self, MalformedRequest> {
+        let method = request.method();
+        if matches!(*method, Method::CONNECT | Method::TRACE) {
+            return Err(MalformedRequest::not_implemented("CONNECT and TRACE are not served here"));
+        }
+        let path = request.uri().path();
+        check_path(path)?;
+        if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > TARGET_MAX) {
+            return Err(MalformedRequest::uri_too_long("the request target is longer than 8192 bytes"));
+        }
+        check_names(request.headers())?;
+        Ok(Self { method, host: request_host(request)?, path })
+    }
+}
+
+/// The value of `Host` for a head that was accepted.
+pub(crate) fn host_header<B>(request: &Request<B>, head: RequestHead<'_>) -> HeaderValue {
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let host = authority.or_else(|| request.headers().get(HOST).cloned());
+    host.unwrap_or_else(|| HeaderValue::from_str(head.host).unwrap_or(HeaderValue::from_static("")))
+}
+
+fn request_host<B>(request: &Request<B>) -> Result<&str, MalformedRequest> {
+    let target = request.uri().authority();
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let authority = match (target, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return Err(MalformedRequest::bad_request("more than one Host")),
+        (None, None, None) => return Err(MalformedRequest::bad_request("no Host")),
+        (Some(target), None, None) => target.as_str(),
+        (None, Some(host), None) => header_text(host)?,
+        (Some(target), Some(host), None) if header_text(host)?.eq_ignore_ascii_case(target.as_str()) => target.as_str(),
+        (Some(_), Some(_), None) => {
+            return Err(MalformedRequest::bad_request("Host and the request target name different authorities"));
+        }
+    };
+    host_without_port(authority)
+}
+
+fn header_text(value: &HeaderValue) -> Result<&str, MalformedRequest> {
+    value.to_str().map_err(|_| MalformedRequest::bad_request("Host is not plain text"))
+}
+
+/// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
+fn host_without_port(authority: &str) -> Result<&str, MalformedRequest> {
+    if !authority.is_empty() && authority.bytes().all(is_host_byte) {
+        return Ok(authority); // most are, and need no parser
+    }
+    if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
+        return Err(MalformedRequest::bad_request("Host is not a host and an optional port"));
+    }
+    let host_ends = match authority.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, port) = authority.split_at(host_ends);
+    match port.strip_prefix(':') {
+        _ if host.is_empty() => Err(MalformedRequest::bad_request("Host is not a host and an optional port")),
+        None if port.is_empty() => Ok(host),
+        Some(port) if port.parse::<u16>().is_ok() => Ok(host),
+        _ => Err(MalformedRequest::bad_request("the port in Host is not a number up to 65535")),
+    }
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
+/// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
+fn check_path(path: &str) -> Result<(), MalformedRequest> {
+    if !path.starts_with('/') {
+        return Err(MalformedRequest::bad_request("the path does not start with '/'"));
+    }
+    let mut before = 0;
+    let may_be_odd = path.bytes().any(|byte| match (std::mem::replace(&mut before, byte), byte) {
+        (_, b'\\' | b'%' | b';' | 0..=32 | 127..) => true,
+        (before, b'/' | b'.') => before == b'/',
+        _ => false,
+    });
+    if may_be_odd { check_segments(path) } else { Ok(()) }
+}
+
+fn check_segments(path: &str) -> Result<(), MalformedRequest> {
+    if path.contains("//") {
+        return Err(MalformedRequest::bad_request("the path holds '//'"));
+    }
+    if path.bytes().any(|byte| matches!(byte, b'\\' | b';' | 0..=32 | 127..)) {
+        return Err(MalformedRequest::bad_request(
+            "the path holds a backslash, a semicolon, a blank or a control character",
+        ));
+    }
+    if path.contains('%') {
+        check_escapes(path)?;
+    }
+    match path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        true => Err(MalformedRequest::bad_request("the path holds a dot segment")),
+        false => Ok(()),
+    }
+}
+
+fn check_escapes(path: &str) -> Result<(), MalformedRequest> {
+    for (position, _) in path.match_indices('%') {
+        let escape =
+            path.get(position + 1..position + 3).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let byte = escape
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .ok_or(MalformedRequest::bad_request("the path holds a broken escape"))?;
+        if matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=31 | 127) || is_unreserved(byte) {
+            return Err(MalformedRequest::bad_request(
+                "the path hides a separator, a percent, a control or a plain character in an escape",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// RFC 3986 section 2.3: an escape of these is another spelling of the same path.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str, hosts: &[&str]) -> Result<(String, String), MalformedRequest> {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let request = request.body(()).map_err(|_| MalformedRequest::bad_request("not a request"))?;
+        RequestHead::parse(&request).map(|head| (head.host.to_owned(), head.path.to_owned()))
+    }
+
+    #[test]
+    fn plain_heads_are_read() {
+        for (uri, host, expected_host, path) in [
+            ("/a/b?x=//..", "city.example", "city.example", "/a/b"),
+            ("/a", "city.example:8443", "city.example", "/a"),
+            ("/a", "[::1]:8443", "[::1]", "/a"),
+            ("/a%20b/%E4%BA%A4", "City.Example", "City.Example", "/a%20b/%E4%BA%A4"),
+            ("/a.b/.well-known/x..y", "h", "h", "/a.b/.well-known/x..y"),
+            ("https://h/a", "h", "h", "/a"),
+        ] {
+            assert_eq!(read(uri, &[host]), Ok((expected_host.to_owned(), path.to_owned())), "{uri}");
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_refused() {
+        for path in [
+            "//a",
+            "/a//b",
+            "/a/./b",
+            "/a/../b",
+            "/..",
+            "/a/..",
+            "/a/..;x/b",
+            "/%2e%2e/a",
+            "/a%2Fb",
+            "/a%2fb",
+            "/a%5cb",
+            "/a%00b",
+            "/a%0ab",
+            "/a%",
+            "/a%zz",
+            "/a%252fb",
+            "/a%3b/b",
+            "/a;x=1/b",
+            "/%61dmin",
+            "/a%2Db",
+            "/a\\b",
+        ] {
+            assert!(read(path, &["h"]).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn odd_hosts_are_refused() {
+        for hosts in [&[][..], &["a", "a"], &[""], &["user@h"], &["h:99999"], &["h:"], &["h/x"], &[":80"], &["a b"]] {
+            assert!(read("/", hosts).is_err(), "{hosts:?}");
+        }
+        assert!(read("https://a/", &["b"]).is_err());
+    }
+
+    #[test]
+    fn odd_names_and_methods_are_refused() {
+        let request = Request::builder().uri("/").header(HOST, "h").header("x_tallygate_department", "me").body(());
+        assert!(RequestHead::parse(&request.expect("a request")).is_err());
+        for method in [Method::CONNECT, Method::TRACE] {
+            let request = Request::builder().method(method).uri("/").header(HOST, "h").body(()).expect("a request");
+            assert!(RequestHead::parse(&request).is_err());
+        }
+    }
+}

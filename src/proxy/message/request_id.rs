@@ -1,0 +1,179 @@
+//! Names for commands, so that a caller, a subsystem and a log line can speak of the same one.
+//!
+//! Unique, not secret: 128 random bits from a generator seeded by the operating system.
+
+use std::cell::RefCell;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The command's id, in requests to subsystems and in every answer.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of one command: 32 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    high: u64,
+    low: u64,
+    span: u64,
+}
+
+/// Makes ids for one worker.
+#[derive(Debug, Default)]
+pub(crate) struct RequestIdGenerator {
+    random: RefCell<fastrand::Rng>,
+}
+
+impl RequestIdGenerator {
+    pub(crate) fn next_id(&self) -> RequestId {
+        let mut random = self.random.borrow_mut();
+        RequestId { high: random.u64(1..), low: random.u64(..), span: random.u64(1..) }
+    }
+
+    /// A number from `least` to `most`.
+    pub(crate) fn random_between(&self, least: u32, most: u32) -> u32 {
+        self.random.borrow_mut().u32(least..=most)
+    }
+}
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The digits of a number, the highest first.
+fn hex_digits(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (digit, shift) in digits.iter_mut().zip((0..16).rev()) {
+        *digit = HEX_DIGITS[(number >> (4 * shift) & 15) as usize];
+    }
+    digits
+}
+
+impl RequestId {
+    /// A nonce for a WebSocket whose caller has none, because HTTP/2 needs none (RFC 6455 section 4.1, RFC 8441 section 5):
+    /// 16 bytes in base64, of which hex digits are a part.
+    pub(crate) fn websocket_key(self) -> [u8; 24] {
+        let mut key = *b".....................w==";
+        key[..21].copy_from_slice(&self.to_hex()[11..]);
+        key
+    }
+
+    /// The id as text.
+    pub(crate) fn to_text(self) -> String {
+        format!("{:016x}{:016x}", self.high, self.low)
+    }
+
+    /// The value of `X-Request-Id`. Marked sensitive, which for HTTP/2 means: no place in the compression table, where it
+    /// would only drive out what comes again.
+    pub(crate) fn to_header(self) -> HeaderValue {
+        let mut value = HeaderValue::from_bytes(&self.to_hex()).expect("hex digits are a header value");
+        value.set_sensitive(true);
+        value
+    }
+
+    /// The id as 32 hex digits.
+    pub(crate) fn to_hex(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        digits[..16].copy_from_slice(&hex_digits(self.high));
+        digits[16..].copy_from_slice(&hex_digits(self.low));
+        digits
+    }
+
+    /// The value of `traceparent` (W3C Trace Context, version 00): the caller's trace goes on with a new span; without a
+    /// well-formed one a new trace begins, named by this id.
+    pub(crate) fn traceparent(self, from_caller: Option<&HeaderValue>) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        match from_caller.map(HeaderValue::as_bytes).filter(|given| is_traceparent(given)) {
+            Some(given) => {
+                text[3..35].copy_from_slice(&given[3..35]);
+                text[53..55].copy_from_slice(&given[53..55]);
+            }
+            None => {
+                text[3..19].copy_from_slice(&hex_digits(self.high));
+                text[19..35].copy_from_slice(&hex_digits(self.low));
+            }
+        }
+        text[36..52].copy_from_slice(&hex_digits(self.span));
+        text
+    }
+}
+
+/// The longest request id of a caller's own that goes on, in bytes.
+const CALLER_ID_MAX: usize = 128;
+
+/// The id that a caller has given its request by itself (`X-Request-Id`), if it is one: a single word of at most
+/// [`CALLER_ID_MAX`] letters, digits and `-._~+/=:@`, which is what UUIDs, base64 and paths need.
+pub(crate) fn caller_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut given = headers.get_all(REQUEST_ID).iter();
+    let (Some(id), None) = (given.next(), given.next()) else { return None };
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(byte);
+    ((1..=CALLER_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_part)).then_some(id)
+}
+
+fn is_traceparent(text: &[u8]) -> bool {
+    let lower_hex = |range: std::ops::Range<usize>| {
+        text[range.clone()].iter().all(|byte| HEX_DIGITS.contains(byte)) && text[range].iter().any(|byte| *byte != b'0')
+    };
+    text.len() == 55
+        && text.starts_with(b"00-")
+        && text[35] == b'-'
+        && text[52] == b'-'
+        && lower_hex(3..35)
+        && lower_hex(36..52)
+        && text[53..].iter().all(|byte| HEX_DIGITS.contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: RequestId = RequestId { high: 0, low: 0xabc, span: 0x1f };
+
+    #[test]
+    fn an_id_is_the_same_everywhere() {
+        assert_eq!(ID.to_header().to_str().expect("text"), ID.to_text());
+        assert_eq!(ID.to_text(), "00000000000000000000000000000abc");
+        let ids = RequestIdGenerator::default();
+        assert_ne!(ids.next_id(), ids.next_id());
+    }
+
+    #[test]
+    fn a_callers_own_id_is_one_word() {
+        let of = |ids: &[&str]| {
+            let ids = ids.iter().map(|id| (REQUEST_ID, HeaderValue::from_str(id).expect("a header value")));
+            caller_request_id(&ids.collect::<Vec<_>>().into_iter().fold(HeaderMap::new(), |mut all, (name, id)| {
+                all.append(name, id);
+                all
+            }))
+            .map(|id| id.to_str().expect("text").to_owned())
+        };
+        for id in ["5f0c9a4e-1c9b-4d1e-9a59-0242ac120002", "Root=1-67891233/abc+d==", "a", &"x".repeat(128)] {
+            assert_eq!(of(&[id]).as_deref(), Some(id));
+        }
+        for bad in [&[][..], &[""], &["a", "b"], &["a b"], &["a,b"], &["a\u{e9}"], &["\"a\""], &[&"x".repeat(129)]] {
+            assert_eq!(of(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_key_is_16_bytes_in_base64() {
+        assert_eq!(&ID.websocket_key(), b"000000000000000000abcw==");
+        let (four_bits_more, alphabet) = (0b1111, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+        let last = alphabet.iter().position(|letter| *letter == b'w').expect("a letter");
+        assert_eq!(last & four_bits_more, 0, "22 letters hold 4 bits more than 16 bytes: they are zero");
+    }
+
+    #[test]
+    fn a_callers_trace_goes_on_and_a_bad_one_does_not() {
+        let new = "00-00000000000000000000000000000abc-000000000000001f-01";
+        let going_on = "00-0af7651916cd43dd8448eb211c80319c-000000000000001f-00";
+        for (given, expected) in [
+            (None, new),
+            (Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), going_on),
+            (Some("00-00000000000000000000000000000000-b7ad6b7169203331-00"), new),
+            (Some("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), new),
+            (Some("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-00"), new),
+            (Some("garbage"), new),
+        ] {
+            let given = given.map(|text| HeaderValue::from_str(text).expect("a header value"));
+            assert_eq!(ID.traceparent(given.as_ref()), *expected.as_bytes(), "{given:?}");
+        }
+    }
+}

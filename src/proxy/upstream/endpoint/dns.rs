@@ -1,0 +1,41 @@
+//! The addresses behind a host name, asked for again when their time to live is over.
+//!
+//! Guarantees: a server that moves is found without a restart or a reload, at the next connection after its record's time to
+//! live; an address is never asked about. Reads `/etc/resolv.conf` and `/etc/hosts` once, at the first name.
+
+use std::cell::OnceCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use hickory_resolver::TokioResolver;
+
+/// Addresses tried per connection.
+const ADDRESSES_MAX: usize = 8;
+
+/// One worker's resolver, with its cache.
+#[derive(Default)]
+pub(crate) struct DnsResolver(OnceCell<TokioResolver>);
+
+impl DnsResolver {
+    /// The addresses of a host, at least one.
+    pub(crate) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let found = self.resolver()?.lookup_ip(host).await.map_err(io::Error::other)?;
+        let addresses: Vec<_> =
+            found.iter().take(ADDRESSES_MAX).map(|address| SocketAddr::new(address, port)).collect();
+        match addresses.is_empty() {
+            true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            false => Ok(addresses),
+        }
+    }
+
+    fn resolver(&self) -> io::Result<&TokioResolver> {
+        if let Some(resolver) = self.0.get() {
+            return Ok(resolver);
+        }
+        let built = TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(io::Error::other)?;
+        Ok(self.0.get_or_init(|| built))
+    }
+}

@@ -1,0 +1,66 @@
+//! Why a connection to a server is of no more use (`ConnectionError`).
+//!
+//! Guarantees: the kind of an error says whether the server, the network or the request's own body failed.
+//! Leaves to others: whether the request is sent again (`resend`, `retry_budget`), and the outcome of the command
+//! (`exchange`).
+
+use std::io;
+
+use crate::proxy::message::message_body::MessageBodyError;
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    /// The server closed before its answer had ended.
+    #[error("the connection was closed early")]
+    Closed,
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The answer is not what RFC 9112 allows.
+    #[error("the answer cannot be read: {0}")]
+    InvalidResponse(&'static str),
+    /// The HTTP/2 stream, or its session, failed.
+    #[error("{0}")]
+    Http2(::h2::Error),
+    /// The request's own body broke off.
+    #[error("the request broke off: {0}")]
+    RequestBody(io::Error),
+}
+
+impl From<MessageBodyError> for ConnectionError {
+    fn from(error: MessageBodyError) -> Self {
+        match error {
+            MessageBodyError::Hyper(error) => Self::Io(io::Error::other(error)), // of a caller: no answer comes by hyper
+            MessageBodyError::Stream(error) => Self::Http2(error),
+            MessageBodyError::Truncated => Self::Io(io::Error::other("its stream was reset before its end")),
+            MessageBodyError::TooLong => Self::InvalidResponse("it is longer than its head says"),
+        }
+    }
+}
+
+impl ConnectionError {
+    /// Whether the request broke off, and not its connection.
+    pub(crate) fn is_request_error(&self) -> bool {
+        matches!(self, Self::RequestBody(_))
+    }
+
+    /// Whether the server has broken HTTP, as opposed to off.
+    pub(crate) fn is_protocol_error(&self) -> bool {
+        match self {
+            Self::InvalidResponse(_) => true,
+            Self::Http2(error) => crate::proxy::upstream::h2::is_protocol_violation(error),
+            Self::Closed | Self::Io(_) | Self::RequestBody(_) => false,
+        }
+    }
+}
+
+/// Whether a server has broken RFC 9113, as h2 has found.
+pub(crate) fn is_protocol_violation(error: &h2::Error) -> bool {
+    error.is_library()
+}
+
+/// Whether a server has taken its leave in good order (RFC 9113 section 6.8).
+pub(crate) fn is_graceful_goaway(error: &h2::Error) -> bool {
+    error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+}

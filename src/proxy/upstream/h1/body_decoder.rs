@@ -1,0 +1,317 @@
+//! Where the body of an answer ends, and what of it is content: RFC 9112 sections 6 and 7. Pure.
+//!
+//! Guarantees: pieces of what was read, never copies; chunk sizes, chunk lines and trailers have limits; what is odd is an
+//! error, never a guess. What comes after the end stays where it is, so that its owner sees it.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::ConnectionError;
+use super::response_head::parse_headers;
+
+/// The longest line of a chunk, with extensions; they are not forwarded.
+const CHUNK_LINE_MAX: usize = 1024;
+/// The longest trailer section.
+const TRAILERS_MAX: usize = 16 * 1024;
+/// The most trailer fields.
+const TRAILER_FIELDS_MAX: usize = 64;
+
+/// How much of a body is still to come.
+#[derive(Debug)]
+pub(crate) enum BodyDecoder {
+    /// This many bytes.
+    Length(u64),
+    /// As the chunks say.
+    Chunked(ChunkDecoder),
+    /// Until the server closes.
+    UntilClose,
+}
+
+/// What the next bytes were.
+#[derive(Debug)]
+pub(crate) enum DecodedPart {
+    /// A piece of content.
+    Data(Bytes),
+    /// The fields after a chunked body.
+    Trailers(HeaderMap),
+    /// The body has ended.
+    End,
+    /// More must be read first.
+    NeedMore,
+}
+
+impl BodyDecoder {
+    /// Whether nothing more comes.
+    pub(crate) fn is_done(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunks) => matches!(chunks.state, ChunkState::Done),
+            Self::UntilClose => false,
+        }
+    }
+
+    /// Bytes that are still to come, if that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// Takes the next piece out of what was read.
+    pub(crate) fn decode_next(&mut self, read: &mut Bytes) -> Result<DecodedPart, ConnectionError> {
+        match self {
+            Self::Length(0) => Ok(DecodedPart::End),
+            Self::Chunked(chunks) => chunks.decode_chunk(read),
+            _ if read.is_empty() => Ok(DecodedPart::NeedMore),
+            Self::Length(left) => {
+                let data = split_front(read, *left);
+                *left -= data.len() as u64;
+                Ok(DecodedPart::Data(data))
+            }
+            Self::UntilClose => Ok(DecodedPart::Data(std::mem::take(read))),
+        }
+    }
+}
+
+/// At most `most` bytes from the front.
+fn split_front(read: &mut Bytes, most: u64) -> Bytes {
+    match usize::try_from(most) {
+        Ok(most) if most < read.len() => read.split_to(most),
+        _ => std::mem::take(read),
+    }
+}
+
+/// The chunks of a chunked body.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkDecoder {
+    state: ChunkState,
+    /// A line, or a trailer section, that has not come whole.
+    partial: BytesMut,
+    /// What is wrong right behind the last piece; the piece goes on first.
+    pending_error: Option<Box<ConnectionError>>,
+}
+
+#[derive(Debug, Default)]
+enum ChunkState {
+    #[default]
+    Size,
+    Data(u64),
+    /// The line end after a chunk's data.
+    DataEnd,
+    Trailers,
+    Done,
+}
+
+impl ChunkDecoder {
+    fn decode_chunk(&mut self, read: &mut Bytes) -> Result<DecodedPart, ConnectionError> {
+        if let Some(error) = self.pending_error.take() {
+            return Err(*error);
+        }
+        loop {
+            match &mut self.state {
+                ChunkState::Done => return Ok(DecodedPart::End),
+                ChunkState::Data(_) if read.is_empty() => return Ok(DecodedPart::NeedMore),
+                ChunkState::Data(left) => {
+                    let data = split_front(read, *left);
+                    *left -= data.len() as u64;
+                    if *left == 0 {
+                        self.state = ChunkState::DataEnd;
+                    }
+                    self.pending_error = self.decode_lines(read).err().map(Box::new);
+                    return Ok(DecodedPart::Data(data));
+                }
+                ChunkState::Trailers => return self.take_trailers(read),
+                ChunkState::Size | ChunkState::DataEnd => {
+                    if !self.take_line(read)? {
+                        return Ok(DecodedPart::NeedMore);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on after a piece of content as far as lines go, so that the end is known together with the last piece.
+    fn decode_lines(&mut self, read: &mut Bytes) -> Result<(), ConnectionError> {
+        while matches!(self.state, ChunkState::Size | ChunkState::DataEnd) {
+            if !self.take_line(read)? {
+                return Ok(());
+            }
+        }
+        if matches!(self.state, ChunkState::Trailers) && self.partial.is_empty() && read.starts_with(b"\r\n") {
+            read.advance(2);
+            self.state = ChunkState::Done;
+        }
+        Ok(())
+    }
+
+    /// Takes one line; `false` if it has not come whole.
+    fn take_line(&mut self, read: &mut Bytes) -> Result<bool, ConnectionError> {
+        let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
+            self.partial.extend_from_slice(read);
+            read.clear();
+            return if self.partial.len() > CHUNK_LINE_MAX { Err(CHUNK_LINE_TOO_LONG) } else { Ok(false) };
+        };
+        let line = read.split_to(end + 1);
+        self.state = if self.partial.is_empty() {
+            state_after_line(&self.state, &line)?
+        } else {
+            self.partial.extend_from_slice(&line);
+            state_after_line(&self.state, &std::mem::take(&mut self.partial))?
+        };
+        Ok(true)
+    }
+
+    fn take_trailers(&mut self, read: &mut Bytes) -> Result<DecodedPart, ConnectionError> {
+        self.partial.extend_from_slice(read);
+        let Some(length) = trailers_end(&self.partial) else {
+            read.clear();
+            return if self.partial.len() > TRAILERS_MAX { Err(TRAILERS_TOO_LONG) } else { Ok(DecodedPart::NeedMore) };
+        };
+        read.advance(length - (self.partial.len() - read.len()));
+        self.partial.truncate(length);
+        let fields = parse_headers::<TRAILER_FIELDS_MAX>(&std::mem::take(&mut self.partial).freeze())?;
+        self.state = ChunkState::Done; // and not where they are odd: that is no end
+        Ok(if fields.is_empty() { DecodedPart::End } else { DecodedPart::Trailers(fields) })
+    }
+}
+
+const CHUNK_LINE_TOO_LONG: ConnectionError = ConnectionError::InvalidResponse("a chunk's line is too long");
+const TRAILERS_TOO_LONG: ConnectionError = ConnectionError::InvalidResponse("its trailers are too long");
+
+/// The end of a trailer section: an empty line, at once or after fields.
+fn trailers_end(section: &[u8]) -> Option<usize> {
+    if section.starts_with(b"\r\n") {
+        return Some(2);
+    }
+    section.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// What a whole line means where it stands.
+fn state_after_line(state: &ChunkState, line: &[u8]) -> Result<ChunkState, ConnectionError> {
+    let text = line.strip_suffix(b"\r\n").ok_or(ConnectionError::InvalidResponse("a chunk's line ends without CR"))?;
+    match state {
+        ChunkState::DataEnd if text.is_empty() => Ok(ChunkState::Size),
+        ChunkState::DataEnd => Err(ConnectionError::InvalidResponse("a chunk is longer than it said")),
+        _ => Ok(match parse_chunk_size(text)? {
+            0 => ChunkState::Trailers,
+            size => ChunkState::Data(size),
+        }),
+    }
+}
+
+/// `1*HEXDIG [chunk-ext]`; extensions are ignored (RFC 9112 section 7.1.1).
+fn parse_chunk_size(line: &[u8]) -> Result<u64, ConnectionError> {
+    let digits = line.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
+    let hex = std::str::from_utf8(digits).ok().filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    hex.and_then(|hex| u64::from_str_radix(hex, 16).ok())
+        .ok_or(ConnectionError::InvalidResponse("a chunk's size is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All content, the trailers' names, and what is left.
+    type Decoded = (Vec<u8>, Vec<String>, Vec<u8>);
+
+    /// What comes of bytes that are fed in pieces of `size`.
+    fn decode(mut decoder: BodyDecoder, wire: &[u8], size: usize) -> Result<Decoded, ConnectionError> {
+        let (mut content, mut names) = (Vec::new(), Vec::new());
+        let mut pieces = wire.chunks(size);
+        let mut read = Bytes::new();
+        loop {
+            let step = decoder.decode_next(&mut read);
+            assert!(step.is_ok() || !decoder.is_done(), "an error is no end");
+            match step? {
+                DecodedPart::Data(data) => content.extend_from_slice(&data),
+                DecodedPart::Trailers(fields) => names.extend(fields.keys().map(ToString::to_string)),
+                DecodedPart::End => break,
+                DecodedPart::NeedMore => match pieces.next() {
+                    Some(piece) => read = Bytes::copy_from_slice(piece),
+                    None => return Err(ConnectionError::Closed),
+                },
+            }
+        }
+        assert!(decoder.is_done());
+        let mut left = read.to_vec();
+        left.extend(pieces.flatten());
+        Ok((content, names, left))
+    }
+
+    #[test]
+    fn a_piece_before_a_malformed_line_is_not_lost() {
+        let mut decoder = BodyDecoder::Chunked(ChunkDecoder::default());
+        let mut read = Bytes::from_static(b"5\r\nhello\r\nno size\r\n");
+        assert!(matches!(decoder.decode_next(&mut read), Ok(DecodedPart::Data(data)) if data == "hello"));
+        assert!(!decoder.is_done());
+        assert!(decoder.decode_next(&mut read).is_err() && !decoder.is_done());
+    }
+
+    #[test]
+    fn bodies_end_where_they_say_however_they_arrive() {
+        let chunked = || BodyDecoder::Chunked(ChunkDecoder::default());
+        type Case = (fn() -> BodyDecoder, &'static [u8], &'static [u8], &'static [&'static str], &'static [u8]);
+        let cases: [Case; 6] = [
+            (|| BodyDecoder::Length(0), b"next", b"", &[], b"next"),
+            (|| BodyDecoder::Length(5), b"hellonext", b"hello", &[], b"next"),
+            (chunked, b"5\r\nhello\r\n0\r\n\r\nnext", b"hello", &[], b"next"),
+            (chunked, b"5;a=b\r\nhello\r\n1 \r\n!\r\n000\r\n\r\n", b"hello!", &[], b""),
+            (chunked, b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-End: 2\r\n\r\nnext", b"hi", &["x-sum", "x-end"], b"next"),
+            (chunked, b"0\r\n\r\n", b"", &[], b""),
+        ];
+        for (decoder, wire, content, trailers, left) in cases {
+            for size in 1..=wire.len() {
+                let (got, names, rest) = decode(decoder(), wire, size).expect("a good body");
+                assert_eq!((got.as_slice(), rest.as_slice()), (content, left), "{wire:?} in pieces of {size}");
+                assert_eq!(names, trailers, "{wire:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_is_known_with_the_last_piece() {
+        let mut decoder = BodyDecoder::Chunked(ChunkDecoder::default());
+        let mut read = Bytes::from_static(b"2\r\nhi\r\n0\r\n\r\n");
+        assert!(matches!(decoder.decode_next(&mut read), Ok(DecodedPart::Data(data)) if data == "hi"));
+        assert!(decoder.is_done() && read.is_empty());
+    }
+
+    #[test]
+    fn odd_bodies_are_errors() {
+        for wire in [
+            &b"x\r\n"[..],
+            b"\r\n",
+            b"-1\r\n",
+            b"+1\r\na",
+            b"0x1\r\na",
+            b"1\na\r\n",
+            b"1\r\nab\r\n",
+            b"1\r\na\n0\r\n\r\n",
+            b"10000000000000000\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\n folded: 1\r\n\r\n",
+        ] {
+            for size in 1..=wire.len() {
+                let end = decode(BodyDecoder::Chunked(ChunkDecoder::default()), wire, size);
+                assert!(
+                    matches!(end, Err(ConnectionError::InvalidResponse(_))),
+                    "{wire:?} in pieces of {size}: {end:?}"
+                );
+            }
+        }
+        for wire in [vec![b'1'; CHUNK_LINE_MAX + 2], [b"0\r\n".as_slice(), &vec![b'a'; TRAILERS_MAX + 1]].concat()] {
+            let end = decode(BodyDecoder::Chunked(ChunkDecoder::default()), &wire, 64);
+            assert!(matches!(end, Err(ConnectionError::InvalidResponse(_))), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_cut_is_not_whole() {
+        assert!(matches!(decode(BodyDecoder::Length(5), b"hell", 2), Err(ConnectionError::Closed)));
+        assert!(matches!(
+            decode(BodyDecoder::Chunked(ChunkDecoder::default()), b"5\r\nhell", 2),
+            Err(ConnectionError::Closed)
+        ));
+    }
+}

@@ -1,0 +1,298 @@
+//! The head of an answer: what it says to the caller, and how its body is framed (RFC 9112 section 6.3). Pure.
+//!
+//! Guarantees: fields of the connection are read here and go no further; framing that two readers could take in two ways
+//! is an error.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use httparse::{ParserConfig, Status};
+
+use crate::proxy::message::header_rules::{is_hop_by_hop, remove_connection_options};
+
+use super::ConnectionError;
+use super::body_decoder::{BodyDecoder, ChunkDecoder};
+
+/// The largest head of an answer; nginx's default is smaller, HAProxy's the same order.
+pub(crate) const HEAD_MAX: usize = 64 * 1024;
+/// The most fields of one.
+const FIELDS_MAX: usize = 128;
+
+/// A head that came whole.
+#[derive(Debug)]
+pub(crate) struct Http1ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: BodyDecoder,
+    /// The protocol it switches to.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// Whether the connection may carry another request afterwards.
+    pub(crate) keep_alive: bool,
+    /// How long it may be idle before that, if the server has said so.
+    pub(crate) idle_max: Option<Duration>,
+}
+
+/// Reads a head from the front of what was read; `None` if it has not come whole. `to_head` says that the request was a
+/// HEAD, whose answer has no body.
+pub(crate) fn parse_response_head(
+    read: &mut Bytes,
+    to_head: bool,
+) -> Result<Option<Http1ResponseHead>, ConnectionError> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, read, &mut fields);
+    let length = match parsed.map_err(|error| ConnectionError::InvalidResponse(parse_error_text(error)))? {
+        Status::Complete(length) => length,
+        Status::Partial if read.len() > HEAD_MAX => {
+            return Err(ConnectionError::InvalidResponse("its head is too long"));
+        }
+        Status::Partial => return Ok(None),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(ConnectionError::InvalidResponse("its status is no status"))?;
+    let mut connection_headers =
+        ConnectionHeaders { keep_alive: response.version == Some(1), ..ConnectionHeaders::default() };
+    let headers = connection_headers.read_headers(read, response.headers)?;
+    let body = connection_headers.body_decoder(status, to_head)?;
+    let keeps =
+        connection_headers.keep_alive && !connection_headers.is_last && !matches!(body, BodyDecoder::UntilClose);
+    let _ = read.split_to(length);
+    Ok(Some(Http1ResponseHead {
+        status,
+        headers,
+        body,
+        upgrade: connection_headers.upgrade,
+        keep_alive: keeps,
+        idle_max: connection_headers.idle_max,
+    }))
+}
+
+/// What is wrong with a head, for the log.
+fn parse_error_text(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::HeaderName => "a field's name holds a character that may not be there, or a field is folded",
+        httparse::Error::HeaderValue => "a field's value holds a control character",
+        httparse::Error::NewLine => "a line does not end with CR LF",
+        httparse::Error::Status => "its status line is not valid",
+        httparse::Error::TooManyHeaders => "it has more than 128 fields",
+        httparse::Error::Version => "its version is not HTTP/1.1 or HTTP/1.0",
+        httparse::Error::Token => "its first line is not valid",
+    }
+}
+
+/// What fields of the connection and of framing say.
+#[derive(Default)]
+struct ConnectionHeaders {
+    keep_alive: bool,
+    is_chunked: bool,
+    content_length: Option<u64>,
+    upgrade: Option<HeaderValue>,
+    idle_max: Option<Duration>,
+    /// Whether the server takes no further request.
+    is_last: bool,
+}
+
+impl ConnectionHeaders {
+    fn read_headers(&mut self, read: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, ConnectionError> {
+        let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_HEADERS_MAX);
+        let mut connection = Vec::new();
+        for field in fields {
+            let (name, value) = parse_header(read, field)?;
+            if name == CONNECTION {
+                connection.push(value);
+            } else if name == TRANSFER_ENCODING {
+                self.read_transfer_encoding(&value)?;
+            } else if name == UPGRADE {
+                self.upgrade = Some(value);
+            } else if name == KEEP_ALIVE {
+                self.read_keep_alive(&value);
+            } else if !is_hop_by_hop(&name) {
+                if name == CONTENT_LENGTH && !self.read_content_length(&value)? {
+                    continue;
+                }
+                headers.append(name, value);
+            }
+        }
+        for value in &connection {
+            self.read_connection(value);
+            remove_connection_options(&mut headers, value);
+        }
+        Ok(headers)
+    }
+
+    fn read_connection(&mut self, value: &HeaderValue) {
+        for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            match word {
+                word if word.eq_ignore_ascii_case(b"close") => self.keep_alive = false,
+                word if word.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// `Keep-Alive: timeout=5, max=100` (RFC 2068 section 19.7.1.1): for how many seconds, and for how many requests, a server
+    /// keeps the connection.
+    fn read_keep_alive(&mut self, value: &HeaderValue) {
+        let words = value.to_str().unwrap_or_default().split(',');
+        for (name, number) in words.filter_map(|word| word.trim().split_once('=')) {
+            let Ok(number) = number.trim().trim_matches('"').parse::<u32>() else { continue };
+            match name.trim_end() {
+                name if name.eq_ignore_ascii_case("timeout") => {
+                    let time = Duration::from_secs(number.into());
+                    self.idle_max = Some(time.saturating_sub(IDLE_MARGIN.min(time / 2)));
+                }
+                name if name.eq_ignore_ascii_case("max") => self.is_last = number == 0,
+                _ => {}
+            }
+        }
+    }
+
+    /// We ask for no other encoding, so there is none but `is_chunked`, once.
+    fn read_transfer_encoding(&mut self, value: &HeaderValue) -> Result<(), ConnectionError> {
+        if self.is_chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(ConnectionError::InvalidResponse("its Transfer-Encoding is not `chunked`"));
+        }
+        self.is_chunked = true;
+        Ok(())
+    }
+
+    /// Whether this is the first time it is said; saying it again is one time too often, unless it is the same.
+    fn read_content_length(&mut self, value: &HeaderValue) -> Result<bool, ConnectionError> {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let length = digits.and_then(|digits| digits.parse().ok());
+        let length = length.ok_or(ConnectionError::InvalidResponse("its Content-Length is no number"))?;
+        match self.content_length.replace(length) {
+            None => Ok(true),
+            Some(before) if before == length => Ok(false),
+            Some(_) => Err(ConnectionError::InvalidResponse("it has two lengths")),
+        }
+    }
+
+    fn body_decoder(&self, status: StatusCode, to_head: bool) -> Result<BodyDecoder, ConnectionError> {
+        let bodiless = to_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+        match (self.is_chunked, self.content_length) {
+            (true, Some(_)) => Err(ConnectionError::InvalidResponse("it has a Transfer-Encoding and a Content-Length")),
+            _ if bodiless => Ok(BodyDecoder::Length(0)),
+            (true, None) => Ok(BodyDecoder::Chunked(ChunkDecoder::default())),
+            (false, Some(length)) => Ok(BodyDecoder::Length(length)),
+            (false, None) => Ok(BodyDecoder::UntilClose),
+        }
+    }
+}
+
+/// A kept connection is used until so long before its server closes it, but for half of the time that the server names: the
+/// request has to arrive before, and idle times are measured to a tenth of a second.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// Room for what is added to every answer.
+const ADDED_HEADERS_MAX: usize = 4;
+
+/// A field; its value is a piece of what was read.
+fn parse_header(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), ConnectionError> {
+    let name = HeaderName::from_bytes(field.name.as_bytes());
+    let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
+    match (name, value) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        _ => Err(ConnectionError::InvalidResponse("one of its fields is no field")),
+    }
+}
+
+/// The fields of a whole section, its empty line included.
+pub(crate) fn parse_headers<const MOST: usize>(section: &Bytes) -> Result<HeaderMap, ConnectionError> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST];
+    let parsed = httparse::parse_headers(section, &mut fields);
+    let Ok(Status::Complete((_, fields))) = parsed else {
+        return Err(ConnectionError::InvalidResponse("its trailers are no fields"));
+    };
+    fields.iter().map(|field| parse_header(section, field)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str, to_head: bool) -> Result<Option<(Http1ResponseHead, String)>, ConnectionError> {
+        let mut bytes = Bytes::copy_from_slice(text.as_bytes());
+        let head = parse_response_head(&mut bytes, to_head)?;
+        Ok(head.map(|head| (head, String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    #[test]
+    fn heads_say_how_their_bodies_are_framed() {
+        for (text, to_head, body, keeps) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false, "Length(5)", true),
+            ("HTTP/1.1 200\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", false, "Length(5)", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, "Length(0)", true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", false, "Length(0)", true),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, "Length(0)", true),
+            ("HTTP/1.1 100 Continue\r\n\r\n", false, "Length(0)", true),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", false, "Chunked", true),
+            ("HTTP/1.1 200 OK\r\n\r\n", false, "UntilClose", false),
+            ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n", false, "Length(5)", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, "Length(5)", false),
+            ("HTTP/1.0 200 OK\r\nConnection: x, Keep-Alive\r\nContent-Length: 5\r\n\r\n", false, "Length(5)", true),
+        ] {
+            let (head, _) = head(text, to_head).expect("a good head").expect("a whole head");
+            assert!(format!("{:?}", head.body).starts_with(body), "{text:?}: {:?}", head.body);
+            assert_eq!(head.keep_alive, keeps, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_says_how_long_and_how_often_it_keeps_a_connection() {
+        for (field, millis, keeps) in [
+            ("Keep-Alive: timeout=5", Some(4000), true),
+            ("keep-alive: max=100 ,  Timeout = \"60\"", Some(59_000), true),
+            ("Keep-Alive: timeout=1", Some(500), true),
+            ("Keep-Alive: timeout=0", Some(0), true),
+            ("Keep-Alive: timeout=5, max=0", Some(4000), false),
+            ("Keep-Alive: timeout=-5, max=many, 5", None, true),
+            ("X: a", None, true),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{field}\r\n\r\n");
+            let (head, _) = head(&text, false).expect("a good head").expect("a whole head");
+            assert_eq!((head.idle_max, head.keep_alive), (millis.map(Duration::from_millis), keeps), "{field}");
+        }
+    }
+
+    #[test]
+    fn fields_of_the_connection_go_no_further_and_the_rest_does() {
+        let text = "HTTP/1.1 200 OK\r\nConnection: x-secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n\
+                    Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi";
+        let (head, left) = head(text, false).expect("a good head").expect("a whole head");
+        let mut names: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        names.sort_unstable();
+        assert_eq!(names, [("content-length", b"2".as_slice()), ("set-cookie", b"a"), ("set-cookie", b"b")]);
+        assert_eq!(left, "hi");
+    }
+
+    #[test]
+    fn odd_heads_are_errors_and_short_ones_wait() {
+        for text in [
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1 99 No\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+        ] {
+            assert!(matches!(head(text, false), Err(ConnectionError::InvalidResponse(_))), "{text:?}");
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(FIELDS_MAX + 1));
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(HEAD_MAX));
+        assert!(head(&many, false).is_err() && head(&long, false).is_err());
+        let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        for length in 0..whole.len() {
+            assert!(matches!(head(&whole[..length], false), Ok(None)), "{length}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Pings on a session: they tell a dead server from a quiet one (RFC 9113 section 6.7).
+//!
+//! Guarantees: a session with requests of which nothing has come for [`PING_INTERVAL`] is pinged, and ends if no answer to
+//! the ping comes within [`PING_TIMEOUT`]. A session without requests is left alone.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use h2::{Ping, PingPong};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::session::SessionUsage;
+
+/// See the module.
+pub(crate) struct KeepAlive {
+    pings: Option<PingPong>,
+    state: PingState,
+    /// Made when there is something to wait for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Clone, Copy)]
+enum PingState {
+    /// Nothing is waited for.
+    Idle,
+    /// A ping is due then, if nothing comes.
+    Due(Instant),
+    /// A ping was sent.
+    AwaitingPong,
+}
+
+impl KeepAlive {
+    pub(crate) fn new(pings: Option<PingPong>) -> Self {
+        Self { pings, state: PingState::Idle, timer: None }
+    }
+
+    /// Ready when the server is dead.
+    pub(crate) fn poll_unresponsive(&mut self, context: &mut Context<'_>, usage: &SessionUsage) -> Poll<()> {
+        loop {
+            match self.state {
+                PingState::Idle if usage.is_idle() => return Poll::Pending,
+                PingState::Idle => self.set_timer(usage.last_received() + PING_INTERVAL, PingState::Due),
+                PingState::Due(at) => {
+                    ready!(self.poll_timer(context));
+                    match usage.last_received() + PING_INTERVAL > at {
+                        true => self.state = PingState::Idle,
+                        false if usage.is_idle() => return Poll::Pending,
+                        false => self.send_ping(),
+                    }
+                }
+                PingState::AwaitingPong => match self.poll_pong(context) {
+                    Poll::Ready(()) => {
+                        usage.note_received();
+                        self.state = PingState::Idle;
+                    }
+                    Poll::Pending => return self.poll_timer(context),
+                },
+            }
+        }
+    }
+
+    fn set_timer(&mut self, until: Instant, state: impl FnOnce(Instant) -> PingState) {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(until),
+            None => self.timer = Some(Box::pin(sleep_until(until))),
+        }
+        self.state = state(until);
+    }
+
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+    }
+
+    fn send_ping(&mut self) {
+        if let Some(pings) = &mut self.pings {
+            let _ = pings.send_ping(Ping::opaque()); // a session that cannot send it ends by itself
+        }
+        self.set_timer(Instant::now() + PING_TIMEOUT, |_| PingState::AwaitingPong);
+    }
+
+    /// Ready when the answer has come. A session that ends says so itself.
+    fn poll_pong(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        match pings.poll_pong(context) {
+            Poll::Ready(Ok(_)) => Poll::Ready(()),
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Pings tell a dead server from a quiet one.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::rc::Rc;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::super::session::SessionPermit;
+    use super::*;
+
+    /// A session that was heard last when a ping was due, with one request or none.
+    fn quiet(is_idle: bool) -> (Rc<SessionUsage>, Option<SessionPermit>) {
+        let usage = Rc::new(SessionUsage::received_at(Instant::now() - PING_INTERVAL - Duration::from_secs(1)));
+        let permit = (!is_idle).then(|| SessionPermit::new(&usage));
+        (usage, permit)
+    }
+
+    #[tokio::test]
+    async fn a_quiet_session_with_a_request_is_pinged_and_its_answer_is_heard() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut server = h2::server::handshake(far).await.expect("a handshake");
+            while server.accept().await.is_some() {}
+        });
+        let (_sender, mut session) = h2::client::Builder::new().handshake::<_, Bytes>(near).await.expect("a handshake");
+        let mut keep_alive = KeepAlive::new(session.ping_pong());
+        tokio::spawn(session);
+        let (usage, _counted) = quiet(false);
+        let before = usage.last_received();
+        poll_fn(|context| {
+            assert!(keep_alive.poll_unresponsive(context, &usage).is_pending());
+            if usage.last_received() > before { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert!(matches!(keep_alive.state, PingState::Due(at) if at > Instant::now()));
+    }
+
+    #[tokio::test]
+    async fn a_session_without_requests_is_left_alone() {
+        let (usage, _) = quiet(true);
+        let mut keep_alive = KeepAlive::new(None);
+        assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_pending());
+        assert!(matches!(keep_alive.state, PingState::Idle));
+    }
+
+    #[tokio::test]
+    async fn a_ping_without_an_answer_ends_the_session() {
+        let (usage, _counted) = quiet(false);
+        let mut keep_alive = KeepAlive::new(None);
+        assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_pending());
+        assert!(matches!(keep_alive.state, PingState::AwaitingPong));
+        keep_alive.set_timer(Instant::now() - Duration::from_secs(1), |_| PingState::AwaitingPong);
+        assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_ready());
+    }
+}

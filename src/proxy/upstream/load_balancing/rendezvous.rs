@@ -1,0 +1,97 @@
+//! What keeps a request with its server: rendezvous hashing, in which each server draws a number for a key and the best
+//! one has it.
+//!
+//! Guarantees: the same bytes, names and weights lead to the same server in every gateway, on every machine and with every
+//! version of Tallygate: the hash is FNV-1a of 64 bits, mixed by the finalizer of MurmurHash3, and all arithmetic is in integers.
+
+use std::cmp::Reverse;
+
+/// FNV-1a, 64 bits (RFC 9923).
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+/// `fmix64` of MurmurHash3.
+const FMIX64: [u64; 2] = [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53];
+
+/// Binary digits after the point of a logarithm.
+const FRACTION_BITS: u32 = 32;
+/// Digits that are kept when a logarithm is divided by a weight; 6 + 32 + 20 of 64 are used.
+const KEPT_BITS: u32 = 20;
+
+/// What keeps a request with its server: a hash of a header's value, or of its department.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HashKey(u64);
+
+impl HashKey {
+    /// The key of these bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let fnv = bytes.iter().fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME));
+        Self(mix_hash(fnv))
+    }
+
+    /// The key as a server's seed.
+    pub(crate) fn server_hash(self) -> u64 {
+        self.0
+    }
+
+    /// What a server of this seed draws: the largest has the key, if all weights are the same.
+    pub(crate) fn score(self, seed: u64) -> u64 {
+        mix_hash(self.0 ^ seed)
+    }
+
+    /// What a server draws by its weight, at least 1: the largest has the key.
+    ///
+    /// A draw `u` of `0..1` becomes `-log2(u) / weight`, of which the smallest wins: the first of several waits that are
+    /// exponentially distributed belongs to each in proportion to its rate. A weight that changes moves only keys to or from
+    /// its own server; the same weights lead where no weights do.
+    pub(crate) fn weighted_score(self, seed: u64, weight: u64) -> (Reverse<u64>, u64) {
+        let draw = self.score(seed);
+        (Reverse((negative_log2(draw) << KEPT_BITS) / weight.max(1)), draw)
+    }
+}
+
+fn mix_hash(mut hash: u64) -> u64 {
+    for factor in FMIX64 {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
+/// `-log2(draw / 2^64)`, with [`FRACTION_BITS`] binary digits: at least 1 of the last one, at most 64.
+fn negative_log2(draw: u64) -> u64 {
+    let draw = draw.max(1);
+    let zeros = draw.leading_zeros();
+    let mut mantissa = draw << zeros; // 1..2, with 63 digits after the point
+    let mut fraction = 0;
+    for _ in 0..FRACTION_BITS {
+        // Squaring doubles the logarithm: its next digit is whether the square has reached 2.
+        let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
+        let digit = u64::from(square >> 64 != 0);
+        fraction = fraction << 1 | digit;
+        mantissa = u64::try_from(square >> digit).unwrap_or(u64::MAX);
+    }
+    (u64::from(zeros + 1) << FRACTION_BITS) - fraction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_what_their_definitions_say() {
+        assert_eq!(mix_hash(1), 0xb456_bcfc_34c2_cb2c, "fmix64");
+        for (bytes, fnv) in [("", FNV_BASIS), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)] {
+            assert_eq!(HashKey::from_bytes(bytes.as_bytes()), HashKey(mix_hash(fnv)), "{bytes:?}, of RFC 9923");
+        }
+    }
+
+    #[test]
+    fn logarithms_are_right_to_the_last_digit() {
+        let one = 1 << FRACTION_BITS;
+        for (draw, expected) in [(0, 64 * one), (1, 64 * one), (1 << 32, 32 * one), (1 << 63, one)] {
+            assert_eq!(negative_log2(draw), expected, "{draw:x}");
+        }
+        // log2(3) is 1.5849625007211561814..., and 2_512_394_809 of what is behind the point.
+        assert_eq!(negative_log2(3 << 62), one - 2_512_394_809);
+        assert_eq!(negative_log2(u64::MAX), 1);
+    }
+}

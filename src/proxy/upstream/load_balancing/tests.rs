@@ -1,0 +1,293 @@
+//! Every way to choose, with servers that only pretend.
+
+use super::*;
+use crate::policy::HashSource;
+
+struct FakeServer {
+    healthy: bool,
+    room: bool,
+    in_flight: u64,
+    warmth: u64,
+    name: &'static str,
+}
+
+impl BalancedServer for FakeServer {
+    fn is_healthy(&self) -> bool {
+        self.healthy
+    }
+    fn has_room(&self) -> bool {
+        self.room
+    }
+    fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+    fn slow_start_weight(&self) -> u64 {
+        self.warmth
+    }
+    fn server_hash(&self) -> u64 {
+        HashKey::from_bytes(self.name.as_bytes()).server_hash()
+    }
+}
+
+const NAMES: [&str; 5] = ["a:1", "b:1", "c:1", "d:1", "e:1"];
+
+fn servers(loads: &[(bool, u64)]) -> Vec<FakeServer> {
+    let fake = |(name, (healthy, in_flight)): (&'static str, &(bool, u64))| FakeServer {
+        healthy: *healthy,
+        room: true,
+        in_flight: *in_flight,
+        warmth: FULL_WEIGHT,
+        name,
+    };
+    NAMES.into_iter().zip(loads).map(fake).collect()
+}
+
+/// A balancer for servers of these weights, whose chance is always the same.
+fn balancer(balance: LoadBalancing, weights: &[u64]) -> LoadBalancer {
+    let balancer = LoadBalancer::new(balance, weights.to_vec());
+    balancer.random.replace(fastrand::Rng::with_seed(7));
+    balancer
+}
+
+fn picks(balance: LoadBalancing, servers: &[FakeServer], times: usize) -> Vec<usize> {
+    weighted_picks(balance, servers, &vec![1; servers.len()], times)
+}
+
+fn weighted_picks(balance: LoadBalancing, servers: &[FakeServer], weights: &[u64], times: usize) -> Vec<usize> {
+    let balancer = balancer(balance, weights);
+    let one = |_| match balancer.select(servers, None, ServerSet::default()) {
+        Selection::Server(position) => position,
+        other => panic!("{other:?}"),
+    };
+    (0..times).map(one).collect()
+}
+
+fn by_hash(servers: &[FakeServer], key: usize) -> &'static str {
+    by_weighted_hash(servers, &vec![1; servers.len()], &key.to_be_bytes())
+}
+
+fn by_weighted_hash(servers: &[FakeServer], weights: &[u64], key: &[u8]) -> &'static str {
+    let balancer = balancer(LoadBalancing::Hash(HashSource::Department), weights);
+    match balancer.select(servers, Some(HashKey::from_bytes(key)), ServerSet::default()) {
+        Selection::Server(position) => servers[position].name,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn round_robin_takes_turns_among_the_healthy() {
+    let servers = servers(&[(true, 0), (false, 0), (true, 0)]);
+    assert_eq!(picks(LoadBalancing::RoundRobin, &servers, 4), [0, 2, 0, 2]);
+}
+
+#[test]
+fn least_request_never_takes_the_busiest_nor_an_ill_one() {
+    let servers = servers(&[(true, 5), (true, 2), (false, 0), (true, 3)]);
+    let picked = picks(LoadBalancing::LeastRequest, &servers, 200);
+    assert!(picked.iter().all(|position| [1, 3].contains(position)), "{picked:?}");
+    assert!(picked.contains(&1) && picked.contains(&3));
+    let two = &servers[..3];
+    assert!(picks(LoadBalancing::LeastRequest, two, 50).iter().all(|position| *position == 1), "of two the less busy");
+}
+
+#[test]
+fn a_server_that_leaves_moves_only_its_own_keys() {
+    let all = servers(&[(true, 9), (true, 0), (true, 3), (true, 0), (true, 1)]);
+    let ill = servers(&[(true, 9), (true, 0), (false, 3), (true, 0), (true, 1)]);
+    let gone: Vec<_> = servers(&[(true, 0); 5]).into_iter().filter(|server| server.name != "c:1").collect();
+    let mut moved = 0;
+    for key in 0..500 {
+        let before = by_hash(&all, key);
+        assert_eq!(before, by_hash(&all, key));
+        assert_eq!(by_hash(&ill, key), by_hash(&gone, key), "whether it is ill or gone, wherever it stood in the list");
+        if before == "c:1" {
+            moved += 1;
+        } else {
+            assert_eq!(by_hash(&gone, key), before);
+        }
+    }
+    assert!((50..150).contains(&moved), "{moved} of 500 keys were those of one of five servers");
+}
+
+#[test]
+fn when_none_is_healthy_any_is_tried_and_none_twice() {
+    let servers = servers(&[(false, 0), (false, 0)]);
+    let balancer = balancer(LoadBalancing::LeastRequest, &[1, 1]);
+    let mut tried = ServerSet::default();
+    let mut seen = Vec::new();
+    while let Selection::Server(position) = balancer.select(&servers, None, tried) {
+        tried.add(position);
+        seen.push(position);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1]);
+    assert_eq!(balancer.select(&servers, None, tried), Selection::NoneLeft);
+}
+
+#[test]
+fn a_full_server_is_passed_over_and_an_ill_one_does_not_stand_in_for_it() {
+    for balance in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Hash(HashSource::Department)]
+    {
+        let mut servers = servers(&[(true, 0), (true, 9), (false, 0)]);
+        servers[0].room = false;
+        assert_eq!(picks(balance.clone(), &servers, 5), [1; 5]);
+        servers[1].room = false;
+        let key = Some(HashKey::from_bytes(b"x"));
+        assert_eq!(balancer(balance.clone(), &[1; 3]).select(&servers, key, ServerSet::default()), Selection::AllFull);
+        assert_eq!(balancer(balance, &[1]).select(&servers[..1], None, ServerSet::default()), Selection::AllFull);
+    }
+}
+
+/// How many of so many choices fell on the second of two.
+fn of_the_second(picked: &[usize]) -> usize {
+    picked.iter().filter(|position| **position == 1).count()
+}
+
+#[test]
+fn a_server_that_starts_slowly_gets_its_share() {
+    for (balance, expected) in [(LoadBalancing::LeastRequest, 140..=225), (LoadBalancing::RoundRobin, 181..=182)] {
+        let mut servers = servers(&[(true, 0), (true, 0)]);
+        servers[1].warmth = FULL_WEIGHT / 10;
+        let count = of_the_second(&picks(balance.clone(), &servers, 2_000));
+        assert!(expected.contains(&count), "{count} of 2000 by {balance:?}, one in eleven was expected");
+        servers[0].healthy = false;
+        assert_eq!(picks(balance.clone(), &servers, 3), [1; 3], "it is the only one that is well");
+        // A weight and a slow start multiply: 10 times a tenth is 1.
+        servers[0].healthy = true;
+        let count = of_the_second(&weighted_picks(balance.clone(), &servers, &[1, 10], 2_000));
+        assert!((900..=1100).contains(&count), "{count} of 2000 by {balance:?}, half was expected");
+    }
+}
+
+#[test]
+fn in_turn_nine_to_one_is_ninety_to_ten_exactly() {
+    let servers = servers(&[(true, 0), (true, 0)]);
+    let picked = weighted_picks(LoadBalancing::RoundRobin, &servers, &[9, 1], 100);
+    assert_eq!(of_the_second(&picked), 10);
+    assert!(picked.chunks(10).all(|ten| of_the_second(ten) == 1), "spread evenly: {picked:?}");
+}
+
+#[test]
+fn by_least_request_nine_to_one_is_ninety_to_ten_at_rest_and_under_load() {
+    let mut servers = servers(&[(true, 0), (true, 0)]);
+    let at_rest = of_the_second(&weighted_picks(LoadBalancing::LeastRequest, &servers, &[9, 1], 10_000));
+    assert!((940..=1060).contains(&at_rest), "{at_rest} of 10000");
+    for in_flight in [100, 1_000] {
+        let balancer = balancer(LoadBalancing::LeastRequest, &[9, 1]);
+        let mut open = std::collections::VecDeque::new();
+        let mut second = 0;
+        for _ in 0..10_000 {
+            let Selection::Server(position) = balancer.select(&servers, None, ServerSet::default()) else {
+                panic!("nobody")
+            };
+            servers[position].in_flight += 1;
+            second += position;
+            open.push_back(position);
+            if open.len() == in_flight {
+                let oldest = open.pop_front().expect("one");
+                servers[oldest].in_flight -= 1;
+            }
+        }
+        assert!((980..=1020).contains(&second), "{second} of 10000 with {in_flight} in flight");
+        open.drain(..).for_each(|position| servers[position].in_flight -= 1);
+    }
+}
+
+#[test]
+fn the_same_weight_for_all_changes_nothing() {
+    let servers = servers(&[(true, 5), (true, 4), (true, 5)]);
+    for weights in [[1; 3], [10; 3]] {
+        let picked = weighted_picks(LoadBalancing::LeastRequest, &servers, &weights, 300);
+        let less_busy = of_the_second(&picked);
+        assert!((180..=220).contains(&less_busy), "{less_busy} of 300: whenever it is one of the two");
+        assert_eq!(weighted_picks(LoadBalancing::RoundRobin, &servers, &weights, 6), [0, 1, 2, 0, 1, 2]);
+    }
+}
+
+#[test]
+fn by_hash_nine_to_one_is_ninety_to_ten_and_a_weight_moves_only_its_own_keys() {
+    let servers = servers(&[(true, 0), (true, 0), (true, 0)]);
+    let (mut second, mut moved) = (0, 0);
+    for key in 0..10_000_usize {
+        let by = |weights: &[u64]| by_weighted_hash(&servers, weights, &key.to_be_bytes());
+        let (before, after) = (by(&[9, 1, 0]), by(&[9, 2, 0]));
+        second += usize::from(before == "b:1");
+        if before != after {
+            assert_eq!((before, after), ("a:1", "b:1"), "it takes, and nobody else changes");
+            moved += 1;
+        }
+    }
+    assert!((940..=1060).contains(&second), "{second} of 10000");
+    assert!((760..=876).contains(&moved), "{moved} of 10000: a tenth has become two elevenths");
+    for key in 0..1_000_usize {
+        let (even, odd) = ([7, 7, 7], [7, 7, 0]);
+        assert_eq!(by_weighted_hash(&servers, &even, &key.to_be_bytes()), by_hash(&servers, key));
+        assert_eq!(by_weighted_hash(&servers, &odd, &key.to_be_bytes()), by_hash(&servers[..2], key));
+    }
+}
+
+#[test]
+fn a_server_without_a_weight_gets_nothing_whatever_becomes_of_the_others() {
+    for balance in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Hash(HashSource::Department)]
+    {
+        let mut servers = servers(&[(true, 9), (true, 0)]);
+        assert_eq!(weighted_picks(balance.clone(), &servers, &[1, 0], 5), [0; 5]);
+        servers[0].healthy = false;
+        assert_eq!(weighted_picks(balance.clone(), &servers, &[1, 0], 5), [0; 5]);
+        let balancer = balancer(balance, &[1, 0]);
+        let key = Some(HashKey::from_bytes(b"x"));
+        assert_eq!(balancer.select(&servers, key, ServerSet::single(0)), Selection::NoneLeft);
+        servers[0].room = false;
+        assert_eq!(balancer.select(&servers, key, ServerSet::default()), Selection::AllFull);
+    }
+}
+
+#[test]
+fn weights_of_those_that_are_left_stay_in_relation() {
+    for (ill, full) in [(true, false), (false, true)] {
+        for balance in
+            [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Hash(HashSource::Department)]
+        {
+            let mut servers = servers(&[(true, 0), (!ill, 0), (true, 0)]);
+            servers[1].room = !full;
+            let balancer = balancer(balance.clone(), &[3, 8, 1]);
+            let mut picked = [0; 3];
+            for key in 0..4_000_usize {
+                let key = Some(HashKey::from_bytes(&key.to_be_bytes()));
+                let Selection::Server(position) = balancer.select(&servers, key, ServerSet::default()) else {
+                    panic!("nobody")
+                };
+                picked[position] += 1;
+            }
+            assert_eq!(picked[1], 0, "{balance:?}");
+            assert!((900..=1_100).contains(&picked[2]), "{picked:?} by {balance:?}, a quarter was expected");
+        }
+    }
+}
+
+/// If one of these changes, keys find other servers after an upgrade: say so in the changelog, or better, do not.
+#[test]
+fn what_a_hash_chooses_is_fixed_for_all_versions() {
+    let names = ["10.0.0.1:9001", "10.0.0.2:9001", "10.0.0.3:9001", "cameras.city.example:443", "/run/cameras.sock"];
+    let mut servers = servers(&[(true, 0); 5]);
+    servers.iter_mut().zip(names).for_each(|(server, name)| server.name = name);
+    for (key, even, weighted) in FIXED {
+        let at = |weights: &[u64]| {
+            let name = by_weighted_hash(&servers, weights, key.as_bytes());
+            names.iter().position(|known| *known == name).expect("one of them")
+        };
+        assert_eq!((at(&[1; 5]), at(&[5, 1, 3, 1, 1])), (even, weighted), "{key:?}");
+    }
+}
+
+/// Key, the server's position with even weights, and with 5, 1, 3, 1, 1.
+const FIXED: [(&str, usize, usize); 8] = [
+    ("traffic-police", 2, 2),
+    ("logistics", 0, 0),
+    ("archive", 1, 2),
+    ("health-bureau", 0, 0),
+    ("", 2, 2),
+    ("a", 1, 2),
+    ("camera-0017", 3, 3),
+    ("\u{4ea4}\u{901a}", 4, 4),
+];

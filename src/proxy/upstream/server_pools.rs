@@ -1,0 +1,139 @@
+//! One worker's pools and lines: which outlive configurations, and what of a configuration each server has.
+//!
+//! Guarantees: a server that a reload keeps keeps its connections, its place in the count of requests in flight, and those
+//! who wait for it; one that a reload removes is forgotten.
+
+use super::pool::settings::PoolSettings;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::model::Name;
+use crate::policy::{PolicySnapshot, Subsystem, UpstreamServer};
+
+use super::SubsystemServers;
+use super::endpoint::dns::DnsResolver;
+use super::endpoint::health::ServerKey;
+use super::load_balancing::{self, HashKey, LoadBalancer};
+use super::pool::ConnectionPool;
+use super::pool::wait_queue::{ServerInFlight, WaitQueue};
+use super::retry_budget::RetryBudget;
+use super::transport::connector::Connector;
+
+/// All pools of one worker; they outlive configurations.
+pub(crate) struct WorkerPools {
+    by_server: RefCell<HashMap<ServerKey, Rc<ConnectionPool>>>,
+    queues: RefCell<HashMap<Name, Rc<WaitQueue>>>,
+    settings: PoolSettings,
+    resolver: Rc<DnsResolver>,
+}
+
+/// One server, as the balancer sees it.
+pub(crate) struct PooledServer {
+    pub(crate) pool: Rc<ConnectionPool>,
+    /// How many of this worker's requests it carries at once.
+    requests_max: usize,
+    slow_start: Option<Duration>,
+    server_hash: u64,
+}
+
+impl load_balancing::BalancedServer for PooledServer {
+    fn is_healthy(&self) -> bool {
+        self.pool.health.is_healthy()
+    }
+
+    fn has_room(&self) -> bool {
+        self.pool.in_flight.in_flight() < self.requests_max
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.pool.health.stats.requests.get()
+    }
+
+    fn slow_start_weight(&self) -> u64 {
+        self.slow_start.map_or(load_balancing::FULL_WEIGHT, |time| self.pool.health.slow_start_weight(time))
+    }
+
+    fn server_hash(&self) -> u64 {
+        self.server_hash
+    }
+}
+
+impl WorkerPools {
+    pub(crate) fn new(settings: PoolSettings) -> Self {
+        Self { by_server: RefCell::default(), queues: RefCell::default(), settings, resolver: Rc::default() }
+    }
+
+    /// The servers of a subsystem; pools that would be the same are used again.
+    pub(crate) fn upstreams_for(&self, subsystem: &Subsystem) -> SubsystemServers {
+        let queue = self.queue_for(&subsystem.id);
+        let servers = subsystem.upstreams.iter();
+        let weights = servers.clone().map(|server| u64::from(server.weight));
+        SubsystemServers {
+            servers: servers.map(|server| self.pooled_server(subsystem, server, &queue)).collect(),
+            balancer: LoadBalancer::new(subsystem.balance.clone(), weights.collect()),
+            connect_timeout: subsystem.timeouts.connect,
+            retry_budget: subsystem.retries.as_ref().map(RetryBudget::new),
+            queue_limits: (
+                self.settings.worker_share.rounded_up_share(subsystem.queue.length),
+                subsystem.queue.timeout,
+            ),
+            wait_queue: queue,
+        }
+    }
+
+    fn queue_for(&self, subsystem: &Name) -> Rc<WaitQueue> {
+        let mut lines = self.queues.borrow_mut();
+        let queue = lines.entry(subsystem.clone());
+        Rc::clone(queue.or_insert_with(|| Rc::new(WaitQueue::new(self.settings.health.queue_stats(subsystem)))))
+    }
+
+    fn pooled_server(&self, subsystem: &Subsystem, server: &UpstreamServer, queue: &Rc<WaitQueue>) -> PooledServer {
+        PooledServer {
+            pool: self.pool_for(subsystem, server, queue),
+            requests_max: server.max_requests.map_or(usize::MAX, |max| self.settings.worker_share.exact_share(max)),
+            slow_start: subsystem.slow_start,
+            server_hash: HashKey::from_bytes(server.authority.as_bytes()).server_hash(),
+        }
+    }
+
+    fn pool_for(&self, subsystem: &Subsystem, server: &UpstreamServer, queue: &Rc<WaitQueue>) -> Rc<ConnectionPool> {
+        let tls = self.settings.tls.load().get(&subsystem.id).cloned();
+        let connector = Connector::new(subsystem, server, tls, (&self.resolver, &self.settings.in_flight));
+        let key = (subsystem.id.clone(), server.authority.clone());
+        let mut by_server = self.by_server.borrow_mut();
+        match by_server.get(&key) {
+            Some(pool) if pool.connects_to(&connector) => Rc::clone(pool),
+            other => {
+                let in_flight = other
+                    .map_or_else(|| Rc::new(ServerInFlight::new(Rc::clone(queue))), |pool| Rc::clone(&pool.in_flight));
+                let health = self.settings.health.server_health(&subsystem.id, server);
+                let pool = Rc::new(ConnectionPool::new(connector, health, in_flight, &self.settings));
+                by_server.insert(key, Rc::clone(&pool));
+                pool
+            }
+        }
+    }
+
+    /// Closes the idle connections to servers that a snapshot no longer names.
+    pub(crate) fn retain_servers(&self, snapshot: &PolicySnapshot) {
+        let named = |(subsystem, authority): &ServerKey| {
+            let mut same = snapshot.subsystems.iter().filter(|known| known.id == *subsystem);
+            same.any(|known| known.upstreams.iter().any(|server| server.authority == *authority))
+        };
+        self.by_server.borrow_mut().retain(|server, _| named(server));
+        self.queues.borrow_mut().retain(|subsystem, _| snapshot.subsystems.iter().any(|known| known.id == *subsystem));
+        self.settings.health.forget_unused();
+    }
+
+    /// Closes connections that have been idle for too long; called from the worker's tick.
+    pub(crate) fn sweep(&self) {
+        for pool in self.by_server.borrow().values() {
+            pool.sweep();
+        }
+        for queue in self.queues.borrow().values() {
+            queue.wake_first(); // a server may be well again, or have another cap
+        }
+    }
+}

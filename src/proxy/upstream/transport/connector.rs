@@ -1,0 +1,116 @@
+//! New connections to servers, within the connect timeout of tower: a name, TCP or a Unix socket, TLS, HTTP/2.
+//!
+//! Guarantees: where TLS is configured, nothing is sent before the server's certificate was verified, for its name and
+//! against its authorities, and before ALPN agreed on the protocol that will be spoken.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tower::{ServiceExt as _, service_fn, timeout::Timeout};
+
+use crate::identity::SubsystemTls;
+use crate::policy::{Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer};
+use crate::proxy::capacity::in_flight::InFlightLimiter;
+use crate::proxy::io::tcp_connection::TcpConnection;
+
+use super::protocol::UpstreamConnection;
+use crate::proxy::upstream::endpoint::dns::DnsResolver;
+use crate::proxy::upstream::endpoint::health::ServerHealth;
+use crate::proxy::upstream::endpoint::stream::ServerStream;
+use crate::proxy::upstream::h1::Http1Connection;
+use crate::proxy::upstream::h2::Http2Session;
+
+/// How one server is reached.
+pub(crate) struct Connector {
+    pub(crate) address: UpstreamAddress,
+    pub(crate) protocol: UpstreamProtocol,
+    /// Whether TLS is spoken there; then `tls` says how.
+    pub(crate) uses_tls: bool,
+    pub(crate) tls: Option<SubsystemTls>,
+    pub(crate) resolver: Rc<DnsResolver>,
+    pub(crate) in_flight: Rc<InFlightLimiter>,
+}
+
+impl Connector {
+    /// The way to a server of a subsystem.
+    pub(crate) fn new(
+        subsystem: &Subsystem,
+        server: &UpstreamServer,
+        tls: Option<SubsystemTls>,
+        (resolver, in_flight): (&Rc<DnsResolver>, &Rc<InFlightLimiter>),
+    ) -> Self {
+        Self {
+            address: server.address.clone(),
+            protocol: subsystem.protocol,
+            uses_tls: server.secure,
+            tls,
+            resolver: Rc::clone(resolver),
+            in_flight: Rc::clone(in_flight),
+        }
+    }
+
+    /// Whether two ways are the same, so that connections made on one serve the other. Trust that was read again is not.
+    pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {
+        let config = |connector: &Self| connector.tls.as_ref().map(|tls| Arc::as_ptr(&tls.config));
+        let plain = |connector: &Self| (connector.address.clone(), connector.protocol, connector.uses_tls);
+        plain(self) == plain(other) && config(self) == config(other)
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self, within: Duration, health: &Arc<ServerHealth>) -> io::Result<UpstreamConnection> {
+        let open = |()| async { self.open_connection(health).await };
+        let connecting = Timeout::new(service_fn(open), within).oneshot(());
+        connecting.await.map_err(|reason| match reason.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(_) => io::Error::other(format!("no connection within {} ms", within.as_millis())),
+        })
+    }
+
+    async fn open_connection(&self, health: &Arc<ServerHealth>) -> io::Result<UpstreamConnection> {
+        let stream = self.open_stream().await?;
+        match self.protocol {
+            UpstreamProtocol::Http1 => {
+                Ok(UpstreamConnection::Http1(Box::new(Http1Connection::new(stream, health, &self.in_flight))))
+            }
+            UpstreamProtocol::Http2 => {
+                Http2Session::open(stream, health).await.map(UpstreamConnection::Http2).map_err(io::Error::other)
+            }
+        }
+    }
+
+    async fn open_stream(&self) -> io::Result<ServerStream> {
+        match &self.address {
+            UpstreamAddress::Unix(path) => Ok(ServerStream::Unix(UnixStream::connect(path).await?)),
+            UpstreamAddress::Tcp(host, port) => {
+                let addresses = self.resolver.resolve(host, *port).await?;
+                let socket = TcpConnection::new(TcpStream::connect(addresses.as_slice()).await?)?;
+                if self.uses_tls { self.tls_handshake(socket, host).await } else { Ok(ServerStream::Tcp(socket)) }
+            }
+        }
+    }
+
+    /// The TLS handshake.
+    async fn tls_handshake(&self, socket: TcpConnection, host: &str) -> io::Result<ServerStream> {
+        let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("nobody is trusted to be this subsystem"))?;
+        let name = match &tls.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
+        };
+        let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, socket).await?;
+        let agreed = stream.get_ref().1.alpn_protocol();
+        match (self.protocol, agreed) {
+            (UpstreamProtocol::Http2, Some(b"h2")) | (UpstreamProtocol::Http1, None | Some(b"http/1.1")) => {
+                Ok(ServerStream::Tls(Box::new(stream)))
+            }
+            (UpstreamProtocol::Http2, _) => Err(io::Error::other("the server does not offer HTTP/2 (ALPN h2)")),
+            (UpstreamProtocol::Http1, _) => {
+                Err(io::Error::other("the server insists on another protocol than HTTP/1.1"))
+            }
+        }
+    }
+}

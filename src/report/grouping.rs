@@ -1,0 +1,140 @@
+//! What rows of a report are grouped by, and how fine the ledger's rows must be for it.
+
+use std::fmt;
+
+use crate::ledger::UsageRow;
+use crate::model::CalendarOffset;
+
+/// What rows may be grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKey {
+    /// Who.
+    Department,
+    /// Of which subsystem.
+    Subsystem,
+    /// What.
+    Command,
+    /// How it ended.
+    Outcome,
+    /// Whose doing the outcome was: `none`, `caller`, `us`, `upstream`.
+    Blame,
+    /// The calendar month of admission.
+    Month,
+    /// The date of admission in the ledger's calendar.
+    Day,
+    /// The UTC hour of admission.
+    Hour,
+}
+
+impl GroupKey {
+    const ALL: [Self; 8] = [
+        Self::Department,
+        Self::Subsystem,
+        Self::Command,
+        Self::Outcome,
+        Self::Blame,
+        Self::Month,
+        Self::Day,
+        Self::Hour,
+    ];
+
+    /// The column's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Department => "department",
+            Self::Subsystem => "subsystem",
+            Self::Command => "command",
+            Self::Outcome => "outcome",
+            Self::Blame => "blame",
+            Self::Month => "month",
+            Self::Day => "day",
+            Self::Hour => "hour",
+        }
+    }
+
+    pub(crate) fn value_of(self, row: &UsageRow, calendar: CalendarOffset) -> String {
+        match self {
+            Self::Department => row.department.to_string(),
+            Self::Subsystem => row.subsystem.to_string(),
+            Self::Command => row.command.to_string(),
+            Self::Outcome => row.outcome.to_string(),
+            Self::Blame => row.outcome.blame().name().to_owned(),
+            Self::Month => calendar.month_of(row.window).to_string(),
+            Self::Day => calendar.date_of(row.window).to_string(),
+            Self::Hour => row.window.to_string(),
+        }
+    }
+}
+
+/// How fine the ledger's rows must be for a report; coarser rows are read faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportResolution {
+    /// The range as a whole.
+    Whole,
+    /// Whole days.
+    Day,
+    /// Hours.
+    Hour,
+}
+
+/// The keys of a report, in the order of its columns, each at most once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupKeys(Vec<GroupKey>);
+
+/// Why a text is not a [`GroupKeys`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadGroupKey {
+    /// Not a key.
+    #[error(
+        "cannot group by {0:?}; write one or more of department, subsystem, command, outcome, blame, month, day, hour"
+    )]
+    Unknown(String),
+    /// The same key again.
+    #[error("{0} stands twice in what to group by; write it once")]
+    Twice(&'static str),
+}
+
+impl GroupKeys {
+    /// Reads keys separated by commas.
+    pub fn parse(text: &str) -> Result<Self, BadGroupKey> {
+        let mut keys = Vec::new();
+        for word in text.split(',').map(str::trim) {
+            let key = GroupKey::ALL.into_iter().find(|key| key.name() == word);
+            let key = key.ok_or_else(|| BadGroupKey::Unknown(word.to_owned()))?;
+            if keys.contains(&key) {
+                return Err(BadGroupKey::Twice(key.name()));
+            }
+            keys.push(key);
+        }
+        Ok(Self(keys))
+    }
+
+    /// How fine the ledger's rows must be.
+    pub fn resolution(&self) -> ReportResolution {
+        if self.0.contains(&GroupKey::Hour) {
+            return ReportResolution::Hour;
+        }
+        match self.0.contains(&GroupKey::Day) || self.0.contains(&GroupKey::Month) {
+            true => ReportResolution::Day,
+            false => ReportResolution::Whole,
+        }
+    }
+
+    /// The keys in order.
+    pub fn keys(&self) -> &[GroupKey] {
+        &self.0
+    }
+}
+
+impl Default for GroupKeys {
+    fn default() -> Self {
+        Self(vec![GroupKey::Department, GroupKey::Subsystem, GroupKey::Command, GroupKey::Outcome])
+    }
+}
+
+impl fmt::Display for GroupKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|key| key.name()).collect();
+        f.write_str(&names.join(","))
+    }
+}

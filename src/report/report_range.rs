@@ -1,0 +1,178 @@
+//! The half-open range of windows that a report covers.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use crate::model::{CalendarOffset, Month, Window};
+
+/// The years whose days are windows: from the first one on, to the last that ends within all time there is.
+const REPORTABLE_YEARS: std::ops::RangeInclusive<i16> = 1970..=9998;
+
+/// From the first window to the one before the last, both known to be in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportRange {
+    /// The first window.
+    pub from: Window,
+    /// The first window that is not part of it.
+    pub to: Window,
+}
+
+/// Why two texts are not a [`Range`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadReportRange {
+    /// Neither a date nor a time.
+    #[error(
+        "{0:?} is not a date; write 2026-10-01, a month such as 2026-10, or a whole hour such as 2026-10-01T08:00:00+08:00"
+    )]
+    NotADate(String),
+    /// A time inside an hour.
+    #[error("{0:?} is not a whole hour; usage is counted by the hour, so write one that ends in :00:00")]
+    NotAnHour(String),
+    /// A time that no window stands for.
+    #[error("{0:?} lies outside of the ledger's years, which are 1970 to 9998; without --to it ends with this month")]
+    OutOfTime(String),
+    /// Neither a month nor a day.
+    #[error("{0:?} is not a period; write a month such as 2026-10, or a day such as 2026-10-05")]
+    NotAPeriod(String),
+    /// Nothing lies between.
+    #[error(
+        "the range is empty: it begins at {from} and ends before {to}; --to is the first moment that is not part of it"
+    )]
+    Empty {
+        /// Its beginning.
+        from: Window,
+        /// Its end.
+        to: Window,
+    },
+}
+
+impl ReportRange {
+    /// Reads a range: dates and months (their first day) are those of `calendar`, moments are RFC 3339. What is missing is the beginning or the end of
+    /// the month that `now` falls in.
+    pub fn parse(
+        from: Option<&str>,
+        to: Option<&str>,
+        calendar: CalendarOffset,
+        now: Window,
+    ) -> Result<Self, BadReportRange> {
+        let month = calendar.windows_of(calendar.month_of(now));
+        let from = from.map_or(Ok(month.start), |text| window(text, calendar))?;
+        let to = to.map_or(Ok(month.end), |text| window(text, calendar))?;
+        if from < to { Ok(Self { from, to }) } else { Err(BadReportRange::Empty { from, to }) }
+    }
+
+    /// Reads one period: a month, `2026-10`, or a day, `2026-10-05`, of `calendar`.
+    pub fn from_period(text: &str, calendar: CalendarOffset) -> Result<Self, BadReportRange> {
+        let not_a_period = || BadReportRange::NotAPeriod(text.to_owned());
+        let windows = if let Some(month) = Month::parse(text) {
+            within_years(text, month.year)?;
+            calendar.windows_of(month)
+        } else {
+            let date: Date = text.parse().map_err(|_| not_a_period())?;
+            within_years(text, date.year())?;
+            calendar.first_window(date)..calendar.first_window(date.tomorrow().map_err(|_| not_a_period())?)
+        };
+        Ok(Self { from: windows.start, to: windows.end })
+    }
+
+    /// As the ledger wants it.
+    pub fn windows(&self) -> std::ops::Range<Window> {
+        self.from..self.to
+    }
+}
+
+fn window(text: &str, calendar: CalendarOffset) -> Result<Window, BadReportRange> {
+    const DATE_LENGTH: usize = "YYYY-MM-DD".len();
+    if let Some(month) = Month::parse(text) {
+        within_years(text, month.year)?;
+        return Ok(calendar.first_window(month.first_day()));
+    }
+    if text.len() == DATE_LENGTH {
+        let date: Date = text.parse().map_err(|_| BadReportRange::NotADate(text.to_owned()))?;
+        within_years(text, date.year())?;
+        return Ok(calendar.first_window(date));
+    }
+    let moment: Timestamp = text.parse().map_err(|_| BadReportRange::NotADate(text.to_owned()))?;
+    if moment < Timestamp::UNIX_EPOCH {
+        return Err(BadReportRange::OutOfTime(text.to_owned()));
+    }
+    let window = Window::of_unix_seconds(moment.as_second());
+    let whole = window.start_unix_seconds() == moment.as_second() && moment.subsec_nanosecond() == 0;
+    if whole { Ok(window) } else { Err(BadReportRange::NotAnHour(text.to_owned())) }
+}
+
+fn within_years(text: &str, year: i16) -> Result<(), BadReportRange> {
+    if REPORTABLE_YEARS.contains(&year) { Ok(()) } else { Err(BadReportRange::OutOfTime(text.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(from: Option<&str>, to: Option<&str>) -> Result<String, BadReportRange> {
+        let now: Timestamp = "2026-10-31T16:00:00Z".parse().expect("a time"); // already November in +08:00
+        let now = Window::of_unix_seconds(now.as_second());
+        ReportRange::parse(from, to, CalendarOffset::default(), now).map(|range| format!("{} {}", range.from, range.to))
+    }
+
+    #[test]
+    fn dates_are_those_of_the_ledgers_calendar() {
+        for (from, to, windows) in [
+            (None, None, "2026-10-31T16:00:00Z 2026-11-30T16:00:00Z"),
+            (Some("2026-10-01"), Some("2026-11-01"), "2026-09-30T16:00:00Z 2026-10-31T16:00:00Z"),
+            (Some("2026-12-31"), Some("2027-01-01"), "2026-12-30T16:00:00Z 2026-12-31T16:00:00Z"),
+            (
+                Some("2026-10-01T08:00:00+08:00"),
+                Some("2026-10-01T01:00:00Z"),
+                "2026-10-01T00:00:00Z 2026-10-01T01:00:00Z",
+            ),
+            (Some("2026-11-02"), None, "2026-11-01T16:00:00Z 2026-11-30T16:00:00Z"),
+            (Some("2026-11"), None, "2026-10-31T16:00:00Z 2026-11-30T16:00:00Z"),
+            (Some("2026-10"), Some("2026-11"), "2026-09-30T16:00:00Z 2026-10-31T16:00:00Z"),
+        ] {
+            assert_eq!(parse(from, to).as_deref(), Ok(windows));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_range_of_whole_hours_is_refused() {
+        for (from, to, problem) in [
+            ("October", "2026-11-01", "is not a date"),
+            ("2026-10-32", "2026-11-01", "is not a date"),
+            ("2026-10-01T08:00:00", "2026-11-01", "is not a date"), // no offset: whose eight o'clock?
+            ("2026-10-01T08:30:00Z", "2026-11-01", "is not a whole hour"),
+            ("2026-10-01T08:00:00.5Z", "2026-11-01", "is not a whole hour"),
+            ("9999-01-01", "9999-12-31", "outside of the ledger's years"),
+            ("2026-11-01", "9999-12-31", "outside of the ledger's years"),
+            ("1969-12-31", "2026-11-01", "outside of the ledger's years"),
+            ("1969-12-31T23:00:00Z", "2026-11-01", "outside of the ledger's years"),
+            ("2026-11-01", "2026-11-01", "the range is empty"),
+            ("2026-11-02", "2026-11-01", "the range is empty"),
+            ("2026-11", "2026-11", "the range is empty"),
+            ("2026-13", "2027-01", "is not a date"),
+            ("9999-01", "9999-02", "outside of the ledger's years"),
+        ] {
+            let said = parse(Some(from), Some(to)).expect_err(from).to_string();
+            assert!(said.contains(problem), "{from} {to}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_period_is_a_whole_month_or_a_whole_day() {
+        for (text, expected) in [
+            ("2026-10", Ok("2026-09-30T16:00:00Z 2026-10-31T16:00:00Z")),
+            ("2026-12", Ok("2026-11-30T16:00:00Z 2026-12-31T16:00:00Z")),
+            ("2026-10-05", Ok("2026-10-04T16:00:00Z 2026-10-05T16:00:00Z")),
+            ("2026", Err("is not a period")),
+            ("2026-10-32", Err("is not a period")),
+            ("1969-12", Err("outside of the ledger's years")),
+        ] {
+            let range = ReportRange::from_period(text, CalendarOffset::default());
+            match (range.map(|range| format!("{} {}", range.from, range.to)), expected) {
+                (Ok(range), Ok(expected)) => assert_eq!(range, expected),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (found, expected) => panic!("{text}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Grouping rows of usage: pure, exact, ordered.
+
+use super::grouping::GroupKey;
+use super::grouping::GroupKeys;
+use std::collections::BTreeMap;
+
+use crate::ledger::{AdjustmentRow, OutcomeTotals, UsageRow};
+use crate::model::{CalendarOffset, Month, Window};
+
+use super::ReportRange;
+use super::report_query::{LedgerFacts, ReportCoverage, ReportQuery};
+
+/// A correction's period begins with its month, also where it is a day.
+const MONTH_LENGTH: usize = "YYYY-MM".len();
+
+/// A sum left the range of 64 bits; nothing shorter than centuries of use does that, so the ledger is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sums of this range do not fit 64 bits; the ledger is damaged, so nothing of it is shown")]
+pub struct SumOverflow;
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportRow {
+    /// The values of the keys, in their order.
+    pub keys: Vec<String>,
+    /// The sums.
+    pub totals: OutcomeTotals,
+}
+
+/// Usage of a range, grouped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageReport {
+    /// What it covers.
+    pub range: ReportRange,
+    /// In which calendar days are meant.
+    pub calendar: CalendarOffset,
+    /// What it is grouped by.
+    pub group_by: GroupKeys,
+    /// The lines, ordered by their keys.
+    pub rows: Vec<ReportRow>,
+    /// The sum of all lines.
+    pub total: OutcomeTotals,
+    /// Corrections of periods that lie in the range. They are in no line and no sum.
+    pub adjustments: Vec<AdjustmentRow>,
+    /// How many corrections are of periods that lie in the range in part only.
+    pub partial_adjustments: usize,
+    /// What people call the departments, by id; an id without a name is shown as it is.
+    pub names: BTreeMap<String, String>,
+    /// What the ledger says about the period as a whole; nothing where the rows are not from a ledger.
+    pub coverage: Option<ReportCoverage>,
+}
+
+impl UsageReport {
+    /// The names of the number columns, in the order of [`UsageReport::numbers`].
+    pub const NUMBERS: [&'static str; 5] = ["commands", "units", "request_bytes", "response_bytes", "duration_ns"];
+
+    /// Groups the ledger's rows of `range`.
+    pub fn group(
+        rows: &[UsageRow],
+        range: ReportRange,
+        calendar: CalendarOffset,
+        by: GroupKeys,
+    ) -> Result<Self, SumOverflow> {
+        let mut groups: BTreeMap<Vec<String>, OutcomeTotals> = BTreeMap::new();
+        let mut total = OutcomeTotals::default();
+        for row in rows {
+            let keys = by.keys().iter().map(|key| key.value_of(row, calendar)).collect();
+            add_checked(groups.entry(keys).or_default(), &row.totals)?;
+            add_checked(&mut total, &row.totals)?;
+        }
+        let rows = groups.into_iter().map(|(keys, totals)| ReportRow { keys, totals }).collect();
+        Ok(Self {
+            range,
+            calendar,
+            group_by: by,
+            rows,
+            total,
+            adjustments: Vec::new(),
+            partial_adjustments: 0,
+            names: BTreeMap::new(),
+            coverage: None,
+        })
+    }
+
+    /// The answer to a query, from what a ledger holds of its range.
+    pub fn from_facts(query: ReportQuery, facts: LedgerFacts) -> Result<Self, SumOverflow> {
+        let LedgerFacts { mut rows, calendar, mut adjustments, names, coverage } = facts;
+        rows.retain(|row| query.selects(row.department.as_str()));
+        adjustments.retain(|row| query.selects(&row.department));
+        let usage = Self::group(&rows, query.range, calendar, query.group_by)?.with_adjustments(adjustments);
+        Ok(Self { names, coverage: Some(coverage), ..usage })
+    }
+
+    /// What people call a department.
+    pub fn department_name<'a>(&'a self, department: &'a str) -> &'a str {
+        self.names.get(department).map_or(department, String::as_str)
+    }
+
+    /// The id of the department that a line is about, if the report is grouped by department.
+    pub(crate) fn department_of<'a>(&self, keys: &'a [String]) -> Option<&'a str> {
+        let position = self.group_by.keys().iter().position(|key| *key == GroupKey::Department)?;
+        keys.get(position).map(String::as_str)
+    }
+
+    /// Usage and corrections together: one sum for the whole report.
+    pub fn net_units(&self) -> i128 {
+        i128::from(self.total.units) + self.adjustments.iter().map(|row| i128::from(row.units)).sum::<i128>()
+    }
+
+    /// Adds those corrections whose whole period lies in the range.
+    pub fn with_adjustments(mut self, adjustments: Vec<AdjustmentRow>) -> Self {
+        let range = self.range.windows();
+        let touches = |period: &std::ops::Range<Window>| period.start < range.end && range.start < period.end;
+        let (mut whole, mut cut) = (Vec::new(), 0);
+        for row in adjustments {
+            match row.windows(self.calendar).filter(touches) {
+                Some(period) if range.start <= period.start && period.end <= range.end => whole.push(row),
+                Some(_) => cut += 1,
+                None => {}
+            }
+        }
+        (self.adjustments, self.partial_adjustments) = (whole, cut);
+        self
+    }
+
+    /// The value of a key for a correction; nothing if it is of all.
+    pub(crate) fn adjustment_key(key: GroupKey, row: &AdjustmentRow) -> &str {
+        match key {
+            GroupKey::Department => &row.department,
+            GroupKey::Subsystem => row.subsystem.as_deref().unwrap_or_default(),
+            GroupKey::Command => row.command.as_deref().unwrap_or_default(),
+            GroupKey::Outcome | GroupKey::Blame | GroupKey::Hour => "",
+            GroupKey::Month => row.period.get(..MONTH_LENGTH).unwrap_or_default(),
+            GroupKey::Day => {
+                if Month::parse(&row.period).is_some() {
+                    ""
+                } else {
+                    &row.period
+                }
+            }
+        }
+    }
+
+    /// The names of all columns.
+    pub fn columns(&self) -> impl Iterator<Item = &'static str> {
+        self.group_by.keys().iter().map(|key| key.name()).chain(Self::NUMBERS)
+    }
+
+    /// The number columns of a line.
+    pub fn numbers(totals: &OutcomeTotals) -> [u64; 5] {
+        [totals.commands, totals.units, totals.request_bytes, totals.response_bytes, totals.duration_ns]
+    }
+}
+
+fn add_checked(sum: &mut OutcomeTotals, more: &OutcomeTotals) -> Result<(), SumOverflow> {
+    *sum = OutcomeTotals {
+        commands: sum.commands.checked_add(more.commands).ok_or(SumOverflow)?,
+        units: sum.units.checked_add(more.units).ok_or(SumOverflow)?,
+        request_bytes: sum.request_bytes.checked_add(more.request_bytes).ok_or(SumOverflow)?,
+        response_bytes: sum.response_bytes.checked_add(more.response_bytes).ok_or(SumOverflow)?,
+        duration_ns: sum.duration_ns.checked_add(more.duration_ns).ok_or(SumOverflow)?,
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::ledger::audit::{LostCounts, PeriodCompleteness, PeriodState};
+    use crate::model::{Finished, Name, Outcome, Refused};
+    use crate::report::BadGroupKey;
+    use crate::report::ReportResolution;
+
+    fn row(department: &str, window: u32, outcome: Outcome, commands: u64) -> UsageRow {
+        let name = |text| Name::parse(text).expect("a name");
+        UsageRow {
+            window: Window(window),
+            department: name(department),
+            subsystem: name("cameras"),
+            command: name("snapshot.submit"),
+            outcome,
+            totals: OutcomeTotals {
+                commands,
+                units: 2 * commands,
+                request_bytes: 1000 * commands,
+                response_bytes: 10 * commands,
+                duration_ns: 1_000_000 * commands,
+            },
+        }
+    }
+
+    fn rows() -> Vec<UsageRow> {
+        const DAY_END: u32 = 20_454 * 24 + 15; // 2026-01-01T15:00:00Z is 23:00 in +08:00
+        let ok = Outcome::Finished(Finished::Ok);
+        vec![
+            row("police", DAY_END, ok, 1),
+            row("police", DAY_END + 1, ok, 2),
+            row("parking", DAY_END, ok, 4),
+            row("parking", DAY_END, Outcome::Refused(Refused::Forbidden), 8),
+        ]
+    }
+
+    pub(crate) fn usage(by: &str) -> UsageReport {
+        let range = ReportRange { from: Window(0), to: Window(500_000) };
+        UsageReport::group(&rows(), range, CalendarOffset::default(), GroupKeys::parse(by).expect("keys"))
+            .expect("it fits")
+    }
+
+    #[test]
+    fn rows_are_grouped_exactly_and_ordered() {
+        for (by, expected) in [
+            ("department", "parking=12 police=3"),
+            ("outcome", "forbidden=8 ok=7"),
+            ("day", "2026-01-01=13 2026-01-02=2"),
+            ("month", "2026-01=15"),
+            ("hour", "2026-01-01T15:00:00Z=13 2026-01-01T16:00:00Z=2"),
+            ("blame", "caller=8 none=7"),
+            ("day,department", "2026-01-01/parking=12 2026-01-01/police=1 2026-01-02/police=2"),
+            ("subsystem,command", "cameras/snapshot.submit=15"),
+        ] {
+            let usage = usage(by);
+            let lines = usage.rows.iter().map(|row| format!("{}={}", row.keys.join("/"), row.totals.commands));
+            assert_eq!(lines.collect::<Vec<_>>().join(" "), expected);
+            assert_eq!(UsageReport::numbers(&usage.total), [15, 30, 15_000, 150, 15_000_000]);
+        }
+    }
+
+    #[test]
+    fn a_sum_beyond_64_bits_is_told_and_not_wrapped() {
+        let ok = Outcome::Finished(Finished::Ok);
+        let mut rows = vec![row("a", 1, ok, 1), row("b", 1, ok, 1)];
+        rows[0].totals.duration_ns = u64::MAX;
+        let range = ReportRange { from: Window(0), to: Window(2) };
+        assert_eq!(UsageReport::group(&rows, range, CalendarOffset::default(), GroupKeys::default()), Err(SumOverflow));
+    }
+
+    pub(crate) fn adjustment(period: &str, units: i64) -> AdjustmentRow {
+        AdjustmentRow {
+            number: 1,
+            department: "police".to_owned(),
+            subsystem: None,
+            command: None,
+            period: period.to_owned(),
+            units,
+            reason: "a test of the new cameras".to_owned(),
+            who: "finance".to_owned(),
+            made_at: "2026-11-24T03:10:00Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn corrections_are_shown_where_their_whole_period_is() {
+        let calendar = CalendarOffset::default();
+        let all = ["2026-10", "2026-10-01", "2026-10-31", "2026-11-01", "2026-09-30"];
+        for (from, to, expected, cut) in [
+            ("2026-10-01", "2026-11-01", &all[..3], 0),
+            ("2026-10-01", "2026-10-31", &all[1..2], 1),
+            ("2026-10-01T00:00:00Z", "2026-11-02", &all[2..4], 2), // eight hours after the day began
+        ] {
+            let range = ReportRange::parse(Some(from), Some(to), calendar, Window(0)).expect("a range");
+            let usage = UsageReport::group(&[], range, calendar, GroupKeys::default()).expect("it fits");
+            let usage = usage.with_adjustments(all.iter().map(|period| adjustment(period, -5)).collect());
+            assert_eq!(usage.partial_adjustments, cut, "{from} {to}");
+            let shown = usage.adjustments;
+            assert_eq!(shown.iter().map(|row| row.period.as_str()).collect::<Vec<_>>(), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_query_for_one_department_leaves_out_the_others_and_their_corrections() {
+        let mut elsewhere = adjustment("2026-01", 100);
+        elsewhere.department = "parking".to_owned();
+        let facts = LedgerFacts {
+            rows: rows(),
+            calendar: CalendarOffset::default(),
+            adjustments: vec![adjustment("2026-01", -2), elsewhere],
+            names: BTreeMap::from([("police".to_owned(), "Police Bureau".to_owned())]),
+            coverage: coverage(),
+        };
+        let query = ReportQuery {
+            range: ReportRange { from: Window(0), to: Window(500_000) },
+            group_by: GroupKeys::parse("department").expect("keys"),
+            departments: vec![Name::parse("police").expect("a name")],
+        };
+        let usage = UsageReport::from_facts(query, facts).expect("it fits");
+        assert_eq!(usage.rows.iter().map(|row| row.keys[0].as_str()).collect::<Vec<_>>(), ["police"]);
+        assert_eq!((usage.total.units, usage.adjustments.len(), usage.net_units()), (6, 1, 4));
+        assert_eq!((usage.department_name("police"), usage.department_name("parking")), ("Police Bureau", "parking"));
+    }
+
+    pub(crate) fn coverage() -> ReportCoverage {
+        ReportCoverage {
+            made_at: "2026-11-29T22:00:00Z".to_owned(),
+            completeness: PeriodCompleteness {
+                gateway: "tallygate".to_owned(),
+                state: PeriodState::Open,
+                open_because: vec!["1 hour is not sealed yet".to_owned()],
+                lost_counts: vec![LostCounts {
+                    epoch: 3,
+                    after: "2026-11-02T01:00:00Z".to_owned(),
+                    ending: "machine died".to_owned(),
+                }],
+                first_usage: Some("2026-01-01T15:00:00Z".to_owned()),
+                last_usage: Some("2026-01-01T16:00:00Z".to_owned()),
+            },
+        }
+    }
+
+    #[test]
+    fn rows_are_asked_for_as_coarse_as_the_keys_allow() {
+        for (by, grain) in [
+            ("department,outcome,blame", ReportResolution::Whole),
+            ("department,month", ReportResolution::Day),
+            ("day", ReportResolution::Day),
+            ("day,hour", ReportResolution::Hour),
+        ] {
+            assert_eq!(GroupKeys::parse(by).expect("keys").resolution(), grain, "{by}");
+        }
+    }
+
+    #[test]
+    fn keys_are_known_and_stand_once() {
+        assert_eq!(GroupKeys::parse("department,subsystem,command,outcome"), Ok(GroupKeys::default()));
+        assert_eq!(GroupKeys::parse("day, outcome").map(|by| by.to_string()).as_deref(), Ok("day,outcome"));
+        assert_eq!(GroupKeys::parse("price"), Err(BadGroupKey::Unknown("price".to_owned())));
+        assert_eq!(GroupKeys::parse(""), Err(BadGroupKey::Unknown(String::new())));
+        assert_eq!(GroupKeys::parse("day,day"), Err(BadGroupKey::Twice("day")));
+    }
+}

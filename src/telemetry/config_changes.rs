@@ -1,0 +1,165 @@
+//! What a reload changed, for `/config` and the log: the first names of each list, and how many there are.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::policy::{ItemChanges, SnapshotDifference};
+
+/// How many names of a list are shown.
+const NAMES_MAX: usize = 20;
+
+/// What a reload changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigChanges {
+    /// When.
+    pub at: Timestamp,
+    /// The version that was live before.
+    pub from: String,
+    /// Departments, by id.
+    pub departments: ChangedItems,
+    /// Subsystems, by id.
+    pub subsystems: ChangedItems,
+    /// Commands, as `subsystem/command`.
+    pub commands: ChangedItems,
+    /// What departments may run, as `department subsystem/command`.
+    pub grants: ChangedItems,
+    /// Whether the limit on the whole gateway differs.
+    pub total_limit: bool,
+    /// Keys, trust and hosts of listeners and subsystems: `listener departments: server certificate CN=a: ends …, before …`.
+    pub tls: NameList,
+}
+
+/// What was added, removed, changed and renamed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ChangedItems {
+    /// New ids.
+    #[serde(skip_serializing_if = "NameList::is_empty")]
+    pub added: NameList,
+    /// Ids that are gone.
+    #[serde(skip_serializing_if = "NameList::is_empty")]
+    pub removed: NameList,
+    /// Ids with the keys that differ: `police (limits)`.
+    #[serde(skip_serializing_if = "NameList::is_empty")]
+    pub changed: NameList,
+    /// `old -> new`: the same under another id.
+    #[serde(skip_serializing_if = "NameList::is_empty")]
+    pub renamed: NameList,
+}
+
+/// The first names of a list and the number of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NameList {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them.
+    pub names: Vec<String>,
+}
+
+impl ConfigChanges {
+    /// What differs, seen at a time.
+    pub fn new(difference: &SnapshotDifference, (at, from): (Timestamp, String), tls: Vec<String>) -> Self {
+        Self {
+            at,
+            from,
+            departments: ChangedItems::from_changes(&difference.departments),
+            subsystems: ChangedItems::from_changes(&difference.subsystems),
+            commands: ChangedItems::from_changes(&difference.commands),
+            grants: ChangedItems::from_changes(&difference.grants),
+            total_limit: difference.total_limit,
+            tls: tls.into_iter().collect(),
+        }
+    }
+}
+
+impl ConfigChanges {
+    /// Whether nothing differs, as when a file was read twice.
+    pub fn is_empty(&self) -> bool {
+        let items = [&self.departments, &self.subsystems, &self.commands, &self.grants];
+        items.into_iter().all(|items| items.to_text().is_none()) && !self.total_limit && self.tls.is_empty()
+    }
+}
+
+impl ChangedItems {
+    fn from_changes(changes: &ItemChanges) -> Self {
+        Self {
+            added: changes.added.iter().cloned().collect(),
+            removed: changes.removed.iter().map(|item| item.id.clone()).collect(),
+            changed: changes.changed.iter().cloned().collect(),
+            renamed: changes.renamed.iter().map(|(old, new)| format!("{old} -> {new}")).collect(),
+        }
+    }
+
+    /// In words for the log; nothing where nothing differs.
+    pub fn to_text(&self) -> Option<String> {
+        let lists = [
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("changed", &self.changed),
+            ("renamed", &self.renamed),
+        ];
+        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        let words: Vec<_> = lists.map(|(what, list)| format!("{} {what}: {list}", list.count)).collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+}
+
+impl NameList {
+    /// Whether there is nothing to name.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl FromIterator<String> for NameList {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
+        let mut list = Self::default();
+        for name in names {
+            list.count += 1;
+            if list.names.len() < NAMES_MAX {
+                list.names.push(name);
+            }
+        }
+        list
+    }
+}
+
+impl fmt::Display for NameList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names.join(", "))?;
+        match self.count - self.names.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_shown_by_their_beginning_and_their_length() {
+        let many: NameList = (0..50_000).map(|number| format!("d{number}")).collect();
+        assert_eq!((many.count, many.names.len()), (50_000, NAMES_MAX));
+        assert!(many.to_string().ends_with("d18, d19 and 49980 more"), "{many}");
+        let items = ChangedItems { added: many, ..ChangedItems::default() };
+        assert!(items.to_text().is_some_and(|words| words.starts_with("50000 added: d0, d1, ")));
+        assert_eq!(ChangedItems::default().to_text(), None);
+    }
+
+    #[test]
+    fn a_reload_that_changes_nothing_is_known_as_such() {
+        let changes = |difference: &SnapshotDifference, tls: &[&str]| {
+            let tls = tls.iter().map(|&text| text.to_owned()).collect();
+            ConfigChanges::new(difference, (Timestamp::UNIX_EPOCH, "0123456789ab".to_owned()), tls)
+        };
+        let nothing = SnapshotDifference::default();
+        assert!(changes(&nothing, &[]).is_empty());
+        assert!(!changes(&nothing, &["listener a: other hosts are served"]).is_empty());
+        assert!(!changes(&SnapshotDifference { total_limit: true, ..SnapshotDifference::default() }, &[]).is_empty());
+        let added = ItemChanges { added: vec!["police".to_owned()], ..ItemChanges::default() };
+        assert!(!changes(&SnapshotDifference { departments: added, ..SnapshotDifference::default() }, &[]).is_empty());
+    }
+}

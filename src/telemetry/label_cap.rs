@@ -1,0 +1,78 @@
+//! Keeping `/metrics` within its cap: departments beyond it become `other`.
+//!
+//! Guarantees: sums stay true, because folding only renames. Departments are kept in the order of their names as long as
+//! their series fit; series are only ever added, so a department that was folded once stays folded and the counters of
+//! `other` never fall. The ledger keeps every department.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ledger::{LedgerTotals, SeriesTotals};
+use crate::model::{Finished, Name, Outcome};
+
+/// Which departments are shown by name.
+#[derive(Debug)]
+pub(crate) struct KeptLabels(BTreeSet<Name>);
+
+impl KeptLabels {
+    /// Keeps departments while the series of `commands_total` they need fit into `series`.
+    pub(crate) fn within(totals: &LedgerTotals, series: usize) -> Self {
+        let mut needed: BTreeMap<&Name, usize> = BTreeMap::new();
+        for one in &totals.series {
+            *needed.entry(&one.department).or_default() += visible_outcomes(one).count();
+        }
+        let mut left = series;
+        let fits = |(department, needs): (&Name, usize)| {
+            left = left.checked_sub(needs)?;
+            Some(department.clone())
+        };
+        Self(needed.into_iter().map_while(fits).collect())
+    }
+
+    /// The label of a department.
+    pub(crate) fn department_label(&self, department: &Name) -> String {
+        if self.0.contains(department) { department.to_string() } else { Name::OTHER.to_owned() }
+    }
+}
+
+/// The outcomes of a series that are worth a line: `ok` from the beginning, so that its first increase is seen, the others
+/// once they have happened.
+pub(crate) fn visible_outcomes(series: &SeriesTotals) -> impl Iterator<Item = (Outcome, u64)> {
+    Outcome::all()
+        .map(|outcome| (outcome, commands_of(series, outcome)))
+        .filter(|(outcome, commands)| *commands > 0 || *outcome == Outcome::Finished(Finished::Ok))
+}
+
+fn commands_of(series: &SeriesTotals, outcome: Outcome) -> u64 {
+    match outcome {
+        Outcome::Finished(finished) => series.finished[finished.index()],
+        Outcome::Refused(refused) => series.refused[refused.index()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::test_totals::series;
+
+    #[test]
+    fn departments_are_kept_by_name_while_their_series_fit() {
+        let two_each = vec![series("b"), series("a"), series("c")];
+        let totals = LedgerTotals { series: two_each, ..LedgerTotals::default() };
+        for (cap, shown) in [(6, "a b c"), (5, "a b other"), (2, "a other other"), (1, "other other other")] {
+            let kept = KeptLabels::within(&totals, cap);
+            let labels = ["a", "b", "c"].map(|name| kept.department_label(&Name::parse(name).expect("a name")));
+            assert_eq!(labels.join(" "), shown, "cap {cap}");
+        }
+    }
+
+    #[test]
+    fn what_was_folded_once_stays_folded() {
+        let before = LedgerTotals { series: vec![series("b"), series("c")], ..LedgerTotals::default() };
+        let after = LedgerTotals { series: vec![series("a"), series("b"), series("c")], ..LedgerTotals::default() };
+        for cap in 0..=6 {
+            let (then, now) = (KeptLabels::within(&before, cap), KeptLabels::within(&after, cap));
+            assert!(then.0.contains(&series("b").department) || !now.0.contains(&series("b").department));
+            assert!(then.0.contains(&series("c").department) || !now.0.contains(&series("c").department));
+        }
+    }
+}

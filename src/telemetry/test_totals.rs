@@ -1,0 +1,45 @@
+//! Hand-made totals for the tests of this room.
+
+use jiff::Timestamp;
+
+use crate::ledger::{LedgerTotals, OutcomeTotals, SeriesTotals, UsageRow};
+use crate::model::{Finished, Name, Outcome, Refused, Window};
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+/// A series of `cameras/snapshot.submit` with three commands let in, of which two went well, and one refused.
+pub(crate) fn series(department: &str) -> SeriesTotals {
+    let mut finished = [0; Finished::ALL.len()];
+    finished[Finished::Ok.index()] = 2;
+    let mut refused = [0; Refused::ALL.len()];
+    refused[Refused::RateLimited.index()] = 1;
+    SeriesTotals {
+        department: name(department),
+        subsystem: name("cameras"),
+        command: name("snapshot.submit"),
+        admitted: 3,
+        units: 6,
+        request_bytes: 100,
+        response_bytes: 10,
+        finished,
+        refused,
+    }
+}
+
+pub(crate) fn totals(departments: &[&str]) -> LedgerTotals {
+    LedgerTotals { series: departments.iter().map(|one| series(one)).collect(), ..LedgerTotals::default() }
+}
+
+pub(crate) fn usage(department: &str, hour: &str, commands: u64) -> UsageRow {
+    let start: Timestamp = hour.parse().expect("a time");
+    UsageRow {
+        window: Window::of_unix_seconds(start.as_second()),
+        department: name(department),
+        subsystem: name("cameras"),
+        command: name("snapshot.submit"),
+        outcome: Outcome::Finished(Finished::Ok),
+        totals: OutcomeTotals { commands, units: 2 * commands, ..OutcomeTotals::default() },
+    }
+}

@@ -1,0 +1,4 @@
+//! gRPC through the gateway.
+
+pub(crate) mod grpcio;
+mod tonic;

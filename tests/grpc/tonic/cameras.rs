@@ -1,0 +1,241 @@
+//! A gRPC subsystem of a foreign make (tonic), over HTTP/2 by prior knowledge: it echoes, streams, fails and waits as the name of the
+//! called method says, and writes down every call and how it ended.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Request, Response, Status};
+use tower::service_fn;
+
+use crate::world::{free_address, until};
+
+/// Messages as they are: what is in them is no matter of a gateway's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// What the subsystem wrote down about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub method: String,
+    pub department: String,
+    /// `grpc-timeout` as it came.
+    pub timeout: Option<String>,
+    /// It was dropped before its last word was said.
+    pub cancelled: bool,
+    pub open: bool,
+}
+
+/// Everything so far.
+#[derive(Clone, Debug, Default)]
+pub struct CameraLog(Arc<Mutex<Vec<Call>>>);
+
+impl CameraLog {
+    pub fn all(&self) -> Vec<Call> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The calls of a method.
+    pub fn of(&self, method: &str) -> Vec<Call> {
+        self.all().into_iter().filter(|call| call.method == method).collect()
+    }
+
+    fn open(&self, request: &http::Request<Body>) -> Open {
+        let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let mut calls = self.0.lock().unwrap();
+        calls.push(Call {
+            method: request.uri().path().rsplit('/').next().unwrap_or_default().to_owned(),
+            department: text("x-tallygate-department").unwrap_or_default(),
+            timeout: text("grpc-timeout"),
+            cancelled: false,
+            open: true,
+        });
+        Open { log: self.clone(), position: calls.len() - 1, said: false }
+    }
+}
+
+/// A call that is not over. Dropped before [`Open::done`], it was cancelled.
+struct Open {
+    log: CameraLog,
+    position: usize,
+    said: bool,
+}
+
+impl Open {
+    fn done(mut self) {
+        self.said = true;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let call = &mut self.log.0.lock().unwrap()[self.position];
+        (call.open, call.cancelled) = (false, !self.said);
+    }
+}
+
+/// Starts the subsystem on the runtime of the test.
+pub async fn start() -> (SocketAddr, CameraLog) {
+    let (address, log) = (free_address(), CameraLog::default());
+    let serving = tonic::transport::Server::builder().serve(address, Cameras(log.clone()));
+    tokio::spawn(async { serving.await.unwrap() });
+    until("the subsystem listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
+    (address, log)
+}
+
+#[derive(Clone)]
+struct Cameras(CameraLog);
+
+impl tower::Service<http::Request<Body>> for Cameras {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let open = self.0.open(&request);
+        Box::pin(async { Ok(perform(open, request).await) })
+    }
+}
+
+type Answers = BoxStream<'static, Result<Bytes, Status>>;
+
+async fn perform(open: Open, request: http::Request<Body>) -> http::Response<Body> {
+    let mut grpc = tonic::server::Grpc::new(Raw);
+    let method = request.uri().path().trim_start_matches("/city.Cameras/").to_owned();
+    let mut open = Some(open); // tonic asks a service once a request, and cannot say so
+    let mut open = move || open.take().unwrap();
+    match method.as_str() {
+        "Submit" => grpc.unary(service_fn(move |asked| submit(open(), asked)), request).await,
+        "Fail" => grpc.unary(service_fn(move |asked| fail(open(), asked)), request).await,
+        "Wait" => grpc.unary(service_fn(move |_| wait(open())), request).await,
+        "Gather" => grpc.client_streaming(service_fn(move |asked| gather(open(), asked)), request).await,
+        "Watch" => grpc.server_streaming(service_fn(move |asked| watch(open(), asked, CallEnd::Well)), request).await,
+        "Break" => grpc.server_streaming(service_fn(move |asked| watch(open(), asked, CallEnd::Badly)), request).await,
+        "Linger" => grpc.server_streaming(service_fn(move |asked| watch(open(), asked, CallEnd::Never)), request).await,
+        "Talk" => grpc.streaming(service_fn(move |asked| talk(open(), asked)), request).await,
+        _ => Status::unimplemented(method).into_http(),
+    }
+}
+
+async fn submit(open: Open, asked: Request<Bytes>) -> Result<Response<Bytes>, Status> {
+    let seal = asked.metadata().get_bin("x-seal-bin").cloned();
+    let mut answer = Response::new([b"got ", asked.into_inner().as_ref()].concat().into());
+    answer.metadata_mut().insert("x-told-by", MetadataValue::from_static("cameras"));
+    if let Some(seal) = seal {
+        answer.metadata_mut().insert_bin("x-seal-bin", seal);
+    }
+    open.done();
+    Ok(answer)
+}
+
+/// Fails with the code that it is asked for.
+async fn fail(open: Open, asked: Request<Bytes>) -> Result<Response<Bytes>, Status> {
+    let code = Code::from_bytes(&asked.into_inner());
+    open.done();
+    Err(told(code))
+}
+
+/// A status with everything that a status can have.
+fn told(code: Code) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert("x-told-by", MetadataValue::from_static("cameras"));
+    Status::with_details_and_metadata(code, "as told: 100 %", Bytes::from_static(&[0, 1, 255]), metadata)
+}
+
+async fn wait(open: Open) -> Result<Response<Bytes>, Status> {
+    std::future::pending::<()>().await;
+    open.done();
+    Err(Status::internal("nothing pends so long"))
+}
+
+async fn gather(open: Open, asked: Request<Streaming<Bytes>>) -> Result<Response<Bytes>, Status> {
+    let (mut pieces, mut sum) = (asked.into_inner(), 0);
+    while let Some(piece) = pieces.message().await? {
+        sum += piece.len();
+    }
+    open.done();
+    Ok(Response::new(sum.to_string().into()))
+}
+
+/// How a stream of events ends.
+#[derive(Clone, Copy)]
+enum CallEnd {
+    Well,
+    Badly,
+    Never,
+}
+
+/// As many events as it is asked for, then the end.
+async fn watch(open: Open, asked: Request<Bytes>, end: CallEnd) -> Result<Response<Answers>, Status> {
+    let count: usize = std::str::from_utf8(asked.get_ref()).unwrap().parse().unwrap();
+    let events = stream::iter(0..count).map(|n| Ok(Bytes::from(format!("event {n}"))));
+    let last = stream::once(async move {
+        if let CallEnd::Never = end {
+            std::future::pending::<()>().await;
+        }
+        open.done();
+        match end {
+            CallEnd::Badly => Some(Err(told(Code::DataLoss))),
+            CallEnd::Well | CallEnd::Never => None,
+        }
+    });
+    Ok(Response::new(events.chain(last.filter_map(std::future::ready)).boxed()))
+}
+
+/// Answers each message before it reads the next.
+async fn talk(open: Open, asked: Request<Streaming<Bytes>>) -> Result<Response<Answers>, Status> {
+    let talk = (Some(open), asked.into_inner());
+    let answers = stream::try_unfold(talk, async |(mut open, mut asked)| {
+        let Some(heard) = asked.message().await? else {
+            open.take().unwrap().done();
+            return Ok(None);
+        };
+        Ok(Some(([b"heard ", heard.as_ref()].concat().into(), (open, asked))))
+    });
+    Ok(Response::new(answers.boxed()))
+}

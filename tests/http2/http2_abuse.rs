@@ -1,0 +1,419 @@
+//! Floods over HTTP/2, frame by frame: each ends in GOAWAY, or costs the gateway no more than its caller; the good caller
+//! beside it notices nothing, and memory stays bounded.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::world::h2_frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, say, streams, window_of,
+};
+use crate::world::{Seen, World, empty, memory, request, until, within};
+
+const PROTOCOL_ERROR: u32 = 1;
+const FLOW_CONTROL_ERROR: u32 = 3;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// How a flood ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FloodEnd {
+    /// GOAWAY with this code.
+    GoAway(u32),
+    /// Closed without one.
+    Closed,
+}
+
+/// Sends frames for as long as the gateway takes them, and reads until it closes: how it ended.
+async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> FloodEnd {
+    end_of(&heard_of_a_flood(world, frames).await)
+}
+
+/// As [`flood`]: all that came back.
+async fn heard_of_a_flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let (mut reader, mut writer) = tokio::io::split(open_http2(world, &[]).await);
+    let sending = async {
+        for some in frames.collect::<Vec<_>>().chunks(100) {
+            if say(&mut writer, &some.concat()).await.is_err() {
+                return;
+            }
+        }
+        let _ = writer.flush().await; // it may be gone already
+    };
+    let mut heard = Vec::new();
+    let reading = async {
+        let _ = reader.read_to_end(&mut heard).await; // a reset is an end, too
+    };
+    within("the end of a flood", async { tokio::join!(sending, reading) }).await;
+    heard
+}
+
+fn end_of(heard: &[u8]) -> FloodEnd {
+    let mut codes = frames_in(heard).into_iter().filter(|frame| frame.0 == GOAWAY).map(|frame| code_at(frame.3, 4));
+    codes.next_back().map_or(FloodEnd::Closed, FloodEnd::GoAway)
+}
+
+/// A city that waits for nobody, so that every flood comes to its end; `commands` may be left open by it.
+async fn city(commands: usize) -> World {
+    let quick = json!({ "idle": "500ms", "headTime": "1s", "answerIdle": "500ms", "bodyIdle": "500ms" });
+    let world = World::city().edit(move |document| document["capacity"] = quick).start().await;
+    for _ in 0..commands {
+        world.log.note("traffic-police", Seen::Open);
+    }
+    world
+}
+
+async fn all_is_well(world: World) {
+    assert_eq!(world.client("traffic-police").get("/cameras/v1/snapshots/1").await.status, 200);
+    assert_eq!(world.client("traffic-police").h2().get("/cameras/v1/snapshots/1").await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let world = city(1000).await;
+    let frames = streams().take(1000).map(|stream| {
+        let reset = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        [get(stream, "/cameras/do/never"), reset].concat()
+    });
+    assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn who_makes_the_gateway_reset_its_streams_is_sent_away() {
+    let world = city(200).await;
+    let frames = streams().take(200).map(|stream| {
+        let too_much = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes()); // RFC 9113 section 6.9.1
+        [get(stream, "/cameras/do/never"), too_much].concat()
+    });
+    assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn heads_that_h2_takes_for_no_request_end_the_connection_and_each_that_is_reset_is_counted() {
+    let capital = [fields(GET, "/cameras/do/never"), literal("X-Capital", "1")].concat();
+    let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
+    let hop = [fields(GET, "/cameras/do/never"), literal("connection", "close")].concat();
+    // A name that h2 cannot decode ends the connection at once, and is no head.
+    for (head, code) in [(capital, PROTOCOL_ERROR), (no_path, ENHANCE_YOUR_CALM), (hop, ENHANCE_YOUR_CALM)] {
+        let world = city(200).await;
+        let frames = streams().take(200).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
+        let heard = heard_of_a_flood(&world, frames).await;
+        assert_eq!(end_of(&heard), FloodEnd::GoAway(code));
+        let resets = frames_in(&heard).iter().filter(|frame| frame.0 == RST_STREAM).count() as u64;
+        assert!(resets <= 64, "{resets}");
+        let counted = |usage: &crate::world::Usage| usage.of("traffic-police", "malformed");
+        let usage = world.usage_when("all that are reset are counted", |usage| counted(usage) >= resets).await;
+        assert!(counted(&usage) <= 64, "{usage:?}");
+        all_is_well(world).await;
+    }
+}
+
+/// A head that is no request is counted as often as it is reset, if its connection goes on.
+#[tokio::test]
+async fn each_head_that_is_reset_is_counted_once() {
+    let world = city(0).await;
+    let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
+    let frames = streams().take(60).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &no_path));
+    let heard = heard_of_a_flood(&world, frames).await; // ends because there is no command
+    assert_eq!(frames_in(&heard).iter().filter(|frame| frame.0 == RST_STREAM).count(), 60);
+    (0..60).for_each(|_| world.log.note("traffic-police", Seen::Outcome("malformed")));
+    let usage = world.usage_when("all are counted", |usage| usage.sum(|_| true) >= 60).await;
+    assert_eq!((usage.of("traffic-police", "malformed"), usage.sum(|_| true)), (60, 60));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn more_than_two_updates_of_the_compression_table_end_the_connection() {
+    let request = fields(GET, "/cameras/v1/snapshots/1");
+    let (whole, begun) = (END_STREAM | END_HEADERS, END_STREAM);
+    let three = frame(HEADERS, whole, 1, &[&[0x20, 0x20, 0x20][..], &request].concat());
+    let many = frame(HEADERS, whole, 1, &[&[0x20; 8000][..], &request].concat());
+    let after = frame(HEADERS, whole, 1, &[&request[..], &[0x20]].concat());
+    // h2 would take it here.
+    let continued = [frame(HEADERS, begun, 1, &request), frame(CONTINUATION, END_HEADERS, 1, &[0x20; 8000])].concat();
+    let world = city(0).await;
+    for odd in [three, many, after, continued] {
+        assert_eq!(flood(&world, std::iter::once(odd)).await, FloodEnd::GoAway(PROTOCOL_ERROR));
+    }
+    assert_eq!(world.usage().sum(|_| true), 0);
+    assert_eq!(world.metrics().await.value("tallygate_limit_hits_total", &[("limit", "idle_frames")]), Some(4.0));
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    let two = frame(HEADERS, whole, 1, &[&[0x20, 0x3f, 0xe1, 0x1f][..], &request].concat());
+    assert_eq!(flood(&world, std::iter::once(two)).await, FloodEnd::GoAway(0));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_not_read_for_ever() {
+    let world = city(0).await;
+    let begun = frame(HEADERS, END_STREAM, 1, &fields(GET, "/"));
+    let field = [0x40, 1, b'a', 1, b'b'].repeat(3000); // literals, to be remembered
+    let more = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &field), 1000);
+    assert_eq!(flood(&world, std::iter::once(begun).chain(more)).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn continuations_without_content_are_not_counted_for_ever() {
+    let world = city(0).await;
+    let begun = frame(HEADERS, END_STREAM, 1, &fields(GET, "/"));
+    let more = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &[]), 10_000);
+    assert_eq!(flood(&world, std::iter::once(begun).chain(more)).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn data_without_content_ends_the_connection() {
+    let world = city(1).await;
+    let frames = std::iter::once(post(1)).chain(std::iter::repeat_n(frame(DATA, 0, 1, &[]), 60_000));
+    assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn a_window_beyond_its_largest_is_an_error() {
+    let world = city(0).await;
+    let frames = std::iter::repeat_n(frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()), 3);
+    assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(FLOW_CONTROL_ERROR));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn what_only_keeps_busy_ends_the_connection() {
+    let world = city(0).await;
+    let window = frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes());
+    for busy in [
+        frame(PING, 0, 0, &[0; 8]),
+        frame(SETTINGS, 0, 0, &[]),
+        window,
+        frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1]),
+        frame(0xbe, 0, 0, &[0; 64]), // an extension that nobody knows (RFC 9113 section 5.5)
+    ] {
+        let end = flood(&world, std::iter::repeat_n(busy.clone(), 20_000)).await;
+        assert_eq!(end, FloodEnd::GoAway(ENHANCE_YOUR_CALM), "{busy:?}");
+    }
+    assert_eq!(world.metrics().await.value("tallygate_limit_hits_total", &[("limit", "idle_frames")]), Some(5.0));
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn who_floods_and_does_not_read_is_let_go() {
+    let world = city(0).await;
+    for busy in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
+        let mut stream = open_http2(&world, &[]).await;
+        let some = busy.repeat(10_000);
+        let sending = async { while stream.write_all(&some).await.is_ok() {} };
+        within("the gateway stops taking the flood", sending).await;
+    }
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn a_dependency_on_itself_is_an_error_of_its_stream_only() {
+    let world = city(1).await;
+    let odd = frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 1]);
+    let end = flood(&world, [odd, get(3, "/cameras/v1/snapshots/1")].into_iter()).await;
+    assert!(matches!(end, FloodEnd::GoAway(0 | PROTOCOL_ERROR)), "{end:?}");
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn the_crumbs_of_a_cookie_are_counted_as_fields() {
+    let world = World::city().start().await;
+    let client = world.client("traffic-police").h2();
+    let mut crumbs = request("GET", "/cameras/v1/snapshots/1", empty());
+    for _ in 0..150 {
+        crumbs.headers_mut().append("cookie", "a=b".parse().unwrap());
+    }
+    let reply = client.send(crumbs).await;
+    assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (431, Some("malformed")));
+    assert!(world.server("cameras").log.all().is_empty());
+    assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_indexed_cookie_does_not_grow_in_the_gateway() {
+    let world = city(100).await;
+    let mut block = fields(GET, "/cameras/v1/snapshots/1");
+    block.extend([0x60, 0x7f, 0xa1, 0x1e]); // cookie, remembered, 4000 bytes
+    block.extend([b'a'; 4000]);
+    block.extend([0xbe].repeat(4000)); // and again, one byte each
+    let frames = streams().take(100).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
+    let end = flood(&world, frames).await;
+    assert!(matches!(end, FloodEnd::GoAway(_) | FloodEnd::Closed), "{end:?}");
+    assert!(world.server("cameras").log.all().is_empty());
+    all_is_well(world).await;
+}
+
+#[tokio::test]
+async fn more_streams_than_allowed_are_refused() {
+    let world = city(101).await;
+    let mut stream = open_http2(&world, &[]).await;
+    let frames: Vec<u8> = streams().take(101).flat_map(|stream| get(stream, "/cameras/do/never")).collect();
+    say(&mut stream, &frames).await.unwrap();
+    let refused = frame(RST_STREAM, 0, 201, &7_u32.to_be_bytes());
+    let mut heard = Vec::new();
+    within("the refusal of the last stream", async {
+        while !heard.windows(refused.len()).any(|some| some == refused) {
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "closed");
+        }
+    })
+    .await;
+    drop(stream);
+    let usage = world.usage_when("all are settled", |usage| usage.of("traffic-police", "aborted") == 100).await;
+    assert_eq!(usage.sum(|_| true), 100);
+    all_is_well(world).await;
+}
+
+/// What one connection may cost. It is 0.9 to 1.1 MiB, and 1.2 to 1.5 where all windows are open.
+const MEMORY_MAX: u64 = 2 * 1024 * 1024;
+/// What one may cost besides where the subsystem speaks HTTP/2: a window of 64 KiB for each stream (`proxy/upstream/h2`), and what h2
+/// needs to keep that in 64 frames. It is 8 to 9 MiB.
+const MEMORY_OF_WINDOWS: u64 = 100 * (64 + 48) * 1024;
+/// Enough of them that what everybody shares does not matter.
+pub const CONNECTIONS: u64 = 4;
+
+/// Until so many commands have reached the subsystem.
+async fn all_are_asked_for(world: &World, commands: usize) {
+    let log = &world.server("cameras").log;
+    until("all are asked for", async || (log.all().len() == commands).then_some(())).await;
+}
+
+fn resident(world: &World) -> u64 {
+    memory(world.process_id(), "VmRSS")
+}
+
+/// Memory has grown as far as it will when it stands still; that can only be seen by looking twice.
+pub async fn memory_once_it_stands_still(world: &World) -> u64 {
+    let mut last = 0;
+    until("memory stands still", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let before = std::mem::replace(&mut last, resident(world));
+        (last <= before + 64 * 1024).then_some(())
+    })
+    .await;
+    last
+}
+
+/// Opens connections that ask for 100 large answers each and take nothing of them, or as much as these windows hold, of a stream and of
+/// all beyond 64 KiB, and do not read.
+async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: u32, of_all: u32) -> u64 {
+    let path = format!("/cameras/do/{script}");
+    let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!(protocol));
+    let world = plan.start_process().await;
+    assert_eq!(world.client("traffic-police").h2().get(&path).await.status, 200);
+    let before = resident(&world);
+    let mut held = Vec::new();
+    for n in 1..=usize::try_from(CONNECTIONS).unwrap() {
+        let mut stream = open_http2(&world, &window_of(window)).await;
+        let mut asked = if of_all > 0 { frame(WINDOW_UPDATE, 0, 0, &of_all.to_be_bytes()) } else { Vec::new() };
+        asked.extend(streams().take(100).flat_map(|stream| get(stream, &path)));
+        say(&mut stream, &asked).await.unwrap();
+        held.push(stream);
+        all_are_asked_for(&world, n * 100 + 1).await;
+    }
+    let last = memory_once_it_stands_still(&world).await;
+    let each = last.saturating_sub(before) / CONNECTIONS;
+    eprintln!("{protocol}, {script}, with a window of {window}: {} KiB a connection", each / 1024);
+    for _ in 0..CONNECTIONS * 100 {
+        world.log.note("traffic-police", Seen::Open);
+    }
+    drop(held);
+    world.close().await;
+    each
+}
+
+/// See [`memory_of_readers_that_stall`].
+async fn memory_is_bounded(window: u32, of_all: u32) {
+    let each = memory_of_readers_that_stall(("http1", "chunks-4096"), window, of_all).await;
+    assert!(each <= MEMORY_MAX, "{each} bytes a connection");
+}
+
+/// A caller that reads one answer while it has put others aside, as a player does whose film is paused.
+#[tokio::test]
+async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
+    for script in ["bytes-500000", "chunks-500"] {
+        let path = format!("/cameras/do/{script}");
+        let world = World::city().start().await;
+        let mut stream = open_http2(&world, &window_of(16_384)).await;
+        let more = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7000_0000_u32.to_be_bytes());
+        let asked: Vec<u8> = streams().take(60).flat_map(|stream| get(stream, &path)).collect();
+        say(&mut stream, &[more(0), asked].concat()).await.unwrap();
+        all_are_asked_for(&world, 60).await;
+        say(&mut stream, &[get(201, &path), more(201), get(203, &path), more(203)].concat()).await.unwrap();
+        let mut heard = Vec::new();
+        let has_ended = |heard: &[u8], number| {
+            frames_in(heard).iter().any(|frame| (frame.0, frame.2) == (DATA, number) && frame.1 & END_STREAM > 0)
+        };
+        within("the answers that are read", async {
+            while !(has_ended(&heard, 201) && has_ended(&heard, 203)) {
+                assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "closed");
+            }
+        })
+        .await;
+        drop(stream);
+        (0..60).for_each(|_| world.log.note("traffic-police", Seen::Open));
+        (0..2).for_each(|_| world.log.note("traffic-police", Seen::Outcome("ok")));
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_holds_up_nobody_else_on_the_session_to_a_subsystem() {
+    let plan = World::city().grant("logistics", "cameras", &["*"]);
+    let world = plan.edit(|document| document["subsystems"][0]["protocol"] = json!("http2")).start().await;
+    let mut stalled = open_http2(&world, &window_of(0)).await;
+    let asked: Vec<u8> = streams().take(80).flat_map(|stream| get(stream, "/cameras/do/bytes-1000000")).collect();
+    say(&mut stalled, &asked).await.unwrap();
+    all_are_asked_for(&world, 80).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await; // for the subsystem to send what it may
+    let other = world.client("logistics").h2();
+    within("another's answer", async {
+        assert_eq!(other.get("/cameras/do/bytes-1000000").await.status, 200);
+    })
+    .await;
+    assert!(
+        world.server("cameras").log.all().iter().all(|received| received.connection == 1),
+        "one session, though they came together"
+    );
+    drop(stalled);
+    (0..80).for_each(|_| world.log.note("traffic-police", Seen::Open));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_streams_take_nothing_has_bounded_memory() {
+    memory_is_bounded(0, 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_streams_take_one_byte_has_bounded_memory() {
+    memory_is_bounded(1, 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_streams_take_a_window_has_bounded_memory() {
+    memory_is_bounded(65_535, 0).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_opens_all_windows_and_does_not_read_has_bounded_memory() {
+    memory_is_bounded(0x7fff_ffff, 0x7fff_0000).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_reads_nothing_of_answers_in_crumbs_has_bounded_memory() {
+    let each = memory_of_readers_that_stall(("http1", "crumbs-65536"), 0x7fff_ffff, 0x7fff_0000).await;
+    assert!(each <= MEMORY_MAX, "{each} bytes a connection");
+}
+
+#[tokio::test]
+async fn a_connection_that_reads_nothing_of_an_http2_subsystem_has_bounded_memory() {
+    for (window, of_all) in [(0, 0), (0x7fff_ffff, 0x7fff_0000)] {
+        let each = memory_of_readers_that_stall(("http2", "chunks-4096"), window, of_all).await;
+        assert!(each <= MEMORY_MAX + MEMORY_OF_WINDOWS, "{each} bytes a connection");
+    }
+}

@@ -1,0 +1,117 @@
+//! The end: not ready, still accepting, then goodbye; what is in flight finishes; the last count is on the disk.
+
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+
+use crate::world::h2_frames::open_http2;
+use crate::world::{World, empty, request, until};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+
+#[tokio::test]
+async fn sigterm_lets_what_is_in_flight_finish_and_exits_0() {
+    let slow = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1s", "grace": "15s" });
+    let mut world = World::city().edit(slow).start_process().await;
+    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+    let mut streams = Vec::new();
+    for client in &clients {
+        let mut stream = client.open(request("GET", "/cameras/do/hold-drain", empty())).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
+        streams.push(stream);
+    }
+    world.process().signal("TERM");
+    until("readiness is off", async || (world.admin("/readyz").await.0 == 503).then_some(())).await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "still accepting for a moment");
+    let address = world.gateway_address();
+    until("the listener is closed", async || tokio::net::TcpStream::connect(address).await.err()).await;
+    world.server("cameras").release("drain");
+    for stream in streams {
+        assert_eq!(stream.whole().await.text(), "first last");
+    }
+    let status = world.take_process().ended().await;
+    assert_eq!(status.code(), Some(0), "{}", world.log_of_process());
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 3);
+}
+
+#[tokio::test]
+async fn idle_connections_are_told_goodbye() {
+    let mut world = World::city().start().await;
+    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+    for client in &clients {
+        assert_eq!(client.get(READ).await.status, 200);
+    }
+    world.stop().await; // bounded: a kept connection must not hold the gateway up for its grace
+    for client in &clients {
+        assert!(client.try_send(request("GET", READ, empty())).await.is_err());
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_that_outlives_the_grace_is_cut_and_counted() {
+    let short = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "300ms" });
+    let mut world = World::city().edit(short).start().await;
+    let client = world.client("traffic-police");
+    let held = tokio::spawn(async move { client.try_send(request("GET", "/cameras/do/never", empty())).await.is_ok() });
+    let log = world.server("cameras").log.clone();
+    until("the command is in flight", async || (log.all().len() == 1).then_some(())).await;
+    world.stop().await;
+    let _ = held.await.unwrap();
+    let usage = world.close().await;
+    assert_eq!(usage.sum(|key| key.department == "traffic-police"), 1, "{usage:#?}");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_command_neither_holds_the_stop_nor_is_told_as_one() {
+    let patient = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "15s" });
+    let mut world = World::city().edit(patient).start_process().await;
+    let silent = tokio::net::TcpStream::connect(world.gateway_address()).await.unwrap();
+    let secured = world.client("traffic-police").connect().await.unwrap();
+    let unopened = world.client("traffic-police").h2().connect().await.unwrap();
+    let mut opened = open_http2(&world, &[]).await;
+    let mut settings = [0; 9];
+    opened.read_exact(&mut settings).await.unwrap(); // it hears nothing that comes later: no answer to a ping
+    let idle = world.client("traffic-police");
+    assert_eq!(idle.get(READ).await.status, 200);
+    let asked = std::time::Instant::now();
+    world.process().signal("TERM");
+    let status = world.take_process().ended().await;
+    let took = asked.elapsed();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < std::time::Duration::from_secs(8), "the stop took {took:?}");
+    let log = world.log_of_process();
+    assert!(!log.contains("still in flight"), "{log}");
+    drop((silent, secured, unopened, opened));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_grace_is_told_by_the_commands_that_it_cuts() {
+    for (commands, told) in [(0, ""), (2, "commands=2")] {
+        let short =
+            |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "300ms" });
+        let mut world = World::city().edit(short).start_process().await;
+        let mut opened = open_http2(&world, &[]).await;
+        opened.read_exact(&mut [0; 9]).await.unwrap(); // it holds the connection longer than the grace
+        let mut held = Vec::new();
+        for _ in 0..commands {
+            let client = world.client("traffic-police");
+            held.push(tokio::spawn(async move {
+                client.try_send(request("GET", "/cameras/do/never", empty())).await.is_ok()
+            }));
+        }
+        let log = world.server("cameras").log.clone();
+        until("the commands are in flight", async || (log.all().len() == commands).then_some(())).await;
+        world.process().signal("TERM");
+        assert_eq!(world.take_process().ended().await.code(), Some(0));
+        for held in held {
+            let _ = held.await.unwrap();
+        }
+        let log = world.log_of_process();
+        assert_eq!((log.contains("still in flight"), log.contains(told)), (commands > 0, true), "{log}");
+        drop(opened);
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "interrupted"), commands as u64);
+    }
+}

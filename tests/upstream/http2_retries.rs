@@ -1,0 +1,160 @@
+//! Retries towards servers that speak HTTP/2: what resets, takes its leave or is not there costs an attempt, never a command.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::world::h2_frames::{GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame};
+use crate::world::{Plan, World, free_address, request, whole};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+const RETRIES: &str = "tallygate_upstream_retries_total";
+const ATTEMPTS: &str = "tallygate_upstream_attempts_total";
+const PREFACE: usize = 24;
+/// Error codes (RFC 9113 section 7).
+const NO_ERROR: u32 = 0;
+const INTERNAL_ERROR: u32 = 2;
+pub const REFUSED_STREAM: u32 = 7;
+pub const CANCEL: u32 = 8;
+
+/// What a server does about every request, by its stream.
+pub type MakeFrames = fn(u32) -> Vec<u8>;
+
+pub fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// Takes its leave before it has taken up any stream (RFC 9113 section 6.8).
+pub fn leave(_stream: u32) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[0_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
+}
+
+/// A server that speaks HTTP/2 and answers no request; how many it met.
+pub async fn never_answers(manner: MakeFrames) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(converse(stream, manner, Arc::clone(&counted)));
+        }
+    });
+    (address, count)
+}
+
+async fn converse(mut stream: TcpStream, manner: MakeFrames, met: Arc<AtomicUsize>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.read_exact(&mut [0; PREFACE]).await?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await?;
+        let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let answer = match (head[3], head[4] & 1) {
+            (SETTINGS, 0) => frame(SETTINGS, 1, 0, &[]),
+            (PING, 0) => frame(PING, 1, 0, &payload),
+            (HEADERS, _) => {
+                met.fetch_add(1, Ordering::AcqRel);
+                manner(number)
+            }
+            _ => continue,
+        };
+        stream.write_all(&answer).await?;
+    }
+}
+
+/// A city whose cameras speak HTTP/2 and have that server, and their usual one, in turn.
+fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
+    World::city().edit(|document| {
+        let good = document["subsystems"][0]["upstreams"][0].clone();
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }, good]);
+        document["subsystems"][0]["balance"] = json!("roundRobin");
+        document["subsystems"][0]["protocol"] = json!("http2");
+        document["subsystems"][0]["retries"] = retries;
+    })
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_and_a_session_that_takes_its_leave_cost_an_attempt_and_no_command() {
+    let manners: [(&str, MakeFrames); 3] = [
+        ("refused", |stream| reset(stream, REFUSED_STREAM)),
+        ("cancelled", |stream| reset(stream, CANCEL)),
+        ("goaway", leave),
+    ];
+    for (name, manner) in manners {
+        let (bad, met) = never_answers(manner).await;
+        let world = in_turn_with(bad, json!({ "budgetPercent": 100 })).start().await;
+        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+            for n in 0..10 {
+                assert_eq!(client.get(READ).await.status, 200, "command {n}, {name}");
+            }
+        }
+        let met = met.load(Ordering::Acquire);
+        assert!((1..20).contains(&met), "{name}: the bad server met {met} of 20 commands");
+        assert_eq!(world.server("cameras").log.all().len(), 20, "{name}");
+        let metrics = world.metrics().await;
+        assert_eq!(metrics.sum(RETRIES), i64::try_from(met).unwrap(), "{name}");
+        assert_eq!(metrics.sum(ATTEMPTS), i64::try_from(20 + met).unwrap(), "{name}");
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "ok"), 20, "{name}");
+        assert_eq!(usage.commands().values().sum::<u64>(), 20, "whatever it took, twenty commands");
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_is_sent_once_over_http2_too() {
+    for manner in [(|stream| reset(stream, CANCEL)) as MakeFrames, |stream| reset(stream, INTERNAL_ERROR)] {
+        let (bad, met) = never_answers(manner).await;
+        let world = in_turn_with(bad, json!({ "attempts": 3, "budgetPercent": 100 })).start().await;
+        let client = world.client("traffic-police");
+        let mut failed = 0;
+        for _ in 0..8 {
+            let reply = client.send(request("POST", "/cameras/v1/snapshots", whole("a body"))).await;
+            failed += usize::from(reply.problem().as_deref() == Some("upstream_failed"));
+        }
+        assert_eq!((failed, met.load(Ordering::Acquire)), (4, 4));
+        assert_eq!(world.metrics().await.sum(RETRIES), 0);
+        let usage = world.close().await;
+        assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "upstream_failed")), (4, 4));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_connection_costs_neither_an_attempt_nor_a_retry() {
+    let world = in_turn_with(free_address(), json!({ "budgetPercent": 100 })).start().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for n in 0..10 {
+            assert_eq!(client.get(READ).await.status, 200, "command {n}");
+        }
+        assert_eq!(client.post("/cameras/v1/snapshots", "a body").await.status, 200, "nothing of it was sent before");
+    }
+    let metrics = world.metrics().await;
+    assert_eq!((metrics.sum(RETRIES), metrics.sum(ATTEMPTS)), (0, 22));
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 22);
+}
+
+#[tokio::test]
+async fn the_budget_ends_retries_over_http2_too() {
+    let (bad, met) = never_answers(|stream| reset(stream, CANCEL)).await;
+    let plan = in_turn_with(bad, json!({ "attempts": 3 })).edit(|document| {
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }]);
+    });
+    let mut world = plan.start().await;
+    let client = world.client("traffic-police").h2();
+    for _ in 0..50 {
+        assert_eq!(client.get(READ).await.problem().as_deref(), Some("upstream_failed"));
+    }
+    assert_eq!(met.load(Ordering::Acquire), 50 + 13, "a fifth of the commands, and what a worker begins with");
+    assert_eq!(world.metrics().await.sum(RETRIES), 13);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "upstream_failed"), 50);
+}

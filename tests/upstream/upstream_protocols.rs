@@ -1,0 +1,255 @@
+//! What subsystems speak: HTTP/1.1 and HTTP/2, over TCP, Unix sockets and TLS, with real nginx behind the gateway.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::operator::third_party_tools::nginx;
+use crate::world::{Pki, World, free_address, listen, until, within};
+
+const READ: &str = "/cameras/v1/snapshots/1";
+/// The name of the subsystem in its certificate.
+const CAMERAS: &str = "cameras.city.example";
+
+/// How nginx listens, and how the gateway is told to reach it.
+struct UpstreamTransport {
+    listen: String,
+    subsystem: Value,
+    /// How nginx calls the protocol it was spoken to in.
+    spoken: &'static str,
+}
+
+impl UpstreamTransport {
+    /// In the clear.
+    fn plain(protocol: &str) -> Self {
+        let address = free_address();
+        let (suffix, spoken) = if protocol == "http2" { (" http2", "HTTP/2.0") } else { ("", "HTTP/1.1") };
+        let subsystem = json!({ "protocol": protocol, "upstreams": [{ "url": format!("http://{address}") }] });
+        Self { listen: format!("{address}{suffix}"), subsystem, spoken }
+    }
+
+    /// Over TLS, where nginx asks for the gateway's own certificate; `tls` as configured.
+    fn secure(protocol: &str, folder: &Path, tls: Value) -> Self {
+        let plain = Self::plain(protocol);
+        let (address, http2) = plain.listen.split_once(' ').unwrap_or((&plain.listen, ""));
+        let pki = folder.join("pki");
+        let listen = format!(
+            "{address} ssl {http2}; ssl_certificate {pki}/{CAMERAS}.pem; ssl_certificate_key {pki}/{CAMERAS}.key; \
+             ssl_client_certificate {pki}/ca.pem; ssl_verify_client on",
+            pki = pki.display()
+        );
+        let subsystem =
+            json!({ "protocol": protocol, "upstreams": [{ "url": format!("https://{address}") }], "tls": tls });
+        Self { listen, subsystem, spoken: plain.spoken }
+    }
+}
+
+/// The gateway's proof of itself and its trust, as configured.
+fn tls(world: &World, gateway: &str) -> Value {
+    let own = world.identity(gateway);
+    json!({ "authorities": ["pki/ca.pem"], "certificate": own.certificate_file, "key": own.key_file, "serverName": CAMERAS })
+}
+
+fn put(document: &mut Value, subsystem: &Value) {
+    for (key, value) in subsystem.as_object().unwrap() {
+        document["subsystems"][0][key] = value.clone();
+    }
+}
+
+/// Ten commands of each kind through the gateway to nginx, which reads uploads before it answers; its log must say what the
+/// ledger says.
+async fn commands_arrive(mut world: World, way: UpstreamTransport) {
+    world.write(|document| {
+        put(document, &way.subsystem);
+        document["subsystems"][0]["healthCheck"] = json!({ "path": "/", "interval": "100ms" });
+    });
+    let mut nginx = nginx(world.folder(), &way.listen);
+    let folder = world.folder().to_owned();
+    until("nginx has started", async || folder.join("nginx.pid").exists().then_some(())).await;
+    world.start_here().await;
+    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for _ in 0..10 {
+            assert_eq!(client.get(READ).await.text(), "nginx\n");
+            assert_eq!(client.post("/cameras/v1/snapshots", "x".repeat(10_000)).await.status, 200);
+        }
+    }
+    let checks = "tallygate_upstream_health_checks_total";
+    until("its health was checked on the same way", async || {
+        world.metrics().await.value(checks, &[("result", "passed")]).filter(|passed| *passed > 0.0)
+    })
+    .await;
+    assert_eq!(world.metrics().await.value(checks, &[("result", "failed")]), Some(0.0));
+    nginx.signal("QUIT");
+    nginx.ended().await;
+    let log = std::fs::read_to_string(folder.join("nginx-access.log")).unwrap();
+    let lines = log.lines().filter(|line| line.starts_with("traffic-police cameras/snapshot."));
+    assert_eq!(lines.filter(|line| line.ends_with(&format!(" 200 {}", way.spoken))).count(), 40, "{log}");
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 40);
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 200_000);
+}
+
+#[tokio::test]
+async fn a_subsystem_may_speak_http2_by_prior_knowledge() {
+    commands_arrive(World::city().build(), UpstreamTransport::plain("http2")).await;
+}
+
+/// A session carries 100 (`proxy/upstream/h2`), and commands that come together do not each open one.
+#[tokio::test]
+async fn commands_that_come_together_share_sessions_over_http2() {
+    let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!("http2"));
+    let world = plan.start().await;
+    let callers = std::iter::repeat_with(|| world.client("traffic-police").h2()).take(240);
+    let commands: Vec<_> =
+        callers.map(|caller| tokio::spawn(async move { caller.get("/cameras/do/wait-all").await.status })).collect();
+    until("all are asked for", async || (world.server("cameras").log.all().len() == 240).then_some(())).await;
+    world.server("cameras").release("all");
+    for command in commands {
+        assert_eq!(command.await.unwrap(), 200);
+    }
+    let sessions = world.server("cameras").log.all().iter().map(|received| received.connection).max();
+    assert_eq!(sessions, Some(3));
+    assert_eq!(world.close().await.of("traffic-police", "ok"), 240);
+}
+
+#[tokio::test]
+async fn a_subsystem_may_listen_on_a_unix_socket() {
+    let world = World::city().build();
+    let socket = world.folder().join("cameras.sock");
+    let url = format!("unix:{}", socket.display());
+    let way = UpstreamTransport {
+        listen: url.clone(),
+        subsystem: json!({ "upstreams": [{ "url": url }] }),
+        spoken: "HTTP/1.1",
+    };
+    commands_arrive(world, way).await;
+}
+
+#[tokio::test]
+async fn a_subsystem_and_the_gateway_prove_themselves_over_tls() {
+    for protocol in ["http1", "http2"] {
+        let world = World::city().department("gateway").build();
+        world.pki.issue_subsystem(CAMERAS);
+        let tls = tls(&world, "gateway");
+        let way = UpstreamTransport::secure(protocol, world.folder(), tls);
+        commands_arrive(world, way).await;
+    }
+}
+
+#[tokio::test]
+async fn a_subsystem_that_cannot_prove_itself_gets_nothing() {
+    for spoil in [
+        |tls: &mut Value| tls["serverName"] = json!("signals.city.example"),
+        |tls: &mut Value| tls["authorities"] = json!(["pki/foreign.pem"]),
+    ] {
+        let world = World::city().department("gateway").build();
+        world.pki.issue_subsystem(CAMERAS);
+        Pki::new(&world.folder().join("pki"), "foreign");
+        let mut tls = tls(&world, "gateway");
+        spoil(&mut tls);
+        let way = UpstreamTransport::secure("http1", world.folder(), tls);
+        nothing_arrives(world, way).await;
+    }
+}
+
+async fn nothing_arrives(mut world: World, way: UpstreamTransport) {
+    world.write(|document| put(document, &way.subsystem));
+    let nginx = nginx(world.folder(), &way.listen);
+    let folder = world.folder().to_owned();
+    until("nginx has started", async || folder.join("nginx.pid").exists().then_some(())).await;
+    world.start_here().await;
+    let reply = world.client("traffic-police").get(READ).await;
+    assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("unreachable")));
+    nginx.signal("QUIT");
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "unreachable"), 1);
+}
+
+#[tokio::test]
+async fn a_subsystem_is_found_by_name() {
+    let world = World::city().edit(|document| {
+        let url = document["subsystems"][0]["upstreams"][0]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
+        document["subsystems"][0]["upstreams"] = json!([{ "url": url }]);
+    });
+    let world = world.start().await;
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
+    let mut world = World::city().build();
+    world.abandon();
+    let mut document: Value = serde_json::from_str(&std::fs::read_to_string(world.config_file()).unwrap()).unwrap();
+    document["subsystems"][0]["upstreams"] = json!([{ "url": "https://127.0.0.1:1" }]);
+    for (tls, path) in [
+        (Value::Null, "subsystems[0].tls"),
+        (json!({ "authorities": ["nowhere.pem"] }), "subsystems[0].tls"),
+        (json!({ "authorities": [] }), "subsystems[0].tls.authorities"),
+        (json!({ "authorities": ["pki/ca.pem"], "key": "pki/server.key" }), "subsystems[0].tls.certificate"),
+    ] {
+        document["subsystems"][0]["tls"] = tls.clone();
+        let file = world.folder().join("secure.yaml");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let problems = tallygate::config::load_configuration(&file, &tallygate::model::NameInterner::default())
+            .expect_err("a problem");
+        assert!(problems.0.iter().any(|problem| problem.path == path), "{tls}: {problems}");
+    }
+}
+
+/// Requests that a server has at once, and the most that there were.
+#[derive(Default)]
+struct AtOnce {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// A session of a server that takes one stream at a time.
+async fn one_at_a_time(stream: TcpStream, at_once: Arc<AtOnce>) -> Result<(), h2::Error> {
+    let mut builder = h2::server::Builder::new();
+    let mut session = builder.max_concurrent_streams(1).handshake::<_, bytes::Bytes>(stream).await?;
+    while let Some(asked) = session.accept().await {
+        let ((_, mut answer), at_once) = (asked?, Arc::clone(&at_once));
+        tokio::spawn(async move {
+            at_once.most.fetch_max(at_once.now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            answer.send_response(http::Response::new(()), true).unwrap();
+            at_once.now.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_takes_one_stream_at_a_time_gets_one_at_a_time() {
+    let (address, at_once) = (free_address(), Arc::<AtOnce>::default());
+    let (listener, seen) = (listen(address), Arc::clone(&at_once));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(one_at_a_time(stream, Arc::clone(&seen)));
+        }
+    });
+    let plan = World::city().edit(move |document| {
+        document["subsystems"][0]["protocol"] = json!("http2");
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
+    });
+    let mut world = plan.start().await;
+    let client = Arc::new(world.client("traffic-police").h2());
+    assert_eq!(client.get(READ).await.status, 200); // from here on the server's limit is known
+    let asking = (0..30).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get(READ).await.status })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        assert_eq!(within("an answer", asked).await.unwrap(), 200);
+    }
+    assert_eq!(at_once.most.load(Ordering::Relaxed), 1);
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 31);
+}

@@ -1,0 +1,300 @@
+//! WebSocket over HTTP/2 (RFC 8441): what becomes a tunnel, what does not, and that it is one command among the others of its
+//! connection. How tunnels end is in `websocket_ends`.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use super::http1_upgrade::{LIVE, live_city, subsystem};
+use crate::world::h2_frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, connect, fields, frame, frames_in, get, literal,
+    open_http2, say,
+};
+use crate::world::{FragmentingStream, Plan, Seen, World, empty, free_address, listen, request, within};
+
+/// A caller that writes its frames itself.
+pub struct H2Caller {
+    stream: TlsStream<FragmentingStream>,
+    heard: Vec<u8>,
+}
+
+/// A frame that was heard.
+pub type ReceivedMessages<'a> = (u8, u8, u32, &'a [u8]);
+
+impl H2Caller {
+    pub async fn of(world: &World) -> Self {
+        Self { stream: open_http2(world, &[]).await, heard: Vec::new() }
+    }
+
+    pub async fn say(&mut self, frames: &[u8]) {
+        say(&mut self.stream, frames).await.unwrap();
+    }
+
+    /// Reads until something is found in what was heard; nothing, if the gateway closes before.
+    pub async fn try_hear<T>(&mut self, what: &str, look: impl Fn(&[ReceivedMessages<'_>]) -> Option<T>) -> Option<T> {
+        within(what, async {
+            loop {
+                if let Some(found) = look(&frames_in(&self.heard)) {
+                    return Some(found);
+                }
+                if self.stream.read_buf(&mut self.heard).await.is_ok_and(|read| read == 0) {
+                    return None;
+                }
+            }
+        })
+        .await
+    }
+
+    pub async fn hear<T>(&mut self, what: &str, look: impl Fn(&[ReceivedMessages<'_>]) -> Option<T>) -> T {
+        self.try_hear(what, look).await.unwrap_or_else(|| panic!("closed before {what}"))
+    }
+
+    /// The head of an answer; its first byte tells `:status` 200 (RFC 7541 appendix A).
+    pub async fn head(&mut self, stream: u32) -> Vec<u8> {
+        self.hear("a head", |frames| {
+            frames.iter().find(|frame| (frame.0, frame.2) == (HEADERS, stream)).map(|frame| frame.3.to_vec())
+        })
+        .await
+    }
+
+    /// Waits for data that end so.
+    pub async fn data(&mut self, stream: u32, end: &[u8]) {
+        self.hear("data", |frames| data_of(frames, stream).ends_with(end).then_some(())).await;
+    }
+
+    /// How a stream ended: with its last flag, or the code of its reset.
+    pub async fn end(&mut self, stream: u32) -> Result<(), u32> {
+        self.hear("the end of a stream", |frames| {
+            frames.iter().filter(|frame| frame.2 == stream).find_map(|(kind, flags, _, payload)| match *kind {
+                DATA | HEADERS if flags & END_STREAM != 0 => Some(Ok(())),
+                RST_STREAM => Some(Err(u32::from_be_bytes((*payload).try_into().unwrap()))),
+                _ => None,
+            })
+        })
+        .await
+    }
+}
+
+/// All data of a stream so far.
+pub fn data_of(frames: &[ReceivedMessages<'_>], stream: u32) -> Vec<u8> {
+    let data = frames.iter().filter(|frame| (frame.0, frame.2) == (DATA, stream)).map(|frame| frame.3);
+    data.collect::<Vec<_>>().concat()
+}
+
+/// A subsystem that switches to what it is asked for; the test speaks for it.
+pub struct Switching(TcpListener);
+
+impl Switching {
+    pub fn start() -> Self {
+        Self(listen(free_address()))
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    /// The head of the next request, and the connection.
+    pub async fn asked(&self) -> (String, TcpStream) {
+        let (mut stream, _) = within("a connection", self.0.accept()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert!(within("a head", stream.read_buf(&mut head)).await.unwrap() > 0, "closed");
+        }
+        (String::from_utf8(head).unwrap(), stream)
+    }
+
+    /// Switches the next request.
+    pub async fn switched(&self) -> (String, TcpStream) {
+        let (head, mut stream) = self.asked().await;
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\
+                      Sec-WebSocket-Accept: whatever\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        (head, stream)
+    }
+}
+
+/// A message of a caller: masked, by nothing (RFC 6455 section 5.2).
+fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u64;
+    let mut message = vec![0x80 | kind];
+    match length {
+        0..=125 => message.push(0x80 | payload.len() as u8),
+        _ => {
+            message.push(0xff);
+            message.extend(length.to_be_bytes());
+        }
+    }
+    message.extend([0; 4]);
+    message.extend(payload);
+    message
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_is_one_command_with_all_its_bytes() {
+    let (process, port, _log) = subsystem();
+    let mut world = live_city(port).await;
+    let client = world.client("traffic-police").h2();
+    assert_eq!(client.get("/cameras/still").await.status, 426);
+    let (head, stream) = client.tunnel(LIVE).await;
+    assert_eq!(head.status, 200);
+    for gone in ["sec-websocket-accept", "upgrade", "connection"] {
+        assert!(!head.headers.contains_key(gone), "{gone} in {head:?}");
+    }
+    assert_eq!(head.headers["x-request-id"].len(), 32);
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let long = vec![7; 300_000];
+    let said = [message(1, b"one"), message(2, &long), message(1, b"leave")].concat();
+    let length = [&[0x82, 127][..], &300_000_u64.to_be_bytes()].concat();
+    let goodbye = b"\x88\x02\x03\xe8";
+    let expected = [&b"\x81\x07welcome\x81\x03one"[..], &length, &long, goodbye].concat();
+    let sending = async { say(&mut writer, &said).await.unwrap() };
+    let mut heard = vec![0; expected.len()];
+    let hearing = async { reader.read_exact(&mut heard).await.unwrap() };
+    within("the whole talk", async { tokio::join!(sending, hearing) }).await;
+    let answer = message(8, &goodbye[2..]);
+    say(&mut writer, &answer).await.unwrap();
+    within("the end", reader.read_to_end(&mut heard)).await.unwrap();
+    writer.shutdown().await.unwrap();
+    assert!(heard == expected, "{} bytes, {} expected", heard.len(), expected.len());
+    drop(process);
+    world.note_foreign_server();
+    let usage = world.usage_when("the tunnel has ended", |usage| usage.of("traffic-police", "ok") == 1).await;
+    let counted = usage.admitted("traffic-police");
+    assert_eq!(counted.request_bytes, (said.len() + answer.len()) as u64);
+    let still = counted.response_bytes - heard.len() as u64;
+    assert!(still < 200, "the answer to the other command: {still} bytes");
+    let usage = world.close().await;
+    assert_eq!(usage.sum(|_| true), 2);
+}
+
+/// The plan of a city whose subsystem listens here; the command at [`TALK`] may switch.
+pub fn switching_city(port: u16) -> Plan {
+    World::city().edit(move |document| {
+        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://127.0.0.1:{port}") }]);
+        document["subsystems"][0]["commands"][1]["upgrade"] = json!("websocket");
+    })
+}
+
+/// A path of the command that switches.
+pub const TALK: &str = "/cameras/v1/snapshots/1";
+
+/// A city whose subsystem is spoken for by the test.
+pub async fn talking_city(edit: impl FnOnce(&mut Value)) -> (World, Switching) {
+    let switching = Switching::start();
+    let mut world = switching_city(switching.port()).edit(edit).start_process().await;
+    world.note_foreign_server();
+    (world, switching)
+}
+
+#[tokio::test]
+async fn the_subsystem_sees_a_get_that_asks_for_a_switch_with_a_key_of_ours() {
+    let (world, switching) = talking_city(|_| ()).await;
+    let mut caller = H2Caller::of(&world).await;
+    let more = [
+        literal("sec-websocket-protocol", "chat"),
+        literal("sec-websocket-key", "the caller's own"),
+        literal("origin", "https://page.example"),
+    ];
+    caller.say(&connect(1, TALK, "WebSocket", &more.concat())).await;
+    let (head, subsystem) = switching.switched().await;
+    let lower = head.to_lowercase();
+    assert!(lower.starts_with("get /v1/snapshots/1 http/1.1\r\n"), "{head}");
+    for line in [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-protocol: chat",
+        "origin: https://page.example",
+        "x-tallygate-department: traffic-police",
+        "x-tallygate-command: cameras/snapshot.read",
+    ] {
+        assert!(lower.contains(&format!("\r\n{line}\r\n")), "{line} in {head}");
+    }
+    let keys: Vec<_> = lower.lines().filter(|line| line.starts_with("sec-websocket-key: ")).collect();
+    assert!(keys.len() == 1 && keys[0].len() == 43 && keys[0].ends_with("w=="), "{head}");
+    assert_eq!(caller.head(1).await[0], 0x88, "200");
+    caller.say(&frame(DATA, END_STREAM, 1, b"")).await;
+    drop(subsystem);
+    assert_eq!(caller.end(1).await, Ok(()));
+    world.log.note("traffic-police", Seen::Outcome("ok"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_is_no_tunnel_is_refused_and_its_connection_goes_on() {
+    let plan = World::city().edit(|document| {
+        document["subsystems"][0]["commands"][1]["upgrade"] = json!("websocket");
+        document["grants"][1]["commands"] = json!(["do"]);
+    });
+    let world = plan.start_process().await;
+    let plain = [&[2, 7][..], b"CONNECT", &literal(":authority", "gateway.city.example:443")].concat();
+    let grpc = literal("content-type", "application/grpc");
+    for (frames, status, outcome) in [
+        (connect(1, "/cameras/do/bytes-9", "websocket", &[]), 501, "malformed"), // it does not switch
+        (connect(1, TALK, "connect-udp", &[]), 501, "malformed"),
+        (connect(1, TALK, "connect-udp", &grpc), 501, "malformed"), // 200 would be a tunnel
+        (connect(1, "/cameras/nothing", "websocket", &[]), 404, "unknown_command"),
+        (connect(1, "/cameras//v1", "websocket", &[]), 400, "malformed"),
+        (frame(HEADERS, END_HEADERS, 1, &plain), 501, "malformed"),
+        // Allowed, and asked for; its subsystem answers as to any GET.
+        (connect(1, TALK, "websocket", &[]), 502, "upstream_failed"),
+    ] {
+        let mut caller = H2Caller::of(&world).await;
+        caller.say(&[frames, frame(DATA, 0, 1, b"early")].concat()).await;
+        let end = b"}";
+        caller.data(1, end).await;
+        let problem =
+            caller.hear("a problem", |frames| serde_json::from_slice::<Value>(&data_of(frames, 1)).ok()).await;
+        assert_eq!(
+            (&problem["status"], &problem["type"]),
+            (&json!(status), &json!(format!("urn:tallygate:problem:{outcome}")))
+        );
+        world.log.note("traffic-police", Seen::Outcome(outcome));
+        caller.say(&get(3, TALK)).await;
+        assert_eq!(caller.head(3).await[0], 0x88, "its connection goes on");
+        caller.data(3, b"GET /v1/snapshots/1").await;
+        world.log.note("traffic-police", Seen::Outcome("ok"));
+    }
+    let mut caller = H2Caller { stream: world.client("logistics").h2().connect().await.unwrap(), heard: Vec::new() };
+    let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
+    caller.say(&[opening, connect(1, TALK, "websocket", &[])].concat()).await;
+    let problem = caller.hear("a problem", |frames| serde_json::from_slice::<Value>(&data_of(frames, 1)).ok()).await;
+    assert_eq!(problem["status"], 403);
+    world.log.note("logistics", Seen::Outcome("forbidden"));
+    let switching: Vec<_> =
+        world.server("cameras").log.all().into_iter().filter(|seen| !seen.header("upgrade").is_empty()).collect();
+    assert_eq!(switching.len(), 1, "one was asked to switch");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_says_no_passes_as_it_is() {
+    let (world, switching) = talking_city(|_| ()).await;
+    let mut caller = H2Caller::of(&world).await;
+    caller.say(&connect(1, TALK, "websocket", &[])).await;
+    let (_, mut subsystem) = switching.asked().await;
+    subsystem.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nnot now").await.unwrap();
+    caller.data(1, b"not now").await;
+    assert_eq!(caller.head(1).await[0], 0x8d, "404");
+    world.log.note("traffic-police", Seen::Outcome("client_error"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn only_http2_says_that_it_takes_them_and_only_beside_connect() {
+    let world = World::city().start_process().await;
+    let mut caller = H2Caller::of(&world).await;
+    let settings = |frames: &[ReceivedMessages<'_>]| {
+        let settings = frames.iter().find(|frame| (frame.0, frame.1) == (SETTINGS, 0))?;
+        Some(settings.3.chunks(6).any(|setting| setting == [0, 8, 0, 0, 0, 1]))
+    };
+    assert!(caller.hear("the settings", settings).await, "RFC 8441 section 3");
+    let odd = [fields(0x82, TALK), literal(":protocol", "websocket")].concat();
+    caller.say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &odd)).await;
+    assert_eq!(caller.end(1).await, Err(1), "PROTOCOL_ERROR, of its stream");
+    world.log.note("traffic-police", Seen::Outcome("malformed"));
+    let reply = world.client("traffic-police").try_send(request("CONNECT", TALK, empty())).await;
+    assert!(reply.is_err() || reply.is_ok_and(|reply| reply.status == 501));
+    world.close().await;
+}

@@ -1,0 +1,96 @@
+//! A subsystem that speaks HTTP/2 frame by frame: it answers every request with the same frames, and writes down what it gets.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::h2_frames::{HEADERS, PING, SETTINGS, frame};
+use super::{free_address, listen};
+
+const PREFACE: usize = 24;
+
+/// What is answered to a request on a stream: each piece is written at once, with a pause before the next.
+pub type Answering = fn(u32) -> Vec<Vec<u8>>;
+
+/// A frame that the gateway sent: kind, flags, stream, payload.
+pub type Got = (u8, u8, u32, Vec<u8>);
+
+/// See the module. It ends with the test's runtime.
+pub struct StreamServer {
+    pub address: SocketAddr,
+    got: Arc<Mutex<Vec<Got>>>,
+}
+
+impl StreamServer {
+    /// A server that answers so, with this pause between two pieces.
+    pub fn start(answering: Answering, pause: Duration) -> Self {
+        let address = free_address();
+        let (listener, got) = (listen(address), Arc::<Mutex<Vec<Got>>>::default());
+        let seen = Arc::clone(&got);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(converse(stream, (answering, pause), Arc::clone(&seen)));
+            }
+        });
+        Self { address, got }
+    }
+
+    /// The frames of one kind so far.
+    pub fn got(&self, kind: u8) -> Vec<Got> {
+        self.got.lock().unwrap().iter().filter(|frame| frame.0 == kind).cloned().collect()
+    }
+
+    /// A city whose cameras are this server.
+    pub fn in_a_city(&self) -> super::Plan {
+        let url = format!("http://{}", self.address);
+        super::World::city().edit(move |document| {
+            document["subsystems"][0]["protocol"] = serde_json::json!("http2");
+            document["subsystems"][0]["upstreams"] = serde_json::json!([{ "url": url }]);
+        })
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    (answering, pause): (Answering, Duration),
+    got: Arc<Mutex<Vec<Got>>>,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut reader, mut writer) = stream.into_split();
+    let (say, mut said) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    tokio::spawn(async move {
+        while let Some(piece) = said.recv().await {
+            if writer.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    reader.read_exact(&mut [0; PREFACE]).await?;
+    let _ = say.send(frame(SETTINGS, 0, 0, &[]));
+    loop {
+        let mut head = [0; 9];
+        reader.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        reader.read_exact(&mut payload).await?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        match (head[3], head[4] & 1) {
+            (SETTINGS, 0) => drop(say.send(frame(SETTINGS, 1, 0, &[]))),
+            (PING, 0) => drop(say.send(frame(PING, 1, 0, &payload))),
+            (HEADERS, _) => {
+                let say = say.clone();
+                tokio::spawn(async move {
+                    for piece in answering(stream) {
+                        let _ = say.send(piece);
+                        tokio::time::sleep(pause).await; // what comes apart is what is tested
+                    }
+                });
+            }
+            _ => {}
+        }
+        got.lock().unwrap().push((head[3], head[4], stream, payload));
+    }
+}
