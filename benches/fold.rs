@@ -1,5 +1,7 @@
-//! What a fold costs the keeper: a thousand series that changed, among thirty thousand slots that did not. The worst case: no
-//! two of the thousand share a page of the tally. In memory it is the fold's own work; on the disk both syncs are in it.
+//! The keeper's cost of a fold: 1,000 changed series among 30,000 unchanged slots.
+//!
+//! This is the worst case: no two of the 1,000 share a page of the tally. The figure in memory is the fold's own work;
+//! the figure on disk includes both syncs.
 
 use std::time::Duration;
 
@@ -44,7 +46,7 @@ impl Bench {
         Self { clock, ledger, meter: seeds.remove(0).into_meter(), runtime, _folder: folder }
     }
 
-    /// Counts one command of series `number`; the keeper makes slots while there are none.
+    /// Counts one command of series `number`. The keeper provides slots as long as none are free.
     fn count(&self, number: u32) {
         let department = name(&format!("department-{}", number / COMMANDS));
         let department = Department { number: 1 + number / COMMANDS, id: department, name: String::new() };

@@ -1,9 +1,11 @@
-//! What counting costs a worker: the way of one command through the meter.
+//! A worker's cost of counting: the path of one command through the meter.
 //!
-//! With a standing clock it is counting alone, the stores and the search for the slot: that has the target of 25 ns for open and
-//! settle. On the machine's clock it is what a command pays in the gateway: its decision takes one moment for limits and
-//! admission alike (`clock::FrozenTime`, one reading that it needs without a ledger too), and its end reads the clock once more.
-//! What one reading costs is measured beside it.
+//! - With a manual clock the figure is counting alone: the stores and the search for the slot. The target of open and
+//!   settle is 25 ns.
+//! - With the system clock the figure is the cost in the gateway. The decision takes one reading for limits and
+//!   admission alike (`clock::FrozenTime`), which it needs without a ledger too. The end of the command takes a second
+//!   reading.
+//! - The cost of one reading of the clock is measured separately.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use tallygate::ledger::{Ledger, LedgerSettings, Meter};
 use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
 
-/// Series that take turns, so that the meter's table and slots are not all in the first cache.
+/// Number of series that alternate, so that the meter's table and slots are not all in the first-level cache.
 const SERIES: u32 = 64;
 
 struct Counted {
@@ -56,7 +58,7 @@ fn open_and_settle(meter: &Meter, one: &Counted, window: Window) {
     ticket.settle(Finished::Ok);
 }
 
-/// As `proxy::exchange` does: the decision stands still, the end comes later.
+/// As in `proxy::exchange`: time is frozen during the decision, and the end reads the clock again.
 fn decide_and_settle(meter: &Meter, one: &Counted, window: Window) {
     let still = FrozenTime::freeze();
     meter.received();

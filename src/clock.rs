@@ -1,9 +1,13 @@
-//! Time, through one door.
+//! The clock: the only source of time in the crate.
 //!
-//! Guarantees: nobody else in the crate reads a clock. [`Clock::System`] is the machine's; [`Clock::Manual`] stands still
-//! until a test moves it, so no test sleeps to wait for time. Timers of tokio and hyper stay with the machine: they
-//! bound waits, they never decide what is counted where. A thread that decides something lets its monotonic time
-//! [stand still](Still) meanwhile, so that every step sees the same moment and the machine is asked once.
+//! Guarantees:
+//!
+//! - No other module reads a clock. [`Clock::System`] reads the system clocks. [`Clock::Manual`] stands still until a
+//!   test moves it, so no test sleeps for time.
+//! - Timers of tokio and hyper use the system clock. They bound waits; they never decide which window a count belongs
+//!   to.
+//! - A thread that makes a decision [freezes](FrozenTime) its monotonic time meanwhile: every step sees the same
+//!   moment, and the system clock is read once.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -16,17 +20,17 @@ use jiff::Timestamp;
 
 use crate::model::Window;
 
-/// A point on the monotonic clock: the nanoseconds since the clock was made, for 584 years.
+/// A point on the monotonic clock: the nanoseconds since the creation of the clock. 64 bits last for 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MonotonicTime(u64);
 
 impl MonotonicTime {
-    /// The time from `earlier` to here; zero if `earlier` is later.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Nanoseconds since the clock was made.
+    /// Nanoseconds since the creation of the clock.
     pub fn nanoseconds(self) -> u64 {
         self.0
     }
@@ -39,11 +43,11 @@ impl From<Duration> for MonotonicTime {
 }
 
 thread_local! {
-    /// The machine's moment at which this thread stands still.
+    /// The moment at which the time of this thread is frozen.
     static STANDING: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// While it lives, the machine's monotonic time stands still for its thread. Never held over an `.await`.
+/// Freezes the system's monotonic time for the current thread until it is dropped. Never held across an `.await`.
 #[derive(Debug)]
 #[must_use = "time goes on when it is dropped"]
 pub struct FrozenTime {
@@ -52,14 +56,14 @@ pub struct FrozenTime {
 }
 
 impl FrozenTime {
-    /// Stops time for this thread.
+    /// Freezes the time of this thread.
     pub fn freeze() -> Self {
         let instant = Instant::now();
         STANDING.set(Some(instant));
         Self { instant, _of_its_thread: PhantomData }
     }
 
-    /// The machine's moment, for timers.
+    /// The frozen moment on the system clock, for timers.
     pub fn instant(&self) -> Instant {
         self.instant
     }
@@ -71,12 +75,12 @@ impl Drop for FrozenTime {
     }
 }
 
-/// Where time comes from.
+/// A source of time.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// The machine's clocks.
+    /// The system clocks.
     System {
-        /// When this clock was made.
+        /// The creation of this clock.
         origin: Instant,
     },
     /// A clock that a test moves.
@@ -91,7 +95,7 @@ pub struct ManualClock {
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// The system clocks.
     pub fn system() -> Self {
         Self::System { origin: Instant::now() }
     }
@@ -102,7 +106,7 @@ impl Clock {
         Self::Manual(Arc::new(ManualClock { monotonic_ns: AtomicU64::new(0), wall_ns: AtomicI64::new(wall_ns) }))
     }
 
-    /// Now, on the clock that never goes back.
+    /// The current time on the monotonic clock.
     pub fn monotonic(&self) -> MonotonicTime {
         match self {
             Self::System { origin } => thread_instant().saturating_duration_since(*origin).into(),
@@ -110,7 +114,7 @@ impl Clock {
         }
     }
 
-    /// Now, in Unix seconds, as the city's clocks show it.
+    /// The current wall clock time in Unix seconds.
     pub fn unix_seconds(&self) -> i64 {
         match self {
             Self::System { .. } => system_unix_seconds(),
@@ -118,7 +122,7 @@ impl Clock {
         }
     }
 
-    /// Now, as a timestamp.
+    /// The current wall clock time as a timestamp.
     pub fn wall(&self) -> Timestamp {
         match self {
             Self::System { .. } => Timestamp::now(),
@@ -133,7 +137,7 @@ impl Clock {
         Window::of_unix_seconds(self.unix_seconds())
     }
 
-    /// Moves a manual clock forward, both of its hands; does nothing to the machine's.
+    /// Advances both the monotonic and the wall time of a manual clock. No effect on the system clocks.
     pub fn advance(&self, by: Duration) {
         if let Self::Manual(manual) = self {
             let ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
@@ -142,7 +146,7 @@ impl Clock {
         }
     }
 
-    /// Sets the wall hand of a manual clock, as a clock step does; does nothing to the machine's.
+    /// Sets the wall time of a manual clock, as a clock step does. No effect on the system clocks.
     pub fn step_wall(&self, to: Timestamp) {
         if let Self::Manual(manual) = self {
             manual.wall_ns.store(i64::try_from(to.as_nanosecond()).unwrap_or(i64::MAX), Ordering::Release);
@@ -157,7 +161,7 @@ fn thread_instant() -> Instant {
 fn system_unix_seconds() -> i64 {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        Err(_) => 0, // a machine before 1970 counts into the first window
+        Err(_) => 0, // a time before 1970 counts into the first window
     }
 }
 

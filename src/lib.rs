@@ -1,32 +1,37 @@
-//! Tallygate: the gateway that counts exactly.
+//! Tallygate: an mTLS API gateway that counts exactly.
 //!
-//! Departments call commands of a city's subsystems over mTLS; Tallygate says who calls, whether they may, how fast,
-//! counts every command exactly and durably, forwards it, and tells Prometheus and the finance office what each
-//! department used. One order decides every trade-off: counted right, then safe, then fast, then featureful.
+//! Departments call commands of a city's subsystems over mTLS. Tallygate does the following with every command:
 //!
-//! The modules stand in reading order, ground floor first; imports go downwards only. Read [`proxy::exchange`] first:
-//! it tells the life of a command in one function. `ARCHITECTURE.md` holds the plan of the house.
+//! - identifies and authorises the caller, and applies the limits;
+//! - counts the command exactly and durably;
+//! - forwards the request to the subsystem and the response to the caller;
+//! - reports the usage of each department to Prometheus and to the finance office.
+//!
+//! One order decides every trade-off: counted right, then safe, then fast, then featureful.
+//!
+//! The modules stand in reading order, the lowest layer first. Imports go downwards only. Read [`proxy::exchange`]
+//! first: one function there takes a command from arrival to outcome. `ARCHITECTURE.md` describes the whole structure.
 
-// Ground: nouns, time, begin and end.
+// Base layer: the nouns of the domain, the clock, readiness and graceful shutdown.
 pub mod clock;
 pub mod lifecycle;
 pub mod model;
 
-// Engines: who, may they, how fast, how much.
+// Engines: identity, authorisation policy, limits and the ledger.
 pub mod identity;
 pub mod ledger;
 pub mod limit;
 pub mod policy;
 
-// Studies: the meaning of words, showing, explaining.
+// Configuration, reports and telemetry.
 pub mod config;
 pub mod report;
 pub mod telemetry;
 
-// Doors: traffic, operator.
+// Entry points: the traffic proxy and the admin API.
 pub mod admin;
 pub mod proxy;
 
-// Roof: composition and commands.
+// Top layer: composition and the command line.
 pub mod app;
 pub mod cli;

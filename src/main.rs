@@ -1,4 +1,4 @@
-//! Arguments -> cli -> exit code.
+//! The binary: passes the arguments to `cli` and exits with its exit code.
 
 use std::process::ExitCode;
 

@@ -1,14 +1,14 @@
-//! The integration tests: one binary, one module per capability, names that are sentences.
+//! The integration tests: one binary, one module per capability. Test names are sentences.
 //!
 //! Every test runs a small city of its own ([`world::World`]): the real gateway, real sockets, certificates made at run
-//! time. `World::close` audits the books after each test; a world that is dropped without it fails its test.
+//! time. `World::close` audits the books after each test. A world that is dropped without `close` fails its test.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test that cannot go on should stop right there")]
 
-// The harness, and the proof that its audit can fail.
+// The harness, and the tests of its audit.
 mod harness;
 mod world;
 
-// What the gateway does, by the field's terms.
+// The capabilities of the gateway, by the field's terms.
 mod authorization;
 mod grpc;
 mod http;
@@ -21,8 +21,8 @@ mod operator;
 mod upstream;
 mod websocket;
 
-// What happens when the machine fails.
+// Faults of the machine: crashes, clock jumps, disk errors, full disks, lost files.
 mod faults;
 
-// The source tree itself: the order of its rooms.
+// The source tree: import order, module counts, comment width, type names.
 mod structure;

@@ -1,4 +1,4 @@
-//! The demo's ledger under audit: by Tallygate, and by the program of `docs/` that needs nothing but Python.
+//! Audits the demo's ledger: with Tallygate, and with the independent program in `docs/`, which needs only Python.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +13,10 @@ use tallygate::model::{CalendarOffset, Name};
 
 use crate::options::Options;
 
-/// Folds that may pass until an hour that is over is sealed.
+/// The largest number of folds until a past hour is sealed.
 const FOLDS: usize = 100;
 
-/// The ledger must be sound; returns what the stranger's program says of it.
+/// Asserts that the ledger is sound; returns the output of the independent program.
 fn audited(book: &Path, what: &str) -> String {
     let verdict = verify(book, None, &mut |_, _, _| ()).expect("an audit");
     assert!(verdict.ok, "{what}: {:#?}", verdict.findings);
@@ -38,7 +38,7 @@ fn audited(book: &Path, what: &str) -> String {
     said
 }
 
-/// The ledger, kept again two hours later: the hours of the demo are over.
+/// Opens the ledger two hours later, when the hours of the demo are over.
 fn keep_later(book: &Path) -> (Ledger, Meter) {
     let settings = LedgerSettings {
         path: book.to_owned(),
@@ -84,7 +84,7 @@ fn a_strangers_program_computes_the_ledger_of_the_demo_again() {
     until_sealed(&ledger, &meter, &book);
     let live = audited(&book, "live, sealed");
     assert_eq!(sums(&live), sums(&left), "a seal changes no sum");
-    drop((meter, ledger)); // as a kill: nothing is closed
+    drop((meter, ledger)); // like a kill: no graceful close
     assert_eq!(audited(&book, "killed"), live);
     let copy = folder.path().join("ledger.db");
     for extension in ["db", "db-wal", "tally"] {

@@ -1,4 +1,5 @@
-//! The end of the story: what the ledger counted, beside what the subsystems received and the departments were answered.
+//! The final comparison: ledger counts beside the requests that subsystems received and the responses that departments
+//! got.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,21 +14,21 @@ use crate::city::Line;
 use crate::departments::Answers;
 use crate::pki::YOU;
 
-/// What the ledger holds of a run.
+/// The contents of a run's ledger.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) rows: Vec<UsageRow>,
     calendar: CalendarOffset,
 }
 
-/// Reads the ledger of a run as finance would: from its files.
+/// Reads the ledger of a run from its files, as a finance system would.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Ledger> {
     let files = LedgerFiles::open(path)?;
     Ok(Ledger { rows: files.usage_by_hour(Window(0)..Window(u32::MAX))?, calendar: files.calendar() })
 }
 
 impl Ledger {
-    /// The same report as `tallygate report usage` makes.
+    /// The same report as that of `tallygate report usage`.
     pub(crate) fn usage(&self) -> anyhow::Result<String> {
         let windows = || self.rows.iter().map(|row| row.window);
         let from = windows().min().unwrap_or(Window(0));
@@ -37,7 +38,7 @@ impl Ledger {
     }
 }
 
-/// Three counts of the same thing by three parties.
+/// Three independent counts of the same commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
     ledger: u64,
@@ -45,7 +46,7 @@ struct Counted {
     answered: u64,
 }
 
-/// Every line of commands let in, and every department's refusals.
+/// All lines of admitted commands, and the refusals of all departments.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
     admitted: BTreeMap<Line, Counted>,
@@ -72,7 +73,7 @@ impl Comparison {
         let line = Line::new(row.department.as_str(), row.subsystem.as_str(), row.command.as_str());
         match row.outcome {
             Outcome::Finished(_) => self.line(&line).ledger += row.totals.commands,
-            Outcome::Refused(_) if line.department == YOU => {} // your own calls: nobody in the city saw the answer
+            Outcome::Refused(_) if line.department == YOU => {} // the user's calls: no department saw the response
             Outcome::Refused(_) => self.refused_ledger += row.totals.commands,
         }
     }
@@ -81,13 +82,13 @@ impl Comparison {
         self.admitted.entry(line.clone()).or_default()
     }
 
-    /// Whether everybody counted the same, line by line.
+    /// Whether all three counts are equal in every line.
     pub(crate) fn is_balanced(&self) -> bool {
         let lines = self.admitted.iter().all(|(line, counted)| is_equal(line, counted));
         lines && self.refused_ledger == self.refused_answered && self.unanswered == 0
     }
 
-    /// The comparison as a table, differences marked.
+    /// The comparison as a table, with differences marked.
     pub(crate) fn table(&self) -> String {
         let mut table = FittedTable::new([
             ColumnHeading::text("department"),
@@ -122,7 +123,7 @@ impl Comparison {
     }
 }
 
-/// Your own curl keeps no books, so of your calls only two counts can be compared.
+/// The user's curl does not count, so only two counts of the user's calls can be compared.
 fn is_equal(line: &Line, counted: &Counted) -> bool {
     counted.ledger == counted.received && (line.department == YOU || counted.ledger == counted.answered)
 }

@@ -1,4 +1,4 @@
-//! What the whole city shares: the names of its commands, its counts and its way of waiting.
+//! Items that the whole city shares: names of commands, counts and an interruptible wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallygate::lifecycle::DrainWatcher;
 
-/// A command as `city.yaml` names it.
+/// A command in `city.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) subsystem: &'static str,
@@ -29,7 +29,7 @@ pub(crate) const JUNCTION_PRIORITY: Command = command("signals", "junction.prior
 pub(crate) const LOT_LIST: Command = command("parking", "lot.list");
 pub(crate) const LOT_READ: Command = command("parking", "lot.read");
 
-/// A line of every book in the city: who called what.
+/// The key of a count: calling department, subsystem and command.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Line {
     pub(crate) department: String,
@@ -44,7 +44,7 @@ impl Line {
     }
 }
 
-/// A simple count per line, kept by one side of the comparison; clones share it.
+/// A count per line, owned by one side of the comparison. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(Arc<Mutex<BTreeMap<Line, u64>>>);
 
@@ -62,7 +62,7 @@ impl Counts {
     }
 }
 
-/// Waits, unless the city closes first; says whether it is still open.
+/// Waits for `time`, or until the city closes; returns whether the city is still open.
 pub(crate) async fn rest(closing: &mut DrainWatcher, time: Duration) -> bool {
     tokio::select! {
         biased;

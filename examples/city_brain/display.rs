@@ -1,4 +1,4 @@
-//! What the demo shows: who is there, a live table of commands per department, and what to try next.
+//! The demo's output: what runs at which address, a live table of commands per department, and commands to try next.
 #![expect(clippy::print_stdout, reason = "showing is this file's job")]
 
 use std::collections::BTreeMap;
@@ -18,11 +18,12 @@ use crate::pki::{Pki, YOU};
 use crate::scrape::{Sample, scrape};
 
 const REDRAW: Duration = Duration::from_secs(1);
-/// Into a pipe goes a line from time to time instead of a table.
+/// Interval of the lines that replace the table when stdout is a pipe.
 const LINE_EVERY: u64 = 5;
-/// Lines of the live table that are no departments: its borders and heading, what was left out, the time, the cursor's own.
+/// Lines of the live table that are not departments: borders, heading, number of omitted departments, time, cursor
+/// line.
 const LINES_AROUND: usize = 8;
-/// A terminal that does not say how many lines it has.
+/// The height of a terminal that does not report it.
 const USUAL_LINES: u16 = 24;
 
 fn rows_of_stdout() -> u16 {
@@ -30,14 +31,14 @@ fn rows_of_stdout() -> u16 {
     size.map(|size| size.ws_row).ok().filter(|rows| *rows > 0).unwrap_or(USUAL_LINES)
 }
 
-/// Says what is running where.
+/// Prints the running parts and their addresses.
 pub(crate) fn introduce(gateway: &Gateway, home: &Home) {
     println!("The city is open. Departments call https://{} with client certificates.", gateway.traffic);
     println!("Metrics:       http://{}/metrics", gateway.admin);
     println!("Configuration: {}/city.yaml   Log: {0}/gateway.log", home.path().display());
 }
 
-/// Shows the live table until it is dropped.
+/// Shows the live table until the future is dropped.
 pub(crate) async fn watch(gateway: &Gateway) {
     let mut screen = Screen::new();
     let mut ticks = tokio::time::interval(REDRAW);
@@ -50,7 +51,7 @@ pub(crate) async fn watch(gateway: &Gateway) {
     }
 }
 
-/// Commands of one department so far.
+/// The commands of one department so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Department {
     ok: u64,
@@ -83,7 +84,7 @@ fn is_refusal(outcome: &str) -> bool {
     Refused::ALL.iter().any(|refused| refused.name() == outcome)
 }
 
-/// Remembers what was shown last, for speeds and for drawing over it.
+/// The state of the last drawing, for rates and for drawing over it.
 struct Screen {
     opened: Instant,
     terminal: bool,
@@ -110,14 +111,14 @@ impl Screen {
 
     fn redraw(&mut self, now: &Departments) {
         if self.drawn_lines > 0 {
-            print!("\x1b[{}A\x1b[J", self.drawn_lines); // up, and clear from there: no line is wrapped, so they are as many
+            print!("\x1b[{}A\x1b[J", self.drawn_lines); // cursor up, clear to the end; no line is wrapped
         }
         let text = format!("{}{} s; Ctrl-C ends the day.", self.table(now), self.opened.elapsed().as_secs());
         println!("{text}");
         self.drawn_lines = text.lines().count();
     }
 
-    /// At most as many departments as the terminal has lines for, those with the most commands first.
+    /// The table of the departments with the most commands, at most as many as fit into the terminal.
     fn table(&self, now: &Departments) -> String {
         let mut table = FittedTable::new([
             ColumnHeading::text("department"),
@@ -155,7 +156,7 @@ fn reasons(department: &Department) -> String {
     reasons.join(", ")
 }
 
-/// The commands to try in another terminal while the city is open.
+/// Prints commands to try in another terminal while the city is open.
 pub(crate) fn invite(gateway: &Gateway, pki: &Pki) {
     println!("\nTry it yourself in another terminal; the certificate says that the department is `{YOU}`:");
     println!("{}\n", commands_to_try(gateway.traffic.port(), gateway.admin.port(), pki));
@@ -171,7 +172,7 @@ fn commands_to_try(port: u16, admin_port: u16, pki: &Pki) -> String {
     )
 }
 
-/// Tables and words of the end.
+/// Prints the final tables and the result.
 pub(crate) fn conclude(usage: &str, comparison: &Comparison) {
     println!("\nUsage, from the ledger:\n{usage}");
     println!("Counted by the ledger, received by the subsystems, answered to the departments:");
@@ -183,7 +184,7 @@ pub(crate) fn conclude(usage: &str, comparison: &Comparison) {
     }
 }
 
-/// Where to go from here.
+/// Prints suggestions for next steps.
 pub(crate) fn say_next(home: &Home) {
     if home.is_kept() {
         let ledger = home.ledger();

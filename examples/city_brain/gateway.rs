@@ -1,4 +1,4 @@
-//! The gateway of the city: its configuration written out, its start through the library's public face.
+//! The gateway of the city: writes its configuration and starts it through the library's public API.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use crate::subsystems::Subsystems;
 const TEMPLATE: &str = include_str!("city.yaml");
 const LISTENER: &str = "departments";
 
-/// The gateway at work, and where.
+/// The running gateway and its addresses.
 pub(crate) struct Gateway {
     running: RunningGateway,
     pub(crate) traffic: SocketAddr,
@@ -34,16 +34,16 @@ impl Gateway {
         Ok(Self { running, traffic, admin })
     }
 
-    /// Drains and closes; blocks until the last count is in the book.
+    /// Graceful shutdown; blocks until the last count is in the book.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         self.running.shutdown().context("the gateway did not stop well")
     }
 }
 
-/// Ports that are tried in place of one that is in use.
+/// Number of further ports that are tried if a port is in use.
 const NEXT_PORTS: u16 = 50;
 
-/// A clear sentence before anything is started, for both ports at once, rather than an error from the depths.
+/// Checks both ports before the start, so that the error is clear if one is in use.
 fn must_be_free(options: &Options) -> anyhow::Result<()> {
     let asked = [("--port", options.port), ("--admin-port", options.admin_port)];
     let mut used = Vec::new();
@@ -74,7 +74,7 @@ fn bind(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
-/// A port that is free now, close to one that is not; 0, which lets the system choose, if there is none.
+/// The next free port after `port`; 0 (chosen by the system) if there is none.
 fn free_after(port: u16) -> u16 {
     (1..=NEXT_PORTS).filter_map(|step| port.checked_add(step)).find(|next| bind(*next).is_ok()).unwrap_or(0)
 }

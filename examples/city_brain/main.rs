@@ -1,10 +1,20 @@
-//! A small city on one machine, to try Tallygate on.
+//! A small city on one machine, for trying out Tallygate.
 //!
-//! One process: a throw-away certificate authority, the gateway through the library's public API, five subsystems that
-//! are real HTTP servers, and departments that call them over mTLS. Cameras upload snapshots; a recogniser flags
-//! red-light running and illegal parking and reports by itself, as a department of its own, to the control centre, which
-//! notifies the officers on duty over a stream; a warehouse posts box movements; others read signals and parking, some
-//! more than they may. At the end three parties compare their counts, and the process fails if they differ.
+//! One process contains:
+//! - a throw-away certificate authority;
+//! - the gateway, through the library's public API;
+//! - five subsystems, which are real HTTP servers;
+//! - departments that call the subsystems over mTLS.
+//!
+//! The departments:
+//! - Cameras upload snapshots.
+//! - A recogniser, a department of its own, detects red-light running and illegal parking and reports them to the
+//!   control centre.
+//! - The control centre notifies the officers on duty over a stream.
+//! - A warehouse posts box movements.
+//! - Other departments read signals and parking, some of them beyond their grants and limits.
+//!
+//! At the end three parties compare their counts, and the process fails if they differ.
 
 #[cfg(test)]
 mod audit;
@@ -34,9 +44,9 @@ use options::{Home, Options};
 use pki::Pki;
 use subsystems::{Subsystems, Taken};
 
-/// Snapshots that may wait for the recogniser.
+/// Snapshots that wait for the recogniser, at most.
 const UNSEEN: usize = 256;
-/// How long the departments may take to finish their last calls.
+/// The longest wait for the departments' last calls.
 const CLOSING_TIME: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
@@ -50,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The whole story; says whether the books balanced at its end.
+/// Runs the demo; returns whether the books balanced at its end.
 fn run(options: &Options) -> anyhow::Result<bool> {
     let home = Home::prepare(options)?;
     log_to(&home)?;
@@ -74,7 +84,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(comparison.is_balanced())
 }
 
-/// Departments work until the evening, then finish what they are doing.
+/// Lets the departments work until `evening`, then finish their calls.
 async fn day(
     options: &Options,
     gateway: &Gateway,
@@ -108,7 +118,7 @@ async fn evening(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-/// Departments finish what they are doing; officers go home when their streams end.
+/// Closes the city: departments finish their calls, and officers end with their streams.
 async fn close(closing: DrainTrigger, subsystems: &Subsystems) -> anyhow::Result<()> {
     closing.begin();
     subsystems.end_duty();
@@ -116,7 +126,7 @@ async fn close(closing: DrainTrigger, subsystems: &Subsystems) -> anyhow::Result
     finished.context("some departments did not finish their last calls; see gateway.log")
 }
 
-/// The gateway's log goes to a file, so that the table keeps the screen.
+/// Writes the gateway's log to a file, because the table occupies the screen.
 fn log_to(home: &Home) -> anyhow::Result<()> {
     let path = home.path().join("gateway.log");
     let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;

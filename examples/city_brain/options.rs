@@ -1,4 +1,4 @@
-//! What the demo can be told, and the folder it works in.
+//! The demo's options and its working folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,27 +7,27 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
-/// Where departments call, unless told otherwise.
+/// The default port of the gateway.
 pub(crate) const PORT: u16 = 8443;
-/// Where metrics are, unless told otherwise.
+/// The default port of the metrics.
 pub(crate) const ADMIN_PORT: u16 = 9090;
-/// How long the warehouse takes to grow when the demo has no end.
+/// Duration of the warehouse's growth when the demo has no time limit.
 const GROWTH: Duration = Duration::from_secs(120);
 
 /// A small city behind a Tallygate, to try it on.
 #[derive(Debug, clap::Parser)]
 #[command(name = "city_brain")]
 pub(crate) struct Options {
-    /// Stop after so many seconds; without it, on Ctrl-C.
+    /// Stop after this number of seconds; without it, on Ctrl-C.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: Option<u64>,
-    /// Keep configuration, certificates and ledger in this folder; without it they go with the demo.
+    /// Keep configuration, certificates and ledger in this folder; without it they are removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
-    /// Where the departments call.
+    /// Port of the gateway.
     #[arg(long, default_value_t = PORT)]
     pub(crate) port: u16,
-    /// Where metrics are.
+    /// Port of the metrics.
     #[arg(long, default_value_t = ADMIN_PORT)]
     pub(crate) admin_port: u16,
 }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tallygate::cli::trial_authority::{CertificateAuthority, ClientRequest, ValidityPeriod};
 use tallygate::clock::Clock;
-use tallygate::identity::{CertificateAuthority, ClientRequest, ValidityPeriod};
 use tallygate::model::{CallerId, Name};
 use tokio_rustls::TlsConnector;
 
 /// The name in the gateway's certificate.
 pub(crate) const GATEWAY_NAME: &str = "gateway.city.example";
 
-/// The department whose certificate is for the person trying the demo.
+/// The department of the person who tries the demo.
 pub(crate) const YOU: &str = "you";
 
-/// Everybody with a certificate. The visitor's comes from the right authority, but no department claims it.
+/// All holders of certificates. The visitor's is from the right authority, but no department has this caller.
 const HOLDERS: [&str; 9] = [
     "camera-bureau",
     "recogniser",
@@ -30,22 +30,22 @@ const HOLDERS: [&str; 9] = [
     YOU,
 ];
 
-/// The demo's keys are not meant to be kept.
+/// Validity of the certificates, which are only for one demo.
 const VALID_DAYS: u32 = 7;
 
-/// The folder of the city's keys and certificates, as `tallygate pki` would lay it out.
+/// The folder of the city's keys and certificates, in the layout of `tallygate pki`.
 #[derive(Clone, Debug)]
 pub(crate) struct Pki {
     folder: PathBuf,
 }
 
 impl Pki {
-    /// Where the files are, in the folder of a run.
+    /// The files in the folder of a run.
     pub(crate) fn of(home: &Path) -> Self {
         Self { folder: home.join("pki") }
     }
 
-    /// Makes the authority and all certificates, as PEM files that curl and openssl read too.
+    /// Creates the authority and all certificates, as PEM files that curl and openssl can read.
     pub(crate) fn found(home: &Path) -> anyhow::Result<Self> {
         let pki = Self::of(home);
         let validity = ValidityPeriod::days(Clock::system().wall(), VALID_DAYS);
@@ -58,22 +58,22 @@ impl Pki {
         Ok(pki)
     }
 
-    /// The certificate that proves the gateway.
+    /// The path of the authority's certificate, with which callers verify the gateway.
     pub(crate) fn authority(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
-    /// A department's certificate.
+    /// The path of a department's certificate.
     pub(crate) fn certificate(&self, holder: &str) -> PathBuf {
         self.folder.join(format!("clients/{holder}.pem"))
     }
 
-    /// A department's key.
+    /// The path of a department's key.
     pub(crate) fn key(&self, holder: &str) -> PathBuf {
         self.folder.join(format!("clients/{holder}.key"))
     }
 
-    /// TLS as a department's software would set it up: trusts the city, shows its own certificate.
+    /// A department's TLS configuration: the city's authority as root, and the department's client certificate.
     pub(crate) fn connector(&self, holder: &str, protocol: &[u8]) -> anyhow::Result<TlsConnector> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.authority())?)?;

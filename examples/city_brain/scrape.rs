@@ -1,4 +1,4 @@
-//! Reads the gateway's `/metrics`, as Prometheus does, for the live table.
+//! Reads the gateway's `/metrics` for the live table, as Prometheus does.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ pub(crate) struct Sample {
     pub(crate) commands: u64,
 }
 
-/// What the gateway counted so far.
+/// The gateway's counts so far.
 pub(crate) async fn scrape(admin: SocketAddr) -> anyhow::Result<Vec<Sample>> {
     let stream = TcpStream::connect(admin).await.context("cannot reach the admin address")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -1,18 +1,18 @@
-//! HTTP/1.1 over the wire.
+//! Fuzz target for HTTP/1.1 request bytes.
 
 use httparse::{EMPTY_HEADER, Status};
 use tallygate::proxy::MalformedRequest;
 use tallygate::proxy::message::grammar::{H1Scanner, HeadLimits};
 
-/// Small enough for libFuzzer to find them.
+/// Small limits, so that libFuzzer can reach them.
 const LIMITS: HeadLimits = HeadLimits { bytes: 2048, fields: 16 };
 
-/// The bytes of a connection: read at once or byte by byte, the verdict is the same; a head that is let through is one for
-/// httparse, too, and for it ends in the same place.
+/// The verdict on the bytes of a connection is the same when they are scanned at once or byte by byte. Each accepted
+/// head is accepted by httparse too, with the same length.
 pub fn head(bytes: &[u8]) {
     let whole = shown(bytes, bytes.len());
     let slowly = shown(bytes, 1);
-    // Which of two faults is told depends on what has come; that there is one does not.
+    // The number of scanned bytes decides which of two faults is reported. It does not decide whether there is a fault.
     let is_refused = |verdict: &Verdict| verdict.fault.is_some();
     assert_eq!(is_refused(&whole), is_refused(&slowly), "cutting the bytes changes the verdict");
     assert!(whole.passed <= slowly.passed, "at once {} bytes go on, slowly {}", whole.passed, slowly.passed);
@@ -24,15 +24,15 @@ pub fn head(bytes: &[u8]) {
     }
 }
 
-/// What became of a connection's bytes.
+/// The scanner's verdict on the bytes of a connection.
 struct Verdict {
     passed: usize,
     fault: Option<MalformedRequest>,
-    /// How long the first head was, if one was let through.
+    /// Length of the first accepted head.
     first_head: Option<usize>,
 }
 
-/// Shows the bytes in pieces of this length.
+/// Scans the bytes in pieces of `piece` bytes.
 fn shown(bytes: &[u8], piece: usize) -> Verdict {
     let mut verdict = Verdict { passed: 0, fault: None, first_head: None };
     let mut scanner = H1Scanner::new(LIMITS);

@@ -1,9 +1,13 @@
-//! A ledger that somebody has edited, as an auditor gets it: any values in any rows, and any words in the tally.
+//! Fuzz target for an edited ledger, as an auditor may receive it: any values in any rows, any words in the tally.
 //!
-//! Guarantees: the book is one of three hours, a correction and the ends of its epochs, made anew in each process by the gateway's own
-//! ledger; an edit is a few bytes, so that libFuzzer can make many of them. While a book is edited, its tables accept every
-//! type and lack; afterwards its schema says again what it said, as a stranger would have it. A gateway may be run on the edited
-//! book whose clock says any hour: what it adds, anybody could add with seals of his own.
+//! Guarantees:
+//! - The book has three hours, a correction and the ends of its epochs. The gateway's own ledger creates it once in
+//!   each process.
+//! - An edit is a few bytes, so that libFuzzer can create many edits.
+//! - During the edits, the book's tables accept every type and missing values. Afterwards the book has its original
+//!   schema again, as a forger would leave it.
+//! - A gateway with a clock at any hour may run on the edited book. Its additions are valid: anyone could add rows with
+//!   new seals.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -20,20 +24,20 @@ use tallygate::lifecycle::Readiness;
 use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
 use tempfile::TempDir;
 
-/// Edits of one input; more would only be slower.
+/// Edits per input; more edits would only be slower.
 const EDITS_MAX: usize = 16;
-/// The calendar of the last start, which whoever uses it names, and the hour before which only days are left, which shows in what is
-/// left.
+/// Placeholder for the settings that no seal covers: the calendar of the last start, which every reader names, and the
+/// hour before which only days are left, which the rows themselves show.
 const NOT_SEALED: &str = "(not sealed)";
 const HOUR: Duration = Duration::from_secs(3600);
 const ALWAYS: std::ops::Range<Window> = Window(0)..Window(u32::MAX);
 
-/// A book and its tally as bytes, and what it says before anybody has edited it.
+/// A book and its tally as bytes, and the reports on them before any edit.
 struct Original {
     book: Vec<u8>,
     tally: Option<Vec<u8>>,
     tables: Vec<Table>,
-    /// Names of tables, and their text before it was loosened.
+    /// Names of the tables, and their SQL text before the constraints were removed.
     schema: Vec<(String, String)>,
     head: NotedHead,
     said: Said,
@@ -42,11 +46,11 @@ struct Original {
 struct Table {
     name: String,
     columns: Vec<String>,
-    /// Tells a row of it from the others.
+    /// The columns that identify a row.
     key: String,
 }
 
-/// What a ledger tells; nothing, where it refuses to.
+/// Export and reports of a ledger; `None` where the ledger refuses them.
 #[derive(Debug)]
 struct Said {
     export: Option<Vec<String>>,
@@ -55,14 +59,17 @@ struct Said {
 }
 
 thread_local! {
-    /// A closed ledger, all of it sealed, and one whose gateway was killed. libFuzzer hands over nothing but bytes, so what
-    /// is made once has no other place.
+    /// A closed ledger with all hours sealed, and a ledger whose gateway was killed. A fuzz target receives only bytes,
+    /// so state that is created once has to be static.
     static ORIGINALS: Rc<[Original; 2]> = Rc::new([Original::make(true), Original::make(false)]);
 }
 
-/// An edited ledger is read to its end or refused with a reason. Of a closed one: if `verify`, which knows the head, finds nothing,
-/// export and reports say what they said before the edit, or refuse to say anything; if a gateway ran on it since, that holds for
-/// all hours up to the last that was sealed at the head, and `verify` says that something came after it.
+/// An edited ledger is read to its end or refused with a reason.
+///
+/// `verify` is given the head of a closed ledger. If `verify` finds nothing:
+/// - Export and reports are the same as before the edit, or are refused.
+/// - After a gateway ran on the edited ledger, this holds for all hours up to the last one sealed at the head. `verify`
+///   then reports that seals follow the head.
 pub fn ledger(bytes: &[u8]) {
     let Some((which, mut edits)) = bytes.split_first() else { return };
     let originals = ORIGINALS.with(Rc::clone);
@@ -86,7 +93,7 @@ pub fn ledger(bytes: &[u8]) {
     }
     let ran = is_closed && which & RUNS != 0 && run_on(&path, u32::from(which >> 2)).is_ok();
     let verdict = verify(&path, Some(&original.head), &mut |_, _, _| ());
-    let _ = ledger_info(&path); // it is told, or why not
+    let _ = ledger_info(&path); // it returns a result or an error
     let said = Said::of(&path);
     let Some(verdict) = verdict.ok().filter(|verdict| is_closed && verdict.ok) else { return };
     if ran {
@@ -101,10 +108,11 @@ pub fn ledger(bytes: &[u8]) {
     }
 }
 
-/// In the first byte: a gateway runs on the edited book. The bits above say in which hour.
+/// Bit of the first byte: a gateway runs on the edited book. The bits above it select the hour.
 const RUNS: u8 = 2;
 
-/// A gateway counts one command and closes, at an hour around those of the book. One that cannot work on an edited book says so.
+/// Runs a gateway that counts one command and closes, at an hour near those of the book. Returns an error if the
+/// gateway cannot run on the edited book.
 fn run_on(path: &Path, hour: u32) -> Result<(), LedgerError> {
     let clock = Clock::manual("2026-11-23T20:10:00Z".parse().expect("a time"));
     clock.advance(HOUR * hour);
@@ -118,15 +126,15 @@ fn run_on(path: &Path, hour: u32) -> Result<(), LedgerError> {
     passed.and(ledger.close())
 }
 
-/// The rows of hours that were sealed when the head was noted: the book's first ones.
+/// The rows of the hours that were sealed when the head was noted, which are the first rows of the book.
 fn until_head(rows: &[UsageRow]) -> Vec<&UsageRow> {
     rows.iter().filter(|row| row.window <= LAST_SEALED).collect()
 }
 
-/// The last hour of [`kept`] that is sealed when it is closed, 2026-11-24T06:00:00Z.
+/// The last hour of [`kept`] that is sealed at the close, 2026-11-24T06:00:00Z.
 const LAST_SEALED: Window = Window(498_750);
 
-/// One change of one place.
+/// One change of one value.
 struct Edit {
     what: u8,
     table: u8,
@@ -149,7 +157,7 @@ impl Edit {
         Some(Self { what: what & 7, table, row, column, value })
     }
 
-    /// Makes it, if the book lets it be made; nothing, if there is no such thing to change.
+    /// Applies the edit if the book accepts it. Returns `None` if the target of the edit does not exist.
     fn make(self, book: &Connection, tables: &[Table], tally: Option<&mut Vec<u8>>) -> Option<()> {
         let Self { what, table, row, column, value } = self;
         let table = &tables[usize::from(table) % tables.len()];
@@ -174,12 +182,12 @@ impl Edit {
             4 => return tally.map(|tally| scratch(tally, (row, column), &value)),
             _ => book.execute(&format!("UPDATE {name} SET {changed} = ?1 WHERE {place}"), [value]),
         };
-        let _ = done; // what its keys forbid is left out
+        let _ = done; // edits that the keys forbid are skipped
         Some(())
     }
 }
 
-/// What makes a book lie while all of its rows are as they were.
+/// Schema changes that make a book report wrong figures with unchanged rows.
 const SCHEMA_EDITS: [&str; 4] = [
     "DROP VIEW usage_hourly; CREATE VIEW usage_hourly AS SELECT 1 AS units",
     "CREATE TRIGGER planted AFTER INSERT ON usage BEGIN UPDATE usage SET units = 0; END",
@@ -187,13 +195,13 @@ const SCHEMA_EDITS: [&str; 4] = [
     "CREATE VIEW mine AS SELECT 1",
 ];
 
-/// A length and as many bytes.
+/// A length byte, and that number of bytes.
 fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::from(*bytes.split_off_first()?);
     bytes.split_off(..length.min(bytes.len()))
 }
 
-/// Changes a word of the tally's first 64 KiB: its header and the slots that are in use.
+/// Changes a word in the first 64 KiB of the tally: its header and the slots in use.
 fn scratch(tally: &mut [u8], (row, column): (u8, u8), value: &Value) {
     let at = usize::from(u16::from_be_bytes([row, column])) / 8 * 8;
     if let (Value::Integer(number), Some(word)) = (value, tally.get_mut(at..at + 8)) {
@@ -218,8 +226,8 @@ impl Original {
     }
 }
 
-/// What a gateway has written: three sealed hours, a correction, a late end; if it was not closed, an open hour and a command in
-/// flight.
+/// Writes a ledger: three sealed hours, a correction, a late end. A ledger that is not closed also has an open hour and
+/// a command in flight.
 fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
@@ -262,7 +270,7 @@ fn kept(is_closed: bool) -> Result<TempDir, LedgerError> {
     }
     let flying = admit(1);
     wait(ledger.reader().fold_now())?;
-    drop(ledger); // like a kill: what flies goes on flying
+    drop(ledger); // like a kill: the command in flight has no end
     drop(flying);
     Ok(folder)
 }
@@ -291,7 +299,7 @@ fn settings(path: &Path) -> LedgerSettings {
     }
 }
 
-/// An hour later, when keeper and worker agree on what is sealed.
+/// Advances the clock by an hour, until keeper and worker agree on the sealed hours.
 fn pass((clock, ledger, meter): (&Clock, &Ledger, &Meter)) -> Result<(), LedgerError> {
     clock.advance(HOUR);
     for _ in 0..4 {
@@ -305,7 +313,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
 }
 
-/// Takes the rules for types away from a book's tables; which tables it has.
+/// Removes the type constraints from a book's tables; returns the tables.
 fn loosen(path: &Path) -> rusqlite::Result<Vec<Table>> {
     let book = Connection::open(path)?;
     book.execute_batch(
@@ -319,14 +327,14 @@ fn loosen(path: &Path) -> rusqlite::Result<Vec<Table>> {
     names.into_iter().map(|name| table(&book, name)).collect()
 }
 
-/// The text of every table.
+/// The SQL text of every table.
 fn schema(path: &Path) -> rusqlite::Result<Vec<(String, String)>> {
     let book = Connection::open(path)?;
     let mut query = book.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'table'")?;
     query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// Gives a book's tables the text back that they had.
+/// Restores the original SQL text of a book's tables.
 fn tighten(book: &Connection, schema: &[(String, String)]) -> rusqlite::Result<()> {
     book.execute_batch("PRAGMA writable_schema = ON")?;
     for (name, sql) in schema {
@@ -356,12 +364,12 @@ impl Said {
     }
 }
 
-/// Whether it says what it said, or nothing.
+/// Whether the ledger reports the original figures, or none.
 fn is_same<T: PartialEq>(said: &Option<T>, original: &Option<T>) -> bool {
     said.is_none() || said == original
 }
 
-/// The text of an export; each part is as long as its heading says, whatever the book holds.
+/// The text of an export. Each part has the length in its heading, whatever the contents of the book.
 fn exported(path: &Path) -> Result<Vec<String>, ExportError> {
     let mut text = Vec::new();
     export(path, &mut |part| {

@@ -1,8 +1,11 @@
-//! What strangers may send, and what must hold whatever it is.
+//! Fuzz targets for untrusted input, one function for each entry point: any bytes in, a panic if an invariant is
+//! violated.
 //!
-//! One function for each door: any bytes in, a panic if one of our promises does not hold. Guarantees: nothing is sent, and
-//! nothing is stored or waited for but ledgers in folders of their own, so that a finding is its input and nothing else.
-//! libFuzzer makes the inputs (`make fuzz`); the ones worth keeping lie in `corpus/`, and `cargo test` tries all of them.
+//! Guarantees:
+//! - Nothing is sent. The only files and waits are those of ledgers in temporary folders, so a finding depends only on
+//!   its input.
+//! - libFuzzer generates the inputs (`make fuzz`). Inputs worth keeping are in `corpus/`, and `cargo test` runs all of
+//!   them.
 
 mod http1;
 mod ledger;
@@ -17,10 +20,10 @@ use tallygate::proxy::{RequestHead, read_proxy_header};
 pub use http1::head;
 pub use ledger::ledger;
 
-/// A door by its name, which is also the name of its corpus.
+/// An entry point: its name, which is also the name of its corpus, and its function.
 pub type Door = (&'static str, fn(&[u8]));
 
-/// Every door.
+/// All entry points.
 pub const DOORS: [Door; 6] = [
     ("head", head),
     ("path", path),
@@ -30,7 +33,7 @@ pub const DOORS: [Door; 6] = [
     ("ledger", ledger),
 ];
 
-/// The head of a request as hyper shows it: a target, a line end, a host. What is accepted has one spelling only.
+/// A request head as hyper presents it: a target, a line end, a host. An accepted path is in canonical form.
 pub fn path(bytes: &[u8]) {
     let Some(at) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let (target, host) = (&bytes[..at], &bytes[at + 1..]);
@@ -44,7 +47,7 @@ pub fn path(bytes: &[u8]) {
     assert!(!head.host.is_empty() && !head.host.contains('@'), "{:?} is no host", head.host);
 }
 
-/// A client certificate: it names somebody in printable text, or is refused.
+/// A client certificate: it is rejected, or all its identities are printable text.
 pub fn certificate(bytes: &[u8]) {
     let Ok(identities) = identities_of_der(bytes) else { return };
     assert!(!identities.is_empty(), "a certificate of nobody was accepted");
@@ -63,7 +66,7 @@ fn is_printable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// A configuration: it has problems that can be told, or it compiles, and then to the same again.
+/// A configuration: it has problems with a description, or it compiles, and compiles again to the same settings.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let compile = || tallygate::config::compile_text(text, Path::new("/etc/tallygate"), &NameInterner::default());
@@ -78,7 +81,7 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
-/// The PROXY header of a balancer: at most 2048 bytes are read, and none behind a header that is accepted.
+/// The PROXY protocol header of a load balancer: at most 2048 bytes are read, and none after an accepted header.
 pub fn proxied(bytes: &[u8]) {
     let mut rest = bytes;
     let read = now(read_proxy_header(&mut rest));
@@ -91,7 +94,7 @@ pub fn proxied(bytes: &[u8]) {
     }
 }
 
-/// Runs what never has to wait.
+/// Runs a future that never waits.
 fn now<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {

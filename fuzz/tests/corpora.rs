@@ -1,4 +1,4 @@
-//! Every input that is kept is tried by `cargo test`, with no fuzzer and no C++ compiler.
+//! Runs every kept fuzz input under `cargo test`, without a fuzzer and without a C++ compiler.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ fn every_kept_input_still_holds() {
         let mut inputs = 0;
         for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.expect("an entry").path();
-            eprintln!("{}", path.display()); // the last one is the culprit
+            eprintln!("{}", path.display()); // the last path printed is the faulty input
             door(&fs::read(&path).expect("an input"));
             inputs += 1;
         }

@@ -1,11 +1,11 @@
-//! Accounts and their balance: the same commands, counted in several places, must be the same numbers.
+//! Accounts and their balance: the same commands, counted in several places, must give the same numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Commands by what they are counted under: `dept-1` for those that went well, `dept-1 rate_refusal` for others.
+/// Number of commands per key: `dept-1` for successful commands, `dept-1 rate_refusal` for other outcomes.
 ///
-/// What went wrong has a key of its own, so that it shows as a line of its own and never balances by accident.
+/// Each other outcome has a key of its own. A failure is therefore a separate line and cannot balance by accident.
 pub type Account = BTreeMap<String, u64>;
 
 /// Adds one account to another.
@@ -15,30 +15,30 @@ pub fn add(into: &mut Account, from: &Account) {
     }
 }
 
-/// Everything counted in an account.
+/// The number of all commands in an account.
 pub fn total(account: &Account) -> u64 {
     account.values().sum()
 }
 
-/// Several accounts of the same commands, side by side; the first is the one the others are held against.
+/// Several accounts of the same commands, side by side. The others are compared with the first.
 #[derive(Clone, Debug)]
 pub struct Balance {
     columns: Vec<(&'static str, Account)>,
 }
 
 impl Balance {
-    /// What the client saw: what every other account must say too.
+    /// The client's account, which is the reference: every other account must be equal to it.
     pub fn of_client(account: Account) -> Self {
         Self { columns: vec![("client", account)] }
     }
 
-    /// Another place where the same commands were counted.
+    /// Adds the account of another place that counted the same commands.
     pub fn and(mut self, place: &'static str, account: Account) -> Self {
         self.columns.push((place, account));
         self
     }
 
-    /// Whether every account has the same numbers.
+    /// Whether all accounts have the same numbers.
     pub fn is_equal(&self) -> bool {
         self.columns.windows(2).all(|pair| pair[0].1 == pair[1].1)
     }

@@ -1,7 +1,8 @@
-//! `loadtests books`: the same commands at the client, at the upstream, in the book and in `/metrics`, or it has failed.
+//! `loadtests books`: compares the counts of client, upstream, book and `/metrics`, and fails if they differ.
 //!
-//! Half of the commands over HTTP/1.1 and half over HTTP/2, at the same time, no department with the same number as
-//! another. It times nothing.
+//! - Half of the commands use HTTP/1.1 and half HTTP/2, at the same time.
+//! - Each department sends a different number of commands.
+//! - The run measures no time.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,13 +16,13 @@ use crate::proxy::{Durability, Kind, Proxy, Setup};
 use crate::workshop::Workshop;
 use crate::{ledger, metrics};
 
-/// How long the book may lag behind (it is folded every second).
+/// The longest permitted delay of the book, which is folded every second.
 const FOLD_LIMIT: Duration = Duration::from_secs(5);
 
-/// Streams at a time on each HTTP/2 connection.
+/// Concurrent streams on each HTTP/2 connection.
 const STREAMS: usize = 4;
 
-/// What to balance.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Books {
     /// The gateway's program
@@ -33,15 +34,15 @@ pub struct Books {
     /// Connections, all departments together; half of them HTTP/2
     #[arg(long, default_value_t = 64)]
     pub connections: usize,
-    /// The gateway's traffic threads
+    /// The gateway's worker threads
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
-    /// The death that an answered command's count survives
+    /// The failure that a command's count survives, once its response has been sent
     #[arg(long, value_enum, default_value_t = Durability::Process)]
     pub durability: Durability,
 }
 
-/// Drives, balances and prints; an error on any difference.
+/// Drives the commands, compares the accounts and prints them; returns an error on any difference.
 pub fn books(options: &Books) -> Result<()> {
     let workshop = Workshop::open(None)?;
     let setup = Setup {
@@ -56,14 +57,14 @@ pub fn books(options: &Books) -> Result<()> {
     let balance = balance(&workshop, &gateway, client)?;
     println!("{balance}");
     if !balance.is_equal() {
-        let _ = gateway.stop(); // the difference is the news
+        let _ = gateway.stop(); // the difference is the error to report
         bail!("the books do not balance; everything is kept in {}", workshop.keep().display());
     }
     println!("the books balance");
     gateway.stop()
 }
 
-/// Both halves at once; what the clients saw.
+/// Drives both halves at once; returns the clients' account.
 fn drive_both(options: &Books, workshop: &Workshop, gateway: &Proxy) -> Result<Account> {
     let plan = |protocol, commands| Drive {
         address: gateway.address(),
@@ -94,7 +95,7 @@ fn drive_both(options: &Books, workshop: &Workshop, gateway: &Proxy) -> Result<A
     Ok(client)
 }
 
-/// All four accounts, as soon as the book has caught up.
+/// All four accounts, taken as soon as the book has caught up.
 fn balance(workshop: &Workshop, gateway: &Proxy, client: Account) -> Result<Balance> {
     let book = book_when_folded(gateway, &client)?;
     Ok(Balance::of_client(client)
@@ -103,7 +104,7 @@ fn balance(workshop: &Workshop, gateway: &Proxy, client: Account) -> Result<Bala
         .and("/metrics", metrics::account(gateway.admin())?))
 }
 
-/// The book as soon as it says what is expected, or what it says when the time is up.
+/// The book's account as soon as it equals `expected`, or the account at the end of the time limit.
 pub fn book_when_folded(gateway: &Proxy, expected: &Account) -> Result<Account> {
     let begin = Instant::now();
     loop {

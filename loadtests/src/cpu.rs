@@ -1,23 +1,23 @@
-//! The CPU time of a process and its children, from the kernel's own account (proc(5), `/proc/PID/stat`).
+//! The CPU time of a process and its children, as the kernel accounts for it (proc(5), `/proc/PID/stat`).
 
 use std::ops::Sub;
 
 use anyhow::{Context, Result};
 
-/// Microseconds of one tick of `/proc`: Linux shows user space 100 ticks a second on every machine (USER_HZ).
+/// Microseconds per tick of `/proc`: Linux reports 100 ticks per second to user space on every machine (USER_HZ).
 const TICK_MICROSECONDS: u64 = 10_000;
 
-/// CPU time in microseconds. The sum is exact to a tick; user and system are the kernel's estimate.
+/// CPU time in microseconds. The sum is exact to one tick; the split into user and system is the kernel's estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
-    /// In user space.
+    /// Time in user space.
     pub user_us: u64,
-    /// In the kernel.
+    /// Time in the kernel.
     pub system_us: u64,
 }
 
 impl Cpu {
-    /// Both together.
+    /// User and system time together.
     pub fn total_us(self) -> u64 {
         self.user_us + self.system_us
     }
@@ -34,7 +34,7 @@ impl Sub for Cpu {
     }
 }
 
-/// What a process and its living children (nginx's workers) have used so far.
+/// The CPU time of a process and its live children (such as nginx's workers) so far.
 pub fn used_by(id: u32) -> Result<Cpu> {
     let own = stat_of(id)?;
     let children = children_of(id)?;
@@ -44,7 +44,7 @@ pub fn used_by(id: u32) -> Result<Cpu> {
     }))
 }
 
-/// What we read of a `stat` file.
+/// The fields that are read from a `stat` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
@@ -62,12 +62,12 @@ fn children_of(id: u32) -> Result<Vec<Stat>> {
     for entry in std::fs::read_dir("/proc").context("listing /proc")? {
         let name = entry?.file_name();
         let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        children.extend(stat_of(other).ok().filter(|stat| stat.parent == id)); // others may end while we look
+        children.extend(stat_of(other).ok().filter(|stat| stat.parent == id)); // processes may end during the scan
     }
     Ok(children)
 }
 
-/// The fields stand after the program's name, which is in brackets and may hold anything.
+/// Parses the fields after the program's name. The name is in brackets and may contain any character.
 fn parse(stat: &str) -> Option<Stat> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<_> = rest.split_ascii_whitespace().collect();

@@ -1,4 +1,4 @@
-//! One small HTTP request at a time, for everything that is not load: control, readiness, metrics.
+//! A small HTTP client for single requests outside the load: control, readiness, metrics.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// How long one request may take.
+/// Timeout of one request.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The largest answer that is read, in bytes.
+/// The largest response body, in bytes.
 const BODY_LIMIT: usize = 64 << 20;
 
 /// The body of a successful GET.
@@ -23,7 +23,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String> {
     Ok(body)
 }
 
-/// Status and body of a GET, on a runtime of its own.
+/// Status and body of a GET, on a single-use runtime.
 fn ask(address: SocketAddr, path: &str) -> Result<(StatusCode, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

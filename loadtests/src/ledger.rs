@@ -1,4 +1,4 @@
-//! What the book says: the view `usage_hourly`, opened read-only beside the running gateway, as finance would.
+//! Reads the book through the view `usage_hourly`, read-only beside the running gateway, as a finance system would.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::account::Account;
 
-/// How long to wait for a lock.
+/// Timeout of waiting for a lock.
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
 
 const COMMANDS: &str = "SELECT department, outcome, SUM(commands) FROM usage_hourly \
@@ -35,7 +35,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<(String, u64)> {
     Ok((key(&department, &outcome), commands))
 }
 
-/// What a department's commands with this outcome are counted under.
+/// The account key of a department's commands with this outcome.
 pub fn key(department: &str, outcome: &str) -> String {
     if outcome == "ok" { department.to_owned() } else { format!("{department} {outcome}") }
 }

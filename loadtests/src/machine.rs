@@ -1,4 +1,4 @@
-//! Where and with what a measurement was made.
+//! The conditions of a measurement: machine and versions.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,21 +6,21 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// The machine, as far as it matters to a figure.
+/// The properties of the machine that matter to a figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// The processor's name.
+    /// The processor's model name.
     pub cpu: String,
-    /// How many cores we may use.
+    /// Number of cores available to this process.
     pub cores: usize,
     /// The kernel's release.
     pub kernel: String,
-    /// The load average of the last minute before the run: above 0.5, somebody else was at work.
+    /// The 1-minute load average before the run. Above 0.5, another process was busy.
     pub load_before: String,
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Describes this machine as it is now.
     pub fn here() -> Result<Self> {
         let load = read("/proc/loadavg")?;
         Ok(Self {
@@ -41,7 +41,7 @@ fn cpu_name(cpuinfo: &str) -> String {
     model.and_then(|rest| rest.split_once(": ")).map_or("unknown", |(_, name)| name).to_owned()
 }
 
-/// The first line that a program says about its version, on stdout or stderr (nginx).
+/// The first line of a program's version output, on stdout or stderr (nginx).
 pub fn version(program: &Path, argument: &str) -> Result<String> {
     let output = Command::new(program)
         .arg(argument)
@@ -51,7 +51,7 @@ pub fn version(program: &Path, argument: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned())
 }
 
-/// Today in UTC, `2026-10-01`.
+/// Today's date in UTC, as `2026-10-01`.
 pub fn today() -> Result<String> {
     let output = Command::new("date").args(["-u", "+%F"]).output().context("asking for the date")?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())

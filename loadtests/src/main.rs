@@ -1,9 +1,12 @@
 //! Drivers that load a gateway with real client certificates and balance its books.
 //!
-//! Reading order: [`books`] (is every command counted everywhere?), [`torture`] (also when the gateway is killed?),
-//! [`siege`] (also when it is attacked?) and [`compare`] (what does one cost?) are the runs;
-//! [`driver`], [`upstream`] and [`proxy`] are what they start, through a [`workshop`]; [`account`] is what they hold
-//! against each other. `README.md` tells how to run and how to read it.
+//! Reading order:
+//! - The runs are [`books`] (is every command counted in every place?), [`torture`] (also after the gateway is
+//!   killed?), [`siege`] (also under attack?) and [`compare`] (what does one command cost?).
+//! - A run starts [`driver`], [`upstream`] and [`proxy`] through a [`workshop`].
+//! - [`account`] compares the counts.
+//!
+//! `README.md` describes how to run the tests and how to read their results.
 
 #![forbid(unsafe_code)]
 
@@ -40,11 +43,11 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Command {
-    /// Holds client, upstream, ledger and metrics against each other after many commands
+    /// Compares client, upstream, ledger and metrics after many commands
     Books(books::Books),
     /// Measures CPU per command beside HAProxy and nginx
     Compare(compare::Compare),
-    /// Measures what counting costs, and what waiting for the disk does
+    /// Measures the cost of counting, and of waiting for the disk
     Metering(metering::Metering),
     /// Starts, calls, scrapes and reloads a gateway with a province of 30,000 departments
     Province(province::Options),
@@ -52,28 +55,28 @@ enum Command {
     Year(year::Options),
     /// Builds a year's book in bulk, and measures its size and the monthly report of it
     YearBook(year_book::Options),
-    /// Measures the memory of a gateway that counts many series, and of a storm of scrapes
+    /// Measures the memory of a gateway that counts many series, and of concurrent scrapes
     Series(series::Options),
-    /// Drives commands through a proxy and prints what came back, as JSON
+    /// Drives commands through a proxy and prints the outcomes, as JSON
     Drive(driver::Drive),
     /// Serves as a cheap subsystem that counts its callers; prints its addresses as JSON
     Upstream(upstream::Upstream),
-    /// Kills the gateway again and again under load and audits what is left
+    /// Kills the gateway repeatedly under load and audits the ledger after each kill
     Torture(torture::Torture),
-    /// Calls the gateway as eight departments and writes down every answer; a part of `torture`
+    /// Calls the gateway as eight departments and logs every response; a part of `torture`
     Callers(torture::Callers),
-    /// Attacks the gateway in every known way while a good department calls it
+    /// Runs every known attack against the gateway while a well-behaved department calls it
     Siege(siege::Siege),
-    /// Attacks the gateway in one way until told to stop; a part of `siege`
+    /// Runs one attack against the gateway until stopped; a part of `siege`
     Besiege(siege::Besiege),
     /// Writes throw-away certificates for a server and eight departments
     Pki {
-        /// The folder to make
+        /// The folder to create
         folder: PathBuf,
     },
 }
 
-/// Exit codes as the gateway's own: 0 well, 1 the thing asked about is not so, 2 usage (clap's).
+/// The exit codes are the gateway's: 0 success, 1 failed check, 2 usage error (clap's).
 fn main() -> ExitCode {
     match run(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,7 +106,7 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-/// One thread: driver and upstream share a core with each other and must be cheap.
+/// A runtime with one thread: driver and upstream share a core and must be cheap.
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

@@ -1,4 +1,4 @@
-//! What `/metrics` says: `tallygate_commands_total`, summed over everything but department and outcome.
+//! Reads `tallygate_commands_total` from `/metrics`, summed over all labels except department and outcome.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ pub fn account(admin: SocketAddr) -> Result<Account> {
     Ok(account)
 }
 
-/// Key and value of a sample. Our labels hold ids, which need no escapes.
+/// Key and value of a sample. The label values are ids, which need no escapes.
 fn sample(line: &str) -> Option<(String, u64)> {
     let (labels, value) = line.split_once('}')?;
     let label =

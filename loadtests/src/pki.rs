@@ -1,7 +1,10 @@
-//! A throw-away certificate authority: one server, eight departments, all in files.
+//! A throw-away certificate authority: one server and eight departments, all in files.
 //!
-//! Guarantees: made anew for every run, so nothing expires and no key is kept; the identity is in the URI SAN (what
-//! Tallygate reads) and in the common name (what nginx and HAProxy can key on). Revocation is left to the tests.
+//! Guarantees:
+//! - The authority is created for every run, so no certificate expires and no key is stored.
+//! - The identity is in the URI SAN (for Tallygate) and in the common name (a possible key for nginx and HAProxy).
+//!
+//! Leaves to the tests: revocation.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,10 +19,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// How many departments call.
+/// Number of calling departments.
 pub const DEPARTMENTS: usize = 8;
 
-/// The name in the server's certificate and in every request.
+/// The host name in the server's certificate and in every request.
 pub const HOST: &str = "gateway.city.example";
 
 /// The id of the department with this index, counted from 0: `dept-1` to `dept-8`.
@@ -34,18 +37,18 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Makes authority, server and departments, and writes them to `folder`.
+    /// Creates authority, server and departments, and writes them to `folder`.
     pub fn make(folder: &Path) -> Result<Self> {
         Self::make_for(folder, DEPARTMENTS)
     }
 
-    /// As [`Pki::make`], for so many departments.
+    /// As [`Pki::make`], with `departments` departments.
     pub fn make_for(folder: &Path, departments: usize) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
         let pki = Self { folder: folder.to_owned() };
         let authority = pki.make_authority()?;
         pki.issue("server", server_parameters()?, &authority)?;
-        let bundle = pki.read("server.pem")? + &pki.read("server.key")?; // HAProxy wants both in one file
+        let bundle = pki.read("server.pem")? + &pki.read("server.key")?; // HAProxy expects both in one file
         pki.write("server-bundle.pem", &bundle)?;
         for name in (0..departments).map(department) {
             pki.issue(&name, department_parameters(&name)?, &authority)?;
@@ -58,12 +61,12 @@ impl Pki {
         Self { folder: folder.to_owned() }
     }
 
-    /// Where the files are.
+    /// The folder with the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// How a department speaks TLS 1.3: its certificate, our authority only, no resumption.
+    /// The TLS 1.3 client configuration of a department: its certificate, only our authority as root, no resumption.
     pub fn client(&self, department: &str, alpn: &[u8]) -> Result<Arc<ClientConfig>> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)

@@ -1,7 +1,9 @@
-//! Processes that a run starts: pinned to a core, stopped by their own id, never left behind.
+//! Child processes of a run: pinned to a core, stopped by process id, never left behind.
 //!
-//! Guarantees: a child ends with its [`Child`], or with us if we are killed; its stderr is kept in a file and the end
-//! of it is part of every complaint about it; stopping is polite (SIGTERM) for a bounded time, then it is not.
+//! Guarantees:
+//! - A child ends with its [`Child`], or with this process if this process is killed.
+//! - The child's stderr is stored in a file. Every error about the child contains the end of that file.
+//! - A stop is graceful (SIGTERM) for a bounded time, and then SIGKILL.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -12,22 +14,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How long a process may take to end after SIGTERM.
+/// The longest time between SIGTERM and the end of a process.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a waiting loop looks again.
+/// Polling interval of waiting loops.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What to start, and where.
+/// A process to start.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What it is called in messages and in the name of its log.
+    /// The name in messages and in the name of the log.
     pub name: String,
     /// The program.
     pub program: PathBuf,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: Vec<String>,
-    /// The only core it may use, if any.
+    /// The only core of the process, if it is pinned.
     pub core: Option<usize>,
 }
 
@@ -42,7 +44,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a process; its stderr goes to `NAME.log` in `folder`.
+    /// Starts a process. Its stderr goes to `NAME.log` in `folder`.
     pub fn start(launch: Launch, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{}.log", launch.name));
         let mut process = command(&launch)
@@ -56,12 +58,12 @@ impl Child {
         Ok(Self { name: launch.name, process, log, stdin, stdout })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The next line of its stdout; an error if it ended instead.
+    /// Reads the next line of stdout; returns an error if the process ended.
     pub fn read_line(&mut self) -> Result<String> {
         let mut line = String::new();
         if let Some(stdout) = &mut self.stdout {
@@ -71,13 +73,13 @@ impl Child {
         Ok(line)
     }
 
-    /// Sends a line to its stdin.
+    /// Writes a line to stdin.
     pub fn write_line(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().with_context(|| format!("{} has no stdin", self.name))?;
         writeln!(stdin, "{line}").with_context(|| format!("writing to {}", self.name))
     }
 
-    /// Waits until `ready` says so; an error if the process ends or the time is up.
+    /// Polls `ready` until it returns true; returns an error if the process ends or the limit passes.
     pub fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
         let begin = Instant::now();
         while !ready() {
@@ -90,13 +92,13 @@ impl Child {
         Ok(())
     }
 
-    /// Kills it (SIGKILL, no goodbye) and waits for its end.
+    /// Kills the process (SIGKILL, without a shutdown) and waits for its end.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.process.kill().with_context(|| format!("killing {}", self.name))?;
         Ok(self.process.wait()?)
     }
 
-    /// Waits until it has ended by itself; an error if it goes on.
+    /// Waits for the process to end by itself; returns an error if it is still running after `limit`.
     pub fn ended_within(&mut self, limit: Duration) -> Result<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -108,13 +110,13 @@ impl Child {
         }
     }
 
-    /// Asks it to end and waits; an error if it had to be killed.
+    /// Sends SIGTERM and waits; returns an error if the process had to be killed.
     pub fn stop(mut self) -> Result<()> {
         ensure!(self.end()?, "{} did not end {STOP_LIMIT:?} after SIGTERM; {}", self.name, self.last_words());
         Ok(())
     }
 
-    /// The end of what it wrote to stderr.
+    /// The end of the process's stderr.
     pub fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
@@ -124,7 +126,7 @@ impl Child {
         format!("its last words:\n  {}", lines[lines.len().saturating_sub(12)..].join("\n  "))
     }
 
-    /// Whether it ended without being killed.
+    /// Ends the process; returns whether it ended without being killed.
     fn end(&mut self) -> Result<bool> {
         if self.process.try_wait()?.is_some() {
             return Ok(true);
@@ -145,11 +147,12 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let _ = self.end(); // nobody is left to complain to
+        let _ = self.end(); // an error has no recipient in a destructor
     }
 }
 
-/// `setpriv` ends the child when we die, `taskset` pins it; both come with every Debian.
+/// Runs the program under `setpriv`, which ends the child when this process dies, and `taskset`, which pins it. Every
+/// Debian has both.
 fn command(launch: &Launch) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM"]);
@@ -166,13 +169,13 @@ fn terminate(id: u32) -> Result<()> {
     Ok(())
 }
 
-/// A loopback address that is free now. Somebody may take it before it is used; then the start fails and says so.
+/// A free loopback address. Another process may bind it first; then the start fails with an error.
 pub fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port on 127.0.0.1")?;
     Ok(listener.local_addr()?)
 }
 
-/// This program, for the parts of a run that are processes of their own.
+/// This program, for the parts of a run that are separate processes.
 pub fn myself() -> Result<PathBuf> {
     std::env::current_exe().context("finding the path of this program")
 }

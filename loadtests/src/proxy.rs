@@ -1,7 +1,8 @@
-//! The proxies under load: Tallygate and its peers, started from the templates in `peers/` with everything filled in.
+//! The proxies under load: Tallygate and its peers, started from the templates in `peers/`.
 //!
-//! Guarantees: each start has a folder, ports and (Tallygate) a ledger of its own; a proxy is ready or the start fails
-//! with what it said.
+//! Guarantees:
+//! - Each start has its own folder, ports and (Tallygate) ledger.
+//! - A start returns a ready proxy, or an error with the proxy's output.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -15,30 +16,30 @@ use crate::http;
 use crate::process::{Child, Launch, free_address};
 use crate::workshop::Workshop;
 
-/// How long a proxy may take to be ready.
+/// Startup timeout of a proxy.
 const START_LIMIT: Duration = Duration::from_secs(15);
 
-/// Which proxy.
+/// The proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// nginx, from Debian.
+    /// nginx from Debian.
     Nginx,
-    /// HAProxy, from Debian.
+    /// HAProxy from Debian.
     Haproxy,
-    /// Ours.
+    /// Tallygate.
     Tallygate,
-    /// Another build of ours, to compare with.
+    /// Another build of Tallygate, for comparison.
     Before,
 }
 
 impl Kind {
-    /// Whether it is a build of the gateway, with a ledger.
+    /// Whether the proxy is a build of the gateway and therefore has a ledger.
     pub fn is_gateway(self) -> bool {
         matches!(self, Self::Tallygate | Self::Before)
     }
 
-    /// Its name.
+    /// The name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -67,26 +68,26 @@ impl Kind {
     }
 }
 
-/// When Tallygate's answers may leave (CONTRACT: `ledger.durability`).
+/// The durability of counts: when Tallygate may send a response (CONTRACT: `ledger.durability`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// When the count survives the death of the process.
+    /// After the count survives the death of the process.
     Process,
-    /// When it survives the death of the machine.
+    /// After the count survives the death of the machine.
     Machine,
 }
 
-/// How to start a proxy.
+/// The parameters of a start.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Which one.
+    /// The kind of proxy.
     pub kind: Kind,
-    /// Its program.
+    /// The program.
     pub program: PathBuf,
-    /// The core it is pinned to, if it matters.
+    /// The core to which the proxy is pinned, if it matters.
     pub core: Option<usize>,
-    /// Tallygate's traffic threads; the peers have one.
+    /// Tallygate's worker threads; the peers have one.
     pub workers: usize,
     /// Tallygate's durability.
     pub durability: Durability,
@@ -108,8 +109,8 @@ impl Proxy {
         Self::start_with(setup, workshop, START_LIMIT, |text, _folder| Ok(text))
     }
 
-    /// As [`Proxy::start`], with a configuration that `prepare` completes: it is given the text and the folder, in which it may
-    /// write more files.
+    /// As [`Proxy::start`], with a configuration that `prepare` completes. Its arguments are the text and the folder,
+    /// in which it may write more files.
     pub fn start_with(
         setup: &Setup,
         workshop: &Workshop,
@@ -133,48 +134,48 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Where departments come in.
+    /// The address of the downstream listener.
     pub fn address(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Where Tallygate's operators come in.
+    /// The address of Tallygate's admin listener.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Tallygate's book.
+    /// The path of Tallygate's book.
     pub fn ledger(&self) -> PathBuf {
         self.folder.join("ledger.db")
     }
 
-    /// How long it took from the start of the process until it was ready.
+    /// The time from the start of the process until the proxy was ready.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The folder of its configuration.
+    /// The folder of the configuration.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The CPU time it has used so far, its workers included.
+    /// The CPU time used so far, including child processes.
     pub fn cpu(&self) -> Result<Cpu> {
         cpu::used_by(self.child.id())
     }
 
-    /// Stops it politely.
+    /// Stops the proxy with SIGTERM.
     pub fn stop(self) -> Result<()> {
         self.child.stop()
     }
 }
 
-/// Tallygate says itself when it is ready; a peer is when somebody opens.
+/// Whether the proxy is ready: Tallygate has a readiness endpoint, a peer is ready when it accepts a connection.
 fn is_ready(kind: Kind, listen: SocketAddr, admin: SocketAddr) -> bool {
     match kind {
         Kind::Tallygate | Kind::Before => TcpStream::connect(admin).is_ok() && http::get(admin, "/readyz").is_ok(),

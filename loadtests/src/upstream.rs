@@ -1,8 +1,10 @@
-//! `loadtests upstream`: a very cheap subsystem that answers 128 bytes and counts who it was asked by.
+//! `loadtests upstream`: a very cheap subsystem that responds with 128 bytes and counts requests by department.
 //!
-//! Guarantees: a request is counted, under the department that the proxy named, before it is answered. One thread,
-//! HTTP/1.1 keep-alive, requests without a body only: it must cost less than what is measured. Prints its addresses as
-//! one line of JSON and runs until it is stopped. With `--log FILE` each request is a line there before it is answered.
+//! Guarantees:
+//! - A request is counted, under the department that the proxy named, before its response.
+//! - The cost is below that of the measured proxy: one thread, HTTP/1.1 keep-alive, only requests without a body.
+//! - The program prints its addresses as one line of JSON and runs until it is stopped.
+//! - With `--log FILE` each request is a line in the log before its response.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -24,42 +26,42 @@ use crate::pki::{DEPARTMENTS, department};
 /// The largest request head that is read, in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// What the proxies call the department: Tallygate by its contract, the peers by their configuration.
+/// The fields with the department's name: Tallygate's by its contract, the peers' by their configuration.
 const DEPARTMENT_FIELDS: [&[u8]; 2] = [b"x-tallygate-department", b"x-department"];
 
-/// Where a running upstream listens.
+/// The addresses of a running upstream.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Addresses {
-    /// For the proxy.
+    /// The address for the proxy.
     pub traffic: SocketAddr,
-    /// For us: `GET /counts`, `GET /reset`.
+    /// The control address: `GET /counts`, `GET /reset`.
     pub control: SocketAddr,
 }
 
 impl Addresses {
-    /// What was counted since the start or the last reset.
+    /// The counts since the start or the last reset.
     pub fn counts(&self) -> Result<Account> {
         serde_json::from_str(&http::get(self.control, "/counts")?).context("reading the upstream's counts")
     }
 
-    /// Starts counting from nothing.
+    /// Resets the counts.
     pub fn reset(&self) -> Result<()> {
         http::get(self.control, "/reset").map(drop)
     }
 }
 
-/// How to serve.
+/// The options of the upstream.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Upstream {
-    /// Append `DEPARTMENT_HEADER REQUEST-ID` to this file for each request, before it is answered
+    /// Append `DEPARTMENT_HEADER REQUEST-ID` to this file for each request, before its response
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Milliseconds between a request and its answer
+    /// Milliseconds between a request and its response
     #[arg(long, default_value_t = 0)]
     pub delay_ms: u64,
 }
 
-/// Requests by department; the last one holds those of nobody we know.
+/// Requests by department; the last counter is for unknown departments.
 #[derive(Debug, Default)]
 struct Counts {
     requests: [u64; DEPARTMENTS + 1],
@@ -81,7 +83,7 @@ impl Counts {
     }
 }
 
-/// The department with this index, or what stands for those we do not know.
+/// The department with this index, or the name for unknown departments.
 fn name(index: usize) -> String {
     if index < DEPARTMENTS { department(index) } else { "unknown department".to_owned() }
 }
@@ -101,7 +103,7 @@ pub async fn serve(options: Upstream) -> Result<()> {
     Ok(())
 }
 
-/// Answers one request head, appending to the output.
+/// A function that appends the response to one request head to the output.
 type Answer = fn(&RefCell<Counts>, &[u8], &mut Vec<u8>);
 
 async fn accept(listener: TcpListener, counts: Rc<RefCell<Counts>>, how: (Answer, Duration)) {
@@ -109,12 +111,12 @@ async fn accept(listener: TcpListener, counts: Rc<RefCell<Counts>>, how: (Answer
         let Ok((stream, _)) = listener.accept().await else { continue };
         let counts = Rc::clone(&counts);
         tokio::task::spawn_local(async move {
-            let _ = converse(stream, &counts, how).await; // a proxy that hangs up is no fault of ours
+            let _ = converse(stream, &counts, how).await; // a connection that the proxy closes is not an error here
         });
     }
 }
 
-/// Reads heads and answers them until the other side leaves or says something too long.
+/// Reads heads and writes responses until the peer closes or a head is too long.
 async fn converse(
     mut stream: TcpStream,
     counts: &RefCell<Counts>,
@@ -150,16 +152,16 @@ fn answer_control(counts: &RefCell<Counts>, head: &[u8], output: &mut Vec<u8>) {
     if head.starts_with(b"GET /reset ") {
         counts.requests = [0; DEPARTMENTS + 1];
     }
-    let body = serde_json::to_string(&counts.account()).unwrap_or_default(); // words and numbers always serialise
+    let body = serde_json::to_string(&counts.account()).unwrap_or_default(); // strings and numbers always serialise
     output.extend_from_slice(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
 }
 
-/// The length of the first head, if all of it is here.
+/// The length of the first head, if it is complete.
 pub fn head_length(input: &[u8]) -> Option<usize> {
     input.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
 }
 
-/// The value of a field in a head. The first line is no field and is not mistaken for one.
+/// The value of a field in a head. The first line is skipped, because it is not a field.
 pub fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
         let (found, value) = line.split_at_checked(name.len())?;
@@ -168,7 +170,7 @@ pub fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// The index of the department that the head names: `dept-3`, or nginx's whole subject `CN=dept-3`.
+/// The index of the department in the head: `dept-3`, or nginx's whole subject `CN=dept-3`.
 fn named_department(head: &[u8]) -> Option<usize> {
     let value = DEPARTMENT_FIELDS.iter().find_map(|name| field(head, name))?;
     let name = value.strip_prefix(b"CN=").unwrap_or(value);

@@ -1,4 +1,4 @@
-//! What every run needs: a folder, certificates, an upstream, drivers; all gone at the end.
+//! The environment of a run: a folder, certificates, an upstream and drivers, all removed at the end.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use crate::pki::Pki;
 use crate::process::{Child, Launch, myself};
 use crate::upstream::Addresses;
 
-/// The place of one run.
+/// The environment of one run.
 #[derive(Debug)]
 pub struct Workshop {
     folder: TempDir,
     pki: Pki,
-    /// Where upstream and drivers run, if it matters.
+    /// The core of upstream and drivers, if they are pinned.
     core: Option<usize>,
     addresses: Addresses,
     _upstream: Child,
@@ -25,12 +25,12 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Makes folder and certificates and starts the upstream; it and all drivers are pinned to `core`.
+    /// Creates folder and certificates and starts the upstream. Upstream and drivers are pinned to `core`.
     pub fn open(core: Option<usize>) -> Result<Self> {
         Self::open_with(core, Duration::ZERO)
     }
 
-    /// As [`Workshop::open`], with an upstream that takes its time.
+    /// As [`Workshop::open`], with a response time of `delay` at the upstream.
     pub fn open_with(core: Option<usize>, delay: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("loadtests-").tempdir().context("making a folder for the run")?;
         let pki = Pki::make(&folder.path().join("pki"))?;
@@ -46,12 +46,12 @@ impl Workshop {
         &self.pki
     }
 
-    /// Where the upstream listens.
+    /// The addresses of the upstream.
     pub fn upstream(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// A folder that nobody has used yet.
+    /// Creates an unused folder.
     pub fn new_folder(&self, name: &str) -> Result<PathBuf> {
         self.numbered.set(self.numbered.get() + 1);
         let folder = self.folder.path().join(format!("{name}-{}", self.numbered.get()));
@@ -59,38 +59,38 @@ impl Workshop {
         Ok(folder)
     }
 
-    /// Starts a driver as a process of its own.
+    /// Starts a driver as a separate process.
     pub fn driver(&self, plan: &Drive) -> Result<Driver> {
         let name = format!("driver-{}", plan.protocol.name());
         let launch = Launch { name, program: myself()?, arguments: plan.arguments(), core: self.core };
         Ok(Driver(Child::start(launch, self.folder.path())?))
     }
 
-    /// Leaves the folder where it is, for somebody to look into.
+    /// Leaves the folder in place for an investigation.
     pub fn keep(self) -> PathBuf {
         let Self { folder, .. } = self;
         folder.keep()
     }
 }
 
-/// A driver at work.
+/// A running driver.
 #[derive(Debug)]
 pub struct Driver(Child);
 
 impl Driver {
-    /// Waits until a driver that holds is connected and warm.
+    /// Waits until a driver with `hold` is connected and warm.
     pub fn warm(&mut self) -> Result<()> {
         let line = self.0.read_line()?;
         anyhow::ensure!(line.trim_end() == WARM, "the driver said {line:?} instead of {WARM:?}");
         Ok(())
     }
 
-    /// Tells a driver that holds to go on.
+    /// Lets a driver with `hold` continue.
     pub fn go(&mut self) -> Result<()> {
         self.0.write_line("go")
     }
 
-    /// Waits for its report.
+    /// Waits for the driver's report.
     pub fn report(&mut self) -> Result<Report> {
         serde_json::from_str(&self.0.read_line()?).context("reading the driver's report")
     }

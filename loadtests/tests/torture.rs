@@ -1,4 +1,4 @@
-//! A short torture run with the programs that were built for the tests. `make torture` is the long one.
+//! A short torture run with the programs built for the tests. `make torture` is the long run.
 
 use std::path::Path;
 use std::process::Command;

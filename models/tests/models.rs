@@ -1,4 +1,4 @@
-//! Runs every model on memory as it is, and on memory that has forgotten an ordering the model needs.
+//! Runs every model twice: with the memory orderings of the code, and with one required ordering weakened.
 
 use ::models::ledger::{Forgotten, holds, holds_without, models};
 

@@ -1,8 +1,12 @@
-//! The places of the operator's door: whoever comes finds one, because a connection that asks for nothing gives way.
+//! The connection limit of the admin server. A new connection evicts an idle one, so health probes are accepted.
 //!
-//! Guarantees: at most [`CONNECTIONS_MAX`] connections, of which one address has at most [`ADDRESS_CONNECTIONS_MAX`]; at the first limit
-//! the connection that has asked for nothing for the longest time is closed, at the second the one of that address. A request that
-//! is being answered is never cut off. So neither silent nor slow connections keep a probe out.
+//! Guarantees:
+//! - At most [`CONNECTIONS_MAX`] connections are open, at most [`ADDRESS_CONNECTIONS_MAX`] of them from one address.
+//! - At the first limit, the connection that has been idle longest is closed; at the second, the longest idle one of
+//!   the same address.
+//! - A connection with a request in progress is never closed. Neither silent nor slow connections keep a probe out.
+//!
+//! Leaves to others: timeouts and the limit of requests (`server`).
 
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
@@ -11,12 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Connections of operators and scrapers at once.
+/// The maximum of connections of operators and scrapers.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
-/// Of them, from one address: several scrapers and probes on one machine.
+/// The maximum of connections from one address: several scrapers and probes on one machine.
 pub(crate) const ADDRESS_CONNECTIONS_MAX: usize = 32;
 
-/// The places that are taken, the one that has been quiet for the longest time first.
+/// The open connections, longest idle first.
 #[derive(Debug, Default)]
 pub(crate) struct AdminConnections(Mutex<Vec<Arc<ConnectionEntry>>>);
 
@@ -24,24 +28,25 @@ pub(crate) struct AdminConnections(Mutex<Vec<Arc<ConnectionEntry>>>);
 #[derive(Debug)]
 struct ConnectionEntry {
     address: IpAddr,
-    /// Whether a request of it is being answered. Written under the lock of the places.
+    /// Whether a request is in progress. Written under the lock of the list.
     is_busy: AtomicBool,
     evict: Notify,
 }
 
-/// A connection's place, as long as it lives.
+/// The permit of a connection for its lifetime.
 #[derive(Debug)]
 pub(crate) struct AdminPermit {
     entry: Arc<ConnectionEntry>,
     connections: Arc<AdminConnections>,
 }
 
-/// A request of a connection is being answered, as long as this lives.
+/// Marks a connection as busy for the lifetime of a request.
 #[derive(Debug)]
 pub(crate) struct BusyGuard(Arc<AdminPermit>);
 
 impl AdminConnections {
-    /// A place for a connection from this address, and whether another had to leave for it; none, if all are at work.
+    /// A permit for a connection from this address, and whether another connection was evicted for it. No permit if all
+    /// candidates are busy.
     pub(crate) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> (Option<AdminPermit>, bool) {
         let mut entries = self.lock();
         let of_address = |entry: &ConnectionEntry| entry.address == address;
@@ -59,13 +64,13 @@ impl AdminConnections {
         AdminPermit { entry, connections: Arc::clone(self) }
     }
 
-    /// What is behind the lock is whole between any two statements.
+    /// Ignores poisoning: the list is consistent between any two statements.
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<ConnectionEntry>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sends the one away that has been quiet for the longest time, if there is one.
+/// Evicts the connection that has been idle longest, if any. Returns whether one was evicted.
 fn evict_idle(entries: &mut Vec<Arc<ConnectionEntry>>, is_meant: impl Fn(&ConnectionEntry) -> bool) -> bool {
     let Some(position) = entries.iter().position(|entry| !entry.is_busy.load(Relaxed) && is_meant(entry)) else {
         return false;
@@ -75,12 +80,12 @@ fn evict_idle(entries: &mut Vec<Arc<ConnectionEntry>>, is_meant: impl Fn(&Connec
 }
 
 impl AdminPermit {
-    /// Waits until another needs the place.
+    /// Waits until the connection is evicted.
     pub(crate) async fn wait_evicted(&self) {
         self.entry.evict.notified().await;
     }
 
-    /// A request has come.
+    /// Marks the connection as busy.
     pub(crate) fn begin_request(self: &Arc<Self>) -> BusyGuard {
         let _seats = self.connections.lock();
         self.entry.is_busy.store(true, Relaxed);
@@ -89,7 +94,7 @@ impl AdminPermit {
 }
 
 impl Drop for BusyGuard {
-    /// The connection is the last that was heard of.
+    /// Moves the connection to the end of the list, because it is now the most recently used one.
     fn drop(&mut self) {
         let entry = &self.0.entry;
         let mut entries = self.0.connections.lock();
@@ -126,7 +131,7 @@ mod tests {
             Arc::new(connections.try_acquire(address(u8::try_from(n % 8).expect("small"))).0.expect("a place"))
         };
         let held: Vec<_> = (0..CONNECTIONS_MAX).map(take).collect();
-        drop(held[0].begin_request()); // it asked last
+        drop(held[0].begin_request()); // it is the most recently used one
         let at_work = held[1].begin_request();
         let (first, made_room) = connections.try_acquire(address(100));
         assert!(first.is_some() && made_room && is_sent_away(&held[2]));

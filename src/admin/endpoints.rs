@@ -1,4 +1,8 @@
-//! What there is to ask, and the answers.
+//! The endpoints of the admin server: routing, and the responses of `/metrics`, `/livez`, `/readyz` and `/config`.
+//!
+//! Guarantees: only GET and HEAD are allowed.
+//!
+//! Leaves to others: connections and limits (`server`), shared scrapes (`shared_scrape`), and usage (`usage_api`).
 
 use super::response::unavailable;
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use super::response::{
 use super::state::AdminState;
 use super::usage_api;
 
-/// A path that means something here.
+/// An endpoint of the admin server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AdminEndpoint {
     Metrics,
@@ -27,7 +31,7 @@ pub(crate) enum AdminEndpoint {
 }
 
 impl AdminEndpoint {
-    /// What a request asks for, or the answer to one that asks for nothing there is.
+    /// The endpoint of a request, or the error response if there is none.
     pub(crate) fn route(method: &Method, path: &str) -> Result<Self, Box<AdminResponse>> {
         let endpoint = match path {
             "/metrics" => Self::Metrics,
@@ -45,7 +49,7 @@ impl AdminEndpoint {
     }
 }
 
-/// Answers one request. hyper leaves the body of an answer to HEAD away.
+/// Handles one request. hyper omits the body of a response to HEAD.
 pub(crate) async fn handle_request(state: &AdminState, request: &http::request::Parts) -> AdminResponse {
     match AdminEndpoint::route(&request.method, request.uri.path()) {
         Ok(AdminEndpoint::Metrics) => metrics_response(state).await,
@@ -64,7 +68,7 @@ async fn metrics_response(state: &AdminState) -> AdminResponse {
     }
 }
 
-/// Drawn on a thread of its own: this one also accepts connections.
+/// Renders on a blocking thread, because the thread of the admin server also accepts connections.
 async fn render_scrape(state: &AdminState) -> anyhow::Result<Bytes> {
     let view = (state.view)();
     let ranges = view.shown_months().map(|month| view.calendar.windows_of(month));
@@ -74,8 +78,9 @@ async fn render_scrape(state: &AdminState) -> anyhow::Result<Bytes> {
     Ok(drawing.await??.into())
 }
 
-/// Ready although no server of a subsystem is: every gateway would say so at once, a balancer would then send its callers to
-/// none, and they would get a broken connection instead of a 502 that is counted.
+/// A gateway is ready even if no server of a subsystem is healthy. Otherwise all gateways would turn unready at once,
+/// and a load balancer would send callers to none of them. Callers would get a broken connection instead of a 502 that
+/// is counted.
 fn readiness_response(ready: &Readiness, unserved: &[Name]) -> AdminResponse {
     let awaited = ready.awaited_reasons();
     if awaited.is_empty() {

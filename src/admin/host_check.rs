@@ -1,8 +1,12 @@
-//! Which hosts the operator's door answers for. A page in an operator's browser can point a name of its own at the door's
-//! address (DNS rebinding) and then read what is answered under that name; it can send no `Host` but that name.
+//! The check of the `Host` header on the admin server, against DNS rebinding. A page in an operator's browser can point
+//! its own host name at the admin address and then read the responses under that name. Its requests can carry no other
+//! `Host` than that name.
 //!
-//! Guarantees: pure; IP addresses, `localhost` and the names of `admin.hosts` are answered, anything else is not, but for probes:
-//! they tell nothing of departments, and a balancer that probes by a name must not take the gateway out of service.
+//! Guarantees:
+//! - Pure.
+//! - Accepted are IP addresses, `localhost` and the names in `admin.hosts`.
+//! - Health probes are accepted with every host: their responses show nothing of departments, and a load balancer that
+//!   probes by name must not take the gateway out of service.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,13 +16,14 @@ use http::{StatusCode, Version};
 
 use super::response::{AdminResponse, problem_response};
 
-/// Whether a request may be answered; if not, the answer to it.
+/// Checks the host of a request; the error is the response to send.
 pub(crate) fn check_host(request: &Parts, hosts: &[String]) -> Result<(), Box<AdminResponse>> {
     let mut named = request.headers.get_all(HOST).iter();
     let target = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = match (named.next(), named.next()) {
         (Some(host), None) => host.as_bytes(),
-        (None, _) if request.version == Version::HTTP_10 => b"localhost", // a probe; no browser speaks it
+        // Health probes use HTTP/1.0; browsers do not.
+        (None, _) if request.version == Version::HTTP_10 => b"localhost",
         _ => return Err(Box::new(problem_response(StatusCode::BAD_REQUEST, "exactly one Host is expected"))),
     };
     let is_answered = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| is_allowed_host(host, hosts));

@@ -1,8 +1,12 @@
-//! The operator's door: metrics, health, the state of the configuration, and usage, over plain HTTP/1.1.
+//! The admin server: metrics, health endpoints, the configuration status, and usage, over plain HTTP/1.1.
 //!
-//! Guarantees: nothing here changes anything, shows a secret or is reachable on a traffic listener; connections, requests
-//! and waits have limits, so a slow scraper cannot hold the gateway, and silent connections keep no probe out. It authenticates
-//! nobody: bind it to loopback or to a network of operators.
+//! Guarantees:
+//! - No endpoint changes the gateway, shows a secret, or is reachable on a traffic listener.
+//! - Connections, requests and waits have limits: a slow scraper cannot block the gateway.
+//! - Idle connections cannot keep a health probe out.
+//!
+//! Leaves to the operator: access control. The admin server authenticates no client; bind it to loopback or to a
+//! network of operators.
 
 mod connection_limit;
 mod endpoints;

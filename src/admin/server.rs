@@ -1,4 +1,12 @@
-//! The server of the admin listener: connections, limits, drain. Knows nothing of what is asked.
+//! The HTTP server of the admin listener.
+//!
+//! Guarantees:
+//! - Connections, requests, request heads and response times have limits. Requests above the limit are rejected (load
+//!   shedding).
+//! - The host of every request is checked before it is handled.
+//! - A drain closes idle connections and finishes the requests in progress (graceful shutdown).
+//!
+//! Leaves to others: the endpoints (`endpoints`), and which connection is evicted (`connection_limit`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,18 +32,18 @@ use super::host_check;
 use super::response::{AdminResponse, problem_response};
 use super::state::AdminState;
 
-/// Requests at work at once; more are refused.
+/// The maximum of concurrent requests; more are rejected (load shedding).
 const REQUESTS_MAX: usize = 8;
-/// For a whole request head, and for a connection without a request.
+/// The timeout for a request head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a whole answer.
+/// The timeout for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest request head.
+/// The maximum size of a request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Pause after a failed accept, which is mostly a lack of file descriptors.
+/// The pause after a failed accept, which usually means that file descriptors are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What answers requests, with all limits around it.
+/// The service that handles requests, with all its limits.
 trait AdminService:
     Service<Request<Incoming>, Response = AdminResponse, Error = BoxError, Future: Send> + Clone + Send + 'static
 {
@@ -46,7 +54,7 @@ impl<S> AdminService for S where
 {
 }
 
-/// Serves operators until the drain begins, then finishes what was begun. Must run inside a tokio runtime.
+/// Serves operators until the drain begins, then finishes the requests in progress. Must run inside a tokio runtime.
 pub async fn serve_admin(listener: TcpListener, state: AdminState, drain: DrainWatcher) {
     let telemetry = Arc::clone(&state.telemetry);
     let hosts = Arc::clone(&state.hosts);
@@ -87,7 +95,8 @@ async fn accept_connections(
     }
 }
 
-/// At most so many requests at once, each for at most so long, and only for hosts that are answered.
+/// Adds the limits to a handler: the check of the host, a timeout, and at most [`REQUESTS_MAX`] concurrent requests
+/// with load shedding.
 fn limited_service<F>(
     telemetry: Arc<Telemetry>,
     hosts: Arc<[String]>,
@@ -132,7 +141,7 @@ async fn serve_connection(stream: TcpStream, service: impl AdminService, permit:
     let mut serving = std::pin::pin!(server.serve_connection(TokioIo::new(stream), answering));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = permit.wait_evicted() => return, // closed at once: nothing of it is being answered
+        () = permit.wait_evicted() => return, // closed at once: no request is in progress
         () = drain.begun() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -143,7 +152,7 @@ async fn serve_connection(stream: TcpStream, service: impl AdminService, permit:
     }
 }
 
-/// Answers the requests of one connection, which keeps its place meanwhile.
+/// The service of one connection. Holds the connection's permit.
 struct ConnectionService<S> {
     service: S,
     permit: Arc<AdminPermit>,
@@ -162,7 +171,7 @@ impl<S: AdminService> hyper::service::Service<Request<Incoming>> for ConnectionS
     }
 }
 
-/// An answer on its way.
+/// A response in progress; the connection is busy until it is ready.
 struct TrackedResponse<F> {
     response: Pin<Box<F>>,
     _busy: BusyGuard,
@@ -191,7 +200,7 @@ mod tests {
         trigger: DrainTrigger,
     }
 
-    /// A server that answers each path with itself, but `/slow` never.
+    /// A server that responds to each path with that path, and to `/slow` never.
     async fn served() -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -252,7 +261,7 @@ mod tests {
         for _ in 0..REQUESTS_MAX {
             slow.push(asked(served.address, "GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await);
         }
-        // Accepted in order on one thread, so the slow ones are at work when this one comes.
+        // Connections are accepted in order on one thread, so the slow requests are in progress when this one arrives.
         let request = "GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let text = rest(asked(served.address, request).await).await;
         assert!(text.starts_with("HTTP/1.1 503") && text.contains("too many requests"), "{text}");

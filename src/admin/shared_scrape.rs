@@ -1,8 +1,11 @@
-//! One scrape at a time, shared by all who wait for it.
+//! Shared scrapes: one page of metrics at a time, shared by all waiting scrapers.
 //!
-//! Guarantees: at most one page of metrics is made at any moment, so a storm of scrapes costs the memory of one; whoever
-//! asks gets a page that was begun after the question, so everything counted before is on it. The page is forgotten when
-//! the last one who waited has it.
+//! Guarantees:
+//! - At most one page is rendered at any moment, so many concurrent scrapes need the memory of one page.
+//! - A scraper gets a page whose rendering began after its request, so the page contains everything counted before.
+//! - A page is dropped when its last waiter has it.
+//!
+//! Leaves to others: the rendering (`endpoints`, `telemetry`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,22 +13,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-/// A page, or why there is none.
+/// A page, or why it could not be rendered.
 pub(crate) type ScrapeResult = Result<Bytes, Arc<anyhow::Error>>;
 
-/// Pages of metrics, one after the other.
+/// The pages of metrics, rendered one after the other.
 #[derive(Debug, Default)]
 pub struct SharedScrapes {
-    /// Pages begun so far.
+    /// The number of pages begun so far.
     started: AtomicU64,
-    /// Those who wait for a page.
+    /// The number of waiting scrapers.
     waiters: AtomicUsize,
-    /// The last page that was made, with its number, while somebody waits for it. Held while one is made.
+    /// The last page with its number, kept while a scraper waits for it. Locked during rendering.
     last_page: Mutex<Option<(u64, ScrapeResult)>>,
 }
 
 impl SharedScrapes {
-    /// A page that is begun from now on: another's who waits too, or what `make` makes.
+    /// A page whose rendering begins after this call: a shared one, or the one that `make` renders.
     pub(crate) async fn shared_page<F: Future<Output = anyhow::Result<Bytes>>>(
         &self,
         make: impl FnOnce() -> F,
@@ -51,7 +54,7 @@ impl SharedScrapes {
     }
 }
 
-/// Somebody who waits, and may leave before it is his turn.
+/// A waiting scraper. It may be dropped before its turn.
 struct ScrapeWaiter<'a>(Option<&'a AtomicUsize>);
 
 impl<'a> ScrapeWaiter<'a> {
@@ -60,7 +63,7 @@ impl<'a> ScrapeWaiter<'a> {
         Self(Some(count))
     }
 
-    /// Waits no more; whether nobody does.
+    /// Ends the wait. Returns whether this was the last waiter.
     fn finish_waiting(mut self) -> bool {
         self.0.take().is_some_and(|count| count.fetch_sub(1, Ordering::SeqCst) == 1)
     }
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Makes pages that hold their number, slowly.
+    /// Renders slow pages that hold their number.
     async fn scrape(scrapes: &SharedScrapes, made: &AtomicU64) -> u64 {
         let page = scrapes.shared_page(|| async {
             let number = made.fetch_add(1, Ordering::SeqCst) + 1;

@@ -1,6 +1,7 @@
-//! What the admin endpoints read (`AdminState`): ledger, telemetry, readiness, configuration status.
+//! The state that the admin endpoints read (`AdminState`): ledger, telemetry, readiness, configuration status.
 //!
 //! Guarantees: cheap to clone; nothing in it can change the gateway.
+//!
 //! Leaves to others: connections and limits (`server`), responses (`endpoints`, `usage_api`).
 
 use std::fmt;
@@ -14,22 +15,22 @@ use crate::telemetry::Telemetry;
 
 use super::shared_scrape::SharedScrapes;
 
-/// What the endpoints ask. Cheap to clone.
+/// The data sources of the endpoints. Cheap to clone.
 #[derive(Clone)]
 pub struct AdminState {
     /// The ledger.
     pub ledger: LedgerReader,
-    /// What is measured.
+    /// The metrics.
     pub telemetry: Arc<Telemetry>,
-    /// Whether traffic may come.
+    /// Whether the gateway is ready for traffic.
     pub ready: Readiness,
-    /// Names that are answered for, beside addresses and `localhost`.
+    /// The accepted host names, in addition to IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
-    /// Finds the subsystems all of whose servers are out of rotation.
+    /// Finds the subsystems whose servers are all out of rotation.
     pub unserved: Arc<dyn Fn() -> Vec<Name> + Send + Sync>,
-    /// The pages of metrics that are being made.
+    /// The pages of metrics that are being rendered.
     pub scrapes: Arc<SharedScrapes>,
-    /// Asks the composition root for what only it knows, at this moment.
+    /// Reads the current state of the composition root.
     pub view: Arc<dyn Fn() -> RuntimeView + Send + Sync>,
 }
 

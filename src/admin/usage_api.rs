@@ -1,4 +1,9 @@
-//! `GET /api/v1/usage?from=&to=&by=&period=&department=`: the same answer as `report usage --format render_json`.
+//! The usage API: `GET /api/v1/usage?from=&to=&by=&period=&department=`. The response equals the output of
+//! `report usage --format json`.
+//!
+//! Guarantees: a request covers at most [`WINDOWS_MAX`] windows and names at most [`DEPARTMENTS_MAX`] departments.
+//!
+//! Leaves to others: the aggregation (`ledger`), and the report (`report`).
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -13,11 +18,11 @@ use super::response::unavailable;
 use super::response::{AdminResponse, JSON_TYPE, problem_response, respond};
 use super::state::AdminState;
 
-/// The longest range one request may ask for: a leap year and a day on either side. Longer ones are for `report usage`,
-/// which does not share its memory with traffic.
+/// The longest range of one request: a leap year and a day on either side. Longer ranges are for `report usage`, which
+/// does not share its memory with traffic.
 const WINDOWS_MAX: u32 = 368 * 24;
 
-/// Departments that one request may name.
+/// The maximum of departments in one request.
 const DEPARTMENTS_MAX: usize = 100;
 
 pub(crate) async fn usage_response(state: &AdminState, query: &str) -> AdminResponse {
@@ -50,7 +55,7 @@ async fn query_usage(
     Ok(render::render_json(&UsageReport::from_facts(query, facts)?)?)
 }
 
-/// What the text of a query asks for.
+/// Parses a query string.
 fn parse_query(text: &str, calendar: CalendarOffset, now: Window) -> Result<ReportQuery, String> {
     let (mut from, mut to, mut by, mut period, mut departments) = (None, None, None, None, Vec::new());
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -100,7 +105,8 @@ fn parse_range(
     Ok(range)
 }
 
-/// Undoes percent-encoding (RFC 3986 section 2.1). A `+` stays one: here it stands in offsets, and no value has a space.
+/// Decodes percent-encoding (RFC 3986 section 2.1). A `+` stays a plus sign: it occurs in time offsets, and no value
+/// contains a space.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,6 +1,7 @@
-//! Why a gateway did not start, or did not stop well (`AppError`).
+//! The errors of start and shutdown (`AppError`).
 //!
 //! Guarantees: each cause keeps its own type, so that the command line can choose the exit code.
+//!
 //! Leaves to others: exit codes and texts (`cli`).
 
 use std::io;
@@ -10,19 +11,19 @@ use crate::ledger::LedgerError;
 
 use super::binding::BindProblems;
 
-/// Why a gateway did not start, or did not stop well.
+/// Why a gateway did not start, or failed during shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The configuration is wrong.
+    /// The configuration has problems.
     #[error("{0}")]
     Config(#[from] ConfigProblems),
-    /// The ledger could not be opened or has failed.
+    /// The ledger could not be opened, or has failed.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
-    /// Addresses could not be bound.
+    /// Some addresses could not be bound.
     #[error("{0}")]
     Bind(#[from] BindProblems),
-    /// The system gave no thread or runtime.
+    /// The system could not create a thread or a runtime.
     #[error("the system gave no thread: {0}")]
     Thread(#[from] io::Error),
 }

@@ -1,6 +1,10 @@
-//! Binding every address of a gateway, before it serves anybody.
+//! Binding of all addresses of a gateway, before it serves any connection.
 //!
-//! Guarantees: every address is tried, so that all problems are told at once; what was bound is free again if one fails.
+//! Guarantees:
+//! - Every address is tried, so that all problems are reported at once.
+//! - If one address fails, all bound sockets are closed again.
+//!
+//! Leaves to others: accepting connections (`listener_set`, `admin`).
 
 use std::fmt;
 use std::io;
@@ -12,7 +16,7 @@ use crate::config::GatewaySettings;
 use crate::model::Name;
 use crate::proxy::TrafficListener;
 
-/// Every socket of a gateway.
+/// The bound sockets of a gateway.
 pub(crate) struct BoundSockets {
     pub(crate) listeners: Vec<(Name, TrafficListener)>,
     pub(crate) admin: Option<TcpListener>,
@@ -21,20 +25,20 @@ pub(crate) struct BoundSockets {
 /// An address that could not be bound.
 #[derive(Debug)]
 pub struct BindProblem {
-    /// The key that names it: `listeners[departments].address`, `admin.address`.
+    /// The configuration key of the address: `listeners[departments].address`, `admin.address`.
     pub path: String,
     /// The address.
     pub address: SocketAddr,
-    /// What the system said.
+    /// The error of the system.
     pub error: io::Error,
 }
 
-/// Every address that could not be bound; never empty.
+/// All addresses that could not be bound; never empty.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct BindProblems(pub Vec<BindProblem>);
 
-/// Binds the listeners and the admin listener.
+/// Binds the traffic listeners and the admin listener.
 pub(crate) fn bind_sockets(settings: &GatewaySettings) -> Result<BoundSockets, BindProblems> {
     let mut problems = Vec::new();
     let mut keep = |path: String, address, error| problems.push(BindProblem { path, address, error });
@@ -58,7 +62,7 @@ fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl BindProblem {
-    /// What to do about it, where the system's number says enough.
+    /// A remedy, for the error numbers that have a clear one.
     fn hint(&self) -> Option<String> {
         let port = self.address.port();
         let hint = match Errno::from_io_error(&self.error)? {

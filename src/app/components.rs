@@ -1,6 +1,7 @@
 //! The components that all threads of a running gateway share (`SharedComponents`).
 //!
 //! Guarantees: cheap to clone; made once, at start.
+//!
 //! Leaves to others: the order of start and stop (`app`), and what a reload replaces (`reload`).
 
 use std::collections::HashMap;
@@ -21,11 +22,11 @@ use crate::proxy::ConnectionLimits;
 use crate::proxy::UpstreamHealth;
 use crate::telemetry::Telemetry;
 
-/// What all parts of a running gateway share.
+/// The components that all threads of a running gateway share.
 #[derive(Clone)]
 pub(crate) struct SharedComponents {
     pub(crate) clock: Clock,
-    /// In which months are read: that of the ledger, which is written at start.
+    /// The calendar of the months: that of the ledger, which is written at start.
     pub(crate) calendar: CalendarOffset,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) limiters: Arc<LimiterRegistry>,

@@ -1,5 +1,9 @@
-//! The control thread: listeners, the operator's door, health checks; and beside it the thread that reloads, which may be busy
-//! for seconds while connections are accepted and operators answered. Neither is on the path of a command.
+//! The control thread: listeners, the admin server, and health checks. A second thread performs reloads, which may take
+//! seconds while the control thread accepts connections and serves operators.
+//!
+//! Guarantees: neither thread is on the path of a command.
+//!
+//! Leaves to others: a single reload (`reload`), and connections after their accept (`proxy`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +28,12 @@ use super::listener_set::ListenerSet;
 use super::reload::{ConfigReloader, ReloadHandle, ReloadReply, accepts_expired_crl, all_expiries};
 use super::threads::ThreadHandle;
 
-/// How often the files are looked at.
+/// The interval at which the files are checked for changes.
 const FILE_POLL: Duration = Duration::from_secs(1);
-/// Requests for a reload that may wait.
+/// The maximum of queued reload requests.
 const QUEUED_RELOADS_MAX: usize = 4;
 
-/// The control thread and the one that reloads, from outside.
+/// The handle of the control thread and of the reload thread.
 pub(crate) struct ControlThread {
     reload_handle: ReloadHandle,
     drain: DrainTrigger,
@@ -77,7 +81,7 @@ impl ControlThread {
     }
 }
 
-/// Runs a future on a thread of its own, which ends with it.
+/// Runs a future on its own thread, which ends with the future.
 fn spawn_thread<F: AsyncFnOnce() + Send + 'static>(name: &'static str, work: F) -> std::io::Result<ThreadHandle> {
     let thread =
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -89,7 +93,7 @@ fn spawn_thread<F: AsyncFnOnce() + Send + 'static>(name: &'static str, work: F) 
     Ok(ThreadHandle::new(thread))
 }
 
-/// Reloads when asked, and when a file changes, and looks at what ends, until the drain begins.
+/// Reloads on request and when a file changes, and checks expiry dates, until the drain begins.
 async fn run_reloads(
     (mut reloader, mut endings): (ConfigReloader, ExpiryWatch),
     mut requested: mpsc::Receiver<ReloadReply>,
@@ -103,11 +107,12 @@ async fn run_reloads(
             Some(reply) = requested.recv() => {
                 let reloaded = reloader.reload();
                 endings.restart_schedule();
-                let _ = reply.try_send(reloaded); // whoever asked may have stopped waiting
+                // The requester may have stopped waiting.
+                let _ = reply.try_send(reloaded);
             }
             _ = look.tick() => {
                 if reloader.has_changed() {
-                    let _ = reloader.reload(); // shown by /config and the log
+                    let _ = reloader.reload(); // the result is shown by /config and the log
                     endings.restart_schedule();
                 }
                 endings.check_expiries();
@@ -144,7 +149,7 @@ fn start_admin(
     }
 }
 
-/// What a scrape shows beside the ledger: made fresh for each.
+/// The runtime view for a scrape, beside the ledger; built for each scrape.
 fn view_source(components: SharedComponents, status: Arc<ArcSwap<ConfigStatus>>, series: usize) -> ViewSource {
     Arc::new(move || {
         let snapshot = components.published.load();
@@ -169,7 +174,7 @@ fn view_source(components: SharedComponents, status: Arc<ArcSwap<ConfigStatus>>,
     })
 }
 
-/// The limits of the first departments that have any.
+/// The limits of the first `most` departments that have any.
 fn department_limits(snapshot: &PolicySnapshot, most: usize) -> Vec<DepartmentLimits> {
     let limits = snapshot.departments.iter().map(|policy| DepartmentLimits {
         department: policy.department.id.clone(),
@@ -181,7 +186,8 @@ fn department_limits(snapshot: &PolicySnapshot, most: usize) -> Vec<DepartmentLi
     limits.filter(any).take(most).collect()
 }
 
-/// Finds the subsystems all of whose servers are out of rotation; a server with the weight 0 gets nothing anyway.
+/// Finds the subsystems whose servers are all out of rotation. Servers with weight 0 do not count, because they get no
+/// commands.
 fn unserved_finder(components: SharedComponents) -> Arc<dyn Fn() -> Vec<Name> + Send + Sync> {
     Arc::new(move || {
         let is_out = |subsystem: &Subsystem| {

@@ -1,11 +1,12 @@
-//! Certificates and revocation lists that end while the gateway runs.
+//! The expiry watch: certificates and revocation lists that expire while the gateway runs.
 //!
-//! Guarantees: what ends within [`EXPIRY_WARNING_DAYS`](crate::identity::WARNING_DAYS) days, or has ended, is warned of in the log
-//! once a day and at the moment of its end; the gateway is not ready while a listener lets nobody in because its
-//! revocation lists have expired.
+//! Guarantees:
+//! - An item that expires within [`EXPIRY_WARNING_DAYS`](crate::identity::EXPIRY_WARNING_DAYS) days, or has expired, is
+//!   logged once a day and at the moment of its expiry.
+//! - The gateway is not ready while a listener accepts no caller because its revocation lists have expired.
 //!
-//! Leaves to others: warnings at start and at each reload (whoever reads the files gives them), and the dates themselves,
-//! which are on `/metrics`.
+//! Leaves to others: warnings at start and at each reload (the code that reads the files), and the dates themselves
+//! (`/metrics`).
 
 use std::collections::HashMap;
 
@@ -18,27 +19,27 @@ use crate::model::Name;
 use super::components::SharedComponents;
 use super::reload::all_expiries;
 
-/// How often what ends soon is warned of.
+/// The interval between two warnings of the same expiry.
 const WARNING_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 
-/// Looks after what ends.
+/// The schedule of expiry warnings.
 pub(crate) struct ExpiryWatch {
     components: SharedComponents,
-    /// When to warn next.
+    /// The time of the next warning.
     next_warning: Timestamp,
-    /// Keeps the gateway from being ready, for each listener that lets nobody in.
+    /// The readiness blocks, one per listener that accepts no caller.
     closed_listeners: HashMap<Name, (Timestamp, ReadinessBlock)>,
 }
 
 impl ExpiryWatch {
-    /// Begins now; the files were read, and warned of, a moment ago.
+    /// Starts the schedule. The files have just been read, with their warnings.
     pub(crate) fn new(components: SharedComponents) -> Self {
         let mut expiry_watch = Self { components, next_warning: Timestamp::MAX, closed_listeners: HashMap::new() };
         expiry_watch.restart_schedule();
         expiry_watch
     }
 
-    /// To be called once a second.
+    /// Checks all expiry dates. Called once a second.
     pub(crate) fn check_expiries(&mut self) {
         let now = self.components.clock.wall();
         self.check_revocation_lists(now);
@@ -49,7 +50,7 @@ impl ExpiryWatch {
         }
     }
 
-    /// To be called after each reload, which has warned of what it has read.
+    /// Restarts the schedule. Called after each reload, which has logged the warnings of its files.
     pub(crate) fn restart_schedule(&mut self) {
         let now = self.components.clock.wall();
         self.check_revocation_lists(now);

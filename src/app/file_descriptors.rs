@@ -1,18 +1,20 @@
-//! How many connections the system lets us have: file descriptors, counted before anybody is let in.
+//! The limit of connections by file descriptors, checked before the first connection is accepted.
 //!
-//! Guarantees: a gateway that starts can open as many connections as it promises to carry, with as many again towards
-//! subsystems, and still write its ledger.
+//! Guarantees: a gateway that starts has file descriptors for all its connections, for the same number of upstream
+//! connections, and for its ledger: `2 * connections + RESERVED_DESCRIPTORS <= limit`.
+//!
+//! Leaves to others: the enforcement of the limit (`proxy`).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{CapacitySettings, ConfigProblem, ConfigProblems};
 
-/// Connections of callers if nothing else is said (Envoy's recommendation for one listener at the edge).
+/// The default maximum of caller connections (Envoy's recommendation for one listener at the edge).
 const CONNECTIONS_DEFAULT: usize = 10_000;
-/// Descriptors for the ledger, the admin listener, logs, libraries and what is on its way.
+/// File descriptors for the ledger, the admin listener, logs, libraries, and connections in transition.
 const RESERVED_DESCRIPTORS: usize = 512;
 
-/// How many connections of callers this process carries: what was asked for, or as many as there is room for.
+/// The maximum of caller connections: the configured one, or the default bounded by the available descriptors.
 pub(crate) fn connections_max(capacity: &CapacitySettings) -> Result<usize, ConfigProblems> {
     let allowed = raise_soft_limit();
     let room = allowed.saturating_sub(RESERVED_DESCRIPTORS) / 2;
@@ -34,12 +36,12 @@ pub(crate) fn connections_max(capacity: &CapacitySettings) -> Result<usize, Conf
     }
 }
 
-/// The soft limit is for programs that use `select`; a server raises it to what it may have, as Go's and nginx' do.
+/// Raises the soft limit to the hard limit, as Go and nginx do. The soft limit exists for programs that use `select`.
 fn raise_soft_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
     let now = if current == maximum || setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
-    now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)) // none means: no limit
+    now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)) // `None` means no limit
 }
 
 fn too_many_connections(asked: usize, allowed: usize, room: usize) -> ConfigProblems {

@@ -1,6 +1,7 @@
 //! The bound listeners of a gateway and the settings they accept connections with (`ListenerSet`).
 //!
 //! Guarantees: listeners accept until the drain begins.
+//!
 //! Leaves to others: binding (`binding`), and the connections themselves (`proxy`).
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::proxy::WorkerHandle;
 
 use super::components::SharedComponents;
 
-/// What the listeners accept with and for.
+/// The bound listeners, and what they need to accept connections.
 pub(crate) struct ListenerSet {
     pub(crate) bound: Vec<(Name, TrafficListener)>,
     pub(crate) settings: GatewaySettings,
@@ -25,11 +26,11 @@ pub(crate) struct ListenerSet {
 }
 
 impl ListenerSet {
-    /// Runs every listener on the control runtime.
+    /// Spawns every listener on the control runtime.
     pub(crate) fn spawn_listeners(self, components: &SharedComponents) {
         for (position, (name, listener)) in self.bound.into_iter().enumerate() {
             let Some(tls) = components.listener_tls.get(&name) else { continue };
-            let settings = &self.settings.listeners[position]; // bound in their order
+            let settings = &self.settings.listeners[position]; // in the order of the settings
             let max = ConnectionsMax {
                 all: self.connections_max,
                 listener: settings.connections.unwrap_or(self.connections_max),

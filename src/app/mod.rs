@@ -1,8 +1,21 @@
-//! The composition root: from a configuration to a running gateway. The order of start and stop is the document.
+//! The composition root: builds a running gateway from a configuration, and shuts it down gracefully.
 //!
-//! Start: configuration, listeners bound, ledger opened (and recovered), limits told what was used, workers, control.
-//! Stop: not ready, a moment for load balancers to notice, no new connections, commands in flight finish, last fold, end.
-//! Guarantees: a start that fails has served nobody; a stop that succeeds has lost nothing.
+//! The order of start:
+//! 1. load the configuration
+//! 2. bind the listeners
+//! 3. open the ledger, with recovery
+//! 4. restore the used quotas
+//! 5. start the workers
+//! 6. start the control thread
+//!
+//! The order of stop (graceful shutdown):
+//! 1. turn unready
+//! 2. wait `shutdown.delay`, so that load balancers notice
+//! 3. accept no new connections
+//! 4. let commands in flight finish, at most `shutdown.grace`
+//! 5. write the last fold and close the ledger
+//!
+//! Guarantees: a start that fails has served no request. A stop that succeeds has lost no count.
 
 mod app_error;
 mod binding;
@@ -44,15 +57,16 @@ pub use self::app_error::AppError;
 pub(crate) use self::reload::department_names;
 pub use binding::{BindProblem, BindProblems};
 
-/// What a gateway is started with.
+/// The options of a start.
 pub struct StartOptions {
-    /// The configuration file.
+    /// The path of the configuration file.
     pub config: PathBuf,
-    /// Where time comes from.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// A gateway at work. Dropping it without [`RunningGateway::shutdown`] cuts everything off at once; nothing counted is lost.
+/// A running gateway. Dropping it without [`RunningGateway::shutdown`] aborts all connections at once; no count is
+/// lost.
 pub struct RunningGateway {
     listeners: Vec<(Name, SocketAddr)>,
     admin: Option<SocketAddr>,
@@ -65,7 +79,7 @@ pub struct RunningGateway {
     ledger: Ledger,
 }
 
-/// Starts a gateway on threads of its own and returns when it is ready.
+/// Starts a gateway on its own threads and returns when it is ready.
 pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let StartOptions { config, clock } = start;
     let numbers = NameInterner::default();
@@ -149,18 +163,21 @@ impl RunningGateway {
         self.admin
     }
 
-    /// Reads the configuration again, as SIGHUP does. On problems the old one stays live.
+    /// Reloads the configuration, as SIGHUP does. If it has problems, the old one stays live.
     pub fn reload(&self) -> Result<(), ConfigProblems> {
         self.control.reload()
     }
 
-    /// Something that can ask for a reload from another thread.
+    /// A handle that requests a reload from another thread.
     pub fn reload_handle(&self) -> ReloadHandle {
         self.control.reload_handle()
     }
 
-    /// Drains and closes: not ready, still accepting for `shutdown.delay`, then GOAWAY and `Connection: close`, then waits
-    /// up to `shutdown.grace` for commands in flight, then the last fold. Blocks.
+    /// Shuts down gracefully and blocks until the end:
+    /// - The gateway turns unready and still accepts connections for `shutdown.delay`.
+    /// - Connections get GOAWAY or `Connection: close`.
+    /// - Commands in flight have up to `shutdown.grace` to finish.
+    /// - The last fold is written.
     pub fn shutdown(self) -> Result<(), AppError> {
         let _stopping = self.ready.block("the shutdown");
         std::thread::sleep(self.settings.shutdown.delay);
@@ -177,7 +194,8 @@ impl RunningGateway {
     }
 }
 
-/// Logs how many commands end with the grace period, if there are any: connections without one are closed without a word.
+/// Logs the number of commands that the end of the grace period aborts, if any. Idle connections are closed without a
+/// log line.
 fn log_aborted_commands(ledger: &LedgerReader) {
     let totals = threads::block_on(ledger.totals()).map_err(AppError::from);
     match totals.and_then(|totals| Ok(totals?)) {
@@ -206,7 +224,8 @@ fn ledger_settings(settings: &GatewaySettings, ready: &Readiness) -> LedgerSetti
     }
 }
 
-/// Quotas remember over restarts: what the ledger holds of this month is already used, and was warned of.
+/// Restores the quotas after a restart: the ledger's units of this month count as used, and quotas that were exceeded
+/// count as warned of.
 fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> Result<(), AppError> {
     let month = components.calendar.month_of(components.clock.window());
     let rows = threads::block_on(components.reader.usage_total(components.calendar.windows_of(month)))??;
@@ -216,7 +235,7 @@ fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> R
         *units += row.totals.units;
         *has_refused |= row.outcome == Outcome::Refused(Refused::QuotaExceeded);
     }
-    // Departments without a quota too: a reload may give them one within the month.
+    // Includes departments without a quota: a reload may add one within the month.
     for policy in &snapshot.departments {
         let used = used.get(&policy.department.id).copied().unwrap_or_default();
         components.limiters.restore_quota(policy.department.number, month, used);
@@ -258,9 +277,9 @@ fn start_workers(
     Ok((handles, threads))
 }
 
-/// The disk under the ledger has failed: nothing more can be counted, so nothing more may be answered. Ends the process at
-/// once with exit code 74; the next start recovers what the kernel still holds. A failed sync is never tried again, because
-/// the kernel may have dropped the pages it could not write.
+/// Ends the process with exit code 74, because the disk of the ledger has failed. Commands that cannot be counted must
+/// not be served. The next start recovers the data that the kernel still holds. A failed sync is never retried, because
+/// the kernel may have dropped the pages that it could not write.
 fn exit_on_storage_failure(error: LedgerError) {
     tracing::error!(%error, "the ledger's disk has failed; the gateway ends");
     logging::flush_log();

@@ -1,9 +1,12 @@
-//! A new configuration, made live in one swap, or rejected whole.
+//! The reload of the configuration: a new configuration goes live in one atomic swap, or is rejected as a whole.
 //!
-//! Guarantees: everything is read and built before anything is swapped; a rejected document changes nothing but what
-//! `/config` shows. Limiter, quota and meter state is carried over, connections stay open. All of it happens on a thread that
-//! carries no traffic: reading and compiling at a lower priority, and dropping the old snapshot, which a province has some
-//! 100 MB of.
+//! Guarantees:
+//! - Everything is read and built before anything is swapped. A rejected document changes only the output of `/config`.
+//! - The state of limiters, quotas and meters is carried over, and connections stay open.
+//! - All work happens on a thread without traffic: reading and compiling at a lower priority, and dropping the old
+//!   snapshot, which has about 100 MB for a province.
+//!
+//! Leaves to others: the check for changed files (`config`), and the schedule (`control_thread`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,15 +32,15 @@ use super::tls_changes::{FileDigests, tls_changes};
 
 use super::components::SharedComponents;
 
-/// Asks the control thread for a reload; cheap to clone, may go to any thread.
+/// A handle that requests a reload. Cheap to clone; usable from any thread.
 #[derive(Clone, Debug)]
 pub struct ReloadHandle(pub(crate) mpsc::Sender<ReloadReply>);
 
-/// Where the result of a reload goes.
+/// The channel for the result of a reload.
 pub(crate) type ReloadReply = SyncSender<Result<(), ConfigProblems>>;
 
 impl ReloadHandle {
-    /// Reads the configuration again and waits for the result. On problems the old one stays live.
+    /// Requests a reload and waits for its result. If the configuration has problems, the old one stays live.
     pub fn request(&self) -> Result<(), ConfigProblems> {
         let (reply, answer) = sync_channel(1);
         self.0.try_send(reply).map_err(|_| reload_failed("a reload is already under way"))?;
@@ -46,33 +49,34 @@ impl ReloadHandle {
     }
 }
 
-/// A reload that was not even tried; one that was tells its result itself.
+/// The error of a reload that was not tried. A reload that was tried logs its own result.
 fn reload_failed(why: &str) -> ConfigProblems {
     tracing::warn!(why, "the configuration was not read again");
     file_problem(why.to_owned())
 }
 
-/// Where a configuration comes from.
+/// The source of the configuration.
 pub(crate) struct ConfigSource {
     pub(crate) loader: ConfigLoader,
     pub(crate) interner: NameInterner,
     pub(crate) watch: FileWatcher,
 }
 
-/// Knows where the configuration comes from and what of it is live.
+/// The reloader: the source of the configuration, and the parts of it that are live.
 pub(crate) struct ConfigReloader {
     source: ConfigSource,
-    /// What this gateway was started with.
+    /// The settings of the start.
     settings: GatewaySettings,
-    /// Of the files that are live.
+    /// The digests of the live files.
     digests: FileDigests,
     components: SharedComponents,
-    /// Snapshots that some worker or command may still hold: kept, so that none of them is the last to drop one.
+    /// Snapshots that a worker or command may still hold. They are kept so that no traffic thread drops the last
+    /// reference.
     retired: Vec<Arc<PolicySnapshot>>,
     status: Arc<ArcSwap<ConfigStatus>>,
 }
 
-/// A configuration with everything it names, read and built.
+/// A configuration with all files that it names, read and built.
 pub(crate) struct LoadedConfig {
     pub(crate) configuration: Configuration,
     pub(crate) tls: Vec<(Name, ServerTls)>,
@@ -80,7 +84,7 @@ pub(crate) struct LoadedConfig {
     pub(crate) digests: FileDigests,
 }
 
-/// Reads a configuration and what it names; tells which files that were, or would have been.
+/// Loads a configuration and the files that it names. Also returns a watcher of these files, even on failure.
 pub(crate) fn load_config(
     loader: &mut ConfigLoader,
     numbers: &NameInterner,
@@ -104,7 +108,7 @@ fn load_with_tls(configuration: Configuration, clock: &Clock) -> Result<LoadedCo
 }
 
 impl ConfigReloader {
-    /// Looks after what `read` has read and `components` carry out.
+    /// A reloader for the live configuration `read` and the running `components`.
     pub(crate) fn new(source: ConfigSource, read: LoadedConfig, components: SharedComponents) -> Self {
         let live = LiveConfig { version: components.published.load().version.clone(), since: components.clock.wall() };
         let weakened = insecure_settings(&components);
@@ -114,18 +118,18 @@ impl ConfigReloader {
         Self { source, settings, digests, components, retired: Vec::new(), status }
     }
 
-    /// What `/config` shows.
+    /// The status that `/config` shows.
     pub(crate) fn status(&self) -> Arc<ArcSwap<ConfigStatus>> {
         Arc::clone(&self.status)
     }
 
-    /// Whether a file has changed since the last look. Drops what nobody holds any more.
+    /// Whether a file has changed since the last check. Also drops snapshots without other references.
     pub(crate) fn has_changed(&mut self) -> bool {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         self.source.watch.has_changed()
     }
 
-    /// Reads, compiles, builds, swaps; or rejects.
+    /// Loads, builds and publishes the configuration, or rejects it.
     pub(crate) fn reload(&mut self) -> Result<(), ConfigProblems> {
         let read = self.load();
         let result = read.map(|read| self.publish(read));
@@ -135,7 +139,7 @@ impl ConfigReloader {
         result
     }
 
-    /// Reads what there is now, aside from traffic.
+    /// Loads the current files at a lower priority than traffic.
     fn load(&mut self) -> Result<LoadedConfig, ConfigProblems> {
         let (ConfigSource { loader, interner: numbers, watch }, clock) = (&mut self.source, &self.components.clock);
         let (seen, read) = run_low_priority(|| load_config(loader, numbers, clock))
@@ -159,8 +163,8 @@ impl ConfigReloader {
             }
         }
         self.components.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
-        // Published first: each worker's next command finds its limits anew and carries over what was used; then what is
-        // left of the old ones is dropped.
+        // The snapshot is published first: the next command of each worker looks up its limits again and carries over
+        // their use. Then the remaining old limits are dropped.
         self.retired.push(self.components.published.swap(Arc::clone(&configuration.snapshot)));
         self.components.limiters.enforce(&configuration.snapshot);
         self.components.reader.update_department_names(department_names(&configuration.snapshot));
@@ -169,7 +173,7 @@ impl ConfigReloader {
         warn_of_removed_ids(&self.components, &difference);
     }
 
-    /// Says what is live, what it changed, and what of it waits for a restart.
+    /// Publishes the live version, the changes, and the settings that need a restart.
     fn publish_status(&self, configuration: &Configuration, changes: ConfigChanges) {
         let version = configuration.snapshot.version.clone();
         tracing::info!(
@@ -194,7 +198,7 @@ impl ConfigReloader {
         }
         let live = LiveConfig { version, since: self.components.clock.wall() };
         let weakened = insecure_settings(&self.components);
-        // A file that changes and a SIGHUP for it are two reloads: the second must not hide what the first has changed.
+        // A file change and a SIGHUP for it are two reloads. The second one must not hide the changes of the first.
         let changes =
             Some(changes).filter(|changes| !changes.is_empty()).or_else(|| self.status.load().changes.clone());
         self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, changes, rejected: None }));
@@ -212,8 +216,7 @@ impl ConfigReloader {
     }
 }
 
-/// Warns of ids with usage this month that a reload has removed. Runs beside what else the control thread does, because it
-/// reads the ledger.
+/// Warns of ids with usage this month that a reload removed. Runs as a separate task, because it reads the ledger.
 fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDifference) {
     let vanished = removed_ids::removed_by_reload(difference);
     if vanished.is_empty() {
@@ -229,7 +232,7 @@ fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDiffe
     });
 }
 
-/// Reads the keys and trust of every listener; names every problem.
+/// Loads the keys and trust stores of all listeners; reports every problem.
 fn load_tls(settings: &GatewaySettings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>, ConfigProblems> {
     let (mut loaded, mut problems) = (Vec::new(), Vec::new());
     for (index, listener) in settings.listeners.iter().enumerate() {
@@ -244,7 +247,7 @@ fn load_tls(settings: &GatewaySettings, clock: &Clock) -> Result<Vec<(Name, Serv
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigProblems(problems)) }
 }
 
-/// Reads the trust in every subsystem that is met over TLS; names every problem.
+/// Loads the trust stores of all subsystems that use TLS; reports every problem.
 fn load_subsystem_tls(
     subsystems: &[SubsystemTlsSettings],
     clock: &Clock,
@@ -262,12 +265,12 @@ fn load_subsystem_tls(
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigProblems(problems)) }
 }
 
-/// What is wrong with files, at the place that names them.
+/// The problems of files, at the configuration path that names them.
 fn tls_problems(path: &str, faults: &[TlsProblem]) -> Vec<ConfigProblem> {
     faults.iter().map(|fault| ConfigProblem::new(path, fault.to_string())).collect()
 }
 
-/// What expires when, on all listeners and towards all subsystems.
+/// The expiry dates of all listeners, subsystems and callers.
 pub(crate) fn all_expiries(components: &SharedComponents) -> Vec<ExpiringItem> {
     let listeners = components.listener_tls.values().flat_map(|tls| tls.load().expiries.clone());
     let subsystem_tls = components.subsystem_tls.load();
@@ -276,7 +279,7 @@ pub(crate) fn all_expiries(components: &SharedComponents) -> Vec<ExpiringItem> {
     own.chain(components.telemetry.callers().expiries(|caller| snapshot.is_claimed(caller))).collect()
 }
 
-/// The listeners that believe revocation lists which have expired.
+/// The listeners that accept expired revocation lists.
 pub(crate) fn accepts_expired_crl(components: &SharedComponents) -> Vec<Name> {
     let believes = |(_, tls): &(&Name, &Arc<ArcSwap<ServerTls>>)| tls.load().accepts_expired_crls;
     let mut names: Vec<Name> = components.listener_tls.iter().filter(believes).map(|(name, _)| name.clone()).collect();
@@ -284,7 +287,7 @@ pub(crate) fn accepts_expired_crl(components: &SharedComponents) -> Vec<Name> {
     names
 }
 
-/// What operators should know of at any time.
+/// Warnings of insecure settings; logged and shown at any time.
 fn insecure_settings(components: &SharedComponents) -> Vec<String> {
     let told =
         |name: Name| format!("listener {name}: expired revocation lists are believed (expiredRevocation: allow)");
@@ -293,7 +296,7 @@ fn insecure_settings(components: &SharedComponents) -> Vec<String> {
     told
 }
 
-/// The names of departments, for the book.
+/// The names of departments, for the ledger's book.
 pub(crate) fn department_names(snapshot: &PolicySnapshot) -> Vec<(Name, String)> {
     let departments = snapshot.departments.iter().map(|policy| &policy.department);
     departments.map(|department| (department.id.clone(), department.name.clone())).collect()
@@ -304,5 +307,5 @@ pub(crate) fn file_problem(message: String) -> ConfigProblems {
     ConfigProblems::of_whole_file(message)
 }
 
-/// How long [`RunningGateway::reload`] waits for the control thread.
+/// How long [`ReloadHandle::request`] waits for the result.
 pub(crate) const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);

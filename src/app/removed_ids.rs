@@ -1,7 +1,11 @@
-//! Ids with usage this month that the configuration does not have any more: the bill of whoever was renamed is split.
+//! Ids with usage this month that the configuration no longer has. After a rename, the bill of the renamed department
+//! is split between two ids.
 //!
-//! Guarantees: warns and changes nothing; at most [`WARNINGS_MAX`] lines at a time. Reads the ledger, so whoever asks must not be a
-//! thread of traffic.
+//! Guarantees:
+//! - This module only logs warnings, at most [`WARNINGS_MAX`] lines at a time.
+//! - It reads rows of the ledger, so callers must not run on a traffic thread.
+//!
+//! Leaves to others: reading the ledger (`reload`, `app`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,20 +13,20 @@ use crate::ledger::{OutcomeTotals, UsageRow};
 use crate::model::{Month, Name, Outcome};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
 
-/// Lines at a time.
+/// The maximum of warnings at a time.
 const WARNINGS_MAX: usize = 20;
 
-/// An id that the configuration does not have any more.
+/// An id that the configuration no longer has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RemovedId {
     /// `department`, `subsystem` or `command`.
     kind: &'static str,
     id: String,
-    /// The id that took its callers, or its place.
+    /// The id that took over its callers or its place.
     successor: Option<String>,
 }
 
-/// What was used under one id.
+/// The usage of one id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct IdUsage {
     units: u64,
@@ -32,7 +36,7 @@ struct IdUsage {
 /// Usage by kind and id.
 type UsageById = BTreeMap<(&'static str, String), IdUsage>;
 
-/// The ids that a reload has removed.
+/// The ids that a reload removed.
 pub(crate) fn removed_by_reload(difference: &SnapshotDifference) -> Vec<RemovedId> {
     let kinds = [
         ("department", &difference.departments),
@@ -50,14 +54,14 @@ pub(crate) fn removed_by_reload(difference: &SnapshotDifference) -> Vec<RemovedI
     vanished.map(one).collect()
 }
 
-/// Warns of those ids that have usage.
+/// Warns of the removed ids that have usage.
 pub(crate) fn warn_if_used(vanished: &[RemovedId], rows: &[UsageRow], month: Month) {
     let usage = usage_by_id(rows);
     let used = |one: &RemovedId| Some((one.clone(), *usage.get(&(one.kind, one.id.clone()))?));
     log_removed_ids(vanished.iter().filter_map(used).collect(), month);
 }
 
-/// Warns of every id that has usage and that the configuration of a start does not have.
+/// Warns of every id with usage that the configuration of a start does not have.
 pub(crate) fn warn_of_missing_ids(snapshot: &PolicySnapshot, rows: &[UsageRow], month: Month) {
     let known = known_ids(snapshot);
     let mut usage = usage_by_id(rows);
@@ -79,7 +83,7 @@ fn known_ids(snapshot: &PolicySnapshot) -> HashSet<(&'static str, String)> {
     departments.chain(subsystems).collect()
 }
 
-/// What was used under each id; refused commands have no usage, and `unknown` stands for none.
+/// The usage of each id. Rejected commands have no usage, and `unknown` is no id.
 fn usage_by_id(rows: &[UsageRow]) -> UsageById {
     let mut departments: HashMap<&Name, IdUsage> = HashMap::new();
     let mut commands: HashMap<(&Name, &Name), IdUsage> = HashMap::new();

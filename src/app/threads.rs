@@ -1,4 +1,8 @@
-//! Waiting for threads and futures from plain, blocking code.
+//! Threads: joining, blocking waits for futures, and work at low priority, for code outside of a runtime.
+//!
+//! Guarantees: each function returns only after its thread has ended.
+//!
+//! Leaves to others: the threads of traffic (`proxy`), and the control thread (`control_thread`).
 
 use std::io;
 use std::thread::JoinHandle;
@@ -7,7 +11,7 @@ use std::time::Duration;
 use rustix::process::setpriority_process;
 use tokio::runtime::Builder;
 
-/// A thread that ends when it is told to; joined at most once.
+/// A thread that ends with its drain; joined at most once.
 pub(crate) struct ThreadHandle(Option<JoinHandle<()>>);
 
 impl ThreadHandle {
@@ -15,7 +19,7 @@ impl ThreadHandle {
         Self(Some(thread))
     }
 
-    /// Waits for its end. A panic in it has been reported by the panic hook already.
+    /// Waits for the end of the thread. The panic hook has already reported a panic.
     pub(crate) fn join(mut self) {
         if let Some(thread) = self.0.take() {
             let _ = thread.join();
@@ -23,7 +27,7 @@ impl ThreadHandle {
     }
 }
 
-/// Runs a future to its end on a thread of its own, so that it works inside and outside of other runtimes.
+/// Runs a future to its end on its own thread, so that the call works inside and outside of other runtimes.
 pub(crate) fn block_on<F>(future: F) -> io::Result<F::Output>
 where
     F: Future<Output: Send> + Send,
@@ -35,12 +39,13 @@ where
     })
 }
 
-/// Does heavy work on a thread of its own and waits for it. The thread has a lower priority (nice value), so that the threads
-/// of traffic go first where there are not enough cores for all. It cannot be raised again without a privilege: so the work
-/// must take no lock that traffic waits for, and its thread ends with it.
+/// Runs heavy work on its own thread with a lower priority (nice value) and waits for it. Traffic threads then go first
+/// when there are not enough cores. The priority cannot be raised again without a privilege. Therefore the work must
+/// take no lock that traffic waits for, and its thread ends with it.
 pub(crate) fn run_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let run = || {
-        let _ = setpriority_process(None, LOW_PRIORITY_NICE); // where that is not allowed, it works all the same
+        // Where a lower priority is not allowed, the work runs at the normal one.
+        let _ = setpriority_process(None, LOW_PRIORITY_NICE);
         work()
     };
     std::thread::scope(|scope| {
@@ -49,10 +54,11 @@ pub(crate) fn run_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> io::
     })
 }
 
-/// The nice value of work that can wait: about a third of the share of a traffic thread on a core that both want (sched(7)).
+/// The nice value of work that can wait. On a contended core it gets about a third of the share of a traffic thread
+/// (sched(7)).
 const LOW_PRIORITY_NICE: i32 = 5;
 
-/// Waits for a future; `false` if it took longer than `timeout`.
+/// Waits for a future; `false` if `timeout` passed first.
 pub(crate) fn wait_timeout(future: impl Future<Output = ()> + Send, timeout: Duration) -> io::Result<bool> {
     block_on(async { tokio::time::timeout(timeout, future).await.is_ok() })
 }

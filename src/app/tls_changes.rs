@@ -1,7 +1,11 @@
-//! What a reload changes in keys, trust and hosts, in words for `/config` and the log.
+//! The changes of a reload to certificates, trust stores and hosts, as text for `/config` and the log.
 //!
-//! Guarantees: a certificate or revocation list that is replaced by one of the same name is named with both ends; a file with
-//! another content is named with the beginnings of both digests, which `sha256sum` shows. No digest of a key is shown.
+//! Guarantees:
+//! - A certificate or revocation list that is replaced by one of the same name is reported with both expiry dates.
+//! - A file with changed contents is reported with the prefixes of both digests, as `sha256sum` prints them.
+//! - No digest of a private key is shown.
+//!
+//! Leaves to others: the changes of the policy (`policy`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,8 @@ use crate::identity::{ExpiringItem, ServerTls, SubsystemTls, SubsystemTlsFiles, 
 use super::components::SharedComponents;
 use super::reload::LoadedConfig;
 
-/// The first 12 hex digits of the SHA-256 of every file of certificates and revocation lists; nothing for one that could not be read.
+/// The first 12 hex digits of the SHA-256 of every certificate and revocation list file; `None` if a file could not be
+/// read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileDigests(BTreeMap<PathBuf, Option<String>>);
 
@@ -29,7 +34,7 @@ impl FileDigests {
         Self(listeners.chain(subsystems).map(marked).collect())
     }
 
-    /// The files of these that have other contents in `new`, in words.
+    /// The files in `files` whose contents differ in `new`, as text.
     fn changed_files<'a>(&self, new: &Self, whose: &str, files: impl Iterator<Item = &'a Path>) -> Vec<String> {
         let both = files.filter_map(|path| Some((path, self.0.get(path)?, new.0.get(path)?)));
         let changed = both.filter(|(_, old, new)| old != new);
@@ -50,7 +55,7 @@ fn public_subsystem_files(files: &SubsystemTlsFiles) -> impl Iterator<Item = &Pa
     files.client_certificate.iter().map(|(certificate, _)| certificate).chain(&files.authorities).map(PathBuf::as_path)
 }
 
-/// What `loaded` changes in what `components` have live.
+/// The changes from the live `components` to `loaded`.
 pub(crate) fn tls_changes(components: &SharedComponents, digests: &FileDigests, loaded: &LoadedConfig) -> Vec<String> {
     let configuration = &loaded.configuration;
     let of_listeners = configuration.settings.listeners.iter().flat_map(|listener| {

@@ -1,7 +1,10 @@
-//! `tallygate ledger adjust`: adds a correction, and asks first where it looks like a slip.
+//! `tallygate ledger adjust`: adds a correction, and asks for confirmation if the correction looks like a mistake.
 //!
-//! Guarantees: a correction that is larger than the usage it corrects, or of a period that lies ahead, is added only after a
-//! yes: on the terminal, or as `--yes`. What a correction may be at all is for [`crate::ledger::book::adjustments`].
+//! Guarantees: two kinds of correction are added only after a confirmation on the terminal or with `--yes`:
+//! - a correction larger than the usage that it corrects;
+//! - a correction of a period that has not begun.
+//!
+//! Leaves to `ledger::book::adjustments`: the validity of a correction.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +21,7 @@ use crate::report::render::human_units::{grouped_signed, signed_digits};
 use super::ledger::existing_book;
 use super::{BadUsage, OutputFormat, print_message};
 
-/// A correction to be added.
+/// Arguments of `tallygate ledger adjust`: the correction to add.
 #[derive(Debug, Args)]
 pub struct AdjustArgs {
     /// The ledger's book; the gateway may be running
@@ -69,7 +72,7 @@ pub fn adjust(args: &AdjustArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-/// A correction that makes no sense is a wrong command line, not a fault of the ledger.
+/// Converts an invalid correction into a usage error, because it is not a fault of the ledger.
 fn as_usage_error<T>(result: Result<T, LedgerError>) -> anyhow::Result<T> {
     match result {
         Err(LedgerError::Adjustment(why)) => Err(BadUsage(why.to_string()).into()),
@@ -91,7 +94,8 @@ impl AdjustArgs {
     }
 }
 
-/// Why the correction may be a slip; nothing where its period is none, which the ledger itself refuses.
+/// The reasons why the correction may be a mistake. Empty if its period is invalid, because the ledger itself rejects
+/// that.
 fn suspicions(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec<String>, LedgerError> {
     let files = LedgerFiles::open(path)?;
     let Ok(range) = ReportRange::from_period(&adjustment.period, files.calendar()) else { return Ok(Vec::new()) };
@@ -111,7 +115,7 @@ fn suspicions(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec
     Ok(doubts)
 }
 
-/// The units of what is corrected: usage, and the corrections of it that there are already.
+/// The units that the correction applies to: the usage and the earlier corrections of the period.
 fn used_units(files: &LedgerFiles, adjustment: &Adjustment, range: &ReportRange) -> Result<i128, LedgerError> {
     let matches = |department: &str, subsystem: Option<&str>, command: Option<&str>| {
         let is = |wanted: &Option<Name>, found: Option<&str>| {
@@ -135,7 +139,7 @@ fn used_units(files: &LedgerFiles, adjustment: &Adjustment, range: &ReportRange)
     Ok(used + earlier.map(|row| i128::from(row.units)).sum::<i128>())
 }
 
-/// Asks on a terminal; elsewhere `--yes` is the only yes.
+/// Asks for confirmation on a terminal. Without a terminal, only `--yes` confirms.
 fn ask_confirmation(doubts: &[String]) -> Result<(), BadUsage> {
     let doubts = doubts.join("; ");
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
@@ -145,7 +149,7 @@ fn ask_confirmation(doubts: &[String]) -> Result<(), BadUsage> {
     let _ = write!(
         io::stderr(),
         "Add the correction all the same? It cannot be removed, only corrected by another. [y/N] "
-    ); // nobody reads it otherwise
+    ); // a failed write is ignored
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     match read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes") {

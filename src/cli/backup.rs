@@ -1,4 +1,4 @@
-//! `tallygate ledger backup`: a copy of a ledger that verifies, beside a running gateway or without one.
+//! `tallygate ledger backup`: makes a copy of a ledger that passes verification, with or without a running gateway.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::ledger::audit::{BackupError, LedgerBackup, backup};
 use super::ledger::{ProgressLine, existing_book};
 use super::{BadUsage, OutputFormat};
 
-/// What to copy, and where to.
+/// Arguments of `tallygate ledger backup`: the source and the destination.
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
     /// The ledger's book; the gateway may be running
@@ -25,7 +25,7 @@ pub(super) struct BackupArgs {
     format: OutputFormat,
 }
 
-/// Copies, and says what the copy is.
+/// Copies the ledger and prints a description of the copy.
 pub(super) fn make_backup(args: &BackupArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let mut progress = ProgressLine::default();
     let made = backup(existing_book(&args.ledger)?, &args.out, &mut |what, done, all| progress.update(what, done, all));

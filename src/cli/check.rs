@@ -1,4 +1,4 @@
-//! `tallygate check`: every problem of a configuration, with its path.
+//! `tallygate check`: prints every problem of a configuration with its path.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::model::{Name, NameInterner};
 
 use super::{NOT_SO, OutputFormat, print_message};
 
-/// Which configuration.
+/// Arguments of `tallygate check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// The configuration file
@@ -22,8 +22,8 @@ pub struct CheckArgs {
     format: OutputFormat,
 }
 
-/// Reads and compiles the configuration. Problems go to stderr for people, and to stdout as JSON.
-/// Exit code 0 if it is clean, 1 if it has problems.
+/// Reads and compiles the configuration. Problems go to stderr as text, or to stdout as JSON. The exit code is 0
+/// without problems and 1 with problems.
 pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let checked = config::load_configuration(&args.config, &NameInterner::default());
     let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
@@ -35,14 +35,14 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<ExitCode>
     Ok(code)
 }
 
-/// All problems, one a line, under the name of their file.
+/// All problems, one per line, below the name of their file.
 pub(super) fn problems_text(config: &Path, problems: &ConfigProblems) -> String {
     let count = plural(problems.0.len(), "problem");
     let lines: Vec<_> = problems.0.iter().map(|problem| format!("  {problem}")).collect();
     format!("{}: {count}\n{}", config.display(), lines.join("\n"))
 }
 
-/// What is there, whom the listeners trust, and what is odd about it but does not stop its use.
+/// The summary of a valid configuration: its item counts, the authorities that the listeners trust, and its warnings.
 fn summary_text(config: &Path, read: &Configuration) -> String {
     let trusted: String =
         config::trusted_files(&read.settings).iter().map(|(name, trusted)| trust_text(name, trusted)).collect();
@@ -51,7 +51,7 @@ fn summary_text(config: &Path, read: &Configuration) -> String {
     format!("{}: {counts}\n  {memory}{trusted}{}", config.display(), warnings.collect::<String>())
 }
 
-/// What the series that are granted cost the ledger.
+/// The memory that the ledger needs for the granted series.
 fn memory_estimate(read: &Configuration) -> SeriesMemory {
     series_memory(read.snapshot.granted_series() as u64, read.settings.workers as u64)
 }
@@ -66,11 +66,11 @@ fn memory_line(memory: &SeriesMemory) -> String {
     )
 }
 
-/// Whom a listener trusts to name callers, and to revoke them.
+/// The authorities that a listener trusts to issue and to revoke client certificates.
 fn trust_text(listener: &Name, trusted: &TrustedFiles) -> String {
     let TrustedFiles { authorities, lists, .. } = trusted;
     if authorities.is_empty() {
-        return String::new(); // it asks nobody
+        return String::new(); // the listener requests no client certificates
     }
     let counts = match (authorities.len(), lists.len()) {
         (1, lists) => format!("1 authority, {}", plural(lists, "revocation list")),
@@ -151,7 +151,7 @@ fn count_text(read: &Configuration) -> String {
     )
 }
 
-/// A number and its noun, of which the plural is regular.
+/// A number with its noun. The plural of the noun must be regular.
 pub(super) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

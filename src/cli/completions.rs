@@ -1,4 +1,4 @@
-//! `tallygate completions SHELL`.
+//! `tallygate completions SHELL`: prints a completion script.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use clap::Args;
 use clap_complete::Shell;
 
-/// What to complete in.
+/// Arguments of `tallygate completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
-/// Prints the script for a shell. Gathered first, because the generator panics on a closed stdout.
+/// Prints the completion script of a shell. The script is collected in memory first, because the generator panics if
+/// stdout is closed.
 pub fn completions(
     args: &CompletionsArgs,
     command: &mut clap::Command,

@@ -1,7 +1,8 @@
-//! `tallygate explain`: what the gateway would do with a request, and why.
+//! `tallygate explain`: shows what the gateway would do with a request, and why.
 //!
-//! Guarantees: each step is the gateway's own judgement (handshake, head, department, route, grant), in its order. Only
-//! what depends on the moment (limits, quota, health) is left out, and listed.
+//! Guarantees:
+//! - Each step is the gateway's own check (handshake, head, department, route, grant), in the gateway's order.
+//! - Only checks that depend on the moment (limits, quota, health) are left out. The output lists them.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -26,42 +27,43 @@ use crate::telemetry::HandshakeFailure;
 use super::check::problems_text;
 use super::{BadUsage, NOT_SO, OutputFormat, print_message};
 
-/// What stands for an outcome where there would be no connection.
+/// The pseudo-outcome of a request whose TLS handshake would fail.
 const HANDSHAKE_OUTCOME: &str = "handshake";
-/// Where a URL without a port leads.
+/// The port of a URL without a port.
 const HTTPS_PORT: u16 = 443;
 
-/// What the gateway would do, step by step.
+/// The decision of the gateway, step by step.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RequestExplanation {
-    /// The certificate's identities.
+    /// The identities in the certificate.
     caller: Vec<String>,
     /// The department that claims them.
     department: Option<String>,
     subsystem: Option<String>,
     command: Option<String>,
-    /// The rule that allows it.
+    /// The grant that allows the command.
     grant: Option<String>,
-    /// What could still refuse it, narrowest first.
+    /// The limits that could still reject the request, narrowest first.
     limits: Vec<String>,
     upstreams: Vec<String>,
-    /// The path the subsystem sees.
+    /// The path that the subsystem receives.
     forwarded_path: Option<String>,
-    /// The outcome of a refusal; `handshake` if there would be no connection at all, and so nothing to count.
+    /// The outcome of a rejection. It is `handshake` if the connection would fail, in which case nothing would be
+    /// counted.
     refused: Option<&'static str>,
-    /// The verdict in a sentence.
+    /// The decision in one sentence.
     why: String,
 }
 
-/// A certificate as a caller would show it.
+/// A client certificate as a caller would present it.
 struct CallerCertificate {
-    /// Its own certificate first.
+    /// The chain, with the caller's own certificate first.
     chain: Vec<CertificateDer<'static>>,
     identities: Vec<CallerId>,
 }
 
-/// Whose request, and what it asks for.
+/// Arguments of `tallygate explain`: the caller and its request.
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
     /// The configuration file
@@ -78,8 +80,10 @@ pub struct ExplainArgs {
     format: OutputFormat,
 }
 
-/// Explains a request of a caller. Exit code 0 if it would be let in, 1 if it would be refused or the configuration has
-/// problems, 2 if the certificate or the request cannot be read.
+/// Explains a request of a caller. The exit code is:
+/// - 0 if the request would be admitted;
+/// - 1 if it would be rejected or the configuration has problems;
+/// - 2 if the certificate or the request cannot be read.
 pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let configuration = match config::load_configuration(&args.config, &NameInterner::default()) {
         Ok(configuration) => configuration,
@@ -110,7 +114,8 @@ fn read_inputs(cert: &Path, request: &str) -> Result<(CallerCertificate, Request
     Ok((CallerCertificate { chain, identities }, read_request(request)?))
 }
 
-/// Why there would be no connection: the judgement of the listeners that the request could come in by.
+/// The reason why the TLS handshake would fail, from the listeners that could receive the request. `None` if one of
+/// them accepts the caller.
 fn handshake_refusal(
     settings: &GatewaySettings,
     shown: &CallerCertificate,
@@ -137,12 +142,12 @@ fn check_listener(
     host: &str,
     now: Timestamp,
 ) -> Result<(), String> {
-    // Its files were read a moment ago; if they are gone by now, that is what is told.
+    // The files were read a moment ago. If they have been removed since, the error reports that.
     let tls = listener.tls.load(now).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         format!("listener {} cannot be used: {}", listener.name, problems.join("; "))
     })?;
-    // A caller names the host in its handshake, unless that is an address (RFC 6066 section 3).
+    // A caller sends the host as its server name (SNI), unless the host is an IP address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
     let served = tls.hosts.hosts_for_sni((!is_address).then_some(host));
     if !served.is_some_and(|served| served.covers(host)) {
@@ -168,7 +173,7 @@ fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
     RequestExplanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() }
 }
 
-/// The gateway's own steps, in their order, until one says no.
+/// The steps of the gateway in their order, up to the first rejection.
 fn decide(configuration: &Configuration, identities: &[CallerId], request: &Request<()>) -> RequestExplanation {
     let snapshot = &configuration.snapshot;
     let mut told = new_explanation(identities);
@@ -215,7 +220,7 @@ fn decide(configuration: &Configuration, identities: &[CallerId], request: &Requ
     told
 }
 
-/// The servers, with their weights where these differ.
+/// The upstream servers, with their weights if the weights differ.
 fn upstream_texts(subsystem: &Subsystem) -> Vec<String> {
     let servers = &subsystem.upstreams;
     let are_alike = servers.windows(2).all(|two| two[0].weight == two[1].weight);

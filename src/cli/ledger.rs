@@ -1,6 +1,7 @@
-//! `tallygate ledger`: what the ledger is, whether it is what it says, its raw rows, corrections and copies.
+//! `tallygate ledger`: information about a ledger, verification, raw rows, corrections and backups.
 //!
-//! All but `adjust` only read; all work on a live ledger, on one whose gateway was killed, and on a copy.
+//! All subcommands except `adjust` are read-only. All work on a live ledger, on one whose gateway was killed, and on a
+//! copy.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -17,7 +18,7 @@ use crate::ledger::audit::{
 use super::backup::{self, BackupArgs};
 use super::{BadUsage, NOT_SO, OutputFormat, adjust, print_message};
 
-/// What to do with a ledger.
+/// Arguments of `tallygate ledger`.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
     #[command(subcommand)]
@@ -84,7 +85,7 @@ enum ExportFormat {
     Json,
 }
 
-/// Does what was asked.
+/// Runs the requested subcommand.
 pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &args.command {
         LedgerCommand::Info(args) => show_info(args, out),
@@ -187,7 +188,7 @@ fn write_verdict(verdict: &AuditVerdict, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// What a head that was noted elsewhere does not prove.
+/// The part of the ledger that a head noted elsewhere does not prove.
 fn anchor_text(after: &SealsAfterHead) -> String {
     let SealsAfterHead { seals, hours, days, epochs, corrections } = after;
     if *seals == 0 {
@@ -198,7 +199,7 @@ fn anchor_text(after: &SealsAfterHead) -> String {
     )
 }
 
-/// Progress, on a terminal only.
+/// A progress line, shown on a terminal only.
 #[derive(Debug, Default)]
 pub(super) struct ProgressLine {
     last_percent: Option<u64>,
@@ -209,13 +210,13 @@ impl ProgressLine {
         let percent = done * 100 / all.max(1);
         if self.last_percent != Some(percent) && io::stderr().is_terminal() {
             self.last_percent = Some(percent);
-            let _ = write!(io::stderr(), "\r{what}: {percent} % "); // only a courtesy
+            let _ = write!(io::stderr(), "\r{what}: {percent} % "); // a failed write is ignored
         }
     }
 
     pub(super) fn finish(&self) {
         if self.last_percent.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K"); // as above
+            let _ = write!(io::stderr(), "\r\x1b[K"); // a failed write is ignored
         }
     }
 }
@@ -249,7 +250,7 @@ fn write_part(to: &mut impl Write, part: &ExportPart, format: ExportFormat) -> i
     }
 }
 
-/// A book that is there: SQLite would say less kindly that it is not.
+/// Checks that the book exists, because SQLite's error for a missing file is less clear.
 pub(super) fn existing_book(book: &Path) -> Result<&Path, BadUsage> {
     if !book.exists() {
         let missing = book.display();

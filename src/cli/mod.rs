@@ -1,7 +1,9 @@
-//! The command line: what was asked, one function per answer, and the exit code.
+//! The command line: argument parsing, one function per subcommand, and exit codes.
 //!
-//! Guarantees: machine output goes to stdout, words for people to stderr. Exit codes: 0 ok, 1 what was asked about is not
-//! so, 2 usage, 70 internal, 74 storage. A reader that closes our stdout early, as `head` does, is no error.
+//! Guarantees:
+//! - Machine-readable output goes to stdout, messages for people to stderr.
+//! - Exit codes: 0 success, 1 negative result (problems, differences), 2 usage, 70 internal, 74 storage.
+//! - A reader that closes our stdout early, such as `head`, is not an error.
 
 pub mod adjust;
 mod backup;
@@ -12,6 +14,7 @@ pub mod ledger;
 pub mod pki;
 pub mod report;
 pub mod serve;
+pub mod trial_authority;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -19,20 +22,21 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use self::trial_authority::AuthorityError;
 use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::ConfigProblems;
-use crate::identity::AuthorityError;
 use crate::ledger::LedgerError;
 use crate::ledger::audit::ExportError;
 
-/// What was asked about is not so: problems, differences.
+/// Exit code of a negative result: problems or differences were found.
 pub const NOT_SO: u8 = 1;
-/// The command line is wrong.
+/// Exit code of a usage error: the command line is wrong.
 pub const USAGE: u8 = 2;
-/// A fault of the program, or of the machine: an address or a thread that it does not give. Another try may go better.
+/// Exit code of an internal fault, or of a resource that the machine refuses (an address, a thread). A retry may
+/// succeed.
 pub const INTERNAL: u8 = 70;
-/// The disk or the ledger on it.
+/// Exit code of a storage fault: the disk or the ledger on it.
 pub const STORAGE: u8 = 74;
 
 /// The access-command gateway that counts exactly.
@@ -61,7 +65,7 @@ enum CliCommand {
     Completions(completions::CompletionsArgs),
 }
 
-/// How an answer is printed.
+/// The output format of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people
@@ -71,7 +75,7 @@ pub enum OutputFormat {
     Json,
 }
 
-/// How a table of results is printed.
+/// The output format of a table of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TableFormat {
     /// For people
@@ -81,25 +85,19 @@ pub enum TableFormat {
     Csv,
     /// For programs
     Json,
-    /// Not in this release
-    #[value(hide = true)]
-    Xlsx,
-    /// Not in this release
-    #[value(hide = true)]
-    Parquet,
 }
 
-/// The command line asks for something that cannot be.
+/// A usage error: the command line asks for something impossible.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadUsage(pub String);
 
-/// The answer is there, but nobody gets it: a full disk behind stdout, for example.
+/// The result was computed but could not be written, for example because of a full disk behind stdout.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer could not be written to stdout")]
 struct PrintError(#[source] io::Error);
 
-/// Does what the arguments ask for; the first of them is the program's name.
+/// Runs the program with these arguments. The first argument is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match CommandLine::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -110,16 +108,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ended.unwrap_or_else(|error| failure_exit(&error))
 }
 
-/// The whole answer at once, so that a failure to write it cannot be taken for one to find it.
+/// Writes the whole result at once, so that a write error is distinct from an error in computing the result.
 fn print_output(answer: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let printed = out.write_all(answer).and_then(|()| out.flush());
     Ok(printed.map_err(PrintError)?)
 }
 
-/// Says something to people.
+/// Prints a message for people to stderr.
 fn print_message(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}"); // nobody is left to be told that stderr is closed
+    let _ = writeln!(io::stderr(), "{text}"); // stderr is closed: the error cannot be reported
 }
 
 fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<ExitCode> {
@@ -134,9 +132,9 @@ fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<Exi
     }
 }
 
-/// clap knows where its text goes: help to stdout with 0, faults to stderr with 2.
+/// Prints clap's text where clap sends it: help to stdout with code 0, errors to stderr with code 2.
 fn usage_exit(error: &clap::Error) -> ExitCode {
-    let _ = error.print(); // nobody is left to be told that stderr is closed
+    let _ = error.print(); // stderr is closed: the error cannot be reported
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
@@ -148,7 +146,7 @@ fn failure_exit(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit_code(error))
 }
 
-/// The failure and its causes; those that are already told in what stands before are not told again.
+/// The error with its causes. A cause whose text is already part of the message is not repeated.
 fn error_text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -167,7 +165,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }
 
-/// The exit code of a failure, by the first cause that has one.
+/// The exit code of an error: that of the first cause that has one.
 fn exit_code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(code_of_cause).unwrap_or(INTERNAL)
 }

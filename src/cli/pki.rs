@@ -1,7 +1,9 @@
-//! `tallygate pki`: a small certificate authority for trying things out.
+//! `tallygate pki`: a small certificate authority for trials.
 //!
-//! Turns arguments into calls of [`CertificateAuthority`] and says what was written: in words on stderr, the paths on stdout. The
-//! mechanics are there.
+//! Turns arguments into calls of [`CertificateAuthority`]. Reports what was done in words on stderr and the paths of
+//! the written files on stdout.
+//!
+//! Leaves to [`CertificateAuthority`]: keys, certificates and files.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,17 +13,17 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 
-use crate::identity::{AuthorityError, CertificateAuthority, ClientRequest, IssuedFiles, ValidityPeriod};
+use super::trial_authority::{AuthorityError, CertificateAuthority, ClientRequest, IssuedFiles, ValidityPeriod};
 use crate::model::{CallerId, Name};
 
 use super::check::plural;
 use super::{OutputFormat, print_message};
 
-/// How long the authority itself holds, in days.
+/// Validity of the authority's own certificate, in days.
 const AUTHORITY_DAYS: u32 = 3650;
-/// How long a revocation list holds, in days. A gateway refuses callers once it is older.
+/// Validity of a revocation list, in days. A gateway rejects callers once the list has expired.
 const LIST_DAYS: u32 = 30;
-/// The names by which a gateway on this machine is called.
+/// The host names of a gateway on this machine.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// Arguments of `tallygate pki`.
@@ -35,13 +37,13 @@ pub struct PkiArgs {
     pub format: OutputFormat,
 }
 
-/// What was done: in words, and which files were written.
+/// The result of a command: a message and the files that were written.
 struct PkiOutcome {
     message: String,
     written: Vec<PathBuf>,
 }
 
-/// What the small certificate authority can do.
+/// The commands of the trial certificate authority.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PkiCommand {
     /// Make an authority, a certificate for the gateway and an empty revocation list.
@@ -54,7 +56,7 @@ pub enum PkiCommand {
     Renew(RenewArgs),
 }
 
-/// Arguments of `tallygate pki init_authority`.
+/// Arguments of `tallygate pki init`.
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
     /// Directory of the authority; made if need be.
@@ -71,7 +73,7 @@ pub struct InitArgs {
     pub days: u32,
 }
 
-/// Arguments of `tallygate pki issue_certificate`.
+/// Arguments of `tallygate pki issue`.
 #[derive(Clone, Debug, Args)]
 pub struct IssueArgs {
     /// Directory of the authority.
@@ -102,7 +104,7 @@ pub struct RevokeArgs {
     pub certificate: PathBuf,
 }
 
-/// Arguments of `tallygate pki renew_list`.
+/// Arguments of `tallygate pki renew`.
 #[derive(Clone, Debug, Args)]
 pub struct RenewArgs {
     /// Directory of the authority.
@@ -113,7 +115,7 @@ pub struct RenewArgs {
     pub days: u32,
 }
 
-/// A name by which a gateway can be called; `*.` may stand for one label (RFC 9525 section 6.3).
+/// Parses a host name of a gateway. `*.` may stand for one label (RFC 9525 section 6.3).
 fn parse_host(text: &str) -> Result<String, String> {
     match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
         Ok(_) => Ok(text.to_owned()),
@@ -121,7 +123,7 @@ fn parse_host(text: &str) -> Result<String, String> {
     }
 }
 
-/// An id that a configuration can have, too.
+/// Parses a department id that is also valid in a configuration.
 fn parse_department(text: &str) -> Result<Name, String> {
     let name = Name::parse(text).map_err(|bad| bad.to_string())?;
     match name.is_reserved() {
@@ -130,10 +132,10 @@ fn parse_department(text: &str) -> Result<Name, String> {
     }
 }
 
-/// Does what was asked, tells people about it, and writes to `out` which files were written.
+/// Runs the requested command, reports to people on stderr, and writes the paths of the written files to `out`.
 ///
 /// # Errors
-/// If a file is in the way, missing or not writable; each with what to do.
+/// If a file already exists, is missing or is not writable. Each error states what to do.
 pub fn run(args: &PkiArgs, now: Timestamp, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let PkiOutcome { message, written } = run_action(args, now)?;
     print_message(&message);
@@ -257,7 +259,7 @@ mod tests {
         "2026-06-15T12:00:00Z".parse().expect("a time")
     }
 
-    /// What `tallygate pki` says to these arguments; `DIR` stands for the directory.
+    /// The message of `tallygate pki` for these arguments. `DIR` stands for the directory.
     fn pki(directory: &TempDir, arguments: &str) -> Result<String, String> {
         let place = directory.path().display().to_string();
         let words = ["pki".to_owned()].into_iter().chain(arguments.split(' ').map(|word| word.replace("DIR", &place)));
@@ -265,7 +267,7 @@ mod tests {
         run_action(&command.pki, now()).map(|done| done.message).map_err(|error| error.to_string())
     }
 
-    /// What a listener would name of the files that `pki` has made.
+    /// The listener settings that refer to the files which `pki` has written.
     fn listener_files(directory: &tempfile::TempDir) -> TlsFiles {
         let at = |file: &str| directory.path().join(file);
         let auth = ClientAuth {

@@ -13,11 +13,11 @@ use crate::telemetry::logging::{self, LogFormat};
 
 use super::{BadUsage, error_text, exit_code};
 
-/// The variable that sets the log level where `--log-level` does not.
+/// The environment variable that sets the log level if `--log-level` is absent.
 const LEVEL_VARIABLE: &str = "TALLYGATE_LOG";
 const LEVEL_DEFAULT: &str = "info";
 
-/// What to run, and how it logs.
+/// Arguments of `tallygate serve`: the configuration and the log's settings.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The configuration file
@@ -40,12 +40,12 @@ enum LogFormatArg {
     Json,
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SignalAction {
     Reload,
     Stop,
-    /// Another log file, as logrotate asks for (SIGUSR1).
+    /// SIGUSR1 asks for a reopened log file, as logrotate does. The log goes to stderr, so no file is reopened.
     ReopenLog,
 }
 
@@ -57,11 +57,13 @@ struct SignalStreams {
     user_1: Signal,
 }
 
-/// Runs the gateway: SIGHUP reads the configuration again; SIGTERM, SIGINT and SIGQUIT drain and end it; SIGUSR1 changes
-/// nothing.
+/// Runs the gateway. Signals:
+/// - SIGHUP reloads the configuration.
+/// - SIGTERM, SIGINT and SIGQUIT start a graceful shutdown.
+/// - SIGUSR1 changes nothing.
 ///
-/// What is said from here on goes through the log, so that neither a stalled reader nor a full disk behind it holds the gateway
-/// up, not even at its end.
+/// From here on, messages go through the log. Neither a stalled reader nor a full disk behind it blocks the gateway,
+/// not even during shutdown.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     init_log(args)?;
     let ended = run_gateway(args).unwrap_or_else(|error| {
@@ -82,7 +84,7 @@ fn run_gateway(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     log_addresses(args.log_format, &running);
     loop {
         match runtime.block_on(signals.next_action()) {
-            SignalAction::Reload => drop(running.reload()), // the log has the result, as it has that of a file that changed
+            SignalAction::Reload => drop(running.reload()), // the result is in the log, as for a changed file
             SignalAction::ReopenLog => {
                 tracing::info!("SIGUSR1: the log goes to stderr, so there is no file to open again")
             }
@@ -107,7 +109,7 @@ fn init_log(args: &ServeArgs) -> anyhow::Result<()> {
     logging::init_log(format, &level).map_err(|error| BadUsage(format!("{place}: {error}")).into())
 }
 
-/// Says where the gateway can be reached.
+/// Logs the addresses of the gateway.
 fn log_addresses(format: LogFormatArg, running: &RunningGateway) {
     if matches!(format, LogFormatArg::Text) {
         return logging::log_line(&addresses_text(running));
@@ -154,7 +156,7 @@ impl SignalStreams {
     }
 }
 
-/// A line about the gateway's own life: as it is for people, as an event where every line is one.
+/// Logs a line about the gateway's own lifecycle: unchanged in the text format, as an event in the JSON format.
 fn log_line(format: LogFormatArg, text: &str) {
     match format {
         LogFormatArg::Text => logging::log_line(text),

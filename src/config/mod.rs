@@ -1,7 +1,9 @@
-//! What was said (the document) and what it means (settings and snapshot).
+//! The configuration: from the files (the document) to its meaning (settings and policy snapshot).
 //!
-//! Guarantees: reading does nothing else; every problem is reported at once with its file, line and path; what comes out is
-//! right.
+//! Guarantees:
+//! - Reading a configuration has no other effects.
+//! - Every problem is reported in one run, with its file, line and path.
+//! - A returned configuration is valid.
 
 mod compile;
 mod document;
@@ -30,14 +32,14 @@ pub use parse::source_files::SourceFiles;
 pub use settings::pending_restart::PendingSetting;
 pub use warnings::warnings;
 
-/// Reads and compiles the file at `path` and those it includes; relative paths are relative to the folder of the file they
-/// stand in. The files that are named are looked at too, so that a certificate that does not fit its key is a problem of the
-/// configuration.
+/// Reads and compiles the file at `path` and the files that it includes. Relative paths are relative to the folder of
+/// the file that contains them. The named files are checked too: a certificate that does not match its key is a problem
+/// of the configuration.
 pub fn load_configuration(path: &Path, interner: &NameInterner) -> Result<Configuration, ConfigProblems> {
     ConfigLoader::new(path).load(interner).configuration
 }
 
-/// Compiles the text of a main file alone, without looking at any file it names.
+/// Compiles the text of a main file alone. The files that it names are not read.
 pub fn compile_text(text: &str, folder: &Path, interner: &NameInterner) -> Result<Configuration, ConfigProblems> {
     let (document, problems) = parse::yaml::parse_document(text);
     let Some(document) = document else { return Err(ConfigProblems(problems)) };
@@ -46,7 +48,7 @@ pub fn compile_text(text: &str, folder: &Path, interner: &NameInterner) -> Resul
     compile_document_with(&document, &version, interner, sources).into_configuration(problems)
 }
 
-/// The first 12 hex digits of the SHA-256 of the file at `path`, if it can be read.
+/// The first 12 hex digits of the SHA-256 of the file at `path`; `None` if it cannot be read.
 pub fn digest_of_file(path: &Path) -> Option<String> {
     std::fs::read(path).ok().map(|bytes| loading::loader::short_hash(&Sha256::digest(bytes)))
 }

@@ -1,4 +1,4 @@
-//! The example of the documentation, and every kind of problem with its path.
+//! Tests of the documentation's example, and of every kind of problem with its path.
 
 use crate::policy::PolicySnapshot;
 use std::path::Path;
@@ -391,7 +391,7 @@ fn nothing_can_be_left_out_that_makes_no_sense_without() {
     assert_eq!(paths, ["listeners", "departments"]);
 }
 
-/// Every key that is read once, at start: where it stands in `STARTED`, another value, and the path that is told.
+/// Every key that is read once, at start: its place in `STARTED`, another value, and the reported path.
 const READ_ONCE: [(&str, &str, &str, &str); 17] = [
     ("gateway", "/gateway", "\"other-gateway\"", "gateway"),
     ("listeners[].name", "/listeners/0/name", "\"front\"", "listeners[departments].address"),
@@ -424,7 +424,7 @@ const STARTED: &str = r#"{
     "departments": [{ "id": "police", "callers": [{ "dns": "police.example" }] }]
 }"#;
 
-/// The settings of `STARTED` with one value set, at a place whose parent is there.
+/// The settings of `STARTED` with one value set, at a place whose parent exists.
 fn settings_with(pointer: &str, value: &str) -> GatewaySettings {
     let mut document: serde_json::Value = serde_json::from_str(STARTED).expect("JSON");
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
@@ -509,7 +509,7 @@ fn what_a_server_may_carry_is_right_on_every_machine() {
     }
 }
 
-/// A document with subsystems and grants, and nothing else of interest.
+/// A document with these subsystems and grants, and defaults for all else.
 fn city(subsystems: &str, grants: &str) -> String {
     format!(
         "ledger: {{ path: l.db }}
@@ -526,7 +526,7 @@ fn snapshot_of(text: &str) -> Arc<PolicySnapshot> {
     compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems").snapshot
 }
 
-/// Which command a request is, as `subsystem/command`.
+/// The command of a request, as `subsystem/command`.
 fn command_of(snapshot: &PolicySnapshot, host: &str, method: &Method, path: &str) -> String {
     match snapshot.find_route(host, method, path) {
         RouteMatch::Command { command, .. } => command.header.to_str().expect("ASCII").to_owned(),

@@ -1,6 +1,8 @@
-//! What is odd about a configuration but does not stop its use: `check` prints it.
+//! Warnings about a configuration: oddities that do not prevent its use. `check` prints them.
 //!
-//! Guarantees: changes nothing on the disk; a list is named by its first entries and its length.
+//! Guarantees:
+//! - Nothing on the disk is changed.
+//! - A list in a warning is given by its first entries and its length.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,10 +16,10 @@ use super::loading::configuration::Configuration;
 use super::loading::file_checks;
 use super::settings::gateway_settings::GatewaySettings;
 
-/// How many entries of a list are named.
+/// The most entries of a list that are named.
 const NAMES_LISTED_MAX: usize = 5;
 
-/// Everything odd, each with the key it is about or the file.
+/// All warnings, each with the key or the file that it is about.
 pub fn warnings(configuration: &Configuration) -> Vec<String> {
     let (settings, snapshot) = (&configuration.settings, &configuration.snapshot);
     let listeners = file_checks::listener_tls(settings);
@@ -33,7 +35,7 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     found
 }
 
-/// A ledger that this user could not write.
+/// Warns of a ledger that the current user cannot write.
 fn unwritable_ledger(book: &Path) -> Option<String> {
     let folder = &Path::new(".").join(book.parent().unwrap_or(Path::new(""))); // the parent of a bare name is empty
     let what = match folder.ancestors().find(|folder| folder.exists()) {
@@ -62,7 +64,7 @@ fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// An admin listener that other machines reach.
+/// Warns of an admin listener that other machines can reach.
 fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
     let admin = settings.admin.filter(|admin| !admin.ip().is_loopback())?;
     Some(format!(
@@ -71,7 +73,7 @@ fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
     ))
 }
 
-/// Departments that may run nothing.
+/// Warns of departments without a grant.
 fn ungranted_departments(snapshot: &PolicySnapshot) -> Option<String> {
     let (without, all) = snapshot.departments_without_grant();
     if without.len() == all {
@@ -82,7 +84,7 @@ fn ungranted_departments(snapshot: &PolicySnapshot) -> Option<String> {
     (!names.is_empty()).then(|| format!("grants: {} {verb} no grant: {}", names.len(), first_names(&names)))
 }
 
-/// Rules that allow nothing new.
+/// Warns of rules that allow nothing new.
 fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
     let idle = snapshot.unused_rules().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
     let idle: Vec<String> = idle.collect();
@@ -90,7 +92,7 @@ fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
     (!names.is_empty()).then(|| format!("grants: earlier grants allow all that these allow: {}", first_names(&names)))
 }
 
-/// Hosts of subsystems that no listener serves: every request for them is misdirected.
+/// Warns of hosts of subsystems that no listener serves: every request for them is misdirected.
 fn unserved_hosts(snapshot: &PolicySnapshot, listeners: &[ServerTls]) -> Vec<String> {
     let is_served = |host: &str| listeners.iter().any(|tls| tls.hosts.hosts_for_sni(Some(host)).is_some());
     let unserved = snapshot.subsystems.iter().flat_map(|subsystem| {

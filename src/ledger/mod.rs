@@ -1,10 +1,12 @@
-//! How much: the tally, where commands are counted as they happen, and the book, which finance reads.
+//! The ledger: counts commands in the tally (memory-mapped slots) and keeps them in the book (SQLite) for finance.
 //!
-//! A worker counts through its [`Meter`] into slots of the tally, a file mapped into memory: what is stored there outlives
-//! the process whatever ends it. The keeper, one thread, carries the tally to the disk, folds it into the book (SQLite) and
-//! seals hours in a hash chain. Values are cumulative: seeing or writing them twice cannot over-count.
+//! A worker counts through its [`Meter`] into slots of the tally, a memory-mapped file. Stored values survive the end
+//! of the process, whatever ends the process. The keeper is one thread with three jobs: it syncs the tally to the disk,
+//! folds the tally into the book (SQLite), and seals hours in a hash chain. Values are cumulative: reading or writing a
+//! value twice cannot over-count.
 //!
-//! Guarantees, formats and limits: `docs/ledger.md`. Read `count::meter` first, then `tally::slot`, `fold` and `keeper`. Knows no HTTP.
+//! Guarantees, formats and limits: `docs/ledger.md`. Reading order: `count::meter`, `tally::slot`, `fold`, `keeper`.
+//! Leaves to others: HTTP; nothing in this module depends on it.
 
 pub mod audit;
 mod book;
@@ -49,28 +51,28 @@ pub use values::measures::{
     DepartmentUsage, LedgerTotals, LedgerView, OutcomeTotals, SeriesTotals, SyncTimes, UsageRow, UsageSums,
 };
 
-/// How a ledger is kept.
+/// The settings of a ledger.
 #[derive(Clone, Debug)]
 pub struct LedgerSettings {
-    /// The book, or a symbolic link to it; the tally lies beside the book with `.tally` for its extension, the lock file
-    /// with `.lock`.
+    /// The book, or a symbolic link to the book. The tally lies beside the book with the extension `.tally`, the lock
+    /// file with the extension `.lock`.
     pub path: PathBuf,
-    /// The gateway's name, written into both files.
+    /// The gateway's name, written into the book and the tally.
     pub gateway: Name,
-    /// How often the tally is carried to the disk.
+    /// The interval between syncs of the tally to the disk.
     pub sync_every: Duration,
-    /// How many meters there are: one per worker.
+    /// The number of meters: one per worker.
     pub workers: usize,
-    /// The calendar written into the book for its readers.
+    /// The calendar offset, written into the book for its readers.
     pub calendar: CalendarOffset,
-    /// How old a day is when its hours are forgotten and only its sums are kept; never, if there is none.
+    /// The age at which compaction removes the hours of a day and keeps only the day's sums. `None`: never.
     pub compact_after: Option<Duration>,
-    /// Told when the ledger has no space for what is new, until it has some again.
+    /// Blocked while the ledger has no space for new counts.
     pub ready: Readiness,
 }
 
-/// The open ledger: owner of the keeper thread. Dropping it without [`Ledger::close`] is like a crash: the next start
-/// recovers everything that was counted.
+/// The open ledger: owner of the keeper thread. Dropping a `Ledger` without [`Ledger::close`] is like a crash: the next
+/// start recovers all counts.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -79,8 +81,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or makes the ledger, recovers what a dead process left, starts the keeper. `failed` is called at most once,
-    /// from the keeper, when the disk has failed and the process must end (exit 74).
+    /// Opens or creates the ledger, recovers the epoch of a dead process, and starts the keeper. The keeper calls
+    /// `failed` at most once: when the disk has failed and the process must end (exit 74).
     pub fn open(
         settings: LedgerSettings,
         clock: Clock,
@@ -107,20 +109,20 @@ impl Ledger {
         Ok((Self { path, request_sender: requests, keeper: Some(keeper) }, seeds))
     }
 
-    /// A reader of this ledger.
+    /// Returns a reader of this ledger.
     pub fn reader(&self) -> LedgerReader {
         LedgerReader { path: self.path.clone(), request_sender: self.request_sender.clone() }
     }
 
-    /// Folds and syncs for the last time, ends the epoch `clean`, stops the keeper. Commands still in flight become
-    /// `interrupted`; what a meter counts afterwards is lost, so the workers must have ended.
+    /// Folds and syncs for the last time, ends the epoch as `clean`, and stops the keeper. Commands still in flight
+    /// become `interrupted`. The workers must have ended: anything that a meter counts afterwards is lost.
     pub fn close(mut self) -> Result<(), LedgerError> {
         self.stop_keeper(KeeperRequest::Close)
     }
 
     fn stop_keeper(&mut self, how: KeeperRequest) -> Result<(), LedgerError> {
         let Some(keeper) = self.keeper.take() else { return Ok(()) };
-        let _ = self.request_sender.send(how); // a keeper that is gone says why when joined
+        let _ = self.request_sender.send(how); // if the keeper has ended, `join` returns the reason
         keeper.join().unwrap_or_else(|_| Err(LedgerError::Panicked("while it closed the ledger".to_owned())))
     }
 }
@@ -131,14 +133,14 @@ impl Drop for Ledger {
     }
 }
 
-/// A ledger whose keeper has not begun to work.
+/// A ledger whose keeper has not started.
 struct LedgerParts {
-    /// The book's own path.
+    /// The book's canonical path.
     path: PathBuf,
     keeper: Keeper,
     request_receiver: mpsc::Receiver<KeeperRequest>,
     request_sender: RequestSender,
-    /// Held as long as the keeper lives.
+    /// Held until the keeper ends.
     lock: LedgerLock,
     seeds: Vec<MeterSeed>,
 }
@@ -157,7 +159,7 @@ fn build_parts(
     let (requests, receiver) = mpsc::channel();
     let (synced, _) = watch::channel(0);
     let shared = Arc::new(SharedFlags::new(settings.workers));
-    shared.request_seal(new_epoch.first_window); // a clock that is set back counts into no hour before
+    shared.request_seal(new_epoch.first_window); // a clock that is set back counts into no earlier hour
     let hand = |(number, first)| seed_worker(number, first, (clock, &shared, &requests, &synced));
     let (seeds, worker_channels) = segments.into_iter().enumerate().map(hand).unzip();
     let keeper = Keeper {
@@ -192,14 +194,14 @@ fn build_parts(
     })
 }
 
-/// A new epoch.
+/// The parts of a new epoch.
 struct NewEpoch {
     epoch: u32,
     tally: TallyFile,
     book: BookWriter,
     fold: TallyFold,
-    /// The first hour that may be counted into. Hours before the horizon are forgotten, and their days never change again;
-    /// hours that were over when the epoch began are those of other epochs.
+    /// The first hour that accepts counts. Hours before the compaction horizon are removed, and the sums of their days
+    /// never change. Hours that were over when the epoch began belong to other epochs.
     first_window: Window,
 }
 
@@ -208,7 +210,7 @@ fn create_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
     std::fs::create_dir_all(folder).map_err(|error| LedgerError::file("make the folder", folder, error))
 }
 
-/// Recovers what is there, then begins an epoch: first the tally under its name, then the book's note of it, so that an
+/// Recovers a dead epoch, then begins a new one. The tally gets its name before the book records the epoch, so every
 /// epoch in the book has had a tally.
 fn start_epoch(
     disk: Box<dyn TallyDisk>,
@@ -272,7 +274,7 @@ fn seed_worker(
     (seed, WorkerChannel { segments, slots_given: slots, segment_slots: slots })
 }
 
-/// Starts the keeper; the lock is held until its thread ends.
+/// Starts the keeper thread, which holds the lock until it ends.
 fn spawn_keeper(
     keeper: Keeper,
     requests: mpsc::Receiver<KeeperRequest>,

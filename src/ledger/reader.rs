@@ -1,7 +1,9 @@
-//! Reads the ledger: inside the gateway through the keeper, outside it from the files alone.
+//! Reads the ledger: inside the gateway through the keeper, outside the gateway from the files alone.
 //!
-//! Guarantees: both give the same rows for the same facts, including what the tally holds beyond the book; neither
-//! changes anything. Commands in flight are in no row; those of a gateway that is dead are `interrupted`.
+//! Guarantees:
+//! - Both ways return the same rows for the same facts, including counts of the tally that are not in the book yet.
+//! - Neither way changes anything.
+//! - Commands in flight are in no row. Commands in flight of a dead gateway are `interrupted`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,7 +28,7 @@ use super::values::error::LedgerError;
 use super::values::measures::{DepartmentUsage, LedgerTotals, LedgerView, UsageRow};
 use crate::model::{CalendarOffset, Name, Window};
 
-/// Asks the keeper for what the ledger holds at this moment. Cheap to clone, may go to any thread.
+/// Reads the open ledger through the keeper. Cheap to clone; may be sent to any thread.
 #[derive(Clone, Debug)]
 pub struct LedgerReader {
     pub(crate) path: PathBuf,
@@ -34,13 +36,13 @@ pub struct LedgerReader {
 }
 
 impl LedgerReader {
-    /// Everything the ledger holds at this moment, book and tally together.
+    /// Returns all totals at this moment, book and tally together.
     pub async fn totals(&self) -> Result<LedgerTotals, LedgerError> {
         self.request(KeeperRequest::Totals).await
     }
 
-    /// What a page of metrics shows: everything the ledger holds, and what departments used in each of these ranges of windows,
-    /// at the same moment. One question to the keeper; history is read on a thread of its own.
+    /// Returns the data of a metrics page: all totals, and the usage of departments in each of the ranges of windows,
+    /// at the same moment. Sends one request to the keeper; reads history on a separate thread.
     pub async fn view(&self, ranges: Vec<Range<Window>>) -> Result<LedgerView, LedgerError> {
         for _ in 0..READ_ATTEMPTS_MAX {
             let (totals, open) = self.request(KeeperRequest::TotalsAndUsage).await?;
@@ -52,38 +54,41 @@ impl LedgerReader {
         Err(LedgerError::ChangedWhileRead(self.path.clone()))
     }
 
-    /// Exact usage rows of the half-open range of windows, summed over epochs, including what the tally holds beyond the
-    /// book. History is read on a thread of its own: neither the keeper nor the caller's runtime waits for it.
+    /// Returns exact usage rows of the half-open range of windows, summed over epochs. The rows include counts of the
+    /// tally that are not in the book yet. History is read on a separate thread: neither the keeper nor the caller's
+    /// runtime waits.
     pub async fn usage_by_hour(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.query(windows, UsageResolution::Hour).await
     }
 
-    /// As [`LedgerReader::usage_by_hour`], with whole days as rows of their first hour: for sums by day or longer.
+    /// Like [`LedgerReader::usage_by_hour`], with whole days as rows of their first hour: for sums by day or longer.
     pub async fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.query(windows, UsageResolution::Day).await
     }
 
-    /// As [`LedgerReader::usage_by_hour`], with the whole range as rows of its first hour: for sums that know no time.
+    /// Like [`LedgerReader::usage_by_hour`], with the whole range as rows of its first hour: for sums without a time.
     pub async fn usage_total(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.query(windows, UsageResolution::Whole).await
     }
 
-    /// All corrections, in the order in which they were made. Read on a thread of its own, as history is.
+    /// Returns all corrections in the order of their creation. Reads on a separate thread, as for history.
     pub async fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         let path = self.path.clone();
         self.run_on_thread(move || LedgerFiles::open(&path)?.adjustments()).await
     }
 
-    /// As [`LedgerFiles::department_names`]. Read on a thread of its own, as history is.
+    /// Like [`LedgerFiles::department_names`]. Reads on a separate thread, as for history.
     pub async fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
         let path = self.path.clone();
         self.run_on_thread(move || LedgerFiles::open(&path)?.department_names()).await
     }
 
-    /// Has the keeper write the names of departments, by their ids, into the book, where they are new or have changed. Returns
-    /// at once: they are in the book after the next fold. To be called at the start and after each reload.
+    /// Sends the names of departments, by their ids, to the keeper, which writes new and changed names into the book.
+    /// Returns at once: the names are in the book after the next fold. Must be called at the start and after each
+    /// reload.
     pub fn update_department_names(&self, names: Vec<(Name, String)>) {
-        let _ = self.request_sender.send(KeeperRequest::DepartmentNames(names)); // a keeper that is gone writes nothing more
+        // If the keeper has ended, nothing is written.
+        let _ = self.request_sender.send(KeeperRequest::DepartmentNames(names));
     }
 
     async fn query(&self, windows: Range<Window>, resolution: UsageResolution) -> Result<Vec<UsageRow>, LedgerError> {
@@ -96,7 +101,7 @@ impl LedgerReader {
         Err(LedgerError::ChangedWhileRead(self.path.clone()))
     }
 
-    /// The rows of the book and these; nothing if the book has meanwhile sealed an hour that is among these.
+    /// Returns the rows of the book and of `open`; `None` if the book has meanwhile sealed an hour of `open`.
     async fn query_with(
         &self,
         open: OpenRows,
@@ -111,19 +116,19 @@ impl LedgerReader {
         self.run_on_thread(read).await
     }
 
-    /// Reads on a thread of its own.
+    /// Runs `read` on a separate thread.
     pub(crate) async fn run_on_thread<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let read = move || drop(reply.send(read())); // who asked may have left
+        let read = move || drop(reply.send(read())); // the requester may have dropped its receiver
         let spawned = std::thread::Builder::new().name("ledger-reader".to_owned()).spawn(read);
         spawned.map_err(|error| LedgerError::file("start a thread to read", &self.path, error))?;
         answer.await.map_err(|_| LedgerError::Stopped)?
     }
 
-    /// Syncs, folds and seals now rather than at the next second, so that the book holds what the tally does.
+    /// Syncs, folds and seals now rather than at the next second, so that the book holds all counts of the tally.
     pub async fn fold_now(&self) -> Result<(), LedgerError> {
         self.request(KeeperRequest::Fold).await?
     }
@@ -138,7 +143,7 @@ impl LedgerReader {
     }
 }
 
-/// What the book holds beside `open`, all of it as it was at one moment; nothing if an hour of `open` is sealed by then.
+/// Returns the book's rows that are not in `open`, read at one moment; `None` if an hour of `open` is sealed by then.
 pub(crate) fn read_usage(
     path: &Path,
     (windows, open): (&Range<Window>, &OpenRows),
@@ -149,8 +154,8 @@ pub(crate) fn read_usage(
     })
 }
 
-/// What departments used by the book and `open`, all of it as it was at one moment; nothing if an hour of `open` is sealed by
-/// then.
+/// Returns the usage of departments in the book and in `open`, read at one moment; `None` if an hour of `open` is
+/// sealed by then.
 fn read_department_usage(
     path: &Path,
     ranges: &[Range<Window>],
@@ -171,7 +176,7 @@ fn add_open_usage(mut uses: DepartmentUsage, range: &Range<Window>, open: &OpenU
     uses
 }
 
-/// Reads the book as it is at one moment; nothing if an hour of this epoch from this window on is sealed by then.
+/// Reads the book at one moment; `None` if an hour of `epoch` from `floor` on is sealed by then.
 fn read_at_one_moment<T>(
     path: &Path,
     (epoch, floor): (u32, Window),
@@ -186,7 +191,7 @@ fn read_at_one_moment<T>(
     read(&book).map(Some)
 }
 
-/// The rows of a range, as they are shown.
+/// Selects the rows of a range, with the windows under which they are shown.
 fn selected_rows(
     rows: Vec<UsageRow>,
     windows: &Range<Window>,
@@ -196,21 +201,21 @@ fn selected_rows(
     selection.map(move |row| UsageRow { window: resolution.row_window(row.window, windows), ..row })
 }
 
-/// A ledger's files, opened for reading by another process: live, killed or copied.
+/// A ledger's files, opened for reading by another process. The ledger may be live, killed or a copy.
 #[derive(Debug)]
 pub struct LedgerFiles {
     path: PathBuf,
     connection: Connection,
     calendar: CalendarOffset,
-    /// What the book was, if it was opened as a file that nobody changes.
+    /// The book's state at opening, if the book was opened as an immutable file.
     frozen: Option<FrozenBook>,
 }
 
-/// How often a reading is begun anew when the gateway seals or closes in the middle of it.
+/// The most attempts of a read, when the gateway seals or closes in the middle of an attempt.
 const READ_ATTEMPTS_MAX: u32 = 100;
 
 impl LedgerFiles {
-    /// Opens the book at `path` and whatever tally lies beside it; changes neither.
+    /// Opens the book at `path`, and the tally beside it if there is one; changes neither.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let path = book_path::canonical_path(path)?;
         let (connection, frozen) = open_detecting_changes(&path)?;
@@ -218,32 +223,32 @@ impl LedgerFiles {
         Ok(Self { path, connection, calendar, frozen })
     }
 
-    /// The calendar offset the ledger was kept in.
+    /// Returns the offset of the ledger's calendar.
     pub fn calendar(&self) -> CalendarOffset {
         self.calendar
     }
 
-    /// As [`LedgerReader::usage_by_hour`].
+    /// Like [`LedgerReader::usage_by_hour`].
     pub fn usage_by_hour(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.query_consistent(&windows, UsageResolution::Hour)
     }
 
-    /// As [`LedgerReader::usage_by_day`].
+    /// Like [`LedgerReader::usage_by_day`].
     pub fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.query_consistent(&windows, UsageResolution::Day)
     }
 
-    /// As [`LedgerReader::usage_total`].
+    /// Like [`LedgerReader::usage_total`].
     pub fn usage_total(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
         self.query_consistent(&windows, UsageResolution::Whole)
     }
 
-    /// As [`LedgerReader::adjustments`].
+    /// Like [`LedgerReader::adjustments`].
     pub fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         adjustments::all_adjustments(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
-    /// The latest name of every department that was ever configured, by its id. No seal covers names.
+    /// Returns the latest name of every department that was ever configured, by its id. No seal covers names.
     pub fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
         BookReader::new(&self.path, &self.connection).department_names()
     }
@@ -283,7 +288,7 @@ impl LedgerFiles {
         let floor = known.map_or(Window(0), |epoch| epoch.first_unsealed);
         let is_kept = lock::is_held(&self.path)?;
         if !is_kept && self.exceeds_tally(&image, floor)? {
-            return book.usage(&selection(NO_EXCEPTION)); // an older copy of the tally, which the next start will set aside
+            return book.usage(&selection(NO_EXCEPTION)); // an older copy of the tally; the next start will set it aside
         }
         let fold = match is_kept {
             true => fold_image(Vec::new(), &image, floor),
@@ -293,21 +298,22 @@ impl LedgerFiles {
         Ok(sum_rows(closed.into_iter().chain(selected_rows(fold.usage(windows.clone()), windows, resolution))))
     }
 
-    /// Whether the book holds more than a tally of a dead process.
+    /// Returns whether the book holds more than the tally of a dead process.
     fn exceeds_tally(&self, image: &TallyImage, floor: Window) -> Result<bool, LedgerError> {
         let counted = fold_ended(BookReader::new(&self.path, &self.connection).series()?, image, floor);
         let exceeds = hour_rows::exceeds_fold(&self.connection, &counted, image.header.epoch);
         exceeds.map_err(|error| LedgerError::book("read", &self.path, error))
     }
 
-    /// The tally, if there is one that can be read. What changed hands while it was read is read again.
+    /// Returns the tally, if there is one that can be read. The file is read twice, and both reads
+    /// are repeated if a slot changed its use in between.
     fn tally_image(&self) -> Result<Option<TallyImage>, LedgerError> {
         let path = self.path.with_extension(super::files::book_path::TALLY_EXTENSION);
         let read = || read_file(&path).map_err(|error| LedgerError::file("read the tally", &path, error));
         for _ in 0..READ_ATTEMPTS_MAX {
             let (Some(first), Some(second)) = (read()?, read()?) else { return Ok(None) };
             let (Ok(first), Ok(second)) = (TallyImage::parse(&first), TallyImage::parse(&second)) else {
-                return Ok(None); // it will be set aside by the next start
+                return Ok(None); // the next start will set it aside
             };
             let mut both = first.slots.iter().zip(&second.slots);
             if first.header.epoch == second.header.epoch && both.all(|(one, other)| one.state() == other.state()) {
@@ -318,7 +324,7 @@ impl LedgerFiles {
     }
 }
 
-/// No epoch is left out.
+/// A selection without an excluded epoch.
 const NO_EXCEPTION: (u32, Window) = (0, Window(u32::MAX));
 
 fn read_file(path: &Path) -> std::io::Result<Option<Vec<u8>>> {

@@ -1,22 +1,22 @@
-//! Draining: one side says "finish", the other holds a watcher until it has.
+//! Graceful shutdown: a trigger begins the drain, and the drain ends when every watcher is dropped.
 
 use tokio::sync::{mpsc, watch};
 
-/// Makes the two ends of a drain.
+/// Creates the two ends of a drain.
 pub fn drain() -> (DrainTrigger, DrainWatcher) {
     let (begin, begun) = watch::channel(false);
     let (held, released) = mpsc::channel(1);
     (DrainTrigger { begin, released }, DrainWatcher { begun, _held: held })
 }
 
-/// Starts the drain and waits for its end.
+/// Begins the drain and waits for its end.
 #[derive(Debug)]
 pub struct DrainTrigger {
     begin: watch::Sender<bool>,
     released: mpsc::Receiver<()>,
 }
 
-/// Held by whatever must finish before the process may end.
+/// Held by each task that must finish before the process may exit.
 #[derive(Clone, Debug)]
 pub struct DrainWatcher {
     begun: watch::Receiver<bool>,
@@ -24,9 +24,9 @@ pub struct DrainWatcher {
 }
 
 impl DrainTrigger {
-    /// Tells every watcher to finish.
+    /// Notifies every watcher that the drain begins.
     pub fn begin(&self) {
-        let _ = self.begin.send(true); // nobody listening means nothing to drain
+        let _ = self.begin.send(true); // no receiver: nothing to drain
     }
 
     /// Waits until the last watcher is dropped.
@@ -38,7 +38,7 @@ impl DrainTrigger {
 impl DrainWatcher {
     /// Waits until the drain begins.
     pub async fn begun(&mut self) {
-        let _ = self.begun.wait_for(|begun| *begun).await; // a lost trigger also means: finish
+        let _ = self.begun.wait_for(|begun| *begun).await; // a dropped trigger also begins the drain
     }
 
     /// Whether the drain has begun.

@@ -1,6 +1,10 @@
-//! Begin and end: ready when every guard of the start is dropped, drained when every watcher is dropped.
+//! Readiness at the start, and graceful shutdown (draining) at the end.
 //!
-//! Guarantees: nothing to forget. Whoever must be waited for holds a value; dropping it is the report.
+//! Guarantees:
+//!
+//! - The process is ready once every [`ReadinessBlock`] is dropped, and drained once every [`DrainWatcher`] is dropped.
+//! - A task that must be waited for holds such a value. The drop of the value is the report, so no report can be
+//!   forgotten.
 
 mod drain;
 mod readiness;

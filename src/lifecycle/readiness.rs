@@ -1,14 +1,14 @@
-//! Readiness: blocked by living guards, each with the name of what is awaited.
+//! Readiness: the process is not ready while any guard exists. Each guard has a reason.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whether traffic may come; cheap to clone.
+/// Whether the process is ready for traffic. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     awaited: Arc<Mutex<Vec<String>>>,
 }
 
-/// As long as it lives, the gateway is not ready.
+/// A guard: the gateway is not ready while it exists.
 #[derive(Debug)]
 pub struct ReadinessBlock {
     readiness: Readiness,
@@ -16,20 +16,20 @@ pub struct ReadinessBlock {
 }
 
 impl Readiness {
-    /// Blocks readiness until the guard is dropped; `what` is shown to whoever asks why.
+    /// Blocks readiness until the guard is dropped. `what` is the reason that readiness checks report.
     pub fn block(&self, what: impl Into<String>) -> ReadinessBlock {
         let what = what.into();
         self.lock().push(what.clone());
         ReadinessBlock { readiness: self.clone(), reason: what }
     }
 
-    /// What is still awaited; empty means ready.
+    /// The reasons that still block readiness. Empty means ready.
     pub fn awaited_reasons(&self) -> Vec<String> {
         self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<String>> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner) // a list of words cannot be left half-changed
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner) // every change of the list is a single step
     }
 }
 

@@ -1,5 +1,9 @@
-//! The limiters of one kind: a rate and places per key, made on first use, carried from plan to plan, bounded. When there are
-//! as many as may be, those at rest make room.
+//! A bounded map of limiters: one rate limit and one concurrency limit per key.
+//!
+//! Guarantees:
+//!
+//! - A limiter is created on first use, and its state is carried over from configuration to configuration.
+//! - The map holds at most [`PolicySnapshot::LIMITERS_MAX`] limiters. A full map evicts idle limiters.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -17,13 +21,13 @@ use crate::policy::PolicySnapshot;
 use super::atomic_semaphore::AtomicSemaphore;
 use super::token_bucket::TokenBucket;
 
-/// What limits one key.
+/// The limiter of one key.
 #[derive(Debug)]
 pub(crate) struct KeyLimiter {
     pub(crate) limits: TrafficLimits,
-    /// How fast.
+    /// The rate limit.
     pub(crate) bucket: Option<Arc<TokenBucket>>,
-    /// How many at once; counted only while the plan has a cap.
+    /// The concurrency limit. Permits are counted only while the configuration has a limit.
     pub(crate) semaphore: AtomicSemaphore,
 }
 
@@ -37,12 +41,12 @@ impl KeyLimiter {
         Self { limits, bucket, semaphore: AtomicSemaphore::default() }
     }
 
-    /// Whether a new limiter in its place would let through neither more nor less.
+    /// Whether the limiter is idle: a new limiter in its place would admit the same commands.
     fn is_idle(&self) -> bool {
         self.semaphore.is_unused() && self.bucket.as_ref().is_none_or(|bucket| bucket.is_full())
     }
 
-    /// Under new limits, what was used stays used.
+    /// The same limiter under new limits. Used tokens and permits stay used.
     fn carried_over(&self, limits: TrafficLimits, clock: &Clock) -> Self {
         let bucket = match (&self.bucket, limits.rate) {
             (_, None) => None,
@@ -54,7 +58,7 @@ impl KeyLimiter {
     }
 }
 
-/// How often at most a full map is looked through for limiters that are at rest.
+/// The shortest time between two sweeps of a full map for idle limiters.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limiters by key.
@@ -62,7 +66,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct KeyedLimiters<K: Eq + Hash> {
     limiters: DashMap<K, Arc<KeyLimiter>, RandomState>,
     max: usize,
-    /// When the full map was looked through last, in nanoseconds of the monotonic clock; 0 for never.
+    /// The time of the last sweep, in nanoseconds of the monotonic clock; 0 for never.
     last_sweep: AtomicU64,
 }
 
@@ -71,13 +75,13 @@ impl<K: Eq + Hash + Copy> KeyedLimiters<K> {
         Self::with_capacity(PolicySnapshot::LIMITERS_MAX.get() as usize)
     }
 
-    /// For at most `max` limiters.
+    /// A map of at most `max` limiters.
     pub(crate) fn with_capacity(max: usize) -> Self {
         let limiters = DashMap::with_hasher(RandomState::default());
         Self { limiters, max, last_sweep: AtomicU64::new(0) }
     }
 
-    /// The limiter of a key under these limits: the living one, or a new one that carries on from it.
+    /// The limiter of a key under these limits: the existing one, or a new one that carries over its state.
     pub(crate) fn limiter_for(
         &self,
         key: K,
@@ -92,7 +96,7 @@ impl<K: Eq + Hash + Copy> KeyedLimiters<K> {
 
     #[cold]
     fn renew(&self, key: K, limits: TrafficLimits, clock: &Clock) -> Result<Arc<KeyLimiter>, LimitersFull> {
-        let full = self.is_full() && !self.evict_idle(clock); // before the entry: it locks its shard
+        let full = self.is_full() && !self.evict_idle(clock); // before `entry`, which locks its shard
         match self.limiters.entry(key) {
             Entry::Occupied(mut living) if living.get().limits != limits => {
                 let carried = Arc::new(living.get().carried_over(limits, clock));
@@ -113,20 +117,20 @@ impl<K: Eq + Hash + Copy> KeyedLimiters<K> {
         self.limiters.len() >= self.max
     }
 
-    /// Drops limiters at rest, which say the same as new ones; whether there is room now. The work is in proportion to the
-    /// map, so it is done at most once in [`SWEEP_INTERVAL`], by one thread.
+    /// Evicts idle limiters, which are equivalent to new ones. Returns whether the map has room now. The sweep visits
+    /// the whole map, so one thread does it, at most once per [`SWEEP_INTERVAL`].
     fn evict_idle(&self, clock: &Clock) -> bool {
         let (last, now) = (self.last_sweep.load(Ordering::Acquire), clock.monotonic().nanoseconds().max(1));
         let is_early = last != 0 && u128::from(now.saturating_sub(last)) < SWEEP_INTERVAL.as_nanos();
         if is_early || self.last_sweep.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return !self.is_full();
         }
-        // Nobody else can come to hold a limiter whose shard is locked.
+        // The shard is locked, so no other thread can obtain a limiter meanwhile.
         self.limiters.retain(|_, limiter| Arc::strong_count(limiter) > 1 || !limiter.is_idle());
         !self.is_full()
     }
 
-    /// Drops the limiters of keys that have no limits any more, and carries the others over.
+    /// Removes the limiters of keys without limits, and carries the others over.
     pub(crate) fn enforce(&self, limits_of: impl Fn(&K) -> Option<TrafficLimits>, clock: &Clock) {
         self.limiters.retain(|key, limiter| match limits_of(key) {
             Some(limits) if limits == limiter.limits => true,

@@ -1,7 +1,13 @@
-//! How fast and how much: rates (GCRA by governor), commands at once, and monthly quotas.
+//! Limits: rate limits (GCRA by governor), concurrency limits, and monthly quotas.
 //!
-//! Guarantees: narrowest first, and a refused command has spent nothing: what a narrower limit had already given is
-//! given back at once (`docs/limits.md`); every map is bounded; a reload never refills a bucket. Decides; counts nothing.
+//! Guarantees:
+//!
+//! - Limits are checked from the narrowest to the widest. A refused command has spent nothing: a refusal by a wider
+//!   limit returns the tokens and permits of the narrower ones at once (`docs/limits.md`).
+//! - Every map is bounded.
+//! - A reload never refills a bucket.
+//!
+//! Leaves to others: the count of commands and refusals (`ledger`). This module only decides.
 
 mod atomic_semaphore;
 mod keyed_limiters;
@@ -29,81 +35,81 @@ use token_bucket::{BucketEmpty, TokenBucket};
 
 pub use monthly_usage::QUOTA_UNITS_MAX;
 
-/// The limiters of a gateway, shared by its workers; they outlive every configuration.
+/// The limiters of a gateway, shared by its workers. They outlive every configuration.
 #[derive(Debug)]
 pub struct LimiterRegistry {
     clock: Clock,
-    /// In which months are read; the same for the life of the process, as for the ledger.
+    /// The UTC offset that defines months. Constant for the life of the process, as for the ledger.
     calendar: CalendarOffset,
-    /// The whole gateway, under the one key there is.
+    /// The limiter of the whole gateway, under the only key.
     total: KeyedLimiters<()>,
     /// By department number.
     departments: KeyedLimiters<u32>,
     /// By department number and command number.
     commands: KeyedLimiters<(u32, u32)>,
-    /// By department number; never dropped, because a department may come back within its month. Bounded as
-    /// [`crate::model::Numbers`] is: by the configurations the process has seen.
+    /// By department number. Never removed, because a department may come back within its month. Bounded like
+    /// [`crate::model::NameInterner`]: by the configurations that the process has loaded.
     usage: DashMap<u32, Arc<MonthlyUsage>, RandomState>,
-    /// The quotas by department number, for metrics and for what a reload changes.
+    /// The quotas by department number, for metrics and for the detection of changes on a reload.
     quotas: arc_swap::ArcSwap<HashMap<u32, QuotaPlan>>,
 }
 
-/// A department's quota and what is used of it.
+/// A department's quota and its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaState {
-    /// Who.
+    /// The department.
     pub department: Name,
     /// Units used in the current month.
     pub used: u64,
     /// Units per month.
     pub units: u64,
-    /// The highest threshold that was reached in the current month, in percent; 100 as well once a command was refused, 0 below
-    /// the first.
+    /// The highest threshold reached in the current month, in percent. 0 below the first threshold; 100 also after a
+    /// command was refused.
     pub warned_percent: u8,
 }
 
-/// Everything that limits one department on one command, found once: asking it takes no map and no lock. Belongs to one
+/// All limits of one department on one command, resolved once: a check uses no map and no lock. A gate belongs to one
 /// worker and one snapshot; a new snapshot needs a new gate.
 #[derive(Debug)]
 pub struct CommandGate {
-    /// Narrowest first: the command's, the department's.
+    /// The limiters of the command and of the department, the narrower first.
     narrow_limiters: [Option<Arc<KeyLimiter>>; 2],
     total: Option<Arc<KeyLimiter>>,
     usage: Arc<MonthlyUsage>,
     quota: Option<QuotaPlan>,
-    /// Used units at which the next warning may be due, as far as this gate knows.
+    /// The used units at which the next warning may be due. An estimate of this gate.
     next_warning: Cell<u64>,
     units: u64,
     calendar: CalendarOffset,
-    /// The month of the last command, for the next one of the same window.
+    /// The month of the last command, cached for the next command of the same window.
     month: Cell<(Window, Month)>,
     clock: Clock,
 }
 
-/// Evidence that every limit let a command pass. Holds the department's place among its concurrent commands until dropped.
+/// Evidence that a command is within every limit. Holds the concurrency permits of the command until dropped.
 #[derive(Debug)]
 pub struct LimitPermit {
     gate: Rc<CommandGate>,
     rate_limit: Option<RateLimitInfo>,
     taken_units: Option<monthly_usage::TakenUnits>,
-    /// Whether the units stay used when the pass is dropped.
+    /// Whether the units stay used when the permit is dropped.
     keeps_units: bool,
-    /// Whether a place was taken on the command, and of the department.
+    /// Whether concurrency permits are held: of the command, and of the department.
     held_permits: [bool; 2],
 }
 
-/// A limit's "no".
+/// A refusal by a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitRefusal {
-    /// Which kind of limit.
+    /// The kind of the limit.
     pub refused: Refused,
-    /// When it is worth trying again.
+    /// The wait before a retry can succeed.
     pub retry_after: Duration,
     /// For the `RateLimit` headers.
     pub rate_limit: Option<RateLimitInfo>,
 }
 
-/// What a limited department is told about its tightest limit (draft-ietf-httpapi-ratelimit-headers-11).
+/// The state of a department's tightest limit, for the response headers (draft-ietf-httpapi-ratelimit-headers-11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitInfo {
     /// `q`: commands per window.
@@ -112,15 +118,15 @@ pub struct RateLimitInfo {
     pub window_seconds: u32,
     /// `r`: commands left now.
     pub remaining: u32,
-    /// `t`: seconds until the budget is whole again.
+    /// `t`: seconds until the bucket is full again.
     pub reset_seconds: u32,
 }
 
-/// How soon a caller should try again when all its places are taken; nobody knows when one will be free.
+/// `Retry-After` when all concurrency permits are in use. The time until a permit is released is unknown.
 const RETRY_CONCURRENT: Duration = Duration::from_secs(1);
 
 impl LimiterRegistry {
-    /// No limiters yet.
+    /// A registry without limiters.
     pub fn new(clock: Clock, calendar: CalendarOffset) -> Self {
         Self {
             clock,
@@ -133,7 +139,7 @@ impl LimiterRegistry {
         }
     }
 
-    /// Makes the limits those of `snapshot`. What was used under the previous ones stays used.
+    /// Applies the limits of `snapshot`. Tokens, permits and units used under the previous limits stay used.
     pub fn enforce(&self, snapshot: &PolicySnapshot) {
         let departments: HashMap<u32, TrafficLimits> =
             snapshot.departments.iter().map(|policy| (policy.department.number, policy.limits)).collect();
@@ -147,7 +153,7 @@ impl LimiterRegistry {
         self.enforce_quotas(snapshot);
     }
 
-    /// A quota that has changed warns anew.
+    /// Applies the quotas. A changed quota logs its thresholds again.
     fn enforce_quotas(&self, snapshot: &PolicySnapshot) {
         let planned =
             |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, QuotaPlan::for_department(policy)?));
@@ -159,8 +165,8 @@ impl LimiterRegistry {
         self.quotas.store(Arc::new(plans));
     }
 
-    /// Sets a department's use of its quota so far, and whether the quota has refused commands: called at start for each
-    /// department with what the ledger holds. Warns of nothing: what is reached was reached before this start.
+    /// Restores a department's use of its quota, and whether the quota has refused commands. Called at the start for
+    /// each department with the values of the ledger. Logs no warning: the thresholds were reached before this start.
     pub fn restore_quota(&self, department: u32, month: Month, (units, has_refused): (u64, bool)) {
         let used = self.usage_of(department);
         used.set_used(month, units);
@@ -169,7 +175,7 @@ impl LimiterRegistry {
         }
     }
 
-    /// Every quota and its use, for metrics; in no order.
+    /// Every quota and its use, for metrics, in no order.
     pub fn quotas(&self, window: Window) -> Vec<QuotaState> {
         let month = self.calendar.month_of(window);
         let state = |(number, plan): (&u32, &QuotaPlan)| {
@@ -184,7 +190,7 @@ impl LimiterRegistry {
         self.quotas.load().iter().map(state).collect()
     }
 
-    /// Finds what limits a department on a command. Refuses when there are more limiters than may be.
+    /// Resolves the limits of a department on a command. Refuses if the maximum number of limiters is reached.
     pub fn gate(
         &self,
         snapshot: &PolicySnapshot,
@@ -214,7 +220,7 @@ impl LimiterRegistry {
         }))
     }
 
-    /// Finds the gate and asks it: for whoever asks once.
+    /// Resolves a gate and checks it, for callers that check only once.
     pub fn admit(
         &self,
         snapshot: &PolicySnapshot,
@@ -234,12 +240,12 @@ impl LimiterRegistry {
 }
 
 impl CommandGate {
-    /// Asks every limit, narrowest first. A refusal has spent nothing.
+    /// Checks every limit, the narrowest first. A refusal has spent nothing.
     pub fn admit(self: &Rc<Self>, window: Window) -> Result<LimitPermit, LimitRefusal> {
         self.admit_for(self.units, window)
     }
 
-    /// As [`CommandGate::admit`], for a command that counts other units than its kind does.
+    /// Like [`CommandGate::admit`], for a command that costs other units than its kind does.
     pub fn admit_for(self: &Rc<Self>, units: u64, window: Window) -> Result<LimitPermit, LimitRefusal> {
         let mut permit = LimitPermit {
             gate: Rc::clone(self),
@@ -249,7 +255,7 @@ impl CommandGate {
             held_permits: [false; 2],
         };
         for (limiter, place) in self.narrow_limiters.iter().zip(&mut permit.held_permits) {
-            *place = acquire_concurrency(limiter.as_deref())?; // dropping the pass gives back what it has
+            *place = acquire_concurrency(limiter.as_deref())?; // an early return drops `permit`, which releases them
         }
         let mut tokens = TakenTokens::default();
         for limiter in &self.narrow_limiters {
@@ -300,7 +306,7 @@ impl CommandGate {
         let month = self.calendar.month_of(window);
         self.month.set((window, month));
         if self.quota.is_some() {
-            self.next_warning.set(0); // the month may have turned, and its thresholds with it
+            self.next_warning.set(0); // the month may have changed, and with it the thresholds
         }
         month
     }
@@ -311,7 +317,7 @@ impl CommandGate {
     }
 }
 
-/// The tokens taken for one command so far; given back when dropped, unless kept.
+/// The tokens taken for one command so far. Returned on drop, unless committed.
 #[derive(Default)]
 struct TakenTokens<'a> {
     taken: [Option<&'a TokenBucket>; 3],
@@ -331,7 +337,7 @@ impl<'a> TakenTokens<'a> {
         Ok(())
     }
 
-    /// What the tightest limit has left.
+    /// The state of the tightest limit.
     fn rate_limit_info(&self) -> Option<RateLimitInfo> {
         self.tightest.map(|(bucket, remaining)| bucket.rate_limit_info(remaining))
     }
@@ -347,7 +353,7 @@ impl Drop for TakenTokens<'_> {
     }
 }
 
-/// Without a quota there is nothing to warn of; with one, the first command looks where the thresholds are.
+/// The first value of `next_warning`: never without a quota, else the first command looks up the thresholds.
 fn first_warning(department: &DepartmentPolicy) -> u64 {
     if department.quota.is_some() { 0 } else { u64::MAX }
 }
@@ -365,7 +371,7 @@ fn command_limits(snapshot: &PolicySnapshot) -> HashMap<u32, TrafficLimits> {
     commands.map(|command| (command.key.number, command.limits)).filter(|(_, limits)| has_limits(limits)).collect()
 }
 
-/// The limiter of a key, if there is anything to limit; a full map refuses.
+/// The limiter of a key, or `None` if the limits are empty. A full map refuses.
 fn limiter_or_refusal<K: Eq + std::hash::Hash + Copy>(
     keyed: &KeyedLimiters<K>,
     key: K,
@@ -382,7 +388,7 @@ fn limiter_or_refusal<K: Eq + std::hash::Hash + Copy>(
     })
 }
 
-/// Takes a place, if places are limited; whether one was taken.
+/// Acquires a concurrency permit, if concurrency is limited. Returns whether a permit was acquired.
 fn acquire_concurrency(limiter: Option<&KeyLimiter>) -> Result<bool, LimitRefusal> {
     let Some((limiter, cap)) = limiter.and_then(|limiter| Some((limiter, limiter.limits.concurrent?))) else {
         return Ok(false);
@@ -398,17 +404,18 @@ fn rate_refusal(empty: BucketEmpty) -> LimitRefusal {
 }
 
 impl LimitPermit {
-    /// What to tell the department.
+    /// The state of the tightest limit, for the response headers.
     pub fn rate_limit_info(&self) -> Option<RateLimitInfo> {
         self.rate_limit
     }
 
-    /// The command was admitted: its units are used. Without this call, dropping the pass gives them back.
+    /// Keeps the units used, for an admitted command. Without this call the drop of the permit returns them.
     pub fn keep_units(&mut self) {
         self.keeps_units = true;
     }
 
-    /// The command costs no units after all: dropping the pass gives them back, unless their month is over.
+    /// Lets the drop of the permit return the units, for a command that costs none. Units of a past month are not
+    /// returned.
     pub fn return_units(&mut self) {
         self.keeps_units = false;
     }

@@ -1,7 +1,9 @@
-//! A department's units in the current calendar month: one atomic word, so that the month turns over and units are
-//! taken in the same step; and one more for the thresholds that operators were warned of in that month.
+//! A department's units in the current calendar month, and the quota thresholds logged in that month.
 //!
-//! Guarantees: a threshold is logged at most once a month as long as the quota stays the same, however many workers use it.
+//! One atomic word holds month and units, so that a new month begins and units are taken in one step. A second word
+//! holds the logged thresholds.
+//!
+//! Guarantees: while a quota stays the same, each threshold is logged at most once a month, for any number of workers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,23 +11,23 @@ use crate::model::Month;
 
 use super::quota_plan::{FULL_PERCENT, QuotaPlan};
 
-/// The most units a quota can hold: 48 bits, some 281 million million.
+/// The most units of a quota: 2^48 - 1, about 281 million million.
 pub const QUOTA_UNITS_MAX: u64 = (1 << UNIT_BITS) - 1;
 
 const UNIT_BITS: u32 = 48;
-/// In the lower half of the word of warnings: a command was refused by the quota, and that was logged.
+/// A flag in the lower half of `warned`: the quota refused a command, and the refusal was logged.
 const REFUSED_FLAG: u64 = 1 << 8;
 
-/// Units used in one month, and what operators were warned of: each has the month in its upper 16 bits.
+/// The units used in one month, and the logged thresholds. Each word has the month in its upper 16 bits.
 #[derive(Debug, Default)]
 pub(crate) struct MonthlyUsage {
     /// The units are in the lower 48 bits.
     used: AtomicU64,
-    /// The highest threshold in percent is in the lower 8 bits, then comes [`REFUSED_FLAG`].
+    /// The lower 8 bits hold the highest logged threshold in percent. [`REFUSED_FLAG`] is the bit above them.
     warned: AtomicU64,
 }
 
-/// No: the month's units are used up.
+/// A refusal: the month's units are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QuotaExhausted {
     month: u64,
@@ -34,8 +36,8 @@ pub(crate) struct QuotaExhausted {
 }
 
 impl MonthlyUsage {
-    /// Takes units, or refuses when the quota says so. A month that has passed is not counted any more: its stragglers
-    /// count in the month that is open. Without a quota units are counted all the same, for a reload may bring one.
+    /// Takes units, or refuses if the quota is exceeded. Late commands of a past month count in the month that is open.
+    /// Units are counted without a quota too, because a reload may add one.
     pub(crate) fn take_units(
         &self,
         month: Month,
@@ -56,7 +58,7 @@ impl MonthlyUsage {
         }
     }
 
-    /// Gives back what was taken, unless its month is over.
+    /// Returns taken units, unless their month is over.
     pub(crate) fn return_units(&self, taken_units: TakenUnits) {
         let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |packed| {
             let (open, used) = unpack(packed);
@@ -64,12 +66,12 @@ impl MonthlyUsage {
         });
     }
 
-    /// Units used in a month.
+    /// The units used in a month.
     pub(crate) fn used(&self, month: Month) -> u64 {
         value_in_month(self.used.load(Ordering::Acquire), month_number(month))
     }
 
-    /// Sets the units used in a month, unless a later one is open.
+    /// Sets the units used in a month, unless a later month is open.
     pub(crate) fn set_used(&self, month: Month, units: u64) {
         let set = pack(month_number(month), units.min(QUOTA_UNITS_MAX));
         let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |packed| {
@@ -77,12 +79,12 @@ impl MonthlyUsage {
         });
     }
 
-    /// Logs the thresholds that a command has reached, unless another command was first.
+    /// Logs the thresholds that a command has reached, unless another command has already logged them.
     pub(crate) fn warn_thresholds(&self, taken_units: &TakenUnits, plan: &QuotaPlan) {
         self.raise((taken_units.month, taken_units.used), plan);
     }
 
-    /// Logs the first refusal of a month, unless the quota was told to be used up already.
+    /// Logs the first refusal of a month, unless the threshold of 100 % was already logged.
     pub(crate) fn warn_of_refusal(&self, QuotaExhausted { month, used }: QuotaExhausted, plan: &QuotaPlan) {
         let first = |warned: u64| {
             let told = value_in_month(warned, month);
@@ -94,7 +96,7 @@ impl MonthlyUsage {
         }
     }
 
-    /// A new quota holds from now on: what it was not exceeded by is forgotten, what it is exceeded by is logged.
+    /// Begins a new quota: forgets logged thresholds above the current use, and logs those that the use has reached.
     pub(crate) fn begin_plan(&self, month: Month, plan: &QuotaPlan) {
         let used = self.used(month);
         let reached = u64::from(plan.percent_reached(used));
@@ -107,14 +109,14 @@ impl MonthlyUsage {
         self.raise((month_number(month), used), plan);
     }
 
-    /// What a start finds in the ledger: thresholds that are reached, and a refusal, were logged before it.
+    /// Restores the logged state at the start: reached thresholds, and a refusal, were logged before it.
     pub(crate) fn restore_warnings(&self, month: Month, plan: &QuotaPlan, has_refused: bool) {
         let refused = if has_refused { REFUSED_FLAG } else { 0 };
         let told = u64::from(plan.percent_reached(self.used(month))) | refused;
         self.warned.store(pack(month_number(month), told), Ordering::Release);
     }
 
-    /// The highest threshold that was logged in a month, in percent; [`FULL_PERCENT`] once a command was refused.
+    /// The highest threshold logged in a month, in percent. [`FULL_PERCENT`] after a command was refused.
     pub(crate) fn warned_percent(&self, month: Month) -> u8 {
         let told = value_in_month(self.warned.load(Ordering::Acquire), month_number(month));
         if told & REFUSED_FLAG == 0 { warned_percent_of(told) } else { FULL_PERCENT }
@@ -133,27 +135,27 @@ impl MonthlyUsage {
     }
 }
 
-/// What was taken from a month.
+/// Units that were taken from a month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TakenUnits {
     month: u64,
     units: u64,
-    /// Units used with it.
+    /// The used units, including these.
     pub(crate) used: u64,
 }
 
-/// The lower half of a word, if it is of that month.
+/// The lower half of a word, or 0 if the word is of another month.
 fn value_in_month(packed: u64, month: u64) -> u64 {
     let (open, value) = unpack(packed);
     if open == month { value } else { 0 }
 }
 
-/// The percentage in the lower half of a word of warnings.
+/// The percentage in the lower half of `warned`.
 fn warned_percent_of(told: u64) -> u8 {
     told.to_le_bytes()[0]
 }
 
-/// The inverse of [`number`].
+/// The inverse of [`month_number`].
 fn month_of(number: u64) -> Month {
     let (year, month) = (number / 12, number % 12 + 1);
     Month { year: i16::try_from(year).unwrap_or(i16::MAX), month: i8::try_from(month).unwrap_or(1) }
@@ -164,7 +166,7 @@ fn current_month_units(packed: u64, month: Month) -> (u64, u64) {
     if month_number(month) > open { (month_number(month), 0) } else { (open, used) }
 }
 
-/// Months since the year 0; 16 bits last until the year 5461.
+/// Months since the year 0. 16 bits last until the year 5461.
 fn month_number(month: Month) -> u64 {
     let number = i64::from(month.year) * 12 + i64::from(month.month) - 1;
     u64::try_from(number).unwrap_or(0).min(u64::from(u16::MAX))

@@ -1,12 +1,16 @@
-//! A department's quota as commands meet it: its units, and the percentages at which operators are warned.
+//! A department's quota: its units per month, and the percentages at which operators are warned.
 //!
-//! Guarantees: 100 % is always a threshold; a threshold is reached when its share of the quota, rounded up to whole units,
-//! is used. Writes the log lines of a quota; `quota` remembers which of them were written in a month.
+//! Guarantees:
+//!
+//! - 100 % is always a threshold.
+//! - A threshold of p % of a quota of U units is reached at ceil(U x p / 100) used units.
+//!
+//! Leaves to others: the record of the lines logged in a month (`monthly_usage`). This module writes the log lines.
 
 use crate::model::{Month, Name, QuotaAction};
 use crate::policy::DepartmentPolicy;
 
-/// All of a quota, in percent.
+/// The whole quota, in percent.
 pub(crate) const FULL_PERCENT: u8 = 100;
 
 /// A department's quota with its thresholds in units.
@@ -22,7 +26,7 @@ pub(crate) struct QuotaPlan {
 #[derive(Debug, PartialEq, Eq)]
 struct QuotaThreshold {
     percent: u8,
-    /// The first number of used units that reaches it.
+    /// The smallest number of used units that reaches the threshold.
     units: u64,
 }
 
@@ -37,7 +41,7 @@ impl QuotaPlan {
         Some(Self { department: policy.department.id.clone(), units, exceeded: quota.exceeded, thresholds })
     }
 
-    /// Who has it.
+    /// The department of the quota.
     pub(crate) fn department(&self) -> &Name {
         &self.department
     }
@@ -47,17 +51,17 @@ impl QuotaPlan {
         self.units
     }
 
-    /// Whether it refuses a command after which so many units would be used.
+    /// Whether the quota refuses a command that would raise the use to `used` units.
     pub(crate) fn is_exceeded_by(&self, used: u64) -> bool {
         self.exceeded == QuotaAction::Refuse && used > self.units
     }
 
-    /// The highest threshold that so many units reach, in percent; 0 below the first.
+    /// The highest threshold that `used` units reach, in percent; 0 below the first.
     pub(crate) fn percent_reached(&self, used: u64) -> u8 {
         self.thresholds.iter().rev().find(|threshold| threshold.units <= used).map_or(0, |threshold| threshold.percent)
     }
 
-    /// How many used units reach the next threshold.
+    /// The number of used units that reaches the next threshold.
     pub(crate) fn next_threshold_units(&self, used: u64) -> u64 {
         self.thresholds.iter().map(|threshold| threshold.units).find(|units| *units > used).unwrap_or(u64::MAX)
     }
@@ -90,7 +94,7 @@ impl QuotaPlan {
     }
 }
 
-/// `percent` of `units`, rounded up. No overflow: a quota has at most 2^48 units.
+/// `percent` of `units`, rounded up. No overflow: a quota has at most 2^48 - 1 units.
 fn rounded_share(units: u64, percent: u8) -> u64 {
     (units * u64::from(percent)).div_ceil(u64::from(FULL_PERCENT))
 }

@@ -1,4 +1,5 @@
-//! Limits on a manual clock: order, refusals that spend nothing, carry over reloads, months.
+//! Limits on a manual clock: rate limits (token buckets), concurrency limits, monthly quotas and their warnings. Tested
+//! are the order of limits, refusals that spend no token, and state that survives reloads.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ struct City {
     snapshot: Arc<PolicySnapshot>,
 }
 
-/// One department with two commands; the three texts are flow mappings of limits and a quota.
+/// One department with two commands. The three texts are flow mappings of limits and a quota.
 fn document(department: &str, command: &str, total: &str) -> String {
     format!(
         "ledger: {{ path: l.db }}
@@ -50,17 +51,17 @@ impl City {
         self.limiters.admit(&self.snapshot, department, &subsystem.commands[command], self.clock.window())
     }
 
-    /// Admits and finishes until refused.
+    /// Admits and finishes commands until one is refused. Returns their number.
     fn drain(&self, command: usize) -> usize {
         (0..1000).take_while(|_| self.admit(command).map(|mut permit| permit.keep_units()).is_ok()).count()
     }
 
-    /// As [`City::drain`], where nobody counts.
+    /// Like [`City::drain`], without the number.
     fn empty(&self, command: usize) {
         let _ = self.drain(command);
     }
 
-    /// As a start does, of November.
+    /// Restores the use of November, as a start does.
     fn recall(&self, units: u64, has_refused: bool) {
         let number = self.snapshot.departments[0].department.number;
         self.limiters.restore_quota(number, Month { year: 2026, month: 11 }, (units, has_refused));
@@ -75,7 +76,7 @@ impl City {
         (self.quota().used, self.quota().units)
     }
 
-    /// The percentages that `act` logs, with 0 for the first refusal, and the highest as the metric has it.
+    /// The percentages that `act` logs, with 0 for the first refusal, and the highest one as the metric shows it.
     fn warned(&self, act: impl FnOnce(&Self)) -> (Vec<u8>, u8) {
         let percent = |line: &str| {
             assert!(line.contains("WARN") && line.contains("department=police") && line.contains("units="), "{line}");
@@ -91,7 +92,7 @@ impl City {
     }
 }
 
-/// What is logged while `act` runs.
+/// The log lines of `act`.
 fn logged(act: impl FnOnce()) -> String {
     #[derive(Clone, Default)]
     struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);

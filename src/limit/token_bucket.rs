@@ -1,4 +1,4 @@
-//! One rate: governor's GCRA on the house's clock, with a state that can be read, carried over and given back.
+//! A token bucket: governor's GCRA on the gateway's clock, with a state that can be read, carried over and returned.
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -23,17 +23,17 @@ pub(crate) struct TokenBucket {
     rate: RateLimit,
     limiter: RateLimiter<NotKeyed, ArrivalState, GatewayClock, StateInformationMiddleware>,
     arrival: ArrivalState,
-    /// Not before the limiter's own start, so that what is read from `arrival` is never too much.
+    /// At or after the limiter's own start, so that the tokens read from `arrival` are never too many.
     start: ClockInstant,
     clock: GatewayClock,
 }
 
-/// No token was left.
+/// The bucket has no token left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BucketEmpty {
-    /// Until the next token.
+    /// The time until the next token.
     pub(crate) retry_after: Duration,
-    /// For the headers.
+    /// For the response headers.
     pub(crate) info: RateLimitInfo,
 }
 
@@ -58,12 +58,12 @@ impl TokenBucket {
         bucket
     }
 
-    /// The rate it fills at.
+    /// The rate at which the bucket fills.
     pub(crate) fn rate(&self) -> RateLimit {
         self.rate
     }
 
-    /// Takes a token; returns how many are left.
+    /// Takes a token. Returns the number of tokens left.
     pub(crate) fn take_token(&self) -> Result<u32, BucketEmpty> {
         match self.limiter.check() {
             Ok(state) => Ok(state.remaining_burst_capacity()),
@@ -74,7 +74,7 @@ impl TokenBucket {
         }
     }
 
-    /// Gives back a token that was taken for a command which another limit then refused.
+    /// Returns a token that was taken for a command that another limit refused.
     pub(crate) fn return_token(&self) {
         self.arrival.0.fetch_sub(self.token_ns(), Ordering::AcqRel);
     }
@@ -87,17 +87,17 @@ impl TokenBucket {
         self.rate.burst.get().saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
 
-    /// Whether no token is missing.
+    /// Whether the bucket is full.
     pub(crate) fn is_full(&self) -> bool {
         self.tokens_left() == self.rate.burst.get()
     }
 
-    /// The time in which one token comes back, in nanoseconds.
+    /// The time in which one token is refilled, in nanoseconds.
     fn token_ns(&self) -> u64 {
         token_time(self.rate).as_nanos() as u64
     }
 
-    /// What a department is told when `remaining` tokens are left.
+    /// The state of the limit with `remaining` tokens left, for the response headers.
     pub(crate) fn rate_limit_info(&self, remaining: u32) -> RateLimitInfo {
         let (count, unit) = (u64::from(self.rate.count.get()), u64::from(self.rate.unit.seconds()));
         let burst = u64::from(self.rate.burst.get());
@@ -116,7 +116,7 @@ fn saturate_u32(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The time in which one token comes back; at least a nanosecond, since `config` knows the highest rate.
+/// The time in which one token is refilled. At least a nanosecond, because `config` bounds the rate.
 fn token_time(rate: RateLimit) -> Duration {
     let unit = Duration::from_secs(u64::from(rate.unit.seconds()));
     (unit / rate.count.get()).max(Duration::from_nanos(1))
@@ -126,7 +126,7 @@ fn quota_of(rate: RateLimit) -> Quota {
     Quota::with_period(token_time(rate)).expect("a token takes at least a nanosecond").allow_burst(rate.burst)
 }
 
-/// GCRA's whole state: when the next command would arrive in an ideal stream, in nanoseconds since the limiter's start.
+/// The whole state of GCRA: the theoretical arrival time of the next command, in nanoseconds since the limiter's start.
 #[derive(Clone, Debug, Default)]
 struct ArrivalState(Arc<AtomicU64>);
 
@@ -148,11 +148,11 @@ impl StateStore for ArrivalState {
     }
 }
 
-/// The house's clock in governor's words.
+/// The gateway's clock as a clock of governor.
 #[derive(Clone, Debug)]
 struct GatewayClock(Clock);
 
-/// Nanoseconds since the house's clock was made.
+/// Nanoseconds since the creation of the gateway's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ClockInstant(u64);
 

@@ -1,22 +1,22 @@
-//! Who calls, as a certificate says it.
+//! The identities of a caller, as found in a certificate.
 
 use std::fmt;
 
-/// One identity found in a verified client certificate, and the form in which a configuration claims it.
+/// One identity found in a verified client certificate, in the form in which a configuration claims it.
 ///
-/// Compared byte for byte, but for DNS names, which are kept in lower case (RFC 9525 section 6.3).
+/// Identities are compared byte for byte. DNS names are stored in lower case (RFC 9525 section 6.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CallerId {
     /// A URI SAN, for example `spiffe://city.example/department/traffic-police`.
     Uri(String),
     /// A DNS SAN, lower case.
     Dns(String),
-    /// A subject, by the two attributes a configuration may name. A certificate with one organizationalUnit carries both
-    /// forms, so that a claim of the commonName alone (`None`) holds whatever the unit.
+    /// A subject, by the two attributes that a configuration may name. A certificate with one organizationalUnit yields
+    /// both forms. So a claim of the commonName alone (`None`) matches with any unit.
     Subject {
         /// The subject's commonName.
         common_name: String,
-        /// The subject's organizationalUnit, where it has exactly one.
+        /// The subject's organizationalUnit, if it has exactly one.
         organizational_unit: Option<String>,
     },
 }

@@ -1,11 +1,11 @@
-//! What is called.
+//! The identity of a command.
 
 use super::Name;
 
-/// The identity of a command: which subsystem, which operation.
+/// The identity of a command: its subsystem and its operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandKey {
-    /// Stands for the pair of names while this process lives ([`super::Numbers`]); 0 is the wholly unknown command.
+    /// The number of the pair of names in this process ([`super::NameInterner`]); 0 is the wholly unknown command.
     pub number: u32,
     /// The subsystem that performs it.
     pub subsystem: Name,
@@ -14,7 +14,7 @@ pub struct CommandKey {
 }
 
 impl CommandKey {
-    /// A command of no known subsystem.
+    /// The key for a command of no known subsystem.
     pub fn unknown() -> Self {
         Self { number: 0, subsystem: Name::unknown(), command: Name::unknown() }
     }

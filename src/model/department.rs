@@ -1,20 +1,21 @@
-//! Who pays and who is limited.
+//! The department: the unit of billing and of limits.
 
 use super::Name;
 
-/// A department: an immutable id that the ledger keeps, a display name that may change.
+/// A department: an immutable id that the ledger keeps, and a display name that may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Department {
-    /// Stands for `id` while this process lives ([`super::Numbers`]); 0 is the unknown department.
+    /// The number of `id` in this process ([`super::NameInterner`]); 0 is the unknown department.
     pub number: u32,
-    /// What ledger, metrics and bill call it, for ever.
+    /// The permanent id in the ledger, in metrics and on bills.
     pub id: Name,
-    /// What people call it today.
+    /// The current display name.
     pub name: String,
 }
 
 impl Department {
-    /// The department of a caller that no department claims. It is refused, and its refusals are counted here.
+    /// The department of a caller that no department claims. Such a caller is refused, and its refusals are counted
+    /// under this department.
     pub fn unknown() -> Self {
         Self { number: 0, id: Name::unknown(), name: "unknown".to_owned() }
     }

@@ -1,15 +1,15 @@
-//! How fast, how many at once, how much in a month: the plans that `config` reads and `limit` carries out.
+//! Rate limits, concurrency limits and quotas: the values that `config` reads and `limit` enforces.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-/// A speed: so many per unit of time.
+/// A rate limit: a number of commands per unit of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Commands per unit.
     pub count: NonZeroU32,
     /// The unit.
     pub unit: RateUnit,
-    /// How many may come at once after a rest.
+    /// The most commands in a burst after an idle period.
     pub burst: NonZeroU32,
 }
 
@@ -25,7 +25,7 @@ pub enum RateUnit {
 }
 
 impl RateUnit {
-    /// Its length in seconds.
+    /// The length of the unit in seconds.
     pub const fn seconds(self) -> u32 {
         match self {
             Self::Second => 1,
@@ -35,31 +35,31 @@ impl RateUnit {
     }
 }
 
-/// What limits one department, one command of it, or the whole gateway.
+/// The limits of one department, of one command of a department, or of the whole gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficLimits {
-    /// How fast.
+    /// The rate limit.
     pub rate: Option<RateLimit>,
-    /// How many in flight at once.
+    /// The most commands in flight.
     pub concurrent: Option<NonZeroU32>,
 }
 
-/// How much a department may use in a calendar month. Remembers, survives restarts (the ledger holds the use).
+/// The most units of a department in a calendar month. The ledger holds the use, so a quota survives restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonthlyQuota {
     /// Units per calendar month in the configured offset.
     pub units: NonZeroU64,
-    /// Percentages of use at which operators are warned, ascending.
+    /// The percentages of use at which operators are warned, ascending.
     pub warn: Vec<u8>,
-    /// What happens beyond.
+    /// The action beyond the quota.
     pub exceeded: QuotaAction,
 }
 
-/// What happens to a command beyond the quota.
+/// The action on a command beyond the quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaAction {
-    /// Refused with `quota_exceeded`.
+    /// The command is refused with `quota_exceeded`.
     Refuse,
-    /// Let through, counted, and shown.
+    /// The command is forwarded, counted, and shown.
     Allow,
 }

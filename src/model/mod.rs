@@ -1,10 +1,14 @@
-//! The nouns of the house. Every other room speaks in these words and gives them no second name.
+//! The domain types of the gateway: departments, commands, callers, names, windows, limits and outcomes.
 //!
-//! Guarantees: plain values, no IO, no clock, checked integers for everything that is counted.
+//! Guarantees:
+//! - Plain values, without IO or clock.
+//! - Checked integers for everything that is counted.
+//! - All other modules use these types and give them no second name.
 
 mod caller;
 mod command;
 mod department;
+mod hex;
 mod limits;
 mod name;
 mod network_ranges;
@@ -14,6 +18,7 @@ mod window;
 pub use caller::CallerId;
 pub use command::CommandKey;
 pub use department::Department;
+pub use hex::hex_text;
 pub use limits::{MonthlyQuota, QuotaAction, RateLimit, RateUnit, TrafficLimits};
 pub use name::{BadName, Name, NameInterner};
 pub use network_ranges::NetworkRanges;

@@ -1,7 +1,8 @@
-//! Names of departments, subsystems and commands, and the small numbers that stand for them at run time.
+//! Names of departments, subsystems and commands, and the numbers that represent them at run time.
 //!
-//! Guarantees: a [`Name`] fits the ledger's fixed fields and is safe as a metric label, a header value and a CSV cell.
-//! A number, once given to a name, stays with it for the life of the process, whatever is reloaded.
+//! Guarantees:
+//! - A [`Name`] fits the ledger's fixed fields and is safe as a metric label, a header value and a CSV cell.
+//! - The number of a name stays the same for the life of the process, across all reloads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,19 +10,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use dashmap::DashMap;
 
-/// An identifier of 1 to [`Name::MAX_BYTES`] characters out of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
+/// An identifier of 1 to [`Name::MAX_BYTES`] characters from `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// The longest name; three of them fit one slot of the tally.
+    /// The longest name in bytes; three names fit one slot of the tally.
     pub const MAX_BYTES: usize = 63;
-    /// Stands for a department, subsystem or command that could not be told.
+    /// The name of a department, subsystem or command that could not be determined.
     pub const UNKNOWN: &'static str = "unknown";
-    /// Stands for the commands of a subsystem that no rule names (`otherCommands: allow`).
+    /// The name of the commands of a subsystem that no rule names (`otherCommands: allow`).
     pub const OTHER: &'static str = "other";
 
-    /// Reads a name, or says what is wrong with it.
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// The fault in the text.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let first = text.bytes().next().ok_or(BadName::Empty)?;
         if text.len() > Self::MAX_BYTES {
@@ -47,7 +51,7 @@ impl Name {
         Self(Self::OTHER.into())
     }
 
-    /// Whether the house itself uses this name, so that a configuration may not.
+    /// Whether the gateway itself uses this name, so that a configuration may not.
     pub fn is_reserved(&self) -> bool {
         matches!(self.as_str(), Self::UNKNOWN | Self::OTHER)
     }
@@ -64,16 +68,16 @@ impl fmt::Display for Name {
     }
 }
 
-/// Why a text is not a [`Name`].
+/// The reason why a text is not a [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// Nothing was written.
+    /// The text is empty.
     #[error("a name must not be empty")]
     Empty,
     /// Longer than [`Name::MAX_BYTES`].
     #[error("a name has at most 63 characters, this one has {0}")]
     TooLong(usize),
-    /// Starts with something else than a letter or a digit.
+    /// Starts with another character than a letter or a digit.
     #[error("a name starts with a letter or a digit, not with {0:?}")]
     Start(char),
     /// Holds a character outside the set.
@@ -81,9 +85,9 @@ pub enum BadName {
     Character(char),
 }
 
-/// Gives every name it is shown a small number, the same one each time.
+/// Assigns a small number to each name, the same number each time.
 ///
-/// Bounded by the configurations the process has seen: only `config` shows it names, never a caller.
+/// The map is bounded by the configurations that the process has loaded: only `config` adds names, never a caller.
 #[derive(Debug, Default)]
 pub struct NameInterner {
     numbers: DashMap<Arc<str>, u32>,
@@ -91,7 +95,7 @@ pub struct NameInterner {
 }
 
 impl NameInterner {
-    /// The number of `key`; 0 is never given, it stands for [`Name::UNKNOWN`].
+    /// The number of `key`. The number 0 is never assigned; it represents [`Name::UNKNOWN`].
     pub fn intern(&self, key: &str) -> u32 {
         if let Some(number) = self.numbers.get(key) {
             return *number;

@@ -1,11 +1,11 @@
-//! Ranges of addresses, as configurations write them.
+//! Ranges of IP addresses (CIDR), as configurations write them.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Ranges of addresses; none is in an empty one.
+/// A set of address ranges. An empty set contains no address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRanges(Vec<IpNet>);
 
@@ -13,7 +13,7 @@ impl NetworkRanges {
     /// Adds a range: `10.0.0.0/8`, `2001:db8::/32`, or one address.
     ///
     /// # Errors
-    /// What is wrong with it and how to write it.
+    /// A description of the fault and of the correct form.
     pub fn add_range(&mut self, text: &str) -> Result<(), String> {
         let bad = |_| format!("{text:?} is not a range of addresses; write 10.0.0.0/8, 2001:db8::/32 or one address");
         let network = match text.parse::<IpAddr>() {
@@ -27,12 +27,12 @@ impl NetworkRanges {
         Ok(())
     }
 
-    /// Whether there is no range.
+    /// Whether the set has no range.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an address is in one of the ranges; an IPv4 address mapped into IPv6 is an IPv4 address.
+    /// Whether an address is in one of the ranges. An IPv4 address mapped into IPv6 counts as an IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))

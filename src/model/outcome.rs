@@ -1,33 +1,35 @@
-//! How a command ended: the one vocabulary that status, metric, log, ledger and bill share.
+//! Outcomes: how a command ended. Status, metric, log, ledger and bill share this vocabulary.
 //!
-//! Guarantees: names are those of the public contract; numbers are what the tally and the book store, so neither ever
-//! changes its meaning. Every match on these types is exhaustive: a new outcome does not compile until all rooms know it.
+//! Guarantees:
+//! - The names are those of the public contract.
+//! - The tally and the book store the numbers, so neither a name nor a number ever changes its meaning.
+//! - Every match on these types is exhaustive: a new outcome does not compile until every module handles it.
 
 use std::fmt;
 
-/// How an admitted command ended.
+/// The outcome of an admitted command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Finished {
-    /// The subsystem answered 2xx or 3xx, and the whole answer reached the caller.
+    /// The subsystem responded with 2xx or 3xx, and the whole response reached the caller.
     Ok,
-    /// The subsystem answered 4xx.
+    /// The subsystem responded with 4xx.
     ClientError,
-    /// The subsystem answered 5xx.
+    /// The subsystem responded with 5xx.
     ServerError,
-    /// No connection to the subsystem, or its servers refused the command: nothing of it was processed.
+    /// No connection to the subsystem was made, or its servers refused the command: no part of it was processed.
     Unreachable,
-    /// The subsystem broke off after something was sent.
+    /// The subsystem broke the connection off after a part of the request was sent.
     UpstreamFailed,
-    /// The subsystem did not answer in time.
+    /// The subsystem did not respond in time.
     Timeout,
-    /// The caller left, or broke its own request off.
+    /// The caller disconnected, or broke its own request off.
     Aborted,
     /// The gateway ended while the command was in flight.
     Interrupted,
 }
 
 impl Finished {
-    /// All, in the order of their numbers.
+    /// All finished outcomes, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::Ok,
         Self::ClientError,
@@ -39,12 +41,12 @@ impl Finished {
         Self::Interrupted,
     ];
 
-    /// Position in [`Finished::ALL`] and in a slot of the tally.
+    /// The position in [`Finished::ALL`] and in a slot of the tally.
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The contract's name.
+    /// The name in the public contract.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -59,10 +61,10 @@ impl Finished {
     }
 }
 
-/// Why a command was never forwarded.
+/// The reason why a command was not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refused {
-    /// Not HTTP as this house accepts it.
+    /// The request is not HTTP that the gateway accepts.
     Malformed,
     /// No department claims the caller.
     Unauthenticated,
@@ -70,24 +72,24 @@ pub enum Refused {
     Misdirected,
     /// No subsystem or no command matches.
     UnknownCommand,
-    /// No grant.
+    /// The department has no grant for the command.
     Forbidden,
-    /// Faster than a rate limit allows.
+    /// The rate limit is exceeded.
     RateLimited,
-    /// More at once than the department may have in flight.
+    /// The department's limit of commands in flight is reached.
     TooManyConcurrent,
-    /// The period's quota is used up.
+    /// The quota of the period is used up.
     QuotaExceeded,
-    /// The gateway itself is at a limit.
+    /// The gateway itself is at a limit (load shedding).
     Overloaded,
-    /// The command could not be counted, so it was not let in.
+    /// The command could not be counted, so it was not admitted.
     LedgerUnavailable,
-    /// The body is larger than the command allows.
+    /// The body is larger than the command's limit.
     TooLarge,
 }
 
 impl Refused {
-    /// All, in the order of their numbers.
+    /// All refusals, in the order of their numbers.
     pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::Unauthenticated,
@@ -102,12 +104,12 @@ impl Refused {
         Self::TooLarge,
     ];
 
-    /// Position in [`Refused::ALL`] and in a slot of the tally.
+    /// The position in [`Refused::ALL`] and in a slot of the tally.
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The contract's name.
+    /// The name in the public contract.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -125,30 +127,30 @@ impl Refused {
     }
 }
 
-/// How a command ended, admitted or not.
+/// The outcome of a command, admitted or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
-    /// It was admitted, and ended so.
+    /// The command was admitted and ended in this way.
     Finished(Finished),
-    /// It was never forwarded.
+    /// The command was never forwarded.
     Refused(Refused),
 }
 
-/// Whose doing an outcome is; alerts and prices follow it.
+/// The party at fault for an outcome. Alerts and prices depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// Nobody's: it went well.
+    /// No party: the command succeeded.
     None,
-    /// The caller's.
+    /// The caller (downstream).
     Caller,
-    /// Ours.
+    /// The gateway.
     Us,
-    /// The subsystem's.
+    /// The subsystem (upstream).
     Upstream,
 }
 
 impl Blame {
-    /// The word the book and the log use.
+    /// The name in the book and in the log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -160,12 +162,12 @@ impl Blame {
 }
 
 impl Outcome {
-    /// Every outcome, finished first.
+    /// Every outcome, the finished ones first.
     pub fn all() -> impl Iterator<Item = Self> {
         Finished::ALL.into_iter().map(Self::Finished).chain(Refused::ALL.into_iter().map(Self::Refused))
     }
 
-    /// The contract's name.
+    /// The name in the public contract.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Finished(finished) => finished.name(),
@@ -173,7 +175,7 @@ impl Outcome {
         }
     }
 
-    /// The number the book stores: finished from 1, refused from 101. Never reused, never renumbered.
+    /// The stored number: finished from 1, refused from 101. Never reused, never renumbered.
     pub const fn code(self) -> u32 {
         match self {
             Self::Finished(finished) => 1 + finished as u32,
@@ -186,7 +188,7 @@ impl Outcome {
         Self::all().find(|outcome| outcome.code() == code)
     }
 
-    /// Whose doing it is.
+    /// The party at fault for the outcome.
     pub const fn blame(self) -> Blame {
         match self {
             Self::Finished(Finished::Ok) => Blame::None,

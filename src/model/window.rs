@@ -1,7 +1,9 @@
-//! Windows (UTC hours), calendar months, and the offset in which the city reads its calendar.
+//! Windows (UTC hours), calendar months, and the UTC offset of the city's calendar.
 //!
-//! Guarantees: a command belongs to the window of its admission; months are half-open and begin on whole windows, since
-//! offsets are whole hours. A fixed offset, not a zone: no rule of a time-zone database can move a bill.
+//! Guarantees:
+//! - A command belongs to the window of its admission.
+//! - Months are half-open and begin on whole windows, because offsets are whole hours.
+//! - The offset is fixed and not a time zone, so no change of a time-zone database can change a bill.
 
 use std::fmt;
 
@@ -16,24 +18,24 @@ pub struct Window(pub u32);
 impl Window {
     const SECONDS: i64 = 3600;
 
-    /// The window that holds a second of Unix time; times before 1970 fall into the first.
+    /// The window of a time in Unix seconds; times before 1970 belong to the first window.
     pub fn of_unix_seconds(seconds: i64) -> Self {
         Self(u32::try_from(seconds.div_euclid(Self::SECONDS)).unwrap_or(0))
     }
 
-    /// Its first second, in Unix time.
+    /// The first second of the window, in Unix time.
     pub fn start_unix_seconds(self) -> i64 {
         i64::from(self.0) * Self::SECONDS
     }
 
-    /// The window after it.
+    /// The next window.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
 impl fmt::Display for Window {
-    /// `YYYY-MM-DDTHH:00:00Z`, as the ledger's view shows it.
+    /// `YYYY-MM-DDTHH:00:00Z`, as in the ledger's view.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Timestamp::from_second(self.start_unix_seconds()) {
             Ok(start) => write!(f, "{}", start.strftime("%Y-%m-%dT%H:00:00Z")),
@@ -42,13 +44,13 @@ impl fmt::Display for Window {
     }
 }
 
-/// The fixed offset from UTC in which days and months are read; whole hours, default +08:00.
+/// The fixed offset from UTC for days and months; whole hours, default +08:00.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CalendarOffset {
     hours: i8,
 }
 
-/// Why a text is not a [`CalendarOffset`].
+/// The reason why a text is not a [`CalendarOffset`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an offset; write whole hours between -12:00 and +14:00, for example \"+08:00\"")]
 pub struct BadOffset(pub String);
@@ -71,12 +73,12 @@ impl CalendarOffset {
         if (-12..=14).contains(&hours) { Ok(Self { hours }) } else { Err(bad()) }
     }
 
-    /// The date a window falls on.
+    /// The date of a window.
     pub fn date_of(self, window: Window) -> Date {
         self.local(window).date()
     }
 
-    /// The calendar month a window falls in.
+    /// The calendar month of a window.
     pub fn month_of(self, window: Window) -> Month {
         let date = self.date_of(window);
         Month { year: date.year(), month: date.month() }
@@ -88,7 +90,7 @@ impl CalendarOffset {
         Window::of_unix_seconds(start - i64::from(self.hours) * 3600)
     }
 
-    /// The first window of the day that a window falls in.
+    /// The first window of the day that contains a window.
     pub fn day_of(self, window: Window) -> Window {
         let local = i64::from(window.0) + i64::from(self.hours);
         let start = local.div_euclid(24) * 24 - i64::from(self.hours);
@@ -128,17 +130,17 @@ impl Month {
         (text.len() == 7).then(|| Self { year: date.year(), month: date.month() })
     }
 
-    /// The month after it.
+    /// The next month.
     pub fn next(self) -> Self {
         if self.month == 12 { Self { year: self.year + 1, month: 1 } } else { Self { month: self.month + 1, ..self } }
     }
 
-    /// The month before it.
+    /// The previous month.
     pub fn previous(self) -> Self {
         if self.month == 1 { Self { year: self.year - 1, month: 12 } } else { Self { month: self.month - 1, ..self } }
     }
 
-    /// Its first day.
+    /// The first day of the month.
     pub fn first_day(self) -> Date {
         Date::new(self.year, self.month, 1).unwrap_or(Date::ZERO)
     }

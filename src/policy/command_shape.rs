@@ -1,8 +1,8 @@
-//! How a command is shaped on its way: fields that are set or removed, the path that is forwarded, and what the gateway
-//! answers itself.
+//! The transformation of a command by the gateway: header edits, path rewrite, redirect, CORS, mirroring, compression.
 //!
-//! Guarantees: compiled once per configuration; a command that is not shaped has none of it and asks for nothing. What is
-//! forwarded is made of the configuration's own text and of the bytes that were authorised, and of nothing else.
+//! Guarantees:
+//! - The shape is compiled once per configuration. A command without a shape stores none and costs no lookup.
+//! - The forwarded request consists only of the configuration's own text and of the bytes that were authorised.
 
 use std::sync::Arc;
 
@@ -12,77 +12,77 @@ use super::cors::CorsPolicy;
 use super::header_names::why_protected;
 use super::path_template::{PathFilling, PathTemplate};
 
-/// What is done to a command's request and answer.
+/// The transformations of a command's request and response.
 #[derive(Debug)]
 pub struct CommandShape {
-    /// Fields of the request, towards the subsystem.
+    /// Edits of the request headers, towards the subsystem (upstream).
     pub request: FieldEdits,
-    /// Fields of the subsystem's answer, towards the caller.
+    /// Edits of the response headers, towards the caller (downstream).
     pub response: FieldEdits,
-    /// The path that is forwarded, if it is another one.
+    /// The path rewrite, if the forwarded path differs.
     pub rewrite: Option<PathRewrite>,
-    /// Where its callers are sent instead; then nothing is forwarded.
+    /// The redirect target, if callers are redirected; then nothing is forwarded.
     pub redirect: Option<RedirectTarget>,
-    /// What browsers are told about it.
+    /// The CORS policy of the command.
     pub cors: Option<Arc<CorsPolicy>>,
-    /// Where copies of its requests go.
+    /// The target of request mirroring (shadowing).
     pub mirror: Option<MirrorTarget>,
-    /// Whether its answers are compressed, for callers that take that.
+    /// Whether responses are compressed, for callers that accept it.
     pub compress: bool,
 }
 
-/// Where copies of requests go, whose answers nobody reads.
+/// The target of mirrored requests. The responses to them are discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorTarget {
     /// The subsystem's index.
     pub subsystem: usize,
-    /// How many requests of a hundred are copied, on average: 1 to 100.
+    /// The percentage of requests that are copied, on average: 1 to 100.
     pub percent: u8,
 }
 
-/// Another place, to which callers are sent. The query goes with them.
+/// The target of a redirect. The query is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectTarget {
     /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,
-    /// Scheme and authority; empty for a place on the host that was called.
+    /// Scheme and authority; empty for a path on the host that was called.
     pub base: String,
-    /// The path there.
+    /// The path of the target.
     pub path: PathFilling,
 }
 
-/// Fields that are set, and fields that are removed.
+/// Header fields to set, and header fields to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldEdits {
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
 }
 
-/// Another path for what is forwarded. The query stays as it is.
+/// The rewrite of the forwarded path. The query is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathRewrite {
-    /// In the place of the subsystem's path: empty, or starting with `/` and without a slash at the end.
+    /// A prefix that replaces the subsystem's prefix: empty, or starting with `/` and without a trailing slash.
     Prefix(String),
-    /// In the place of the whole path.
+    /// A path that replaces the whole path.
     Path(PathFilling),
 }
 
 impl FieldEdits {
-    /// Fields of one kind that one place of a configuration may name.
+    /// The most fields of one kind that one place of a configuration may name.
     pub const MAX: usize = 32;
 
-    /// Whether nothing is done.
+    /// Whether there are no edits.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.remove.is_empty()
     }
 
-    /// Sets a field, whatever was decided about it before.
+    /// Sets a field. Replaces an earlier edit of the field.
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
         self.discard(&name);
         self.set.push((name, value));
     }
 
-    /// Removes a field, whatever was decided about it before.
+    /// Removes a field. Replaces an earlier edit of the field.
     pub fn remove(&mut self, name: HeaderName) {
         self.discard(&name);
         self.remove.push(name);
@@ -93,17 +93,17 @@ impl FieldEdits {
         self.remove.retain(|removed| removed != name);
     }
 
-    /// The fields that are set.
+    /// The fields to set.
     pub fn set_fields(&self) -> &[(HeaderName, HeaderValue)] {
         &self.set
     }
 
-    /// Whether a field goes, as it came: it is removed, or set to something else.
+    /// Whether the original value of a field is dropped: the field is removed, or set to another value.
     pub fn overrides(&self, name: &HeaderName) -> bool {
         self.remove.contains(name) || self.set.iter().any(|(set, _)| set == name)
     }
 
-    /// Does it to a head.
+    /// Applies the edits to the headers of a message.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
@@ -113,12 +113,12 @@ impl FieldEdits {
         }
     }
 
-    /// The name of a field that a configuration may set or remove.
+    /// Reads the name of a field that a configuration may set or remove.
     ///
     /// # Errors
-    /// Why it may not: it is no name, or the gateway itself answers for this field.
+    /// The reason for a refusal: the text is no field name, or the gateway controls this field itself.
     pub fn parse_name(text: &str) -> Result<HeaderName, String> {
-        // As in requests: `_` is taken for `-` by some readers, and would pass for another field.
+        // As in requests: some servers treat `_` as `-`, so the field would pass for another one.
         let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| plain);
         let name = name.ok_or_else(|| format!("{text:?} is not a field; write letters, digits and hyphens"))?;
@@ -130,7 +130,7 @@ impl FieldEdits {
 }
 
 impl PathRewrite {
-    /// What is forwarded of a path and query below the subsystem's path.
+    /// The forwarded path and query, from the path and query below the subsystem's prefix.
     pub(crate) fn rewritten_path(&self, below: &str) -> String {
         let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
         let rewritten = match self {
@@ -142,7 +142,7 @@ impl PathRewrite {
 }
 
 impl RedirectTarget {
-    /// The value of `Location` for a path and query below the subsystem's path.
+    /// The value of `Location` for a path and query below the subsystem's prefix.
     pub fn location(&self, below: &str) -> Option<HeaderValue> {
         let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
         HeaderValue::from_str(&[&self.base, &self.path.fill(path), query].concat()).ok()
@@ -150,10 +150,10 @@ impl RedirectTarget {
 }
 
 impl PathRewrite {
-    /// A rewrite to `path`, whose parameters are those that `matched` captures.
+    /// A rewrite to `path`, whose parameters are captured by `matched`.
     ///
     /// # Errors
-    /// A parameter that `matched` does not capture in the same way.
+    /// If `matched` does not capture a parameter in the same way.
     pub fn new(path: &PathTemplate, matched: &PathTemplate) -> Result<Self, String> {
         path.filled_by(matched).map(Self::Path)
     }

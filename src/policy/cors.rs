@@ -1,7 +1,9 @@
-//! Which pages of which origins a browser lets read the answers of a command (Fetch standard, "CORS protocol").
+//! CORS: the origins whose pages a browser allows to read the responses of a command (Fetch standard, "CORS protocol").
 //!
-//! Guarantees: pure; what a subsystem says about the same thing does not get through beside it. It opens nothing: who may run
-//! the command is decided by grants, for a preflight as well.
+//! Guarantees:
+//! - Pure.
+//! - The CORS fields of a subsystem's response are replaced, not merged.
+//! - CORS authorises nothing: grants decide on a command, and on its preflight as well.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -10,12 +12,12 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// What browsers are told about a command.
+/// The CORS policy of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CorsPolicy {
-    /// Whose pages.
+    /// The allowed origins.
     pub origins: AllowedOrigins,
-    /// The value of `Access-Control-Allow-Methods`; without it, the method that is asked for.
+    /// The value of `Access-Control-Allow-Methods`; without it, the method that a preflight asks for.
     pub methods: Option<HeaderValue>,
     /// The value of `Access-Control-Allow-Headers`.
     pub headers: Option<HeaderValue>,
@@ -23,22 +25,22 @@ pub struct CorsPolicy {
     pub expose: Option<HeaderValue>,
     /// The value of `Access-Control-Max-Age`, in seconds.
     pub max_age: Option<HeaderValue>,
-    /// Whether requests may carry cookies and certificates.
+    /// Whether requests may carry credentials: cookies and certificates.
     pub credentials: bool,
 }
 
-/// The origins whose pages may read.
+/// The origins whose pages may read responses.
 #[derive(Debug, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// All. Never with credentials: browsers do not take that.
+    /// All origins. Never with credentials: browsers refuse that combination.
     Any,
-    /// These, byte for byte.
+    /// These origins, compared byte for byte.
     Listed(Vec<HeaderValue>),
 }
 
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const CREDENTIALS_TRUE: HeaderValue = HeaderValue::from_static("true");
-/// What this house answers for where it is configured.
+/// The response fields that the gateway controls where CORS is configured.
 const CORS_RESPONSE_HEADERS: [HeaderName; 6] = [
     ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -49,16 +51,16 @@ const CORS_RESPONSE_HEADERS: [HeaderName; 6] = [
 ];
 
 impl CorsPolicy {
-    /// Names of one list at most.
+    /// The most names in one list.
     pub const NAMES_MAX: usize = 64;
 
-    /// The method that a preflight asks for; none, if the request is no preflight.
+    /// The method that a preflight asks for; `None` if the request is no preflight.
     pub fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
         let asked = (*method == Method::OPTIONS).then(|| headers.get(ACCESS_CONTROL_REQUEST_METHOD))??;
         Method::from_bytes(asked.as_bytes()).ok().filter(|_| headers.contains_key(ORIGIN))
     }
 
-    /// Tells it in the head of an answer to a request from `origin`.
+    /// Sets the CORS fields in the head of a response to a request from `origin`.
     pub fn apply(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>) {
         for ours in CORS_RESPONSE_HEADERS {
             headers.remove(ours);
@@ -72,7 +74,7 @@ impl CorsPolicy {
         headers.extend(self.expose.clone().map(|expose| (ACCESS_CONTROL_EXPOSE_HEADERS, expose)));
     }
 
-    /// The head of the answer to a preflight with these fields. An origin that may not read is told nothing.
+    /// The head of the response to a preflight with these fields. An origin that is not allowed gets no CORS fields.
     pub fn preflight_headers(&self, request: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for asked in [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS] {

@@ -1,8 +1,11 @@
-//! Who may run what: default deny.
+//! Authorisation: the commands that each department may run. The default is to deny.
 //!
-//! Guarantees: a [`Grant`] exists only because a rule of the document names the department, the subsystem and a glob
-//! that matches the command; only this file makes it. All rules allow, so the first that matches is as good as any.
-//! A command is of the snapshot that it is asked about, as its index is.
+//! Guarantees:
+//! - A [`Grant`] exists only because a rule of the document names the department, the subsystem and a glob that matches
+//!   the command. Only this file makes it.
+//! - All rules allow, so the first matching rule decides as well as any other.
+//!
+//! Requires: the command belongs to the snapshot that is asked, because its index does.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use globset::{Glob, GlobMatcher};
 
 use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
 
-/// Evidence that a department may run a command, and which rule said so. Only this file makes it.
+/// Evidence that a department may run a command, with the rule that allows it. Only this file makes it.
 #[derive(Debug)]
 pub struct Grant {
     rule: usize,
@@ -26,7 +29,8 @@ impl Grant {
     }
 }
 
-/// A glob on command ids: `*` any text, `?` one character, `[ab]` one of these, `{a,b}` one of those.
+/// A glob on command ids: `*` matches any text, `?` one character, `[ab]` one of these characters, `{a,b}` one of these
+/// texts.
 #[derive(Clone, Debug)]
 pub struct CommandGlob {
     text: String,
@@ -34,7 +38,10 @@ pub struct CommandGlob {
 }
 
 impl CommandGlob {
-    /// Reads a glob, or says what is wrong with it.
+    /// Reads a glob.
+    ///
+    /// # Errors
+    /// The fault in the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("a pattern must not be empty; \"*\" means every command".to_owned());
@@ -55,17 +62,17 @@ impl CommandGlob {
     }
 }
 
-/// The compiled grants. Their size is in proportion to the number of grants, not to that of the commands they allow: a
+/// The compiled grants. Their size is proportional to the number of grants, not to the number of commands they allow: a
 /// province has 30,000 departments, and each may run all commands of some subsystems.
 #[derive(Debug, Default)]
 pub(crate) struct GrantTable {
-    /// By department number and subsystem index, in the order of the rules.
+    /// The allowed commands by department number and subsystem index, in the order of the rules.
     allowed: HashMap<(u32, usize), Vec<AllowedCommands>, RandomState>,
     /// The subsystem of each command, by [`Command::index`].
     subsystems: Vec<usize>,
     /// The number of each command, by [`Command::index`].
     numbers: Vec<u32>,
-    /// What each glob matches in each subsystem, found once.
+    /// The commands that each glob matches in each subsystem, computed once.
     matches_by_glob: HashMap<(usize, String), Arc<[usize]>>,
     rules: Vec<GrantRule>,
 }
@@ -80,7 +87,7 @@ struct AllowedCommands {
 }
 
 impl GrantTable {
-    /// No grants yet, on the commands of these subsystems.
+    /// An empty table for the commands of these subsystems.
     pub(crate) fn new<'s>(subsystems: impl Iterator<Item = &'s Subsystem>) -> Self {
         let (mut known, mut numbers) = (Vec::new(), Vec::new());
         for subsystem in subsystems {
@@ -94,7 +101,7 @@ impl GrantTable {
         Self { subsystems: known, numbers, ..Self::default() }
     }
 
-    /// Adds one glob of a grant; whether it matched any command.
+    /// Adds one glob of a grant. Returns whether it matches any command.
     pub(crate) fn add_grant(&mut self, grant: &GrantDraft, glob: &CommandGlob, subsystem: &Subsystem) -> bool {
         let rule = self.rules.len();
         self.rules.push(GrantRule { index: grant.index, pattern: glob.text.clone() });
@@ -119,7 +126,7 @@ impl GrantTable {
         Arc::clone(found)
     }
 
-    /// How many pairs of a department and a command are allowed.
+    /// The number of allowed pairs of a department and a command.
     pub(crate) fn len(&self) -> usize {
         self.allowed_pairs().len()
     }
@@ -131,7 +138,7 @@ impl GrantTable {
         Some(Grant { rule: self.rules[first.rule].index, pattern: first.rule })
     }
 
-    /// What is allowed: (department number, command number).
+    /// The allowed pairs: (department number, command number).
     pub(crate) fn allowed_pairs(&self) -> HashSet<(u32, u32), RandomState> {
         let mut pairs = HashSet::default();
         for ((department, _), allowed) in &self.allowed {
@@ -141,7 +148,7 @@ impl GrantTable {
         pairs
     }
 
-    /// The rules that allow nothing which an earlier one does not allow.
+    /// The rules that allow nothing beyond the rules before them.
     pub(crate) fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
         let mut effective: HashSet<usize> = HashSet::new();
         for allowed in self.allowed.values() {
@@ -157,7 +164,7 @@ impl GrantTable {
         rules.filter_map(move |(position, rule)| (!effective.contains(&position)).then_some(rule))
     }
 
-    /// The departments, by number, that may run anything.
+    /// The departments, by number, that may run at least one command.
     pub(crate) fn departments(&self) -> HashSet<u32> {
         self.allowed.keys().map(|(department, _)| *department).collect()
     }
@@ -176,6 +183,6 @@ pub struct GrantDraft {
     pub department: u32,
     /// The subsystem's index.
     pub subsystem: usize,
-    /// Which commands, each glob with its position in the document.
+    /// The globs for the commands, each with its position in the document.
     pub commands: Vec<(usize, Arc<CommandGlob>)>,
 }

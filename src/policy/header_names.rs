@@ -1,6 +1,7 @@
-//! Names of fields that have a meaning to the gateway itself: for its traffic, and for what a configuration may not touch.
+//! Header field names with a meaning to the gateway itself: for its traffic, and for the fields that a configuration
+//! may not change.
 //!
-//! Guarantees: pure, and the only list of each kind.
+//! Guarantees: the functions are pure, and each list exists only here.
 
 use http::HeaderName;
 use http::header::{
@@ -8,13 +9,14 @@ use http::header::{
     UPGRADE,
 };
 
-/// Fields of one connection, never of the message (RFC 9110 section 7.6.1).
+/// Whether a field is hop-by-hop: it belongs to one connection, never to the message (RFC 9110 section 7.6.1).
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     let standard = [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
     standard.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
-/// Whether a caller's field claims what only the gateway may say: our own names, and what proxies say of clients.
+/// Whether only the gateway may set the field: the gateway's own names, and the forwarding fields that proxies set
+/// about clients.
 pub fn is_reserved_header(name: &HeaderName) -> bool {
     let name = name.as_str();
     match name.as_bytes().first() {
@@ -30,7 +32,7 @@ pub fn is_reserved_header(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether a configuration may set or remove a field; if not, why.
+/// The reason why a configuration may not set or remove a field; `None` if it may.
 pub(crate) fn why_protected(name: &HeaderName) -> Option<&'static str> {
     let framing = [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, EXPECT];
     match name.as_str() {

@@ -1,7 +1,9 @@
-//! What the configuration means: who is who, which command a request is, and whether it may run.
+//! Policy: authentication to a department, routing to a command, and authorisation.
 //!
-//! Guarantees: a [`PolicySnapshot`] is immutable and already right: whatever could be wrong was refused by `config`. Decisions
-//! are pure functions over it, without clock, IO or lock. [`Grant`] is evidence and only this room makes it.
+//! Guarantees:
+//! - A [`PolicySnapshot`] is immutable and valid: `config` has refused every faulty configuration before.
+//! - Decisions are pure functions over the snapshot, without clock, IO or lock.
+//! - [`Grant`] is evidence of an authorisation. Only this module makes it.
 
 mod command_shape;
 mod cors;

@@ -1,4 +1,4 @@
-//! Path templates: what a command's path may look like.
+//! Path templates: patterns for the path of a command.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathTemplate(pub String);
 
-/// Why a text is not a [`PathTemplate`].
+/// The reason why a text is not a [`PathTemplate`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTemplate {
-    /// It does not start at the root of the subsystem.
+    /// The template does not start at the root of the subsystem.
     #[error("{0:?} does not start with '/'")]
     NotRooted(String),
-    /// A brace where none may be.
+    /// A brace at a place where none is allowed.
     #[error("{0:?}: a parameter is a whole segment, {{name}} or {{*name}}")]
     Parameter(String),
-    /// Something after `{*name}`.
+    /// More segments after `{*name}`.
     #[error("{0:?}: nothing may follow {{*name}}, it takes the rest of the path")]
     AfterRest(String),
-    /// A character that no request path holds.
+    /// A character that cannot occur in a request path.
     #[error("{0:?} holds {1:?}, which no path of a request can hold")]
     Character(String, char),
 }
@@ -29,7 +29,8 @@ enum TemplateSegment {
     Rest,
 }
 
-/// A path with places for what another template captures from a path: compiled, so that filling it looks nothing up.
+/// A path with placeholders for the parameters that another template captures. Compiled, so that filling needs no
+/// lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathFilling(Vec<FillingPiece>);
 
@@ -38,12 +39,12 @@ enum FillingPiece {
     Literal(String),
     /// The segment at this position.
     One(usize),
-    /// What begins at the segment at this position.
+    /// The rest of the path, from the segment at this position.
     Rest(usize),
 }
 
 impl PathFilling {
-    /// The path, filled from one that the other template matches.
+    /// The path, filled with the segments of a path that the other template matches.
     pub fn fill(&self, path: &str) -> String {
         let mut filled = String::with_capacity(path.len() + LITERAL_ROOM);
         for piece in &self.0 {
@@ -58,11 +59,14 @@ impl PathFilling {
     }
 }
 
-/// Room for the literal part of most fillings; a larger one grows.
+/// The capacity for the literal part of most filled paths; a longer one grows.
 const LITERAL_ROOM: usize = 32;
 
 impl PathTemplate {
-    /// Reads a template, or says what is wrong with it.
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// The fault in the text.
     pub fn parse(text: &str) -> Result<Self, BadTemplate> {
         let rest = text.strip_prefix('/').ok_or_else(|| BadTemplate::NotRooted(text.to_owned()))?;
         if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\')) {
@@ -82,8 +86,8 @@ impl PathTemplate {
     /// This template, filled from paths that `matched` matches.
     ///
     /// # Errors
-    /// A parameter that `matched` does not capture: not at all, or as one segment where this one takes the rest, or the
-    /// other way round.
+    /// If a parameter is not captured by `matched` in the same way: not at all, or as one segment instead of the rest,
+    /// or as the rest instead of one segment.
     pub fn filled_by(&self, matched: &Self) -> Result<PathFilling, String> {
         let piece = |part: &str| match segment_of(part) {
             Some(TemplateSegment::One) => matched.position_of(part).map(FillingPiece::One),
@@ -93,13 +97,13 @@ impl PathTemplate {
         self.0.split('/').skip(1).map(piece).collect::<Result<_, _>>().map(PathFilling)
     }
 
-    /// Where a parameter stands, as it is written with its braces.
+    /// The position of a parameter, which is given with its braces.
     fn position_of(&self, parameter: &str) -> Result<usize, String> {
         let position = self.0.split('/').skip(1).position(|part| part == parameter);
         position.ok_or_else(|| format!("{parameter} is not captured by the path that is matched, {self}"))
     }
 
-    /// The template with its parameters named by position, so that two templates for the same paths are equal.
+    /// The canonical form: parameters are named by position, so that two templates for the same paths are equal.
     pub(crate) fn normalized(&self) -> String {
         let mut shape = String::with_capacity(self.0.len());
         for (position, part) in self.0.split('/').skip(1).enumerate() {

@@ -1,6 +1,6 @@
-//! Parts of a draft that do not fit together.
+//! Conflicts between the parts of a draft.
 
-/// Parts of a draft that do not fit together, by their positions in it.
+/// A conflict between parts of a draft, which are named by their positions in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyConflict {
     /// Two subsystems claim the same host and path prefix.
@@ -9,16 +9,16 @@ pub enum PolicyConflict {
         subsystem: usize,
         /// The earlier one.
         with: usize,
-        /// The host both claim, or none for any host.
+        /// The host that both claim; `None` for any host.
         host: Option<String>,
     },
-    /// Two commands answer to the same requests, or no rule could tell which is meant.
+    /// Two commands match the same requests, or no precedence rule decides between them.
     SameRoute {
         /// Their subsystem.
         subsystem: usize,
         /// The later command.
         command: usize,
-        /// The earlier one, where it is known.
+        /// The earlier command, if it is known.
         with: Option<usize>,
     },
     /// A glob that matches no command of its subsystem.

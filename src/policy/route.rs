@@ -1,8 +1,15 @@
-//! From host, method and path to a command. The most specific wins: host over any host, longest prefix, literal
-//! segments over parameters, named method over any method.
+//! Routing: from host, method and path to a command.
 //!
-//! Guarantees: one answer for every request, without allocation. Reads paths as they are: whether a path is fit to be
-//! routed (dots, escapes, doubled slashes) was decided before, by the proxy's reading of the head.
+//! The most specific route wins:
+//! - a named host over any host;
+//! - the longest prefix;
+//! - literal segments over parameters;
+//! - a named method over any method.
+//!
+//! Guarantees: every request has one result, without allocation.
+//!
+//! Leaves to `proxy`: the check, before routing, that a path is fit to be routed (dots, escapes, doubled slashes).
+//! Paths are compared as they are.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
@@ -15,7 +22,7 @@ use super::policy_conflict::PolicyConflict;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{Command, Subsystem};
 
-/// What a request is.
+/// The result of routing a request.
 #[derive(Debug)]
 pub enum RouteMatch<'a> {
     /// A command of a subsystem.
@@ -25,12 +32,12 @@ pub enum RouteMatch<'a> {
         /// The command.
         command: &'a Arc<Command>,
     },
-    /// A subsystem's path, but none of its commands, and `otherCommands: refuse`.
+    /// The request is below a subsystem's prefix but matches no command, and the subsystem has `otherCommands: refuse`.
     NoCommand {
         /// The subsystem.
         subsystem: &'a Arc<Subsystem>,
     },
-    /// No subsystem's host or path.
+    /// No subsystem has this host and path.
     NoSubsystem,
 }
 
@@ -45,15 +52,15 @@ pub struct RouteTable {
     commands: Vec<CommandRouter>,
 }
 
-/// Prefixes and the index of the subsystem behind each, the longest first.
+/// Prefixes, each with the index of its subsystem, the longest first.
 type PrefixTable = Vec<(String, usize)>;
 
-/// The commands of one subsystem.
+/// The routers for the commands of one subsystem.
 #[derive(Debug)]
 struct CommandRouter {
-    /// For every method that some command names: its commands and those of any method.
+    /// For each method that a command names: the router with its commands and those of any method.
     named: Vec<(Method, Router<usize>)>,
-    /// For all other methods.
+    /// The router for all other methods.
     any: Router<usize>,
 }
 
@@ -101,13 +108,13 @@ impl RouteTable {
         routers.filter(|(_, router)| router.at(below).is_ok()).map(|(method, _)| method.as_str()).collect()
     }
 
-    /// The hosts, lower case and in byte order, that the subsystem with this index is called by; none means any.
+    /// The hosts of the subsystem with this index, lower case and in byte order; empty means any host.
     pub(crate) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
         let claims = |(_, prefixes): &&(String, PrefixTable)| prefixes.iter().any(|(_, index)| *index == subsystem);
         self.hosts.iter().filter(claims).map(|(host, _)| host.as_str()).collect()
     }
 
-    /// The index of the subsystem that takes this host and path, and the path below its prefix.
+    /// The index of the subsystem with this host and path, and the path below its prefix.
     fn subsystem_of<'p>(&self, host: &str, path: &'p str) -> Option<(usize, &'p str)> {
         let host = bare_host(host);
         let named = self.hosts.binary_search_by(|(known, _)| compare_lower(known, host)).ok();
@@ -133,7 +140,8 @@ impl CommandRouter {
     }
 }
 
-/// The router of one method: first the commands that name it, then those of any method whose template is still free.
+/// The router of one method: first the commands that name the method, then the commands of any method whose template is
+/// still free.
 fn router_for(subsystem: &Subsystem, method: Option<&Method>, conflicts: &mut Vec<PolicyConflict>) -> Router<usize> {
     let mut router = Router::new();
     let mut taken: HashMap<String, usize> = HashMap::new();
@@ -164,7 +172,7 @@ fn router_for(subsystem: &Subsystem, method: Option<&Method>, conflicts: &mut Ve
     router
 }
 
-/// Commands of any method stand in several routers; their misfits are told once.
+/// Adds a conflict once: commands of any method are in several routers, and their conflicts would repeat.
 fn push_once(conflicts: &mut Vec<PolicyConflict>, conflict: PolicyConflict) {
     if !conflicts.contains(&conflict) {
         conflicts.push(conflict);
@@ -195,7 +203,7 @@ fn longest_prefix<'p>(prefixes: &PrefixTable, path: &'p str) -> Option<(usize, &
     prefixes.iter().find_map(|(prefix, index)| Some((*index, path_below(prefix, path)?)))
 }
 
-/// The path below a prefix, if the prefix ends where a segment ends.
+/// The path below a prefix; `None` unless the prefix ends at the end of a segment.
 fn path_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     match path.strip_prefix(prefix)? {
         "" => Some("/"),
@@ -204,7 +212,7 @@ fn path_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     }
 }
 
-/// A host without port and without the dot that ends a fully qualified name.
+/// A host without its port and without the trailing dot of a fully qualified name.
 fn bare_host(authority: &str) -> &str {
     let host = match authority.find(']') {
         Some(end) if authority.starts_with('[') => &authority[..=end],
@@ -213,7 +221,7 @@ fn bare_host(authority: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// Compares a name in lower case with one in any case.
+/// Compares a lower-case name with a name in any case.
 fn compare_lower(known: &str, host: &str) -> Ordering {
     known.bytes().cmp(host.bytes().map(|byte| byte.to_ascii_lowercase()))
 }

@@ -1,4 +1,4 @@
-//! The compiled configuration that traffic runs on.
+//! The compiled configuration (policy snapshot) that serves traffic.
 
 use super::subsystem::Command;
 use super::subsystem::DepartmentPolicy;
@@ -15,26 +15,26 @@ use crate::model::{CallerId, Name, RateLimit};
 use super::RouteTable;
 use super::grant::GrantTable;
 
-/// Everything traffic needs to know, compiled once per configuration and never changed after.
+/// The compiled configuration: everything that the data path needs. Made once per configuration, then immutable.
 #[derive(Debug)]
 pub struct PolicySnapshot {
-    /// The first 12 hex digits of the document's SHA-256: names the configuration in metrics and `/config`.
+    /// The first 12 hex digits of the document's SHA-256. Identifies the configuration in metrics and `/config`.
     pub version: String,
-    /// The limit on the whole gateway.
+    /// The rate limit of the whole gateway.
     pub total_rate: Option<RateLimit>,
     /// All departments, in the order of the document.
     pub departments: Vec<Arc<DepartmentPolicy>>,
     /// All subsystems, in the order of the document.
     pub subsystems: Vec<Arc<Subsystem>>,
-    /// Which department claims an identity.
+    /// The department that claims each identity.
     pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
-    /// Which command a request is.
+    /// The routes from requests to commands.
     pub(crate) routes: RouteTable,
-    /// Who may run what.
+    /// The grants of the departments.
     pub(crate) grants: GrantTable,
 }
 
-/// Why no department can be named for a caller.
+/// The reason why a caller belongs to no department.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerUnclaimed {
     /// No department claims any of its identities.
@@ -57,7 +57,7 @@ impl PolicySnapshot {
         }
     }
 
-    /// Which of these identities a department claims: the name that a caller has in this city.
+    /// The one of these identities that a department claims: the name of the caller in this city.
     pub fn claimed_identity<'a>(&self, identities: &'a [CallerId]) -> Option<&'a CallerId> {
         identities.iter().find(|identity| self.is_claimed(identity))
     }
@@ -67,23 +67,23 @@ impl PolicySnapshot {
         self.callers.contains_key(identity)
     }
 
-    /// What a request is: see [`super::RouteMatch`].
+    /// The route of a request: see [`super::RouteMatch`].
     pub fn find_route(&self, host: &str, method: &Method, path: &str) -> super::RouteMatch<'_> {
         self.routes.find_route(self, host, method, path)
     }
 
-    /// The methods of the commands at a path, where [`PolicySnapshot::find_route`] finds none for the method that was asked for. In byte
-    /// order; empty, if the path is none of a command.
+    /// The methods of the commands at a path, for a request to which [`PolicySnapshot::find_route`] finds no command
+    /// with its method. In byte order. Empty if the path belongs to no command.
     pub fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
         self.routes.methods_at(host, path)
     }
 
-    /// Whether this department may run this command, and by which rule.
+    /// The grant for this department and command, with the rule that allows it; `None` if no rule does.
     pub fn find_grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<super::Grant> {
         self.grants.find_grant(department, command)
     }
 
-    /// The departments that no rule lets run anything, disabled ones left out, and how many are not disabled at all.
+    /// The enabled departments that no rule allows to run anything, and the number of all enabled departments.
     pub fn departments_without_grant(&self) -> (Vec<&DepartmentPolicy>, usize) {
         let granted = self.grants.departments();
         let enabled = || self.departments.iter().filter(|policy| !policy.disabled);
@@ -91,17 +91,17 @@ impl PolicySnapshot {
         (without.map(|policy| &**policy).collect(), enabled().count())
     }
 
-    /// The rules that allow nothing which an earlier rule does not allow.
+    /// The rules that allow nothing beyond the rules before them.
     pub fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
         self.grants.unused_rules()
     }
 
-    /// The hosts a subsystem of this snapshot is called by, lower case; none means any.
+    /// The hosts by which a subsystem of this snapshot is called, in lower case. Empty means any host.
     pub fn hosts_of(&self, subsystem: &Subsystem) -> Vec<&str> {
         self.routes.hosts_of(subsystem.index)
     }
 
-    /// How many pairs of a department and a command are granted: so many series the ledger may count.
+    /// The number of granted pairs of a department and a command. It is the number of series that the ledger may count.
     pub fn granted_series(&self) -> usize {
         self.grants.len()
     }
@@ -111,9 +111,9 @@ impl PolicySnapshot {
         self.grants.rule(grant)
     }
 
-    /// The default largest request body: 1 MiB, as nginx has it.
+    /// The default limit of a request body: 1 MiB, as in nginx.
     pub const BODY_MAX_DEFAULT: u64 = 1024 * 1024;
 
-    /// How many limiters of one kind may exist; beyond it a new key is refused.
+    /// The most limiters of one kind. At this limit a new key is refused.
     pub const LIMITERS_MAX: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 }

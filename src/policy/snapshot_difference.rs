@@ -1,7 +1,11 @@
-//! What a new configuration changes in the one before: departments, subsystems, commands and grants by their ids.
+//! The difference between two configurations: departments, subsystems, commands and grants by their ids.
 //!
-//! Guarantees: pure; costs a few look-ups for each department, caller, command and grant; names are in the order of the
-//! documents. Certificates and settings that are read once are for others.
+//! Guarantees:
+//! - Pure.
+//! - Costs a few lookups per department, caller, command and grant.
+//! - Names are in the order of the documents.
+//!
+//! Leaves to others: certificates, and the settings that are read only at the start.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +16,7 @@ use super::command_shape::CommandShape;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{Command, DepartmentPolicy, Subsystem};
 
-/// What differs between two snapshots.
+/// The difference between two snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotDifference {
     /// Departments, by id.
@@ -21,32 +25,32 @@ pub struct SnapshotDifference {
     pub subsystems: ItemChanges,
     /// Commands of subsystems that both snapshots have, as `subsystem/command`.
     pub commands: ItemChanges,
-    /// What departments may run, as `department subsystem/command`; those of departments, subsystems and commands that are added
-    /// or removed included.
+    /// The commands that departments may run, as `department subsystem/command`. Includes those of departments,
+    /// subsystems and commands that are added or removed.
     pub grants: ItemChanges,
-    /// Whether the limit on the whole gateway differs.
+    /// Whether the rate limit of the whole gateway differs.
     pub total_limit: bool,
 }
 
-/// What differs between two lists of things with ids.
+/// The difference between two lists of items with ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ItemChanges {
-    /// The ids that are new.
+    /// The new ids.
     pub added: Vec<String>,
-    /// The ids that are gone.
+    /// The removed ids.
     pub removed: Vec<RemovedItem>,
-    /// The ids that both have, with the keys that differ: `police (limits, quota)`.
+    /// The ids in both lists, with the keys that differ: `police (limits, quota)`.
     pub changed: Vec<String>,
-    /// Old and new id of what is the same under another id.
+    /// The old and the new id of each renamed item: the item is the same under another id.
     pub renamed: Vec<(String, String)>,
 }
 
-/// An id that is gone.
+/// A removed id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemovedItem {
-    /// What it was.
+    /// The removed id.
     pub id: String,
-    /// The id that both snapshots have and that now has all its callers.
+    /// The id, present in both snapshots, that now has all callers of the removed id.
     pub successor: Option<String>,
 }
 
@@ -56,7 +60,7 @@ impl ItemChanges {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty() && self.renamed.is_empty()
     }
 
-    /// The ids that are gone, each with the id that took its place, if one did.
+    /// The ids that are gone, each with its successor, if there is one.
     pub fn removed_or_renamed(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let removed = self.removed.iter().map(|item| (item.id.as_str(), item.successor.as_deref()));
         removed.chain(self.renamed.iter().map(|(old, new)| (old.as_str(), Some(new.as_str()))))
@@ -72,7 +76,7 @@ impl SnapshotDifference {
 }
 
 impl PolicySnapshot {
-    /// What `new` changes in this snapshot.
+    /// The changes from this snapshot to `new`.
     pub fn difference(&self, new: &Self) -> SnapshotDifference {
         let subsystems = subsystems(self, new);
         SnapshotDifference {
@@ -113,14 +117,14 @@ fn departments(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
 }
 
 impl ItemChanges {
-    /// Notes the keys in which something differs, if there are any.
+    /// Records the keys in which an item differs, if there are any.
     fn record_change(&mut self, id: &str, keys: &[&str]) {
         if !keys.is_empty() {
             self.changed.push(format!("{id} ({})", keys.join(", ")));
         }
     }
 
-    /// A department is gone: renamed, if one that is new has its callers.
+    /// Records a removed department: as renamed, if a new department has all its callers.
     fn record_removal(
         &mut self,
         id: String,
@@ -137,7 +141,7 @@ impl ItemChanges {
     }
 }
 
-/// The departments, by number, that have won or lost callers.
+/// The departments, by number, that have gained or lost callers.
 fn moved_callers(old: &PolicySnapshot, new: &PolicySnapshot) -> HashSet<u32> {
     let mut moved = HashSet::new();
     for (one, other) in [(old, new), (new, old)] {
@@ -151,7 +155,7 @@ fn moved_callers(old: &PolicySnapshot, new: &PolicySnapshot) -> HashSet<u32> {
     moved
 }
 
-/// Of each department that is gone, by number: the one that has all its callers now, if one has.
+/// For each removed department, by number: the department that now has all its callers, if there is one.
 fn find_successors<'a>(
     old: &PolicySnapshot,
     new: &'a PolicySnapshot,
@@ -205,7 +209,7 @@ fn subsystems(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
     changes
 }
 
-/// Where a subsystem is called: its hosts and its prefix. No two subsystems of a snapshot share a place.
+/// The calling path of a subsystem: its hosts and its prefix. Each is unique in a snapshot.
 fn call_path<'a>(snapshot: &'a PolicySnapshot, subsystem: &'a Subsystem) -> (Vec<&'a str>, &'a str) {
     (snapshot.routes.hosts_of(subsystem.index), subsystem.prefix.as_str())
 }
@@ -230,7 +234,7 @@ fn subsystem_keys(
     ])
 }
 
-/// Commands of subsystems that stay, or are the same under another id.
+/// The commands of the subsystems that stay or are renamed.
 fn commands(old: &PolicySnapshot, new: &PolicySnapshot, subsystems: &ItemChanges) -> ItemChanges {
     let renamed: HashMap<&str, &str> =
         subsystems.renamed.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect();
@@ -272,7 +276,7 @@ fn commands_of(
     changes.added.extend(added.map(|command| id(other, command)));
 }
 
-/// Which requests a command is, below its subsystem.
+/// The requests that match a command, below the prefix of its subsystem.
 fn matched_requests(command: &Command) -> (Option<&str>, Option<&str>) {
     (command.method.as_ref().map(http::Method::as_str), command.path.as_ref().map(|path| path.0.as_str()))
 }
@@ -326,12 +330,12 @@ fn grants(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
     ItemChanges { added, removed, ..ItemChanges::default() }
 }
 
-/// What is allowed, by names.
+/// The allowed pairs, by names.
 fn named_pairs(snapshot: &PolicySnapshot, mut pairs: Vec<(u32, u32)>) -> Vec<String> {
     if pairs.is_empty() {
         return Vec::new();
     }
-    pairs.sort_unstable(); // numbers are given in the order of the documents
+    pairs.sort_unstable(); // numbers follow the order of the documents
     let departments = snapshot.departments_by_number();
     let commands = snapshot.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
     let commands: HashMap<u32, &Arc<Command>> = commands.map(|command| (command.key.number, command)).collect();
@@ -350,7 +354,7 @@ mod tests {
     use crate::config;
     use crate::model::NameInterner;
 
-    /// Departments, subsystems with the commands of each, grants.
+    /// A document with departments, subsystems with their commands, and grants.
     fn document(departments: &str, subsystems: &str, grants: &str) -> String {
         format!(
             "listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]

@@ -1,4 +1,5 @@
-//! From a draft, in which every part is right by itself, to a [`PolicySnapshot`], in which they fit together.
+//! Compiles a draft, in which each part is valid by itself, into a [`PolicySnapshot`], in which the parts are
+//! consistent.
 
 use super::grant::GrantDraft;
 use super::policy_conflict::PolicyConflict;
@@ -12,7 +13,7 @@ use super::route::RouteTable;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{DepartmentPolicy, Subsystem};
 
-/// The parts of a [`PolicySnapshot`] before they are fitted together. Made by `config`.
+/// The parts of a [`PolicySnapshot`] before the consistency checks. Made by `config`.
 #[derive(Debug)]
 pub struct SnapshotDraft {
     /// See [`PolicySnapshot::version`].
@@ -21,16 +22,20 @@ pub struct SnapshotDraft {
     pub total_rate: Option<RateLimit>,
     /// See [`PolicySnapshot::departments`].
     pub departments: Vec<Arc<DepartmentPolicy>>,
-    /// Which department claims an identity.
+    /// The department that claims each identity.
     pub callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
-    /// The subsystems with their hosts, lower case; no hosts means any. Position and [`Subsystem::index`] are the same.
+    /// The subsystems with their hosts, in lower case; no hosts means any. Position and [`Subsystem::index`] are the
+    /// same.
     pub subsystems: Vec<(Arc<Subsystem>, Vec<String>)>,
     /// The grants.
     pub grants: Vec<GrantDraft>,
 }
 
 impl SnapshotDraft {
-    /// Fits the parts together, or names every pair that does not fit.
+    /// Compiles the snapshot.
+    ///
+    /// # Errors
+    /// Every pair of parts that conflict.
     pub fn compile(self) -> Result<PolicySnapshot, Vec<PolicyConflict>> {
         let mut conflicts = Vec::new();
         let routes = RouteTable::compile_routes(&self.subsystems, &mut conflicts);

@@ -1,6 +1,10 @@
-//! Subsystems, their servers and commands, and departments: plain values of a snapshot.
+//! Subsystems (upstreams) with their servers and commands, and departments: plain values of a snapshot.
 //!
-//! Guarantees: immutable. Leaves to `route` and `grant`: which command a request is, and who may run it.
+//! Guarantees: immutable.
+//!
+//! Leaves to others:
+//! - routing of a request to a command: `route`;
+//! - authorisation: `grant`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,82 +31,84 @@ use super::command_shape::MirrorTarget;
 use super::command_shape::RedirectTarget;
 use super::cors::CorsPolicy;
 
-/// A department with what was decided about it.
+/// A department with its limits and quota.
 #[derive(Debug)]
 pub struct DepartmentPolicy {
-    /// Who it is.
+    /// The department's id and name.
     pub department: Department,
     /// The value of `X-Tallygate-Department`.
     pub header: HeaderValue,
-    /// What limits it.
+    /// The rate and concurrency limits of the department.
     pub limits: TrafficLimits,
-    /// How much it may use in a month.
+    /// The monthly quota.
     pub quota: Option<MonthlyQuota>,
-    /// Whether nobody may call for it at the moment. It keeps its identities: nobody else may claim them.
+    /// Whether the department is disabled: its callers are refused. It keeps its identities, so no other department may
+    /// claim them.
     pub disabled: bool,
 }
 
-/// A subsystem of the city and how to reach it.
+/// A subsystem of the city, and its servers.
 #[derive(Debug)]
 pub struct Subsystem {
     /// Its id.
     pub id: Name,
-    /// A position unique among the subsystems of this snapshot.
+    /// The position among the subsystems of this snapshot; unique.
     pub index: usize,
-    /// The prefix of its paths: empty, or starting with `/` and without a slash at the end.
+    /// The prefix of its paths: empty, or starting with `/` and without a trailing slash.
     pub prefix: String,
-    /// Whether the prefix stays on the path that is forwarded.
+    /// Whether the forwarded path keeps the prefix.
     pub keep_path: bool,
     /// Its servers; at least one.
     pub upstreams: Vec<UpstreamServer>,
-    /// What is spoken with them.
+    /// The protocol that its servers use.
     pub protocol: UpstreamProtocol,
-    /// How a server is chosen.
+    /// The load balancing policy.
     pub balance: LoadBalancing,
-    /// Where commands wait for a server.
+    /// The queue for commands while no server has capacity.
     pub queue: QueuePolicy,
-    /// How long a server that is new, or well again, takes to get its whole share.
+    /// The slow start: the time in which a new or recovered server reaches its full share of requests.
     pub slow_start: Option<Duration>,
-    /// How often a failed attempt is made again; without it never.
+    /// The retry policy; `None` disables retries.
     pub retries: Option<RetryPolicy>,
-    /// How its servers are asked whether they are well; without it, only commands tell.
+    /// The active health check; without it only the results of commands determine the health of a server.
     pub health_check: Option<HealthCheckPolicy>,
-    /// How long to wait.
+    /// The timeouts towards its servers.
     pub timeouts: UpstreamTimeouts,
-    /// The commands it names.
+    /// The named commands.
     pub commands: Vec<Arc<Command>>,
-    /// The command all unnamed requests are (`otherCommands: allow`), or none.
+    /// The command for all unnamed requests (`otherCommands: allow`), if any.
     pub other: Option<Arc<Command>>,
-    /// What refusals of unnamed requests are counted under.
+    /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
 }
 
 /// One server of a subsystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamServer {
-    /// What to connect to.
+    /// The address to connect to.
     pub address: UpstreamAddress,
-    /// Whether TLS is spoken there.
+    /// Whether connections use TLS.
     pub secure: bool,
     /// Its label in metrics: the URL's authority, or the path of its socket.
     pub authority: String,
-    /// How many requests it carries at once, all workers together.
+    /// The most requests in flight on the server, over all workers.
     pub max_requests: Option<usize>,
-    /// Its part of the requests, in relation to those of the others, at most [`UpstreamServer::WEIGHT_MAX`]; with 0 it gets none.
+    /// The weight: the server's share of the requests relative to the other servers, at most
+    /// [`UpstreamServer::WEIGHT_MAX`]. A server with weight 0 gets no requests.
     pub weight: u32,
 }
 
 impl UpstreamServer {
-    /// The largest weight: a thousand steps are finer than anybody needs; nginx has no bound, HAProxy 256.
+    /// The largest weight. A thousand steps are fine enough; nginx has no bound, HAProxy 256.
     pub const WEIGHT_MAX: u32 = 1000;
 }
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum UpstreamAddress {
-    /// A host name or address, without brackets, and a port.
+    /// A host name or an IP address without brackets, and a port.
     Tcp(String, u16),
-    /// A socket in the file system.
+    /// The path of a Unix domain socket.
     Unix(PathBuf),
 }
 
@@ -115,67 +121,67 @@ impl fmt::Display for UpstreamAddress {
     }
 }
 
-/// What is spoken with a subsystem.
+/// The protocol of a subsystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) in the clear.
+    /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) over cleartext.
     Http2,
 }
 
-/// How long to wait for a subsystem.
+/// The timeouts towards a subsystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// For a connection.
+    /// The connect timeout.
     pub connect: Duration,
-    /// For the head of an answer, counted from the last progress of the request body.
+    /// The response timeout: for the head of a response, counted from the last progress of the request body.
     pub response: Duration,
-    /// Between two pieces of a body.
+    /// The idle timeout: between two pieces of a body.
     pub idle: Duration,
-    /// The longest that a gRPC call may ask for (`grpc-timeout`).
+    /// The longest deadline that a gRPC call may ask for (`grpc-timeout`).
     pub deadline: Duration,
 }
 
-/// The death that an answered command's count survives at once.
+/// The kind of failure that the count of an answered command survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Of the process; of the machine `syncEvery` later.
+    /// Survives the end of the process at once, and the end of the machine after `syncEvery`.
     #[default]
     Process,
-    /// Of the machine: no answer leaves before the disk has its admission.
+    /// Survives the end of the machine: no response is sent before the admission is on disk.
     Machine,
 }
 
 /// A command of a subsystem.
 #[derive(Debug)]
 pub struct Command {
-    /// Who it is.
+    /// The command's identity.
     pub key: CommandKey,
-    /// A position unique among all commands of this snapshot.
+    /// The position among all commands of this snapshot; unique.
     pub index: usize,
     /// The value of `X-Tallygate-Command`: `subsystem/command`.
     pub header: HeaderValue,
-    /// The method it answers to; none means any.
+    /// The method of the command; `None` means any.
     pub method: Option<Method>,
-    /// The template of its path below the prefix; `other` commands have none.
+    /// The template of its path below the prefix; `None` for `other` commands.
     pub path: Option<PathTemplate>,
-    /// What one call counts in units.
+    /// The number of units that one call counts.
     pub units: u64,
-    /// What limits each department on this command.
+    /// The limits of each department on this command.
     pub limits: TrafficLimits,
     /// The largest request body, in bytes.
     pub body_max: u64,
-    /// The protocol that its connection may switch to (RFC 9110 section 7.8), such as `websocket`.
+    /// The protocol to which a connection may be upgraded (RFC 9110 section 7.8), such as `websocket`.
     pub upgrade: Option<HeaderValue>,
-    /// When its answers may leave.
+    /// The durability that a response waits for.
     pub durability: Durability,
-    /// What is done to it on its way, if anything.
+    /// The transformations of the command, if there are any.
     pub shape: Option<Box<CommandShape>>,
 }
 
-/// A rule of `grants`, as written, for `explain`.
+/// A rule of `grants` as written, for `explain`.
 #[derive(Clone, Debug)]
 pub struct GrantRule {
     /// Its position in the document.
@@ -185,34 +191,34 @@ pub struct GrantRule {
 }
 
 impl Subsystem {
-    /// Servers of one subsystem at most: as many as a request can remember having tried.
+    /// The most servers of one subsystem: a request remembers the tried servers in a bit set of this size.
     pub const UPSTREAMS_MAX: usize = 64;
 }
 
 impl Command {
-    /// What browsers are told about it.
+    /// The CORS policy of the command.
     pub fn cors(&self) -> Option<&Arc<CorsPolicy>> {
         self.shape.as_ref()?.cors.as_ref()
     }
 
-    /// Where copies of its requests go.
+    /// The target of request mirroring.
     pub fn mirror(&self) -> Option<MirrorTarget> {
         self.shape.as_ref()?.mirror
     }
 
-    /// Where its callers are sent, instead of anything being forwarded.
+    /// The redirect target, if callers are redirected and nothing is forwarded.
     pub fn redirect(&self) -> Option<&RedirectTarget> {
         self.shape.as_ref()?.redirect.as_ref()
     }
 }
 
 impl Subsystem {
-    /// A path and query below this subsystem's path; the first '/' may be missing.
+    /// The path and query below this subsystem's prefix; its first '/' may be missing.
     pub fn path_below<'t>(&self, target: &'t str) -> &'t str {
         target.strip_prefix(self.prefix.as_str()).unwrap_or(target)
     }
 
-    /// What is forwarded of the path and query that `command` was authorised for; its first '/' may be missing.
+    /// The forwarded form of the path and query for which `command` was authorised; its first '/' may be missing.
     pub fn forwarded_target<'t>(&self, command: &Command, authorised: &'t str) -> Cow<'t, str> {
         match command.shape.as_ref().and_then(|shape| shape.rewrite.as_ref()) {
             Some(rewrite) => Cow::Owned(rewrite.rewritten_path(self.path_below(authorised))),

@@ -1,63 +1,64 @@
-//! How a subsystem's servers are kept well and chosen: what the configuration says, as plain values.
+//! Load balancing, queueing, retries and health checks of a subsystem's servers: the configured policies as plain
+//! values.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::HeaderName;
 
-/// How a server is chosen among several.
+/// The load balancing policy: how a server is chosen among several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
-    /// Of two at random the one with fewer requests in flight.
+    /// Least request: of two random servers, the one with fewer requests in flight.
     LeastRequest,
-    /// In turn.
+    /// Round robin.
     RoundRobin,
-    /// By a hash, so that what has the same one stays with one server while that is well.
+    /// Sticky routing by a hash: requests with the same hash stay with one server while it is healthy.
     Hash(HashSource),
 }
 
-/// What a server is chosen by.
+/// The input of the hash for sticky routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashSource {
     /// The department's id.
     Department,
-    /// The first value of a header; requests without it go by least request.
+    /// The first value of a header. Requests without the header are balanced by least request.
     Header(HeaderName),
 }
 
-/// Where commands wait when all servers that are well carry as many as they may.
+/// The queue of commands that wait while all healthy servers are at their limit of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuePolicy {
-    /// How many may wait, all workers together; 0 is none.
+    /// The most commands that may wait, over all workers; 0 disables the queue.
     pub length: usize,
-    /// How long each waits.
+    /// The longest wait of one command.
     pub timeout: Duration,
 }
 
-/// How often an attempt that failed is made again, for requests that may be repeated and have no body.
+/// The retry policy for failed attempts. It applies to requests that are safe to repeat and have no body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How often one command is tried again.
+    /// The most retries of one command.
     pub attempts: u32,
-    /// How many retries there may be in a hundred commands of a worker.
+    /// The retry budget: the most retries per 100 commands of a worker.
     pub budget_percent: u32,
-    /// The statuses that are tried again, beside connections that broke before the head of an answer.
+    /// The statuses that are retried, in addition to connections that broke before the head of a response.
     pub on: Vec<u16>,
 }
 
-/// How a server is asked whether it is well, over the way that commands go.
+/// The active health check of a server, over the path that commands take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheckPolicy {
-    /// What is asked for, by GET; the subsystem's prefix is not put before it.
+    /// The path to GET; the subsystem's prefix is not prepended.
     pub path: String,
-    /// From the end of a check to the next one, give or take a tenth.
+    /// The time from the end of a check to the next one, with a jitter of plus or minus 10 %.
     pub interval: Duration,
-    /// For a whole check: connection, TLS and the head of the answer.
+    /// The timeout of a whole check: connection, TLS and the head of the response.
     pub timeout: Duration,
-    /// So many passed in a row bring a server back.
+    /// The number of consecutive passed checks that make a server healthy.
     pub rise: u32,
-    /// So many failed in a row take a server out.
+    /// The number of consecutive failed checks that make a server unhealthy.
     pub fall: u32,
-    /// The statuses of a server that is well.
+    /// The statuses of a healthy server.
     pub status: RangeInclusive<u16>,
 }

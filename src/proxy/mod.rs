@@ -1,22 +1,27 @@
-//! The door for traffic: accepts connections, tells who calls, and takes every command through its life.
+//! The traffic proxy: accepts connections, identifies callers, and carries every command from receipt to settlement.
 //!
-//! Read [`exchange`] first. Guarantees: a command is counted as received before anything is decided; nothing is forwarded
-//! without `Admitted`, which only `exchange::admit` makes; whatever is admitted settles exactly once, however it ends.
-//! Knows neither the configuration file nor Prometheus' text, and decides nothing itself: `policy` and `limit` do.
+//! Read [`exchange`] first.
+//!
+//! Guarantees:
+//! - A command is counted as received before any decision about it.
+//! - Nothing is forwarded without an `Admitted`, and only `exchange::admit` makes one.
+//! - Every admitted command settles exactly once, however it ends.
+//!
+//! Leaves to others: decisions about access and limits (`policy`, `limit`). The proxy reads neither the configuration
+//! file nor the text format of Prometheus.
 
-pub mod exchange;
+pub mod exchange; // the life of one command, from its head to its response
 
-// The steps, in their order.
+// The order of the folders, from top to bottom. A folder imports only folders below it:
+// `downstream`, `exchange`, `worker`, `upstream`, `capacity`, `message`, `io`.
 
-// What they hold.
-mod worker;
+mod worker; // the state of one traffic thread
 
-// What crosses.
-mod capacity;
-mod downstream;
-mod io;
-pub mod message;
-mod upstream;
+mod capacity; // concurrency limits: connections, handshakes, commands in flight
+mod downstream; // the client side: listener, TLS, HTTP/1.1 and HTTP/2 servers
+mod io; // byte streams, timers, wakers
+pub mod message; // grammar, header rules, bodies
+mod upstream; // the subsystem side: connection pools, load balancing, health
 
 pub use capacity::connections::ConnectionLimits;
 pub use downstream::listener::{AcceptSettings, ConnectionsMax, TrafficListener};

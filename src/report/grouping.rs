@@ -1,22 +1,22 @@
-//! What rows of a report are grouped by, and how fine the ledger's rows must be for it.
+//! The group keys of a report, and the resolution of ledger rows that they need.
 
 use std::fmt;
 
 use crate::ledger::UsageRow;
 use crate::model::CalendarOffset;
 
-/// What rows may be grouped by.
+/// A key by which rows may be grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupKey {
-    /// Who.
+    /// The department.
     Department,
-    /// Of which subsystem.
+    /// The subsystem.
     Subsystem,
-    /// What.
+    /// The command.
     Command,
-    /// How it ended.
+    /// The outcome.
     Outcome,
-    /// Whose doing the outcome was: `none`, `caller`, `us`, `upstream`.
+    /// The party to blame for the outcome: `none`, `caller`, `us`, `upstream`.
     Blame,
     /// The calendar month of admission.
     Month,
@@ -66,36 +66,36 @@ impl GroupKey {
     }
 }
 
-/// How fine the ledger's rows must be for a report; coarser rows are read faster.
+/// The resolution of the ledger's rows that a report needs. Coarser rows are read faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportResolution {
-    /// The range as a whole.
+    /// One row for the whole range.
     Whole,
-    /// Whole days.
+    /// Rows of days.
     Day,
-    /// Hours.
+    /// Rows of hours.
     Hour,
 }
 
-/// The keys of a report, in the order of its columns, each at most once.
+/// The group keys of a report, in the order of its columns. Each key occurs at most once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupKeys(Vec<GroupKey>);
 
 /// Why a text is not a [`GroupKeys`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadGroupKey {
-    /// Not a key.
+    /// The word is not a key.
     #[error(
         "cannot group by {0:?}; write one or more of department, subsystem, command, outcome, blame, month, day, hour"
     )]
     Unknown(String),
-    /// The same key again.
+    /// The key occurs twice.
     #[error("{0} stands twice in what to group by; write it once")]
     Twice(&'static str),
 }
 
 impl GroupKeys {
-    /// Reads keys separated by commas.
+    /// Parses keys separated by commas.
     pub fn parse(text: &str) -> Result<Self, BadGroupKey> {
         let mut keys = Vec::new();
         for word in text.split(',').map(str::trim) {
@@ -109,7 +109,7 @@ impl GroupKeys {
         Ok(Self(keys))
     }
 
-    /// How fine the ledger's rows must be.
+    /// The resolution of the ledger's rows that these keys need.
     pub fn resolution(&self) -> ReportResolution {
         if self.0.contains(&GroupKey::Hour) {
             return ReportResolution::Hour;
@@ -120,7 +120,7 @@ impl GroupKeys {
         }
     }
 
-    /// The keys in order.
+    /// The keys in their order.
     pub fn keys(&self) -> &[GroupKey] {
         &self.0
     }

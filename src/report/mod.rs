@@ -1,7 +1,12 @@
-//! Explaining: exact usage, grouped and shown.
+//! Usage reports: exact usage, grouped and rendered.
 //!
-//! Guarantees: sums are whole numbers and checked; ranges are half-open and made of whole windows; every format shows the
-//! same rows. Pure: who reads the ledger and where the text goes is for `cli` and `admin`.
+//! Guarantees:
+//! - Sums are whole numbers and checked for overflow.
+//! - Ranges are half-open and consist of whole windows.
+//! - Every format shows the same rows.
+//! - The module is pure: it does no I/O.
+//!
+//! Leaves to `cli` and `admin`: reading the ledger and writing the text.
 
 mod grouping;
 pub mod render;

@@ -1,6 +1,6 @@
-//! What is asked of a ledger, and what it holds for the answer: the same for the command line and the admin listener.
+//! The query of a usage report and the ledger data that answers it, shared by the command line and the admin listener.
 //!
-//! Pure: who reads the ledger is for `cli` and `admin`.
+//! Pure. Leaves to `cli` and `admin`: reading the ledger.
 
 use std::collections::BTreeMap;
 
@@ -13,49 +13,49 @@ use crate::model::{CalendarOffset, Name};
 use super::ReportRange;
 use super::grouping::GroupKeys;
 
-/// Which usage is asked for.
+/// The query of a usage report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportQuery {
-    /// The period.
+    /// The range of windows.
     pub range: ReportRange,
-    /// What to group by.
+    /// The group keys.
     pub group_by: GroupKeys,
-    /// Only of these departments; of all, if there are none.
+    /// The departments to report. If empty, all departments.
     pub departments: Vec<Name>,
 }
 
 impl ReportQuery {
-    /// Whether a department's usage belongs to the answer.
+    /// Whether the report includes a department's usage.
     pub fn selects(&self, department: &str) -> bool {
         self.departments.is_empty() || self.departments.iter().any(|name| name.as_str() == department)
     }
 }
 
-/// What a ledger holds of the range of a query.
+/// The data of a ledger for the range of a query.
 #[derive(Clone, Debug)]
 pub struct LedgerFacts {
-    /// The rows of the range, as fine as [`GroupKeys::resolution`] says.
+    /// The rows of the range, at the resolution of [`GroupKeys::resolution`].
     pub rows: Vec<UsageRow>,
-    /// The calendar of its days and months.
+    /// The calendar of the ledger's days and months.
     pub calendar: CalendarOffset,
     /// All corrections.
     pub adjustments: Vec<AdjustmentRow>,
-    /// What people call departments, by id.
+    /// The display names of departments, by id.
     pub names: BTreeMap<String, String>,
-    /// The period as a whole.
+    /// The coverage of the whole period.
     pub coverage: ReportCoverage,
 }
 
-/// Whether the usage of the period can still change, and when that was looked up.
+/// Whether the usage of the period can still change, and when that was determined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportCoverage {
-    /// When the report was made, UTC.
+    /// The time of the report, UTC.
     pub made_at: String,
-    /// What the ledger says about the period.
+    /// The completeness of the period according to the ledger.
     pub completeness: PeriodCompleteness,
 }
 
-/// A moment as reports write it: UTC, whole seconds.
+/// A timestamp in the format of reports: UTC, whole seconds.
 pub fn utc_seconds_text(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -5,50 +5,50 @@ use jiff::civil::Date;
 
 use crate::model::{CalendarOffset, Month, Window};
 
-/// The years whose days are windows: from the first one on, to the last that ends within all time there is.
+/// The years whose days are valid windows: from 1970 to the last year that ends within the range of timestamps.
 const REPORTABLE_YEARS: std::ops::RangeInclusive<i16> = 1970..=9998;
 
-/// From the first window to the one before the last, both known to be in order.
+/// A half-open range of windows. `from` is before `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRange {
     /// The first window.
     pub from: Window,
-    /// The first window that is not part of it.
+    /// The first window after the range.
     pub to: Window,
 }
 
-/// Why two texts are not a [`Range`].
+/// Why texts could not be parsed as a [`ReportRange`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReportRange {
-    /// Neither a date nor a time.
+    /// The text is neither a date nor a time.
     #[error(
         "{0:?} is not a date; write 2026-10-01, a month such as 2026-10, or a whole hour such as 2026-10-01T08:00:00+08:00"
     )]
     NotADate(String),
-    /// A time inside an hour.
+    /// The time is not on a whole hour.
     #[error("{0:?} is not a whole hour; usage is counted by the hour, so write one that ends in :00:00")]
     NotAnHour(String),
-    /// A time that no window stands for.
+    /// The time is outside the range of windows.
     #[error("{0:?} lies outside of the ledger's years, which are 1970 to 9998; without --to it ends with this month")]
     OutOfTime(String),
-    /// Neither a month nor a day.
+    /// The text is neither a month nor a day.
     #[error("{0:?} is not a period; write a month such as 2026-10, or a day such as 2026-10-05")]
     NotAPeriod(String),
-    /// Nothing lies between.
+    /// The range is empty.
     #[error(
         "the range is empty: it begins at {from} and ends before {to}; --to is the first moment that is not part of it"
     )]
     Empty {
-        /// Its beginning.
+        /// The start of the range.
         from: Window,
-        /// Its end.
+        /// The end of the range.
         to: Window,
     },
 }
 
 impl ReportRange {
-    /// Reads a range: dates and months (their first day) are those of `calendar`, moments are RFC 3339. What is missing is the beginning or the end of
-    /// the month that `now` falls in.
+    /// Parses a range. Dates and months (their first day) are in `calendar`; moments are RFC 3339. A missing start or
+    /// end defaults to that of the month of `now`.
     pub fn parse(
         from: Option<&str>,
         to: Option<&str>,
@@ -61,7 +61,7 @@ impl ReportRange {
         if from < to { Ok(Self { from, to }) } else { Err(BadReportRange::Empty { from, to }) }
     }
 
-    /// Reads one period: a month, `2026-10`, or a day, `2026-10-05`, of `calendar`.
+    /// Parses one period of `calendar`: a month, `2026-10`, or a day, `2026-10-05`.
     pub fn from_period(text: &str, calendar: CalendarOffset) -> Result<Self, BadReportRange> {
         let not_a_period = || BadReportRange::NotAPeriod(text.to_owned());
         let windows = if let Some(month) = Month::parse(text) {
@@ -75,7 +75,7 @@ impl ReportRange {
         Ok(Self { from: windows.start, to: windows.end })
     }
 
-    /// As the ledger wants it.
+    /// The range in the form that the ledger takes.
     pub fn windows(&self) -> std::ops::Range<Window> {
         self.from..self.to
     }
@@ -139,7 +139,7 @@ mod tests {
         for (from, to, problem) in [
             ("October", "2026-11-01", "is not a date"),
             ("2026-10-32", "2026-11-01", "is not a date"),
-            ("2026-10-01T08:00:00", "2026-11-01", "is not a date"), // no offset: whose eight o'clock?
+            ("2026-10-01T08:00:00", "2026-11-01", "is not a date"), // no offset: the hour is ambiguous
             ("2026-10-01T08:30:00Z", "2026-11-01", "is not a whole hour"),
             ("2026-10-01T08:00:00.5Z", "2026-11-01", "is not a whole hour"),
             ("9999-01-01", "9999-12-31", "outside of the ledger's years"),

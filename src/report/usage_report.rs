@@ -1,4 +1,4 @@
-//! Grouping rows of usage: pure, exact, ordered.
+//! Groups usage rows into a report: pure, exact, ordered.
 
 use super::grouping::GroupKey;
 use super::grouping::GroupKeys;
@@ -10,43 +10,43 @@ use crate::model::{CalendarOffset, Month, Window};
 use super::ReportRange;
 use super::report_query::{LedgerFacts, ReportCoverage, ReportQuery};
 
-/// A correction's period begins with its month, also where it is a day.
+/// Length of the month prefix of a correction's period. The period of a day starts with its month as well.
 const MONTH_LENGTH: usize = "YYYY-MM".len();
 
-/// A sum left the range of 64 bits; nothing shorter than centuries of use does that, so the ledger is damaged.
+/// A sum exceeded 64 bits. Only centuries of use would reach that, so the ledger must be damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sums of this range do not fit 64 bits; the ledger is damaged, so nothing of it is shown")]
 pub struct SumOverflow;
 
-/// One line of a report.
+/// One row of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRow {
-    /// The values of the keys, in their order.
+    /// The values of the group keys, in their order.
     pub keys: Vec<String>,
-    /// The sums.
+    /// The sums of the row.
     pub totals: OutcomeTotals,
 }
 
-/// Usage of a range, grouped.
+/// The usage of a range, grouped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageReport {
-    /// What it covers.
+    /// The range that the report covers.
     pub range: ReportRange,
-    /// In which calendar days are meant.
+    /// The calendar of the days and months.
     pub calendar: CalendarOffset,
-    /// What it is grouped by.
+    /// The group keys.
     pub group_by: GroupKeys,
-    /// The lines, ordered by their keys.
+    /// The rows, sorted by their keys.
     pub rows: Vec<ReportRow>,
-    /// The sum of all lines.
+    /// The sum of all rows.
     pub total: OutcomeTotals,
-    /// Corrections of periods that lie in the range. They are in no line and no sum.
+    /// Corrections whose period lies in the range. No row and no sum includes them.
     pub adjustments: Vec<AdjustmentRow>,
-    /// How many corrections are of periods that lie in the range in part only.
+    /// The number of corrections whose period lies only partly in the range.
     pub partial_adjustments: usize,
-    /// What people call the departments, by id; an id without a name is shown as it is.
+    /// The display names of departments, by id. An id without a name is shown as it is.
     pub names: BTreeMap<String, String>,
-    /// What the ledger says about the period as a whole; nothing where the rows are not from a ledger.
+    /// The coverage of the period according to the ledger; `None` if the rows are not from a ledger.
     pub coverage: Option<ReportCoverage>,
 }
 
@@ -82,7 +82,7 @@ impl UsageReport {
         })
     }
 
-    /// The answer to a query, from what a ledger holds of its range.
+    /// Builds the report of a query from the ledger data of its range.
     pub fn from_facts(query: ReportQuery, facts: LedgerFacts) -> Result<Self, SumOverflow> {
         let LedgerFacts { mut rows, calendar, mut adjustments, names, coverage } = facts;
         rows.retain(|row| query.selects(row.department.as_str()));
@@ -91,23 +91,23 @@ impl UsageReport {
         Ok(Self { names, coverage: Some(coverage), ..usage })
     }
 
-    /// What people call a department.
+    /// The display name of a department.
     pub fn department_name<'a>(&'a self, department: &'a str) -> &'a str {
         self.names.get(department).map_or(department, String::as_str)
     }
 
-    /// The id of the department that a line is about, if the report is grouped by department.
+    /// The department id of a row, if the report is grouped by department.
     pub(crate) fn department_of<'a>(&self, keys: &'a [String]) -> Option<&'a str> {
         let position = self.group_by.keys().iter().position(|key| *key == GroupKey::Department)?;
         keys.get(position).map(String::as_str)
     }
 
-    /// Usage and corrections together: one sum for the whole report.
+    /// Net units of the whole report: usage plus corrections.
     pub fn net_units(&self) -> i128 {
         i128::from(self.total.units) + self.adjustments.iter().map(|row| i128::from(row.units)).sum::<i128>()
     }
 
-    /// Adds those corrections whose whole period lies in the range.
+    /// Adds the corrections whose whole period lies in the range. Counts those whose period lies in it only partly.
     pub fn with_adjustments(mut self, adjustments: Vec<AdjustmentRow>) -> Self {
         let range = self.range.windows();
         let touches = |period: &std::ops::Range<Window>| period.start < range.end && range.start < period.end;
@@ -123,7 +123,7 @@ impl UsageReport {
         self
     }
 
-    /// The value of a key for a correction; nothing if it is of all.
+    /// The value of a key for a correction. Empty if the correction applies to all values of the key.
     pub(crate) fn adjustment_key(key: GroupKey, row: &AdjustmentRow) -> &str {
         match key {
             GroupKey::Department => &row.department,
@@ -141,12 +141,12 @@ impl UsageReport {
         }
     }
 
-    /// The names of all columns.
+    /// The names of all columns: keys, then numbers.
     pub fn columns(&self) -> impl Iterator<Item = &'static str> {
         self.group_by.keys().iter().map(|key| key.name()).chain(Self::NUMBERS)
     }
 
-    /// The number columns of a line.
+    /// The number columns of a row.
     pub fn numbers(totals: &OutcomeTotals) -> [u64; 5] {
         [totals.commands, totals.units, totals.request_bytes, totals.response_bytes, totals.duration_ns]
     }
@@ -255,7 +255,7 @@ pub(crate) mod tests {
         for (from, to, expected, cut) in [
             ("2026-10-01", "2026-11-01", &all[..3], 0),
             ("2026-10-01", "2026-10-31", &all[1..2], 1),
-            ("2026-10-01T00:00:00Z", "2026-11-02", &all[2..4], 2), // eight hours after the day began
+            ("2026-10-01T00:00:00Z", "2026-11-02", &all[2..4], 2), // eight hours after the start of the day
         ] {
             let range = ReportRange::parse(Some(from), Some(to), calendar, Window(0)).expect("a range");
             let usage = UsageReport::group(&[], range, calendar, GroupKeys::default()).expect("it fits");

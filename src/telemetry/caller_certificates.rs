@@ -1,7 +1,8 @@
-//! When the certificates of callers end, as far as they have been seen.
+//! Expiry of the client certificates that callers have presented.
 //!
-//! Guarantees: names are those of the configuration (the identity that a department claims), never a caller's own words; at
-//! most [`CALLERS_MAX`] are remembered.
+//! Guarantees:
+//! - Names are those of the configuration (the identity that a department claims), never text supplied by a caller.
+//! - At most [`CALLERS_MAX`] callers are remembered.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,15 +12,15 @@ use jiff::Timestamp;
 use crate::identity::ExpiringItem;
 use crate::model::{CallerId, Window};
 
-/// Callers remembered; one beyond is not shown.
+/// The maximum number of remembered callers. Callers beyond it are not shown.
 const CALLERS_MAX: usize = 10_000;
 
-/// What was seen of whom.
+/// The callers seen, each with the expiry of its certificates.
 #[derive(Debug, Default)]
 pub struct CallersSeen(Mutex<BTreeMap<CallerId, CallerExpiry>>);
 
-/// One caller may show several certificates, one on each of its machines: the earliest end counts, until a certificate has not been
-/// shown for a whole hour while others were.
+/// The expiry of one caller's certificates. A caller may present several certificates, one on each of its machines. The
+/// earliest expiry counts until its certificate has not been presented for a whole hour in which others were.
 #[derive(Clone, Copy, Debug)]
 struct CallerExpiry {
     hour: Window,
@@ -28,9 +29,9 @@ struct CallerExpiry {
 }
 
 impl CallersSeen {
-    /// A caller has shown a certificate that ends then.
+    /// Records that a caller presented a certificate that expires at `expires`.
     pub fn record(&self, caller: &CallerId, expires: Timestamp, hour: Window) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner); // whole at every moment
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner); // the map is consistent at every moment
         let room = seen.len() < CALLERS_MAX;
         match seen.get_mut(caller) {
             Some(seen) => seen.record(expires, hour),
@@ -41,7 +42,7 @@ impl CallersSeen {
         }
     }
 
-    /// What was seen of the callers that `counts` knows, as expiries of the role `caller`.
+    /// The callers for which `counts` returns true, as expiries of the role `caller`.
     pub fn expiries(&self, counts: impl Fn(&CallerId) -> bool) -> Vec<ExpiringItem> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = seen.iter().filter(|(caller, _)| counts(caller));

@@ -1,4 +1,4 @@
-//! What a reload changed, for `/config` and the log: the first names of each list, and how many there are.
+//! The changes of a reload, for `/config` and the log: the first names of each list and its length.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::policy::{ItemChanges, SnapshotDifference};
 
-/// How many names of a list are shown.
+/// The maximum number of names shown of a list.
 const NAMES_MAX: usize = 20;
 
-/// What a reload changed.
+/// The changes of one reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigChanges {
-    /// When.
+    /// The time of the reload.
     pub at: Timestamp,
     /// The version that was live before.
     pub from: String,
@@ -23,42 +23,44 @@ pub struct ConfigChanges {
     pub subsystems: ChangedItems,
     /// Commands, as `subsystem/command`.
     pub commands: ChangedItems,
-    /// What departments may run, as `department subsystem/command`.
+    /// Grants of commands to departments, as `department subsystem/command`.
     pub grants: ChangedItems,
-    /// Whether the limit on the whole gateway differs.
+    /// Whether the limit of the whole gateway changed.
     pub total_limit: bool,
-    /// Keys, trust and hosts of listeners and subsystems: `listener departments: server certificate CN=a: ends …, before …`.
+    /// Changes to keys, trust and hosts of listeners and subsystems: `listener departments: server certificate CN=a:
+    /// ends …, before …`.
     pub tls: NameList,
 }
 
-/// What was added, removed, changed and renamed.
+/// The items that were added, removed, changed and renamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ChangedItems {
     /// New ids.
     #[serde(skip_serializing_if = "NameList::is_empty")]
     pub added: NameList,
-    /// Ids that are gone.
+    /// Removed ids.
     #[serde(skip_serializing_if = "NameList::is_empty")]
     pub removed: NameList,
-    /// Ids with the keys that differ: `police (limits)`.
+    /// Changed ids with the keys that differ: `police (limits)`.
     #[serde(skip_serializing_if = "NameList::is_empty")]
     pub changed: NameList,
-    /// `old -> new`: the same under another id.
+    /// Renamed items as `old -> new`: the same item under another id.
     #[serde(skip_serializing_if = "NameList::is_empty")]
     pub renamed: NameList,
 }
 
-/// The first names of a list and the number of all.
+/// The first names of a list and the length of the whole list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NameList {
-    /// How many there are.
+    /// The length of the whole list.
     pub count: usize,
-    /// The first of them.
+    /// The first names.
     pub names: Vec<String>,
 }
 
 impl ConfigChanges {
-    /// What differs, seen at a time.
+    /// Builds the changes from the difference between two snapshots, with the time of the reload and the previous
+    /// version.
     pub fn new(difference: &SnapshotDifference, (at, from): (Timestamp, String), tls: Vec<String>) -> Self {
         Self {
             at,
@@ -74,7 +76,7 @@ impl ConfigChanges {
 }
 
 impl ConfigChanges {
-    /// Whether nothing differs, as when a file was read twice.
+    /// Whether nothing changed, as when the same file was read twice.
     pub fn is_empty(&self) -> bool {
         let items = [&self.departments, &self.subsystems, &self.commands, &self.grants];
         items.into_iter().all(|items| items.to_text().is_none()) && !self.total_limit && self.tls.is_empty()
@@ -91,7 +93,7 @@ impl ChangedItems {
         }
     }
 
-    /// In words for the log; nothing where nothing differs.
+    /// The changes as text for the log; `None` if nothing changed.
     pub fn to_text(&self) -> Option<String> {
         let lists = [
             ("added", &self.added),
@@ -106,7 +108,7 @@ impl ChangedItems {
 }
 
 impl NameList {
-    /// Whether there is nothing to name.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

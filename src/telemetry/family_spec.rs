@@ -1,4 +1,5 @@
-//! A family of metrics: its name, help, kind and labels declared once, its samples made from plain rows.
+//! The declaration of a metric family: its name, help, type and labels, and the conversion of plain rows to its
+//! samples.
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -13,26 +14,27 @@ pub(crate) struct FamilySpec {
     labels: &'static [&'static str],
 }
 
-/// One sample: the label values in the order of the declaration, and the number.
+/// One sample: the label values in the order of the declaration, and the value.
 pub(crate) type MetricSample<const LABELS: usize> = ([String; LABELS], f64);
 
 impl FamilySpec {
-    /// A number that only grows.
+    /// Declares a counter: a number that only grows.
     pub(crate) const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, help, kind: MetricType::COUNTER, labels }
     }
 
-    /// A number that goes up and down.
+    /// Declares a gauge: a number that goes up and down.
     pub(crate) const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, help, kind: MetricType::GAUGE, labels }
     }
 
-    /// A distribution over buckets.
+    /// Declares a histogram: a distribution over buckets.
     pub(crate) const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, help, kind: MetricType::HISTOGRAM, labels }
     }
 
-    /// What a registry would ask for; every declaration in `metrics` is right, which its test holds.
+    /// The description that a registry would require. Every declaration in `metrics` is valid, which a test of
+    /// `metrics` verifies.
     #[cfg(test)]
     pub(crate) fn describe(&self) -> Result<prometheus::core::Desc, prometheus::Error> {
         let labels = self.labels.iter().map(|label| (*label).to_owned()).collect();
@@ -44,18 +46,18 @@ impl FamilySpec {
         )
     }
 
-    /// The one sample of a counter or gauge without labels.
+    /// A family with the only sample of a counter or gauge without labels.
     pub(crate) fn single_family(&self, value: f64) -> MetricFamily {
         self.family_of([([], value)])
     }
 
-    /// The samples of a counter or gauge.
+    /// A family with the samples of a counter or gauge.
     pub(crate) fn family_of<const N: usize>(&self, samples: impl IntoIterator<Item = MetricSample<N>>) -> MetricFamily {
         let metrics = samples.into_iter().map(|(labels, value)| self.metric_of(labels, value)).collect();
         self.metric_family(metrics)
     }
 
-    /// The distributions of a histogram.
+    /// A family with the distributions of a histogram.
     pub(crate) fn histogram_family<const N: usize>(
         &self,
         distributions: impl IntoIterator<Item = ([String; N], DurationDistribution)>,
@@ -102,7 +104,7 @@ impl FamilySpec {
     }
 }
 
-/// Exact below 2^53; the text format knows floats only.
+/// Converts a count to a float. Exact below 2^53; the text format has floats only.
 pub(crate) fn to_float(value: u64) -> f64 {
     value as f64
 }

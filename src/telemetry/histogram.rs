@@ -1,8 +1,10 @@
 //! Histograms of durations with one writer each.
 //!
-//! Guarantees: recording costs two plain loads and stores, no lock and no atomic read-modify-write, because only the
-//! worker that owns a histogram writes it; a scrape adds the workers' histograms up. Durations are summed as whole
-//! nanoseconds and become seconds only when shown.
+//! Guarantees:
+//! - Recording costs two plain loads and stores. It needs no lock and no atomic read-modify-write, because only the
+//!   worker that owns a histogram writes it.
+//! - A scrape sums the histograms of all workers.
+//! - Durations are summed as whole nanoseconds and converted to seconds only for display.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,23 +48,23 @@ pub(crate) const GATEWAY_BOUNDS: &[u64] = &[
 #[derive(Debug)]
 pub(crate) struct DurationHistogram {
     bounds: &'static [u64],
-    counts: Box<[AtomicU64]>, // one per bound, and one for what is beyond
+    counts: Box<[AtomicU64]>, // one per bound, and one for durations beyond the last bound
     sum_ns: AtomicU64,
 }
 
-/// What a scrape sees: the sums over workers.
+/// The distribution that a scrape shows: the sum over all workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DurationDistribution {
-    /// Upper bound and number of durations up to it (cumulative); without the bucket of infinity.
+    /// Pairs of an upper bound and the number of durations up to it (cumulative), without the `+Inf` bucket.
     pub(crate) buckets: Vec<(Duration, u64)>,
-    /// Number of durations.
+    /// The number of durations.
     pub(crate) count: u64,
-    /// Their sum.
+    /// The sum of all durations.
     pub(crate) sum: Duration,
 }
 
 impl DurationHistogram {
-    /// An empty one over `bounds`, which ascend.
+    /// An empty histogram over `bounds`, which must ascend.
     pub(crate) fn new(bounds: &'static [u64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, sum_ns: AtomicU64::new(0) }
@@ -76,7 +78,7 @@ impl DurationHistogram {
         add_relaxed(&self.sum_ns, ns);
     }
 
-    /// Adds up histograms over the same bounds.
+    /// Sums histograms that have the same bounds.
     pub(crate) fn sum_workers<'a>(bounds: &[u64], workers: impl Iterator<Item = &'a Self>) -> DurationDistribution {
         let mut counts = vec![0_u64; bounds.len() + 1];
         let mut sum_ns = 0_u64;

@@ -1,20 +1,23 @@
-//! Keeping `/metrics` within its cap: departments beyond it become `other`.
+//! The cardinality cap of `/metrics`: departments beyond the cap are folded into the label `other`.
 //!
-//! Guarantees: sums stay true, because folding only renames. Departments are kept in the order of their names as long as
-//! their series fit; series are only ever added, so a department that was folded once stays folded and the counters of
-//! `other` never fall. The ledger keeps every department.
+//! Guarantees:
+//! - Sums stay exact, because folding only renames labels.
+//! - Departments are kept in the order of their names while their series fit.
+//! - Counters of `other` never fall. Series are only ever added, so a department that was folded once stays folded.
+//!
+//! Leaves to the ledger: the record of every department.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::{LedgerTotals, SeriesTotals};
 use crate::model::{Finished, Name, Outcome};
 
-/// Which departments are shown by name.
+/// The departments that are shown by name.
 #[derive(Debug)]
 pub(crate) struct KeptLabels(BTreeSet<Name>);
 
 impl KeptLabels {
-    /// Keeps departments while the series of `commands_total` they need fit into `series`.
+    /// Keeps departments while their series of `commands_total` fit into `series`.
     pub(crate) fn within(totals: &LedgerTotals, series: usize) -> Self {
         let mut needed: BTreeMap<&Name, usize> = BTreeMap::new();
         for one in &totals.series {
@@ -28,14 +31,14 @@ impl KeptLabels {
         Self(needed.into_iter().map_while(fits).collect())
     }
 
-    /// The label of a department.
+    /// The label of a department: its name, or `other` where it is folded.
     pub(crate) fn department_label(&self, department: &Name) -> String {
         if self.0.contains(department) { department.to_string() } else { Name::OTHER.to_owned() }
     }
 }
 
-/// The outcomes of a series that are worth a line: `ok` from the beginning, so that its first increase is seen, the others
-/// once they have happened.
+/// The outcomes of a series that get a sample. `ok` is shown from the beginning, so that a scrape sees its first
+/// increase. Other outcomes are shown once their count is above zero.
 pub(crate) fn visible_outcomes(series: &SeriesTotals) -> impl Iterator<Item = (Outcome, u64)> {
     Outcome::all()
         .map(|outcome| (outcome, commands_of(series, outcome)))

@@ -1,8 +1,12 @@
-//! What stands between those who log and what the log is written to: a bounded queue, and a thread of its own.
+//! The bounded queue between the threads that log and the log's sink, with a writer thread of its own.
 //!
-//! Guarantees: logging never waits for the log and never fails, whether its reader has ended, its disk is full or its reader
-//! stalls; at most [`LINES_MAX`] lines and [`BYTES_MAX`] bytes wait; what finds no room or cannot be written is dropped, counted,
-//! and told in the log once that has caught up. Leaves the look of a line to `logging`.
+//! Guarantees:
+//! - Logging never blocks and never fails, even if the log's reader has exited, its disk is full or its reader stalls.
+//! - At most [`LINES_MAX`] lines and [`BYTES_MAX`] bytes wait in the queue.
+//! - A line that finds no room or cannot be written is dropped and counted. The log reports the number of dropped lines
+//!   once the writer has caught up.
+//!
+//! Leaves to `logging`: the format of a line.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,20 +15,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Lines that may wait to be written: some seconds of a busy log at `debug`.
+/// Limit of queued lines: some seconds of a busy log at `debug`.
 const LINES_MAX: usize = 8 * 1024;
-/// Bytes that may wait; a pipe of Linux holds 64 KiB more.
+/// Limit of queued bytes. A Linux pipe holds 64 KiB more.
 const BYTES_MAX: usize = 1024 * 1024;
-/// Until the next line is tried after one could not be written, or the same one where its reader stalls (EAGAIN).
+/// The pause after a failed write before the next line is tried. The same pause applies before a retry of the same line
+/// where its reader stalls (EAGAIN).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// See the module. Shared by those who log and the thread that writes.
+/// A bounded queue of log lines, shared by the threads that log and the thread that writes.
 #[derive(Debug, Default)]
 pub(crate) struct LogQueue {
     queued: Mutex<QueuedLines>,
-    /// There is something to write.
+    /// Signalled when a line is added.
     not_empty: Condvar,
-    /// All is written.
+    /// Signalled when the queue is empty and no line is being written.
     empty: Condvar,
     dropped: AtomicU64,
 }
@@ -33,14 +38,14 @@ pub(crate) struct LogQueue {
 struct QueuedLines {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
-    /// Whether a line is being written that does not wait any more.
+    /// Whether the writer thread is writing a line that it has already taken from the queue.
     is_writing: bool,
-    /// Lines that were dropped and are not told in the log.
+    /// Dropped lines that the log has not reported yet.
     unreported: u64,
 }
 
 impl LogQueue {
-    /// Begins the thread that writes to `log`. It ends with the process.
+    /// Starts the thread that writes to `sink`. The thread ends with the process.
     pub(crate) fn start(sink: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Self::default());
         let lines = Arc::clone(&queue);
@@ -49,7 +54,7 @@ impl LogQueue {
         Ok(queue)
     }
 
-    /// Adds a line with its end, or drops it. Never waits for the log.
+    /// Adds a line, including its line end, or drops it. Never waits for the sink.
     pub(crate) fn push_line(&self, line: &[u8]) {
         let mut waiting = self.lock();
         if waiting.lines.len() >= LINES_MAX || waiting.bytes + line.len() > BYTES_MAX {
@@ -61,19 +66,19 @@ impl LogQueue {
         self.not_empty.notify_one();
     }
 
-    /// Waits until all is written, at most so long.
+    /// Waits until all lines are written, for at most `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
         let has_more = |waiting: &mut QueuedLines| waiting.is_writing || !waiting.lines.is_empty();
-        // Written or not: whoever waits goes on.
+        // The result of the wait is ignored: the caller goes on after a timeout as well.
         drop(self.empty.wait_timeout_while(self.lock(), timeout, has_more).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Lines that were dropped so far.
+    /// The number of lines dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// The next line; waits for it.
+    /// Takes the next line; blocks until there is one.
     fn next_line(&self) -> Box<[u8]> {
         let mut waiting = self.lock();
         loop {
@@ -86,7 +91,8 @@ impl LogQueue {
         }
     }
 
-    /// The line that was being written is over. Returns how many were dropped before, if the log has caught up.
+    /// Marks the current line as finished. Returns the number of lines dropped earlier if the queue is now empty,
+    /// otherwise 0.
     fn line_done(&self, was_written: bool) -> u64 {
         let mut waiting = self.lock();
         if !was_written {
@@ -105,16 +111,16 @@ impl LogQueue {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What is behind the lock is whole between any two statements.
+    /// Locks the queue and ignores poisoning: the queue is consistent between any two statements.
     fn lock(&self) -> MutexGuard<'_, QueuedLines> {
         self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where lines are written to, by one thread.
+/// The writer of the log's sink, used by one thread.
 struct LogWriter<W> {
     log: W,
-    /// Whether a line was written in part, so that the next one must begin with a line end.
+    /// Whether a line was written in part, so that the next write must begin with a line end.
     is_torn: bool,
 }
 
@@ -141,7 +147,7 @@ impl<W: Write> LogWriter<W> {
         self.write_piece(line)
     }
 
-    /// Writes a piece, and waits while its reader stalls.
+    /// Writes a piece, and retries while the reader of the sink stalls.
     fn write_piece(&mut self, mut piece: &[u8]) -> io::Result<()> {
         while !piece.is_empty() {
             match self.log.write(piece) {
@@ -166,7 +172,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A log that does with each write what it is told to.
+    /// A sink whose writes return scripted results.
     struct Told {
         results: Receiver<io::Result<usize>>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -184,7 +190,7 @@ mod tests {
         }
     }
 
-    /// A queue with its log: what each write does, and what was written.
+    /// A started queue with the results that its sink will return and the bytes that were written.
     type Begun = (Arc<LogQueue>, Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>);
 
     fn begun() -> Begun {
@@ -231,7 +237,7 @@ mod tests {
         }
         (0..LINES_MAX + 3).for_each(|_| queue.push_line(b"line\n"));
         assert_eq!((queue.dropped(), queue.lock().lines.len()), (3, LINES_MAX));
-        queue.flush(Duration::from_millis(10)); // returns, though nothing is written
+        queue.flush(Duration::from_millis(10)); // returns although nothing is written
         assert_eq!(text(&written), "");
         drop(tell);
         queue.flush(PATIENCE);

@@ -1,17 +1,17 @@
-//! Says something at most once a second, however often it happens, and then how often it was kept to itself.
+//! Log rate limiting: at most one line per second for an event, with the number of lines suppressed since the last one.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// See the module.
+/// Limits one kind of log line to at most one per second and counts the suppressed lines.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle {
-    /// The second of the last line.
+    /// The Unix second of the last line.
     last_logged: AtomicI64,
     suppressed: AtomicU64,
 }
 
 impl LogThrottle {
-    /// Whether to tell it at this second: then how many were suppressed since the last one.
+    /// Whether to log at this second. If so, returns the number of lines suppressed since the last one.
     pub(crate) fn should_log(&self, unix_seconds: i64) -> Option<u64> {
         if self.last_logged.swap(unix_seconds, Ordering::Relaxed) != unix_seconds {
             return Some(self.suppressed.swap(0, Ordering::Relaxed));

@@ -1,7 +1,10 @@
-//! The log: what operators read on stderr, as text or as one JSON object a line.
+//! The log that operators read on stderr, as text or as one JSON object per line.
 //!
-//! Guarantees: one event is one line. Whoever logs never waits for the log, and never fails with it (`log_queue`). Control characters in what is logged are escaped, so nobody whose name or path is
-//! logged can write lines of their own or colour an operator's terminal.
+//! Guarantees:
+//! - One event is one line.
+//! - Logging never blocks on the log and never fails because of it (see `log_queue`).
+//! - Control characters in logged values are escaped. A hostile name or path cannot forge log lines (log injection) or
+//!   send colour codes to an operator's terminal.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write, stderr};
@@ -20,44 +23,44 @@ use tracing_subscriber::{EnvFilter, Layer, fmt as lines, registry};
 
 use super::log_queue::LogQueue;
 
-/// How long the end of the process waits for its last lines.
+/// How long the exiting process waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How the log looks.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people; coloured on a terminal.
+    /// Lines for people, coloured on a terminal.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Why the log could not be begun.
+/// Why logging could not be initialised.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The level is no level and no filter.
+    /// The level is neither a level nor a filter.
     #[error(
         "{level:?} is no log level: {source}; write error, warn, info, debug or trace, or a filter such as info,tallygate=debug"
     )]
     Level {
-        /// What was written.
+        /// The level as written.
         level: String,
-        /// What is wrong with it.
+        /// The error of the filter parser.
         source: ParseError,
     },
-    /// A word that is taken for a part of the program, and so would silence all others.
+    /// A word that the filter would take for the name of a crate. Such a filter would silence all other crates.
     #[error(
         "{0:?} is no log level; write error, warn, info, debug, trace or off, or a filter such as \
          info,tallygate::ledger=debug"
     )]
     UnknownWord(String),
-    /// Somebody else in this process logs already.
+    /// Another logger is already installed in this process.
     #[error("the log could not be begun: {0}")]
     AlreadyInitialized(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Sends what is traced at `level` (a level, or a filter as `tracing_subscriber` has it) to stderr, and panics as well.
+/// Sends trace events and panics to stderr. `level` is a level or a filter in the syntax of `tracing_subscriber`.
 pub fn init_log(format: LogFormat, level: &str) -> Result<(), LogError> {
     if let Some(word) = level.split(',').find(|part| !is_directive(part.trim())) {
         return Err(LogError::UnknownWord(word.trim().to_owned()));
@@ -75,36 +78,37 @@ pub fn init_log(format: LogFormat, level: &str) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Puts a line of our own into the log, as it is; on stderr where no log was begun.
+/// Writes a line to the log as it is, or to stderr where logging has not been initialised.
 pub fn log_line(text: &str) {
     let line = format!("{text}\n");
     if with_log(|queue| queue.push_line(line.as_bytes())).is_none() {
-        let _ = stderr().write_all(line.as_bytes()); // nobody is left to be told that stderr is closed
+        let _ = stderr().write_all(line.as_bytes()); // stderr is closed: the error cannot be reported anywhere
     }
 }
 
-/// Waits for a moment until the log has what was said last: for those who end the process.
+/// Waits for at most `LAST_LINES` until the log has been written. Call this before the process ends.
 pub fn flush_log() {
     with_log(|queue| queue.flush(LAST_LINES));
 }
 
-/// Lines that could not be written, or found no room while the log was slower than those who log.
+/// The number of lines that were dropped, because a write failed or because the queue was full.
 pub(crate) fn lines_dropped() -> u64 {
     with_log(LogQueue::dropped).unwrap_or_default()
 }
 
-/// The log of this process is found through its tracing, which has to be global: so it needs no global of its own.
+/// Calls `then` with the log of this process. The log is found through the `tracing` dispatcher, which has to be global
+/// anyway, so the log needs no global of its own.
 fn with_log<T>(then: impl FnOnce(&LogQueue) -> T) -> Option<T> {
     dispatcher::get_default(|tracing| tracing.downcast_ref::<LogLayer>().map(|log| Arc::clone(&log.0)))
         .map(|log| then(&log))
 }
 
-/// Where the log's queue can be found.
+/// A layer that makes the log queue reachable through the `tracing` dispatcher.
 struct LogLayer(Arc<LogQueue>);
 
 impl<S: Subscriber> Layer<S> for LogLayer {}
 
-/// One event, written as one line.
+/// The writer of one event, which is one line.
 struct LogLineWriter(Arc<LogQueue>);
 
 impl Write for LogLineWriter {
@@ -118,8 +122,9 @@ impl Write for LogLineWriter {
     }
 }
 
-/// Whether a part of a filter means what its writer thinks: a level, a part of this program, or anything with a `=` or a
-/// span. `EnvFilter` takes every other word for the name of a crate, of which then everything is logged, and nothing else.
+/// Whether one part of a filter is a valid directive: a level, a target within this program, or any part with a `=` or
+/// a span. `EnvFilter` takes every other word for the name of a crate. It would then log everything of that crate and
+/// nothing of any other.
 fn is_directive(part: &str) -> bool {
     let levels = ["error", "warn", "info", "debug", "trace", "off"];
     levels.contains(&part.to_ascii_lowercase().as_str())
@@ -129,7 +134,7 @@ fn is_directive(part: &str) -> bool {
         || part.contains("::")
 }
 
-/// `message name=value name=value`, without control characters.
+/// The field format `message name=value name=value`, with control characters escaped.
 fn plain_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(write_field).delimited(" ")
 }

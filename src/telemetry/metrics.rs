@@ -1,8 +1,11 @@
-//! Every family of `/metrics`: the names, labels and meanings that dashboards and alerts rely on.
+//! The declarations of all families of `/metrics`: the names, labels and meanings that dashboards and alerts rely on.
 //!
-//! Guarantees: [`ALL_FAMILIES`] is complete and each name stands once; `docs/metrics.md` explains each of them. Numbers of the
-//! ledger are whole and shown exactly below 2^53 (nine thousand million million); beyond, a float loses the last digits
-//! and the ledger keeps them. How the families are filled is in `scrape`.
+//! Guarantees:
+//! - `ALL_FAMILIES` is complete, and each name occurs once. `docs/metrics.md` explains each family.
+//! - Numbers of the ledger are whole and shown exactly below 2^53 (about 9 x 10^15). Above that, a float loses the last
+//!   digits; the ledger keeps them.
+//!
+//! Leaves to `scrape`: filling the families.
 
 use super::family_spec::FamilySpec;
 
@@ -10,7 +13,7 @@ const COMMAND_LABELS: &[&str] = &["department", "subsystem", "command"];
 const SUBSYSTEM_LABELS: &[&str] = &["department", "subsystem"];
 const UPSTREAM_LABELS: &[&str] = &["subsystem", "upstream"];
 
-// Counted by the ledger: these continue over restarts.
+// Counted by the ledger. These counters continue over restarts.
 
 pub(crate) const COMMANDS: FamilySpec = FamilySpec::counter(
     "tallygate_commands_total",
@@ -76,7 +79,7 @@ pub(crate) const SYNC_DURATION: FamilySpec = FamilySpec::histogram(
     "How long carrying the tally to the disk took.",
 );
 
-// Measured since the process began.
+// Measured since the process started.
 
 pub(crate) const COMMAND_DURATION: FamilySpec = FamilySpec::histogram(
     "tallygate_command_duration_seconds",
@@ -159,7 +162,7 @@ pub(crate) const QUEUE_FAILURES: FamilySpec = FamilySpec::counter(
     "Commands that got no place at a server, by reason: full, timeout.",
 );
 
-// Told by the composition root.
+// Supplied by the composition root.
 
 pub(crate) const QUOTA_USED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_used_ratio",
@@ -201,7 +204,7 @@ pub(crate) const CONFIG_RESTART: FamilySpec = FamilySpec::gauge(
 pub(crate) const BUILD_INFO: FamilySpec =
     FamilySpec::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
 
-// What every Prometheus exporter tells about its process.
+// The process metrics that every Prometheus exporter shows.
 
 pub(crate) const PROCESS_CPU: FamilySpec =
     FamilySpec::counter("process_cpu_seconds_total", &[], "User and system CPU time spent, in seconds.");
@@ -216,7 +219,7 @@ pub(crate) const PROCESS_THREADS: FamilySpec = FamilySpec::gauge("process_thread
 pub(crate) const PROCESS_START: FamilySpec =
     FamilySpec::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
 
-/// All of them, for what must hold of each.
+/// All families, for tests of properties that every family must have.
 #[cfg(test)]
 pub(crate) const ALL_FAMILIES: [&FamilySpec; 46] = [
     &COMMANDS,

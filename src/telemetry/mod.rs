@@ -1,8 +1,13 @@
-//! Showing: what the gateway measures, and how Prometheus and the log see it.
+//! Telemetry: the measurements of the gateway, the Prometheus exposition of `/metrics`, and the log.
 //!
-//! Guarantees: what is counted for money comes from one snapshot of the ledger, so it continues over restarts and agrees
-//! with the report; what is only measured (durations, connections, upstreams) lives here, costs a few nanoseconds to
-//! record, and begins at zero with the process. Label sets are bounded. Decides nothing and keeps no truth of its own.
+//! Guarantees:
+//! - Counters that bills depend on come from one snapshot of the ledger. They continue over restarts and agree with the
+//!   report.
+//! - Pure measurements (durations, connections, upstreams) live here. Recording one costs a few nanoseconds. They start
+//!   at zero with the process.
+//! - Label sets are bounded.
+//!
+//! Telemetry makes no decisions and holds no authoritative state of its own.
 
 mod caller_certificates;
 mod config_changes;
@@ -41,7 +46,7 @@ pub use traffic_stats::{
 
 use histogram::{COMMAND_BOUNDS, DurationHistogram, GATEWAY_BOUNDS};
 
-/// Everything that is measured and not counted by the ledger. One per process, shared.
+/// All measurements that the ledger does not count. One per process, shared by all workers.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     connections: Arc<ConnectionStats>,
@@ -53,8 +58,8 @@ pub struct Telemetry {
     durations: Mutex<DurationHistograms>,
 }
 
-/// The histograms of all workers. Those of a subsystem that a reload removed stay until the process ends: they are
-/// bounded by the configurations it has seen.
+/// The histograms of all workers. Histograms of a subsystem that a reload removed stay until the process ends. Their
+/// number is bounded by the configurations that the process has loaded.
 #[derive(Debug, Default)]
 struct DurationHistograms {
     commands: BTreeMap<Name, Vec<Arc<DurationHistogram>>>,
@@ -62,59 +67,62 @@ struct DurationHistograms {
 }
 
 impl Telemetry {
-    /// Nothing measured yet.
+    /// Empty telemetry, with every measurement at zero.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
-    /// What a worker records its durations with; call it on the worker's own thread, once.
+    /// The recorder with which a worker records its durations. Call this once per worker, on the worker's own thread.
     pub fn recorder(self: &Arc<Self>) -> WorkerRecorder {
         WorkerRecorder::new(Arc::clone(self))
     }
 
-    /// The numbers of the queue before one subsystem, the same for every worker; shown as long as somebody holds them.
+    /// The queue statistics of one subsystem, shared by all workers. Scrapes show them while a reference outside this
+    /// registry exists.
     pub fn queue_stats(&self, subsystem: &Name) -> Arc<QueueStats> {
         Arc::clone(lock_unpoisoned(&self.queues).entry(subsystem.clone()).or_default())
     }
 
-    /// The numbers of one upstream, the same for every worker; shown as long as somebody holds them.
+    /// The statistics of one upstream, shared by all workers. Scrapes show them while a reference outside this registry
+    /// exists.
     pub fn upstream_stats(&self, subsystem: &Name, upstream: &str) -> Arc<UpstreamStats> {
         let key = (subsystem.clone(), upstream.to_owned());
         Arc::clone(lock_unpoisoned(&self.upstreams).entry(key).or_default())
     }
 
-    /// Whether an upstream is out of rotation, as `tallygate_upstream_ejected` shows it; `false` for one that nobody has used.
+    /// Whether outlier ejection or health checks have taken an upstream out of rotation, as
+    /// `tallygate_upstream_ejected` shows it. Returns `false` for an upstream that has not been used.
     pub fn is_ejected(&self, subsystem: &Name, upstream: &str) -> bool {
         let key = (subsystem.clone(), upstream.to_owned());
         lock_unpoisoned(&self.upstreams).get(&key).is_some_and(|stats| stats.ejected.get() > 0)
     }
 
-    /// The numbers of the callers' connections.
+    /// The statistics of the downstream (caller) connections.
     pub fn connections(&self) -> &Arc<ConnectionStats> {
         &self.connections
     }
 
-    /// The callers that have been seen.
+    /// The callers that have been seen, with the expiry of their certificates.
     pub fn callers(&self) -> &CallersSeen {
         &self.callers
     }
 
-    /// A limit was hit.
+    /// Counts one hit of a limit.
     pub fn count_limit_hit(&self, hit: LimitHit) {
         self.limit_hits[hit as usize].increment();
     }
 
-    /// A request was chosen to be copied, and this became of its copy.
+    /// Counts one mirrored request with the outcome of its copy.
     pub fn count_mirrored(&self, end: MirrorOutcome) {
         self.mirrored[end as usize].increment();
     }
 
-    /// How many copies ended so.
+    /// The number of copies with this outcome.
     pub fn mirrored_count(&self, end: MirrorOutcome) -> u64 {
         self.mirrored[end as usize].get()
     }
 
-    /// How often a limit was hit.
+    /// The number of hits of a limit.
     pub fn limit_hit_count(&self, hit: LimitHit) -> u64 {
         self.limit_hits[hit as usize].get()
     }
@@ -132,7 +140,7 @@ impl Telemetry {
     }
 }
 
-/// The maps behind these locks are only added to, so a panic elsewhere cannot leave them half-changed.
+/// Locks a map and ignores poisoning. The maps are only added to, so a panic elsewhere cannot leave them half-changed.
 fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! What the kernel knows about this process, read from `/proc/self` (proc(5)).
+//! Process metrics read from the kernel through `/proc/self` (proc(5)).
 //!
-//! The `prometheus` crate has a collector for this, but it brings `procfs` and its dependencies for seven numbers. Outside
-//! Linux, and wherever `/proc` is missing, the numbers are simply absent.
+//! The `prometheus` crate has a collector for this, but it brings `procfs` and its dependencies for seven numbers.
+//! Outside Linux, and where `/proc` is missing, the numbers are absent.
 
 use std::fs;
 
@@ -10,11 +10,12 @@ use prometheus::proto::MetricFamily;
 use super::family_spec::to_float;
 use super::metrics;
 
-/// The kernel shows times to programs in hundredths of a second on every architecture we build for (USER_HZ, proc(5)).
+/// Clock ticks per second. The kernel reports times to programs in hundredths of a second on every supported
+/// architecture (USER_HZ, proc(5)).
 const TICKS_PER_SECOND: u32 = 100;
 const KIB: u64 = 1024;
 
-/// Numbers of the process; absent where the kernel does not tell.
+/// Numbers of the process; absent where the kernel does not report them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ProcessMetrics {
     pub(crate) cpu_seconds: Option<f64>,
@@ -27,7 +28,7 @@ pub(crate) struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    /// Asks the kernel now.
+    /// Reads the current numbers from the kernel.
     pub(crate) fn read_kernel() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -44,7 +45,7 @@ impl ProcessMetrics {
         }
     }
 
-    /// As every exporter tells them.
+    /// The numbers as families with the usual names of Prometheus exporters.
     pub(crate) fn families(&self) -> Vec<MetricFamily> {
         let whole = |value: Option<u64>| value.map(|value| ([], to_float(value)));
         vec![
@@ -59,7 +60,8 @@ impl ProcessMetrics {
     }
 }
 
-/// The fields after the program's name, which may itself hold spaces and parentheses; the first is field 3.
+/// A field of `/proc/self/stat`, by its number. The first field after the program's name is field 3. The name itself
+/// may contain spaces and parentheses.
 fn stat_field(stat: &str, field: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_whitespace().nth(field - 3)?.parse().ok()
@@ -88,7 +90,7 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
 
 fn open_fds() -> Option<u64> {
     let listed = fs::read_dir("/proc/self/fd").ok()?.count();
-    u64::try_from(listed).ok()?.checked_sub(1) // the listing itself is open while it is read
+    u64::try_from(listed).ok()?.checked_sub(1) // the directory itself is open while it is read
 }
 
 fn max_fds(limits: &str) -> Option<u64> {

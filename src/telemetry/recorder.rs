@@ -1,4 +1,4 @@
-//! What one worker measures about time.
+//! The per-worker recorder of durations.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,8 +12,8 @@ use crate::model::Name;
 use super::histogram::DurationHistogram;
 use super::{LimitHit, Telemetry};
 
-/// Records durations for one worker. It stays on the worker's thread, because it is the only writer of its histograms;
-/// share it there with `Rc`. There is nothing to flush: a scrape reads the histograms where they are.
+/// Records durations for one worker. The recorder stays on the worker's thread, because it is the only writer of its
+/// histograms. Share it on that thread with `Rc`. No flush is needed: a scrape reads the histograms in place.
 #[derive(Debug)]
 pub struct WorkerRecorder {
     telemetry: Arc<Telemetry>,
@@ -28,7 +28,7 @@ impl WorkerRecorder {
         Self { telemetry, commands: RefCell::default(), gateway, _not_send: PhantomData }
     }
 
-    /// A command of `subsystem` ended `duration` after its admission.
+    /// Records that a command of `subsystem` ended `duration` after its admission.
     pub fn record_command(&self, subsystem: &Name, duration: Duration) {
         let mut commands = self.commands.borrow_mut();
         if let Some(histogram) = commands.get(subsystem) {
@@ -39,13 +39,14 @@ impl WorkerRecorder {
         commands.insert(subsystem.clone(), histogram);
     }
 
-    /// The gateway itself added `duration` to a command: from the complete head of the request to the moment it is handed
-    /// to an upstream connection, without waiting for the subsystem.
+    /// Records the `duration` that the gateway itself added to a command. The time starts with the complete request
+    /// head and ends when the request is handed to an upstream connection. It excludes the time spent waiting for the
+    /// subsystem.
     pub fn record_gateway(&self, duration: Duration) {
         self.gateway.record(duration);
     }
 
-    /// A limit was hit.
+    /// Counts one hit of a limit.
     pub fn count_limit_hit(&self, hit: LimitHit) {
         self.telemetry.count_limit_hit(hit);
     }

@@ -1,4 +1,4 @@
-//! The families of what is measured: durations, connections, limits and upstreams, summed over the workers.
+//! The families of the measurements: durations, connections, limits and upstreams, summed over the workers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::histogram::{COMMAND_BOUNDS, DurationDistribution, DurationHistogram, 
 use super::{LimitHit, MirrorOutcome, Telemetry, UpstreamStats, lock_unpoisoned, logging, metrics};
 
 impl Telemetry {
-    /// Everything measured since the process began, as families.
+    /// All measurements since the process started, as families.
     pub(crate) fn runtime_families(&self) -> Vec<MetricFamily> {
         [self.traffic_families(), self.upstream_families(), self.queue_families()].concat()
     }
@@ -52,7 +52,7 @@ impl Telemetry {
 
     fn queue_families(&self) -> Vec<MetricFamily> {
         let mut queues = lock_unpoisoned(&self.queues);
-        queues.retain(|_, stats| Arc::strong_count(stats) > 1); // the others were removed by a reload
+        queues.retain(|_, stats| Arc::strong_count(stats) > 1); // a reload removed the others
         let waiting = queues.iter().map(|(name, stats)| ([name.to_string()], to_float(stats.waiting.get())));
         let failures = queues.iter().flat_map(|(name, stats)| {
             let reasons = [("full", &stats.full), ("timeout", &stats.timeout)];
@@ -74,7 +74,7 @@ impl Telemetry {
         durations.commands.iter().map(|(subsystem, workers)| ([subsystem.to_string()], sum(workers))).collect()
     }
 
-    /// The upstreams that somebody still holds; the others were removed by a reload and are forgotten here.
+    /// The upstreams that are still referenced elsewhere. A reload removed the others, and they are dropped here.
     fn upstreams_in_use(&self) -> Vec<([String; 2], Arc<UpstreamStats>)> {
         let mut upstreams = lock_unpoisoned(&self.upstreams);
         upstreams.retain(|_, stats| Arc::strong_count(stats) > 1);

@@ -1,4 +1,4 @@
-//! What only the composition root knows, as plain data for a scrape.
+//! The data that only the composition root has, as plain values for a scrape.
 
 use jiff::Timestamp;
 
@@ -8,31 +8,31 @@ use crate::model::{CalendarOffset, Month, Name, TrafficLimits, Window};
 
 use super::config_changes::ConfigChanges;
 
-/// What a scrape shows beside the ledger and the measurements; made fresh for each.
+/// The input of a scrape beside the ledger and the measurements. A view is built for each scrape.
 #[derive(Clone, Debug)]
 pub struct RuntimeView {
-    /// This moment.
+    /// The time of the scrape.
     pub now: Timestamp,
-    /// The window that is open now: it tells the current month.
+    /// The accounting window that is open now. It determines the current month.
     pub window: Window,
-    /// The ledger's calendar.
+    /// The calendar of the ledger.
     pub calendar: CalendarOffset,
-    /// Series of commands before departments fold into `other` (`capacity.series_max`).
+    /// The limit of series of commands. Beyond it, departments are folded into `other` (`capacity.series_max`).
     pub series_max: usize,
-    /// The use of every quota.
+    /// The usage of every quota.
     pub quotas: Vec<QuotaUse>,
-    /// The limits of departments that have any; at most as many departments as `series_max`.
+    /// The limits of departments that have any, for at most `series_max` departments.
     pub limits: Vec<DepartmentLimits>,
-    /// What expires when.
+    /// The expiry of certificates and other items that expire.
     pub expiries: Vec<ExpiringItem>,
-    /// Listeners that believe revocation lists which have expired.
+    /// Listeners that accept revocation lists (CRLs) that have expired.
     pub accepts_expired_crl: Vec<Name>,
-    /// Which configuration is live, which was rejected.
+    /// The live configuration and the last rejected one.
     pub config: ConfigStatus,
 }
 
 impl RuntimeView {
-    /// The calendar months of which usage is shown: the previous one and the current one.
+    /// The calendar months whose usage is shown: the previous one and the current one.
     #[must_use]
     pub fn shown_months(&self) -> [Month; 2] {
         let current = self.calendar.month_of(self.window);
@@ -40,37 +40,38 @@ impl RuntimeView {
     }
 }
 
-/// How much of its quota a department has used in the current month.
+/// The share of its quota that a department has used in the current month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaUse {
-    /// Who.
+    /// The department.
     pub department: Name,
     /// Units used.
     pub used: u64,
-    /// Units per month.
+    /// Units granted per month.
     pub granted: u64,
-    /// The highest threshold that was reached in the month, in percent; 100 as well once a command was refused, 0 below the first.
+    /// The highest threshold reached in the month, in percent. It is also 100 once a command was refused, and 0 below
+    /// the first threshold.
     pub warned_percent: u8,
 }
 
-/// What limits a department, as configured.
+/// The configured limits of a department.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DepartmentLimits {
-    /// Who.
+    /// The department.
     pub department: Name,
-    /// How fast, and how many at once.
+    /// The limits of rate and concurrency.
     pub limits: TrafficLimits,
     /// Units per month.
     pub quota: Option<u64>,
 }
 
 impl QuotaUse {
-    /// At most `max` departments: those that have used the largest part of their quota, in the order of their names. A province
-    /// has 30,000, and whoever watches quotas looks for those that are near their end.
+    /// At most `max` departments: those with the largest used part of their quota, sorted by name. A province has
+    /// 30,000 departments, and an operator who watches quotas looks for those close to their limit.
     #[must_use]
     pub fn closest_to_limit(mut all: Vec<Self>, max: usize) -> Vec<Self> {
         if all.len() > max {
-            // used / granted in whole numbers, the larger first
+            // used / granted in whole numbers, the largest first
             let part = |one: &Self| u128::from(one.used) * u128::from(u64::MAX) / u128::from(one.granted.max(1));
             all.sort_by_cached_key(|one| (std::cmp::Reverse(part(one)), one.department.clone()));
             all.truncate(max);
@@ -80,39 +81,40 @@ impl QuotaUse {
     }
 }
 
-/// Which configuration is live, and which one was last rejected. Holds no part of the document, so no secret.
+/// The live configuration and the last rejected one. Holds no part of the document, and therefore no secret.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ConfigStatus {
-    /// What traffic runs on.
+    /// The configuration that serves traffic.
     pub live: LiveConfig,
-    /// What is weaker than it would be by default, in words.
+    /// Settings that are weaker than their defaults, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weakened: Vec<String>,
-    /// The settings that are read once, at start, and that the live configuration says otherwise: they wait for a restart.
+    /// Settings that are read only at start and whose value differs in the live configuration. They take effect after a
+    /// restart.
     pub restart_needed: Vec<PendingSetting>,
-    /// What the last reload changed that changed anything; none before the first.
+    /// The changes of the last reload that changed something; `None` before the first.
     pub changes: Option<ConfigChanges>,
-    /// The last attempt, if it was rejected; none after a reload that went well.
+    /// The last reload, if it was rejected; `None` after a successful reload.
     pub rejected: Option<RejectedConfig>,
 }
 
-/// The configuration that traffic runs on.
+/// The configuration that serves traffic.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct LiveConfig {
-    /// See [`crate::policy::Snapshot::version`].
+    /// See [`crate::policy::PolicySnapshot::version`].
     pub version: String,
-    /// Since when.
+    /// The time at which it became live.
     pub since: Timestamp,
 }
 
-/// A configuration that was not made live.
+/// A configuration that was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RejectedConfig {
-    /// Its version where the file could be read, otherwise `unreadable`.
+    /// Its version if the file could be read, otherwise `unreadable`.
     pub version: String,
-    /// When.
+    /// The time of the rejection.
     pub at: Timestamp,
-    /// Why: every problem.
+    /// All problems that were found.
     pub problems: Vec<ConfigProblem>,
 }
 

@@ -1,7 +1,9 @@
-//! One scrape: from one snapshot of the ledger, the measurements and the view to the families of `metrics`.
+//! One scrape: turns a snapshot of the ledger, the measurements and the runtime view into the families of `metrics`.
 //!
-//! Guarantees: every family backed by the ledger comes from the same snapshot, so they agree with each other. Asks nobody:
-//! whoever scrapes has fetched the snapshot first, because asking the ledger is asynchronous and a collector is not.
+//! Guarantees:
+//! - All families backed by the ledger come from the same snapshot, so they agree with each other.
+//! - A scrape sends no requests. The caller fetches the ledger's snapshot first, because that is asynchronous and a
+//!   collector is not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,16 +22,16 @@ use super::process_metrics::ProcessMetrics;
 use super::text_page::TextPage;
 use super::{DepartmentLimits, RuntimeView, Telemetry, metrics};
 
-/// What a scrape shows.
+/// The input of a scrape.
 #[derive(Debug)]
 pub struct ScrapeInput {
-    /// The ledger at one moment, with what departments used in the [`RuntimeView::shown_months`].
+    /// The ledger at one moment, with the usage of departments in the [`RuntimeView::shown_months`].
     pub ledger: LedgerView,
-    /// What the composition root knows.
+    /// The data that only the composition root has.
     pub view: RuntimeView,
 }
 
-/// What the families are made of.
+/// The data from which the families are built.
 struct ScrapeSnapshot<'a> {
     telemetry: &'a Telemetry,
     scrape: ScrapeInput,
@@ -43,7 +45,7 @@ impl Telemetry {
         let mut snapshot = ScrapeSnapshot { telemetry: self, scrape, kept_labels: kept };
         let mut page = TextPage::default();
         snapshot.ledger_families(&mut page)?;
-        snapshot.scrape.ledger.totals.series = Vec::new(); // most of the memory; the rest needs it no more
+        snapshot.scrape.ledger.totals.series = Vec::new(); // most of the memory; later families do not need it
         page.add_families(snapshot.period_families())?;
         page.add_families(snapshot.sync_families())?;
         page.add_families(snapshot.telemetry.runtime_families())?;
@@ -83,7 +85,7 @@ impl ScrapeSnapshot<'_> {
         metrics::COMMANDS.family_of(sum_samples(lines))
     }
 
-    /// Sums one number of every series by the labels it is shown under.
+    /// Sums one number of every series, grouped by the labels under which it is shown.
     fn sum_series<const N: usize>(&self, line: impl Fn(&SeriesTotals) -> ([String; N], u64)) -> Vec<MetricSample<N>> {
         sum_samples(self.scrape.ledger.totals.series.iter().map(line))
     }
@@ -143,7 +145,7 @@ impl ScrapeSnapshot<'_> {
         ]
     }
 
-    /// The earliest end of what shares role and name, as two listeners with one authority do.
+    /// The earliest expiry for each pair of role and name. Two listeners with one authority share such a pair.
     fn expiry_samples(&self) -> Vec<MetricSample<2>> {
         let mut earliest: BTreeMap<[String; 2], Timestamp> = BTreeMap::new();
         for expiry in &self.scrape.view.expiries {
@@ -154,7 +156,7 @@ impl ScrapeSnapshot<'_> {
     }
 }
 
-/// Sums lines under the same labels while they are still whole numbers.
+/// Sums values with the same labels while they are still whole numbers.
 fn sum_samples<const N: usize>(lines: impl Iterator<Item = ([String; N], u64)>) -> Vec<MetricSample<N>> {
     let mut sums: BTreeMap<[String; N], u64> = BTreeMap::new();
     for (labels, value) in lines {
@@ -219,7 +221,7 @@ mod tests {
         }
     }
 
-    /// 30 commands a minute, 90 at once after a rest, 7 in flight, 1000 units.
+    /// A department limited to 30 commands a minute, a burst of 90, 7 in flight and 1000 units.
     fn limited(department: &str) -> DepartmentLimits {
         let most = |count| NonZeroU32::new(count).expect("not zero");
         let rate = RateLimit { count: most(30), unit: RateUnit::Minute, burst: most(90) };
@@ -227,12 +229,12 @@ mod tests {
         DepartmentLimits { department: name(department), limits, quota: Some(1000) }
     }
 
-    /// A ledger of these series, used in no month.
+    /// A ledger with these series and no usage in any month.
     fn ledger(totals: LedgerTotals) -> LedgerView {
         LedgerView { totals, department_usage: Vec::new() }
     }
 
-    /// What the rows within a range sum up to.
+    /// The sums of the rows within a range of windows.
     fn used(rows: &[UsageRow], windows: &std::ops::Range<Window>) -> DepartmentUsage {
         let mut uses = DepartmentUsage::default();
         for row in rows.iter().filter(|row| windows.contains(&row.window)) {
@@ -243,7 +245,7 @@ mod tests {
         uses
     }
 
-    /// The lines of one family or of several with one beginning.
+    /// The lines that start with `beginning`.
     fn lines(text: &str, beginning: &str) -> Vec<String> {
         text.lines().filter(|line| line.starts_with(beginning)).map(str::to_owned).collect()
     }

@@ -1,4 +1,4 @@
-//! Hand-made totals for the tests of this room.
+//! Totals for the tests of this module.
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ pub(crate) fn name(text: &str) -> Name {
     Name::parse(text).expect("a name")
 }
 
-/// A series of `cameras/snapshot.submit` with three commands let in, of which two went well, and one refused.
+/// A series of `cameras/snapshot.submit` with three admitted commands, of which two succeeded, and one refused command.
 pub(crate) fn series(department: &str) -> SeriesTotals {
     let mut finished = [0; Finished::ALL.len()];
     finished[Finished::Ok.index()] = 2;

@@ -1,19 +1,20 @@
-//! The text of `/metrics`, family by family.
+//! The text of `/metrics`, encoded family by family.
 //!
-//! Guarantees: families are in the order of their names and samples in the order of their labels, as every Prometheus
-//! exporter shows them; of all families only one at a time exists as samples, which take ten times the memory of text.
+//! Guarantees:
+//! - Families are sorted by name and samples by their labels, as in every Prometheus exporter.
+//! - At most one family exists as samples at a time. Samples take ten times the memory of text.
 
 use std::collections::BTreeMap;
 
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
-/// Families that are text already, by name.
+/// Families already encoded as text, by name.
 #[derive(Debug, Default)]
 pub(crate) struct TextPage(BTreeMap<String, String>);
 
 impl TextPage {
-    /// Adds a family; one without samples is left out.
+    /// Adds a family. A family without samples is left out.
     pub(crate) fn add_family(&mut self, mut family: MetricFamily) -> Result<(), prometheus::Error> {
         if family.get_metric().is_empty() {
             return Ok(());
@@ -25,7 +26,7 @@ impl TextPage {
         Ok(())
     }
 
-    /// Adds families.
+    /// Adds several families.
     pub(crate) fn add_families(
         &mut self,
         families: impl IntoIterator<Item = MetricFamily>,

@@ -1,6 +1,6 @@
-//! What traffic tells about its connections, upstreams and limits, beside the ledger.
+//! Statistics of connections, upstreams, queues and limits, beside the counts of the ledger.
 //!
-//! Guarantees: every label comes from a closed set or from the configuration, never from a caller.
+//! Guarantees: every label value comes from a closed set or from the configuration, never from a caller.
 
 use std::sync::Arc;
 
@@ -9,66 +9,67 @@ use crate::identity::is_unserved_host_error;
 use super::counters::{EventCounter, LevelGauge};
 use super::log_throttle::LogThrottle;
 
-/// One upstream of a subsystem, over all workers.
+/// Statistics of one upstream, over all workers.
 #[derive(Debug, Default)]
 pub struct UpstreamStats {
-    /// Requests sent, or tried to be sent; a retry is an attempt of its own.
+    /// Requests sent, including attempts that failed to send. Each retry is an attempt of its own.
     pub attempts: EventCounter,
-    /// Attempts that were made because an earlier one of the same command failed after it was sent.
+    /// Retries: attempts made because an earlier attempt of the same command failed after it was sent.
     pub retries: EventCounter,
-    /// No connection: refused, unreachable, or no answer within the connect timeout.
+    /// Connect failures: the connection was refused, the upstream was unreachable, or the connect timeout passed.
     pub failures_connect: EventCounter,
-    /// The connection broke after something was sent.
+    /// Connections that broke (reset) after something was sent.
     pub failures_reset: EventCounter,
-    /// An answer was not valid HTTP (RFC 9110, 9112, 9113).
+    /// Malformed responses: not valid HTTP (RFC 9110, 9112, 9113).
     pub failures_malformed: EventCounter,
-    /// The server said that it had processed nothing of the request (RFC 9113 section 8.7).
+    /// Requests of which the server reported that it processed nothing (RFC 9113 section 8.7).
     pub failures_refused: EventCounter,
-    /// No answer in time.
+    /// Responses that did not arrive in time.
     pub failures_timeout: EventCounter,
-    /// Why it is out of rotation for now: failures of commands, failures of checks; 0 means healthy.
+    /// The reasons for which the upstream is ejected from rotation: failed commands, failed health checks. 0 means
+    /// healthy.
     pub ejected: LevelGauge,
-    /// Health checks that it passed.
+    /// Passed health checks.
     pub checks_passed: EventCounter,
-    /// Health checks that it failed.
+    /// Failed health checks.
     pub checks_failed: EventCounter,
-    /// Connections open to it, busy or idle.
+    /// Open connections to the upstream, busy or idle.
     pub connections: LevelGauge,
-    /// Requests it has not answered wholly.
+    /// Requests whose response is not complete yet.
     pub requests: LevelGauge,
     malformed_throttle: LogThrottle,
 }
 
 impl UpstreamStats {
-    /// Whether a malformed answer is to be logged at this second, and how many since the last one were not.
+    /// Whether to log a malformed response at this second. If so, returns the number suppressed since the last line.
     pub fn should_log_malformed(&self, unix_seconds: i64) -> Option<u64> {
         self.malformed_throttle.should_log(unix_seconds)
     }
 }
 
-/// The commands that wait for a place at a server of one subsystem, over all workers.
+/// Statistics of the commands that wait for capacity at a server of one subsystem, over all workers.
 #[derive(Debug, Default)]
 pub struct QueueStats {
-    /// Commands that wait now.
+    /// Commands waiting now.
     pub waiting: LevelGauge,
-    /// Commands that found as many waiting as may.
+    /// Commands that found the queue full.
     pub full: EventCounter,
-    /// Commands that waited for as long as they may.
+    /// Commands that reached the queue timeout.
     pub timeout: EventCounter,
 }
 
-/// The connections of callers, all listeners together.
+/// Statistics of the downstream (caller) connections, over all listeners.
 #[derive(Debug, Default)]
 pub struct ConnectionStats {
-    /// Open now.
+    /// Open connections.
     pub open: LevelGauge,
-    /// Accepted since the process began.
+    /// Connections accepted since the process started.
     pub accepted: EventCounter,
     handshakes_failed: [EventCounter; HandshakeFailure::ALL.len()],
     failure_throttle: LogThrottle,
 }
 
-/// Counts a connection as open for as long as it lives.
+/// A guard that counts a connection as open until it is dropped.
 #[derive(Debug)]
 pub struct OpenConnection(Arc<ConnectionStats>);
 
@@ -80,12 +81,12 @@ impl ConnectionStats {
         OpenConnection(Arc::clone(self))
     }
 
-    /// Counts a TLS handshake that came to nothing.
+    /// Counts a failed TLS handshake.
     pub fn count_handshake_failure(&self, failure: HandshakeFailure) {
         self.handshakes_failed[failure as usize].increment();
     }
 
-    /// Whether a failed handshake is to be logged at this second, and how many since the last one were not.
+    /// Whether to log a failed handshake at this second. If so, returns the number suppressed since the last line.
     pub fn should_log_failure(&self, unix_seconds: i64) -> Option<u64> {
         self.failure_throttle.should_log(unix_seconds)
     }
@@ -102,37 +103,37 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Why a TLS handshake came to nothing.
+/// The reason why a TLS handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeFailure {
-    /// The listener wants a client certificate and none came.
+    /// The listener requires a client certificate and the caller sent none.
     NoCertificate,
-    /// The certificate is not from an authority of the listener.
+    /// The certificate was not issued by an authority of the listener.
     UnknownAuthority,
-    /// The certificate is expired, or not valid yet.
+    /// The certificate is expired or not valid yet.
     Expired,
     /// The certificate is revoked.
     Revoked,
-    /// Every revocation list that speaks of the certificate has expired.
+    /// Every revocation list (CRL) that covers the certificate has expired.
     RevocationListExpired,
-    /// Something else is wrong with the certificate.
+    /// The certificate is invalid for another reason.
     BadCertificate,
-    /// The host it named is not served, or it named none and had to.
+    /// The server name (SNI) is not served, or a required server name is missing.
     UnknownServerName,
-    /// Not TLS, or no version, cipher or protocol in common.
+    /// The bytes are not TLS, or no version, cipher or protocol is shared.
     Protocol,
-    /// It took too long.
+    /// The handshake exceeded its timeout.
     Timeout,
-    /// It was not finished when another needed its place.
+    /// The handshake was evicted to make room for another one.
     Evicted,
-    /// A balancer passed the connection on without a PROXY header that could be read.
+    /// A load balancer passed the connection on without a valid PROXY header.
     BadProxyHeader,
-    /// The caller left, or its connection broke.
+    /// The caller closed the connection, or the connection broke.
     ClientClosed,
 }
 
 impl HandshakeFailure {
-    /// All, in the order of their positions.
+    /// All reasons, in the order of their discriminants.
     pub const ALL: [Self; 12] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
@@ -148,7 +149,7 @@ impl HandshakeFailure {
         Self::ClientClosed,
     ];
 
-    /// The word of the label `reason`.
+    /// The value of the label `reason`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoCertificate => "no_certificate",
@@ -166,18 +167,18 @@ impl HandshakeFailure {
         }
     }
 
-    /// What the error of a handshake means: `tokio-rustls` wraps that of rustls.
+    /// The reason behind an I/O error of a handshake. `tokio-rustls` wraps the error of rustls.
     pub fn from_io_error(error: &std::io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match inner {
             Some(fault) => Self::from_tls_error(fault),
             None if error.kind() == std::io::ErrorKind::TimedOut => Self::Timeout,
-            None if error.kind() == std::io::ErrorKind::InvalidData => Self::BadProxyHeader, // whatever is bad in TLS has a cause
+            None if error.kind() == std::io::ErrorKind::InvalidData => Self::BadProxyHeader, // TLS errors have a cause
             None => Self::ClientClosed,
         }
     }
 
-    /// What rustls found, as a reason.
+    /// The reason behind an error of rustls.
     pub fn from_tls_error(fault: &rustls::Error) -> Self {
         match fault {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
@@ -201,22 +202,22 @@ impl HandshakeFailure {
     }
 }
 
-/// What became of a request's copy.
+/// The outcome of a mirrored copy of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MirrorOutcome {
-    /// It was answered, whatever the answer said.
+    /// A response arrived, with any status.
     Responded,
-    /// There was no answer.
+    /// No response arrived.
     Failed,
-    /// It was not sent: its body was too large or did not come whole, or as many copies were under way as may be.
+    /// The copy was not sent: its body was too large or incomplete, or the limit of concurrent copies was reached.
     Skipped,
 }
 
 impl MirrorOutcome {
-    /// All, in the order of their positions.
+    /// All outcomes, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Responded, Self::Failed, Self::Skipped];
 
-    /// The word of the label `result`.
+    /// The value of the label `result`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Responded => "answered",
@@ -226,35 +227,36 @@ impl MirrorOutcome {
     }
 }
 
-/// A limit of `capacity:` whose hitting ends a connection or a wait, not a command with an outcome of its own.
+/// A limit of `capacity:` that closes a connection or ends a wait, without an outcome of its own for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitHit {
-    /// A caller's connection was closed at once: `capacity.connections` are open.
+    /// A downstream connection was closed at once, because `capacity.connections` connections are open.
     Connections,
-    /// A caller's connection was closed at once: its listener carries as many as it may.
+    /// A downstream connection was closed at once, because its listener has reached its limit.
     ListenerConnections,
-    /// A caller's connection was closed after its handshake: its department has as many as it may.
+    /// A downstream connection was closed after its handshake, because its department has reached its limit.
     DepartmentConnections,
-    /// A caller's connection was closed at once: its address has as many as it may.
+    /// A downstream connection was closed at once, because its address has reached its limit.
     AddressConnections,
-    /// A handshake made room for another: as many were under way as may be.
+    /// A handshake was evicted to make room for another, because the limit of concurrent handshakes was reached.
     Handshakes,
-    /// The admin listener had as many connections as it carries.
+    /// The admin listener reached its limit of connections.
     AdminConnections,
-    /// The admin listener had as many requests as it carries.
+    /// The admin listener reached its limit of requests.
     AdminRequests,
-    /// A caller's head, or what opens HTTP/2, did not come within `capacity.headTime`.
+    /// A request head or the HTTP/2 connection preface did not arrive within `capacity.headTime`.
     HeadTime,
-    /// A request body did not keep `capacity.bodyIdle` or `capacity.bodyRate`.
+    /// A request body violated `capacity.bodyIdle` (idle timeout) or `capacity.bodyRate` (minimum rate).
     BodyPace,
-    /// A caller took nothing of an answer for `capacity.answerIdle`.
-    AnswerIdle,
-    /// A caller sent too many HTTP/2 frames that do nothing: settings, pings, window updates.
+    /// Write timeout: a caller read nothing of a response for `capacity.responseIdle`.
+    ResponseIdle,
+    /// A caller sent too many HTTP/2 control frames that do no work (settings, pings, window updates), as in a flood
+    /// attack.
     IdleFrames,
 }
 
 impl LimitHit {
-    /// All, in the order of their positions.
+    /// All limits, in the order of their discriminants.
     pub const ALL: [Self; 11] = [
         Self::Connections,
         Self::ListenerConnections,
@@ -265,11 +267,11 @@ impl LimitHit {
         Self::AdminRequests,
         Self::HeadTime,
         Self::BodyPace,
-        Self::AnswerIdle,
+        Self::ResponseIdle,
         Self::IdleFrames,
     ];
 
-    /// The word of the label `limit`.
+    /// The value of the label `limit`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -281,7 +283,7 @@ impl LimitHit {
             Self::AdminRequests => "admin_requests",
             Self::HeadTime => "head_time",
             Self::BodyPace => "body_pace",
-            Self::AnswerIdle => "answer_idle",
+            Self::ResponseIdle => "response_idle",
             Self::IdleFrames => "idle_frames",
         }
     }

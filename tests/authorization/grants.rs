@@ -1,4 +1,4 @@
-//! Which command a request is, and whether the department may run it.
+//! Route matching and grants: which command a request is, and whether the department may run the command.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ fn commands(document: &mut Value, commands: Value) {
     document["subsystems"][0]["commands"] = commands;
 }
 
-/// Which command the subsystem was told the last request is.
+/// Returns the command that the subsystem received in the header of the last request.
 fn last_command(world: &World) -> String {
     world.server("cameras").log.all().last().unwrap().command().to_owned()
 }

@@ -1,5 +1,6 @@
-//! Path confusion: `/admin` is denied, everything else is open; thousands of spellings that nginx, Apache, Node, gunicorn or Tomcat
-//! might read as `/admin` although the gateway would not. The subsystem itself says what it understood.
+//! Path confusion: `/admin` is denied and every other path is permitted. The requests are thousands of spellings that
+//! nginx, Apache, Node, gunicorn or Tomcat might read as `/admin` although the gateway would not. The subsystem reports
+//! the path that it read.
 
 mod servers;
 
@@ -14,7 +15,7 @@ use servers::{Servers, UNDERSTOOD};
 
 use crate::world::{GATEWAY, Seen, World, within};
 
-/// Spellings of `/admin`, each of which somebody somewhere has taken for it.
+/// Spellings of `/admin`. Each of them has been read as `/admin` by some server.
 fn spellings() -> Vec<String> {
     let word = "admin";
     let mut all = vec!["/admin".to_owned(), "/ADMIN".to_owned(), "/Admin".to_owned(), "/admi%6E".to_owned()];
@@ -26,8 +27,8 @@ fn spellings() -> Vec<String> {
             format!("/{before}%{code:02X}{after}"),
             format!("/{before}%25{code:02x}{after}"),
             format!("/{before}%u00{code:02x}{after}"),
-            format!("/{before}%c1%{:02x}{after}", 0x80 | (code & 0x3f)), // overlong
-            format!("/{before}%ef%bd%{:02x}{after}", 0x81 + code - 0x61), // full width
+            format!("/{before}%c1%{:02x}{after}", 0x80 | (code & 0x3f)), // overlong UTF-8
+            format!("/{before}%ef%bd%{:02x}{after}", 0x81 + code - 0x61), // full width letters
             format!("/{before}%00{letter}{after}"),
         ]);
     }
@@ -90,7 +91,7 @@ const BEHIND: [&str; 24] = [
     "%2fx",
 ];
 
-/// Every spelling with something before it or behind it, and everything before with everything behind.
+/// Returns every spelling with each prefix and with each suffix, and every prefix with every suffix.
 fn variants() -> Vec<String> {
     let mut all = Vec::new();
     for spelling in spellings() {
@@ -105,16 +106,17 @@ fn variants() -> Vec<String> {
     all
 }
 
-/// A raw request, and the whole answer as lower-case text.
+/// Sends a raw request, and returns the whole response as lower-case text.
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> String {
     let head = format!("GET {target} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = within("the whole answer", stream.read_to_end(&mut answer)).await; // what has come is judged
+    let _ = within("the whole answer", stream.read_to_end(&mut answer)).await; // a partial response is judged as well
     String::from_utf8_lossy(&answer).to_lowercase()
 }
 
-/// The outcome that an answer of the gateway stands for; none, if it was refused below the gateway's own sight.
+/// Returns the outcome that a response of the gateway stands for, or `None` if the request was refused before the
+/// gateway counted it.
 fn outcome(answer: &str) -> Option<&'static str> {
     answer.contains("x-request-id").then_some(())?;
     let problem = answer.split("urn:tallygate:problem:").nth(1).and_then(|rest| rest.split('"').next());
@@ -178,7 +180,8 @@ async fn no_spelling_of_a_denied_path_reaches_what_is_denied() {
     let bypasses: Vec<_> = bypasses.map(|(name, variant, _, _)| format!("{name} {variant}")).collect();
     assert!(bypasses.is_empty(), "{} bypasses:\n{}", bypasses.len(), bypasses.join("\n"));
 
-    // The test can fail: the servers do understand many of these as /admin, and the gateway does let harmless ones through.
+    // This test can fail: the servers read many of these spellings as /admin, and the gateway forwards harmless
+    // spellings.
     for (server, _) in &servers.addresses {
         let of_server = || answers.iter().filter(|(name, ..)| *name == server);
         let understood =

@@ -1,5 +1,5 @@
-//! The real binary on clocks that jump: Debian's faketime moves the wall clock under it while it runs; the monotonic
-//! clock stays true, as it does when an administrator sets the time.
+//! The real binary on clocks that jump. Debian's faketime moves the wall clock while the binary runs. The monotonic
+//! clock is unchanged, as when an administrator sets the time.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::world::{World, run, stderr, stdout, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// The wall clock of one gateway, in UTC. It stands still but for what the test sets.
+/// The wall clock of one gateway, in UTC. It stands still except when the test sets it.
 struct Wall(PathBuf);
 
 impl Wall {
@@ -19,13 +19,13 @@ impl Wall {
         wall
     }
 
-    /// As `2026-10-31 15:59:50`.
+    /// Sets the time, for example `2026-10-31 15:59:50`.
     fn set(&self, time: &str) {
         crate::world::replace(&self.0, &format!("{time}\n"));
     }
 }
 
-/// Debian keeps the library in a folder named for the machine's kind.
+/// Returns the path of the faketime library. Debian keeps it in a folder named after the machine's architecture.
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
     let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.exists());
@@ -52,7 +52,7 @@ async fn call(world: &World, times: u64) {
     }
 }
 
-/// Commands of a range of days, as finance asks for them.
+/// Returns the number of commands in a range of days, by the command that finance uses.
 async fn report(world: &World, from: &str, to: &str) -> u64 {
     let book = world.book().display().to_string();
     let arguments = ["report", "usage", "--ledger", &book, "--from", from, "--to", to, "--format", "json"];
@@ -62,7 +62,7 @@ async fn report(world: &World, from: &str, to: &str) -> u64 {
     report["total"]["commands"].as_u64().unwrap()
 }
 
-/// Hours that are sealed, in the order of their seals.
+/// Returns the sealed hours, in the order of their seals.
 fn sealed(world: &World) -> Vec<String> {
     let book = rusqlite::Connection::open(world.book()).unwrap();
     let mut query = book
@@ -100,11 +100,11 @@ async fn a_clock_that_is_set_back_an_hour_counts_on_and_breaks_no_seal() {
     call(&world, 2).await;
     until_sealed(&world, &["2026-10-31T15"]).await;
     wall.set("2026-10-31 15:30:00");
-    call(&world, 4).await; // the hour is sealed: they stay in the later one
+    call(&world, 4).await; // the hour is sealed: these commands stay in the later hour
     assert_eq!(report(&world, "2026-10-01", "2026-11-01").await, 3);
     assert_eq!(report(&world, "2026-11-01", "2026-12-01").await, 6);
     world.kill().await;
-    // The next life begins with the clock still an hour back, and counts where its clock says, in an epoch of its own.
+    // The next start begins while the clock is still an hour back. It counts into the clock's hour, in a new epoch.
     let wall = start(&mut world, "2026-10-31 15:40:00").await;
     call(&world, 1).await;
     wall.set("2026-10-31 16:40:00");
@@ -124,7 +124,7 @@ async fn a_clock_that_is_set_forward_a_day_leaves_the_day_between_empty() {
     until_sealed(&world, &["2026-10-30T12"]).await;
     assert_eq!(report(&world, "2026-10-30", "2026-10-31").await, 3);
     assert_eq!(report(&world, "2026-10-31", "2026-11-01").await, 2);
-    wall.set("2026-10-30 12:00:00"); // put right again
+    wall.set("2026-10-30 12:00:00"); // the clock is correct again
     call(&world, 1).await;
     assert_eq!(report(&world, "2026-10-31", "2026-11-01").await, 3, "a worker's hours never go back");
     world.stop().await;

@@ -1,9 +1,9 @@
-//! The real binary on disks that fail: strace makes chosen system calls fail, a small file system runs full. Wants root
-//! for the mount, and strace from Debian.
+//! The real binary on disks that fail: strace makes chosen system calls fail (EIO, ENOSPC), and a small file system
+//! runs full. Needs root for the mount, and strace from Debian.
 //!
-//! `strace -D` leaves the gateway our own child. It counts the calls of each thread by itself, so the n-th call that fails
-//! is the n-th of the thread that starts the gateway or of its keeper. Every test ends with a start on a disk that
-//! works and with balanced books.
+//! With `strace -D` the gateway stays a child of the test. strace counts the calls of each thread separately, so call n
+//! is the n-th call of the thread that starts the gateway, or of the keeper. Every test ends with a start on a disk
+//! that works and with balanced books.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::world::{Client, Process, Reply, World, empty, request, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
-/// Commands beyond the usual ones: with their names more than the slots of a worker's first segment.
+/// The number of additional commands. With their names they need more slots than a worker's first segment has.
 const MANY: usize = 1100;
 
-/// The same command behind strace, which writes what it did to `strace.log` in the world's folder.
+/// Returns the same command below strace, which writes its trace to `strace.log` in the world's folder.
 fn traced(command: &Command, folder: &Path, arguments: &[&str]) -> Command {
     let mut strace = tool("strace");
     strace.args(["-D", "-f", "-y", "-o"]).arg(folder.join("strace.log")).args(arguments);
@@ -24,14 +24,14 @@ fn traced(command: &Command, folder: &Path, arguments: &[&str]) -> Command {
     strace
 }
 
-/// The arguments that let one system call fail on one file of the ledger.
+/// Returns the strace arguments that make one system call fail on one file of the ledger.
 fn fault(world: &World, call: &str, (file, how): (&str, &str)) -> Vec<String> {
     let by_handle = world.book().with_file_name(file).display().to_string();
-    let by_name = format!("data/{file}"); // as the configuration says it
+    let by_name = format!("data/{file}"); // the path as configured
     ["-P", &by_handle, "-P", &by_name, "-e", &format!("inject={call}:{how}")].map(ToOwned::to_owned).to_vec()
 }
 
-/// Starts the real binary with a fault that comes later than the start.
+/// Starts the real binary with a fault that occurs after the start.
 async fn start_with(world: &mut World, call: &str, fault_of: (&str, &str)) {
     let (arguments, folder) = (fault(world, call, fault_of), world.folder().to_owned());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -43,7 +43,7 @@ fn trace(world: &World) -> String {
 }
 
 fn many_commands(document: &mut Value) {
-    // All at once, each on a connection of its own: more than one caller may have without being asked.
+    // All requests at once, each on a connection of its own: more connections than the default limits permit.
     document["capacity"] = json!({ "addressConnections": 2000, "departmentConnections": 2000, "handshakes": 2000 });
     let commands = document["subsystems"][0]["commands"].as_array_mut().unwrap();
     commands.extend(
@@ -52,18 +52,18 @@ fn many_commands(document: &mut Value) {
     );
 }
 
-/// Calls each of the many commands once.
+/// Calls each of the additional commands once.
 async fn call_many(world: &World, numbers: std::ops::Range<usize>) -> Vec<Reply> {
     let clients: Vec<Client> = (0..8).map(|_| world.client("traffic-police").h2()).collect();
     let callers = clients.iter().enumerate().map(|(lane, client)| {
         let mine = numbers.clone().skip(lane).step_by(8);
         futures_util::future::join_all(mine.map(|n| async move { client.get(&format!("/cameras/many/{n}")).await }))
     });
-    // One stream at a time would do too; all at once is what a city does.
+    // Sequential streams would also do; concurrent requests are closer to real traffic.
     futures_util::future::join_all(callers).await.into_iter().flatten().collect()
 }
 
-/// Sends commands one after the other until the gateway is gone; how many were answered.
+/// Sends commands one after the other until the gateway has ended. Returns the number of responses.
 async fn call_until_it_ends(world: &World) -> usize {
     let client = world.client("traffic-police");
     for answered in 0.. {
@@ -74,7 +74,7 @@ async fn call_until_it_ends(world: &World) -> usize {
     unreachable!("the gateway ends before the numbers do")
 }
 
-/// The gateway has ended by itself, as a disk's failure ends it.
+/// Requires that the gateway ended by itself because of a disk failure.
 async fn ended_by_its_disk(world: &mut World, file: &str) {
     let status = world.take_process().ended().await;
     let words = world.log_of_process();
@@ -108,7 +108,7 @@ async fn a_sync_that_fails_ends_the_gateway_and_is_never_tried_again() {
 #[tokio::test]
 async fn a_book_that_cannot_be_synced_ends_the_gateway_and_loses_nothing() {
     let mut world = World::city().build();
-    start_with(&mut world, "fsync", ("ledger.db-wal", "error=EIO:when=4")).await; // a start has three
+    start_with(&mut world, "fsync", ("ledger.db-wal", "error=EIO:when=4")).await; // a start has three fsyncs
     let answered = call_until_it_ends(&world).await;
     ended_by_its_disk(&mut world, "ledger.db").await;
     assert!(world.usage().of("traffic-police", "ok") >= answered as u64);
@@ -122,7 +122,7 @@ async fn a_start_on_a_failing_disk_says_so_and_harms_nothing() {
     for _ in 0..20 {
         assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
     }
-    world.kill().await; // so that each start has something to recover
+    world.kill().await; // so that each start has an epoch to recover
     let before = world.usage();
     for (call, file, how) in [
         ("ftruncate", "ledger.lock", "error=ENOSPC:when=1"),
@@ -156,7 +156,7 @@ async fn a_start_on_a_failing_disk_says_so_and_harms_nothing() {
 
 #[tokio::test]
 async fn a_tally_that_cannot_grow_refuses_what_has_no_slot_and_heals() {
-    // Each try to grow is given up at its first or its ninth block of 64 KiB.
+    // Each attempt to grow fails at its first or its ninth block of 64 KiB.
     for how in ["error=ENOSPC:when=1..4", "error=EDQUOT:when=9..12"] {
         let mut world = World::city().edit(many_commands).build();
         start_with(&mut world, "pwrite64", ("ledger.tally", how)).await;
@@ -205,7 +205,7 @@ async fn a_short_write_is_finished() {
 #[tokio::test]
 async fn a_book_without_space_catches_up_when_there_is_some() {
     let mut world = World::city().build();
-    // The starting thread writes fewer frames than seventy; the keeper's next tries to write fail, one fold after the other.
+    // The starting thread writes fewer than seventy frames. The keeper's next writes fail, one fold after the other.
     start_with(&mut world, "pwrite64", ("ledger.db-wal", "error=ENOSPC:when=70..73")).await;
     let client = world.client("traffic-police");
     let told = until("the book has had no space", async || {

@@ -1,4 +1,4 @@
-//! A real file system that runs full: 8 MiB of memory, mounted for the test and unmounted after it. Wants root.
+//! A real file system that runs full: 8 MiB of memory, mounted for the test and unmounted after it. Needs root.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use crate::world::{Reply, Usage, World, run, stderr, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
-/// Commands that are new in each life: with their names more than the slots of a worker's first segment.
+/// The number of new commands in each life of the gateway. With their names they need more slots than a worker's first
+/// segment has.
 const MANY: usize = 1100;
 
-/// A small file system; it is unmounted, whatever becomes of the test.
+/// A small file system. Dropping it unmounts the file system, also if the test fails.
 struct Space(PathBuf);
 
 impl Space {
@@ -23,7 +24,7 @@ impl Space {
         Self(folder.to_owned())
     }
 
-    /// Takes all the space there is.
+    /// Fills the file system.
     fn fill(&self) {
         use std::io::Write as _;
         let mut filler = std::fs::File::options().create(true).append(true).open(self.filler()).unwrap();
@@ -43,7 +44,7 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status(); // what hangs on it goes with it
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status(); // with files open
     }
 }
 
@@ -55,7 +56,7 @@ fn many_commands(document: &mut Value) {
     );
 }
 
-/// Calls many commands over a few connections at once; what came back.
+/// Calls many commands over a few connections at once. Returns the responses.
 async fn call_many(world: &World, numbers: std::ops::Range<usize>) -> Vec<Reply> {
     let clients: Vec<_> = (0..4).map(|_| world.client("traffic-police").h2()).collect();
     let lanes = clients.iter().enumerate().map(|(lane, client)| {
@@ -66,7 +67,8 @@ async fn call_many(world: &World, numbers: std::ops::Range<usize>) -> Vec<Reply>
     futures_util::future::join_all(lanes).await.into_iter().flatten().collect()
 }
 
-/// The disk is full when new commands come: what has a slot goes on, what has none is refused, until there is space again.
+/// The disk is full when new commands arrive: a command that has a slot is served. A command without a slot is refused
+/// until the disk has space again.
 async fn full_for_new_commands(world: &World, space: &Space) {
     let client = world.client("traffic-police");
     assert_eq!(client.get(READ).await.status, 200);
@@ -90,7 +92,7 @@ async fn full_for_new_commands(world: &World, space: &Space) {
     until("ready again", async || (world.admin("/readyz").await.0 == 200).then_some(())).await;
 }
 
-/// The disk is full while known commands go on: the book falls behind, and catches up.
+/// The disk is full while known commands go on: the book falls behind, and catches up later.
 async fn full_for_the_book(world: &World, space: &Space) {
     space.fill();
     assert!(call_many(world, 0..MANY).await.iter().all(|reply| reply.status == 200), "what has a slot goes on");

@@ -1,4 +1,4 @@
-//! The real binary when somebody takes its ledger's files away, and copies of a ledger that are restored.
+//! The real binary when its ledger's files are removed or replaced, and copies of a ledger that are restored.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::world::{Process, World, run, stderr, stdout, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
-/// A second until the keeper looks, and patience with a busy machine.
+/// The interval of the keeper's check (a second), and a margin for a busy machine.
 const NOTICED_WITHIN: Duration = Duration::from_secs(8);
 
 async fn busy() -> World {
@@ -25,7 +25,7 @@ fn rename(from: &Path, to: &Path) {
     std::fs::rename(from, to).unwrap_or_else(|error| panic!("{} to {}: {error}", from.display(), to.display()));
 }
 
-/// The gateway ends by itself, and says which file and what to do.
+/// Requires that the gateway ends by itself, and that its message names the file and the remedy.
 async fn notices(world: &mut World, file: &str, how: &str) {
     let begun = Instant::now();
     let status = world.take_process().ended().await;
@@ -36,7 +36,7 @@ async fn notices(world: &mut World, file: &str, how: &str) {
     assert!(words.contains("Put the ledger's files back"), "{words}");
 }
 
-/// `tallygate ledger ...` or another command: exit code, standard output and standard error.
+/// Runs `tallygate ledger ...` or another command. Returns exit code, standard output and standard error.
 async fn tallygate(world: &World, arguments: &[&str]) -> (i32, String, String) {
     let ended = run(world.tallygate(arguments)).await;
     (ended.status.code().unwrap(), stdout(&ended), stderr(&ended))
@@ -53,7 +53,7 @@ async fn a_ledger_whose_folder_is_removed_ends_the_gateway() {
     let mut world = busy().await;
     std::fs::remove_dir_all(world.folder().join("data")).unwrap();
     notices(&mut world, "ledger.db", "removed").await;
-    world.abandon(); // there are no books any more
+    world.abandon(); // the books no longer exist
 }
 
 #[tokio::test]
@@ -139,7 +139,8 @@ async fn a_backup_is_made_live_verifies_and_is_restored_by_the_documented_steps(
     let (code, _, err) = tallygate(&world, &backup).await;
     assert!(code == 2 && err.contains("is there already"), "{code} {err}");
 
-    // docs/ledger.md, "Restoring a copy": stop, set what is there aside, put the copy in its place, verify, start.
+    // The steps of docs/ledger.md, "Restoring a copy": stop, move the present files aside, put the copy in place,
+    // verify, start.
     world.stop().await;
     rename(&world.folder().join("data"), &world.folder().join("aside"));
     std::fs::create_dir(world.folder().join("data")).unwrap();
@@ -154,7 +155,7 @@ async fn a_backup_is_made_live_verifies_and_is_restored_by_the_documented_steps(
     world.close().await;
 }
 
-/// Copies that people make without our help: SQLite's own tool, and the folder.
+/// Copies made without `tallygate`: by SQLite's own tool, and by a copy of the folder.
 #[tokio::test]
 async fn copies_made_by_other_tools_verify_as_sound() {
     let world = busy().await;

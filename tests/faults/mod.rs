@@ -1,4 +1,8 @@
-//! The real binary under faults: kills, clocks, disks, files.
+//! Fault injection on the real binary:
+//! - `process_kill`: SIGKILL under load (crash safety).
+//! - `clock_jumps`: the wall clock is set forward and back.
+//! - `disk_errors`, `disk_full`: failing system calls (EIO), a full file system (ENOSPC).
+//! - `lost_files`: ledger files that are removed, replaced or restored from a backup.
 
 mod clock_jumps;
 mod disk_errors;

@@ -1,10 +1,11 @@
-//! SIGKILL of the real binary under load: nothing acknowledged is lost, nothing is counted twice.
+//! Crash safety: SIGKILL of the real binary under load. No acknowledged command is lost, and no command is counted
+//! twice.
 
 use serde_json::{Value, json};
 
 use crate::world::{Client, World, empty, request, until};
 
-/// Sends commands one after the other until the gateway is gone; the callers' log holds what was answered.
+/// Sends commands one after the other until the gateway has ended. The callers' log holds the responses.
 async fn load(client: Client) {
     for n in 0_u32.. {
         if client.try_send(request("GET", &format!("/cameras/v1/snapshots/{n}"), empty())).await.is_err() {
@@ -19,8 +20,8 @@ fn start_load(world: &World) -> Vec<tokio::task::JoinHandle<()>> {
     clients.map(|client| tokio::spawn(load(client))).collect()
 }
 
-/// Kills the gateway three times, each time in the middle of its work. The audit does the rest: every answer a caller
-/// saw is in the ledger, the ledger holds nothing that no caller sent, no request reached the subsystem twice.
+/// Kills the gateway three times, each time under load. The audit then proves three facts: every response that a caller
+/// saw is in the ledger; the ledger holds no command that no caller sent; no request reached the subsystem twice.
 async fn killed_three_times(durability: &str) {
     let ledger = |document: &mut Value| {
         document["ledger"]["durability"] = json!(durability);
@@ -35,7 +36,7 @@ async fn killed_three_times(durability: &str) {
         for client in load {
             client.await.unwrap();
         }
-        let dead = world.usage(); // read from what the dead process left
+        let dead = world.usage(); // read from the files of the dead process
         let answered = world.log.all().iter().filter(|sent| sent.seen == crate::world::Seen::Outcome("ok")).count();
         assert!(dead.sum(|key| key.outcome == "ok") >= answered as u64, "life {life}: answered commands are missing");
         world.start_process().await;

@@ -1,5 +1,5 @@
-//! gRPC through the gateway, with callers and subsystems of a foreign make (Python's grpcio): every kind of call, its
-//! status, its deadline and its end are what they are without a gateway, and are counted as what they were.
+//! gRPC through the gateway, with foreign callers and subsystems (Python's grpcio). Every kind of call, its status, its
+//! deadline and its end are the same as without a gateway, and are counted under the right outcome.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::world::{GATEWAY, Process, Seen, World, run, stderr, stdout, tool};
 
-/// A Python program of `tests/foreign`, by Debian's own Python, which has Debian's grpcio.
+/// Returns a Python program of `tests/foreign`, run by Debian's own Python, which has Debian's grpcio.
 pub fn python(program: &str) -> Command {
     let mut python = tool("python3");
     python.arg(format!("{}/tests/foreign/{program}", env!("CARGO_MANIFEST_DIR")));
     python
 }
 
-/// The subsystem: its process, its port, and its log to come.
+/// Starts the subsystem. Returns its process, its port, and its log output.
 fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
     let mut process = Process::spawn(python("grpc_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut said = BufReader::new(process.0.stdout.take().unwrap());
@@ -79,16 +79,17 @@ async fn calls_of_every_kind_pass_and_are_counted_as_what_they_were() {
     {
         (0..times).for_each(|_| world.log.note("traffic-police", Seen::Outcome(outcome)));
     }
-    // The call whose time was over may have been ended by its caller or by the gateway; the cancelled one may not have left.
+    // The call that exceeds its deadline may be ended by its caller or by the gateway. The cancelled call may not have
+    // been sent.
     (0..2).for_each(|_| world.log.note("traffic-police", Seen::Open));
     world.note_foreign_server();
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 4);
     assert_eq!(usage.of("traffic-police", "client_error"), 1);
-    // The subsystem may say that the time was over before caller or gateway does.
+    // The subsystem may report the exceeded deadline before the caller or the gateway does.
     assert!((1..=2).contains(&usage.of("traffic-police", "server_error")));
     assert_eq!(usage.of("traffic-police", "unknown_command") + usage.of("traffic-police", "forbidden"), 2);
-    // The cancelled call may have been cancelled before it left its caller, or before it reached the subsystem.
+    // The cancelled call may have been cancelled before it was sent, or before it reached the subsystem.
     let (reached, admitted) = (log.len() as u64, usage.admitted("traffic-police").commands);
     assert!((7..=admitted).contains(&reached) && admitted <= 8, "{admitted} admitted: {log:?}");
 }

@@ -1,6 +1,8 @@
-//! gRPC with tonic at both ends, callers over mTLS and the subsystem by prior knowledge: all four kinds of call, what goes with them
-//! (metadata, trailers, status with details), deadlines and cancellation are what they are without a gateway, and the books say
-//! the same as caller and subsystem.
+//! gRPC with tonic at both ends: callers over mTLS, and the subsystem by prior knowledge. Guarantees, for all four
+//! kinds of call:
+//! - Metadata, trailers, and status with details are the same as without a gateway.
+//! - Deadlines and cancellation are the same as without a gateway.
+//! - The books agree with the caller and the subsystem.
 
 mod cameras;
 
@@ -18,7 +20,7 @@ use crate::world::{GATEWAY, Seen, Usage, World, until, within};
 
 const METHODS: [&str; 8] = ["Submit", "Fail", "Wait", "Gather", "Watch", "Break", "Linger", "Talk"];
 
-/// A city whose cameras are tonic's, and a caller that is tonic, too.
+/// A city whose cameras are a tonic server, with a tonic caller.
 struct TonicCity {
     world: World,
     caller: TonicCaller,
@@ -44,7 +46,7 @@ async fn city(change: impl FnOnce(&mut Value)) -> TonicCity {
         change(document);
     });
     let mut world = plan.start().await;
-    world.note_foreign_server(); // whose log each test compares
+    world.note_foreign_server(); // each test compares this server's log
     let caller = TonicCaller::connect(&world).await;
     TonicCity { world, caller, log }
 }
@@ -62,7 +64,7 @@ impl TonicCaller {
         Self(Grpc::new(within("tonic connects", endpoint.connect()).await.unwrap()))
     }
 
-    /// Ready for one call.
+    /// Returns a client that is ready for one call.
     async fn ready(&self) -> Grpc<Channel> {
         let mut grpc = self.0.clone();
         within("the channel is ready", grpc.ready()).await.unwrap();
@@ -97,7 +99,7 @@ impl TonicCity {
         self.world.log.note("traffic-police", Seen::Outcome(outcome));
     }
 
-    /// Balances the books; how many calls of each method the ledger holds is how many the subsystem has heard of.
+    /// Audits the books. For each method, the ledger must hold as many calls as the subsystem received.
     async fn close(self) -> Usage {
         let calls = until("every call is over", async || {
             let calls = self.log.all();
@@ -114,7 +116,7 @@ impl TonicCity {
     }
 }
 
-/// Commands, bytes up and bytes down of a method.
+/// Returns commands, request bytes and response bytes of a method.
 fn of_method(usage: &Usage, method: &str) -> (u64, u64, u64) {
     let rows = usage.0.iter().filter(|(key, _)| key.command == method.to_lowercase());
     rows.fold((0, 0, 0), |(commands, up, down), (_, count)| {
@@ -147,7 +149,7 @@ async fn all_four_kinds_of_call_pass_and_their_messages_are_counted_to_the_byte(
     assert_eq!(events.trailers().await.unwrap().unwrap().get("x-told-by"), None);
     city.saw("ok");
 
-    // Each side speaks when it has heard the other, twice: nothing is held back.
+    // Each side sends after it has received the other side's message, twice: the gateway holds no message back.
     let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
     let said = stream::poll_fn(move |context| said.poll_recv(context));
     let mut grpc = city.caller.ready().await;
@@ -163,14 +165,14 @@ async fn all_four_kinds_of_call_pass_and_their_messages_are_counted_to_the_byte(
     assert!(city.log.all().iter().all(|call| !call.cancelled), "{:?}", city.log.all());
     let usage = city.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 4);
-    // A message has five bytes before it: whether it is compressed, and its length.
+    // Each message has a prefix of five bytes: the compression flag, and the length.
     assert_eq!(of_method(&usage, "Submit"), (1, 5 + 8, 5 + 12));
     assert_eq!(of_method(&usage, "Gather"), (1, 5 * (5 + 40_000), 5 + 6));
     assert_eq!(of_method(&usage, "Watch"), (1, 5 + 1, 3 * (5 + 7)));
     assert_eq!(of_method(&usage, "Talk"), (1, 2 * (5 + 3), 2 * (5 + 9)));
 }
 
-/// Codes that mean that the caller is to blame; all others but 0 are the subsystem's.
+/// Status codes caused by the caller. All other codes except 0 are the subsystem's failures.
 const CALLERS: [i32; 10] = [1, 3, 5, 6, 7, 8, 9, 10, 11, 16];
 
 #[tokio::test]
@@ -181,7 +183,7 @@ async fn every_status_comes_with_its_details_and_is_counted_as_what_it_says() {
         is_as_told(&status, Code::from_i32(code));
         city.saw(if CALLERS.contains(&code) { "client_error" } else { "server_error" });
     }
-    // A status behind messages, in the trailers.
+    // A status after messages, in the trailers.
     let mut events = city.caller.watch("Break", ask("2")).await.unwrap();
     for n in 0..2 {
         assert_eq!(next(&mut events).await.unwrap().unwrap(), format!("event {n}"));
@@ -208,7 +210,7 @@ fn is_as_told(status: &Status, code: Code) {
 
 #[tokio::test]
 async fn a_deadline_ends_a_stream_that_both_ends_would_leave_open() {
-    // tonic watches a deadline until the head of the answer; what follows is the gateway's to end.
+    // tonic enforces a deadline until the response head. After that, the gateway ends the call.
     let city = city(|_| ()).await;
     let mut asked = ask("1");
     asked.set_timeout(std::time::Duration::from_secs(2));
@@ -233,7 +235,8 @@ async fn a_deadline_is_never_longer_than_the_subsystem_allows() {
     let mut asked = ask("");
     asked.set_timeout(std::time::Duration::from_secs(3600));
     let status = city.caller.unary("Wait", asked).await.unwrap_err();
-    // The gateway's clock and the subsystem's end the call at the same moment; tonic's servers say "cancelled" for theirs.
+    // The gateway's timer and the subsystem's timer expire at the same moment; for its own timer, a tonic server
+    // reports "cancelled".
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     city.world.log.note("traffic-police", Seen::Open);
     until("the subsystem hears of it", async || city.log.of("Wait").pop().filter(|call| call.cancelled)).await;
@@ -246,19 +249,19 @@ async fn a_deadline_is_never_longer_than_the_subsystem_allows() {
 #[tokio::test]
 async fn a_call_that_is_cancelled_ends_at_the_subsystem_and_is_counted_as_aborted() {
     let city = city(|_| ()).await;
-    // Before its answer begins,
+    // Before the response begins,
     let mut grpc = city.caller.ready().await;
     let waiting = tokio::spawn(async move { grpc.unary(ask(""), path("Wait"), Raw).await.map(drop) });
     until("the call arrives", async || city.log.of("Wait").pop()).await;
     waiting.abort();
     until("the call ends", async || city.log.of("Wait").pop().filter(|call| call.cancelled)).await;
-    // and in the midst of it.
+    // and in the middle of the response.
     let mut events = city.caller.watch("Linger", ask("1")).await.unwrap();
     assert_eq!(next(&mut events).await.unwrap().unwrap(), "event 0");
     drop(events);
     until("the stream ends", async || city.log.of("Linger").pop().filter(|call| call.cancelled)).await;
     (0..2).for_each(|_| city.world.log.note("traffic-police", Seen::Open));
-    // The connection that carried both carries others.
+    // The connection that carried both calls carries further calls.
     assert_eq!(city.caller.unary("Submit", ask("still")).await.unwrap().into_inner(), "got still");
     city.saw("ok");
     let usage = city.close().await;

@@ -1,4 +1,5 @@
-//! Answers that come before their request is whole: whatever is left of it is never taken for the next request.
+//! Request smuggling by early responses: if a response is sent before its request is complete, the rest of the request
+//! is never parsed as the next request.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -6,7 +7,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::world::{Client, FragmentingStream, GATEWAY, Seen, World, within};
 
-/// A request that looks like one wherever it stands.
+/// Returns text that is a valid request at any position in the stream.
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n")
 }
@@ -15,10 +16,10 @@ fn post(fields: &str, body: &str) -> String {
     format!("POST /cameras/v1/snapshots HTTP/1.1\r\nHost: {GATEWAY}\r\n{fields}\r\n{body}")
 }
 
-/// Sends bytes as they are and reads what comes until the connection ends.
+/// Sends raw bytes, and reads until the connection ends.
 async fn say(client: &Client, bytes: &str) -> String {
     let mut stream = client.connect().await.unwrap();
-    let _ = stream.write_all(bytes.as_bytes()).await; // the gateway may close before all of it is there
+    let _ = stream.write_all(bytes.as_bytes()).await; // the gateway may close before all bytes are sent
     read_to_end(&mut stream).await
 }
 
@@ -28,7 +29,7 @@ async fn read_to_end(stream: &mut TlsStream<FragmentingStream>) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The statuses of all answers in what came back.
+/// Returns the statuses of all responses in the received text.
 fn statuses(answers: &str) -> Vec<&str> {
     answers.match_indices("HTTP/1.1 ").filter_map(|(at, _)| answers.get(at + 9..at + 12)).collect()
 }
@@ -112,7 +113,7 @@ async fn who_asks_before_sending_and_is_refused_sends_nothing_that_counts() {
     let mut answer = vec![0; 12];
     within("the refusal", stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 403");
-    let _ = stream.write_all(hidden.as_bytes()).await; // it may be closed already
+    let _ = stream.write_all(hidden.as_bytes()).await; // the connection may be closed already
     assert_eq!(statuses(&read_to_end(&mut stream).await), [""; 0]);
     let usage = world.close().await;
     assert_eq!(usage.of("archive", "forbidden"), 1);

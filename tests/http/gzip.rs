@@ -1,4 +1,5 @@
-//! Answers that are compressed for callers that take gzip, and all that are not.
+//! Gzip compression: responses that are compressed for callers with `Accept-Encoding: gzip`, and all responses that are
+//! not.
 
 use std::io::Read as _;
 
@@ -6,7 +7,7 @@ use serde_json::json;
 
 use crate::world::{Client, Reply, World, empty, request};
 
-/// The city, whose command `do` has text for an answer, compressed.
+/// Returns a city whose command `do` responds with text, with compression.
 fn plan() -> crate::world::Plan {
     World::city().edit(|document| {
         document["subsystems"][0]["compress"] = json!(true);
@@ -46,7 +47,7 @@ async fn text_is_compressed_for_those_who_take_it_and_counted_as_it_came() {
         head.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
         assert_eq!(client.send(head).await.header("content-encoding"), "");
     }
-    let usage = world.close().await; // the callers' log holds what was unpacked
+    let usage = world.close().await; // the callers' log holds the unpacked bytes
     assert_eq!(usage.of("traffic-police", "ok"), 14);
 }
 
@@ -87,10 +88,10 @@ async fn an_answer_that_breaks_off_is_told_from_a_whole_one() {
     assert_eq!(usage.of("traffic-police", "upstream_failed"), 1);
 }
 
-/// What a beginning of a gzip stream holds.
+/// Unpacks the available part of a gzip stream.
 fn unpacked_so_far(packed: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    let _ = flate2::read::GzDecoder::new(packed).read_to_end(&mut text); // it ends too early
+    let _ = flate2::read::GzDecoder::new(packed).read_to_end(&mut text); // the stream ends too early
     text
 }
 

@@ -1,4 +1,5 @@
-//! What a configuration does to heads on their way: fields, paths, answers of the gateway's own.
+//! Configured changes of requests and responses: header rewriting, path rewriting, CORS preflights, and fixed responses
+//! of the gateway.
 
 use serde_json::{Value, json};
 
@@ -145,7 +146,7 @@ async fn a_body_that_is_sent_elsewhere_does_not_break_its_connection() {
 
 const PAGE: &str = "https://console.city.example";
 
-/// Asks as a browser would before a page sends `method`.
+/// Returns the CORS preflight that a browser sends before `method`.
 fn preflight(path: &str, origin: &str, method: &str) -> http::Request<crate::world::Body> {
     let mut asking = request("OPTIONS", path, empty());
     asking.headers_mut().insert("origin", origin.parse().unwrap());
@@ -178,7 +179,7 @@ async fn a_preflight_is_answered_by_the_gateway_and_counts_no_units() {
         let open = client.send(preflight("/cameras/do/echo", "https://evil.example", "PUT")).await;
         assert_eq!(open.header("access-control-allow-origin"), "*");
         assert_eq!(open.header("access-control-allow-methods"), "GET, PUT");
-        // A method that no command answers to, and a plain OPTIONS, are no preflight of a command.
+        // A preflight of a method without a command, and a plain OPTIONS, are no preflight of a command.
         let unknown = client.send(preflight(READ, PAGE, "DELETE")).await;
         assert_eq!(unknown.problem().as_deref(), Some("unknown_command"));
         assert_eq!(client.send(request("OPTIONS", READ, empty())).await.status, 405);
@@ -215,6 +216,6 @@ async fn a_page_may_read_what_its_origin_is_allowed() {
         }
     }
     assert_eq!(client.get(READ).await.header("vary"), "origin");
-    world.note_sent_again(2); // what was cut came to a kept connection
+    world.note_sent_again(2); // the cut commands were on a reused connection
     world.close().await;
 }

@@ -1,4 +1,4 @@
-//! What crosses the gateway in heads: what is removed, what is added, what is kept.
+//! Header forwarding: which headers the gateway removes (hop-by-hop headers), which it adds, and which it forwards.
 
 use crate::world::{GATEWAY, World, empty, request, spiffe, whole};
 
@@ -75,7 +75,7 @@ async fn what_a_caller_claims_about_itself_is_removed() {
 async fn a_connection_header_cannot_take_the_gateways_words_away() {
     let world = World::city().start().await;
     let mut odd = request("GET", READ, empty());
-    let nominated = "x-secret, host"; // naming the gateway's own words is a 400: see `claims`
+    let nominated = "x-secret, host"; // naming the gateway's own headers is a 400: see `claims`
     odd.headers_mut().insert("connection", nominated.parse().unwrap());
     odd.headers_mut().insert("x-secret", "hop".parse().unwrap());
     odd.headers_mut().insert("keep-alive", "timeout=9".parse().unwrap());

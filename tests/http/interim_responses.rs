@@ -1,4 +1,5 @@
-//! Interim answers (1xx, RFC 9110 section 15.2): what callers get of them, over which version of HTTP, and how much.
+//! Interim responses (1xx, RFC 9110 section 15.2): which of them reach the caller, over which HTTP version, and how
+//! many.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use crate::world::{
 const READ: &str = "/cameras/v1/snapshots/1";
 const FINAL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nafter";
 
-/// A server that answers every request with what it is told to say, piece by piece.
+/// A server that sends the text that the test gives it, piece by piece, in response to every request.
 async fn told() -> (SocketAddr, mpsc::UnboundedSender<String>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, (tell, mut hear)) = (listener.local_addr().unwrap(), mpsc::unbounded_channel::<String>());
@@ -43,7 +44,7 @@ async fn told() -> (SocketAddr, mpsc::UnboundedSender<String>) {
     (address, tell)
 }
 
-/// A server that gives every connection's first request the same answer.
+/// A server that sends the same response to the first request of every connection.
 async fn canned(answer: String) -> SocketAddr {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -68,7 +69,7 @@ async fn ask(stream: &mut TlsStream<FragmentingStream>, version: &str, more: &st
     stream.write_all(head.as_bytes()).await.unwrap();
 }
 
-/// Reads until what came ends so.
+/// Reads until the received text ends with `end`.
 async fn heard_until(stream: &mut TlsStream<FragmentingStream>, end: &str) -> String {
     let mut heard = Vec::new();
     while !heard.ends_with(end.as_bytes()) {
@@ -145,7 +146,8 @@ async fn curl_sees_early_hints_over_http_1_1_and_http_2_and_the_answer_alone_ove
 #[tokio::test]
 async fn interim_answers_are_bounded_in_number_and_bytes() {
     let hint = |bytes: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(bytes));
-    // Of large ones at most 64 KiB wait: how many pass depends on how quickly they are taken.
+    // At most 64 KiB of large interim responses are queued. The number that passes depends on the caller's reading
+    // speed.
     for (interim, status, passed) in [
         (hint(1).repeat(16), " 200 ", 16..=16),
         (hint(1).repeat(17), " 502 ", 16..=16),
@@ -192,7 +194,7 @@ async fn a_caller_that_pipelines_and_reads_late_gets_everything_in_order() {
         world.log.note("traffic-police", Seen::Open);
         ask(&mut stream, "HTTP/1.1", if n == 7 { "Connection: close\r\n" } else { "" }).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await; // answers pile up
+    tokio::time::sleep(Duration::from_millis(300)).await; // interim responses queue up
     let mut heard = String::new();
     within("the end", stream.read_to_string(&mut heard)).await.unwrap();
     let heads: Vec<_> = heard.match_indices("HTTP/1.1 ").map(|(at, _)| &heard[at + 9..at + 12]).collect();
@@ -206,7 +208,8 @@ async fn a_caller_that_pipelines_and_reads_late_gets_everything_in_order() {
     assert_eq!(usage.of("traffic-police", "ok"), 8);
 }
 
-/// A server that answers each request with a hint that names the end of its path, and on a sign with the final answer.
+/// A server that responds to each request with a hint. The hint names the end of the path. The final response follows
+/// on a signal.
 struct Hinting {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -254,12 +257,12 @@ fn path(name: impl std::fmt::Display) -> String {
     format!("/cameras/v1/snapshots/{name}")
 }
 
-/// A request for [`path`] with more fields.
+/// Returns a request for [`path`] with more fields.
 fn get_with(stream: u32, name: &str, more: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &[fields(GET, &path(name)), more.to_vec()].concat())
 }
 
-/// A field of so many bytes, some thousand.
+/// Returns a field of a given length, at least some thousand bytes.
 fn long_literal(name: &str, bytes: usize) -> Vec<u8> {
     let value = bytes - name.len() - 5;
     let rest = value - 0x7f; // RFC 7541 section 5.1
@@ -267,10 +270,10 @@ fn long_literal(name: &str, bytes: usize) -> Vec<u8> {
     [&[0, u8::try_from(name.len()).unwrap()], name.as_bytes(), &length, &vec![b'x'; value]].concat()
 }
 
-/// Frames that came: kind, flags, stream, payload.
+/// A received frame: kind, flags, stream, payload.
 type Came = (u8, u8, u32, Vec<u8>);
 
-/// Adds frames to those that have come, until there are enough.
+/// Reads frames until there are enough.
 async fn hear(
     stream: &mut TlsStream<FragmentingStream>,
     heard: &mut Vec<u8>,
@@ -286,7 +289,7 @@ async fn hear(
     }
 }
 
-/// The streams that got a hint, and the name in it.
+/// Returns the streams that received a hint, and the name in the hint.
 fn hints(came: &[Came]) -> Vec<(u32, String)> {
     let heads = came.iter().filter(|(kind, .., block)| *kind == HEADERS && block.starts_with(b"\x08\x03103"));
     heads
@@ -298,7 +301,7 @@ fn hints(came: &[Came]) -> Vec<(u32, String)> {
         .collect()
 }
 
-/// How many streams have ended with an answer.
+/// Returns the number of streams that have ended with a response.
 fn answered(came: &[Came]) -> usize {
     came.iter().filter(|(kind, flags, ..)| *kind <= HEADERS && flags & END_STREAM > 0).count()
 }
@@ -323,7 +326,8 @@ async fn a_caller_cannot_have_the_hints_of_one_stream_on_another() {
         let heads: Vec<_> = came.iter().filter(|(kind, _, on, _)| *kind == HEADERS && *on == number).collect();
         assert!(heads.len() == 2 && heads[0].3.starts_with(b"\x08\x03103"), "{heads:?}");
     }
-    // The largest frame leaves no room for a number: what its caller claims is not believed, and nothing is from then on.
+    // A frame of the largest size has no room for a stream number. The number that its caller claims is not trusted,
+    // and later numbers of the connection are not trusted either.
     let others = fields(GET, &path("large")).len() + forged("9").len();
     let large = [long_literal("x-fill", 16 * 1024 - 4 - others), forged("9")].concat();
     for (number, name, more) in [(7, "large", large), (9, "nine", Vec::new())] {
@@ -459,7 +463,7 @@ async fn interim_answers_over_http_2_are_bounded_in_number_and_bytes() {
         (hint(1).repeat(16), 0x88, 16..=16),
         (hint(1).repeat(17), 0x48, 16..=16),   // 502
         (hint(20_000).repeat(3), 0x88, 0..=0), // larger than a frame
-        (hint(15_000).repeat(9), 0x88, 1..=9), // how many find room depends on how quickly they are taken
+        (hint(15_000).repeat(9), 0x88, 1..=9), // the number that fits depends on the reading speed
     ] {
         let address = canned(format!("{interim}{FINAL}")).await;
         let mut world = cameras_at(address).start().await;
@@ -477,7 +481,7 @@ async fn interim_answers_over_http_2_are_bounded_in_number_and_bytes() {
     }
 }
 
-/// What curl says of one command over this version of HTTP.
+/// Returns curl's output for one command over this version of HTTP.
 async fn curl(world: &World, version: &str) -> String {
     let identity = world.identity("traffic-police").clone();
     let mut curl = tool("curl");
@@ -489,13 +493,13 @@ async fn curl(world: &World, version: &str) -> String {
     stdout(&run(curl).await)
 }
 
-/// A head of an answer over HTTP/2, of a status that is not in the static table.
+/// Returns a response head over HTTP/2, with a status that is not in the static table.
 fn answer_head(stream: u32, flags: u8, status: &str, more: &[Vec<u8>]) -> Vec<u8> {
     let block = [&[8, 3][..], status.as_bytes(), &more.concat()].concat();
     frame(HEADERS, END_HEADERS | flags, stream, &block)
 }
 
-/// The city of a foreign server that speaks HTTP/2.
+/// Returns a city of a foreign server that uses HTTP/2.
 fn http2_cameras_at(address: SocketAddr) -> Plan {
     World::city().edit(move |document| {
         document["subsystems"][0]["protocol"] = json!("http2");

@@ -1,20 +1,24 @@
-//! Large bodies, up and down, over every pair of protocols: the gateway's memory stays as it is, and every byte is counted.
+//! Large bodies, up and down, over every pair of protocols. Flow control and backpressure keep the gateway's memory
+//! bounded, and every byte is counted.
 
 use bytes::Bytes;
 use serde_json::json;
 
 use crate::world::{Usage, World, empty, memory, request, whole};
 
-/// A large body: many times what may wait on its way.
+/// The length of a large body: many times the amount that may be buffered on the way.
 const LARGE: usize = 100 << 20;
 
-/// How much more memory the gateway may have while large bodies cross it, one after another. One stream may have about 1 MiB on its way: towards the
-/// caller 64 KiB of window, 192 KiB not taken and one read; towards the subsystem 64 KiB of window, 128 KiB sent ahead, one
-/// read of 64 KiB (docs/security.md). The rest is for TLS and for what the allocator keeps; it is a twelfth of the body, so
-/// that a gateway that holds a body, or a good part of one, fails.
+/// The permitted growth of the gateway's memory while large bodies cross it, one after another. One stream may buffer
+/// about 1 MiB (docs/security.md):
+/// - towards the caller: 64 KiB of window + 192 KiB not yet sent + one read;
+/// - towards the subsystem: 64 KiB of window + 128 KiB sent ahead + one read of 64 KiB.
+///
+/// The rest is for TLS and for memory that the allocator keeps. The limit is a twelfth of the body, so a gateway that
+/// buffers a body, or a large part of one, fails.
 const GROWTH_MAX: u64 = 8 << 20;
 
-/// How much more memory a process has had at most, since the time when this was made.
+/// The growth of a process's peak memory since this value was created.
 struct Growth {
     process: u32,
     before: u64,
@@ -22,7 +26,7 @@ struct Growth {
 
 impl Growth {
     fn from_now(process: u32) -> Self {
-        std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap(); // VmHWM starts again at VmRSS
+        std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap(); // resets VmHWM to VmRSS
         Self { process, before: memory(process, "VmHWM") }
     }
 
@@ -48,7 +52,7 @@ async fn a_large_body_takes_no_memory_and_is_counted_to_the_byte() {
     let callers = [world.client("traffic-police"), world.client("traffic-police").h2()];
     let ways = callers.iter().flat_map(|caller| ["cameras", "vault"].map(|subsystem| (caller, subsystem)));
     for (caller, subsystem) in ways.clone() {
-        // What a first command needs is not what a large one needs.
+        // The first command warms up the gateway: its memory is not part of the measurement.
         assert_eq!(caller.get(&format!("/{subsystem}/v1/snapshots/1")).await.status, 200);
     }
     let (growth, body) = (Growth::from_now(world.process_id()), Bytes::from(vec![b'u'; LARGE]));

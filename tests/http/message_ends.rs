@@ -1,4 +1,5 @@
-//! The end of a message: a whole answer is counted as what it was, however its end came, and its stream ends normally.
+//! The end of a message: a whole response is counted under its own outcome, whatever form its end takes, and its stream
+//! ends normally.
 
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
@@ -23,7 +24,7 @@ const OK: u8 = 0x88;
 const NO_CONTENT: u8 = 0x89;
 const NOT_MODIFIED: u8 = 0x8b;
 
-/// A head without END_STREAM, with a length if there is one.
+/// Returns a head without END_STREAM, with a `Content-Length` if `length` is not empty.
 fn head(stream: u32, status: u8, length: &str) -> Vec<u8> {
     let length = if length.is_empty() { Vec::new() } else { literal("content-length", length) };
     frame(HEADERS, END_HEADERS, stream, &[&[status][..], &length].concat())
@@ -41,7 +42,7 @@ fn trailers(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &literal("x-sum", "42"))
 }
 
-/// Ends of whole answers with a length of 6: as Node, Go, hypercorn and nginx write them.
+/// Ends of whole responses with a length of 6, as Node, Go, hypercorn and nginx write them.
 const ENDS: [(&str, Answering); 5] = [
     ("in a frame of its own", |n| vec![[head(n, OK, "6"), data(n, b"hello\n"), end(n)].concat()]),
     ("later", |n| vec![[head(n, OK, "6"), data(n, b"hello\n")].concat(), end(n)]),
@@ -50,7 +51,7 @@ const ENDS: [(&str, Answering); 5] = [
     ("in trailers, later", |n| vec![[head(n, OK, "6"), data(n, b"hello\n")].concat(), trailers(n)]),
 ];
 
-/// Ends of answers that are nothing but a head, and the method that is asked with.
+/// Ends of responses that consist of only a head, and the request method.
 const BARE_ENDS: [(&str, &str, Answering); 5] = [
     ("GET", "204", |n| vec![[head(n, NO_CONTENT, ""), end(n)].concat()]),
     ("GET", "204, later", |n| vec![head(n, NO_CONTENT, ""), end(n)]),
@@ -66,9 +67,9 @@ async fn both(world: &World, method: &str) -> [Reply; 2] {
     [http1.send(asked()).await, http2.send(asked()).await]
 }
 
-/// Waits until nothing of a command is on its way any more, then tells the codes of the resets that the subsystem got.
+/// Waits until no frame of a command is on its way. Returns the codes of the resets that the subsystem received.
 async fn resets(server: &StreamServer) -> Vec<u32> {
-    tokio::time::sleep(Duration::from_millis(300)).await; // that nothing comes can only be seen by waiting
+    tokio::time::sleep(Duration::from_millis(300)).await; // the absence of frames shows only after a wait
     let resets = server.got(RST_STREAM);
     resets.iter().map(|reset| u32::from_be_bytes(reset.3[..].try_into().unwrap())).collect()
 }
@@ -104,8 +105,8 @@ async fn an_answer_without_content_is_ok_wherever_its_end_comes() {
     }
 }
 
-/// A 304 may say how long the answer to a GET would be (RFC 9110 section 8.6). h2 takes that for a contradiction when END_STREAM
-/// comes later, and resets the stream; the answer is whole all the same.
+/// A 304 may carry the length that the response to a GET would have (RFC 9110 section 8.6). If END_STREAM comes later,
+/// h2 treats the length as a contradiction and resets the stream. The response is whole all the same.
 #[tokio::test]
 async fn a_304_that_says_a_length_is_ok() {
     for pause in [0, 50] {
@@ -131,7 +132,7 @@ async fn an_end_that_never_comes_is_waited_for_a_moment_only() {
     assert_eq!(world.close().await.of("traffic-police", "ok"), 2);
 }
 
-/// As curl does over HTTP/2: a caller that has the announced length leaves.
+/// A caller that leaves after it has received the announced length, as curl does over HTTP/2.
 #[tokio::test]
 async fn a_caller_that_leaves_at_the_length_has_a_whole_answer() {
     let server = StreamServer::start(ENDS[1].1, Duration::from_millis(300));
@@ -178,8 +179,8 @@ async fn a_caller_that_leaves_before_the_length_has_aborted() {
     world.close().await;
 }
 
-/// An upload whose END_STREAM is a frame of its own is whole at its length; over HTTP/2 trailers may follow, so that the end is waited
-/// for a moment.
+/// An upload whose END_STREAM is a separate frame is whole at its length. Over HTTP/2 trailers may follow, so the
+/// gateway waits for the end for a moment.
 #[tokio::test]
 async fn an_upload_is_whole_at_its_length() {
     for protocol in ["http1", "http2"] {
@@ -220,7 +221,7 @@ async fn an_upload_is_whole_at_its_length() {
     }
 }
 
-/// A city whose cameras are a foreign server that speaks HTTP/2 in the clear.
+/// Returns a city whose cameras are a foreign server that uses HTTP/2 without TLS.
 fn foreign(address: std::net::SocketAddr) -> Plan {
     World::city().edit(move |document| {
         document["subsystems"][0]["protocol"] = json!("http2");
@@ -228,7 +229,7 @@ fn foreign(address: std::net::SocketAddr) -> Plan {
     })
 }
 
-/// Callers over both protocols, and curl, which leaves at the length.
+/// Tests callers over both protocols, and curl, which leaves at the length.
 async fn are_all_ok(mut world: World, text: &str) {
     let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
     for client in &clients {

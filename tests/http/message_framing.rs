@@ -1,4 +1,5 @@
-//! Bodies and heads as they are made anew towards a subsystem: nothing of them is lost, doubled or slipped through.
+//! Message framing towards a subsystem: bodies and heads are rebuilt, and no part of them is lost, duplicated or
+//! smuggled.
 
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ async fn a_caller_that_pauses_is_not_a_subsystem_that_is_late() {
         feed.send(Ok("one ".into())).unwrap();
         let answer =
             tokio::spawn(async move { client.send(request("POST", "/cameras/v1/snapshots", body)).await.status });
-        tokio::time::sleep(Duration::from_millis(400)).await; // the pause is what is tested
+        tokio::time::sleep(Duration::from_millis(400)).await; // the pause is under test
         feed.send(Ok("two".into())).unwrap();
         drop(feed);
         assert_eq!(answer.await.unwrap(), 200);

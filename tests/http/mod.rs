@@ -1,4 +1,8 @@
-//! Messages over both versions of HTTP: heads, bodies, ends, refusals.
+//! HTTP messages over HTTP/1.1 and HTTP/2:
+//! - request grammar and message framing (request smuggling, `Content-Length`, `Transfer-Encoding`, trailers);
+//! - hop-by-hop headers, header and path rewriting, CORS preflights, gzip compression;
+//! - streaming bodies, large bodies (flow control, bounded memory), truncated messages, early responses;
+//! - interim responses (1xx, Early Hints), `Expect: 100-continue`, refusals as RFC 9457 problem details.
 
 mod early_responses;
 mod gzip;

@@ -1,11 +1,11 @@
-//! What a "no" looks like: one shape for every reason, always with the request's id, always counted.
+//! Refusals: one shape for every reason (RFC 9457 problem details), always with the request's id, always counted.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{Client, GATEWAY, Reply, Seen, World, empty, free_address, request, whole, within};
 
-/// The shape of RFC 9457 as the contract has it.
+/// Requires the shape of RFC 9457 that the contract specifies.
 fn is_problem(reply: &Reply, status: u16, name: &str) {
     assert_eq!(reply.status.as_u16(), status, "{name}");
     assert_eq!(reply.header("content-type"), "application/problem+json", "{name}");
@@ -63,12 +63,12 @@ async fn a_refused_command_is_never_billed() {
     assert_eq!((count.request_bytes, count.response_bytes), (0, 0));
 }
 
-/// Sends bytes as they are and reads what comes until the connection ends.
+/// Sends raw bytes, and reads until the connection ends.
 async fn speak_badly(client: &Client, bytes: &str) -> String {
     let mut stream = client.connect().await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = within("the answer to a bad head", stream.read_to_end(&mut answer)).await; // a reset is an answer, too
+    let _ = within("the answer to a bad head", stream.read_to_end(&mut answer)).await; // a reset is an end, too
     String::from_utf8_lossy(&answer).into_owned()
 }
 

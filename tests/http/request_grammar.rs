@@ -1,6 +1,8 @@
-//! One grammar for both protocols: what is refused over HTTP/1.1 is refused over HTTP/2, case by case, and what h2 refuses by
-//! itself is counted as well. The cases are the tables of `src/proxy/message/grammar/tests.rs`, those of `tests/http1/http1_conformance.rs`, and the names
-//! of trailers that other spellings and other readers make dangerous.
+//! One request grammar for both protocols: a request that is refused over HTTP/1.1 is refused over HTTP/2, case by
+//! case. Requests that h2 itself refuses are counted as well. The cases are:
+//! - the tables of `src/proxy/message/grammar/tests.rs`;
+//! - the tables of `tests/http1/http1_conformance.rs`;
+//! - trailer names that are dangerous because of other spellings and other readers.
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -17,23 +19,24 @@ const GOOD: [&str; 11] = include!("../data/http1_good.rs");
 const BAD_HEADS: [(&str, u16); 62] = include!("../data/http1_bad_heads.rs");
 const BAD_BODIES: [&str; 22] = include!("../data/http1_bad_bodies.rs");
 
-/// The largest frame that is taken.
+/// The largest frame that the gateway accepts.
 const FRAME_MAX: usize = 16 * 1024;
 const PROTOCOL_ERROR: u32 = 1;
-/// Fields that HTTP/2 does not have (RFC 9113 section 8.2.2): with one of them, what HTTP/1.1 takes is malformed.
+/// Fields that HTTP/2 does not have (RFC 9113 section 8.2.2). A request with one of them is malformed, even if HTTP/1.1
+/// accepts it.
 const OF_CONNECTIONS: [&str; 6] =
     ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
-/// What became of one stream.
+/// The result of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GrammarOutcome {
-    /// An answer: its status if it is a problem's, and its outcome.
+    /// A response: its status if it is a problem, and its outcome.
     Answered(u16, &'static str),
-    /// A head without anything: h2's own 431.
+    /// A head without content: h2's own 431.
     Bare,
     /// RST_STREAM.
     Reset(u32),
-    /// GOAWAY or a close: h2 could not decode it.
+    /// GOAWAY or a close: h2 could not decode the head.
     Ended,
 }
 
@@ -42,7 +45,7 @@ impl GrammarOutcome {
         !matches!(self, Self::Answered(_, outcome) if outcome != "malformed" && outcome != "aborted")
     }
 
-    /// What the books must say of it.
+    /// Returns the entry that the books must hold.
     fn seen(self) -> Seen {
         match self {
             Self::Answered(_, "aborted") | Self::Ended => Seen::Open,
@@ -52,10 +55,10 @@ impl GrammarOutcome {
     }
 }
 
-/// Sends the frames of stream 1 on a connection of its own, and reads until its fate is known.
+/// Sends the frames of stream 1 on a new connection, and reads until the result is certain.
 async fn fate_of(world: &World, frames: &[u8]) -> GrammarOutcome {
     let mut stream = open_http2(world, &[]).await;
-    let _ = say(&mut stream, frames).await; // it may be refused before all is there
+    let _ = say(&mut stream, frames).await; // it may be refused before all bytes are sent
     let mut heard = Vec::new();
     loop {
         if let Some(fate) = fate_in(&heard) {
@@ -97,7 +100,7 @@ fn answered(body: &[u8]) -> GrammarOutcome {
     GrammarOutcome::Answered(u16::try_from(problem["status"].as_u64().unwrap()).unwrap(), outcome_of(name))
 }
 
-/// A request of HTTP/1.1 as the frames that say the same; where there are none, why.
+/// Translates an HTTP/1.1 request to HTTP/2 frames. Returns the reason if no frames are equivalent.
 fn translated(raw: &[u8], without_host: Option<&str>) -> Result<Vec<u8>, &'static str> {
     let end = raw.windows(4).position(|end| end == b"\r\n\r\n");
     let (head, rest) = end.map_or((raw, &b""[..]), |end| (&raw[..end], &raw[end + 4..]));
@@ -163,7 +166,7 @@ fn pseudo_fields(method: &[u8], target: &[u8], host: Option<&[u8]>) -> Vec<u8> {
     fields.into_iter().chain(authority.map(|authority| field(b":authority", authority))).flatten().collect()
 }
 
-/// A head of any length on stream 1.
+/// Returns the frames of a head of any length on stream 1.
 fn head_frames(block: &[u8], ends: bool) -> Vec<u8> {
     let pieces: Vec<_> = block.chunks(FRAME_MAX).collect();
     let frames = pieces.iter().enumerate().map(|(n, piece)| {
@@ -174,7 +177,7 @@ fn head_frames(block: &[u8], ends: bool) -> Vec<u8> {
     frames.collect::<Vec<_>>().concat()
 }
 
-/// A literal of any length (RFC 7541 sections 5.1 and 6.2.2).
+/// Returns a literal of any length (RFC 7541 sections 5.1 and 6.2.2).
 fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {
@@ -217,12 +220,12 @@ fn has_field_of_connections(raw: &[u8]) -> bool {
     OF_CONNECTIONS.iter().any(|name| text.contains(&format!("\n{name}:")))
 }
 
-/// A city whose heads have at most as many fields as those of the tables.
+/// Returns a city whose limit of fields in a head fits the tables.
 async fn city() -> World {
     World::city().edit(|document| document["capacity"] = json!({ "headFields": 8 })).start().await
 }
 
-/// `http` cuts a fragment off `:path` before anybody sees it: it is neither routed nor forwarded.
+/// `http` removes a fragment from `:path` on parsing, so the fragment is neither routed nor forwarded.
 const CUT: [&str; 1] = ["GET /#a HTTP/1.1\r\n"];
 
 #[tokio::test]
@@ -282,7 +285,7 @@ async fn blanks_around_values_and_foreign_schemes_are_malformed() {
     world.close().await;
 }
 
-/// Requests of the corpus whose fate differs, and why that is right.
+/// Requests of the corpus whose results differ between the protocols, with the reason why the difference is right.
 const DIFFERENT: [(&str, &str); 4] = [
     ("RFC9112-3.2-FRAGMENT-IN-TARGET", "see CUT"),
     ("COMP-POST-CL-UNDERSEND", "it waits for more of a body; its translation has the whole of it"),
@@ -309,7 +312,7 @@ async fn every_request_of_the_corpus_has_over_http2_the_fate_that_it_has_over_ht
         world.log.note("traffic-police", over_http1.seen());
         let seen = match over_http2 {
             GrammarOutcome::Bare if case.raw.starts_with(b"HEAD") => Seen::Outcome("ok"),
-            GrammarOutcome::Reset(_) if *has_body => Seen::Open, // its body may be shorter than it says: then it is a command
+            GrammarOutcome::Reset(_) if *has_body => Seen::Open, // with a short body it is a command
             fate => fate.seen(),
         };
         world.log.note("traffic-police", seen);
@@ -325,7 +328,7 @@ async fn every_request_of_the_corpus_has_over_http2_the_fate_that_it_has_over_ht
     world.close().await;
 }
 
-/// Names that frame, route or authenticate, and other spellings of what only the gateway may say.
+/// Trailer names for framing, routing or authentication, and other spellings of headers that only the gateway may set.
 const ODD_TRAILERS: [&str; 19] = [
     "x_tallygate_department",
     "x.tallygate.department",
@@ -424,10 +427,10 @@ async fn a_head_that_h2_resets_is_counted_once_and_what_it_resets_later_is_not()
     let body = frame(DATA, END_STREAM, 1, b"hello");
     for (frames, counted) in [
         (head_frames(&no_path, true), true),
-        ([head_frames(&no_path, false), body.clone()].concat(), true), // what follows does not make it a command
+        ([head_frames(&no_path, false), body.clone()].concat(), true), // later frames do not make it a command
         (head_frames(&length("x"), true), true),
         (head_frames(&length("9"), true), true),
-        ([head_frames(&length("9"), false), body.clone()].concat(), false), // taken up, and then broken
+        ([head_frames(&length("9"), false), body.clone()].concat(), false), // accepted as a command, then broken
     ] {
         let fate = fate_of(&world, &frames).await;
         assert_eq!(fate, GrammarOutcome::Reset(PROTOCOL_ERROR));

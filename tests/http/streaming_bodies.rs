@@ -1,4 +1,5 @@
-//! Bodies stream both ways; whoever leaves early is noticed, and the books still balance.
+//! Streaming bodies in both directions. The gateway notices a caller or subsystem that leaves early, and the books
+//! still balance.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -54,8 +55,8 @@ async fn a_caller_that_does_not_read_stops_the_subsystem() {
     for _ in 0..128 {
         feed.send(Ok(piece.clone().into())).unwrap();
     }
-    // The echo stands still when nobody reads it: what is on its way fits the sockets' buffers. Standing still can only be
-    // seen by looking twice.
+    // The echo stops when the caller does not read it (backpressure): the bytes on the way fit the sockets' buffers.
+    // Only two readings can show that the count has stopped.
     let mut last = 0;
     until("the upload stands still", async || {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

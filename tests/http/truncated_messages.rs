@@ -1,4 +1,5 @@
-//! A message that stops before its end never looks whole to the other side, and is counted as broken, whatever the code of a reset.
+//! Truncated messages: a message that stops before its end never looks whole to the other side, and is counted as
+//! broken, whatever the code of a reset.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +28,8 @@ fn copied(document: &mut Value) {
     document["subsystems"][0]["commands"][0]["mirror"] = json!({ "subsystem": "lab" });
 }
 
-/// Sends half an upload and resets its stream, at once or once the half has arrived; it must arrive broken, or not at all.
+/// Sends half an upload and resets its stream, at once or after the half has arrived. The upload must arrive broken, or
+/// not at all.
 async fn an_upload_is_reset(world: &World, (code, length, at_once): (u32, &str, bool)) {
     let mut caller = open_http2(world, &[]).await;
     let length = if length.is_empty() { Vec::new() } else { literal("content-length", length) };
@@ -93,7 +95,7 @@ fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
-/// Answers that stop before their end.
+/// Responses that stop before their end.
 const BREAKS: [(&str, Answering); 7] = [
     ("NO_ERROR", |n| vec![half(n, &[]), reset(n, NO_ERROR)]),
     ("NO_ERROR, at once", |n| vec![[half(n, &[]), reset(n, NO_ERROR)].concat()]),
@@ -142,7 +144,7 @@ async fn no_error_after_the_end_takes_nothing_away() {
     assert_eq!(world.close().await.of("traffic-police", "ok"), 2);
 }
 
-/// Answers that are broken by what comes with their head.
+/// Responses that are broken by bytes that arrive with their head.
 const CONTRADICTIONS: [(&str, Answering); 4] = [
     ("longer", |n| vec![[head(n, &length("5")), frame(DATA, 0, n, b"12345678")].concat()]),
     ("shorter", |n| vec![[head(n, &length("5")), frame(DATA, END_STREAM, n, b"123")].concat()]),
@@ -164,7 +166,7 @@ async fn an_answer_that_is_broken_before_its_head_is_sent_is_a_502() {
     }
 }
 
-/// A server that answers every connection with these bytes; the rest, if there is any, after a moment.
+/// Starts a server that sends these bytes on every connection, and the rest, if not empty, after a moment.
 async fn plain(first: &'static str, rest: &'static str) -> World {
     let address = free_address();
     let listener = listen(address);
@@ -178,7 +180,7 @@ async fn plain(first: &'static str, rest: &'static str) -> World {
                     }
                 }
                 stream.write_all(first.as_bytes()).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(100)).await; // what comes apart is what is tested
+                tokio::time::sleep(Duration::from_millis(100)).await; // separate arrival is under test
                 let _ = stream.write_all(rest.as_bytes()).await;
                 let _ = stream.read_to_end(&mut asked).await;
             });
@@ -201,7 +203,7 @@ async fn over_http1_chunks_that_are_malformed_with_their_head_are_a_502() {
     assert_eq!(world.close().await.of("traffic-police", "upstream_failed"), 2);
 }
 
-/// Chunks and trailers that are malformed, and then nothing more: neither an end, nor waited for.
+/// Malformed chunks and trailers, and then silence: they are no end, and the gateway does not wait for one.
 #[tokio::test]
 async fn over_http1_what_is_malformed_later_is_no_end_and_what_came_before_it_arrives() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -1,5 +1,6 @@
-//! 143 raw requests, each with the verdicts that HTTP allows (tests/data/http11.jsonl, from Http11Probe, MIT): sent to the
-//! gateway over TLS as they are, and judged one by one.
+//! HTTP/1.1 conformance: 143 raw requests (request smuggling, message framing, malformed heads), each with the verdicts
+//! that HTTP allows. The requests are in tests/data/http11.jsonl, from Http11Probe (MIT). They are sent to the gateway
+//! unchanged over TLS, and judged one by one.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +11,9 @@ use tokio::io::AsyncReadExt as _;
 use crate::world::h2_frames::say;
 use crate::world::{Client, Seen, World, within};
 
-/// How many are sent at once.
+/// The number of concurrent requests.
 const AT_ONCE: usize = 16;
-/// Where we fail the corpus, and mean it. `OPTIONS *` asks the server itself for something, and every command has a path.
+/// Deliberate deviations from the corpus. `OPTIONS *` addresses the server itself, and every command has a path.
 const MEANT: [&str; 1] = ["COMP-OPTIONS-STAR"];
 
 /// One request of the corpus.
@@ -24,7 +25,7 @@ pub struct Case {
     pub raw: Vec<u8>,
 }
 
-/// What came back before the connection was closed.
+/// The bytes received before the connection was closed.
 pub struct RawResponse {
     pub status: Option<u16>,
     text: String,
@@ -33,7 +34,7 @@ pub struct RawResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum AllowedVerdict {
     Pass,
-    /// Allowed, but a stricter answer is, too.
+    /// Allowed, but a stricter response is allowed, too.
     Warn,
     Fail,
 }
@@ -50,7 +51,7 @@ fn case(row: &Value) -> Case {
     Case { id, category: text("category"), expected: text("expected"), scored: row["scored"].as_bool().unwrap(), raw }
 }
 
-/// Six requests are cut off in the file at 8,192 bytes.
+/// Rebuilds the six requests that are truncated in the file at 8,192 bytes.
 fn regenerated(id: &str) -> Option<Vec<u8>> {
     let long = |letter: &str| letter.repeat(100_000);
     let host = "Host: localhost:8080\r\n";
@@ -72,7 +73,7 @@ fn regenerated(id: &str) -> Option<Vec<u8>> {
     Some(raw.into_bytes())
 }
 
-/// Bytes beyond ASCII have become question marks in the file.
+/// Restores the bytes beyond ASCII, which are question marks in the file.
 fn restored(id: &str, raw: &str) -> Vec<u8> {
     let lost: &[u8] = match id {
         "MAL-BINARY-GARBAGE" => &[0xff],
@@ -86,10 +87,11 @@ fn restored(id: &str, raw: &str) -> Vec<u8> {
     raw.bytes().map(|byte| if byte == b'?' { *lost.next().unwrap() } else { byte }).collect()
 }
 
-/// Sends a request and reads until the gateway closes, which it does soon after it has nothing more to say or to hear.
+/// Sends a request and reads until the gateway closes. The gateway closes soon after the last response and the last
+/// byte (lingering close).
 pub async fn ask(client: &Client, case: &Case) -> RawResponse {
     let mut stream = client.connect().await.unwrap();
-    let _ = say(&mut stream, &case.raw).await; // it may be refused, and closed, before it is all there
+    let _ = say(&mut stream, &case.raw).await; // it may be refused and closed before all bytes are sent
     let mut answer = Vec::new();
     let _ = within(&case.id, stream.read_to_end(&mut answer)).await; // a reset is a close, too
     let text = String::from_utf8_lossy(&answer).replacen("HTTP/1.1 100 Continue\r\n\r\n", "", 1);
@@ -102,7 +104,7 @@ fn judge(case: &Case, answer: &RawResponse) -> AllowedVerdict {
     let fits = match answer.status {
         _ if expected == "!101" => answer.status != Some(101),
         Some(status @ 200..300) => allows("2xx") || allows(&status.to_string()),
-        Some(408) => allows("timeout"), // the word for it
+        Some(408) => allows("timeout"), // the outcome's name
         Some(status) => allows(&status.to_string()),
         None => allows("close"),
     };
@@ -114,7 +116,7 @@ fn judge(case: &Case, answer: &RawResponse) -> AllowedVerdict {
 }
 
 impl RawResponse {
-    /// What the books must say of it.
+    /// Returns the entry that the books must hold.
     pub fn seen(&self) -> Seen {
         let named = self.text.split_once("urn:tallygate:problem:").map(|(_, rest)| rest.split('"').next().unwrap());
         match (named, self.status) {
@@ -125,7 +127,7 @@ impl RawResponse {
     }
 }
 
-/// The outcome of a name.
+/// Returns the outcome with this name.
 pub fn outcome_of(name: &str) -> &'static str {
     let mut outcomes = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name);
     outcomes.find(|outcome| *outcome == name).unwrap()
@@ -137,8 +139,8 @@ pub async fn catch_all() -> World {
         document["subsystems"][0]["path"] = json!("/");
         document["subsystems"][0]["otherCommands"] = json!("allow");
         let large = json!({ "id": "large", "match": { "method": "POST", "path": "/" }, "body": { "max": "2GiB" } });
-        document["subsystems"][0]["commands"] = json!([large]); // a limit of its own would answer for the framing
-        document["grants"].as_array_mut().unwrap().truncate(1); // the commands of the others are gone
+        document["subsystems"][0]["commands"] = json!([large]); // its own limit would refuse before the framing
+        document["grants"].as_array_mut().unwrap().truncate(1); // the commands of the other grants no longer exist
         document["capacity"] = json!({ "headTime": "2s", "idle": "500ms", "bodyIdle": "1s" });
     });
     plan.start_process().await
@@ -180,7 +182,7 @@ async fn the_corpus_of_http11_gets_the_verdicts_that_http_allows() {
     world.close().await;
 }
 
-/// Whether all of a request has reached its subsystem.
+/// Returns whether all of a request has reached its subsystem.
 fn is_whole(got: &crate::world::Received) -> bool {
     got.body.complete.load(std::sync::atomic::Ordering::Acquire)
 }

@@ -1,5 +1,10 @@
-//! Floods over HTTP/2, frame by frame: each ends in GOAWAY, or costs the gateway no more than its caller; the good caller
-//! beside it notices nothing, and memory stays bounded.
+//! HTTP/2 floods, frame by frame: rapid reset (CVE-2023-44487), CONTINUATION flood, HPACK bombs, control frames, empty
+//! DATA frames, and slow readers that exhaust flow control.
+//!
+//! Guarantees:
+//! - Each flood ends in GOAWAY, or costs the gateway no more than it costs the caller.
+//! - A well-behaved caller at the same time is unaffected.
+//! - Memory stays bounded.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,21 +19,21 @@ const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// How a flood ended.
+/// The end of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FloodEnd {
     /// GOAWAY with this code.
     GoAway(u32),
-    /// Closed without one.
+    /// Closed without GOAWAY.
     Closed,
 }
 
-/// Sends frames for as long as the gateway takes them, and reads until it closes: how it ended.
+/// Sends frames until the gateway stops reading, and reads until the gateway closes. Returns the end of the flood.
 async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> FloodEnd {
     end_of(&heard_of_a_flood(world, frames).await)
 }
 
-/// As [`flood`]: all that came back.
+/// Like [`flood`], but returns all received bytes.
 async fn heard_of_a_flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(open_http2(world, &[]).await);
     let sending = async {
@@ -37,7 +42,7 @@ async fn heard_of_a_flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) 
                 return;
             }
         }
-        let _ = writer.flush().await; // it may be gone already
+        let _ = writer.flush().await; // the connection may be closed already
     };
     let mut heard = Vec::new();
     let reading = async {
@@ -52,9 +57,10 @@ fn end_of(heard: &[u8]) -> FloodEnd {
     codes.next_back().map_or(FloodEnd::Closed, FloodEnd::GoAway)
 }
 
-/// A city that waits for nobody, so that every flood comes to its end; `commands` may be left open by it.
+/// Returns a city with short timeouts, so that every flood comes to its end. The flood may leave `commands` commands
+/// open.
 async fn city(commands: usize) -> World {
-    let quick = json!({ "idle": "500ms", "headTime": "1s", "answerIdle": "500ms", "bodyIdle": "500ms" });
+    let quick = json!({ "idle": "500ms", "headTime": "1s", "responseIdle": "500ms", "bodyIdle": "500ms" });
     let world = World::city().edit(move |document| document["capacity"] = quick).start().await;
     for _ in 0..commands {
         world.log.note("traffic-police", Seen::Open);
@@ -95,7 +101,7 @@ async fn heads_that_h2_takes_for_no_request_end_the_connection_and_each_that_is_
     let capital = [fields(GET, "/cameras/do/never"), literal("X-Capital", "1")].concat();
     let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
     let hop = [fields(GET, "/cameras/do/never"), literal("connection", "close")].concat();
-    // A name that h2 cannot decode ends the connection at once, and is no head.
+    // A name that h2 cannot decode ends the connection at once, and does not count as a head.
     for (head, code) in [(capital, PROTOCOL_ERROR), (no_path, ENHANCE_YOUR_CALM), (hop, ENHANCE_YOUR_CALM)] {
         let world = city(200).await;
         let frames = streams().take(200).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
@@ -110,7 +116,7 @@ async fn heads_that_h2_takes_for_no_request_end_the_connection_and_each_that_is_
     }
 }
 
-/// A head that is no request is counted as often as it is reset, if its connection goes on.
+/// A head that is no valid request is counted once per reset, if its connection goes on.
 #[tokio::test]
 async fn each_head_that_is_reset_is_counted_once() {
     let world = city(0).await;
@@ -131,7 +137,7 @@ async fn more_than_two_updates_of_the_compression_table_end_the_connection() {
     let three = frame(HEADERS, whole, 1, &[&[0x20, 0x20, 0x20][..], &request].concat());
     let many = frame(HEADERS, whole, 1, &[&[0x20; 8000][..], &request].concat());
     let after = frame(HEADERS, whole, 1, &[&request[..], &[0x20]].concat());
-    // h2 would take it here.
+    // h2 accepts the update at this position.
     let continued = [frame(HEADERS, begun, 1, &request), frame(CONTINUATION, END_HEADERS, 1, &[0x20; 8000])].concat();
     let world = city(0).await;
     for odd in [three, many, after, continued] {
@@ -149,7 +155,7 @@ async fn more_than_two_updates_of_the_compression_table_end_the_connection() {
 async fn a_head_without_end_is_not_read_for_ever() {
     let world = city(0).await;
     let begun = frame(HEADERS, END_STREAM, 1, &fields(GET, "/"));
-    let field = [0x40, 1, b'a', 1, b'b'].repeat(3000); // literals, to be remembered
+    let field = [0x40, 1, b'a', 1, b'b'].repeat(3000); // literals with indexing
     let more = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &field), 1000);
     assert_eq!(flood(&world, std::iter::once(begun).chain(more)).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
     all_is_well(world).await;
@@ -189,7 +195,7 @@ async fn what_only_keeps_busy_ends_the_connection() {
         frame(SETTINGS, 0, 0, &[]),
         window,
         frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1]),
-        frame(0xbe, 0, 0, &[0; 64]), // an extension that nobody knows (RFC 9113 section 5.5)
+        frame(0xbe, 0, 0, &[0; 64]), // an unknown extension frame (RFC 9113 section 5.5)
     ] {
         let end = flood(&world, std::iter::repeat_n(busy.clone(), 20_000)).await;
         assert_eq!(end, FloodEnd::GoAway(ENHANCE_YOUR_CALM), "{busy:?}");
@@ -238,9 +244,9 @@ async fn the_crumbs_of_a_cookie_are_counted_as_fields() {
 async fn an_indexed_cookie_does_not_grow_in_the_gateway() {
     let world = city(100).await;
     let mut block = fields(GET, "/cameras/v1/snapshots/1");
-    block.extend([0x60, 0x7f, 0xa1, 0x1e]); // cookie, remembered, 4000 bytes
+    block.extend([0x60, 0x7f, 0xa1, 0x1e]); // a cookie with indexing, 4000 bytes
     block.extend([b'a'; 4000]);
-    block.extend([0xbe].repeat(4000)); // and again, one byte each
+    block.extend([0xbe].repeat(4000)); // the same cookie again, one byte each
     let frames = streams().take(100).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
     let end = flood(&world, frames).await;
     assert!(matches!(end, FloodEnd::GoAway(_) | FloodEnd::Closed), "{end:?}");
@@ -268,15 +274,15 @@ async fn more_streams_than_allowed_are_refused() {
     all_is_well(world).await;
 }
 
-/// What one connection may cost. It is 0.9 to 1.1 MiB, and 1.2 to 1.5 where all windows are open.
+/// The memory limit of one connection. Measured: 0.9 to 1.1 MiB, and 1.2 to 1.5 MiB where all windows are open.
 const MEMORY_MAX: u64 = 2 * 1024 * 1024;
-/// What one may cost besides where the subsystem speaks HTTP/2: a window of 64 KiB for each stream (`proxy/upstream/h2`), and what h2
-/// needs to keep that in 64 frames. It is 8 to 9 MiB.
+/// The additional memory of a connection whose subsystem uses HTTP/2: a window of 64 KiB for each stream
+/// (`proxy/upstream/h2`), and h2's overhead for holding it in 64 frames. Measured: 8 to 9 MiB.
 const MEMORY_OF_WINDOWS: u64 = 100 * (64 + 48) * 1024;
-/// Enough of them that what everybody shares does not matter.
+/// The number of connections: large enough that shared memory does not matter.
 pub const CONNECTIONS: u64 = 4;
 
-/// Until so many commands have reached the subsystem.
+/// Waits until `commands` commands have reached the subsystem.
 async fn all_are_asked_for(world: &World, commands: usize) {
     let log = &world.server("cameras").log;
     until("all are asked for", async || (log.all().len() == commands).then_some(())).await;
@@ -286,7 +292,7 @@ fn resident(world: &World) -> u64 {
     memory(world.process_id(), "VmRSS")
 }
 
-/// Memory has grown as far as it will when it stands still; that can only be seen by looking twice.
+/// Waits until memory stops growing, and returns it. Only two readings can show that it has stopped.
 pub async fn memory_once_it_stands_still(world: &World) -> u64 {
     let mut last = 0;
     until("memory stands still", async || {
@@ -298,8 +304,9 @@ pub async fn memory_once_it_stands_still(world: &World) -> u64 {
     last
 }
 
-/// Opens connections that ask for 100 large answers each and take nothing of them, or as much as these windows hold, of a stream and of
-/// all beyond 64 KiB, and do not read.
+/// Opens connections that request 100 large responses each and do not read. They accept no bytes, or the bytes that
+/// these windows hold: `window` of a stream, and `of_all` of all streams beyond 64 KiB. Returns the memory per
+/// connection.
 async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: u32, of_all: u32) -> u64 {
     let path = format!("/cameras/do/{script}");
     let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!(protocol));
@@ -326,13 +333,13 @@ async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: 
     each
 }
 
-/// See [`memory_of_readers_that_stall`].
+/// Requires that the result of [`memory_of_readers_that_stall`] is within the limit.
 async fn memory_is_bounded(window: u32, of_all: u32) {
     let each = memory_of_readers_that_stall(("http1", "chunks-4096"), window, of_all).await;
     assert!(each <= MEMORY_MAX, "{each} bytes a connection");
 }
 
-/// A caller that reads one answer while it has put others aside, as a player does whose film is paused.
+/// A caller that reads one response while it has paused others, like a video player with a paused film.
 #[tokio::test]
 async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
     for script in ["bytes-500000", "chunks-500"] {
@@ -369,7 +376,7 @@ async fn who_takes_nothing_holds_up_nobody_else_on_the_session_to_a_subsystem() 
     let asked: Vec<u8> = streams().take(80).flat_map(|stream| get(stream, "/cameras/do/bytes-1000000")).collect();
     say(&mut stalled, &asked).await.unwrap();
     all_are_asked_for(&world, 80).await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await; // for the subsystem to send what it may
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await; // the subsystem fills its windows
     let other = world.client("logistics").h2();
     within("another's answer", async {
         assert_eq!(other.get("/cameras/do/bytes-1000000").await.status, 200);

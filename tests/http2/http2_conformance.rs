@@ -1,6 +1,6 @@
-//! What HTTP/2 forbids, case by case: each is an error with the code that RFC 9113 names, on its stream or its connection, and
-//! none of it runs to its end as a command. Where h2 cannot decode a frame at all it says PROTOCOL_ERROR instead of the more exact
-//! code; that ends the connection just the same.
+//! HTTP/2 conformance: each violation of RFC 9113 is an error with the specified code, on its stream or its connection.
+//! No violation runs to its end as a command. Where h2 cannot decode a frame at all, it sends PROTOCOL_ERROR instead of
+//! the more exact code; the connection ends all the same.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -19,10 +19,10 @@ const COMPRESSION: u32 = 9;
 const PADDED: u8 = 8;
 const PRIORITISED: u8 = 0x20;
 const ACK: u8 = 1;
-/// The path of commands that a case has to leave open.
+/// The path of commands that a case must leave open.
 const NEVER: &str = "/cameras/do/never";
 
-/// What came back first: an error with its code, a close, or the answer to a ping: the gateway took no offence.
+/// The first result: an error with its code, a close, or the response to a ping (the gateway accepted the frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReceivedFrames {
     Error(u32),
@@ -30,12 +30,12 @@ enum ReceivedFrames {
     Nothing,
 }
 
-/// Sends frames and a ping, and reads until something tells. Pings are answered before anything else: only the answer to a
-/// second one says that there is nothing more to hear.
+/// Sends frames and a ping, and reads until the result is certain. h2 answers pings before any other frame, so only the
+/// response to a second ping shows that no error follows.
 async fn hear(world: &World, frames: &[u8]) -> ReceivedFrames {
     let mut stream = open_http2(world, &[]).await;
     let ping = frame(PING, 0, 0, b"are you?");
-    let _ = say(&mut stream, &[frames, &ping].concat()).await; // it may be closed before all is sent
+    let _ = say(&mut stream, &[frames, &ping].concat()).await; // it may be closed before all bytes are sent
     let (mut heard, mut asked_again) = (Vec::new(), false);
     loop {
         if let Some(code) = error_in(&heard) {
@@ -46,7 +46,7 @@ async fn hear(world: &World, frames: &[u8]) -> ReceivedFrames {
             return ReceivedFrames::Nothing;
         }
         if pongs == 1 && !std::mem::replace(&mut asked_again, true) {
-            let _ = say(&mut stream, &ping).await; // as above
+            let _ = say(&mut stream, &ping).await; // the same holds here
         }
         match within("an error or a pong", stream.read_buf(&mut heard)).await {
             Ok(0) | Err(_) => return error_in(&heard).map_or(ReceivedFrames::Closed, ReceivedFrames::Error),
@@ -63,8 +63,8 @@ fn error_in(heard: &[u8]) -> Option<u32> {
     })
 }
 
-/// Hears every case out, and says at the end which were not as they should be. `commands` may be left open by them, and so many
-/// heads are reset before they are commands.
+/// Runs every case, and lists the wrong results at the end. The cases may leave `commands` commands open, and
+/// `malformed` heads are reset before they become commands.
 async fn all_are(cases: Vec<(&str, Vec<u8>, &[u32])>, commands: u64, malformed: u64) {
     let world = World::city().start().await;
     for _ in 0..commands {
@@ -224,7 +224,8 @@ async fn heads_that_are_not_a_request_are_errors_of_their_stream() {
     all_are(cases, 7, 13).await;
 }
 
-/// h2 takes them for nothing, where RFC 9113 section 8.1 would have the request refused: no harm, because nothing of them passes.
+/// h2 ignores pseudo-header fields in trailers, where RFC 9113 section 8.1 would have the request refused. This is
+/// harmless, because the fields are not forwarded.
 #[tokio::test]
 async fn pseudo_fields_in_a_trailer_do_not_pass() {
     let world = World::city().start().await;

@@ -1,5 +1,5 @@
-//! The certificate matrix: every kind of certificate, over both versions of TLS and of HTTP, with every way of naming a host. Each
-//! cell has one right answer, and nothing reaches the subsystem but what the good cells sent.
+//! The certificate matrix: every kind of certificate, over both versions of TLS and of HTTP, with every combination of
+//! SNI and `Host`. Each cell has one right result, and only the commands of the accepted cells reach the subsystem.
 
 mod rsa;
 
@@ -23,32 +23,32 @@ use crate::world::{AcceptAnyCert, Client, GATEWAY, Plan, World, empty, replace, 
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// What becomes of a command.
+/// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CellVerdict {
-    /// No connection, or none that is ever answered.
+    /// No connection, or a connection without a response.
     Turned,
     Unauthenticated,
     Misdirected,
     Served,
 }
 
-/// What a caller shows.
+/// The certificates that a caller presents.
 struct CertificateKind {
     name: &'static str,
     shown: Option<Arc<CertifiedKey>>,
     verdict: CellVerdict,
 }
 
-/// An authority of the matrix with the chain that leads to it.
+/// An authority of the matrix with its chain.
 struct CellSigner {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, then those above, without the root.
+    /// The authority's own certificate, then those above, without the root.
     chain: Vec<CertificateDer<'static>>,
     serial: u64,
 }
 
-/// What is still to be decided about a certificate when it has a name, dates and names.
+/// The parts of a certificate that a case can change.
 struct Draft {
     params: CertificateParams,
     key: KeyPair,
@@ -74,7 +74,7 @@ fn dns(text: &str) -> SanType {
     SanType::DnsName(text.try_into().unwrap())
 }
 
-/// The leaf of the department that may call, before it is spoilt.
+/// Returns the leaf of the permitted department, before a case changes it.
 fn police(serial: u64) -> Draft {
     with(draft(serial), |params| params.subject_alt_names = vec![uri(&spiffe("traffic-police"))])
 }
@@ -108,7 +108,7 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Arc<Certifie
     Arc::new(CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&key).unwrap()))
 }
 
-/// Signed by an authority, shown with the chain to it.
+/// Returns a certificate signed by an authority, with the chain to the authority.
 fn signed(draft: &Draft, issuer: &Issuer<'static, KeyPair>, above: &[CertificateDer<'static>]) -> Arc<CertifiedKey> {
     let leaf = draft.params.signed_by(&draft.key, issuer).unwrap().der().clone();
     certified([vec![leaf], above.to_vec()].concat(), &draft.key)
@@ -160,7 +160,7 @@ fn list(issuer: &Issuer<'static, KeyPair>, revoked: &[u64], (year, month): (i32,
     list.signed_by(issuer).unwrap().pem().unwrap()
 }
 
-/// A root of somebody else's, perhaps with the name of ours.
+/// Returns a foreign root, which may have the name of the city's root.
 fn foreign_root(name: &str) -> Issuer<'static, KeyPair> {
     let draft = authority(name, 1, BasicConstraints::Unconstrained);
     Issuer::new(draft.params, draft.key)
@@ -183,7 +183,7 @@ fn usable_for(draft: Draft, usages: Vec<KeyUsagePurpose>) -> Draft {
     with(draft, |params| params.key_usages = usages)
 }
 
-/// All kinds of certificates, and the lists of their authorities as one PEM file.
+/// Returns all kinds of certificates, and the CRLs of their authorities as one PEM file.
 fn kinds(root: &Issuer<'static, KeyPair>, folder: &Path) -> (Vec<CertificateKind>, String) {
     let mut kinds = Vec::new();
     below_the_root(root, &mut kinds);
@@ -300,7 +300,7 @@ fn names(root: &Issuer<'static, KeyPair>, kinds: &mut Vec<CertificateKind>) {
     }
 }
 
-/// Chains, and the list of every authority that has one.
+/// Adds chains with intermediates, and returns the CRL of every authority that has one.
 fn below_intermediates(root: &Issuer<'static, KeyPair>, kinds: &mut Vec<CertificateKind>) -> String {
     use CellVerdict::{Served, Turned};
     let below_root =
@@ -345,7 +345,8 @@ fn below_intermediates(root: &Issuer<'static, KeyPair>, kinds: &mut Vec<Certific
     lists.concat()
 }
 
-/// A way of naming hosts: in the handshake, and in the command; and what becomes of a good caller then.
+/// One combination of host names: the SNI of the handshake, the authority of the command, and the result for a
+/// permitted caller.
 #[derive(Clone, Copy)]
 struct Naming {
     server_name: Option<&'static str>,
@@ -365,7 +366,7 @@ const NAMINGS: [Naming; 10] = {
         naming(Some("gateway.city.example."), "gateway.city.example.", Served),
         Naming { server_name: Some(GATEWAY), authority: GATEWAY, crumbs: true, verdict: Served },
         naming(None, GATEWAY, Served),
-        naming(Some("127.0.0.1"), "127.0.0.1:8443", Served), // an address is never sent as a name
+        naming(Some("127.0.0.1"), "127.0.0.1:8443", Served), // an address is never sent as SNI
         naming(Some("localhost"), GATEWAY, Misdirected),
         naming(Some(GATEWAY), "elsewhere.example", Misdirected),
         naming(Some("elsewhere.example"), GATEWAY, Turned),
@@ -373,7 +374,7 @@ const NAMINGS: [Naming; 10] = {
     ]
 };
 
-/// One cell.
+/// One cell of the matrix.
 struct Cell<'a> {
     kind: &'a CertificateKind,
     version: &'static SupportedProtocolVersion,
@@ -407,7 +408,7 @@ impl Cell<'_> {
         client.naming(self.naming.server_name)
     }
 
-    /// What really becomes of it.
+    /// Returns the actual result of the cell.
     async fn verdict(&self, world: &World) -> Result<CellVerdict, String> {
         let asking = request_to(self.naming.authority, "GET", READ, empty());
         let Ok(reply) = self.client(world).try_send(asking).await else { return Ok(CellVerdict::Turned) };
@@ -450,7 +451,7 @@ async fn every_cell_of_the_matrix_has_its_one_answer() {
     let (kinds, lists) = kinds(world.pki.issuer(), world.folder());
     replace(&world.folder().join("pki/lists.pem"), &lists);
     world.start_here().await;
-    world.clock.advance(std::time::Duration::from_secs(30 * 86_400)); // one of the lists is stale now
+    world.clock.advance(std::time::Duration::from_secs(30 * 86_400)); // one of the CRLs has expired now
     let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
     let mut cells = Vec::new();
     for kind in &kinds {

@@ -1,4 +1,4 @@
-//! Who calls: certificates of every kind, and what becomes of them.
+//! Client certificates (mTLS) of every kind, and the result of a command with each.
 
 use rustls::HandshakeKind;
 use serde_json::json;
@@ -8,7 +8,8 @@ use crate::world::{Plan, empty};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// Whether no answer comes. With TLS 1.3 a client believes in its handshake before the server has judged it.
+/// Returns whether no response comes. With TLS 1.3 a client considers the handshake complete before the server has
+/// verified the client.
 async fn is_turned_away(client: &Client) -> bool {
     client.try_send(request("GET", READ, empty())).await.is_err()
 }

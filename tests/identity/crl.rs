@@ -1,5 +1,8 @@
-//! Revocation lists and certificates in time: an expired list proves nothing unless somebody says otherwise, and then
-//! everybody can see it; what ends when is on `/metrics`. Of several lists all are asked, whoever has signed them with what.
+//! Certificate revocation lists (CRL) and certificates over time:
+//! - An expired list fails closed, unless the configuration permits expired lists; the permission is visible to
+//!   operators.
+//! - `/metrics` shows when each list and each certificate expires.
+//! - All of several lists apply, whatever the signer and the signature algorithm.
 
 use std::path::Path;
 use std::process::Output;
@@ -191,7 +194,7 @@ async fn what_is_trusted_is_shown_and_a_list_that_ends_soon_is_warned_of() {
     world.close().await;
 }
 
-/// An authority and its empty list, made by openssl.
+/// Returns an authority and its empty list, made by openssl.
 async fn by_openssl(folder: &Path, (key, digest, padding): (&[&str], &str, &[&str])) {
     let settings = format!(
         "[ca]\ndefault_ca=c\n[c]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_crl_days=30\ndefault_md={digest}\n"

@@ -1,5 +1,5 @@
-//! What callers claim about themselves: hundreds of spellings of the names that only the gateway may write, and not one
-//! gets through.
+//! Header spoofing: hundreds of spellings of the header names that only the gateway may set. No spelling reaches the
+//! subsystem.
 
 use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{GATEWAY, Seen, World, request, within};
 
-/// The names that a subsystem believes.
+/// The header names that a subsystem trusts.
 const RESERVED: [&str; 16] = [
     "X-Tallygate-Department",
     "X-Tallygate-Caller",
@@ -28,22 +28,22 @@ const RESERVED: [&str; 16] = [
     "X-Real-Ip",
     "X-Tallygate-",
 ];
-/// No header of an honest request holds it.
+/// A value that no header of an honest request holds.
 const MARK: &str = "spoofed-by-the-caller";
-/// The id that a caller has given its own request: it may choose it, and the gateway writes it.
+/// The request id that the caller chose. The caller may choose it; the gateway writes the header.
 const CALLERS_ID: &str = "x-tallygate-caller-request-id";
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// What becomes of a spelling.
+/// The result of a spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SpoofOutcome {
-    /// Served, without the claim.
+    /// Served, without the spoofed header.
     Removed,
     /// 400.
     Refused,
 }
 
-/// The lines of a head that make a claim in one spelling or another.
+/// Returns the header lines that claim `name`, in every spelling.
 fn spellings(name: &str) -> Vec<(String, SpoofOutcome)> {
     use SpoofOutcome::{Refused, Removed};
     let (lower, upper) = (name.to_lowercase(), name.to_uppercase());
@@ -81,12 +81,12 @@ fn spellings(name: &str) -> Vec<(String, SpoofOutcome)> {
     all
 }
 
-/// The status of a request with these lines; its outcome goes to the log.
+/// Sends a request with these lines and logs its outcome. Returns its status.
 async fn sent(world: &World, lines: &str) -> u16 {
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     let close = if lines.contains("Connection") { "" } else { "Connection: close\r\n" };
     let head = format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\n{close}{lines}\r\n");
-    let bytes: Vec<u8> = head.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect(); // Latin-1: obs-text is one byte
+    let bytes: Vec<u8> = head.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect(); // Latin-1: one byte each
     stream.write_all(&bytes).await.unwrap();
     let answer = within("an answer", head_of_answer(&mut stream)).await;
     let status = answer.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("{head}: {answer}"));
@@ -107,7 +107,7 @@ async fn head_of_answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Str
     String::from_utf8_lossy(&answer).to_lowercase()
 }
 
-/// Every head and trailer that the subsystem got is ours alone.
+/// Requires that every head and trailer of the subsystem carries only the gateway's values.
 fn nothing_got_through(world: &World) {
     for got in world.server("cameras").log.all() {
         let trailers = got.body.trailers.lock().unwrap().clone().unwrap_or_default();
@@ -169,7 +169,7 @@ async fn no_spelling_of_a_claim_gets_through_over_http_2() {
                     let name: HeaderName = name.parse().unwrap();
                     asking.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
                 }
-                // A value that begins with a blank is malformed (RFC 9113 section 8.2.1).
+                // A value with a leading blank is malformed (RFC 9113 section 8.2.1).
                 let status = if value.starts_with(b"\t") { 400 } else { 200 };
                 assert_eq!(client.send(asking).await.status, status, "{name}");
                 variants += 1;

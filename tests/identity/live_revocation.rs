@@ -1,5 +1,5 @@
-//! Whoever is not let in any more is not served any more: revoked certificates, authorities and departments that are gone,
-//! on connections that were opened before.
+//! Live revocation: a caller that loses its permission is no longer served, also on connections that are already open.
+//! Causes: revoked certificates (CRL), removed authorities, removed departments.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ fn city() -> Plan {
     World::city().edit(with_lists).with_pki(|pki| pki.revoke(&[]))
 }
 
-/// What ends the standing of the department `traffic-police`, and of nobody else.
+/// The change that ends the permission of the department `traffic-police`, and of no other department.
 enum ConnectionEnd {
     Revoked,
     AuthorityGone,
@@ -69,7 +69,7 @@ async fn the_next_command_of_a_caller_that_is_out_is_refused_or_finds_a_closed_d
         let before = world.server("cameras").log.all().len();
         end.come(&mut world).await;
         for client in &clients {
-            // Whichever comes first: the command, or the goodbye. Over HTTP/1.1 the client may dial again.
+            // Either the command or the GOAWAY comes first. Over HTTP/1.1 the client may dial again.
             if let Ok(reply) = client.try_send(request("GET", READ, empty())).await {
                 assert_eq!(reply.problem().as_deref(), Some("unauthenticated"));
             }
@@ -79,7 +79,7 @@ async fn the_next_command_of_a_caller_that_is_out_is_refused_or_finds_a_closed_d
     }
 }
 
-/// Calls until it is refused; `None` if its connection was closed between two commands.
+/// Sends commands until one is refused. Returns `None` if the connection was closed between two commands.
 async fn until_refused(client: &Client) -> Option<Reply> {
     loop {
         match client.try_send(request("GET", READ, empty())).await {
@@ -115,7 +115,7 @@ async fn a_command_that_comes_before_the_goodbye_is_refused_and_told_to_close() 
     }
 }
 
-/// Waits until the caller's next command finds a refusal, or a connection that takes none.
+/// Waits until the caller's next command is refused, or its connection accepts no command.
 async fn turned_away(client: &Client) {
     until("GOAWAY, or a refusal", async || {
         let again = client.try_send(request("GET", READ, empty())).await;
@@ -138,7 +138,7 @@ async fn what_was_let_in_before_a_department_was_disabled_is_finished_and_nothin
     world.close().await;
 }
 
-/// A command that goes on for ever on each protocol: an answer, or an upload.
+/// A command without an end on each protocol: a download, or an upload.
 struct Endless {
     answers: Vec<Stream>,
     uploads: Vec<tokio::task::JoinHandle<()>>,
@@ -171,7 +171,7 @@ impl Endless {
         endless
     }
 
-    /// Waits until all have ended; each as if its caller had left.
+    /// Waits until all commands have ended, each with the outcome of a caller that left.
     async fn end(mut self, world: &World) {
         for answer in &mut self.answers {
             assert!(answer.read_to_end().await.is_err(), "it is cut off, and does not look whole");
@@ -254,7 +254,7 @@ async fn what_is_on_its_way_goes_on_once_its_department_is_enabled_again() {
     world.reload(|document| document["departments"][0]["disabled"] = json!(true)).await;
     turned_away(&client).await;
     world.reload(|document| document["departments"][0]["disabled"] = json!(false)).await;
-    tokio::time::sleep(std::time::Duration::from_millis(3500)).await; // more than the grace is what is tested
+    tokio::time::sleep(std::time::Duration::from_millis(3500)).await; // a time longer than the grace is under test
     world.server("cameras").release("last");
     assert_eq!(held.whole().await.text(), "first last");
     world.close().await;

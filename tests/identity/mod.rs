@@ -1,4 +1,7 @@
-//! Who calls: certificates, revocation, SNI, spoofed headers, the PROXY protocol.
+//! Caller identity:
+//! - mTLS client certificates and chains, certificate revocation lists (CRL), live revocation on open connections;
+//! - SNI and `Host` / `:authority` matching (421 Misdirected Request);
+//! - spoofed headers, and the PROXY protocol behind a load balancer.
 
 mod certificate_matrix;
 mod client_certificates;

@@ -1,5 +1,5 @@
-//! Behind a balancer: the PROXY protocol from those who are believed and from nobody else, and whose word about addresses
-//! counts.
+//! The PROXY protocol behind a load balancer: it is accepted only from trusted addresses. Forwarded addresses
+//! (`X-Forwarded-For`) count only from trusted proxies.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -17,7 +17,7 @@ fn listener(key: &str, ranges: &[&str]) -> impl FnOnce(&mut Value) {
     move |document| document["listeners"][0][key] = ranges
 }
 
-/// What comes back on a connection that begins with `header`.
+/// Returns the response on a connection that begins with `header`.
 async fn answer_after(world: &World, header: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.gateway_address()).await.unwrap();
     stream.write_all(header).await.unwrap();
@@ -26,7 +26,7 @@ async fn answer_after(world: &World, header: &[u8]) -> String {
         format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\nX-Forwarded-For: 8.8.8.8\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    let _ = within("the end", stream.read_to_string(&mut answer)).await; // what has come is judged
+    let _ = within("the end", stream.read_to_string(&mut answer)).await; // a partial response is judged as well
     answer
 }
 
@@ -102,7 +102,7 @@ async fn only_a_proxy_that_is_named_may_say_who_it_forwards_for() {
     }
 }
 
-/// HAProxy as a balancer of TCP, with either version.
+/// Starts HAProxy as a TCP load balancer, with either version of the PROXY protocol.
 fn haproxy(world: &World, address: SocketAddr, speaks: &str) -> Process {
     let config = world.folder().join(format!("{speaks}.cfg"));
     let text = format!(

@@ -1,5 +1,5 @@
-//! Which host a connection is for: the server name of its handshake, the authority of its commands and the hosts of the
-//! listener must agree.
+//! SNI and `Host`: the server name (SNI) of the handshake, the authority of the commands and the host names of the
+//! listener must agree. Otherwise the response is 421 Misdirected Request.
 
 use rustls::NamedGroup;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::world::{Client, GATEWAY, Seen, World, ask, empty, request, request_to
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// How a GET to this authority ends: a status, or no connection.
+/// Sends a GET to this authority. Returns the status, or `None` without a connection.
 async fn asked(client: &Client, authority: &str) -> Option<u16> {
     let reply = client.try_send(request_to(authority, "GET", READ, empty())).await;
     reply.ok().map(|reply| reply.status.as_u16())
@@ -31,7 +31,7 @@ async fn without_a_word_the_hosts_of_the_certificate_are_served() {
         (Some(GATEWAY), GATEWAY, Some(200)),
         (Some(GATEWAY), "GATEWAY.city.Example.:8443", Some(200)),
         (Some("Gateway.City.EXAMPLE"), GATEWAY, Some(200)),
-        (Some(GATEWAY), "localhost", Some(421)), // served, but this connection is for another host
+        (Some(GATEWAY), "localhost", Some(421)), // a served host, but not the host of this connection
         (Some(GATEWAY), "127.0.0.1", Some(421)),
         (Some(GATEWAY), "elsewhere.example", Some(421)),
         (Some(GATEWAY), "gateway.city.example.evil.example", Some(421)),
@@ -87,7 +87,7 @@ async fn configured_hosts_take_the_place_of_the_certificates() {
     for (server_name, authority, expected) in [
         (Some("cameras.city.example"), "cameras.city.example", Some(200)),
         (Some("cameras.city.example"), "parking.city.example", Some(200)),
-        (Some("cameras.city.example"), GATEWAY, Some(421)), // an entry of its own
+        (Some("cameras.city.example"), GATEWAY, Some(421)), // belongs to an entry of its own
         (Some("cameras.city.example"), "a.b.city.example", Some(421)),
         (Some(GATEWAY), "cameras.city.example", Some(421)),
         (Some("a.b.city.example"), GATEWAY, None),

@@ -1,4 +1,4 @@
-//! The ledger under audit: by the gateway's own program, and by a stranger's.
+//! The audit of a ledger: by the gateway's own program, and by the independent program of `docs/`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use crate::world::{World, empty, request, run, stderr, stdout, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// `tallygate ledger ...`: exit code, standard output and standard error.
+/// Runs `tallygate ledger ...`. Returns exit code, standard output and standard error.
 async fn ledger(world: &World, arguments: &[&str]) -> (i32, String, String) {
     let mut all = vec!["ledger"];
     all.extend(arguments);
@@ -15,7 +15,7 @@ async fn ledger(world: &World, arguments: &[&str]) -> (i32, String, String) {
     (ended.status.code().unwrap(), stdout(&ended), stderr(&ended))
 }
 
-/// The program of `docs/` that anybody may read, on an export.
+/// Runs the independent program of `docs/` on an export.
 async fn stranger(export: &Path) -> (bool, String, String) {
     let mut python = tool("python3");
     python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check_ledger.py")).arg(export);
@@ -23,7 +23,8 @@ async fn stranger(export: &Path) -> (bool, String, String) {
     (ended.status.success(), stdout(&ended), stderr(&ended))
 }
 
-/// Verifies, exports, and has a stranger's program agree; returns what that says.
+/// Verifies and exports the book, and requires the independent program to agree. Returns the output of the independent
+/// program.
 async fn sound(book: &Path, what: &str) -> String {
     let tallygate = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
@@ -34,7 +35,7 @@ async fn sound(book: &Path, what: &str) -> String {
     let (out, err) = (stdout(&verified), stderr(&verified));
     assert!(verified.status.success() && out.starts_with("sound: "), "{what}: {out}{err}");
     let file = book.with_extension("export");
-    let _ = std::fs::remove_file(&file); // of an earlier look
+    let _ = std::fs::remove_file(&file); // a file of an earlier export
     let exported = run(tallygate(&["export", "--output", file.to_str().unwrap()])).await;
     assert!(exported.status.success(), "{what}: {}", stderr(&exported));
     let (agrees, sums, err) = stranger(&file).await;

@@ -1,5 +1,5 @@
-//! How a command is counted that ends at each phase of its life, by its caller's hand or its subsystem's: once, under the
-//! right outcome, with the bytes that passed.
+//! Exact counting of commands that their caller or their subsystem ends at each phase: counted once, under the right
+//! outcome, with the bytes that passed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::world::{Client, Plan, Reply, Seen, Usage, World, empty, fed, free_add
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// A subsystem that does the same with every connection: reads a head, says its piece, leaves.
+/// The behavior of a subsystem on every connection: reads a head, sends its text, and closes.
 #[derive(Clone, Copy, Debug)]
 struct Deed {
     reads: bool,
@@ -26,12 +26,12 @@ struct Deed {
 #[derive(Clone, Copy, Debug)]
 enum Leaves {
     Politely,
-    /// With a RST instead of a FIN.
+    /// Closes with a RST instead of a FIN.
     Rudely,
     Never,
 }
 
-/// What a [`Deed`] did, for the audit.
+/// A subsystem that follows a [`Deed`], with its counters for the audit.
 struct Rough {
     address: SocketAddr,
     heads: Arc<AtomicU64>,
@@ -69,7 +69,7 @@ impl Deed {
     }
 }
 
-/// Reads to the end of the next head, over what is left of a body before it; whether there was one.
+/// Reads to the end of the next head, skipping the rest of an earlier body. Returns whether there was a head.
 async fn read_head(stream: &mut TcpStream) -> bool {
     let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
     while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -122,20 +122,22 @@ async fn a_subsystem_that_leaves_is_counted_once_at_every_phase() {
             let failed = usage.of("traffic-police", "upstream_failed") + usage.of("traffic-police", "unreachable");
             assert_eq!((failed, counted.commands), (2, 2), "{phase} {leaves:?}");
             assert!(!reads || rough.heads() == 2, "{phase} {leaves:?}: {} heads for two commands", rough.heads());
-            // A reset may overtake what was said before it.
+            // A reset may overtake bytes that were sent before it.
             let exact = matches!(leaves, Leaves::Politely);
             assert!(counted.response_bytes == 2 * bytes || !exact, "{phase}: {} bytes", counted.response_bytes);
         }
     }
 }
 
-/// A connection that ends before anything was sent on it is none; whether it ended so soon is the network's affair.
+/// Returns whether the response is a failure with the right name. A connection that ends before any byte was sent
+/// counts as no connection; whether it ended that early depends on the network.
 fn is_failure(reply: &Reply, was_read: bool) -> bool {
     let problem = reply.problem();
     problem.as_deref() == Some("upstream_failed") || !was_read && problem.as_deref() == Some("unreachable")
 }
 
-/// A command on its way whose caller is going to leave: reset alone on a shared HTTP/2 connection, or with its connection.
+/// A command whose caller is going to leave: the caller resets the stream of a shared HTTP/2 connection, or closes the
+/// connection.
 async fn abandoned(world: &World, client: Client, aborted: u64, before: impl AsyncFnOnce(&Client) -> Usage) {
     let usage = before(&client).await;
     assert_eq!(usage.of("traffic-police", "aborted"), aborted, "counted once: {usage:#?}");
@@ -199,7 +201,7 @@ async fn a_caller_that_leaves_is_counted_once_at_every_phase() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_while_the_subsystem_is_dialled_is_counted_once() {
-    // Nobody accepts here, and the queue of the listening socket is full: a dial neither succeeds nor fails.
+    // The listener never accepts, and the queue of the listening socket is full: a dial neither succeeds nor fails.
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&free_address().into()).unwrap();
     listener.listen(0).unwrap();

@@ -1,4 +1,5 @@
-//! How much: counting, units, restarts, audit.
+//! Metering: exact counts of commands and bytes per outcome, unit charging and waived units, restarts, hour and month
+//! windows, `ledger.sync`, and the audit (hash chain verification) by two programs.
 
 mod audit;
 mod counting;

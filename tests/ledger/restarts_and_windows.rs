@@ -1,4 +1,4 @@
-//! How much: restarts, hours and months, one owner, a reader while it is written.
+//! Counting across restarts, hours and months; one owner of a ledger; readers during writes.
 
 use std::time::Duration;
 

@@ -1,16 +1,16 @@
-//! Units are for what reached a subsystem: commands of which nothing was sent are counted and free, in the ledger, in the
-//! metrics and in the quota.
+//! Unit charging: only commands that reached a subsystem are charged. A command of which nothing was sent is counted
+//! and free (waived), in the ledger, in the metrics and in the quota.
 
 use serde_json::json;
 
 use crate::world::{Plan, Usage, World, empty, free_address, request, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
-/// Three units; answered when the test lets it be.
+/// A command of three units. The response comes when the test releases it.
 const HELD: &str = "/cameras/do/wait-held";
 const QUEUED: &str = "tallygate_commands_queued";
 
-/// Cameras that carry one command at a time, and a queue.
+/// Cameras that accept one command at a time, with a queue.
 fn one_at_a_time() -> Plan {
     World::city().edit(|document| {
         document["subsystems"][0]["upstreams"][0]["maxRequests"] = json!(1);
@@ -18,7 +18,7 @@ fn one_at_a_time() -> Plan {
     })
 }
 
-/// Commands and units of the police that ended so.
+/// Returns commands and units of the police with this outcome.
 fn of(usage: &Usage, outcome: &str) -> (u64, u64) {
     let rows = usage.0.iter().filter(|(key, _)| key.department == "traffic-police" && key.outcome == outcome);
     rows.fold((0, 0), |sum, (_, count)| (sum.0 + count.commands, sum.1 + count.units))
@@ -109,7 +109,7 @@ async fn what_the_subsystem_leaves_unanswered_or_breaks_costs_its_units() {
     assert_eq!((of(&usage, "timeout"), of(&usage, "upstream_failed")), ((1, 3), (1, 3)));
 }
 
-/// A command in the queue when the gateway's grace ends is interrupted, and free.
+/// A command that is in the queue when the grace of the shutdown ends is interrupted, and free.
 #[tokio::test]
 async fn what_a_stop_finds_in_the_queue_costs_nothing() {
     let plan = one_at_a_time().edit(|document| document["shutdown"] = json!({ "delay": "0s", "grace": "200ms" }));

@@ -1,4 +1,6 @@
-//! How long the gateway waits for a caller, with short waits and real sockets: each test waits for the event, never for a time.
+//! Timeouts of downstream connections, with short timeouts and real sockets: slowloris (slow heads and slow bodies),
+//! idle timeout, write timeout (callers that do not read), connection age, and the maximum number of commands of a
+//! connection. Each test waits for the event, never for a time.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,7 +47,7 @@ async fn a_head_that_comes_letter_by_letter_does_not_last() {
             if say(&mut writer, piece.as_bytes()).await.is_err() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // a letter now and then is what is tested
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // slow single bytes are under test
         }
     };
     tokio::select! {
@@ -62,8 +64,8 @@ async fn who_never_says_anything_is_shown_out_and_counted_nowhere() {
     for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
         let mut stream = client.connect().await.unwrap();
         let mut answer = Vec::new();
-        let _ = within("the end", stream.read_to_end(&mut answer)).await; // with or without a goodbye of TLS
-        // Over HTTP/2 the gateway speaks first: its settings.
+        let _ = within("the end", stream.read_to_end(&mut answer)).await; // with or without close_notify of TLS
+        // Over HTTP/2 the gateway sends first: its settings.
         assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     }
     let usage = world.close().await;
@@ -86,7 +88,7 @@ async fn a_connection_without_a_command_ends() {
     world.close().await;
 }
 
-/// Waits until every caller's connection has ended.
+/// Waits until every downstream connection has ended.
 async fn no_connections(world: &World) {
     crate::world::until("all connections end", async || {
         (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(())
@@ -96,11 +98,11 @@ async fn no_connections(world: &World) {
 
 #[tokio::test]
 async fn a_subsystem_that_takes_long_does_not_make_its_caller_idle() {
-    let world = impatient(json!({ "idle": "200ms", "headTime": "200ms", "answerIdle": "200ms" })).start().await;
+    let world = impatient(json!({ "idle": "200ms", "headTime": "200ms", "responseIdle": "200ms" })).start().await;
     for (name, client) in [("a", world.client("traffic-police")), ("b", world.client("traffic-police").h2())] {
         let mut stream = client.open(request("GET", &format!("/cameras/do/hold-{name}"), empty())).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // the pause is what is tested
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // the pause is under test
         world.server("cameras").release(name);
         assert_eq!(stream.whole().await.text(), "first last");
     }
@@ -116,7 +118,7 @@ async fn a_body_that_drips_is_broken_off() {
         let answer = client.try_send(request("POST", "/cameras/v1/snapshots", body));
         let dripping = async {
             while feed.send(Ok("x".into())).is_ok() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await; // a letter now and then is what is tested
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await; // slow single bytes are under test
             }
             std::future::pending().await
         };
@@ -130,7 +132,7 @@ async fn a_body_that_drips_is_broken_off() {
 
 #[tokio::test]
 async fn a_caller_that_stops_reading_is_let_go() {
-    let world = impatient(json!({ "answerIdle": "300ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "300ms" })).start().await;
     for (n, client) in [world.client("traffic-police"), world.client("traffic-police").h2()].into_iter().enumerate() {
         let stream = client.open(request("GET", "/cameras/do/bytes-67108864", empty())).await.unwrap();
         let settled = |usage: &crate::world::Usage| usage.of("traffic-police", "aborted") == n as u64 + 1;
@@ -143,7 +145,7 @@ async fn a_caller_that_stops_reading_is_let_go() {
 
 #[tokio::test]
 async fn a_stalled_stream_does_not_take_its_connection_with_it() {
-    let world = impatient(json!({ "answerIdle": "300ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "300ms" })).start().await;
     let client = world.client("traffic-police").h2();
     let stalled = client.open(request("GET", "/cameras/do/bytes-67108864", empty())).await.unwrap();
     world.usage_when("the command is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
@@ -155,7 +157,7 @@ async fn a_stalled_stream_does_not_take_its_connection_with_it() {
 
 #[tokio::test]
 async fn a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent() {
-    let world = impatient(json!({ "answerIdle": "300ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "300ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(1)).await;
     say(&mut caller, &get(1, "/cameras/do/hold-for-ever")).await.unwrap();
     world.log.note("traffic-police", Seen::Outcome("aborted"));
@@ -164,12 +166,12 @@ async fn a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silen
     world.close().await;
 }
 
-/// Opens a stream's window.
+/// Returns a WINDOW_UPDATE for a stream.
 fn more(stream: u32, bytes: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
-/// Reads until so many streams have ended.
+/// Reads until `streams` streams have ended.
 async fn until_ended(caller: &mut (impl tokio::io::AsyncRead + Unpin), heard: &mut Vec<u8>, streams: usize) {
     let ended =
         |heard: &[u8]| frames_in(heard).iter().filter(|frame| frame.0 == DATA && frame.1 & END_STREAM != 0).count();
@@ -183,13 +185,13 @@ async fn until_ended(caller: &mut (impl tokio::io::AsyncRead + Unpin), heard: &m
 
 #[tokio::test]
 async fn a_caller_that_takes_little_at_a_time_is_not_let_go() {
-    let world = impatient(json!({ "answerIdle": "600ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "600ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(1)).await;
     say(&mut caller, &get(1, "/cameras/do/bytes-4096")).await.unwrap();
     world.log.note("traffic-police", Seen::Outcome("ok"));
     for _ in 0..20 {
         say(&mut caller, &more(1, 10)).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await; // slowness is what is tested
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await; // the slow reader is under test
     }
     say(&mut caller, &more(1, 4096)).await.unwrap();
     until_ended(&mut caller, &mut Vec::new(), 1).await;
@@ -197,11 +199,11 @@ async fn a_caller_that_takes_little_at_a_time_is_not_let_go() {
     world.close().await;
 }
 
-/// Each of many streams waits for its turn on a slow connection, for longer than `answerIdle`.
+/// Each of many streams waits for its turn on a slow connection, longer than `responseIdle` (the write timeout).
 #[tokio::test]
 async fn streams_that_share_a_slow_connection_are_not_let_go() {
     const STREAMS: usize = 40;
-    let world = impatient(json!({ "answerIdle": "500ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "500ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(0x7fff_ffff)).await;
     let asked: Vec<u8> = streams().take(STREAMS).flat_map(|n| get(n, "/cameras/do/bytes-500000")).collect();
     say(&mut caller, &[more(0, 0x7fff_0000), asked].concat()).await.unwrap();
@@ -212,7 +214,7 @@ async fn streams_that_share_a_slow_connection_are_not_let_go() {
         let read = within("a piece", caller.read(&mut piece)).await.unwrap();
         assert!(read > 0, "closed");
         heard.extend_from_slice(&piece[..read]);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // slowness is what is tested
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // the slow reader is under test
     }
     until_ended(&mut caller, &mut heard, STREAMS).await;
     (0..STREAMS).for_each(|_| world.log.note("traffic-police", Seen::Outcome("ok")));
@@ -222,7 +224,7 @@ async fn streams_that_share_a_slow_connection_are_not_let_go() {
 
 #[tokio::test]
 async fn a_connection_that_takes_nothing_is_let_go_with_all_its_streams() {
-    let world = impatient(json!({ "answerIdle": "500ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "500ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(0x7fff_ffff)).await;
     let asked: Vec<u8> = streams().take(4).flat_map(|n| get(n, "/cameras/do/bytes-67108864")).collect();
     say(&mut caller, &[more(0, 0x7fff_0000), asked].concat()).await.unwrap();
@@ -232,14 +234,15 @@ async fn a_connection_that_takes_nothing_is_let_go_with_all_its_streams() {
     world.close().await;
 }
 
-/// As [`a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent`], but all that was said was taken.
+/// Like [`a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent`], but the caller has read all sent
+/// bytes.
 #[tokio::test]
 async fn a_caller_that_takes_everything_may_wait_for_its_subsystem() {
-    let world = impatient(json!({ "answerIdle": "100ms" })).start().await;
+    let world = impatient(json!({ "responseIdle": "100ms" })).start().await;
     let client = world.client("traffic-police").h2();
     let mut stream = client.open(request("GET", "/cameras/do/hold-a", empty())).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await; // more patience than there is for who takes nothing
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await; // longer than the write timeout
     world.server("cameras").release("a");
     assert_eq!(stream.whole().await.text(), "first last");
     world.close().await;
@@ -263,7 +266,7 @@ async fn an_answer_on_its_way_outlives_its_connections_age() {
     for (name, client) in [("a", world.client("traffic-police")), ("b", world.client("traffic-police").h2())] {
         let mut stream = client.open(request("GET", &format!("/cameras/do/hold-{name}"), empty())).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await; // growing old is what is tested
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await; // the age is under test
         world.server("cameras").release(name);
         assert_eq!(stream.whole().await.text(), "first last");
     }
@@ -296,7 +299,7 @@ async fn over_http1_the_last_answer_says_close_and_what_comes_after_it_is_no_com
         world.log.note("traffic-police", Seen::Open);
         stream.write_all(asked.as_bytes()).await.unwrap();
         let mut answers = Vec::new();
-        let _ = within("the connection ends", stream.read_to_end(&mut answers)).await; // it may be reset: a third was sent
+        let _ = within("the connection ends", stream.read_to_end(&mut answers)).await; // a reset is an end, too
         let answers = String::from_utf8_lossy(&answers).to_lowercase();
         let heads: Vec<_> = answers.match_indices("http/1.1 ").map(|(at, _)| at).collect();
         assert_eq!(heads.len(), 2, "{answers}");

@@ -1,5 +1,5 @@
-//! How many connections there may be: of an address, a department, a listener, and how many handshakes at once. What is turned
-//! away is closed and counted, and a place that is given back can be taken again.
+//! Connection limits per address, department and listener, and the limit of concurrent handshakes. A connection over a
+//! limit is closed and counted. A released permit can be used again.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn silent_handshakes_make_room_for_those_that_speak() {
     assert!(is_served(&world.client("traffic-police")).await);
     let hit = hits(&world, "handshakes").await;
     assert!((13.0..=17.0).contains(&hit), "{hit}: for a second there may be twice as many");
-    tokio::time::sleep(Duration::from_millis(1_100)).await; // it is time itself that is tested
+    tokio::time::sleep(Duration::from_millis(1_100)).await; // the time itself is under test
     assert!(is_served(&world.client("logistics")).await);
     assert_eq!(hits(&world, "handshakes").await, 17.0, "all but four, and one for the caller that speaks");
     let crowded = [("reason", "crowded_out")];
@@ -88,7 +88,7 @@ async fn silent_handshakes_make_room_for_those_that_speak() {
     world.close().await;
 }
 
-/// The real binary behind a limit of file descriptors, hard and soft.
+/// Returns the real binary with a limit of file descriptors, hard and soft.
 fn limited(world: &World, descriptors: &str) -> std::process::Command {
     let binary = world.tallygate(&["serve", "--config", "gateway.yaml"]);
     let mut shell = std::process::Command::new("sh");

@@ -1,4 +1,8 @@
-//! Rates, quotas, connection limits and timeouts of clients.
+//! Limits and timeouts of downstream connections:
+//! - rate limits (token bucket), concurrency limits, monthly quotas;
+//! - connection limits per address, department and listener; concurrent handshakes; file descriptors;
+//! - slowloris (slow heads and slow bodies), minimum body rate, handshake timeout, idle timeout, write timeout (slow
+//!   readers), maximum connection age and maximum requests of a connection, lingering close.
 
 mod client_timeouts;
 mod connection_limits;

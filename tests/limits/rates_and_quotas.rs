@@ -1,4 +1,4 @@
-//! How fast, how many at once, how much in a month; by a clock that only the test moves.
+//! Rate limits, concurrency limits and monthly quotas, on a clock that only the test moves.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
-//! The operator's pages.
+//! The admin listener: `/metrics`, liveness, readiness, the live configuration, limits, and commands in flight.
 
 use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::world::{World, stderr, stdout, tool};
 
-/// Every family of the contract that applies to one gateway.
+/// The metric families of the contract that apply to one gateway.
 const FAMILIES: [&str; 20] = [
     "tallygate_commands_total",
     "tallygate_command_units_total",

@@ -1,4 +1,4 @@
-//! The command line, as people use it.
+//! The command line: subcommands, exit codes and messages.
 
 use std::process::Output;
 
@@ -10,14 +10,14 @@ async fn tallygate(world: &World, arguments: &[&str]) -> Output {
     run(world.tallygate(arguments)).await
 }
 
-/// A world whose gateway is never started.
+/// Returns a world whose gateway is never started.
 async fn paper(change: impl FnOnce(&mut Value)) -> World {
     let mut world = World::city().build();
     world.write(change);
     world
 }
 
-/// Ends a world that never ran.
+/// Ends a world whose gateway never ran.
 fn put_away(mut world: World) {
     world.abandon();
 }
@@ -199,7 +199,7 @@ async fn a_throw_away_authority_lets_curl_in() {
     crate::world::until("the revoked certificate is turned away", async || {
         let (code, status) = curl_with_trial(&world).await;
         let (department, seen) = match status.as_str() {
-            // It was revoked between the handshake and the command.
+            // The certificate was revoked between the handshake and the command.
             "401" => ("unknown", crate::world::Seen::Outcome("unauthenticated")),
             _ => ("traffic-police", crate::world::Seen::Open),
         };

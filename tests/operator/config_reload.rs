@@ -1,4 +1,5 @@
-//! A changed configuration: taken when it is right, shown with all its faults when it is not; nothing in flight is cut.
+//! Config reload: a valid configuration goes live, an invalid configuration is rejected with all its problems, and
+//! nothing in flight is interrupted.
 
 use serde_json::{Value, json};
 
@@ -106,7 +107,7 @@ async fn what_is_read_once_at_start_asks_for_a_restart() {
     world.close().await;
 }
 
-/// `/config`, read.
+/// Returns the content of `/config`.
 async fn shown(world: &World) -> Value {
     serde_json::from_str(&world.admin("/config").await.1).expect("JSON")
 }
@@ -296,12 +297,12 @@ async fn connections_and_operators_are_served_while_a_configuration_is_read() {
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
     pipe.write_all(&text.as_bytes()[..10]).unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(2500)).await; // the file is looked at once a second
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await; // the file is checked once a second
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "a new connection");
     assert_eq!(world.admin("/readyz").await.0, 200);
     pipe.write_all(&text.as_bytes()[10..]).unwrap();
     world.write(|document| document["grants"] = json!([]));
-    drop(pipe); // only now the reading of the pipe ends
+    drop(pipe); // only now the read of the pipe ends
     let client = world.client("traffic-police");
     until("the file after it is read", async || (client.get(READ).await.status == 403).then_some(())).await;
     world.close().await;

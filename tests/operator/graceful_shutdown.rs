@@ -1,4 +1,5 @@
-//! The end: not ready, still accepting, then goodbye; what is in flight finishes; the last count is on the disk.
+//! Graceful shutdown: the gateway first reports not ready and still accepts connections (drain), then sends GOAWAY or
+//! `Connection: close`. Commands in flight finish within the grace. The last count is on the disk.
 
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -41,7 +42,7 @@ async fn idle_connections_are_told_goodbye() {
     for client in &clients {
         assert_eq!(client.get(READ).await.status, 200);
     }
-    world.stop().await; // bounded: a kept connection must not hold the gateway up for its grace
+    world.stop().await; // bounded: a kept connection must not delay the stop by the grace
     for client in &clients {
         assert!(client.try_send(request("GET", READ, empty())).await.is_err());
     }
@@ -71,7 +72,7 @@ async fn a_connection_without_a_command_neither_holds_the_stop_nor_is_told_as_on
     let unopened = world.client("traffic-police").h2().connect().await.unwrap();
     let mut opened = open_http2(&world, &[]).await;
     let mut settings = [0; 9];
-    opened.read_exact(&mut settings).await.unwrap(); // it hears nothing that comes later: no answer to a ping
+    opened.read_exact(&mut settings).await.unwrap(); // later frames are not read: pings get no response
     let idle = world.client("traffic-police");
     assert_eq!(idle.get(READ).await.status, 200);
     let asked = std::time::Instant::now();
@@ -93,7 +94,7 @@ async fn the_end_of_the_grace_is_told_by_the_commands_that_it_cuts() {
             |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "300ms" });
         let mut world = World::city().edit(short).start_process().await;
         let mut opened = open_http2(&world, &[]).await;
-        opened.read_exact(&mut [0; 9]).await.unwrap(); // it holds the connection longer than the grace
+        opened.read_exact(&mut [0; 9]).await.unwrap(); // the connection is held longer than the grace
         let mut held = Vec::new();
         for _ in 0..commands {
             let client = world.client("traffic-police");

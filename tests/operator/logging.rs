@@ -1,4 +1,5 @@
-//! A log that cannot be written never ends a thread and never holds traffic up; signals that others send from habit do no harm.
+//! Logging under failure: a log that cannot be written never ends a thread and never blocks traffic. Signals that other
+//! programs send by habit (such as SIGUSR1 or SIGPIPE) do no harm.
 
 use std::io::Read as _;
 use std::process::Command;
@@ -7,7 +8,7 @@ use crate::world::{World, request, run, tool, until};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// The command with its standard error somewhere else, and more arguments.
+/// Returns the command with its standard error redirected, and more arguments.
 fn with_log(redirection: &str, more: &str) -> impl FnOnce(Command) -> Command {
     let line = format!("exec \"$0\" \"$@\" {more} {redirection}");
     move |command| {
@@ -22,7 +23,7 @@ async fn lines_dropped(world: &World) -> i64 {
     world.metrics().await.sum("tallygate_log_lines_dropped_total")
 }
 
-/// Until lines find no room: h2 says a lot.
+/// Sends requests until the log is full: h2 logs many lines.
 async fn fill_the_log(world: &World) {
     let client = world.client("traffic-police").h2();
     until("the log is full", async || {
@@ -34,7 +35,7 @@ async fn fill_the_log(world: &World) {
     .await;
 }
 
-/// Changes the configuration, waits until it is live, and has a command answered.
+/// Changes the configuration, waits until it is live, and sends a command.
 async fn is_served_and_reloads(world: &mut World, name: &str) {
     world.write(|document| document["departments"][0]["name"] = name.into());
     let version = world.version_on_disk();
@@ -75,7 +76,7 @@ async fn a_reader_that_stalls_holds_nobody_up_and_is_told_what_it_missed() {
     let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     world.start_process_as(with_log("2> log", "--log-level trace")).await;
     fill_the_log(&world).await;
-    // In a thread of its own: nobody says where the log ends.
+    // On a separate thread: the end of the log is not announced.
     let (told, heard) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (mut text, mut piece) = (Vec::new(), [0; 65536]);

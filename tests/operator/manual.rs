@@ -1,4 +1,4 @@
-//! What the manual says is what the program says: log lines, fields and outcomes.
+//! The manual agrees with the program: log lines, fields and outcomes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The cells of every row of the table that has this heading.
+/// Returns the cells of every row of the table with this heading.
 fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
     let rows = text.lines().skip_while(|line| *line != heading).skip(2).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
@@ -18,12 +18,12 @@ fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// All source text, with strings that are broken over lines put together.
+/// Returns all source text, with string literals that span several lines joined.
 fn source() -> String {
     fn add(folder: &Path, text: &mut String) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -107,7 +107,8 @@ fn every_alert_of_the_manual_is_explained() {
     }
 }
 
-/// A wrong configuration is mended by people, who need not start the service as well; everything else may pass by itself.
+/// An invalid configuration needs a correction by an operator, so a restart does not help. Other failures may be
+/// temporary.
 #[test]
 fn the_systemd_unit_tries_again_unless_the_command_line_is_wrong() {
     let unit = read("deploy/systemd/tallygate.service");

@@ -1,4 +1,5 @@
-//! The operator's side: command line, admin listener, reload, graceful shutdown, logs, manual, third-party tools.
+//! Operations: command line, admin listener (`/metrics`, readiness), config reload, graceful shutdown (drain, GOAWAY),
+//! logging, the manual, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod admin_listener;
 mod command_line;

@@ -1,5 +1,5 @@
-//! Foreign parts as a city has them: nginx behind the gateway, Prometheus beside it, curl and openssl in front of it,
-//! `sqlite3` on its book. Nothing here is skipped when a tool is missing: the test fails and says what to install.
+//! Third-party tools as in production: nginx behind the gateway, Prometheus beside it, curl and openssl in front of it,
+//! and `sqlite3` on its book. A missing tool skips no test: the test fails and names the package to install.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::world::{GATEWAY, Process, Seen, World, free_address, run, stderr, std
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// curl with a department's certificate.
+/// Returns curl with a department's certificate.
 fn curl(world: &World, department: &str, path: &str) -> Command {
     let identity = world.identity(department);
     let port = world.gateway_address().port();
@@ -69,7 +69,8 @@ async fn openssl_is_served_with_tls_12_and_13_and_gets_no_session() {
     assert_eq!(usage.of("traffic-police", "ok"), 2);
 }
 
-/// nginx as a subsystem: its access log is the subsystem's book. `listen` is how: an address, and what it speaks there.
+/// Starts nginx as a subsystem. Its access log is the subsystem's log for the audit. `listen` is its `listen`
+/// directive: address and protocol.
 pub fn nginx(folder: &Path, listen: &str) -> Process {
     let config = format!(
         "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx-error.log;\n\
@@ -166,7 +167,8 @@ async fn sqlite3_reads_the_book_while_it_is_written() {
     world.close().await;
 }
 
-/// Prometheus with the repository's scrape configuration; only its pace is quickened, and the gateway is in its list.
+/// Starts Prometheus with the repository's scrape configuration. Only the interval is shorter, and the target is the
+/// gateway.
 fn prometheus(world: &World, address: SocketAddr) -> Process {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/prometheus.yml");
     let shipped = std::fs::read_to_string(&shipped).unwrap_or_else(|error| panic!("{}: {error}", shipped.display()));

@@ -1,7 +1,11 @@
-//! The structure of `src`: floors and rooms, circles, the size of folders, comments and names.
+//! The structure of `src`: import order, import circles, folder sizes, comment width and type names.
 //!
-//! Guarantees: a failure names the file, the line, the import, and what to do; each rule is shown to fail on a small
-//! tree. Only production code counts. Leaves to `scripts/structure.py`: figures, and comparisons with other trees.
+//! Guarantees:
+//! - A failure names the file, the line, the import, and the remedy.
+//! - Each rule is shown to fail on a small tree.
+//! - Only production code counts.
+//!
+//! Leaves to `scripts/structure.py`: figures, and comparisons with other trees.
 
 mod rules;
 mod source;
@@ -26,8 +30,8 @@ const ORDERS: [FolderOrder; 6] = [
         ],
         sideways: &[
             ("cli", "app"),          // `serve` starts the composition root
-            ("telemetry", "config"), // shows the problems of a configuration
-            ("limit", "policy"),     // reads the plans that policy compiled
+            ("telemetry", "config"), // logs the problems of a configuration
+            ("limit", "policy"),     // reads the compiled plans of policy
             ("clock", "model"),      // windows
         ],
     },
@@ -58,32 +62,22 @@ const ORDERS: [FolderOrder; 6] = [
     },
     FolderOrder {
         folder: "identity",
-        floors: &[
-            "tls_config",
-            "verification",
-            "authority",
-            "revocation",
-            "trust",
-            "tls_files",
-            "sni",
-            "certificate",
-            "der",
-        ],
+        floors: &["tls_config", "verification", "revocation", "trust", "tls_files", "sni", "certificate", "der"],
         sideways: &[],
     },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 
-/// Files that may import each other: two that describe one thing from two sides, and one they share.
+/// The largest import circle: two files that describe one thing from two sides, and one file that they share.
 const CIRCLE_MAX: usize = 3;
 
-/// What a reader takes in at a glance.
+/// The largest number of modules in a folder, so that a reader can survey the list of files.
 const FOLDER_MODULES_MAX: usize = 20;
 
 /// Folders that may have more modules, each with its reason.
 const CROWDED_FOLDERS: [&str; 0] = [];
 
-/// Types here mirror those of the same name elsewhere: the document's section and what it is compiled to.
+/// Folders whose types mirror types of the same name elsewhere: the section of a document and its compiled form.
 const MIRRORS: [&str; 1] = ["config/document"];
 
 fn root() -> &'static Path {
@@ -94,7 +88,7 @@ fn src() -> Tree {
     Tree::read(&root().join("src"))
 }
 
-/// Fails with all violations, each in a paragraph of its own.
+/// Fails with all violations, each in its own paragraph.
 #[track_caller]
 fn none(violations: &[String]) {
     assert!(violations.is_empty(), "{} violations:\n\n{}\n", violations.len(), violations.join("\n\n"));
@@ -146,7 +140,7 @@ fn a_type_name_has_one_meaning() {
     none(&rules::shared_type_names(&src(), &MIRRORS));
 }
 
-/// The rules can fail, and do not fail where nothing is wrong.
+/// Tests of the rules: each rule fails on a faulty tree and passes on a correct one.
 mod on_small_trees {
     use super::rules::{self, FolderOrder};
     use super::source::{Binding, Source};

@@ -1,23 +1,23 @@
-//! The rules of the structure. Each returns its violations, one text each: what is where, and what to do.
+//! The rules of the structure. Each rule returns its violations as texts: the place, the fault, and the remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::COMMENT_WIDTH;
 use super::tree::{Edge, Tree};
 
-/// The order inside one folder, from the top. Names in one text, separated by spaces, are one floor.
+/// The order of the parts of one folder, from the top. Names in one text, separated by spaces, share a floor.
 #[derive(Clone, Copy, Debug)]
 pub struct FolderOrder {
-    /// Relative to `src`; empty for `src` itself.
+    /// The path relative to `src`; empty for `src` itself.
     pub folder: &'static str,
     pub floors: &'static [&'static str],
-    /// Imports inside one floor that are meant: (importer, imported).
+    /// Permitted imports inside one floor: (importer, imported).
     pub sideways: &'static [(&'static str, &'static str)],
 }
 
 impl FolderOrder {
-    /// The floor of a sub-folder or file. The face of a folder (`mod.rs`) stands above all; what the order does not name
-    /// has no floor.
+    /// Returns the floor of a sub-folder or file. The `mod.rs` of a folder stands above all floors. A part that the
+    /// order does not name has no floor.
     fn floor(&self, part: &str) -> Option<usize> {
         let floor = self.floors.iter().position(|floor| floor.split(' ').any(|name| name == part));
         floor.map(|floor| floor + 1).or_else(|| is_face(part).then_some(0))
@@ -27,7 +27,7 @@ impl FolderOrder {
         self.floors.iter().flat_map(|floor| floor.split(' '))
     }
 
-    /// As ARCHITECTURE.md writes it: `a` > `b` `c` > `d`.
+    /// Returns the order in the notation of ARCHITECTURE.md: `a` > `b` `c` > `d`.
     pub fn as_text(&self) -> String {
         let floors = self.floors.iter().map(|floor| format!("`{}`", floor.replace(' ', "` `")));
         floors.collect::<Vec<_>>().join(" > ")
@@ -38,13 +38,13 @@ fn is_face(part: &str) -> bool {
     matches!(part, "mod" | "lib" | "main")
 }
 
-/// The sub-folder or file of `folder` in which `path` lies.
+/// Returns the sub-folder or file of `folder` that contains `path`.
 fn part_of<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
     let rest = if folder.is_empty() { path } else { path.strip_prefix(folder)?.strip_prefix('/')? };
     rest.split('/').next().map(|part| part.trim_end_matches(".rs"))
 }
 
-/// All folders with the names of their sub-folders and of their files.
+/// Returns all folders with the names of their sub-folders and of their files.
 fn folders(tree: &Tree) -> BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> {
     let mut found: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
     for source in &tree.sources {
@@ -59,7 +59,7 @@ fn folders(tree: &Tree) -> BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> {
     found
 }
 
-/// Imports that go up, or sideways inside a floor.
+/// Returns the imports that go up, or sideways inside a floor.
 pub fn upward_imports(tree: &Tree, orders: &[FolderOrder]) -> Vec<String> {
     let edges = tree.edges();
     orders.iter().flat_map(|order| edges.iter().filter_map(|edge| upward(tree, order, edge))).collect()
@@ -83,7 +83,7 @@ fn upward(tree: &Tree, order: &FolderOrder, edge: &Edge) -> Option<String> {
     ))
 }
 
-/// Sub-folders that no order names, and names that are no more there.
+/// Returns sub-folders that no order names, and names in orders that no longer exist.
 pub fn orders_out_of_date(tree: &Tree, orders: &[FolderOrder]) -> Vec<String> {
     let folders = folders(tree);
     let mut found = Vec::new();
@@ -109,7 +109,7 @@ pub fn orders_out_of_date(tree: &Tree, orders: &[FolderOrder]) -> Vec<String> {
     found
 }
 
-/// Circles of more files than `most`.
+/// Returns the import circles of more than `most` files.
 pub fn circles_of_files(tree: &Tree, most: usize) -> Vec<String> {
     let edges = tree.edges();
     let names = edges.iter().map(|edge| (tree.sources[edge.from].path.as_str(), tree.sources[edge.to].path.as_str()));
@@ -136,11 +136,11 @@ fn closing_imports(tree: &Tree, edges: &[Edge], circle: &[&str]) -> String {
     lines.take(CLOSING_SHOWN).collect()
 }
 
-/// Imports that a message about a circle shows.
+/// The number of imports that a message about a circle shows.
 const CLOSING_SHOWN: usize = 40;
 
-/// Circles between the sub-folders and files of one folder, at least one of them a sub-folder. The folder's face is left
-/// out.
+/// Returns the circles between the parts of one folder, if at least one part is a sub-folder. The folder's `mod.rs` is
+/// left out.
 pub fn circles_of_folders(tree: &Tree) -> Vec<String> {
     let edges = tree.edges();
     let mut found = Vec::new();
@@ -161,7 +161,7 @@ pub fn circles_of_folders(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Groups of at least two names that reach each other.
+/// Returns the groups of at least two names that reach each other.
 fn circles<'a>(edges: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Vec<&'a str>> {
     let mut next: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (from, to) in edges {
@@ -191,7 +191,7 @@ fn reach<'a>(next: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &str) -> BTreeSe
     found
 }
 
-/// Folders of more modules than `most`, without those of `exceptions`.
+/// Returns the folders of more than `most` modules, except `exceptions`.
 pub fn crowded_folders(tree: &Tree, most: usize, exceptions: &[&str]) -> Vec<String> {
     let crowded = folders(tree).into_iter().filter_map(|(folder, (inner, files))| {
         let modules = inner.union(&files).filter(|name| !is_face(name)).count();
@@ -204,7 +204,7 @@ pub fn crowded_folders(tree: &Tree, most: usize, exceptions: &[&str]) -> Vec<Str
     crowded.collect()
 }
 
-/// Files with comments wider than code may be.
+/// Returns the files with comments that are wider than the code width.
 pub fn wide_comments(tree: &Tree) -> Vec<String> {
     let wide = tree.sources.iter().filter(|source| !source.wide_comments.is_empty());
     wide.map(|source| {
@@ -214,7 +214,8 @@ pub fn wide_comments(tree: &Tree) -> Vec<String> {
     .collect()
 }
 
-/// Names that several types have. A type of `mirrors` may have the name of the one it mirrors.
+/// Returns the names that several types share. A type in a folder of `mirrors` may share the name of the type that it
+/// mirrors.
 pub fn shared_type_names(tree: &Tree, mirrors: &[&str]) -> Vec<String> {
     let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let others = tree.sources.iter().filter(|source| !mirrors.iter().any(|mirror| source.path.starts_with(mirror)));

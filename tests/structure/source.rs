@@ -1,11 +1,14 @@
-//! One file of Rust as the rules see it: imports, items, types and comments, without test code.
+//! One Rust source file as the rules need it: imports, items, types and comments, without test code.
 //!
-//! Guarantees: valid Rust is read without a panic; strings, comments and lifetimes are never taken for code.
-//! Leaves to `tree`: what a path means.
+//! Guarantees:
+//! - Valid Rust is parsed without a panic.
+//! - Strings, comments and lifetimes are never taken for code.
+//!
+//! Leaves to `tree`: the resolution of paths.
 
 use std::collections::BTreeSet;
 
-/// Comments are wrapped at this width, as code is.
+/// The maximum width of a comment, equal to the maximum width of code.
 pub const COMMENT_WIDTH: usize = 120;
 const TYPE_WORDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
 const VALUE_WORDS: [&str; 3] = ["fn", "const", "static"];
@@ -25,7 +28,7 @@ struct Token<'a> {
     line: usize,
 }
 
-/// What an import binds in its module.
+/// The name that an import binds in its module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
     /// `use a::b;` or `use a::c as b;`
@@ -39,22 +42,22 @@ pub enum Binding {
 /// A path that may lead to another file.
 #[derive(Clone, Debug)]
 pub struct Import {
-    /// The inline modules around it.
+    /// The inline modules around the import.
     pub scope: Vec<String>,
     pub path: Vec<String>,
     pub binding: Binding,
     pub line: usize,
 }
 
-/// One file. Paths are relative to `src`.
+/// One source file. Paths are relative to `src`.
 #[derive(Debug, Default)]
 pub struct Source {
     pub path: String,
     pub imports: Vec<Import>,
-    /// Items outside functions and impls: the inline modules around them and their name, joined.
+    /// Items outside functions and impls: the inline modules around the item, and its name.
     pub items: BTreeSet<Vec<String>>,
     pub types: Vec<(String, usize)>,
-    /// Modules that only tests have.
+    /// Modules that exist only in tests.
     pub test_modules: Vec<String>,
     pub wide_comments: Vec<usize>,
 }
@@ -100,7 +103,7 @@ impl<'a> Iterator for Lexer<'a> {
     }
 }
 
-/// Kind and length of the token that `rest` begins with; `None` at the end.
+/// Returns the kind and length of the token at the start of `rest`, or `None` at the end.
 fn token_at(rest: &str) -> Option<(Kind, usize)> {
     let first = rest.chars().next()?;
     if rest.starts_with("//") {
@@ -139,7 +142,7 @@ fn block_comment(rest: &str) -> usize {
     at
 }
 
-/// The length of the string literal that `rest` begins with, raw or not.
+/// Returns the length of the string literal at the start of `rest`, raw or not.
 fn string(rest: &str) -> Option<usize> {
     let prefix = ["", "b", "c"].into_iter().find(|prefix| {
         rest.strip_prefix(prefix)
@@ -156,7 +159,7 @@ fn string(rest: &str) -> Option<usize> {
 }
 
 fn quoted_string(quoted: &str) -> usize {
-    let mut escaped = true; // the opening quote does not close
+    let mut escaped = true; // the opening quote does not close the literal
     let close = quoted.char_indices().find(|(_, c)| {
         let closes = !escaped && *c == '"';
         escaped = !escaped && *c == '\\';
@@ -181,7 +184,7 @@ fn char_or_lifetime(rest: &str) -> usize {
 struct Parser<'a, 'b> {
     code: Vec<Token<'a>>,
     at: usize,
-    /// The open blocks: the name of an inline module, or `None` for any other.
+    /// The open blocks: the name of an inline module, or `None` for any other block.
     blocks: Vec<Option<&'a str>>,
     /// The name of the inline module whose brace comes next.
     pending: Option<&'a str>,
@@ -204,7 +207,7 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
-    /// The text of the token `ahead` of the current one.
+    /// Returns the text of the token `ahead` of the current one.
     fn text(&self, ahead: usize) -> &'a str {
         self.code.get(self.at + ahead).map_or("", |token| token.text)
     }
@@ -232,7 +235,7 @@ impl<'a> Parser<'a, '_> {
         words.starts_with(&["[", "cfg", "(", "test"]) || words.starts_with(&["[", "cfg", "(", "all", "(", "test"])
     }
 
-    /// Steps over an item with its attributes, and notes the file it declares.
+    /// Skips an item with its attributes, and records the file that the item declares.
     fn skip_test_item(&mut self) {
         let mut depth = 0;
         while self.at < self.code.len() {
@@ -283,7 +286,7 @@ impl<'a> Parser<'a, '_> {
         self.at += 1;
     }
 
-    /// One branch of a `use`, up to the `,`, `}` or `;` that ends it.
+    /// Reads one branch of a `use`, up to the `,`, `}` or `;` that ends the branch.
     fn read_tree(&mut self, prefix: &[String]) {
         let (mut path, line) = (prefix.to_vec(), self.code[self.at].line);
         loop {

@@ -1,7 +1,10 @@
-//! All files of a crate, and which of them imports which.
+//! All files of a crate, and the imports between them.
 //!
-//! Guarantees: a re-export is followed to the file that has the item; a path that leaves the crate is no import.
-//! Leaves to `rules`: what may import what.
+//! Guarantees:
+//! - A re-export is followed to the file that defines the item.
+//! - A path that leaves the crate is no import.
+//!
+//! Leaves to `rules`: which imports are permitted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +14,7 @@ use super::source::{Binding, Import, Source};
 
 type Module = Vec<String>;
 
-/// An import of one file by another, with the line and the path as it is written.
+/// An import of one file by another, with the line and the written path.
 #[derive(Clone, Debug)]
 pub struct Edge {
     pub from: usize,
@@ -24,7 +27,7 @@ pub struct Edge {
 #[derive(Debug)]
 pub struct Tree {
     pub sources: Vec<Source>,
-    /// File of each module, inline modules included.
+    /// The file of each module, inline modules included.
     modules: BTreeMap<Module, usize>,
 }
 
@@ -40,7 +43,7 @@ impl Tree {
         Self::parse(&files)
     }
 
-    /// Takes files as (path relative to `src`, text).
+    /// Parses files given as (path relative to `src`, text).
     pub fn parse(files: &[(&str, &str)]) -> Self {
         let mut sources: Vec<Source> = files.iter().map(|(path, text)| Source::parse(path, text)).collect();
         let tests: Vec<Module> = sources.iter().flat_map(test_modules).collect();
@@ -57,7 +60,7 @@ impl Tree {
         Self { sources, modules }
     }
 
-    /// Every import of a file by another: of each pair of files the first.
+    /// Returns the imports between files: for each pair of files the first import.
     pub fn edges(&self) -> Vec<Edge> {
         let mut found = BTreeMap::new();
         for (from, source) in self.sources.iter().enumerate() {
@@ -77,7 +80,7 @@ impl Tree {
         self.modules.get(&module).copied()
     }
 
-    /// What `path` means in `module`.
+    /// Resolves `path` as written in `module`.
     fn find<'a>(&self, module: &[String], path: &'a [String], seen: &mut BTreeSet<Module>) -> Option<Target<'a>> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
@@ -88,7 +91,7 @@ impl Tree {
         }
     }
 
-    /// Goes down from `module` along `path`, through modules and re-exports.
+    /// Walks down from `module` along `path`, through modules and re-exports.
     fn walk<'a>(&self, module: &[String], path: &'a [String], seen: &mut BTreeSet<Module>) -> Option<Target<'a>> {
         let Some((first, rest)) = path.split_first() else { return Some((module.to_vec(), None)) };
         if first == "super" {
@@ -140,7 +143,7 @@ impl Tree {
     }
 }
 
-/// `proxy/io/mod.rs` is the module `proxy::io`.
+/// Maps a file to its module: `proxy/io/mod.rs` is the module `proxy::io`.
 fn module_of(path: &str) -> Module {
     let mut parts: Vec<&str> = path.trim_end_matches(".rs").split('/').collect();
     if matches!(parts[..], ["lib" | "main"]) || parts.last() == Some(&"mod") {

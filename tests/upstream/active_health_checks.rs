@@ -1,4 +1,4 @@
-//! Health checks: servers that fail them get no commands, whatever the checks cost is on nobody's bill.
+//! Active health checks: a server that fails its checks gets no commands. Checks are billed to no department.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::world::{Plan, Server, World, until};
 const READ: &str = "/cameras/v1/snapshots/1";
 const EJECTED: &str = "tallygate_upstream_ejected";
 
-/// A city whose cameras have two servers, which are checked often.
+/// Returns a city whose cameras have two servers with frequent health checks.
 fn two_servers() -> (Plan, Server) {
     let second = Server::start();
     let address = second.address;
@@ -81,7 +81,7 @@ async fn a_reload_keeps_what_checks_have_said_and_ends_the_checks_of_servers_tha
     world
         .reload(|document| {
             document["departments"][0]["name"] = json!("Police");
-            document["subsystems"][0]["healthCheck"]["interval"] = json!("1h"); // nobody is asked again before the test ends
+            document["subsystems"][0]["healthCheck"]["interval"] = json!("1h"); // no further check before the test ends
         })
         .await;
     send(&world, 10).await;

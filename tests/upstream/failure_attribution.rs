@@ -1,4 +1,4 @@
-//! Whose fault a broken command is: nobody can have a healthy server left out by how a request is sent.
+//! Failure attribution: a caller that breaks its own request must not cause the outlier ejection of a healthy server.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use crate::world::h2_frames::{DATA, END_HEADERS, HEADERS, POST, RST_STREAM, fiel
 use crate::world::{GATEWAY, Seen, World, fed, free_address, listen, request, until};
 
 const SUBMIT: &str = "/cameras/v1/snapshots";
-/// More than eject a server (`FAILURES_MAX` in `proxy/upstream/endpoint/health`).
+/// More failures than an ejection needs (`FAILURES_MAX` in `proxy/upstream/endpoint/health`).
 const TIMES: u64 = 6;
 
 /// One way to break an upload.
 #[derive(Clone, Copy, Debug)]
 enum Break {
-    /// A stream with a length that is reset, with this code.
+    /// An HTTP/2 stream with a `Content-Length`, reset with this code.
     Reset(u32),
-    /// The same together with its head.
+    /// The same reset, sent together with the head.
     ResetAtOnce(u32),
-    /// A chunk over HTTP/1.1 that is malformed.
+    /// A malformed chunk over HTTP/1.1.
     Chunk,
-    /// A connection over HTTP/1.1 that is lost.
+    /// A lost connection over HTTP/1.1.
     Lost,
-    /// More than the command takes.
+    /// A body over the limit of the command.
     TooLarge,
-    /// Nothing more, for too long.
+    /// No further bytes, for longer than the limit.
     Slow,
 }
 
@@ -117,7 +117,7 @@ async fn an_upload_that_breaks_is_its_callers_fault_however_it_breaks() {
     }
 }
 
-/// A subsystem that closes a connection on which the rest of a request does not come, as many do after a while.
+/// A subsystem that closes a connection if the rest of a request does not arrive in time, as many servers do.
 #[tokio::test]
 async fn a_server_that_does_not_wait_for_a_slow_caller_is_not_left_out() {
     let address = free_address();
@@ -125,7 +125,7 @@ async fn a_server_that_does_not_wait_for_a_slow_caller_is_not_left_out() {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             stream.readable().await.unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await; // its patience
+            tokio::time::sleep(Duration::from_millis(100)).await; // the server's own timeout
             drop(stream);
         }
     });
@@ -161,7 +161,7 @@ async fn a_deadline_that_its_caller_sets_is_not_held_against_a_server() {
     assert_eq!(world.close().await.of("traffic-police", "timeout"), 2 * TIMES);
 }
 
-/// An echo says nothing while its caller does not: that silence is the caller's, and `bodyIdle` bounds it.
+/// An echo is silent while its caller is silent. The caller causes this silence, and `bodyIdle` bounds it.
 #[tokio::test]
 async fn a_subsystem_that_waits_for_its_caller_is_not_silent() {
     let quick = json!({ "connect": "1s", "response": "5s", "idle": "150ms" });
@@ -171,7 +171,7 @@ async fn a_subsystem_that_waits_for_its_caller_is_not_silent() {
         feed.send(Ok("one ".into())).unwrap();
         let mut stream = client.open(request("POST", "/cameras/do/echo", body)).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "one ");
-        tokio::time::sleep(Duration::from_millis(500)).await; // the caller's silence is what is tested
+        tokio::time::sleep(Duration::from_millis(500)).await; // the caller's silence is under test
         feed.send(Ok("two".into())).unwrap();
         drop(feed);
         assert_eq!(stream.whole().await.text(), "one two");

@@ -1,4 +1,5 @@
-//! Retries towards servers that speak HTTP/2: what resets, takes its leave or is not there costs an attempt, never a command.
+//! Retries towards HTTP/2 servers: a reset, a GOAWAY or a missing server costs an attempt, never a command. The retry
+//! budget bounds the attempts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,19 +22,19 @@ const INTERNAL_ERROR: u32 = 2;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 
-/// What a server does about every request, by its stream.
+/// Builds the frames of a server's reaction to a request, from the number of its stream.
 pub type MakeFrames = fn(u32) -> Vec<u8>;
 
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// Takes its leave before it has taken up any stream (RFC 9113 section 6.8).
+/// Sends GOAWAY before any stream was processed (RFC 9113 section 6.8).
 pub fn leave(_stream: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[0_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())
 }
 
-/// A server that speaks HTTP/2 and answers no request; how many it met.
+/// Starts an HTTP/2 server that responds to no request. Returns its address and the number of requests it received.
 pub async fn never_answers(manner: MakeFrames) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
@@ -70,7 +71,7 @@ async fn converse(mut stream: TcpStream, manner: MakeFrames, met: Arc<AtomicUsiz
     }
 }
 
-/// A city whose cameras speak HTTP/2 and have that server, and their usual one, in turn.
+/// Returns a city whose cameras use HTTP/2, with that server and their usual server in turn (round robin).
 fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
     World::city().edit(|document| {
         let good = document["subsystems"][0]["upstreams"][0].clone();

@@ -1,6 +1,8 @@
-//! What is sent again without its subsystem's leave: what a server has not processed (RFC 9113 section 8.7), whatever its
-//! method, and a safe request without a body whose kept connection ended before an answer (RFC 9110 section 9.2.2). One command
-//! in all books.
+//! Idempotent replay: requests that are sent again although the `retries` setting of the subsystem does not permit it:
+//! - A request that a server has not processed (RFC 9113 section 8.7), whatever its method.
+//! - A safe request without a body whose reused connection ended before a response (RFC 9110 section 9.2.2).
+//!
+//! All books count one command.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +20,10 @@ const READ: &str = "/cameras/v1/snapshots/1";
 const SUBMIT: &str = "/cameras/v1/snapshots";
 const RETRIES: &str = "tallygate_upstream_retries_total";
 const ATTEMPTS: &str = "tallygate_upstream_attempts_total";
-/// How often a command is sent again.
+/// The maximum number of times that a command is sent again.
 const AGAIN_MAX: usize = 3;
 
-/// A city whose cameras speak HTTP/2 and have that server, and their usual one if it is wanted, in turn.
+/// Returns a city whose cameras use HTTP/2, with that server, and in turn their usual server if `with_good` is set.
 fn cameras_at(bad: SocketAddr, with_good: bool) -> Plan {
     World::city().edit(|document| {
         let cameras = &mut document["subsystems"][0];
@@ -98,7 +100,7 @@ async fn a_body_of_which_more_was_taken_than_is_held_is_not_sent_again() {
     assert_eq!(usage.of("traffic-police", "unreachable"), 1);
 }
 
-/// A server that opens its windows and refuses a stream after so many bytes of it.
+/// Starts a server that opens its windows and refuses a stream after `bytes` bytes of its body.
 async fn refuses_after(bytes: usize) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
@@ -136,7 +138,8 @@ async fn take_and_refuse(mut stream: TcpStream, bytes: usize, met: Arc<AtomicUsi
     }
 }
 
-/// A server that answers so many requests of a connection, reads one more, says something, and closes. How many requests it read.
+/// Starts a server that responds to `answered` requests of a connection, reads one more, sends `last`, and closes.
+/// Returns the number of requests it read.
 async fn answers_and_closes(answered: usize, head: &'static str, last: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
@@ -255,7 +258,7 @@ async fn an_idle_connection_is_not_used_beyond_the_time_its_server_gives_it() {
     world.close().await;
 }
 
-/// A server that answers every request with this head; how many connections it has had.
+/// Starts a server that responds to every request with this head. Returns the number of its connections.
 async fn counts_connections(head: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
@@ -277,7 +280,8 @@ async fn counts_connections(head: &'static str) -> (SocketAddr, Arc<AtomicUsize>
     (address, count)
 }
 
-/// A server over HTTP/2 that answers one request of a connection and closes it at the second, without a word. How many it read.
+/// Starts an HTTP/2 server that responds to one request of a connection and closes the connection at the second,
+/// without GOAWAY. Returns the number of requests it read.
 async fn answers_one_stream() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());

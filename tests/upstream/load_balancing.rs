@@ -1,4 +1,6 @@
-//! How servers are chosen, and where commands wait when all of them carry as many as they may.
+//! Load balancing: the choice of a server (sticky routing by header, slow start), and the queue in which commands wait
+//! while all servers are at their concurrency limit. A server that signals overload (429, 503) is neither ejected nor
+//! asked again.
 
 use std::collections::HashMap;
 
@@ -9,7 +11,7 @@ use crate::world::{Plan, Server, World, empty, request, until};
 const READ: &str = "/cameras/v1/snapshots";
 const QUEUED: &str = "tallygate_commands_queued";
 
-/// A city whose cameras carry one command at a time, with this queue.
+/// Returns a city whose cameras accept one command at a time, with this queue.
 fn one_at_a_time(queue: Value) -> Plan {
     World::city().edit(|document| {
         document["subsystems"][0]["upstreams"][0]["maxRequests"] = json!(1);
@@ -17,7 +19,7 @@ fn one_at_a_time(queue: Value) -> Plan {
     })
 }
 
-/// A city whose cameras have two servers.
+/// Returns a city whose cameras have two servers.
 fn two_servers(change: impl FnOnce(&mut Value)) -> (Plan, Server) {
     let second = Server::start();
     let address = second.address;

@@ -1,4 +1,8 @@
-//! Subsystems and their servers: pools, load balancing, health, retries, mirroring.
+//! Upstreams (the servers of subsystems):
+//! - connection pools, HTTP/1.1, HTTP/2, TLS and Unix sockets;
+//! - load balancing (least requests, weights, sticky routing by header), the queue for a free server, slow start;
+//! - active health checks, outlier ejection, failure attribution;
+//! - retries and the retry budget, idempotent replay, request mirroring, upstream timeouts.
 
 mod active_health_checks;
 mod failure_attribution;

@@ -1,4 +1,5 @@
-//! Subsystems that are slow, down, breaking or several: pools, balance, ejection, timeouts.
+//! Connection pools, load balancing (least requests), outlier ejection and upstream timeouts: subsystems that are slow,
+//! down or broken, or have several servers.
 
 use serde_json::{Value, json};
 
@@ -105,7 +106,7 @@ async fn the_answers_patience_counts_from_the_last_piece_of_the_request() {
     let (feed, body) = fed();
     let client = world.client("traffic-police");
     let answer = tokio::spawn(async move { client.send(request("POST", "/cameras/v1/snapshots", body)).await.status });
-    let mut pace = tokio::time::interval(std::time::Duration::from_millis(200)); // a slow caller is what is tested here
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(200)); // a slow caller is under test
     for _ in 0..6 {
         pace.tick().await;
         feed.send(Ok("piece".into())).unwrap();
@@ -211,7 +212,7 @@ async fn a_subsystem_that_restarts_costs_no_command() {
     assert_eq!(usage.of("traffic-police", "ok"), 2);
 }
 
-/// A subsystem that answers every connection with the same bytes, whatever it is asked.
+/// Starts a subsystem that sends the same bytes on every connection, whatever the request.
 async fn canned(answer: &'static str) -> std::net::SocketAddr {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind(free_address()).await.unwrap();
@@ -290,7 +291,7 @@ async fn a_refused_answer_is_counted_and_logged_by_what_was_wrong_with_it() {
         ("HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n", "folded"),
         ("HTTP/1.1 200 OK\r\nX: \u{1}\r\nContent-Length: 0\r\n\r\n", "control character"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "a Content-Length"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "chunk"), // broken in its body
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "chunk"), // a broken body
     ] {
         let address = canned(answer).await;
         let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = upstreams(&[address]));

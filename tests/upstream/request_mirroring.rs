@@ -1,4 +1,4 @@
-//! Copies of requests: they go to another subsystem's servers and are on nobody's books.
+//! Request mirroring: copies go to another subsystem's servers and are counted in no book.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::world::{World, empty, fed, request, until, whole};
 const READ: &str = "/cameras/v1/snapshots/7";
 const SUBMIT: &str = "/cameras/v1/snapshots";
 
-/// Copies every submission to `lab`, a subsystem that nobody may call.
+/// Mirrors every submission to `lab`, a subsystem that no department may call.
 fn mirrored(document: &mut Value) {
     document["subsystems"][0]["commands"][0]["mirror"] = json!({ "subsystem": "lab" });
     document["subsystems"][0]["commands"][0]["body"] = json!({ "max": "1MiB" });
@@ -30,7 +30,7 @@ async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
         feed.send(Ok(vec![7; 30_000].into())).unwrap();
         drop(feed);
         assert_eq!(stream.await.unwrap().whole().await.status, 200);
-        // Too large, by its head and by what comes.
+        // Too large: by its `Content-Length`, and by its body.
         assert_eq!(client.send(request("POST", SUBMIT, whole(vec![7; 70_000]))).await.status, 200);
         let (feed, body) = fed();
         let stream = client.open(request("POST", SUBMIT, body));
@@ -137,7 +137,7 @@ async fn a_copy_earns_no_retries() {
     }
     until("the copies are answered", async || (copies(&world, "answered").await == 100).then_some(())).await;
     for _ in 0..20 {
-        // Not safe, but may be repeated: no kept connection gives it another attempt.
+        // DELETE is not safe, but idempotent: a reused connection permits no further attempt.
         let cut = client.send(request("DELETE", "/lab/do/cut", empty())).await;
         assert_eq!(cut.problem().as_deref(), Some("upstream_failed"));
     }

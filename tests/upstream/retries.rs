@@ -1,4 +1,5 @@
-//! Retries: off by default, only for what may be repeated, within a budget, one command in all books.
+//! Retries: off by default, only for requests that may be repeated, within the retry budget. All books count one
+//! command.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::world::{Plan, World, free_address, request, whole};
 const READ: &str = "/cameras/v1/snapshots/1";
 const RETRIES: &str = "tallygate_upstream_retries_total";
 
-/// A server that reads a request, writes these bytes and hangs up; how often it did.
+/// Starts a server that reads a request, writes these bytes and closes. Returns the number of requests it read.
 async fn hangs_up_after(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind(free_address()).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
@@ -28,7 +29,7 @@ async fn hangs_up_after(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) 
     (address, count)
 }
 
-/// A city whose cameras have that server, and their usual one, in turn.
+/// Returns a city whose cameras have that server and their usual server, in turn (round robin).
 fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
     World::city().edit(|document| {
         let good = document["subsystems"][0]["upstreams"][0].clone();

@@ -1,4 +1,4 @@
-//! What subsystems speak: HTTP/1.1 and HTTP/2, over TCP, Unix sockets and TLS, with real nginx behind the gateway.
+//! Upstream protocols: HTTP/1.1 and HTTP/2, over TCP, Unix sockets and TLS, with real nginx behind the gateway.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use crate::operator::third_party_tools::nginx;
 use crate::world::{Pki, World, free_address, listen, until, within};
 
 const READ: &str = "/cameras/v1/snapshots/1";
-/// The name of the subsystem in its certificate.
+/// The subsystem's host name in its certificate.
 const CAMERAS: &str = "cameras.city.example";
 
-/// How nginx listens, and how the gateway is told to reach it.
+/// The `listen` directive of nginx, and the gateway's configuration for reaching it.
 struct UpstreamTransport {
     listen: String,
     subsystem: Value,
-    /// How nginx calls the protocol it was spoken to in.
+    /// The protocol name in nginx's access log.
     spoken: &'static str,
 }
 
 impl UpstreamTransport {
-    /// In the clear.
+    /// Returns a transport without TLS.
     fn plain(protocol: &str) -> Self {
         let address = free_address();
         let (suffix, spoken) = if protocol == "http2" { (" http2", "HTTP/2.0") } else { ("", "HTTP/1.1") };
@@ -31,7 +31,8 @@ impl UpstreamTransport {
         Self { listen: format!("{address}{suffix}"), subsystem, spoken }
     }
 
-    /// Over TLS, where nginx asks for the gateway's own certificate; `tls` as configured.
+    /// Returns a transport over TLS, where nginx requires the gateway's client certificate; `tls` is the gateway's
+    /// setting.
     fn secure(protocol: &str, folder: &Path, tls: Value) -> Self {
         let plain = Self::plain(protocol);
         let (address, http2) = plain.listen.split_once(' ').unwrap_or((&plain.listen, ""));
@@ -47,7 +48,7 @@ impl UpstreamTransport {
     }
 }
 
-/// The gateway's proof of itself and its trust, as configured.
+/// Returns the gateway's client certificate and its trusted authorities, as configuration.
 fn tls(world: &World, gateway: &str) -> Value {
     let own = world.identity(gateway);
     json!({ "authorities": ["pki/ca.pem"], "certificate": own.certificate_file, "key": own.key_file, "serverName": CAMERAS })
@@ -59,8 +60,8 @@ fn put(document: &mut Value, subsystem: &Value) {
     }
 }
 
-/// Ten commands of each kind through the gateway to nginx, which reads uploads before it answers; its log must say what the
-/// ledger says.
+/// Sends ten commands of each kind through the gateway to nginx, which reads uploads before it responds. The access log
+/// must agree with the ledger.
 async fn commands_arrive(mut world: World, way: UpstreamTransport) {
     world.write(|document| {
         put(document, &way.subsystem);
@@ -98,7 +99,7 @@ async fn a_subsystem_may_speak_http2_by_prior_knowledge() {
     commands_arrive(World::city().build(), UpstreamTransport::plain("http2")).await;
 }
 
-/// A session carries 100 (`proxy/upstream/h2`), and commands that come together do not each open one.
+/// A session carries 100 streams (`proxy/upstream/h2`). Commands that arrive together do not each open a session.
 #[tokio::test]
 async fn commands_that_come_together_share_sessions_over_http2() {
     let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!("http2"));
@@ -202,14 +203,14 @@ async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
     }
 }
 
-/// Requests that a server has at once, and the most that there were.
+/// The number of concurrent requests of a server, and its maximum.
 #[derive(Default)]
 struct AtOnce {
     now: AtomicUsize,
     most: AtomicUsize,
 }
 
-/// A session of a server that takes one stream at a time.
+/// Serves a session that permits one stream at a time.
 async fn one_at_a_time(stream: TcpStream, at_once: Arc<AtOnce>) -> Result<(), h2::Error> {
     let mut builder = h2::server::Builder::new();
     let mut session = builder.max_concurrent_streams(1).handshake::<_, bytes::Bytes>(stream).await?;
@@ -240,7 +241,7 @@ async fn a_server_that_takes_one_stream_at_a_time_gets_one_at_a_time() {
     });
     let mut world = plan.start().await;
     let client = Arc::new(world.client("traffic-police").h2());
-    assert_eq!(client.get(READ).await.status, 200); // from here on the server's limit is known
+    assert_eq!(client.get(READ).await.status, 200); // the gateway has now received the limit
     let asking = (0..30).map(|_| {
         let client = Arc::clone(&client);
         tokio::spawn(async move { client.get(READ).await.status })

@@ -1,4 +1,4 @@
-//! Servers of different weights: each gets its part of the commands, and one without a weight none.
+//! Weighted load balancing: each server gets its share of the commands, and a server with weight 0 gets none.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::world::{Server, World, empty, request};
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-/// A city whose cameras have two servers of these weights.
+/// Returns a city whose cameras have two servers with these weights.
 async fn weighted(weights: [u64; 2], balance: Value) -> World {
     let second = Server::start();
     let address = second.address;
@@ -23,7 +23,7 @@ async fn weighted(weights: [u64; 2], balance: Value) -> World {
     world
 }
 
-/// Sends so many commands, each with a key of its own.
+/// Sends `count` commands, each with a different key.
 async fn send(world: &World, count: usize) {
     let client = world.client("traffic-police").h2();
     for n in 0..count {
@@ -41,7 +41,7 @@ fn received(world: &World) -> [usize; 2] {
 async fn commands_are_split_by_weight_whatever_the_policy() {
     for (balance, count, second) in [
         (json!("roundRobin"), 100, 10..=10),
-        // 40 are expected, give or take 6 (one deviation): by the ports that were free, and by chance.
+        // Expected: 40 of 400, with a standard deviation of 6. The number depends on free ports and chance.
         (json!({ "hash": { "header": "x-camera" } }), 400, 10..=75),
         (json!("leastRequest"), 400, 10..=75),
     ] {

@@ -1,5 +1,5 @@
-//! WebSocket over HTTP/2 (RFC 8441): what becomes a tunnel, what does not, and that it is one command among the others of its
-//! connection. How tunnels end is in `websocket_ends`.
+//! WebSocket over HTTP/2 by extended CONNECT (RFC 8441): which requests become a tunnel, and which do not. A tunnel is
+//! one command among the other commands of its connection. The ends of tunnels are tested in `tunnel_close`.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,13 +13,13 @@ use crate::world::h2_frames::{
 };
 use crate::world::{FragmentingStream, Plan, Seen, World, empty, free_address, listen, request, within};
 
-/// A caller that writes its frames itself.
+/// An HTTP/2 caller that writes its frames itself.
 pub struct H2Caller {
     stream: TlsStream<FragmentingStream>,
     heard: Vec<u8>,
 }
 
-/// A frame that was heard.
+/// A received frame: kind, flags, stream, payload.
 pub type ReceivedMessages<'a> = (u8, u8, u32, &'a [u8]);
 
 impl H2Caller {
@@ -31,7 +31,7 @@ impl H2Caller {
         say(&mut self.stream, frames).await.unwrap();
     }
 
-    /// Reads until something is found in what was heard; nothing, if the gateway closes before.
+    /// Reads until `look` finds a result in the received frames. Returns `None` if the gateway closes before.
     pub async fn try_hear<T>(&mut self, what: &str, look: impl Fn(&[ReceivedMessages<'_>]) -> Option<T>) -> Option<T> {
         within(what, async {
             loop {
@@ -50,7 +50,7 @@ impl H2Caller {
         self.try_hear(what, look).await.unwrap_or_else(|| panic!("closed before {what}"))
     }
 
-    /// The head of an answer; its first byte tells `:status` 200 (RFC 7541 appendix A).
+    /// Returns the head of a response. Its first byte is `:status` 200 (RFC 7541 appendix A).
     pub async fn head(&mut self, stream: u32) -> Vec<u8> {
         self.hear("a head", |frames| {
             frames.iter().find(|frame| (frame.0, frame.2) == (HEADERS, stream)).map(|frame| frame.3.to_vec())
@@ -58,12 +58,12 @@ impl H2Caller {
         .await
     }
 
-    /// Waits for data that end so.
+    /// Waits for data that end with `end`.
     pub async fn data(&mut self, stream: u32, end: &[u8]) {
         self.hear("data", |frames| data_of(frames, stream).ends_with(end).then_some(())).await;
     }
 
-    /// How a stream ended: with its last flag, or the code of its reset.
+    /// Returns the end of a stream: END_STREAM, or the code of its reset.
     pub async fn end(&mut self, stream: u32) -> Result<(), u32> {
         self.hear("the end of a stream", |frames| {
             frames.iter().filter(|frame| frame.2 == stream).find_map(|(kind, flags, _, payload)| match *kind {
@@ -76,13 +76,13 @@ impl H2Caller {
     }
 }
 
-/// All data of a stream so far.
+/// Returns all received data of a stream.
 pub fn data_of(frames: &[ReceivedMessages<'_>], stream: u32) -> Vec<u8> {
     let data = frames.iter().filter(|frame| (frame.0, frame.2) == (DATA, stream)).map(|frame| frame.3);
     data.collect::<Vec<_>>().concat()
 }
 
-/// A subsystem that switches to what it is asked for; the test speaks for it.
+/// A subsystem that accepts the upgrade to the requested protocol. The test writes and reads its bytes.
 pub struct Switching(TcpListener);
 
 impl Switching {
@@ -94,7 +94,7 @@ impl Switching {
         self.0.local_addr().unwrap().port()
     }
 
-    /// The head of the next request, and the connection.
+    /// Returns the head of the next request, and the connection.
     pub async fn asked(&self) -> (String, TcpStream) {
         let (mut stream, _) = within("a connection", self.0.accept()).await.unwrap();
         let mut head = Vec::new();
@@ -104,7 +104,7 @@ impl Switching {
         (String::from_utf8(head).unwrap(), stream)
     }
 
-    /// Switches the next request.
+    /// Accepts the upgrade of the next request.
     pub async fn switched(&self) -> (String, TcpStream) {
         let (head, mut stream) = self.asked().await;
         let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\
@@ -114,7 +114,7 @@ impl Switching {
     }
 }
 
-/// A message of a caller: masked, by nothing (RFC 6455 section 5.2).
+/// Returns a message of a caller, masked with zeros (RFC 6455 section 5.2).
 fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u64;
     let mut message = vec![0x80 | kind];
@@ -168,7 +168,7 @@ async fn a_websocket_over_http2_is_one_command_with_all_its_bytes() {
     assert_eq!(usage.sum(|_| true), 2);
 }
 
-/// The plan of a city whose subsystem listens here; the command at [`TALK`] may switch.
+/// Returns the plan of a city whose subsystem listens on this port. The command at [`TALK`] permits the upgrade.
 pub fn switching_city(port: u16) -> Plan {
     World::city().edit(move |document| {
         document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://127.0.0.1:{port}") }]);
@@ -176,10 +176,10 @@ pub fn switching_city(port: u16) -> Plan {
     })
 }
 
-/// A path of the command that switches.
+/// A path of the command that permits the upgrade.
 pub const TALK: &str = "/cameras/v1/snapshots/1";
 
-/// A city whose subsystem is spoken for by the test.
+/// Starts a city whose subsystem is played by the test.
 pub async fn talking_city(edit: impl FnOnce(&mut Value)) -> (World, Switching) {
     let switching = Switching::start();
     let mut world = switching_city(switching.port()).edit(edit).start_process().await;
@@ -231,13 +231,13 @@ async fn what_is_no_tunnel_is_refused_and_its_connection_goes_on() {
     let plain = [&[2, 7][..], b"CONNECT", &literal(":authority", "gateway.city.example:443")].concat();
     let grpc = literal("content-type", "application/grpc");
     for (frames, status, outcome) in [
-        (connect(1, "/cameras/do/bytes-9", "websocket", &[]), 501, "malformed"), // it does not switch
+        (connect(1, "/cameras/do/bytes-9", "websocket", &[]), 501, "malformed"), // the command permits no upgrade
         (connect(1, TALK, "connect-udp", &[]), 501, "malformed"),
         (connect(1, TALK, "connect-udp", &grpc), 501, "malformed"), // 200 would be a tunnel
         (connect(1, "/cameras/nothing", "websocket", &[]), 404, "unknown_command"),
         (connect(1, "/cameras//v1", "websocket", &[]), 400, "malformed"),
         (frame(HEADERS, END_HEADERS, 1, &plain), 501, "malformed"),
-        // Allowed, and asked for; its subsystem answers as to any GET.
+        // Permitted and requested, but the subsystem responds as to any GET.
         (connect(1, TALK, "websocket", &[]), 502, "upstream_failed"),
     ] {
         let mut caller = H2Caller::of(&world).await;

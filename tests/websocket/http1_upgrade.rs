@@ -1,5 +1,6 @@
-//! WebSocket through the gateway, with callers and a subsystem of a foreign make (Python's websockets): a tunnel begins only
-//! after a checked 101, is one command, and is counted as long as it lasts.
+//! WebSocket over the HTTP/1.1 upgrade, with foreign callers and a foreign subsystem (Python's websockets). A tunnel
+//! begins only after a verified 101, is one command, and is counted as long as it lasts. Half-close and resets are
+//! tested here too.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -28,7 +29,7 @@ pub fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
     (process, port.trim().parse().unwrap(), said)
 }
 
-/// A city whose cameras have a live picture, and a command that may not switch.
+/// Starts a city whose cameras have a live picture, and a command that permits no upgrade.
 pub async fn live_city(port: u16) -> World {
     live_plan(port).start().await
 }
@@ -96,7 +97,8 @@ async fn a_command_that_may_not_switch_does_not() {
     let ended = run(caller(&world, "/cameras/still")).await;
     assert_eq!(seen(&ended), json!({ "refused": 501 }));
     world.log.note("traffic-police", Seen::Outcome("malformed"));
-    // A caller that asks for another protocol gets the answer to a plain request (RFC 9110 section 7.8), and what it says of upgrades.
+    // A caller that requests another protocol gets the response to a plain request (RFC 9110 section 7.8), with its
+    // `Upgrade` headers.
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     let ask =
         format!("GET /cameras/still HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n");
@@ -149,7 +151,7 @@ async fn bytes_that_come_before_the_switch_do_not_reach_the_subsystem() {
     let early = format!("GET {LIVE} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n\u{1}\u{5}early\r\n");
     stream.write_all(early.as_bytes()).await.unwrap();
     let mut heard = Vec::new();
-    let _ = stream.read_to_end(&mut heard).await; // however it ends, it ends
+    let _ = stream.read_to_end(&mut heard).await; // any end is accepted
     assert!(!String::from_utf8_lossy(&heard).contains("early"), "{heard:?}");
     drop(process);
     world.log.note("traffic-police", Seen::Open);
@@ -158,7 +160,7 @@ async fn bytes_that_come_before_the_switch_do_not_reach_the_subsystem() {
     world.close().await;
 }
 
-/// Switches a caller over HTTP/1.1; its connection, and the subsystem's.
+/// Opens a tunnel for a caller over HTTP/1.1. Returns the caller's connection and the subsystem's connection.
 async fn tunnel(world: &World, switching: &Switching) -> (TlsStream<FragmentingStream>, TcpStream) {
     let mut caller = world.client("traffic-police").connect().await.unwrap();
     let head = format!("GET {TALK} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n");
@@ -172,7 +174,7 @@ async fn tunnel(world: &World, switching: &Switching) -> (TlsStream<FragmentingS
     (caller, subsystem)
 }
 
-/// Closing with something unread resets a connection: here it is only our close_notify.
+/// A close with unread bytes resets a connection. Here the only unread bytes are the gateway's close_notify.
 #[tokio::test]
 async fn a_caller_that_closes_with_only_the_goodbye_unread_had_everything() {
     let (world, switching) = talking_city(|_| ()).await;
@@ -181,7 +183,7 @@ async fn a_caller_that_closes_with_only_the_goodbye_unread_had_everything() {
     let mut heard = [0; 8];
     within("the last", caller.read_exact(&mut heard)).await.unwrap();
     drop(subsystem);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // for the goodbye to arrive, and to be left unread
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // time for close_notify to arrive unread
     drop(caller);
     world.log.note("traffic-police", Seen::Outcome("ok"));
     world.usage_when("it is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
@@ -211,7 +213,7 @@ async fn a_caller_that_is_lost_before_the_subsystems_end_has_aborted() {
     let (world, switching) = talking_city(|_| ()).await;
     let (caller, mut subsystem) = tunnel(&world, &switching).await;
     subsystem.write_all(b"never read").await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // for it to arrive, and to be left unread
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // time for the bytes to arrive unread
     drop(caller);
     let _ = within("the end", subsystem.read_to_end(&mut Vec::new())).await;
     world.log.note("traffic-police", Seen::Outcome("aborted"));

@@ -1,5 +1,10 @@
-//! How tunnels over HTTP/2 end: by either side, by force, by silence, by the gateway's own end. Each is one command, counted once
-//! under what ended it; what passed is on the tally while it lasts; the other streams of the connection go on.
+//! The end of tunnels over HTTP/2: half-close and close by either side, reset, idle timeout, write timeout, live
+//! revocation, graceful shutdown.
+//!
+//! Guarantees:
+//! - Each tunnel is one command, counted once under the cause of its end.
+//! - The bytes that have passed are on the tally while the tunnel lasts.
+//! - The other streams of the connection go on.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,7 +22,7 @@ fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
 }
 
-/// A tunnel on a caller's stream, and the subsystem's end of it.
+/// Opens a tunnel on a stream of the caller. Returns the subsystem's end of the tunnel.
 async fn tunnel(caller: &mut H2Caller, stream: u32, switching: &Switching) -> TcpStream {
     caller.say(&connect(stream, TALK, "websocket", &[])).await;
     let (_, subsystem) = switching.switched().await;
@@ -25,7 +30,7 @@ async fn tunnel(caller: &mut H2Caller, stream: u32, switching: &Switching) -> Tc
     subsystem
 }
 
-/// Answers a request as to any GET.
+/// Responds to a request as to any GET.
 async fn answer(switching: &Switching, text: &str) {
     let (_, mut subsystem) = switching.asked().await;
     let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}", text.len());
@@ -38,7 +43,7 @@ async fn hears(subsystem: &mut TcpStream, expected: &[u8]) {
     assert_eq!(heard, expected);
 }
 
-/// Waits until the subsystem's end is closed, however.
+/// Waits until the subsystem's end is closed, in any way.
 pub async fn closed(subsystem: &mut TcpStream) {
     let _ = within("the subsystem's end is closed", subsystem.read_to_end(&mut Vec::new())).await;
 }
@@ -154,7 +159,8 @@ async fn a_subsystem_that_breaks_off_resets_the_stream_after_what_it_has_said() 
     world.close().await;
 }
 
-/// What a caller says in a tunnel is not read: anybody could say what a subsystem answers with a reset.
+/// The bytes of a caller in a tunnel are not parsed. Any caller could therefore send bytes to which a subsystem reacts
+/// with a reset, so such resets must not count for outlier ejection.
 #[tokio::test]
 async fn tunnels_that_a_subsystem_resets_leave_no_server_out() {
     let (world, switching) = talking_city(|_| ()).await;
@@ -202,7 +208,7 @@ async fn silence_on_both_sides_ends_it() {
 
 #[tokio::test]
 async fn a_caller_that_takes_nothing_holds_its_subsystem_back_and_is_cut_off() {
-    let (world, switching) = talking_city(|document| document["capacity"] = json!({ "answerIdle": "1s" })).await;
+    let (world, switching) = talking_city(|document| document["capacity"] = json!({ "responseIdle": "1s" })).await;
     let mut caller = H2Caller::of(&world).await;
     let mut subsystem = tunnel(&mut caller, 1, &switching).await;
     let flood = vec![7; 64 * 1024 * 1024];
@@ -210,7 +216,7 @@ async fn a_caller_that_takes_nothing_holds_its_subsystem_back_and_is_cut_off() {
     assert!(written.is_err(), "64 MiB went somewhere");
     assert_eq!(caller.end(1).await, Err(CANCEL));
     world.log.note("traffic-police", Seen::Open);
-    let hits = world.metrics().await.value("tallygate_limit_hits_total", &[("limit", "answer_idle")]);
+    let hits = world.metrics().await.value("tallygate_limit_hits_total", &[("limit", "response_idle")]);
     assert_eq!(hits, Some(1.0));
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "aborted"), 1);
@@ -223,7 +229,7 @@ async fn a_subsystem_that_takes_nothing_holds_its_caller_back() {
     let (world, switching) = talking_city(|_| ()).await;
     let mut caller = H2Caller::of(&world).await;
     let subsystem = tunnel(&mut caller, 1, &switching).await;
-    // Sends as the windows allow, until the gateway gives no more of them.
+    // Sends as much as the windows permit, until the gateway opens them no further (backpressure).
     let (mut sent, mut window) = (0_u32, 64 * 1024_u32);
     let piece = vec![7; 16 * 1024];
     loop {
@@ -311,7 +317,7 @@ async fn who_leaves_before_the_switch_is_counted_once() {
     caller.say(&reset(1)).await;
     closed(&mut subsystem).await;
     ended_as(&world, "aborted").await;
-    // What is said before the switch waits for it, and then comes first.
+    // Bytes sent before the upgrade wait for it, and arrive first.
     caller.say(&[connect(3, TALK, "websocket", &[]), frame(DATA, 0, 3, b"early")].concat()).await;
     let (_, mut subsystem) = switching.switched().await;
     hears(&mut subsystem, b"early").await;

@@ -1,5 +1,5 @@
-//! What tunnels over HTTP/2 cost at most: 100 on each connection, at rest, or with a subsystem that says without end what nobody
-//! takes.
+//! Bounded memory of tunnels over HTTP/2: 100 tunnels on each connection, idle, or with a subsystem that sends without
+//! end while the caller does not read (backpressure).
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -9,10 +9,11 @@ use crate::http2::http2_abuse::{CONNECTIONS, memory_once_it_stands_still};
 use crate::world::h2_frames::{WINDOW_UPDATE, connect, frame, open_http2, say, streams, window_of};
 use crate::world::{Seen, until};
 
-/// What 100 tunnels of one connection may cost, in bytes: twice what they do on a busy machine.
+/// The memory limit of 100 tunnels of one connection, in bytes: twice the value measured on a busy machine.
 const MEMORY_MAX: u64 = 4 * 1024 * 1024;
 
-/// Opens connections with 100 tunnels each, through which a subsystem says without end what nobody takes, or nothing.
+/// Opens connections with 100 tunnels each. The subsystem sends without end while the caller does not read, or sends
+/// nothing. Returns the memory per connection.
 async fn memory_of_tunnels(is_loud: bool, window: u32, connection_window: u32) {
     let (world, switching) = talking_city(|_| ()).await;
     tokio::spawn(async move {
@@ -40,7 +41,7 @@ async fn memory_of_tunnels(is_loud: bool, window: u32, connection_window: u32) {
         })
         .await;
         if n == 0 {
-            before = memory_once_it_stands_still(&world).await; // the first warms the gateway up
+            before = memory_once_it_stands_still(&world).await; // the first connection warms up the gateway
         }
     }
     let last = memory_once_it_stands_still(&world).await;

@@ -1,12 +1,12 @@
-//! A caller that believes whatever server it meets: what the gateway makes of a handshake is looked at, not what the caller
-//! makes of the gateway.
+//! A TLS client that accepts any server certificate. Tests with this client examine how the gateway judges the
+//! handshake, not how the client judges the gateway.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// See the module.
+/// A certificate verifier that accepts any server certificate.
 #[derive(Debug)]
 pub struct AcceptAnyCert;
 

@@ -1,4 +1,4 @@
-//! The audit: callers' log = subsystems' logs = ledger = the view finance reads = `/metrics`.
+//! The audit: callers' log = subsystems' logs = ledger = the SQL view for finance = `/metrics`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tallygate::model::{Finished, Window};
 use super::client::{Seen, Sent};
 use super::subsystem::Received;
 
-/// What one row of usage is about.
+/// The dimensions of one row of usage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub department: String,
@@ -18,7 +18,7 @@ pub struct Key {
     pub outcome: String,
 }
 
-/// What one row of usage counts.
+/// The counts of one row of usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub commands: u64,
@@ -32,7 +32,7 @@ pub struct Count {
 pub struct Usage(pub BTreeMap<Key, Count>);
 
 impl Usage {
-    /// From the ledger's files, book and tally, live or not.
+    /// Reads usage from the ledger's files, book and tally, live or not.
     pub fn of_files(book: &Path) -> Self {
         let files = LedgerFiles::open(book).expect("the ledger opens");
         let mut usage = Self::default();
@@ -56,7 +56,7 @@ impl Usage {
         usage
     }
 
-    /// From the view that finance reads.
+    /// Reads usage from the SQL view for finance.
     pub fn of_view(book: &Path) -> Self {
         let book = rusqlite::Connection::open_with_flags(book, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let mut select = book
@@ -94,17 +94,17 @@ impl Usage {
         sum.response_bytes += count.response_bytes;
     }
 
-    /// Commands of a department that ended so.
+    /// Returns the number of commands of a department with this outcome.
     pub fn of(&self, department: &str, outcome: &str) -> u64 {
         self.sum(|key| key.department == department && key.outcome == outcome)
     }
 
-    /// Commands of the rows that fit.
+    /// Returns the number of commands in the rows that match.
     pub fn sum(&self, fits: impl Fn(&Key) -> bool) -> u64 {
         self.0.iter().filter(|(key, _)| fits(key)).map(|(_, count)| count.commands).sum()
     }
 
-    /// The sums of a department over admitted commands.
+    /// Returns the sums of a department over admitted commands.
     pub fn admitted(&self, department: &str) -> Count {
         let mut sum = Count::default();
         for (key, count) in self.0.iter().filter(|(key, _)| key.department == department && is_admitted(&key.outcome)) {
@@ -123,7 +123,7 @@ impl Usage {
         departments
     }
 
-    /// Only the commands, as `/metrics` shows them.
+    /// Returns only the numbers of commands, as `/metrics` shows them.
     pub fn commands(&self) -> BTreeMap<Key, u64> {
         let commands = self.0.iter().map(|(key, count)| (key.clone(), count.commands));
         commands.filter(|(_, commands)| *commands > 0).collect()
@@ -134,7 +134,7 @@ fn is_admitted(outcome: &str) -> bool {
     Finished::ALL.iter().any(|finished| finished.name() == outcome)
 }
 
-/// Compares what callers saw with what the ledger holds.
+/// Compares the callers' log with the ledger.
 pub fn callers_agree(sent: &[Sent], ledger: &Usage) {
     let mut departments: Vec<&str> = sent.iter().map(|sent| sent.department.as_str()).collect();
     departments.extend(ledger.departments());
@@ -147,7 +147,8 @@ pub fn callers_agree(sent: &[Sent], ledger: &Usage) {
     }
 }
 
-/// The refusal of what has no room in the ledger. Without room for the department's name it is counted under `unknown`.
+/// The outcome of a command for which the ledger has no space. If there is no space for the department's name, the
+/// command is counted under `unknown`.
 const NO_ROOM: &str = "ledger_unavailable";
 
 fn refusals_without_room_agree(sent: &[Sent], ledger: &Usage) {
@@ -157,8 +158,8 @@ fn refusals_without_room_agree(sent: &[Sent], ledger: &Usage) {
     assert!((seen..=seen + open).contains(&counted), "{seen} saw {NO_ROOM}, the ledger holds {counted}: {ledger:#?}");
 }
 
-/// Every whole answer is in the ledger under its outcome; what goes beyond is covered by requests whose end the caller
-/// did not see.
+/// Requires a ledger row with the same outcome for every whole response. Further ledger rows must be covered by
+/// requests whose end the caller did not see.
 fn callers_of_one_department_agree(department: &str, sent: &[&Sent], ledger: &Usage) {
     let open = sent.iter().filter(|sent| sent.seen == Seen::Open).count() as u64;
     let mut beyond = 0;
@@ -182,7 +183,7 @@ fn callers_of_one_department_agree(department: &str, sent: &[&Sent], ledger: &Us
     }
 }
 
-/// Bytes are exact when every answer came whole and from the subsystem.
+/// Requires exact bytes if every response was whole and came from the subsystem.
 fn bytes_agree(department: &str, sent: &[&Sent], ledger: &Usage) {
     let from_subsystem = |sent: &&&Sent| matches!(sent.seen, Seen::Outcome("ok" | "client_error" | "server_error"));
     let ours = ["unreachable", "upstream_failed", "timeout", "aborted", "interrupted"];
@@ -195,8 +196,8 @@ fn bytes_agree(department: &str, sent: &[&Sent], ledger: &Usage) {
     assert_eq!((admitted.request_bytes, admitted.response_bytes), (up, down), "bytes of {department}: {ledger:#?}");
 }
 
-/// Compares what the subsystems received with what the ledger holds. A request arrives once, but for safe ones that were sent
-/// again, of which the test says how many there were.
+/// Compares the subsystems' logs with the ledger. A request arrives once, except safe requests that were sent again;
+/// the test gives their number.
 pub fn subsystems_agree(
     received: &[Received],
     (answered_here, sent_again): (&BTreeMap<(String, String), u64>, u64),

@@ -1,5 +1,5 @@
-//! Callers: real TLS connections with real client certificates, HTTP/1.1 and HTTP/2, and a log of what was sent and what
-//! came back. The log is one of the four books that `World::close` compares.
+//! Callers: real TLS connections with real client certificates, over HTTP/1.1 and HTTP/2, and a log of requests and
+//! responses. The log is one of the four books that `World::close` compares.
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -29,26 +29,27 @@ use super::processes::within;
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// How one request ended, as its caller saw it.
+/// The end of one request, as its caller saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A whole answer; the outcome that its ledger row must have.
+    /// A whole response, with the outcome that its ledger row must have.
     Outcome(&'static str),
-    /// Nothing, half an answer, or an answer that does not tell the outcome: the ledger may say what it likes, once.
+    /// No response, half a response, or a response without a certain outcome: the ledger must hold it once, under any
+    /// outcome.
     Open,
 }
 
 /// One line of the callers' log.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// The department that should be billed.
+    /// The department to be billed.
     pub department: String,
     #[expect(dead_code, reason = "read in the Debug form, when the books differ")]
     pub line: String,
     pub seen: Seen,
-    /// Bytes of the request body, where they were known from the start.
+    /// The bytes of the request body, if they were known from the start.
     pub request_bytes: Option<u64>,
-    /// Bytes of an answer that came from the subsystem.
+    /// The bytes of a response that came from the subsystem.
     pub response_bytes: u64,
 }
 
@@ -57,12 +58,12 @@ pub struct Sent {
 pub struct CallerLog(Arc<Mutex<Vec<Sent>>>);
 
 impl CallerLog {
-    /// Everything so far.
+    /// Returns all entries.
     pub fn all(&self) -> Vec<Sent> {
         self.0.lock().unwrap().clone()
     }
 
-    /// Writes down what a foreign caller (curl, openssl) saw.
+    /// Records the result of a foreign caller (curl, openssl).
     pub fn note(&self, department: &str, seen: Seen) {
         self.0.lock().unwrap().push(Sent {
             department: department.into(),
@@ -79,7 +80,7 @@ impl CallerLog {
             department: department.into(),
             line: format!("{} {}", request.method(), request.uri()),
             seen: Seen::Open,
-            // A body that is only offered may never be asked for.
+            // A body behind `Expect: 100-continue` may never be sent.
             request_bytes: request.body().size_hint().exact().filter(|_| !request.headers().contains_key("expect")),
             response_bytes: 0,
         });
@@ -87,7 +88,7 @@ impl CallerLog {
     }
 }
 
-/// A line of the log that is still being written. Left alone it stays [`Seen::Open`].
+/// A log entry that is still open. If it is dropped unchanged, it stays [`Seen::Open`].
 #[derive(Debug)]
 struct Entry {
     log: CallerLog,
@@ -99,22 +100,22 @@ impl Entry {
         let sent = &mut self.log.0.lock().unwrap()[self.position];
         let outcome = reply.outcome();
         if reply.problem().is_none() {
-            sent.response_bytes = reply.unpacked().len() as u64; // as the subsystem sent it
+            sent.response_bytes = reply.unpacked().len() as u64; // the bytes that the subsystem sent
         }
         if outcome == "unauthenticated" {
             sent.department = "unknown".into();
         }
         if reply.header("x-request-id").is_empty() {
-            return; // refused below the gateway's own sight: the head could not be read
+            return; // counted nowhere: the head could not be parsed
         }
         if outcome == "too_large" && !whole_request {
-            return; // found while it was forwarded: settled as aborted
+            return; // found while the command was forwarded: settled as aborted
         }
         sent.seen = Seen::Outcome(outcome);
     }
 }
 
-/// A caller: one certificate, one protocol, one connection at a time (and more when that one is busy).
+/// A caller: one certificate, one protocol, and one connection (further connections while that one is busy).
 #[derive(Debug)]
 pub struct Client {
     department: String,
@@ -127,7 +128,7 @@ pub struct Client {
     idle: Mutex<Option<Sender>>,
 }
 
-/// What a client is made of.
+/// The parts of a client.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     pub root: rustls::pki_types::CertificateDer<'static>,
@@ -141,7 +142,7 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
@@ -150,7 +151,7 @@ pub struct Reply {
     pub trailers: Option<HeaderMap>,
 }
 
-/// An answer whose body is still coming. Dropping it is leaving.
+/// A response whose body is incomplete. Dropping it closes the request, as a caller that leaves.
 #[derive(Debug)]
 pub struct Stream {
     pub status: StatusCode,
@@ -163,17 +164,17 @@ pub struct Stream {
     trailers: Option<HeaderMap>,
 }
 
-/// Why there is no answer.
+/// The reason for a missing response.
 #[derive(Debug)]
 pub enum Failure {
     /// No connection: the handshake or the dial failed. Nothing was sent.
     NoConnection(io::Error),
-    /// The connection broke before the head of an answer.
+    /// The connection broke before the head of a response.
     Broken(hyper::Error),
 }
 
 impl Client {
-    /// A caller of `gateway` whose commands should be billed to `department`.
+    /// Returns a caller of `gateway` whose commands are billed to `department`.
     pub fn new(department: &str, credentials: &Credentials, gateway: SocketAddr, log: &CallerLog) -> Self {
         Self {
             department: department.into(),
@@ -187,7 +188,7 @@ impl Client {
         }
     }
 
-    /// A caller with TLS of the test's own making.
+    /// Returns a caller with a TLS configuration made by the test.
     pub fn with_config(department: &str, config: ClientConfig, gateway: SocketAddr, log: &CallerLog) -> Self {
         Self {
             department: department.into(),
@@ -201,7 +202,7 @@ impl Client {
         }
     }
 
-    /// Speaks HTTP/2.
+    /// Uses HTTP/2.
     pub fn h2(mut self) -> Self {
         self.http2 = true;
         let config = Arc::make_mut(&mut self.config);
@@ -209,13 +210,13 @@ impl Client {
         self
     }
 
-    /// Sends its first flight byte by byte.
+    /// Sends the first flight byte by byte.
     pub fn in_crumbs(mut self) -> Self {
         self.crumbs = true;
         self
     }
 
-    /// Names another host in its handshake, or none; takes whatever certificate it is shown.
+    /// Sends another server name (SNI) in the handshake, or none. Accepts any certificate.
     pub fn naming(mut self, server_name: Option<&str>) -> Self {
         let config = Arc::make_mut(&mut self.config);
         config.enable_sni = server_name.is_some();
@@ -226,23 +227,23 @@ impl Client {
         self
     }
 
-    /// GET, and the whole answer.
+    /// Sends a GET, and returns the whole response.
     pub async fn get(&self, path: &str) -> Reply {
         self.send(request("GET", path, empty())).await
     }
 
-    /// POST, and the whole answer.
+    /// Sends a POST, and returns the whole response.
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Reply {
         self.send(request("POST", path, whole(body))).await
     }
 
-    /// Sends a request; the test fails when there is no whole answer.
+    /// Sends a request. Fails the test if there is no whole response.
     pub async fn send(&self, request: Request<Body>) -> Reply {
         let line = format!("{} {}", request.method(), request.uri());
         self.try_send(request).await.unwrap_or_else(|failure| panic!("{line} got no answer: {failure}"))
     }
 
-    /// Sends a request.
+    /// Sends a request, and returns the whole response or the failure.
     pub async fn try_send(&self, request: Request<Body>) -> Result<Reply, Failure> {
         let mut stream = self.open(request).await?;
         let whole = super::processes::within("the whole answer", stream.read_to_end()).await;
@@ -252,7 +253,7 @@ impl Client {
         Ok(reply)
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its response.
     pub async fn open(&self, request: Request<Body>) -> Result<Stream, Failure> {
         let mut sender = self.sender().await.map_err(Failure::NoConnection)?;
         let whole_request = request.body().size_hint().exact().is_some();
@@ -271,8 +272,8 @@ impl Client {
         })
     }
 
-    /// Sends an extended CONNECT (RFC 8441), and takes the stream that comes of it, over a connection that has heard the
-    /// gateway's settings.
+    /// Sends an extended CONNECT (RFC 8441) over a connection that has received the gateway's settings. Returns the
+    /// stream of the tunnel.
     pub async fn tunnel(&self, path: &str) -> (http::response::Parts, TokioIo<Upgraded>) {
         let mut sender = self.sender().await.unwrap();
         let mut request = request("CONNECT", path, empty());
@@ -281,7 +282,7 @@ impl Client {
         let entry = self.log.open(&self.department, &request);
         let mut answer = within("the head of the answer", sender.send(request)).await.unwrap();
         let stream = hyper::upgrade::on(&mut answer).await.unwrap();
-        drop(entry); // how it ends is seen by whoever holds the stream
+        drop(entry); // the owner of the stream sees the end
         (answer.into_parts().0, TokioIo::new(stream))
     }
 
@@ -315,7 +316,7 @@ impl Client {
         Ok(Sender::Http1(sender))
     }
 
-    /// A bare TLS connection, for callers that speak badly.
+    /// Opens a bare TLS connection, for malformed requests.
     pub async fn connect(&self) -> io::Result<TlsStream<FragmentingStream>> {
         let stream = TcpStream::connect(self.gateway).await?;
         stream.set_nodelay(true)?;
@@ -327,13 +328,13 @@ impl Client {
         .await
     }
 
-    /// A bare TLS connection over a way of the test's own.
+    /// Opens a bare TLS connection over a transport made by the test.
     pub async fn connect_over<S: AsyncRead + AsyncWrite + Unpin>(&self, way: S) -> io::Result<TlsStream<S>> {
         TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), way).await
     }
 }
 
-/// Asks for a path by a request of its own making, the last of its connection; the whole answer.
+/// Sends a GET as raw bytes, as the last request of the connection. Returns the whole response.
 pub async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> String {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -358,7 +359,7 @@ impl Sender {
     }
 }
 
-/// HTTP/1.1 sends the path in its first line and the authority in `Host` (RFC 9112 section 3.2.1).
+/// Rewrites a request for HTTP/1.1: the path in the first line, the authority in `Host` (RFC 9112 section 3.2.1).
 fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
     if let Some(authority) = request.uri().authority().map(ToString::to_string)
         && !request.headers().contains_key("host")
@@ -372,7 +373,7 @@ fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
 }
 
 impl Stream {
-    /// The next piece of the body; `None` at its end.
+    /// Returns the next piece of the body, or `None` at the end.
     pub async fn next(&mut self) -> Option<hyper::Result<Bytes>> {
         let frame = super::processes::within("a piece of the answer", self.body.frame()).await?;
         Some(frame.map(|frame| match frame.into_data() {
@@ -387,7 +388,7 @@ impl Stream {
         }))
     }
 
-    /// Everything that is still to come.
+    /// Reads the rest of the body.
     pub async fn read_to_end(&mut self) -> hyper::Result<()> {
         while let Some(piece) = self.next().await {
             piece?;
@@ -395,13 +396,13 @@ impl Stream {
         Ok(())
     }
 
-    /// Takes an answer that has come whole.
+    /// Reads the whole response.
     pub async fn whole(mut self) -> Reply {
         self.read_to_end().await.expect("the answer comes whole");
         self.finish().0
     }
 
-    /// Takes a subsystem's answer whole and keeps nothing of it: its length.
+    /// Reads a subsystem's whole response, discards it, and returns its length.
     pub async fn drained(mut self) -> u64 {
         let mut length = 0;
         while let Some(piece) = self.next().await {
@@ -431,7 +432,7 @@ impl Stream {
 }
 
 impl Reply {
-    /// The name of the problem, when the gateway itself answered.
+    /// Returns the name of the problem, if the gateway itself responded.
     pub fn problem(&self) -> Option<String> {
         if self.header("content-type") == "application/grpc" && self.body.is_empty() {
             return self.header("grpc-message").split_once(':').map(|(name, _)| name.to_owned());
@@ -443,17 +444,17 @@ impl Reply {
         Some(kind)
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as it was before anybody compressed it.
+    /// Returns the body without its compression.
     pub fn unpacked(&self) -> Bytes {
         if self.header("content-encoding") != "gzip" {
             return self.body.clone();
@@ -463,12 +464,12 @@ impl Reply {
         plain.into()
     }
 
-    /// A header as text; empty when it is absent.
+    /// Returns a header as text; empty if the header is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
-    /// The outcome that such an answer stands for.
+    /// Returns the outcome of this response.
     fn outcome(&self) -> &'static str {
         if let Some(problem) = self.problem() {
             let known = tallygate::model::Outcome::all().map(tallygate::model::Outcome::name);
@@ -505,27 +506,27 @@ fn client_config(credentials: &Credentials) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// A request to the gateway by its own name.
+/// Returns a request with the gateway's own host name.
 pub fn request(method: &str, path: &str, body: Body) -> Request<Body> {
     request_to(GATEWAY, method, path, body)
 }
 
-/// A request to another authority.
+/// Returns a request with another authority.
 pub fn request_to(authority: &str, method: &str, path: &str, body: Body) -> Request<Body> {
     Request::builder().method(method).uri(format!("https://{authority}{path}")).body(body).unwrap()
 }
 
-/// No body.
+/// Returns an empty body.
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body of known length.
+/// Returns a body of known length.
 pub fn whole(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that the test feeds, piece by piece; it ends when the sender is dropped, and breaks off at an error.
+/// Returns a body that the test sends piece by piece. It ends when the sender is dropped, and breaks off at an error.
 pub fn fed() -> (mpsc::UnboundedSender<io::Result<Bytes>>, Body) {
     let (feed, mut fed) = mpsc::unbounded_channel::<io::Result<Bytes>>();
     let frames = futures_util::stream::poll_fn(move |context| fed.poll_recv(context).map_ok(Frame::data));

@@ -1,5 +1,5 @@
-//! The way of a caller's bytes: a TCP connection that can cut the first handshake record into crumbs, as an attacker would who
-//! hopes that somebody looks for a server name in the first packet alone.
+//! The transport of a caller: a TCP connection that can split the first TLS record into records of one byte. An
+//! attacker does so in the hope that SNI is read from the first packet only.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,21 +9,21 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A caller's way to the gateway.
+/// A caller's transport to the gateway.
 #[derive(Debug)]
 pub struct FragmentingStream {
     stream: TcpStream,
-    /// Whether the first flight is behind us, or goes as it is.
+    /// Whether the first write has passed, or is not split.
     cut: bool,
 }
 
 impl FragmentingStream {
-    /// A plain way.
+    /// Returns a transport that splits no record.
     pub fn unfragmented(stream: TcpStream) -> Self {
         Self { stream, cut: true }
     }
 
-    /// A way that cuts the first record into records of one byte each, sent one by one.
+    /// Returns a transport that splits the first record into records of one byte each, sent one by one.
     pub fn fragmented(stream: TcpStream) -> Self {
         Self { stream, cut: false }
     }
@@ -55,7 +55,7 @@ impl AsyncWrite for FragmentingStream {
         let crumbs: Vec<u8> = bytes[5..].iter().flat_map(|byte| [0x16, 3, 1, 0, 1, *byte]).collect();
         let socket = self.stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from)?;
         for crumb in crumbs.chunks(6) {
-            io::Write::write_all(&mut &socket, crumb)?; // far less than a socket's buffer in all
+            io::Write::write_all(&mut &socket, crumb)?; // all records together are far smaller than a socket's buffer
         }
         Poll::Ready(Ok(bytes.len()))
     }

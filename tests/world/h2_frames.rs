@@ -1,4 +1,4 @@
-//! HTTP/2, frame by frame (RFC 9113), for callers that no client library would be.
+//! HTTP/2 frames (RFC 9113), for callers that break rules which client libraries keep.
 
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::client::TlsStream;
@@ -19,7 +19,7 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// A frame (RFC 9113 section 4.1).
+/// Returns a frame (RFC 9113 section 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
@@ -28,9 +28,9 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The fields of a request (RFC 7541): the method from the static table, the rest as literals.
+/// Returns the fields of a request (RFC 7541): the method from the static table, the rest as literals.
 pub fn fields(method: u8, path: &str) -> Vec<u8> {
-    let mut block = vec![method, 0x87]; // https
+    let mut block = vec![method, 0x87]; // `:scheme: https`
     for (name, value) in [(1, GATEWAY), (4, path)] {
         block.extend([name, u8::try_from(value.len()).unwrap()]);
         block.extend(value.as_bytes());
@@ -49,10 +49,10 @@ pub fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &fields(POST, "/cameras/v1/snapshots"))
 }
 
-/// An extended CONNECT (RFC 8441) of a stream that stays open, with more fields.
+/// Returns an extended CONNECT (RFC 8441) of a stream that stays open, with more fields.
 pub fn connect(stream: u32, path: &str, protocol: &str, more: &[u8]) -> Vec<u8> {
     let block = [
-        &[2, 7][..], // the method, by the name in the static table
+        &[2, 7][..], // `:method`, with its name from the static table
         b"CONNECT",
         &fields(GET, path)[1..],
         &literal(":protocol", protocol),
@@ -62,12 +62,12 @@ pub fn connect(stream: u32, path: &str, protocol: &str, more: &[u8]) -> Vec<u8> 
     frame(HEADERS, END_HEADERS, stream, &block.concat())
 }
 
-/// Stream numbers of a caller.
+/// Returns the stream numbers of a caller.
 pub fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
 
-/// A field with its name and value as they are.
+/// Returns a field with an unchanged name and value.
 pub fn literal(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {
@@ -86,18 +86,18 @@ pub async fn open_http2(world: &World, settings: &[u8]) -> TlsStream<Fragmenting
     stream
 }
 
-/// What [`open_http2`] says for streams to begin with this window: INITIAL_WINDOW_SIZE.
+/// Returns the settings for [`open_http2`] with this initial stream window: INITIAL_WINDOW_SIZE.
 pub fn window_of(bytes: u32) -> Vec<u8> {
     [&4_u16.to_be_bytes()[..], &bytes.to_be_bytes()].concat()
 }
 
-/// Says frames to the last byte: what a busy socket does not take at once, TLS holds back until it is flushed.
+/// Writes frames to the last byte. TLS holds back bytes that a busy socket does not accept at once, until a flush.
 pub async fn say(mut stream: impl AsyncWrite + Unpin, frames: &[u8]) -> std::io::Result<()> {
     stream.write_all(frames).await?;
     stream.flush().await
 }
 
-/// The frames in what came back: kind, flags, stream, payload.
+/// Parses received bytes into frames: kind, flags, stream, payload.
 pub fn frames_in(mut heard: &[u8]) -> Vec<(u8, u8, u32, &[u8])> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = heard.split_first_chunk::<9>() {
@@ -109,7 +109,7 @@ pub fn frames_in(mut heard: &[u8]) -> Vec<(u8, u8, u32, &[u8])> {
     frames
 }
 
-/// The error code at a place of a payload.
+/// Returns the error code at a position of a payload.
 pub fn code_at(payload: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(payload[at..at + 4].try_into().unwrap())
 }

@@ -1,4 +1,4 @@
-//! Reading the Prometheus text format, as far as the tests need it.
+//! A parser of the Prometheus text format, limited to the needs of the tests.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::audit_books::Key;
 /// A scrape.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// As it came.
+    /// The text of the scrape.
     pub text: String,
     samples: Vec<Sample>,
 }
@@ -20,19 +20,19 @@ struct Sample {
 }
 
 impl Metrics {
-    /// Reads a scrape.
+    /// Parses a scrape.
     pub fn parse(text: String) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         let samples = lines.map(Sample::parse).collect();
         Self { text, samples }
     }
 
-    /// Whether a family has a sample.
+    /// Returns whether a family has a sample.
     pub fn has(&self, family: &str) -> bool {
         self.samples.iter().any(|sample| sample.family == family)
     }
 
-    /// The one sample of a family that carries these labels.
+    /// Returns the only sample of a family with these labels.
     pub fn value(&self, family: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let fits = |sample: &&Sample| {
             sample.family == family
@@ -41,12 +41,12 @@ impl Metrics {
         self.samples.iter().find(fits).map(|sample| sample.value.parse().expect("a number"))
     }
 
-    /// The sum of a family, of whole numbers.
+    /// Returns the sum of a family of integers.
     pub fn sum(&self, family: &str) -> i64 {
         self.samples.iter().filter(|sample| sample.family == family).map(Sample::whole).sum()
     }
 
-    /// `tallygate_commands_total`, as rows of usage.
+    /// Returns `tallygate_commands_total` as rows of usage.
     pub fn commands(&self) -> BTreeMap<Key, u64> {
         let mut commands = BTreeMap::new();
         for sample in self.samples.iter().filter(|sample| sample.family == "tallygate_commands_total") {

@@ -1,4 +1,5 @@
-//! The harness: a small city for one test. The real gateway, real subsystems, real callers, four books, one audit.
+//! The test harness: a small city for one test, with the real gateway, real subsystems, real callers, four books and
+//! one audit.
 //!
 //! ```text
 //! let mut world = World::city().start().await;
@@ -40,77 +41,77 @@ pub use processes::{Process, free_address, memory, run, stderr, stdout, tool, un
 pub use subsystem::{Received, Server, listen};
 pub use world_plan::Plan;
 
-/// A city at work.
+/// A running city: gateway, subsystems, callers, and their logs.
 pub struct World {
     folder: tempfile::TempDir,
     pub pki: Pki,
-    /// The configuration, as it was last written.
+    /// The configuration as last written to the disk.
     pub document: Value,
     pub clock: Clock,
     servers: BTreeMap<String, Server>,
     gateway: Gateway,
     pub log: CallerLog,
     identities: BTreeMap<String, Identity>,
-    /// A subsystem is a foreign server whose log the test itself compares.
+    /// Whether a subsystem is a foreign server, whose log the test itself compares.
     foreign_server: bool,
-    /// Admitted commands that no subsystem received, because the gateway answered them itself.
+    /// Admitted commands that no subsystem received, because the gateway itself responded.
     answered_here: BTreeMap<(String, String), u64>,
-    /// Requests that reached a subsystem twice, because a kept connection ended before their answer.
+    /// Requests that reached a subsystem twice, because a reused connection ended before the response.
     sent_again: u64,
     closed: bool,
 }
 
-/// How the gateway runs.
+/// The way in which the gateway runs.
 enum Gateway {
-    /// In this process, through the library's public door.
+    /// In this process, through the library's public interface.
     Here(Box<RunningGateway>),
-    /// As the real binary.
+    /// As a process of the real binary.
     Process(Process),
-    /// Not at all, at the moment.
+    /// Not running.
     Stopped,
 }
 
 impl World {
-    /// A plan of a city with one subsystem, `cameras`, and three departments: `traffic-police` may do everything there,
-    /// `logistics` may read, `archive` may nothing.
+    /// Returns a plan of a city with one subsystem, `cameras`, and three departments: `traffic-police` may run every
+    /// command there, `logistics` may read, `archive` has no grant.
     pub fn city() -> Plan {
         Plan::city()
     }
 
     // ----- callers -----
 
-    /// A caller with a department's certificate, over HTTP/1.1.
+    /// Returns a caller with a department's certificate, over HTTP/1.1.
     pub fn client(&self, department: &str) -> Client {
         let identity = self.identities.get(department).unwrap_or_else(|| panic!("no department {department}"));
         self.client_with(department, Some(identity.clone()))
     }
 
-    /// A caller with a certificate of the test's own making, to be billed to `department`.
+    /// Returns a caller with a certificate made by the test. Its commands are billed to `department`.
     pub fn client_with(&self, department: &str, identity: Option<Identity>) -> Client {
         Client::new(department, &self.credentials(identity), self.gateway_address(), &self.log)
     }
 
-    /// A caller with everything of the test's own making.
+    /// Returns a caller with credentials made by the test.
     pub fn client_of(&self, department: &str, credentials: &Credentials) -> Client {
         Client::new(department, credentials, self.gateway_address(), &self.log)
     }
 
-    /// Trust in this city's authority, both TLS versions.
+    /// Returns credentials that trust this city's authority, with both TLS versions.
     pub fn credentials(&self, identity: Option<Identity>) -> Credentials {
         Credentials { root: self.pki.root(), identity, versions: rustls::ALL_VERSIONS.to_vec() }
     }
 
-    /// A department's certificate.
+    /// Returns a department's certificate.
     pub fn identity(&self, department: &str) -> &Identity {
         &self.identities[department]
     }
 
-    /// Where departments call.
+    /// Returns the address of the gateway's listener for departments.
     pub fn gateway_address(&self) -> std::net::SocketAddr {
         self.address("/listeners/0/address")
     }
 
-    /// Where operators look.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> std::net::SocketAddr {
         self.address("/admin/address")
     }
@@ -121,49 +122,51 @@ impl World {
 
     // ----- subsystems -----
 
-    /// A subsystem's server.
+    /// Returns a subsystem's server.
     pub fn server(&self, subsystem: &str) -> &Server {
         &self.servers[subsystem]
     }
 
-    /// A server, if there is one of this name.
+    /// Returns the server of this name, if it exists.
     pub fn server_if_any(&self, name: &str) -> Option<&Server> {
         self.servers.get(name)
     }
 
-    /// Adds a server; a reload may name it.
+    /// Adds a server. A reload may name it.
     pub fn add_server(&mut self, name: &str, server: Server) {
         self.servers.insert(name.into(), server);
     }
 
-    /// Ends a server, as a subsystem that is down. Its log is kept for the audit by the caller, if it matters.
+    /// Removes a server, so that its subsystem is down. The test keeps the server's log for the audit, if the log
+    /// matters.
     pub fn remove_server(&mut self, name: &str) -> Server {
         self.servers.remove(name).unwrap()
     }
 
-    /// The log of a foreign server is compared by the test itself, or does not exist.
+    /// Records that the log of a foreign server is compared by the test itself, or does not exist.
     pub fn note_foreign_server(&mut self) {
         self.foreign_server = true;
     }
 
-    /// So many commands of a department were answered by the gateway itself, as `ok`, and reached no subsystem.
+    /// Records that the gateway itself responded to `count` commands of a department with `ok`; they reached no
+    /// subsystem.
     pub fn note_answered_here(&mut self, department: &str, command: &str, count: u64) {
         *self.answered_here.entry((department.into(), command.into())).or_default() += count;
     }
 
-    /// So many safe requests were sent twice, because a kept connection ended before their answer.
+    /// Records the number of safe requests that were sent twice, because a reused connection ended before the response.
     pub fn note_sent_again(&mut self, count: u64) {
         self.sent_again += count;
     }
 
     // ----- the operator -----
 
-    /// A page of the admin listener: status and body.
+    /// Returns a page of the admin listener: status and body.
     pub async fn admin(&self, path: &str) -> (u16, String) {
         self.try_admin(path).await.unwrap_or_else(|error| panic!("admin {path}: {error}"))
     }
 
-    /// As [`World::admin`], where nobody may be listening.
+    /// Like [`World::admin`], but returns an error if the listener does not accept connections.
     pub async fn try_admin(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let stream = tokio::net::TcpStream::connect(self.admin_address()).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -175,20 +178,20 @@ impl World {
         Ok((status, String::from_utf8(body.to_vec())?))
     }
 
-    /// A scrape.
+    /// Returns a scrape of `/metrics`.
     pub async fn metrics(&self) -> Metrics {
         let (status, text) = self.admin("/metrics").await;
         assert_eq!(status, 200, "{text}");
         Metrics::parse(text)
     }
 
-    /// Writes a changed configuration without telling the gateway.
+    /// Writes a changed configuration without a reload request to the gateway.
     pub fn write(&mut self, change: impl FnOnce(&mut Value)) {
         change(&mut self.document);
         replace(&self.config_file(), &serde_json::to_string_pretty(&self.document).unwrap());
     }
 
-    /// Writes a changed configuration and reloads it; the test fails when it is refused.
+    /// Writes a changed configuration and reloads it. Fails the test if the gateway rejects the configuration.
     pub async fn reload(&mut self, change: impl FnOnce(&mut Value)) {
         self.write(change);
         self.running().reload().expect("the new configuration is accepted");
@@ -197,14 +200,14 @@ impl World {
             .await;
     }
 
-    /// The name of the configuration that lies on the disk: the first 12 hex digits of its SHA-256.
+    /// Returns the version of the configuration on the disk: the first 12 hex digits of its SHA-256.
     pub fn version_on_disk(&self) -> String {
         use sha2::Digest as _;
         let digest = sha2::Sha256::digest(std::fs::read(self.config_file()).unwrap());
         digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The gateway in this process.
+    /// Returns the gateway that runs in this process.
     pub fn running(&self) -> &RunningGateway {
         match &self.gateway {
             Gateway::Here(running) => running,
@@ -212,7 +215,7 @@ impl World {
         }
     }
 
-    /// The gateway as a process of its own.
+    /// Returns the process of the gateway.
     pub fn process(&mut self) -> &mut Process {
         match &mut self.gateway {
             Gateway::Process(process) => process,
@@ -220,7 +223,7 @@ impl World {
         }
     }
 
-    /// The process's id.
+    /// Returns the id of the gateway's process.
     pub fn process_id(&self) -> u32 {
         match &self.gateway {
             Gateway::Process(process) => process.0.id(),
@@ -228,7 +231,7 @@ impl World {
         }
     }
 
-    /// Takes the process out of the world, dead or alive.
+    /// Removes the process from the world, dead or alive.
     pub fn take_process(&mut self) -> Process {
         match std::mem::replace(&mut self.gateway, Gateway::Stopped) {
             Gateway::Process(process) => process,
@@ -238,32 +241,32 @@ impl World {
 
     // ----- files -----
 
-    /// The world's own folder.
+    /// Returns the world's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The gateway's configuration.
+    /// Returns the path of the gateway's configuration.
     pub fn config_file(&self) -> PathBuf {
         self.folder().join("gateway.yaml")
     }
 
-    /// The ledger's book.
+    /// Returns the path of the ledger's book.
     pub fn book(&self) -> PathBuf {
         self.folder().join("data/ledger.db")
     }
 
-    /// What the ledger's files hold at this moment.
+    /// Returns the usage that the ledger's files hold at this moment.
     pub fn usage(&self) -> Usage {
         Usage::of_files(&self.book())
     }
 
-    /// Waits until the ledger's files say so.
+    /// Waits until the usage in the ledger's files satisfies a condition.
     pub async fn usage_when(&self, what: &str, fits: impl Fn(&Usage) -> bool) -> Usage {
         until(what, async || Some(self.usage()).filter(&fits)).await
     }
 
-    /// A command line of the gateway's own binary.
+    /// Returns a command line of the gateway's own binary.
     pub fn tallygate(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tallygate"));
         command.args(arguments).current_dir(self.folder()).stdin(std::process::Stdio::null());
@@ -272,7 +275,7 @@ impl World {
 
     // ----- begin and end -----
 
-    /// Stops the gateway well.
+    /// Stops the gateway by graceful shutdown.
     pub async fn stop(&mut self) {
         match std::mem::replace(&mut self.gateway, Gateway::Stopped) {
             Gateway::Here(running) => {
@@ -288,21 +291,21 @@ impl World {
         }
     }
 
-    /// Starts the gateway in this process; it must not be running.
+    /// Starts the gateway in this process. The gateway must not be running.
     pub async fn start_here(&mut self) {
         let start = tallygate::app::StartOptions { config: self.config_file(), clock: self.clock.clone() };
-        let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // it has runtimes of its own
+        let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // `start` creates runtimes
         let started = within("the gateway starts", started).await.unwrap();
         self.gateway = Gateway::Here(Box::new(started.unwrap_or_else(|error| panic!("the gateway starts: {error}"))));
         self.until_ready().await;
     }
 
-    /// Starts the real binary; the gateway must not be running.
+    /// Starts the real binary. The gateway must not be running.
     pub async fn start_process(&mut self) {
         self.start_process_as(|command| command).await;
     }
 
-    /// Starts the real binary by a changed command line: behind another program, with other variables.
+    /// Starts the real binary by a changed command line, for example below another program or with other variables.
     pub async fn start_process_as(&mut self, change: impl FnOnce(std::process::Command) -> std::process::Command) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("gateway.log")).unwrap();
@@ -311,12 +314,12 @@ impl World {
         self.until_ready().await;
     }
 
-    /// What the real binary wrote on standard error.
+    /// Returns the standard error of the real binary.
     pub fn log_of_process(&self) -> String {
         std::fs::read_to_string(self.folder().join("gateway.log")).unwrap_or_default()
     }
 
-    /// Kills the real binary: SIGKILL, no goodbye.
+    /// Kills the real binary with SIGKILL, without a graceful shutdown.
     pub async fn kill(&mut self) {
         let mut process = self.take_process();
         process.signal("KILL");
@@ -335,13 +338,13 @@ impl World {
         .await;
     }
 
-    /// Ends a world whose gateway never ran: there are no books.
+    /// Ends a world whose gateway never ran, so that no books exist.
     pub fn abandon(&mut self) {
         assert!(matches!(self.gateway, Gateway::Stopped) && !self.book().exists(), "this world has books to audit");
         self.closed = true;
     }
 
-    /// Ends the world and audits the books; what lies on the disk can still be looked at after that.
+    /// Ends the world and audits the books. The files on the disk remain for further checks.
     pub async fn close_into(mut self, look: impl FnOnce(&Path)) -> Usage {
         let usage = self.audit().await;
         look(self.folder());
@@ -374,7 +377,7 @@ impl World {
         ledger
     }
 
-    /// A scrape when nothing is in flight any more.
+    /// Waits until no command is in flight, and returns a scrape of `/metrics`.
     async fn settled_metrics(&self) -> Metrics {
         until("nothing is in flight", async || {
             let metrics = self.metrics().await;

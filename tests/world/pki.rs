@@ -1,4 +1,4 @@
-//! Certificates made at run time: an authority, a foreign authority, leaves of every kind, revocation lists.
+//! Certificates made at run time: an authority, a foreign authority, leaves of every kind, revocation lists (CRL).
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +10,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// The name under which the gateway is called.
+/// The gateway's host name.
 pub const GATEWAY: &str = "gateway.city.example";
 
 /// An authority with its folder of files.
@@ -31,7 +31,7 @@ pub struct Leaf {
     years: (i32, i32),
 }
 
-/// An issued leaf: what a client shows, in memory and as files.
+/// An issued leaf: the credentials of a client, in memory and as files.
 #[derive(Debug)]
 pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
@@ -54,27 +54,27 @@ impl Clone for Identity {
 }
 
 impl Leaf {
-    /// A leaf with a URI SAN.
+    /// Returns a leaf with a URI SAN.
     pub fn uri(uri: &str) -> Self {
         Self::bare("a caller").with(SanType::URI(uri.try_into().unwrap()))
     }
 
-    /// The leaf of a department, as [`super::Plan::department`] claims it.
+    /// Returns the leaf of a department, with the identity that [`super::Plan::department`] grants.
     pub fn department(id: &str) -> Self {
         Self::uri(&spiffe(id))
     }
 
-    /// A leaf with a DNS SAN.
+    /// Returns a leaf with a DNS SAN.
     pub fn dns(name: &str) -> Self {
         Self::bare("a caller").with(SanType::DnsName(name.try_into().unwrap()))
     }
 
-    /// A leaf with nothing but a subject.
+    /// Returns a leaf with only a subject.
     pub fn bare(common_name: &str) -> Self {
         Self { sans: vec![], common_name: common_name.into(), organizational_unit: None, years: (2020, 2090) }
     }
 
-    /// Adds a second URI.
+    /// Adds a second URI SAN.
     pub fn and_uri(self, uri: &str) -> Self {
         self.with(SanType::URI(uri.try_into().unwrap()))
     }
@@ -85,7 +85,7 @@ impl Leaf {
         self
     }
 
-    /// Valid from the first of January of one year to that of another.
+    /// Sets the validity: from the first of January of one year to the first of January of another.
     pub fn valid(mut self, from: i32, until: i32) -> Self {
         self.years = (from, until);
         self
@@ -97,13 +97,13 @@ impl Leaf {
     }
 }
 
-/// The URI that stands for a department in this city.
+/// Returns the URI that identifies a department in this city.
 pub fn spiffe(department: &str) -> String {
     format!("spiffe://city.example/department/{department}")
 }
 
 impl Pki {
-    /// Makes an authority; its files lie in `folder` under its name.
+    /// Creates an authority. Its files lie in `folder` under its name.
     pub fn new(folder: &Path, name: &'static str) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let key = KeyPair::generate().unwrap();
@@ -124,17 +124,17 @@ impl Pki {
         pki
     }
 
-    /// The authority's certificate.
+    /// Returns the authority's certificate.
     pub fn authority_file(&self) -> PathBuf {
         self.folder.join(format!("{}.pem", self.name))
     }
 
-    /// The authority, for certificates of the test's own making.
+    /// Returns the authority as an issuer, for certificates made by the test.
     pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.authority
     }
 
-    /// The authority's certificate, for a trust store.
+    /// Returns the authority's certificate, for a trust store.
     pub fn root(&self) -> CertificateDer<'static> {
         self.certificate.der().clone()
     }
@@ -153,7 +153,7 @@ impl Pki {
         self.issue_as(&name, leaf, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// Issues a certificate for a subsystem that is reached by this name.
+    /// Issues a certificate for a subsystem with this host name.
     pub fn issue_subsystem(&self, name: &str) -> Identity {
         self.issue_as(name, &Leaf::dns(name), ExtendedKeyUsagePurpose::ServerAuth)
     }
@@ -196,7 +196,7 @@ impl Pki {
         self.revoke_until(revoked, 2090);
     }
 
-    /// As [`Pki::revoke`], with a list that ends on the first of January of a year.
+    /// Like [`Pki::revoke`], with a list that expires on the first of January of a year.
     pub fn revoke_until(&self, revoked: &[&Identity], year: i32) {
         let revoked = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial),
@@ -217,7 +217,7 @@ impl Pki {
     }
 }
 
-/// Replaces a file in one step, as careful operators do: a reader sees the old one or the new one.
+/// Replaces a file atomically: a reader sees the old file or the new file.
 pub fn replace(file: &Path, text: &str) {
     let beside = file.with_extension("new");
     std::fs::write(&beside, text).unwrap();

@@ -1,14 +1,15 @@
-//! Waiting for conditions, never for time; free ports; child processes that end with their owner, and what memory they have.
+//! Child processes and waits: polling for conditions, free ports, child processes that end with their owner, and their
+//! memory.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// No wait in any test is longer.
+/// The limit of every wait in the tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks again and again until there is an answer; fails the test with `what` when patience ends.
+/// Polls until `look` returns a value. Fails the test with `what` after the limit.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -20,12 +21,12 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
-/// Gives a future a bounded time; fails the test with `what` when it is over.
+/// Waits for a future within the limit. Fails the test with `what` after the limit.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
 }
 
-/// A loopback address that nobody uses, below the range the kernel hands out by itself.
+/// Returns a free loopback address, with a port below the range of ephemeral ports.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 15_000 + (std::process::id() % 16) as u16 * 1_000;
@@ -38,7 +39,7 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// A command line of a foreign tool. A tool that is missing fails the test: nothing is skipped.
+/// Returns a command line of a foreign tool. A missing tool fails the test; no test is skipped.
 pub fn tool(name: &str) -> Command {
     let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"].iter().map(|folder| format!("{folder}/{name}"));
     let path = found.into_iter().find(|path| std::path::Path::new(path).exists());
@@ -49,7 +50,7 @@ pub fn tool(name: &str) -> Command {
     command
 }
 
-/// Runs a command to its end, off the test's own thread, within the bound of all waits.
+/// Runs a command to its end, off the test's own thread, within the limit of all waits.
 pub async fn run(mut command: Command) -> Output {
     let shown = format!("{command:?}");
     let output = tokio::task::spawn_blocking(move || command.output());
@@ -57,17 +58,17 @@ pub async fn run(mut command: Command) -> Output {
     output.unwrap_or_else(|error| panic!("{shown}: {error}"))
 }
 
-/// Standard output as text.
+/// Returns standard output as text.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Standard error as text.
+/// Returns standard error as text.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A child process that is killed, by its id, when its owner goes.
+/// A child process. Dropping it kills the process by its id.
 pub struct Process(pub Child);
 
 impl Process {
@@ -90,12 +91,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // already gone is as good
+        let _ = self.0.kill(); // an error means that the process has ended
         let _ = self.0.wait();
     }
 }
 
-/// A process's memory in bytes by the kernel's account (proc(5)): `VmRSS`, what is resident now, or `VmHWM`, the most that was.
+/// Returns a process's memory in bytes by the kernel's account (proc(5)): `VmRSS`, the resident set, or `VmHWM`, its
+/// peak.
 pub fn memory(process: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();

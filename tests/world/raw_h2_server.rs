@@ -1,4 +1,5 @@
-//! A subsystem that speaks HTTP/2 frame by frame: it answers every request with the same frames, and writes down what it gets.
+//! An HTTP/2 server that works frame by frame: it sends the same frames to every request, and logs the frames it
+//! receives.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,20 +13,20 @@ use super::{free_address, listen};
 
 const PREFACE: usize = 24;
 
-/// What is answered to a request on a stream: each piece is written at once, with a pause before the next.
+/// Builds the response to a request on a stream: each piece is written at once, with a pause before the next piece.
 pub type Answering = fn(u32) -> Vec<Vec<u8>>;
 
 /// A frame that the gateway sent: kind, flags, stream, payload.
 pub type Got = (u8, u8, u32, Vec<u8>);
 
-/// See the module. It ends with the test's runtime.
+/// The server and its log of received frames. It ends with the test's runtime.
 pub struct StreamServer {
     pub address: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
 }
 
 impl StreamServer {
-    /// A server that answers so, with this pause between two pieces.
+    /// Starts a server that sends this response, with this pause between two pieces.
     pub fn start(answering: Answering, pause: Duration) -> Self {
         let address = free_address();
         let (listener, got) = (listen(address), Arc::<Mutex<Vec<Got>>>::default());
@@ -38,12 +39,12 @@ impl StreamServer {
         Self { address, got }
     }
 
-    /// The frames of one kind so far.
+    /// Returns the received frames of one kind.
     pub fn got(&self, kind: u8) -> Vec<Got> {
         self.got.lock().unwrap().iter().filter(|frame| frame.0 == kind).cloned().collect()
     }
 
-    /// A city whose cameras are this server.
+    /// Returns a plan of a city whose cameras are this server.
     pub fn in_a_city(&self) -> super::Plan {
         let url = format!("http://{}", self.address);
         super::World::city().edit(move |document| {
@@ -85,7 +86,7 @@ async fn converse(
                 tokio::spawn(async move {
                     for piece in answering(stream) {
                         let _ = say.send(piece);
-                        tokio::time::sleep(pause).await; // what comes apart is what is tested
+                        tokio::time::sleep(pause).await; // the pause between pieces is under test
                     }
                 });
             }

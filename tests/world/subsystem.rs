@@ -1,12 +1,20 @@
-//! Subsystems: real HTTP servers, HTTP/1.1 and HTTP/2 by prior knowledge, that do what the path tells them and write down what
-//! they received.
+//! Subsystems: real HTTP servers (HTTP/1.1, and HTTP/2 by prior knowledge) that follow the script in the path and log
+//! the requests they receive.
 //!
-//! A path that ends in `do/SCRIPT` is a script: `status-503`, `enough-429` (with Retry-After), `bytes-4096`, `chunks-8`, `crumbs-8` (of 16 bytes), `unread` (answers without reading the
-//! body), `break-512` (breaks off after so
-//! many bytes), `cut` (closes instead of answering), `never`, `wait-NAME` (answers after `release(NAME)`), `hold-NAME`
-//! (answers half, the rest after `release(NAME)`), `echo`, `trailers`, `events-3`, `last` (closes after the answer),
-//! `reply-headers`. Health checks, which are known by their User-Agent, are written down apart, and answered with 503 while the
-//! server is ill. Everything else is answered with 200 and a few words.
+//! A path that ends in `do/SCRIPT` is a script:
+//! - `status-503`; `enough-429` (with Retry-After)
+//! - `bytes-4096`; `chunks-8`; `crumbs-8` (of 16 bytes)
+//! - `unread`: responds without reading the body
+//! - `break-512`: breaks off after 512 bytes
+//! - `cut`: closes instead of responding
+//! - `never`: sends no response
+//! - `wait-NAME`: responds after `release(NAME)`
+//! - `hold-NAME`: sends half of the response, and the rest after `release(NAME)`
+//! - `echo`; `trailers`; `events-3`; `reply-headers`
+//! - `last`: closes the connection after the response
+//!
+//! Health checks, which are recognized by their User-Agent, have a log of their own. They get 503 while the server is
+//! unhealthy. Every other path gets 200 and a short text.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -28,10 +36,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-/// Bodies of answers.
+/// The body of a response.
 type ServerResponse = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What a subsystem wrote down about one request.
+/// The log entry of one request.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub connection: u64,
@@ -39,11 +47,11 @@ pub struct Received {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Arc<BodyLog>,
-    /// The request was dropped before its answer was ready or its body was read.
+    /// Whether the request was dropped before its response was ready or its body was read.
     pub cancelled: Arc<AtomicBool>,
 }
 
-/// What came of a request's body so far.
+/// The received part of a request body.
 #[derive(Debug, Default)]
 pub struct BodyLog {
     pub bytes: AtomicU64,
@@ -52,27 +60,27 @@ pub struct BodyLog {
 }
 
 impl Received {
-    /// A header as text; empty when it is absent.
+    /// Returns a header as text; empty if the header is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
-    /// The department that the gateway named.
+    /// Returns the department that the gateway named.
     pub fn department(&self) -> &str {
         self.header("x-tallygate-department")
     }
 
-    /// The subsystem and command that the gateway named.
+    /// Returns the subsystem and command that the gateway named.
     pub fn command(&self) -> &str {
         self.header("x-tallygate-command")
     }
 
-    /// Whether it is a copy of a command, and none itself.
+    /// Returns whether the request is a mirrored copy of a command.
     pub fn is_copy(&self) -> bool {
         !self.header("x-tallygate-mirror").is_empty()
     }
 
-    /// Bytes of the body that have arrived.
+    /// Returns the number of body bytes that have arrived.
     pub fn bytes(&self) -> u64 {
         self.body.bytes.load(Ordering::Acquire)
     }
@@ -83,19 +91,19 @@ impl Received {
 pub struct SubsystemLog(Arc<Mutex<Vec<Received>>>);
 
 impl SubsystemLog {
-    /// Everything so far.
+    /// Returns all entries.
     pub fn all(&self) -> Vec<Received> {
         self.0.lock().unwrap().clone()
     }
 
-    /// The only entry.
+    /// Returns the only entry.
     pub fn only(&self) -> Received {
         let all = self.all();
         assert_eq!(all.len(), 1, "exactly one request was expected: {all:#?}");
         all.into_iter().next().unwrap()
     }
 
-    /// How many connections have carried a request.
+    /// Returns the number of connections that have carried a request.
     pub fn connections(&self) -> usize {
         self.all().iter().map(|received| received.connection).collect::<HashSet<_>>().len()
     }
@@ -105,12 +113,12 @@ impl SubsystemLog {
     }
 }
 
-/// One server of a subsystem; it ends when this is dropped.
+/// One server of a subsystem. Dropping it ends the server.
 #[derive(Debug)]
 pub struct Server {
     pub address: SocketAddr,
     pub log: SubsystemLog,
-    /// Health checks.
+    /// The log of health checks.
     pub checks: SubsystemLog,
     ill: Arc<AtomicBool>,
     releases: watch::Sender<HashSet<String>>,
@@ -143,12 +151,12 @@ impl Server {
         Self { address, log, checks, ill, releases, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Whether it fails its health checks from now on.
+    /// Sets whether the server fails its health checks.
     pub fn set_ill(&self, ill: bool) {
         self.ill.store(ill, Ordering::Release);
     }
 
-    /// Lets the scripts that wait for `name` go on.
+    /// Releases the scripts that wait for `name`.
     pub fn release(&self, name: &str) {
         self.releases.send_modify(|names| {
             names.insert(name.to_owned());
@@ -160,16 +168,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // its panic has been printed; the books will miss what it should have logged
+            let _ = thread.join(); // its panic has been printed; the audit finds the missing log entries
         }
     }
 }
 
-/// What the kernel keeps of an answer that is not taken, in bytes: of a thousand such answers it would otherwise keep all that it has for
-/// TCP (`tcp_mem`), and end whatever connection of the machine comes next.
+/// The size of the kernel's send buffer of a connection, in bytes. With larger buffers, a thousand responses that are
+/// not read would use up the kernel's memory for TCP (`tcp_mem`), and the kernel would then end other connections of
+/// the machine.
 const SEND_BUFFER: u32 = 64 * 1024;
 
-/// A subsystem's listener.
+/// Returns a subsystem's listener.
 pub fn listen(address: SocketAddr) -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(SEND_BUFFER).unwrap();
@@ -178,7 +187,7 @@ pub fn listen(address: SocketAddr) -> TcpListener {
     socket.listen(256).unwrap()
 }
 
-/// What the connections of a server share.
+/// The state that the connections of a server share.
 #[derive(Clone)]
 struct Town {
     log: SubsystemLog,
@@ -278,7 +287,7 @@ impl Town {
         })
     }
 
-    /// Half of the answer now, the other half when released.
+    /// Sends half of the response now, and the other half after the release.
     fn hold(mut self, name: String) -> Response<ServerResponse> {
         let rest = futures_util::stream::once(async move {
             self.wait_for(&name).await;
@@ -292,7 +301,7 @@ impl Town {
     }
 }
 
-/// Writes down that a request was dropped before it was done.
+/// Records in the log that a request was dropped before it was done.
 struct Cancelled(Option<Arc<AtomicBool>>);
 
 impl Cancelled {
@@ -309,7 +318,7 @@ impl Drop for Cancelled {
     }
 }
 
-/// Counts a body on its way.
+/// Counts the bytes of a body as they pass.
 fn watched(body: Incoming, log: Arc<BodyLog>) -> impl hyper::body::Body<Data = Bytes, Error = io::Error> {
     let ended = Arc::clone(&log);
     let frames = futures_util::stream::try_unfold(body, move |mut body| {
@@ -367,11 +376,11 @@ fn with_header(
     answer
 }
 
-/// Promises twice as much as it gives.
+/// A body that announces twice as many bytes as it sends.
 fn broken(bytes: usize) -> Response<ServerResponse> {
     let frames = [data(vec![b'z'; bytes]), Err(io::Error::other("broken, as told"))];
     let mut answer = stream(futures_util::stream::iter(frames).then(|frame| async {
-        tokio::task::yield_now().await; // hyper flushes what it has before it hears of the break
+        tokio::task::yield_now().await; // hyper flushes its buffer before it polls the error
         frame
     }));
     answer.headers_mut().insert("content-length", HeaderValue::from(bytes * 2));
@@ -390,7 +399,7 @@ fn trailers() -> Response<ServerResponse> {
     with_header(stream(futures_util::stream::iter(frames)), "trailer", "x-checksum")
 }
 
-/// Headers that belong to one connection beside one that belongs to the message.
+/// Sends a hop-by-hop header beside an end-to-end header.
 fn reply_headers() -> Response<ServerResponse> {
     let mut answer = whole("headers");
     for (name, value) in [("keep-alive", "timeout=5"), ("proxy-authenticate", "Basic"), ("x-kept", "yes")] {

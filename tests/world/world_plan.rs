@@ -1,4 +1,4 @@
-//! The plan of a world: its configuration, its subsystems and who may do what, before the gateway starts.
+//! The plan of a world: its configuration, subsystems and grants, before the gateway starts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::processes::free_address;
 use super::subsystem::Server;
 use super::{CallerLog, Gateway, World};
 
-/// A city that has not been started yet.
+/// A city that has not been started.
 pub struct Plan {
     folder: tempfile::TempDir,
     pki: Pki,
@@ -21,7 +21,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A gateway with nothing behind it.
+    /// Returns a plan of a gateway without subsystems.
     pub fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pki = Pki::new(&folder.path().join("pki"), "ca");
@@ -50,14 +50,14 @@ impl Plan {
         Self { folder, pki, document, clock: Clock::system(), servers, identities }
     }
 
-    /// See [`World::city`].
+    /// Returns the plan of [`World::city`].
     pub fn city() -> Self {
         let plan = Self::empty().subsystem("cameras");
         let plan = plan.department("traffic-police").department("logistics").department("archive");
         plan.grant("traffic-police", "cameras", &["*"]).grant("logistics", "cameras", &["snapshot.read"])
     }
 
-    /// Adds a department that is called by [`Leaf::department`].
+    /// Adds a department that is identified by [`Leaf::department`].
     pub fn department(mut self, id: &str) -> Self {
         self.push("departments", json!({ "id": id, "name": id, "callers": [{ "uri": spiffe(id) }] }));
         self.identities.insert(id.into(), self.pki.issue(&Leaf::department(id)));
@@ -84,13 +84,13 @@ impl Plan {
         self
     }
 
-    /// Changes the configuration with the authority at hand.
+    /// Changes the configuration, with access to the authority.
     pub fn with_pki(self, use_it: impl FnOnce(&Pki)) -> Self {
         use_it(&self.pki);
         self
     }
 
-    /// Gives the world another clock.
+    /// Sets the world's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -110,7 +110,7 @@ impl Plan {
         world
     }
 
-    /// Everything but the gateway.
+    /// Returns the world without a running gateway.
     pub fn build(self) -> World {
         let mut world = World {
             folder: self.folder,
@@ -135,7 +135,7 @@ impl Plan {
     }
 }
 
-/// What every subsystem of the tests serves below its prefix.
+/// The commands that every subsystem of the tests serves below its prefix.
 pub fn usual_subsystem(id: &str, server: &Server) -> Value {
     json!({
         "id": id,

@@ -1,4 +1,4 @@
-//! The camera bureau: its cameras upload a picture of every vehicle worth a look.
+//! The camera bureau: its cameras upload pictures of vehicles.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::subsystems::Sighting;
 
 const CAMERAS: u16 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
-/// Pictures are this large at least, times one of [`DOUBLINGS`] powers of two: up to 2 MiB.
+/// Size of the smallest picture, in bytes. The others are larger by one of [`DOUBLINGS`] powers of two, up to 2 MiB.
 const SMALLEST: usize = 24 * 1024;
 const LARGEST: usize = 2 * 1024 * 1024;
 const DOUBLINGS: u32 = 7;
@@ -51,7 +51,7 @@ fn sighting(camera: u16, rng: &mut Rng) -> Sighting {
     }
 }
 
-/// A JPEG of a plausible size; small ones are more frequent than large ones.
+/// A JPEG of a plausible size. Small pictures are more frequent than large ones.
 fn picture(rng: &mut Rng) -> Vec<u8> {
     let base = SMALLEST << rng.u32(..DOUBLINGS);
     let size = rng.usize(base..base * 2).min(LARGEST);

@@ -1,4 +1,4 @@
-//! A department's desk: one mTLS connection to the gateway, and a count of what was answered on it.
+//! A department's client: one mTLS connection to the gateway, and a count of the responses on it.
 
 use std::net::SocketAddr;
 
@@ -18,25 +18,25 @@ use tokio_rustls::client::TlsStream;
 use crate::city::{Command, Counts, Line};
 use crate::pki::{GATEWAY_NAME, Pki};
 
-/// Which HTTP a department's software speaks.
+/// The HTTP version of a department's software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
     Http1,
     Http2,
 }
 
-/// What the departments were told, by who asked for what.
+/// Counts of the responses to the departments, by department and command.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answers {
-    /// Answers that came from a subsystem, or from the gateway in its place after it had let the command in.
+    /// Responses from a subsystem, or from the gateway in its place after admission.
     pub(crate) answered: Counts,
-    /// Refusals of the gateway.
+    /// Refusals by the gateway.
     pub(crate) refused: Counts,
-    /// Calls that got no answer at all.
+    /// Calls without a response.
     pub(crate) unanswered: Counts,
 }
 
-/// Where the gateway is, how to prove oneself there, and where answers are counted.
+/// The gateway's address, the credentials and the counts of responses.
 #[derive(Clone, Debug)]
 pub(crate) struct Office {
     pub(crate) gateway: SocketAddr,
@@ -101,7 +101,8 @@ impl Desk {
         Ok(Self { department, speaks, office: office.clone(), connector, sender: None })
     }
 
-    /// Makes a call, reads the whole answer, and counts it. `None` where there was no answer; the next call connects anew.
+    /// Sends a call, reads the whole response and counts it. Returns `None` if there was no response; the next call
+    /// then reconnects.
     pub(crate) async fn ask(&mut self, call: Call) -> Option<(StatusCode, Bytes)> {
         let response = self.open(call).await?;
         let status = response.status();
@@ -109,7 +110,7 @@ impl Desk {
         Some((status, body.to_bytes()))
     }
 
-    /// Makes a call and counts its answer, whose body is still to come.
+    /// Sends a call and counts the response, whose body is not yet read.
     pub(crate) async fn open(&mut self, call: Call) -> Option<Response<Incoming>> {
         let line = Line::new(self.department, call.command.subsystem, call.command.id);
         let answers = self.office.answers.clone();
@@ -170,17 +171,17 @@ impl Sender {
 
 async fn http1_sender(stream: TlsStream<TcpStream>) -> anyhow::Result<Sender> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection); // its end is seen by the sender
+    tokio::spawn(connection); // the sender detects its end
     Ok(Sender::Http1(sender))
 }
 
 async fn http2_sender(stream: TlsStream<TcpStream>) -> anyhow::Result<Sender> {
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    tokio::spawn(connection); // its end is seen by the sender
+    tokio::spawn(connection); // the sender detects its end
     Ok(Sender::Http2(sender))
 }
 
-/// Whether the gateway said no. Its 502 and 504 are answers to commands it had let in.
+/// Whether the gateway refused the call. Its 502 and 504 are responses to admitted commands.
 fn is_refusal(response: &Response<Incoming>) -> bool {
     let problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
     problem && !matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)

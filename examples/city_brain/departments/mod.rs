@@ -1,4 +1,4 @@
-//! The departments at work: every call goes over mTLS through the gateway.
+//! The departments: every call goes over mTLS through the gateway.
 
 mod camera_bureau;
 mod desk;
@@ -16,7 +16,7 @@ use crate::subsystems::Taken;
 
 pub(crate) use desk::{Answers, Office};
 
-/// Sends everybody to work until `closing` begins. Seeds are fixed: every run tells the same story.
+/// Starts all departments, which call until `closing` begins. The seeds are fixed, so every run is the same.
 pub(crate) fn open(
     office: &Office,
     closing: &DrainWatcher,

@@ -1,4 +1,4 @@
-//! Traffic police officers on duty: they hear of an incident at once, look at the picture and acknowledge.
+//! Traffic police officers: they receive incidents over a stream, read the picture and acknowledge.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::city::{DUTY_STREAM, INCIDENT_ACKNOWLEDGE, SNAPSHOT_READ, rest};
 use crate::subsystems::Notice;
 
 const OFFICERS: u64 = 2;
-/// Before an officer whose stream ended opens a new one.
+/// Delay before an officer whose stream ended opens a new one.
 const BACK_ON_DUTY: Duration = Duration::from_millis(500);
-/// The longest event an officer's software takes.
+/// The largest event that an officer's software accepts, in bytes.
 const LONGEST_EVENT: usize = 64 * 1024;
 
-/// Officers share their incidents by number.
+/// One officer. The officers divide the incidents by number.
 struct Officer {
     number: u64,
     desk: Desk,
@@ -24,7 +24,7 @@ struct Officer {
 
 pub(super) fn open(office: &Office, closing: &DrainWatcher) -> anyhow::Result<()> {
     for number in 0..OFFICERS {
-        let desk = Desk::new(office, "traffic-police", Speaks::Http2)?; // the stream and the rest on one connection
+        let desk = Desk::new(office, "traffic-police", Speaks::Http2)?; // stream and requests share one connection
         tokio::spawn(Officer { number, desk }.on_duty(closing.clone()));
     }
     Ok(())
@@ -64,7 +64,7 @@ impl Officer {
     }
 }
 
-/// Takes the first whole event (it ends with an empty line) from what has arrived.
+/// Takes the first complete event, which ends with an empty line, from the received bytes.
 fn next_event(text: &mut Vec<u8>) -> Option<String> {
     let end = text.windows(2).position(|pair| pair == b"\n\n")?;
     let event: Vec<u8> = text.drain(..end + 2).collect();

@@ -1,4 +1,4 @@
-//! Departments that mostly read: signals and parking, some of them more than they may.
+//! Departments that mostly read signals and parking, some of them beyond their grants and limits.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tallygate::lifecycle::DrainWatcher;
 use super::desk::{Call, Desk, Office, Speaks};
 use crate::city::{JUNCTION_PRIORITY, JUNCTION_READ, LOT_LIST, LOT_READ, SNAPSHOT_READ, rest};
 
-/// A department's habit: what it asks, and how often.
+/// The calls of a department and their interval.
 struct Habit {
     department: &'static str,
     speaks: Speaks,
@@ -26,9 +26,9 @@ const HABITS: [Habit; 8] = [
     habit("public-transport", Speaks::Http1, 400, lot),
     habit("ambulance-service", Speaks::Http1, 200, junction),
     habit("ambulance-service", Speaks::Http1, 1_000, priority),
-    habit("tourism-office", Speaks::Http1, 200, lots), // may ask three times a second: rate_limited
+    habit("tourism-office", Speaks::Http1, 200, lots), // the limit is 3 per second: rate_limited
     habit("tourism-office", Speaks::Http1, 3_000, picture), // has no grant: forbidden
-    habit("visitor", Speaks::Http1, 2_000, lots),      // no department claims it: unauthenticated
+    habit("visitor", Speaks::Http1, 2_000, lots),      // no department has this caller: unauthenticated
 ];
 
 pub(super) fn open(office: &Office, closing: &DrainWatcher) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ fn priority(rng: &mut Rng) -> Call {
     Call::post(JUNCTION_PRIORITY, format!("/v1/junctions/{}/priority", rng.u8(1..=64)), "")
 }
 
-/// Now and then somebody asks for lot 13, which the city does not have: a `client_error`.
+/// Requests lot 13 from time to time, which does not exist: a `client_error`.
 fn lot(rng: &mut Rng) -> Call {
     Call::get(LOT_READ, format!("/v1/lots/{}", rng.u8(1..=13)))
 }

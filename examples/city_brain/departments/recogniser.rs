@@ -1,4 +1,4 @@
-//! The recogniser: looks at every snapshot's metadata and reports offences by itself, as a department of its own.
+//! The recogniser: reads every snapshot's metadata and reports offences, as a separate department.
 
 use tallygate::lifecycle::DrainWatcher;
 use tokio::sync::mpsc;
@@ -7,7 +7,7 @@ use super::desk::{Call, Desk, Office, Speaks};
 use crate::city::INCIDENT_REPORT;
 use crate::subsystems::{Incident, Sighting, Taken};
 
-/// Standing longer than this where stopping is forbidden is parking.
+/// A vehicle that stands longer than this in a no-stopping zone is parked.
 const PARKED_SECONDS: u32 = 60;
 
 pub(super) fn open(office: &Office, closing: &DrainWatcher, taken: mpsc::Receiver<Taken>) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The logistics company's warehouse: 3,000 box movements a day, growing to 60,000 a day.
 //!
-//! Its days pass quickly: one takes [`DAY`] of real time.
+//! Its days are accelerated: one day takes [`DAY`] of real time.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(300);
 const FIRST_DAY: u64 = 3_000;
 const LAST_DAY: u64 = 60_000;
 const PLACES: [&str; 5] = ["gate", "shelf-a", "shelf-b", "packing", "lorry"];
-/// One look at the stock after so many movements.
+/// Number of movements for each read of the stock.
 const MOVEMENTS_PER_LOOK: u64 = 50;
 
 pub(super) fn open(office: &Office, closing: &DrainWatcher, growth: Duration) -> anyhow::Result<()> {
@@ -30,7 +30,7 @@ async fn move_boxes(mut desk: Desk, mut closing: DrainWatcher, growth: Duration)
     let opened = Instant::now();
     let mut due = opened;
     for parcel in 1.. {
-        due = (due + pause(opened.elapsed(), growth)).max(opened); // late movements catch up
+        due = (due + pause(opened.elapsed(), growth)).max(opened); // late movements are not dropped
         if !rest(&mut closing, due.saturating_duration_since(Instant::now())).await {
             return;
         }
@@ -53,7 +53,7 @@ fn pause(elapsed: Duration, growth: Duration) -> Duration {
     DAY / u32::try_from(movements_per_day(elapsed, growth)).unwrap_or(u32::MAX)
 }
 
-/// Grows evenly over `growth` and stays there.
+/// Grows linearly over `growth` and is constant afterwards.
 fn movements_per_day(elapsed: Duration, growth: Duration) -> u64 {
     let growth = growth.as_millis().max(1);
     let grown = u128::from(LAST_DAY - FIRST_DAY) * elapsed.as_millis().min(growth) / growth;

@@ -1,4 +1,4 @@
-//! Cameras: keeps the newest snapshots and shows what was seen to the recogniser.
+//! Cameras: stores the newest snapshots and passes their metadata to the recogniser.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 
 use super::{Body, Subsystem, answer, empty, json, number_in, whole};
 
-/// Snapshots kept; at up to 2 MiB each.
+/// Number of stored snapshots, of at most 2 MiB each.
 const KEPT: usize = 32;
 const JPEG_START: [u8; 2] = [0xff, 0xd8];
 
-/// What a camera knows about its picture; travels in the header `X-Sighting` as JSON.
+/// A camera's metadata of a picture, sent as JSON in the header `X-Sighting`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sighting {
     pub(crate) camera: u16,
@@ -25,13 +25,13 @@ pub(crate) struct Sighting {
     pub(crate) red: bool,
     /// The vehicle was beyond the stop line, moving.
     pub(crate) over_line: bool,
-    /// Stopping is forbidden here.
+    /// Stopping is forbidden at this place.
     pub(crate) no_stopping: bool,
-    /// How long the vehicle has stood.
+    /// The time since the vehicle stopped.
     pub(crate) standing_seconds: u32,
 }
 
-/// A snapshot as the recogniser gets it.
+/// A snapshot as sent to the recogniser.
 #[derive(Clone, Debug)]
 pub(crate) struct Taken {
     pub(crate) snapshot: u64,

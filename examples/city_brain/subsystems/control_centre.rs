@@ -1,4 +1,4 @@
-//! The control centre: takes in reports and tells the officers on duty at once, as server-sent events.
+//! The control centre: receives reports and notifies the officers on duty at once, as server-sent events.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{Body, Subsystem, empty, json, number_in, whole};
 
-/// Notices an officer's stream may lag behind before it misses some.
+/// The largest lag of an officer's stream, in notices, before notices are lost.
 const BACKLOG: usize = 256;
 
-/// What was reported.
+/// A report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Incident {
     pub(crate) offence: String,
@@ -27,7 +27,7 @@ pub(crate) struct Incident {
     pub(crate) snapshot: u64,
 }
 
-/// What an officer is told.
+/// The notification to an officer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Notice {
     pub(crate) number: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Notice {
 pub(super) struct ControlCentre {
     reported: AtomicU64,
     acknowledged: AtomicU64,
-    /// `None` when nobody is on duty any more.
+    /// `None` after the end of duty.
     duty: Mutex<Option<broadcast::Sender<Notice>>>,
 }
 
@@ -79,14 +79,14 @@ impl ControlCentre {
         };
         let number = 1 + self.reported.fetch_add(1, Ordering::Relaxed);
         if let Some(duty) = self.lock().as_ref() {
-            let _ = duty.send(Notice { number, incident }); // an incident is kept though nobody is on duty
+            let _ = duty.send(Notice { number, incident }); // the incident is stored even if no officer is on duty
         }
         json(StatusCode::CREATED, &serde_json::json!({ "incident": number }))
     }
 
     fn stream(&self) -> Response<Body> {
         let Some(notices) = self.lock().as_ref().map(broadcast::Sender::subscribe) else {
-            return empty(StatusCode::NO_CONTENT); // to an event source 204 means: do not come back
+            return empty(StatusCode::NO_CONTENT); // for an event source, 204 means: do not reconnect
         };
         let mut response = Response::new(StreamBody::new(events(notices)).boxed_unsync());
         let headers = response.headers_mut();
@@ -96,7 +96,7 @@ impl ControlCentre {
     }
 
     pub(super) fn end_duty(&self) {
-        self.lock().take(); // streams end when the last sender is gone
+        self.lock().take(); // streams end when the last sender is dropped
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<broadcast::Sender<Notice>>> {

@@ -1,4 +1,4 @@
-//! Logistics: a warehouse's box movements and what they leave in stock.
+//! Logistics: a warehouse's box movements and the resulting stock.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Body, Subsystem, empty, json, whole};
 
-/// A box goes from one place to another.
+/// The movement of a box from one place to another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Movement {
     pub(crate) parcel: u64,

@@ -1,7 +1,7 @@
-//! The city's subsystems: real HTTP/1.1 servers that each count what reached them.
+//! The city's subsystems: real HTTP/1.1 servers that count the requests they receive.
 //!
-//! They trust the gateway's word for who calls (`X-Tallygate-Department`) and what (`X-Tallygate-Command`), as
-//! subsystems behind a gateway do, and know nothing else of it.
+//! They take the caller (`X-Tallygate-Department`) and the command (`X-Tallygate-Command`) from the gateway, as
+//! subsystems behind a gateway do. They do not depend on the gateway in any other way.
 
 mod cameras;
 mod control_centre;
@@ -31,18 +31,18 @@ pub(crate) use cameras::{Sighting, Taken};
 pub(crate) use control_centre::{Incident, Notice};
 pub(crate) use logistics::Movement;
 
-/// What a subsystem answers with.
+/// The body of a subsystem's response.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What every subsystem is: a name, and an answer to a request.
+/// A subsystem: an id and a request handler.
 trait Subsystem: Send + Sync + 'static {
-    /// Its id in `city.yaml`.
+    /// The id in `city.yaml`.
     const ID: &'static str;
 
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// Where each subsystem listens, what they received, and what must be told to them.
+/// The subsystems' addresses, their counts of received requests, and the control centre.
 #[derive(Debug)]
 pub(crate) struct Subsystems {
     pub(crate) cameras: SocketAddr,
@@ -55,7 +55,7 @@ pub(crate) struct Subsystems {
 }
 
 impl Subsystems {
-    /// Opens all of them on free ports. The cameras show what they take to whoever holds the other end of `taken`.
+    /// Starts all subsystems on free ports. The cameras send the metadata of their snapshots to `taken`.
     pub(crate) async fn open(taken: mpsc::Sender<Taken>) -> anyhow::Result<Self> {
         let received = Counts::default();
         let centre = Arc::new(control_centre::ControlCentre::default());
@@ -70,7 +70,7 @@ impl Subsystems {
         })
     }
 
-    /// Ends the streams to the officers on duty, so that they may go home.
+    /// Ends the streams to the officers on duty, so that the officers stop.
     pub(crate) fn end_duty(&self) {
         self.centre.end_duty();
     }
@@ -91,7 +91,7 @@ async fn open<S: Subsystem>(subsystem: Arc<S>, received: &Counts) -> anyhow::Res
 }
 
 async fn serve<S: Subsystem>(stream: TcpStream, subsystem: Arc<S>, received: Counts) {
-    let _ = stream.set_nodelay(true); // slower without, but not wrong
+    let _ = stream.set_nodelay(true); // only slower if it fails
     let service = service_fn(move |request: Request<Incoming>| {
         received.add(line(S::ID, request.headers()));
         let subsystem = Arc::clone(&subsystem);
@@ -100,7 +100,7 @@ async fn serve<S: Subsystem>(stream: TcpStream, subsystem: Arc<S>, received: Cou
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
-    let _ = connection.await; // the gateway closes connections as it likes; what arrived has been counted
+    let _ = connection.await; // the gateway may close the connection at any time; received requests are counted
 }
 
 fn line(subsystem: &str, headers: &HeaderMap) -> Line {
@@ -128,7 +128,7 @@ fn answer(status: StatusCode, kind: &'static str, content: Bytes) -> Response<Bo
     response
 }
 
-/// Reads a whole body; `None` if the sender broke off.
+/// Reads a whole body; returns `None` if the sender aborted.
 async fn whole(body: Incoming) -> Option<Bytes> {
     body.collect().await.ok().map(http_body_util::Collected::to_bytes)
 }

@@ -1,4 +1,4 @@
-//! Parking: how many places are free.
+//! Parking: the number of free places.
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;

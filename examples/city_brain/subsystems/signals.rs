@@ -1,4 +1,4 @@
-//! Signals: what the lights of a junction show, and green for those in a hurry.
+//! Signals: the state of a junction's lights, and priority for emergency vehicles.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use super::{Body, Subsystem, empty, json, number_in, whole};
 const JUNCTIONS: u64 = 64;
 const PHASES: [&str; 3] = ["green", "yellow", "red"];
 
-/// Every question moves the lights on: enough of a clock for a demo.
+/// Every request advances the lights, which is a sufficient clock for a demo.
 #[derive(Default)]
 pub(super) struct Signals {
     asked: AtomicU64,

@@ -1,8 +1,12 @@
-//! `loadtests compare`: what one command costs in CPU, beside nginx and HAProxy doing the same work.
+//! `loadtests compare`: measures the CPU cost of one command, beside nginx and HAProxy at the same work.
 //!
-//! Guarantees: one proxy at a time, alone on its core, driver and upstream on the other; interleaved (A B C A B C ...);
-//! only warm connections are measured; every sample has balanced books or the whole run has failed. It judges no
-//! figure: a missed target is shown, not an error.
+//! Guarantees:
+//! - One proxy runs at a time, alone on its core. Driver and upstream share the other core.
+//! - The samples are interleaved (A B C A B C ...).
+//! - Only warm connections are measured.
+//! - The books of every sample balance, or the whole run fails.
+//!
+//! The run judges no figure: a missed target is shown and is not an error.
 
 pub mod render;
 pub mod result;
@@ -20,16 +24,17 @@ use crate::proxy::{Durability, Kind, Proxy, Setup};
 use crate::workshop::Workshop;
 use result::{Comparison, Sample, Setting};
 
-/// The proxy's core; nothing else of ours runs there.
+/// The proxy's core. No other process of the run uses it.
 const PROXY_CORE: usize = 0;
 
-/// The core of the driver and the upstream.
+/// The core of driver and upstream.
 const LOAD_CORE: usize = 1;
 
-/// A new connection costs about forty times a command: so many times fewer of them.
+/// A new connection costs about forty times as much as a command, so `Fresh` samples have fewer commands by this
+/// factor.
 const FRESH_DIVISOR: u64 = 50;
 
-/// What to compare.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Compare {
     /// The gateway's program (a release build)
@@ -38,28 +43,28 @@ pub struct Compare {
     /// Only nginx and HAProxy
     #[arg(long, conflicts_with = "tallygate")]
     pub peers_only: bool,
-    /// Another build of the gateway, measured instead of nginx and HAProxy: what a change costs
+    /// Another build of the gateway, measured instead of nginx and HAProxy: the cost of a change
     #[arg(long, value_name = "PROGRAM", conflicts_with = "peers_only")]
     pub before: Option<PathBuf>,
-    /// How often everything is measured
+    /// Number of rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Commands in a sample; a fiftieth of it where each has a new connection (fewer than 20,000 drown in the
-    /// kernel's ticks of 10 ms)
+    /// Commands in a sample; a fiftieth of it where each has a new connection (with fewer than 20,000 commands the
+    /// kernel's 10 ms ticks hide the figure)
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(20_000..=10_000_000))]
     pub commands: u64,
-    /// What to measure
+    /// Kinds of work to measure
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Protocol::H1, Protocol::H2, Protocol::Fresh])]
     pub cases: Vec<Protocol>,
     /// The gateway's durability
     #[arg(long, value_enum, default_value_t = Durability::Process)]
     pub durability: Durability,
-    /// Where the result goes; the table and the plot lie beside it [default: loadtests/results/DATE-compare.json]
+    /// File of the result; the table and the plot are written beside it [default: loadtests/results/DATE-compare.json]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// Measures, prints and keeps the result.
+/// Measures, prints and stores the result.
 pub fn compare(options: &Compare) -> Result<()> {
     let setups = setups(options);
     let setting = setting(options, &setups)?;
@@ -105,7 +110,7 @@ fn version_of(setup: &Setup) -> Result<(Kind, String)> {
     Ok((setup.kind, version.with_context(|| format!("{} does not run; {hint}", setup.kind.name()))?))
 }
 
-/// Every sample, interleaved.
+/// Takes all samples, interleaved.
 fn measure(options: &Compare, setups: &[Setup]) -> Result<Vec<Sample>> {
     let workshop = Workshop::open(Some(LOAD_CORE))?;
     let mut samples = Vec::new();
@@ -123,7 +128,7 @@ fn measure(options: &Compare, setups: &[Setup]) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// One proxy, started afresh, one driver, one figure.
+/// Takes one sample: a freshly started proxy, one driver, one figure.
 fn sample(workshop: &Workshop, setup: &Setup, at: (u32, Protocol), commands: u64) -> Result<Sample> {
     workshop.upstream().reset()?;
     let proxy = Proxy::start(setup, workshop)?;
@@ -157,7 +162,7 @@ fn plan(workshop: &Workshop, proxy: &Proxy, protocol: Protocol, commands: u64) -
     }
 }
 
-/// An error unless everybody counted the same; the peers keep no books.
+/// Returns an error unless all accounts are equal. The peers have no book.
 fn balance(workshop: &Workshop, kind: Kind, proxy: &Proxy, report: &Report) -> Result<()> {
     let client = report.account.clone();
     let mut balance = Balance::of_client(client.clone()).and("upstream", workshop.upstream().counts()?);

@@ -1,4 +1,4 @@
-//! A comparison for people: tables in Markdown (which the terminal shows too) and a bar chart.
+//! Renders a comparison: Markdown tables, which the terminal shows too, and a bar chart.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::result::{Comparison, Ratio, Spread, Summary};
 use crate::driver::Protocol;
 use crate::proxy::Kind;
 
-/// The chart's measures, in pixels.
+/// Dimensions of the chart, in pixels.
 const BAR_LEFT: u64 = 110;
 const BAR_WIDTH: u64 = 420;
 const BAR_STEP: u64 = 24;
@@ -18,7 +18,7 @@ pub fn micros(nanoseconds: u64) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
-/// Thousandths with two decimals, rounded up: a missed target never looks met.
+/// Thousandths with two decimals, rounded up, so that a missed target never looks met.
 pub fn times(thousandths: u64) -> String {
     let hundredths = thousandths.div_ceil(10);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
@@ -76,12 +76,12 @@ fn ratio_row(ratio: &Ratio) -> Vec<String> {
     ]
 }
 
-/// The smallest and the greatest.
+/// Minimum and maximum of a spread.
 pub fn range(spread: Spread, show: fn(u64) -> String) -> String {
     format!("{}..{}", show(spread.min), show(spread.max))
 }
 
-/// A Markdown table, padded so that it reads as plain text too.
+/// A Markdown table, padded so that it is legible as plain text too.
 pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut lines = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
     lines.extend(rows);
@@ -95,7 +95,7 @@ pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     lines.iter().map(show).collect()
 }
 
-/// The page beside the JSON.
+/// The Markdown page beside the JSON file.
 pub fn markdown(comparison: &Comparison, plot: &str) -> String {
     let machine = &comparison.setting.machine;
     let mut text = format!(
@@ -111,13 +111,13 @@ pub fn markdown(comparison: &Comparison, plot: &str) -> String {
     ];
     let versions = comparison.setting.versions.iter().map(|(kind, version)| (kind.name(), version.clone()));
     for (name, value) in facts.into_iter().chain(versions) {
-        let _ = writeln!(text, "* {name}: {value}"); // a String takes everything
+        let _ = writeln!(text, "* {name}: {value}"); // writing to a String cannot fail
     }
     text += "\nMedians over the rounds; ratios are taken within a round. The books of every sample balanced.\n";
     text
 }
 
-/// Horizontal bars, one group for each kind of work, each group with a scale of its own.
+/// Horizontal bars: one group for each kind of work, with one scale per group.
 pub fn plot(comparison: &Comparison) -> String {
     let mut bars = String::new();
     let mut y = 30;
@@ -139,11 +139,11 @@ pub fn plot(comparison: &Comparison) -> String {
 
 fn cases(comparison: &Comparison) -> Vec<Protocol> {
     let mut cases: Vec<_> = comparison.summaries.iter().map(|summary| summary.case).collect();
-    cases.dedup(); // the cases of a round stand together
+    cases.dedup(); // equal cases of a round are adjacent
     cases
 }
 
-/// Name, bar to the median, whisker from min to max, figure.
+/// One line of the chart: name, bar to the median, whisker from minimum to maximum, figure.
 fn bar(summary: &Summary, y: u64, longest: u64) -> String {
     let along = |nanoseconds: u64| BAR_LEFT + BAR_WIDTH * nanoseconds / longest;
     let Spread { median, min, max } = summary.cpu_ns;

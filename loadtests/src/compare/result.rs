@@ -1,4 +1,4 @@
-//! Samples, their medians and the ratios between proxies. All integers: nanoseconds and thousandths.
+//! Samples, their medians and the ratios between proxies. All values are integers: nanoseconds and thousandths.
 
 use serde::Serialize;
 
@@ -9,41 +9,41 @@ use crate::proxy::{Durability, Kind};
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
-    /// Which round, counted from 1.
+    /// Number of the round, from 1.
     pub round: u32,
-    /// What carried the commands.
+    /// The protocol of the commands.
     pub case: Protocol,
-    /// Who was measured.
+    /// The measured proxy.
     pub proxy: Kind,
-    /// How many commands were measured.
+    /// Number of measured commands.
     pub commands: u64,
-    /// CPU nanoseconds of the proxy for each command, user and system together.
+    /// CPU nanoseconds of the proxy per command: user plus system time.
     pub cpu_ns: u64,
-    /// In user space.
+    /// User time in it.
     pub user_ns: u64,
-    /// In the kernel.
+    /// System time in it.
     pub system_ns: u64,
-    /// How long the sample took, in microseconds.
+    /// Duration of the sample, in microseconds.
     pub elapsed_us: u64,
-    /// How much of that time the proxy was on its core.
+    /// Share of that duration during which the proxy was on its core.
     pub busy_percent: u64,
-    /// Latencies, closed loop.
+    /// Latencies in a closed loop.
     pub latency_us: Latency,
 }
 
-/// A figure over all rounds.
+/// The median and the range of a figure over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Spread {
-    /// The middle one (the lower of the two in the middle).
+    /// The median; for an even number of values, the lower of the two in the middle.
     pub median: u64,
-    /// The smallest.
+    /// The minimum.
     pub min: u64,
-    /// The greatest.
+    /// The maximum.
     pub max: u64,
 }
 
 impl Spread {
-    /// Of what was measured; nothing of nothing.
+    /// The spread of the values, or `None` if there are no values.
     pub fn of(mut values: Vec<u64>) -> Option<Self> {
         values.sort_unstable();
         let median = *values.get(values.len().checked_sub(1)? / 2)?;
@@ -51,73 +51,73 @@ impl Spread {
     }
 }
 
-/// One proxy at one kind of work, over all rounds.
+/// The figures of one proxy at one kind of work, over all rounds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// The work.
+    /// The kind of work.
     pub case: Protocol,
     /// The proxy.
     pub proxy: Kind,
-    /// CPU nanoseconds for each command.
+    /// CPU nanoseconds per command.
     pub cpu_ns: Spread,
-    /// Of these in user space.
+    /// User time in it.
     pub user_ns: Spread,
-    /// And in the kernel.
+    /// System time in it.
     pub system_ns: Spread,
-    /// Commands a second, closed loop.
+    /// Commands per second in a closed loop.
     pub commands_per_second: Spread,
-    /// The median latency in microseconds.
+    /// The median latency, in microseconds.
     pub p50_us: Spread,
-    /// The 99th percentile in microseconds.
+    /// The 99th percentile of the latency, in microseconds.
     pub p99_us: Spread,
-    /// How busy the proxy's core was with it.
+    /// Busy share of the proxy's core.
     pub busy_percent: Spread,
 }
 
-/// Tallygate's cost over a peer's, in thousandths, round by round.
+/// The ratio of Tallygate's cost to a peer's, in thousandths, taken per round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ratio {
-    /// The work.
+    /// The kind of work.
     pub case: Protocol,
     /// The peer.
     pub peer: Kind,
-    /// The ratio of the same round's samples.
+    /// The ratio of samples of the same round.
     pub thousandths: Spread,
-    /// What we want it to be at most, if we have said so.
+    /// The upper target of the ratio, if there is one.
     pub target: Option<u64>,
 }
 
-/// What a run was made with.
+/// The conditions of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
-    /// The day, UTC.
+    /// The date, UTC.
     pub date: String,
-    /// The arguments of the run.
+    /// The command line of the run.
     pub command_line: String,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// With what.
+    /// The versions of the programs.
     pub versions: Vec<(Kind, String)>,
     /// Tallygate's durability.
     pub durability: Durability,
 }
 
-/// Everything that is kept of a run.
+/// The stored result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// What it was made with.
+    /// The conditions of the run.
     #[serde(flatten)]
     pub setting: Setting,
-    /// Medians.
+    /// Medians and ranges.
     pub summaries: Vec<Summary>,
-    /// Ratios; empty when only peers were measured.
+    /// Ratios; empty for a run of the peers only.
     pub ratios: Vec<Ratio>,
-    /// Every measurement.
+    /// All samples.
     pub samples: Vec<Sample>,
 }
 
 impl Comparison {
-    /// Sums up the samples.
+    /// Computes summaries and ratios from the samples.
     pub fn new(setting: Setting, samples: Vec<Sample>) -> Self {
         Self { setting, summaries: summaries(&samples), ratios: ratios(&samples), samples }
     }
@@ -127,7 +127,7 @@ fn summaries(samples: &[Sample]) -> Vec<Summary> {
     first_round(samples).filter_map(|first| summary(samples, first.case, first.proxy)).collect()
 }
 
-/// The first round names every case and proxy once, in the order of the run.
+/// The samples of the first round: each case and proxy once, in the order of the run.
 fn first_round(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
     samples.iter().filter(|sample| sample.round == 1)
 }
@@ -167,10 +167,10 @@ fn ratio(samples: &[Sample], case: Protocol, peer: Kind) -> Option<Ratio> {
     Some(Ratio { case, peer, thousandths: Spread::of(each.collect())?, target: target(case, peer) })
 }
 
-/// The first targets, in thousandths. Where there is none the figure is only shown.
+/// The first targets, in thousandths. A figure without a target is only shown.
 fn target(case: Protocol, peer: Kind) -> Option<u64> {
     match (case, peer) {
-        (Protocol::H1 | Protocol::H2, Kind::Before) => Some(1010), // a change may cost a hundredth
+        (Protocol::H1 | Protocol::H2, Kind::Before) => Some(1010), // a change may cost 1 %
         (Protocol::H1, Kind::Haproxy) => Some(1000),
         (Protocol::H2, Kind::Haproxy) => Some(1100),
         _ => None,
@@ -181,7 +181,7 @@ fn target(case: Protocol, peer: Kind) -> Option<u64> {
 pub mod tests {
     use super::*;
 
-    /// A sample with nothing in it but what it cost.
+    /// A test sample in which only the cost is set.
     pub fn sample(round: u32, proxy: Kind, cpu_ns: u64) -> Sample {
         Sample {
             round,

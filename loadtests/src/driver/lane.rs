@@ -1,7 +1,8 @@
-//! A lane: one place where a department has one command at a time under way.
+//! A lane: a transport on which a department has one command in flight at a time.
 //!
-//! HTTP/1.1 is written and read by hand: the driver shares a core with the upstream and must cost little. HTTP/2 is
-//! hyper's. An answer counts only when all of its body has arrived.
+//! - HTTP/1.1 is written and parsed here, because the driver shares a core with the upstream and must cost little.
+//! - HTTP/2 is hyper's.
+//! - A response counts only when its whole body has arrived.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,23 +23,23 @@ use tokio_rustls::client::TlsStream;
 use crate::pki::HOST;
 use crate::upstream::{field, head_length};
 
-/// The command that everybody calls: `snapshot.read` of the cameras.
+/// The path of the only command: `snapshot.read` of the cameras.
 const PATH: &str = "/cameras/v1/snapshots/7";
 
-/// The largest answer over HTTP/1.1, head and body, in bytes.
+/// The largest HTTP/1.1 response, head and body, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// The way in for one department.
+/// The address and the TLS configuration with which one department connects.
 #[derive(Clone, Debug)]
 pub struct Door {
     /// The proxy's address.
     pub address: SocketAddr,
-    /// The department's certificate and protocol.
+    /// TLS with the department's certificate and protocol (ALPN).
     pub tls: Arc<ClientConfig>,
 }
 
 impl Door {
-    /// A TLS connection that agreed to the protocol asked for.
+    /// Opens a TLS connection, whose ALPN protocol must be the requested one.
     pub async fn enter(&self) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await.context("connecting")?;
         stream.set_nodelay(true)?;
@@ -53,34 +54,34 @@ impl Door {
     }
 }
 
-/// One command at a time, over one of three kinds of transport.
+/// One command in flight at a time, over one of three kinds of transport.
 #[derive(Debug)]
 pub enum Lane {
-    /// A keep-alive connection of HTTP/1.1.
+    /// An HTTP/1.1 keep-alive connection.
     KeepAlive(Box<KeepAlive>),
-    /// One stream at a time of a shared HTTP/2 connection.
+    /// One stream at a time on a shared HTTP/2 connection.
     Stream(http2::SendRequest<Empty<Bytes>>, Uri),
     /// A new connection for each command.
     Fresh(Door),
 }
 
 impl Lane {
-    /// A lane with an HTTP/1.1 connection of its own.
+    /// A lane with its own HTTP/1.1 connection.
     pub async fn keep_alive(door: &Door) -> Result<Self> {
         Ok(Self::KeepAlive(Box::new(KeepAlive::connect(door, "keep-alive").await?)))
     }
 
-    /// That many lanes that share one HTTP/2 connection.
+    /// `streams` lanes that share one HTTP/2 connection.
     pub async fn streams(door: &Door, streams: usize) -> Result<Vec<Self>> {
         let io = TokioIo::new(door.enter().await?);
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), io).await.context("shaking hands (HTTP/2)")?;
-        tokio::spawn(connection); // its faults come back through the senders
+        tokio::spawn(connection); // its errors come back through the senders
         let uri: Uri = format!("https://{HOST}{PATH}").parse()?;
         Ok((0..streams).map(|_| Self::Stream(sender.clone(), uri.clone())).collect())
     }
 
-    /// Sends one command, reads all of its answer and tells the status.
+    /// Sends one command, reads the whole response and returns its status.
     pub async fn command(&mut self) -> Result<u16> {
         match self {
             Self::KeepAlive(connection) => connection.command().await,
@@ -143,7 +144,7 @@ impl KeepAlive {
     }
 }
 
-/// Status and body length of an answer's head.
+/// Parses the head of a response into status and body length.
 fn understand(head: &[u8]) -> Result<(u16, usize)> {
     let status = std::str::from_utf8(head.get(9..12).unwrap_or_default())?;
     let status = status.parse().with_context(|| format!("the answer's status is no number: {status:?}"))?;

@@ -1,8 +1,12 @@
-//! `loadtests drive`: a fixed number of commands from eight departments, as fast as they are answered (closed loop).
+//! `loadtests drive`: sends a fixed number of commands from eight departments, in a closed loop.
 //!
-//! Guarantees: real client certificates; every command sent is in the report exactly once, under its department and how
-//! it ended; all connections stand and are warm before the measured part begins; bounded in time. Open loop (latency
-//! from the due time) is not here yet.
+//! Guarantees:
+//! - All callers use real client certificates.
+//! - The report contains every command that was sent exactly once, under its department and outcome.
+//! - All connections are open and warm before the measured part begins.
+//! - The run is bounded in time.
+//!
+//! Not implemented: an open loop (latency from the time at which a command is due).
 
 mod lane;
 mod record;
@@ -24,23 +28,23 @@ use record::Record;
 pub use lane::Door;
 pub use record::{Latency, Report};
 
-/// The line that says: connected and warm, waiting for a line on stdin.
+/// The line on stdout that means: connected, warm, and waiting for a line on stdin.
 pub const WARM: &str = "warm";
 
-/// What carries the commands.
+/// The protocol of the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP/1.1, connections kept alive.
+    /// HTTP/1.1 with keep-alive connections.
     H1,
-    /// HTTP/2, several streams on each connection.
+    /// HTTP/2 with several streams on each connection.
     H2,
-    /// HTTP/1.1, a new TLS connection for each command.
+    /// HTTP/1.1 with a new TLS connection for each command.
     Fresh,
 }
 
 impl Protocol {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::H1 => "h1",
@@ -57,22 +61,22 @@ impl Protocol {
     }
 }
 
-/// What to drive.
+/// The options of a driver.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Drive {
-    /// Where the proxy listens
+    /// Address of the proxy
     #[arg(long)]
     pub address: SocketAddr,
     /// The folder with the certificates (`loadtests pki` makes one)
     #[arg(long)]
     pub pki: PathBuf,
-    /// What carries the commands
+    /// Protocol of the commands
     #[arg(long, value_enum)]
     pub protocol: Protocol,
     /// Connections, all departments together
     #[arg(long, default_value_t = 32)]
     pub connections: usize,
-    /// Streams at a time on each HTTP/2 connection
+    /// Concurrent streams on each HTTP/2 connection
     #[arg(long, default_value_t = 16)]
     pub streams: usize,
     /// Commands to measure, all departments together
@@ -81,16 +85,16 @@ pub struct Drive {
     /// Commands before these, on the same connections: counted, not measured
     #[arg(long, default_value_t = 0)]
     pub warmup: u64,
-    /// Say "warm" after the warm-up and wait for a line on stdin
+    /// Print "warm" after the warm-up and wait for a line on stdin
     #[arg(long)]
     pub hold: bool,
-    /// Give up after this many seconds
+    /// Time limit of the run, in seconds
     #[arg(long, default_value_t = 300)]
     pub seconds: u64,
 }
 
 impl Drive {
-    /// The arguments that give this plan to another process.
+    /// The command-line arguments that pass this plan to another process.
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["drive".to_owned()];
         let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
@@ -109,7 +113,7 @@ impl Drive {
     }
 }
 
-/// Drives as planned and prints the report.
+/// Drives the commands of the plan and prints the report.
 pub async fn drive(plan: Drive) -> Result<()> {
     let limit = Duration::from_secs(plan.seconds);
     let work = tokio::task::LocalSet::new();
@@ -117,7 +121,7 @@ pub async fn drive(plan: Drive) -> Result<()> {
         .await
         .with_context(|| format!("not all commands were answered within {limit:?}"))??;
     println!("{}", serde_json::to_string(&report)?);
-    drop(lanes); // whoever measures reads the proxy's costs at the report, before the connections close
+    drop(lanes); // the reader of the report reads the proxy's CPU time before these connections close
     Ok(())
 }
 
@@ -141,7 +145,7 @@ async fn run(plan: &Drive) -> Result<(Report, Vec<Owned>)> {
     Ok((Report { account, commands, elapsed_us, latency_us, faults }, lanes))
 }
 
-/// Opens every connection; the departments have the same number of them.
+/// Opens all connections, the same number for each department.
 async fn connect(plan: &Drive) -> Result<Vec<Owned>> {
     let each = plan.connections / DEPARTMENTS;
     ensure!(
@@ -170,14 +174,14 @@ async fn open(plan: &Drive, door: &Door) -> Result<Vec<Lane>> {
     }
 }
 
-/// What the lanes share while they work.
+/// The state that the lanes share during a stint.
 struct Stint {
     left: [Cell<u64>; DEPARTMENTS],
     record: RefCell<Record>,
 }
 
 impl Stint {
-    /// Takes one of the department's commands, if any is left to be sent.
+    /// Takes one of the department's remaining commands; returns false if none is left.
     fn take(&self, department: usize) -> bool {
         let left = self.left[department].get();
         self.left[department].set(left.saturating_sub(1));
@@ -185,7 +189,7 @@ impl Stint {
     }
 }
 
-/// Sends that many commands over all lanes and gives the lanes back.
+/// Sends `commands` commands over all lanes and returns the lanes.
 async fn stint(lanes: Vec<Owned>, commands: u64) -> Result<(Record, Vec<Owned>)> {
     let left = record::shares(commands).map(Cell::new);
     let stint = Rc::new(Stint { left, record: RefCell::new(Record::new()?) });
@@ -204,7 +208,7 @@ async fn stint(lanes: Vec<Owned>, commands: u64) -> Result<(Record, Vec<Owned>)>
     Ok((record, back))
 }
 
-/// One lane at work until its department has no command left; a lane that failed does not come back.
+/// Drives one lane until its department has no command left. A failed lane is not returned.
 async fn work(department: usize, mut lane: Lane, stint: Rc<Stint>) -> Option<Owned> {
     while stint.take(department) {
         let begin = Instant::now();

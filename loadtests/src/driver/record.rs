@@ -1,4 +1,4 @@
-//! What a driver counted and timed, and how it tells it.
+//! The counts and latencies of a driver, and its report.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::account::Account;
 use crate::pki::{DEPARTMENTS, department};
 
-/// The longest latency that is told apart, in microseconds.
+/// The longest latency that the histogram resolves, in microseconds.
 const LATENCY_LIMIT: u64 = 120_000_000;
 
-/// How many faults are quoted.
+/// The number of errors that a report quotes.
 const FAULTS_QUOTED: usize = 5;
 
-/// How a command ended, as the client saw it; orders so that the good come first.
+/// The outcome of a command at the client, ordered so that successes come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
     Answered(u16),
@@ -32,19 +32,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// Nothing yet.
+    /// An empty record.
     pub fn new() -> Result<Self> {
         let latency = Histogram::new_with_bounds(1, LATENCY_LIMIT, 3)?;
         Ok(Self { endings: BTreeMap::new(), latency, faults: Vec::new() })
     }
 
-    /// A command that was answered.
+    /// Records a command that has a response.
     pub fn answered(&mut self, department: usize, status: u16, latency: Duration) {
         *self.endings.entry((department, Ending::Answered(status))).or_default() += 1;
         self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// A command that was sent, or should have been, and has no whole answer.
+    /// Records a command without a complete response. The command may not have been sent.
     pub fn failed(&mut self, department: usize, fault: &anyhow::Error) {
         *self.endings.entry((department, Ending::Failed)).or_default() += 1;
         if self.faults.len() < FAULTS_QUOTED {
@@ -52,12 +52,12 @@ impl Record {
         }
     }
 
-    /// How many commands were sent.
+    /// Number of commands in the record.
     pub fn commands(&self) -> u64 {
         self.endings.values().sum()
     }
 
-    /// What was counted, by department; what did not end with 200 has a line of its own.
+    /// The account by department. Each outcome other than status 200 has a key of its own.
     pub fn account(&self) -> Account {
         self.endings.iter().map(|((index, ending), count)| (key(*index, *ending), *count)).collect()
     }
@@ -68,7 +68,7 @@ impl Record {
         Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: self.latency.max() }
     }
 
-    /// The first few faults.
+    /// The first few errors.
     pub fn faults(self) -> Vec<String> {
         self.faults
     }
@@ -87,39 +87,39 @@ fn key(index: usize, ending: Ending) -> String {
 pub struct Latency {
     /// The median.
     pub p50: u64,
-    /// Nine of ten are faster.
+    /// The 90th percentile.
     pub p90: u64,
-    /// 99 of 100 are faster.
+    /// The 99th percentile.
     pub p99: u64,
-    /// 999 of 1,000 are faster.
+    /// The 99.9th percentile.
     pub p999: u64,
-    /// The slowest.
+    /// The maximum.
     pub max: u64,
 }
 
-/// What a driver says at its end, as one line of JSON.
+/// The report that a driver prints at its end, as one line of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Everything sent, the warm-up included.
+    /// All commands that were sent, including the warm-up.
     pub account: Account,
-    /// How many commands were sent after the warm-up.
+    /// Number of commands after the warm-up.
     pub commands: u64,
-    /// How long these took, in microseconds.
+    /// Duration of these commands, in microseconds.
     pub elapsed_us: u64,
-    /// The latency of these, in microseconds.
+    /// Latency of these commands, in microseconds.
     pub latency_us: Latency,
-    /// The first few faults.
+    /// The first few errors.
     pub faults: Vec<String>,
 }
 
-/// How many commands each department sends: all different, so that a mix-up of two departments shows.
+/// Number of commands per department. All numbers differ, so that a mix-up of two departments shows.
 pub fn shares(commands: u64) -> [u64; DEPARTMENTS] {
     let departments = DEPARTMENTS as u64;
     let base = commands / departments;
     let mut shares = [base; DEPARTMENTS];
     if base >= departments {
         for (share, index) in shares.iter_mut().zip(0..) {
-            *share = base + 2 * index + 1 - departments; // the odd steps from -7 to 7 add up to nothing
+            *share = base + 2 * index + 1 - departments; // the odd steps from -7 to 7 sum to 0
         }
     }
     shares[DEPARTMENTS - 1] += commands % departments;

@@ -1,7 +1,11 @@
-//! `loadtests metering`: what counting costs a command, and what it costs to wait for the disk.
+//! `loadtests metering`: measures the cost of counting a command, and the cost of waiting for the disk.
 //!
-//! Guarantees: the same gateway at the same work in one interleaved run, alone on its core; ratios are taken within a round;
-//! the books of every sample balance, but for a build that keeps none. It judges no figure: a missed target is shown.
+//! Guarantees:
+//! - All variants are the same gateway at the same work, in one interleaved run, alone on its core.
+//! - Ratios are taken within a round.
+//! - The books of every sample balance, except for a build without counting.
+//!
+//! The run judges no figure: a missed target is only shown.
 
 mod result;
 
@@ -19,46 +23,46 @@ use crate::proxy::{Durability, Kind, Proxy, Setup};
 use crate::workshop::Workshop;
 use result::{Figure, Measured, Sample};
 
-/// The gateway's core, and that of driver and upstream.
+/// The gateway's core, and the core of driver and upstream.
 const PROXY_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
-/// How long the upstream takes where latency is measured.
+/// Response time of the upstream where latency is measured.
 const UPSTREAM_TAKES: Duration = Duration::from_millis(5);
 
-/// What to measure.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Metering {
     /// The gateway's program (a release build)
     #[arg(long)]
     pub tallygate: PathBuf,
-    /// The same built with `RUSTFLAGS="--cfg uncounted"`: it forwards and counts nothing
+    /// The same program built with `RUSTFLAGS="--cfg uncounted"`: it forwards and does not count
     #[arg(long)]
     pub uncounted: Option<PathBuf>,
-    /// How often everything is measured
+    /// Number of rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Commands in a sample; a fifth of it where latency is measured
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(20_000..=10_000_000))]
     pub commands: u64,
-    /// Where the result goes; the table lies beside it [default: loadtests/results/DATE-metering.json]
+    /// File of the result; the table is written beside it [default: loadtests/results/DATE-metering.json]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// Which gateway.
+/// The measured variants of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
-    /// Counts survive the process.
+    /// Counts survive the death of the process.
     Process,
-    /// Answers wait for the disk.
+    /// Responses wait for the disk (durability `machine`).
     Machine,
     /// Nothing is counted.
     Uncounted,
 }
 
-/// Which work.
+/// The kinds of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Work {
@@ -68,11 +72,11 @@ pub enum Work {
     H2,
     /// HTTP/1.1, 256 connections.
     Crowd,
-    /// HTTP/1.1, 32 connections, an upstream that takes its time.
+    /// HTTP/1.1, 32 connections, a slow upstream.
     Slow,
 }
 
-/// What is measured, and against what: each figure is the first variant's over the second's.
+/// The comparisons: work, variant, and the variant it is compared with. A figure is the first over the second.
 const PAIRS: [(Work, Variant, Variant); 4] = [
     (Work::H1, Variant::Process, Variant::Uncounted),
     (Work::H2, Variant::Process, Variant::Uncounted),
@@ -80,7 +84,7 @@ const PAIRS: [(Work, Variant, Variant); 4] = [
     (Work::Slow, Variant::Machine, Variant::Process),
 ];
 
-/// Measures, prints and keeps the result.
+/// Measures, prints and stores the result.
 pub fn metering(options: &Metering) -> Result<()> {
     let machine = Machine::here()?;
     ensure!(machine.cores > LOAD_CORE, "measuring needs two cores: one for the gateway, one for the load");
@@ -127,7 +131,7 @@ fn program(options: &Metering, variant: Variant) -> Option<&Path> {
     }
 }
 
-/// One gateway, started afresh, one driver.
+/// Takes one sample: a freshly started gateway and one driver.
 fn sample(workshop: &Workshop, who: (&Path, Variant), work: Work, commands: u64) -> Result<(Cpu, Report)> {
     workshop.upstream().reset()?;
     let durability = if who.1 == Variant::Machine { Durability::Machine } else { Durability::Process };

@@ -1,4 +1,5 @@
-//! What was measured, as it is printed and kept. All integers: nanoseconds, microseconds, thousandths.
+//! The result of a metering run, as printed and stored. All values are integers: nanoseconds, microseconds,
+//! thousandths.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub struct Sample {
     pub work: Work,
     pub variant: Variant,
     pub commands: u64,
-    /// CPU nanoseconds of the gateway for each command.
+    /// CPU nanoseconds of the gateway per command.
     pub cpu_ns: u64,
     pub p50_us: u64,
 }
@@ -46,15 +47,15 @@ pub struct Figure {
     pub other: Variant,
     pub one_cpu_ns: Spread,
     pub other_cpu_ns: Spread,
-    /// CPU of the one over the other's, in thousandths, within a round.
+    /// CPU of `one` over CPU of `other`, in thousandths, within a round.
     pub ratio: Spread,
-    /// By how many microseconds the one's median latency is the greater, within a round; 0 if it is not.
+    /// Median latency of `one` minus that of `other`, in microseconds, within a round; at least 0.
     pub added_p50_us: Spread,
     pub target: &'static str,
 }
 
 impl Figure {
-    /// From all samples; nothing if there are none of them.
+    /// The figure from all samples, or `None` if there are no samples of these variants.
     pub fn of((work, one, other): (Work, Variant, Variant), samples: &[Sample]) -> Option<Self> {
         let of = |variant| samples.iter().filter(move |sample| sample.work == work && sample.variant == variant);
         let pairs: Vec<_> = of(one).zip(of(other)).collect(); // both in the order of the rounds
@@ -101,7 +102,7 @@ fn target(work: Work) -> &'static str {
     }
 }
 
-/// Everything that is kept of a run.
+/// The stored result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     pub date: String,

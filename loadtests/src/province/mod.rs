@@ -1,9 +1,11 @@
-//! `loadtests province`: a gateway with 210 subsystems, 30,000 departments and 410,000 callers starts, is called, scraped and
-//! reloaded, each within its bound.
+//! `loadtests province`: a gateway with 210 subsystems, 30,000 departments and 410,000 callers.
 //!
-//! Guarantees: the real binary, real client certificates; every department has usage in the ledger; CPU a command is compared
-//! with the same gateway at eight departments in one interleaved run; the books of every sample balance. The result is kept
-//! also when a bound is missed.
+//! The run starts, calls, scrapes and reloads the gateway, each within a bound. Guarantees:
+//! - The real binary runs, with real client certificates.
+//! - Every department has usage in the ledger.
+//! - CPU per command is compared with the same gateway at eight departments, in one interleaved run.
+//! - The books of every sample balance.
+//! - The result is stored even if a bound is missed.
 
 mod plan;
 mod result;
@@ -26,30 +28,30 @@ use crate::workshop::Workshop;
 use plan::Plan;
 use result::{Figures, Kept, Start};
 
-/// The gateway's core, and that of driver and upstream, where CPU is measured.
+/// The gateway's core, and the core of driver and upstream, where CPU is measured.
 const PROXY_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
-/// How long the upstream takes where latency is measured: so that neither core is full.
+/// Response time of the upstream where latency is measured, so that neither core is full.
 const UPSTREAM_TAKES: Duration = Duration::from_millis(5);
-/// How long a start or a reload may take before the run is given up.
+/// The longest permitted start or reload; after it the run fails.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the book may take to catch up.
+/// The longest permitted delay of the book.
 const FOLD_LIMIT: Duration = Duration::from_secs(20);
-/// How often `/config` is asked whether a reload is live: its answer costs milliseconds with 30,000 quotas.
+/// Polling interval of `/config` for a live reload. With 30,000 quotas its response costs milliseconds.
 const LOOK_AT_CONFIG: Duration = Duration::from_millis(50);
 const SCRAPES: usize = 5;
 const RELOADS: usize = 3;
 
-/// What to measure.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// The gateway's program (a release build)
     #[arg(long)]
     pub tallygate: PathBuf,
-    /// Subsystems, beside the one that is called
+    /// Subsystems, in addition to the one that is called
     #[arg(long, default_value_t = 209)]
     pub subsystems: usize,
-    /// Departments, beside the eight that call
+    /// Departments, in addition to the eight that call
     #[arg(long, default_value_t = 29_992)]
     pub departments: usize,
     /// Callers of these
@@ -58,18 +60,18 @@ pub struct Options {
     /// Included files with departments
     #[arg(long, default_value_t = 300)]
     pub files: usize,
-    /// How often CPU a command is measured
+    /// Rounds of the measurement of CPU per command
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Commands in a sample; a fifth of it where latency is measured
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     pub commands: u64,
-    /// Where the result goes [default: loadtests/results/DATE-province.md]
+    /// File of the result [default: loadtests/results/DATE-province.md]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// Measures, prints and keeps the result.
+/// Measures, prints and stores the result.
 pub fn province(options: &Options) -> Result<()> {
     let machine = Machine::here()?;
     ensure!(machine.cores > LOAD_CORE, "measuring needs two cores: one for the gateway, one for the load");
@@ -104,7 +106,7 @@ fn setup(options: &Options, core: Option<usize>, workers: usize) -> Setup {
     Setup { kind, program: options.tallygate.clone(), core, workers, durability }
 }
 
-/// Everything in one file: only its start is measured.
+/// The whole configuration in one file: only the start is measured.
 fn one_file(options: &Options, workshop: &Workshop) -> Result<Start> {
     let plan = plan_of(options, workshop)?;
     let mut bytes = 0;
@@ -148,7 +150,7 @@ fn at_work(options: &Options, workshop: &Workshop) -> Result<(Start, Figures)> {
     Ok((start, Figures { scrape, scrape_bytes, reload, quiet, reloading, memory_kib }))
 }
 
-/// The slowest of several scrapes, and the size of the last.
+/// The slowest of several scrapes, and the size of the last one.
 fn scrape(gateway: &Proxy) -> Result<(Duration, usize)> {
     let (mut slowest, mut bytes) = (Duration::ZERO, 0);
     for _ in 0..SCRAPES {
@@ -160,7 +162,7 @@ fn scrape(gateway: &Proxy) -> Result<(Duration, usize)> {
     Ok((slowest, bytes))
 }
 
-/// Drives commands and does something else meanwhile.
+/// Drives commands and runs `beside` at the same time.
 fn drive_beside<T>(
     workshop: &Workshop,
     gateway: &Proxy,
@@ -178,7 +180,7 @@ fn drive_beside<T>(
     Ok((report.latency_us, done))
 }
 
-/// Changes the limit of one department; how long until that is live.
+/// Changes the limit of one department; returns the time until the change is live.
 fn reload(plan: Plan, gateway: &Proxy, number: usize) -> Result<Duration> {
     let (file, before) = (gateway.folder().join(Plan::file(0)), live(gateway)?);
     let text = plan.team(0).replacen("rate: 2000/s", &format!("rate: {}/s", 2001 + number), 1);
@@ -194,14 +196,14 @@ fn reload(plan: Plan, gateway: &Proxy, number: usize) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-/// The version that is live.
+/// The live version of the configuration.
 fn live(gateway: &Proxy) -> Result<String> {
     let config: serde_json::Value = serde_json::from_str(&http::get(gateway.admin(), "/config")?)?;
     ensure!(config["rejected"].is_null(), "the configuration was rejected: {config:#}");
     Ok(config["live"]["version"].as_str().unwrap_or_default().to_owned())
 }
 
-/// CPU nanoseconds a command, small beside province, in each round.
+/// CPU nanoseconds per command in each round: eight departments, then the province.
 fn cpu(options: &Options, workshop: &Workshop) -> Result<Vec<(u64, u64)>> {
     let setup = setup(options, Some(PROXY_CORE), 1);
     let mut rounds = Vec::new();
@@ -241,7 +243,7 @@ fn drive(workshop: &Workshop, gateway: &Proxy, connections: usize, commands: u64
     }
 }
 
-/// Client, upstream and book say the same of the departments that called.
+/// Checks that client, upstream and book have equal counts for the departments that called.
 fn balance(workshop: &Workshop, gateway: &Proxy, client: &Account) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -257,7 +259,7 @@ fn balance(workshop: &Workshop, gateway: &Proxy, client: &Account) -> Result<()>
     }
 }
 
-/// The most memory that a process has had at once (proc(5), VmHWM).
+/// Peak resident memory of a process (proc(5), VmHWM).
 fn peak_kib(id: u32) -> Result<u64> {
     let file = format!("/proc/{id}/status");
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::pki::HOST;
 
-/// Commands of each subsystem.
+/// Commands per subsystem.
 const COMMANDS: usize = 10;
-/// Grants of each department, each for all commands of one subsystem.
+/// Grants per department, each for all commands of one subsystem.
 const GRANTS: usize = 2;
 
-/// How much there is.
+/// The sizes of a province.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub subsystems: usize,
@@ -26,7 +26,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Refuses numbers that leave a department without a caller, or a file without a department.
+    /// Rejects sizes that leave a department without a caller, or a file without a department.
     pub fn check(&self) -> Result<()> {
         ensure!(self.callers >= self.departments, "there are fewer callers than departments");
         ensure!((1..=self.departments).contains(&self.files), "there are more files than departments");
@@ -39,12 +39,12 @@ impl Plan {
         format!("department-{position:05}")
     }
 
-    /// The id of the subsystem that a department may call first.
+    /// The id of the first subsystem that a department may call.
     pub fn subsystem_of(&self, department: usize) -> String {
         format!("subsystem-{:03}", department * 7 % self.subsystems)
     }
 
-    /// The main file with everything in it.
+    /// The main file with the whole configuration in it.
     pub fn in_one_file(&self, main: &str) -> String {
         let all = 0..self.departments;
         let lists = [
@@ -70,12 +70,12 @@ impl Plan {
         Ok(format!("include: [departments.d/*.yaml, subsystems.d/*.yaml]\n{main}"))
     }
 
-    /// The path of an included file with departments.
+    /// The path of the included file at `position`.
     pub fn file(position: usize) -> String {
         format!("departments.d/{position:04}.yaml")
     }
 
-    /// The text of that file.
+    /// The text of the included file with index `file`.
     pub fn team(&self, file: usize) -> String {
         let share = file * self.departments / self.files..(file + 1) * self.departments / self.files;
         format!("departments:\n{}grants:\n{}", self.departments(share.clone()), self.grants(share))
@@ -99,7 +99,7 @@ impl Plan {
     fn subsystems(&self) -> String {
         let mut text = String::new();
         for position in 0..self.subsystems {
-            let _ = writeln!(text, "  - id: subsystem-{position:03}\n    hosts: [{HOST}]"); // that of what is called
+            let _ = writeln!(text, "  - id: subsystem-{position:03}\n    hosts: [{HOST}]"); // the called host
             let _ = writeln!(text, "    path: /subsystem-{position:03}");
             let _ = writeln!(text, "    upstreams: [{{ url: \"http://{}\" }}]\n    commands:", self.upstream);
             for command in 0..COMMANDS {

@@ -1,4 +1,4 @@
-//! What was measured, beside its bounds, as it is printed and kept.
+//! The result of a province run beside its bounds, as printed and stored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ const START_MAX: Duration = Duration::from_secs(10);
 const MEMORY_KIB_MAX: u64 = 1024 * 1024;
 const SCRAPE_MAX: Duration = Duration::from_secs(1);
 const RELOAD_MAX: Duration = Duration::from_secs(3);
-/// Thousandths.
+/// Upper bound of the CPU ratio, in thousandths.
 const CPU_RATIO_MAX: u64 = 1150;
-/// By how much reloads may raise the 99th percentile of the latency, in microseconds.
+/// Upper bound of the increase of the 99th percentile of the latency by reloads, in microseconds.
 const ADDED_P99_MAX: u64 = 5_000;
 
-/// A start.
+/// The figures of a start.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// Of the configuration, the main file aside.
+    /// Bytes of the configuration, without the main file.
     pub bytes: usize,
     pub took: Duration,
     pub memory_kib: u64,
@@ -35,7 +35,7 @@ impl fmt::Display for Start {
     }
 }
 
-/// The province at work.
+/// The figures of the province under load.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     pub scrape: Duration,
@@ -43,11 +43,11 @@ pub struct Figures {
     pub reload: Duration,
     pub quiet: Latency,
     pub reloading: Latency,
-    /// After all of it.
+    /// Memory at the end of the run.
     pub memory_kib: u64,
 }
 
-/// Everything that is kept of a run.
+/// The stored result of a run.
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub date: String,
@@ -56,11 +56,11 @@ pub struct Kept {
     pub one_file: Start,
     pub many_files: Start,
     pub figures: Figures,
-    /// A round: with eight departments, with the province.
+    /// CPU nanoseconds per command, per round: with eight departments, with the province.
     pub cpu_ns: Vec<(u64, u64)>,
 }
 
-/// A figure, what was measured, its bound, and whether it is met.
+/// A row: name of the figure, measured value, bound, and whether the bound is met.
 type Row = (&'static str, String, String, bool);
 
 impl Kept {
@@ -110,7 +110,7 @@ impl Kept {
         ("CPU us a command, over 8 departments", measured, times(CPU_RATIO_MAX), ratio <= CPU_RATIO_MAX)
     }
 
-    /// Writes the result.
+    /// Writes the result to a file.
     pub fn keep(&self, out: Option<&Path>) -> Result<()> {
         let default = || PathBuf::from(format!("loadtests/results/{}-province.md", self.date));
         let file = out.map_or_else(default, Path::to_owned);

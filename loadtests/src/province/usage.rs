@@ -1,5 +1,6 @@
-//! A ledger in which every department has called once, made before the gateway starts: what `/metrics` and the quotas have to
-//! show then is that of a province at work.
+//! Creates a ledger in which every department has called once, before the gateway starts.
+//!
+//! `/metrics` and the quotas then have the size of a province under load.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,10 +13,10 @@ use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name};
 
 use super::plan::Plan;
 
-/// How long the ledger may take to make room for one more series.
+/// The longest wait for a slot for one more series.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Counts one command of each department.
+/// Counts one command for each department.
 pub fn count_all(plan: Plan, book: &Path) -> Result<()> {
     let clock = Clock::system();
     let settings = LedgerSettings {

@@ -13,10 +13,10 @@ use super::{Options, SUBSYSTEMS};
 use crate::driver::Door;
 use crate::pki::{HOST, Pki, department};
 
-/// Departments that call at the same time.
+/// Departments that call concurrently.
 const AT_ONCE: usize = 16;
 
-/// Calls everything; an error at the first command that is not answered with 200.
+/// Calls every command of every department; returns an error at the first command without a 200.
 pub(super) fn call_all(options: &Options, pki: &Pki, gateway: SocketAddr) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -49,7 +49,7 @@ async fn call(door: Door, commands: usize) -> Result<()> {
     Ok(connection.await??)
 }
 
-/// Where a command is called.
+/// The path of a command.
 pub(super) fn path(number: usize) -> String {
     format!("/s{}/c{number}", number % SUBSYSTEMS)
 }

@@ -13,10 +13,10 @@ use crate::http;
 use crate::pki::department;
 use crate::process::{Child, Launch, free_address};
 
-/// How long a start may take.
+/// Startup timeout of the gateway.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Memory by the kernel's account, in bytes.
+/// Resident memory as the kernel accounts for it, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resident {
     pub(super) all: u64,
@@ -30,7 +30,7 @@ impl Resident {
     }
 }
 
-/// One folder and one ledger over all lives.
+/// The gateway's folder and ledger, which are the same over all its restarts.
 #[derive(Debug)]
 pub(super) struct Gateway {
     program: PathBuf,
@@ -41,7 +41,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Writes its configuration.
+    /// Writes the configuration.
     pub(super) fn make(options: &Options, folder: &Path, upstream: SocketAddr) -> Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let text = serde_json::to_string_pretty(&document(options, [address, admin, upstream]))?;
@@ -49,14 +49,14 @@ impl Gateway {
         Ok(Self { program: options.tallygate.clone(), folder: folder.to_owned(), address, admin, child: None })
     }
 
-    /// What `check` says about memory.
+    /// The estimate of memory that the command `check` prints.
     pub(super) fn check(&self) -> Result<String> {
         let output = self.tallygate(&["check", "--config", "gateway.yaml"])?;
         let line = output.lines().find(|line| line.trim_start().starts_with("memory:"));
         Ok(line.context("check has a line about memory")?.trim().to_owned())
     }
 
-    /// `ledger verify` finds nothing.
+    /// Runs `ledger verify`, which must find no problem.
     pub(super) fn verify(&self) -> Result<()> {
         self.tallygate(&["ledger", "verify", "--ledger", "ledger.db"]).map(drop)
     }

@@ -1,9 +1,12 @@
-//! `loadtests series`: the memory of a gateway that counts many series, and of a storm of scrapes.
+//! `loadtests series`: measures the memory of a gateway that counts many series, and of concurrent scrapes.
 //!
-//! Guarantees: the real program with real client certificates; every department calls each of its commands once, over a
-//! connection of its own; what `/metrics` counts must be what was called, and `ledger verify` must find nothing. Memory is
-//! the kernel's account (proc(5), `/proc/PID/status`): `RssAnon` is the process's own, `RssFile` are mapped pages of files,
-//! the tally's among them. A bound that is exceeded ends in failure, after everything was printed.
+//! Guarantees:
+//! - The real program runs, with real client certificates.
+//! - Every department calls each of its commands once, over its own connection.
+//! - `/metrics` must count exactly the commands that were called, and `ledger verify` must find no problem.
+//! - Memory is the kernel's account (proc(5), `/proc/PID/status`). `RssAnon` is the process's own memory. `RssFile` is
+//!   mapped pages of files, including the tally.
+//! - If a bound is exceeded, the run prints all figures and then fails.
 
 mod callers;
 mod gateway;
@@ -22,17 +25,17 @@ use crate::pki::Pki;
 use crate::process::{Child, Launch, myself};
 use crate::upstream::Addresses;
 
-/// Subsystems; the commands are spread over them.
+/// Number of subsystems over which the commands are spread.
 pub const SUBSYSTEMS: usize = 10;
-/// Scrapes at once in a storm, as many as the gateway works on, and storms one after the other.
+/// Concurrent scrapes in a storm (the gateway's own limit), and the number of storms in sequence.
 const SCRAPES: usize = 8;
 const STORMS: usize = 3;
-/// Until the last fold is in the book and freed memory has gone back.
+/// The pause in which the last fold reaches the book and freed memory returns to the system.
 const REST: Duration = Duration::from_secs(8);
-/// How often memory is looked at during a storm.
+/// Polling interval of memory during a storm.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// How many series, and how much memory they may take.
+/// The number of series and the bounds of memory.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// The gateway's program
@@ -44,18 +47,18 @@ pub struct Options {
     /// Commands of each department
     #[arg(long, default_value_t = 500)]
     pub commands: usize,
-    /// Resident memory at rest with all series in use, in MiB, at most
+    /// Upper bound of resident memory at rest with all series in use, in MiB
     #[arg(long, default_value_t = 200)]
     pub rest_mib: u64,
-    /// What a storm of scrapes may add, in MiB
+    /// Upper bound of the memory that a storm of scrapes adds, in MiB
     #[arg(long, default_value_t = 100)]
     pub storm_mib: u64,
-    /// Keep the result here [default: it is only printed]
+    /// File of the result [default: it is only printed]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// What was measured.
+/// The figures of a run.
 #[derive(Debug)]
 struct Measured {
     idle: Resident,
@@ -70,7 +73,7 @@ struct Measured {
     check: String,
 }
 
-/// Calls, scrapes, starts again, prints and judges.
+/// Calls, scrapes, restarts, prints the figures and checks the bounds.
 pub fn series(options: &Options) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("series-").tempdir().context("making a folder for the run")?;
     let measured = measure(options, folder.path());
@@ -122,7 +125,7 @@ fn timed_scrape(admin: SocketAddr) -> Result<(Duration, String)> {
     Ok((begun.elapsed(), text))
 }
 
-/// Every command that was called is in `/metrics`, under its department or under `other`.
+/// Checks that `/metrics` contains every called command, under its department or under `other`.
 fn counts(text: &str, options: &Options) -> Result<()> {
     let lines = text.lines().filter(|line| line.starts_with("tallygate_commands_total{"));
     let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
@@ -131,7 +134,7 @@ fn counts(text: &str, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The most memory during some storms, and the slowest answer.
+/// Peak memory during several storms, and the slowest response.
 fn storms(gateway: &Gateway) -> Result<(Resident, Duration)> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

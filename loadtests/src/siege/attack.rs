@@ -1,7 +1,9 @@
-//! `loadtests besiege`: one kind of attack in a process of its own, until a line comes on stdin.
+//! `loadtests besiege`: runs one kind of attack in a separate process, until a line arrives on stdin.
 //!
-//! Guarantees: says on stdout, as a line of JSON each, when the attack stands and what came of it at its end; counts every
-//! command that it began as sent before it is. Who is thrown out comes back after a second, as attackers do.
+//! Guarantees:
+//! - Stdout receives one line of JSON when the attack is established, and one with the report at its end.
+//! - Every command is counted as sent before it is sent.
+//! - An attacker whose connection is closed reconnects after a second, as real attackers do.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,29 +25,29 @@ use super::subsystem::SLOW;
 use crate::pki::{HOST, Pki, department};
 use crate::torture::journal::Seen;
 
-/// Which department attacks; the first one is the good one.
+/// Index of the attacking department. Index 0 is the well-behaved department.
 pub const ATTACKER: usize = 1;
 
-/// Connections that are being opened at a time.
+/// Connections that are being opened concurrently.
 const DIALS: usize = 64;
 
-/// How long the opening of all connections may take.
+/// The longest time for opening all connections.
 const OPENING_LIMIT: Duration = Duration::from_secs(60);
 
-/// After how long a slow caller does a little more.
+/// Interval at which a slow caller sends or reads a little more.
 const TRICKLE: Duration = Duration::from_secs(5);
 
-/// After how long one that was thrown out comes back.
+/// Delay before a closed connection is reopened.
 const COME_BACK: Duration = Duration::from_secs(1);
 
-/// After how long an attack whose last connection is there stands: what its last commands set going is behind us then. An overload's
-/// first commands need connections, whose handshakes are no overload of commands.
+/// Delay between the last connection and the established attack, so that the effects of the last commands are over.
+/// The first commands of an overload open connections, and these handshakes are not part of an overload of commands.
 const SURGE: Duration = Duration::from_secs(2);
 
-/// Connections of an overload; more commands than this are never under way from us.
+/// Connections of an overload, which is also the largest number of commands in flight.
 const LANES: usize = 2000;
 
-/// A kind of attack.
+/// The kinds of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Attack {
     SlowHeaders,
@@ -62,59 +64,59 @@ pub enum Attack {
     Descriptors,
 }
 
-/// How to attack.
+/// The options of an attack.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Besiege {
-    /// Where the gateway listens
+    /// Address of the gateway
     #[arg(long)]
     pub address: SocketAddr,
     /// The folder with the certificates
     #[arg(long)]
     pub pki: PathBuf,
-    /// What to do to it
+    /// The kind of attack
     #[arg(long, value_enum)]
     pub attack: Attack,
-    /// Connections; for an overload commands a second
+    /// Connections; for an overload, commands per second
     #[arg(long)]
     pub count: usize,
 }
 
-/// What came of an attack.
+/// The result of an attack.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Connections that stand.
+    /// Connections that are open now.
     pub standing: u64,
-    /// The most that stood.
+    /// The largest number of connections that were open at once.
     pub most: u64,
-    /// Connections that were opened in all.
+    /// Connections opened in total.
     pub opened: u64,
-    /// Connections that were not let in, and that were ended by the gateway.
+    /// Connections that the gateway did not accept, and connections that the gateway closed.
     pub turned_away: u64,
     pub ended: u64,
-    /// How long the opening took, in milliseconds.
+    /// Duration of the opening of all connections, in milliseconds.
     pub opening_ms: u64,
     pub sent: u64,
     pub answered: BTreeMap<u16, u64>,
     pub failed: u64,
-    /// Answers with 503 or 429, those of them that have a Retry-After, and how long they took from the first byte sent
-    /// (99 of 100, in microseconds) once the attack stood.
+    /// Responses with 503 or 429 (load shedding), those of them with a Retry-After, and their latency. The latency is
+    /// taken once the attack is established, from the first byte sent (median and 99th percentile, in microseconds).
     pub shed: u64,
     pub shed_with_retry_after: u64,
     pub shed_p50_us: u64,
     pub shed_p99_us: u64,
-    /// How long commands were answered, in milliseconds.
+    /// Duration of the period in which commands were answered, in milliseconds.
     pub during_ms: u64,
     pub first_fault: Option<String>,
 }
 
 impl Report {
-    /// As the audit wants it.
+    /// The counts in the form that the audit takes.
     pub fn seen(&self) -> Seen {
         Seen { sent: self.sent, answered: self.answered.clone(), failed: self.failed }
     }
 }
 
-/// What all connections of an attack share.
+/// The state that all connections of an attack share.
 struct Camp {
     attack: Attack,
     way: Way,
@@ -125,7 +127,7 @@ struct Camp {
     lanes: Semaphore,
 }
 
-/// Attacks until a line comes.
+/// Attacks until a line arrives on stdin.
 pub async fn besiege(options: Besiege) -> Result<()> {
     let alpn = if options.attack.flood().is_some() { &b"h2"[..] } else { b"http/1.1" };
     let tls = Pki::existing(&options.pki).client(&department(ATTACKER), alpn)?;
@@ -141,7 +143,7 @@ pub async fn besiege(options: Besiege) -> Result<()> {
     });
     let work = tokio::task::LocalSet::new();
     work.run_until(attack(Rc::clone(&camp), options.count)).await?;
-    drop(work); // whatever is open closes here, before the report says that it has
+    drop(work); // closes all open connections before the report is printed
     let mut report = camp.report.borrow().clone();
     let shed = camp.shed.borrow();
     (report.shed_p50_us, report.shed_p99_us) = (shed.value_at_quantile(0.5), shed.value_at_quantile(0.99));
@@ -170,7 +172,7 @@ async fn attack(camp: Rc<Camp>, count: usize) -> Result<()> {
 }
 
 impl Camp {
-    /// Everybody is in, or was thrown out at least once.
+    /// Whether the attack is established: every connection was opened, or was rejected at least once.
     fn stands(&self, count: usize) -> bool {
         let report = self.report.borrow();
         report.opened.max(report.standing + report.turned_away) >= count as u64
@@ -181,7 +183,7 @@ impl Camp {
     }
 }
 
-/// One attacker: in, attack, thrown out, in again.
+/// One attacking connection: connect, attack, be closed, reconnect.
 async fn connection(camp: Rc<Camp>, n: usize) {
     loop {
         let held = async {
@@ -214,7 +216,7 @@ async fn stay<S: AsyncRead + AsyncWrite + Unpin>(camp: &Camp, mut stream: S) -> 
     let _ = match camp.attack.flood() {
         Some(flood) => overwhelm(camp, flood, stream).await,
         None => linger(camp, &mut stream).await,
-    }; // thrown out, one way or another
+    }; // ends when the gateway closes the connection
     camp.note(|report| {
         report.standing -= 1;
         report.ended += 1;
@@ -222,7 +224,7 @@ async fn stay<S: AsyncRead + AsyncWrite + Unpin>(camp: &Camp, mut stream: S) -> 
     Ok(())
 }
 
-/// Begins something and takes its time over the rest; ends when the gateway has had enough.
+/// Begins a request or a handshake and continues it slowly; ends when the gateway closes the connection.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(camp: &Camp, stream: &mut S) -> Result<()> {
     let (begin, more) = camp.attack.slowness();
     camp.note(|report| report.sent += u64::from(camp.attack != Attack::StalledHandshakes));
@@ -243,7 +245,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(camp: &Camp, stream: &mut S) 
     }
 }
 
-/// Sends as much as the gateway takes, and reads what it says.
+/// Writes frames as fast as the gateway reads them, and reads and discards its responses.
 async fn overwhelm<S: AsyncRead + AsyncWrite + Unpin>(camp: &Camp, flood: Flood, stream: S) -> Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let writing = async {
@@ -267,7 +269,7 @@ async fn overwhelm<S: AsyncRead + AsyncWrite + Unpin>(camp: &Camp, flood: Flood,
     tokio::select! { end = writing => end, end = reading => end }
 }
 
-/// So many commands a second, whether they are answered or not.
+/// Sends `rate` commands per second, independent of the responses (open loop).
 async fn overload(camp: Rc<Camp>, rate: usize) -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / rate as u64));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -326,12 +328,12 @@ impl Attack {
         })
     }
 
-    /// Whether it is nothing but too many commands.
+    /// Whether the attack consists only of too many commands.
     pub fn is_overload(self) -> bool {
         matches!(self, Self::Overload | Self::OverloadWithinLimit)
     }
 
-    /// How it begins, and what it goes on with.
+    /// The bytes at the beginning of a slow attack, and the bytes that follow slowly.
     fn slowness(self) -> (String, &'static str) {
         let host = format!("Host: {HOST}\r\n");
         match self {
@@ -346,7 +348,7 @@ impl Attack {
     }
 }
 
-/// Commands a second that the gateway can carry when it carries so many at a time.
+/// Commands per second that the gateway can serve with `in_flight` commands in flight.
 pub fn capacity(in_flight: usize) -> usize {
     in_flight * 1000 / usize::try_from(SLOW.as_millis()).expect("a short time")
 }

@@ -1,6 +1,6 @@
-//! One caller over HTTP/1.1: a connection from an address of its own, one command at a time.
+//! An HTTP/1.1 caller: a connection from its own source address, one command at a time.
 //!
-//! Guarantees: an answer counts only when all of its body has arrived.
+//! Guarantees: a response counts only when its whole body has arrived.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use tokio_rustls::client::TlsStream;
 use crate::pki::HOST;
 use crate::upstream::{field, head_length};
 
-/// How long a connection or a command may take before it has failed.
+/// Timeout of a connection attempt or a command.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The largest answer, head and body, in bytes.
+/// The largest response, head and body, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// From where and how to call.
+/// Source, destination and TLS configuration of a caller.
 #[derive(Clone, Debug)]
 pub struct Way {
     pub to: SocketAddr,
     pub tls: Arc<ClientConfig>,
-    /// What the kernel may keep for us of an answer, in bytes; less makes a slower reader.
+    /// Size of the kernel's receive buffer, in bytes. A smaller buffer makes a slower reader.
     pub receive_buffer: Option<u32>,
 }
 
 impl Way {
-    /// A TCP connection from 127.0.0.x, different for different `n`.
+    /// A TCP connection from 127.0.0.x, where x depends on `n`.
     pub async fn dial(&self, n: usize) -> Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = self.receive_buffer {
@@ -46,25 +46,25 @@ impl Way {
         Ok(stream)
     }
 
-    /// A TLS connection from there.
+    /// A TLS connection from the same source address.
     pub async fn enter(&self, n: usize) -> Result<TlsStream<TcpStream>> {
         let stream = self.dial(n).await?;
         let connecting = TlsConnector::from(Arc::clone(&self.tls)).connect(ServerName::try_from(HOST)?, stream);
         Ok(tokio::time::timeout(PATIENCE, connecting).await.context("shaking hands")??)
     }
 
-    /// A caller with a connection of its own.
+    /// A caller with its own connection.
     pub async fn caller(&self, n: usize) -> Result<Caller> {
         Ok(Caller { stream: self.enter(n).await?, input: Vec::with_capacity(2048) })
     }
 }
 
-/// What was answered.
+/// The response to a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
     pub status: u16,
     pub has_retry_after: bool,
-    /// The connection takes no more commands.
+    /// Whether the connection takes no more commands.
     pub is_last: bool,
 }
 
@@ -76,7 +76,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Sends one command and reads its whole answer.
+    /// Sends one command and reads the whole response.
     pub async fn command(&mut self, path: &str) -> Result<Answer> {
         tokio::time::timeout(PATIENCE, self.exchange(path)).await.context("waiting for an answer")?
     }

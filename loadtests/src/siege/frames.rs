@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113) as no client library would send them: the floods.
+//! HTTP/2 frames (RFC 9113) that no client library would send: the floods.
 
 use crate::pki::HOST;
 
@@ -16,31 +16,31 @@ const END_HEADERS: u8 = 4;
 const GET: u8 = 0x82;
 const POST: u8 = 0x83;
 
-/// Frames in one write.
+/// Frames per write.
 const AT_ONCE: u32 = 100;
 
-/// What a connection begins with.
+/// The connection preface.
 pub fn opening() -> Vec<u8> {
     let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     opening.extend(frame(SETTINGS, 0, 0, &[]));
     opening
 }
 
-/// A kind of flood.
+/// The kinds of flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
-    /// Commands that are called off at once (CVE-2023-44487).
+    /// Commands that are reset immediately (rapid reset, CVE-2023-44487).
     RapidReset,
     Settings,
     Ping,
-    /// DATA without content.
+    /// DATA frames without content.
     EmptyData,
-    /// A head without end (CVE-2024-27316).
+    /// A header block without end (CVE-2024-27316).
     Continuation,
 }
 
 impl Flood {
-    /// What comes once, before everything else; and how many commands that begins.
+    /// The frames that are sent once, before all others, and the number of commands that they begin.
     pub fn first(self) -> (Vec<u8>, u64) {
         match self {
             Self::RapidReset | Self::Settings | Self::Ping => (Vec::new(), 0),
@@ -49,7 +49,7 @@ impl Flood {
         }
     }
 
-    /// The n-th portion of it, and how many commands that begins.
+    /// The n-th portion of the flood, and the number of commands that it begins.
     pub fn portion(self, n: u32) -> (Vec<u8>, u64) {
         let same = |frame: Vec<u8>| (frame.repeat(AT_ONCE as usize), 0);
         match self {
@@ -72,7 +72,7 @@ fn begun_and_reset(stream: u32) -> Vec<u8> {
     frames
 }
 
-/// A frame (section 4.1).
+/// A frame (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("our payloads are short");
     let mut frame = length.to_be_bytes()[1..].to_vec();
@@ -82,9 +82,9 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The fields of a request: the method from the static table, the rest as literals.
+/// The header block of a request: the method from the static table, the other fields as literals.
 fn fields(method: u8) -> Vec<u8> {
-    let mut block = vec![method, 0x87]; // https
+    let mut block = vec![method, 0x87]; // :scheme https
     for (name, value) in [(1, HOST), (4, "/cameras/slow")] {
         block.extend([name, u8::try_from(value.len()).expect("our values are short")]);
         block.extend(value.as_bytes());

@@ -1,7 +1,9 @@
-//! The besieged gateway: the real program, in a cgroup with 512 MiB of memory, with as many file descriptors as it is given.
+//! The gateway under attack: the real program in a cgroup with 512 MiB of memory and a given number of descriptors.
 //!
-//! Guarantees: its timeouts are the defaults, but for the slowest heads, which may take long enough for all of them to
-//! stand at once; its caps are raised to what the machine's descriptors allow, so that the attack gets in.
+//! Guarantees:
+//! - All timeouts have their defaults, except the timeout of a request head. It is long enough for all slow heads to be
+//!   in progress at once.
+//! - The connection limits are raised to the number that the machine's descriptors allow, so that the attack gets in.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,25 +21,25 @@ use crate::process::{Child, Launch, free_address};
 use crate::torture::cgroup::Cgroup;
 use crate::torture::gateway::{Books, read_books};
 
-/// Memory of the cgroup, in bytes.
+/// Memory limit of the cgroup, in bytes.
 pub const MEMORY: u64 = 512 * 1024 * 1024;
 
-/// Connections of callers: twice as many and 512 more are the 20,000 descriptors that systems often allow.
+/// Limit of downstream connections. 2 x 9,700 + 512 is just under 20,000, a common descriptor limit.
 pub const CONNECTIONS: usize = 9_700;
 
-/// Commands under way at most where commands are too many.
+/// Limit of commands in flight in the overload attacks.
 pub const IN_FLIGHT: usize = 200;
 
-/// Commands under way that a department may have that is kept within its limit.
+/// Limit of a department's commands in flight, in the overload with a limit.
 const CONCURRENT: usize = 100;
 
-/// Descriptors of a gateway that has few.
+/// Number of descriptors of a gateway that has few.
 const FEW: usize = 1024;
 
-/// How long a start may take.
+/// Startup timeout of the gateway.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// A gateway under siege.
+/// A running gateway under attack.
 #[derive(Debug)]
 pub struct Gateway {
     program: PathBuf,
@@ -49,7 +51,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it in a new folder, ready for this attack.
+    /// Starts a gateway in a new folder, configured for this attack.
     pub fn start(program: &Path, folder: &Path, subsystems: &Subsystems, attack: Attack) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (address, admin) = (free_address()?, free_address()?);
@@ -66,7 +68,7 @@ impl Gateway {
         Ok(Self { program: program.to_owned(), folder: folder.to_owned(), address, admin, child, cgroup })
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory, in bytes.
     pub fn resident(&self) -> Result<u64> {
         let file = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
@@ -74,14 +76,14 @@ impl Gateway {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// Takes away every descriptor that is not open now: from here on it cannot accept anything.
+    /// Lowers the descriptor limit to the descriptors that are open now: the gateway cannot accept another connection.
     pub fn exhaust_descriptors(&self) -> Result<usize> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count();
         self.limit_descriptors(open)?;
         Ok(open)
     }
 
-    /// Gives them back.
+    /// Restores the descriptor limit.
     pub fn restore_descriptors(&self) -> Result<()> {
         self.limit_descriptors(FEW)
     }
@@ -93,18 +95,18 @@ impl Gateway {
         Ok(())
     }
 
-    /// Nobody has killed it and it says that it is ready.
+    /// Checks that the process is running and reports ready.
     pub fn is_alive(&self) -> Result<()> {
         ensure!(self.cgroup.kills()? == 0, "the kernel killed the gateway: more than {MEMORY} bytes");
         http::get(self.admin, "/readyz").with_context(|| self.child.last_words()).map(drop)
     }
 
-    /// What its ledger says.
+    /// The contents of the ledger.
     pub fn books(&self) -> Result<Books> {
         read_books(&self.program, &self.folder.join("ledger.db"))
     }
 
-    /// Ends it well.
+    /// Stops the gateway with SIGTERM.
     pub fn stop(self) -> Result<()> {
         self.child.stop()
     }
@@ -160,7 +162,7 @@ fn document(attack: Attack, [address, admin]: [SocketAddr; 2], subsystems: &Subs
 
 fn capacity(attack: Attack) -> Value {
     if attack == Attack::Descriptors {
-        return json!({ "headTime": "60s" }); // as many connections as fit
+        return json!({ "headTime": "60s" }); // the connection limits follow from the descriptors
     }
     let mut capacity = json!({
         "connections": CONNECTIONS,

@@ -1,8 +1,11 @@
-//! The well-behaved department: the same number of commands every second whatever happens (open loop).
+//! The well-behaved department: a constant number of commands per second, independent of the responses (open loop).
 //!
-//! Guarantees: a command's latency counts from the moment when it was due, so that waiting for a free connection or for a
-//! gateway that answers late is in it; every command is counted as sent before it is, and as answered or failed after.
-//! Most commands go over kept connections, and some over a new one each, so that it shows whether the door still opens.
+//! Guarantees:
+//! - Latency is measured from the time at which a command is due. It includes waiting for a free connection and for a
+//!   slow gateway (no coordinated omission).
+//! - Every command is counted as sent before it is sent, and as answered or failed afterwards.
+//! - Most commands use kept connections. Some use a new connection each, which shows whether new connections are
+//!   accepted.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,24 +21,24 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::call::{Answer, Caller, Way};
 use crate::torture::journal::Seen;
 
-/// Commands a second.
+/// Commands per second.
 pub const RATE: u64 = 200;
 
-/// Each how manieth command has a connection of its own.
+/// Every 20th command has a connection of its own.
 const NEW_EACH: u64 = 20;
 
-/// Connections that are kept at most.
+/// The largest number of kept connections.
 const KEPT: usize = 32;
 
-/// The longest latency that is told apart, in microseconds.
+/// The longest latency that the histogram resolves, in microseconds.
 const LATENCY_LIMIT: u64 = 120_000_000;
 
-/// How many faults are quoted.
+/// The number of errors that a part quotes.
 const FAULTS_QUOTED: usize = 5;
 
 const PATH: &str = "/signals/v1/snapshots/7";
 
-/// What it has seen.
+/// Counts, latencies and errors of the department.
 #[derive(Debug)]
 struct Book {
     seen: Seen,
@@ -43,7 +46,7 @@ struct Book {
     faults: Vec<String>,
 }
 
-/// A part of the time: latencies in microseconds, and faults.
+/// One part of the run: latencies in microseconds, and errors.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
     pub p99: u64,
@@ -51,7 +54,7 @@ pub struct Part {
     pub faults: Vec<String>,
 }
 
-/// The department at work in a thread of its own.
+/// The department, running on its own thread.
 #[derive(Debug)]
 pub struct Good {
     book: Arc<Mutex<Book>>,
@@ -60,7 +63,7 @@ pub struct Good {
 }
 
 impl Good {
-    /// Begins to call; with `dials`, some commands go over new connections.
+    /// Starts the calls. With `dials`, some commands use new connections.
     pub fn start(way: Way, dials: bool) -> Result<Self> {
         let latency = Histogram::new_with_bounds(1, LATENCY_LIMIT, 3)?;
         let book = Arc::new(Mutex::new(Book { seen: Seen::default(), latency, faults: Vec::new() }));
@@ -74,7 +77,7 @@ impl Good {
         Ok(Self { book, is_over, thread })
     }
 
-    /// What was answered since the last part; the next one begins.
+    /// The part since the last call of this method; the next part begins here.
     pub fn part(&self) -> Part {
         let mut book = lock(&self.book);
         let (p99, max) = (book.latency.value_at_quantile(0.99), book.latency.max());
@@ -82,7 +85,7 @@ impl Good {
         Part { p99, max, faults: std::mem::take(&mut book.faults) }
     }
 
-    /// Ends when everything under way has ended; all that was seen.
+    /// Waits for all commands in flight and returns the counts of the whole run.
     pub fn end(self) -> Result<Seen> {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow::anyhow!("the good department's thread panicked"))??;
@@ -107,7 +110,7 @@ async fn call(office: Rc<Office>, is_over: &AtomicBool) -> Result<()> {
         office.kept.borrow_mut().push(caller);
     }
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst); // what is due stays due
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst); // a late tick is not dropped
     let mut under_way = tokio::task::JoinSet::new();
     for number in 0_u64.. {
         let due = ticks.tick().await;
@@ -153,7 +156,7 @@ fn quote(book: &mut Book, fault: String) {
 }
 
 async fn exchange(office: &Office, kept: Option<Caller>, number: u64) -> Result<(Caller, Answer)> {
-    lock(&office.book).seen.sent += 1; // also when there is no connection: it was due
+    lock(&office.book).seen.sent += 1; // counted even without a connection, because the command was due
     let mut caller = match kept {
         Some(caller) => caller,
         None => office.way.caller(usize::try_from(number)?).await?,

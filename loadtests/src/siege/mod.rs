@@ -1,9 +1,12 @@
-//! `loadtests siege`: the gateway, with 512 MiB of memory, under one attack after the other, while a well-behaved department
-//! calls 200 times a second.
+//! `loadtests siege`: attacks the gateway, with 512 MiB of memory, in sequence, while a well-behaved department sends
+//! 200 commands per second.
 //!
-//! Guarantees: the real program; gateway and attackers are processes of their own; each attack has a new gateway and a new
-//! ledger; alive, the good department's errors and the books are judged (a broken one ends in failure, after all attacks);
-//! latency and memory are told beside their targets and not judged, because they are the machine's as well.
+//! Guarantees:
+//! - The real program runs. Gateway and attackers are separate processes.
+//! - Each attack has a new gateway and a new ledger.
+//! - A crash, errors of the well-behaved department and unbalanced books fail the run, after all attacks.
+//! - Latency and memory are shown beside their targets and do not fail the run, because they also depend on the
+//!   machine.
 
 mod attack;
 mod call;
@@ -32,53 +35,54 @@ use crate::torture::journal::Seen;
 
 pub use attack::{Besiege, besiege};
 
-/// How long everything may take to be settled and folded after an attack.
+/// The longest time after an attack until all commands are settled and folded.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long after an attack its memory should be back.
+/// Time after an attack at which memory should be back at its earlier level.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// What to besiege, and how hard.
+/// The options of a siege.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Siege {
     /// The gateway's program
     #[arg(long)]
     pub tallygate: PathBuf,
-    /// The attacks [default: all]
+    /// Attacks to run [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub attacks: Vec<Attack>,
-    /// Connections of the attacks, as a part of the full number: 0.1 is a tenth
+    /// Connections of the attacks, as a fraction of the full number: 0.1 is a tenth
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
-    /// Seconds without an attack, and again of each attack once it stands
+    /// Seconds without an attack, and again of each attack once it is established
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub seconds: u64,
-    /// Keep the result here [default: it is only printed]
+    /// File of the result [default: it is only printed]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// What one attack did.
+/// The result of one attack.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub attack: Attack,
     pub count: usize,
     pub report: Report,
-    /// The good department without attack, while the attack comes up, once it stands, and while it ends.
+    /// The well-behaved department without attack, while the attack is set up, once it is established, and while it
+    /// ends.
     pub idle: Part,
     pub opening: Part,
     pub under: Part,
     pub ending: Part,
-    /// All commands of the good department, and those of them that were not answered with 200.
+    /// All commands of the well-behaved department, and those of them without a 200.
     pub commands: u64,
     pub errors: u64,
-    /// Resident memory in bytes: before, at most during, after.
+    /// Resident memory in bytes: before the attack, peak during it, after it.
     pub memory: [u64; 3],
-    /// Everything that is not as it must be.
+    /// All violated conditions.
     pub broken: Vec<String>,
 }
 
-/// Besieges, prints the result and keeps it; an error if the gateway fell or the books do.
+/// Runs the attacks, prints and stores the result; returns an error if the gateway crashed or any books differ.
 pub fn siege(options: &Siege) -> Result<()> {
     ensure!(options.scale > 0.0 && options.scale <= 1.0, "--scale is more than 0 and at most 1");
     let attacks = if options.attacks.is_empty() { Attack::value_variants() } else { &options.attacks };
@@ -103,7 +107,7 @@ pub fn siege(options: &Siege) -> Result<()> {
     Ok(())
 }
 
-/// One attack from a new gateway to its books.
+/// Runs one attack, from the start of a new gateway to the audit of its ledger.
 fn withstand(options: &Siege, attack: Attack, folder: &Path) -> Result<Outcome> {
     let pki = Pki::make(&folder.join("pki"))?;
     let subsystems = Subsystems::start()?;
@@ -132,17 +136,17 @@ fn withstand(options: &Siege, attack: Attack, folder: &Path) -> Result<Outcome> 
     Ok(outcome)
 }
 
-/// An attack that stood.
+/// The figures of an established attack.
 struct Standing {
     report: Report,
-    /// The most memory that the gateway had.
+    /// Peak resident memory of the gateway.
     most: u64,
-    /// The good department while it came up, and while it stood.
+    /// The well-behaved department while the attack was set up, and while it was established.
     opening: Part,
     under: Part,
 }
 
-/// The attack from its beginning to its end.
+/// Runs the attack from beginning to end.
 fn under_attack(
     (gateway, pki, folder): (&Gateway, &Pki, &Path),
     attack: Attack,
@@ -166,19 +170,19 @@ fn under_attack(
     let mut most = 0;
     let begin = Instant::now();
     while begin.elapsed() < part {
-        most = most.max(gateway.resident().unwrap_or(0)); // one that has fallen is found by the judge
+        most = most.max(gateway.resident().unwrap_or(0)); // `judge` detects a crashed gateway
         std::thread::sleep(LOOK_AGAIN * 10);
     }
     if attack == Attack::Descriptors {
         gateway.restore_descriptors()?;
     }
-    let under = good.part(); // a crowd that leaves at once is no attack that stands
+    let under = good.part(); // a separate part: connections that close at once are no longer an established attack
     attacker.write_line("enough")?;
     let report = serde_json::from_str(&attacker.read_line()?).context("reading the attacker's report")?;
     Ok(Standing { report, most, opening, under })
 }
 
-/// Everything that is not as it must be.
+/// Collects all violated conditions.
 fn judge(
     (gateway, subsystems): (&Gateway, &Subsystems),
     attack: Attack,
@@ -187,7 +191,7 @@ fn judge(
     let mut broken = Vec::new();
     broken.extend(gateway.is_alive().err().map(|fault| format!("it fell: {fault:#}")));
     let of = |status| seen.answered.get(&status).copied().unwrap_or(0);
-    let shed = if attack == Attack::Overload { of(503) } else { 0 }; // everybody is shed alike where nobody has a limit
+    let shed = if attack == Attack::Overload { of(503) } else { 0 }; // without limits, all are shed alike
     let errors = seen.sent - of(200) - shed;
     if errors > 0 {
         broken.push(format!("{errors} errors of the good department: {seen:?}"));
@@ -200,7 +204,7 @@ fn judge(
     broken
 }
 
-/// Client, upstream and ledger, as soon as everything is settled; the good department's to the command.
+/// Compares client, upstream and ledger as soon as all commands are settled; for the well-behaved department exactly.
 fn balance((gateway, subsystems): (&Gateway, &Subsystems), all: &BTreeMap<String, Seen>) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -223,15 +227,15 @@ fn balance((gateway, subsystems): (&Gateway, &Subsystems), all: &BTreeMap<String
 }
 
 impl Attack {
-    /// Its name on the command line.
+    /// The name on the command line.
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Its connections, or for an overload its commands a second.
+    /// Number of connections, or commands per second for an overload.
     fn count(self, scale: f64) -> usize {
         let full = match self {
-            Self::SlowHeaders => CONNECTIONS - 100, // the good department's
+            Self::SlowHeaders => CONNECTIONS - 100, // reserved for the well-behaved department
             Self::SlowUploads | Self::SlowReaders => 5_000,
             Self::StalledHandshakes => 2_000,
             Self::Descriptors => 600,
@@ -239,7 +243,7 @@ impl Attack {
             _ => return 8,
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let scaled = (full as f64 * scale).ceil() as usize; // exact enough for a number of connections
+        let scaled = (full as f64 * scale).ceil() as usize; // precise enough for a number of connections
         if self == Self::Descriptors { full } else { scaled }
     }
 }

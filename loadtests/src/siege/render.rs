@@ -1,4 +1,4 @@
-//! The result of a siege as a page to keep.
+//! Renders the result of a siege as a Markdown page.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use super::gateway::{CONNECTIONS, IN_FLIGHT, MEMORY};
 use super::{Outcome, Siege};
 use crate::machine::{Machine, today, version};
 
-/// Machine, command and figures.
+/// The page: machine, command line and figures.
 pub fn result(options: &Siege, outcomes: &[Outcome]) -> Result<String> {
     let machine = Machine::here()?;
     let mut text = format!("# Siege, {}\n\n", today()?);
@@ -45,7 +45,7 @@ pub fn result(options: &Siege, outcomes: &[Outcome]) -> Result<String> {
     Ok(text)
 }
 
-/// An outcome while the siege goes on.
+/// One line per attack, printed while the siege runs.
 pub fn line(outcome: &Outcome) -> String {
     let mut line = row(outcome).trim_end().to_owned();
     for fault in outcome

@@ -1,8 +1,10 @@
-//! The subsystems of a siege: they read bodies, give large answers, take their time, and count who asked.
+//! The subsystems of a siege: they read bodies, send large responses, respond slowly, and count requests by department.
 //!
-//! Guarantees: a request is counted, under the department that the gateway named, before anything else is done about it.
-//! Each a thread of our own process; they end with it. The good department has one of its own, so that its latency has no part that is
-//! the queue of a subsystem which thousands ask.
+//! Guarantees:
+//! - A request is counted, under the department that the gateway named, before any other work on it.
+//! - Each subsystem is a thread of this process and ends with it.
+//! - The well-behaved department has its own subsystem, so its latency does not include the queue of a subsystem under
+//!   attack.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,26 +24,26 @@ use tokio::net::TcpSocket;
 
 use crate::torture::audit::Received;
 
-/// The answer that a slow reader does not read, in bytes.
+/// The response that a slow reader does not read, in bytes.
 const LARGE: usize = 4 * 1024 * 1024;
 
-/// How long `/slow` takes.
+/// Response time of `/slow`.
 pub const SLOW: Duration = Duration::from_millis(250);
 
-/// What a socket may hold of an answer: what the gateway does not take stays with us, once.
+/// Size of the socket's send buffer. The rest of a response stays in this process, stored once.
 const SEND_BUFFER: u32 = 64 * 1024;
 
-/// Connections that wait to be accepted.
+/// Listen backlog: connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Running subsystems.
+/// The running subsystems.
 #[derive(Clone, Debug)]
 pub struct Subsystems {
-    /// Where attackers are sent.
+    /// Address of the attackers' subsystem.
     pub besieged: SocketAddr,
-    /// Where only the good department goes.
+    /// Address of the well-behaved department's subsystem.
     pub quiet: SocketAddr,
     counts: Counts,
 }
@@ -50,13 +52,13 @@ pub struct Subsystems {
 type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
 
 impl Subsystems {
-    /// Starts them.
+    /// Starts both subsystems.
     pub fn start() -> Result<Self> {
         let counts = Counts::default();
         Ok(Self { besieged: start(&counts)?, quiet: start(&counts)?, counts })
     }
 
-    /// What has reached them, as the audit wants it.
+    /// The received requests in the form that the audit takes.
     pub fn received(&self) -> Received {
         let mut received = Received::default();
         for (department, count) in &*self.counts.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -66,7 +68,7 @@ impl Subsystems {
     }
 }
 
-/// Starts one; where it listens.
+/// Starts one subsystem; returns its address.
 fn start(counts: &Counts) -> Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(async {
@@ -88,7 +90,7 @@ async fn serve(listener: tokio::net::TcpListener, counts: Counts) {
         let (counts, large) = (Arc::clone(&counts), large.clone());
         let service = service_fn(move |request| answer(request, Arc::clone(&counts), large.clone()));
         let connection = http1::Builder::new().max_buf_size(16 * 1024).serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(connection); // a gateway that hangs up is no fault of ours
+        tokio::spawn(connection); // a connection that the gateway closes is not an error here
     }
 }
 

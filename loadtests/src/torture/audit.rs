@@ -1,11 +1,11 @@
-//! The audit after a kill: callers' log, ledger and upstream's log held against each other, department by department.
+//! The audit after a kill: compares callers' log, ledger and upstream's log, department by department.
 //!
-//! Guarantees: pure; every broken rule is named with its numbers. The rules, with sums since the beginning:
+//! Guarantees: pure; every violated rule is reported with its numbers. The rules, with sums since the beginning:
 //!
-//! * answered 200 <= ledger `ok`: nothing that a caller was told is lost;
-//! * everything in the ledger <= sent: nothing is counted twice, nothing that nobody asked for;
-//! * beyond the answers the ledger holds at most the commands whose end no caller saw;
-//! * ledger `ok` <= received by the upstream <= admitted in the ledger: nothing was forwarded uncounted;
+//! * answered 200 <= ledger `ok`: no command with a response is lost;
+//! * all commands in the ledger <= sent: no command is counted twice, and none that no caller sent;
+//! * all in the ledger - all responses <= commands without an outcome at the caller;
+//! * ledger `ok` <= received by the upstream <= admitted in the ledger: no command was forwarded uncounted;
 //! * no request reached the upstream twice.
 
 use std::collections::{BTreeMap, HashSet};
@@ -22,7 +22,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// Takes a line of the upstream's log.
+    /// Adds a line of the upstream's log.
     pub fn take(&mut self, department: String, id: String) {
         *self.by_department.entry(department).or_default() += 1;
         self.twice += u64::from(!self.ids.insert(id));
@@ -37,25 +37,25 @@ impl Received {
     }
 }
 
-/// What was found, over all departments.
+/// The findings over all departments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     pub sent: u64,
-    /// Answers with 200.
+    /// Responses with status 200.
     pub answered: u64,
     pub ok: u64,
     pub interrupted: u64,
-    /// Ended otherwise: refused, broken, aborted.
+    /// Commands with another outcome: refused, broken, aborted.
     pub other: u64,
-    /// Answered and not in the ledger.
+    /// Commands with a response that are missing in the ledger.
     pub lost: u64,
-    /// In the ledger beyond what was sent, or twice at the upstream.
+    /// Commands in the ledger beyond those that were sent, or received twice by the upstream.
     pub double: u64,
-    /// Every rule that was broken, with its numbers.
+    /// Every violated rule, with its numbers.
     pub broken: Vec<String>,
 }
 
-/// Refusals are never forwarded, so the upstream cannot know of them.
+/// Outcomes of refused commands. These are never forwarded, so they are missing in the upstream's log.
 const REFUSED: [&str; 11] = [
     "malformed",
     "unauthenticated",
@@ -70,7 +70,7 @@ const REFUSED: [&str; 11] = [
     "too_large",
 ];
 
-/// Holds the three against each other.
+/// Compares the three counts.
 pub fn audit(seen: &BTreeMap<String, Seen>, usage: &Usage, received: &Received) -> Findings {
     let mut findings = Findings { double: received.twice, ..Findings::default() };
     findings.rule(received.twice == 0, || format!("{} requests reached the upstream twice", received.twice));

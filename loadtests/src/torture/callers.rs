@@ -1,8 +1,14 @@
-//! `loadtests callers`: eight departments that call without end, over HTTP/1.1 and HTTP/2, in a process of their own.
+//! `loadtests callers`: eight departments that call continuously over HTTP/1.1 and HTTP/2, in a separate process.
 //!
-//! Guarantees: every command is in the log before it is sent, and again when its whole answer has been read or there
-//! will be none. They obey lines on stdin: `call` (always the same command), `spread` (a new command each time, so that
-//! the tally has to grow), `pause` (finish what is under way, then rest). When nobody answers they dial again.
+//! Guarantees:
+//! - Every command is in the log before it is sent. It is logged again when its whole response has been read, or when
+//!   it has failed.
+//! - After a lost connection the callers reconnect.
+//!
+//! Commands on stdin, one per line:
+//! - `call`: always the same command.
+//! - `spread`: a new command each time, so that the tally has to grow.
+//! - `pause`: finish the commands in flight, then send none.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -24,22 +30,22 @@ use super::journal::{Event, Journal};
 use crate::driver::{Door, Protocol};
 use crate::pki::{DEPARTMENTS, HOST, Pki, department};
 
-/// Commands at a time on each HTTP/2 connection.
+/// Concurrent commands on each HTTP/2 connection.
 const STREAMS: usize = 2;
 
-/// How long a caller waits before it dials again.
+/// Delay before a reconnect.
 const DIAL_AGAIN: Duration = Duration::from_millis(5);
 
-/// How long one command may take; a gateway that is killed hangs up at once.
+/// Timeout of one command. A killed gateway closes its connections immediately.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Different commands when they spread: `/cameras/many/0` to `/cameras/many/599`.
+/// Number of different commands in `spread`: `/cameras/many/0` to `/cameras/many/599`.
 pub const MANY: u64 = 600;
 
-/// Whom to call.
+/// The options of the callers.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Callers {
-    /// Where the gateway listens
+    /// Address of the gateway
     #[arg(long)]
     pub address: SocketAddr,
     /// The folder with the certificates
@@ -50,7 +56,7 @@ pub struct Callers {
     pub log: PathBuf,
 }
 
-/// What the callers were last told.
+/// The last command on stdin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Pause,
@@ -58,7 +64,7 @@ enum Told {
     Spread,
 }
 
-/// What all callers share.
+/// The state that all callers share.
 struct Office {
     journal: RefCell<Journal>,
     told: watch::Receiver<Told>,
@@ -85,7 +91,7 @@ impl Office {
     }
 }
 
-/// Calls until stdin ends.
+/// Sends commands until stdin ends.
 pub async fn call(options: Callers) -> Result<()> {
     let (tell, told) = watch::channel(Told::Pause);
     let journal = RefCell::new(Journal::open(&options.log)?);
@@ -114,7 +120,7 @@ async fn obey(tell: watch::Sender<Told>) -> Result<()> {
     Ok(())
 }
 
-/// One connection after the other, as long as the process lives.
+/// Keeps one connection open, with reconnects, for the life of the process.
 async fn line(office: Rc<Office>, department: String, door: Door, protocol: Protocol) {
     let mut told = office.told.clone();
     loop {
@@ -126,15 +132,15 @@ async fn line(office: Rc<Office>, department: String, door: Door, protocol: Prot
                 let lanes = senders.into_iter().map(|sender| lane(Rc::clone(&office), department.clone(), sender));
                 let lanes: Vec<_> = lanes.map(tokio::task::spawn_local).collect();
                 for lane in lanes {
-                    let _ = lane.await; // a panic has been printed, and its command stays open in the log
+                    let _ = lane.await; // a panic has been printed, and its command has no outcome in the log
                 }
             }
-            Err(_) => tokio::time::sleep(DIAL_AGAIN).await, // the gateway is dead or not up yet
+            Err(_) => tokio::time::sleep(DIAL_AGAIN).await, // the gateway is dead or not ready yet
         }
     }
 }
 
-/// One command after the other until the connection breaks or the callers pause.
+/// Sends commands in sequence until the connection breaks or the callers pause.
 async fn lane(office: Rc<Office>, department: String, mut sender: Sender) {
     while !office.is_paused() && sender.is_ready().await {
         let path = office.path();
@@ -156,7 +162,7 @@ async fn connect(door: &Door, protocol: Protocol) -> Result<Vec<Sender>> {
     let stream = TokioIo::new(door.enter().await?);
     if protocol == Protocol::H2 {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-        tokio::spawn(connection); // its faults come back through the senders
+        tokio::spawn(connection); // its errors come back through the senders
         return Ok((0..STREAMS).map(|_| Sender::Http2(sender.clone())).collect());
     }
     let (sender, connection) = http1::handshake(stream).await?;
@@ -185,7 +191,7 @@ impl Sender {
     }
 }
 
-/// The status of an answer whose body has arrived to its end.
+/// The status of a response whose whole body has arrived.
 async fn whole(mut answer: Response<Incoming>) -> Result<u16> {
     while let Some(frame) = answer.body_mut().frame().await {
         frame.context("reading the answer")?;

@@ -1,14 +1,18 @@
-//! A memory cgroup: more than its limit the gateway cannot have, or the kernel kills it.
+//! A memory cgroup: the kernel kills a gateway that exceeds the limit.
 //!
-//! Guarantees: nothing outside the cgroup is touched; the gateway is what the kernel kills first; whether the kernel did
-//! is read from the kernel. Wants root, and either version of cgroups.
+//! Guarantees:
+//! - No process outside the cgroup is affected.
+//! - The gateway is the kernel's first choice to kill.
+//! - The number of kills is read from the kernel.
+//!
+//! Requires root; works with both versions of cgroups.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A cgroup; removed with this.
+/// A cgroup, which is removed on drop.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
@@ -16,7 +20,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a cgroup with a limit of memory, in bytes.
+    /// Creates a cgroup with a memory limit, in bytes.
     pub fn make(name: &str, limit: u64) -> Result<Self> {
         let first = Path::new("/sys/fs/cgroup/memory");
         let is_first = first.join("memory.limit_in_bytes").exists();
@@ -37,7 +41,7 @@ impl Cgroup {
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// A command line that joins the cgroup, offers itself to the kernel as the first to be killed, and becomes `program`.
+    /// A command line that joins the cgroup, marks itself as the kernel's first choice to kill, and executes `program`.
     pub fn enter(&self, program: &Path, arguments: &[String]) -> (PathBuf, Vec<String>) {
         let procs = self.folder.join("cgroup.procs");
         let script = format!("echo $$ > {} && echo 1000 > /proc/self/oom_score_adj && exec \"$@\"", procs.display());
@@ -45,18 +49,19 @@ impl Cgroup {
         ("/bin/sh".into(), fixed.into_iter().chain(arguments.iter().cloned()).collect())
     }
 
-    /// Fills the cgroup's memory until the kernel has killed something in it; who fills it is killed last.
+    /// Fills the cgroup's memory until the kernel has killed a process in it. The filling process is the kernel's last
+    /// choice.
     pub fn fill(&self) -> Result<()> {
         let before = self.kills()?;
         let procs = self.folder.join("cgroup.procs");
-        let script = format!("echo $$ > {} && exec tail /dev/zero", procs.display()); // tail keeps what has no line
+        let script = format!("echo $$ > {} && exec tail /dev/zero", procs.display()); // tail buffers a line without end
         let mut filler = Command::new("/bin/sh").args(["-c", &script]).stdout(Stdio::null()).spawn()?;
-        filler.wait()?; // it is killed too when the gateway's memory was not enough
+        filler.wait()?; // killed too if the gateway's memory was not enough
         ensure!(self.kills()? > before, "the kernel killed nobody in {}", self.folder.display());
         Ok(())
     }
 
-    /// How many processes the kernel has killed here.
+    /// Number of processes in the cgroup that the kernel has killed.
     pub fn kills(&self) -> Result<u64> {
         let path = self.folder.join(if self.is_first { "memory.oom_control" } else { "memory.events" });
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -69,6 +74,6 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.folder); // an empty cgroup left behind harms nobody
+        let _ = std::fs::remove_dir(&self.folder); // a leftover empty cgroup is harmless
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway of a torture run: one folder, one ledger and one pair of ports over all its lives.
+//! The gateway of a torture run: one folder, one ledger and one pair of ports over all its restarts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use crate::pki::{DEPARTMENTS, department};
 use crate::process::{Child, Launch, free_address};
 use crate::proxy::Durability;
 
-/// How long a start may take, its recovery included.
+/// Startup timeout, including recovery.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Commands by department and outcome, as a report of the ledger's files says.
+/// Commands by department and outcome, from a report of the ledger's files.
 pub type Usage = BTreeMap<(String, String), u64>;
 
-/// The place of all lives of one gateway.
+/// The folder, ledger and ports of one gateway over all its restarts.
 #[derive(Debug)]
 pub struct House {
     program: PathBuf,
@@ -32,7 +32,7 @@ pub struct House {
     lives: u32,
 }
 
-/// A report of the ledger, in full for comparing and in short for auditing.
+/// A report of the ledger: complete for comparison, and as sums for the audit.
 #[derive(Clone, Debug)]
 pub struct Books {
     pub all: Value,
@@ -95,17 +95,17 @@ impl House {
         self.folder.join("gateway.yaml")
     }
 
-    /// Where the book lies.
+    /// The path of the book.
     pub fn book(&self) -> PathBuf {
         self.folder.join("ledger.db")
     }
 
-    /// The length of the tally in bytes; 0 when there is none.
+    /// Length of the tally in bytes; 0 if there is none.
     pub fn tally_bytes(&self) -> u64 {
         std::fs::metadata(self.folder.join("ledger.tally")).map_or(0, |file| file.len())
     }
 
-    /// Starts a life, in a cgroup if one is given, and does not wait for anything.
+    /// Starts the gateway, in a cgroup if one is given, without waiting for it.
     pub fn begin(&mut self, cgroup: Option<&Cgroup>) -> Result<Child> {
         self.lives += 1;
         let name = format!("gateway-{}", self.lives);
@@ -117,7 +117,7 @@ impl House {
         Child::start(Launch { name, program, arguments, core: None }, &self.folder)
     }
 
-    /// Starts a life and waits until it is ready; how long that took.
+    /// Starts the gateway and waits until it is ready; returns the time that the start took.
     pub fn start(&mut self, cgroup: Option<&Cgroup>) -> Result<(Child, Duration)> {
         let begin = Instant::now();
         let mut gateway = self.begin(cgroup)?;
@@ -125,12 +125,12 @@ impl House {
         Ok((gateway, begin.elapsed()))
     }
 
-    /// What the gateway's own `report` reads from the ledger's files, whether it lives or not.
+    /// The output of the gateway's own `report` on the ledger's files, with or without a running gateway.
     pub fn books(&self) -> Result<Books> {
         read_books(&self.program, &self.book())
     }
 
-    /// `tallygate_ledger_imbalance` of a gateway that lives.
+    /// `tallygate_ledger_imbalance` of a running gateway.
     pub fn imbalance(&self) -> Result<i64> {
         let text = http::get(self.admin, "/metrics")?;
         let line = text.lines().find_map(|line| line.strip_prefix("tallygate_ledger_imbalance "));
@@ -138,14 +138,15 @@ impl House {
     }
 }
 
-/// What the program's `report` reads from the files of a ledger.
+/// Runs the program's `report` on the files of a ledger.
 pub fn read_books(program: &Path, book: &Path) -> Result<Books> {
     let mut command = Command::new(program);
     command.args(["report", "usage", "--from", "2000-01-01", "--to", "2100-01-01", "--format", "json", "--ledger"]);
     let output = command.arg(book).output().context("running tallygate report")?;
     ensure!(output.status.success(), "tallygate report failed: {}", String::from_utf8_lossy(&output.stderr));
     let mut all: Value = serde_json::from_slice(&output.stdout).context("reading tallygate's report")?;
-    // When the report was made, and whether its period can still change, is no usage: a start changes both.
+    // The time of the report and whether its period can still change are not usage. A start changes both, so both are
+    // removed.
     if let Some(document) = all.as_object_mut() {
         document.remove("made_at");
         document.remove("completeness");

@@ -1,7 +1,8 @@
-//! The callers' log: a line before each command is sent, a line after its answer has been read whole.
+//! The callers' log: a line before each command is sent, and a line after its whole response has been read.
 //!
-//! Guarantees: a line is one append of one `write(2)`, so it outlives whoever wrote it, and lines are never mixed; a
-//! reader takes whole lines only and each line once.
+//! Guarantees:
+//! - A line is one append by one `write(2)`. It survives the death of the writer, and lines are never interleaved.
+//! - A reader takes complete lines only, and each line once.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,23 +11,23 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// What happened to one command.
+/// An event in the life of one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It is about to be sent.
+    /// The command is about to be sent.
     Sent,
-    /// Its answer was read to the end; the status.
+    /// The whole response was read; the status.
     Answered(u16),
-    /// There was no whole answer.
+    /// There was no complete response.
     Failed,
 }
 
-/// The writing end.
+/// The writer of a log.
 #[derive(Debug)]
 pub struct Journal(File);
 
 impl Journal {
-    /// Opens a log for appending, or makes it.
+    /// Opens a log for appending; creates it if it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(path);
         file.map(Self).with_context(|| format!("opening the log {}", path.display()))
@@ -43,17 +44,17 @@ impl Journal {
     }
 }
 
-/// What one department's callers have seen so far.
+/// The counts of one department's callers so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub sent: u64,
-    /// Whole answers by status.
+    /// Complete responses by status.
     pub answered: BTreeMap<u16, u64>,
     pub failed: u64,
 }
 
 impl Seen {
-    /// Whole answers, whatever they said.
+    /// Number of complete responses of any status.
     pub fn answers(&self) -> u64 {
         self.answered.values().sum()
     }
@@ -68,7 +69,7 @@ impl Seen {
     }
 }
 
-/// A file that is read as it grows, whole lines at a time.
+/// A reader of a growing file, which takes complete lines.
 #[derive(Debug)]
 pub struct Tail {
     file: File,
@@ -76,13 +77,13 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Reads a file from its beginning.
+    /// Opens a file at its beginning.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::options().create(true).read(true).append(true).open(path);
         Ok(Self { file: file.with_context(|| format!("opening {}", path.display()))?, rest: String::new() })
     }
 
-    /// The lines that have come since the last look, each split at its first space.
+    /// The lines since the last call, each split at its first space.
     pub fn lines(&mut self) -> Result<Vec<(String, String)>> {
         self.file.read_to_string(&mut self.rest).context("reading a log")?;
         let end = self.rest.rfind('\n').map_or(0, |at| at + 1);
@@ -96,7 +97,7 @@ fn split(line: &str) -> Result<(String, String)> {
     Ok((first.to_owned(), second.to_owned()))
 }
 
-/// Adds the new lines of the callers' log to what was seen before.
+/// Adds the new lines of the callers' log to `seen`.
 pub fn read_on(tail: &mut Tail, seen: &mut BTreeMap<String, Seen>) -> Result<()> {
     for (department, word) in tail.lines()? {
         seen.entry(department).or_default().take(&word)?;

@@ -1,10 +1,12 @@
-//! `loadtests torture`: the gateway is killed again and again in the middle of its work, and after each kill the books
-//! are held against each other.
+//! `loadtests torture`: kills the gateway repeatedly under load (crash test) and audits the ledger after each kill.
 //!
-//! Guarantees: callers, gateway and upstream are processes of their own, and what callers and upstream saw is in
-//! append-only logs; every kill is SIGKILL, by us or by the kernel that ran out of memory; the ledger of the dead gateway
-//! is audited as it lies, then again after the next start, which must say exactly the same. The first broken rule ends
-//! the run. A seed fixes when each kill comes, as far as a machine can repeat itself.
+//! Guarantees:
+//! - Callers, gateway and upstream are separate processes. Callers and upstream write append-only logs.
+//! - Every kill is SIGKILL, by this program or by the kernel that ran out of memory.
+//! - The ledger of the dead gateway is audited as it is, and again after the next start, which must give the same
+//!   result.
+//! - The first violated rule ends the run.
+//! - A seed fixes the time of each kill, as far as a machine is reproducible.
 
 pub mod audit;
 mod callers;
@@ -31,22 +33,22 @@ use crate::upstream::Addresses;
 
 pub use callers::{Callers, call};
 
-/// How long the callers may take to notice that the gateway is gone, or to have begun.
+/// The longest time until the callers have noticed the death of the gateway, or have begun to call.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Memory of everything in the cgroup; the gateway needs a tenth of it.
+/// Memory limit of the cgroup; the gateway needs a tenth of it.
 const CGROUP_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Commands that are answered in a life before its kill may come.
+/// Responses after a start before its kill.
 const BUSY: u64 = 50;
 
-/// The range of milliseconds between a life's first answers and its kill.
+/// Range of the delay between the first responses after a start and its kill, in milliseconds.
 const LIFE_MS: std::ops::Range<u64> = 20..500;
 
-/// The longest life of a start that is killed in its recovery, in milliseconds.
+/// The largest delay of a kill during recovery, in milliseconds.
 const RECOVERY_MS: u64 = 40;
 
-/// How a life ends.
+/// The kinds of kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// kill -9 under load.
@@ -55,11 +57,11 @@ pub enum Kind {
     Growth,
     /// kill -9 under load, and again up to three times within the recovery that follows.
     Recovery,
-    /// The kernel kills it: no memory is left in its cgroup.
+    /// Killed by the kernel: the cgroup has no memory left.
     Oom,
 }
 
-/// The order in which the kinds come; half of all kills are plain ones.
+/// The order of the kinds; half of all kills are plain.
 const ORDER: [Kind; 10] = [
     Kind::Plain,
     Kind::Growth,
@@ -73,34 +75,34 @@ const ORDER: [Kind; 10] = [
     Kind::Plain,
 ];
 
-/// What to torture, and how often.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Torture {
     /// The gateway's program
     #[arg(long)]
     pub tallygate: PathBuf,
-    /// Kills in all, half of them with each durability
+    /// Number of kills, half of them with each durability
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     pub kills: u32,
-    /// How it is killed; `oom` wants root
+    /// Kinds of kill; `oom` requires root
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Plain, Kind::Growth, Kind::Recovery, Kind::Oom])]
     pub kinds: Vec<Kind>,
-    /// Fixes the moments of the kills
+    /// Seed of the times of the kills
     #[arg(long, default_value_t = 4)]
     pub seed: u64,
-    /// Keep the result here [default: it is only printed]
+    /// File of the result [default: it is only printed]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// The figures of all lives with one durability.
+/// The figures of all kills with one durability.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     pub durability: &'static str,
     pub kills: BTreeMap<&'static str, u32>,
-    /// Further kills, of starts that were recovering.
+    /// Further kills during recovery.
     pub again: u32,
-    /// Lives whose tally had grown when they were killed.
+    /// Kills of a gateway whose tally had grown.
     pub grown: u32,
     pub findings: Findings,
     pub received: u64,
@@ -108,7 +110,7 @@ pub struct Figures {
     pub took: Duration,
 }
 
-/// Tortures with both durabilities, prints every kill and keeps the result.
+/// Runs with both durabilities, prints every kill and stores the result.
 pub fn torture(options: &Torture) -> Result<()> {
     let mut figures = Vec::new();
     let first = options.kills / 2;
@@ -128,7 +130,7 @@ pub fn torture(options: &Torture) -> Result<()> {
     Ok(())
 }
 
-/// Everything at work around one ledger.
+/// All processes and logs around one ledger.
 struct Chamber<'a> {
     options: &'a Torture,
     house: House,
@@ -191,7 +193,7 @@ impl<'a> Chamber<'a> {
         Ok(self.figures)
     }
 
-    /// One life from its start to the audit of what it left.
+    /// One cycle: start, load, kill, audit.
     fn life(&mut self, number: u32, kind: Kind, before: Option<&Books>) -> Result<Books> {
         let cgroup = (kind == Kind::Oom)
             .then(|| Cgroup::make(&format!("torture-{}", std::process::id()), CGROUP_BYTES))
@@ -219,7 +221,7 @@ impl<'a> Chamber<'a> {
         Ok(dead)
     }
 
-    /// A start says exactly what the dead ledger said, and balances.
+    /// Starts the gateway and checks that its ledger is equal to the dead one and balances.
     fn start(&mut self, before: Option<&Books>, cgroup: Option<&Cgroup>) -> Result<(Child, Duration)> {
         let (gateway, ready_after) = self.house.start(cgroup)?;
         if let Some(before) = before {
@@ -253,7 +255,7 @@ impl<'a> Chamber<'a> {
         Ok(())
     }
 
-    /// Holds the logs against the ledger as it lies.
+    /// Compares the logs with the ledger as it is.
     fn audit(&mut self) -> Result<Books> {
         let books = self.house.books()?;
         for (department, id) in self.upstream_log.lines()? {
@@ -266,7 +268,7 @@ impl<'a> Chamber<'a> {
         Ok(books)
     }
 
-    /// A last life that ends well: the view that finance reads says what the report says.
+    /// A last start with a graceful shutdown: the SQL view must be equal to the report.
     fn end(&mut self, before: Option<&Books>) -> Result<()> {
         let (gateway, _) = self.start(before, None)?;
         gateway.stop()?;
@@ -345,7 +347,7 @@ impl Kind {
     }
 }
 
-/// Numbers that look random and are the same for the same seed (splitmix64).
+/// Pseudo-random numbers that depend only on the seed (splitmix64).
 struct Dice(u64);
 
 impl Dice {

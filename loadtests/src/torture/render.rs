@@ -1,11 +1,11 @@
-//! The result of a torture run as a page to keep.
+//! Renders the result of a torture run as a Markdown page.
 
 use anyhow::Result;
 
 use super::{Figures, Torture};
 use crate::machine::{Machine, today, version};
 
-/// Machine, command and figures.
+/// The page: machine, command line and figures.
 pub fn result(options: &Torture, figures: &[Figures]) -> Result<String> {
     let machine = Machine::here()?;
     let kills: u32 = figures.iter().flat_map(|figures| figures.kills.values()).sum();

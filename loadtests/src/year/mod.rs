@@ -1,8 +1,10 @@
-//! `loadtests year`: a city's year of commands through meter, windows and ledger, as fast as they can be counted.
+//! `loadtests year`: counts a city's year of commands through meter, windows and ledger, as fast as possible.
 //!
-//! Guarantees: the real [`Ledger`] with its keeper, its syncs, its folds and a seal for every hour; only the calendar is
-//! the run's own, so that a year passes in minutes. At the end every sum of the book must be what the plan says, to the
-//! last command, or the run has failed. No sockets: what a command costs beyond counting is `compare`'s to say.
+//! Guarantees:
+//! - The real [`Ledger`] runs, with its keeper, its syncs, its folds and a seal for every hour.
+//! - Only the calendar is simulated, so that a year passes in minutes.
+//! - At the end every sum of the book must be equal to the plan, exactly, or the run fails.
+//! - There are no sockets. `compare` measures the cost of a command outside counting.
 
 mod plan;
 mod result;
@@ -25,16 +27,16 @@ use crate::machine::{Machine, today};
 use plan::{Counts, Plan, Series};
 use result::{Sizes, Year};
 
-/// The first hour, on the city's clock.
+/// The first hour, in the city's time zone.
 const NEW_YEAR: &str = "2025-12-31T16:00:00Z";
 
-/// How long a worker waits for a slot before the run is given up.
+/// The longest wait of a worker for a slot; after it the run fails.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Commands between two looks of a worker at its meter: far more often than the 100 ms of the gateway.
+/// Commands between two ticks of a worker's meter: far more frequent than the 100 ms of the gateway.
 const TICK_EVERY: u64 = 100_000;
 
-/// What to count.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Commands in the year
@@ -49,18 +51,18 @@ pub struct Options {
     /// Commands that each department calls
     #[arg(long, default_value_t = 10)]
     pub each: u32,
-    /// Threads that count
+    /// Worker threads
     #[arg(long, default_value_t = 2)]
     pub workers: u32,
-    /// Where the ledger lies; it is kept [default: a folder that goes with the run]
+    /// Path of the ledger, which is not removed [default: a folder that is removed after the run]
     #[arg(long)]
     pub ledger: Option<PathBuf>,
-    /// Where the result goes; a table lies beside it [default: loadtests/results/DATE-year.json]
+    /// File of the result; a table is written beside it [default: loadtests/results/DATE-year.json]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// Counts the year, holds the book against the plan, prints and keeps the result.
+/// Counts the year, compares the book with the plan, prints and stores the result.
 pub fn year(options: &Options) -> Result<()> {
     let machine = Machine::here()?;
     let series = (options.departments, options.each);
@@ -88,18 +90,18 @@ pub fn year(options: &Options) -> Result<()> {
     year.keep(options.out.as_deref())
 }
 
-/// What the run itself has to tell.
+/// Figures of the run itself.
 struct Counted {
     elapsed: Duration,
-    /// Commands that met no slot and were refused, counted so, and tried again.
+    /// Commands that were refused because there was no slot. Each is counted as refused, and repeated.
     refused: u64,
     tally_bytes: u64,
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Shared {
     plan: Arc<Plan>,
-    /// Passed by all workers and the calendar at the end of each hour, twice.
+    /// All workers and the calendar pass this barrier at the end of each hour, twice.
     hour: Barrier,
     refused: AtomicU64,
 }
@@ -129,7 +131,7 @@ fn count(plan: &Arc<Plan>, path: &Path) -> Result<Counted> {
     Ok(Counted { elapsed: begin.elapsed(), refused: shared.refused.load(Ordering::Relaxed), tally_bytes })
 }
 
-/// The calendar: an hour passes when every worker is done with it. Returns the greatest size of the tally.
+/// The calendar: the hour ends when every worker has finished it. Returns the largest size of the tally.
 fn turn_hours(shared: &Shared, clock: &Clock, tally: &Path) -> u64 {
     let bar = progress(u64::from(shared.plan.hours));
     let mut greatest = 0;
@@ -165,7 +167,7 @@ fn worker(seed: MeterSeed, number: u64, shared: &Arc<Shared>) -> JoinHandle<Resu
                 done = count_hour(&shared, &meter, commands, Window(first.0 + hour));
             }
             meter.tick();
-            shared.hour.wait(); // failed or not: the others wait here
+            shared.hour.wait(); // on success and failure: the other threads wait here
             shared.hour.wait();
         }
         done
@@ -192,7 +194,7 @@ fn count_hour(shared: &Shared, meter: &Meter, commands: u64, window: Window) -> 
     Ok(())
 }
 
-/// Tries until the keeper has made room, as callers would; every refusal is counted on both sides.
+/// Repeats the command until the keeper has provided a slot, as callers would. Every refusal is counted on both sides.
 fn again(shared: &Shared, meter: &Meter, series: &Series, window: Window) -> Result<tallygate::ledger::Ticket> {
     let begin = Instant::now();
     while begin.elapsed() < SLOT_PATIENCE {
@@ -208,10 +210,10 @@ fn again(shared: &Shared, meter: &Meter, series: &Series, window: Window) -> Res
     bail!("no slot for {} within {SLOT_PATIENCE:?}", series.department.id)
 }
 
-/// How many hours may be without a seal at the end: those that were over when the last folds began.
+/// The largest number of hours without a seal at the end: those that were over when the last folds began.
 const UNSEALED_MAX: u64 = 1_000;
 
-/// Reads the year back and holds it against the plan: every series and outcome, and every hour.
+/// Reads the year back and compares it with the plan: every series and outcome, and every hour.
 fn check(plan: &Plan, path: &Path) -> Result<(usize, Duration)> {
     let unsealed = ledger_info(path)?.windows.unsealed;
     ensure!(unsealed <= UNSEALED_MAX, "{unsealed} hours have no seal: the keeper did not keep up");

@@ -1,5 +1,6 @@
-//! What the city does in its year: how many commands of which series, in which hour, with which end. Pure arithmetic, known
-//! before anything is counted, so that the ledger can be held against it.
+//! The plan of the city's year: number of commands by series, hour and outcome.
+//!
+//! The plan is pure arithmetic, known before any command is counted, so that the ledger can be compared with it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,27 +8,27 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use tallygate::model::{CommandKey, Department, Finished, Name};
 
-/// How busy each hour of a day is, in parts of the day: a night, two rushes.
+/// The load of each hour of a day, in parts of the day: a quiet night and two rush hours.
 const DAY: [u64; 24] = [2, 1, 1, 1, 1, 2, 4, 8, 9, 7, 6, 6, 6, 6, 6, 6, 7, 9, 9, 7, 6, 5, 4, 3];
 
-/// Series are called in turns of so many commands; in each turn the series with number n is called n % 4 + 1 times.
+/// Series are called in turns. In each turn the series with number n is called `n % WEIGHTS + 1` times.
 const WEIGHTS: u64 = 4;
 
-/// Of so many commands of a worker, one ends in each of [`RARE`].
+/// Of this number of a worker's commands, one has each of the outcomes in [`RARE`].
 const RARE_EVERY: u64 = 64;
 const RARE: [Finished; 4] = [Finished::ClientError, Finished::ServerError, Finished::Timeout, Finished::Aborted];
 
 /// Commands by department, command and outcome.
 pub type Counts = BTreeMap<(String, String, &'static str), u64>;
 
-/// The year, before it happens.
+/// The plan of a year.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub commands: u64,
     pub hours: u32,
     pub workers: u64,
     pub series: Vec<Series>,
-    /// Positions in `series`, as often as their weight says.
+    /// Positions in `series`, each repeated by its weight.
     turn: Vec<u32>,
 }
 
@@ -52,7 +53,7 @@ impl Plan {
         Ok(Self { commands, hours, workers, series, turn })
     }
 
-    /// Commands of an hour: its share of the year by the hour of the day, the rest in the last hour.
+    /// Commands of an hour: its share of the year by the hour of the day. The last hour has the remainder.
     pub fn of_hour(&self, hour: u32) -> u64 {
         let parts = |hours: Range<u32>| hours.map(|hour| DAY[hour as usize % 24]).sum::<u64>();
         let share = |part: u64| {
@@ -65,21 +66,21 @@ impl Plan {
         }
     }
 
-    /// A worker's commands of an hour.
+    /// A worker's commands in an hour.
     pub fn of_worker(&self, in_hour: u64, worker: u64) -> u64 {
         in_hour / self.workers + u64::from(worker < in_hour % self.workers)
     }
 
-    /// The series and the end of a worker's n-th command of an hour.
+    /// The series and the outcome of a worker's n-th command in an hour.
     pub fn nth(&self, n: u64) -> (usize, Finished) {
         let at = (n % self.turn.len() as u64) as usize;
         let rare = n % RARE_EVERY;
         (self.turn[at] as usize, RARE.get(rare as usize).copied().unwrap_or(Finished::Ok))
     }
 
-    /// What the ledger must hold at the end. Reckoned by whole cycles, not by walking the year again.
+    /// The contents of the ledger at the end, computed by whole cycles without another pass over the year.
     pub fn expected(&self) -> Counts {
-        let cycle = self.turn.len() as u64 * RARE_EVERY; // after so many commands everything comes again
+        let cycle = self.turn.len() as u64 * RARE_EVERY; // the pattern of series and outcomes repeats with this period
         let mut of_cycle = vec![[0_u64; Finished::ALL.len()]; self.series.len()];
         let mut sums = of_cycle.clone();
         let shares: Vec<u64> = self.shares();
@@ -92,7 +93,7 @@ impl Plan {
         self.named(&sums)
     }
 
-    /// Commands of every worker in every hour.
+    /// Number of commands for every worker and hour.
     fn shares(&self) -> Vec<u64> {
         let of_hour = |hour| {
             let commands = self.of_hour(hour);

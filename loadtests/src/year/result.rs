@@ -1,4 +1,4 @@
-//! What a year cost, as it is printed and kept.
+//! The figures of a year, as printed and stored.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 
-/// A year, counted and found exact.
+/// A year that was counted and verified.
 #[derive(Clone, Debug, Serialize)]
 pub struct Year {
     pub date: String,
@@ -19,20 +19,20 @@ pub struct Year {
     pub hours: u32,
     pub series: usize,
     pub workers: u64,
-    /// From opening the ledger to having closed it.
+    /// Time from opening the ledger to closing it.
     pub elapsed: Duration,
     pub refused: u64,
     pub rows: usize,
-    /// What it took to read the whole year back, hour by hour.
+    /// Time for reading the whole year back, hour by hour.
     pub read: Duration,
     pub sizes: Sizes,
 }
 
-/// Bytes on the disk.
+/// Sizes of files, in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sizes {
     pub book: u64,
-    /// The greatest size the tally had.
+    /// The largest size of the tally.
     pub tally: u64,
 }
 
@@ -44,7 +44,7 @@ impl Sizes {
 }
 
 impl Year {
-    /// What one worker's thread spent on one command, in picoseconds.
+    /// Time of one worker thread per command, in picoseconds.
     fn picoseconds(&self) -> u128 {
         self.elapsed.as_nanos() * 1000 * u128::from(self.workers) / u128::from(self.commands.max(1))
     }
@@ -67,7 +67,7 @@ impl Year {
         ];
         let mut table = String::from("| a year through meter, windows and ledger | |\n|---|---|\n");
         for (what, value) in rows {
-            let _ = writeln!(table, "| {what} | {value} |"); // a String takes everything
+            let _ = writeln!(table, "| {what} | {value} |"); // writing to a String cannot fail
         }
         table
     }

@@ -1,6 +1,7 @@
-//! Rows in bulk: every series in every hour, with one outcome and in every fourth hour a second one.
+//! Bulk insertion of rows: every series in every hour, with one outcome, and in every fourth hour a second one.
 //!
-//! Numbers are made up from the hour and the series, so that a day can be summed up without its hours being written.
+//! The numbers are computed from hour and series. The sums of a day can therefore be computed without rows for its
+//! hours.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::{NEW_YEAR, open};
 const DAYS: u32 = 365;
 const HOURS: u32 = 24;
 
-/// The year to write.
+/// The year to insert.
 #[derive(Clone, Copy, Debug)]
 pub struct Year {
     departments: u32,
@@ -26,7 +27,7 @@ pub struct Year {
     first: u32,
 }
 
-/// How many rows there are.
+/// Numbers of inserted rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rows {
     pub admission: u64,
@@ -34,8 +35,8 @@ pub struct Rows {
     pub days: u64,
 }
 
-/// What an hour holds of a series: 2 to 2000 commands, 0 or 1 of which the caller got wrong; 1 to 5 units each; bytes and
-/// time as of a small request and a camera's answer.
+/// The rows of a series in one hour: 2 to 2000 commands, of which 0 or 1 is a client error, and 1 to 5 units each.
+/// Bytes and time are those of a small request and a camera's response.
 const MADE_UP: &str = "
 CREATE TEMP VIEW made_up AS
 SELECT hour.hour AS hour, series.series AS series,
@@ -56,7 +57,7 @@ impl Year {
         Ok(Self { departments, each, kept_days: kept_days.min(DAYS), first: first.0 })
     }
 
-    /// Writes the year, day after day; those whose hours are not kept as sums only.
+    /// Inserts the year, day by day. Days outside the kept hours are inserted as sums only.
     pub fn fill(&self, path: &Path) -> Result<Rows> {
         let book = open(path)?;
         book.execute_batch(
@@ -112,7 +113,7 @@ impl Year {
         Ok(())
     }
 
-    /// The commands of a month, by the rows of its hours.
+    /// The commands of a month, from the rows of its hours.
     pub fn commands_of_month(&self, path: &Path, [from, to]: [&str; 2]) -> Result<u64> {
         let calendar = tallygate::model::CalendarOffset::default();
         let windows = ReportRange::parse(Some(from), Some(to), calendar, Clock::system().window())?.windows();

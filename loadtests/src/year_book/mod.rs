@@ -1,8 +1,12 @@
-//! `loadtests year-book`: how large does a year's book become, and how long does a monthly report of it take?
+//! `loadtests year-book`: measures the size of a year's book and the time of a monthly report of it.
 //!
-//! Guarantees: the ledger itself makes the file, its tables and its views; rows are written into them in bulk, so that a year
-//! takes minutes. Every series is used in every hour. The report must say what the rows of its month add up to, to the last
-//! command, or the run has failed. Not made: the seals of hours, 300 bytes an hour.
+//! Guarantees:
+//! - The ledger itself creates the file, its tables and its views. Rows are inserted in bulk, so that a year takes
+//!   minutes.
+//! - Every series is used in every hour.
+//! - The report must be equal to the sums of its month's rows, exactly, or the run fails.
+//!
+//! Not created: the seals of hours, 300 bytes an hour.
 
 mod fill;
 mod result;
@@ -22,17 +26,17 @@ use crate::machine::{Machine, today};
 use fill::Year;
 use result::{Book, Reports};
 
-/// The first hour, on the city's clock.
+/// The first hour, in the city's time zone.
 const NEW_YEAR: &str = "2025-12-31T16:00:00Z";
-/// The year after it, as a report is asked for.
+/// The last month of that year, as the range of a report.
 const LAST_MONTH: [&str; 2] = ["2026-12-01", "2027-01-01"];
-/// How often each report is made.
+/// Number of repetitions of each report.
 const ROUNDS: usize = 5;
-/// What the year must stay below.
+/// Upper bound of the size of a year's book.
 const MOST_BYTES: u64 = 10_000_000_000;
 const MOST_TIME: Duration = Duration::from_secs(2);
 
-/// What to build.
+/// The options of a run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Departments
@@ -41,18 +45,19 @@ pub struct Options {
     /// Commands that each department calls, all of them in every hour
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub each: u32,
-    /// The last days of which hours are kept, as `ledger.compactAfter` says; 365 for all
+    /// Number of last days whose hours are kept, as in `ledger.compactAfter`; 365 for all
     #[arg(long, default_value_t = 92, value_parser = clap::value_parser!(u32).range(31..=365))]
     pub kept_days: u32,
-    /// Where the book is made; it is kept [default: a folder that goes with the run]
+    /// Path of the book, which is not removed [default: a folder that is removed after the run]
     #[arg(long)]
     pub ledger: Option<PathBuf>,
-    /// Where the result goes, as Markdown [default: loadtests/results/DATE-year-book.md]
+    /// File of the result, as Markdown [default: loadtests/results/DATE-year-book.md]
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
-/// Builds the year, measures it, prints and keeps the result; fails if it is too large, too slow or wrong.
+/// Builds and measures the year, prints and stores the result; returns an error if the year is too large, too slow or
+/// wrong.
 pub fn year_book(options: &Options) -> Result<()> {
     let machine = Machine::here()?;
     let folder = tempfile::tempdir()?;
@@ -83,7 +88,7 @@ pub fn year_book(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A new book, as a gateway makes it.
+/// Creates an empty book, as a gateway does.
 fn make(path: &Path) -> Result<()> {
     let settings = LedgerSettings {
         path: path.to_owned(),
@@ -100,7 +105,7 @@ fn make(path: &Path) -> Result<()> {
     Ok(ledger.close()?)
 }
 
-/// A report of the last month, as `tallygate report usage --format render_csv` makes it.
+/// A report of the last month, as `tallygate report usage --format csv` makes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     first: Duration,

@@ -1,4 +1,4 @@
-//! What was measured, as it is printed and kept.
+//! The figures of a year's book, as printed and stored.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Book {
         ];
         let mut table = String::from("| a year's book | |\n|---|---|\n");
         for (what, value) in rows {
-            let _ = writeln!(table, "| {what} | {value} |"); // a String takes everything
+            let _ = writeln!(table, "| {what} | {value} |"); // writing to a String cannot fail
         }
         table
     }

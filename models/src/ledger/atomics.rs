@@ -1,4 +1,5 @@
-//! Memory that can be asked: loom's atomics under the names of `src/ledger/tally/atomics.rs`, with orderings that can be forgotten.
+//! The memory of the models: loom's atomics under the names of `src/ledger/tally/atomics.rs`, with orderings that can
+//! be switched off.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,33 +13,33 @@ use loom::thread::{self, ThreadId};
 /// Words in a slot.
 pub(crate) const WORDS: usize = 64;
 
-/// An ordering that the memory does not keep.
+/// An ordering that is switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgotten {
-    /// Stores publish nothing but themselves.
+    /// Release stores are relaxed: they publish only their own value.
     Releases,
-    /// Loads learn nothing but their value.
+    /// Acquire loads are relaxed: they synchronise only their own value.
     Acquires,
-    /// Fences do nothing.
+    /// Fences have no effect.
     Fences,
 }
 
 thread_local! {
-    /// loom runs all threads of a model on this one.
+    /// A thread-local is sufficient, because loom runs all threads of a model on one thread.
     static FORGOTTEN: Cell<Option<Forgotten>> = const { Cell::new(None) };
 }
 
-/// How often the threads of a model may be interrupted where they need not be; models of more than that find nothing new.
+/// Bound of preemptions in loom's search. Larger bounds have found nothing new in these models.
 const PREEMPTIONS: usize = 4;
 
-/// Tries a model in every order; panics with what the model says where it does not hold.
+/// Runs a model in every order; panics with the model's message if an order violates it.
 pub fn holds(model: fn()) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(PREEMPTIONS);
     builder.check(model);
 }
 
-/// Whether a model holds on memory that has forgotten an ordering.
+/// Whether a model holds on memory with one kind of ordering switched off.
 pub fn holds_without(forgotten: Forgotten, model: fn()) -> bool {
     FORGOTTEN.set(Some(forgotten));
     let held = catch_unwind(AssertUnwindSafe(|| holds(model)));
@@ -103,11 +104,12 @@ impl AtomicU64 {
     }
 }
 
-/// A slot of which a few words are asked about; the others have the one value that everybody sees.
+/// A slot in which only the words at some positions are modelled with loom. Every other word has a single value, which
+/// all threads see.
 ///
-/// Its owner, the only thread that writes it, reads back what it wrote without asking: no other value is possible. It would
-/// do harm to ask: loom remembers one access to a word, so an owner's reading would hide the reading of another thread
-/// from the store that follows, and orders that matter would not be tried.
+/// The owner is the only thread that writes the slot. Its reads return the last written value without an access of
+/// loom: no other value is possible. An access of loom would reduce the coverage. loom stores one access per word, so
+/// the owner's read would hide another thread's read from the following store, and relevant orders would not be tried.
 #[derive(Debug)]
 pub(crate) struct Slot {
     words: [Word; WORDS],
@@ -120,7 +122,7 @@ enum Word {
     Plain(Known),
 }
 
-/// A word as it is, whoever asks.
+/// The value of a word, the same for all threads.
 #[derive(Debug, Default)]
 struct Known(std::sync::atomic::AtomicU64);
 
@@ -135,7 +137,7 @@ impl Known {
 }
 
 impl Slot {
-    /// An empty slot in which the words at these positions are asked about. Nobody owns it.
+    /// An empty slot without an owner, in which the words at `positions` are modelled with loom.
     pub(crate) fn asking(positions: &[usize]) -> Self {
         let words = std::array::from_fn(|at| match positions.contains(&at) {
             true => Word::Asked { word: AtomicU64::new(0), latest: Known::default() },
@@ -144,13 +146,13 @@ impl Slot {
         Self { words, owner: Mutex::default() }
     }
 
-    /// For the tests that the rooms bring along; they run where the rooms live.
+    /// Used by the unit tests inside the included modules. These tests run in the main crate.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
         Self::asking(&[])
     }
 
-    /// From now on this thread is the owner.
+    /// Makes the current thread the owner.
     pub(crate) fn take_over(&self) {
         *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
     }

@@ -1,4 +1,4 @@
-//! The ledger's rooms that threads share, on memory that can be asked, and what is claimed of them.
+//! The modules of the ledger that threads share, compiled for loom's memory, and the models of their properties.
 
 mod atomics;
 #[path = "../../../src/ledger/tally/conservation.rs"]

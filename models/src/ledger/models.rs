@@ -1,4 +1,4 @@
-//! What is claimed of the words that threads share. Each model is one claim in a few steps: worker threads on one side,
+//! The models: each is one property of the words that threads share, in a few steps. Worker threads are on one side,
 //! the keeper or a reader on the other.
 
 use loom::sync::Arc;
@@ -31,7 +31,8 @@ fn put_to_use(slot: &Slot, window: u32) {
     slot.begin_use(SlotKind::Count, |slot| slot.set(offset::WINDOW_AND_SERIES, pack_halves(window, 0)));
 }
 
-/// A slot goes from one use to the next while it is copied: the copy is of one of them, or there is none.
+/// If a slot changes its use during a copy (a seqlock-like read), the copy is of one of the two uses, or there is no
+/// copy.
 pub fn no_slot_is_read_half_owned() {
     let slot = slot(&[offset::STATE, offset::WINDOW_AND_SERIES, offset::ADMITTED], 1);
     slot.add_admission(0);
@@ -49,7 +50,7 @@ pub fn no_slot_is_read_half_owned() {
     worker.join().expect("a worker");
 }
 
-/// What has the same first cache line as at the last fold was copied whole at the last fold.
+/// If the first cache line of a slot is unchanged since the last fold, the last fold copied the slot completely.
 pub fn no_count_is_missed_by_a_glance() {
     let slot = slot(&[offset::ADMITTED, offset::VERSION], 1);
     let worker = thread::spawn({
@@ -67,7 +68,7 @@ pub fn no_count_is_missed_by_a_glance() {
     }
 }
 
-/// A copy made at any moment never holds more ends than beginnings.
+/// A copy never contains more ends than admissions, at any moment.
 pub fn no_copy_shows_more_ends_than_beginnings() {
     let slot = slot(&[offset::ADMITTED, offset::FINISHED], 1);
     let worker = thread::spawn({
@@ -86,7 +87,7 @@ pub fn no_copy_shows_more_ends_than_beginnings() {
     worker.join().expect("a worker");
 }
 
-/// Whenever slots and workers are held against each other, what is in a worker's hands at that moment is no imbalance.
+/// In a comparison of slots and workers at any moment, commands in flight are not an imbalance.
 pub fn no_command_in_hand_is_an_imbalance() {
     const OWN: [usize; 4] =
         [offset::WORKER_RECEIVED, offset::WORKER_ADMITTED, offset::WORKER_ENDING, offset::WORKER_FINISHED];
@@ -113,7 +114,7 @@ fn compare(own: &Slot, slot: &Slot) -> i64 {
     imbalance(&before, &counted, &WorkerTotals::from_worker_slots(std::iter::once(own)))
 }
 
-/// A slot that is used again after two folds has been copied by one that began after its last change.
+/// A slot that is reused after two folds was copied by a fold that began after the slot's last change.
 pub fn no_slot_is_used_again_before_a_fold_has_seen_it() {
     let (shared, slot) = (Arc::new(SharedFlags::new(1)), slot(&[offset::STATE, offset::ADMITTED], 1));
     let worker = thread::spawn({
@@ -141,8 +142,8 @@ pub fn no_slot_is_used_again_before_a_fold_has_seen_it() {
     }
 }
 
-/// With `durability: machine` an answer waits for the sync whose number it was told: that one and all later ones carry its
-/// admission, and one of them will be made.
+/// With `durability: machine`, a response waits for the sync with a given number. This sync and all later ones contain
+/// its admission, and one of them will happen.
 pub fn no_answer_is_released_before_it_is_durable() {
     let (shared, admitted) = (Arc::new(SharedFlags::new(1)), Arc::new(AtomicU64::new(0)));
     let worker = thread::spawn({
@@ -164,7 +165,7 @@ pub fn no_answer_is_released_before_it_is_durable() {
     assert!(is_done || must_wake && shared.is_sync_requested(), "{number} waits for ever");
 }
 
-/// Two answers at once: neither waits for ever because the other has woken the keeper.
+/// Two responses at once: neither waits forever because the other has already woken the keeper.
 pub fn no_answer_waits_for_ever() {
     let shared = Arc::new(SharedFlags::new(2));
     let ask = |shared: &Arc<SharedFlags>| {
@@ -180,7 +181,7 @@ pub fn no_answer_waits_for_ever() {
 
 const HOUR: Window = Window(4);
 
-/// When every worker has said that it has left an hour, everything counted into it is seen, and nothing follows.
+/// After every worker has acknowledged the end of an hour, all its counts are visible, and no count follows.
 pub fn nothing_is_counted_into_an_hour_that_is_being_sealed() {
     let (shared, counted) = (Arc::new(SharedFlags::new(1)), Arc::new(AtomicU64::new(0)));
     let sealing = shared.workers[0].register(&shared);
@@ -200,7 +201,7 @@ pub fn nothing_is_counted_into_an_hour_that_is_being_sealed() {
     seal_and_compare(&shared, &counted, worker);
 }
 
-/// A worker that comes while an hour is being sealed either keeps out of it or is waited for.
+/// A worker that registers during the sealing of an hour either does not count into the hour, or the seal waits for it.
 pub fn nothing_is_counted_into_a_sealed_hour_by_a_worker_that_has_just_come() {
     let (shared, counted) = (Arc::new(SharedFlags::new(1)), Arc::new(AtomicU64::new(0)));
     let worker = thread::spawn({

@@ -1,4 +1,4 @@
-//! What the commands of a document share while they are compiled.
+//! The context shared by all commands of a document while they are compiled.
 
 use std::sync::Arc;
 
@@ -16,27 +16,27 @@ use crate::policy::UpstreamProtocol;
 use super::command_shape::add_edits;
 use super::doc_path::DocPath;
 
-/// What all commands of a document share.
+/// The context shared by all commands of a document.
 pub(crate) struct CommandContext<'a> {
-    /// Gives names their numbers.
+    /// The interner that assigns numbers to names.
     pub(crate) name_interner: &'a NameInterner,
-    /// The durability of commands that name none.
+    /// The durability of commands that set none.
     pub(crate) durability: Durability,
-    /// How many workers there are.
+    /// The number of workers.
     pub(crate) workers: usize,
-    /// The next [`Command::index`].
+    /// The next [`Command::index`](crate::policy::Command::index).
     pub(crate) next_command_index: usize,
-    /// What the subsystem at hand says for all its commands.
+    /// The settings of the current subsystem for all its commands.
     pub(crate) common: CommonShape,
-    /// What it speaks.
+    /// The protocol of the current subsystem.
     pub(crate) protocol: UpstreamProtocol,
-    /// Its index.
+    /// The index of the current subsystem.
     pub(crate) subsystem_index: usize,
-    /// The ids of all subsystems, as they are written.
+    /// The ids of all subsystems, as written.
     pub(crate) subsystem_ids: Vec<&'a str>,
 }
 
-/// What a subsystem says for all its commands.
+/// The settings of a subsystem for all its commands.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CommonShape {
     request: FieldEdits,
@@ -46,7 +46,7 @@ pub(crate) struct CommonShape {
 }
 
 impl CommonShape {
-    /// The shape of commands that say nothing themselves.
+    /// The shape of a command without settings of its own.
     pub(crate) fn shape(
         self,
         rewrite: Option<PathRewrite>,

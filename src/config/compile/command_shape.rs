@@ -1,4 +1,5 @@
-//! `headers`, `rewrite`, `redirect`, `cors`, `mirror` and `compress`: what is done to a command on its way.
+//! Compiles `headers`, `rewrite`, `redirect`, `cors`, `mirror` and `compress`: the transformations of a command's
+//! requests and responses.
 
 use super::command_context::CommonShape;
 
@@ -23,7 +24,7 @@ const REDIRECT_STATUSES: [StatusCode; 5] = [
     StatusCode::PERMANENT_REDIRECT,
 ];
 
-/// What a subsystem says for all its commands.
+/// Compiles the settings of a subsystem for all its commands.
 pub(crate) fn compile_common(written: &SubsystemDocument, place: &DocPath<'_>) -> CommonShape {
     let mut common = CommonShape::default();
     common.add_headers(written.headers.as_ref(), &place.key("headers"));
@@ -32,7 +33,8 @@ pub(crate) fn compile_common(written: &SubsystemDocument, place: &DocPath<'_>) -
     common
 }
 
-/// The shape of a command, whose path is `matched`. Of `shared` the subsystem at hand and the ids of all are looked at.
+/// Compiles the shape of a command whose path is `matched`. Of `shared`, only the current subsystem and the ids of all
+/// subsystems are used.
 pub(crate) fn compile_shape(
     written: &CommandDocument,
     matched: Option<&PathTemplate>,
@@ -58,7 +60,7 @@ pub(crate) fn compile_shape(
     own.shape(rewrite, redirect, mirror)
 }
 
-/// What speaks of forwarding makes no sense where nothing is forwarded.
+/// Rejects forwarding options beside `redirect`, because a redirected command is not forwarded.
 fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
     let beside = [
         ("rewrite", written.rewrite.is_some()),
@@ -162,7 +164,7 @@ fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place:
     Some(MirrorTarget { subsystem: subsystem?, percent: percent? })
 }
 
-/// A location's scheme and authority, which hold no parameters, and its path.
+/// Splits a location into its scheme with authority, which contains no path parameters, and its path.
 fn split_location(text: &str) -> Result<(&str, &str), String> {
     if text.starts_with('/') {
         return Ok(("", text));

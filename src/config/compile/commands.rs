@@ -1,4 +1,4 @@
-//! `subsystems[].commands`: the operations that are counted, limited and granted.
+//! Compiles `subsystems[].commands`: the operations that are counted, limited and granted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) fn compile_commands(
     compiled
 }
 
-/// The command that all unnamed requests of a subsystem are.
+/// The implicit command for all requests of a subsystem that match no named command.
 pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>) -> Command {
     Command {
         header: header_value(&format!("{subsystem}/{}", Name::OTHER)),
@@ -52,7 +52,7 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
     }
 }
 
-/// The key of a command, with the number that stays with its name.
+/// The key of a command, with the stable number of its name.
 pub(crate) fn command_key(subsystem: &Name, command: Name, interner: &NameInterner) -> CommandKey {
     CommandKey { number: interner.intern(&format!("c/{subsystem}/{command}")), subsystem: subsystem.clone(), command }
 }
@@ -83,7 +83,7 @@ fn compile_command(
     }
 }
 
-/// The method, if one is named, and the path of the requests a command is.
+/// The method (if any) and the path of the requests that match a command.
 fn compile_match(written: &MatchDocument, place: &DocPath<'_>) -> (Option<Method>, Option<PathTemplate>) {
     let method =
         || written.method.as_deref().and_then(|text| place.key("method").value_or_problem(scalars::parse_method(text)));
@@ -100,7 +100,7 @@ fn compile_match(written: &MatchDocument, place: &DocPath<'_>) -> (Option<Method
     }
 }
 
-/// A tunnel goes to its subsystem over HTTP/1.1.
+/// Compiles `upgrade`. A tunnel to a subsystem uses HTTP/1.1.
 fn compile_upgrade(text: &str, protocol: UpstreamProtocol, place: &DocPath<'_>) -> Option<HeaderValue> {
     if protocol == UpstreamProtocol::Http2 {
         place.problem_with_hint(
@@ -117,7 +117,7 @@ fn next_index(context: &mut CommandContext<'_>) -> usize {
     index
 }
 
-/// 0 is allowed: a command that is counted, but free.
+/// Compiles `units`. 0 is allowed: the command is counted but free.
 fn compile_units(units: Option<u64>, place: &DocPath<'_>) -> u64 {
     let units = units.unwrap_or(1);
     if units > QUOTA_UNITS_MAX {

@@ -1,4 +1,4 @@
-//! `cors`: which pages a browser lets read answers.
+//! Compiles `cors`: the pages whose scripts may read responses in a browser.
 
 use std::sync::Arc;
 
@@ -47,7 +47,8 @@ fn compile_origins(written: &[String], credentials: bool, place: &DocPath<'_>) -
     AllowedOrigins::Listed(written.iter().enumerate().filter_map(read).collect())
 }
 
-/// An origin as browsers write it: scheme, host in lower case, and a port that is not the scheme's own.
+/// Parses an origin in the form that browsers send: scheme, host in lower case, and a port if it differs from the
+/// scheme's default.
 fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     let bad = || format!("{text:?} is not an origin; write it as browsers do, such as https://console.city.example");
     let (scheme, authority) = text.split_once("://").ok_or_else(bad)?;

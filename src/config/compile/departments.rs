@@ -1,4 +1,4 @@
-//! `departments`: who pays, who is limited, and which certificates call for whom.
+//! Compiles `departments`: the parties that are billed and limited, and the certificate identities of their callers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ use crate::policy::DepartmentPolicy;
 use super::doc_path::DocPath;
 use super::limits;
 
-/// Departments, and which of them claims an identity.
+/// The departments, and the map from caller identity to department.
 type CompiledDepartments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);
 
 pub(crate) fn compile_departments(
@@ -35,10 +35,10 @@ pub(crate) fn compile_departments(
     (compiled, register.claims)
 }
 
-/// Whose an id is, and whose an identity.
+/// The owner of each department id and of each caller identity, to find duplicates.
 struct IdentityRegister<'a> {
     list: &'a DocPath<'a>,
-    /// The position of each id, where it stood first.
+    /// The index of the first occurrence of each id.
     ids: HashMap<Name, usize>,
     claims: HashMap<CallerId, Arc<DepartmentPolicy>>,
 }
@@ -79,7 +79,7 @@ impl IdentityRegister<'_> {
     }
 }
 
-/// A name as the value of a header.
+/// A name as a header value.
 pub(crate) fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(Name::UNKNOWN)) // a name is always visible ASCII
 }

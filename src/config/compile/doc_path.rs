@@ -1,4 +1,4 @@
-//! Where we are in the document, and what was found there.
+//! A path in the document, and the list of problems found there.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -6,17 +6,18 @@ use std::fmt::Display;
 use crate::config::parse::problem::{ConfigProblem, PROBLEMS_MAX, RelatedPath};
 use crate::model::Name;
 
-/// Problems up to which a misspelt name is compared with all that there are: with 30,000 departments that takes milliseconds.
+/// The number of problems up to which a misspelt name is compared with all known names. With 30,000 departments one
+/// comparison takes milliseconds.
 const COMPARED_PROBLEMS_MAX: usize = 50;
 
-/// The problems found so far: at most [`PROBLEMS_MAX`], and how many there were.
+/// The problems found so far: at most [`PROBLEMS_MAX`] are kept, with a count of all.
 #[derive(Debug, Default)]
 pub(crate) struct ProblemList {
     problems: RefCell<Vec<ConfigProblem>>,
     count: Cell<usize>,
 }
 
-/// A place in the document.
+/// A path in the document.
 #[derive(Debug)]
 pub(crate) struct DocPath<'a> {
     findings: &'a ProblemList,
@@ -24,7 +25,7 @@ pub(crate) struct DocPath<'a> {
 }
 
 impl ProblemList {
-    /// The document as a whole.
+    /// The path of the whole document.
     pub(crate) fn root(&self) -> DocPath<'_> {
         DocPath { findings: self, path: String::new() }
     }
@@ -48,50 +49,50 @@ impl ProblemList {
 }
 
 impl<'a> DocPath<'a> {
-    /// The value of a key here.
+    /// The path of a key below this path.
     pub(crate) fn key(&self, key: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         Self { findings: self.findings, path: format!("{}{dot}{key}", self.path) }
     }
 
-    /// An item of the list here.
+    /// The path of a list item below this path.
     pub(crate) fn item(&self, index: usize) -> Self {
         Self { findings: self.findings, path: format!("{}[{index}]", self.path) }
     }
 
-    /// Notes a problem here.
+    /// Records a problem at this path.
     pub(crate) fn problem(&self, message: impl Display) {
         self.add_problem(message.to_string(), None);
     }
 
-    /// Notes a problem here, with what to do about it.
+    /// Records a problem at this path, with a hint how to solve it.
     pub(crate) fn problem_with_hint(&self, message: impl Display, hint: impl Display) {
         self.add_problem(message.to_string(), Some(hint.to_string()));
     }
 
-    /// Notes a problem that this place has with another one.
+    /// Records a conflict between this path and another one.
     pub(crate) fn problem_beside(&self, message: impl Display, other: &Self) {
         let also = Some(RelatedPath { path: other.path.clone(), site: None });
         self.findings.add_problem(ConfigProblem { also, ..ConfigProblem::new(self.path.clone(), message.to_string()) });
     }
 
-    /// Whether there are still so few problems that looking for a similar name is worth its time.
+    /// Whether the number of problems is low enough to afford a search for similar names.
     pub(crate) fn may_compare(&self) -> bool {
         self.findings.count.get() < COMPARED_PROBLEMS_MAX
     }
 
-    /// Notes that something is missing here, and gives nothing.
+    /// Records that something is missing at this path; returns `None`.
     pub(crate) fn missing<T>(&self, message: impl Display) -> Option<T> {
         self.problem(message);
         None
     }
 
-    /// What was read here, or a noted problem.
+    /// Returns the parsed value, or records the error as a problem.
     pub(crate) fn value_or_problem<T, E: Display>(&self, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.problem(error)).ok()
     }
 
-    /// A name that the house does not use itself.
+    /// Parses a name that is not reserved by the gateway.
     pub(crate) fn parse_name(&self, text: &str) -> Name {
         let Some(name) = self.value_or_problem(Name::parse(text)) else { return Name::unknown() };
         if name.is_reserved() {

@@ -1,5 +1,6 @@
-//! `grants`: who may run what. Names are found in maps and each glob is read once, so that the time is in proportion to the
-//! number of grants.
+//! Compiles `grants`: the commands that departments may run.
+//!
+//! Names are looked up in maps and each glob is parsed once, so the time is proportional to the number of grants.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use crate::policy::{CommandGlob, DepartmentPolicy, GrantDraft, Subsystem};
 
 use super::doc_path::DocPath;
 
-/// The names that grants may use, and the globs that were read.
+/// The names that grants may refer to, and the globs parsed so far.
 #[derive(Debug)]
 pub(crate) struct KnownNames<'a> {
     departments: HashMap<&'a str, u32>,
@@ -19,7 +20,7 @@ pub(crate) struct KnownNames<'a> {
 }
 
 impl<'a> KnownNames<'a> {
-    /// Of ids that stand twice, the first counts; the second is a problem already.
+    /// Builds the maps. Of a duplicate id the first counts; the second has already been recorded as a problem.
     pub(crate) fn new(
         departments: &'a [Arc<DepartmentPolicy>],
         subsystems: &'a [(Arc<Subsystem>, Vec<String>)],
@@ -71,7 +72,7 @@ fn compile_grant(
     Some(GrantDraft { index, department: department?, subsystem: subsystem?, commands })
 }
 
-/// What an id stands for.
+/// Resolves an id, or records a problem.
 fn resolve_id<T: Copy>(what: &str, written: &str, known: &HashMap<&str, T>, place: &DocPath<'_>) -> Option<T> {
     let found = known.get(written).copied();
     if found.is_none() {

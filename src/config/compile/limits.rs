@@ -1,4 +1,4 @@
-//! `limits` and `quota`: how fast, how many at once, how much in a month.
+//! Compiles `limits` and `quota`: rate limits, concurrency limits and monthly quotas.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -9,16 +9,16 @@ use crate::model::{MonthlyQuota, QuotaAction, RateLimit, TrafficLimits};
 
 use super::doc_path::DocPath;
 
-/// The longest time a burst may take to come back: a year. Beyond it, a quota is what is meant.
+/// The longest time in which a burst may refill: a year. For more than that, a quota is the right setting.
 const REFILL_SECONDS_MAX: u64 = 366 * 24 * 3600;
 
-/// The limit on the whole gateway.
+/// Compiles the limit of the whole gateway.
 pub(crate) fn compile_total_limit(limits: Option<&GatewayLimitsDocument>, place: &DocPath<'_>) -> Option<RateLimit> {
     let total = limits?.total.as_ref()?;
     compile_rate(Some(&total.rate), total.burst, &place.key("total"))
 }
 
-/// The limits of a department or a command.
+/// Compiles the limits of a department or a command.
 pub(crate) fn compile_limits(limits: Option<&LimitsDocument>, place: &DocPath<'_>) -> TrafficLimits {
     let Some(limits) = limits else { return TrafficLimits::default() };
     TrafficLimits {
@@ -27,7 +27,7 @@ pub(crate) fn compile_limits(limits: Option<&LimitsDocument>, place: &DocPath<'_
     }
 }
 
-/// A department's quota.
+/// Compiles a department's quota.
 pub(crate) fn compile_quota(quota: Option<&QuotaDocument>, place: &DocPath<'_>) -> Option<MonthlyQuota> {
     let quota = quota?;
     if quota.per != "month" {

@@ -1,4 +1,4 @@
-//! `listeners`: where callers come in.
+//! Compiles `listeners`: the addresses at which callers connect.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub(crate) fn compile_listeners(
     compiled
 }
 
-/// Hosts of one listener: a connection without a server name looks through all of them for each command.
+/// Limit of hosts per listener. A connection without a server name (SNI) searches all of them for each command.
 const SERVER_NAMES_MAX: usize = 256;
 
 fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<'_>) -> ListenerSettings {
@@ -58,7 +58,7 @@ fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<
 fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
     let mut networks = NetworkRanges::default();
     for (index, range) in ranges.iter().enumerate() {
-        let _ = place.item(index).value_or_problem(networks.add_range(range)); // what is wrong has been noted
+        let _ = place.item(index).value_or_problem(networks.add_range(range)); // problems have been recorded
     }
     networks
 }

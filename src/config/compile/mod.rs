@@ -1,7 +1,8 @@
-//! From the document to what it means: one file per section, pure, all problems at once.
+//! Compiles a configuration document into settings and policy: one file per section, pure, all problems reported at
+//! once.
 //!
-//! A section that finds a problem notes it and goes on with a stand-in, so that the next problem is found as well; the
-//! floor above runs nothing in which a problem was noted.
+//! A section that finds a problem records it and continues with a placeholder, so that later problems are found as
+//! well. The `config` module never uses the result if a problem was recorded.
 
 mod command_context;
 mod command_shape;
@@ -30,18 +31,18 @@ use super::parse::source_files::SourceFiles;
 use super::settings::gateway_settings::{GatewaySettings, SubsystemTlsSettings};
 use doc_path::{DocPath, ProblemList};
 
-/// What a document is compiled with.
+/// The context in which a document is compiled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompileContext<'a> {
-    /// The files it is written in: relative paths are relative to the file they stand in.
+    /// The files of the document. Relative paths are relative to the file that contains them.
     pub(crate) sources: &'a SourceFiles,
     /// The document's version.
     pub(crate) version: &'a str,
-    /// Gives names their numbers.
+    /// The interner that assigns numbers to names.
     pub(crate) numbers: &'a NameInterner,
 }
 
-/// Compiles a document: what it means, and all its problems. Where there are problems, the settings hold stand-ins.
+/// Compiles a document to its meaning and all its problems. If there are problems, the settings contain placeholders.
 pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContext<'_>) -> CompiledDocument {
     let findings = ProblemList::default();
     let root = findings.root();
@@ -52,7 +53,7 @@ pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContex
     CompiledDocument { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
 }
 
-/// What a document means, as far as it means anything.
+/// The compiled meaning of a document. Parts with problems hold placeholders.
 pub(crate) struct CompiledDocument {
     pub(crate) settings: GatewaySettings,
     pub(crate) snapshot: Option<Arc<PolicySnapshot>>,
@@ -86,7 +87,7 @@ fn compile_snapshot(
         .ok()
 }
 
-/// Says where in the document two parts do not fit together.
+/// Reports a conflict between two parts of the document at their paths.
 fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &DocPath<'_>) {
     let subsystems = root.key("subsystems");
     match conflict {

@@ -1,6 +1,8 @@
-//! Readers of leaf values: rates, durations, sizes, offsets of time and the like, from the text people write.
+//! Parsers of leaf values: rates, durations, sizes, time offsets and similar values, from their text in the document.
 //!
-//! Guarantees: integers only; what is read back is what was written, or a sentence says why not and how to write it.
+//! Guarantees:
+//! - Integers only.
+//! - A parsed value equals the written one. Otherwise the error states the reason and the correct form.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -12,10 +14,10 @@ use http::{HeaderValue, Method, Uri};
 use crate::model::RateUnit;
 use crate::policy::{PathTemplate, UpstreamAddress, UpstreamServer};
 
-/// The fastest rate per second that the limiter's nanosecond clock can tell apart.
+/// The fastest rate per second that the limiter's nanosecond clock can represent.
 const RATE_MAX: u32 = 1_000_000_000;
 
-/// Reads `N/s`, `N/m` or `N/h`.
+/// Parses `N/s`, `N/m` or `N/h`.
 pub(crate) fn parse_rate(text: &str) -> Result<(NonZeroU32, RateUnit), String> {
     let bad = || format!("{text:?} is not a rate; write N/s, N/m or N/h");
     let (count, unit) = text.split_once('/').ok_or_else(bad)?;
@@ -34,7 +36,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<(NonZeroU32, RateUnit), String> {
     Ok((count, unit))
 }
 
-/// Reads `250ms`, `2s`, `5m`, `1h` or `92d`.
+/// Parses `250ms`, `2s`, `5m`, `1h` or `92d`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration; write a whole number and ms, s, m, h or d, such as 250ms or 5m");
     let (count, unit) = split_unit(text).ok_or_else(bad)?;
@@ -49,7 +51,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     count.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(bad)
 }
 
-/// Reads `512B`, `64KiB`, `16MiB` or `2GiB`.
+/// Parses `512B`, `64KiB`, `16MiB` or `2GiB`.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a size; write a whole number and B, KiB, MiB or GiB, such as 16MiB");
     let (count, unit) = split_unit(text).ok_or_else(bad)?;
@@ -63,7 +65,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     count.checked_mul(bytes).ok_or_else(|| format!("{text:?} is larger than any file"))
 }
 
-/// Reads an HTTP method.
+/// Parses an HTTP method.
 pub(crate) fn parse_method(text: &str) -> Result<Method, String> {
     match Method::from_bytes(text.as_bytes()) {
         Ok(method) if text == text.to_ascii_uppercase() => Ok(method),
@@ -71,7 +73,7 @@ pub(crate) fn parse_method(text: &str) -> Result<Method, String> {
     }
 }
 
-/// Reads `http://host:port`, `https://host:port` or `unix:/path`.
+/// Parses `http://host:port`, `https://host:port` or `unix:/path`.
 pub(crate) fn parse_upstream(text: &str) -> Result<UpstreamServer, String> {
     let bad = || format!("{text:?} is not an upstream; write http://host:port, https://host:port or unix:/path");
     if let Some(path) = text.strip_prefix("unix:") {
@@ -103,13 +105,13 @@ pub(crate) fn parse_upstream(text: &str) -> Result<UpstreamServer, String> {
     }
 }
 
-/// Reads the target of a request as it stands in its first line.
+/// Parses a request target as it appears in the request line.
 pub(crate) fn parse_target(text: &str) -> Result<String, String> {
     let read = text.parse::<PathAndQuery>().ok().filter(|read| text.starts_with('/') && read.as_str() == text);
     read.map(|_| text.to_owned()).ok_or_else(|| format!("{text:?} is not a path; write one such as /healthz"))
 }
 
-/// Reads one status, or `FORMAT_1..LAST`, both among them.
+/// Parses one status or an inclusive range `FIRST..LAST`.
 pub(crate) fn parse_statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
     let bad = || format!("{text:?} is no range of statuses; write one from 200 to 599, or two such as 200..399");
     let (first, last) = text.split_once("..").unwrap_or((text, text));
@@ -118,14 +120,14 @@ pub(crate) fn parse_statuses(text: &str) -> Result<RangeInclusive<u16>, String> 
     (200 <= first && first <= last && last <= 599).then_some(first..=last).ok_or_else(bad)
 }
 
-/// Reads the name of a protocol that a connection switches to, as it stands in `Upgrade`.
+/// Parses the name of a protocol for `Upgrade`.
 pub(crate) fn parse_token(text: &str) -> Result<HeaderValue, String> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte));
     let value = plain.then(|| HeaderValue::from_str(text).ok()).flatten();
     value.ok_or_else(|| format!("{text:?} is not a protocol; write one name, such as websocket"))
 }
 
-/// Reads `package.Service/Method` or `package.Service/*`, as the path that gRPC makes of it.
+/// Parses `package.Service/Method` or `package.Service/*` into the path that gRPC uses for it.
 pub(crate) fn parse_grpc_method(text: &str) -> Result<PathTemplate, String> {
     let bad = || format!("{text:?} is not a gRPC method; write package.Service/Method or package.Service/*");
     let (service, method) = text.split_once('/').ok_or_else(bad)?;
@@ -139,7 +141,7 @@ pub(crate) fn parse_grpc_method(text: &str) -> Result<PathTemplate, String> {
     }
 }
 
-/// Reads a host name or address, without port; gives it in lower case and without the last dot.
+/// Parses a host name or address without a port. Returns it in lower case and without a trailing dot.
 pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if host.contains('*') {
@@ -153,7 +155,7 @@ pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     if plain { Ok(host) } else { Err(format!("{text:?} is not a host; write a name or an address, without port")) }
 }
 
-/// Reads the path of a subsystem: gives the prefix, empty for `/`, without a slash at its end.
+/// Parses the path of a subsystem. Returns the prefix without a trailing slash; empty for `/`.
 pub(crate) fn parse_prefix(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err(format!("{text:?} does not start with '/'"));
@@ -165,14 +167,14 @@ pub(crate) fn parse_prefix(text: &str) -> Result<String, String> {
     Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
 }
 
-/// Reads the path of a command, below its subsystem's.
+/// Parses the path of a command, relative to the path of its subsystem.
 pub(crate) fn parse_template(text: &str) -> Result<PathTemplate, String> {
     let template = PathTemplate::parse(text).map_err(|error| error.to_string())?;
     refuse_unreachable(text)?;
     Ok(template)
 }
 
-/// What the gateway's door turns away, no request can ask for.
+/// Rejects paths that no request can match, because the gateway rejects every such request.
 fn refuse_unreachable(path: &str) -> Result<(), String> {
     let what = match path {
         _ if path.contains("//") => "an empty segment",
@@ -183,7 +185,7 @@ fn refuse_unreachable(path: &str) -> Result<(), String> {
     Err(format!("{path:?} has {what}, and the gateway refuses every request for such a path"))
 }
 
-/// Reads one of several words.
+/// Parses one of several keywords.
 pub(crate) fn parse_keyword<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
     match words.iter().find(|(word, _)| *word == text) {
         Some((_, meaning)) => Ok(*meaning),
@@ -199,7 +201,7 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     Some((parse_number(&text[..end])?, &text[end..]))
 }
 
-/// Digits only: no sign, no space.
+/// Parses digits only: no sign, no space.
 fn parse_number(text: &str) -> Option<u64> {
     if digits_only(text) { text.parse().ok() } else { None }
 }

@@ -1,4 +1,5 @@
-//! What is read once, at start: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`, `capacity`.
+//! Compiles the settings that are read only at start: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`,
+//! `capacity`.
 
 use super::values::count_or;
 use super::values::duration_or;
@@ -19,14 +20,14 @@ use crate::policy::Durability;
 use super::doc_path::DocPath;
 use super::listeners;
 
-/// More traffic threads than any machine of the house has.
+/// Limit of worker threads: more than any expected machine needs.
 const WORKERS_MAX: u64 = 1024;
-/// Looked through for each request at the operator's door.
+/// Limit of admin hosts. Each request to the admin listener searches all of them.
 const ADMIN_HOSTS_MAX: usize = 64;
-/// A quarter of a year of hours is kept unless somebody says otherwise.
+/// The default of `compactAfter`: hours are kept for a quarter of a year before compaction.
 const COMPACT_AFTER: Duration = Duration::from_secs(92 * 86_400);
 const COMPACT_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
-/// The words of `durability`.
+/// The keywords of `durability`.
 pub(crate) const DURABILITY_KEYWORDS: [(&str, Durability); 2] =
     [("process", Durability::Process), ("machine", Durability::Machine)];
 
@@ -49,7 +50,7 @@ pub(crate) fn compile_settings(document: &ConfigDocument, folder: &Path, root: &
     }
 }
 
-/// `durability` at a place, or the one it would be without.
+/// Compiles `durability` at a path; `without` is the default.
 pub(crate) fn compile_durability(text: Option<&str>, without: Durability, place: &DocPath<'_>) -> Durability {
     let Some(text) = text else { return without };
     place.key("durability").value_or_problem(scalars::parse_keyword(text, &DURABILITY_KEYWORDS)).unwrap_or(without)
@@ -110,8 +111,9 @@ fn compile_workers(document: &ConfigDocument, place: &DocPath<'_>) -> usize {
     usize::try_from(workers).unwrap_or(1)
 }
 
-/// One per core, but no more than any server may carry requests: each worker has its part of these. Were it otherwise, what is
-/// right on one machine would be a problem on another with more cores.
+/// The default number of workers: one per core, but at most the smallest `maxRequests` of a server, because that limit
+/// is divided among the workers. Otherwise a configuration that is valid on one machine would have a problem on another
+/// machine with more cores.
 fn default_workers(document: &ConfigDocument) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let servers = document.subsystems.iter().flat_map(|subsystem| &subsystem.upstreams);
@@ -157,7 +159,7 @@ fn compile_capacity(capacity: Option<&CapacityDocument>, place: &DocPath<'_>) ->
         idle: time(&capacity.idle, default.idle, "idle"),
         body_idle: time(&capacity.body_idle, default.body_idle, "bodyIdle"),
         body_rate: compile_body_rate(capacity.body_rate.as_deref(), default.body_rate, &place.key("bodyRate")),
-        response_idle: time(&capacity.answer_idle, default.response_idle, "answerIdle"),
+        response_idle: time(&capacity.response_idle, default.response_idle, "responseIdle"),
         connection_age: time(&capacity.connection_age, default.connection_age, "connectionAge"),
         connection_commands: capacity.connection_commands.map(|written| count(Some(written), 1, "connectionCommands")),
         upstream_idle: count(capacity.upstream_idle, default.upstream_idle, "upstreamIdle"),
@@ -169,7 +171,7 @@ fn compile_body_rate(text: Option<&str>, default: u64, place: &DocPath<'_>) -> u
     text.and_then(|text| place.value_or_problem(scalars::parse_size(text))).unwrap_or(default)
 }
 
-/// hyper needs 8 KiB for the head of a request.
+/// Compiles the size limit of a request head. hyper needs at least 8 KiB.
 fn compile_head_bytes(text: Option<&str>, default: usize, place: &DocPath<'_>) -> usize {
     let Some(bytes) = text.and_then(|text| place.value_or_problem(scalars::parse_size(text))) else { return default };
     if !(8 * 1024..=1024 * 1024).contains(&bytes) {

@@ -1,4 +1,4 @@
-//! `subsystems[].tls`: how the gateway and a subsystem prove themselves to each other.
+//! Compiles `subsystems[].tls`: mutual authentication between the gateway and a subsystem.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `subsystems`: what may be called, and how it is reached.
+//! Compiles `subsystems`: the systems that can be called, and their routes and upstreams.
 
 use super::command_context::CommandContext;
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! How a subsystem's servers are kept well and chosen.
+//! Compiles the upstream policies of a subsystem: health checks, load balancing, slow start, queue and retries.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ use crate::policy::{
 use super::doc_path::DocPath;
 use super::values::{count_or, nonzero_duration_or};
 
-/// A server that is asked more often does little else.
+/// The shortest interval of health checks. More frequent checks would keep a server busy with little else.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// More checks in a row than anybody would wait for.
+/// Limit of consecutive checks (`rise`, `fall`): longer runs would take too long to be useful.
 const CHECKS_IN_ROW_MAX: u64 = 100;
 
-/// More commands than any gateway lets wait.
+/// Limit of the queue length: more commands than any gateway should keep waiting.
 const QUEUE_LENGTH_MAX: u64 = 100_000;
 
 type MakeBalance = fn() -> LoadBalancing;
 
-/// The statuses that may be tried again: those that say that somebody else failed, or is not there.
+/// The statuses that may be retried: those that report a failed or missing server behind the response.
 const RETRYABLE_STATUSES: [u16; 3] = [502, 503, 504];
-/// A command that failed more often than this will fail again.
+/// Limit of retries per command: a command that failed more often would most likely fail again.
 const RETRY_ATTEMPTS_MAX: u32 = 3;
 
 const BALANCE_KEYWORDS: [(&str, MakeBalance); 3] = [
@@ -37,7 +37,7 @@ const BALANCE_KEYWORDS: [(&str, MakeBalance); 3] = [
     ("consistentHash", || LoadBalancing::Hash(HashSource::Department)),
 ];
 
-/// `upstreams`, for so many workers.
+/// Compiles `upstreams` for this number of workers.
 pub(crate) fn compile_upstreams(
     written: &SubsystemDocument,
     workers: usize,
@@ -76,7 +76,7 @@ fn compile_weight(written: Option<u64>, place: &DocPath<'_>) -> u32 {
     place.value_or_problem(read).unwrap_or(1)
 }
 
-/// Each worker has its part of it, so it cannot be less than there are workers.
+/// Compiles `maxRequests`. The limit is divided among the workers, so it must be at least the number of workers.
 fn compile_max_requests(written: &UpstreamDocument, workers: usize, place: &DocPath<'_>) -> Option<usize> {
     let max = count_or(Some(written.max_requests?), 1, place);
     if (1..workers).contains(&max) {
@@ -86,7 +86,7 @@ fn compile_max_requests(written: &UpstreamDocument, workers: usize, place: &DocP
     Some(max)
 }
 
-/// `queue`.
+/// Compiles `queue`.
 pub(crate) fn compile_queue(written: Option<&QueueDocument>, place: &DocPath<'_>) -> QueuePolicy {
     let (length, timeout) = written.map_or((None, None), |queue| (queue.length, queue.timeout.as_deref()));
     let length = length.unwrap_or(0);
@@ -99,7 +99,7 @@ pub(crate) fn compile_queue(written: Option<&QueueDocument>, place: &DocPath<'_>
     }
 }
 
-/// `compile_retries`.
+/// Compiles `retries`.
 pub(crate) fn compile_retries(written: Option<&RetriesDocument>, place: &DocPath<'_>) -> Option<RetryPolicy> {
     let written = written?;
     let on = written.on.iter().enumerate().filter_map(|(index, status)| {
@@ -118,7 +118,7 @@ fn bounded_count(written: u64, max: u32, place: &DocPath<'_>) -> u32 {
     place.value_or_problem(read.ok_or_else(|| format!("{written} is not a number between 1 and {max}"))).unwrap_or(1)
 }
 
-/// `balance`.
+/// Compiles `balance`.
 pub(crate) fn compile_balance(written: Option<&BalanceDocument>, place: &DocPath<'_>) -> LoadBalancing {
     let read = match written {
         None => None,
@@ -144,12 +144,12 @@ fn compile_hash_source(written: &HashByDocument, place: &DocPath<'_>) -> Option<
     }
 }
 
-/// `slowStart`.
+/// Compiles `slowStart`.
 pub(crate) fn compile_slow_start(written: Option<&str>, place: &DocPath<'_>) -> Option<Duration> {
     written.map(|text| nonzero_duration_or(Some(text), Duration::ZERO, place)).filter(|time| !time.is_zero())
 }
 
-/// `healthCheck`.
+/// Compiles `healthCheck`.
 pub(crate) fn compile_health_check(
     written: Option<&HealthCheckDocument>,
     place: &DocPath<'_>,

@@ -1,4 +1,4 @@
-//! Values with a default and a bound: addresses, durations, counts.
+//! Parsers of values with a default and a bound: addresses, durations, counts.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::doc_path::DocPath;
 use super::scalars;
 
-/// An IP address and a port.
+/// Parses an IP address and a port.
 pub(crate) fn parse_address(text: &str, place: &DocPath<'_>) -> SocketAddr {
     let read = text.parse().map_err(|_| format!("{text:?} is not an address; write IP:port, such as 127.0.0.1:8443"));
     place.value_or_problem(read).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-/// A duration that is longer than nothing, or the default.
+/// Parses a duration, or returns the default. Records a problem for a duration of 0.
 pub(crate) fn nonzero_duration_or(text: Option<&str>, default: Duration, place: &DocPath<'_>) -> Duration {
     let duration = duration_or(text, default, place);
     if duration.is_zero() {

@@ -1,57 +1,57 @@
-//! What a configuration says about the shape of heads: fields and paths.
+//! The transformations of a command in a configuration: header edits, rewrite, redirect, CORS, mirroring.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Fields that are set or removed.
+/// Header fields to set or remove.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct HeadersDocument {
-    /// Of requests, towards the subsystem.
+    /// For requests, towards the subsystem.
     pub(crate) request: Option<HeaderEditsDocument>,
-    /// Of the subsystem's answers, towards callers.
+    /// For the subsystem's responses, towards callers.
     pub(crate) response: Option<HeaderEditsDocument>,
 }
 
-/// Fields of one direction.
+/// The edits of one direction.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct HeaderEditsDocument {
-    /// Names and the value that each is given, in the place of any it had.
+    /// Names with their new values; earlier values are replaced.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,
-    /// Names that are left out.
+    /// The names of the fields to remove.
     #[serde(default)]
     pub(crate) remove: Vec<String>,
 }
 
-/// Another path for what is forwarded: exactly one of the two.
+/// The rewrite of the forwarded path: exactly one of the two keys.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct RewriteDocument {
-    /// The whole path, such as /v2/cameras/{id}, with what match.path captures.
+    /// The new whole path, such as /v2/cameras/{id}, with the parameters that match.path captures.
     pub(crate) path: Option<String>,
-    /// What stands in the place of the subsystem's path, such as /internal.
+    /// The replacement of the subsystem's prefix, such as /internal.
     pub(crate) prefix: Option<String>,
 }
 
-/// Where callers are sent, instead of anything being forwarded.
+/// The redirect of callers; then nothing is forwarded.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct RedirectDocument {
-    /// An http or https URL, or a path on the same host, with what match.path captures. The query is kept.
+    /// An http or https URL, or a path on the same host, with the parameters that match.path captures. The query stays.
     pub(crate) location: String,
     /// 301, 302, 303, 307 or 308. Default: 308.
     pub(crate) status: Option<u64>,
 }
 
-/// Which pages a browser lets read answers (Fetch standard).
+/// The origins whose pages a browser allows to read responses (Fetch standard, CORS).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -59,25 +59,25 @@ pub(crate) struct CorsDocument {
     /// Origins such as <https://console.city.example>, or * for all; at least one.
     #[serde(default)]
     pub(crate) origins: Vec<String>,
-    /// Methods that a page may use. Default: the one that is asked for, if a command answers to it.
+    /// The methods that a page may use. Default: the requested method, if a command matches it.
     pub(crate) methods: Option<Vec<String>>,
-    /// Fields that a page may send beyond those that every page may. Default: none.
+    /// The fields that a page may send beyond the safelisted ones. Default: none.
     pub(crate) headers: Option<Vec<String>>,
-    /// Fields of answers that a page may read beyond those that every page may. Default: none.
+    /// The response fields that a page may read beyond the safelisted ones. Default: none.
     pub(crate) expose_headers: Option<Vec<String>>,
-    /// How long a browser may remember the answer to a preflight. Default: as long as it likes.
+    /// The time for which a browser may cache the response to a preflight. Default: the browser's default.
     pub(crate) max_age: Option<String>,
-    /// Whether a page may send cookies and certificates. Default: false.
+    /// Whether a page may send credentials: cookies and certificates. Default: false.
     pub(crate) credentials: Option<bool>,
 }
 
-/// Where copies of requests go, whose answers nobody reads.
+/// The mirroring of requests to another subsystem; the responses are discarded.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct MirrorDocument {
     /// The id of another subsystem.
     pub(crate) subsystem: String,
-    /// How many requests of a hundred are copied, on average: 1 to 100. Default: 100.
+    /// The percentage of requests that are copied, on average: 1 to 100. Default: 100.
     pub(crate) percent: Option<u64>,
 }

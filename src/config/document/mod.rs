@@ -1,7 +1,7 @@
-//! What a configuration file looks like: the shapes of the document, and nothing of their meaning.
+//! The structure of a configuration file: the serde types of the document, without their meaning.
 //!
-//! Leaf values (rates, durations, sizes, names, addresses) stay text here and are read in `compile`, so that every
-//! problem is found in one go. `docs/config.schema.json` is made from these types.
+//! Leaf values (rates, durations, sizes, names, addresses) stay text here. `compile` parses them, so that every problem
+//! is found in one run. `docs/config.schema.json` is generated from these types and their comments.
 
 mod command_shape;
 mod upstream_policy;
@@ -30,35 +30,35 @@ pub(crate) struct ConfigDocument {
     pub(crate) include: Vec<String>,
     /// The gateway's name in ledger and logs. Default: tallygate.
     pub(crate) gateway: Option<String>,
-    /// Where callers come in; at least one.
+    /// The listeners for callers; at least one.
     #[serde(default)]
     pub(crate) listeners: Vec<ListenerDocument>,
-    /// Where operators come in.
+    /// The admin listener for operators.
     pub(crate) admin: Option<AdminDocument>,
-    /// Where and how usage is kept.
+    /// The storage of usage: the ledger.
     pub(crate) ledger: LedgerDocument,
-    /// In which calendar days and months are read.
+    /// The calendar for days and months.
     pub(crate) calendar: Option<CalendarDocument>,
-    /// Traffic threads. Default: one per core, at most the smallest maxRequests of a server.
+    /// The number of worker threads. Default: one per core, at most the smallest maxRequests of a server.
     pub(crate) workers: Option<u64>,
     /// Limits on the whole gateway.
     pub(crate) limits: Option<GatewayLimitsDocument>,
-    /// Who may call; at least one.
+    /// The departments that may call; at least one.
     #[serde(default)]
     pub(crate) departments: Vec<Arc<DepartmentDocument>>,
-    /// What may be called.
+    /// The subsystems that may be called.
     #[serde(default)]
     pub(crate) subsystems: Vec<Arc<SubsystemDocument>>,
-    /// Who may run what; nothing is allowed that no grant names.
+    /// The authorisation rules: commands that departments may run. Without a grant, a command is refused.
     #[serde(default)]
     pub(crate) grants: Vec<Arc<GrantDocument>>,
-    /// How the gateway stops.
+    /// The graceful shutdown.
     pub(crate) shutdown: Option<ShutdownDocument>,
-    /// What one gateway carries at most.
+    /// The capacity limits of one gateway.
     pub(crate) capacity: Option<CapacityDocument>,
 }
 
-/// A file that is included: lists that go on where those of the main file end.
+/// An included file: its lists are appended to those of the main file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IncludedDocument {
@@ -70,7 +70,7 @@ pub(crate) struct IncludedDocument {
     pub(crate) grants: Vec<Arc<GrantDocument>>,
 }
 
-/// A place where callers come in.
+/// A listener for callers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -79,19 +79,19 @@ pub(crate) struct ListenerDocument {
     pub(crate) name: String,
     /// IP address and port, such as 0.0.0.0:8443.
     pub(crate) address: String,
-    /// Its keys and trust.
+    /// Key, certificate and authorities.
     pub(crate) tls: TlsDocument,
-    /// Connections it carries at most. Default: capacity.connections.
+    /// The most connections. Default: capacity.connections.
     pub(crate) connections: Option<u64>,
-    /// Ranges of balancers that begin each connection with a PROXY header (version 1 or 2), and are believed.
+    /// Ranges of trusted load balancers that begin each connection with a PROXY protocol header (version 1 or 2).
     #[serde(default)]
     pub(crate) proxy_protocol: Vec<String>,
-    /// Ranges of proxies whose X-Forwarded-For is kept, and added to.
+    /// Ranges of proxies whose X-Forwarded-For is kept and extended.
     #[serde(default)]
     pub(crate) forwarded_for: Vec<String>,
 }
 
-/// Keys and trust of a listener.
+/// The key, certificate and authorities of a listener.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -100,16 +100,15 @@ pub(crate) struct TlsDocument {
     pub(crate) certificate: PathBuf,
     /// PEM key.
     pub(crate) key: PathBuf,
-    /// How callers show who they are.
+    /// The authentication of callers by client certificates (mTLS).
     pub(crate) client_auth: Option<ClientAuthDocument>,
-    /// The hosts that are served: names, *.name for one label below it, addresses, or * for any. Default: those of the
-    /// certificate.
+    /// The served hosts: names, *.name for one label below, addresses, or * for any. Default: those of the certificate.
     pub(crate) server_names: Option<Vec<String>>,
-    /// What becomes of callers whose handshake names no host: allow (default) or refuse.
+    /// The treatment of handshakes that name no host (no SNI): allow (default) or refuse.
     pub(crate) missing_server_name: Option<String>,
 }
 
-/// How client certificates are asked for.
+/// The settings of client authentication.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -122,37 +121,37 @@ pub(crate) struct ClientAuthDocument {
     /// PEM revocation lists.
     #[serde(default)]
     pub(crate) revocation: Vec<PathBuf>,
-    /// What becomes of callers whose authority's revocation list has expired: refuse (default) or allow.
+    /// The treatment of callers whose authority's revocation list has expired: refuse (default) or allow.
     pub(crate) expired_revocation: Option<String>,
 }
 
-/// Where operators come in.
+/// The admin listener for operators.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct AdminDocument {
     /// IP address and port, such as 127.0.0.1:9090.
     pub(crate) address: String,
-    /// Names that are answered for, beside IP addresses and localhost. Default: none.
+    /// Host names for requests to the admin listener, beside IP addresses and localhost. Default: none.
     pub(crate) hosts: Option<Vec<String>>,
 }
 
-/// Where and how usage is kept.
+/// The storage of usage: the ledger.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct LedgerDocument {
-    /// The book, a SQLite file; the tally lies beside it.
+    /// The book, a SQLite file; the tally is stored beside it.
     pub(crate) path: PathBuf,
-    /// The death that an answered command's count survives at once: process (default) or machine.
+    /// The failure that the count of an answered command survives at once: process (default) or machine.
     pub(crate) durability: Option<String>,
-    /// How soon a count also survives the death of the machine. Default: 50ms.
+    /// The interval after which a count survives the failure of the machine. Default: 50ms.
     pub(crate) sync_every: Option<String>,
-    /// How old a day is when its hours are forgotten and only its sums are kept, or never. Default: 92d.
+    /// The compaction age: older days lose their hourly counts and keep only sums; or never. Default: 92d.
     pub(crate) compact_after: Option<String>,
 }
 
-/// In which calendar days and months are read.
+/// The calendar for days and months.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -166,51 +165,51 @@ pub(crate) struct CalendarDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct GatewayLimitsDocument {
-    /// How fast all departments together may call.
+    /// The rate limit of all departments together.
     pub(crate) total: Option<TotalLimitDocument>,
 }
 
-/// How fast all departments together may call.
+/// The rate limit of all departments together.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct TotalLimitDocument {
     /// N/s, N/m or N/h.
     pub(crate) rate: String,
-    /// How many may come at once after a rest. Default: the number in the rate.
+    /// The most commands in a burst after an idle period. Default: the number in the rate.
     pub(crate) burst: Option<u64>,
 }
 
-/// How fast, and how many at once.
+/// The rate and concurrency limits.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct LimitsDocument {
     /// N/s, N/m or N/h.
     pub(crate) rate: Option<String>,
-    /// How many may come at once after a rest. Default: the number in the rate.
+    /// The most commands in a burst after an idle period. Default: the number in the rate.
     pub(crate) burst: Option<u64>,
-    /// How many may be in flight at once.
+    /// The most commands in flight.
     pub(crate) concurrent: Option<u64>,
 }
 
-/// Who pays and who is limited.
+/// A department: the unit of billing and of limits.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct DepartmentDocument {
-    /// What ledger, metrics and bill call it, for ever.
+    /// The permanent id in the ledger, in metrics and on bills.
     pub(crate) id: String,
-    /// What people call it. Default: the id.
+    /// The display name. Default: the id.
     pub(crate) name: Option<String>,
-    /// The certificates that call for it; at least one.
+    /// The certificates of the department's callers; at least one.
     #[serde(default)]
     pub(crate) callers: Vec<CallerDocument>,
-    /// What limits it.
+    /// The limits of the department.
     pub(crate) limits: Option<LimitsDocument>,
-    /// How much it may use in a month.
+    /// The monthly quota.
     pub(crate) quota: Option<QuotaDocument>,
-    /// Whether nobody may call for it at the moment. Default: false.
+    /// Whether the department is disabled: its callers are refused. Default: false.
     pub(crate) disabled: Option<bool>,
 }
 
@@ -234,11 +233,11 @@ pub(crate) struct CallerDocument {
 pub(crate) struct SubjectDocument {
     /// Its commonName.
     pub(crate) common_name: String,
-    /// Its organizationalUnit, if it must have exactly that one; without it, the commonName alone decides.
+    /// Its organizationalUnit, if it must be exactly this one; without it, the commonName alone decides.
     pub(crate) organizational_unit: Option<String>,
 }
 
-/// How much a department may use.
+/// The quota of a department.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -250,64 +249,64 @@ pub(crate) struct QuotaDocument {
     /// Percentages of use at which operators are warned, ascending.
     #[serde(default)]
     pub(crate) warn: Vec<u64>,
-    /// What happens beyond: refuse (default) or allow.
+    /// The action beyond the quota: refuse (default) or allow.
     pub(crate) exceeded: Option<String>,
 }
 
-/// A system of the city.
+/// A subsystem of the city (upstream).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct SubsystemDocument {
-    /// What ledger, metrics and bill call it.
+    /// The id in the ledger, in metrics and on bills.
     pub(crate) id: String,
-    /// The hosts it is called by. Default: any.
+    /// The hosts by which it is called. Default: any.
     pub(crate) hosts: Option<Vec<String>>,
     /// The prefix of its paths, such as /cameras. Default: /.
     pub(crate) path: Option<String>,
-    /// Whether the prefix stays on the path that is forwarded. Default: false.
+    /// Whether the forwarded path keeps the prefix. Default: false.
     pub(crate) keep_path: Option<bool>,
     /// Its servers; at least one.
     #[serde(default)]
     pub(crate) upstreams: Vec<UpstreamDocument>,
-    /// What its servers speak: http1 (default) or http2.
+    /// The protocol of its servers: http1 (default) or http2.
     pub(crate) protocol: Option<String>,
-    /// For servers with an https URL.
+    /// TLS to servers with an https URL.
     pub(crate) tls: Option<SubsystemTlsDocument>,
-    /// How a server is chosen. Default: leastRequest.
+    /// The load balancing policy. Default: leastRequest.
     pub(crate) balance: Option<BalanceDocument>,
-    /// Where commands wait when all servers that are well carry as many as they may.
+    /// The queue for commands while all healthy servers are at their limit of requests.
     pub(crate) queue: Option<QueueDocument>,
-    /// How long a server that is new, or well again, takes to get its whole share. Default: no time.
+    /// The slow start: the time in which a new or recovered server reaches its full share of requests. Default: none.
     pub(crate) slow_start: Option<String>,
-    /// How often a failed attempt is made again. Default: never.
+    /// The retry policy for failed attempts. Default: no retries.
     pub(crate) retries: Option<RetriesDocument>,
-    /// How its servers are asked whether they are well. Default: not at all, only commands tell.
+    /// The active health check of its servers. Default: none; only the results of commands count.
     pub(crate) health_check: Option<HealthCheckDocument>,
-    /// How long to wait for it.
+    /// The timeouts towards its servers.
     pub(crate) timeouts: Option<TimeoutsDocument>,
-    /// The commands it names.
+    /// The named commands.
     #[serde(default)]
     pub(crate) commands: Vec<CommandDocument>,
-    /// Fields that are set or removed, for all its commands.
+    /// Fields to set or remove, for all its commands.
     pub(crate) headers: Option<HeadersDocument>,
-    /// Which pages a browser lets read its answers, for all its commands.
+    /// The origins whose pages may read its responses, for all its commands.
     pub(crate) cors: Option<CorsDocument>,
-    /// Whether answers of its commands are compressed for callers that take that. Default: false.
+    /// Whether responses of its commands are compressed for callers that accept it. Default: false.
     pub(crate) compress: Option<bool>,
-    /// What happens to requests that are none of its commands: refuse (default) or allow.
+    /// The treatment of requests that match none of its commands: refuse (default) or allow.
     pub(crate) other_commands: Option<String>,
 }
 
-/// How the gateway and a subsystem prove themselves to each other over TLS.
+/// The mutual authentication of the gateway and a subsystem over TLS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct SubsystemTlsDocument {
-    /// PEM bundles of the authorities that may name the subsystem; at least one.
+    /// PEM bundles of the authorities that may certify the subsystem; at least one.
     #[serde(default)]
     pub(crate) authorities: Vec<PathBuf>,
-    /// The gateway's own PEM chain, for a subsystem that asks who calls; with key.
+    /// The gateway's own PEM chain, for a subsystem that asks for a client certificate; requires key.
     pub(crate) certificate: Option<PathBuf>,
     /// The key of that certificate.
     pub(crate) key: Option<PathBuf>,
@@ -322,24 +321,24 @@ pub(crate) struct SubsystemTlsDocument {
 pub(crate) struct UpstreamDocument {
     /// <http://host:port>, <https://host:port> or unix:/path/of/socket
     pub(crate) url: String,
-    /// How many requests it carries at once. Default: any number.
+    /// The most requests in flight on this server. Default: unlimited.
     pub(crate) max_requests: Option<u64>,
-    /// Its part of the requests, in relation to those of the others, 0 to 1000; with 0 it gets none. Default: 1.
+    /// The weight: the server's share of the requests relative to the others, 0 to 1000; 0 means none. Default: 1.
     pub(crate) weight: Option<u64>,
 }
 
-/// How long to wait for a subsystem.
+/// The timeouts towards a subsystem.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct TimeoutsDocument {
-    /// For a connection. Default: 2s.
+    /// The connect timeout. Default: 2s.
     pub(crate) connect: Option<String>,
-    /// For the head of an answer. Default: 15s.
+    /// The response timeout, for the head of a response. Default: 15s.
     pub(crate) response: Option<String>,
-    /// Between two pieces of a body. Default: 5m.
+    /// The idle timeout between two pieces of a body. Default: 5m.
     pub(crate) idle: Option<String>,
-    /// The longest that a gRPC call may ask for (grpc-timeout). Default: 1h.
+    /// The longest deadline that a gRPC call may ask for (grpc-timeout). Default: 1h.
     pub(crate) deadline: Option<String>,
 }
 
@@ -348,57 +347,57 @@ pub(crate) struct TimeoutsDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct CommandDocument {
-    /// What ledger, metrics and bill call it.
+    /// The id in the ledger, in metrics and on bills.
     pub(crate) id: String,
-    /// Which requests it is.
+    /// The requests that are this command.
     pub(crate) r#match: MatchDocument,
-    /// What one call counts in units. Default: 1.
+    /// The number of units that one call counts. Default: 1.
     pub(crate) units: Option<u64>,
-    /// What limits each department on it.
+    /// The limits of each department on this command.
     pub(crate) limits: Option<LimitsDocument>,
-    /// What its request body may be.
+    /// The limits of its request body.
     pub(crate) body: Option<BodyDocument>,
-    /// The protocol its connection may switch to, such as websocket. Default: none.
+    /// The protocol to which a connection may be upgraded, such as websocket. Default: none.
     pub(crate) upgrade: Option<String>,
-    /// Fields that are set or removed; what the subsystem says about the same fields does not hold for it.
+    /// Fields to set or remove. They override the subsystem's settings for the same fields.
     pub(crate) headers: Option<HeadersDocument>,
-    /// Another path for what is forwarded.
+    /// The rewrite of the forwarded path.
     pub(crate) rewrite: Option<RewriteDocument>,
-    /// Where its callers are sent, instead of anything being forwarded.
+    /// The redirect of callers; then nothing is forwarded.
     pub(crate) redirect: Option<RedirectDocument>,
-    /// Which pages a browser lets read its answers; in the place of all that the subsystem says about it.
+    /// The origins whose pages may read its responses. Replaces the subsystem's setting as a whole.
     pub(crate) cors: Option<CorsDocument>,
-    /// Where copies of its requests go, whose answers nobody reads.
+    /// The mirroring of requests to another subsystem; the responses are discarded.
     pub(crate) mirror: Option<MirrorDocument>,
-    /// Whether its answers are compressed for callers that take that. Default: what the subsystem says.
+    /// Whether its responses are compressed for callers that accept it. Default: the subsystem's setting.
     pub(crate) compress: Option<bool>,
     /// As ledger.durability, for this command.
     pub(crate) durability: Option<String>,
 }
 
-/// Which requests a command is.
+/// The requests that match a command.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct MatchDocument {
     /// GET, POST, ... Default: any.
     pub(crate) method: Option<String>,
-    /// The path below the subsystem's: literal segments, {name} for one, {*name} for the rest.
+    /// The path below the subsystem's prefix: literal segments, {name} for one, {*name} for the rest.
     pub(crate) path: Option<String>,
-    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for all of a service.
+    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for a whole service.
     pub(crate) grpc: Option<String>,
 }
 
-/// What a request body may be.
+/// The limits of a request body.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct BodyDocument {
-    /// The largest, such as 16MiB. Default: 1MiB.
+    /// The largest size, such as 16MiB. Default: 1MiB.
     pub(crate) max: Option<String>,
 }
 
-/// Who may run what.
+/// An authorisation rule: commands that a department may run.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -412,57 +411,57 @@ pub(crate) struct GrantDocument {
     pub(crate) commands: Vec<String>,
 }
 
-/// How the gateway stops.
+/// The graceful shutdown.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct ShutdownDocument {
-    /// Not ready, but still accepting. Default: 5s.
+    /// The delay in which the gateway is not ready but still accepts. Default: 5s.
     pub(crate) delay: Option<String>,
-    /// How long commands in flight may take to finish. Default: 30s.
+    /// The grace period in which commands in flight may finish. Default: 30s.
     pub(crate) grace: Option<String>,
 }
 
-/// What one gateway carries at most.
+/// The capacity limits of one gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct CapacityDocument {
-    /// Connections from callers, all listeners together. Default: 10000, or as many as file descriptors allow.
+    /// The most connections from callers, over all listeners. Default: 10000, or what file descriptors allow.
     pub(crate) connections: Option<u64>,
-    /// Connections of one department. Default: 1000.
+    /// The most connections of one department. Default: 1000.
     pub(crate) department_connections: Option<u64>,
-    /// Connections from one IPv4 address, or from one IPv6 network of 64 bits. Default: 1000.
+    /// The most connections from one IPv4 address, or from one IPv6 network of 64 bits. Default: 1000.
     pub(crate) address_connections: Option<u64>,
-    /// TLS handshakes under way; beyond it the oldest that has had a second is given up; until then there may be twice
-    /// as many. Default: 1024.
+    /// The most concurrent TLS handshakes; above, the oldest handshake of at least one second is closed. Hard limit:
+    /// twice this number. Default: 1024.
     pub(crate) handshakes: Option<u64>,
-    /// Commands in flight. Default: 20000.
+    /// The most commands in flight. Default: 20000.
     pub(crate) in_flight: Option<u64>,
-    /// Series of commands in /metrics before departments fold into other. Default: 20000.
+    /// The most series of commands in /metrics before departments fold into other. Default: 20000.
     pub(crate) series: Option<u64>,
     /// The largest request head. Default: 32KiB.
     pub(crate) head_bytes: Option<String>,
-    /// Fields in a request head. Default: 100.
+    /// The most fields in a request head. Default: 100.
     pub(crate) head_fields: Option<u64>,
-    /// For a whole TLS handshake. Default: 10s.
+    /// The timeout of a whole TLS handshake. Default: 10s.
     pub(crate) handshake: Option<String>,
-    /// For a whole HTTP/1.1 head, or for what opens HTTP/2. Default: 10s.
+    /// The header timeout of a whole HTTP/1.1 request head, or of the HTTP/2 preface. Default: 10s.
     pub(crate) head_time: Option<String>,
-    /// A connection without a command. Default: 180s.
+    /// The idle timeout of a connection without a command. Default: 180s.
     pub(crate) idle: Option<String>,
-    /// Between two pieces of a request body. Default: 60s.
+    /// The idle timeout between two pieces of a request body. Default: 60s.
     pub(crate) body_idle: Option<String>,
-    /// What a request body must bring every second, on average; 0B is no limit. Default: 500B.
+    /// The minimum rate of a request body: its average bytes per second; 0B disables the limit. Default: 500B.
     pub(crate) body_rate: Option<String>,
-    /// Between two pieces of an answer that a caller takes. Default: 30s.
-    pub(crate) answer_idle: Option<String>,
-    /// How old a connection becomes, give or take a tenth. Default: 1h.
+    /// The write timeout between two pieces of a response that a caller accepts. Default: 30s.
+    pub(crate) response_idle: Option<String>,
+    /// The maximum age of a connection, with a jitter of plus or minus a tenth. Default: 1h.
     pub(crate) connection_age: Option<String>,
-    /// How many commands a connection carries before it takes no more. Default: any number.
+    /// The most commands on one connection; then it is closed gracefully. Default: unlimited.
     pub(crate) connection_commands: Option<u64>,
-    /// Idle connections kept per upstream and worker. Default: 64.
+    /// The most idle connections in the pool per upstream and worker. Default: 64.
     pub(crate) upstream_idle: Option<u64>,
-    /// How long an idle upstream connection is kept. Default: 55s.
+    /// The idle timeout of a pooled upstream connection. Default: 55s.
     pub(crate) upstream_idle_time: Option<String>,
 }

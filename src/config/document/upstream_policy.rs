@@ -1,9 +1,9 @@
-//! How a subsystem's servers are kept well and chosen.
+//! The policies of a subsystem's servers in a configuration: load balancing, queue, retries and health checks.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How a server is chosen.
+/// The load balancing policy.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
@@ -12,30 +12,30 @@ use serde::Deserialize;
 pub(crate) enum BalanceDocument {
     /// leastRequest (default), roundRobin, or consistentHash, which is { hash: department }.
     Word(String),
-    /// By a hash.
+    /// Sticky routing by a hash.
     Hash(ByHashDocument),
 }
 
-/// A choice by a hash.
+/// Sticky routing by a hash.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct ByHashDocument {
-    /// What stays with one server.
+    /// The input of the hash.
     pub(crate) hash: HashByDocument,
 }
 
-/// What stays with one server.
+/// The input of the hash.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "department or { header: NAME } was expected")]
 pub(crate) enum HashByDocument {
     /// department
     Word(String),
-    /// What has the same value of a header.
+    /// The value of a header.
     Header(HashHeaderDocument),
 }
 
-/// A header that keeps requests with one server.
+/// The header that is the input of the hash.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(deny_unknown_fields)]
@@ -44,46 +44,46 @@ pub(crate) struct HashHeaderDocument {
     pub(crate) header: String,
 }
 
-/// Where commands wait when all servers that are well carry as many as they may.
+/// The queue for commands while all healthy servers are at their limit of requests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct QueueDocument {
-    /// How many may wait. Default: 0, nobody waits.
+    /// The most commands that may wait. Default: 0, no queue.
     pub(crate) length: Option<u64>,
-    /// How long each waits. Default: 1s.
+    /// The longest wait of one command. Default: 1s.
     pub(crate) timeout: Option<String>,
 }
 
-/// How often a failed attempt is made again, for GET, HEAD, OPTIONS, PUT and DELETE without a body.
+/// The retry policy for failed attempts of GET, HEAD, OPTIONS, PUT and DELETE without a body.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct RetriesDocument {
-    /// How often one command is tried again: 1 (default) to 3.
+    /// The most retries of one command: 1 (default) to 3.
     pub(crate) attempts: Option<u64>,
-    /// How many retries there may be in a hundred commands. Default: 20.
+    /// The retry budget: the most retries per 100 commands. Default: 20.
     pub(crate) budget_percent: Option<u64>,
-    /// The statuses that are tried again: 502, 503, 504. Default: none, only connections that broke before an answer.
+    /// The statuses that are retried: 502, 503, 504. Default: none, only connections that broke before a response.
     #[serde(default)]
     pub(crate) on: Vec<u64>,
 }
 
-/// How servers are asked whether they are well.
+/// The active health check of servers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct HealthCheckDocument {
-    /// What is asked for by GET, such as /healthz; the subsystem's path is not put before it.
+    /// The path to GET, such as /healthz; the subsystem's prefix is not prepended.
     pub(crate) path: String,
-    /// From the end of a check to the next one. Default: 10s.
+    /// The time from the end of a check to the next one. Default: 10s.
     pub(crate) interval: Option<String>,
-    /// For a whole check. Default: 2s.
+    /// The timeout of a whole check. Default: 2s.
     pub(crate) timeout: Option<String>,
-    /// So many passed in a row bring a server back. Default: 2.
+    /// The number of consecutive passed checks that make a server healthy. Default: 2.
     pub(crate) rise: Option<u64>,
-    /// So many failed in a row take a server out. Default: 3.
+    /// The number of consecutive failed checks that make a server unhealthy. Default: 3.
     pub(crate) fall: Option<u64>,
-    /// The statuses of a server that is well: one, such as "200", or the first and the last. Default: 200..399.
+    /// The statuses of a healthy server: one, such as "200", or the first and the last. Default: 200..399.
     pub(crate) status: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! A configuration, read and compiled, and the step from a document to it.
+//! A compiled configuration, and the step from a document to it.
 //!
-//! Guarantees: no configuration without a policy snapshot, none with problems.
+//! Guarantees: every configuration has a policy snapshot and no problems.
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use crate::policy::PolicySnapshot;
 /// A configuration, read and compiled.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// What is read once, at start. A reload that changes it is told to restart.
+    /// The static settings, which are read once, at start. A reload that changes one reports that a restart is needed.
     pub settings: GatewaySettings,
-    /// What traffic runs on; replaced by a reload.
+    /// The policy snapshot that serves traffic; replaced by a reload.
     pub snapshot: Arc<PolicySnapshot>,
-    /// How subsystems are met over TLS; replaced by a reload.
+    /// The TLS settings towards subsystems; replaced by a reload.
     pub subsystem_tls: Vec<SubsystemTlsSettings>,
-    /// The files it was read from.
+    /// The files of the configuration.
     pub sources: SourceFiles,
 }
 
-/// What a document means, as far as it means anything.
+/// The result of compiling a document, as far as the document is valid.
 pub(crate) struct CompileResult {
     settings: GatewaySettings,
     snapshot: Option<Arc<PolicySnapshot>>,
     subsystem_tls: Vec<SubsystemTlsSettings>,
     sources: SourceFiles,
-    /// What `compile` found; paths count through all files.
+    /// The problems of `compile`. Their paths count positions across all files.
     problems: Vec<ConfigProblem>,
 }
 
 impl CompileResult {
-    /// Looks at the files that are named: keys, certificates, the ledger's folder.
+    /// Checks the files that the configuration names: keys, certificates, the ledger's folder.
     pub(crate) fn with_file_problems(mut self, known: &[ConfigProblem]) -> Self {
         let all: Vec<ConfigProblem> = known.iter().chain(&self.problems).cloned().collect();
         self.problems.extend(super::file_checks::file_problems(&self.settings, &all));
@@ -45,7 +45,7 @@ impl CompileResult {
         self
     }
 
-    /// Gives the problems that were found their files and lines.
+    /// Adds the file and the line to each problem.
     pub(crate) fn with_locations(mut self, texts: &[&str]) -> Self {
         if !self.problems.is_empty() {
             self.sources.locate_problems(&mut self.problems, texts);
@@ -53,7 +53,7 @@ impl CompileResult {
         self
     }
 
-    /// The configuration, unless there are problems, here or `known` before.
+    /// The configuration, unless there are problems, here or in `known`.
     pub(crate) fn into_configuration(self, known: Vec<ConfigProblem>) -> Result<Configuration, ConfigProblems> {
         let Self { settings, snapshot, subsystem_tls, sources, problems } = self;
         match snapshot {

@@ -1,4 +1,4 @@
-//! The files that a configuration names, looked at by `check` and `explain` before a gateway meets them.
+//! Checks of the files that a configuration names, for `check` and `explain`, before a gateway uses them.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,8 @@ use crate::config::parse::problem::ConfigProblem;
 use crate::config::parse::yaml;
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
 
-/// What is wrong with the files. `known` are the problems found so far: where they make a stand-in of a path, no file is
-/// looked at.
+/// The problems of the files. `known` are the problems found so far. Where one of them has replaced a path by a
+/// placeholder, the file is not checked.
 pub(crate) fn file_problems(settings: &GatewaySettings, known: &[ConfigProblem]) -> Vec<ConfigProblem> {
     let sound = |index: &usize| {
         let place = listener_tls_path(*index);
@@ -25,7 +25,7 @@ pub(crate) fn file_problems(settings: &GatewaySettings, known: &[ConfigProblem])
     tls.chain(ledger_folder_problem(&settings.ledger_path, known)).collect()
 }
 
-/// What is wrong with the files of subsystems.
+/// The problems of the files of subsystems.
 pub(crate) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[ConfigProblem]) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
     for SubsystemTlsSettings { index, files, .. } in subsystems {
@@ -39,12 +39,12 @@ pub(crate) fn subsystem_problems(subsystems: &[SubsystemTlsSettings], known: &[C
     problems
 }
 
-/// The keys and trust of every listener whose files are as they should be.
+/// The TLS configuration of every listener whose files are valid.
 pub(crate) fn listener_tls(settings: &GatewaySettings) -> Vec<ServerTls> {
     settings.listeners.iter().filter_map(|listener| load_listener_tls(listener).ok()).collect()
 }
 
-/// What is odd about the files of subsystems, but does not stop their use.
+/// Oddities of the files of subsystems that do not prevent their use.
 pub(crate) fn subsystem_warnings(subsystems: &[SubsystemTlsSettings]) -> Vec<String> {
     let of_subsystem = |SubsystemTlsSettings { name, files, .. }: &SubsystemTlsSettings| {
         let read = files.load(Clock::system().wall());
@@ -54,7 +54,7 @@ pub(crate) fn subsystem_warnings(subsystems: &[SubsystemTlsSettings]) -> Vec<Str
     subsystems.iter().flat_map(of_subsystem).collect()
 }
 
-/// Which authorities and revocation lists each listener uses.
+/// The authorities and revocation lists of each listener.
 pub fn trusted_files(settings: &GatewaySettings) -> Vec<(Name, TrustedFiles)> {
     let of_listener =
         |listener: &ListenerSettings| load_listener_tls(listener).ok().map(|tls| (listener.name.clone(), tls.trusted));
@@ -84,7 +84,7 @@ fn tls_problem(index: usize, files: &TlsFiles, problem: &TlsProblem) -> ConfigPr
     ConfigProblem::new(path, problem.to_string())
 }
 
-/// Under which key of `tls` a file stands.
+/// The key below `tls` that names a file.
 fn tls_key(files: &TlsFiles, file: &Path) -> String {
     let auth = files.client_auth.as_ref();
     let position = |list: &[PathBuf]| list.iter().position(|path| path == file);

@@ -1,28 +1,33 @@
-//! Watches files for changes, by asking for their metadata, and folders for files that `include` would match.
+//! A file watcher that polls: it compares the metadata of files, and the contents of folders that `include` patterns
+//! match.
 //!
-//! Deliberately no inotify: asking once a second sees what a symlink swap (Kubernetes), a rename over the file (editors)
-//! or a network file system does, without a watch that can be lost. The caller decides when to ask.
+//! It deliberately does not use inotify, whose watches can be lost. A poll once per second detects:
+//! - a symlink swap (Kubernetes);
+//! - a rename over the file (editors);
+//! - changes on a network file system.
+//!
+//! Leaves to the caller: the time of each poll.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::include::{IncludeListing, IncludePatterns};
 
-/// Files, and what they looked like when last asked.
+/// The watched files, with their metadata as of the last poll.
 #[derive(Debug)]
 pub struct FileWatcher {
     files: Vec<(PathBuf, Option<FileStamp>)>,
     included: Option<IncludeWatch>,
 }
 
-/// The patterns of `include`, and the files they matched when last asked.
+/// The patterns of `include`, with the files that they matched at the last poll.
 #[derive(Debug)]
 struct IncludeWatch {
     patterns: IncludePatterns,
     files: Vec<PathBuf>,
 }
 
-/// What tells two versions of a file apart without reading it.
+/// The metadata that distinguish two versions of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     modified: Option<SystemTime>,
@@ -31,7 +36,7 @@ struct FileStamp {
 }
 
 impl FileWatcher {
-    /// Remembers how the files look now; a file that is not there is watched as well.
+    /// Records the current metadata of the files. A missing file is watched as well.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let look_at = |path: PathBuf| {
             let look = file_stamp(&path);
@@ -40,23 +45,23 @@ impl FileWatcher {
         Self { files: paths.into_iter().map(look_at).collect(), included: None }
     }
 
-    /// Remembers more files. Made of the configuration before it is read, and of the files it names before those are read:
-    /// so nothing that changes while it is read goes unseen.
+    /// Adds more files. The watcher starts with the configuration files before they are read. The files that they name
+    /// are added before those are read. So no change during the reading is missed.
     #[must_use]
     pub fn with_files(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
         self.files.extend(Self::new(paths).files);
         self
     }
 
-    /// Follows what `include` matches: the files there are, and files that come or go.
+    /// Watches the matches of `include`: the present files, and files that are added or removed.
     pub(crate) fn watch_includes(&mut self, patterns: IncludePatterns, listing: &IncludeListing) {
         let files: Vec<PathBuf> = listing.files.iter().map(|(path, _)| path.clone()).collect();
         self.files.extend(Self::new(files.iter().cloned()).files);
         self.included = Some(IncludeWatch { patterns, files });
     }
 
-    /// Takes over what a reading has looked at. Files that only the reading before named stay watched: the one that was
-    /// rejected may not have come as far as naming them.
+    /// Takes over the files of a later load. Files that only the earlier load named stay watched: a rejected
+    /// configuration may have failed before it named them.
     pub fn merge(&mut self, other: Self) {
         let Self { mut files, included } = other;
         let known: std::collections::HashSet<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
@@ -64,7 +69,7 @@ impl FileWatcher {
         *self = Self { files, included: included.or(self.included.take()) };
     }
 
-    /// Whether any of the files looks different from when last asked. Asks the disk, briefly.
+    /// Whether the metadata of any file have changed since the last poll. Reads metadata from the disk.
     pub fn has_changed(&mut self) -> bool {
         let mut changed = self.included.as_mut().is_some_and(IncludeWatch::has_changed);
         for (path, last) in &mut self.files {
@@ -85,7 +90,7 @@ impl IncludeWatch {
     }
 }
 
-/// Follows symbolic links, so that a swapped link is a changed file.
+/// Follows symbolic links, so that a swapped link counts as a changed file.
 fn file_stamp(path: &std::path::Path) -> Option<FileStamp> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;

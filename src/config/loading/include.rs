@@ -1,8 +1,11 @@
-//! `include`: which files a configuration consists of.
+//! `include`: the list of files that make up a configuration.
 //!
-//! Guarantees: the files come in the order of the patterns, and for each pattern in the byte order of their paths; no file
-//! comes twice, and the main file never; the number of files and of folder entries that are read is bounded. Leaves to the
-//! loader: reading them.
+//! Guarantees:
+//! - The files are in the order of the patterns; the files of one pattern are in the byte order of their paths.
+//! - No file is listed twice, and the main file never.
+//! - The number of files and of folder entries is bounded.
+//!
+//! Leaves to the loader: reading the files.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -12,24 +15,24 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::config::parse::problem::ConfigProblem;
 
-/// Included files at most: their metadata are asked for once a second.
+/// The most included files. Their metadata are polled once per second.
 pub(crate) const INCLUDED_FILES_MAX: usize = 4096;
-/// Entries of one folder that are compared with a pattern.
+/// The most entries of one folder that are compared with a pattern.
 const FOLDER_ENTRIES_MAX: usize = 65_536;
 
-/// What `include` names, and where.
+/// The patterns of `include`, and the main file that contains them.
 #[derive(Clone, Debug)]
 pub(crate) struct IncludePatterns {
     patterns: Vec<String>,
     main: PathBuf,
 }
 
-/// What the patterns match at the moment.
+/// The files that the patterns match at present.
 #[derive(Debug, Default)]
 pub(crate) struct IncludeListing {
     /// The files, each with the position of its pattern.
     pub(crate) files: Vec<(PathBuf, usize)>,
-    /// What is wrong with the patterns.
+    /// The problems of the patterns.
     pub(crate) problems: Vec<ConfigProblem>,
 }
 
@@ -39,7 +42,7 @@ impl IncludePatterns {
         Self { patterns: patterns.to_vec(), main: main.to_path_buf() }
     }
 
-    /// Asks the disk for the files.
+    /// Lists the matching files on disk.
     pub(crate) fn list_files(&self) -> IncludeListing {
         let mut listing = IncludeListing::default();
         let mut seen = HashSet::new();
@@ -65,7 +68,7 @@ impl IncludePatterns {
     }
 }
 
-/// What tells whether two paths lead to one file.
+/// The identity of a file (device and inode): equal if two paths lead to one file.
 fn file_identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
@@ -106,8 +109,8 @@ fn compile_pattern(component: &str) -> Result<NamePattern, String> {
     Ok(NamePattern { glob: glob.compile_matcher(), hidden: component.starts_with('.') })
 }
 
-/// A pattern on names. As in a shell, names that begin with a dot are matched only if the pattern begins with one: editors
-/// and Kubernetes (`..data`) keep such entries beside the files.
+/// A pattern on names. As in a shell, names with a leading dot match only a pattern with a leading dot: editors and
+/// Kubernetes (`..data`) keep such entries beside the files.
 struct NamePattern {
     glob: GlobMatcher,
     hidden: bool,

@@ -1,9 +1,12 @@
-//! From files to a configuration, again and again: what a file said is kept, and only files that have changed are read as
-//! YAML anew.
+//! The configuration loader, for the first load and every reload. It caches the parsed files: only files that have
+//! changed are parsed as YAML again.
 //!
-//! Guarantees: a configuration is compiled whole, whatever was kept, so that it means what its files say; the watch is made
-//! before the files are read, so that no change is missed. Bounds: [`CONFIGURATION_BYTES_MAX`] of text, the files of
-//! [`super::include`]. Leaves to `compile`: meaning.
+//! Guarantees:
+//! - A configuration is always compiled as a whole, independent of the cache, so its meaning is that of its files.
+//! - The file watch is created before the files are read, so no change is missed.
+//! - Bounds: [`CONFIGURATION_BYTES_MAX`] of text, and the bound on files in [`super::include`].
+//!
+//! Leaves to `compile`: the meaning of the document.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,13 +27,15 @@ use crate::config::document::{ConfigDocument, IncludedDocument};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
 use crate::config::parse::yaml;
+use crate::model::hex_text;
 
-/// The text of all files of a configuration at most. A province of 30,000 departments and 410,000 callers has 38 MB.
+/// The largest total text of all files of a configuration. A province of 30,000 departments and 410,000 callers has 38
+/// MB.
 const CONFIGURATION_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 type ContentHash = [u8; 32];
 
-/// Reads a configuration whenever it is asked to.
+/// The loader of one configuration, with its cache.
 #[derive(Debug)]
 pub struct ConfigLoader {
     path: PathBuf,
@@ -39,16 +44,17 @@ pub struct ConfigLoader {
     version: Option<String>,
 }
 
-/// What a reading gives.
+/// The result of a load.
 #[derive(Debug)]
 pub struct LoadResult {
     /// The configuration, or every problem.
     pub configuration: Result<Configuration, ConfigProblems>,
-    /// The files it was read from, or would have been.
+    /// A watcher of the files that were read, or that would have been read.
     pub watch: FileWatcher,
 }
 
-/// The main file as it was read last. The lists of `document` go on with those of other files behind `own` items.
+/// The main file as of the last load. Behind its `own` items, the lists of `document` hold the items of the other
+/// files.
 #[derive(Debug)]
 struct MainFile {
     hash: ContentHash,
@@ -56,7 +62,7 @@ struct MainFile {
     own_counts: ListCounts,
 }
 
-/// An included file and what it says.
+/// An included file with its document.
 struct IncludedFile {
     path: PathBuf,
     text: String,
@@ -64,12 +70,12 @@ struct IncludedFile {
 }
 
 impl ConfigLoader {
-    /// Nothing has been read yet.
+    /// A loader with an empty cache.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf(), main: None, parts: HashMap::new(), version: None }
     }
 
-    /// The version of what was read last, right or wrong; none if it could not be read.
+    /// The version of the last load, valid or not; `None` if the files could not be read.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
@@ -109,13 +115,14 @@ impl ConfigLoader {
             .with_file_problems(&problems)
             .with_locations(&texts);
         if problems.is_empty() {
-            self.cache(main, sources, parts); // otherwise all is read anew, so that its problems are found anew
+            self.cache(main, sources, parts); // without a cache, the next load reports all problems again
         }
         understood.into_configuration(problems)
     }
 
-    /// The first 12 hex digits of the SHA-256 of the main file's text, followed, for each included file, by its path from
-    /// the main file's folder and the hash of its text: the same wherever the configuration is read from.
+    /// The first 12 hex digits of a SHA-256. The input is the text of the main file, followed by two values per
+    /// included file: its path relative to the main file's folder, and the hash of its text. So the version does not
+    /// depend on the location of the files.
     fn version_hash(&self, main: &str, included: &[IncludedFile]) -> String {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let mut digest = Sha256::new_with_prefix(main);
@@ -129,7 +136,7 @@ impl ConfigLoader {
         short_hash(&digest.finalize())
     }
 
-    /// The main file: as it was kept, if it has not changed.
+    /// The main file, from the cache if it has not changed.
     fn read_main(&mut self, text: &str) -> Result<(MainFile, Vec<ConfigProblem>), ConfigProblems> {
         let hash = content_hash(text);
         if let Some(main) = self.main.take().filter(|main| main.hash == hash) {
@@ -142,7 +149,7 @@ impl ConfigLoader {
         Ok((MainFile { hash, document, own_counts: own }, problems))
     }
 
-    /// What each file says; those that have changed are read, on as many threads as there are cores.
+    /// The document of each included file. Changed files are parsed, on at most one thread per core.
     fn read_included_documents(
         &mut self,
         sources: &[IncludedFile],
@@ -164,7 +171,7 @@ impl ConfigLoader {
         parts
     }
 
-    /// Keeps what every file says.
+    /// Caches the documents of all files.
     fn cache(&mut self, mut main: MainFile, sources: Vec<IncludedFile>, parts: Vec<Option<Arc<IncludedDocument>>>) {
         main.truncate_to_own();
         self.main = Some(main);
@@ -174,7 +181,7 @@ impl ConfigLoader {
 }
 
 impl MainFile {
-    /// Lets the lists go on with those of the included files.
+    /// Appends the lists of the included files.
     fn append_documents<'p>(
         &mut self,
         path: &Path,
@@ -191,7 +198,7 @@ impl MainFile {
         origins
     }
 
-    /// Takes the items of included files away again.
+    /// Removes the items of the included files.
     fn truncate_to_own(&mut self) {
         let [departments, subsystems, grants] = self.own_counts;
         self.document.departments.truncate(departments);
@@ -204,7 +211,8 @@ fn list_counts(document: &ConfigDocument) -> ListCounts {
     [document.departments.len(), document.subsystems.len(), document.grants.len()]
 }
 
-/// Reads the files that are listed, if they are files: a pipe could make a reload wait without end. One that cannot be read is a problem of the pattern that names it.
+/// Reads the listed files if they are regular files: a pipe could block a reload without end. A file that cannot be
+/// read is a problem of the pattern that names it.
 fn read_included(files: Vec<(PathBuf, usize)>, room: &mut u64, problems: &mut Vec<ConfigProblem>) -> Vec<IncludedFile> {
     let mut sources = Vec::with_capacity(files.len());
     for (path, pattern) in files {
@@ -221,7 +229,7 @@ fn read_included(files: Vec<(PathBuf, usize)>, room: &mut u64, problems: &mut Ve
     sources
 }
 
-/// The text of a file, as long as there is room for it.
+/// The text of a file, if the remaining `room` suffices.
 fn read_text(path: &Path, room: &mut u64) -> Result<String, String> {
     let shown = path.display();
     let mut text = String::new();
@@ -242,16 +250,16 @@ fn read_text(path: &Path, room: &mut u64) -> Result<String, String> {
     }
 }
 
-/// The first 12 hex digits.
+/// The first 12 hex digits of a hash.
 pub(crate) fn short_hash(hash: &[u8]) -> String {
-    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    hex_text(&hash[..6])
 }
 
 fn content_hash(text: &str) -> ContentHash {
     Sha256::digest(text).into()
 }
 
-/// Runs `work` for every item; the results are in the order of the items.
+/// Runs `work` on every item in parallel; the results are in the order of the items.
 fn map_in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
     if threads <= 1 {

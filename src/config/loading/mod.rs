@@ -1,7 +1,12 @@
-//! From files to a configuration, again and again: the loader, `include`, and the file watcher.
+//! Loading and reloading of a configuration from its files: the loader, `include`, and the file watcher.
 //!
-//! Guarantees: a configuration is compiled whole; no change of a file is missed. Leaves to `parse`: YAML; to
-//! `compile`: meaning.
+//! Guarantees:
+//! - A configuration is always compiled as a whole.
+//! - No change of a file is missed.
+//!
+//! Leaves to others:
+//! - YAML: `parse`;
+//! - the meaning of the document: `compile`.
 
 pub(crate) mod configuration;
 pub(crate) mod file_checks;

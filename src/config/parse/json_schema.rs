@@ -1,11 +1,11 @@
-//! The JSON Schema of a configuration, made from the document's types, and the hints it gives for misspelt keys.
+//! The JSON Schema of a configuration, generated from the document's types, and the hints for misspelt keys.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::config::document::ConfigDocument;
 
-/// The JSON Schema (draft 2020-12) of a configuration file; `docs/config.schema.json` holds the same.
+/// The JSON Schema (draft 2020-12) of a configuration file, identical to `docs/config.schema.json`.
 pub fn json_schema() -> Value {
     SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
@@ -14,7 +14,7 @@ pub fn json_schema() -> Value {
         .into()
 }
 
-/// The keys that may stand in the object at `path`, a list of keys in which list positions are left out.
+/// The allowed keys of the object at `path`, a list of keys without the positions in lists.
 pub(crate) fn known_keys(schema: &Value, path: &[String]) -> Vec<String> {
     let mut here = Some(schema);
     for key in path {

@@ -1,14 +1,15 @@
-//! From the path of a problem to its line: the text is read a second time, only when there are problems, so that a right
-//! configuration loads without the cost of remembering lines.
+//! Finds the line of a problem from its path. The text is parsed a second time, only if there are problems, so that a
+//! valid configuration loads without the cost of tracking lines.
 //!
-//! Guarantees: one pass over the text for all paths; what no path leads to is skipped. A path that is not written (a key
-//! that is missing, a value behind an alias) is found at its nearest parent.
+//! Guarantees:
+//! - One pass over the text finds all paths. Parts without a wanted path are skipped.
+//! - A path that is not written (a missing key, a value behind an alias) is found at its nearest parent.
 
 use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Options, Parser, Span, options};
 
-/// Where a path was found.
+/// The position of a path in the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinePosition {
     /// From 1.
@@ -25,13 +26,13 @@ pub(crate) struct LocatedPaths {
 }
 
 impl LocatedPaths {
-    /// Looks for `paths` in a text. A text that is broken is read as far as that is possible.
+    /// Finds `paths` in a text. A malformed text is parsed up to the error.
     pub(crate) fn locate<'p>(text: &str, paths: impl IntoIterator<Item = &'p str>) -> Self {
         let wanted = paths.into_iter().flat_map(|path| parent_paths(path).chain([path]));
         let mut walk = YamlWalk { located: Self::default(), path: String::new(), stack: Vec::new() };
         walk.located.found = wanted.map(|path| (path.to_owned(), None)).collect();
         if walk.located.found.is_empty() {
-            return walk.located; // a right configuration is not read twice
+            return walk.located; // a valid configuration is parsed only once
         }
         let options: Options = options! { emit_comments: false };
         for next in Parser::new_from_str_with_options(text, options) {
@@ -41,13 +42,13 @@ impl LocatedPaths {
         walk.located
     }
 
-    /// Where a path is written, or its nearest parent that is.
+    /// The position of a path, or of its nearest written parent.
     pub(crate) fn position_of_path(&self, path: &str) -> Option<LinePosition> {
         let at = |path: &str| self.found.get(path).cloned().flatten();
         at(path).or_else(|| parent_paths(path).filter_map(at).last())
     }
 
-    /// The ids on the way to a path, each with the path of its item, outermost first.
+    /// The ids on the way to a path, outermost first, each with the path of its item.
     pub(crate) fn ids_on_path<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         parent_paths(path).chain([path]).filter_map(|item| Some((item, self.ids.get(item)?.as_str())))
     }
@@ -61,12 +62,12 @@ fn parent_paths(path: &str) -> impl Iterator<Item = &str> {
 
 struct YamlWalk {
     located: LocatedPaths,
-    /// The path of the node at hand.
+    /// The path of the current node.
     path: String,
     stack: Vec<OpenCollection>,
 }
 
-/// An open collection; `length` is that of its own path.
+/// An open collection; `length` is the length of its own path.
 enum OpenCollection {
     Map {
         length: usize,
@@ -76,7 +77,7 @@ enum OpenCollection {
         length: usize,
         next: usize,
     },
-    /// One that no wanted path leads into, or a key that is a collection.
+    /// A collection without a wanted path, or a key that is a collection.
     Skipped {
         is_key: bool,
     },
@@ -147,7 +148,7 @@ impl YamlWalk {
         }
     }
 
-    /// Extends the path by the step to the node that begins.
+    /// Appends the step to the beginning node.
     fn push_path(&mut self) {
         match self.stack.last_mut() {
             Some(OpenCollection::Map { length, key: Some(key) }) => {
@@ -166,7 +167,7 @@ impl YamlWalk {
         }
     }
 
-    /// The node is over: its collection goes on with the next one.
+    /// Ends the node; its collection continues with the next one.
     fn pop_path(&mut self) {
         match self.stack.last_mut() {
             Some(OpenCollection::Map { length, key }) => {
@@ -184,7 +185,7 @@ impl YamlWalk {
         }
     }
 
-    /// Remembers the id of an item.
+    /// Records the id of an item.
     fn record_id(&mut self, text: &str) {
         let Some(OpenCollection::Map { length, key: Some(key) }) = self.stack.last() else { return };
         let item = &self.path[..*length];

@@ -1,6 +1,8 @@
 //! From text to the document: YAML, the JSON Schema, syntax errors and their lines.
 //!
-//! Guarantees: time and memory in proportion to the text. Leaves to `compile`: meaning.
+//! Guarantees: time and memory are proportional to the size of the text.
+//!
+//! Leaves to `compile`: the meaning of the document.
 
 pub(crate) mod json_schema;
 mod line_locator;

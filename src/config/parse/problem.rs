@@ -1,34 +1,35 @@
-//! What is wrong with a configuration: all of it at once, each with file, line, path and a hint.
+//! The problems of a configuration: all of one run, each with file, line, path and a hint.
 
 use std::fmt;
 
-/// Problems that are listed at most; of what is beyond, the number is given. A file of the wrong kind can have one a line.
+/// The most problems that are listed; the number of further problems is given. A file of the wrong kind can have one
+/// problem per line.
 pub(crate) const PROBLEMS_MAX: usize = 1000;
 
-/// One fault.
+/// One problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ConfigProblem {
-    /// Where in its file: `departments[3].limits.rate`; empty for the file as a whole.
+    /// The path in its file: `departments[3].limits.rate`; empty for the file as a whole.
     pub path: String,
-    /// What was found and what was expected.
+    /// The value found and the value expected.
     pub message: String,
-    /// What to do about it.
+    /// The advice how to correct the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// File, line and id; known for what is read from files.
+    /// File, line and id; `None` for a problem that was not read from a file.
     #[serde(flatten)]
     pub site: Option<ProblemSite>,
-    /// The other place that the message is about, as with an id that two departments have.
+    /// The other place that the message refers to, such as the first use of an id that two departments have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub also: Option<RelatedPath>,
 }
 
-/// Where a path is written.
+/// The place where a path is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ProblemSite {
-    /// The file, as it was opened; empty for a text that comes from no file.
+    /// The file as it was opened; empty for a text without a file.
     pub file: String,
-    /// The line, from 1; none where the file as a whole is meant.
+    /// The line, from 1; `None` for the file as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     /// The column, from 1, in characters.
@@ -45,7 +46,7 @@ pub struct ProblemSite {
 /// A second place in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RelatedPath {
-    /// Where in its file.
+    /// The path in its file.
     pub path: String,
     /// File, line and id.
     #[serde(flatten)]
@@ -53,12 +54,12 @@ pub struct RelatedPath {
 }
 
 impl ConfigProblem {
-    /// A fault at a path.
+    /// A problem at a path.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into(), ..Self::default() }
     }
 
-    /// The same, with what to do about it.
+    /// Adds the advice how to correct the problem.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
@@ -86,7 +87,7 @@ fn related_location(other: &RelatedPath) -> String {
     location_text(&other.path, other.site.as_ref())
 }
 
-/// `FILE:LINE: PATH`, as far as it is known.
+/// `FILE:LINE: PATH`, as far as known.
 fn location_text(path: &str, site: Option<&ProblemSite>) -> String {
     let Some(site) = site.filter(|site| !site.file.is_empty()) else { return path.to_owned() };
     let line = site.line.map(|line| format!(":{line}")).unwrap_or_default();
@@ -95,18 +96,18 @@ fn location_text(path: &str, site: Option<&ProblemSite>) -> String {
     format!("{}{line}{colon}{shown}", site.file)
 }
 
-/// Every fault of a configuration; never empty.
+/// All problems of a configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigProblems(pub Vec<ConfigProblem>);
 
 impl ConfigProblems {
-    /// One fault, of the configuration as a whole.
+    /// One problem of the configuration as a whole.
     pub fn of_whole_file(message: impl Into<String>) -> Self {
         Self(vec![ConfigProblem::new("", message)])
     }
 
-    /// At most [`PROBLEMS_MAX`] of them; a last one says how many there are beyond.
+    /// At most [`PROBLEMS_MAX`] problems; one more gives the number of the others.
     pub(crate) fn limited(mut problems: Vec<ConfigProblem>) -> Self {
         let beyond = problems.len().saturating_sub(PROBLEMS_MAX);
         if beyond > 0 {

@@ -1,7 +1,7 @@
-//! The files of a configuration: which of the items of its lists stands in which file.
+//! The files of a configuration, and the mapping from list items to files.
 //!
-//! While a configuration is compiled, the lists of all files are one, and positions count through all of them. What people
-//! are shown counts within one file: [`SourceFiles::file_and_path`] translates.
+//! While a configuration is compiled, the lists of all files form one list, and positions count across all files.
+//! Messages count positions within one file. [`SourceFiles::file_and_path`] converts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use super::line_locator::LocatedPaths;
 use super::problem::{ConfigProblem, ProblemSite};
 use super::syntax_errors::position_suffix;
 
-/// The lists that may be spread over files.
+/// The lists that may be spread over several files.
 const SPREAD_LISTS: [&str; 3] = ["departments", "subsystems", "grants"];
 const SUBSYSTEMS_LIST: usize = 1;
 
-/// How many items a file adds to each of [`SPREAD_LISTS`].
+/// The number of items that a file adds to each of [`SPREAD_LISTS`].
 pub(crate) type ListCounts = [usize; 3];
 
-/// See the module.
+/// The files of a configuration, with the positions of their items in the combined lists.
 #[derive(Clone, Debug, Default)]
 pub struct SourceFiles {
     files: Vec<SourceFile>,
@@ -26,17 +26,17 @@ pub struct SourceFiles {
 #[derive(Clone, Debug)]
 struct SourceFile {
     path: PathBuf,
-    /// The position of its first item in each list.
+    /// The position of the file's first item in each combined list.
     starts: ListCounts,
 }
 
 impl SourceFiles {
-    /// The main file alone; it has all that is not in another.
+    /// The main file alone. It has every item that belongs to no other file.
     pub(crate) fn new(path: &Path) -> Self {
         Self { files: vec![SourceFile { path: path.to_path_buf(), starts: ListCounts::default() }] }
     }
 
-    /// Adds a file whose items come after `starts` others.
+    /// Adds a file whose items follow `starts` items of earlier files.
     pub(crate) fn add_file(&mut self, path: &Path, starts: ListCounts) {
         self.files.push(SourceFile { path: path.to_path_buf(), starts });
     }
@@ -46,12 +46,12 @@ impl SourceFiles {
         self.files.first().map_or(Path::new(""), SourceFile::folder)
     }
 
-    /// The folder of the file that a subsystem stands in.
+    /// The folder of the file that contains a subsystem.
     pub(crate) fn folder_of_subsystem(&self, position: usize) -> &Path {
         self.files.get(self.file_of_item(SUBSYSTEMS_LIST, position)).map_or(Path::new(""), SourceFile::folder)
     }
 
-    /// A path as it reads within its file, with the file where that is not the main one: `fire.yaml: grants[0]`.
+    /// The path within its file, with the file's name if it is not the main file: `fire.yaml: grants[0]`.
     pub fn path_in_file(&self, path: &str) -> String {
         match self.file_and_path(path) {
             (0, path) => path,
@@ -71,12 +71,12 @@ impl SourceFiles {
         (holder, format!("{}[{}]{below}", SPREAD_LISTS[list], position - start))
     }
 
-    /// The last file whose items begin at this position or before.
+    /// The last file whose items begin at or before this position.
     fn file_of_item(&self, list: usize, position: usize) -> usize {
         self.files.partition_point(|file| file.starts[list] <= position).saturating_sub(1)
     }
 
-    /// Gives each problem its file, line and ids. `texts` are those of the files, in their order.
+    /// Adds file, line and ids to each problem. `texts` are the texts of the files, in their order.
     pub(crate) fn locate_problems(&self, problems: &mut [ConfigProblem], texts: &[&str]) {
         let mut wanted: HashMap<usize, Vec<String>> = HashMap::new();
         for problem in problems.iter() {
@@ -102,9 +102,9 @@ impl SourceFiles {
 
     fn locate_path(&self, path: &mut String, site: &mut Option<ProblemSite>, located: &HashMap<usize, LocatedPaths>) {
         let (file, home) = self.file_and_path(path);
-        let known = site.take().unwrap_or_default(); // the reader knows better where it stopped
+        let known = site.take().unwrap_or_default(); // the position of the parser is more precise
         if home.is_empty() && known.line.is_none() {
-            return; // about all of it
+            return; // a problem of the file as a whole
         }
         let (Some(source), Some(located)) = (self.files.get(file), located.get(&file)) else { return };
         *site = Some(site_of(&source.path, &home, known, located));
@@ -118,7 +118,7 @@ impl SourceFile {
     }
 }
 
-/// Gives the problems of one file, whose paths count within it, that file, lines and ids.
+/// Adds file, line and ids to the problems of one file, whose paths count within that file.
 pub(crate) fn locate_problems(file: &Path, text: &str, problems: &mut [ConfigProblem]) {
     let located = LocatedPaths::locate(text, problems.iter().map(|problem| problem.path.as_str()));
     for problem in problems {
@@ -149,7 +149,7 @@ fn path_with_ids(path: &str, ids: &[(&str, &str)]) -> String {
     shown
 }
 
-/// The place stands before the message now, so not at its end as well.
+/// Removes the position at the end of the message, because the location is printed before the message.
 fn strip_position(problem: &mut ConfigProblem) {
     let Some(ProblemSite { line: Some(line), column: Some(column), .. }) = problem.site else { return };
     if let Some(message) = problem.message.strip_suffix(&position_suffix(line, column)) {

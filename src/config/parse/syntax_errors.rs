@@ -1,11 +1,11 @@
-//! Why a text could not be read as YAML of the right shape, in words for whoever wrote it: the reader's own words are for
-//! programmers.
+//! Conversion of YAML and shape errors into messages for the author of a configuration. The messages of the YAML parser
+//! are meant for programmers.
 
 use serde_saphyr::Error;
 
 use super::problem::{ConfigProblem, ProblemSite};
 
-/// The problem behind an error of the reader, which stopped at `path`.
+/// The problem for an error of the parser, which stopped at `path`.
 pub(crate) fn syntax_problem(error: &Error, path: &str) -> ConfigProblem {
     let path = path.trim_end_matches(".?"); // a key that could not be read
     let path = if matches!(path, "." | "?") { "" } else { path };
@@ -27,7 +27,7 @@ fn problem_at(error: &Error, path: &str, said: &str) -> ConfigProblem {
     }
 }
 
-/// How a message ends as long as its place stands nowhere else.
+/// The end of a message whose position is not given elsewhere.
 pub(crate) fn position_suffix(line: impl std::fmt::Display, column: impl std::fmt::Display) -> String {
     format!(", at line {line}, column {column}")
 }
@@ -68,7 +68,8 @@ fn scalar_message(kind: &str) -> String {
     }
 }
 
-/// What the reader says, without what it shows below and without the place, which is told already.
+/// The first line of the parser's message, without the excerpt below it and without the position, which is given
+/// elsewhere.
 fn first_line(error: &Error) -> String {
     let said = error.to_string();
     let line = said.lines().next().unwrap_or_default();

@@ -1,6 +1,7 @@
-//! From text to [`ConfigDocument`] or [`IncludedDocument`]: YAML, unknown keys with hints, wrong types with their paths.
+//! YAML parsing: from text to [`ConfigDocument`] or [`IncludedDocument`], with hints for unknown keys and paths for
+//! wrong types.
 //!
-//! Guarantees: time and memory are in proportion to the bytes of the text: what aliases may multiply is bounded by it.
+//! Guarantees: time and memory are proportional to the bytes of the text. This bound covers the expansion of aliases.
 
 use std::cell::OnceCell;
 
@@ -15,20 +16,20 @@ use super::problem::{ConfigProblem, PROBLEMS_MAX};
 use super::syntax_errors::syntax_problem;
 use crate::config::document::{ConfigDocument, IncludedDocument};
 
-/// What is said about a key that is no key.
+/// The message about an unknown key.
 pub(crate) const UNKNOWN_KEY: &str = "unknown key";
 
-/// The keys of a file that is included.
+/// The keys of an included file.
 const PART_KEYS: [&str; 3] = ["departments", "subsystems", "grants"];
-/// Collections within collections at most; a configuration has eight.
+/// The deepest nesting of collections; a configuration has eight levels.
 const YAML_DEPTH_MAX: usize = 64;
-/// Nodes and events that any text may have, however small: so a short file may use aliases freely.
+/// The number of nodes and of events that a text of any size may have, so that a short file may use aliases freely.
 const NODES_ALLOWED_MIN: usize = 250_000;
 const EVENTS_ALLOWED_MIN: usize = 1_000_000;
-/// Bytes of text that any file may expand to.
+/// The bytes of text that a file of any size may expand to.
 const SCALAR_BYTES_ALLOWED_MIN: usize = 64 * 1024 * 1024;
 
-/// Reads a main file; the problems are those of syntax, of shape and all unknown keys.
+/// Parses a main file. The problems are those of syntax and shape, and all unknown keys.
 pub(crate) fn parse_document(text: &str) -> (Option<ConfigDocument>, Vec<ConfigProblem>) {
     let (document, unknown, misread) = parse_yaml(text);
     let schema = OnceCell::new();
@@ -36,7 +37,7 @@ pub(crate) fn parse_document(text: &str) -> (Option<ConfigDocument>, Vec<ConfigP
     (document, unknown.chain(misread).collect())
 }
 
-/// Reads a file that is included. One that holds nothing, or comments only, adds nothing.
+/// Parses an included file. A file that is empty, or holds comments only, adds nothing.
 pub(crate) fn parse_included(text: &str) -> (Option<IncludedDocument>, Vec<ConfigProblem>) {
     let is_silent = |line: &str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(is_silent) {
@@ -51,7 +52,7 @@ pub(crate) fn parse_included(text: &str) -> (Option<IncludedDocument>, Vec<Confi
     (part, unknown.chain(misread).collect())
 }
 
-/// What was read, the paths of at most [`PROBLEMS_MAX`] unknown keys, and why the reading stopped.
+/// The parsed document, the paths of at most [`PROBLEMS_MAX`] unknown keys, and the error that ended the parsing.
 fn parse_yaml<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<Vec<PathStep>>, Option<ConfigProblem>) {
     let mut unknown = Vec::new();
     let mut track = Track::new();
@@ -70,8 +71,8 @@ fn parse_yaml<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<Vec<PathStep>>
     }
 }
 
-/// Limits in proportion to the bytes of a text. A text without aliases has at most two events a byte (`{a,b}`), so it never
-/// meets them, however many departments it has; one in which aliases multiply meets them soon
+/// Limits proportional to the bytes of a text. A text without aliases has at most two events per byte (`{a,b}`), so it
+/// never reaches the limits, for any number of departments. A text in which aliases multiply reaches them soon
 /// (`docs/decisions/yaml.md`).
 fn yaml_limits(bytes: usize) -> Options {
     let twice = bytes.saturating_mul(2);

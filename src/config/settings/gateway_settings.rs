@@ -1,4 +1,4 @@
-//! Settings that are read once, at start: plain values.
+//! Static settings, which are read once, at start: plain values.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,117 +11,120 @@ use crate::model::Name;
 use crate::model::NetworkRanges;
 use crate::policy::Durability;
 
-/// How one subsystem is met over TLS.
+/// The TLS settings towards one subsystem (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubsystemTlsSettings {
-    /// Its position among the subsystems of all files.
+    /// The subsystem's position in the list of all files.
     pub index: usize,
-    /// Its id.
+    /// The subsystem's id.
     pub name: Name,
-    /// Keys and trust.
+    /// The files with key, certificate and authorities.
     pub files: SubsystemTlsFiles,
 }
 
-/// What is read once, at start.
+/// The static settings of the gateway, which are read once, at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySettings {
     /// The gateway's name in ledger and logs (`gateway:`, default `tallygate`).
     pub gateway: Name,
-    /// Where callers come in; at least one.
+    /// The listeners for callers; at least one.
     pub listeners: Vec<ListenerSettings>,
-    /// Where operators come in.
+    /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
-    /// Names that operators come in by, beside addresses and `localhost`.
+    /// The host names under which the admin listener may be called, beside addresses and `localhost`.
     pub admin_hosts: Vec<String>,
     /// The book's path.
     pub ledger_path: PathBuf,
-    /// The durability of commands that name none.
+    /// The durability of commands that set none.
     pub durability: Durability,
-    /// How soon a count survives the death of the machine.
+    /// The interval after which a count survives the failure of the machine.
     pub sync_every: Duration,
-    /// How old a day is when its hours are forgotten; never, if there is none.
+    /// The compaction age: days older than this lose their hourly counts. `None` disables compaction.
     pub compact_after: Option<Duration>,
-    /// Traffic threads; default one per core, at most the smallest `maxRequests` of a server.
+    /// The number of worker threads; default one per core, at most the smallest `maxRequests` of a server.
     pub workers: usize,
     /// The ledger's calendar.
     pub calendar: CalendarOffset,
-    /// How the gateway stops (`shutdown: { delay: 5s, grace: 30s }`).
+    /// The graceful shutdown (`shutdown: { delay: 5s, grace: 30s }`).
     pub shutdown: ShutdownSettings,
-    /// What one gateway carries at most.
+    /// The capacity limits of one gateway.
     pub capacity: CapacitySettings,
 }
 
-/// A place where callers come in.
+/// A listener for callers (downstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// Its name.
     pub name: Name,
-    /// Where it listens.
+    /// The address to bind.
     pub address: SocketAddr,
-    /// Its keys and trust.
+    /// The TLS files: key, certificate and authorities.
     pub tls: TlsFiles,
-    /// Connections it carries at most, if fewer than all listeners together.
+    /// The most connections, if fewer than the limit over all listeners.
     pub connections: Option<usize>,
-    /// Who stands in front of callers.
+    /// The trusted proxies in front of the listener.
     pub proxies: TrustedProxies,
 }
 
-/// Who stands in front of a listener's callers, and is believed.
+/// The proxies and load balancers in front of a listener whose statements about callers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    /// Balancers of TCP that begin each connection with a PROXY header.
+    /// TCP load balancers that begin each connection with a PROXY protocol header.
     pub protocol: NetworkRanges,
     /// Proxies whose `X-Forwarded-For` is kept.
     pub forwarded_for: NetworkRanges,
 }
 
-/// How the gateway stops.
+/// The timing of the graceful shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownSettings {
-    /// Not ready, but still accepting: time for load balancers to notice. Default 5 s.
+    /// The delay in which the gateway reports not ready but still accepts, so that load balancers notice. Default 5 s.
     pub delay: Duration,
-    /// How long commands in flight may take to finish after that. Default 30 s.
+    /// The grace period after the delay in which commands in flight may finish. Default 30 s.
     pub grace: Duration,
 }
 
-/// What one gateway carries at most (`capacity:`), with the defaults of docs/configuration.md.
+/// The capacity limits of one gateway (`capacity:`), with the defaults of docs/configuration.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapacitySettings {
-    /// Connections from callers, all listeners together. Default 10,000, or as many as file descriptors allow.
+    /// The most connections from callers, over all listeners. Default 10,000, or the number that file descriptors
+    /// allow.
     pub connections: Option<usize>,
-    /// Connections of one department. Default 1,000: none takes more than a tenth.
+    /// The most connections of one department. Default 1,000: at most a tenth of all.
     pub department_connections: usize,
-    /// Connections from one address. Default 1,000: none takes more than a tenth.
+    /// The most connections from one address. Default 1,000: at most a tenth of all.
     pub address_connections: usize,
-    /// TLS handshakes under way, for a moment twice as many. Default 1,024: some 22 MiB of memory if they all stall.
+    /// The most concurrent TLS handshakes; for a short time twice this number. Default 1,024: about 22 MiB of memory if
+    /// all of them stall.
     pub handshakes: usize,
-    /// Commands in flight. Default 20,000.
+    /// The most commands in flight. Default 20,000.
     pub in_flight: usize,
-    /// Series of commands in `/metrics` before departments fold into `other`. Default 20,000.
+    /// The most series of commands in `/metrics` before departments fold into `other`. Default 20,000.
     pub series: usize,
     /// The largest request head in bytes. Default 32 KiB.
     pub head_bytes: usize,
-    /// Fields in a request head. Default 100.
+    /// The most fields in a request head. Default 100.
     pub head_fields: usize,
-    /// For a whole TLS handshake. Default 10 s.
+    /// The timeout of a whole TLS handshake. Default 10 s.
     pub handshake: Duration,
-    /// For a whole HTTP/1.1 head, from its first byte; for the first one, or for what opens HTTP/2, from the handshake.
-    /// Default 10 s.
+    /// The header timeout of a whole HTTP/1.1 request head, from its first byte. For the first request, or for the
+    /// HTTP/2 preface, it counts from the end of the handshake. Default 10 s.
     pub head_time: Duration,
-    /// A connection without a command. Default 180 s.
+    /// The idle timeout of a connection without a command. Default 180 s.
     pub idle: Duration,
-    /// Between two pieces of a request body. Default 60 s.
+    /// The idle timeout between two pieces of a request body. Default 60 s.
     pub body_idle: Duration,
-    /// Bytes a second that a request body must have had on average, once its caller was waited for a while. Default 500.
+    /// The minimum rate of a request body: its average in bytes per second, after the gateway has waited for the caller
+    /// for a while. Default 500.
     pub body_rate: u64,
-    /// Between two pieces of an answer that a caller takes. Default 30 s.
+    /// The write timeout between two pieces of a response that a caller accepts. Default 30 s.
     pub response_idle: Duration,
-    /// How old a connection becomes, give or take a tenth. Default 1 h.
+    /// The maximum age of a connection, with a jitter of plus or minus 10 %. Default 1 h.
     pub connection_age: Duration,
-    /// Commands that a connection carries before it takes no more. Default any number.
+    /// The most commands on one connection; then it is closed gracefully. Default unlimited.
     pub connection_commands: Option<usize>,
-    /// Idle connections kept per upstream and worker. Default 64.
+    /// The most idle connections in the pool per upstream and worker. Default 64.
     pub upstream_idle: usize,
-    /// How long an idle upstream connection is kept. Default 55 s.
+    /// The idle timeout of a pooled upstream connection. Default 55 s.
     pub upstream_idle_time: Duration,
 }

@@ -1,8 +1,9 @@
-//! The settings that are read once, at start, as text under their paths: what of them a reload would change.
+//! The settings that are read once, at start, as text by path: the differences that a reload cannot apply.
 //!
-//! Guarantees: every field of [`GatewaySettings`] that a running gateway keeps stands here under the key that documents it
-//! (`docs/configuration.md` marks those keys with `*`; a test holds the two together). Keys, trust and hosts of a listener are
-//! not among them: a reload finds them by the listener's name.
+//! Guarantees: every field of [`GatewaySettings`] that a running gateway keeps is listed here under the key that
+//! documents it. `docs/configuration.md` marks those keys with `*`; a test compares the two.
+//!
+//! Keys, trust and hosts of a listener are not listed: a reload finds them by the listener's name.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,16 +14,16 @@ use super::gateway_settings::{CapacitySettings, GatewaySettings, ListenerSetting
 /// A setting that waits for a restart.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PendingSetting {
-    /// Its key; a listener is named in brackets: `listeners[departments].address`.
+    /// The key of the setting. A listener is named in brackets: `listeners[departments].address`.
     pub path: String,
-    /// What the running gateway uses; nothing where it has no such setting.
+    /// The value in the running gateway; `None` if the setting is not set there.
     pub live: Option<String>,
-    /// What the configuration says; nothing where it says nothing.
+    /// The value in the configuration file; `None` if the setting is not set there.
     pub file: Option<String>,
 }
 
 impl GatewaySettings {
-    /// The settings in which `new` differs from what this gateway was started with: they wait for a restart.
+    /// The settings in which `new` differs from the settings of this gateway's start. They wait for a restart.
     pub fn needs_restart(&self, new: &Self) -> Vec<PendingSetting> {
         let (mut live, mut file) = (self.static_values(), new.static_values());
         live.retain(|path, value| match file.get(path) {
@@ -36,7 +37,7 @@ impl GatewaySettings {
         paths.into_iter().map(pending).collect()
     }
 
-    /// All of them, by their paths.
+    /// All static settings, by their paths.
     fn static_values(&self) -> BTreeMap<String, String> {
         let mut read = BTreeMap::new();
         let mut note = |path: &str, value: &dyn Display| drop(read.insert(path.to_owned(), value.to_string()));
@@ -98,7 +99,7 @@ impl CapacitySettings {
         time("headTime", self.head_time);
         time("idle", self.idle);
         time("bodyIdle", self.body_idle);
-        time("answerIdle", self.response_idle);
+        time("responseIdle", self.response_idle);
         time("connectionAge", self.connection_age);
         time("upstreamIdleTime", self.upstream_idle_time);
         note("capacity.headBytes", &format!("{}B", self.head_bytes));
@@ -106,7 +107,7 @@ impl CapacitySettings {
     }
 }
 
-/// A duration as a configuration writes it, in the largest unit that it is a whole number of.
+/// A duration as a configuration writes it, in the largest unit that yields a whole number.
 fn duration_text(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];

@@ -1,9 +1,8 @@
-//! Evidence of who is at the other end of a connection.
+//! The verified identity of the peer of a connection.
 //!
-//! Guarantees: outside this file there is no way to make a [`Caller`] but from a handshake that rustls finished, and so
+//! Guarantees: outside this file a [`Caller`] can be made only from a handshake that rustls has finished, and so
 //! verified.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -13,8 +12,9 @@ use sha2::{Digest, Sha256};
 
 use super::client_identities::{BadCertificate, certificate_facts};
 use crate::model::CallerId;
+use crate::model::hex_text;
 
-/// Evidence of a verified handshake: who is at the other end of this connection. Cheap to clone.
+/// Evidence of a verified handshake: the identity of the peer of this connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Caller {
     identities: Arc<[CallerId]>,
@@ -25,10 +25,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The caller of a finished handshake; `None` if the peer showed no certificate.
+    /// The caller of a finished handshake; `None` if the peer presented no certificate.
     ///
     /// # Errors
-    /// If the handshake is not finished, or the certificate says something that [`crate::identity::identities_of_der`] refuses.
+    /// If the handshake is not finished, or [`crate::identity::identities_of_der`] refuses the certificate.
     pub fn from_handshake(connection: &rustls::ServerConnection) -> Result<Option<Self>, BadCertificate> {
         if connection.is_handshaking() {
             return Err(BadCertificate("the handshake that shows it is not finished".to_owned()));
@@ -55,17 +55,18 @@ impl Caller {
         &self.header
     }
 
-    /// When the certificate ends.
+    /// The end of the certificate's validity (notAfter).
     pub fn expires_at(&self) -> Timestamp {
         self.expires
     }
 
-    /// SHA-256 of the certificate in lower-case hexadecimal: names it in logs as `openssl x509 -fingerprint` does.
+    /// SHA-256 of the certificate in lower-case hexadecimal, which names it in logs as `openssl x509 -fingerprint`
+    /// does.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The certificates that the peer showed, its own first; never empty.
+    /// The certificates that the peer presented, its own first; never empty.
     pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
@@ -86,27 +87,20 @@ fn header_text(identity: &CallerId) -> String {
     }
 }
 
-/// An attribute value as RFC 4514 section 2.4 writes it: a name cannot pretend to be two, and all of it is ASCII.
+/// An attribute value escaped as in RFC 4514 section 2.4. One value cannot pass for two attributes, and the text is
+/// ASCII.
 fn escape_rfc4514(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' | b'@' => text.push(byte.into()),
-            other => push_hex(&mut text, "\\", other),
+            other => {
+                text.push('\\');
+                text.push_str(&hex_text(&[other]));
+            }
         }
     }
     text
-}
-
-fn hex_text(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        push_hex(&mut text, "", *byte);
-        text
-    })
-}
-
-fn push_hex(text: &mut String, before: &str, byte: u8) {
-    write!(text, "{before}{byte:02x}").expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
-//! Which certificate was refused, for the log: whose it says it is, in bounded and printable words.
+//! A summary of a refused certificate for the log: its claimed subject, in bounded and printable text.
 //!
-//! rustls gives a refused connection an error and nothing else, and the error's kind decides about the alert. So the
-//! verifier notes what it has refused, and whoever handles the error on the same thread takes it from there.
+//! For a refused connection rustls returns only an error, and the kind of the error decides the alert. So the verifier
+//! records the certificate it has refused, and the code that handles the error on the same thread takes the record.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
+use crate::model::hex_text;
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// Characters of a subject or issuer that are shown; what they say is a stranger's.
+/// The most characters of a subject or issuer that are shown. An unknown peer controls their contents.
 const NAME_CHARACTERS_MAX: usize = 128;
-/// Bytes of a serial number that are shown (RFC 5280 section 4.1.2.2 allows 20).
+/// The most bytes of a serial number that are shown (RFC 5280 section 4.1.2.2 allows 20).
 const SERIAL_BYTES_MAX: usize = 20;
 
-/// What a certificate says about itself, for the log. Nothing of it is verified.
+/// The claims of a certificate, for the log. None of them is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateSummary {
     /// The subject, at most 128 characters.
@@ -28,13 +29,13 @@ pub struct CertificateSummary {
 }
 
 impl CertificateSummary {
-    /// What a DER certificate says; `None` if it cannot be read.
+    /// The summary of a DER certificate; `None` if it cannot be parsed.
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         Some(Self {
             subject: escape_hidden(&certificate.subject().to_string()),
             issuer: escape_hidden(&certificate.issuer().to_string()),
-            serial: certificate.raw_serial().iter().take(SERIAL_BYTES_MAX).map(|byte| format!("{byte:02x}")).collect(),
+            serial: hex_text(&certificate.raw_serial()[..certificate.raw_serial().len().min(SERIAL_BYTES_MAX)]),
         })
     }
 }
@@ -45,7 +46,7 @@ impl fmt::Display for CertificateSummary {
     }
 }
 
-/// The beginning of a text, with everything escaped that does not show or that changes how its neighbours show.
+/// The beginning of a text. Characters that are invisible, or that change the display of their neighbours, are escaped.
 pub(crate) fn escape_hidden(text: &str) -> String {
     let mut shown = String::new();
     for (count, character) in text.chars().enumerate() {
@@ -61,14 +62,14 @@ pub(crate) fn escape_hidden(text: &str) -> String {
     shown
 }
 
-/// Control characters, and those of Unicode that show nothing or turn the direction of writing.
+/// Control characters, and the Unicode characters that are invisible or change the direction of writing.
 fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// What each thread has refused last and nobody has asked about: at most one certificate a thread.
+/// The certificate that each thread has refused last, until it is taken: at most one certificate per thread.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedCertificates(Mutex<Vec<(ThreadId, CertificateSummary)>>);
 
@@ -76,7 +77,7 @@ impl RefusedCertificates {
     pub(crate) fn record(&self, certificate: &CertificateDer<'_>) {
         let shown = CertificateSummary::from_der(certificate);
         let this = thread::current().id();
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner); // a whole entry is there or not
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner); // entries are never partial
         refused.retain(|(thread, _)| *thread != this);
         refused.extend(shown.map(|shown| (this, shown)));
     }

@@ -1,10 +1,13 @@
-//! What a client certificate says about its holder: DER in, identities out. Pure.
+//! The identities in a client certificate: DER in, identities out. Pure.
 //!
-//! Guarantees: one spelling per identity (DNS names in lower case), printable ASCII only in URIs and DNS names, no
-//! wildcards, bounded numbers. A certificate that is odd in any of these ways is refused whole: half of a strange
-//! certificate is not evidence.
+//! Guarantees:
+//! - One spelling per identity: DNS names are in lower case (canonical form).
+//! - URIs and DNS names hold printable ASCII only, and no wildcards.
+//! - The number of names and the size of the certificate are bounded.
+//! - A certificate that breaks one of these rules is refused as a whole: half of a malformed certificate is no
+//!   evidence.
 //!
-//! Leaves to others: signatures, validity and revocation, which rustls has checked before anybody asks here.
+//! Leaves to others: signatures, validity and revocation, which rustls has checked before.
 
 use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
@@ -21,12 +24,12 @@ const LEAF_BYTES_MAX: usize = 16 * 1024;
 /// The most subject alternative names of any kind.
 const SANS_MAX: usize = 16;
 
-/// A certificate that rustls accepts but this house does not.
+/// A certificate that rustls accepts but this module refuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("client certificate: {0}")]
 pub struct BadCertificate(pub String);
 
-/// What a certificate tells about its holder.
+/// The facts in a certificate about its holder.
 pub(crate) struct CertificateFacts {
     /// URIs first, then DNS names, then the subject; in the certificate's order, without repeats, never empty.
     pub(crate) identities: Vec<CallerId>,
@@ -34,14 +37,19 @@ pub(crate) struct CertificateFacts {
     pub(crate) expires: Timestamp,
 }
 
-/// Every identity a DER certificate carries: URIs first, then DNS names, then the subject, without repeats, never empty.
+/// Every identity in a DER certificate: URIs first, then DNS names, then the subject, without repeats, never empty.
 ///
-/// A subject is given with its organizationalUnit, if it has exactly one, and without, so that a claim of either form
-/// is found by comparison.
+/// A subject with exactly one organizationalUnit is returned in two forms, with and without the unit. So a claim of
+/// either form is found by comparison.
 ///
 /// # Errors
-/// If the certificate is not DER, larger than 16 KiB, has more than 16 subject alternative names, an empty, wildcard or
-/// not plainly printable one, more than one commonName, or no identity at all.
+/// If the certificate:
+/// - is not DER;
+/// - is larger than 16 KiB;
+/// - has more than 16 subject alternative names;
+/// - has an empty name, a wildcard name, or a name that is not printable;
+/// - has more than one commonName;
+/// - has no identity at all.
 pub fn identities_of_der(der: &[u8]) -> Result<Vec<CallerId>, BadCertificate> {
     certificate_facts(der).map(|facts| facts.identities)
 }
@@ -61,7 +69,7 @@ pub(crate) fn certificate_facts(der: &[u8]) -> Result<CertificateFacts, BadCerti
     Ok(CertificateFacts { identities, expires: expiry::asn1_timestamp(certificate.validity().not_after) })
 }
 
-/// URI SANs, then DNS SANs; e-mail addresses, IP addresses and the like identify no department.
+/// URI SANs, then DNS SANs. E-mail addresses, IP addresses and other kinds identify no department.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<Vec<CallerId>, BadCertificate> {
     let Ok(extension) = certificate.subject_alternative_name() else {
         return bad_certificate("repeats or garbles its subjectAltName extension");
@@ -92,7 +100,7 @@ fn push_unique(identities: &mut Vec<CallerId>, identity: CallerId) {
     }
 }
 
-/// Text that means the same to every reader of it: no NUL for one reader to stop at, no look-alike letters.
+/// Requires text that every parser reads alike: no NUL at which some parsers stop, no look-alike letters.
 fn require_printable<'a>(kind: &str, text: &'a str) -> Result<&'a str, BadCertificate> {
     if text.is_empty() {
         return bad_certificate(format!("has an empty {kind} name"));
@@ -112,7 +120,7 @@ fn parse_host_name(name: &str) -> Result<String, BadCertificate> {
     Ok(name.to_ascii_lowercase())
 }
 
-/// The subject in the one or two forms in which a configuration may claim it.
+/// The subject in the one or two forms that a configuration may claim.
 fn subject_identities(certificate: &X509Certificate<'_>) -> Result<Vec<CallerId>, BadCertificate> {
     let subject = certificate.subject();
     let mut common_names = subject.iter_by_oid(&OID_X509_COMMON_NAME);
@@ -132,7 +140,7 @@ fn subject_identities(certificate: &X509Certificate<'_>) -> Result<Vec<CallerId>
     Ok(with_unit.into_iter().chain([alone]).collect())
 }
 
-/// An attribute's text: any script, since people's offices have names, but nothing invisible.
+/// The text of an attribute: any script, because names of offices use all scripts, but no invisible characters.
 fn attribute_text(kind: &str, attribute: &AttributeTypeAndValue<'_>) -> Result<String, BadCertificate> {
     let Ok(text) = attribute.as_str() else {
         return bad_certificate(format!("has a {kind} in an encoding that cannot be read"));

@@ -1,4 +1,4 @@
-//! What of a listener ends when.
+//! The expiry of certificates and revocation lists, and warnings before it.
 
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::certificate::X509Certificate;
@@ -11,15 +11,15 @@ pub struct ExpiringItem {
     pub role: &'static str,
     /// Its subject (or issuer, for a CRL).
     pub name: String,
-    /// When.
+    /// The moment of expiry.
     pub expires_at: Timestamp,
 }
 
-/// How many days before its end something is warned of.
+/// The number of days before expiry from which a warning is given.
 pub const EXPIRY_WARNING_DAYS: i64 = 14;
 
-/// Warnings of what has ended at `now`, or ends within [`EXPIRY_WARNING_DAYS`]; what ends first comes first. Callers' certificates
-/// are their owners' matter.
+/// Warnings of items that have expired at `now` or expire within [`EXPIRY_WARNING_DAYS`], the earliest first. Callers'
+/// certificates are left out: their owners are responsible for them.
 pub fn expiry_warnings(expiries: &[ExpiringItem], now: Timestamp) -> Vec<String> {
     let horizon = now.checked_add(SignedDuration::from_hours(24 * EXPIRY_WARNING_DAYS)).unwrap_or(Timestamp::MAX);
     let mut ending: Vec<&ExpiringItem> =
@@ -29,14 +29,14 @@ pub fn expiry_warnings(expiries: &[ExpiringItem], now: Timestamp) -> Vec<String>
     ending.into_iter().filter_map(|expiry| expiry.warning(now)).collect()
 }
 
-/// When the next of them ends after `now`, callers' certificates left out.
+/// The next expiry after `now`, callers' certificates left out.
 pub fn next_expiry(expiries: &[ExpiringItem], now: Timestamp) -> Option<Timestamp> {
     let ahead = expiries.iter().filter(|expiry| expiry.expires_at > now && expiry.noun_and_advice().is_some());
     ahead.map(|expiry| expiry.expires_at).min()
 }
 
 impl ExpiringItem {
-    /// What it is, in words; `None` for a caller's certificate.
+    /// The noun and the advice for a warning; `None` for a caller's certificate.
     fn noun_and_advice(&self) -> Option<(&'static str, &'static str)> {
         Some(match self.role {
             "server" => ("the gateway's own certificate", "put a renewed one in its place"),
@@ -59,13 +59,13 @@ impl ExpiringItem {
     }
 }
 
-/// A certificate's time as ours. 9999-12-31T23:59:59Z, "no well-defined end" (RFC 5280 section 4.1.2.5), becomes the
-/// last moment there is.
+/// Converts the time of a certificate. 9999-12-31T23:59:59Z, "no well-defined end" (RFC 5280 section 4.1.2.5), becomes
+/// the last representable moment.
 pub(crate) fn asn1_timestamp(time: ASN1Time) -> Timestamp {
     Timestamp::from_second(time.timestamp()).unwrap_or(Timestamp::MAX)
 }
 
-/// Why a certificate is of no use at `now`, with what to do; `None` while it is valid.
+/// The reason why a certificate is not valid at `now`, with advice; `None` while it is valid.
 pub(crate) fn validity_problem(certificate: &X509Certificate<'_>, now: Timestamp) -> Option<String> {
     let (from, until) =
         (asn1_timestamp(certificate.validity().not_before), asn1_timestamp(certificate.validity().not_after));

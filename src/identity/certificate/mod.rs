@@ -1,6 +1,8 @@
-//! What a certificate says: identities, use as a server, expiry, a summary for the log.
+//! The contents of a certificate: identities, use as a server, expiry, a summary for the log.
 //!
-//! Guarantees: pure; nothing here is verified. Leaves to `verification`: signatures and trust.
+//! Guarantees: the functions are pure and verify no signature.
+//!
+//! Leaves to `verification`: signatures and trust.
 
 pub(crate) mod caller;
 pub(crate) mod certificate_summary;

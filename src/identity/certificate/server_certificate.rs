@@ -1,8 +1,9 @@
-//! The server's own certificate, looked at before it is shown to anybody.
+//! Checks of the server's own certificate before the listener presents it.
 
 use x509_parser::certificate::X509Certificate;
 
-/// Why callers would not believe this certificate to be a server's (RFC 5280 sections 4.2.1.3 and 4.2.1.12); `None` if they may.
+/// The reason why TLS clients would reject this certificate as a server's (RFC 5280 sections 4.2.1.3 and 4.2.1.12).
+/// `None` if the certificate is usable.
 pub(crate) fn server_usage_problem(certificate: &X509Certificate<'_>) -> Option<String> {
     let name = certificate.subject();
     let purposes = certificate.extended_key_usage().ok().flatten();
@@ -21,7 +22,7 @@ pub(crate) fn server_usage_problem(certificate: &X509Certificate<'_>) -> Option<
     })
 }
 
-/// What to say of a certificate that holds for no host.
+/// The problem text for a certificate that is valid for no host.
 pub(crate) fn no_host_message(certificate: &X509Certificate<'_>) -> String {
     format!(
         "the certificate of {} holds for no DNS name and no IP address (no subjectAltName), so nobody could tell which hosts \

@@ -1,9 +1,12 @@
-//! The elements of a DER encoding (X.690), one after another, without copies.
+//! A reader of DER elements (X.690), one after another, without copies.
 //!
-//! Guarantees: reads at most what it was given, never panics, accepts definite and shortest lengths only.
+//! Guarantees:
+//! - Reads at most its input.
+//! - Never panics.
+//! - Accepts only lengths in definite and shortest form.
 //!
-//! For what x509-parser keeps to itself or copies: the parts of a revocation list with a million entries, the scope of a
-//! list, the bytes that a signature covers.
+//! The reader serves the parts that x509-parser keeps private or copies: the entries of a revocation list with a
+//! million entries, the scope of a list, the bytes that a signature covers.
 
 /// `INTEGER`.
 pub(crate) const INTEGER: u8 = 0x02;
@@ -15,7 +18,7 @@ pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 /// `BOOLEAN`.
 pub(crate) const BOOLEAN: u8 = 0x01;
-/// `SEQUENCE` and `SEQUENCE ADMISSION_WINDOW`.
+/// `SEQUENCE` and `SEQUENCE OF`.
 pub(crate) const SEQUENCE: u8 = 0x30;
 /// `UTCTime`.
 pub(crate) const UTC_TIME: u8 = 0x17;
@@ -32,7 +35,7 @@ pub(crate) const fn constructed_tag(number: u8) -> u8 {
     0xa0 | number
 }
 
-/// The bytes are not DER, or not what was expected there.
+/// The bytes are not DER, or have another structure than expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MalformedDer;
 
@@ -46,11 +49,11 @@ pub(crate) struct DerElement<'a> {
     pub(crate) raw: &'a [u8],
 }
 
-/// What is left of a series of elements.
+/// A reader over the remaining elements of a series.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DerReader<'a>(&'a [u8]);
 
-/// Splits off the one element with this tag that the bytes hold, as its contents.
+/// The contents of the one element that the bytes hold, which must have this tag.
 pub(crate) fn only_element(bytes: &[u8], tag: u8) -> Result<&[u8], MalformedDer> {
     let mut elements = DerReader::new(bytes);
     let element = elements.expect_tag(tag)?;
@@ -58,17 +61,17 @@ pub(crate) fn only_element(bytes: &[u8], tag: u8) -> Result<&[u8], MalformedDer>
 }
 
 impl<'a> DerReader<'a> {
-    /// The elements that these bytes are made of.
+    /// A reader over the elements in these bytes.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Whether there is no more.
+    /// Whether no element is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The next element, whatever it is.
+    /// The next element, with any tag.
     pub(crate) fn next_element(&mut self) -> Result<DerElement<'a>, MalformedDer> {
         let (tag, length, start) = read_header(self.0)?;
         let end = start.checked_add(length).filter(|end| *end <= self.0.len()).ok_or(MalformedDer)?;
@@ -77,7 +80,7 @@ impl<'a> DerReader<'a> {
         Ok(DerElement { tag, value: &raw[start..], raw })
     }
 
-    /// The next element, which has this tag.
+    /// The next element, which must have this tag.
     pub(crate) fn expect_tag(&mut self, tag: u8) -> Result<DerElement<'a>, MalformedDer> {
         self.optional_tag(tag)?.ok_or(MalformedDer)
     }
@@ -88,11 +91,11 @@ impl<'a> DerReader<'a> {
     }
 }
 
-/// Tag, length, and where the contents begin.
+/// The tag, the length, and the offset of the contents.
 fn read_header(bytes: &[u8]) -> Result<(u8, usize, usize), MalformedDer> {
     let [tag, first, ..] = *bytes else { return Err(MalformedDer) };
     if tag & 0x1f == 0x1f {
-        return Err(MalformedDer); // a tag of several bytes: none that is read here has one
+        return Err(MalformedDer); // a multi-byte tag: no supported element has one
     }
     if first < 0x80 {
         return Ok((tag, usize::from(first), 2));

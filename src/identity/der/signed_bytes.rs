@@ -1,11 +1,13 @@
-//! Something signed (RFC 5280 section 4.1.1): bytes, an algorithm, a signature. Verified with the algorithms that rustls
-//! verifies certificates with, so that a key that may sign a certificate may sign a revocation list as well.
+//! Signed data (RFC 5280 section 4.1.1): bytes, an algorithm, a signature.
+//!
+//! The signature is verified with the algorithms that rustls uses for certificates. So a key that may sign a
+//! certificate may sign a revocation list as well.
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 
 use super::der_reader::{BIT_STRING, DerReader, MalformedDer, SEQUENCE, only_element};
 
-/// A signature, and what it stands under.
+/// Signed bytes with their algorithm and signature.
 #[derive(Debug)]
 pub(crate) struct SignedBytes {
     message: Box<[u8]>,
@@ -14,21 +16,21 @@ pub(crate) struct SignedBytes {
     signature: Box<[u8]>,
 }
 
-/// Why a key does not stand behind a signature.
+/// The reason why a signature does not verify with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadSignature {
-    /// Nothing here can verify it.
+    /// The algorithm is not supported.
     Unsupported,
-    /// It is another key's, or was tampered with; or the key is too short (RSA below 2048 bits).
+    /// The signature belongs to another key or the bytes were changed, or the key is too short (RSA below 2048 bits).
     Wrong,
 }
 
-/// What is signed with which algorithms.
+/// The text that names the supported algorithms.
 pub(crate) const SUPPORTED_ALGORITHMS_TEXT: &str = "supported are ECDSA (P-256, P-384, P-521), RSA PKCS#1 v1.5 and RSA-PSS (with MGF1 of \
     the same hash, and a salt as long as the hash), each with SHA-256, SHA-384 or SHA-512, Ed25519 and ML-DSA";
 
 impl SignedBytes {
-    /// Splits an encoded certificate or list: the bytes that are signed, the signature.
+    /// Splits an encoded certificate or list into the signed bytes and the signature.
     pub(crate) fn parse(der: &[u8]) -> Result<(&[u8], Self), MalformedDer> {
         let mut parts = DerReader::new(only_element(der, SEQUENCE)?);
         let (message, algorithm) = (parts.expect_tag(SEQUENCE)?, parts.expect_tag(SEQUENCE)?.value);
@@ -47,7 +49,7 @@ impl SignedBytes {
         &self.algorithm
     }
 
-    /// Whether the key, an encoded SubjectPublicKeyInfo, has signed this.
+    /// Verifies the signature with this key, an encoded SubjectPublicKeyInfo.
     pub(crate) fn verify(&self, key: &[u8], algorithms: &WebPkiSupportedAlgorithms) -> Result<(), BadSignature> {
         let (kind, key) = algorithm_and_key(key).map_err(|MalformedDer| BadSignature::Wrong)?;
         let mut fault = BadSignature::Unsupported;
@@ -71,7 +73,7 @@ fn algorithm_and_key(info: &[u8]) -> Result<(&[u8], &[u8]), MalformedDer> {
     Ok((algorithm, whole_bytes(parts.expect_tag(BIT_STRING)?.value)?))
 }
 
-/// The contents of a BIT STRING of whole bytes.
+/// The contents of a BIT STRING without unused bits.
 fn whole_bytes(bits: &[u8]) -> Result<&[u8], MalformedDer> {
     match bits.split_first() {
         Some((0, bytes)) => Ok(bytes),

@@ -1,9 +1,11 @@
-//! One revocation list (RFC 5280 section 5): read, and asked.
+//! One revocation list (RFC 5280 section 5): its parser, its signature and its lookup.
 //!
-//! Guarantees: of a list that has something which is not understood and may not be ignored, nothing is used. Reading
-//! needs 16 bytes an entry beside the encoding; what is kept are the serial numbers ([`SerialSet`]) and a few fields.
+//! Guarantees:
+//! - A list with a part that is not understood and may not be ignored is not used at all.
+//! - Parsing needs 16 bytes per entry beside the encoding. The parsed list keeps the serial numbers ([`SerialSet`]) and
+//!   a few fields.
 //!
-//! Leaves to others: what is wrong with its dates and issuer, in words (`crl_store`).
+//! Leaves to others: the messages about wrong dates and issuers (`crl_store`).
 
 use crate::identity::trust::trust_anchors::CrlIssuer;
 use std::sync::OnceLock;
@@ -23,6 +25,7 @@ use crate::identity::der::der_reader::{
     UTC_TIME, constructed_tag, only_element, primitive_tag,
 };
 use crate::identity::der::signed_bytes::{BadSignature, SignedBytes};
+use crate::model::hex_text;
 
 /// The object identifiers of extensions, `2.5.29.n`, as encoded.
 const fn extension_oid(number: u8) -> [u8; 3] {
@@ -42,9 +45,9 @@ const FRESHEST_CRL: [u8; 3] = extension_oid(46);
 /// A revocation list.
 #[derive(Debug)]
 pub(crate) struct RevocationList {
-    /// Its issuer's name, encoded.
+    /// The issuer's name, encoded.
     issuer: Box<[u8]>,
-    /// Its issuer's name, for people.
+    /// The issuer's name, for display.
     pub(crate) issuer_name: String,
     pub(crate) number: Option<String>,
     /// thisUpdate.
@@ -52,25 +55,25 @@ pub(crate) struct RevocationList {
     /// nextUpdate.
     pub(crate) next_update: Timestamp,
     pub(crate) scope: CrlScopeExtension,
-    /// Which of its issuer's keys it says has signed it.
+    /// The authorityKeyIdentifier: the key that the list names as its signer.
     key_id: Option<Box<[u8]>>,
     serials: SerialSet,
-    /// What a signer is found by; gone once one of the configured authorities is.
+    /// The signed data, by which the signer is found. Dropped once a configured authority is known to be the signer.
     signed: Option<SignedBytes>,
-    /// The key that has signed it, as an encoded SubjectPublicKeyInfo: found once.
+    /// The key that has signed the list, as an encoded SubjectPublicKeyInfo. Set once.
     signer: OnceLock<Box<[u8]>>,
-    /// SHA-256 of its encoding.
+    /// SHA-256 of the encoded list.
     pub(crate) digest: [u8; 32],
 }
 
-/// Why a list cannot be used.
+/// The reason why a list cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BadRevocationList {
-    /// It is not encoded as RFC 5280 says.
+    /// The encoding violates RFC 5280.
     Malformed,
-    /// It does not say until when it holds.
+    /// The list has no nextUpdate.
     NoNextUpdate,
-    /// It is right, but of a kind that is not supported: what, and what to do.
+    /// A correct list of an unsupported kind: the kind, and advice.
     Unsupported(String),
 }
 
@@ -89,19 +92,19 @@ impl From<BadCrlScope> for BadRevocationList {
     }
 }
 
-/// Why a list is not an authority's.
+/// The reason why a list does not belong to an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CrlMismatch {
-    /// It names another issuer.
+    /// The list names another issuer.
     OtherName,
-    /// Another key has signed it.
+    /// Another key has signed the list.
     OtherKey,
-    /// Nothing here can verify the signature.
+    /// The signature algorithm is not supported.
     Unsupported,
 }
 
 impl RevocationList {
-    /// Reads an encoded list.
+    /// Parses an encoded list.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, BadRevocationList> {
         let (list, signed) = SignedBytes::parse(der)?;
         let mut fields = DerReader::new(list);
@@ -136,12 +139,12 @@ impl RevocationList {
         })
     }
 
-    /// Whether it names this issuer.
+    /// Whether the list names this issuer.
     pub(crate) fn has_issuer_name(&self, issuer: &[u8]) -> bool {
         *self.issuer == *issuer
     }
 
-    /// Whether the authority has signed it. The signature is verified once; after that keys are compared.
+    /// Whether the authority has signed the list. The signature is verified once; later calls compare keys.
     pub(crate) fn is_issued_by(
         &self,
         issuer: &CrlIssuer<'_>,
@@ -153,11 +156,12 @@ impl RevocationList {
         if let Some(signer) = self.signer.get() {
             return if **signer == *issuer.key { Ok(()) } else { Err(CrlMismatch::OtherKey) };
         }
-        // Key identifiers are no evidence: authorities compute that of a list in another way than that of a certificate.
+        // Key identifiers are no evidence: authorities compute that of a list in another way than that of a
+        // certificate.
         let signed = self.signed.as_ref().ok_or(CrlMismatch::OtherKey)?;
         match signed.verify(issuer.key, algorithms) {
             Ok(()) => {
-                let _ = self.signer.set(issuer.key.into()); // if another thread was quicker, it has found the same
+                let _ = self.signer.set(issuer.key.into()); // a faster thread has set the same value
                 Ok(())
             }
             Err(BadSignature::Wrong) => Err(CrlMismatch::OtherKey),
@@ -165,37 +169,37 @@ impl RevocationList {
         }
     }
 
-    /// Whether its signer is known, and has this key.
+    /// Whether the signer is known and has this key.
     pub(crate) fn is_signed_by(&self, key: &[u8]) -> bool {
         self.signer.get().is_some_and(|signer| **signer == *key)
     }
 
-    /// Whether both are lists of one signer for the same certificates, so that the newer one makes the older one void.
+    /// Whether both lists have one signer and cover the same certificates. Then the newer list replaces the older one.
     pub(crate) fn has_same_scope_as(&self, other: &Self) -> bool {
         let (one, another) = (self.signer.get(), other.signer.get());
         let is_of_one_key = one == another && (one.is_some() || self.key_id == other.key_id);
         self.issuer == other.issuer && is_of_one_key && self.scope == other.scope
     }
 
-    /// Lets go of what is needed no more once its signer is known.
+    /// Frees the signed data once the signer is known.
     pub(crate) fn shrink(&mut self) {
         if self.signer.get().is_some() {
             self.signed = None;
         }
     }
 
-    /// Whether it names that certificate of its issuer.
+    /// Whether the list names the certificate with this serial number.
     pub(crate) fn contains_serial(&self, serial: &[u8]) -> bool {
         self.serials.contains(without_leading_zeros(serial))
     }
 
-    /// How many certificates it names.
+    /// The number of certificates on the list.
     pub(crate) fn len(&self) -> usize {
         self.serials.len()
     }
 }
 
-/// The extensions of a list that mean something here, as encoded.
+/// The supported extensions of a list, as encoded.
 #[derive(Default)]
 struct CrlExtensions<'a> {
     number: Option<&'a [u8]>,
@@ -233,9 +237,9 @@ fn unsupported_list(what: &str) -> BadRevocationList {
     BadRevocationList::Unsupported(what.to_owned())
 }
 
-/// RFC 5280 section 5.2: then the list must not be used.
+/// RFC 5280 section 5.2: a list with an unknown critical extension must not be used.
 fn unknown_critical_extension(id: &[u8]) -> BadRevocationList {
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex_text(id);
     BadRevocationList::Unsupported(format!(
         "has a critical extension that is not known here (object identifier {id}, as encoded); let the authority issue \
          a list without it"
@@ -271,7 +275,7 @@ fn parse_time(element: DerElement<'_>) -> Result<Timestamp, MalformedDer> {
     Ok(expiry::asn1_timestamp(time))
 }
 
-/// The serial numbers of the entries. Their dates and reasons do not matter: revoked is revoked.
+/// The serial numbers of the entries. The date and reason of an entry have no influence on the revocation.
 fn read_serials(entries: &[u8]) -> Result<SerialSet, BadRevocationList> {
     let (mut entries, mut serials) = (DerReader::new(entries), Vec::new());
     while !entries.is_empty() {
@@ -289,7 +293,7 @@ fn read_serials(entries: &[u8]) -> Result<SerialSet, BadRevocationList> {
     SerialSet::new(serials).ok_or(BadRevocationList::Malformed)
 }
 
-/// RFC 5280 section 5.3: a list of which an entry is not understood must not be used.
+/// RFC 5280 section 5.3: a list with an entry that is not understood must not be used.
 fn check_entry(extensions: &[u8]) -> Result<(), BadRevocationList> {
     let mut extensions = DerReader::new(extensions);
     while !extensions.is_empty() {
@@ -314,13 +318,13 @@ fn read_key_identifier(extension: &[u8]) -> Result<Option<Box<[u8]>>, MalformedD
     Ok(id.map(|id| id.value.into()))
 }
 
-/// A number as people write it; in hexadecimal, if it is very long.
+/// A number in decimal notation, or in hexadecimal if it is very long.
 fn number_text(extension: &[u8]) -> String {
     let Ok(digits) = only_element(extension, INTEGER).map(without_leading_zeros) else { return "?".to_owned() };
     if digits.len() <= size_of::<u64>() {
         return digits.iter().fold(0_u64, |number, digit| number << 8 | u64::from(*digit)).to_string();
     }
-    let digits: String = digits.iter().take(20).map(|digit| format!("{digit:02x}")).collect();
+    let digits = hex_text(&digits[..digits.len().min(20)]);
     format!("0x{digits}")
 }
 
@@ -349,7 +353,7 @@ mod tests {
         encode_element(SEQUENCE, &[encode_element(INTEGER, serial), time(), extensions.to_vec()].concat())
     }
 
-    /// A list that nobody has signed, of these parts of its body.
+    /// A list with these body fields and without a valid signature.
     fn list(body: &[Vec<u8>]) -> Vec<u8> {
         let body = encode_element(SEQUENCE, &body.concat());
         encode_element(SEQUENCE, &[body, ALGORITHM.to_vec(), encode_element(BIT_STRING, &[0, 1])].concat())

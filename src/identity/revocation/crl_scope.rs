@@ -1,7 +1,7 @@
-//! Which certificates a revocation list speaks of (RFC 5280 sections 5.2.5 and 6.3.3), and which lists a certificate
-//! points to (section 4.2.1.13).
+//! The scope of a revocation list (RFC 5280 sections 5.2.5 and 6.3.3), and the distribution points of a certificate
+//! (section 4.2.1.13).
 //!
-//! Guarantees: a list whose scope is not read whole is not read at all. Names are compared byte for byte.
+//! Guarantees: a list is used only if its whole scope is understood. Names are compared byte for byte.
 
 use crate::identity::der::der_reader::{
     DerReader, MalformedDer, SEQUENCE, constructed_tag, only_element, primitive_tag,
@@ -12,15 +12,15 @@ const URI: u8 = primitive_tag(6);
 /// The tag of a directory name among general names.
 const DIRECTORY_NAME: u8 = constructed_tag(4);
 
-/// Which certificates of its issuer a list speaks of.
+/// The scope of a list: the certificates of its issuer that it covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CrlScopeExtension {
     certificates: CoveredCertificates,
-    /// The distribution points of which it is the list, as encoded general names; `None` for all.
+    /// The distribution points that the list serves, as encoded general names; `None` means all.
     points: Option<Vec<Box<[u8]>>>,
 }
 
-/// Which kinds of certificates a list speaks of.
+/// The kinds of certificates that a list covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum CoveredCertificates {
     #[default]
@@ -29,12 +29,12 @@ enum CoveredCertificates {
     Authority,
 }
 
-/// Why the scope of a list cannot be used.
+/// The reason why the scope of a list cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadCrlScope {
-    /// It is not encoded as RFC 5280 says.
+    /// The encoding violates RFC 5280.
     Malformed,
-    /// It is of a kind that is not supported: what, and what to do.
+    /// An unsupported kind of scope: the kind, and advice.
     Unsupported(&'static str),
 }
 
@@ -44,10 +44,10 @@ impl From<MalformedDer> for BadCrlScope {
     }
 }
 
-/// A certificate, as a scope looks at it.
+/// The fields of a certificate that decide whether a scope covers it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScopedCertificate<'a> {
-    /// Whether it is an intermediate authority's.
+    /// Whether it is the certificate of an intermediate authority.
     pub(crate) is_authority: bool,
     /// Its issuer's name, encoded.
     pub(crate) issuer: &'a [u8],
@@ -90,7 +90,7 @@ impl CrlScopeExtension {
         Ok(Self { certificates, points })
     }
 
-    /// Whether a list of this scope says whether that certificate of its issuer is revoked.
+    /// Whether a list with this scope covers that certificate of its issuer.
     pub(crate) fn covers(&self, certificate: &ScopedCertificate<'_>) -> bool {
         let kind = match self.certificates {
             CoveredCertificates::All => true,
@@ -101,7 +101,8 @@ impl CrlScopeExtension {
         let is_named = |name: &[u8]| points.iter().any(|point| **point == *name);
         kind && match certificate.points {
             Some(extension) => distribution_point_names(extension).is_ok_and(|names| names.into_iter().any(is_named)),
-            // RFC 5280 section 6.3.3: then its issuer's name stands for the point.
+            // RFC 5280 section 6.3.3: without distribution points, the name of the certificate's issuer stands for the
+            // point.
             None => points.iter().any(|point| is_directory_name(point, certificate.issuer)),
         }
     }
@@ -130,7 +131,7 @@ impl std::fmt::Display for CrlScopeExtension {
     }
 }
 
-/// A flag of the extension; there is none where it is false.
+/// A flag of the extension. DER omits a flag that is false.
 fn read_flag(fields: &mut DerReader<'_>, number: u8) -> Result<bool, MalformedDer> {
     match fields.optional_tag(primitive_tag(number))? {
         None => Ok(false),
@@ -139,7 +140,7 @@ fn read_flag(fields: &mut DerReader<'_>, number: u8) -> Result<bool, MalformedDe
     }
 }
 
-/// The general names of a DistributionPointName that is a full one.
+/// The general names of a DistributionPointName in its fullName form.
 fn full_names(name: &[u8]) -> Result<Vec<Box<[u8]>>, BadCrlScope> {
     let mut choice = DerReader::new(name);
     if choice.optional_tag(constructed_tag(1))?.is_some() {
@@ -162,7 +163,8 @@ fn general_names(names: &[u8]) -> Result<Vec<&[u8]>, MalformedDer> {
     Ok(read)
 }
 
-/// The full names of the points that a certificate names for all reasons and that are its issuer's own.
+/// The full names of the distribution points that the certificate lists for all reasons and that belong to its own
+/// issuer.
 fn distribution_point_names(extension: &[u8]) -> Result<Vec<&[u8]>, MalformedDer> {
     let (mut points, mut names) = (DerReader::new(only_element(extension, SEQUENCE)?), Vec::new());
     while !points.is_empty() {

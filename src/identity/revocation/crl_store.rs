@@ -1,11 +1,14 @@
-//! Revocation lists: read, judged when they are loaded, and asked about the chains of callers.
+//! The revocation lists of a listener: loaded, checked, and looked up for the chains of callers.
 //!
-//! Guarantees: a list that is expired, not yet valid, forged, not supported or unreadable is a problem when the files are
-//! loaded, never silently skipped; only if the configuration says `expiredRevocation: allow`, or if a newer list for the
-//! same certificates lies beside it, an expired one is a warning instead. A list is its issuer's by name and signature, and says something about
-//! those certificates only that its scope covers. Of several lists of one issuer all are asked: whoever is on one is
-//! revoked. Once one list is configured, every certificate of a caller's chain needs one that covers it, or the caller is
-//! refused.
+//! Guarantees:
+//! - A list that is expired, not yet valid, forged, unsupported or unreadable is a problem at load time. It is never
+//!   skipped silently.
+//! - An expired list is a warning instead of a problem in two cases only: with the setting
+//!   `expiredRevocation: allow`, or if a newer list for the same certificates is present.
+//! - A list belongs to its issuer by name and signature. It applies only to the certificates that its scope covers.
+//! - All lists of one issuer are looked up. A certificate on any of them is revoked.
+//! - Once one list is configured, every certificate of a caller's chain needs a list that covers it. Otherwise the
+//!   caller is refused.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +24,7 @@ use crate::identity::tls_files::{ExpiredCrlPolicy, TlsFindings};
 use crate::identity::trust::trust_anchors::CrlIssuer;
 use crate::identity::trust::trust_anchors::{TrustStore, TrustedAuthority};
 
-/// What lists are looked at with.
+/// The context in which lists are checked.
 #[derive(Clone, Copy)]
 pub(crate) struct CrlContext<'a> {
     pub(crate) trust: &'a TrustStore,
@@ -30,7 +33,7 @@ pub(crate) struct CrlContext<'a> {
     pub(crate) algorithms: &'a WebPkiSupportedAlgorithms,
 }
 
-/// A list, and the file it was in.
+/// A list, and the path of its file.
 #[derive(Debug)]
 pub(crate) struct CrlFile {
     pub(crate) path: PathBuf,
@@ -44,20 +47,20 @@ pub(crate) struct CrlStore {
     expired: ExpiredCrlPolicy,
 }
 
-/// What the lists say about a certificate.
+/// The revocation status of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RevocationStatus {
-    /// A list that covers it is current, and it is on none.
+    /// A current list covers the certificate, and no list names it.
     Good,
-    /// It is on a list that covers it.
+    /// A list that covers the certificate names it.
     Revoked,
-    /// All lists that cover it have expired, the last one then.
+    /// All lists that cover the certificate have expired, the last one at this time.
     Expired(Timestamp),
-    /// No list covers it.
+    /// No list covers the certificate.
     Unknown,
 }
 
-/// A certificate, as its issuer's lists look at it.
+/// The fields of a certificate that a lookup in its issuer's lists needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RevocationQuery<'a> {
     pub(crate) serial: &'a [u8],
@@ -65,12 +68,12 @@ pub(crate) struct RevocationQuery<'a> {
 }
 
 impl CrlStore {
-    /// Whether none are configured, so that nothing is checked.
+    /// Whether no lists are configured. Then revocation is not checked.
     pub(crate) fn is_empty(&self) -> bool {
         self.lists.is_empty()
     }
 
-    /// What the lists of an issuer say about a certificate of its.
+    /// The status of a certificate according to the lists of its issuer.
     pub(crate) fn status_of(
         &self,
         certificate: &RevocationQuery<'_>,
@@ -95,8 +98,8 @@ impl CrlStore {
         status
     }
 
-    /// When the last list of the last authority ends, after which nobody is let in; `None` if that will not happen: there
-    /// are no lists, or expired ones are believed.
+    /// The nextUpdate of the last list of the last authority. From then on no caller is accepted. `None` if that case
+    /// cannot occur: no lists are configured, or expired lists stay in use.
     pub(crate) fn last_next_update(&self, trust: &TrustStore) -> Option<Timestamp> {
         if self.expired == ExpiredCrlPolicy::Allow {
             return None;
@@ -115,7 +118,7 @@ impl CrlStore {
     }
 }
 
-/// Reads the lists; what is wrong with them goes to `findings`.
+/// Reads the lists; problems go to `findings`.
 pub(crate) fn read_crls(paths: &[PathBuf], context: CrlContext<'_>, findings: &mut TlsFindings) -> CrlStore {
     let mut lists = Vec::new();
     for path in paths {
@@ -173,13 +176,13 @@ fn unusable_message(bad: &BadRevocationList) -> String {
     }
 }
 
-/// Who signed a list.
+/// The signer of a list.
 enum CrlSigner {
     /// One of the authorities.
     Known,
-    /// Somebody else: perhaps an intermediate authority that callers show.
+    /// An unknown signer: perhaps an intermediate authority that callers present.
     Unknown,
-    /// It names an authority that did not sign it, or may not.
+    /// The list names an authority that did not sign it, or that may not sign lists.
     Forged(String),
 }
 
@@ -243,7 +246,8 @@ fn check_dates(
     }
 }
 
-/// Nobody gets in through an authority without a list, once there is a list at all; better said now than found out.
+/// Warns of authorities without a list. Once any list is configured, such an authority's callers are refused. The
+/// warning at load time makes the cause visible before the first refusal.
 fn warn_of_uncovered_authorities(trust: &TrustStore, lists: &CrlStore, findings: &mut TlsFindings) {
     if lists.is_empty() {
         return;

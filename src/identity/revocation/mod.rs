@@ -1,7 +1,8 @@
-//! Certificate revocation lists (RFC 5280): parsing, scope, signature, lookup.
+//! Certificate revocation lists (CRL, RFC 5280): parsing, scope, signature, lookup.
 //!
-//! Guarantees: a list that is not understood whole is not used. Leaves to `verification`: which certificates are
-//! looked up.
+//! Guarantees: a list is used only if every part of it is understood.
+//!
+//! Leaves to `verification`: the choice of the certificates to look up.
 
 pub(crate) mod crl;
 pub(crate) mod crl_scope;

@@ -1,24 +1,25 @@
-//! The serial numbers on a revocation list: sorted, one behind the other, found by halving.
+//! The serial numbers on a revocation list: sorted, concatenated, found by binary search.
 //!
-//! Guarantees: n serial numbers of b bytes take n * (b + 4) bytes, 20 MB for a million of 16; a look-up takes
-//! log2(n) comparisons.
+//! Guarantees:
+//! - n serial numbers of b bytes take n * (b + 4) bytes: 20 MB for one million of 16 bytes.
+//! - A lookup takes log2(n) comparisons.
 
 /// A set of serial numbers.
 #[derive(Debug, Default)]
 pub(crate) struct SerialSet {
     bytes: Box<[u8]>,
-    /// Where each one ends.
+    /// The end offset of each serial number in `bytes`.
     ends: Box<[u32]>,
 }
 
-/// A serial number without leading zeros: encoders differ in how many they write.
+/// A serial number without leading zeros, because encoders differ in the number of zeros they write.
 pub(crate) fn without_leading_zeros(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     &serial[zeros..]
 }
 
 impl SerialSet {
-    /// The set of these; `None` if they have more than 4 GiB together.
+    /// The set of these serial numbers; `None` if their total size is over 4 GiB.
     pub(crate) fn new(mut serials: Vec<&[u8]>) -> Option<Self> {
         serials.sort_unstable();
         serials.dedup();
@@ -34,12 +35,12 @@ impl SerialSet {
         Some(Self { bytes, ends: ends? })
     }
 
-    /// How many there are.
+    /// The number of serial numbers.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether it is among them.
+    /// Whether the set contains this serial number.
     pub(crate) fn contains(&self, serial: &[u8]) -> bool {
         let (mut low, mut high) = (0, self.len());
         while low < high {

@@ -1,6 +1,8 @@
-//! Which hosts a listener serves: matching of SNI and authority, and the certificate shown.
+//! The hosts that a listener serves: matching of the SNI and of the request authority, and certificate selection.
 //!
-//! Guarantees: one match for the handshake and for each command. Leaves to `proxy`: what is refused.
+//! Guarantees: one match serves both the handshake and each command.
+//!
+//! Leaves to `proxy`: the refusal of a command for another host.
 
 pub(crate) mod server_names;
 pub(crate) mod sni_resolver;

@@ -1,8 +1,13 @@
-//! Which hosts a listener serves: the same match for the server name of a handshake and for the authority of a command.
+//! The hosts that a listener serves: one match for the server name (SNI) of a handshake and for the authority of a
+//! command.
 //!
-//! Guarantees: pure; names are compared without case and without the dot that ends a full name, addresses by their value;
-//! a wildcard stands for exactly one label. A connection that named a host keeps to the entry that this host belongs to: no
-//! command on it can ask for another. One rule for both, because two rules that differ are a way around the narrower one.
+//! Guarantees:
+//! - The match is pure.
+//! - Names are compared without case and without the trailing dot of a full name. Addresses are compared by value.
+//! - A wildcard stands for exactly one label.
+//! - A connection that named a host by SNI stays bound to the entry of that host: no command on it can reach another
+//!   entry.
+//! - Handshakes and commands have one rule. Two different rules would be a way around the narrower one.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,32 +19,33 @@ use x509_parser::extensions::GeneralName;
 /// One entry of `serverNames`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    /// `*`: whatever host is named.
+    /// `*`: any host.
     Any,
-    /// `*.city.example`: one label below this name; lower case, with its first dot.
+    /// `*.city.example`: one label below this name. Stored in lower case, with its first dot.
     Wildcard(String),
-    /// One name; lower case, without a last dot.
+    /// One name. Stored in lower case, without a trailing dot.
     Name(String),
     /// One address.
     Address(IpAddr),
 }
 
-/// What becomes of a caller whose handshake names no host (curl at an IP address: RFC 6066 section 3 has no names for those).
+/// The treatment of a handshake that names no host (curl at an IP address: RFC 6066 section 3 has no server name for an
+/// address).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissingSni {
-    /// It comes in; each command's authority must be one of the listener's.
+    /// The handshake succeeds. Each command's authority must be one of the listener's hosts.
     #[default]
     Allow,
-    /// No handshake.
+    /// The handshake fails.
     Refuse,
 }
 
-/// Hosts as a configuration wants them.
+/// The configured hosts of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostPolicy {
-    /// The hosts; none means those that the server's own certificate holds for.
+    /// The hosts; `None` means the hosts of the server's own certificate.
     pub names: Option<Vec<HostPattern>>,
-    /// What becomes of callers that name none.
+    /// The treatment of handshakes that name no host.
     pub missing: MissingSni,
 }
 
@@ -50,11 +56,12 @@ pub struct ListenerHosts {
     missing: MissingSni,
 }
 
-/// The hosts that one connection may ask for.
+/// The hosts that one connection may call.
 #[derive(Clone, Debug)]
 pub struct ConnectionHosts {
     patterns: Arc<[HostPattern]>,
-    /// The entry that the handshake's server name belongs to; without a name, all of them.
+    /// The entry that the handshake's server name belongs to; `None`, after a handshake without a name, allows all
+    /// entries.
     bound_entry: Option<usize>,
 }
 
@@ -62,7 +69,7 @@ impl HostPattern {
     /// Reads one entry: `gateway.city.example`, `*.city.example`, an address, or `*`.
     ///
     /// # Errors
-    /// What is wrong with it and how to write it.
+    /// A description of the fault and of the correct form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
@@ -83,7 +90,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether a host, without its port, belongs here.
+    /// Whether a host, without its port, matches this entry.
     fn matches(&self, host: &str) -> bool {
         match self {
             Self::Any => true,
@@ -93,7 +100,7 @@ impl HostPattern {
         }
     }
 
-    /// How little it leaves open: a host belongs to the entry that says most about it.
+    /// The precision of an entry: a host belongs to the most precise entry that it matches.
     fn precision(&self) -> u8 {
         match self {
             Self::Any => 0,
@@ -104,13 +111,13 @@ impl HostPattern {
 }
 
 impl ListenerHosts {
-    /// The hosts of a policy, or those of the certificate; `None` if that holds for none.
+    /// The hosts of a policy, or those of the certificate; `None` if the certificate is valid for no host.
     pub(crate) fn new(policy: &HostPolicy, own: &X509Certificate<'_>) -> Option<Self> {
         let patterns = policy.names.clone().unwrap_or_else(|| certificate_hosts(own));
         (!patterns.is_empty()).then(|| Self { patterns: patterns.into(), missing: policy.missing })
     }
 
-    /// What a connection may ask for whose handshake named this host, or none; `None`: there is to be no connection.
+    /// The hosts for a connection whose handshake named this host, or none. `None` if the handshake must fail.
     pub fn hosts_for_sni(&self, server_name: Option<&str>) -> Option<ConnectionHosts> {
         let only = match server_name {
             None if self.missing == MissingSni::Refuse => return None,
@@ -127,7 +134,7 @@ impl ListenerHosts {
 }
 
 impl ConnectionHosts {
-    /// Whether a connection may ask for this host, without its port.
+    /// Whether a connection may call this host, without its port.
     pub fn covers(&self, host: &str) -> bool {
         match self.bound_entry {
             Some(only) => match &self.patterns[only] {
@@ -144,7 +151,7 @@ fn find_pattern(patterns: &[HostPattern], host: &str) -> Option<usize> {
     matching.max_by_key(|(_, pattern)| pattern.precision()).map(|(position, _)| position)
 }
 
-/// The DNS names and addresses that a server's certificate holds for (RFC 9525); its commonName says nothing.
+/// The DNS names and addresses that a server's certificate is valid for (RFC 9525). Its commonName does not count.
 fn certificate_hosts(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
     let extension = certificate.subject_alternative_name().ok().flatten();
     let names = extension.map_or(&[][..], |extension| &extension.value.general_names);
@@ -162,7 +169,7 @@ fn pattern_from_san(name: &GeneralName<'_>) -> Option<HostPattern> {
     }
 }
 
-/// `192.0.2.1`, or `[2001:db8::1]` as an authority has it, or bare as people write it.
+/// Reads `192.0.2.1`, `[2001:db8::1]` as in an authority, or a bare IPv6 address.
 fn parse_address(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -181,7 +188,7 @@ fn is_host_name(text: &str) -> bool {
     text.split('.').all(plain)
 }
 
-/// `rest` begins with its dot.
+/// Whether `host` is one label below `rest`, which begins with its dot.
 fn is_one_label_below(host: &str, rest: &str) -> bool {
     let Some(label_ends) = host.len().checked_sub(rest.len()) else { return false };
     match (host.get(..label_ends), host.get(label_ends..)) {

@@ -1,7 +1,8 @@
-//! Shows the server's certificate to callers that name a host the listener serves, and to nobody else.
+//! A certificate resolver: presents the server's certificate only for a server name (SNI) that the listener serves.
 //!
-//! rustls asks after it has put a ClientHello together from however many pieces it came in (a post-quantum one never fits
-//! into one packet): nobody looks into a handshake by hand here, and there is no other configuration to fall back to.
+//! rustls calls the resolver after it has reassembled the ClientHello from any number of records. A post-quantum
+//! ClientHello never fits into one packet, so the gateway does not parse handshakes itself. There is no fallback
+//! configuration.
 
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use rustls::sign::CertifiedKey;
 
 use super::server_names::ListenerHosts;
 
-/// What rustls calls it when nothing is shown; it is the only sign of it.
+/// The error text of rustls when the resolver returns no certificate. It is the only sign of this case.
 const NO_CERTIFICATE_RESOLVED: &str = "no server certificate chain resolved";
 
-/// One certificate, for the hosts of one listener.
+/// A resolver with one certificate, for the hosts of one listener.
 #[derive(Debug)]
 pub(crate) struct SniResolver {
     pub(crate) server_key: Arc<CertifiedKey>,
@@ -26,7 +27,7 @@ impl ResolvesServerCert for SniResolver {
     }
 }
 
-/// Whether a handshake failed because its server name, or the lack of one, is not served here.
+/// Whether a handshake failed because the listener does not serve its server name, or does not accept a missing one.
 pub fn is_unserved_host_error(fault: &rustls::Error) -> bool {
     matches!(fault, rustls::Error::General(what) if what == NO_CERTIFICATE_RESOLVED)
 }

@@ -1,4 +1,5 @@
-//! Chains of every kind, judged as a handshake would: which lists count, which keys may sign what, which names hold.
+//! Tests of chain verification, as in a handshake: certificate revocation lists (CRL), signature algorithms, key
+//! usages, name constraints.
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
+use crate::cli::trial_authority::{CertificateAuthority, ValidityPeriod};
 use crate::clock::Clock;
 use crate::identity::der::der_reader::{SEQUENCE, constructed_tag, encode_element, primitive_tag};
 use crate::identity::*;
@@ -22,7 +24,7 @@ fn now() -> Timestamp {
     "2026-06-15T12:00:00Z".parse().expect("a time")
 }
 
-/// An authority, with the chain that callers show for it (empty for a root).
+/// An authority, with the chain that its callers present (empty for a root).
 struct TestSigner {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -68,7 +70,7 @@ impl TestSigner {
         Self { issuer: Issuer::new(params, key), pem: certificate.pem(), chain }
     }
 
-    /// What a caller of this authority shows.
+    /// The chain that a caller of this authority presents.
     fn caller(&self, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Vec<CertificateDer<'static>> {
         let mut params = params("police", serial);
         params.subject_alt_names = vec![SanType::URI("spiffe://city.example/police".try_into().expect("ASCII"))];
@@ -102,7 +104,7 @@ impl TestSigner {
     }
 }
 
-/// Until when a list holds, and of which distribution point it is.
+/// The nextUpdate of a list, and its distribution point.
 #[derive(Clone, Copy)]
 struct ListShape {
     until: (i32, u8, u8),
@@ -119,7 +121,7 @@ fn points_to(uri: &'static str) -> impl Fn(&mut CertificateParams) {
     move |params| params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![uri.to_owned()] }]
 }
 
-/// A listener with a clock, whose authorities and lists are written by the tests.
+/// A listener with a clock. The tests write its authorities and lists.
 struct ListenerBench {
     folder: TempDir,
     clock: Clock,
@@ -143,7 +145,7 @@ impl ListenerBench {
         texts.iter().enumerate().map(write).collect()
     }
 
-    /// Each text is a file.
+    /// Each text is written to a file of its own.
     fn try_load(&self, authorities: &[String], lists: &[String]) -> Result<ServerTls, String> {
         let auth = ClientAuth {
             required: true,
@@ -166,7 +168,7 @@ impl ListenerBench {
         self.try_load(&authorities, lists).expect("usable files")
     }
 
-    /// What becomes of a caller, in the words of rustls.
+    /// The verdict on a caller, in the words of rustls.
     fn verdict(&self, tls: &ServerTls, chain: &[CertificateDer<'static>]) -> String {
         let judged = tls.verify_chain(chain, self.clock.wall());
         judged.map_or_else(|fault| format!("{fault:?}: {}", describe_tls_error(&fault)), |()| "good".to_owned())
@@ -269,7 +271,7 @@ fn a_list_signed_with_an_unsupported_algorithm_is_told_as_such() {
     assert!(told.contains("signed with an algorithm that is not supported") && told.contains("P-521"), "{told}");
 }
 
-/// The bytes in PEM form, by way of openssl's own alphabet.
+/// The bytes in PEM form, with the base64 alphabet written out.
 fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -409,7 +411,7 @@ fn an_authority_may_allow_few_authorities_below_it() {
     }
 }
 
-/// A nameConstraints extension with one subtree of URIs; `tag` says whether it is permitted or excluded.
+/// A nameConstraints extension with one subtree of URIs; `tag` makes it permitted or excluded.
 fn uri_constraint(tag: u8, base: &str) -> impl FnOnce(&mut CertificateParams) {
     let subtree = encode_element(SEQUENCE, &encode_element(primitive_tag(6), base.as_bytes()));
     let mut extension =

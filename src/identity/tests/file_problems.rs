@@ -1,4 +1,4 @@
-//! Files of every kind of wrongness, and what is told of each.
+//! Tests of faulty TLS files of every kind, and of the reported problems.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+use crate::cli::trial_authority::{CertificateAuthority, ClientRequest, ValidityPeriod};
 use crate::identity::sni::server_names::HostPolicy;
 use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy, TlsFiles};
-use crate::identity::{CertificateAuthority, ClientRequest, ValidityPeriod};
 use crate::identity::{HostPattern, ServerTls};
 use crate::model::Name;
 
@@ -58,7 +58,7 @@ impl AuthorityFolder {
         }
     }
 
-    /// What is told after `spoil` has been at the files, `days` from now.
+    /// The problems reported after `spoil` has changed the files, `days` from now.
     fn problems(&self, days: u32, spoil: impl FnOnce(&Self)) -> String {
         spoil(self);
         let problems = self.files().load(ValidityPeriod::days(now(), days).until).expect_err("a problem");
@@ -124,13 +124,13 @@ const CUT: &str = "-----BEGIN X509 CRL-----\nAAAA";
 const MANGLED: &str = "-----BEGIN CERTIFICATE-----\n****\n-----END CERTIFICATE-----\n";
 const JUNK_LIST: &str = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
 
-/// Two keys in one file: which of them counts?
+/// Two keys in one file: it is ambiguous which one counts.
 fn double_key(folder: &AuthorityFolder) {
     let key = fs::read_to_string(folder.at("server.key")).expect("a key");
     write(folder, "server.key", &(key.clone() + &key));
 }
 
-/// Puts another authority's list of the same name in place.
+/// Puts a list of another authority with the same name in place.
 fn forge_list(folder: &AuthorityFolder) {
     folder.other("City");
     copy(folder, "other/revoked.crl", "revoked.crl");
@@ -191,7 +191,7 @@ fn secrets_do_not_show_in_what_is_told() {
     assert!(!format!("{tls:?}").contains("PRIVATE"));
 }
 
-/// A certificate that the folder's authority has signed, with its key, in the server's place.
+/// Replaces the server's certificate by one that the folder's authority has signed, with its key.
 fn serve(folder: &AuthorityFolder, change: impl FnOnce(&mut rcgen::CertificateParams)) {
     let (pem, key) =
         (|file| fs::read_to_string(folder.at(file)).expect("PEM"), rcgen::KeyPair::generate().expect("a key"));

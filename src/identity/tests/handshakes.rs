@@ -1,4 +1,4 @@
-//! Real handshakes, in memory: who gets in and who does not.
+//! Real TLS handshakes (mTLS) in memory: accepted and refused callers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use rustls::{
 };
 use tempfile::TempDir;
 
+use crate::cli::trial_authority::{CertificateAuthority, ClientRequest, IssuedFiles, ValidityPeriod};
 use crate::clock::Clock;
 use crate::identity::tls_config::server_config::ClockTimeProvider;
 use crate::identity::*;
@@ -79,7 +80,7 @@ impl TlsBench {
         files.load_with(&self.clock).expect("good files")
     }
 
-    /// A client that shows `identity`, to be kept for several connections.
+    /// A client configuration that presents `identity`. It can be kept for several connections.
     fn client_config(
         &self,
         identity: Option<&IssuedFiles>,
@@ -123,7 +124,7 @@ fn issue(authority: &CertificateAuthority, name: &str, validity: ValidityPeriod)
     authority.issue_client(&ClientRequest { department, identities, validity }).expect("a client certificate")
 }
 
-/// Carries bytes between the two until both have nothing left to say.
+/// Transfers bytes between client and server until neither has more to send.
 fn connect(client: &Arc<ClientConfig>, tls: &ServerTls) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
     let name = ServerName::try_from("localhost").expect("a name");
     let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
@@ -152,7 +153,7 @@ where
     Ok(())
 }
 
-/// How a handshake fails, in the words of rustls.
+/// The error of a failed handshake, in the words of rustls.
 fn refusal(result: Result<Option<Caller>, rustls::Error>) -> String {
     match result {
         Ok(caller) => format!("let in: {caller:?}"),
@@ -285,7 +286,7 @@ fn an_authority_opened_again_goes_on_where_it_was() {
     assert!(city.connect(&tls, Some(&third), &TLS13).is_ok());
 }
 
-/// An authority below the city's, in a directory of its own, that has certified one caller.
+/// An authority below that of `city`, in a directory of its own, with one certified caller.
 fn below(city: &TlsBench) -> (CertificateAuthority, IssuedFiles) {
     let directory = city.path("below");
     let below =

@@ -1,4 +1,5 @@
-//! Tests of the room as a whole: handshakes in memory, verification of chains, problems of files.
+//! Tests of caller identity: mTLS handshakes in memory, verification of certificate chains with CRLs and name
+//! constraints, SNI, and problems of certificate files.
 
 #[cfg(test)]
 mod chain_verification;

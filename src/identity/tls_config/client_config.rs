@@ -1,8 +1,11 @@
-//! From files to the rustls configuration with which the gateway meets a subsystem over TLS: whom it trusts to be the
-//! subsystem, and what it shows of itself.
+//! Builds the rustls client configuration for TLS to a subsystem (upstream TLS): its trust anchors and the gateway's
+//! own client certificate.
 //!
-//! Guarantees: a subsystem's certificate is always verified, against named authorities only, for the name it is reached by
-//! (or `serverName`); TLS 1.3 and 1.2 only; nothing is installed process-wide.
+//! Guarantees:
+//! - A subsystem's certificate is always verified, against named authorities only.
+//! - The certificate is verified for the host of the subsystem's URL, or for `serverName`.
+//! - TLS 1.3 and 1.2 only.
+//! - No crypto provider is installed process-wide.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,43 +22,43 @@ use crate::identity::certificate::expiry::ExpiringItem;
 use crate::identity::tls_files::TlsProblem;
 use crate::identity::trust::trust_anchors;
 
-/// Where the trust in a subsystem, and the gateway's own key towards it, come from.
+/// The files with the authorities for a subsystem and the gateway's own client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubsystemTlsFiles {
-    /// PEM bundles of the authorities that may name the subsystem.
+    /// PEM bundles of the authorities that may certify the subsystem.
     pub authorities: Vec<PathBuf>,
-    /// The gateway's own PEM chain and PEM key, if the subsystem asks for them.
+    /// The gateway's own PEM chain and PEM key, if the subsystem asks for a client certificate.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// The name its certificate must hold, instead of the host of its URL.
+    /// The name that the subsystem's certificate must hold, instead of the host of its URL.
     pub server_name: Option<String>,
-    /// The protocol to agree on: `h2` or `http/1.1`.
+    /// The ALPN protocol: `h2` or `http/1.1`.
     pub protocol: &'static str,
 }
 
-/// Files, read and turned into a rustls configuration.
+/// The rustls client configuration made from [`SubsystemTlsFiles`].
 #[derive(Clone, Debug)]
 pub struct SubsystemTls {
-    /// For the connector.
+    /// The configuration for the connector.
     pub config: Arc<ClientConfig>,
-    /// The name its certificate must hold, instead of the host of its URL.
+    /// The name that the subsystem's certificate must hold, instead of the host of its URL.
     pub server_name: Option<ServerName<'static>>,
-    /// What expires when, for metrics.
+    /// The expiry of each certificate, for metrics.
     pub expiries: Vec<ExpiringItem>,
-    /// What is odd about the files, but does not stop their use. For the log.
+    /// Oddities of the files that do not prevent their use, for the log.
     pub warnings: Vec<String>,
 }
 
 impl SubsystemTlsFiles {
-    /// Every file, to be watched for changes.
+    /// The paths of all files, for the file watcher.
     pub fn paths(&self) -> Vec<PathBuf> {
         let own = self.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
         self.authorities.iter().chain(own).cloned().collect()
     }
 
-    /// Reads all files as they are good at `now`.
+    /// Reads all files and checks them as of `now`.
     ///
     /// # Errors
-    /// Every problem found, each with its file and what to do.
+    /// Every problem found, each with its file and advice.
     pub fn load(&self, now: Timestamp) -> Result<SubsystemTls, Vec<TlsProblem>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut loader = TlsLoader::new(Arc::clone(&provider), now);

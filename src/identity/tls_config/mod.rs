@@ -1,7 +1,10 @@
-//! The rustls configurations: of a listener, and towards a subsystem.
+//! The rustls configurations: of a listener (downstream) and of the connector to a subsystem (upstream).
 //!
-//! Guarantees: TLS 1.3 and 1.2 only; nothing is installed process-wide. Leaves to `verification`: the judgement of
-//! a chain.
+//! Guarantees:
+//! - TLS 1.3 and 1.2 only.
+//! - No crypto provider is installed process-wide.
+//!
+//! Leaves to `verification`: the verification of a certificate chain.
 
 pub(crate) mod client_config;
 pub(crate) mod server_config;

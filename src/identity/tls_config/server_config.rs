@@ -1,9 +1,12 @@
-//! From files to the rustls configuration of a listener.
+//! Builds the rustls server configuration of a listener (downstream TLS) from its files.
 //!
-//! Guarantees: TLS 1.3 and 1.2 only, with the aws-lc-rs provider given by hand (nothing is installed process-wide) and
-//! its hybrid post-quantum key exchange preferred; TLS 1.2 only with the extended master secret (RFC 7627); no early
-//! data; no resumption where client certificates are asked for, because a resumed session shows a certificate that
-//! nobody checks again.
+//! Guarantees:
+//! - TLS 1.3 and 1.2 only. TLS 1.2 requires the extended master secret (RFC 7627).
+//! - The aws-lc-rs provider is passed explicitly; no provider is installed process-wide.
+//! - The hybrid post-quantum key exchange of aws-lc-rs is preferred.
+//! - No early data.
+//! - No session resumption where client certificates are asked for: a resumed session would present a certificate that
+//!   is not verified again.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -35,32 +38,33 @@ use crate::identity::verification::client_verifier::ClientVerifier;
 use crate::identity::verification::trust_fingerprint::TrustFingerprint;
 use crate::identity::verification::trusted_files::TrustedFiles;
 
-/// Files, read and turned into a rustls configuration.
+/// The rustls server configuration made from [`TlsFiles`], with the facts that the listener needs.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// For the acceptor: ALPN h2 and http/1.1, TLS 1.3 and 1.2, no resumption where client certificates are asked for.
+    /// The configuration for the acceptor: ALPN h2 and http/1.1, TLS 1.3 and 1.2, no session resumption where client
+    /// certificates are asked for.
     pub config: Arc<ServerConfig>,
-    /// What expires when, for metrics.
+    /// The expiry of each certificate and list, for metrics.
     pub expiries: Vec<ExpiringItem>,
-    /// What is odd about the files, but does not stop their use. For the log.
+    /// Oddities of the files that do not prevent their use, for the log.
     pub warnings: Vec<String>,
-    /// Which hosts are served.
+    /// The hosts that the listener serves.
     pub hosts: ListenerHosts,
-    /// Whether revocation lists that have expired are believed (`expiredRevocation: allow`).
+    /// Whether expired revocation lists stay in use (`expiredRevocation: allow`).
     pub accepts_expired_crls: bool,
-    /// The authorities and lists that callers are judged by, for people; empty where nobody is asked.
+    /// The authorities and lists that verify callers, for display. Empty where no client certificates are asked for.
     pub trusted: TrustedFiles,
-    /// Names what callers are judged by.
+    /// The fingerprint of the authorities and lists that verify callers.
     trust_fingerprint: TrustFingerprint,
-    /// Who judges callers; `None` where nobody is asked.
+    /// The verifier of callers; `None` where no client certificates are asked for.
     verifier: Option<Arc<ClientVerifier>>,
 }
 
 impl ServerTls {
-    /// Judges a chain, its own certificate first, as a handshake at `now` would.
+    /// Verifies a chain, its own certificate first, as a handshake at `now` would.
     ///
     /// # Errors
-    /// What rustls finds wrong with it. Nothing, where nobody is asked for certificates.
+    /// The fault that rustls finds. Never an error where no client certificates are asked for.
     pub fn verify_chain(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), rustls::Error> {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let (leaf, issuers) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
@@ -68,37 +72,43 @@ impl ServerTls {
         verifier.verify_chain(leaf, issuers, now)
     }
 
-    /// The certificate that was refused in the handshake which has just failed on this thread. Whoever asks takes it.
+    /// Takes the certificate that was refused in the handshake that has just failed on this thread. It is returned
+    /// once.
     pub fn take_refused_certificate(&self) -> Option<CertificateSummary> {
         self.verifier.as_ref()?.take_refused_certificate()
     }
 
-    /// Since when no caller with a certificate is let in, because the last revocation list of every authority has expired;
-    /// `None` while one is current.
+    /// The time since which no caller with a certificate is accepted, because the last revocation list of every
+    /// authority has expired; `None` while one is current.
     pub fn no_current_crl_since(&self, now: Timestamp) -> Option<Timestamp> {
         self.trusted.last_next_update.filter(|end| *end <= now)
     }
 
-    /// Whether a caller whose handshake is long past would still be let in at `now`: not if its certificate has since
-    /// expired or been revoked, its authority is gone, or nobody is asked for certificates any more.
+    /// Whether the caller of an established connection would still be accepted at `now`. The result is false if:
     ///
-    /// The same judgement as in the handshake, with its cost (some 100 us): for once per connection after a reload.
+    /// - its certificate has expired or was revoked since the handshake;
+    /// - its authority is no longer trusted;
+    /// - the listener no longer asks for client certificates.
+    ///
+    /// The check is that of the handshake and costs the same, some 100 us. It is meant for one call per connection
+    /// after a reload.
     pub fn still_accepts(&self, caller: &Caller, now: Timestamp) -> bool {
         self.verifier.is_some() && self.verify_chain(caller.chain(), now).is_ok()
     }
 
-    /// Whether a caller without a certificate would not be let in.
+    /// Whether a caller without a certificate is refused.
     pub fn requires_certificates(&self) -> bool {
         self.verifier.as_ref().is_some_and(|verifier| verifier.client_auth_mandatory())
     }
 
-    /// Whether this judges callers by the very authorities and lists that `other` does, so that nobody need be judged again.
+    /// Whether both configurations verify callers by the same authorities and lists. Then no caller needs to be
+    /// verified again after a reload.
     pub fn has_same_trust(&self, other: &Self) -> bool {
         self.trust_fingerprint == other.trust_fingerprint
     }
 }
 
-/// What stays the same for all parts of one load.
+/// The shared state of one load of files.
 pub(crate) struct TlsLoader {
     provider: Arc<CryptoProvider>,
     now: Timestamp,
@@ -108,15 +118,15 @@ pub(crate) struct TlsLoader {
 }
 
 impl TlsFiles {
-    /// Reads all files as they are good at `now`; handshakes are then judged by the machine's clock.
+    /// Reads all files and checks them as of `now`. Later handshakes use the system clock.
     ///
     /// # Errors
-    /// Every problem found, not only the first, each with its file and what to do.
+    /// Every problem found, not only the first, each with its file and advice.
     pub fn load(&self, now: Timestamp) -> Result<ServerTls, Vec<TlsProblem>> {
         self.load_at(now, Arc::new(DefaultTimeProvider))
     }
 
-    /// As [`TlsFiles::load`], with handshakes judged by `clock` too, so that tests own the time.
+    /// As [`TlsFiles::load`], but handshakes use `clock` too, so that tests control the time.
     ///
     /// # Errors
     /// As [`TlsFiles::load`].
@@ -167,10 +177,10 @@ impl TlsLoader {
         Self { provider, now, findings, trust_fingerprint: trust, trusted }
     }
 
-    /// The server's own chain and key, if they belong together, and whom they are shown to.
+    /// The certificate resolver with the server's own chain and key, if they match, and the hosts that it serves.
     fn load_server_key(&mut self, files: &TlsFiles) -> Option<SniResolver> {
         let own = self.load_key(&files.certificate, &files.key)?;
-        let (_, leaf) = X509Certificate::from_der(own.cert.first()?).ok()?; // it has been looked at
+        let (_, leaf) = X509Certificate::from_der(own.cert.first()?).ok()?; // validated by `load_key`
         if let Some(what) = server_certificate::server_usage_problem(&leaf) {
             self.findings.add_problem(&files.certificate, what);
         }
@@ -182,7 +192,7 @@ impl TlsLoader {
         Some(SniResolver { server_key: Arc::new(own), names })
     }
 
-    /// Our own chain and key, if they belong together.
+    /// The gateway's own chain and key, if they match.
     pub(crate) fn load_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
         let chain = self.findings.read_certificates(certificate, "a certificate");
         let pair = self.findings.read_key(key);
@@ -220,7 +230,7 @@ impl TlsLoader {
         None
     }
 
-    /// What checks callers' certificates: the authorities, and the revocation lists over the whole chain.
+    /// The verifier of callers: the authorities, and the revocation lists for the whole chain.
     fn load_verifier(&mut self, auth: &ClientAuth) -> Option<ClientVerifier> {
         let algorithms = self.provider.signature_verification_algorithms;
         let trust = trust_anchors::read_trust_anchors(&auth.authorities, self.now, &mut self.findings);
@@ -230,12 +240,12 @@ impl TlsLoader {
         self.trust_fingerprint = TrustFingerprint::from_sources(auth, &trust, &lists);
         self.trusted = TrustedFiles::from_store(&trust, &lists);
         if trust.roots.is_empty() {
-            return None; // Each file has told why.
+            return None; // Each file has reported its problem.
         }
         let roots = Arc::new(trust.roots.clone());
         let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
         let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
-        let handshakes = builder.build().ok()?; // It has roots, and no lists that it could refuse.
+        let handshakes = builder.build().ok()?; // Infallible here: the roots are not empty, and there are no lists.
         Some(ClientVerifier::new(handshakes, trust, lists, algorithms))
     }
 }
@@ -275,7 +285,7 @@ fn server_config(
     config
 }
 
-/// The house's clock, as rustls asks for it.
+/// The injected clock in the form of a rustls time provider.
 #[derive(Debug)]
 pub(crate) struct ClockTimeProvider(pub(crate) Clock);
 

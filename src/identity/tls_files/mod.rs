@@ -1,4 +1,4 @@
-//! Where a listener's keys and trust come from, and how to say that one of those files is of no use.
+//! The TLS files of a listener: keys, certificates, authorities and revocation lists, and the problems found in them.
 
 mod pem;
 mod tls_problem;
@@ -14,43 +14,44 @@ pub use self::tls_problem::TlsProblem;
 use super::certificate::expiry::{self, ExpiringItem};
 use super::sni::server_names::HostPolicy;
 
-/// Where a listener's keys and trust come from.
+/// The files with a listener's key, certificate and trust anchors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// PEM chain, own certificate first.
     pub certificate: PathBuf,
     /// PEM key.
     pub key: PathBuf,
-    /// Whom to ask for certificates; `None` asks nobody.
+    /// The client authentication (mTLS); `None` requests no client certificates.
     pub client_auth: Option<ClientAuth>,
-    /// Which hosts are served.
+    /// The hosts that the listener serves.
     pub host_policy: HostPolicy,
 }
 
-/// How client certificates are asked for.
+/// The settings of client authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// Whether a handshake without one fails.
+    /// Whether a handshake without a client certificate fails.
     pub required: bool,
     /// PEM bundles of certificate authorities.
     pub authorities: Vec<PathBuf>,
     /// PEM revocation lists.
     pub revocation_lists: Vec<PathBuf>,
-    /// What a revocation list proves once it has expired.
+    /// The treatment of an expired revocation list.
     pub expired_crl: ExpiredCrlPolicy,
 }
 
-/// What becomes of callers whose authority's revocation list is past its nextUpdate.
+/// The treatment of callers whose authority's revocation list is past its nextUpdate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExpiredCrlPolicy {
-    /// Such a list proves nothing: its authority's callers are refused until there is a new one.
+    /// An expired list proves nothing: the callers of its authority are refused until there is a new list.
     #[default]
     Refuse,
-    /// It goes on as if it were current: whoever was revoked since then is let in. Shown wherever an operator looks.
+    /// An expired list stays in use as if it were current: a caller that was revoked since then is accepted. Every
+    /// operator view shows this state.
     Allow,
 }
 
-/// What is gathered while files are read: everything wrong is told at once.
+/// The problems and warnings gathered while files are read. All problems are reported together.
 #[derive(Debug, Default)]
 pub(crate) struct TlsFindings {
     pub(crate) problems: Vec<TlsProblem>,
@@ -59,22 +60,22 @@ pub(crate) struct TlsFindings {
 }
 
 impl TlsFindings {
-    /// The good of a result; the bad is noted.
+    /// The value of a result; an error is recorded as a problem.
     pub(crate) fn value_or_problem<T>(&mut self, result: Result<T, TlsProblem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    /// Notes a problem with a file.
+    /// Records a problem with a file.
     pub(crate) fn add_problem(&mut self, path: &Path, what: impl Into<String>) {
         self.problems.push(TlsProblem::new(path, what));
     }
 
-    /// Notes something odd about a file that does not stop its use.
+    /// Records an oddity of a file that does not prevent its use.
     pub(crate) fn add_warning(&mut self, path: &Path, what: impl std::fmt::Display) {
         self.warnings.push(format!("{}: {what}", path.display()));
     }
 
-    /// Warns of what ends soon. What has ended has been told with its file.
+    /// Adds warnings of items that expire soon. Expired items have been reported with their files.
     pub(crate) fn warn_of_expiry(&mut self, now: Timestamp) {
         let ahead: Vec<ExpiringItem> = self.expiries.iter().filter(|expiry| expiry.expires_at > now).cloned().collect();
         self.warnings.extend(expiry::expiry_warnings(&ahead, now));
@@ -82,7 +83,7 @@ impl TlsFindings {
 }
 
 impl TlsFiles {
-    /// Every file, to be watched for changes.
+    /// The paths of all files, for the file watcher.
     pub fn paths(&self) -> Vec<PathBuf> {
         let own = [&self.certificate, &self.key];
         let trusted = self.client_auth.iter().flat_map(|auth| auth.authorities.iter().chain(&auth.revocation_lists));
@@ -91,7 +92,7 @@ impl TlsFiles {
 }
 
 impl TlsFindings {
-    /// The certificates in a file of our own, which may hold the key, too.
+    /// The certificates in a file of the gateway's own, which may hold the key as well.
     pub(crate) fn read_certificates(&mut self, path: &Path, expected: &'static str) -> Vec<CertificateDer<'static>> {
         let beside = [SectionKind::PrivateKey, SectionKind::EncryptedKey, SectionKind::Parameters];
         let found = self.read_sections(path, &WantedSections { expected, ..WANTED_CERTIFICATES }, &beside);
@@ -111,7 +112,7 @@ impl TlsFindings {
         self.decode_each(&found, |section| section.revocation_list(path))
     }
 
-    /// The one key in a file, which may hold the certificates, too.
+    /// The one key in a file, which may hold the certificates as well.
     pub(crate) fn read_key(&mut self, path: &Path) -> Option<PrivateKeyDer<'static>> {
         let beside = [SectionKind::Certificate, SectionKind::TrustedCertificate, SectionKind::Parameters];
         let found = self.read_sections(path, &WANTED_KEYS, &beside);
@@ -126,7 +127,7 @@ impl TlsFindings {
         self.decode_each(&found, |section| section.key(path)).pop()
     }
 
-    /// The sections of the wanted kinds. What else the file holds is told, unless it may stand `beside` them.
+    /// The sections of the wanted kinds. Other sections are reported as a warning, unless their kind is in `beside`.
     fn read_sections(&mut self, path: &Path, wanted: &WantedSections, beside: &[SectionKind]) -> Vec<PemSection> {
         let read = pem::read_sections(path, wanted.expected).and_then(|read| wanted.split_sections(path, read));
         let Some((found, others)) = self.value_or_problem(read) else { return Vec::new() };
@@ -145,11 +146,11 @@ impl TlsFindings {
     }
 }
 
-/// What a file is for.
+/// The kinds of sections that a file must hold.
 #[derive(Clone, Copy)]
 struct WantedSections {
     kinds: &'static [SectionKind],
-    /// In words, with the article.
+    /// The expected contents in words, with the article.
     expected: &'static str,
 }
 
@@ -177,10 +178,10 @@ impl WantedSections {
     }
 }
 
-/// The certificates in a PEM file, in their order; at least one. `expected` says in words what the file is for.
+/// The certificates in a PEM file, in their order; at least one. `expected` is the purpose of the file in words.
 ///
 /// # Errors
-/// If the file cannot be read, is not well-formed PEM, or holds none.
+/// If the file cannot be read, is not well-formed PEM, or holds no certificate.
 pub fn read_certificates(path: &Path, expected: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
     let mut findings = TlsFindings::default();
     let found = findings.read_certificates(path, expected);
@@ -204,7 +205,7 @@ fn noun_of(expected: &str) -> &str {
     expected.split_once(' ').map_or(expected, |(_article, noun)| noun)
 }
 
-/// What the file holds instead, for somebody who mixed two files up.
+/// The contents of a file without a wanted section, for an operator who confused two files.
 fn describe_contents(others: &[PemSection]) -> String {
     let Some(first) = others.iter().find(|other| other.kind != SectionKind::Parameters) else {
         return ", a section that starts with \"-----BEGIN\"; if it is in DER form, openssl can convert it".to_owned();

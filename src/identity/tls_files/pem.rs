@@ -1,10 +1,12 @@
-//! PEM files, read section by section (RFC 7468): certificates, revocation lists and keys have this one reader.
+//! PEM files, read section by section (RFC 7468). One parser for certificates, revocation lists and keys.
 //!
-//! Guarantees: no section is skipped. Each one is given to the caller with its kind and line, or is a problem that names
-//! the line. A byte order mark, CR LF, blanks around lines and sections glued together by a missing line end are read as
-//! OpenSSL or a person would read them; text between sections is a comment, unless it holds a boundary.
+//! Guarantees:
+//! - No section is skipped. Each section is returned with its kind and line, or is a problem that names the line.
+//! - The parser accepts a byte order mark, CR LF, blanks around lines, and sections joined by a missing line end. It
+//!   reads them as OpenSSL or a person would.
+//! - Text between sections is a comment, unless it holds a boundary.
 //!
-//! Leaves to others: base64 (rustls-pki-types), and what the bytes mean.
+//! Leaves to others: base64 (rustls-pki-types), and the meaning of the bytes.
 
 use std::fmt;
 use std::fs::File;
@@ -17,27 +19,27 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use super::tls_problem::TlsProblem;
 use crate::identity::der::der_reader::{DerReader, SEQUENCE};
 
-/// The largest PEM file in bytes: a revocation list with a million entries has some 70 MB.
+/// The largest PEM file in bytes. A revocation list with a million entries has about 70 MB.
 pub(crate) const PEM_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const BOUNDARY: &str = "-----";
 
-/// What a section holds.
+/// The kind of a section's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SectionKind {
     /// A certificate.
     Certificate,
-    /// A certificate in the form of OpenSSL that may be followed by trust settings.
+    /// A certificate in the form of OpenSSL (`TRUSTED CERTIFICATE`), which may be followed by trust settings.
     TrustedCertificate,
     /// A revocation list.
     RevocationList,
     /// A private key.
     PrivateKey,
-    /// A private key that needs a password.
+    /// An encrypted private key, which needs a password.
     EncryptedKey,
-    /// Parameters of a key or a key exchange, as OpenSSL writes them before a key; they say nothing that is needed here.
+    /// Parameters of a key or a key exchange, as OpenSSL writes them before a key. The parser does not need them.
     Parameters,
-    /// A request for a certificate.
+    /// A certificate signing request.
     Request,
     /// A public key.
     PublicKey,
@@ -47,7 +49,7 @@ pub(crate) enum SectionKind {
 #[derive(Clone)]
 pub(crate) struct PemSection {
     pub(crate) kind: SectionKind,
-    /// The line of its beginning, from 1.
+    /// The line of the BEGIN boundary, from 1.
     pub(crate) line: usize,
     /// The label and the base64 lines, in the form that rustls-pki-types reads.
     label: String,
@@ -69,7 +71,7 @@ impl SectionKind {
         })
     }
 
-    /// In words, with the article.
+    /// The kind in words, with the article.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Certificate | Self::TrustedCertificate => "a certificate",
@@ -84,13 +86,13 @@ impl SectionKind {
 }
 
 impl fmt::Debug for PemSection {
-    /// Without the contents, which may be a key.
+    /// Omits the contents, which may be a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PemSection").field("kind", &self.kind).field("line", &self.line).finish_non_exhaustive()
     }
 }
 
-/// A fault at a line.
+/// A syntax error at a line.
 struct PemError {
     line: usize,
     what: String,
@@ -108,7 +110,7 @@ impl PemError {
 
 /// All sections of a file, in their order.
 ///
-/// `expected` is what the file is for, in words: "a certificate".
+/// `expected` is the purpose of the file in words, such as "a certificate".
 pub(crate) fn read_sections(path: &Path, expected: &str) -> Result<Vec<PemSection>, TlsProblem> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes));
@@ -119,7 +121,7 @@ pub(crate) fn read_sections(path: &Path, expected: &str) -> Result<Vec<PemSectio
     sections(&bytes).map_err(|fault| fault.into_problem(path))
 }
 
-/// A section while its lines come.
+/// A section whose END boundary has not been read yet.
 struct OpenSection {
     line: usize,
     label: String,
@@ -155,19 +157,19 @@ fn sections(bytes: &[u8]) -> Result<Vec<PemSection>, PemError> {
     }
 }
 
-/// Whether a line is a boundary, or was meant to be one: if it is not understood, a section would be lost.
+/// Whether a line is a boundary, or was meant to be one. A boundary that is not recognised would lose a section.
 fn looks_like_a_boundary(text: &str) -> bool {
     let has_word = |text: &str| text.contains("BEGIN") || text.contains("END");
     text.contains("--") && (has_word(text) || text.contains(BOUNDARY) && has_word(&text.to_ascii_uppercase()))
 }
 
-/// One line inside or outside of a section.
+/// Processes one line inside or outside of a section.
 fn take_line(open: &mut Option<OpenSection>, text: &str, line: usize) -> Result<(), PemError> {
     let Some(section) = open else { return Ok(()) }; // a comment
     if text.is_empty() {
         return Ok(());
     }
-    // RFC 1421 headers of OpenSSL's traditional form. Base64 holds no colon.
+    // RFC 1421 headers of the traditional OpenSSL format. Base64 holds no colon.
     if let Some((name, value)) = text.split_once(':') {
         if name == "Proc-Type" && value.contains("ENCRYPTED") {
             section.kind = SectionKind::EncryptedKey;
@@ -183,7 +185,7 @@ fn take_line(open: &mut Option<OpenSection>, text: &str, line: usize) -> Result<
     Ok(())
 }
 
-/// A boundary at the beginning of the text, and what stands behind it.
+/// A boundary at the beginning of the text, and the text after it.
 fn parse_boundary(text: &str) -> Option<(PemBoundary<'_>, &str)> {
     let inside = text.strip_prefix(BOUNDARY)?;
     let (inside, after) = inside.split_once(BOUNDARY)?;
@@ -191,7 +193,7 @@ fn parse_boundary(text: &str) -> Option<(PemBoundary<'_>, &str)> {
     begins.or_else(|| inside.strip_prefix("END ").map(PemBoundary::End)).map(|boundary| (boundary, after))
 }
 
-/// A line that marks where a section begins or ends, with its label.
+/// A boundary line, with its label.
 enum PemBoundary<'a> {
     Begin(&'a str),
     End(&'a str),
@@ -229,7 +231,8 @@ fn consume_line(
     Ok(())
 }
 
-/// A line with dashes that is no boundary. Its words may be a part of a key, so they are not repeated.
+/// The error for a line with dashes that is no boundary. The error omits the text of the line, which may be a part of a
+/// key.
 fn stray_boundary(text: &str, line: usize) -> PemError {
     let hint = match text.starts_with(BOUNDARY) {
         true => "a boundary reads \"-----BEGIN CERTIFICATE-----\", with five dashes at both ends",
@@ -239,7 +242,7 @@ fn stray_boundary(text: &str, line: usize) -> PemError {
 }
 
 impl PemSection {
-    /// The certificate it holds.
+    /// Decodes the certificate in the section.
     pub(crate) fn certificate(&self, path: &Path) -> Result<CertificateDer<'static>, TlsProblem> {
         let der: CertificateDer<'static> = self.decode("CERTIFICATE", path)?;
         if self.kind != SectionKind::TrustedCertificate {
@@ -258,12 +261,12 @@ impl PemSection {
         }
     }
 
-    /// The revocation list it holds.
+    /// Decodes the revocation list in the section.
     pub(crate) fn revocation_list(&self, path: &Path) -> Result<CertificateRevocationListDer<'static>, TlsProblem> {
         self.decode("X509 CRL", path)
     }
 
-    /// The key it holds.
+    /// Decodes the key in the section.
     pub(crate) fn key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, TlsProblem> {
         self.decode(&self.label, path)
     }

@@ -1,19 +1,19 @@
-//! Why a TLS file cannot be used: path, reason and advice.
+//! The reason why a TLS file cannot be used: path, reason and advice.
 
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Why the files of a listener cannot be used.
+/// The reason why a TLS file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {what}")]
 pub struct TlsProblem {
     /// The file.
     pub path: PathBufDisplay,
-    /// What is wrong, and what to do.
+    /// The fault, and the advice how to correct it.
     pub what: String,
 }
 
-/// A path that can be shown.
+/// A path that implements `Display`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathBufDisplay(pub PathBuf);
 

@@ -1,7 +1,8 @@
-//! The authorities that a listener or a subsystem's connector trusts, and their name constraints.
+//! The authorities (trust anchors) that a listener or a subsystem's connector trusts, and their name constraints.
 //!
-//! Guarantees: every anchor is a certificate authority that is valid. Leaves to `verification`: the path to an
-//! anchor.
+//! Guarantees: every anchor is a valid certificate authority.
+//!
+//! Leaves to `verification`: the path from a certificate to an anchor.
 
 pub(crate) mod name_constraints;
 pub(crate) mod trust_anchors;

@@ -1,11 +1,13 @@
-//! Name constraints of authorities (RFC 5280 section 4.2.1.10): which names their certificates may hold.
+//! Name constraints of authorities (RFC 5280 section 4.2.1.10): the names that their certificates may hold.
 //!
-//! webpki judges DNS names and IP addresses, and refuses every certificate that has a name of any other constrained kind.
-//! Here the constraints on URIs, directory names and e-mail addresses of a *configured* authority are taken out of what
-//! webpki is given, and judged. Those of intermediate certificates stay with webpki: they are refused
-//! (docs/decisions/certificates.md).
+//! webpki evaluates DNS names and IP addresses. It refuses every certificate that has a name of any other constrained
+//! kind. So this module evaluates the constraints of a *configured* authority on URIs, directory names and e-mail
+//! addresses itself, and removes them from the input of webpki. The constraints of intermediate certificates stay with
+//! webpki, which refuses them (docs/decisions/certificates.md).
 //!
-//! Guarantees: what is not understood stays with webpki, and so refuses. Where an exclusion is in doubt, it holds.
+//! Guarantees:
+//! - A constraint that is not understood stays with webpki, and so leads to a refusal.
+//! - An exclusion that cannot be evaluated counts as a match.
 
 use rustls::pki_types::Der;
 use x509_parser::certificate::X509Certificate;
@@ -23,7 +25,7 @@ const EMAIL: u8 = primitive_tag(1);
 const DIRECTORY_NAME: u8 = constructed_tag(4);
 const URI: u8 = primitive_tag(6);
 
-/// The constraints of one authority on names that webpki does not judge.
+/// The constraints of one authority on the kinds of names that webpki does not evaluate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NameConstraintRules {
     permitted: Vec<SubtreeBase>,
@@ -33,31 +35,31 @@ pub(crate) struct NameConstraintRules {
 /// The base of a subtree of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SubtreeBase {
-    /// A host, or with a dot in front every host below a domain.
+    /// A host, or with a leading dot every host below a domain.
     Uri(String),
-    /// An address, a host, or with a dot in front every host below a domain.
+    /// An address, a host, or with a leading dot every host below a domain.
     Email(String),
-    /// The beginning of a directory name.
+    /// A prefix of a directory name.
     Directory(Vec<RdnAttributes>),
 }
 
-/// One relative distinguished name: its attributes in a comparable form, sorted.
+/// One relative distinguished name: its attributes in a comparable (canonical) form, sorted.
 type RdnAttributes = Vec<(String, Vec<u8>)>;
 
-/// A constraint that a certificate does not keep.
+/// A constraint that a certificate violates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConstraintViolation(pub(crate) String);
 
-/// What an authority's constraints come to.
+/// The constraints of an authority, divided between webpki and this module.
 pub(crate) struct SplitConstraints {
-    /// What webpki judges; the contents of the extension's sequence.
+    /// The constraints that webpki evaluates: the contents of the extension's sequence.
     pub(crate) for_webpki: Option<Der<'static>>,
-    /// What is judged here.
+    /// The constraints that this module evaluates.
     pub(crate) rules: NameConstraintRules,
 }
 
 impl SplitConstraints {
-    /// Splits the constraints that webpki has found in an authority.
+    /// Splits the constraints that webpki has found in an authority's certificate.
     pub(crate) fn from_extension(constraints: Option<&[u8]>) -> Self {
         let untouched = || Self {
             for_webpki: constraints.map(|constraints| Der::from(constraints.to_vec())),
@@ -94,7 +96,7 @@ fn split_constraints(constraints: &[u8]) -> Result<SplitConstraints, MalformedDe
     Ok(SplitConstraints { for_webpki: of_webpki, rules })
 }
 
-/// The base of a subtree, if it is of a kind that is judged here.
+/// The base of a subtree, if this module evaluates its kind.
 fn subtree_base(subtree: DerElement<'_>) -> Option<SubtreeBase> {
     let mut fields = DerReader::new(subtree.value);
     let name = fields.next_element().ok()?;
@@ -113,12 +115,12 @@ fn subtree_base(subtree: DerElement<'_>) -> Option<SubtreeBase> {
 }
 
 impl NameConstraintRules {
-    /// Whether there are none.
+    /// Whether there are no constraints.
     pub(crate) fn is_empty(&self) -> bool {
         self.permitted.is_empty() && self.excluded.is_empty()
     }
 
-    /// Judges the names of a certificate.
+    /// Checks the names of a certificate.
     pub(crate) fn check_certificate(&self, certificate: &X509Certificate<'_>) -> Result<(), ConstraintViolation> {
         if self.is_empty() {
             return Ok(());
@@ -131,7 +133,7 @@ impl NameConstraintRules {
 
     fn check_name(&self, name: &ConstrainedName<'_>) -> Result<(), ConstraintViolation> {
         let broken = |why: &str| Err(ConstraintViolation(format!("{name} {why}")));
-        let excludes = |base: &SubtreeBase| name.is_within(base).unwrap_or(true); // what cannot be read is excluded
+        let excludes = |base: &SubtreeBase| name.is_within(base).unwrap_or(true); // an unreadable name is excluded
         let of_its_kind = |base: &&SubtreeBase| name.has_same_kind(base);
         if self.excluded.iter().filter(of_its_kind).any(excludes) {
             return broken("is excluded by the name constraints of its authority");
@@ -144,7 +146,7 @@ impl NameConstraintRules {
     }
 }
 
-/// A name in a certificate that may be constrained.
+/// A name in a certificate that a constraint may apply to.
 enum ConstrainedName<'a> {
     Uri(&'a str),
     Email(&'a str),
@@ -161,7 +163,7 @@ impl std::fmt::Display for ConstrainedName<'_> {
     }
 }
 
-/// The names that may be constrained: alternative names, the subject, and, where there are no alternative names, the
+/// The names that constraints may apply to: the alternative names and the subject. Without alternative names, also the
 /// e-mail addresses in the subject.
 fn constrained_names<'a>(
     certificate: &'a X509Certificate<'_>,
@@ -201,7 +203,7 @@ impl ConstrainedName<'_> {
         )
     }
 
-    /// Whether it lies in the subtree; `None` if it cannot be said.
+    /// Whether the name lies in the subtree; `None` if that cannot be decided.
     fn is_within(&self, base: &SubtreeBase) -> Option<bool> {
         match (self, base) {
             (Self::Uri(uri), SubtreeBase::Uri(base)) => Some(is_host_below(&uri_host(uri)?, base)),
@@ -212,14 +214,14 @@ impl ConstrainedName<'_> {
     }
 }
 
-/// The host of a URI in lower case. RFC 5280: a URI without one, or with an IP address, keeps no constraint.
+/// The host of a URI in lower case. RFC 5280: a URI without a host, or with an IP address, satisfies no constraint.
 fn uri_host(uri: &str) -> Option<String> {
     let (scheme, rest) = uri.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
     let authority = rest.split(['/', '?', '#']).next()?;
     if authority.contains('\\') {
-        return None; // for some readers, the host ends there
+        return None; // some parsers end the host there
     }
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = match host.rsplit_once(':') {
@@ -236,7 +238,7 @@ fn is_label(label: &str) -> bool {
     !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// A constraint with a dot in front is kept by every host below it, any other by that host alone.
+/// A constraint with a leading dot matches every host below it; any other matches that host alone.
 fn is_host_below(host: &str, base: &str) -> bool {
     let base = base.strip_suffix('.').unwrap_or(base);
     match base.strip_prefix('.') {
@@ -245,7 +247,7 @@ fn is_host_below(host: &str, base: &str) -> bool {
     }
 }
 
-/// A constraint may be an address, a host, or with a dot in front a domain.
+/// A constraint may be an address, a host, or with a leading dot a domain.
 fn is_email_below(email: &str, base: &str) -> Option<bool> {
     let (local, host) = email.rsplit_once('@').filter(|(local, _)| !local.is_empty())?;
     let host = host.to_ascii_lowercase();
@@ -266,7 +268,8 @@ fn rdn_attributes(name: &RelativeDistinguishedName<'_>) -> RdnAttributes {
     attributes
 }
 
-/// A value as RFC 5280 section 7.1 compares it: without case, blanks at its ends, or more than one blank in a row.
+/// The canonical form of a value for the comparison of RFC 5280 section 7.1: without case, blanks at its ends, or
+/// repeated blanks.
 fn comparable_value(attribute: &AttributeTypeAndValue<'_>) -> Vec<u8> {
     match attribute.as_str() {
         Ok(text) => text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ").into_bytes(),
@@ -274,7 +277,7 @@ fn comparable_value(attribute: &AttributeTypeAndValue<'_>) -> Vec<u8> {
     }
 }
 
-/// The kinds of names that an authority constrains and webpki does not judge, in words; `None` if there are none.
+/// The kinds of names that an authority constrains and webpki does not evaluate, in words; `None` if there are none.
 pub(crate) fn unjudged_kinds(constraints: &NameConstraints<'_>) -> Option<String> {
     let subtrees = [&constraints.permitted_subtrees, &constraints.excluded_subtrees];
     let mut kinds: Vec<&str> = subtrees

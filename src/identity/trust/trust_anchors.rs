@@ -1,7 +1,7 @@
-//! Whom a listener trusts to name callers: the bundles of certificate authorities.
+//! The trust anchors of a listener or a subsystem's connector: the bundles of certificate authorities.
 //!
-//! rustls takes every certificate it is given as an anchor, expired or not an authority at all. Here each is looked at
-//! before it is trusted.
+//! rustls accepts every certificate as an anchor, even one that has expired or is no authority. This module checks each
+//! certificate before it becomes an anchor.
 
 use std::path::{Path, PathBuf};
 
@@ -17,31 +17,31 @@ use crate::identity::certificate::expiry::{self, ExpiringItem};
 
 use crate::identity::tls_files::TlsFindings;
 
-/// The authorities that passed the look.
+/// The authorities that passed the checks.
 #[derive(Debug)]
 pub(crate) struct TrustStore {
     pub(crate) roots: RootCertStore,
-    /// One for each of the roots, in their order.
+    /// One entry per root, in the order of the roots.
     pub(crate) authorities: Vec<TrustedAuthority>,
 }
 
-/// What is known of an authority beside what webpki keeps.
+/// The facts about an authority that webpki does not keep.
 #[derive(Debug)]
 pub(crate) struct TrustedAuthority {
     pub(crate) path: PathBuf,
-    /// Its name, for people.
+    /// The name of the authority, for display.
     pub(crate) name: String,
     pub(crate) valid_until: Timestamp,
     subject: Box<[u8]>,
     key: Box<[u8]>,
-    /// How many intermediate authorities may stand below it (pathLenConstraint).
+    /// The most intermediate authorities that may stand below this authority (pathLenConstraint).
     pub(crate) path_length: Option<usize>,
-    /// Whether its keyUsage, if there is one, says cRLSign.
+    /// Whether its keyUsage, if present, includes cRLSign.
     pub(crate) may_sign_lists: bool,
     pub(crate) digest: [u8; 32],
 }
 
-/// Reads the bundles; what is wrong with them goes to `findings`.
+/// Reads the bundles; problems go to `findings`.
 pub(crate) fn read_trust_anchors(bundles: &[PathBuf], now: Timestamp, findings: &mut TlsFindings) -> TrustStore {
     let mut trust = TrustStore { roots: RootCertStore::empty(), authorities: Vec::new() };
     for path in bundles {
@@ -77,8 +77,8 @@ impl TrustStore {
         self.authorities.push(TrustedAuthority::from_certificate(path, der, &authority));
     }
 
-    /// Says which authorities constrain names in a way that webpki does not judge: it refuses every certificate that has
-    /// such a name. For those who have no judgement beside webpki's.
+    /// Warns of the authorities with name constraints that webpki does not evaluate: webpki refuses every certificate
+    /// that has such a name. For verifiers that use webpki alone.
     pub(crate) fn warn_of_unjudged_constraints(&self, findings: &mut TlsFindings) {
         for (authority, root) in self.authorities.iter().zip(&self.roots.roots) {
             let constraints = root.name_constraints.as_ref();
@@ -124,18 +124,18 @@ impl TrustedAuthority {
         }
     }
 
-    /// As its revocation lists look at it.
+    /// The authority as an issuer of revocation lists.
     pub(crate) fn crl_issuer(&self) -> CrlIssuer<'_> {
         CrlIssuer { name: &self.subject, key: &self.key }
     }
 }
 
-/// Whether a certificate's key may sign revocation lists: its keyUsage, if there is one, says so.
+/// Whether a certificate's key may sign revocation lists: its keyUsage, if present, includes cRLSign.
 pub(crate) fn may_sign_lists(certificate: &X509Certificate<'_>) -> bool {
     certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
 }
 
-/// RFC 5280 sections 4.2.1.9 and 4.2.1.3: an authority says so, and its key may sign certificates.
+/// RFC 5280 sections 4.2.1.9 and 4.2.1.3: an authority's certificate has `cA` set, and its key may sign certificates.
 fn authority_problem(certificate: &X509Certificate<'_>) -> Option<String> {
     let name = certificate.subject();
     if !certificate.is_ca() {
@@ -148,7 +148,7 @@ fn authority_problem(certificate: &X509Certificate<'_>) -> Option<String> {
     (!may_sign).then(|| format!("{name} may not sign certificates (keyUsage lacks keyCertSign)"))
 }
 
-/// An authority, as its lists look at it.
+/// An authority as an issuer of revocation lists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrlIssuer<'a> {
     /// Its name, encoded.

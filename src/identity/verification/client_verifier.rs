@@ -1,16 +1,20 @@
-//! Judges the chains of callers: webpki finds and verifies a path to an authority, then the path is judged here.
+//! The verifier of client certificate chains: webpki finds and verifies a path to an authority, then this module checks
+//! the path.
 //!
-//! webpki asks the first list of an issuer's name only, and looks at neither keyUsage nor the path length of an anchor
-//! (docs/decisions/certificates.md). So it is given no lists, and its path is looked at again:
+//! webpki looks up only the first list with an issuer's name. It checks neither keyUsage nor the path length of an
+//! anchor (docs/decisions/certificates.md). So webpki gets no lists, and this module checks the path again:
 //!
-//! * each intermediate certificate may sign certificates, the caller's may sign handshakes, where keyUsage is there
+//! * keyUsage, where present: each intermediate certificate may sign certificates, and the caller's may sign handshakes
 //!   (RFC 5280 section 6.1.4 (n), RFC 8446 section 4.4.2.2);
-//! * no more intermediate authorities than the anchor allows (its pathLenConstraint);
-//! * URIs, directory names and e-mail addresses keep the anchor's name constraints ([`NameConstraintRules`]);
-//! * no certificate is revoked, and each one's status is known, where lists are configured ([`CrlStore`]).
+//! * path length: at most the number of intermediate authorities that the anchor allows (its pathLenConstraint);
+//! * name constraints: URIs, directory names and e-mail addresses satisfy those of the anchor
+//!   ([`NameConstraintRules`]);
+//! * revocation, where lists are configured: the status of each certificate is known, and none is revoked
+//!   ([`CrlStore`]).
 //!
-//! Guarantees: a path that fails here is as if it were not there; webpki then tries the others. Leaves to rustls:
-//! signatures of the handshake itself.
+//! Guarantees: a path that fails a check here is treated as absent; webpki then tries the other paths.
+//!
+//! Leaves to rustls: the signatures of the handshake itself.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -33,13 +37,13 @@ use crate::identity::trust::name_constraints::{ConstraintViolation, NameConstrai
 use crate::identity::trust::trust_anchors::CrlIssuer;
 use crate::identity::trust::trust_anchors::{self, TrustStore, TrustedAuthority};
 
-/// Judges the chains of callers.
+/// The verifier of client certificate chains.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
-    /// Of rustls: for the signatures of handshakes, and what is asked for in them.
+    /// The verifier of rustls: for the signatures of handshakes, and for the contents of the certificate request.
     handshake_verifier: Arc<dyn ClientCertVerifier>,
     anchors: Vec<VerifierAnchor>,
-    /// The anchors as webpki has them, in their order.
+    /// The anchors in the form of webpki, in the same order.
     webpki_anchors: Vec<TrustAnchor<'static>>,
     lists: CrlStore,
     algorithms: WebPkiSupportedAlgorithms,
@@ -53,7 +57,7 @@ struct VerifierAnchor {
 }
 
 impl ClientVerifier {
-    /// Judges by these authorities and lists; `handshakes` is rustls' own verifier with the same authorities.
+    /// A verifier with these authorities and lists. `handshakes` is the verifier of rustls with the same authorities.
     pub(crate) fn new(
         handshakes: Arc<dyn ClientCertVerifier>,
         trust: TrustStore,
@@ -76,12 +80,12 @@ impl ClientVerifier {
         }
     }
 
-    /// The certificate that this thread has refused last; whoever asks takes it.
+    /// Takes the certificate that this thread has refused last. It is returned once.
     pub(crate) fn take_refused_certificate(&self) -> Option<CertificateSummary> {
         self.refused.take_for_thread()
     }
 
-    /// Judges a chain at a moment.
+    /// Verifies a chain at a moment.
     pub(crate) fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
@@ -102,7 +106,7 @@ impl ClientVerifier {
             parsed.verify_for_usage(algorithms, &self.webpki_anchors, issuers, now, usage, None, Some(&judge_path));
         match verified {
             Ok(_) => Ok(()),
-            // A path that webpki has found tells more than those it has not.
+            // The error of a path that webpki has found says more than the errors of its failed searches.
             Err(error) => {
                 Err(fault.take().map_or_else(|| tls_error_from_webpki(error), |fault| fault.into_tls_error(now)))
             }
@@ -124,7 +128,8 @@ impl ClientVerifier {
         if self.lists.is_empty() { Ok(()) } else { self.check_revocation(&chain, anchor, now) }
     }
 
-    /// The anchor that a path leads to. webpki has it from `of_webpki`; names and keys may repeat there.
+    /// The anchor of a path. The path refers into `webpki_anchors`, so the anchor is found by address: names and keys
+    /// may repeat there.
     fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&VerifierAnchor> {
         let found = std::ptr::from_ref(path.anchor()).cast::<()>();
         let is_found = |anchor: &TrustAnchor<'_>| std::ptr::from_ref(anchor).cast::<()>() == found;
@@ -166,7 +171,7 @@ impl ClientVerifier {
 }
 
 impl VerifierAnchor {
-    /// RFC 5280 section 4.2.1.9.
+    /// The path length constraint of the anchor (RFC 5280 section 4.2.1.9).
     fn check_path_length(&self, found: usize) -> Result<(), ChainError> {
         match self.authority.path_length {
             Some(allowed) if found > allowed => {
@@ -205,13 +210,13 @@ impl<'a> PathCertificate<'a> {
         }
     }
 
-    /// As its own revocation lists look at it.
+    /// The certificate as an issuer of revocation lists.
     fn crl_issuer(&self) -> CrlIssuer<'_> {
         let certificate = &self.0;
         CrlIssuer { name: certificate.subject().as_raw(), key: certificate.public_key().raw }
     }
 
-    /// As its issuer's revocation lists look at it.
+    /// The fields for a lookup in the revocation lists of its issuer.
     fn revocation_query(&self, is_authority: bool) -> RevocationQuery<'_> {
         let certificate = &self.0;
         let is_points = |id: &x509_parser::der_parser::oid::Oid<'_>| *id == OID_X509_EXT_CRL_DISTRIBUTION_POINTS;

@@ -1,7 +1,10 @@
-//! Verifies the certificate chains of callers.
+//! Verification of the certificate chains of callers.
 //!
-//! Guarantees: key usage, path length, name constraints and revocation are checked beside what webpki checks.
-//! Leaves to `revocation`: the lists; to `trust`: the authorities.
+//! Guarantees: key usage, path length, name constraints and revocation are checked in addition to the checks of webpki.
+//!
+//! Leaves to others:
+//! - the revocation lists: `revocation`;
+//! - the authorities: `trust`.
 
 pub(crate) mod client_verifier;
 pub(crate) mod trust_fingerprint;

@@ -1,4 +1,4 @@
-//! A fingerprint of the authorities and revocation lists that callers are judged by.
+//! A fingerprint of the authorities and revocation lists that verify callers.
 //!
 //! Guarantees: two listeners with one fingerprint give the same verdict at any moment.
 
@@ -10,12 +10,13 @@ use crate::identity::tls_files::ClientAuth;
 use crate::identity::tls_files::ExpiredCrlPolicy;
 use crate::identity::trust::trust_anchors::TrustStore;
 
-/// Names what callers are judged by: two listeners with one mark give the same judgement at any moment.
+/// SHA-256 over the authorities and revocation lists. Two listeners with equal fingerprints give the same verdict at
+/// any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrustFingerprint([u8; 32]);
 
 impl TrustFingerprint {
-    /// The mark of these authorities and lists, in this order.
+    /// The fingerprint of these authorities and lists, in this order.
     pub(crate) fn from_sources(auth: &ClientAuth, trust: &TrustStore, lists: &CrlStore) -> Self {
         let mut digest = Sha256::new();
         digest.update([u8::from(auth.required), u8::from(auth.expired_crl == ExpiredCrlPolicy::Allow)]);

@@ -1,4 +1,4 @@
-//! Which authorities and lists a listener uses, for people: what `check` prints.
+//! A readable summary of the authorities and lists that a listener uses. The `check` command prints it.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,11 @@ pub struct TrustedFiles {
     pub authorities: Vec<AuthorityInUse>,
     /// The lists, in the order of their files.
     pub lists: Vec<RevocationListInUse>,
-    /// When the last list ends, after which nobody is let in; `None` if that will not happen.
+    /// The nextUpdate of the last list. From then on no caller is accepted; `None` if that case cannot occur.
     pub(crate) last_next_update: Option<Timestamp>,
 }
 
-/// An authority whose callers are let in.
+/// An authority whose callers are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorityInUse {
     /// The file.
@@ -30,22 +30,23 @@ pub struct AuthorityInUse {
     pub valid_until: Timestamp,
 }
 
-/// A revocation list that is asked.
+/// A revocation list in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationListInUse {
     /// The file.
     pub path: PathBuf,
     /// Its issuer.
     pub issuer: String,
-    /// Its number (cRLNumber), if it has one: in decimal, or in hexadecimal with `0x` if it is longer than 8 bytes.
+    /// Its number (cRLNumber), if present: in decimal, or in hexadecimal with `0x` if it is longer than 8 bytes.
     pub number: Option<String>,
     /// nextUpdate.
     pub next_update: Timestamp,
-    /// Which certificates it speaks of, in words.
+    /// The scope of the list, in words: the certificates that it covers.
     pub scope: String,
-    /// How many certificates it names.
+    /// The number of revoked certificates on the list.
     pub revoked: usize,
-    /// Whether one of the authorities has signed it. Otherwise it is for callers that show the certificate of its issuer.
+    /// Whether one of the authorities has signed the list. Otherwise the list serves callers that present the
+    /// certificate of its issuer.
     pub covers_authorities: bool,
 }
 

@@ -1,6 +1,8 @@
-//! Why a chain is refused: our own faults, those of webpki, and how both are told to rustls and to people.
+//! The reasons why a chain is refused: the gateway's own checks and those of webpki, and their conversion to rustls
+//! errors and to text.
 //!
-//! Guarantees: what rustls has a word for is told in that word, because the alert of the handshake depends on it.
+//! Guarantees: a fault that rustls has an error for is reported with that error, because the TLS alert of the handshake
+//! depends on it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error, OtherError};
 
-/// Why a path that webpki has found is none.
+/// The reason why a path found by webpki is rejected.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ChainError {
     #[error("{0} cannot be read")]
@@ -32,13 +34,14 @@ pub(crate) enum ChainError {
 }
 
 impl fmt::Debug for ChainError {
-    /// In words: rustls shows an error that is not its own in this form.
+    /// The readable text: rustls displays an error of type `Other` in this form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// What is wrong with a handshake, in words: those of rustls, or of whoever has refused the certificate.
+/// A readable description of a failed handshake: the text of rustls, or that of the verifier that refused the
+/// certificate.
 pub fn describe_tls_error(fault: &Error) -> String {
     match fault {
         Error::InvalidCertificate(CertificateError::Other(OtherError(fault))) => fault.to_string(),
@@ -52,7 +55,7 @@ pub fn describe_tls_error(fault: &Error) -> String {
     }
 }
 
-/// A time of rustls as ours.
+/// Converts a time of rustls.
 pub(crate) fn unix_timestamp(now: UnixTime) -> Timestamp {
     i64::try_from(now.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
 }
@@ -61,7 +64,7 @@ fn unix_time(at: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_second()).unwrap_or(0)))
 }
 
-/// What webpki is told of a fault, so that it tries other paths: none of these ends its search.
+/// The error that webpki gets for a fault. None of these errors ends its search, so webpki tries other paths.
 pub(crate) fn placeholder_webpki_error(fault: &ChainError, now: UnixTime) -> webpki::Error {
     match fault {
         ChainError::Revoked => webpki::Error::CertRevoked,
@@ -76,7 +79,7 @@ pub(crate) fn placeholder_webpki_error(fault: &ChainError, now: UnixTime) -> web
 }
 
 impl ChainError {
-    /// As an error of rustls.
+    /// Converts to an error of rustls.
     pub(crate) fn into_tls_error(self, now: UnixTime) -> Error {
         let fault = match self {
             Self::Revoked => CertificateError::Revoked,
@@ -90,7 +93,7 @@ impl ChainError {
     }
 }
 
-/// The errors of webpki as rustls tells them; it keeps its own translation to itself.
+/// The errors of webpki converted as rustls does it; the conversion of rustls is private.
 pub(crate) fn tls_error_from_webpki(error: webpki::Error) -> Error {
     use webpki::Error as Found;
     let fault = match error {
@@ -119,7 +122,7 @@ pub(crate) fn tls_error_from_webpki(error: webpki::Error) -> Error {
     Error::InvalidCertificate(fault)
 }
 
-/// webpki says only that constraints are violated, and for some kinds of names it says so always.
+/// webpki reports only that constraints are violated, and for some kinds of names it always reports a violation.
 #[derive(thiserror::Error)]
 #[error(
     "a name of the certificate is not permitted by the name constraints of an authority above it; constraints of an \

@@ -1,9 +1,13 @@
-//! A copy of a ledger: of one that is kept at this moment, of one whose gateway died, of one that was closed.
+//! Backup: copies a ledger that is open, a ledger whose gateway died, or a closed ledger.
 //!
-//! Guarantees: the copy is a book of one moment; it passes `ledger verify`, and reports say of it what they said of the
-//! ledger at that moment. What the tally of a running gateway held beyond the book is folded into the copy, so the copy
-//! needs no tally and no log. The tally of a dead gateway is copied as it is, and a start on the copy recovers it. Nothing
-//! is overwritten; under its name the copy appears whole and synced, or not at all. Changes nothing of the ledger.
+//! Guarantees:
+//! - The copy is a book of one moment. It passes `ledger verify`, and its reports equal those of the ledger at that
+//!   moment.
+//! - If a gateway keeps the ledger, the counts of its tally are folded into the copy. So the copy needs no tally and no
+//!   log.
+//! - The tally of a dead gateway is copied unchanged, and a start on the copy recovers it.
+//! - Nothing is overwritten. The copy appears under its name complete and synced, or not at all.
+//! - The ledger is not changed.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,40 +29,40 @@ use crate::ledger::files::lock;
 use crate::ledger::keeper::recovery::fold_image;
 use crate::ledger::values::error::LedgerError;
 
-/// How often a copy is begun anew when the gateway seals, begins or ends in the middle of it.
+/// The most attempts of a copy, when the gateway seals, begins or ends an epoch in the middle of an attempt.
 const COPY_ATTEMPTS_MAX: u32 = 5;
-/// How often the progress of a copy is looked at.
+/// The interval between progress checks of a copy.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
-/// The end of the name of a copy that is not whole yet.
+/// The suffix of an incomplete copy.
 const DRAFT_SUFFIX: &str = ".part";
 
-/// A copy that was made.
+/// A completed copy.
 #[derive(Clone, Debug, Serialize)]
 pub struct LedgerBackup {
-    /// The copied book's own path.
+    /// The canonical path of the copied book.
     pub ledger: PathBuf,
     /// The copy.
     pub book: PathBuf,
-    /// The copied tally, if the ledger's gateway had died and nobody had recovered it.
+    /// The copied tally, if the ledger's gateway had died and its epoch was not recovered.
     pub tally: Option<PathBuf>,
     /// Bytes of the copy.
     pub bytes: u64,
     /// Whether a gateway kept the ledger: then the copy ends in the middle of its epoch.
     pub is_kept: bool,
-    /// The end of the chain in the copy, to be noted elsewhere.
+    /// The head of the chain in the copy, to be noted elsewhere.
     pub head: ChainHead,
 }
 
-/// Why no copy was made.
+/// The reason why no copy was made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// Nothing is overwritten.
+    /// The target exists; nothing is overwritten.
     #[error("{0} is there already; a backup overwrites nothing, so name a new file or a folder without it")]
     Exists(PathBuf),
-    /// SQLite takes names in UTF-8 only.
+    /// The name is not UTF-8, and SQLite accepts only UTF-8.
     #[error("{0} is not a name in UTF-8; choose another one")]
     Name(PathBuf),
-    /// The ledger could not be read, or the copy not written.
+    /// The ledger could not be read, or the copy could not be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
@@ -78,13 +82,14 @@ pub fn backup(path: &Path, to: &Path, progress: &mut ProgressCallback<'_>) -> Re
     Err(LedgerError::ChangedWhileRead(ledger).into())
 }
 
-/// Between the copy and the snapshot nothing was sealed, begun or ended, so the snapshot's tally fits the copy.
+/// Returns whether nothing was sealed, begun or ended between the copy and the snapshot. Then the snapshot's tally
+/// matches the copy.
 fn is_same_revision(snapshot: &LedgerSnapshot, draft: &Path) -> Result<bool, LedgerError> {
     let copied = revision(&open_for_reading(draft)?).map_err(|error| LedgerError::book("read", draft, error))?;
     Ok(copied == revision(&snapshot.connection).map_err(|error| snapshot.book_error(error))?)
 }
 
-/// Copies the book's pages as they are at one moment, log included, into a new file that has no log
+/// Copies the book's pages as of one moment, including its log, into a new file without a log
 /// (sqlite.org/lang_vacuum.html, "VACUUM with an INTO clause").
 fn copy_book(ledger: &Path, target: &BackupTarget, progress: &mut ProgressCallback<'_>) -> Result<(), BackupError> {
     let failed = |error| LedgerError::book("copy", ledger, error);
@@ -112,7 +117,7 @@ fn book_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(u64::from(pages) * u64::from(size))
 }
 
-/// Where the copy goes; drafts that are not finished are removed.
+/// The target of the copy; incomplete drafts are removed.
 struct BackupTarget {
     book: PathBuf,
     draft: PathBuf,
@@ -138,10 +143,10 @@ impl BackupTarget {
         })
     }
 
-    /// Removes what an attempt has left.
+    /// Removes the files of an attempt.
     fn remove_drafts(&self) {
         for draft in [&self.draft, &self.tally_draft, &path_with_suffix(&self.draft, "-journal")] {
-            let _ = fs::remove_file(draft); // most often there is none; one that stays makes the next step fail
+            let _ = fs::remove_file(draft); // usually there is none; if one cannot be removed, the next step fails
         }
     }
 
@@ -149,7 +154,7 @@ impl BackupTarget {
         let has_tally = match (&snapshot.tally, snapshot.is_kept) {
             (TallyState::Open(readings), true) => fold_tally_into(&self.draft, readings).map(|()| false)?,
             (TallyState::Open(_), false) => self.copy_tally(&snapshot.path).map(|()| true)?,
-            _ => false, // all of it is in the book
+            _ => false, // all its counts are in the book
         };
         let read = open_for_reading(&self.draft)?;
         let head = ledger_info::chain_head(&read).map_err(|error| LedgerError::book("read", &self.draft, error))?;
@@ -169,7 +174,8 @@ impl BackupTarget {
         })
     }
 
-    /// Nobody counts in it, unless a gateway begins now: then it is recovered and removed, and this attempt is void.
+    /// Copies the tally of a dead gateway, which gets no more counts. If a gateway starts now, it recovers and removes
+    /// the tally, and this attempt is repeated.
     fn copy_tally(&self, ledger: &Path) -> Result<(), LedgerError> {
         let from = ledger.with_extension(TALLY_EXTENSION);
         fs::copy(&from, &self.tally_draft).map_err(|error| LedgerError::file("copy", &from, error))?;
@@ -183,7 +189,7 @@ impl Drop for BackupTarget {
     }
 }
 
-/// Brings what the tally held beyond the book into the copy, as the keeper's next fold would have done.
+/// Folds the tally's counts into the copy, as the keeper's next fold would have done.
 fn fold_tally_into(draft: &Path, readings: &TallyReadings) -> Result<(), LedgerError> {
     let (mut book, image) = (BookWriter::open_copy(draft)?, &readings.newer);
     book.begin_epoch(&image.header)?;
@@ -197,10 +203,10 @@ fn fold_tally_into(draft: &Path, readings: &TallyReadings) -> Result<(), LedgerE
         seal_before: None,
         ending: None,
     });
-    saved.map(drop) // nothing is sealed, so nothing was held against the tally
+    saved.map(drop) // nothing is sealed, so no comparison with the tally is needed
 }
 
-/// Gives a synced draft its name, unless something has that name by now.
+/// Renames a synced draft to its name, unless the name exists by now.
 fn publish(draft: &Path, name: &Path) -> Result<(), BackupError> {
     let failed = |error| LedgerError::file("write", name, error);
     File::open(draft).and_then(|file| file.sync_all()).map_err(failed)?;

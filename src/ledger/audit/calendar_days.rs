@@ -1,7 +1,7 @@
-//! Which windows a day of the book covers.
+//! The windows that a day of the book covers.
 //!
-//! Days before the horizon were made by the calendars of their time, so their ends are read from the chain; later ones
-//! follow the book's calendar, except that none begins before the horizon.
+//! Days before the horizon follow the calendars of their time, so their ends are read from the chain. Later days follow
+//! the book's calendar, but no day begins before the horizon.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use crate::model::{CalendarOffset, Window};
 #[derive(Debug)]
 pub(crate) struct CalendarDays {
     pub(crate) calendar: CalendarOffset,
-    /// Rows of hours before it are kept as days only.
+    /// Rows of hours before this window are kept as days only.
     pub(crate) compacted_before: Window,
-    /// First windows of the days that were rolled up, in order.
+    /// First windows of the compacted days, in order.
     compacted: Vec<Window>,
 }
 
@@ -26,23 +26,23 @@ impl CalendarDays {
             book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let mut query = book.prepare("SELECT \"window\" FROM seal WHERE kind = 'day' ORDER BY \"window\"")?;
         let rolled = query.query_map([], |row| row.get(0).map(Window))?.collect::<rusqlite::Result<_>>()?;
-        let calendar = CalendarOffset::parse(&text).unwrap_or_default(); // opening the book has refused others
+        let calendar = CalendarOffset::parse(&text).unwrap_or_default(); // opening the book has refused other texts
         Ok(Self { calendar, compacted_before: Window(compacted_before), compacted: rolled })
     }
 
-    /// The windows of a day that begins with `first` and has been rolled up.
+    /// Returns the windows of the compacted day that begins with `first`.
     pub(crate) fn compacted_day(&self, first: Window) -> Range<Window> {
         let next = self.compacted.partition_point(|day| *day <= first);
         let end = self.compacted.get(next).copied().unwrap_or(self.compacted_before);
         first..end.max(first)
     }
 
-    /// Whether a day that begins with `first` was rolled up and sealed.
+    /// Returns whether a day that begins with `first` was compacted and sealed.
     pub(crate) fn is_compacted(&self, first: Window) -> bool {
         self.compacted.binary_search(&first).is_ok()
     }
 
-    /// The day whose hours are kept and that holds `window`.
+    /// Returns the day that contains `window` and whose hours are kept.
     pub(crate) fn kept_day(&self, window: Window) -> Range<Window> {
         let date = self.calendar.date_of(window);
         let end = date.tomorrow().map_or(Window(u32::MAX), |next| self.calendar.first_window(next));

@@ -1,4 +1,4 @@
-//! The chain: numbers, links, hashes, and the rows behind each seal.
+//! Checks the hash chain: numbers, links, hashes, and the rows behind each seal.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -10,16 +10,16 @@ use super::hour_order::HourOrder;
 use super::seal_walk::{SealLocation, covered_lines, describe_seal, walk_seals};
 use crate::ledger::hash_chain::canonical::{self, GENESIS_HASH, SealKind, SealRow};
 
-/// The end of the chain as it was noted elsewhere.
+/// The head of the chain as noted elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotedHead {
     /// The seal's number.
     pub number: i64,
-    /// Its hash, 64 hexadecimal digits in lower case.
+    /// The seal's hash, 64 hexadecimal digits in lower case.
     pub hash: String,
 }
 
-/// Why a text is not a [`NotedHead`].
+/// The reason why a text is not a [`NotedHead`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a head; write a seal's number, a colon and its 64 hexadecimal digits, as `ledger info` prints it"
@@ -27,7 +27,7 @@ pub struct NotedHead {
 pub struct BadHead(String);
 
 impl NotedHead {
-    /// Reads `NUMBER:HASH`.
+    /// Parses `NUMBER:HASH`.
     pub fn parse(text: &str) -> Result<Self, BadHead> {
         let bad = || BadHead(text.to_owned());
         let (number, hash) = text.split_once(':').ok_or_else(bad)?;
@@ -38,7 +38,7 @@ impl NotedHead {
     }
 }
 
-/// Follows the chain from its first seal to its last, and compares its end with the book's note of it.
+/// Walks the chain from its first seal to its last, and compares its end with the book's record of it.
 pub(crate) fn check_chain(
     book: &Connection,
     (days, epochs): (&CalendarDays, &EpochTable),
@@ -74,7 +74,7 @@ struct ChainWalker<'a> {
     report: &'a mut AuditReport,
     last: ChainHead,
     order: HourOrder<'a>,
-    /// What came after the head that was noted.
+    /// The seals after the noted head.
     after_noted: Option<SealsAfterHead>,
 }
 
@@ -137,7 +137,7 @@ impl ChainWalker<'_> {
         Ok(())
     }
 
-    /// What can be said about rows that are not those that were sealed.
+    /// Describes the difference between the rows and the sealed rows.
     fn describe_difference(&self, seal: &SealRow, lines: &[String], content: &str) -> rusqlite::Result<String> {
         let query = "SELECT number FROM seal WHERE content = ?1 AND number <> ?2 LIMIT 1";
         let twin: Option<i64> =
@@ -163,12 +163,12 @@ impl ChainWalker<'_> {
     }
 }
 
-/// The chain ends where the book notes that it does.
+/// Checks that the chain ends with the seal that the book has recorded as the last one.
 fn check_chain_end(book: &Connection, last: &ChainHead, report: &mut AuditReport) -> rusqlite::Result<()> {
     let query = "SELECT head_number, head_hash FROM meta";
     let (number, hash): (i64, String) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if (number, hash.as_str(), last.number) == (0, "", 0) {
-        return Ok(()); // nothing is sealed, and nothing was noted
+        return Ok(()); // nothing is sealed, and nothing was recorded
     }
     if (number, &hash) != (last.number, &last.hash) {
         let what = if number > last.number {
@@ -184,7 +184,7 @@ fn check_chain_end(book: &Connection, last: &ChainHead, report: &mut AuditReport
     Ok(())
 }
 
-/// The chain still holds what was noted elsewhere.
+/// Checks that the chain still contains the noted head.
 pub(crate) fn check_noted_head(book: &Connection, noted: &NotedHead, report: &mut AuditReport) -> rusqlite::Result<()> {
     let query = "SELECT hash FROM seal WHERE number = ?1";
     let hash: Option<String> = book.query_row(query, [noted.number], |row| row.get(0)).optional()?;

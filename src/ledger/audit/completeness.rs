@@ -1,8 +1,11 @@
-//! Whether the usage of a period can still change, and why.
+//! Determines whether the usage of a period can still change, and why.
 //!
-//! Guarantees: reads the book alone, at one moment, and changes nothing; a period that is called complete gets no further
-//! usage from any gateway on this ledger. Corrections may still be added to it; they are no usage. What the usage itself is:
-//! [`crate::ledger::LedgerFiles`].
+//! Guarantees:
+//! - Reads only the book, at one moment, and changes nothing.
+//! - A complete period gets no further usage from any gateway on this ledger. Corrections may still be added; a
+//!   correction is not usage.
+//!
+//! Leaves to [`crate::ledger::LedgerFiles`]: the usage itself.
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,21 +21,22 @@ use crate::ledger::files::lock;
 use crate::ledger::values::error::LedgerError;
 use crate::model::Window;
 
-/// Commands that were admitted in the last moment of a period are in the book at most this much later: one fold a second, with room.
+/// The longest delay until commands admitted in the last moment of a period are in the book: one fold a second, with a
+/// margin.
 const SETTLE_SECONDS: i64 = 5;
 
 /// Whether the usage of a period can still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PeriodState {
-    /// It can.
+    /// The usage can still change.
     Open,
-    /// It cannot.
+    /// The usage cannot change.
     Complete,
 }
 
 impl PeriodState {
-    /// The word that reports use.
+    /// Returns the word used in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -41,27 +45,27 @@ impl PeriodState {
     }
 }
 
-/// What the book says about a period as a whole.
+/// The state of a period as a whole, from the book.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PeriodCompleteness {
-    /// The gateway that made the book.
+    /// The gateway that created the book.
     pub gateway: String,
     /// Whether the usage can still change.
     pub state: PeriodState,
-    /// Why it can, one reason each; empty if it cannot.
+    /// The reasons why the usage can change; empty if it cannot.
     pub open_because: Vec<String>,
-    /// Epochs of which counts of the period may be missing.
+    /// Epochs that may have lost counts of the period.
     pub lost_counts: Vec<LostCounts>,
-    /// The first hour of which the book has usage.
+    /// The first hour with usage in the book.
     pub first_usage: Option<String>,
-    /// The last.
+    /// The last hour with usage in the book.
     pub last_usage: Option<String>,
 }
 
-/// An epoch that did not end well: what it counted after a moment may be missing.
+/// An epoch that did not end cleanly: its counts after a moment may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LostCounts {
-    /// Its number.
+    /// The number of the epoch.
     pub epoch: u32,
     /// The moment, UTC.
     pub after: String,
@@ -69,7 +73,7 @@ pub struct LostCounts {
     pub ending: String,
 }
 
-/// What the book at `path` says about the half-open range of windows; changes nothing.
+/// Returns the completeness of the half-open range of windows in the book at `path`. Changes nothing.
 pub fn completeness(path: &Path, windows: &Range<Window>, now: Timestamp) -> Result<PeriodCompleteness, LedgerError> {
     let connection = open_for_reading(path)?;
     let is_kept = lock::is_held(path)?;
@@ -85,7 +89,7 @@ pub fn completeness(path: &Path, windows: &Range<Window>, now: Timestamp) -> Res
 }
 
 impl LedgerReader {
-    /// As [`completeness`], on a thread of its own.
+    /// Like [`completeness`], on a separate thread.
     pub async fn completeness(
         &self,
         windows: Range<Window>,
@@ -96,7 +100,7 @@ impl LedgerReader {
     }
 }
 
-/// What was found beside the book's own rows.
+/// The state of the ledger beside the book's own rows.
 struct LedgerCondition {
     now: Timestamp,
     is_kept: bool,
@@ -110,7 +114,7 @@ fn open_reasons(book: &Connection, windows: &Range<Window>, look: &LedgerConditi
         reasons.push(format!("the period ends at {}", windows.end));
     }
     let (first, last) = (windows.start.0, windows.end.0);
-    // The hours of an epoch that has ended wait for a seal until the next start, but nobody counts into them any more.
+    // The hours of an ended epoch wait for a seal until the next start, but they get no more counts.
     let query = "SELECT count(DISTINCT \"window\") FROM unsealed JOIN epoch USING (epoch)
                  WHERE ending IS NULL AND \"window\" >= ? AND \"window\" < ?";
     let unsealed: i64 = book.query_row(query, [first, last], |row| row.get(0))?;
@@ -126,7 +130,7 @@ fn open_reasons(book: &Connection, windows: &Range<Window>, look: &LedgerConditi
     Ok(reasons)
 }
 
-/// An epoch that has not ended may hold counts that the book does not have yet.
+/// Returns the reasons from open epochs: an epoch that has not ended may hold counts that are not in the book yet.
 fn open_epoch_reasons(book: &Connection, settled: i64, look: &LedgerCondition) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare("SELECT epoch, last_sync_at FROM epoch WHERE ending IS NULL ORDER BY 1")?;
     let rows = query.query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?)))?;
@@ -168,12 +172,13 @@ fn lost_counts(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<V
     Ok(lost)
 }
 
-/// The window of a moment as the book writes it; the first one if it is none, so that nothing is left out.
+/// Returns the window of a moment as written in the book. For an invalid moment, returns the first window, so that
+/// nothing is left out.
 fn window_from_text(moment: &str) -> Window {
     moment.parse::<Timestamp>().map_or(Window(0), |moment| Window::of_unix_seconds(moment.as_second()))
 }
 
-/// The first and the last hour with usage.
+/// Returns the first and the last hour with usage.
 fn usage_bounds(book: &Connection) -> rusqlite::Result<[Option<String>; 2]> {
     let query = "SELECT (SELECT min(\"window\") FROM usage), (SELECT min(day) FROM day_sum), (SELECT max(\"window\") FROM usage),
                         (SELECT max(day) FROM day_sum)";

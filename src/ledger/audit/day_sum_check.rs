@@ -1,4 +1,4 @@
-//! Sums: each day is the sum of its sealed hours, the totals are the sum of all days.
+//! Checks sums: each day is the sum of its sealed hours, and the totals are the sum of all days.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use crate::ledger::values::measures::StoredMeasures;
 use crate::ledger::values::measures::WAIVED_CODE;
 use crate::model::Window;
 
-/// Series and outcome; 0 for the admitted.
+/// Series and outcome; outcome 0 holds the admitted commands.
 type DaySumKey = (i64, i64);
-/// Sums that cannot overflow whatever an edit has put into the rows.
+/// Sums that cannot overflow, whatever values an edit has put into the rows.
 type WideMeasures = [i128; 5];
 
-/// Adds up hours and compares each day when the next begins.
+/// Adds up hours, and compares each day when the next day begins.
 #[derive(Debug)]
 pub(crate) struct DaySums<'a> {
     book: &'a Connection,
     days: &'a CalendarDays,
-    /// The day being added up.
+    /// The day that is being added up.
     day: Option<Window>,
     sums: BTreeMap<DaySumKey, WideMeasures>,
 }
@@ -32,7 +32,7 @@ impl<'a> DaySums<'a> {
         Self { book, days, day: None, sums: BTreeMap::new() }
     }
 
-    /// Adds the sealed rows of an hour; hours come in their order.
+    /// Adds the sealed rows of an hour; hours must come in order.
     pub(crate) fn add_hour(
         &mut self,
         hour: &HourRows,
@@ -57,7 +57,7 @@ impl<'a> DaySums<'a> {
         Ok(())
     }
 
-    /// Compares the day that is complete.
+    /// Compares the completed day.
     pub(crate) fn end_day(&mut self, (names, report): (&NameTable, &mut AuditReport)) -> rusqlite::Result<()> {
         let sums = std::mem::take(&mut self.sums);
         let Some(day) = self.day else { return Ok(()) };
@@ -80,7 +80,7 @@ impl<'a> DaySums<'a> {
     }
 }
 
-/// Days that stand in the book and have no hours, or were rolled up without a seal.
+/// Reports days in the book that have no hours, or were compacted without a seal.
 pub(crate) fn check_stray_days(
     book: &Connection,
     days: &CalendarDays,
@@ -102,7 +102,7 @@ pub(crate) fn check_stray_days(
     Ok(())
 }
 
-/// The totals are the sum of all days.
+/// Checks that the totals are the sum of all days.
 pub(crate) fn check_total_sums(
     book: &Connection,
     (names, report): (&NameTable, &mut AuditReport),
@@ -148,8 +148,8 @@ fn add_measures(sums: &mut BTreeMap<DaySumKey, WideMeasures>, key: DaySumKey, nu
     }
 }
 
-/// Calls `differs` with each key whose sums are not those that are stored. A sum that reached the end of SQLite's integers
-/// stays there.
+/// Calls `differs` with each key whose computed and stored sums differ. A stored sum at the end of SQLite's integers is
+/// saturated.
 fn compare_sums(
     sums: &BTreeMap<DaySumKey, WideMeasures>,
     stored: &BTreeMap<DaySumKey, WideMeasures>,

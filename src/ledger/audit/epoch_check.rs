@@ -1,4 +1,4 @@
-//! Epochs: one life of one gateway process each.
+//! Checks the epochs. An epoch is the lifetime of one gateway process on the ledger.
 
 use std::collections::BTreeSet;
 
@@ -8,36 +8,36 @@ use serde::Serialize;
 use super::findings::{AuditCheck, AuditReport};
 use super::ledger_snapshot::{LedgerSnapshot, TallyState};
 
-/// A life of a gateway, as the book tells it.
+/// An epoch as stored in the book.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EpochRow {
-    /// Its number, from 1.
+    /// The number of the epoch, from 1.
     pub epoch: u32,
     /// The gateway's name.
     pub gateway: String,
-    /// The machine's boot.
+    /// The machine's boot id.
     pub boot_id: String,
-    /// The process.
+    /// The process id.
     pub process_id: u32,
-    /// When it began.
+    /// The time of its begin.
     pub started_at: String,
-    /// When its last sync began.
+    /// The begin of its last sync.
     pub last_sync_at: String,
-    /// When its end was written.
+    /// The time at which its ending was recorded.
     pub ended_at: Option<String>,
-    /// How it ended; nothing while it has not, or its end was not written yet.
+    /// The kind of its ending; `None` if the epoch has not ended, or its ending is not recorded yet.
     pub ending: Option<String>,
 }
 
-/// All of them.
+/// All epochs of a book.
 #[derive(Debug)]
 pub(crate) struct EpochTable {
     pub(crate) rows: Vec<EpochRow>,
-    /// The gateway that counted in the book first, as its `meta` says.
+    /// The gateway that first counted in the book, from the book's `meta`.
     made_by: String,
-    /// Epochs up to this one may have ends that do not say how late they were.
+    /// Epochs up to this one may have ends without the hours late.
     format_1: u32,
-    /// Those whose end has a seal.
+    /// Epochs whose ending has a seal.
     sealed: BTreeSet<u32>,
 }
 
@@ -62,7 +62,7 @@ impl EpochTable {
             })
         })?;
         let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        // Format 1 knew late ends only of hours it had sealed itself, so an epoch without such a seal has none.
+        // Format 1 had late ends only for hours that it had sealed itself, so an epoch without such a seal has none.
         let query = "SELECT coalesce(max(epoch), 0) FROM seal WHERE format = 1";
         let format_1 = book.query_row(query, [], |row| row.get(0))?;
         let mut query = book.prepare("SELECT epoch FROM seal WHERE kind = 'epoch'")?;
@@ -79,18 +79,18 @@ impl EpochTable {
         self.rows.iter().find(|row| row.epoch == epoch)
     }
 
-    /// How an epoch ended.
+    /// Returns the kind of an epoch's ending.
     pub(crate) fn ending(&self, epoch: u32) -> &str {
         self.get(epoch).and_then(|row| row.ending.as_deref()).unwrap_or("not ended")
     }
 
-    /// Whether counts of an epoch may be missing, as its ending says.
+    /// Returns whether counts of an epoch may be missing, according to its ending.
     pub(crate) fn has_lost_counts(&self, epoch: u32) -> bool {
         let ending = self.get(epoch).and_then(|row| row.ending.as_deref());
         ending.is_some_and(|ending| ending != ENDING_CLEAN && ending != ENDING_PROCESS_DIED)
     }
 
-    /// Numbers without a gap, ends that are whole, and at most one that has not ended.
+    /// Checks that numbers have no gap, that endings are complete, and that at most one epoch has not ended.
     pub(crate) fn check_epochs(&self, snapshot: &LedgerSnapshot, report: &mut AuditReport) {
         report.checked.epochs = self.rows.len() as u64;
         for (row, expected) in self.rows.iter().zip(1..) {
@@ -127,13 +127,13 @@ impl EpochTable {
         }
     }
 
-    /// Whether nothing says that an epoch has ended: no seal of its end, and no epoch after it.
+    /// Returns whether nothing shows that an epoch has ended: no seal of its ending, and no later epoch.
     fn may_be_running(&self, epoch: u32) -> bool {
         !self.sealed.contains(&epoch) && self.rows.last().is_some_and(|last| last.epoch == epoch)
     }
 
-    /// An epoch that has not ended and whose tally is not here. Without any tally and without a gateway this is a copy of a
-    /// book, which is sound as of its last fold; a gateway always has its tally.
+    /// Checks an epoch that has not ended and has no tally here. Without a tally and without a gateway this is a copy
+    /// of a book, which is valid as of its last fold. A running gateway always has its tally.
     fn check_uncounted(&self, epoch: u32, snapshot: &LedgerSnapshot, report: &mut AuditReport) {
         let find = |report: &mut AuditReport, why| report.add_finding(AuditCheck::Tally, format!("epoch {epoch}"), why);
         match &snapshot.tally {

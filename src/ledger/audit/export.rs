@@ -1,9 +1,18 @@
-//! The raw book, line by line: what a stranger's program needs to compute every sum and every hash again.
+//! Exports the raw book line by line, so that a third-party program can recompute every sum and every hash.
 //!
-//! Guarantees: one coherent look at the ledger; all epochs; seals in their order, each with the canonical lines it covers, then
-//! the rows that wait for a seal, then what is in flight: together what reports say, so that of every department admitted =
-//! ended + in flight. What a dead gateway had in flight is `interrupted` here, as in reports. Nothing is kept in memory
-//! but one seal's lines. `docs/ledger.md` shows the text, `docs/check_ledger.py` reads it.
+//! An export contains, in this order:
+//! - all epochs
+//! - the seals in order, each with the canonical lines that it covers
+//! - the rows that wait for a seal
+//! - the commands in flight
+//!
+//! Guarantees:
+//! - The export is a consistent snapshot of the ledger.
+//! - The parts together equal the reports, so admitted = ended + in flight for every department. Commands in flight of
+//!   a dead gateway are `interrupted`, as in reports.
+//! - Memory holds at most the lines of one seal.
+//!
+//! `docs/ledger.md` describes the text; `docs/check_ledger.py` reads it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,37 +33,37 @@ use crate::ledger::values::measures::OutcomeTotals;
 use crate::ledger::values::measures::saturating_i64;
 use crate::model::Window;
 
-/// One part of an export: a heading, and the canonical lines below it.
+/// One part of an export: a heading, and its canonical lines.
 #[derive(Clone, Debug)]
 pub struct ExportPart {
-    /// Its first word says what it is: `tallygate export 1`, `epoch_check`, `seal`, `open`, `in_flight_part` or `end`; the last field is the
-    /// number of lines that follow.
+    /// The first field is the kind: `tallygate export 1`, `epochs`, `seal`, `open`, `flying` or `end`. The last field
+    /// is the number of lines that follow.
     pub heading: Vec<String>,
-    /// Canonical lines; none below a seal whose hours are forgotten.
+    /// Canonical lines; none for a seal whose hours were removed by compaction.
     pub lines: Vec<String>,
 }
 
-/// Why an export ended early.
+/// The reason why an export ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// What was read could not be written.
+    /// The export could not be written.
     #[error("the export could not be written: {0}")]
     Write(#[from] std::io::Error),
-    /// The book could not be read on.
+    /// Reading the book failed.
     #[error("the book could not be read: {0}")]
     Book(#[from] rusqlite::Error),
-    /// A text has a line end, or a tab where a heading has fields: whoever reads the export would read something else than the
-    /// book says.
+    /// A text contains a line end, or a tab in a field of a heading: a reader of the export would read other values
+    /// than the book holds.
     #[error(
         "the book holds {0:?}, which no line of an export can carry and no gateway writes: somebody has edited it; `ledger verify` may say more"
     )]
     Torn(String),
 }
 
-/// Hands every part to `write`, in order.
+/// Passes every part to `write`, in order.
 pub fn export(path: &Path, write: &mut dyn FnMut(ExportPart) -> std::io::Result<()>) -> Result<(), ExportError> {
     let mut write = |part: ExportPart| -> Result<(), ExportError> { Ok(write(part.complete()?)?) };
     let snapshot = LedgerSnapshot::read_consistent(path)?;
@@ -77,7 +86,7 @@ pub fn export(path: &Path, write: &mut dyn FnMut(ExportPart) -> std::io::Result<
 }
 
 impl ExportPart {
-    /// Itself, if its fields and lines are told apart when they are written.
+    /// Returns the part, if its fields and lines can be separated again after they are written.
     fn complete(self) -> Result<Self, ExportError> {
         let fields = self.heading.iter().filter(|field| field.contains(['\t', '\n', '\r']));
         match fields.chain(self.lines.iter().filter(|line| line.contains(['\n', '\r']))).next() {
@@ -107,7 +116,7 @@ fn seal_heading(seal: &SealRow) -> Vec<String> {
     ["seal".to_owned(), number.to_string(), format.to_string()].into_iter().chain(place).chain(hashes).collect()
 }
 
-/// The rows that wait for a seal: of the epoch that is being counted as the tally has them, of others as the book has.
+/// Returns the rows that wait for a seal: those of the open epoch from the tally, those of other epochs from the book.
 fn open_hours(snapshot: &LedgerSnapshot) -> rusqlite::Result<BTreeMap<(Window, u32), Vec<String>>> {
     let book = &snapshot.connection;
     let told = snapshot.readings().map(|readings| (readings.newer.header.epoch, readings.first_unsealed));
@@ -152,7 +161,8 @@ fn unsealed_hours(book: &Connection) -> rusqlite::Result<Vec<(u32, Window)>> {
     rows.collect()
 }
 
-/// What is in flight: of the epoch that is being counted as the tally has it, of others that have not ended as the book has.
+/// Returns the commands in flight: those of the open epoch from the tally, those of other epochs that have not ended
+/// from the book.
 fn in_flight_part(snapshot: &LedgerSnapshot) -> rusqlite::Result<ExportPart> {
     let told = snapshot.readings().map(|readings| &readings.newer);
     let mut lines = stored_in_flight_lines(&snapshot.connection, told.map_or(0, |image| image.header.epoch))?;
@@ -169,7 +179,7 @@ fn in_flight_part(snapshot: &LedgerSnapshot) -> rusqlite::Result<ExportPart> {
     Ok(export_part(vec!["flying".to_owned()], lines))
 }
 
-/// As old as the last fold.
+/// Returns the rows in flight from the book, as of the last fold.
 fn stored_in_flight_lines(book: &Connection, told: u32) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare(
         "SELECT \"window\", concat_ws(char(9), department, subsystem, command, commands, units, request_bytes, response_bytes)

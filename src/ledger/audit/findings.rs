@@ -1,4 +1,4 @@
-//! What an audit found, and what it could look at.
+//! The findings of an audit, and the numbers of checked items.
 
 use std::fmt;
 
@@ -6,34 +6,34 @@ use serde::Serialize;
 
 use crate::ledger::hash_chain::canonical::SealKind;
 
-/// The most findings that are kept; of further ones only the number.
+/// The most findings that are kept; of further findings only the number.
 pub const FINDINGS_MAX: usize = 100;
 
-/// Which of the ledger's promises a finding breaks.
+/// The guarantee of the ledger that a finding violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditCheck {
-    /// Seals are numbered 1, 2, 3 and each names the hash of the one before.
+    /// Seals are numbered 1, 2, 3 and each contains the hash of the one before.
     Link,
-    /// A seal's hash is that of its columns.
+    /// A seal's hash is the hash of its columns.
     Hash,
-    /// A seal's content is that of its rows.
+    /// A seal's content is the content of its rows.
     Content,
     /// Every row has a seal or waits for one, and every seal has its rows.
     Rows,
-    /// The chain ends where the book, or a note kept elsewhere, says it does.
+    /// The chain ends at the head in the book, and contains the head that was noted elsewhere.
     Head,
     /// Days and totals are the sums of their sealed hours.
     Sums,
     /// Admitted = ended + in flight, commands and units; received = refused + admitted.
     Balance,
-    /// Epochs are numbered without a gap and ended as their seals say.
+    /// Epochs are numbered without a gap, and their endings match their seals.
     Epochs,
     /// Every correction has a seal.
     Adjustments,
     /// The tally can be read and belongs to this book.
     Tally,
-    /// The book consists of what its format makes, and of nothing else.
+    /// The book's schema is exactly the schema of its format.
     Schema,
     /// No count is negative.
     Negative,
@@ -58,31 +58,31 @@ impl fmt::Display for AuditCheck {
     }
 }
 
-/// Something that is not as it must be.
+/// A violation found by a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditFinding {
-    /// What was looked at.
+    /// The check.
     pub check: AuditCheck,
-    /// Where: a seal, an epoch, an hour or a day, a series.
+    /// The place: a seal, an epoch, an hour or a day, a series.
     pub place: String,
-    /// What is there, and what was expected.
+    /// The value found, and the value expected.
     pub what: String,
 }
 
-/// How much an audit looked at.
+/// The numbers of items that an audit checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AuditCounts {
-    /// Seals whose numbers and links were followed.
+    /// Seals whose numbers and links were checked.
     pub seals: u64,
-    /// Of those, hours whose rows are kept as a day only, so that their content is vouched for by the day's seal.
+    /// Of those, hours whose rows are kept as a day only. Their content is covered by the day's seal.
     pub rolled: u64,
     /// Canonical lines that were built and hashed.
     pub lines: u64,
-    /// Days that were added up again.
+    /// Days that were recomputed.
     pub days: u64,
-    /// Series whose totals were added up again.
+    /// Series whose totals were recomputed.
     pub series: u64,
-    /// Hours, epochs and series whose admitted and ended were compared.
+    /// Hours, epochs and series whose admitted and ended commands were compared.
     pub balances: u64,
     /// Corrections.
     pub adjustments: u64,
@@ -92,29 +92,30 @@ pub struct AuditCounts {
     pub slots: u64,
 }
 
-/// The end of the chain.
+/// The head of the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChainHead {
     /// The last seal's number; 0 before the first.
     pub number: i64,
-    /// Its hash.
+    /// The hash of the last seal.
     pub hash: String,
-    /// When it was made; nothing before the first.
+    /// The time of the last seal; `None` before the first.
     pub sealed_at: Option<String>,
 }
 
-/// What came into the chain after a head that was noted elsewhere. The head proves all before it; this is what it does not.
+/// The content of the chain after a head that was noted elsewhere. The head proves everything before it; this part is
+/// not proved by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SealsAfterHead {
-    /// Seals, of all kinds.
+    /// Seals of all kinds.
     pub seals: u64,
     /// Hours that were sealed.
     pub hours: u64,
-    /// Days that took the place of their hours: their sums are those of hours that can no longer be looked at.
+    /// Days that replaced their hours: the hours behind these sums can no longer be checked.
     pub days: u64,
-    /// Ends of epochs.
+    /// Endings of epochs.
     pub epochs: u64,
-    /// Corrections, of whatever period.
+    /// Corrections of any period.
     pub corrections: u64,
 }
 
@@ -131,27 +132,27 @@ impl SealsAfterHead {
     }
 }
 
-/// What `verify` says.
+/// The result of `verify`.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditVerdict {
     /// Whether there are no findings.
     pub ok: bool,
-    /// Worth noting elsewhere: later, it proves that nothing before it was exchanged.
+    /// The head of the chain, to be noted elsewhere: later it proves that nothing before it was replaced.
     pub head: ChainHead,
-    /// What came after the head that was noted elsewhere, if one was and the chain holds its number.
+    /// The content after the noted head, if a head was given and the chain contains its number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<SealsAfterHead>,
-    /// At most [`FINDINGS_MAX`].
+    /// At most [`FINDINGS_MAX`] findings.
     pub findings: Vec<AuditFinding>,
-    /// Findings beyond those.
+    /// The number of further findings.
     pub more: u64,
-    /// What is no fault but should be known.
+    /// Notes: observations that are not faults.
     pub notes: Vec<String>,
-    /// What was looked at.
+    /// The numbers of checked items.
     pub checked: AuditCounts,
 }
 
-/// Where the checks report to.
+/// Collects the results of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct AuditReport {
     pub(crate) findings: Vec<AuditFinding>,
@@ -180,7 +181,7 @@ impl AuditReport {
     }
 }
 
-/// Called with what is being done, how much of it is done, and how much there is.
+/// Called with the name of the current step, the amount done and the total amount.
 pub(super) type ProgressCallback<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
 #[cfg(test)]

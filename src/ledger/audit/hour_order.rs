@@ -1,11 +1,15 @@
-//! The order of hours: nothing is added to an hour that is past.
+//! Checks the order of hours: nothing is added to a past hour.
 //!
-//! Within an epoch each seal of an hour covers a later hour than the one before. Over all epochs an hour is sealed after every
-//! earlier one, and together with those of other epochs of the same hour: a start seals what dead epochs have left before it
-//! seals hours of its own. No epoch counts into hours that were over when an earlier epoch ended. Only a gateway whose clock was
-//! set back before it started does: its epoch says so, since it began, by its own clock, in or before that hour, and it seals no
-//! hour before its end. Such an hour is a note. Where a head was noted elsewhere, it is a finding all the same, because who adds
-//! to a past hour can also write such an epoch.
+//! Rules:
+//! - Within an epoch, each seal of an hour covers a later hour than the seal before.
+//! - Over all epochs, an hour is sealed after every earlier hour, and together with the same hour of other epochs. A
+//!   start seals the hours of dead epochs before it seals its own.
+//! - No epoch counts into hours that were over when an earlier epoch ended.
+//!
+//! One exception is a note and not a finding: a gateway whose clock was set back before its start counts into such an
+//! hour. Its epoch then began, by its own clock, in or before that hour, and it seals no hour before the hour's end. If
+//! a head was noted elsewhere, such an hour is a finding all the same: an attacker who adds to a past hour can also
+//! write such an epoch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,23 +21,24 @@ use crate::ledger::hash_chain::canonical::{SealKind, SealRow};
 use crate::ledger::keeper::first_open_window;
 use crate::model::Window;
 
-/// Where the walk along the chain stands.
+/// The state of the walk along the chain.
 #[derive(Debug)]
 pub(crate) struct HourOrder<'a> {
     epochs: &'a EpochTable,
-    /// Of each epoch, the hour sealed last.
+    /// The last sealed hour of each epoch.
     last: HashMap<u32, Window>,
-    /// The latest hour that is sealed, the last epoch that sealed it, and when.
+    /// The latest sealed hour, the last epoch that sealed it, and the time of that seal.
     latest: Option<(Window, u32, String)>,
-    /// When epochs ended.
+    /// The ends of epochs.
     ended: EpochEnds,
-    /// What was past when the head was noted.
+    /// The past hours at the time of the noted head.
     noted: Option<NotedOrder>,
-    /// Of epochs that counted into sealed hours because their clock was set back: how many hours, and the first of them.
+    /// Epochs that counted into sealed hours because their clock was set back: the number of hours, and the first of
+    /// them.
     set_back: Vec<(u32, u64, Window)>,
 }
 
-/// Of epochs that have ended: the first hour that was not over by then, by this one's end or that of an earlier epoch.
+/// For each ended epoch: the first hour that was not over at the end of this epoch or of an earlier one.
 #[derive(Clone, Debug, Default)]
 struct EpochEnds(BTreeMap<u32, Window>);
 
@@ -44,13 +49,13 @@ impl EpochEnds {
         self.0.range_mut(epoch..).for_each(|(_, later)| *later = window.max(*later));
     }
 
-    /// The first hour that was not over when the epochs before this one had ended.
+    /// Returns the first hour that was not over when the epochs before this one had ended.
     fn before(&self, epoch: u32) -> Option<Window> {
         self.0.range(..epoch).next_back().map(|(_, window)| *window)
     }
 }
 
-/// What was past when a head was noted.
+/// The past hours at the time of the noted head.
 #[derive(Debug)]
 struct NotedOrder {
     number: i64,
@@ -64,13 +69,13 @@ impl<'a> HourOrder<'a> {
         Self { epochs, last, latest: None, ended, noted: None, set_back }
     }
 
-    /// The head was noted here: all that follows is compared with it.
+    /// Marks the position of the noted head: all following seals are compared with it.
     pub(crate) fn note_head(&mut self, number: i64) {
         let latest = self.latest.as_ref().map(|(window, _, _)| *window);
         self.noted = Some(NotedOrder { number, latest, ended: self.ended.clone() });
     }
 
-    /// The next seal, which is at `place`.
+    /// Checks the next seal, which is at `place`.
     pub(crate) fn add_seal(&mut self, seal: &SealRow, place: &str, report: &mut AuditReport) {
         match (seal.kind, seal.epoch, seal.window) {
             (SealKind::Hour, Some(epoch), Some(window)) => self.add_hour(seal, (window, epoch), (place, report)),
@@ -101,19 +106,21 @@ impl<'a> HourOrder<'a> {
         }
     }
 
-    /// Whether an hour was sealed at the head, or over when this epoch began, or when the epochs before it had ended.
+    /// Returns whether an hour was past: sealed at the head, over when this epoch began, or over when the epochs before
+    /// it had ended.
     fn was_past(&self, noted: &NotedOrder, (window, epoch): (Window, u32)) -> bool {
         noted.latest.is_some_and(|latest| window <= latest)
             || noted.ended.before(epoch).is_some_and(|ended| window < ended)
             || self.began_at(epoch).is_none_or(|began| window < began)
     }
 
-    /// The first hour that was not over when an epoch began, by its own clock.
+    /// Returns the first hour that was not over when an epoch began, by its own clock.
     fn began_at(&self, epoch: u32) -> Option<Window> {
         self.epochs.get(epoch).and_then(|row| parse_moment(&row.started_at)).map(first_open_window)
     }
 
-    /// What was sealed before this hour and is not earlier, in words. Seals of one hour are made at once, in the order of epochs.
+    /// Describes an earlier seal of a later hour, if there is one. Seals of one hour are made together, in the order of
+    /// epochs.
     fn later_than(&self, seal: &SealRow, (window, epoch): (Window, u32)) -> Option<String> {
         if let Some(ended) = self.ended.before(epoch).filter(|ended| window < *ended) {
             return Some(format!("its hour was over when the epoch before it ended, in {ended}"));
@@ -148,7 +155,7 @@ impl<'a> HourOrder<'a> {
         }
     }
 
-    /// The end of the chain.
+    /// Ends the check at the end of the chain.
     pub(crate) fn finish(self, report: &mut AuditReport) {
         for (epoch, hours, first) in self.set_back {
             report.add_note(format!(

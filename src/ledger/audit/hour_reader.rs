@@ -1,6 +1,6 @@
-//! The rows of a book's hours, hour after hour, read once for all who add them up.
+//! Reads the rows of a book's hours, one hour after the other. The rows are read once for all checks.
 //!
-//! Guarantees: at most one hour is in memory. Hours before the horizon are not looked at; days stand for them.
+//! Guarantees: at most one hour is in memory. Hours before the horizon are not read; days replace them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use crate::ledger::values::measures::StoredMeasures;
 use crate::model::Window;
 
-/// A stored row of what was let in.
+/// A stored row of admitted commands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdmissionRow {
     pub(crate) series: i64,
@@ -18,7 +18,7 @@ pub(crate) struct AdmissionRow {
     pub(crate) numbers: [i64; 2],
 }
 
-/// A stored row of what ended or was refused.
+/// A stored row of ended or refused commands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndRow {
     pub(crate) series: i64,
@@ -36,11 +36,11 @@ pub(crate) struct WaivedRow {
     pub(crate) epoch: u32,
     /// Hours since the admission.
     pub(crate) late: i64,
-    /// Commands, and the units they would have cost.
+    /// Commands, and the units that they would have cost.
     pub(crate) numbers: [i64; 2],
 }
 
-/// Everything the book holds of one hour.
+/// All rows of one hour in the book.
 #[derive(Debug)]
 pub(crate) struct HourRows {
     pub(crate) window: Window,
@@ -49,12 +49,12 @@ pub(crate) struct HourRows {
     pub(crate) waived: Vec<WaivedRow>,
     /// Epochs whose rows of this hour are sealed.
     pub(crate) sealed: BTreeSet<u32>,
-    /// Epochs whose rows wait for their seal.
+    /// Epochs whose rows wait for a seal.
     pub(crate) unsealed: BTreeSet<u32>,
 }
 
 impl HourRows {
-    /// The epochs that have rows in this hour.
+    /// Returns the epochs that have rows in this hour.
     pub(crate) fn epochs(&self) -> BTreeSet<u32> {
         let admitted = self.admissions.iter().map(|row| row.epoch);
         let ended = self.ends.iter().map(|row| row.epoch);
@@ -62,7 +62,7 @@ impl HourRows {
     }
 }
 
-/// The first hour from `from` on that has rows, a seal or waits for one.
+/// Returns the first hour from `from` on that has rows or a seal, or waits for a seal.
 pub(crate) fn next_hour(book: &Connection, from: Window) -> rusqlite::Result<Option<Window>> {
     let mut query = book.prepare_cached(
         "SELECT min(first) FROM (SELECT min(\"window\") AS first FROM admission WHERE \"window\" >= ?1
@@ -73,7 +73,7 @@ pub(crate) fn next_hour(book: &Connection, from: Window) -> rusqlite::Result<Opt
     query.query_row([from.0], |row| Ok(row.get::<_, Option<u32>>(0)?.map(Window)))
 }
 
-/// Reads one hour. `sealed` are the epochs of which a seal covers it.
+/// Reads one hour. `sealed` contains the epochs that sealed the hour.
 pub(crate) fn read_hour(book: &Connection, window: Window, sealed: BTreeSet<u32>) -> rusqlite::Result<HourRows> {
     let mut query = book.prepare_cached("SELECT epoch FROM unsealed WHERE \"window\" = ?1")?;
     let unsealed = query.query_map([window.0], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -122,7 +122,7 @@ fn read_ends(book: &Connection, window: Window) -> rusqlite::Result<Vec<EndRow>>
     rows.collect()
 }
 
-/// Of every hour from `compacted_before` on, the epochs that sealed it.
+/// Returns the epochs that sealed each hour from `compacted_before` on.
 pub(crate) fn sealed_epochs(
     book: &Connection,
     compacted_before: Window,

@@ -1,4 +1,4 @@
-//! What there is: the head of the chain, epochs, hours, corrections, sizes, and what the tally holds at this moment.
+//! Describes a ledger: head of the chain, epochs, hours, corrections, sizes, and the tally's counts at this moment.
 
 use std::path::Path;
 
@@ -17,38 +17,38 @@ use crate::ledger::tally::slot::{SlotKind, offset};
 use crate::ledger::values::error::LedgerError;
 use crate::model::Window;
 
-/// A ledger, described.
+/// The description of a ledger.
 #[derive(Clone, Debug, Serialize)]
 pub struct LedgerInfo {
-    /// The gateway that made the book.
+    /// The gateway that created the book.
     pub gateway: String,
     /// The book's format.
     pub format: u32,
     /// The calendar of its days and months.
     pub calendar: String,
-    /// Whether a gateway keeps it now.
+    /// Whether a gateway keeps the ledger now.
     pub is_kept: bool,
-    /// The end of the chain.
+    /// The head of the chain.
     pub head: ChainHead,
-    /// Every life of a gateway on it.
+    /// All epochs of the book.
     pub epochs: Vec<EpochInfo>,
-    /// Its hours.
+    /// The hours of the book.
     pub windows: WindowInfo,
-    /// Corrections, as they were added.
+    /// Corrections, in the order of their creation.
     pub adjustments: Vec<AdjustmentRow>,
     /// Bytes on the disk.
     pub sizes: FileSizes,
-    /// What the tally says, if one is being counted in.
+    /// The tally's counts, if a tally is in use.
     pub tally: Option<TallyInfo>,
 }
 
-/// An epoch, and what its end means.
+/// An epoch, and the meaning of its ending.
 #[derive(Clone, Debug, Serialize)]
 pub struct EpochInfo {
-    /// As the book has it.
+    /// The row in the book.
     #[serde(flatten)]
     pub row: EpochRow,
-    /// In words.
+    /// The meaning in words.
     pub meaning: String,
 }
 
@@ -57,7 +57,7 @@ pub struct EpochInfo {
 pub struct WindowInfo {
     /// The first hour with rows or seals.
     pub first: Option<String>,
-    /// The last.
+    /// The last hour with rows or seals.
     pub last: Option<String>,
     /// Hours of epochs that are sealed.
     pub sealed: u64,
@@ -72,30 +72,30 @@ pub struct WindowInfo {
 pub struct FileSizes {
     /// The book.
     pub book: u64,
-    /// What was written to it and not yet moved into it.
+    /// The write-ahead log: writes that are not yet in the book's own file.
     pub log: u64,
     /// The tally.
     pub tally: u64,
 }
 
-/// What a tally says.
+/// The counts of a tally.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct TallyInfo {
-    /// The epoch that is counted.
+    /// The open epoch.
     pub epoch: u32,
     /// Slots that count or hold names.
     pub slots_used: u64,
-    /// Slots for what is to come.
+    /// Free slots.
     pub slots_free: u64,
-    /// Commands in this epoch.
+    /// Commands received in this epoch.
     pub received: u64,
-    /// Of these refused.
+    /// Received commands that were refused.
     pub refused: u64,
-    /// Of these let in.
+    /// Received commands that were admitted.
     pub admitted: u64,
-    /// Of these ended.
+    /// Admitted commands that have ended.
     pub finished: u64,
-    /// Let in and not ended; of a gateway that is dead, they are interrupted.
+    /// Admitted commands that have not ended; those of a dead gateway are interrupted.
     pub in_flight: u64,
 }
 

@@ -1,7 +1,10 @@
-//! One coherent look at a ledger's files: the book at one moment, and the tally as it was then.
+//! A consistent snapshot of a ledger's files: the book at one moment, and the tally of the same moment.
 //!
-//! Guarantees: the book is read in one transaction, so nothing that is written meanwhile shows; between its beginning and
-//! the tally's reading nothing was sealed, begun or ended, so book and tally fit together. Changes neither.
+//! Guarantees:
+//! - The book is read in one transaction, so no concurrent write is visible.
+//! - Between the begin of the transaction and the read of the tally, nothing was sealed, begun or ended. So book and
+//!   tally are consistent.
+//! - Neither file is changed.
 
 use std::path::{Path, PathBuf};
 
@@ -17,32 +20,32 @@ use crate::ledger::tally::slot_copy::SlotCopy;
 use crate::ledger::values::error::LedgerError;
 use crate::model::{Finished, Window};
 
-/// How often a look is begun anew when the gateway seals, begins or ends in the middle of it.
+/// The most attempts of a snapshot, when the gateway seals, begins or ends an epoch in the middle of an attempt.
 const SNAPSHOT_ATTEMPTS_MAX: u32 = 100;
 
-/// Two readings of the tally, one wholly after the other. Its words only grow, so what was true between them lies between
-/// their values.
+/// Two reads of the tally, the second after the end of the first. Its words only grow, so the values at the moment
+/// between the reads lie between the two.
 #[derive(Debug)]
 pub(crate) struct TallyReadings {
     pub(crate) older: TallyImage,
     pub(crate) newer: TallyImage,
-    /// The first window of the epoch that is not sealed.
+    /// The first unsealed window of the epoch.
     pub(crate) first_unsealed: Window,
-    /// Whether the tally is a copy of the file that its gateway made. It may have been made while that counted, so its
-    /// pages may be of different moments.
+    /// Whether the tally is a copy of the file that its gateway created. If the copy was made while the gateway
+    /// counted, its pages may be of different moments.
     pub(crate) is_copy: bool,
 }
 
 /// The tally beside the book.
 #[derive(Debug)]
 pub(crate) enum TallyState {
-    /// There is none: the gateway was closed, or this is a copy of the book alone.
+    /// There is no tally: the gateway was closed, or this is a copy of the book alone.
     Missing,
-    /// There is a file, and why it is not this book's tally.
+    /// There is a file that is not this book's tally, and the reason.
     Foreign(String),
-    /// It belongs to an epoch that has ended: the process died between the end and the removal. All of it is in the book.
+    /// The tally of an ended epoch: the process died between the end and the removal. All its counts are in the book.
     Folded,
-    /// It counts an epoch that has not ended.
+    /// The tally of an epoch that has not ended.
     Open(Box<TallyReadings>),
 }
 
@@ -50,15 +53,15 @@ pub(crate) enum TallyState {
 #[derive(Debug)]
 pub(crate) struct LedgerSnapshot {
     pub(crate) path: PathBuf,
-    /// In a transaction that has begun to read.
+    /// A connection in a transaction that has begun to read.
     pub(crate) connection: Connection,
     pub(crate) tally: TallyState,
-    /// Whether a gateway keeps it now.
+    /// Whether a gateway keeps the ledger now.
     pub(crate) is_kept: bool,
 }
 
 impl LedgerSnapshot {
-    /// Looks until nothing was sealed, begun or ended in between.
+    /// Repeats the read until nothing was sealed, begun or ended in between.
     pub(crate) fn read(path: &Path) -> Result<Self, LedgerError> {
         let path = &book_path::canonical_path(path)?;
         for _ in 0..SNAPSHOT_ATTEMPTS_MAX {
@@ -69,8 +72,8 @@ impl LedgerSnapshot {
         Err(LedgerError::ChangedWhileRead(path.to_owned()))
     }
 
-    /// Looks until also no slot moved in the middle of its reading and no late end moved between two, so that admitted =
-    /// ended + in flight holds exactly in what was read last.
+    /// Like `read`, and also repeats until no slot changed in the middle of its read and no late end was transferred
+    /// between two reads. Then admitted = ended + in flight holds exactly in the last read.
     pub(crate) fn read_consistent(path: &Path) -> Result<Self, LedgerError> {
         for _ in 0..SNAPSHOT_ATTEMPTS_MAX {
             let snapshot = Self::read(path)?;
@@ -81,7 +84,7 @@ impl LedgerSnapshot {
         Err(LedgerError::ChangedWhileRead(path.to_owned()))
     }
 
-    /// The readings of an open tally.
+    /// Returns the reads of an open tally.
     pub(crate) fn readings(&self) -> Option<&TallyReadings> {
         match &self.tally {
             TallyState::Open(readings) => Some(readings),
@@ -89,7 +92,7 @@ impl LedgerSnapshot {
         }
     }
 
-    /// Says that reading failed.
+    /// Returns the error of a failed read.
     pub(crate) fn book_error(&self, error: rusqlite::Error) -> LedgerError {
         LedgerError::book("read", &self.path, error)
     }
@@ -107,14 +110,14 @@ fn try_snapshot(path: &Path) -> Result<Option<LedgerSnapshot>, LedgerError> {
     Ok(same.then(|| LedgerSnapshot { path: path.to_owned(), connection, tally, is_kept }))
 }
 
-/// Numbers that are others after anything was sealed, begun or ended.
+/// Returns a revision, which changes whenever something is sealed, begun or ended.
 pub(crate) fn revision(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
     let query = "SELECT (SELECT coalesce(max(number), 0) FROM seal), (SELECT count(*) FROM epoch),
                         (SELECT count(ending) FROM epoch)";
     connection.query_row(query, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
 }
 
-/// The tally; nothing if it changed hands while it was read.
+/// Returns the state of the tally; `None` if a slot changed its use, or the epoch changed, during the read.
 fn tally_state(path: &Path, connection: &Connection, is_kept: bool) -> Result<Option<TallyState>, LedgerError> {
     let (Some(first), Some(second)) = (read_tally_bytes(path)?, read_tally_bytes(path)?) else {
         return Ok(Some(TallyState::Missing));
@@ -145,14 +148,14 @@ fn is_copied_tally(book: &Path, image: &TallyImage) -> Result<bool, LedgerError>
     Ok(image.inode != 0 && image.inode != FileIdentity::from_metadata(&found).inode())
 }
 
-/// Ends what a dead worker was in the middle of, as the next start will.
+/// Applies the journals of dead workers, as the next start will.
 fn apply_journals(image: &mut TallyImage) {
     for (position, copy) in journaled_slots(&image.slots) {
         image.slots[position] = copy;
     }
 }
 
-/// Whether no slot was put to another use in between.
+/// Returns whether no slot changed its use between the reads.
 fn is_same_layout(older: &TallyImage, newer: &TallyImage) -> bool {
     older.slots.iter().zip(&newer.slots).all(|(one, other)| one.state() == other.state())
 }
@@ -179,7 +182,8 @@ fn classify_tally(connection: &Connection, older: TallyImage, newer: TallyImage)
     })
 }
 
-/// The process died before it could write into the book that it had begun; or the tally is another book's.
+/// Classifies a tally whose epoch is not in the book: either the process died before it recorded the epoch in the book,
+/// or the tally belongs to another book.
 fn classify_unknown_epoch(
     connection: &Connection,
     older: TallyImage,
@@ -207,7 +211,7 @@ fn read_tally_bytes(book: &Path) -> Result<Option<Vec<u8>>, LedgerError> {
 }
 
 impl TallyReadings {
-    /// Whether nothing was counted in between, so that everything must balance to the last command.
+    /// Returns whether nothing was counted between the reads, so that everything must balance exactly.
     pub(crate) fn is_unchanged(&self) -> bool {
         self.older.slots.len() == self.newer.slots.len()
             && self.older.slots.iter().zip(&self.newer.slots).skip(1).all(|(one, other)| one == other)
@@ -220,7 +224,7 @@ impl TallyReadings {
     }
 }
 
-/// More ends than beginnings: the ends were read after more had ended.
+/// Returns whether a copy shows more ends than admissions: its ends were read after more commands had ended.
 fn is_torn_copy(copy: &SlotCopy) -> bool {
     let [come, gone] = late_counts(copy);
     let ended = Finished::ALL.into_iter().fold(gone, |sum, one| sum.saturating_add(copy.finished(one).commands));

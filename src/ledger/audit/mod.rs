@@ -1,8 +1,14 @@
-//! The audit: is the ledger what it says it is? Follows the chain, adds everything up again, tells what there is.
+//! The audit: verifies the chain of a ledger, recomputes its sums, and describes its content.
 //!
-//! Guarantees: changes nothing; works on a live ledger, on one whose process was killed and on a copy, and includes what the
-//! tally holds beyond the book; each finding says where and what was expected. Memory does not grow with the age of a
-//! book. `backup` writes a copy elsewhere. Showing it to people is for `cli`.
+//! Guarantees:
+//! - The audit changes nothing.
+//! - It works on a live ledger, on a ledger of a killed process and on a copy.
+//! - It includes the counts of the tally that are not in the book yet.
+//! - Each finding contains the place, the value found and the value expected.
+//! - Memory does not grow with the age of a book.
+//! - `backup` writes a copy to another path.
+//!
+//! Leaves to `cli`: the display.
 
 mod backup;
 mod calendar_days;
@@ -49,7 +55,7 @@ pub use export::{ExportError, ExportPart, export};
 pub use findings::{AuditCheck, AuditCounts, AuditFinding, AuditVerdict, ChainHead, FINDINGS_MAX, SealsAfterHead};
 pub use ledger_info::{EpochInfo, FileSizes, LedgerInfo, TallyInfo, WindowInfo, ledger_info};
 
-/// Checks everything that can be checked of the ledger at `path`; `noted` is a head that was kept elsewhere.
+/// Runs all checks on the ledger at `path`. `noted` is a head of the chain that was noted elsewhere.
 pub fn verify(
     path: &Path,
     noted: Option<&NotedHead>,
@@ -69,7 +75,7 @@ pub fn verify(
     }
 }
 
-/// Every table, index, view and trigger is the format's own; so are the rows of `outcome`.
+/// Checks that every table, index, view and trigger is the format's own, and the rows of `outcome` too.
 fn check_schema_objects(snapshot: &LedgerSnapshot, report: &mut AuditReport) -> rusqlite::Result<()> {
     for difference in schema_check::schema_differences(&snapshot.connection)? {
         report.add_finding(AuditCheck::Schema, difference.place, difference.what);
@@ -96,7 +102,7 @@ fn run_checks(
     Ok(head)
 }
 
-/// Every correction is the one its seal covers (the chain looked at that), and none has no seal.
+/// Checks that every correction has a seal. The chain check has already compared the corrections with their seals.
 fn check_adjustments(book: &rusqlite::Connection, report: &mut AuditReport) -> rusqlite::Result<()> {
     let sealed: i64 = book.query_row("SELECT count(*) FROM seal WHERE kind = 'adjustment'", [], |row| row.get(0))?;
     let mut query = book.prepare("SELECT number FROM adjustment ORDER BY number")?;
@@ -112,7 +118,7 @@ fn check_adjustments(book: &rusqlite::Connection, report: &mut AuditReport) -> r
     Ok(())
 }
 
-/// Reads the rows of every hour once, and hands them to all who add up.
+/// Reads the rows of every hour once, and passes them to all checks that add up hours.
 fn sum_all_hours(
     snapshot: &LedgerSnapshot,
     (days, epochs): (&CalendarDays, &EpochTable),
@@ -152,7 +158,7 @@ fn sum_all_hours(
     Ok(())
 }
 
-/// The hours of a book from the horizon on.
+/// A cursor over the hours of a book from the horizon on.
 struct HourCursor<'a> {
     book: &'a rusqlite::Connection,
     next_window: Window,
@@ -177,7 +183,7 @@ impl<'a> HourCursor<'a> {
         hour_reader::read_hour(self.book, window, self.sealed.remove(&window).unwrap_or_default()).map(Some)
     }
 
-    /// Hours that were sealed and of which no row is left.
+    /// Reports hours that were sealed and have no rows.
     fn check_exhausted(&self, report: &mut AuditReport) {
         let mut empty: Vec<_> = self.sealed.iter().collect();
         empty.sort();
@@ -193,7 +199,7 @@ impl<'a> HourCursor<'a> {
     }
 }
 
-/// Every row has a seal or waits for one.
+/// Checks that every row has a seal or waits for one.
 fn check_hour_rows(hour: &HourRows, epochs: &EpochTable, report: &mut AuditReport) {
     let with_rows = hour.epochs();
     for epoch in &with_rows {
@@ -218,7 +224,7 @@ fn check_hour_rows(hour: &HourRows, epochs: &EpochTable, report: &mut AuditRepor
     }
 }
 
-/// Nothing before the horizon waits for a seal.
+/// Checks that no hour before the horizon waits for a seal.
 fn check_unsealed_hours(
     book: &rusqlite::Connection,
     compacted_before: Window,

@@ -1,4 +1,4 @@
-//! What the numbers in the book's rows stand for, in words.
+//! The names behind the numbers in the book's rows.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::ledger::fold::SeriesNames;
 use crate::ledger::hash_chain::canonical::{ADMITTED_NAME, WAIVED_NAME};
 
-/// Series and outcomes by number. Series that only the tally knows get the numbers the book would give them next.
+/// Series and outcomes by number. Series that are only in the tally get the numbers that the book would give them next.
 #[derive(Debug)]
 pub(crate) struct NameTable {
     series: HashMap<i64, [String; 3]>,
@@ -29,7 +29,7 @@ impl NameTable {
         Ok(Self { series, numbers, outcomes, next })
     }
 
-    /// The number of a series.
+    /// Returns the number of a series.
     pub(crate) fn series_number(&mut self, names: &SeriesNames) -> i64 {
         let names = [&names.department, &names.subsystem, &names.command].map(ToString::to_string);
         if let Some(number) = self.numbers.get(&names) {
@@ -42,14 +42,14 @@ impl NameTable {
         number
     }
 
-    /// Department, subsystem and command, or that there is no such series.
+    /// Returns department, subsystem and command, or a text for a number without a series.
     pub(crate) fn series_text(&self, number: i64) -> String {
         self.series
             .get(&number)
             .map_or_else(|| format!("series {number}, which is not in the book"), |names| names.join("/"))
     }
 
-    /// An outcome's name.
+    /// Returns an outcome's name.
     pub(crate) fn outcome_text(&self, code: i64) -> String {
         match self.outcomes.get(&code) {
             Some(name) => name.clone(),

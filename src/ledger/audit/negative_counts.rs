@@ -1,11 +1,11 @@
-//! No count is negative: commands, units, bytes and times are counted up from 0. Only corrections may take away.
+//! Checks that no count is negative: commands, units, bytes and times grow from 0. Only corrections may subtract.
 
 use rusqlite::Connection;
 
 use super::findings::{AuditCheck, AuditReport, FINDINGS_MAX};
 use crate::model::Window;
 
-/// The tables that count, each with its columns and how its place is named.
+/// The tables with counts, each with its columns and the expression that describes its place.
 const COUNTING_TABLES: [(&str, &str, &str); 6] = [
     ("admission", "min(admitted, units)", "window"),
     ("usage", "min(late, commands, units, request_bytes, response_bytes, duration_ns)", "window"),
@@ -15,7 +15,7 @@ const COUNTING_TABLES: [(&str, &str, &str); 6] = [
     ("ever_sum", "min(commands, units, request_bytes, response_bytes, duration_ns)", "0"),
 ];
 
-/// Looks at every row that counts.
+/// Checks every row with counts.
 pub(crate) fn check_negative_counts(book: &Connection, report: &mut AuditReport) -> rusqlite::Result<()> {
     for (table, least, hour) in COUNTING_TABLES {
         let place = if hour == "0" { "0".to_owned() } else { format!("\"{hour}\"") };

@@ -1,4 +1,4 @@
-//! The epoch that has not ended: what its tally holds beyond the book.
+//! The open epoch: counts of its tally that are not in the book yet.
 
 use std::collections::HashMap;
 
@@ -15,22 +15,22 @@ use crate::model::{Outcome, Window};
 /// Hour of admission, series, and commands with their units.
 pub(crate) type OpenCount = (Window, i64, [i64; 2]);
 
-/// What the tally tells, ready to be balanced.
+/// The counts of the tally, prepared for the reconciliation.
 #[derive(Debug)]
 pub(crate) struct OpenEpoch {
     pub(crate) epoch: u32,
-    /// Hours before it are sealed: the book tells them.
+    /// Hours before this window are sealed: their rows come from the book.
     pub(crate) first_unsealed: Window,
     /// Whether nothing was counted while the tally was read.
     pub(crate) is_unchanged: bool,
     pub(crate) admitted: Vec<OpenCount>,
-    /// By the hour of admission, not of the end.
+    /// Ended commands by the hour of admission, not the hour of the end.
     pub(crate) ended: Vec<OpenCount>,
     /// Empty unless [`OpenEpoch::is_unchanged`].
     pub(crate) in_flight: Vec<OpenCount>,
 }
 
-/// What is admitted and has not ended, of one hour of admission and series.
+/// Commands admitted and not ended, of one hour of admission and series.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlightSeries {
     pub(crate) window: Window,
@@ -40,8 +40,8 @@ pub(crate) struct InFlightSeries {
 }
 
 impl OpenEpoch {
-    /// If the gateway counted meanwhile, takes the ends of the older reading and the admissions of the newer one, so that no
-    /// end can lack its admission.
+    /// Reads the counts. If the gateway counted during the read, takes ends from the older read and admissions from the
+    /// newer one. So no end can lack its admission.
     pub(crate) fn from_readings(readings: &TallyReadings, names: &mut NameTable) -> Self {
         let is_still = readings.is_unchanged();
         let (admitted, _) = open_counts(&readings.newer, readings.first_unsealed, names);
@@ -66,7 +66,7 @@ impl OpenEpoch {
     }
 }
 
-/// What was admitted and what ended, of the hours that are not sealed.
+/// Returns the admitted and the ended commands of unsealed hours.
 fn open_counts(image: &TallyImage, floor: Window, names: &mut NameTable) -> (Vec<OpenCount>, Vec<OpenCount>) {
     let (mut admitted, mut ended) = (Vec::new(), Vec::new());
     let fold = fold_from(image, floor);
@@ -82,12 +82,12 @@ fn open_counts(image: &TallyImage, floor: Window, names: &mut NameTable) -> (Vec
     (admitted, ended)
 }
 
-/// The rows of the hours from `floor` on.
+/// Returns the rows of the hours from `floor` on.
 pub(crate) fn fold_from(image: &TallyImage, floor: Window) -> TallyFold {
     fold_image(Vec::new(), image, floor)
 }
 
-/// What is in flight, in the order of hours and series.
+/// Returns the commands in flight, in the order of hours and series.
 pub(crate) fn series_in_flight(image: &TallyImage) -> Vec<InFlightSeries> {
     let mut sums: HashMap<(Window, SeriesNames), InFlightSeries> = HashMap::new();
     let late = late_end_totals(image.slots.iter().copied());

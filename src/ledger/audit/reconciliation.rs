@@ -1,9 +1,12 @@
-//! Conservation: of every epoch, hour of admission and series, admitted = ended + in flight, commands and units (those that were
-//! waived included), with late ends followed to the hour they were admitted in.
+//! Reconciliation: admitted = ended + in flight, for every epoch, hour of admission and series.
 //!
-//! Guarantees: only what does not balance yet is in memory: hours whose streams go on in a later hour. What an epoch that lost
-//! counts (`machine died`, `tally missing`) can explain is a note about that epoch; it excuses nothing of other epochs, nor of
-//! days before it began.
+//! The equation (conservation) holds for commands and for units, including waived units. Late ends are attributed to
+//! the hour of their admission.
+//!
+//! Guarantees:
+//! - Memory holds only balances that are still open: hours whose streams continue in a later hour.
+//! - A difference that an epoch with lost counts (`machine died`, `tally missing`) can explain is a note about that
+//!   epoch. The note excuses no difference of other epochs, and none of days before that epoch began.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,40 +21,40 @@ use super::open_epoch::OpenEpoch;
 use crate::ledger::values::measures::WAIVED_CODE;
 use crate::model::Window;
 
-/// The most balances that may be open at once; more than any gateway can have streams that outlive their hour.
+/// The most open balances at once; more than the streams that any gateway can have beyond the end of their hour.
 const OPEN_BALANCES_MAX: usize = 1_000_000;
-/// Outcome codes from this one on are refusals, which were never admitted.
+/// The first outcome code of refusals. Refused commands were never admitted.
 const REFUSAL_CODE_MIN: i64 = 101;
 
-/// Whose balance. Days do not say whose they were, and format 1 did not say how late an end was.
+/// The key of a balance. Days do not contain their epochs, and format 1 did not contain how late an end was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum BalanceKey {
-    /// All that was admitted before the horizon.
+    /// All admissions before the horizon.
     Days { series: i64 },
-    /// All of an epoch of format 1.
+    /// All admissions of an epoch of format 1.
     Epoch { epoch: u32, series: i64 },
-    /// What was admitted in an hour.
+    /// The admissions of one hour.
     Hour { window: Window, series: i64, epoch: u32 },
 }
 
-/// Admitted less ended, hour after hour.
+/// Computes admitted - ended, hour by hour.
 #[derive(Debug)]
 pub(crate) struct Reconciliation<'a> {
     days: &'a CalendarDays,
     epochs: &'a EpochTable,
-    /// The epoch whose unsealed rows the tally tells, and the first of those hours.
+    /// The open epoch, whose unsealed rows come from the tally, and its first unsealed hour.
     open_epoch: Option<(u32, Window)>,
     /// Commands and units.
     open_balances: BTreeMap<BalanceKey, [i128; 2]>,
-    /// Epochs that have hours before the horizon, and the first of these.
+    /// Epochs that have hours before the horizon, each with the first of these hours.
     compacted: BTreeMap<u32, Window>,
-    /// Of series: the first day by whose end more had ended than was ever admitted.
+    /// For each series, the first day by whose end more commands had ended than were ever admitted.
     shortened: BTreeMap<i64, Window>,
     is_given_up: bool,
 }
 
 impl<'a> Reconciliation<'a> {
-    /// Starts with what was admitted before the horizon and had not ended by then.
+    /// Starts with the commands that were admitted before the horizon and had not ended by then.
     pub(crate) fn new(
         book: &Connection,
         (days, epochs): (&'a CalendarDays, &'a EpochTable),
@@ -73,7 +76,7 @@ impl<'a> Reconciliation<'a> {
         Ok(balance)
     }
 
-    /// Days come in their order, and within a day what was admitted comes before what ended.
+    /// Adds the days in order; within a day, admissions come before ends.
     fn add_days(&mut self, book: &Connection) -> rusqlite::Result<()> {
         let query = "SELECT series, outcome, commands, units, day FROM day_sum WHERE day < ?1 AND outcome < ?2
                      ORDER BY day, series, outcome";
@@ -82,7 +85,8 @@ impl<'a> Reconciliation<'a> {
         while let Some(row) = rows.next()? {
             let series: i64 = row.get(0)?;
             let sign = if row.get::<_, i64>(1)? == 0 { 1 } else { -1 };
-            let is_waived = row.get::<_, i64>(1)? == i64::from(WAIVED_CODE); // its commands are among those that ended
+            // The waived commands are among those that ended.
+            let is_waived = row.get::<_, i64>(1)? == i64::from(WAIVED_CODE);
             let commands = if is_waived { 0 } else { row.get(2)? };
             let [commands, units] = self.add_signed(BalanceKey::Days { series }, sign, [commands, row.get(3)?]);
             if commands < 0 || units < 0 {
@@ -92,7 +96,7 @@ impl<'a> Reconciliation<'a> {
         Ok(())
     }
 
-    /// Takes in an hour of the book, without what the tally tells better.
+    /// Adds an hour of the book, without the rows that are replaced by the tally's.
     pub(crate) fn add_hour(&mut self, hour: &HourRows, report: &mut AuditReport) {
         let told = |epoch: u32| self.open_epoch.is_some_and(|(open, floor)| open == epoch && hour.window >= floor);
         let told: HashSet<u32> = hour.epochs().into_iter().filter(|epoch| told(*epoch)).collect();
@@ -111,8 +115,8 @@ impl<'a> Reconciliation<'a> {
         self.check_bound(report);
     }
 
-    /// Takes in what the book says is in flight of epochs whose tally is not here: it is as old as their rows, so a book without
-    /// its tally balances as of its last fold.
+    /// Adds the rows in flight of epochs whose tally is not here. They are as old as the rows of these epochs, so a
+    /// book without its tally balances as of its last fold.
     pub(crate) fn add_stored(&mut self, book: &Connection) -> rusqlite::Result<()> {
         let mut query = book.prepare("SELECT \"window\", series, epoch, commands, units FROM in_flight")?;
         let mut rows = query.query([])?;
@@ -125,7 +129,7 @@ impl<'a> Reconciliation<'a> {
         Ok(())
     }
 
-    /// Takes in what the tally tells of the open epoch, and what is in flight there.
+    /// Adds the tally's counts of the open epoch, and its commands in flight.
     pub(crate) fn add_open_epoch(&mut self, open: &OpenEpoch) {
         for (window, series, numbers) in &open.admitted {
             self.add_admission((*window, *series, open.epoch), *numbers);
@@ -152,7 +156,7 @@ impl<'a> Reconciliation<'a> {
         }
     }
 
-    /// What the balance is then.
+    /// Adds to a balance and returns the new balance.
     fn add_signed(&mut self, key: BalanceKey, sign: i128, [commands, units]: [i64; 2]) -> [i128; 2] {
         if self.is_given_up {
             return [0, 0];
@@ -163,7 +167,7 @@ impl<'a> Reconciliation<'a> {
         *rest
     }
 
-    /// Forgets what balances.
+    /// Removes settled balances, and gives up at the limit of open balances.
     fn check_bound(&mut self, report: &mut AuditReport) {
         self.open_balances.retain(|_, rest| *rest != [0, 0]);
         if self.open_balances.len() > OPEN_BALANCES_MAX {
@@ -174,12 +178,13 @@ impl<'a> Reconciliation<'a> {
         }
     }
 
-    /// Everything must balance now; with an open epoch that counted while it was read, nothing may have ended that was not
-    /// admitted.
+    /// Reports all differences. If the open epoch counted while it was read, only ends without an admission are
+    /// reported for it.
     pub(crate) fn finish(mut self, open: Option<&OpenEpoch>, (names, report): (&NameTable, &mut AuditReport)) {
         self.open_balances.retain(|_, rest| *rest != [0, 0]);
         for series in self.shortened.keys() {
-            self.open_balances.entry(BalanceKey::Days { series: *series }).or_default(); // more was admitted later than is said to have ended
+            // Later admissions exceed the recorded ends.
+            self.open_balances.entry(BalanceKey::Days { series: *series }).or_default();
         }
         let moving = open.filter(|open| !open.is_unchanged).map(|open| open.epoch);
         let mut missing: BTreeMap<u32, [i128; 2]> = BTreeMap::new();
@@ -211,7 +216,7 @@ impl<'a> Reconciliation<'a> {
         matches!(key, BalanceKey::Days { series } if self.shortened.contains_key(series))
     }
 
-    /// The epoch that may have lost what is missing here.
+    /// Returns the epoch that may have lost the missing counts.
     fn gap_epoch(&self, key: &BalanceKey) -> Option<u32> {
         let lost = |epoch: &u32| self.epochs.has_lost_counts(*epoch);
         match key {
@@ -240,7 +245,7 @@ impl<'a> Reconciliation<'a> {
     }
 }
 
-/// Epochs that sealed hours before the horizon, and the first of these.
+/// Returns the epochs that sealed hours before the horizon, each with the first of these hours.
 fn compacted_epochs(book: &Connection, compacted_before: Window) -> rusqlite::Result<BTreeMap<u32, Window>> {
     let query = "SELECT epoch, min(\"window\") FROM seal WHERE kind = 'hour' AND \"window\" < ?1 GROUP BY epoch";
     let mut query = book.prepare(query)?;

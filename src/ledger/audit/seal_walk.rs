@@ -1,4 +1,4 @@
-//! The seals of a book, one after the other, each with the lines it covers.
+//! Walks the seals of a book in order, each with the lines that it covers.
 
 use rusqlite::{Connection, Row};
 
@@ -7,14 +7,14 @@ use crate::ledger::hash_chain::canonical::{SealKind, SealRow};
 use crate::ledger::hash_chain::canonical_rows;
 use crate::model::Window;
 
-/// What the walk knows besides the seal.
+/// The position of the walk, in addition to the seal.
 #[derive(Debug, Default)]
 pub(crate) struct SealLocation {
     /// Corrections sealed so far: the n-th of their seals covers correction n.
     pub(crate) adjustments: i64,
 }
 
-/// Reads all seals in the order of their numbers, and hands each to `each`.
+/// Reads all seals in the order of their numbers, and passes each to `each`.
 pub(crate) fn walk_seals<E: From<rusqlite::Error>>(
     book: &Connection,
     mut each: impl FnMut(&SealRow, &SealLocation) -> Result<(), E>,
@@ -53,7 +53,7 @@ fn seal_from_row(row: &Row<'_>) -> rusqlite::Result<SealRow> {
     })
 }
 
-/// The lines a seal covers; nothing for an hour of which only the day is kept.
+/// Returns the lines that a seal covers; `None` for an hour that is kept as a day only.
 pub(crate) fn covered_lines(
     book: &Connection,
     days: &CalendarDays,
@@ -72,7 +72,7 @@ pub(crate) fn covered_lines(
     })
 }
 
-/// Where a seal is, in words.
+/// Describes the place of a seal in words.
 pub(crate) fn describe_seal(seal: &SealRow, days: &CalendarDays) -> String {
     let window = seal.window.unwrap_or_default();
     match seal.kind {

@@ -1,7 +1,7 @@
-//! The tally: readable, this book's, and balanced for every worker.
+//! Checks the tally: it must be readable, belong to this book, and balance for every worker.
 //!
-//! While a gateway counts, its words move under the reader's eyes. They only grow, so a sum that holds at the moment between
-//! two readings lies between its values in both; only what cannot be so at any moment is a finding.
+//! While a gateway counts, the tally changes during the read. Words only grow, so a sum at the moment between two reads
+//! lies between its values in both reads. Only a difference that no moment can explain is a finding.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::ledger::tally::slot::{SlotKind, offset};
 use crate::ledger::tally::slot_copy::SlotCopy;
 use crate::model::{Finished, Window};
 
-/// What one worker may be in the middle of: a command between two of its words.
+/// The largest difference by a command in progress: a worker can be between two of its stores.
 const UNSETTLED_MAX: i128 = 1;
 
-/// Says what lies beside the book, and checks the workers' balances if it is a tally that counts.
+/// Describes the tally beside the book. If the tally is in use, checks the workers' balances.
 pub(crate) fn check_tally(snapshot: &LedgerSnapshot, report: &mut AuditReport) {
     match &snapshot.tally {
         TallyState::Missing => {}
@@ -36,7 +36,8 @@ pub(crate) fn check_tally(snapshot: &LedgerSnapshot, report: &mut AuditReport) {
     }
 }
 
-/// Sums of one worker. `in_flight` is admitted + come - ended - gone of all its slots.
+/// The sums of one worker. `begun` is admitted + transferred in, `over` is ended + transferred out, over all its slots.
+/// In flight = `begun` - `over`.
 #[derive(Clone, Copy, Debug, Default)]
 struct WorkerBalance {
     received: i128,
@@ -59,7 +60,8 @@ fn check_worker_balances(readings: &TallyReadings, is_kept: bool, report: &mut A
             let what = format!("it received {received} commands, refused {refused} and admitted {admitted}");
             report.add_finding(AuditCheck::Balance, &place, what);
         }
-        // In flight by the worker's words and by its slots; both sides are brought to sums that only grow.
+        // Compares the commands in flight by the worker's own counters and by its slots. Both sides are rearranged to
+        // sums that only grow.
         if !ranges_overlap(
             [older.admitted + older.over, newer.admitted + newer.over],
             [older.finished + older.begun, newer.finished + newer.begun],
@@ -115,14 +117,14 @@ fn add_counting_slot(worker: &mut WorkerBalance, copy: &SlotCopy) {
     worker.over += ended + i128::from(copy.0[offset::LATE_OUT]);
 }
 
-/// What the tally says of hours, to be held against the book's rows. Hours that are still counted into came from the tally, so the
-/// book never has more of them. Hours that are sealed are in the book whole, so it never has less than the slots that still
-/// show them.
+/// The tally's counts per hour, for the comparison with the book's rows. The book's rows of open hours came from the
+/// tally, so they are never greater. Sealed hours are complete in the book, so they are never less than the slots that
+/// still hold them.
 #[derive(Debug)]
 pub(crate) struct TallyRows {
     epoch: u32,
     floor: Window,
-    /// Commands and units, by hour, series, outcome and how late; outcome 0 is what was admitted.
+    /// Commands and units, by hour, series, outcome and hours late; outcome 0 holds the admitted commands.
     rows: BTreeMap<TallyRowKey, [i128; 2]>,
 }
 
@@ -154,7 +156,7 @@ impl TallyRows {
         let mut held = self.book_rows(hour);
         let window = hour.window;
         for (place, _) in self.rows.range((window, i64::MIN, 0, 0)..(window.next(), i64::MIN, 0, 0)) {
-            held.entry(*place).or_default(); // what the book should have, and has not
+            held.entry(*place).or_default(); // rows that the book should have and does not have
         }
         for (place, held) in held {
             let counted = self.rows.get(&place).copied().unwrap_or_default();
@@ -207,7 +209,7 @@ mod tests {
     fn sums_that_moved_meet_where_their_values_overlap() {
         for (one, other, expected) in [
             ([5, 5], [5, 5], true),
-            ([5, 5], [6, 6], true), // one command is in hand
+            ([5, 5], [6, 6], true), // one command is in progress
             ([5, 5], [7, 7], false),
             ([5, 9], [8, 20], true),
             ([5, 9], [20, 30], false),

@@ -1,7 +1,10 @@
-//! Corrections: what finance adds to a book, since nothing in it is ever edited.
+//! Adjustments: the corrections that finance adds to a book, because nothing in a book is ever edited.
 //!
-//! Guarantees: a correction and its seal are written in one transaction, beside a running gateway or without one; it is
-//! never changed afterwards. What it means for a bill is for the statement.
+//! Guarantees:
+//! - A correction and its seal are written in one transaction, with or without a running gateway.
+//! - A correction is never changed afterwards.
+//!
+//! Leaves to the statement: the effect of a correction on a bill.
 
 use crate::ledger::values::error::BadAdjustment;
 use std::ops::Range;
@@ -22,53 +25,53 @@ use crate::ledger::hash_chain::seal::{self, SealContent};
 use crate::ledger::values::error::LedgerError;
 use crate::model::{CalendarOffset, Month, Name, Window};
 
-/// The longest reason and name of an author, in bytes.
+/// The longest reason and author's name, in bytes.
 const ADJUSTMENT_TEXT_MAX: usize = 1000;
 
-/// What is to be corrected, by how much, why and by whom.
+/// A correction to be added.
 #[derive(Clone, Debug)]
 pub struct Adjustment {
-    /// Whose usage.
+    /// The department whose usage is corrected.
     pub department: Name,
-    /// Of which subsystem, if it is about one.
+    /// The subsystem, if the correction is limited to one.
     pub subsystem: Option<Name>,
-    /// Of which command of it, if it is about one.
+    /// The command of the subsystem, if the correction is limited to one.
     pub command: Option<Name>,
     /// A month, `2026-10`, or a day, `2026-10-05`, of the book's calendar.
     pub period: String,
-    /// How many units more, or less.
+    /// The units to add; negative to subtract.
     pub units: i64,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
-    /// Who answers for it, in one line.
+    /// The person responsible for the correction, in one line.
     pub who: String,
 }
 
-/// A correction, as the book holds it.
+/// A correction as stored in the book.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AdjustmentRow {
-    /// Its number, from 1.
+    /// The number of the correction, from 1.
     pub number: i64,
-    /// Whose usage.
+    /// The department whose usage is corrected.
     pub department: String,
-    /// Of which subsystem, if it is about one.
+    /// The subsystem, if the correction is limited to one.
     pub subsystem: Option<String>,
-    /// Of which command of it, if it is about one.
+    /// The command of the subsystem, if the correction is limited to one.
     pub command: Option<String>,
     /// The month or day.
     pub period: String,
-    /// How many units more, or less.
+    /// The units to add; negative to subtract.
     pub units: i64,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Who answers for it.
+    /// The person responsible for the correction.
     pub who: String,
-    /// When it was made.
+    /// The time of the correction.
     pub made_at: String,
 }
 
 impl AdjustmentRow {
-    /// The windows of its period.
+    /// Returns the windows of the correction's period.
     pub fn windows(&self, calendar: CalendarOffset) -> Option<Range<Window>> {
         if let Some(month) = Month::parse(&self.period) {
             return Some(calendar.windows_of(month));
@@ -78,7 +81,8 @@ impl AdjustmentRow {
     }
 }
 
-/// Whether a correction can be made: it makes sense, and the book at `path` knows whom it is about. Changes nothing.
+/// Checks that a correction is valid and that its department, subsystem and command exist in the book at `path`.
+/// Changes nothing.
 pub fn check_adjustment(path: &Path, adjustment: &Adjustment) -> Result<(), LedgerError> {
     adjustment.check()?;
     let connection = open_for_reading(path)?;
@@ -89,7 +93,7 @@ pub fn check_adjustment(path: &Path, adjustment: &Adjustment) -> Result<(), Ledg
     }
 }
 
-/// Adds a correction to the book at `path`; returns its number.
+/// Adds a correction to the book at `path`. Returns its number.
 pub fn add_adjustment(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<i64, LedgerError> {
     adjustment.check()?;
     let path = &book_path::canonical_path(path)?;
@@ -104,7 +108,7 @@ pub fn add_adjustment(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Re
     Ok(number)
 }
 
-/// All corrections in a book, in the order in which they were made.
+/// Returns all corrections in a book, in the order of their creation.
 pub(crate) fn all_adjustments(book: &Connection) -> rusqlite::Result<Vec<AdjustmentRow>> {
     let mut query = book.prepare(
         "SELECT number, department, subsystem, command, period, units, reason, who, made_at FROM adjustment ORDER BY 1",
@@ -130,7 +134,8 @@ fn open_for_adjustment(path: &Path) -> Result<Connection, LedgerError> {
     let connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(refused)?;
     check_format(&connection, path)?;
     schema_check::check_schema(&connection, path)?;
-    connection.busy_timeout(BUSY_TIMEOUT * 10).map_err(refused)?; // a person waits, not a keeper
+    // A person waits here, not the keeper, so the timeout is longer.
+    connection.busy_timeout(BUSY_TIMEOUT * 10).map_err(refused)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(refused)?;
     Ok(connection)
 }
@@ -174,7 +179,7 @@ impl Adjustment {
         Ok(())
     }
 
-    /// Whether the book has a series that it may be about: a misspelt name would correct nobody's usage.
+    /// Returns whether the book has a series that matches the correction: a misspelt name would correct no usage.
     fn is_known_in(&self, book: &Connection) -> rusqlite::Result<bool> {
         let query = "SELECT 1 FROM series WHERE department = ?1 AND subsystem = coalesce(?2, subsystem)
                      AND command = coalesce(?3, command) LIMIT 1";
@@ -189,7 +194,7 @@ impl Adjustment {
     }
 }
 
-/// `YYYY-MM-DD` and nothing else.
+/// Returns whether the text is exactly `YYYY-MM-DD`.
 fn is_date(text: &str) -> bool {
     text.parse::<jiff::civil::Date>().is_ok_and(|date| date.to_string() == text)
 }

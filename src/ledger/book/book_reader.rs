@@ -1,6 +1,6 @@
-//! Reads the book: for the keeper's beginnings, for reports, for other processes.
+//! Reads the book: for the start of the keeper, for reports and for other processes.
 //!
-//! Guarantees: changes nothing; what the book cannot mean (an unknown outcome, a name that is none) is an error.
+//! Guarantees: changes nothing. An invalid value in the book (an unknown outcome, an invalid name) is an error.
 
 use super::connection::open_error;
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ use crate::ledger::values::measures::OutcomeTotals;
 use crate::ledger::values::measures::{ADMITTED_CODE, WAIVED_CODE};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
-/// What is known of an epoch.
+/// The state of an epoch in the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EpochState {
     pub(crate) has_ended: bool,
-    /// The first window that is not sealed.
+    /// The first unsealed window.
     pub(crate) first_unsealed: Window,
 }
 
@@ -35,19 +35,20 @@ pub(crate) struct BookReader<'a> {
     pub(crate) connection: &'a Connection,
 }
 
-/// Opens a book for reading only; refuses one that somebody has altered, because its numbers may be anything.
+/// Opens a book for reading only. Refuses a book with an altered schema, because its numbers cannot be trusted.
 pub(crate) fn open_for_reading(path: &Path) -> Result<Connection, LedgerError> {
     open_detecting_changes(path).map(|(connection, _)| connection)
 }
 
-/// As [`open_for_reading`], with what to compare after a reading of a book on ground where nobody may write.
+/// Like [`open_for_reading`]. For a book on read-only storage, also returns the state to compare after the read.
 pub(crate) fn open_detecting_changes(path: &Path) -> Result<read_only::OpenedBook, LedgerError> {
     let (connection, frozen) = open_unchecked(path)?;
     schema_check::check_schema(&connection, path)?;
     Ok((connection, frozen))
 }
 
-/// As [`open_for_reading`], for whoever names himself what is altered.
+/// Like [`open_for_reading`], but does not refuse an altered schema. For the audit, which reports the alterations
+/// itself.
 pub(crate) fn open_for_audit(path: &Path) -> Result<Connection, LedgerError> {
     open_unchecked(path).map(|(connection, _)| connection)
 }
@@ -63,7 +64,7 @@ impl<'a> BookReader<'a> {
         Self { path, connection }
     }
 
-    /// The offset of the calendar the book was last kept in.
+    /// Returns the calendar offset that the book was last kept with.
     pub(crate) fn calendar(&self) -> Result<CalendarOffset, LedgerError> {
         let query = "SELECT calendar_offset FROM meta";
         let text: String =
@@ -71,7 +72,7 @@ impl<'a> BookReader<'a> {
         CalendarOffset::parse(&text).map_err(|_| LedgerError::NotABook(self.path.to_owned()))
     }
 
-    /// Every series in the order of its number, with its sums over all epochs.
+    /// Returns every series, ordered by number, with its sums over all epochs.
     pub(crate) fn series(&self) -> Result<Vec<(SeriesNames, FoldRow)>, LedgerError> {
         self.read_series().map_err(|error| self.book_error(error))
     }
@@ -84,7 +85,7 @@ impl<'a> BookReader<'a> {
         series.map(|one| one.map(|(names, number)| (names, sums.remove(&number).unwrap_or_default()))).collect()
     }
 
-    /// What is sealed as it was summed up, and the hours that are not.
+    /// Returns the sums of each series: the stored sums of sealed hours, and the unsealed hours.
     fn sums_of_series(&self) -> rusqlite::Result<BTreeMap<u32, FoldRow>> {
         let mut sums: BTreeMap<u32, FoldRow> = BTreeMap::new();
         let mut query = self.connection.prepare(SELECT_SERIES_SUMS)?;
@@ -93,14 +94,14 @@ impl<'a> BookReader<'a> {
             let (sum, totals) = (sums.entry(row.get(0)?).or_default(), totals_from(row, 2)?);
             match row.get(1)? {
                 ADMITTED_CODE => sum.add_admitted(&totals),
-                WAIVED_CODE => {} // sums of series hold what was charged
+                WAIVED_CODE => {} // the sums of a series hold the charged commands
                 _ => sum.add_outcome(outcome_from(row, 1)?, &totals),
             }
         }
         Ok(sums)
     }
 
-    /// What the book knows of an epoch; nothing if it has not heard of it.
+    /// Returns the state of an epoch; `None` if the epoch is not in the book.
     pub(crate) fn epoch_state(&self, epoch: u32) -> Result<Option<EpochState>, LedgerError> {
         let query = "SELECT ending IS NOT NULL FROM epoch WHERE epoch = ?";
         let state = self.connection.query_row(query, [epoch], |row| {
@@ -113,7 +114,7 @@ impl<'a> BookReader<'a> {
         state.optional().map_err(|error| self.book_error(error))
     }
 
-    /// A number that is another after anything was sealed, begun or ended.
+    /// Returns a revision, which changes whenever an hour or day is sealed, or an epoch begins or ends.
     pub(crate) fn revision(&self) -> Result<(i64, i64, i64), LedgerError> {
         let query =
             "SELECT (SELECT count(*) FROM seal), (SELECT count(*) FROM epoch), (SELECT count(ending) FROM epoch)";
@@ -121,12 +122,12 @@ impl<'a> BookReader<'a> {
         revision.map_err(|error| self.book_error(error))
     }
 
-    /// The latest name of every department that the book knows one of.
+    /// Returns the latest name of every department that has a name in the book.
     pub(crate) fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
         department_names::all_department_names(self.connection).map_err(|error| self.book_error(error))
     }
 
-    /// The first window that is still kept as an hour.
+    /// Returns the first window that is still kept as an hour.
     pub(crate) fn compacted_before(&self) -> Result<Window, LedgerError> {
         day_sums::compacted_before(self.connection).map_err(|error| self.book_error(error))
     }
@@ -136,7 +137,7 @@ impl<'a> BookReader<'a> {
     }
 }
 
-/// Of every series; `CROSS JOIN` has SQLite begin with the few hours that are not sealed.
+/// Covers every series. `CROSS JOIN` makes SQLite begin with the few unsealed hours.
 pub(crate) const SELECT_SERIES_SUMS: &str =
     "SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM ever_sum
     UNION ALL
@@ -145,7 +146,7 @@ pub(crate) const SELECT_SERIES_SUMS: &str =
     SELECT series, outcome, commands, units, request_bytes, response_bytes, duration_ns
     FROM unsealed CROSS JOIN usage USING (\"window\", epoch)";
 
-/// The first window that is not sealed for an epoch.
+/// Returns the first window that is not sealed for an epoch.
 pub(crate) fn first_unsealed_window(book: &Connection, epoch: u32) -> rusqlite::Result<Window> {
     let query = "SELECT coalesce(max(\"window\") + 1, 0) FROM seal WHERE epoch = ? AND kind = 'hour'";
     book.prepare_cached(query)?.query_row([epoch], |row| row.get(0).map(Window))
@@ -183,7 +184,7 @@ pub(crate) fn book_format(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Refuses a file that is no book, or a newer one.
+/// Refuses a file that is not a book, or a book of a newer format.
 pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     match book_format(connection).map_err(|error| open_error(path, error))? {
         BOOK_FORMAT => Ok(()),
@@ -194,7 +195,7 @@ pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<(), L
     }
 }
 
-/// Whether an empty book lies beside a tally: its first pages are in a log that was not copied.
+/// Returns whether an empty book lies beside a tally: then the book's first pages are in a log that was not copied.
 fn is_missing_log(connection: &Connection, path: &Path) -> bool {
     let query = "SELECT count(*) = 0 FROM sqlite_schema";
     let is_empty = connection.query_row(query, [], |row| row.get(0)).unwrap_or(false);

@@ -1,7 +1,11 @@
-//! The book: the SQLite file that finance reads, and every statement that writes it.
+//! Writes the book, the SQLite file that finance reads. All writes of the keeper go through this type.
 //!
-//! Guarantees: each save is one transaction with synchronous FULL; rows carry whole sums, so a save repeated changes
-//! nothing. Anybody may read the file while it is kept. `docs/ledger.md` shows the tables column by column.
+//! Guarantees:
+//! - Each update is one transaction with `synchronous = FULL`.
+//! - Rows carry whole sums, so a repeated update changes nothing (idempotent).
+//! - Other processes may read the file while the keeper has it open.
+//!
+//! `docs/ledger.md` describes the tables column by column.
 
 use std::path::{Path, PathBuf};
 
@@ -22,16 +26,17 @@ use crate::ledger::tally::file::TallyHeader;
 use crate::ledger::values::error::LedgerError;
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
-/// The first SQLite without the defect that could lose a commit when a checkpoint and a writer met.
+/// The first SQLite version without a defect that could lose a commit when a checkpoint and a writer ran at the same
+/// time.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// What one transaction brings into the book.
+/// The data that one transaction writes into the book.
 #[derive(Debug)]
 pub(crate) struct BookUpdate<'a> {
     pub(crate) fold: &'a TallyFold,
-    /// What has not ended, by window of admission and series; takes the place of what the book held of this epoch.
+    /// The commands in flight, by window of admission and series. They replace the epoch's rows in the book.
     pub(crate) in_flight: in_flight_rows::InFlightRows,
-    /// The epoch, and when its last sync began.
+    /// The epoch, and the time at which its last sync began.
     pub(crate) epoch: u32,
     pub(crate) synced_at: Timestamp,
     pub(crate) now: Timestamp,
@@ -46,12 +51,12 @@ pub(crate) struct BookWriter {
     path: PathBuf,
     connection: Connection,
     calendar: CalendarOffset,
-    /// What the book says is in flight of the epoch that is kept.
+    /// The rows in flight that the book holds for the open epoch.
     in_flight: in_flight_rows::InFlightRows,
 }
 
 impl BookWriter {
-    /// Opens the book, or makes it; one of an older format is brought to the present one.
+    /// Opens or creates the book. A book of an older format is migrated to the present format.
     pub(crate) fn open(path: &Path, gateway: &Name, calendar: CalendarOffset) -> Result<Self, LedgerError> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             return Err(LedgerError::OldSqlite(rusqlite::version()));
@@ -63,7 +68,8 @@ impl BookWriter {
         let mut book =
             Self { path: path.to_owned(), connection, calendar, in_flight: in_flight_rows::InFlightRows::new() };
         if !is_new {
-            migration::migrate_to_current(&mut book.connection, path)?; // refuses what is not ours before it changes anything
+            // Refuses a foreign file before it changes anything.
+            migration::migrate_to_current(&mut book.connection, path)?;
             schema_check::check_schema(&book.connection, path)?;
         }
         configure(&book.connection).map_err(refused)?;
@@ -74,8 +80,8 @@ impl BookWriter {
         Ok(book)
     }
 
-    /// Opens a copy of a book that nobody keeps, to bring what its tally holds into it; what it says is in flight is left
-    /// out, as the tally says that too.
+    /// Opens a copy of a book that no gateway keeps, to write the counts of its tally into the copy. The book's rows in
+    /// flight are left out, because the tally holds them too.
     pub(crate) fn open_copy(path: &Path) -> Result<Self, LedgerError> {
         let refused = |error| open_error(path, error);
         let connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(refused)?;
@@ -101,7 +107,8 @@ impl BookWriter {
         transaction.commit()
     }
 
-    /// Another calendar has other days: their sums are made anew.
+    /// Stores the calendar. If it differs from the stored one, day boundaries change, so the sums of days are
+    /// recomputed.
     fn set_calendar(&mut self) -> rusqlite::Result<()> {
         let calendar = self.calendar;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -113,13 +120,13 @@ impl BookWriter {
         transaction.commit()
     }
 
-    /// The number of an epoch that begins.
+    /// Returns the number of the next epoch.
     pub(crate) fn next_epoch(&self) -> Result<u32, LedgerError> {
         let query = "SELECT coalesce(max(epoch), 0) + 1 FROM epoch";
         self.connection.query_row(query, [], |row| row.get(0)).map_err(|error| self.book_error("read", error))
     }
 
-    /// Writes that an epoch has begun, if that is not written yet.
+    /// Records the beginning of an epoch, unless it is already recorded.
     pub(crate) fn begin_epoch(&self, header: &TallyHeader) -> Result<(), LedgerError> {
         let values = params![
             header.epoch,
@@ -129,7 +136,8 @@ impl BookWriter {
             header.created_at.to_string(),
             header.synced_at.to_string()
         ];
-        // A start that failed before its first epoch has made nothing: the book is the gateway's that counts in it first.
+        // A start that failed before its first epoch has written no counts: the book belongs to the gateway of the
+        // first epoch.
         let own = "UPDATE meta SET gateway = ? WHERE NOT EXISTS (SELECT 1 FROM epoch)";
         let insert = "INSERT INTO epoch (epoch, gateway, boot_id, process_id, started_at, last_sync_at)
                       VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
@@ -138,7 +146,7 @@ impl BookWriter {
         begun.map(drop).map_err(|error| self.book_error("begin an epoch in", error))
     }
 
-    /// Marks epochs that never ended, and whose tally is gone.
+    /// Ends epochs that never ended and whose tally is gone.
     pub(crate) fn end_orphaned_epochs(&mut self, now: Timestamp) -> Result<usize, LedgerError> {
         let ended = self.begin_transaction().and_then(|transaction| {
             let lost = orphaned_epochs::end_orphaned_epochs(&transaction, now)?;
@@ -147,12 +155,12 @@ impl BookWriter {
         ended.map_err(|error| self.book_error("end an epoch in", error))
     }
 
-    /// Whether the book holds more of an epoch than a tally does.
+    /// Returns whether the book holds more of an epoch than a tally.
     pub(crate) fn exceeds_fold(&self, counted: &TallyFold, epoch: u32) -> Result<bool, LedgerError> {
         hour_rows::exceeds_fold(&self.connection, counted, epoch).map_err(|error| self.book_error("read", error))
     }
 
-    /// Ends an epoch of whose tally only an older copy is there: of each number the larger one stays.
+    /// Ends an epoch of which only an older copy of the tally exists: of each number the larger one stays.
     pub(crate) fn end_epoch_with_larger_counts(
         &mut self,
         counted: &TallyFold,
@@ -170,8 +178,8 @@ impl BookWriter {
         ended.map_err(|error| self.book_error("end an epoch in", error))
     }
 
-    /// Brings the changed rows of a fold into the book, seals and ends what there is to seal and to end. Returns how many
-    /// hours the book held otherwise than the tally, which were written anew.
+    /// Writes the changed rows of a fold into the book, then seals hours and ends the epoch as requested. Returns the
+    /// number of hours that differed from the tally and were rewritten.
     pub(crate) fn apply(&mut self, save: &BookUpdate<'_>) -> Result<u64, LedgerError> {
         let (calendar, before) = (self.calendar, std::mem::take(&mut self.in_flight));
         let saved = self.begin_transaction().and_then(|transaction| {
@@ -190,7 +198,8 @@ impl BookWriter {
         done
     }
 
-    /// Takes one step towards having days instead of hours before `before`; whether there was one to take.
+    /// Runs one step of compaction: days replace their hours before the window `before`. Returns whether anything was
+    /// done.
     pub(crate) fn compact(&mut self, before: Window, now: Timestamp) -> Result<bool, LedgerError> {
         let calendar = self.calendar;
         let stepped = self.begin_transaction().and_then(|transaction| {
@@ -200,7 +209,7 @@ impl BookWriter {
         stepped.map_err(|error| self.book_error("forget hours in", error))
     }
 
-    /// Writes the names that departments have from `now` on, where they are not those that the book knows.
+    /// Writes the names of departments, valid from `now` on, that differ from the names in the book.
     pub(crate) fn save_department_names(
         &mut self,
         live: &department_names::DepartmentNames,
@@ -213,18 +222,18 @@ impl BookWriter {
         noted.map_err(|error| self.book_error("write the names of departments into", error))
     }
 
-    /// Moves all of the log into the book's own file and empties the log, as far as no reader is in the way.
+    /// Moves the log into the book's own file and empties the log, as far as readers do not block this (checkpoint).
     pub(crate) fn checkpoint_log(&self) -> Result<(), LedgerError> {
         let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         emptied.map_err(|error| self.book_error("empty the log of", error))
     }
 
-    /// A transaction that holds the book from its beginning: others may add corrections to the chain.
+    /// Begins a transaction that locks the book at once, because other processes may add corrections to the chain.
     fn begin_transaction(&mut self) -> rusqlite::Result<Transaction<'_>> {
         self.connection.transaction_with_behavior(TransactionBehavior::Immediate)
     }
 
-    /// What the book can tell a reader.
+    /// Returns a reader of the book.
     pub(crate) fn reader(&self) -> BookReader<'_> {
         BookReader::new(&self.path, &self.connection)
     }
@@ -245,7 +254,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-/// Returns how many hours had to be written anew.
+/// Writes an update. Returns the number of hours that were rewritten.
 fn write_update(
     transaction: &Transaction<'_>,
     save: &BookUpdate<'_>,
@@ -265,7 +274,7 @@ fn write_update(
     Ok(mended)
 }
 
-/// Before hours are sealed, and before the tally goes: the book holds what the tally says.
+/// Makes the book equal to the tally, before hours are sealed and before the tally is removed.
 fn repair_from_tally(transaction: &Transaction<'_>, save: &BookUpdate<'_>) -> rusqlite::Result<u64> {
     let before = if save.ending.is_some() { Some(Window(u32::MAX)) } else { save.seal_before };
     before.map_or(Ok(0), |before| tally_proof::repair_unsealed(transaction, save.fold, (save.epoch, before)))

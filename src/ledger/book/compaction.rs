@@ -1,8 +1,11 @@
-//! Forgetting hours: days that are old enough take the place of their hours, so that a book grows with days, not with hours.
+//! Compaction: replaces the hours of old days by day sums, so that a book grows with days and not with hours.
 //!
-//! Guarantees: a day is sealed before its first hour goes, with its sums and the seals of its hours, so the chain still
-//! says what it said; days go in their order and only when all of them is sealed; each step is small, because the
-//! keeper has answers waiting. Readers look at hours only from the horizon (`meta.rolled_before`) on.
+//! Guarantees:
+//! - A day is sealed before its first hour is removed. The seal covers the day's sums and the seals of its hours, so
+//!   the chain stays verifiable.
+//! - Days are compacted in order, and only when all hours of a day are sealed.
+//! - Each step is small, because other requests to the keeper wait.
+//! - Readers read hours only from the horizon (`meta.rolled_before`) on.
 
 use std::ops::Range;
 
@@ -15,11 +18,11 @@ use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::hash_chain::seal::{self, SealContent};
 use crate::model::{CalendarOffset, Window};
 
-/// Rows that one step removes at most, of each table.
+/// The most rows that one step removes from each table.
 const COMPACTION_ROWS_MAX: u32 = 10_000;
 
-/// One step: removes a slice of what is behind the horizon, or, if nothing is, moves the horizon over the next day that ended
-/// before `before`. Whether anything was done.
+/// Runs one step: removes a slice of the rows before the horizon. If there are none, moves the horizon past the next
+/// day that ended before `before`. Returns whether anything was done.
 pub(crate) fn compact_step(
     transaction: &Transaction<'_>,
     before: Window,
@@ -54,7 +57,7 @@ fn remove_compacted_rows(transaction: &Transaction<'_>, compacted_before: Window
     Ok(removed)
 }
 
-/// The next day that has rows; it begins at the horizon if the calendar was another before.
+/// Returns the next day that has rows. The day begins at the horizon if an earlier calendar had other day boundaries.
 fn next_compactable_day(
     transaction: &Transaction<'_>,
     compacted_before: Window,
@@ -69,7 +72,7 @@ fn next_compactable_day(
     }))
 }
 
-/// Whether anything before `end` may still change.
+/// Returns whether any window before `end` may still change.
 fn is_open(transaction: &Transaction<'_>, end: Window) -> rusqlite::Result<bool> {
     let query = "SELECT EXISTS (SELECT 1 FROM unsealed WHERE \"window\" < ?)";
     transaction.prepare_cached(query)?.query_row([end.0], |row| row.get(0))

@@ -1,8 +1,11 @@
-//! Opens SQLite: the one place that makes a connection to a book.
+//! Opens SQLite: the only module that creates a connection to a book.
 //!
-//! Guarantees: nothing that somebody has put into a book's schema runs on a connection of this program. Triggers and views
-//! are off, functions in the schema are restricted (`trusted_schema`), and the schema cannot be written by hand
-//! (`SQLITE_DBCONFIG_DEFENSIVE`). Leaves to `schema_check`: whether the schema is the format's own.
+//! Guarantees: nothing that another program has added to a book's schema runs on a connection of this program:
+//! - Triggers and views are off.
+//! - Functions in the schema are restricted (`trusted_schema`).
+//! - The schema cannot be written directly (`SQLITE_DBCONFIG_DEFENSIVE`).
+//!
+//! Leaves to `schema_check`: whether the schema is the format's own.
 
 use crate::ledger::values::error::LedgerError;
 use std::path::Path;
@@ -25,10 +28,10 @@ pub(crate) fn open_connection(path: &Path, flags: OpenFlags) -> rusqlite::Result
     Ok(connection)
 }
 
-/// How long a reading or a save waits for somebody who holds the book.
+/// The longest wait of a read or an update while another process locks the book.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why a file could not be opened as a book.
+/// Returns the error for a file that could not be opened as a book.
 pub(crate) fn open_error(path: &Path, error: rusqlite::Error) -> LedgerError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => LedgerError::NotABook(path.to_owned()),

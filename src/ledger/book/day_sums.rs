@@ -1,9 +1,12 @@
-//! Sums of what is sealed: by calendar day and for ever, so that neither a start nor a monthly report walks through hours.
+//! Sums of sealed hours: per calendar day and in total, so that neither a start nor a monthly report reads all hours.
 //!
-//! Guarantees: grown in the transaction that seals hours, so they are the sums of all sealed hours at every moment; outcome
-//! 0 holds what was admitted. Hours that are sealed together are added up first: a gateway that comes back after a day, or
-//! one that is behind, writes each sum once. A day begins where the book's calendar says, but never before the horizon, where days take
-//! the place of hours (`compaction`).
+//! Guarantees:
+//! - The sums grow in the transaction that seals the hours, so they are the sums of all sealed hours at every moment.
+//! - Outcome 0 holds the admitted commands.
+//! - Hours sealed together are added up first, so a gateway that was down for a day, or is behind, writes each sum
+//!   once.
+//! - A day begins where the book's calendar sets it, but never before the horizon, where days replace hours
+//!   (`compaction`).
 
 use std::collections::BTreeMap;
 
@@ -12,18 +15,18 @@ use rusqlite::{Connection, Transaction, params};
 use crate::ledger::values::measures::StoredMeasures;
 use crate::model::{CalendarOffset, Window};
 
-/// The columns of a sum, as they grow. SQLite's integers end at 2^63 - 1, which is 292 years in nanoseconds, and a thousand
-/// streams at once make that in four months: a sum that reaches it stays there.
+/// The columns of a sum, with saturating addition. SQLite's integers end at 2^63 - 1, which is 292 years in
+/// nanoseconds. A thousand concurrent streams reach that in four months; the sum then stays there.
 pub(crate) const ADD_TO_SUMS: &str = "commands = min(9223372036854775807, commands + excluded.commands),
     units = min(9223372036854775807, units + excluded.units),
     request_bytes = min(9223372036854775807, request_bytes + excluded.request_bytes),
     response_bytes = min(9223372036854775807, response_bytes + excluded.response_bytes),
     duration_ns = min(9223372036854775807, duration_ns + excluded.duration_ns)";
 
-/// Commands, units, request bytes, response bytes and nanoseconds of a series and an outcome.
+/// Commands, units, request bytes, response bytes and nanoseconds, by series and outcome.
 type SumRows = BTreeMap<(u32, u32), StoredMeasures>;
 
-/// What hours that are sealed in one transaction add to the sums.
+/// The growth of the sums by the hours that one transaction seals.
 #[derive(Debug)]
 pub(crate) struct SumDelta {
     calendar: CalendarOffset,
@@ -36,7 +39,7 @@ impl SumDelta {
         Ok(Self { calendar, horizon: compacted_before(transaction)?, days: BTreeMap::new() })
     }
 
-    /// Adds an hour that has just been sealed.
+    /// Adds an hour that was just sealed.
     pub(crate) fn add_hour(
         &mut self,
         transaction: &Transaction<'_>,
@@ -54,7 +57,7 @@ impl SumDelta {
         Ok(())
     }
 
-    /// Writes what was added into the book.
+    /// Adds the growth to the sums in the book.
     pub(crate) fn apply(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let mut ever = SumRows::new();
         for (day, rows) in &self.days {
@@ -86,7 +89,7 @@ const ENDED_OF_HOUR: &str = "SELECT series, outcome, commands, units, request_by
 const WAIVED_OF_HOUR: &str =
     "SELECT series, 100, commands, units, 0, 0, 0 FROM waived WHERE \"window\" = ?1 AND epoch = ?2";
 
-/// Makes the days behind the horizon anew, for another calendar.
+/// Recomputes the days after the horizon, for another calendar.
 pub(crate) fn rebuild_day_sums(transaction: &Transaction<'_>, calendar: CalendarOffset) -> rusqlite::Result<()> {
     let compacted_before = compacted_before(transaction)?;
     transaction.execute("DELETE FROM day_sum WHERE day >= ?", [compacted_before.0])?;
@@ -100,7 +103,7 @@ pub(crate) fn rebuild_day_sums(transaction: &Transaction<'_>, calendar: Calendar
     Ok(())
 }
 
-/// Makes the sums for ever out of all days.
+/// Recomputes the total sums from all days.
 pub(crate) fn rebuild_total_sums(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM ever_sum", [])?;
     let days = "series, outcome, commands, units, request_bytes, response_bytes, duration_ns FROM day_sum WHERE true";
@@ -123,7 +126,7 @@ fn sealed_windows(transaction: &Transaction<'_>, from: Window) -> rusqlite::Resu
     rows.collect()
 }
 
-/// The first window that is still kept as an hour.
+/// Returns the first window that is still kept as an hour.
 pub(crate) fn compacted_before(book: &Connection) -> rusqlite::Result<Window> {
     book.prepare_cached("SELECT rolled_before FROM meta")?.query_row([], |row| row.get(0).map(Window))
 }

@@ -1,7 +1,9 @@
-//! The names of departments, as the configuration has them: for people who read reports.
+//! The names of departments, as configured: for people who read reports.
 //!
-//! Guarantees: a name is written when it is new or has changed, and never removed, so that usage of a department that is gone
-//! keeps its name. No seal covers names: what is counted and billed goes by the department's id.
+//! Guarantees:
+//! - A name is written when it is new or has changed, and never removed. So usage of a removed department keeps its
+//!   name.
+//! - No seal covers names: counts and bills use the department's id.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +12,17 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::model::Name;
 
-/// Departments and their names.
+/// Departments with their names.
 pub(crate) type DepartmentNames = Vec<(Name, String)>;
 
-/// The latest name of every department.
+/// Returns the latest name of every department.
 pub(crate) fn all_department_names(book: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
     let mut query = book.prepare("SELECT department, name FROM department_name ORDER BY number")?;
-    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect() // the last of a department stays
+    // Of several rows of a department, the last one stays.
+    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// Writes the names that are not known yet.
+/// Writes the names that are new or have changed.
 pub(crate) fn write_department_names(
     transaction: &Transaction<'_>,
     live: &DepartmentNames,

@@ -1,7 +1,7 @@
-//! How an epoch ended, and the one place that says so in the book.
+//! The ending of an epoch, and the only code that writes it into the book.
 //!
-//! Guarantees: when and how an epoch ended is written once, and its seal with it, so that a crash cannot be made a clean end
-//! afterwards without breaking the chain.
+//! Guarantees: the time and the kind of an ending are written once, together with a seal. So a crash cannot be turned
+//! into a clean end afterwards without breaking the chain.
 
 use crate::model::Window;
 use jiff::Timestamp;
@@ -11,16 +11,16 @@ use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::hash_chain::seal::{self, SealContent};
 
-/// How an epoch ended.
+/// The kind of an epoch's ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EpochEnding {
-    /// By closing the ledger.
+    /// The ledger was closed.
     Clean,
-    /// Without closing it, on a machine that went on: every count is there.
+    /// The process died and the machine went on: no count is lost.
     ProcessDied,
-    /// With the machine: what came after the last sync may be missing.
+    /// The machine died: counts after the last sync may be missing.
     MachineDied,
-    /// Nobody knows: the tally was gone.
+    /// The tally was missing, so the ending is unknown.
     TallyMissing,
 }
 
@@ -34,7 +34,7 @@ impl EpochEnding {
         }
     }
 
-    /// Writes that an epoch has ended so, and seals it.
+    /// Records the ending of an epoch, and seals it.
     pub(crate) fn record(self, transaction: &Transaction<'_>, epoch: u32, now: Timestamp) -> rusqlite::Result<()> {
         let values = params![now.to_string(), self.name(), epoch];
         transaction.execute("UPDATE epoch SET ended_at = ?, ending = ? WHERE epoch = ?", values)?;
@@ -42,14 +42,14 @@ impl EpochEnding {
     }
 }
 
-/// Seals what the book says of an epoch that has ended.
+/// Seals the book's row of an ended epoch.
 pub(crate) fn seal_epoch(transaction: &Transaction<'_>, epoch: u32, now: Timestamp) -> rusqlite::Result<()> {
     let lines = canonical_rows::epoch_lines(transaction, epoch)?;
     let content = SealContent { kind: SealKind::Epoch, epoch: Some(epoch), window: None, lines };
     seal::append_seal(transaction, content, now).map(drop)
 }
 
-/// Where interrupted commands of sealed windows are counted: the window in which the epoch was last seen alive.
+/// Returns the window for interrupted commands of sealed windows: the window of the epoch's last sync.
 pub(crate) fn fallback_window(synced_at: Timestamp, floor: Window) -> Window {
     Window::of_unix_seconds(synced_at.as_second()).max(floor)
 }

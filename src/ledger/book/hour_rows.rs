@@ -1,7 +1,10 @@
-//! The rows of an epoch's hours in the book: written, read back, removed.
+//! The rows of an epoch's hours in the book: write, read and remove.
 //!
-//! Guarantees: a row carries whole sums, so writing it twice changes nothing; what is read back is what was written, or an
-//! error. Leaves to `fold` what the sums are.
+//! Guarantees:
+//! - A row carries whole sums, so writing a row twice changes nothing (idempotent).
+//! - A read returns the values that were written, or an error.
+//!
+//! Leaves to `fold`: the meaning of the sums.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +15,7 @@ use crate::ledger::values::measures::StoredMeasures;
 use crate::ledger::values::measures::saturating_i64;
 use crate::model::Window;
 
-/// What a stored row is about: its table and, within an epoch's hour, series, outcome and how late.
+/// The key of a stored row: its table, and within an epoch's hour the series, the outcome and the hours late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StoredRowKey {
     Admission { series: u32 },
@@ -20,10 +23,10 @@ pub(crate) enum StoredRowKey {
     Waived { series: u32, late: u32 },
 }
 
-/// All rows of an epoch's hour, as they are stored.
+/// All rows of an epoch's hour, as stored.
 pub(crate) type StoredHour = BTreeMap<StoredRowKey, StoredMeasures>;
 
-/// What the book is to hold of one row of a fold.
+/// Returns the rows that the book holds for one row of a fold.
 fn stored_rows_of(key: FoldRowKey, row: &FoldRow) -> impl Iterator<Item = (StoredRowKey, StoredMeasures)> {
     let (series, late) = (key.series.0, key.late);
     let admitted = (row.admitted > 0).then(|| {
@@ -43,7 +46,7 @@ fn stored_rows_of(key: FoldRowKey, row: &FoldRow) -> impl Iterator<Item = (Store
     admitted.into_iter().chain(usage).chain(waived)
 }
 
-/// Writes rows of an epoch, and that their hours wait for a seal.
+/// Writes rows of an epoch, and marks their hours as waiting for a seal.
 pub(crate) fn write_hour_rows(
     transaction: &Transaction<'_>,
     epoch: u32,
@@ -102,7 +105,7 @@ fn write_row(
     written.map(drop)
 }
 
-/// All rows of an epoch's hour.
+/// Reads all rows of an epoch's hour.
 pub(crate) fn read_hour(book: &Connection, (epoch, window): (u32, Window)) -> rusqlite::Result<StoredHour> {
     let mut hour = StoredHour::new();
     let place = params![window.0, epoch];
@@ -133,7 +136,7 @@ pub(crate) fn read_hour(book: &Connection, (epoch, window): (u32, Window)) -> ru
     Ok(hour)
 }
 
-/// Whether the book holds more in any hour of an epoch that waits for a seal than a fold of its tally.
+/// Returns whether the book holds more than a fold of the tally, in any unsealed hour of an epoch.
 pub(crate) fn exceeds_fold(book: &Connection, counted: &TallyFold, epoch: u32) -> rusqlite::Result<bool> {
     let (expected, nothing) = (unsealed_hours_of(counted, ALL_WINDOWS), StoredHour::new());
     for window in unsealed_windows(book, (epoch, ALL_WINDOWS))? {
@@ -149,7 +152,7 @@ pub(crate) fn exceeds_fold(book: &Connection, counted: &TallyFold, epoch: u32) -
     Ok(false)
 }
 
-/// Writes what a fold has more of than the book, number by number; nothing of the book becomes less.
+/// Writes the numbers of a fold that are larger than those of the book; no number of the book becomes smaller.
 pub(crate) fn write_larger_rows(
     transaction: &Transaction<'_>,
     counted: &TallyFold,
@@ -168,7 +171,7 @@ pub(crate) fn write_larger_rows(
     Ok(())
 }
 
-/// What a fold says of the hours before `before` that are not sealed, as it is stored.
+/// Returns the unsealed hours of a fold before the window `before`, in stored form.
 pub(crate) fn unsealed_hours_of(fold: &TallyFold, before: Window) -> BTreeMap<Window, StoredHour> {
     let mut hours: BTreeMap<_, StoredHour> = BTreeMap::new();
     for (key, row) in fold.rows_before(before) {
@@ -188,7 +191,7 @@ pub(crate) fn remove_hour(transaction: &Transaction<'_>, (epoch, window): (u32, 
     Ok(())
 }
 
-/// The hours of an epoch that wait for a seal, before `before`.
+/// Returns the unsealed hours of an epoch before the window `before`.
 pub(crate) fn unsealed_windows(book: &Connection, (epoch, before): (u32, Window)) -> rusqlite::Result<Vec<Window>> {
     let query = "SELECT \"window\" FROM unsealed WHERE epoch = ? AND \"window\" < ? ORDER BY 1";
     let mut query = book.prepare_cached(query)?;

@@ -1,8 +1,9 @@
-//! What is in flight, as the book shows it: one row per window of admission and series.
+//! The rows of commands in flight in the book: one row per window of admission and series.
 //!
-//! Guarantees: a save writes only rows that differ from the book, and never more than there are slots with commands in
-//! flight. A row of which nothing but the time has moved is written every [`TIME_WRITE_INTERVAL`], so that idle streams cost the
-//! disk nothing between.
+//! Guarantees:
+//! - An update writes only rows that differ from the book, and at most one row per slot with commands in flight.
+//! - A row in which only the time has changed is written every [`TIME_WRITE_INTERVAL`]. So idle streams cause no disk
+//!   writes in between.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +15,13 @@ use crate::ledger::tally::slot_copy::CommandMeasures;
 use crate::ledger::values::measures::saturating_i64;
 use crate::model::Window;
 
-/// How far the time of a row may run ahead of the book, for each of its commands, while no byte of it moves.
+/// The largest difference between a row's time and the time in the book, per command, while none of its bytes change.
 const TIME_WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is in flight, by window of admission and series.
+/// Commands in flight, by window of admission and series.
 pub(crate) type InFlightRows = BTreeMap<(Window, SeriesId), InFlightTotals>;
 
-/// Makes the rows of an epoch what is in flight `now`, where the book says `before`; returns what the book says then.
+/// Replaces an epoch's rows `before` in the book by the rows `now`. Returns the rows that the book then holds.
 pub(crate) fn write_in_flight(
     transaction: &Transaction<'_>,
     epoch: u32,
@@ -41,7 +42,7 @@ pub(crate) fn write_in_flight(
     Ok(rows)
 }
 
-/// Writes those of these rows of which the book has none.
+/// Writes those of the rows that the book does not have.
 pub(crate) fn write_missing_rows(
     transaction: &Transaction<'_>,
     epoch: u32,
@@ -57,7 +58,7 @@ pub(crate) fn write_missing_rows(
     Ok(())
 }
 
-/// Empties the rows of epochs that have ended.
+/// Clears the rows of epochs that have ended.
 pub(crate) fn clear_ended_epochs(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let delete = "DELETE FROM in_flight WHERE epoch IN (SELECT epoch FROM epoch WHERE ending IS NOT NULL)";
     transaction.execute(delete, []).map(drop)

@@ -1,12 +1,17 @@
-//! Brings a book of an older format to the present one.
+//! Migrates a book of an older format to the present format.
 //!
-//! Guarantees: one transaction, so a migration that is interrupted has not happened; nothing counted changes; seals keep the
-//! rule they were made by and stay verifiable. Only a gateway that holds the ledger's lock migrates; readers refuse.
+//! Guarantees:
+//! - A migration is one transaction, so an interrupted migration has no effect.
+//! - Counts do not change.
+//! - Seals keep the rule by which they were made, and stay verifiable.
+//! - Only a gateway that holds the ledger's lock migrates; readers refuse an older format.
 //!
-//! Format 1 (the first Tallygate) had no late reference, no sums and no corrections, and its seals hashed their lines
-//! directly. Their contents are hashed once more here and covered by a seal of the new kind, so that hours may be
-//! forgotten later. Formats 1 and 2 did not seal how an epoch ended; the ends that a book says when it is migrated are sealed
-//! then. Formats 1 to 3 had no table of waived units and none of the names of departments.
+//! Older formats:
+//! - Format 1 (the first Tallygate) had no late reference, no sums and no corrections, and its seals hashed their lines
+//!   directly. The migration hashes their contents once more and covers the hashes by a seal of the new kind, so that
+//!   hours may be removed later.
+//! - Formats 1 and 2 did not seal the ending of an epoch. The migration seals the endings that the book then holds.
+//! - Formats 1 to 3 had no table of waived units and none of department names.
 
 use std::path::Path;
 
@@ -23,14 +28,14 @@ use crate::ledger::hash_chain::seal::{self, SealContent};
 use crate::ledger::values::error::LedgerError;
 use crate::model::{CalendarOffset, Window};
 
-/// The first format: everything in it is made anew.
+/// Format 1: the migration recreates all of its tables.
 const FORMAT_1: u32 = 1;
-/// The second: only its seals have no room for ends of epochs.
+/// Format 2: the migration recreates only the seals, which have no room for epoch endings.
 const FORMAT_2: u32 = 2;
-/// The third: it has neither waived units nor names of departments.
+/// Format 3: has neither waived units nor department names.
 const FORMAT_3: u32 = 3;
 
-/// Refuses what is no book or a newer one; migrates an older one.
+/// Refuses a file that is not a book and a book of a newer format; migrates a book of an older format.
 pub(crate) fn migrate_to_current(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     let found = book_format(connection).map_err(|error| open_error(path, error))?;
     if ![FORMAT_1, FORMAT_2, FORMAT_3].contains(&found) {
@@ -38,11 +43,11 @@ pub(crate) fn migrate_to_current(connection: &mut Connection, path: &Path) -> Re
     }
     tracing::info!(book = %path.display(), from = found, to = BOOK_FORMAT, "the book is brought to the new format");
     let failed = |error| LedgerError::book("bring to the new format", path, error);
-    // Renamed tables must not take the references of the others with them.
+    // Renaming a table must not redirect the references of other tables to it.
     connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON").map_err(failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     run_migration(&transaction, found).map_err(failed)?;
-    schema_check::check_schema(&transaction, path)?; // a book that was altered stays as it was
+    schema_check::check_schema(&transaction, path)?; // a book with an altered schema stays unchanged
     transaction.commit().map_err(failed)?;
     connection.execute_batch("PRAGMA legacy_alter_table = OFF").map_err(failed)
 }
@@ -75,7 +80,7 @@ fn recreate_tables(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// From format 2.
+/// Migrates the seals of format 2.
 fn recreate_seals(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(SCHEMA_ADDED_IN_4)?;
     transaction
@@ -84,7 +89,7 @@ fn recreate_seals(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("INSERT INTO seal SELECT * FROM old_seal; DROP TABLE old_seal")
 }
 
-/// Seals the ends of epochs, each at the moment the book has for it: a migration needs no clock.
+/// Seals the endings of epochs, each with the time in the book: a migration needs no clock.
 fn seal_epoch_ends(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut query = transaction.prepare("SELECT epoch, ended_at FROM epoch WHERE ending IS NOT NULL ORDER BY epoch")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -120,7 +125,7 @@ WHERE EXISTS (SELECT 1 FROM seal);
 INSERT INTO unsealed SELECT * FROM old_unsealed;
 ";
 
-/// Gives old seals the hash of their lines, and covers these by a new seal.
+/// Stores the hash of the lines of each old seal, and covers these hashes by a new seal.
 fn hash_old_contents(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut query = transaction.prepare("SELECT number, epoch, \"window\" FROM seal")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -138,7 +143,7 @@ fn hash_old_contents(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     seal::append_seal(transaction, content, last_sealed_at(transaction)?).map(drop)
 }
 
-/// The moment of the last old seal: what is migrated has no later one.
+/// Returns the time of the last old seal; no migrated row has a later time.
 fn last_sealed_at(transaction: &Transaction<'_>) -> rusqlite::Result<Timestamp> {
     let query = "SELECT sealed_at FROM seal ORDER BY number DESC LIMIT 1";
     let text: String = transaction.query_row(query, [], |row| row.get(0))?;

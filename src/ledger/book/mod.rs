@@ -1,7 +1,10 @@
-//! The book: the SQLite file that finance reads; every statement that writes or reads it.
+//! The book: the SQLite file that finance reads, and every statement that reads or writes the file.
 //!
-//! Guarantees: each update is one transaction; rows carry whole sums, so an update that is repeated changes
-//! nothing. Leaves to `hash_chain`: what a seal covers and how it is hashed; to `fold`: the sums.
+//! Guarantees:
+//! - Each update is one transaction.
+//! - Rows carry whole sums, so a repeated update changes nothing (idempotent).
+//!
+//! Leaves to `hash_chain`: the text that a seal covers, and its hash. Leaves to `fold`: the sums.
 
 pub(crate) mod adjustments;
 pub(crate) mod book_reader;

@@ -1,7 +1,9 @@
-//! Ends epochs of which nothing is left but the book: their tally is gone.
+//! Ends orphaned epochs: epochs in the book whose tally is gone.
 //!
-//! Guarantees: what the last fold found in flight becomes `interrupted`, so that admitted = ended holds for these epochs
-//! too, as of that fold. What was counted after it is not known; the ending `tally missing` says so.
+//! Guarantees:
+//! - Commands that the last fold found in flight become `interrupted`. So admitted = ended holds for these epochs too,
+//!   as of that fold.
+//! - Counts after that fold are unknown; the ending `tally missing` records this.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
@@ -12,7 +14,7 @@ use super::epoch_end::EpochEnding;
 use super::epoch_end::fallback_window;
 use crate::model::{Finished, Outcome, Window};
 
-/// Ends every epoch that has not ended; returns how many there were.
+/// Ends every epoch that has not ended. Returns their number.
 pub(crate) fn end_orphaned_epochs(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<usize> {
     let lost = epochs_without_ending(transaction)?;
     for lost in &lost {
@@ -22,8 +24,7 @@ pub(crate) fn end_orphaned_epochs(transaction: &Transaction<'_>, now: Timestamp)
     Ok(lost.len())
 }
 
-/// Ends an epoch whose rows were made larger than the last fold left them: what is in flight is what was admitted and has
-/// not ended.
+/// Ends an epoch whose rows were raised above the last fold: commands in flight = admitted - ended.
 pub(crate) fn end_recounted_epoch(transaction: &Transaction<'_>, epoch: u32, now: Timestamp) -> rusqlite::Result<()> {
     recount_in_flight(transaction, epoch)?;
     for lost in epochs_without_ending(transaction)?.into_iter().filter(|(lost, _)| *lost == epoch) {
@@ -41,8 +42,8 @@ fn end_epoch(
     EpochEnding::TallyMissing.record(transaction, epoch, now)
 }
 
-/// Makes the commands and units of `in_flight` those that were admitted, less those that ended, in the hours that may have
-/// any; bytes and time stay as they were seen last.
+/// Sets the commands and units of `in_flight` to admitted - ended, in the hours that may have commands in flight. Bytes
+/// and time keep their last values.
 fn recount_in_flight(transaction: &Transaction<'_>, epoch: u32) -> rusqlite::Result<()> {
     for (window, series, [commands, units]) in unended_rows(transaction, epoch)? {
         let place = params![window.0, series, epoch, commands, units.max(0)];
@@ -67,7 +68,7 @@ fn unended_rows(book: &Connection, epoch: u32) -> rusqlite::Result<UnendedRows> 
     rows.collect()
 }
 
-/// Of the hours that wait for a seal and of those that have rows in flight. What ended says in which hour it was admitted.
+/// Covers the unsealed hours and the hours with rows in flight. The row of an end contains its hour of admission.
 const SELECT_UNENDED: &str = "WITH hours AS (
         SELECT \"window\" FROM unsealed WHERE epoch = ?1 UNION SELECT \"window\" FROM in_flight WHERE epoch = ?1),
     ends AS (
@@ -91,14 +92,16 @@ fn epochs_without_ending(book: &Connection) -> rusqlite::Result<Vec<(u32, Timest
     lost.collect()
 }
 
-/// Moves what was in flight to `interrupted`: in the hour of its admission, or, if that is sealed, in the last hour alive.
+/// Moves commands in flight to `interrupted`: in the hour of their admission or, if that hour is sealed, in the epoch's
+/// last hour.
 fn interrupt_in_flight(transaction: &Transaction<'_>, epoch: u32, synced_at: Timestamp) -> rusqlite::Result<()> {
     let floor = first_unsealed_window(transaction, epoch)?;
     for window in windows_in_flight(transaction, epoch)? {
         let place = if window < floor { fallback_window(synced_at, floor) } else { window };
         let late = place.0.saturating_sub(window.0);
         let values = params![place.0, Outcome::Finished(Finished::Interrupted).code(), late, window.0, epoch];
-        let grow = format!("{INSERT_INTERRUPTED} ON CONFLICT DO UPDATE SET {ADD_TO_SUMS}"); // a drain may have interrupted some already
+        // A graceful shutdown may have interrupted some already.
+        let grow = format!("{INSERT_INTERRUPTED} ON CONFLICT DO UPDATE SET {ADD_TO_SUMS}");
         transaction.prepare_cached(&grow)?.execute(values)?;
         let unsealed = "INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING";
         transaction.prepare_cached(unsealed)?.execute(params![place.0, epoch])?;

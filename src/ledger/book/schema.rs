@@ -1,11 +1,12 @@
-//! The tables of the book and the views for finance. `docs/ledger.md` says what each column means.
+//! The tables of the book and the views for finance. `docs/ledger.md` describes the columns.
 //!
-//! Guarantees: [`all_statements`] is all that a book of the present format consists of; `schema_check` compares books with it.
+//! Guarantees: [`all_statements`] returns the complete schema of the present format. `schema_check` compares books with
+//! it.
 
 /// The newest format of the book, in its `user_version`.
 pub(crate) const BOOK_FORMAT: u32 = 4;
 
-/// Makes a book of format [`BOOK_FORMAT`], together with [`SCHEMA_ADDED_IN_4`] and [`SCHEMA_SEALS`].
+/// Creates a book of format [`BOOK_FORMAT`], together with [`SCHEMA_ADDED_IN_4`] and [`SCHEMA_SEALS`].
 pub(crate) const SCHEMA: &str = "
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -132,7 +133,7 @@ FROM in_flight JOIN series USING (series)
 GROUP BY in_flight.\"window\", in_flight.series;
 ";
 
-/// What format 4 added: units that commands did not cost, and the names of departments.
+/// The additions of format 4: waived units, and the names of departments.
 pub(crate) const SCHEMA_ADDED_IN_4: &str = "
 CREATE TABLE waived (
     \"window\" INTEGER NOT NULL,
@@ -151,7 +152,7 @@ CREATE TABLE department_name (
 ) STRICT;
 ";
 
-/// The chain.
+/// The table of seals (the hash chain).
 pub(crate) const SCHEMA_SEALS: &str = "
 CREATE TABLE seal (
     number INTEGER PRIMARY KEY,
@@ -170,7 +171,7 @@ CREATE UNIQUE INDEX seal_of_epoch ON seal (epoch) WHERE kind = 'epoch';
 CREATE INDEX seal_of_window ON seal (\"window\", kind);
 ";
 
-/// The statements that make a book, one for each table, view and index.
+/// Returns the statements that create a book: one for each table, view and index.
 pub(crate) fn all_statements() -> impl Iterator<Item = &'static str> {
     [SCHEMA, SCHEMA_ADDED_IN_4, SCHEMA_SEALS]
         .into_iter()

@@ -1,9 +1,13 @@
-//! Whether a book consists of what its format makes and of nothing else.
+//! Checks that a book's schema is exactly the schema of its format.
 //!
-//! A view that says something else, or a trigger that changes what is written, makes a book lie while every seal holds. Such a
-//! thing is planted once and works for ever, so it is looked for at every start, before every report and in every audit.
-//! Guarantees: every table, index, view and trigger is compared by its text, and the table `outcome`, which no seal covers,
-//! row by row. Blanks and the double quotes of names do not count: SQLite writes them anew when a table is renamed.
+//! An altered view, or a trigger that changes written values, makes a book return wrong numbers while every seal is
+//! valid. Such a change is made once and stays in effect. So the check runs at every start, before every report and in
+//! every audit.
+//!
+//! Guarantees:
+//! - Every table, index, view and trigger is compared by its text.
+//! - The table `outcome`, which no seal covers, is compared row by row.
+//! - Blanks and the double quotes of names are ignored, because SQLite rewrites them when a table is renamed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,19 +18,19 @@ use super::schema::all_statements;
 use crate::ledger::values::error::LedgerError;
 use crate::model::Outcome;
 
-/// The most differences that an error names.
+/// The most differences that an error lists.
 const DIFFERENCES_NAMED_MAX: usize = 5;
 
-/// Something that is not as the format makes it.
+/// A difference from the schema of the format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaDifference {
     /// For example `view usage_hourly`, or `outcome 4`.
     pub(crate) place: String,
-    /// What is there, and what was expected.
+    /// The text found, and the text expected.
     pub(crate) what: String,
 }
 
-/// Refuses a book that consists of anything else.
+/// Refuses a book with any difference.
 pub(crate) fn check_schema(book: &Connection, path: &Path) -> Result<(), LedgerError> {
     let found = schema_differences(book).map_err(|error| LedgerError::book("read the schema of", path, error))?;
     if found.is_empty() {
@@ -41,7 +45,7 @@ pub(crate) fn check_schema(book: &Connection, path: &Path) -> Result<(), LedgerE
     Err(LedgerError::Altered { path: path.to_owned(), differences: format!("{}{more}", named.join("; ")) })
 }
 
-/// All that is not as the format makes it.
+/// Returns all differences from the schema of the format.
 pub(crate) fn schema_differences(book: &Connection) -> rusqlite::Result<Vec<SchemaDifference>> {
     let (found, expected) = (book_objects(book)?, expected_objects());
     let mut differences: Vec<_> = compare_objects(&found, &expected, ("it is not of this format", "it is missing"));
@@ -60,7 +64,8 @@ fn compare_objects(
     let places: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
     let differs = |place: &String| {
         let what = match (found.get(place), expected.get(place)) {
-            // Most are the same to the letter, and every opening of a book looks: blanks are only looked at where they may differ.
+            // Most texts are equal, and every opening of a book runs this check. So blanks are normalized only if the
+            // texts differ.
             (Some(found), Some(expected)) if found == expected || normalized(found) == normalized(expected) => {
                 return None;
             }
@@ -73,24 +78,25 @@ fn compare_objects(
     places.into_iter().filter_map(differs).collect()
 }
 
-/// How much of a text is shown, in characters.
+/// The longest excerpt of a text, in characters.
 const EXCERPT_CHARACTERS: usize = 60;
 
-/// Where two texts differ.
+/// Returns excerpts of two texts from their first difference on.
 fn difference_excerpt(found: &str, expected: &str) -> String {
     let same = found.chars().zip(expected.chars()).take_while(|(one, other)| one == other).count();
     let from = same.saturating_sub(EXCERPT_CHARACTERS / 2);
     format!("it is `{}`, not `{}`", excerpt(found, from), excerpt(expected, from))
 }
 
-/// Some characters of a text.
+/// Returns an excerpt of a text.
 fn excerpt(text: &str, from: usize) -> String {
     let (before, after) = (from > 0, text.chars().count() > from + EXCERPT_CHARACTERS);
     let part: String = text.chars().skip(from).take(EXCERPT_CHARACTERS).collect();
     format!("{}{part}{}", if before { "..." } else { "" }, if after { "..." } else { "" })
 }
 
-/// What SQLite keeps for itself: statistics for its planner, and the indexes of primary and unique keys, which have no text.
+/// Internal objects of SQLite: statistics of its planner, and the indexes of primary and unique keys, which have no
+/// text.
 const SQLITE_OBJECTS: &str = "(type = 'table' AND name IN ('sqlite_stat1', 'sqlite_stat4'))
     OR (type = 'index' AND sql IS NULL AND name LIKE 'sqlite_autoindex_%')";
 
@@ -106,7 +112,7 @@ fn expected_objects() -> SchemaObjects {
     all_statements().map(|sql| (name_of(sql), sql.to_owned())).collect()
 }
 
-/// `table meta`, of `CREATE TABLE meta (...`.
+/// Returns `table meta` for `CREATE TABLE meta (...`.
 fn name_of(sql: &str) -> String {
     let mut words = sql.split_whitespace().skip(1).filter(|word| *word != "UNIQUE");
     let (kind, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

@@ -1,6 +1,8 @@
-//! Seals the hours that are over and adds their rows to the sums of their day.
+//! Seals the hours that are over, and adds their rows to the sums of their day.
 //!
-//! Guarantees: oldest hour first, seal and sums in one transaction. Leaves to `hash_chain`: the text and the hash.
+//! Guarantees: the oldest hour is sealed first; a seal and its sums are written in one transaction.
+//!
+//! Leaves to `hash_chain`: the text and the hash.
 
 use jiff::Timestamp;
 use rusqlite::Transaction;
@@ -33,7 +35,8 @@ pub(crate) fn seal_hours_before(
     delta.apply(transaction)
 }
 
-/// An hour is not sealed before it is over. A clock that was set back since all workers left the hour says otherwise.
+/// Returns the end of a window, the earliest time of its seal. The clock may show an earlier time if it was set back
+/// after all workers left the hour.
 pub(crate) fn window_end(window: Window) -> Timestamp {
     Timestamp::from_second(window.next().start_unix_seconds()).unwrap_or(Timestamp::MAX)
 }

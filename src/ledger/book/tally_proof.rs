@@ -1,9 +1,11 @@
-//! Before an hour is sealed, the book is held against the tally.
+//! Compares the book with the tally before an hour is sealed.
 //!
-//! The tally is the truth while it is there; the book is a file that others can write. Guarantees: what a seal covers of the
-//! epoch that is kept is what the tally says, to the last number and name, or nothing is sealed. Rows that somebody has changed,
-//! added or removed since they were written are written anew, and that is logged. Hours of epochs that have ended have no tally
-//! any more: they were held against it when they ended.
+//! The tally is authoritative while it exists, because other processes can write to the book.
+//!
+//! Guarantees:
+//! - A seal of the open epoch covers exactly the numbers and names of the tally. Otherwise nothing is sealed.
+//! - Rows that another process has changed, added or removed are rewritten, and the rewrite is logged.
+//! - Hours of ended epochs no longer have a tally: they were compared when their epoch ended.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +15,7 @@ use super::hour_rows::{self, StoredHour};
 use crate::ledger::fold::TallyFold;
 use crate::model::{Outcome, Window};
 
-/// Makes the hours of an epoch before `before` what the fold says; returns how many were not.
+/// Makes the hours of an epoch before the window `before` equal to the fold. Returns the number of hours that differed.
 pub(crate) fn repair_unsealed(
     transaction: &Transaction<'_>,
     fold: &TallyFold,
@@ -62,13 +64,14 @@ fn repair_hours(
     Ok(mended)
 }
 
-/// Seals cover names, not numbers, so the tables of names are held against what is known, too.
+/// Compares the tables of names with the fold too, because seals cover names and not numbers.
 fn repair_names(transaction: &Transaction<'_>, fold: &TallyFold) -> rusqlite::Result<u64> {
     let mended = u64::from(!has_same_series(transaction, fold)?) + u64::from(!has_same_outcomes(transaction)?);
     if mended == 0 {
         return Ok(0);
     }
-    transaction.execute_batch("PRAGMA defer_foreign_keys = ON")?; // rows of names are replaced below those that use them
+    // Replaces rows of names while other rows refer to them.
+    transaction.execute_batch("PRAGMA defer_foreign_keys = ON")?;
     for (series, names) in fold.all_series() {
         let values = params![series.0, names.department.as_str(), names.subsystem.as_str(), names.command.as_str()];
         transaction.prepare_cached("INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?)")?.execute(values)?;

@@ -1,7 +1,9 @@
-//! Usage of a range of windows, read from the book as fine as it is asked for.
+//! Usage of a range of windows, read from the book at the requested resolution.
 //!
-//! Guarantees: the same sums at every grain. Hours are read only where a range cuts a day or where they are not sealed; days of
-//! which only sums are left are read whole, and a range that cuts one is refused.
+//! Guarantees:
+//! - The sums are the same at every resolution.
+//! - Hours are read only where the range cuts a day, and where they are not sealed.
+//! - Compacted days are read whole, and a range that cuts a compacted day is refused.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,50 +17,50 @@ use crate::ledger::values::error::LedgerError;
 use crate::ledger::values::measures::{DepartmentUsage, OutcomeTotals, UsageRow, UsageSums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
-/// How fine the rows of usage are.
+/// The resolution of usage rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UsageResolution {
-    /// A row for each hour. Days whose hours are forgotten are rows of their first window all the same.
+    /// A row for each hour. Compacted days are rows of their first window.
     Hour,
-    /// Whole days are rows of their first window: a month is thirty days, not 720 hours.
+    /// Whole days are rows of their first window: a month is thirty days and not 720 hours.
     Day,
-    /// All of the range is one row of its first window.
+    /// The whole range is one row of its first window.
     Whole,
 }
 
 impl UsageResolution {
-    /// The window under which a row of `range` is shown.
+    /// Returns the window under which a row of `range` is shown.
     pub(crate) fn row_window(self, window: Window, range: &Range<Window>) -> Window {
         if self == Self::Whole { range.start } else { window }
     }
 }
 
-/// Which rows are asked for.
+/// The selection of rows.
 #[derive(Clone, Debug)]
 pub(crate) struct UsageSelection {
     pub(crate) windows: Range<Window>,
     pub(crate) resolution: UsageResolution,
-    /// An epoch whose rows from a window on are left out: somebody else has them.
+    /// An epoch, and the window from which on its rows are excluded: the caller has these rows from the keeper.
     pub(crate) except: (u32, Window),
 }
 
-/// Window, series, outcome: what makes a row.
+/// The key of a row: window, series, outcome.
 type UsageKey = (Window, u32, Outcome);
 
-/// Rows as they are found, or their sums.
+/// Collects rows as they are read, or their sums.
 #[derive(Debug)]
 enum RowCollector {
     Each(Vec<(UsageKey, OutcomeTotals)>),
     Summed { start: Window, sums: HashMap<UsageKey, OutcomeTotals, foldhash::fast::RandomState> },
 }
 
-/// Takes rows as they are read.
+/// Receives rows as they are read.
 trait RowSink {
-    /// One row of the book.
+    /// Adds one row of the book.
     fn add_row(&mut self, place: UsageKey, totals: OutcomeTotals);
 }
 
-/// Sums by department: no more memory than a number for each series.
+/// Sums by department. Memory: one number per series.
 #[derive(Debug, Default)]
 struct DepartmentSums {
     /// Positions in `sums`, by series.
@@ -104,14 +106,14 @@ impl RowSink for RowCollector {
 }
 
 impl BookReader<'_> {
-    /// The rows that are asked for, summed over epochs.
+    /// Returns the selected rows, summed over epochs.
     pub(crate) fn usage(&self, selection: &UsageSelection) -> Result<Vec<UsageRow>, LedgerError> {
         let mut collector = RowCollector::new(selection);
         self.visit_usage(selection, &mut collector)?;
         with_series_names(self.connection, collector.into_rows()).map_err(|error| self.book_error(error))
     }
 
-    /// What departments used, summed over epochs; none that used nothing.
+    /// Returns the usage of departments, summed over epochs, without departments that have no usage.
     pub(crate) fn department_usage(&self, selection: &UsageSelection) -> Result<DepartmentUsage, LedgerError> {
         let (names, mut collector) =
             departments_with_series(self.connection).map_err(|error| self.book_error(error))?;
@@ -120,7 +122,7 @@ impl BookReader<'_> {
         Ok(uses.filter(|(_, sums)| *sums != UsageSums::default()).collect())
     }
 
-    /// Hands all rows that are asked for to `collector`.
+    /// Passes all selected rows to `collector`.
     fn visit_usage(&self, selection: &UsageSelection, collector: &mut impl RowSink) -> Result<(), LedgerError> {
         let compacted_before = self.compacted_before()?;
         self.refuse_cut_days(&selection.windows, compacted_before)?;
@@ -176,8 +178,8 @@ impl BookReader<'_> {
     }
 }
 
-/// The day, one of which only the sums are left, that `edge` lies within. A day is shorter than 24 hours where the calendar
-/// changed: then the next one begins at the edge.
+/// Returns the compacted day that contains `edge`. A day is shorter than 24 hours where the calendar changed: then the
+/// next day begins at the edge.
 fn compacted_day_cut_at(book: &Connection, edge: Window) -> rusqlite::Result<Option<Window>> {
     let query = "SELECT max(day) FROM day_sum WHERE day < ?1 AND day + 24 > ?1
                  AND NOT EXISTS (SELECT 1 FROM day_sum WHERE day = ?1)";
@@ -188,7 +190,7 @@ const SELECT_HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), s
         sum(response_bytes), sum(duration_ns)
     FROM usage WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4)
     GROUP BY \"window\", series, outcome";
-/// `CROSS JOIN` has SQLite begin with the few hours that are not sealed, rather than walk through all of the range.
+/// `CROSS JOIN` makes SQLite begin with the few unsealed hours, rather than scan the whole range.
 pub(crate) const SELECT_OPEN_HOURS: &str =
     "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
         sum(response_bytes), sum(duration_ns)
@@ -198,14 +200,14 @@ pub(crate) const SELECT_OPEN_HOURS: &str =
 const SELECT_DAYS: &str = "SELECT day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns
     FROM day_sum WHERE day >= ?1 AND day < ?2 AND outcome NOT IN (0, 100)";
 
-/// The days that lie wholly in a range; the first day of all may begin at the horizon. Empty where there is none.
+/// Returns the days that lie completely within a range, or an empty range. The first day may begin at the horizon.
 fn whole_days(calendar: CalendarOffset, windows: &Range<Window>, compacted_before: Window) -> Range<Window> {
     let begins = windows.start == compacted_before || calendar.day_of(windows.start) == windows.start;
     let first = if begins { windows.start } else { Window(calendar.day_of(windows.start).0.saturating_add(24)) };
     first..calendar.day_of(windows.end).max(first)
 }
 
-/// Every department that has a series, and sums of nothing for each.
+/// Returns every department that has a series, and empty sums for each.
 fn departments_with_series(book: &Connection) -> rusqlite::Result<(Vec<Name>, DepartmentSums)> {
     let (mut names, mut collector) = (Vec::new(), DepartmentSums::default());
     let mut query = book.prepare_cached("SELECT series, department FROM series ORDER BY department")?;
@@ -221,7 +223,7 @@ fn departments_with_series(book: &Connection) -> rusqlite::Result<(Vec<Name>, De
     Ok((names, collector))
 }
 
-/// Rows with the names of their series, each of which is read once.
+/// Adds the names of series to rows; the names of each series are read once.
 fn with_series_names(book: &Connection, rows: Vec<(UsageKey, OutcomeTotals)>) -> rusqlite::Result<Vec<UsageRow>> {
     let mut query = book.prepare_cached("SELECT department, subsystem, command FROM series WHERE series = ?")?;
     let mut known: HashMap<u32, SeriesNames, foldhash::fast::RandomState> = HashMap::default();

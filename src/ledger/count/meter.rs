@@ -1,9 +1,13 @@
-//! Counts the commands of one worker: opening a ticket, settling it, refusing.
+//! The meter: counts the commands of one worker by opening tickets, settling tickets and counting refusals.
 //!
-//! Guarantees: a command is on the tally when [`Meter::open`] has returned, and ended on it when its [`Ticket`] is gone,
-//! whoever dropped it. Nothing here waits, allocates (but for the first command of a series in a window) or calls the
-//! kernel. A worker's windows never go backwards, and nothing is counted into a window after the worker has acknowledged
-//! that it is being sealed. Leaves to the keeper: the disk.
+//! Guarantees:
+//! - When [`Meter::open`] returns, the command is on the tally.
+//! - When a [`Ticket`] is gone, its command has ended on the tally, whichever code dropped the ticket.
+//! - Counting neither waits nor calls the kernel. Only the first command of a series in a window allocates.
+//! - A worker's windows never go backwards.
+//! - After the worker has acknowledged the seal of a window, it counts nothing into that window.
+//!
+//! Leaves to `keeper`: the disk.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,11 +26,11 @@ use crate::ledger::tally::slot::{Slot, offset};
 use crate::ledger::tally::stores::{self, CommandEnd, EndTransfer, SlotRef};
 use crate::model::{CommandKey, Department, Finished, Refused, Window};
 
-/// Whether anything is counted: always, but in the build that the cost of counting is measured against
+/// Whether anything is counted. False only in the build against which the cost of counting is measured
 /// (`docs/decisions/uncounted.md`).
 const COUNTING_ENABLED: bool = !cfg!(uncounted);
 
-/// What a worker thread turns into its [`Meter`].
+/// The parts of a [`Meter`], sent to a worker thread.
 #[derive(Debug)]
 pub struct MeterSeed {
     pub(crate) number: usize,
@@ -38,7 +42,7 @@ pub struct MeterSeed {
     pub(crate) segment_receiver: mpsc::Receiver<SlotSegment>,
 }
 
-/// Counts the commands of one worker. Cheap to clone within its thread; never leaves it.
+/// Counts the commands of one worker. Cheap to clone within its thread; never leaves the thread.
 #[derive(Clone, Debug)]
 pub struct Meter(Rc<MeterState>);
 
@@ -53,25 +57,25 @@ struct MeterState {
     /// The worker's own slot.
     worker_slot: SlotRef,
     allocator: RefCell<SlotAllocator>,
-    /// Ended after their window was left, while there was no slot to say so.
+    /// Commands that ended after their window was left, and for whose ends no slot is free yet.
     late_ends: RefCell<Vec<CommandRecord>>,
-    /// The window of the last command; the next one is not earlier.
+    /// The window of the last command. The next window is not earlier.
     window: Cell<Window>,
-    /// Windows before this one are left alone.
+    /// The first window that accepts counts; earlier windows are being sealed.
     sealing: Cell<Window>,
-    /// Tickets alive, counted apart from the slots, so that one checks the other.
+    /// The number of open tickets. It is counted apart from the slots, so that each checks the other.
     open_tickets: Cell<u64>,
 }
 
-/// Evidence that a command is on the tally; consumed exactly once, by [`Ticket::settle`] or by being dropped.
+/// Proof that a command is on the tally. Consumed exactly once: by [`Ticket::settle`] or by a drop.
 #[derive(Debug)]
 pub struct Ticket {
     meter: Rc<MeterState>,
     record: CommandRecord,
 }
 
-/// Counts the bytes of a request body as they pass, while the ticket is elsewhere. Counts nothing after its ticket has
-/// taken it back.
+/// Counts the bytes of a request body as they pass, while the ticket is held elsewhere. Counts nothing after
+/// [`Ticket::close_body_meter`].
 #[derive(Debug)]
 pub struct RequestBodyMeter {
     slot: &'static Slot,
@@ -79,10 +83,10 @@ pub struct RequestBodyMeter {
     is_open: Cell<bool>,
 }
 
-/// What is known of a command at its end.
+/// The data of a command at its end.
 #[derive(Clone, Copy, Debug)]
 struct CommandRecord {
-    /// Where its beginning is counted.
+    /// The slot that counted the admission.
     slot_ref: SlotRef,
     series: u64,
     window: Window,
@@ -90,7 +94,7 @@ struct CommandRecord {
 }
 
 impl MeterSeed {
-    /// Becomes the meter of the thread it is called on.
+    /// Creates the meter of the calling thread.
     pub fn into_meter(self) -> Meter {
         let sealing = self.shared.workers[self.number].register(&self.shared);
         let own = SlotRef { position: self.first_segment.first_position, slot: &self.first_segment.slots[0] };
@@ -113,18 +117,18 @@ impl MeterSeed {
 }
 
 impl Meter {
-    /// Counts a command as received, before anything is decided about it. What decides must follow without an `.await`
-    /// in between: [`Meter::tick`] takes a command that is neither refused nor admitted for a defect.
+    /// Counts a command as received, before any decision about the command. The decision must follow without an
+    /// `.await` in between: [`Meter::tick`] reports a command that is neither refused nor admitted as a defect.
     pub fn received(&self) {
         if COUNTING_ENABLED {
             self.0.worker_slot.slot.count_received();
         }
     }
 
-    /// Counts a command as admitted. Refuses with [`Refused::LedgerUnavailable`] what it has no slot for.
+    /// Counts a command as admitted. Returns [`Refused::LedgerUnavailable`] if no slot is free.
     ///
-    /// Inline, as all that a command passes through here: a ticket that is built where it is kept is not copied on the way,
-    /// and the copies were half of what counting cost (perf on `loadtests year`, 2026-11-25).
+    /// Inline, like every function on the path of a command: a ticket that is built at its final address is not copied
+    /// on the way. The copies were half of the cost of counting (perf on `loadtests year`, 2026-11-25).
     #[inline(always)]
     pub fn open(
         &self,
@@ -152,7 +156,7 @@ impl Meter {
         })
     }
 
-    /// Counts a command as refused: always, if need be under the name `unknown`.
+    /// Counts a command as refused. Always counts; if the series has no slot, under the name `unknown`.
     pub fn refuse(&self, department: &Department, command: &CommandKey, refused: Refused, window: Window) {
         if !COUNTING_ENABLED {
             return;
@@ -161,18 +165,20 @@ impl Meter {
         let wanted = SeriesRef { department, command, window: inner.enter_window(window) };
         let slot = inner.allocator.borrow_mut().slot_for_refusal(&wanted, inner.sealing.get());
         inner.publish_slot_usage();
-        // Without a slot the command stays received and not refused: the imbalance shows what cannot happen.
+        // Without a slot the command stays received and not refused. This case cannot happen; if it did, the imbalance
+        // would show it.
         let Some(slot) = slot else { return };
         stores::count_refusal(inner.worker_slot.slot, slot, refused);
     }
 
-    /// To run on the worker's own thread as long as commands do: without it nobody's [`Ticket::wait_until_durable`] completes. Ends when
-    /// the keeper does.
+    /// Completes the waits of [`Ticket::wait_until_durable`]. Must run on the worker's own thread as long as commands
+    /// run. Ends with the keeper.
     pub fn run_sync_notifier(&self) -> impl Future<Output = ()> + use<> {
         sync_waiters::run_notifier(Rc::clone(&self.0.waiters), self.0.synced.clone())
     }
 
-    /// To be called about every 100 ms on the worker's own thread: checks the worker's books, lets the keeper seal.
+    /// Checks the worker's counters and acknowledges seals. Must be called about every 100 ms on the worker's own
+    /// thread.
     pub fn tick(&self) {
         let inner = &self.0;
         inner.allocator.borrow_mut().receive_segments();
@@ -184,32 +190,32 @@ impl Meter {
     }
 }
 
-/// Where a worker stands, for a test that foretells what is counted where.
+/// The state of a worker, for a test that predicts where a command is counted.
 #[cfg(test)]
 impl Meter {
-    /// Nothing is counted into windows before this one.
+    /// Returns the first window that accepts counts.
     pub(crate) fn acknowledged_window(&self) -> Window {
         self.0.sealing.get()
     }
 
-    /// The moments of admission of commands that have ended and wait for a slot.
+    /// Returns the moments of admission of commands that have ended and wait for a slot.
     pub(crate) fn pending_windows(&self) -> Vec<u64> {
         self.0.late_ends.borrow().iter().map(|ended| ended.end.opened_ns).collect()
     }
 
-    /// Whether a command may find no slot.
+    /// Returns whether a command may find no slot.
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.0.allocator.borrow().is_nearly_full()
     }
 
-    /// The window in which refusals are counted that find no slot of their own.
+    /// Returns the window that counts refusals without a slot of their own.
     pub(crate) fn unnamed_window(&self) -> Option<Window> {
         self.0.allocator.borrow().unnamed_window()
     }
 }
 
 impl MeterState {
-    /// The window to count in: never earlier than the last.
+    /// Returns the window to count in: never earlier than the last.
     fn enter_window(&self, window: Window) -> Window {
         let window = window.max(self.window.get());
         self.window.set(window);
@@ -229,7 +235,7 @@ impl MeterState {
         slot_ref
     }
 
-    /// Acknowledges that windows are being sealed, once a refusal is sure to find a slot beyond them.
+    /// Acknowledges the seal of windows, once a refusal is sure to find a slot of a later window.
     fn acknowledge_seal(&self) {
         let sealing = self.shared.sealing();
         if sealing > self.sealing.get() && self.allocator.borrow().can_refuse_from(sealing) {
@@ -239,7 +245,7 @@ impl MeterState {
         }
     }
 
-    /// Settles what ended while there was no slot for it.
+    /// Settles the late ends for which no slot was free.
     fn settle_late_ends(&self) {
         let waiting = std::mem::take(&mut *self.late_ends.borrow_mut());
         for ended in waiting {
@@ -247,7 +253,7 @@ impl MeterState {
         }
     }
 
-    /// Counts an end where its beginning was counted, or in the present window if that one is being sealed.
+    /// Counts an end in the slot of its admission, or in the present window if the window of admission is being sealed.
     #[inline]
     fn record_end(&self, ended: &CommandRecord) {
         if !COUNTING_ENABLED {
@@ -260,7 +266,8 @@ impl MeterState {
         self.open_tickets.set(self.open_tickets.get() - 1);
     }
 
-    /// The end of a command of a window that is being sealed: it waits until there is a slot of the present one for it.
+    /// Counts the end of a command whose window is being sealed. The end waits until the present window has a slot for
+    /// it.
     #[cold]
     fn record_late_end(&self, ended: &CommandRecord) {
         let units_each = ended.slot_ref.slot.get(offset::UNITS_EACH);
@@ -283,7 +290,7 @@ impl MeterState {
         self.flags().occupied_slots.store(allocator.occupied_slots(), Ordering::Relaxed);
         self.flags().slots_per_window.store(allocator.slots_per_window(), Ordering::Relaxed);
         if allocator.needs_segment() && !allocator.segment_requested.replace(true) {
-            let _ = self.request_sender.send(KeeperRequest::Wake); // a keeper that is gone makes no slots
+            let _ = self.request_sender.send(KeeperRequest::Wake); // if the keeper has ended, no slots will come
         }
     }
 
@@ -302,7 +309,7 @@ impl MeterState {
 }
 
 impl Drop for MeterState {
-    /// The last ticket is gone, and the meter with it: nothing more will be counted here.
+    /// The last ticket and the meter are gone: this worker counts nothing more.
     fn drop(&mut self) {
         self.publish_imbalance();
         self.flags().deregister();
@@ -320,12 +327,12 @@ impl RequestBodyMeter {
 }
 
 impl Ticket {
-    /// What counts the request body, for whoever reads it; to be given back by [`Ticket::close_body_meter`].
+    /// Returns a counter for the reader of the request body. [`Ticket::close_body_meter`] closes the counter.
     pub fn body_meter(&self) -> RequestBodyMeter {
         RequestBodyMeter { slot: self.record.slot_ref.slot, bytes: Cell::new(0), is_open: Cell::new(true) }
     }
 
-    /// No more of the request body is counted.
+    /// Closes the counter of the request body; later bytes are not counted.
     pub fn close_body_meter(&mut self, upload: &RequestBodyMeter) {
         upload.is_open.set(false);
         self.record.end.request_bytes = self.record.end.request_bytes.wrapping_add(upload.bytes.take());
@@ -347,22 +354,22 @@ impl Ticket {
         }
     }
 
-    /// The command costs no units, because nothing of it reached a subsystem. Has no effect on what ends as answered (`ok`,
-    /// `client_error`, `server_error`).
+    /// Waives the units of the command, because nothing of it reached a subsystem. Has no effect on a command that ends
+    /// with a response of the subsystem (`ok`, `client_error`, `server_error`).
     pub fn waive(&mut self) {
         self.record.end.charged = false;
     }
 
-    /// Completes when an fdatasync that began after the admission has ended; never, if the disk has failed.
+    /// Completes when an fdatasync that began after the admission has ended. Never completes if the disk has failed.
     pub async fn wait_until_durable(&self) {
         let (sync, must_wake) = self.meter.shared.request_sync();
         if must_wake {
-            let _ = self.meter.request_sender.send(KeeperRequest::Wake); // a keeper that is gone ends no sync
+            let _ = self.meter.request_sender.send(KeeperRequest::Wake); // if the keeper has ended, no sync will end
         }
         self.meter.waiters.wait_for(sync).await;
     }
 
-    /// Ends the command; returns how long it took: the time since `open` on the meter's clock.
+    /// Ends the command. Returns its duration: the time since `open` on the meter's clock.
     #[inline]
     pub fn settle(mut self, finished: Finished) -> Duration {
         self.record.end.finished = finished;
@@ -376,7 +383,7 @@ impl Ticket {
 }
 
 impl Drop for Ticket {
-    /// Ends the command as it was settled, or as aborted where nobody did.
+    /// Ends the command with its settled outcome, or as `aborted` if it was not settled.
     #[inline]
     fn drop(&mut self) {
         if self.record.end.duration_ns == 0 {

@@ -1,8 +1,11 @@
 //! Counts the commands of one worker into slots of the tally.
 //!
-//! Guarantees: a command is on the tally when its ticket is open, and ended when its ticket is gone; no lock, no
-//! system call and no wait on the path of a command. Leaves to `tally`: the order of the stores; to `keeper`: the
-//! disk.
+//! Guarantees:
+//! - As soon as a ticket is open, its command is on the tally.
+//! - When the ticket is dropped, the command has ended on the tally.
+//! - The path of a command takes no lock, makes no system call and does not wait.
+//!
+//! Leaves to `tally`: the order of the stores. Leaves to `keeper`: the disk.
 
 pub(crate) mod meter;
 pub(crate) mod series_memory;

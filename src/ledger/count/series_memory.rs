@@ -1,27 +1,29 @@
-//! What a ledger of many series costs in memory.
+//! Computes the memory that many series cost.
 //!
-//! Guarantees: a bound for an ordinary hour, from measurement (`loadtests series`): every series is in use, by every worker,
-//! in this hour and the one before. Whoever calls each command over one connection uses one worker, and a half of it or less.
+//! Guarantees: an upper bound for an ordinary hour, from measurement (`loadtests series`). The bound assumes that every
+//! worker uses every series, in this hour and in the hour before. A caller that sends each command over one connection
+//! uses one worker, and needs at most half of the bound.
 
-/// The keeper's sums and rows of a series, and its names.
+/// Bytes of the keeper for a series: its sums, rows and names.
 const KEEPER_BYTES: u64 = 512;
-/// A worker's entry for a series, and what the keeper has seen of the worker's slots.
+/// Bytes for a series per worker: the worker's entry, and the keeper's copies of the worker's slots.
 const WORKER_BYTES: u64 = 512;
-/// Slots of a series that one worker uses: its names, this hour, the hour before until that is sealed.
+/// Slots that one worker uses for a series: its names, this hour, and the hour before until that hour is sealed.
 const SLOTS_PER_SERIES: u64 = 3;
 
-/// Bytes that series take, beside what a gateway has without any.
+/// The memory that series take, in addition to the memory of a gateway without series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct SeriesMemory {
-    /// How many series: pairs of a department and a command.
+    /// The number of series: pairs of a department and a command.
     pub series: u64,
-    /// The process's own memory, at most.
+    /// The upper bound of the process's own memory, in bytes.
     pub own_bytes: u64,
-    /// Pages of the tally that are mapped, at most. They count as resident (`RssFile`) and the kernel can write them back.
+    /// The upper bound of mapped pages of the tally, in bytes. They count as resident (`RssFile`), and the kernel can
+    /// write them back.
     pub mapped_bytes: u64,
 }
 
-/// What so many series cost at most that so many workers count.
+/// Returns the upper bound of the memory for `series` series counted by `workers` workers.
 pub fn series_memory(series: u64, workers: u64) -> SeriesMemory {
     let slot = crate::ledger::tally::slot::SLOT_BYTES as u64;
     SeriesMemory {

@@ -1,8 +1,10 @@
-//! A worker's slots: which one counts what, which are free, which rest until their window is done with.
+//! Allocates a worker's slots: slots in use, free slots, and quarantined slots of sealed windows.
 //!
-//! Guarantees: a slot goes from one use to the next only when its window is sealed and in the book, nothing is in flight
-//! on it, and the keeper has seen its last change and carried it to the disk; a slot of late ends only after the slot of
-//! their admissions. One slot is always kept for refusals.
+//! Guarantees:
+//! - A slot is reused only when its window is sealed and in the book, and nothing is in flight on the slot.
+//! - A slot is reused only after the keeper has read the slot's last change and synced it to the disk.
+//! - A slot of late ends is reused only after the slot that counted the admissions.
+//! - One slot is always reserved for refusals.
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -14,7 +16,7 @@ use crate::ledger::tally::slot::{Slot, SlotKind, offset, pack_halves, write_text
 use crate::ledger::tally::stores::SlotRef;
 use crate::model::{CommandKey, Department, Window};
 
-/// A command to be counted.
+/// A command to be counted: its department, name and window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SeriesRef<'a> {
     pub(crate) department: &'a Department,
@@ -23,7 +25,7 @@ pub(crate) struct SeriesRef<'a> {
 }
 
 impl SeriesRef<'_> {
-    /// The key of the series within this process.
+    /// Returns the key of the series, unique within this process.
     pub(crate) fn series_number(&self) -> u64 {
         pack_halves(self.department.number, self.command.number)
     }
@@ -33,25 +35,26 @@ impl SeriesRef<'_> {
     }
 }
 
-/// The series of what has no name.
+/// The series of commands without a name.
 const UNNAMED_SERIES: u64 = 0;
 
-/// What of its series a slot counts.
+/// The part of a series that a slot counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotKey {
     pub(crate) window: Window,
     pub(crate) units_each: u64,
-    /// Where they were admitted, if the slot counts ends of commands of an earlier window.
+    /// The slot of admission, if the slot counts ends of commands of an earlier window.
     pub(crate) admission: Option<AdmissionSlot>,
 }
 
-/// The slot of an earlier window in which commands were admitted that end late. What is in flight there is told by the slots
-/// of late ends after a loss of power, so these stay as long as that one does.
+/// The slot of an earlier window that counted the admission of commands which end late. After a loss of power, the
+/// slots of late ends show which commands of that slot are still in flight. So slots of late ends live at least as long
+/// as that slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AdmissionSlot {
     slot_ref: SlotRef,
     window: Window,
-    /// Its state as long as it counts for that window.
+    /// The slot's state word while the slot counts for that window.
     state: u64,
 }
 
@@ -60,20 +63,21 @@ impl AdmissionSlot {
         Self { slot_ref, window, state: slot_ref.slot.get(offset::STATE) }
     }
 
-    /// Whether the slot has been given back.
+    /// Returns whether the slot has been released.
     fn is_gone(&self) -> bool {
         self.slot_ref.slot.get(offset::STATE) != self.state
     }
 }
 
-/// A slot that counts.
+/// A slot in use, and the part of its series that it counts.
 #[derive(Clone, Copy, Debug)]
 struct CountingSlot {
     slot_ref: SlotRef,
     key: SlotKey,
 }
 
-/// The slot that counts a series now. Most series have no other, so it is kept small: there is one for each.
+/// The slot that counts a series now. There is one per series, and most series have no other slot, so the type is kept
+/// small.
 #[derive(Clone, Copy, Debug)]
 struct CurrentSlot {
     slot_ref: SlotRef,
@@ -94,20 +98,20 @@ impl CurrentSlot {
 /// A series and the slots that count it.
 #[derive(Debug)]
 struct SeriesSlots {
-    /// Position of the slot with its names.
+    /// The position of the slot with the series' names.
     name_slot: u32,
-    /// Units of the last admission; a refusal shares that slot.
+    /// The units of the last admission; a refusal uses the same slot.
     units_each: u64,
-    /// Where the next admission is likely to be counted; never a slot of late ends.
+    /// The slot that probably counts the next admission; never a slot of late ends.
     current: Option<CurrentSlot>,
     older: Vec<CountingSlot>,
 }
 
-/// A slot of a sealed window.
+/// A slot of a sealed window, waiting for its reuse.
 #[derive(Debug)]
 struct QuarantinedSlot {
     counting: CountingSlot,
-    /// The number of folds when nothing was in flight on it any more.
+    /// The number of folds at the first check that found nothing in flight on the slot.
     idle_since: Option<u64>,
 }
 
@@ -115,24 +119,24 @@ struct QuarantinedSlot {
 #[derive(Debug)]
 pub(crate) struct SlotAllocator {
     series: HashMap<u64, SeriesSlots, foldhash::fast::RandomState>,
-    /// The last is the first in the file: what is in use lies close together, on few pages for a sync to carry. Scattered
-    /// slots cost a quarter of all time in `loadtests year` (2026-11-25).
+    /// Free slots in descending order: the last one is the first in the file. Slots in use thus lie close together, on
+    /// few pages to sync. Scattered slots cost a quarter of all time in `loadtests year` (2026-11-25).
     free: Vec<SlotRef>,
-    /// Kept for refusals when nothing else is free.
+    /// The slot reserved for refusals, used when no other slot is free.
     reserve: Option<SlotRef>,
     quarantined: Vec<QuarantinedSlot>,
     segment_receiver: mpsc::Receiver<SlotSegment>,
-    /// The position of each segment's first slot, the worker's own, and that slot.
+    /// The first slot of each segment, which is the worker's own, with its position.
     worker_slots: Vec<SlotRef>,
     owned_slots: u32,
     segment_slots: usize,
     reclaimed_before: Window,
-    /// The number of folds at the last look at what rests.
+    /// The number of folds at the last check of the quarantined slots.
     observed_folds: u64,
     newest_window: Window,
     used_in_newest: u32,
     used_before: u32,
-    /// Whether the keeper has been asked for more since the last arrival.
+    /// Whether a new segment has been requested from the keeper since the last one arrived.
     pub(crate) segment_requested: Cell<bool>,
 }
 
@@ -160,21 +164,21 @@ impl SlotAllocator {
         allocator
     }
 
-    /// The slot in use for a command, if it is the present one of its series.
+    /// Returns the slot in use for a command, if it is the current slot of the series.
     #[inline]
     pub(crate) fn find_current(&self, wanted: &SeriesRef<'_>, units_each: u64) -> Option<SlotRef> {
         let present = self.series.get(&wanted.series_number())?.current.as_ref()?;
         (present.window == wanted.window && present.units_each == units_each).then_some(present.slot_ref)
     }
 
-    /// A slot for a command, a new one if need be; nothing if none is free.
+    /// Returns a slot for a command, a new one if necessary; `None` if no slot is free.
     pub(crate) fn allocate(&mut self, wanted: &SeriesRef<'_>, units_each: u64) -> Option<SlotRef> {
         self.receive_segments();
         self.write_names(wanted)?;
         self.allocate_for_series(wanted.series_number(), wanted.slot_key(units_each))
     }
 
-    /// A slot for a series that has its name already.
+    /// Returns a slot for a series whose names are already written.
     pub(crate) fn allocate_for_series(&mut self, series: u64, slot_key: SlotKey) -> Option<SlotRef> {
         if let Some(slot_ref) = self.series.get(&series)?.slot_for(slot_key) {
             return Some(slot_ref);
@@ -185,7 +189,7 @@ impl SlotAllocator {
         Some(slot_ref)
     }
 
-    /// A slot to count a refusal in: the command's own, or the one of what has no name.
+    /// Returns a slot to count a refusal: the command's own, or the slot of commands without a name.
     pub(crate) fn slot_for_refusal(&mut self, wanted: &SeriesRef<'_>, sealing: Window) -> Option<&'static Slot> {
         let series = self.series.get(&wanted.series_number());
         let units_each = series.map_or(1, |series| series.units_each);
@@ -198,20 +202,20 @@ impl SlotAllocator {
         let unknown = self.series.get(&UNNAMED_SERIES)?;
         let present = unknown.current.filter(|present| present.window >= sealing);
         if let Some(present) = present {
-            return Some(present.slot_ref.slot); // perhaps an hour early: better than not at all
+            return Some(present.slot_ref.slot); // possibly an hour early: better than no count
         }
         let slot_ref = self.reserve.take()?;
         self.begin_slot(slot_ref, UNNAMED_SERIES, SlotKey { window, units_each: 1, admission: None });
         Some(slot_ref.slot)
     }
 
-    /// Whether a refusal is sure to find a slot that is not of a window before `window`.
+    /// Returns whether a refusal is sure to find a slot of `window` or of a later window.
     pub(crate) fn can_refuse_from(&self, window: Window) -> bool {
         let present = self.series.get(&UNNAMED_SERIES).and_then(|unknown| unknown.current);
         self.reserve.is_some() || present.is_some_and(|present| present.window >= window)
     }
 
-    /// Takes what the keeper has made.
+    /// Receives segments that the keeper has added.
     pub(crate) fn receive_segments(&mut self) {
         while let Ok(segment) = self.segment_receiver.try_recv() {
             self.add_segment(&segment);
@@ -219,7 +223,8 @@ impl SlotAllocator {
         }
     }
 
-    /// Gives slots of windows before `sealed` back when they are done with. What rests is looked at once in each fold.
+    /// Reclaims slots of windows before `sealed` that are no longer needed. Quarantined slots are checked once per
+    /// fold.
     pub(crate) fn reclaim(&mut self, sealed: Window, folds: u64) {
         if sealed > self.reclaimed_before {
             self.reclaimed_before = sealed;
@@ -243,17 +248,17 @@ impl SlotAllocator {
         self.free.sort_by_key(|slot_ref| Reverse(slot_ref.position));
     }
 
-    /// Slots that are in use or kept.
+    /// Returns the number of slots in use or reserved.
     pub(crate) fn occupied_slots(&self) -> u32 {
         self.owned_slots.saturating_sub(slot_count(self.free.len()))
     }
 
-    /// Slots that an hour needs, by this one and the last.
+    /// Returns the number of slots that an hour needs, estimated from this hour and the last.
     pub(crate) fn slots_per_window(&self) -> u32 {
         self.used_in_newest.max(self.used_before)
     }
 
-    /// Whether the keeper should make more at once.
+    /// Returns whether the keeper should add a segment at once.
     pub(crate) fn needs_segment(&self) -> bool {
         self.free.len() < self.segment_slots / 4
     }
@@ -261,14 +266,14 @@ impl SlotAllocator {
     fn add_segment(&mut self, segment: &SlotSegment) {
         let mut places =
             (segment.first_position..).zip(segment.slots).map(|(position, slot)| SlotRef { position, slot });
-        self.worker_slots.extend(places.next()); // the first is the worker's own
+        self.worker_slots.extend(places.next()); // the first slot is the worker's own
         self.return_to_free(places);
         self.owned_slots += slot_count(segment.slots.len());
         self.fill_reserve();
     }
 
-    /// Notes in the segment's first slot how far the segment has been used. The keeper looks no further, so that pages
-    /// which nobody has used stay out of memory.
+    /// Records in the segment's first slot how far the segment has been used. The keeper reads no further, so pages
+    /// that were never used stay out of memory.
     fn mark_used(&self, position: u32) {
         let segment = self.worker_slots.iter().rev().find(|own| own.position <= position);
         let Some(SlotRef { position: first, slot: own }) = segment else { return };
@@ -282,7 +287,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Writes the names of a series that is new, if there is room for its first count too.
+    /// Writes the names of a new series, if there is also room for its first count.
     fn write_names(&mut self, wanted: &SeriesRef<'_>) -> Option<()> {
         if self.series.contains_key(&wanted.series_number()) {
             return Some(());
@@ -330,12 +335,12 @@ impl SlotAllocator {
 
 #[cfg(test)]
 impl SlotAllocator {
-    /// Whether a new series, or a new window of one, may find no slot.
+    /// Returns whether a new series, or a new window of a series, may find no slot.
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.free.len() < 2
     }
 
-    /// The window of the slot that counts what has no name.
+    /// Returns the window of the slot that counts commands without a name.
     pub(crate) fn unnamed_window(&self) -> Option<Window> {
         self.series.get(&UNNAMED_SERIES)?.current.map(|present| present.window)
     }
@@ -347,7 +352,7 @@ impl SeriesSlots {
         all.find(|one| one.key == slot_key).map(|one| one.slot_ref)
     }
 
-    /// Lets go of the slots of windows before `sealed`.
+    /// Removes and returns the slots of windows before `sealed`.
     fn release_before(&mut self, sealed: Window) -> Vec<CountingSlot> {
         let present = self.current.take_if(|present| present.window < sealed).map(CurrentSlot::counting);
         let (left, kept): (Vec<_>, Vec<_>) =
@@ -358,7 +363,8 @@ impl SeriesSlots {
 }
 
 impl QuarantinedSlot {
-    /// Two folds on, one of them has begun after the last change and has brought it into the book.
+    /// Returns whether the slot can be reused. After two more folds, one of them began after the last change and has
+    /// written it into the book.
     fn is_reusable(&self, folds: u64) -> bool {
         self.idle_since.is_some_and(|since| folds >= since + 2)
     }

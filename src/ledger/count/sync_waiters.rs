@@ -1,8 +1,10 @@
-//! Commands of one worker that wait for the disk, and what lets them go.
+//! Commands of one worker that wait for a sync of the tally, and the task that wakes them.
 //!
-//! Guarantees: nobody goes on before a sync that began after its wish has ended; nobody does after the disk has failed. The
-//! keeper wakes each worker once for a sync and the worker wakes its own: waking every command across threads cost a fifth
-//! of a command at 256 connections (`loadtests metering`, 2026-11-25).
+//! Guarantees:
+//! - A command continues only after a sync that began after its request has ended.
+//! - After the disk has failed, no command continues.
+//! - The keeper wakes each worker once per sync, and the worker wakes its own commands. Waking every command across
+//!   threads cost a fifth of a command at 256 connections (`loadtests metering`, 2026-11-25).
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -11,10 +13,11 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
-/// Those who wait: the commands in flight, at most; one that is polled again in between stands here twice until the next sync.
+/// The waiting commands: at most the commands in flight. A command that is polled again before the next sync is in the
+/// list twice until that sync.
 #[derive(Debug, Default)]
 pub(crate) struct SyncWaiters {
-    /// The last sync that has ended, as far as this worker knows.
+    /// The number of the last ended sync that this worker has observed.
     completed_sync: Cell<u64>,
     waiting: RefCell<Vec<SyncWaiter>>,
 }
@@ -25,7 +28,7 @@ struct SyncWaiter {
     waker: Waker,
 }
 
-/// Completes when a sync has ended.
+/// A future that completes when its sync has ended.
 #[derive(Debug)]
 pub(crate) struct SyncWait<'a> {
     waiters: &'a SyncWaiters,
@@ -33,7 +36,7 @@ pub(crate) struct SyncWait<'a> {
 }
 
 impl SyncWaiters {
-    /// Waits for the sync with a number, or a later one.
+    /// Waits for the sync with the number `sync`, or a later one.
     pub(crate) fn wait_for(&self, sync: u64) -> SyncWait<'_> {
         SyncWait { waiters: self, sync }
     }
@@ -58,7 +61,7 @@ impl Future for SyncWait<'_> {
     }
 }
 
-/// Lets go those of one worker whose sync has ended, until the keeper is gone.
+/// Wakes the commands of one worker whose sync has ended. Runs until the keeper is gone.
 pub(crate) async fn run_notifier(waiters: Rc<SyncWaiters>, mut synced: watch::Receiver<u64>) {
     while synced.changed().await.is_ok() {
         let done = *synced.borrow_and_update();

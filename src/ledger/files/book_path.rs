@@ -1,7 +1,9 @@
-//! Where a ledger lies: the book's own path, and the names of the files beside it.
+//! The paths of a ledger: the book's canonical path, and the names of the files beside the book.
 //!
-//! Guarantees: one book has one path, whatever links lead to it, so lock, tally and log are looked for beside the book and
-//! not beside a link. Leaves hard links to `lock`: they are equal names, and no path tells them apart.
+//! Guarantees: one book has one path, whichever links lead to the book. So lock, tally and log are looked for beside
+//! the book and not beside a link.
+//!
+//! Leaves to `lock`: hard links, which are equal names that no path can distinguish.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use crate::ledger::values::error::LedgerError;
 
-/// The write-ahead log of SQLite, after the book's whole name (sqlite.org/tempfiles.html).
+/// The suffix of SQLite's write-ahead log, after the book's whole name (sqlite.org/tempfiles.html).
 pub(crate) const LOG_SUFFIX: &str = "-wal";
-/// The index of that log.
+/// The suffix of the index of that log.
 pub(crate) const LOG_INDEX_SUFFIX: &str = "-shm";
 
-/// The book's own path: absolute, with the links of its folder and of the file itself followed. A book that is not there
-/// yet gets the path that it will have.
+/// Returns the book's canonical path: absolute, with the links of its folder and of the file itself resolved. For a
+/// book that does not exist yet, returns the path that the book will get.
 pub(crate) fn canonical_path(book: &Path) -> Result<PathBuf, LedgerError> {
     match book.canonicalize() {
         Ok(path) => Ok(path),
@@ -34,7 +36,7 @@ fn canonical_path_of_new(book: &Path) -> Result<PathBuf, LedgerError> {
     Ok(folder.join(name))
 }
 
-/// The file whose name is the book's with `suffix` behind it.
+/// Returns the book's name with `suffix` appended.
 pub(crate) fn path_with_suffix(book: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(book);
     name.push(suffix);

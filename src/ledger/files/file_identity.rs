@@ -1,11 +1,11 @@
-//! Which file a path leads to: device and inode.
+//! The identity of a file: device and inode.
 //!
-//! Guarantees: the same value as long as the file is not renamed, removed or replaced.
+//! Guarantees: the identity at a path is the same as long as the file is not renamed, removed or replaced.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-/// Which file a name leads to: the same as long as nobody renames, removes or replaces it.
+/// The identity of the file at a path: the same as long as the file is not renamed, removed or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileIdentity {
     device: u64,

@@ -1,14 +1,17 @@
-//! Who keeps this ledger: locks on the lock file beside the book and on the book itself.
+//! Locks a ledger for its keeper: locks on the lock file beside the book, and on the book itself.
 //!
-//! Guarantees: one keeper at a time on one machine, whatever name or mount of the book leads to it; the locks go with
-//! their process, however that ends. The lock file stays, and names its last holder. A book with a second hard link is
-//! refused, because tally and log of the other name would not be found.
+//! Guarantees:
+//! - At most one keeper runs at a time on one machine, whatever name or mount leads to the book.
+//! - The locks end with their process, however the process ends.
+//! - The lock file stays, and contains its last holder.
+//! - A book with a second hard link is refused, because the tally and the log beside the other name would not be found.
 //!
-//! The lock file alone does not hold: it can be removed, and a container that mounts only the book has a lock file of its
-//! own. So the book's inode is locked too. Both locks are of flock(2), which does not meet the record locks of fcntl(2)
-//! that SQLite takes on the same file. But the close of any descriptor of a file drops all record locks of its process
-//! (fcntl(2), "Advisory record locking"): the book is opened here before SQLite opens it, and [`LedgerLock`] must be
-//! dropped after the connections of the keeper. Nothing else in this crate opens a kept book but SQLite.
+//! The lock file alone is not enough: the file can be removed, and a container that mounts only the book has its own
+//! lock file. So the book's inode is locked too. Both locks are flock(2) locks, which do not conflict with the record
+//! locks of fcntl(2) that SQLite takes on the same file. But closing any descriptor of a file drops all record locks of
+//! the process (fcntl(2), "Advisory record locking"). So the book is opened here before SQLite opens it, and
+//! [`LedgerLock`] must be dropped after the keeper's connections. No other code in this crate opens a book in use,
+//! except SQLite.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -19,11 +22,11 @@ use std::time::Duration;
 use super::file_identity::FileIdentity;
 use crate::ledger::values::error::LedgerError;
 
-/// How often and how far apart a start tries: a reader looks at the lock for a moment.
+/// The most attempts of a start, and the pause between two attempts: a reader takes the lock for a moment to test it.
 const LOCK_ATTEMPTS_MAX: u32 = 10;
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// The ledger belongs to this process. To be dropped after every connection to the book.
+/// The exclusive lock on a ledger. Must be dropped after every connection to the book.
 #[derive(Debug)]
 pub(crate) struct LedgerLock {
     path: PathBuf,
@@ -31,13 +34,14 @@ pub(crate) struct LedgerLock {
     book: File,
 }
 
-/// How an attempt to lock ended.
+/// The result of an attempt to lock.
 enum LockAttempt {
     Locked,
     Held,
 }
 
-/// Takes the ledger at `book`, its canonical path, or says who has it. Makes the book's file if there is none.
+/// Locks the ledger at `book`, which must be its canonical path, or returns an error with the holder. Creates the
+/// book's file if it does not exist.
 pub(crate) fn acquire(book: &Path) -> Result<LedgerLock, LedgerError> {
     let path = lock_path(book);
     let file = acquire_lock_file(book, &path)?;
@@ -50,12 +54,12 @@ pub(crate) fn acquire(book: &Path) -> Result<LedgerLock, LedgerError> {
 }
 
 impl LedgerLock {
-    /// The lock file, and which file it is.
+    /// Returns the path of the lock file and its identity.
     pub(crate) fn lock_file_identity(&self) -> std::io::Result<(PathBuf, FileIdentity)> {
         Ok((self.path.clone(), FileIdentity::from_metadata(&self.file.metadata()?)))
     }
 
-    /// Which file the book is.
+    /// Returns the identity of the book's file.
     pub(crate) fn book_identity(&self) -> std::io::Result<FileIdentity> {
         Ok(FileIdentity::from_metadata(&self.book.metadata()?))
     }
@@ -93,10 +97,10 @@ fn refuse_hard_links(book: &Path, file: &File) -> Result<(), LedgerError> {
     if links > 1 { Err(LedgerError::HardLinked { path: book.to_owned(), links }) } else { Ok(()) }
 }
 
-/// Whether a gateway keeps the ledger at `book` now.
+/// Returns whether a gateway keeps the ledger at `book` now.
 pub(crate) fn is_held(book: &Path) -> Result<bool, LedgerError> {
     let path = lock_path(book);
-    let Ok(file) = File::open(&path) else { return Ok(false) }; // a copy, or never kept
+    let Ok(file) = File::open(&path) else { return Ok(false) }; // a copy, or a ledger that was never kept
     match file.try_lock_shared() {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),

@@ -1,8 +1,11 @@
-//! From slots to rows: pure arithmetic, no file, no clock.
+//! Converts slots to rows of the book: pure arithmetic without a file or a clock.
 //!
-//! Guarantees: a slot's words are added as the difference to what was last seen of it, so seeing it twice adds nothing;
-//! rows hold whole sums, so writing them twice changes nothing. Rows of sealed windows never change again. Commands in
-//! flight are in no row until [`TallyFold::interrupt`] ends them; [`TallyFold::in_flight`] tells them apart.
+//! Guarantees:
+//! - A slot's words are added as the difference to the last copy of the slot, so reading a slot twice adds nothing.
+//! - Rows hold whole sums, so writing a row twice changes nothing (idempotent).
+//! - Rows of sealed windows never change again.
+//! - Commands in flight are in no row until [`TallyFold::interrupt`] ends them. [`TallyFold::in_flight`] lists them
+//!   separately.
 
 mod series_sums;
 mod sparse_row;
@@ -18,7 +21,7 @@ use super::tally::slot_copy::{AdmissionKey, CommandMeasures, SlotCopy, Transferr
 use super::values::measures::{OutcomeTotals, SeriesTotals, UsageRow, UsageSums};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
-/// Who and what, by name.
+/// The names of a series: department, subsystem and command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SeriesNames {
     pub(crate) department: Name,
@@ -30,17 +33,17 @@ pub(crate) struct SeriesNames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SeriesId(pub(crate) u32);
 
-/// What a row is about: ends and refusals of one window and series, of commands admitted `late` hours before it.
+/// The key of a row: ends and refusals of one window and series, of commands admitted `late` hours earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FoldRowKey {
     pub(crate) window: Window,
     pub(crate) series: SeriesId,
-    /// 0 but for what ended after its own hour was sealed.
+    /// 0, unless the command ended after its own hour was sealed.
     pub(crate) late: u32,
 }
 
 impl FoldRowKey {
-    /// The least key of a window.
+    /// Returns the smallest key of a window.
     fn lowest_of(window: Window) -> Self {
         Self { window, series: SeriesId(0), late: 0 }
     }
@@ -50,11 +53,11 @@ impl FoldRowKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InFlightTotals {
     pub(crate) units: u64,
-    /// Their number, and their bytes and time so far.
+    /// The number of commands, and their bytes and time so far.
     pub(crate) measures: CommandMeasures,
 }
 
-/// Commands and units.
+/// A number of commands and a number of units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnitTotals {
     pub(crate) commands: u64,
@@ -72,64 +75,65 @@ impl UnitTotals {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoldRow {
     pub(crate) admitted: u64,
-    /// Units of the admitted.
+    /// The units of admitted commands.
     pub(crate) units: u64,
-    /// Commands that ended, and the units they would all have cost.
+    /// Commands that ended, and the units that all of them would have cost.
     pub(crate) ended: UnitTotals,
-    /// Of these the ones that cost their units, and these units. Kept apart, since both only grow: their difference, what was
-    /// waived, may shrink between two looks at a worker that is counting.
+    /// The charged part of `ended`: commands that cost their units, and those units. Charged units are counted because
+    /// they only grow. Waived units are the difference, and a difference can shrink between two copies of a slot in
+    /// use.
     pub(crate) charged: UnitTotals,
     pub(crate) finished: [OutcomeTotals; Finished::ALL.len()],
     pub(crate) refused: [u64; Refused::ALL.len()],
 }
 
-/// A [`FoldRow`] that waits: most of its numbers are 0.
+/// A [`FoldRow`] in compact form for storage: most of its numbers are 0.
 #[derive(Clone, Debug, Default)]
 struct PackedRow(SparseRow);
 
-/// Rows that may still change, of one epoch.
+/// The unsealed rows of one epoch, which may still change.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRows {
     pub(crate) epoch: u32,
-    /// The first window that is not sealed; the book alone tells those before it.
+    /// The first unsealed window. Rows of earlier windows are only in the book.
     pub(crate) floor: Window,
     pub(crate) rows: Vec<UsageRow>,
 }
 
-/// [`OpenRows`], summed up by department.
+/// [`OpenRows`], summed by department.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenUsage {
     pub(crate) epoch: u32,
-    /// See [`OpenRows::floor`].
+    /// The first unsealed window, as in [`OpenRows::floor`].
     pub(crate) floor: Window,
     pub(crate) sums: BTreeMap<(Window, Name), UsageSums>,
 }
 
-/// What has been seen of one epoch's tally, and what it sums up to.
+/// The accumulated state of one epoch's tally: the last copy of each slot, and the sums.
 #[derive(Debug, Default)]
 pub(crate) struct TallyFold {
     series: Vec<SeriesNames>,
-    /// By the numbers of department, subsystem and command in `names`.
+    /// Keys are the numbers of department, subsystem and command in `names`.
     series_by_names: HashMap<[u32; 3], SeriesId, foldhash::fast::RandomState>,
-    /// Each name once, and its number: a department stands in as many series as it has commands.
+    /// Each name once, with its number. A department's name occurs in one series per command.
     name_numbers: HashMap<Name, u32>,
-    /// The series whose names stand in the slot at a position. Such a slot keeps them as long as its tally lives.
+    /// The series whose names are in the slot at a position. Such a slot keeps its names for the life of the tally.
     series_by_slot: HashMap<u32, SeriesId, foldhash::fast::RandomState>,
     saved_series: usize,
     sums: Vec<PackedSums>,
-    /// Slots as they were seen last, by position.
+    /// The last copy of each slot, by position.
     seen_copies: Vec<SparseRow>,
     floor: Window,
     rows: BTreeMap<FoldRowKey, PackedRow>,
     changed: BTreeSet<FoldRowKey>,
-    /// What the slots seen so far have counted, to be held against what the workers say.
+    /// The sums of all slots read so far, for the comparison with the workers' own counters.
     slot_totals: SlotTotals,
-    /// Slots on which commands are in flight, by position.
+    /// Slots with commands in flight, by position.
     in_flight_slots: BTreeMap<usize, SeriesId>,
 }
 
 impl SeriesNames {
-    /// Reads the names out of a series' slot.
+    /// Reads the names from a copy of a series' slot.
     pub(crate) fn from_copy(copy: &SlotCopy) -> Option<Self> {
         let holds_names = copy.kind() == SlotKind::Series;
         let name = |number| copy.series_name(number);
@@ -149,9 +153,9 @@ impl PackedRow {
     }
 }
 
-/// Numbers of an outcome in a row.
+/// Numbers per outcome in a row.
 const NUMBERS_PER_OUTCOME: usize = 5;
-/// Where a row's numbers of outcomes begin, behind those of admissions; and its refusals, behind those of outcomes.
+/// The offset of the outcomes' numbers, which follow those of admissions. The refusals follow the outcomes.
 const FINISHED_AT: usize = 6;
 const REFUSED_AT: usize = FINISHED_AT + Finished::ALL.len() * NUMBERS_PER_OUTCOME;
 const _: () = assert!(REFUSED_AT + Refused::ALL.len() <= ROW_NUMBERS, "a row fits");
@@ -184,7 +188,7 @@ impl FoldRow {
         row
     }
 
-    /// What a slot counted between two looks at it.
+    /// Returns the growth of a slot between two copies.
     fn growth(before: &SlotCopy, now: &SlotCopy) -> Self {
         let (mut growth, units_each) = (Self::default(), now.units_each());
         growth.admitted = now.0[offset::ADMITTED].saturating_sub(before.0[offset::ADMITTED]);
@@ -210,7 +214,7 @@ impl FoldRow {
         self.refused.iter_mut().zip(&more.refused).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
     }
 
-    /// Adds commands that ended so, `charged` of which cost `units_each`.
+    /// Adds commands that ended with `finished`; `charged` of them cost `units_each`.
     fn add_command_measures(&mut self, finished: Finished, record: CommandMeasures, (charged, units_each): (u64, u64)) {
         let units = charged.saturating_mul(units_each);
         let CommandMeasures { commands, request_bytes, response_bytes, duration_ns } = record;
@@ -220,7 +224,7 @@ impl FoldRow {
         self.charged.add(charged, units);
     }
 
-    /// Commands that cost no units, and the units they would have cost.
+    /// Returns the commands that cost no units, and the units that they would have cost.
     pub(crate) fn waived(&self) -> UnitTotals {
         UnitTotals {
             commands: self.ended.commands.saturating_sub(self.charged.commands),
@@ -228,7 +232,7 @@ impl FoldRow {
         }
     }
 
-    /// The outcomes that have commands, with their sums.
+    /// Returns the outcomes that have commands, with their sums.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, OutcomeTotals)> + '_ {
         let finished = Finished::ALL.into_iter().map(|one| (Outcome::Finished(one), self.finished[one.index()]));
         let refused = Refused::ALL.into_iter().map(|one| {
@@ -238,13 +242,13 @@ impl FoldRow {
         finished.chain(refused).filter(|(_, totals)| *totals != OutcomeTotals::default())
     }
 
-    /// Adds what was admitted.
+    /// Adds the sums of admitted commands.
     pub(crate) fn add_admitted(&mut self, totals: &OutcomeTotals) {
         self.admitted = self.admitted.saturating_add(totals.commands);
         self.units = self.units.saturating_add(totals.units);
     }
 
-    /// Adds the sums of one outcome, as the book has them.
+    /// Adds the sums of one outcome, as stored in the book.
     pub(crate) fn add_outcome(&mut self, outcome: Outcome, totals: &OutcomeTotals) {
         match outcome {
             Outcome::Finished(finished) => {
@@ -279,7 +283,7 @@ fn add_measures(one: CommandMeasures, other: CommandMeasures) -> CommandMeasures
 }
 
 impl TallyFold {
-    /// Starts from the series the book knows, each with its sums over all epochs; windows before `floor` are sealed.
+    /// Starts from the book's series, each with its sums over all epochs. Windows before `floor` are sealed.
     pub(crate) fn new(known: Vec<(SeriesNames, FoldRow)>, floor: Window) -> Self {
         let mut fold = Self { floor, ..Self::default() };
         for (names, row) in known {
@@ -290,7 +294,8 @@ impl TallyFold {
         fold
     }
 
-    /// Takes in a slot as it is now; whether that could be done. `names_at` reads the slot that holds a series' names.
+    /// Adds the growth of a slot since its last copy. Returns whether the slot could be processed. `names_at` reads the
+    /// slot that holds a series' names.
     pub(crate) fn absorb(
         &mut self,
         position: usize,
@@ -307,11 +312,12 @@ impl TallyFold {
         if self.seen_copies[position].holds(&now.0) {
             return true;
         }
-        let Some(series) = self.series_at(now.series_position(), names_at) else { return false }; // looked at again next time
+        // The next fold reads the slot again.
+        let Some(series) = self.series_at(now.series_position(), names_at) else { return false };
         let mut before = SlotCopy(self.seen_copies[position].load());
         self.seen_copies[position].store(&now.0);
         if before.state() != now.state() {
-            before = SlotCopy::EMPTY; // the slot's last use has nothing to do with this one
+            before = SlotCopy::EMPTY; // the slot has a new use; its earlier content is unrelated
         }
         match now.in_flight(0).commands {
             0 => self.in_flight_slots.remove(&position),
@@ -322,12 +328,12 @@ impl TallyFold {
         true
     }
 
-    /// What all slots together have counted, as far as they have been seen.
+    /// Returns the sums of all slots, as of their last copies.
     pub(crate) fn slot_totals(&self) -> &SlotTotals {
         &self.slot_totals
     }
 
-    /// What has not ended by the moment `now_ns`, by window of admission and series.
+    /// Returns the commands in flight at the moment `now_ns`, by window of admission and series.
     pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, SeriesId), InFlightTotals> {
         let mut sums: BTreeMap<_, InFlightTotals> = BTreeMap::new();
         for (copy, series) in
@@ -348,7 +354,7 @@ impl TallyFold {
         let bytes = (grown(offset::REQUEST_BYTES), grown(offset::RESPONSE_BYTES));
         self.add_to_series(series, &growth, bytes);
         if now.window() < self.floor {
-            return; // a sealed window's slot, which only its last streams still move
+            return; // the slot of a sealed window: only its last streams still change it
         }
         self.add_to_row(FoldRowKey { window: now.window(), series, late: now.hours_late() }, &growth);
     }
@@ -361,7 +367,8 @@ impl TallyFold {
         packed.store(&sums);
     }
 
-    /// A row that does not grow is there, and is not written again.
+    /// Adds growth to a row and marks the row as changed. Without growth the row only comes into being and is not
+    /// marked.
     fn add_to_row(&mut self, key: FoldRowKey, growth: &FoldRow) {
         let row = self.rows.entry(key).or_default();
         if *growth != FoldRow::default() {
@@ -370,9 +377,9 @@ impl TallyFold {
         }
     }
 
-    /// Ends what is in flight: it becomes `interrupted` in the window of its admission, or in `fallback` if that is
-    /// sealed. To be called once, at the end of an epoch: then the ends alone say what has ended, whatever pages of the
-    /// tally a disk has kept ([`SlotCopy::unended`]).
+    /// Ends the commands in flight: they become `interrupted` in the window of their admission, or in `fallback` if
+    /// that window is sealed. Must be called once, at the end of an epoch. From then on only the records of ends count,
+    /// whichever pages of the tally the disk has kept ([`SlotCopy::unended`]).
     pub(crate) fn interrupt(&mut self, fallback: Window, now_ns: u64, names_at: impl Fn(u32) -> Option<SeriesNames>) {
         let seen = std::mem::take(&mut self.seen_copies);
         self.in_flight_slots.clear();
@@ -393,28 +400,28 @@ impl TallyFold {
         }
     }
 
-    /// The series the book does not know yet.
+    /// Returns the series that are not in the book yet.
     pub(crate) fn new_series(&self) -> impl Iterator<Item = (SeriesId, &SeriesNames)> {
         let numbered = self.series.iter().enumerate().skip(self.saved_series);
         numbered.map(|(number, names)| (SeriesId(u32::try_from(number).unwrap_or(u32::MAX)), names))
     }
 
-    /// The rows that changed since the last [`TallyFold::mark_saved`].
+    /// Returns the rows that changed since the last [`TallyFold::mark_saved`].
     pub(crate) fn changed_rows(&self) -> impl Iterator<Item = (FoldRowKey, FoldRow)> {
         self.changed.iter().filter_map(|key| self.rows.get(key).map(|row| (*key, row.unpack())))
     }
 
-    /// All rows of windows before `window` that the book has not sealed.
+    /// Returns all unsealed rows of windows before `window`.
     pub(crate) fn rows_before(&self, window: Window) -> impl Iterator<Item = (FoldRowKey, FoldRow)> {
         self.rows.range(..FoldRowKey::lowest_of(window)).map(|(key, row)| (*key, row.unpack()))
     }
 
-    /// Every series, in the order of its number.
+    /// Returns all series, ordered by number.
     pub(crate) fn all_series(&self) -> impl Iterator<Item = (SeriesId, &SeriesNames)> {
         (0..).map(SeriesId).zip(&self.series)
     }
 
-    /// Everything is in the book, and windows before `sealed` are sealed there.
+    /// Records that all changed rows are in the book, and that windows before `sealed` are sealed.
     pub(crate) fn mark_saved(&mut self, sealed: Window) {
         self.saved_series = self.series.len();
         self.changed.clear();
@@ -422,12 +429,12 @@ impl TallyFold {
         self.rows = self.rows.split_off(&FoldRowKey::lowest_of(self.floor));
     }
 
-    /// The rows of windows that are not sealed.
+    /// Returns the rows of unsealed windows.
     pub(crate) fn open_rows(&self, epoch: u32) -> OpenRows {
         OpenRows { epoch, floor: self.floor, rows: self.usage(Window(0)..Window(u32::MAX)) }
     }
 
-    /// The rows of windows that are not sealed, summed up by department: a hundredth of the memory.
+    /// Returns the rows of unsealed windows, summed by department: about 1/100 of the memory of the rows.
     pub(crate) fn open_usage(&self, epoch: u32) -> OpenUsage {
         let mut sums: BTreeMap<_, UsageSums> = BTreeMap::new();
         for (key, row) in &self.rows {
@@ -438,7 +445,7 @@ impl TallyFold {
         OpenUsage { epoch, floor: self.floor, sums }
     }
 
-    /// The rows of unsealed windows in a range.
+    /// Returns the rows of unsealed windows in a range.
     pub(crate) fn usage(&self, windows: Range<Window>) -> Vec<UsageRow> {
         let keys = FoldRowKey::lowest_of(windows.start)..FoldRowKey::lowest_of(windows.end);
         let mut usage = Vec::new();
@@ -449,12 +456,12 @@ impl TallyFold {
         usage
     }
 
-    /// The sums of every series since the ledger began.
+    /// Returns the sums of every series since the ledger began.
     pub(crate) fn totals(&self) -> Vec<SeriesTotals> {
         self.series.iter().zip(&self.sums).map(|(names, sums)| sums.load().with_names(names)).collect()
     }
 
-    /// The names of a series.
+    /// Returns the names of a series.
     pub(crate) fn series_names(&self, series: SeriesId) -> Option<&SeriesNames> {
         self.series.get(series.0 as usize)
     }
@@ -482,7 +489,7 @@ impl TallyFold {
         number
     }
 
-    /// The one copy of a name, and its number.
+    /// Returns the shared copy of a name, and its number.
     fn intern(&mut self, name: Name) -> (Name, u32) {
         if let Some((known, number)) = self.name_numbers.get_key_value(&name) {
             return (known.clone(), *number);
@@ -493,7 +500,7 @@ impl TallyFold {
     }
 }
 
-/// What ended late, by the slot in which it was admitted.
+/// Sums late ends by the slot in which the commands were admitted.
 pub(crate) fn late_end_totals(slots: impl Iterator<Item = SlotCopy>) -> HashMap<AdmissionKey, TransferredMeasures> {
     let mut ends: HashMap<_, TransferredMeasures> = HashMap::new();
     for copy in slots.filter(|copy| copy.kind() == SlotKind::Count && copy.admission_window().is_some()) {
@@ -518,7 +525,7 @@ fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, O
     }
 }
 
-/// Adds up rows of the same window, series and outcome; the result is in that order.
+/// Sums rows with the same window, series and outcome. The result is sorted by these three.
 pub(crate) fn sum_rows(rows: impl IntoIterator<Item = UsageRow>) -> Vec<UsageRow> {
     let mut sums: BTreeMap<(Window, SeriesNames, Outcome), OutcomeTotals> = BTreeMap::new();
     for row in rows {

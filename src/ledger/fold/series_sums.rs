@@ -1,7 +1,10 @@
-//! The sums of a series since the ledger began, as a reader is shown them.
+//! The sums of a series since the ledger began, as shown to readers.
 //!
-//! Guarantees: sums stop at the greatest number rather than wrap; packed sums are the same sums in less memory. Leaves rows by
-//! hour to `fold`.
+//! Guarantees:
+//! - Sums saturate at the greatest number and never wrap.
+//! - Packed sums are the same sums in less memory.
+//!
+//! Leaves to `fold`: rows by hour.
 
 use super::sparse_row::{ROW_NUMBERS, SparseRow};
 use super::{FoldRow, SeriesNames};
@@ -14,24 +17,24 @@ pub(crate) struct SeriesSums {
     admitted: u64,
     /// Units of commands that ended.
     units: u64,
-    /// Bytes of request bodies, those of commands in flight included.
+    /// Bytes of request bodies, including commands in flight.
     request_bytes: u64,
-    /// Bytes of response bodies, those of commands in flight included.
+    /// Bytes of response bodies, including commands in flight.
     response_bytes: u64,
-    /// Commands by how they ended.
+    /// Ended commands by outcome.
     finished: [u64; Finished::ALL.len()],
-    /// Commands by why they were refused.
+    /// Refused commands by reason.
     refused: [u64; Refused::ALL.len()],
 }
 
-/// Where the numbers of commands that ended begin in packed sums, where those of refused commands do, and where they end.
+/// Offsets in packed sums: the first number of ended commands, the first number of refused commands, and the end.
 const FINISHED_AT: usize = 4;
 const REFUSED_AT: usize = FINISHED_AT + Finished::ALL.len();
 const NUMBERS_END: usize = REFUSED_AT + Refused::ALL.len();
 const _: () = assert!(NUMBERS_END <= ROW_NUMBERS, "sums fit");
 
 impl SeriesSums {
-    /// The sums of what the book has of a series.
+    /// Returns the sums of a series from its row in the book.
     pub(crate) fn from_book(row: &FoldRow) -> Self {
         let mut sums = Self::default();
         let bytes = row.finished.iter().map(|ended| (ended.request_bytes, ended.response_bytes));
@@ -40,7 +43,7 @@ impl SeriesSums {
         sums
     }
 
-    /// Adds what a row grew by. Bytes are added apart: they are shown before their command has ended.
+    /// Adds the growth of a row. Bytes are added separately: they are shown before their command has ended.
     pub(crate) fn add_growth(&mut self, more: &FoldRow) {
         self.admitted = self.admitted.saturating_add(more.admitted);
         for (sum, more) in self.finished.iter_mut().zip(&more.finished) {
@@ -58,7 +61,7 @@ impl SeriesSums {
         self.response_bytes = self.response_bytes.saturating_add(response);
     }
 
-    /// The sums under the names of their series.
+    /// Returns the sums with the names of their series.
     pub(crate) fn with_names(self, names: &SeriesNames) -> SeriesTotals {
         let Self { admitted, units, request_bytes, response_bytes, finished, refused } = self;
         let SeriesNames { department, subsystem, command } = names.clone();
@@ -92,17 +95,17 @@ impl SeriesSums {
     }
 }
 
-/// [`SeriesSums`] that wait: most of their numbers are 0.
+/// [`SeriesSums`] in compact form for storage: most of their numbers are 0.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PackedSums(SparseRow);
 
 impl PackedSums {
-    /// Puts sums in.
+    /// Stores sums.
     pub(crate) fn store(&mut self, sums: &SeriesSums) {
         self.0.store(&sums.as_numbers());
     }
 
-    /// Takes the sums out.
+    /// Returns the stored sums.
     pub(crate) fn load(&self) -> SeriesSums {
         SeriesSums::from_numbers(&self.0.load())
     }

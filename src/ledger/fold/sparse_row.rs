@@ -1,13 +1,15 @@
-//! Numbers in a row, most of them 0, kept small.
+//! A row of numbers, most of them 0, in compact form.
 //!
-//! Guarantees: what is taken out is what was put in. The keeper holds such a row for every slot of the tally, every open
-//! hour of a series and every series: with 100,000 series, whole rows of 64 words took 280 MiB, eight bytes for each number
-//! that is not 0 took 40, as few bytes as each number needs take 20 (`loadtests series`).
+//! Guarantees: `load` returns the numbers of the last `store`. The keeper holds one such row per slot of the tally, per
+//! open hour of a series and per series. Memory with 100,000 series, measured (`loadtests series`):
+//! - 280 MiB with whole rows of 64 words.
+//! - 40 MiB with eight bytes for each number that is not 0.
+//! - 20 MiB with only the bytes that each number needs (this type).
 
-/// How many numbers there are.
+/// Numbers in a row.
 pub(crate) const ROW_NUMBERS: usize = 64;
 
-/// The most bytes of one number: seven bits in each (LEB128, as in DWARF and protobuf).
+/// The most bytes of one encoded number: seven bits in each byte (LEB128, as in DWARF and protobuf).
 const NUMBER_BYTES: usize = 10;
 
 /// [`ROW_NUMBERS`] numbers, of which only those that are not 0 take space.
@@ -15,12 +17,12 @@ const NUMBER_BYTES: usize = 10;
 pub(crate) struct SparseRow {
     /// One bit for each number that is not 0.
     set: u64,
-    /// These, in their order, encoded as LEB128.
+    /// The numbers that are not 0, in order, encoded as LEB128.
     values: Box<[u8]>,
 }
 
 impl SparseRow {
-    /// Puts numbers in. A row that stays as long as it is allocates nothing.
+    /// Stores numbers. Allocates only if the encoded length changes.
     pub(crate) fn store(&mut self, numbers: &[u64; ROW_NUMBERS]) {
         let (mut buffer, mut length) = ([0; ROW_NUMBERS * NUMBER_BYTES], 0);
         nonzero(numbers).for_each(|number| length += encode(number, &mut buffer[length..]));
@@ -32,7 +34,7 @@ impl SparseRow {
         }
     }
 
-    /// Takes the numbers out.
+    /// Returns the stored numbers.
     pub(crate) fn load(&self) -> [u64; ROW_NUMBERS] {
         let mut numbers = [0; ROW_NUMBERS];
         let (mut set, mut left) = (self.set, &*self.values);
@@ -43,18 +45,18 @@ impl SparseRow {
         numbers
     }
 
-    /// Whether the row holds just these.
+    /// Returns whether the row holds exactly `numbers`.
     pub(crate) fn holds(&self, numbers: &[u64; ROW_NUMBERS]) -> bool {
         let mut left = &*self.values;
         nonzero_bits(numbers) == self.set && nonzero(numbers).all(|number| decode(&mut left) == number)
     }
 }
 
-/// Writes a number at the beginning of `buffer`; how many bytes it took.
+/// Encodes a number at the beginning of `buffer`. Returns the number of bytes written.
 fn encode(mut number: u64, buffer: &mut [u8]) -> usize {
     let mut length = 0;
     while number >= 0x80 {
-        buffer[length] = number as u8 | 0x80; // the low seven bits, and that more follow
+        buffer[length] = number as u8 | 0x80; // the low seven bits, and a bit that marks more bytes
         number >>= 7;
         length += 1;
     }
@@ -62,7 +64,7 @@ fn encode(mut number: u64, buffer: &mut [u8]) -> usize {
     length + 1
 }
 
-/// Takes a number from the beginning.
+/// Decodes a number from the beginning of `left` and advances `left`.
 fn decode(left: &mut &[u8]) -> u64 {
     let (mut number, mut shift) = (0, 0);
     while let Some((byte, rest)) = left.split_first() {

@@ -1,39 +1,45 @@
-//! Canonical text: what a seal covers, line by line, and how it is hashed. The one place that knows; sealing, verifying and
-//! exporting all come here, and `docs/ledger.md` and `docs/check_ledger.py` say the same in other words.
+//! The canonical form: the text that a seal covers, line by line, and its hash (SHA-256).
 //!
-//! Guarantees: lines are UTF-8, fields are separated by a tab, every line ends with a line feed, no field holds either; the
-//! lines of a seal are sorted by their bytes, so that equal rows always give equal text. Pure: who reads the rows and
-//! where the hash is kept is for others.
+//! Sealing, verification and export all use this module. `docs/ledger.md` and `docs/check_ledger.py` describe the same
+//! form.
+//!
+//! Guarantees:
+//! - Lines are UTF-8, fields are separated by a tab, and every line ends with a line feed. No field contains either.
+//! - The lines of a seal are sorted by their bytes, so equal rows always give equal text.
+//! - All functions are pure.
+//!
+//! Leaves to others: reading the rows, and storing the hash.
 
 use crate::ledger::values::measures::StoredMeasures;
 use sha2::{Digest, Sha256};
 
 use crate::model::Window;
+use crate::model::hex_text;
 
-/// What the first seal follows.
+/// The hash that the first seal follows.
 pub(crate) const GENESIS_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The word for the admitted, where outcomes have their names.
+/// The name in the outcome field for admitted commands.
 pub(crate) const ADMITTED_NAME: &str = "admitted";
 
-/// The word for commands that cost no units, where outcomes have their names.
+/// The name in the outcome field for commands that cost no units.
 pub(crate) const WAIVED_NAME: &str = "waived";
 
 /// Department, subsystem and command.
 pub(crate) type SeriesLabel<'a> = [&'a str; 3];
 
-/// What a seal covers.
+/// The kind of content that a seal covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SealKind {
     /// The rows of one hour and epoch.
     Hour,
-    /// The sums of one calendar day, whose hours may be forgotten.
+    /// The sums of one calendar day, whose hours may be removed by compaction.
     Day,
-    /// How one epoch ended.
+    /// The ending of one epoch.
     Epoch,
     /// One correction.
     Adjustment,
-    /// What stood in the book when its format changed.
+    /// The contents of the book when its format changed.
     Migration,
 }
 
@@ -54,11 +60,11 @@ impl SealKind {
     }
 }
 
-/// A seal, as the book holds it.
+/// A seal as stored in the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SealRow {
     pub(crate) number: i64,
-    /// 1 or 2: which rule its hash follows.
+    /// 1 or 2: the rule of the hash.
     pub(crate) format: u32,
     pub(crate) kind: SealKind,
     pub(crate) epoch: Option<u32>,
@@ -71,8 +77,8 @@ pub(crate) struct SealRow {
 }
 
 impl SealRow {
-    /// The hash its columns must have. A seal of format 1 hashes its lines themselves, so without them there is nothing to
-    /// say.
+    /// Computes the hash from the seal's columns. A seal of format 1 hashes its lines directly, so without the lines
+    /// the result is `None`.
     pub(crate) fn computed_hash(&self, lines: Option<&[String]>) -> Option<String> {
         if self.format == 1 {
             return lines.map(|lines| self.format_1_hash(lines));
@@ -83,7 +89,7 @@ impl SealRow {
         let text = format!(
             "tallygate seal {format}\n{number}\n{kind}\n{epoch}\n{window}\n{lines}\n{content}\n{previous}\n{sealed_at}\n"
         );
-        Some(hex(Sha256::digest(text)))
+        Some(hex_text(&Sha256::digest(text)))
     }
 
     fn format_1_hash(&self, lines: &[String]) -> String {
@@ -91,44 +97,46 @@ impl SealRow {
         let mut digest = Sha256::new();
         digest.update(format!("tallygate seal 1\n{}\n{epoch}\n{window}\n{}\n", self.number, self.previous_hash));
         hash_lines(&mut digest, lines);
-        hex(digest.finalize())
+        hex_text(&digest.finalize())
     }
 }
 
-/// A value, or `-` where there is none.
+/// Returns a value as text, or `-` if there is none.
 pub(crate) fn value_or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// What was let in, of one hour, epoch and series: commands and units.
+/// Returns the line of admitted commands and units of one hour, epoch and series.
 pub(crate) fn admission_line(names: SeriesLabel<'_>, numbers: [i64; 2]) -> String {
     let [admitted, units] = numbers;
     format!("admission\t{}\t{admitted}\t{units}", names.join("\t"))
 }
 
-/// Commands that cost no units, and the units that they would have cost, of one hour, epoch and series.
+/// Returns the line of commands that cost no units, and the units that they would have cost, of one hour, epoch and
+/// series.
 pub(crate) fn waived_line(names: SeriesLabel<'_>, late: i64, numbers: [i64; 2]) -> String {
     let [commands, units] = numbers;
     format!("waived\t{}\t{late}\t{commands}\t{units}", names.join("\t"))
 }
 
-/// What ended or was refused, of one hour, epoch and series. `late` is nothing in the lines of format 1.
+/// Returns the line of ended or refused commands of one hour, epoch and series. `late` is `None` in lines of format 1.
 pub(crate) fn usage_line(names: SeriesLabel<'_>, outcome: &str, late: Option<i64>, numbers: &StoredMeasures) -> String {
     let late = late.map_or_else(String::new, |late| format!("\t{late}"));
     format!("usage\t{}\t{outcome}{late}\t{}", names.join("\t"), measure_fields(numbers))
 }
 
-/// The sums of one day, series and outcome; [`ADMITTED_NAME`] is one of them.
+/// Returns the line of the sums of one day, series and outcome; [`ADMITTED_NAME`] is one of the outcomes.
 pub(crate) fn day_line(names: SeriesLabel<'_>, outcome: &str, numbers: &StoredMeasures) -> String {
     format!("day\t{}\t{outcome}\t{}", names.join("\t"), measure_fields(numbers))
 }
 
-/// A seal as a later one covers it: by its hash, or by its content.
+/// Returns the line of a seal that a later seal covers, with its hash or its content.
 pub(crate) fn seal_line(number: i64, hash: &str) -> String {
     format!("seal\t{number}\t{hash}")
 }
 
-/// An epoch: its number and process; gateway and boot; when it began, was synced last and ended; how it ended.
+/// Returns the line of an epoch: its number and process; gateway and boot; times of begin, last sync and end; kind of
+/// ending.
 pub(crate) fn epoch_line(
     [number, process]: [u32; 2],
     [gateway, boot_id]: [&str; 2],
@@ -137,7 +145,8 @@ pub(crate) fn epoch_line(
     format!("epoch\t{number}\t{gateway}\t{boot_id}\t{process}\t{began}\t{synced}\t{ended}\t{ending}")
 }
 
-/// A correction: its number; department, subsystem, command and period; units; reason, author and moment.
+/// Returns the line of a correction: its number; department, subsystem, command and period; units; reason, author and
+/// time.
 pub(crate) fn adjustment_line(number: i64, whom: &str, units: i64, why: &str) -> String {
     format!("adjustment\t{number}\t{whom}\t{units}\t{why}")
 }
@@ -146,11 +155,11 @@ fn measure_fields(numbers: &StoredMeasures) -> String {
     numbers.map(|number| number.to_string()).join("\t")
 }
 
-/// The SHA-256 of lines, in lower-case hexadecimal.
+/// Returns the SHA-256 of lines, in lower-case hexadecimal.
 pub(crate) fn content_hash(lines: &[String]) -> String {
     let mut digest = Sha256::new();
     hash_lines(&mut digest, lines);
-    hex(digest.finalize())
+    hex_text(&digest.finalize())
 }
 
 fn hash_lines(digest: &mut Sha256, lines: &[String]) {
@@ -158,10 +167,6 @@ fn hash_lines(digest: &mut Sha256, lines: &[String]) {
         digest.update(line);
         digest.update("\n");
     }
-}
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -189,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Computed with `printf ... | sha256sum`.
+    /// The expected hashes were computed with `printf ... | sha256sum`.
     #[test]
     fn hashes_are_those_that_others_compute() {
         let lines = [admission_line(NAMES, [2, 6])];

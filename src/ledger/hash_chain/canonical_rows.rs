@@ -1,7 +1,8 @@
-//! The rows a seal covers, read from the book as canonical lines. Sealing, verifying and exporting all read them here.
+//! Reads the rows that a seal covers from the book, as canonical lines. Sealing, verification and export all use them.
 //!
-//! Guarantees: numbers are taken as they are stored and names as they are written, so nothing an edit may leave behind is
-//! made plausible on the way. Lines are sorted by their bytes.
+//! Guarantees:
+//! - Numbers and names are taken exactly as stored, so no trace of an edit is normalized away.
+//! - Lines are sorted by their bytes.
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use super::canonical;
 use crate::ledger::values::measures::StoredMeasures;
 use crate::model::Window;
 
-/// The lines of an epoch's hour; those of format 1 do not say how late an end was.
+/// Returns the lines of an epoch's hour. Lines of format 1 do not contain how late an end was.
 pub(crate) fn hour_lines(
     book: &Connection,
     (epoch, window): (u32, Window),
@@ -49,7 +50,7 @@ pub(crate) fn hour_lines(
     Ok(lines)
 }
 
-/// The lines of a day: its sums, and the seals of its hours.
+/// Returns the lines of a day: its sums, and the seals of its hours.
 pub(crate) fn day_lines(book: &Connection, windows: &Range<Window>) -> rusqlite::Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut query = book.prepare_cached(
@@ -78,13 +79,13 @@ pub(crate) fn day_lines(book: &Connection, windows: &Range<Window>) -> rusqlite:
     Ok(lines)
 }
 
-/// The line of an epoch; none if the book does not know it.
+/// Returns the line of an epoch; empty if the epoch is not in the book.
 pub(crate) fn epoch_lines(book: &Connection, epoch: u32) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare_cached(&format!("{SELECT_EPOCHS} WHERE epoch = ?1"))?;
     query.query_map([epoch], read_epoch_line)?.collect()
 }
 
-/// The line of every epoch; `-` for when and how where one has not ended.
+/// Returns the line of every epoch; `-` for the time and kind of a missing ending.
 pub(crate) fn all_epoch_lines(book: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare_cached(&format!("{SELECT_EPOCHS} ORDER BY epoch"))?;
     query.query_map([], read_epoch_line)?.collect()
@@ -100,7 +101,7 @@ fn read_epoch_line(row: &Row<'_>) -> rusqlite::Result<String> {
     Ok(canonical::epoch_line([row.get(0)?, row.get(1)?], [text(2)?, text(3)?], times))
 }
 
-/// The lines of a change of format: the contents of the seals of format 1.
+/// Returns the lines of a change of format: the contents of the seals of format 1.
 pub(crate) fn migration_lines(book: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare_cached("SELECT number, content FROM seal WHERE format = 1")?;
     let mut lines: Vec<String> = query.query_map([], read_seal_line)?.collect::<rusqlite::Result<_>>()?;
@@ -120,7 +121,7 @@ fn read_measures(row: &Row<'_>, from: usize) -> rusqlite::Result<StoredMeasures>
     Ok([row.get(from)?, row.get(from + 1)?, row.get(from + 2)?, row.get(from + 3)?, row.get(from + 4)?])
 }
 
-/// The line of a correction; none if it is gone.
+/// Returns the line of a correction; empty if the correction does not exist.
 pub(crate) fn adjustment_lines(book: &Connection, number: i64) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare_cached(
         "SELECT number, department, coalesce(subsystem, '-'), coalesce(command, '-'), period, units, reason, who, made_at

@@ -1,7 +1,10 @@
-//! The hash chain: seals, the canonical text they cover, and the rows that this text is made of.
+//! The hash chain: seals, the canonical text that seals cover, and the rows that make up this text.
 //!
-//! Guarantees: a seal covers text that can be built from the book alone; each seal covers the hash of the seal
-//! before it. Leaves to `book`: when to seal and what the sums are.
+//! Guarantees:
+//! - The text that a seal covers can be built from the book alone.
+//! - Each seal covers the hash of the seal before it.
+//!
+//! Leaves to `book`: the time of sealing, and the sums.
 
 pub(crate) mod canonical;
 pub(crate) mod canonical_rows;

@@ -1,8 +1,19 @@
-//! Seals: the links of the chain. Each hour of each epoch, each day whose hours are forgotten, each epoch's end and each
-//! correction is hashed with the seal before it, so that an edit, a gap, a reorder or a lost tail shows.
+//! Seals: the links of the hash chain.
 //!
-//! Guarantees: what a seal covers is text that a stranger can build from the book alone (`canon`, `docs/ledger.md`); the
-//! book's note of the last seal is written with it. Leaves the text to `canon` and the rows to `lines`.
+//! A seal covers one of:
+//! - an hour of an epoch
+//! - a day whose hours are removed by compaction
+//! - the ending of an epoch
+//! - a correction
+//!
+//! Each seal is hashed together with the seal before it, so that an edit, a gap, a reordering or a truncated tail
+//! shows.
+//!
+//! Guarantees:
+//! - A third party can build the text that a seal covers from the book alone (`canonical`, `docs/ledger.md`).
+//! - The book's record of the last seal is written together with that seal.
+//!
+//! Leaves to `canonical`: the text. Leaves to `canonical_rows`: the rows.
 
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
@@ -13,7 +24,7 @@ use crate::model::Window;
 /// The rule by which new seals are hashed.
 pub(crate) const SEAL_FORMAT: u32 = 2;
 
-/// What a new seal is to cover.
+/// The content that a new seal covers.
 #[derive(Debug)]
 pub(crate) struct SealContent {
     pub(crate) kind: SealKind,
@@ -22,7 +33,7 @@ pub(crate) struct SealContent {
     pub(crate) lines: Vec<String>,
 }
 
-/// Adds a seal to the end of the chain; returns its number.
+/// Appends a seal to the chain. Returns its number.
 pub(crate) fn append_seal(
     transaction: &Transaction<'_>,
     covered: SealContent,
@@ -64,8 +75,8 @@ fn insert_seal(transaction: &Transaction<'_>, seal: &SealRow) -> rusqlite::Resul
     transaction.prepare_cached(update)?.execute(params![seal.number, seal.hash]).map(drop)
 }
 
-/// The number of the next seal and the hash it follows, by the book's note of the last one: going on from the last that is
-/// still there would hide that some were cut off.
+/// Returns the number of the next seal and the hash that it follows, from the book's record of the last seal.
+/// Continuing from the last existing row would hide a truncated tail.
 fn next_link(transaction: &Transaction<'_>) -> rusqlite::Result<(i64, String)> {
     let query = "SELECT max(head_number, (SELECT coalesce(max(number), 0) FROM seal)) + 1, head_hash FROM meta";
     let (number, noted): (i64, String) =

@@ -1,7 +1,10 @@
-//! Whether the files of a kept ledger are still the files that their names say.
+//! Detects whether the files of an open ledger were removed, renamed or replaced.
 //!
-//! Guarantees: a file that was removed, renamed or replaced under a running gateway is noticed at the next look, by device
-//! and inode. A look that fails for another reason decides nothing. Leaves to the keeper when to look and what follows.
+//! Guarantees:
+//! - The next check detects a file that was removed, renamed or replaced under a running gateway, by device and inode.
+//! - A check that fails for another reason changes nothing.
+//!
+//! Leaves to `keeper`: the time of checks, and the consequences.
 
 use crate::ledger::values::error::FileDisplacement;
 use std::io;
@@ -13,14 +16,14 @@ use crate::ledger::files::lock::LedgerLock;
 use crate::ledger::tally::disk::TallyDisk;
 use crate::ledger::values::error::LedgerError;
 
-/// A file that must stay what it was.
+/// A path and the identity that its file must keep.
 #[derive(Debug)]
 struct WatchedFile {
     path: PathBuf,
     identity: FileIdentity,
 }
 
-/// The files of one ledger.
+/// The watched files of one ledger.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerFileWatch(Vec<WatchedFile>);
 
@@ -45,7 +48,7 @@ impl LedgerFileWatch {
         Ok(Self(watched))
     }
 
-    /// The first file that is not what it was.
+    /// Returns the first file whose identity has changed.
     pub(crate) fn find_displaced(&self, disk: &dyn TallyDisk) -> Option<(&Path, FileDisplacement)> {
         self.0.iter().find_map(|one| Some((&*one.path, one.displacement(disk)?)))
     }

@@ -1,9 +1,12 @@
-//! The keeper: the one thread that owns the disk. It carries the tally to it, folds it into the book, seals hours and makes
-//! room before room is needed.
+//! The keeper: the one thread of the gateway that writes the ledger to the disk.
 //!
-//! Guarantees: a sync that fails is never tried again; the ledger is given up at once. A full disk is tried again every
-//! second and loses nothing. An hour is sealed only when every worker has said that it has left it. The ledger is given up
-//! within a second of one of its files being removed, renamed or replaced.
+//! It syncs the tally, folds the tally into the book, seals hours, and adds slots before the free ones run out.
+//!
+//! Guarantees:
+//! - A failed sync is never retried: the keeper gives up the ledger at once.
+//! - A full disk loses nothing: the keeper retries every second.
+//! - An hour is sealed only when every worker has acknowledged that it has left the hour.
+//! - If a file of the ledger is removed, renamed or replaced, the keeper gives up the ledger within a second.
 
 pub(crate) mod file_watch;
 pub(crate) mod recovery;
@@ -33,44 +36,44 @@ use crate::clock::{Clock, MonotonicTime};
 use crate::lifecycle::{Readiness, ReadinessBlock};
 use crate::model::Window;
 
-/// How often the tally is folded into the book.
+/// The interval between folds of the tally into the book.
 const FOLD_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a tally in which no command begins or ends may wait for its sync; streams go on moving bytes.
+/// The longest time between syncs while no command begins or ends. Streams may move bytes during this time.
 const IDLE_SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// How long answers that wait for a sync are gathered behind the one before.
+/// Group commit: the time for which requests for a sync are collected before the next sync starts.
 const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(1);
-/// How long an hour must be over before it is sealed, in seconds: for clocks that are put right a little.
+/// The delay between the end of an hour and its seal, in seconds. The delay absorbs small clock corrections.
 const SEAL_DELAY_SECONDS: i64 = 60;
 /// The upper bounds of the histogram of sync durations, in microseconds.
 const SYNC_BOUNDS_US: [u64; 8] = [100, 250, 500, 1_000, 5_000, 20_000, 100_000, 1_000_000];
 
-/// What the keeper keeps.
+/// The keeper's state.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     pub(crate) epoch: u32,
-    /// Decides what is counted where.
+    /// The ledger's clock: decides the window of a count.
     pub(crate) clock: Clock,
     pub(crate) sync_every: Duration,
-    /// How old a day is when its hours are forgotten.
+    /// The age at which compaction removes the hours of a day.
     pub(crate) compact_after: Option<Duration>,
     pub(crate) ready: Readiness,
-    /// Names of departments that wait to be written.
+    /// Names of departments that are not in the book yet.
     pub(crate) pending_names: Option<DepartmentNames>,
-    /// While the book takes nothing.
+    /// Present while folds into the book fail.
     pub(crate) fold_failing: Option<ReadinessBlock>,
-    /// While there is no room for more slots.
+    /// Present while there is no room for more slots.
     pub(crate) growth_failing: Option<ReadinessBlock>,
     pub(crate) shared: Arc<SharedFlags>,
     pub(crate) tally: TallyFile,
     pub(crate) book: BookWriter,
     pub(crate) fold: TallyFold,
-    /// Looked at once a second: what lies in removed files is lost with the process.
+    /// Checked once a second: counts in removed files are lost with the process.
     pub(crate) file_watch: LedgerFileWatch,
-    /// What was last seen of each slot, by position.
+    /// The version of each slot at its last copy, by position.
     pub(crate) slot_versions: Vec<SlotVersion>,
-    /// By how much slots and workers contradicted each other when they were last compared.
+    /// The difference between slots and workers at their last comparison.
     pub(crate) imbalance: i64,
-    /// Hours and tables of names that were written anew, since the book did not hold what the tally says.
+    /// Hours and tables of names that were rewritten because the book differed from the tally.
     pub(crate) mended: u64,
     pub(crate) worker_channels: Vec<WorkerChannel>,
     pub(crate) synced: watch::Sender<u64>,
@@ -78,30 +81,31 @@ pub(crate) struct Keeper {
     pub(crate) times: SyncTimes,
 }
 
-/// The keeper's side of one worker.
+/// The keeper's end of the channel to one worker.
 #[derive(Debug)]
 pub(crate) struct WorkerChannel {
     pub(crate) segments: mpsc::Sender<SlotSegment>,
-    /// Slots made for this worker, so far and in each segment.
+    /// Slots given to this worker so far, and slots per segment.
     pub(crate) slots_given: u32,
     pub(crate) segment_slots: u32,
 }
 
-/// When things were last done, on the machine's clock whatever the ledger's: it decides when, never what.
+/// The last times of periodic work, by the machine's clock and not the ledger's clock. The schedule decides when work
+/// runs, and never what is written.
 #[derive(Debug)]
 pub(crate) struct KeeperSchedule {
     clock: Clock,
-    /// Last look at whether there is something to sync.
+    /// The last check for changes to sync.
     last_check: MonotonicTime,
     last_sync: MonotonicTime,
     last_fold: MonotonicTime,
-    /// Since when there has been no room for more slots.
+    /// The time since when there has been no room for more slots.
     disk_full_since: Option<MonotonicTime>,
     /// Commands begun and ended at the last sync.
     activity: u64,
 }
 
-/// How the keeper's work came to an end.
+/// The way in which the keeper ended.
 enum KeeperExit {
     Closed,
     Abandoned,
@@ -114,7 +118,7 @@ impl KeeperSchedule {
     }
 }
 
-/// Keeps the ledger until it is closed, or the disk fails.
+/// Runs the keeper until the ledger is closed or the disk fails.
 pub(crate) fn run_keeper(
     mut keeper: Keeper,
     requests: &mpsc::Receiver<KeeperRequest>,
@@ -127,7 +131,7 @@ pub(crate) fn run_keeper(
         Err(error) => {
             let ready = keeper.ready.clone();
             let _not_ready = ready.block("a ledger that can be kept");
-            drop(keeper); // nobody waits for a sync any more
+            drop(keeper); // ends the tasks that wait for a sync
             failed(error);
             Err(LedgerError::Stopped)
         }
@@ -154,7 +158,7 @@ impl Keeper {
         }
     }
 
-    /// How long there is nothing to do.
+    /// Returns the time until the next periodic work is due.
     fn time_until_due(&self) -> Duration {
         let until =
             |since: MonotonicTime, every: Duration| every.saturating_sub(self.schedule.clock.monotonic().since(since));
@@ -162,7 +166,7 @@ impl Keeper {
         until(self.schedule.last_check, every).min(until(self.schedule.last_fold, FOLD_INTERVAL))
     }
 
-    /// Does what is due.
+    /// Runs the periodic work that is due.
     pub(crate) fn run_due_work(&mut self) -> Result<(), LedgerError> {
         let now = self.schedule.clock.monotonic();
         let every = if self.shared.is_sync_requested() { GROUP_COMMIT_DELAY } else { self.sync_every };
@@ -180,8 +184,8 @@ impl Keeper {
         self.grow_unless_disk_is_full(now)
     }
 
-    /// Gives the ledger up if one of its files was taken away. What is counted until now is written into the files that are
-    /// still open, so that who has moved them elsewhere, or took the tally alone, loses nothing.
+    /// Gives up the ledger if one of its files was displaced. Before that, the counts so far are written into the files
+    /// that are still open. So an operator who moved these files, or removed only the tally, loses nothing.
     fn check_files(&mut self) -> Result<(), LedgerError> {
         let Some((path, how)) = self.file_watch.find_displaced(self.tally.disk()) else { return Ok(()) };
         let displaced = LedgerError::Displaced { path: path.to_owned(), how };
@@ -205,7 +209,7 @@ impl Keeper {
         defer_transient(grown)
     }
 
-    /// Nobody who leaves the way a question was put is missed: an answer that nobody takes is dropped.
+    /// Handles one request. If the requester has dropped its receiver, the reply is discarded.
     pub(crate) fn handle_request(&mut self, request: KeeperRequest) -> Result<(), LedgerError> {
         match request {
             KeeperRequest::Wake | KeeperRequest::Close | KeeperRequest::Abandon => {}
@@ -258,19 +262,19 @@ impl Keeper {
         Ok(())
     }
 
-    /// Commands begun and ended so far.
+    /// Returns the number of commands begun and ended so far.
     fn activity(&self) -> u64 {
         let own = self.tally.worker_slots();
         own.map(|slot| slot.get(offset::WORKER_RECEIVED).wrapping_add(slot.get(offset::WORKER_FINISHED)))
             .fold(0, u64::wrapping_add)
     }
 
-    /// Brings what the tally holds into memory, and holds it against what the workers say. A slot that has not changed
-    /// costs a look at its first cache line.
+    /// Folds changed slots into memory, and compares the sums with the workers' own counters. An unchanged slot costs
+    /// one read of its first cache line.
     fn absorb_changes(&mut self) {
         let before = WorkerTotals::from_worker_slots(self.tally.worker_slots());
         for (position, slot) in self.tally.slots() {
-            let version = slot.version(); // before the copy, which may be younger but not older
+            let version = slot.version(); // read before the copy, so the copy is at least as recent
             if self.slot_versions.get(position) == Some(&version) {
                 continue;
             }
@@ -283,7 +287,7 @@ impl Keeper {
         self.imbalance = imbalance(&before, self.fold.slot_totals(), &after);
     }
 
-    /// Brings what the tally holds into the book, and seals what is over.
+    /// Writes the fold into the book, and seals the hours that are over.
     fn fold_into_book(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.wall();
         let over = first_open_window(now).max(self.shared.sealing());
@@ -291,8 +295,8 @@ impl Keeper {
         let left = self.shared.request_seal(over);
         let seal_before = Some(left).filter(|left| *left > self.shared.sealed());
         self.absorb_changes();
-        // What the book says is on the disk; if the tally there lagged behind it, a loss of power would take counts back,
-        // or interrupt what a sealed hour holds as ended.
+        // The book's content is on the disk, so the tally on the disk must not be older. Otherwise a loss of power
+        // would take counts back, or interrupt commands that a sealed hour holds as ended.
         self.sync_tally()?;
         self.mended += self.book.apply(&BookUpdate {
             fold: &self.fold,
@@ -311,7 +315,7 @@ impl Keeper {
         self.compact(now)
     }
 
-    /// Names that could not be written are written by a later fold.
+    /// Writes pending names. A later fold retries names that could not be written.
     fn write_names(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         let Some(names) = self.pending_names.take() else { return Ok(()) };
         let written = self.book.save_department_names(&names, now);
@@ -319,16 +323,16 @@ impl Keeper {
         written
     }
 
-    /// One step towards days instead of hours, for what is older than the settings say.
+    /// Runs one step of compaction for days older than `compact_after`.
     fn compact(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         let Some(age) = self.compact_after else { return Ok(()) };
         let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         let old = Window::of_unix_seconds(now.as_second().saturating_sub(age));
-        let before = old.min(self.shared.sealed()); // nobody counts there any more
+        let before = old.min(self.shared.sealed()); // sealed hours get no more counts
         self.book.compact(before, now).map(drop)
     }
 
-    /// Keeps every worker as many free slots ahead as its hour needs, and half a segment more.
+    /// Adds segments until every worker's free slots cover the need of one hour and half a segment.
     fn grow_tally(&mut self) -> Result<(), LedgerError> {
         for (number, (channel, worker)) in self.worker_channels.iter_mut().zip(&self.shared.workers).enumerate() {
             let needed = worker.slots_per_window.load(Ordering::Relaxed).saturating_add(channel.segment_slots / 2);
@@ -336,7 +340,7 @@ impl Keeper {
                 let segment = self.tally.add_segment(number as u32)?;
                 channel.slots_given += channel.segment_slots;
                 if channel.segments.send(segment).is_err() {
-                    break; // the meter is gone
+                    break; // the meter has been dropped
                 }
             }
         }
@@ -350,7 +354,7 @@ impl Keeper {
     }
 
     fn close(mut self) -> Result<(), LedgerError> {
-        self.check_files()?; // or another's tally might be removed below
+        self.check_files()?; // otherwise the tally of another ledger might be removed below
         self.sync_tally()?;
         self.absorb_changes();
         let (now, now_ns) = (self.clock.wall(), self.clock.monotonic().nanoseconds());
@@ -370,7 +374,7 @@ impl Keeper {
     }
 }
 
-/// The first hour that is not over by [`SEAL_DELAY_SECONDS`] at a moment.
+/// Returns the first hour whose end is not yet [`SEAL_DELAY_SECONDS`] past at the moment `now`.
 pub(crate) fn first_open_window(now: Timestamp) -> Window {
     Window::of_unix_seconds(now.as_second() - SEAL_DELAY_SECONDS)
 }
@@ -386,7 +390,7 @@ fn series_names_at(tally: &TallyFile, position: u32) -> Option<SeriesNames> {
     tally.slot(position).and_then(super::tally::slot::Slot::copy).and_then(|copy| SeriesNames::from_copy(&copy))
 }
 
-/// Keeps the gateway from being ready as long as something fails.
+/// Blocks readiness while an operation fails.
 fn set_readiness(guard: &mut Option<ReadinessBlock>, fails: bool, (ready, what): (&Readiness, &str)) {
     match (fails, guard.is_some()) {
         (true, false) => *guard = Some(ready.block(what)),
@@ -395,7 +399,7 @@ fn set_readiness(guard: &mut Option<ReadinessBlock>, fails: bool, (ready, what):
     }
 }
 
-/// Leaves for the next turn what a full disk or a reader in the way holds up.
+/// Logs a transient failure (a full disk, or a book locked by a reader) and leaves the retry to the next turn.
 fn defer_transient(done: Result<(), LedgerError>) -> Result<(), LedgerError> {
     match done {
         Err(error) if error.is_transient() => {

@@ -1,8 +1,10 @@
-//! Ends an epoch: the dead one that a start finds, and the living one that is closed.
+//! Crash recovery: ends the epoch of a dead process at the next start, and folds a tally for readers and for close.
 //!
-//! Guarantees: a tally is folded into the book before it is removed, and can be folded again if the process dies in
-//! between; what was in flight becomes `interrupt_unfinished`; a tally that is older than the book lowers no number of it; a file that cannot be read, or is another gateway's, is set aside
-//! and never overwritten.
+//! Guarantees:
+//! - A tally is folded into the book before it is removed. If the process dies in between, the fold can be repeated.
+//! - Commands in flight become `interrupted`.
+//! - A tally that is older than the book lowers no number in the book.
+//! - A tally that cannot be read, or that belongs to another gateway, is set aside and never overwritten.
 
 use crate::ledger::book::epoch_end::fallback_window;
 use std::collections::BTreeMap;
@@ -19,7 +21,8 @@ use crate::ledger::tally::file::{TallyHeader, TallyImage, journaled_slots};
 use crate::ledger::values::error::LedgerError;
 use crate::model::Window;
 
-/// Brings what a dead process left at `path` into the book, and clears the way for a new tally.
+/// Folds the tally that a dead process left at `path` into the book. Then removes the tally or sets it aside, so that a
+/// new one can be created.
 pub(crate) fn recover_epoch(
     book: &mut BookWriter,
     disk: &dyn TallyDisk,
@@ -40,12 +43,12 @@ pub(crate) fn recover_epoch(
     disk.remove(path).map_err(|error| LedgerError::file("remove the recovered tally", path, error))
 }
 
-/// What the tally of a dead epoch holds, beside the book.
+/// The content of a dead epoch's tally, compared with the book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeadTally {
-    /// All that the book does, and perhaps more.
+    /// At least as much as the book, in every number.
     Complete,
-    /// Less of something than the book.
+    /// Less than the book in some number.
     BehindBook,
 }
 
@@ -82,8 +85,9 @@ fn end_dead_epoch(
     Ok(DeadTally::Complete)
 }
 
-/// The tally is older than the book, or was made smaller: an older copy of it was put in its place. What was counted is not lowered
-/// by that: of each number the larger one stays. What of the epoch is not known any more, its ending says.
+/// Ends an epoch whose tally is older than the book, or was truncated: an older copy took the tally's place. The book's
+/// counts are not lowered: of each number the larger one stays. The epoch's ending records that some counts may be
+/// missing.
 fn end_with_larger_counts(
     book: &mut BookWriter,
     counted: &TallyFold,
@@ -100,12 +104,12 @@ fn end_with_larger_counts(
     book.end_epoch_with_larger_counts(counted, header, me.created_at)
 }
 
-/// The rows of a dead epoch from window `floor` on, with what was in flight as `interrupt_unfinished`.
+/// Returns the rows of a dead epoch from window `floor` on, with its commands in flight as `interrupted`.
 pub(crate) fn fold_dead(known: Vec<(SeriesNames, FoldRow)>, image: &TallyImage, floor: Window) -> TallyFold {
     interrupt_unfinished(fold_ended(known, image, floor), image, floor)
 }
 
-/// The rows of a dead epoch, without what was in flight.
+/// Returns the rows of a dead epoch, without its commands in flight.
 pub(crate) fn fold_ended(known: Vec<(SeriesNames, FoldRow)>, image: &TallyImage, floor: Window) -> TallyFold {
     let mut fold = fold_image(known, image, floor);
     for (position, words) in journaled_slots(&image.slots) {
@@ -122,7 +126,7 @@ fn interrupt_unfinished(mut fold: TallyFold, image: &TallyImage, floor: Window) 
     fold
 }
 
-/// The rows of an epoch from window `floor` on, without what is in flight.
+/// Returns the rows of an epoch from window `floor` on, without its commands in flight.
 pub(crate) fn fold_image(known: Vec<(SeriesNames, FoldRow)>, image: &TallyImage, floor: Window) -> TallyFold {
     let mut fold = TallyFold::new(known, floor);
     for (position, words) in image.slots.iter().enumerate().skip(1) {

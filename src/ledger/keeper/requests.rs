@@ -1,6 +1,8 @@
-//! What the keeper and the workers tell each other: a few atomic words (`signals`), one channel towards the keeper.
+//! The requests to the keeper: one channel from readers and workers.
 //!
-//! Guarantees: no lock is taken and nobody waits on the way of a command.
+//! The shared atomic words are in `tally::seal_protocol`.
+//!
+//! Guarantees: the path of a command takes no lock and does not wait.
 
 use std::sync::mpsc;
 
@@ -13,26 +15,26 @@ use crate::ledger::values::measures::LedgerTotals;
 
 pub(crate) use crate::ledger::tally::seal_protocol::{SharedFlags, WorkerFlags};
 
-/// What the keeper is asked.
+/// A request to the keeper.
 #[derive(Debug)]
 pub(crate) enum KeeperRequest {
-    /// There is something to do before the next turn: a worker is short of slots, or somebody waits for a sync.
+    /// Run the periodic work before its next turn: a worker needs slots, or a command waits for a sync.
     Wake,
-    /// What is counted at this moment.
+    /// Return the totals at this moment.
     Totals(oneshot::Sender<LedgerTotals>),
-    /// The same, and what departments used in hours that the book does not have for good yet.
+    /// Return the totals, and the usage of departments in hours that the book has not sealed yet.
     TotalsAndUsage(oneshot::Sender<(LedgerTotals, OpenUsage)>),
-    /// The rows that the book does not have for good yet.
+    /// Return the rows that the book has not sealed yet.
     OpenRows(oneshot::Sender<OpenRows>),
     /// Sync, fold and seal now.
     Fold(oneshot::Sender<Result<(), LedgerError>>),
-    /// Write the names that departments have now, within a second.
+    /// Write the present names of departments, within a second.
     DepartmentNames(DepartmentNames),
     /// End the epoch cleanly.
     Close,
-    /// Stop where you stand, as a crash does.
+    /// Stop without further work, as in a crash.
     Abandon,
 }
 
-/// The way to the keeper.
+/// The sender of requests to the keeper.
 pub(crate) type RequestSender = mpsc::Sender<KeeperRequest>;

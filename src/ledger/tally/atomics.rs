@@ -1,7 +1,8 @@
-//! The memory that the threads of the ledger share: the one door to atomic words and fences.
+//! The memory that the threads of the ledger share: the only module that imports atomic words and fences.
 //!
-//! A door, because the models under `models/` look at every order in which the threads may see these words: they take
-//! `slot.rs`, `counting.rs`, `balance.rs` and `signals.rs` as they are and put memory that can be asked behind this name.
+//! One module, because the loom models under `models/` explore every order in which the threads may see these words.
+//! The models compile `slot.rs`, `slot_copy.rs`, `stores.rs`, `conservation.rs` and `seal_protocol.rs` unchanged, and
+//! replace this module by instrumented memory.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
@@ -16,7 +17,7 @@ pub(crate) const WORDS: usize = 64;
 pub(crate) struct Slot([AtomicU64; WORDS]);
 
 impl Slot {
-    /// An empty slot outside any file.
+    /// Returns an empty slot outside any file.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))

@@ -1,38 +1,43 @@
-//! The law of conservation: received = refused + admitted, admitted = finished + in flight, and every slot says what its
-//! worker says.
+//! The law of conservation: received = refused + admitted, and admitted = finished + in flight.
 //!
-//! Guarantees: compares sums that were kept apart all the way, the workers' own words and their slots, at every fold. While
-//! workers go on counting, only what no moment can explain is an imbalance; of a worker at rest, whatever differs is.
-//! A worker counts in its own words that it begins (received, ending), then in a slot, then in its own words that it is
-//! done (refused, admitted, finished): so at every moment the slots lie between the two.
+//! The slots of a worker must also agree with the worker's own counters.
+//!
+//! Guarantees:
+//! - At every fold, the check compares two sums that are counted separately: the workers' own counters and their slots.
+//! - While a worker counts, only a difference that no order of its stores can explain is an imbalance.
+//! - While a worker is at rest, every difference is an imbalance.
+//!
+//! A worker first increments its own counter of beginnings (received, ending), then a slot, then its own counter of
+//! completions (refused, admitted, finished). So at every moment: completions <= slots <= beginnings.
 
 use super::slot::{Slot, offset};
 use super::slot_copy::SlotCopy;
 use crate::model::{Finished, Refused};
 
-/// What the workers' own words say, at one look at them.
+/// The workers' own counters, read at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WorkerTotals {
     received: u64,
     refused: u64,
     admitted: u64,
-    /// Ends begun.
+    /// Ends that have begun.
     ends_begun: u64,
     finished: u64,
 }
 
-/// What the slots have counted in an epoch, as far as they have been seen.
+/// The sums of an epoch's slots, as of their last copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlotTotals {
     refused: u64,
     admitted: u64,
     finished: u64,
-    /// Commands that are not in flight any more where they were admitted.
+    /// Commands that are no longer in flight in the slot of their admission.
     no_longer_in_flight: u64,
 }
 
 impl WorkerTotals {
-    /// Asks the workers, by their own slots: what is done before what is begun, so that no look finds more done.
+    /// Reads the workers' own slots. Completions are read before beginnings, so no read finds more completions than
+    /// beginnings.
     pub(crate) fn from_worker_slots<'a>(own: impl Iterator<Item = &'a Slot>) -> Self {
         own.fold(Self::default(), |sum, slot| {
             let refused = sum.refused.wrapping_add(slot.get_acquire(offset::WORKER_REFUSED));
@@ -46,7 +51,7 @@ impl WorkerTotals {
 }
 
 impl SlotTotals {
-    /// Adds what a counting slot has grown between two looks at it.
+    /// Adds the growth of a counting slot between two copies.
     pub(crate) fn add_slot(&mut self, before: &SlotCopy, now: &SlotCopy) {
         let (old, new) = (Self::from_copy(before), Self::from_copy(now));
         let grown = |sum: u64, of: fn(&Self) -> u64| sum.wrapping_add(of(&new)).wrapping_sub(of(&old));
@@ -68,8 +73,8 @@ impl SlotTotals {
     }
 }
 
-/// By how much slots and workers contradict each other; `before` and `after` is what the workers said on both sides of
-/// reading the slots.
+/// Returns the difference between slots and workers. `before` and `after` are the workers' counters read before and
+/// after the slots.
 pub(crate) fn imbalance(before: &WorkerTotals, slots: &SlotTotals, after: &WorkerTotals) -> i64 {
     let apart = |least: u64, value: u64, most: u64| least.saturating_sub(value).max(value.saturating_sub(most));
     let sum = apart(before.refused, slots.refused, after.received.saturating_sub(after.admitted))

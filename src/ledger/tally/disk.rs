@@ -1,6 +1,7 @@
-//! The door to the disk for the tally's file operations and for looks at the ledger's files, so that a test can own them.
+//! The file operations of the tally and the identity checks of the ledger's files, behind a trait that tests replace.
 //!
-//! Mapped memory needs no door once it is mapped: a store cannot fail. Folders are synced too, or a new name could be lost.
+//! Mapped memory needs no such trait once it is mapped: a store cannot fail. Folders are synced too, because otherwise
+//! the name of a new file could be lost.
 
 use crate::ledger::files::file_identity::FileIdentity;
 use std::fmt;
@@ -12,15 +13,15 @@ use std::path::Path;
 use super::mmap::map_slots;
 use super::slot::Slot;
 
-/// File operations of the tally. Every one may fail, and says so.
+/// File operations of the tally. Every operation may fail, and returns its error.
 pub(crate) trait TallyDisk: fmt::Debug + Send {
-    /// Makes a new, empty file for reading and writing; fails if there is one.
+    /// Creates a new, empty file for reading and writing. Fails if the file exists.
     fn create(&self, path: &Path) -> io::Result<File>;
-    /// Writes `bytes` zeros from byte `from` on, the end of what is in use.
+    /// Writes `bytes` zeros from byte `from` on, which is the end of the used part.
     fn extend(&self, file: &File, from: u64, bytes: u64) -> io::Result<()>;
-    /// Carries the file's data to the disk (fdatasync).
+    /// Syncs the file's data to the disk (fdatasync).
     fn sync(&self, file: &File) -> io::Result<()>;
-    /// Gives a file another name, in the same folder.
+    /// Renames a file within its folder.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -28,7 +29,7 @@ pub(crate) trait TallyDisk: fmt::Debug + Send {
     fn map(&self, file: &File, from: u64, slots: usize) -> io::Result<&'static [Slot]> {
         map_slots(file, from, slots)
     }
-    /// Which file lies at a path; nothing if there is none.
+    /// Returns the identity of the file at a path; `None` if there is no file.
     fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(FileIdentity::from_metadata(&metadata))),
@@ -49,7 +50,8 @@ impl TallyDisk for SystemDisk {
 
     fn extend(&self, file: &File, from: u64, bytes: u64) -> io::Result<()> {
         write_zeros(file, from, bytes).inspect_err(|_| {
-            // Gives back what a full disk took; nothing behind `from` is mapped. If this fails too, nothing is lost by it.
+            // Releases the space that a failed extension took; nothing behind `from` is mapped. If the truncation fails
+            // too, nothing is lost.
             let _ = file.set_len(from);
         })
     }

@@ -1,8 +1,10 @@
-//! The tally's file: a header and segments of slots, mapped as they are made.
+//! The tally's file: a header and segments of slots. Each segment is mapped when it is added.
 //!
-//! Guarantees: a tally appears under its name whole or not at all; every byte that is mapped was written and synced
-//! before, so that no store can hit a hole (a SIGBUS). Leaves to others: who writes which slot (`meter`), and what the
-//! slots mean (`fold`).
+//! Guarantees:
+//! - A tally appears under its name complete or not at all.
+//! - Every mapped byte was written and synced before it was mapped, so no store can hit a hole (a SIGBUS).
+//!
+//! Leaves to `count`: which worker writes which slot. Leaves to `fold`: the meaning of the slots.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,14 +20,15 @@ use crate::clock::Clock;
 use crate::ledger::files::file_identity::FileIdentity;
 use crate::ledger::values::error::LedgerError;
 
-/// Slots in a segment: 1 MiB, which a worker fills in no less than a tenth of a second even when every command is new.
+/// Slots in a segment: 1 MiB. A worker needs at least a tenth of a second to fill a segment, even if every command is
+/// of a new series.
 pub(crate) const SEGMENT_SLOTS: u32 = 2048;
 /// Slots in the header's page; only the first is used.
 const HEADER_SLOTS: usize = 8;
 const TALLY_FORMAT: u32 = 3;
-/// Every command cost its units.
+/// Format 2: every command cost its units.
 const TALLY_FORMAT_2: u32 = 2;
-/// The oldest format that can be read: it had no late slots and wrote no moves down, so those words are 0.
+/// The oldest readable format. Format 1 had no slots of late ends and no journal, so those words are 0.
 const TALLY_FORMAT_MIN: u32 = 1;
 const TALLY_MAGIC: u64 = u64::from_le_bytes(*b"TALLYGAT");
 
@@ -38,37 +41,38 @@ mod header_offset {
     pub(super) const PROCESS: usize = 4; // high half: slots in a segment
     pub(super) const SYNCED_AT: usize = 5;
     pub(super) const SYNCED_NS: usize = 6;
-    /// The file's inode when it was made: a file with another one is a copy. 0 in tallies of before.
+    /// The inode of the file at its creation: a file with another inode is a copy. 0 in tallies written before this
+    /// word existed.
     pub(super) const INODE: usize = 7;
     pub(super) const GATEWAY: usize = 8;
     pub(super) const BOOT: usize = 16;
     pub(super) const TEXT_WORDS: usize = 8;
 }
 
-/// Whose life this is.
+/// The identity of the epoch and process that wrote the tally.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TallyHeader {
     pub(crate) epoch: u32,
     pub(crate) gateway: String,
     pub(crate) boot_id: String,
     pub(crate) process_id: u32,
-    /// Slots in each segment; whole pages of them.
+    /// Slots in each segment: a whole number of pages.
     pub(crate) segment_slots: u32,
     pub(crate) created_at: Timestamp,
-    /// When the last sync began, on the wall and on the epoch's monotonic clock.
+    /// The beginning of the last sync, on the wall clock and on the epoch's monotonic clock.
     pub(crate) synced_at: Timestamp,
     pub(crate) synced_ns: u64,
 }
 
-/// A stretch of slots for one worker; its first slot is the worker's own.
+/// A contiguous range of slots for one worker. The first slot is the worker's own.
 #[derive(Debug)]
 pub(crate) struct SlotSegment {
-    /// Position of its first slot in the file.
+    /// The position of the segment's first slot in the file.
     pub(crate) first_position: u32,
     pub(crate) slots: &'static [Slot],
 }
 
-/// A tally being kept.
+/// The open tally.
 #[derive(Debug)]
 pub(crate) struct TallyFile {
     path: PathBuf,
@@ -80,7 +84,7 @@ pub(crate) struct TallyFile {
 }
 
 impl TallyFile {
-    /// Makes a tally with one segment for each of `workers`.
+    /// Creates a tally with one segment for each of `workers`.
     pub(crate) fn create(
         disk: Box<dyn TallyDisk>,
         path: &Path,
@@ -107,7 +111,7 @@ impl TallyFile {
         Ok((tally, segments))
     }
 
-    /// Adds a segment for a worker: zeros written and synced, then mapped.
+    /// Adds a segment for a worker: zeros are written and synced, then mapped.
     pub(crate) fn add_segment(&mut self, worker: u32) -> Result<SlotSegment, LedgerError> {
         let first = HEADER_SLOTS + self.segments.len() * self.segment_slots;
         let (from, length) = (bytes_of_slots(first), bytes_of_slots(self.segment_slots));
@@ -123,14 +127,14 @@ impl TallyFile {
         Ok(SlotSegment { first_position: first, slots })
     }
 
-    /// Carries everything stored before this call to the disk, and notes in the header when it began.
+    /// Syncs all stores made before this call to the disk, and records in the header when the sync began.
     pub(crate) fn sync(&self, clock: &Clock) -> Result<(), LedgerError> {
         self.header.set(header_offset::SYNCED_AT, encode_time(clock.wall()));
         self.header.set(header_offset::SYNCED_NS, clock.monotonic().nanoseconds());
         self.disk.sync(&self.file).map_err(|error| LedgerError::sync(&self.path, error))
     }
 
-    /// The slots that are or were in use, with their positions.
+    /// Returns the slots that are or were in use, with their positions.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (usize, &'static Slot)> + '_ {
         let segments = self.segments.iter().enumerate();
         segments.flat_map(|(number, slots)| {
@@ -140,45 +144,45 @@ impl TallyFile {
         })
     }
 
-    /// The workers' own slots.
+    /// Returns the workers' own slots.
     pub(crate) fn worker_slots(&self) -> impl Iterator<Item = &'static Slot> + '_ {
         self.segments.iter().map(|slots| &slots[0])
     }
 
-    /// The slot at a position; nothing in the header's page and behind the end.
+    /// Returns the slot at a position; `None` in the header's page and beyond the end.
     pub(crate) fn slot(&self, position: u32) -> Option<&'static Slot> {
         let position = (position as usize).checked_sub(HEADER_SLOTS)?;
         self.segments.get(position / self.segment_slots).map(|slots| &slots[position % self.segment_slots])
     }
 
-    /// Its file, and which one that is.
+    /// Returns the tally's path and the identity of its file.
     pub(crate) fn file_identity(&self) -> Result<(PathBuf, FileIdentity), LedgerError> {
         let metadata = self.file.metadata().map_err(|error| LedgerError::file("look at", &self.path, error))?;
         Ok((self.path.clone(), FileIdentity::from_metadata(&metadata)))
     }
 
-    /// The disk it lies on.
+    /// Returns the disk that holds the tally.
     pub(crate) fn disk(&self) -> &dyn TallyDisk {
         &*self.disk
     }
 
-    /// Ends the tally's life on the disk; what is mapped stays mapped.
+    /// Removes the tally's file. The mapped memory stays mapped.
     pub(crate) fn remove(self) -> Result<(), LedgerError> {
         self.disk.remove(&self.path).map_err(|error| LedgerError::file("remove", &self.path, error))
     }
 }
 
-/// A tally as it lies on the disk.
+/// A tally as read from the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct TallyImage {
     pub(crate) header: TallyHeader,
-    /// The inode of the file that the gateway made; 0 if it noted none.
+    /// The inode of the file that the gateway created; 0 if none was recorded.
     pub(crate) inode: u64,
-    /// All slots, the header's page included, so that positions are indices.
+    /// All slots, including the header's page, so that positions are indices.
     pub(crate) slots: Vec<SlotCopy>,
 }
 
-/// Why a file is not a tally that can be read.
+/// The reason why a file is not a readable tally.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadTally {
     #[error("it does not begin with a tally's header")]
@@ -192,7 +196,7 @@ pub(crate) enum BadTally {
 }
 
 impl TallyImage {
-    /// Reads a tally. Bytes behind the last whole slot are the beginning of a growth that nobody used.
+    /// Parses a tally. Bytes beyond the last whole slot belong to an unfinished growth that was never used.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BadTally> {
         let mut slots: Vec<SlotCopy> = bytes.as_chunks::<SLOT_BYTES>().0.iter().map(SlotCopy::from_bytes).collect();
         let first = slots.first().ok_or(BadTally::NoHeader)?;
@@ -206,13 +210,14 @@ impl TallyImage {
         Ok(Self { header, inode, slots })
     }
 
-    /// The slot at a position, if there is one.
+    /// Returns the slot at a position, if there is one.
     pub(crate) fn slot(&self, position: u32) -> Option<&SlotCopy> {
         self.slots.get(position as usize)
     }
 }
 
-/// Slots as they would be, had their worker not died in the middle of a move. Only for a tally whose process is dead.
+/// Returns the slots that an unfinished [`EndTransfer`](super::stores::EndTransfer) would have changed, with the stores
+/// of its journal applied. Only for a tally whose process is dead.
 pub(crate) fn journaled_slots(slots: &[SlotCopy]) -> BTreeMap<usize, SlotCopy> {
     let mut moved = BTreeMap::new();
     let workers = slots.iter().filter(|copy| copy.kind() == SlotKind::Worker);
@@ -220,7 +225,7 @@ pub(crate) fn journaled_slots(slots: &[SlotCopy]) -> BTreeMap<usize, SlotCopy> {
         let position = position as usize;
         let (Some(now), 0..WORDS) = (slots.get(position), at) else { continue };
         let word = &mut moved.entry(position).or_insert(*now).0[at];
-        // After the death of a machine a page may be younger than what was written down about it.
+        // After a machine crash a page may be newer than its record in the journal.
         *word = if at == offset::STARTED { value } else { value.max(*word) };
     }
     moved

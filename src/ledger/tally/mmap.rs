@@ -1,4 +1,4 @@
-//! Maps a stretch of the tally into memory: the one `unsafe` expression of the crate.
+//! Maps a part of the tally into memory: the only `unsafe` expression of the crate.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use super::slot::{SLOT_BYTES, Slot};
 
 /// Maps `slots` slots of `file` from byte `offset` on, for the rest of the process's life.
 ///
-/// The mapping is never undone: a ticket may outlive the ledger it came from, and there is one stretch per segment.
+/// The mapping is never removed: a ticket may outlive its ledger, and there is one mapping per segment.
 pub(crate) fn map_slots(file: &File, offset: u64, slots: usize) -> io::Result<&'static [Slot]> {
     let mut options = MmapOptions::new();
     options.offset(offset).len(slots * SLOT_BYTES);

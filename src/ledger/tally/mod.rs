@@ -1,8 +1,10 @@
-//! The tally: a memory-mapped file of slots, its layout, the order of stores, and the handshake between keeper and
-//! workers.
+//! The tally: a memory-mapped file of slots, its layout, the order of stores, and the keeper-worker handshake.
 //!
-//! Guarantees: what a worker has stored survives the end of the process; a reader never sees a half-written slot as
-//! a whole one. Leaves to `count`: which slot counts what; to `fold`: what slots add up to.
+//! Guarantees:
+//! - Values that a worker has stored survive the end of the process.
+//! - A reader never takes a half-written slot for a complete one (seqlock-like read).
+//!
+//! Leaves to `count`: which slot counts which series. Leaves to `fold`: the sums of the slots.
 
 mod atomics;
 pub(crate) mod conservation;

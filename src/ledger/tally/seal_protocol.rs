@@ -1,8 +1,11 @@
-//! The words through which the keeper and the workers signal to each other.
+//! The seal protocol: the atomic words through which the keeper and the workers signal to each other.
 //!
-//! Guarantees: no lock is taken and nobody waits on the way of a command. Where one side must not miss what the other has
-//! just said while the other must not miss what it has just done, both have a `SeqCst` fence between the two; `models/`
-//! tries every order. Leaves questions and answers to `shared`.
+//! Guarantees:
+//! - No side takes a lock, and the path of a command does not wait.
+//! - Store-load pairs (Dekker) have a `SeqCst` fence on both sides: each side stores its own word, executes the fence,
+//!   and then loads the other side's word. The loom models under `models/` explore every order.
+//!
+//! Leaves requests and replies to `keeper::requests`.
 
 use super::atomics::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use crate::model::Window;
@@ -10,26 +13,26 @@ use crate::model::Window;
 /// Words that the keeper writes and the workers read.
 #[derive(Debug)]
 pub(crate) struct SharedFlags {
-    /// Nothing may be counted into windows before this one any more: they are being sealed.
+    /// The first window that accepts counts. Earlier windows are being sealed.
     sealing_before: AtomicU32,
-    /// Windows before this one are sealed and in the book; their idle slots may be used again.
+    /// Windows before this one are sealed and in the book; their idle slots may be reused.
     sealed_before: AtomicU32,
-    /// Folds that are in the book.
+    /// The number of folds that are in the book.
     folds: AtomicU64,
-    /// Syncs begun.
+    /// The number of syncs that have begun.
     syncs: AtomicU64,
-    /// Somebody waits for a sync.
+    /// Whether a command waits for a sync.
     sync_requested: AtomicBool,
-    /// One for each worker.
+    /// One entry per worker.
     pub(crate) workers: Vec<WorkerFlags>,
 }
 
 /// Words that one worker writes and the keeper reads.
 #[derive(Debug)]
 pub(crate) struct WorkerFlags {
-    /// The `sealing` that the worker keeps to; `u32::MAX` while there is no meter.
+    /// The `sealing_before` that the worker has acknowledged; `u32::MAX` while there is no meter.
     acknowledged_before: AtomicU32,
-    /// Slots taken and not given back.
+    /// Slots taken and not returned.
     pub(crate) occupied_slots: AtomicU32,
     /// Slots that the worker's present window uses.
     pub(crate) slots_per_window: AtomicU32,
@@ -55,9 +58,10 @@ impl SharedFlags {
         }
     }
 
-    /// Asks all workers to leave the windows before `window` alone; returns the window before which all have said they do,
-    /// of an earlier wish perhaps: hours that pass faster than workers look up are sealed all the same. The fence pairs with
-    /// the one in [`WorkerFlags::register`]: a worker that is missed here sees the wish before it counts anything.
+    /// Requests all workers to stop counting into windows before `window`. Returns the window before which all workers
+    /// have acknowledged a request, possibly an earlier one. So hours are sealed even if they pass faster than workers
+    /// check. The fence pairs with the one in [`WorkerFlags::register`]: a worker that is missed here sees the request
+    /// before it counts anything.
     pub(crate) fn request_seal(&self, window: Window) -> Window {
         self.sealing_before.store(window.0, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -65,7 +69,7 @@ impl SharedFlags {
         Window(left.fold(window.0, u32::min))
     }
 
-    /// The first window that may be counted into.
+    /// Returns the first window that accepts counts.
     pub(crate) fn sealing(&self) -> Window {
         Window(self.sealing_before.load(Ordering::SeqCst))
     }
@@ -78,33 +82,34 @@ impl SharedFlags {
         Window(self.sealed_before.load(Ordering::Acquire))
     }
 
-    /// A fold begins. The fence pairs with the one in [`SharedFlags::folds`]: a fold that begins after the next one to end sees
-    /// every store made before the worker asked.
+    /// Marks the beginning of a fold. The fence pairs with the one in [`SharedFlags::folds`]: after a worker has called
+    /// `folds`, a fold that begins after the end of the next fold sees every store made before the call.
     pub(crate) fn begin_fold(&self) {
         fence(Ordering::SeqCst);
     }
 
-    /// What the fold has seen is in the book.
+    /// Records that the sums of the fold are in the book.
     pub(crate) fn end_fold(&self) {
         self.folds.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Folds that are in the book. Two more, and one of them has begun after this call and seen all that was stored before.
+    /// Returns the number of folds in the book. After two more folds, one of them began after this call and has seen
+    /// all earlier stores.
     pub(crate) fn folds(&self) -> u64 {
         fence(Ordering::SeqCst);
         self.folds.load(Ordering::Acquire)
     }
 
-    /// Registers the wish for a sync that begins after this call; returns its number and whether the keeper must be
-    /// woken. The fence pairs with the one in [`SharedFlags::begin_sync`]: a sync numbered above the one read here sees every
-    /// store made before.
+    /// Requests a sync that begins after this call. Returns the number of that sync, and whether the keeper must be
+    /// woken. The fence pairs with the one in [`SharedFlags::begin_sync`]: a sync with a number above the one read here
+    /// sees every earlier store.
     pub(crate) fn request_sync(&self) -> (u64, bool) {
         fence(Ordering::SeqCst);
         let next = self.syncs.load(Ordering::SeqCst) + 1;
         (next, !self.sync_requested.swap(true, Ordering::SeqCst))
     }
 
-    /// The number of the sync that begins now.
+    /// Returns the number of the sync that begins now.
     pub(crate) fn begin_sync(&self) -> u64 {
         self.sync_requested.store(false, Ordering::SeqCst);
         let number = self.syncs.fetch_add(1, Ordering::SeqCst) + 1;
@@ -118,7 +123,7 @@ impl SharedFlags {
 }
 
 impl WorkerFlags {
-    /// There is a meter now: the first window that it may count into.
+    /// Registers a meter. Returns the first window that the meter may count into.
     pub(crate) fn register(&self, shared: &SharedFlags) -> Window {
         self.acknowledge(Window(0));
         fence(Ordering::SeqCst);
@@ -127,12 +132,13 @@ impl WorkerFlags {
         sealing
     }
 
-    /// Promises to count nothing into windows before `window`, after everything counted so far.
+    /// Acknowledges that the worker counts nothing more into windows before `window`; all earlier counts are stored
+    /// before.
     pub(crate) fn acknowledge(&self, window: Window) {
         self.acknowledged_before.store(window.0, Ordering::SeqCst);
     }
 
-    /// There is no meter any more, or none yet.
+    /// Records that the worker has no meter.
     pub(crate) fn deregister(&self) {
         self.acknowledged_before.store(u32::MAX, Ordering::SeqCst);
     }

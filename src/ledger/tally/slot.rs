@@ -1,13 +1,17 @@
-//! The byte layout of the tally: an array of slots of 512 bytes, each 64 little-endian words of 64 bits; and how a slot
-//! goes from one use to the next while others read it.
+//! The byte layout of the tally, and the reuse of slots while other threads read them (seqlock-like read).
 //!
-//! Guarantees: every word of a counting slot only grows while the slot keeps its generation (but `STARTED`), so the
-//! greater of two readings is the later one. One worker writes a slot; everybody may read it. A slot's first word is
-//! stored last when the slot comes into use, so who sees its kind sees the rest. `docs/ledger.md` shows the layout as a
-//! table. Leaves to `stores` what is stored when, to `words` what it means.
+//! The tally is an array of slots of 512 bytes. Each slot has 64 little-endian words of 64 bits. `docs/ledger.md` shows
+//! the layout as a table.
 //!
-//! All sums use `wrapping_add`: 2^64 commands, bytes or nanoseconds do not happen in an epoch, and a counter must never
-//! be what ends a worker.
+//! Guarantees:
+//! - Every word of a counting slot except `STARTED` only grows while the slot keeps its generation. So the greater of
+//!   two readings is the later one.
+//! - One worker writes a slot; any thread may read it.
+//! - A slot's first word is stored last when a new use begins. So a reader that sees the kind sees the other words.
+//! - All sums use `wrapping_add`: 2^64 commands, bytes or nanoseconds do not happen in an epoch, and a counter must
+//!   never end a worker.
+//!
+//! Leaves to `stores`: the order of stores. Leaves to `slot_copy`: the meaning of the words.
 
 use super::atomics::{Ordering, fence};
 use super::slot_copy::SlotCopy;
@@ -20,7 +24,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "the tally is a little-end
 /// Bytes in a slot.
 pub(crate) const SLOT_BYTES: usize = WORDS * 8;
 
-/// Positions of words. Those of a counting slot's everyday life share its first two cache lines.
+/// Positions of words. The words of a counting slot that change most often share its first two cache lines.
 pub(crate) mod offset {
     use crate::model::Finished;
 
@@ -30,11 +34,12 @@ pub(crate) mod offset {
     pub(crate) const WINDOW_AND_SERIES: usize = 1;
     pub(crate) const UNITS_EACH: usize = 2;
     pub(crate) const ADMITTED: usize = 3;
-    /// Sum of the moments at which the commands now in flight were admitted, modulo 2^64.
+    /// The sum of the admission times of the commands now in flight, modulo 2^64.
     pub(crate) const STARTED: usize = 4;
     pub(crate) const REQUEST_BYTES: usize = 5;
     pub(crate) const RESPONSE_BYTES: usize = 6;
-    /// Grows last at every change: who has seen this one has seen what there was, by a look at one cache line.
+    /// Grows last at every change. A reader that sees the new value sees the whole change, so one cache line shows
+    /// whether a slot has changed.
     pub(crate) const VERSION: usize = 7;
     /// Records of four words: commands, request bytes, response bytes, nanoseconds.
     pub(crate) const FINISHED: usize = 8;
@@ -44,11 +49,13 @@ pub(crate) mod offset {
     pub(crate) const LATE_OUT: usize = 54;
     /// 0, or the window of admission of the commands whose ends are counted here, in a later window.
     pub(crate) const ADMISSION_WINDOW: usize = 57;
-    /// Five words, for the outcomes from `unreachable` on: how many of these commands cost their units. Not what was waived:
-    /// what was charged only grows, however the words of a slot at work are read.
+    /// Five words, for the outcomes from `unreachable` on: the number of these commands that cost their units. Only the
+    /// charged number always grows, in whatever order the words of a slot in use are read. So waived commands are not
+    /// counted here.
     pub(crate) const CHARGED: usize = 58;
 
-    /// Where the commands that ended so and cost their units are counted apart; nothing for what a subsystem answered.
+    /// Returns the position of the number of charged commands with this outcome; `None` for the outcomes of a
+    /// subsystem's response.
     pub(crate) const fn charged(finished: Finished) -> Option<usize> {
         match finished.index().checked_sub(Finished::Unreachable.index()) {
             Some(number) => Some(CHARGED + number),
@@ -66,26 +73,26 @@ pub(crate) mod offset {
     pub(crate) const WORKER_REFUSED: usize = 3;
     pub(crate) const WORKER_ADMITTED: usize = 4;
     pub(crate) const WORKER_FINISHED: usize = 5;
-    /// Ends begun; more than finished only in the middle of one.
+    /// Ends begun; greater than the number of finished commands only during an end.
     pub(crate) const WORKER_ENDING: usize = 6;
-    /// How many slots of the segment, from its first, have ever been in use: nobody need look at the others.
+    /// The number of the segment's slots that have ever been in use, from the first slot. Readers can skip the others.
     pub(crate) const SLOTS_USED: usize = 40;
-    /// How many of the pairs that follow are being stored at this moment.
+    /// The number of journal pairs that are being stored now; 0 if there is no transfer.
     pub(crate) const JOURNAL_LENGTH: usize = 8;
-    /// Pairs: a place (word in the low half, position of the slot in the high half), and what it will hold.
+    /// Pairs: a position (word in the low half, position of the slot in the high half), and the new value.
     pub(crate) const JOURNAL: usize = 9;
 }
 
-/// What a slot is used for.
+/// The use of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotKind {
-    /// Nothing yet, or nothing any more.
+    /// Not in use.
     Free = 0,
     /// Holds the three names of a series.
     Series = 1,
     /// Counts one (window, series, units each), or late ends of one (window, series, units each, window of admission).
     Count = 2,
-    /// Counts what a worker saw; the first slot of each segment.
+    /// Holds a worker's own counters; the first slot of each segment.
     Worker = 3,
 }
 
@@ -100,7 +107,7 @@ impl SlotKind {
     }
 }
 
-/// What a slot's first cache line says about the rest: as long as it is the same, nothing has changed.
+/// The version of a slot, from its first cache line: an unchanged version means an unchanged slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlotVersion {
     pub(crate) state: u64,
@@ -108,37 +115,37 @@ pub(crate) struct SlotVersion {
 }
 
 impl Slot {
-    /// One word, as it is now.
+    /// Loads one word (relaxed).
     pub(crate) fn get(&self, at: usize) -> u64 {
         self.load(at, Ordering::Relaxed)
     }
 
-    /// One word; what was stored before it by [`Slot::add_release`] is seen from now on.
+    /// Loads one word (acquire). Later loads see all stores made before the matching [`Slot::add_release`].
     pub(crate) fn get_acquire(&self, at: usize) -> u64 {
         self.load(at, Ordering::Acquire)
     }
 
-    /// Sets a word. Only the slot's owner may.
+    /// Stores a word. Only the slot's owner may call this.
     pub(crate) fn set(&self, at: usize, value: u64) {
         self.store(at, value, Ordering::Relaxed);
     }
 
-    /// Adds to a word. Only the slot's owner may: a load and a store, no locked instruction.
+    /// Adds to a word. Only the slot's owner may call this: a load and a store, no locked instruction.
     pub(crate) fn add(&self, at: usize, by: u64) {
         self.set(at, self.get(at).wrapping_add(by));
     }
 
-    /// Adds to a word after all earlier stores: who reads the sum (by [`Slot::copy`]) sees what it stands for.
+    /// Adds to a word after all earlier stores. A reader that sees the sum (by [`Slot::copy`]) sees those stores.
     pub(crate) fn add_release(&self, at: usize, by: u64) {
         self.store(at, self.get(at).wrapping_add(by), Ordering::Release);
     }
 
-    /// Sets a word after all earlier stores.
+    /// Stores a word after all earlier stores.
     pub(crate) fn set_release(&self, at: usize, value: u64) {
         self.store(at, value, Ordering::Release);
     }
 
-    /// Empties the slot and gives it to a new use, under a new generation.
+    /// Clears the slot and begins a new use, under a new generation.
     pub(crate) fn begin_use(&self, kind: SlotKind, fill: impl FnOnce(&Self)) {
         let generation = self.end_use();
         for at in 1..WORDS {
@@ -148,22 +155,23 @@ impl Slot {
         self.store(offset::STATE, kind as u64 | generation << 32, Ordering::Release);
     }
 
-    /// Takes the slot out of use; returns the generation that comes next.
+    /// Ends the use of the slot. Returns the next generation.
     pub(crate) fn end_use(&self) -> u64 {
         let generation = ((self.get(offset::STATE) >> 32) + 1) & 0xffff_ffff;
         self.set(offset::STATE, generation << 32);
-        fence(Ordering::Release); // nobody sees a word of the next use under the old generation
+        fence(Ordering::Release); // no reader sees a word of the next use under the old generation
         generation
     }
 
-    /// What to compare before the whole slot is read. A later [`Slot::copy`] sees every change that this has seen.
+    /// Returns the version, to compare before the whole slot is read. A later [`Slot::copy`] sees every change that
+    /// this version includes.
     pub(crate) fn version(&self) -> SlotVersion {
         let state = self.load(offset::STATE, Ordering::Acquire);
         SlotVersion { state, version: self.load(offset::VERSION, Ordering::Acquire) }
     }
 
-    /// A copy, or nothing while the slot is changing hands. What has ended is read before what was admitted, so a copy
-    /// never shows more ends than beginnings.
+    /// Returns a copy, or `None` while the use of the slot changes. Ends are read before admissions, so a copy never
+    /// shows more ends than admissions.
     pub(crate) fn copy(&self) -> Option<SlotCopy> {
         let mut copy = [0; WORDS];
         let state = self.load(offset::STATE, Ordering::Acquire);
@@ -186,7 +194,7 @@ fn is_load_acquire(at: usize) -> bool {
     at == offset::LATE_OUT || records.contains(&at) && (at - offset::FINISHED).is_multiple_of(4)
 }
 
-/// Writes a text as its length in one byte and its bytes; cut where the space ends.
+/// Writes a text as its length in one byte and its bytes. The text is cut at the end of the space.
 pub(crate) fn write_text(slot: &Slot, at: usize, words: usize, text: &str) {
     let room = words * 8 - 1;
     let text = &text.as_bytes()[..text.len().min(room)];
@@ -198,7 +206,7 @@ pub(crate) fn write_text(slot: &Slot, at: usize, words: usize, text: &str) {
     }
 }
 
-/// Two halves of a word.
+/// Packs two halves into a word.
 pub(crate) fn pack_halves(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }

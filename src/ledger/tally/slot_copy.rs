@@ -1,6 +1,6 @@
-//! A copy of a slot, and what its words mean.
+//! A copy of a slot, and the meaning of its words.
 //!
-//! Guarantees: pure arithmetic on a copy; no word is read twice, so what is said of a copy fits together.
+//! Guarantees: pure arithmetic on a copy. No word is read twice, so all values computed from a copy are consistent.
 
 use super::slot::{SLOT_BYTES, SlotKind, WORDS, offset};
 use crate::model::{Finished, Name, Refused, Window};
@@ -18,7 +18,7 @@ pub(crate) struct CommandMeasures {
     pub(crate) duration_ns: u64,
 }
 
-/// Commands whose end was counted in another slot than their beginning.
+/// Commands whose end was counted in another slot than their admission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TransferredMeasures {
     pub(crate) commands: u64,
@@ -26,7 +26,7 @@ pub(crate) struct TransferredMeasures {
     pub(crate) response_bytes: u64,
 }
 
-/// Where commands were admitted: position of the series' slot, window, units each. One worker has one slot for it.
+/// The key of a slot of admission: position of the series' slot, window, units each. A worker has one slot per key.
 pub(crate) type AdmissionKey = (u32, Window, u64);
 
 impl SlotCopy {
@@ -53,23 +53,24 @@ impl SlotCopy {
         Window(low_half(self.0[offset::WINDOW_AND_SERIES]))
     }
 
-    /// The window of admission of all that ends here, where that is an earlier one.
+    /// Returns the window of admission of the commands that end here, if it is an earlier window.
     pub(crate) fn admission_window(&self) -> Option<Window> {
         Some(low_half(self.0[offset::ADMISSION_WINDOW])).filter(|of| *of > 0).map(Window)
     }
 
-    /// Where what ends here was admitted.
+    /// Returns the key of the slot that counted the admission of the commands that end here.
     pub(crate) fn admission_key(&self) -> AdmissionKey {
         (self.series_position(), self.admission_window().unwrap_or(self.window()), self.units_each())
     }
 
-    /// Hours between the window of admission and this one of all that ends here; 0 = it was admitted here.
+    /// Returns the hours between the window of admission and this slot's window; 0 = admitted in this window.
     pub(crate) fn hours_late(&self) -> u32 {
         self.admission_window().map_or(0, |of| self.window().0.saturating_sub(of.0))
     }
 
-    /// Tallies of format 1 had no slots for late ends: what came and what went lay in slots of their own windows. Told as
-    /// what came less what went, in flight is the same without a look at other slots.
+    /// Converts a slot of format 1, which had no slots for late ends: transfers in and out were counted in slots of
+    /// their own windows. The conversion replaces both by their difference, so commands in flight can be computed
+    /// without other slots.
     pub(crate) fn upgrade_from_format_1(mut self) -> Self {
         if self.kind() == SlotKind::Count {
             for word in 0..3 {
@@ -80,7 +81,7 @@ impl SlotCopy {
         self
     }
 
-    /// The position of the slot that holds the names.
+    /// Returns the position of the slot that holds the names.
     pub(crate) fn series_position(&self) -> u32 {
         high_half(self.0[offset::WINDOW_AND_SERIES])
     }
@@ -99,12 +100,12 @@ impl SlotCopy {
         }
     }
 
-    /// How many of the commands that ended so cost their units.
+    /// Returns the number of commands with this outcome that cost their units.
     pub(crate) fn charged(&self, finished: Finished) -> u64 {
         self.0[offset::charged(finished).unwrap_or(offset::FINISHED + finished.index() * 4)]
     }
 
-    /// Tallies of formats 1 and 2 knew no command that costs nothing.
+    /// Converts a slot of format 1 or 2, which had no commands without cost.
     pub(crate) fn upgrade_from_format_2(mut self) -> Self {
         if self.kind() == SlotKind::Count {
             for (finished, at) in Finished::ALL.into_iter().filter_map(|one| Some((one, offset::charged(one)?))) {
@@ -118,22 +119,24 @@ impl SlotCopy {
         self.0[offset::REFUSED + refused.index()]
     }
 
-    /// Commands admitted here and not ended anywhere, with the bytes and the time they have used by the moment `now_ns`.
+    /// Returns the commands admitted here that have not ended in any slot. The result includes their bytes, and the
+    /// time that they have used by the moment `now_ns`.
     pub(crate) fn in_flight(&self, now_ns: u64) -> CommandMeasures {
         let rest = self.open_measures(self.transferred(offset::LATE_OUT));
         CommandMeasures { duration_ns: self.elapsed_ns(rest.commands, now_ns), ..rest }
     }
 
-    /// As [`SlotCopy::in_flight`], of a slot whose process is dead, by the ends themselves: `late` is what ended in slots of later
-    /// windows. A disk that lost its power may hold those and not this slot's note of them, or the note alone; what is
-    /// not in a slot of ends has not ended. Commands whose moment of admission is lost with that have no time.
+    /// Like [`SlotCopy::in_flight`] for a slot of a dead process, computed from the ends themselves: `late` is the sum
+    /// of the ends in slots of later windows. After a power failure the disk may hold those ends without this slot's
+    /// record of them (`LATE_OUT`), or only the record. A command without an end in any slot has not ended. Commands
+    /// whose admission time is lost have no duration.
     pub(crate) fn unended(&self, late: TransferredMeasures, now_ns: u64) -> CommandMeasures {
         let rest = self.open_measures(late);
         let timed = self.open_measures(self.transferred(offset::LATE_OUT)).commands.min(rest.commands);
         CommandMeasures { duration_ns: self.elapsed_ns(timed, now_ns), ..rest }
     }
 
-    /// What was admitted here or came, has not ended here, and is not among these.
+    /// Returns commands admitted here or transferred in, minus those that ended here, minus `went`.
     fn open_measures(&self, went: TransferredMeasures) -> CommandMeasures {
         let (came, ended) = (self.transferred(offset::LATE_IN), self.ended());
         let open = |begun: usize, came: u64, ended: u64, went: u64| {
@@ -152,8 +155,8 @@ impl SlotCopy {
         }
     }
 
-    /// The time that so many commands in flight have used. The last sync may lie a little before the last admission; then
-    /// none has passed.
+    /// Returns the time that `commands` commands in flight have used. 0 if the last sync lies a little before the last
+    /// admission.
     fn elapsed_ns(&self, commands: u64, now_ns: u64) -> u64 {
         let elapsed = now_ns.wrapping_mul(commands).wrapping_sub(self.0[offset::STARTED]);
         if elapsed > u64::MAX / 2 { 0 } else { elapsed }
@@ -163,7 +166,7 @@ impl SlotCopy {
         TransferredMeasures { commands: self.0[at], request_bytes: self.0[at + 1], response_bytes: self.0[at + 2] }
     }
 
-    /// All that ended here.
+    /// Returns the sums of all commands that ended here.
     pub(crate) fn ended(&self) -> CommandMeasures {
         Finished::ALL.into_iter().map(|finished| self.finished(finished)).fold(
             CommandMeasures::default(),
@@ -176,13 +179,13 @@ impl SlotCopy {
         )
     }
 
-    /// One of the names of a series' slot; nothing if it is not a name.
+    /// Returns one of the names of a series' slot; `None` if the text is not a valid name.
     pub(crate) fn series_name(&self, number: usize) -> Option<Name> {
         self.read_text(offset::NAMES + number * offset::NAME_WORDS, offset::NAME_WORDS)
             .and_then(|text| Name::parse(&text).ok())
     }
 
-    /// A text that begins with its length.
+    /// Reads a text with a length prefix.
     pub(crate) fn read_text(&self, at: usize, words: usize) -> Option<String> {
         let bytes: Vec<u8> = self.0[at..at + words].iter().flat_map(|word| word.to_le_bytes()).collect();
         let (length, rest) = bytes.split_first()?;

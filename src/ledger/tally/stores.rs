@@ -1,8 +1,10 @@
-//! What a worker stores into its slots when a command begins, moves bytes, ends or is refused; and in which order.
+//! The stores of a worker into its slots when a command begins, moves bytes, ends or is refused, in their order.
 //!
-//! Guarantees: the sum that says that something happened is stored after what belongs to it, and `VERSION` after both, so
-//! a reader that sees the one sees the other. The end of a command whose window is sealed, which two slots must show, is
-//! first written down whole in the worker's own slot: a process that dies in the middle has ended it all the same.
+//! Guarantees:
+//! - The number of commands is stored after the other values of the same event, and `VERSION` after both. So a reader
+//!   that sees the number sees the values.
+//! - The end of a command of a sealed window changes two slots. The whole change is first written to a journal in the
+//!   worker's own slot. If the process dies during the change, recovery completes it.
 
 use super::slot::{Slot, offset, pack_halves};
 use super::slot_copy::SlotCopy;
@@ -27,29 +29,29 @@ impl Eq for SlotRef {}
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommandEnd {
     pub(crate) finished: Finished,
-    /// Whether it costs its units. What a subsystem answered always does.
+    /// Whether the command costs its units. A command with a response of the subsystem always does.
     pub(crate) charged: bool,
-    /// When it was admitted.
+    /// The moment of admission.
     pub(crate) opened_ns: u64,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     pub(crate) duration_ns: u64,
 }
 
-/// Counts an admission: in the slot first, then in the worker's own. A worker that has counted in a slot and not yet in its
-/// own is caught in the act, never out of balance (`conservation`).
+/// Counts an admission: in the slot first, then in the worker's own slot. A difference between the two is an admission
+/// in progress, and never an imbalance (`conservation`).
 pub(crate) fn count_admission(own: &Slot, slot: &Slot, opened_ns: u64) {
     slot.add_admission(opened_ns);
     own.add_release(offset::WORKER_ADMITTED, 1);
 }
 
-/// Counts a refusal, in the order of [`admit`].
+/// Counts a refusal, in the order of [`count_admission`].
 pub(crate) fn count_refusal(own: &Slot, slot: &Slot, refused: Refused) {
     slot.add_refusal(refused);
     own.add_release(offset::WORKER_REFUSED, 1);
 }
 
-/// Counts an end: announced in the worker's own slot, then in the order of [`admit`].
+/// Counts an end: announced in the worker's own slot, then in the order of [`count_admission`].
 pub(crate) fn count_end(own: &Slot, slot: &Slot, end: &CommandEnd) {
     own.add(offset::WORKER_ENDING, 1);
     slot.add_end(end);
@@ -62,7 +64,7 @@ impl Slot {
         self.add(offset::WORKER_RECEIVED, 1);
     }
 
-    /// Counts an admission, at a moment of the epoch's monotonic clock.
+    /// Counts an admission at a moment of the epoch's monotonic clock.
     pub(crate) fn add_admission(&self, opened_ns: u64) {
         self.add(offset::STARTED, opened_ns);
         self.add_release(offset::ADMITTED, 1);
@@ -80,8 +82,8 @@ impl Slot {
         self.bump_version();
     }
 
-    /// Counts the end of a command that was admitted here. The number of commands comes last of its record: a crash in
-    /// between leaves the command in flight.
+    /// Counts the end of a command that was admitted here. The number of commands is the last store of its record:
+    /// after a crash in between, the command is still in flight.
     pub(crate) fn add_end(&self, end: &CommandEnd) {
         let at = offset::FINISHED + end.finished.index() * 4;
         self.add(at + 1, end.request_bytes);
@@ -100,7 +102,7 @@ impl Slot {
     }
 }
 
-/// A store that is about to be made.
+/// One store of a transfer.
 #[derive(Clone, Copy, Debug)]
 struct PendingStore {
     place: SlotRef,
@@ -108,14 +110,14 @@ struct PendingStore {
     value: u64,
 }
 
-/// The end of a command of a sealed window: it ends in `to`, and is in flight in `from` no more.
+/// The end of a command of a sealed window: the command ends in `to`, and is no longer in flight in `from`.
 #[derive(Debug)]
 pub(crate) struct EndTransfer([PendingStore; EndTransfer::STORES]);
 
 impl EndTransfer {
     const STORES: usize = 13;
 
-    /// `own` is the worker's own slot, which counts the end too.
+    /// Computes the stores. `own` is the worker's own slot, which also counts the end.
     pub(crate) fn new(end: &CommandEnd, from: SlotRef, to: SlotRef, own: SlotRef) -> Self {
         let bytes = [1, end.request_bytes, end.response_bytes];
         let record = [1, end.request_bytes, end.response_bytes, end.duration_ns];
@@ -125,7 +127,7 @@ impl EndTransfer {
             value: slot_ref.slot.get(at).wrapping_add(by),
         };
         let finished = offset::FINISHED + end.finished.index() * 4;
-        // What a subsystem answered has no such word: then nothing is added to another's.
+        // Outcomes of a subsystem's response have no such word: then 0 is added to the word of another outcome.
         let charged = offset::charged(end.finished).map_or((offset::CHARGED, 0), |at| (at, u64::from(end.charged)));
         Self(std::array::from_fn(|number| match number {
             0..3 => more(to, offset::LATE_IN + number, bytes[number]),
@@ -137,7 +139,7 @@ impl EndTransfer {
         }))
     }
 
-    /// Writes down in the worker's own slot what is going to be stored.
+    /// Writes the pending stores to the journal in the worker's own slot.
     pub(crate) fn write_journal(&self, own: &Slot) {
         for (number, store) in self.0.iter().enumerate() {
             own.set(offset::JOURNAL + 2 * number, pack_halves(store.at as u32, store.place.position));
@@ -146,7 +148,7 @@ impl EndTransfer {
         own.set_release(offset::JOURNAL_LENGTH, Self::STORES as u64);
     }
 
-    /// Stores it. Within `to` the number of commands is what a reader asks for first, so it comes last.
+    /// Applies the stores. Within `to` the number of commands is stored last, because readers load it first.
     pub(crate) fn apply(&self, own: &Slot) {
         for PendingStore { place: slot_ref, at, value } in self.in_store_order() {
             slot_ref.slot.set_release(*at, *value);
@@ -156,7 +158,7 @@ impl EndTransfer {
         own.set_release(offset::JOURNAL_LENGTH, 0);
     }
 
-    /// The first so many of its stores, as a process leaves them that dies there.
+    /// Applies only the first `stores` stores, as after the death of the process at that point.
     #[cfg(test)]
     pub(crate) fn apply_some(&self, stores: usize) {
         for PendingStore { place: slot_ref, at, value } in self.in_store_order().take(stores) {
@@ -164,14 +166,15 @@ impl EndTransfer {
         }
     }
 
-    /// What ends first, then the numbers of commands: `to`'s, `from`'s, the worker's.
+    /// Returns the stores in order: `to`, then `from`, then the worker's own slot. Each number of commands follows the
+    /// bytes and durations of the same record.
     fn in_store_order(&self) -> impl Iterator<Item = &PendingStore> {
         const ORDER: [usize; EndTransfer::STORES] = [1, 2, 0, 4, 5, 6, 11, 3, 8, 9, 7, 10, 12];
         ORDER.iter().map(|number| &self.0[*number])
     }
 }
 
-/// What a dead worker's own slot says it was about to store: position, word and value.
+/// Returns the pending stores in the journal of a dead worker's own slot: position, word and value.
 pub(crate) fn journaled_stores(own: &SlotCopy) -> impl Iterator<Item = (u32, usize, u64)> + '_ {
     let count = usize::try_from(own.0[offset::JOURNAL_LENGTH]).map_or(0, |count| count.min(EndTransfer::STORES));
     (0..count).map(|number| {

@@ -1,4 +1,4 @@
-//! Corrections.
+//! Tests of adjustments (corrections of units).
 
 use super::*;
 

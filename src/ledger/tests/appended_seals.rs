@@ -1,4 +1,4 @@
-//! What somebody appends to a closed book with seals of his own.
+//! Tamper detection: rows and seals that an attacker appends to a closed book.
 
 use super::audit::{HOUR, audited, busy, closed, sound};
 use crate::ledger::hash_chain::canonical::SealKind;
@@ -7,11 +7,11 @@ use super::*;
 use crate::ledger::audit::{AuditVerdict, NotedHead, SealsAfterHead, verify};
 use crate::ledger::hash_chain::seal::{SealContent, append_seal};
 
-/// An epoch with one hour, as a stranger writes it who knows how everything is hashed.
+/// An epoch with one hour, written by an attacker who can compute all hashes.
 struct AppendedSeals {
     started_at: &'static str,
     sealed_at: &'static str,
-    /// Hours after the first one of the book.
+    /// Hours after the first hour of the book.
     hour: i32,
     commands: i64,
 }
@@ -61,7 +61,8 @@ fn series_1(bench: &LedgerBench) {
     }
 }
 
-/// The book of `closed` has hours 0, 1, 2, 3 sealed by seals 1, 2, 3, 5, and hour 4 open; seal 6 is of its epoch's end.
+/// The book of `closed` has hours 0, 1, 2 and 3 sealed by seals 1, 2, 3 and 5. Hour 4 is open. Seal 6 covers the end of
+/// the epoch.
 #[test]
 fn what_is_appended_for_a_past_hour_is_found() {
     let (before, after) = ("2026-11-24T03:05:00Z", "2026-11-25T03:05:00Z");
@@ -105,7 +106,7 @@ fn what_is_appended_for_a_past_hour_is_found() {
     }
 }
 
-/// Nothing is sealed yet but the end of the epoch.
+/// Only the end of the epoch is sealed yet.
 #[test]
 fn what_is_appended_for_an_hour_before_a_closing_is_found() {
     for (sealed_at, plain) in [("2026-11-24T02:05:00Z", 1), ("2026-11-24T09:00:00Z", 0)] {

@@ -1,4 +1,4 @@
-//! The audit: a sound ledger has no findings, whatever happened to its gateway.
+//! The audit of sound ledgers: it has no findings, whatever happened to the gateway.
 
 use super::*;
 use crate::ledger::audit::{AuditVerdict, NotedHead, export, ledger_info, verify};
@@ -22,8 +22,8 @@ pub(crate) fn correction(units: i64) -> Adjustment {
     }
 }
 
-/// Three sealed hours from 03:00 on, a correction, a fourth hour with a late end, an open hour with one command in flight.
-/// Seals 1, 2, 3 and 5 are of hours, 4 is of the correction.
+/// Returns a ledger with three sealed hours from 03:00 on, an adjustment, a fourth hour with a late end, and an open
+/// hour with one command in flight. Seals 1, 2, 3 and 5 cover hours; seal 4 covers the adjustment.
 pub(crate) fn busy(bench: &LedgerBench) -> (Ledger, Meter, Ticket) {
     let (ledger, meter) = bench.open_one();
     let stream = admit(&meter, &bench.clock);
@@ -42,7 +42,7 @@ pub(crate) fn busy(bench: &LedgerBench) -> (Ledger, Meter, Ticket) {
     (ledger, meter, flying)
 }
 
-/// [`busy`], closed: seal 6 is of the epoch's end.
+/// Returns [`busy`] after a clean close: seal 6 covers the end of the epoch.
 pub(crate) fn closed() -> LedgerBench {
     let bench = LedgerBench::new();
     let (ledger, meter, flying) = busy(&bench);
@@ -62,7 +62,7 @@ pub(crate) fn sound(path: &Path, what: &str) -> AuditVerdict {
     verdict
 }
 
-/// All that is found, with its place.
+/// Returns all findings with their places.
 pub(crate) fn found(bench: &LedgerBench) -> Vec<String> {
     audited(&bench.path()).findings.iter().map(|one| format!("{} at {}", one.check, one.place)).collect()
 }
@@ -79,7 +79,7 @@ pub(crate) fn old_book(bench: &LedgerBench, text: &str) {
     book.execute_batch(text).expect("a book of an old format");
 }
 
-/// As if the machine had been started anew since.
+/// Changes the boot id, as if the machine had restarted since.
 pub(crate) fn another_boot(bench: &LedgerBench) {
     let tally = bench.path().with_extension(TALLY_EXTENSION);
     let mut bytes = std::fs::read(&tally).expect("the tally");
@@ -104,7 +104,7 @@ fn a_sound_ledger_has_no_findings_live_killed_copied_or_closed() {
         std::fs::copy(bench.path().with_extension(extension), to).expect("a copy");
     }
     sound(&copy.path().join("ledger.db"), "a copy");
-    drop(ledger); // like a kill: nothing is closed
+    drop(ledger); // like a crash: the epoch has no clean end
     sound(&bench.path(), "killed");
     drop((flying, meter));
     let (ledger, _) = bench.open_one();
@@ -195,7 +195,7 @@ fn a_book_whose_tally_is_gone_is_told_and_balances_as_of_its_last_fold() {
     drop((ledger, flying, meter));
 }
 
-/// Every finding of every edit, and where.
+/// Lists every finding of every edit, with its place.
 #[test]
 fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
     for (text, seals) in [(BOOK_1, 4), (BOOK_2, 11)] {
@@ -223,12 +223,12 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
     }
 }
 
-/// What `docs/check_ledger.py` says of an export; an error if it finds anything.
+/// Runs `docs/check_ledger.py` on an export. Returns its output, or an error if it has findings.
 pub(crate) fn stranger(bench: &LedgerBench) -> Result<String, String> {
     stranger_knowing(bench, None)
 }
 
-/// As [`stranger`], of one who has noted a head.
+/// Like [`stranger`], with a noted head of the hash chain.
 pub(crate) fn stranger_knowing(bench: &LedgerBench, head: Option<&NotedHead>) -> Result<String, String> {
     let file = bench.folder.path().join("export.txt");
     let mut text = String::new();
@@ -251,7 +251,7 @@ pub(crate) fn stranger_knowing(bench: &LedgerBench, head: Option<&NotedHead>) ->
 pub(crate) const BOOK_1: &str = include_str!("../../../tests/data/book-1.sql");
 pub(crate) const BOOK_2: &str = include_str!("../../../tests/data/book-2.sql");
 
-/// An epoch that lost counts excuses what is missing of it, and nothing else.
+/// An epoch that lost counts excuses only the counts that it lacks.
 #[test]
 fn an_export_holds_every_line_that_is_sealed_and_every_row_that_is_not() {
     let bench = LedgerBench::new();
@@ -280,7 +280,7 @@ fn an_export_holds_every_line_that_is_sealed_and_every_row_that_is_not() {
         );
     }
     assert_eq!((live[1].lines.len(), live[8].lines.len()), (1, 1), "one epoch; one command is in flight");
-    drop(ledger); // like a kill
+    drop(ledger); // like a crash
     let dead = parts();
     let open = dead.iter().find(|part| part.heading[0] == "open").expect("an hour");
     let interrupted = format!("usage\t{}\tinterrupted\t0\t1\t3\t", SERIES.replace('/', "\t"));

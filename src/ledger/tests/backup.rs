@@ -1,10 +1,10 @@
-//! Copies of a ledger that verify, whatever state it is in.
+//! Backups of a ledger verify, whatever the state of the ledger.
 
 use super::audit::{busy, closed, sound};
 use super::*;
 use crate::ledger::audit::{BackupError, LedgerBackup, backup, ledger_info};
 
-/// A copy in a folder of its own.
+/// Returns a backup in its own folder.
 fn copy_of(bench: &LedgerBench) -> (LedgerBench, LedgerBackup) {
     let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
     let made = backup(&bench.path(), copy.folder.path(), &mut |_, _, _| ()).expect("a copy");
@@ -112,7 +112,7 @@ fn copies_of_a_busy_ledger_are_sound() {
     });
 }
 
-/// What `sqlite3 ledger.db ".backup copy.db"` leaves: the book of the last fold, without log and tally.
+/// A copy by `sqlite3 ledger.db ".backup copy.db"` has the book of the last fold, without log and tally.
 #[test]
 fn a_copy_of_the_book_alone_is_sound_and_its_note_says_what_is_not_proven() {
     let bench = LedgerBench::new();

@@ -1,4 +1,4 @@
-//! Sums by day, and days instead of hours.
+//! Compaction: sums by day, and days in place of hours.
 
 use super::*;
 use crate::ledger::book::usage_query::UsageResolution;
@@ -8,7 +8,7 @@ use crate::ledger::reader::read_usage;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A ledger that forgets hours after two days.
+/// Opens a ledger that removes hours after two days.
 fn forgetful(bench: &LedgerBench) -> (Ledger, Meter) {
     let settings = LedgerSettings { compact_after: Some(2 * DAY), ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
@@ -16,7 +16,7 @@ fn forgetful(bench: &LedgerBench) -> (Ledger, Meter) {
     (ledger, seeds.remove(0).into_meter())
 }
 
-/// Counts one command, its answer of as many bytes as hours have passed, in each of so many hours.
+/// Counts one command in each of `hours` hours. The length of the response is the number of hours that have passed.
 fn count_hours(bench: &LedgerBench, (ledger, meter): (&Ledger, &Meter), hours: u64) {
     for hour in 0..hours {
         let mut ticket = admit(meter, &bench.clock);
@@ -41,7 +41,7 @@ fn days_say_what_their_hours_say() {
     let (ledger, meter) = bench.open_one();
     count_hours(&bench, (&ledger, &meter), 60);
     let stream = admit(&meter, &bench.clock);
-    refuse(&meter, &bench.clock); // in an hour that is open
+    refuse(&meter, &bench.clock); // in an open hour
     let (hours, days) = (bench.files(), by_day(&bench, ALWAYS));
     assert_eq!((hours.len(), days.len()), (2 * 60 + 1, 2 * 3 + 1), "three days, and an hour that is open");
     for of in [commands, units, response_bytes] {
@@ -107,7 +107,8 @@ fn a_start_reads_sums_and_goes_on_from_them() {
     assert_eq!(after.iter().map(|one| one.admitted).sum::<u64>(), 6);
 }
 
-/// Whatever SQLite thinks of it: the second table of such a join is looked up by the first, never walked through.
+/// Independent of SQLite's query planner: the second table of such a join is looked up by the rows of the first table,
+/// never scanned.
 #[test]
 fn starts_and_reports_by_day_walk_through_unsealed_hours_only() {
     let bench = LedgerBench::new();
@@ -211,7 +212,7 @@ fn a_day_stays_as_hours_while_one_of_them_is_open() {
     let bench = LedgerBench::new();
     let (ledger, meter) = forgetful(&bench);
     count_hours(&bench, (&ledger, &meter), 3);
-    bench.clock.advance(10 * DAY); // the worker does not say that it has left the hours before
+    bench.clock.advance(10 * DAY); // the worker has not acknowledged the end of the earlier hours
     admit(&meter, &bench.clock).settle(Finished::Ok);
     let days = || bench.number("SELECT count(*) FROM seal WHERE kind = 'day'");
     for _ in 0..4 {

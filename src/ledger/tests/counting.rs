@@ -1,4 +1,4 @@
-//! Counting, and what readers see of it.
+//! Counting, and the views of its readers.
 
 use super::*;
 

@@ -1,9 +1,13 @@
-//! A crash at every disk operation: strace counts the operations of a scenario once, then the scenario is run again and
-//! killed before each of them. What comes after one operation comes before the next, so nothing lies between.
+//! A crash at every disk operation. strace counts the operations of a scenario once. The scenario is then run again and
+//! killed before each of them. The state after one operation is the state before the next, so the points cover every
+//! state.
 //!
-//! Two scenarios, each in a process of its own: the start of a gateway on a ledger whose gateway died (lock, recovery,
-//! new tally), and the keeper's work (growth, sync, fold, seal, late end, close). strace counts by thread and by system
-//! call, so a point is the n-th call of one kind in the thread that does the work. Wants strace from Debian.
+//! Two scenarios, each in its own process:
+//! - The start of a gateway on a ledger whose gateway died: lock, recovery, new tally.
+//! - The keeper's work: growth, sync, fold, seal, late end, close.
+//!
+//! strace counts by thread and by system call, so a point is the n-th call of one kind in the thread that does the
+//! work. Needs strace from Debian.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -13,29 +17,29 @@ use std::time::Instant;
 
 use super::*;
 
-/// Tells the child where its ledger is; without it the child does nothing.
+/// The variable with the path of the child's ledger. Without it the child does nothing.
 const PATH: &str = "TALLYGATE_TEST_POINTS";
-/// The system calls by which a ledger changes, or lets go of, what is on the disk.
+/// The system calls that change the ledger's files on the disk, or release them.
 const CALLS: [&str; 8] = ["openat", "write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "unlink"];
-/// The files they are counted on, by their extensions.
+/// The extensions of the files whose calls are counted.
 const FILES: [&str; 7] = ["db", "db-wal", "db-shm", "db-journal", "tally", "tally-new", "lock"];
-/// Scenarios at the same time.
+/// The number of concurrent scenarios.
 const AT_ONCE: usize = 2;
-/// Commands of the scenario: with their names so many slots that the tally has to grow.
+/// The commands of the scenario. With their names they need so much space that the tally must grow.
 const COMMANDS: u32 = 300;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Before the n-th call of its kind.
+/// A crash before the n-th call of its kind.
 #[derive(Clone, Debug)]
 struct CrashPoint {
     call: &'static str,
     nth: usize,
 }
 
-/// What a scenario said before its end.
+/// The output of a scenario before its end.
 #[derive(Debug, Default)]
 struct CrashOutput {
-    /// Commands it was about to count, and commands it has answered for.
+    /// The number of commands announced, and the number of commands acknowledged.
     made: u64,
     done: u64,
     lines: Vec<String>,
@@ -47,7 +51,7 @@ impl CrashPoint {
     }
 }
 
-/// strace that looks at the ledger's files and folder only.
+/// Returns strace, restricted to the ledger's files and folder.
 fn strace(bench: &LedgerBench, point: Option<&CrashPoint>) -> Command {
     let program = Path::new("/usr/bin/strace");
     assert!(program.exists(), "strace is not installed; `make test` installs it (apt-get install strace)");
@@ -68,7 +72,7 @@ fn log(bench: &LedgerBench) -> PathBuf {
     bench.folder.path().join("strace.log")
 }
 
-/// How often each call was made, by the thread that made the first one (`-f`) or by the only one.
+/// Returns the points of a trace: each call by the thread that made the first call (`-f`), or by the only thread.
 fn points(bench: &LedgerBench) -> Vec<CrashPoint> {
     let text = std::fs::read_to_string(log(bench)).expect("what strace wrote");
     let thread = |line: &str| line.split_once(' ').and_then(|(first, _)| first.parse::<u32>().ok());
@@ -82,7 +86,7 @@ fn points(bench: &LedgerBench) -> Vec<CrashPoint> {
     CALLS.into_iter().flat_map(of).collect()
 }
 
-/// Does `work` for every point, some at the same time.
+/// Runs `work` for every point, several points at a time.
 fn for_all(points: &[CrashPoint], work: impl Fn(&CrashPoint) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -117,7 +121,7 @@ impl CrashOutput {
     }
 }
 
-/// Admitted commands are ended or nowhere, in every epoch.
+/// Requires that, in every epoch, admitted commands have ended or are counted nowhere.
 fn assert_in_balance(bench: &LedgerBench, point: &CrashPoint) {
     let admitted = bench.number("SELECT coalesce(sum(admitted), 0) FROM admission");
     let ended = bench.number("SELECT coalesce(sum(commands), 0) FROM usage WHERE outcome < 100");
@@ -126,9 +130,9 @@ fn assert_in_balance(bench: &LedgerBench, point: &CrashPoint) {
     assert_eq!(open, 0, "{point:?}: every epoch has an end that is known");
 }
 
-// ----- the start of a gateway after a death -----
+// ----- the start of a gateway after a crash -----
 
-/// A ledger whose gateway died with a sealed hour, an open one and a command in flight in each.
+/// Returns a ledger whose gateway died with a sealed hour, an open hour, and a command in flight in each.
 fn dead_ledger() -> LedgerBench {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
@@ -142,11 +146,11 @@ fn dead_ledger() -> LedgerBench {
         opened.expect("a slot").settle(Finished::ServerError);
     }
     drop(ledger);
-    std::mem::forget((long, short)); // a process that is dead ends nothing
+    std::mem::forget((long, short)); // a dead process ends no command
     bench
 }
 
-/// What the files say, in an order of its own.
+/// Returns the rows of the files, sorted.
 fn sorted(bench: &LedgerBench) -> Vec<UsageRow> {
     let mut rows = bench.files();
     rows.sort_by_key(|row| (row.window, row.department.to_string(), row.command.to_string(), row.outcome.code()));
@@ -198,12 +202,12 @@ fn child_that_starts() {
     let clock = Clock::manual("2026-11-24T05:20:00Z".parse().expect("a time"));
     let _opened = Ledger::open(settings, clock, Box::new(|error| panic!("{error}"))).expect("a ledger");
     println!("started");
-    std::process::exit(0); // as it stands: the keeper has done nothing yet
+    std::process::exit(0); // an abrupt exit: the keeper has not run yet
 }
 
 // ----- the keeper's work -----
 
-/// A scenario whose keeper strace watches, from after its start on.
+/// Runs a scenario whose keeper is traced by strace from after its start.
 fn run_keeper(point: Option<&CrashPoint>) -> (LedgerBench, CrashOutput) {
     let bench = LedgerBench::new();
     let mut scenario = child("child_that_keeps", &bench).spawn().expect("a child");
@@ -247,7 +251,7 @@ fn a_keeper_that_is_killed_at_any_disk_operation_loses_nothing_that_was_answered
         assert_eq!(sorted(&bench), dead, "{point:?}: after the next start");
         assert_in_balance(&bench, point);
     });
-    // How often the keeper writes depends a little on when it is woken; nearly every point is met each time.
+    // The number of the keeper's writes depends slightly on its wake-ups, so nearly every point is reached in each run.
     let reached = reached.into_inner();
     assert!(reached * 10 >= points.len() * 9, "only {reached} of {} points were reached", points.len());
 }
@@ -257,7 +261,7 @@ fn a_keeper_that_is_killed_at_any_disk_operation_loses_nothing_that_was_answered
 fn child_that_keeps() {
     let Some(path) = std::env::var_os(PATH) else { return };
     let bench = LedgerBench::new();
-    // Nothing is synced or folded by the clock, so that the points are the same in each run.
+    // No sync and no fold is triggered by the clock, so the points are the same in each run.
     let settings = LedgerSettings { path: path.into(), sync_every: Duration::from_secs(3600), ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");
@@ -268,7 +272,7 @@ fn child_that_keeps() {
     println!("closed");
 }
 
-/// Waits for the keeper: a thread gives itself its name.
+/// Waits for the keeper, because a thread sets its name itself after its start. Returns its thread id.
 fn keepers_thread() -> String {
     let begin = Instant::now();
     loop {
@@ -282,7 +286,7 @@ fn keepers_thread() -> String {
     }
 }
 
-/// Everything a keeper does, told as it happens.
+/// Makes the keeper do all of its work, and prints each step.
 fn live(bench: &LedgerBench, ledger: Ledger, meter: &Meter) {
     let mut done = 0;
     let mut answer = |ticket: Ticket| {
@@ -299,7 +303,7 @@ fn live(bench: &LedgerBench, ledger: Ledger, meter: &Meter) {
         let ticket = meter.open(&department(1), &self::command(number), 1, bench.clock.window());
         answer(ticket.expect("a slot"));
     }
-    meter.tick(); // tells the keeper what is used, and it makes the tally grow
+    meter.tick(); // sends the slots in use to the keeper; the tally grows
     bench.pass(Duration::ZERO, &ledger, meter);
     bench.pass(Duration::from_secs(2 * 3600), &ledger, meter); // the hour is sealed
     answer(stream);

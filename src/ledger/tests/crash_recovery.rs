@@ -1,4 +1,4 @@
-//! Ends of epochs, and what the next start and other readers find.
+//! Crash recovery: ends of epochs, and the state that the next start and other readers find.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn a_crash_loses_nothing_and_shows_what_was_in_flight_as_interrupted() {
     bench.clock.advance(Duration::from_secs(2));
     wait(ledger.reader().fold_now()).expect("a fold, which notes the time");
     refuse(&meter, &bench.clock); // never folded, never synced
-    drop(ledger); // the keeper stops where it stands
+    drop(ledger); // the keeper stops at once
     let dead = bench.files();
     assert_eq!(brief(&dead), [("ok", 1, 3), ("interrupted", 1, 3), ("forbidden", 1, 0)]);
     assert_eq!(dead[1].totals.response_bytes, 1000);

@@ -1,4 +1,5 @@
-//! The end of a command whose hour is sealed: two slots must show it, and a process may die between any two stores.
+//! The transfer of a command's end when the hour of its admission is sealed: two slots must change, and the process may
+//! crash between any two stores.
 
 use super::*;
 use crate::ledger::tally::slot::{Slot, SlotKind, offset, pack_halves, write_text};
@@ -8,7 +9,8 @@ use crate::ledger::tally::stores::{CommandEnd, EndTransfer, SlotRef, journaled_s
 const NOW: u32 = 1002;
 const THEN: u32 = 1000;
 
-/// A worker's own slot, the names of a series, a slot of a sealed hour with one command in flight, and a late slot.
+/// Returns a worker's own slot, the names of a series, a slot of a sealed hour with one command in flight, and a late
+/// slot.
 fn slots() -> Vec<&'static Slot> {
     let slots: Vec<&'static Slot> = (0..4).map(|_| &*Box::leak(Box::new(Slot::empty()))).collect();
     slots[0].begin_use(SlotKind::Worker, |_| ());
@@ -40,7 +42,7 @@ fn end() -> CommandEnd {
     }
 }
 
-/// What a start makes of the slots as they are, with what was in flight as `interrupted`.
+/// Returns the rows after a recovery from these slots. Commands in flight become `interrupted`.
 fn recovered(slots: &[&Slot]) -> Vec<(Window, &'static str, u64, u64, u64)> {
     let image: Vec<SlotCopy> = slots.iter().map(|slot| slot.copy().expect("a slot at rest")).collect();
     let names = |at: u32| image.get(at as usize).and_then(fold::SeriesNames::from_copy);
@@ -92,7 +94,7 @@ fn a_page_that_is_younger_than_the_move_written_down_is_believed() {
     let end = EndTransfer::new(&end(), place(2), place(3), place(0));
     end.write_journal(slots[0]);
     end.apply_some(usize::MAX);
-    slots[2].add_admission(120); // the machine kept this page and an older one of the worker's own slot
+    slots[2].add_admission(120); // the machine kept this page, and an older page of the own slot
     slots[2].add_end(&self::end());
     slots[2].add_bytes(offset::RESPONSE_BYTES, 10);
     let rows = recovered(&slots);

@@ -1,4 +1,4 @@
-//! Disks that fail, in the tests of this room.
+//! A disk that fails on request, for the tests of the ledger.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +7,14 @@ use super::super::*;
 use super::wait;
 use crate::model::{CommandKey, Department, Finished, Refused};
 
-/// What is wrong with a disk at the moment.
+/// The present faults of a disk.
 #[derive(Debug, Default)]
 struct DiskFaults {
     is_full: AtomicBool,
     loses_syncs: AtomicBool,
 }
 
-/// The machine's disk, but for its faults.
+/// The machine's disk, except for the faults.
 #[derive(Debug)]
 struct FaultyDisk(Arc<DiskFaults>);
 

@@ -1,4 +1,4 @@
-//! What a ledger stands on: names that lead to it, locks, files that are taken away, folders where nobody may write.
+//! The ledger's files: symbolic links, locks, removed files, folders without write permission.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -7,14 +7,14 @@ use super::audit::{closed, sound};
 use super::*;
 use crate::ledger::audit::{export, ledger_info};
 
-/// A second gateway on `path`; what it is told.
+/// Starts a second gateway on `path`. Returns the error.
 fn refused(bench: &LedgerBench, path: PathBuf) -> String {
     let settings = LedgerSettings { path, ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|_| ()));
     opened.expect_err("two gateways on one ledger").to_string()
 }
 
-/// A ledger whose keeper says why it ended.
+/// Opens a ledger whose keeper reports the reason for its end.
 fn watched(bench: &LedgerBench) -> (Ledger, Meter, mpsc::Receiver<LedgerError>) {
     let (failed, failures) = mpsc::channel();
     let failed = Box::new(move |error| failed.send(error).expect("somebody listens"));
@@ -42,7 +42,7 @@ fn a_second_gateway_is_refused_by_whatever_name_or_lock_it_comes() {
     drop(ledger);
 }
 
-/// As a file that is mounted into two containers: no lock file and no folder in common.
+/// Like a file mounted into two containers: lock file and folder differ.
 #[test]
 fn a_second_gateway_with_a_lock_file_of_its_own_is_refused_by_the_books_inode() {
     let bench = LedgerBench::new();
@@ -53,7 +53,7 @@ fn a_second_gateway_with_a_lock_file_of_its_own_is_refused_by_the_books_inode() 
     let said = refused(&bench, mounted.clone());
     assert!(said.contains("has 2 hard links") && said.contains("-samefile"), "{said}");
     std::fs::remove_file(mounted).expect("the other name is gone");
-    let book = std::fs::File::open(bench.path()).expect("the book"); // its close would matter only to this process's SQLite
+    let book = std::fs::File::open(bench.path()).expect("the book"); // its close would affect this process's SQLite
     assert!(matches!(book.try_lock(), Err(std::fs::TryLockError::WouldBlock)), "the inode itself is locked");
     std::mem::forget(book);
 }
@@ -88,7 +88,7 @@ fn a_file_that_is_taken_away_ends_the_keeper_within_a_second_or_so_and_loses_not
     for (extension, keeps) in [("lock", true), ("tally", true), ("db-wal", true), ("db-shm", true), ("db", false)] {
         let bench = LedgerBench::new();
         let (ledger, meter, failures) = watched(&bench);
-        admit(&meter, &bench.clock).settle(Finished::Ok); // not folded yet, perhaps
+        admit(&meter, &bench.clock).settle(Finished::Ok); // possibly not folded yet
         let begun = std::time::Instant::now();
         std::fs::remove_file(bench.path().with_extension(extension)).expect("it was there");
         let why = failures.recv_timeout(Duration::from_secs(20)).expect("the keeper ends").to_string();
@@ -116,7 +116,7 @@ fn a_close_never_removes_a_tally_that_is_not_its_own() {
     assert_eq!(std::fs::read(&tally).expect("it is there"), b"another's");
 }
 
-/// Takes away the right to write, as root by becoming nobody, and gives it back.
+/// Removes the write permission until dropped. Root becomes the user `nobody` for this.
 struct UnwritableFolder<'a>(&'a LedgerBench);
 
 impl<'a> UnwritableFolder<'a> {
@@ -141,11 +141,11 @@ fn set_modes(folder: &Path, (of_folder, of_files): (u32, u32)) {
     }
 }
 
-/// Runs a test of this program as a user who may write nothing: root becomes nobody, everybody else is already.
+/// Runs a test of this program as a user without write permission: root becomes `nobody`, other users stay as they are.
 fn as_reader(test: &str, bench: &LedgerBench) -> (bool, String) {
     let reach = tempfile::tempdir().expect("a folder");
     set_modes(reach.path(), (0o755, 0o644));
-    let me = reach.path().join("reader"); // nobody may not look into every folder
+    let me = reach.path().join("reader"); // the user `nobody` cannot look into every folder
     std::fs::copy(std::env::current_exe().expect("this program"), &me).expect("a copy of this program");
     let is_root = Command::new("id").arg("-u").output().expect("id").stdout == b"0\n";
     let mut command = if is_root { Command::new("setpriv") } else { Command::new(&me) };
@@ -158,7 +158,7 @@ fn as_reader(test: &str, bench: &LedgerBench) -> (bool, String) {
     (ended.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// Tells the child what to read.
+/// The variable with the path that the child reads.
 const READS: &str = "TALLYGATE_TEST_READS";
 
 #[test]
@@ -229,7 +229,7 @@ fn a_copy_without_the_log_is_told_so() {
     }
 }
 
-/// Its pages are of different moments: the worker's own sums are older than the slots.
+/// The copied pages are from different moments: the worker's own sums are older than the slots.
 #[test]
 fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_finding() {
     let bench = LedgerBench::new();
@@ -247,7 +247,7 @@ fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_f
     let verdict = sound(&copy.path(), "a copy");
     let note = verdict.notes.join("\n");
     assert!(note.contains("0 commands are in flight by its sums, 9 by its slots; this tally is a copy"), "{note}");
-    drop(ledger); // as if the process had died
+    drop(ledger); // like a crash
     std::fs::write(&tally, &torn).expect("the file itself is changed");
     assert_eq!(super::audit::found(&bench), ["balance at epoch 1, worker 0"]);
     drop(held);

@@ -1,4 +1,4 @@
-//! Books of older formats, as their versions wrote them.
+//! Migration of books of older formats, as their versions wrote them.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn a_book_of_format_1_is_brought_to_the_present_one_and_says_the_same() {
     assert_eq!(bench.number("SELECT sum(commands) FROM day_sum WHERE outcome = 1"), 8, "what is sealed");
 }
 
-/// By the rule of `docs/ledger.md`, from the text of the old book alone.
+/// Computed by the rule of `docs/ledger.md`, from only the text of the old book.
 #[test]
 fn seals_of_format_1_are_covered_by_a_new_one() {
     let bench = LedgerBench::new();
@@ -52,7 +52,7 @@ fn seals_of_format_1_are_covered_by_a_new_one() {
     assert!(contents.iter().all(|line| line.len() > 64), "{contents:?}");
 }
 
-/// Format 2 differs in its seals alone: they had no room for ends of epochs.
+/// Format 2 differs only in its seals: they had no space for ends of epochs.
 #[test]
 fn a_book_of_format_2_keeps_its_chain_and_goes_on_with_the_ends_of_its_epochs() {
     let bench = LedgerBench::new();

@@ -1,4 +1,10 @@
-//! The room as a whole: meters, keeper, files.
+//! Tests of the ledger as a whole: meters, keeper, files.
+//!
+//! - Counting and sealing: `counting`, `sealing`, `end_transfers`, `waived_units`, `adjustments`, `compaction`.
+//! - Crash safety: `crash_points`, `crash_recovery`, `process_kill`, `power_loss`, `older_tally`, `faulty_disk`.
+//! - Audit and tamper detection (hash chain): `audit`, `tampered_rows`, `tampered_schema`, `appended_seals`.
+//! - Files: `files_and_locks`, `backup`, `migration`.
+//! - Random histories against a model: `simulation`.
 
 mod adjustments;
 mod appended_seals;
@@ -32,7 +38,7 @@ use crate::model::{CommandKey, Department, Finished, Refused, Window};
 
 const START: &str = "2026-11-24T03:10:00Z";
 
-/// A ledger in a folder of its own, on a clock that the test moves.
+/// A ledger in its own folder, on a clock that the test moves.
 struct LedgerBench {
     folder: tempfile::TempDir,
     clock: Clock,
@@ -73,7 +79,7 @@ impl LedgerBench {
         usage_of_files(&self.path())
     }
 
-    /// Moves time and lets the keeper and the worker agree on what is sealed.
+    /// Moves the clock, and lets the keeper and the worker agree on the sealed hours.
     fn pass(&self, by: Duration, ledger: &Ledger, meter: &Meter) {
         self.clock.advance(by);
         for _ in 0..4 {
@@ -118,7 +124,7 @@ fn refuse(meter: &Meter, clock: &Clock) {
     meter.refuse(&department(1), &command(1), Refused::Forbidden, clock.window());
 }
 
-/// Outcome names with commands and units.
+/// Returns outcome names with commands and units.
 fn brief(rows: &[UsageRow]) -> Vec<(&'static str, u64, u64)> {
     rows.iter().map(|row| (row.outcome.name(), row.totals.commands, row.totals.units)).collect()
 }

@@ -1,4 +1,4 @@
-//! An older copy of the tally beside a newer book: nothing that was counted becomes less.
+//! An older copy of the tally beside a newer book: no count decreases.
 
 use super::audit::{HOUR, sound};
 use super::*;
@@ -18,7 +18,8 @@ fn count(bench: &LedgerBench, meter: &Meter, (commands, finished): (u32, Finishe
     }
 }
 
-/// Three commands and a stream in the tally that is kept, seven more, the end of the stream and another stream in the book.
+/// The kept tally has three commands and a stream. The book also has seven more commands, the end of the stream, and
+/// another stream.
 fn with_an_older_tally(bench: &LedgerBench, sealed_between: bool) {
     let (ledger, meter) = bench.open_one();
     let stream = admit(&meter, &bench.clock);
@@ -34,8 +35,8 @@ fn with_an_older_tally(bench: &LedgerBench, sealed_between: bool) {
     let mut flying = admit(&meter, &bench.clock);
     flying.add_response_bytes(5);
     wait(ledger.reader().fold_now()).expect("a fold");
-    drop(ledger); // like a kill
-    drop((flying, meter)); // which still count into what is mapped
+    drop(ledger); // like a crash
+    drop((flying, meter)); // they still count into the mapped file
     std::fs::write(tally(bench), older).expect("the older tally");
 }
 
@@ -75,7 +76,7 @@ fn of_a_tally_with_halved_counts_the_larger_numbers_stay() {
     drop((ledger, meter));
     let mut bytes = std::fs::read(tally(&bench)).expect("the tally");
     for slot in bytes.chunks_mut(512).skip(1).filter(|slot| slot[0] == 2) {
-        slot[8 * 8] = 4; // of 8 that ended well
+        slot[8 * 8] = 4; // 8 commands have ended with `ok`
     }
     std::fs::write(tally(&bench), bytes).expect("written");
     let (_ledger, _meter) = bench.open_one();

@@ -1,8 +1,14 @@
-//! Loss of power: what lies on the disk then is the tally of the last sync with any of the later pages on top, whole or
-//! torn, and the book's log up to any point after its last commit.
+//! Power loss. The disk then holds:
+//! - the tally of the last sync, with any of the later pages on top, whole or torn;
+//! - the book's log, up to any point after its last commit.
 //!
-//! A disk door keeps the image of the last sync, so every disk that a loss of power could have left can be made from it
-//! and opened. Nothing that was synced may be missing, nothing may be more than was made, and books must balance.
+//! A disk of the tests keeps the image of the last sync. Every disk state that a power loss could leave can therefore
+//! be built from the image and opened.
+//!
+//! Guarantees:
+//! - No synced count is missing.
+//! - No count is larger than the number of commands made.
+//! - The books balance.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -10,14 +16,14 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// Bytes that reach a disk together or not: a page of the kernel, a sector of the disk.
+/// The units that reach a disk as a whole: a page of the kernel, a sector of the disk.
 const PAGE: usize = 4096;
 const SECTOR: usize = 512;
-/// Combinations of pages that are tried when there are too many for all of them.
+/// The number of page combinations to try, if there are too many to try all.
 const COMBINATIONS: u64 = 60;
 const SEED: u64 = 4;
 
-/// The machine's disk, but it remembers what it was certain to hold.
+/// The machine's disk, with a copy of the content that is certainly on the disk.
 #[derive(Debug)]
 struct RememberingDisk(Arc<Mutex<Vec<u8>>>);
 
@@ -42,10 +48,10 @@ impl TallyDisk for RememberingDisk {
     }
 }
 
-/// Commands by series and outcome; those admitted under `admitted`.
+/// Commands by series and outcome. Admitted commands are under `admitted`.
 type TestCounts = BTreeMap<(String, String), i64>;
 
-/// A ledger whose disk remembers. Nothing is synced but when the test folds.
+/// Opens a ledger on the remembering disk. Only a fold of the test causes a sync.
 fn open(bench: &LedgerBench, workers: usize) -> (Ledger, Vec<Meter>, Arc<Mutex<Vec<u8>>>) {
     let synced = Arc::default();
     let disk = Box::new(RememberingDisk(Arc::clone(&synced)));
@@ -55,7 +61,7 @@ fn open(bench: &LedgerBench, workers: usize) -> (Ledger, Vec<Meter>, Arc<Mutex<V
     (ledger, seeds.into_iter().map(MeterSeed::into_meter).collect(), synced)
 }
 
-/// What a test made, to compare with what is found.
+/// The commands that a test made, for comparison with the recovered counts.
 #[derive(Clone, Debug, Default)]
 struct TestLedger(TestCounts);
 
@@ -82,12 +88,12 @@ impl TestLedger {
     }
 }
 
-/// The files of a dead ledger.
+/// The files of a crashed ledger.
 #[derive(Clone, Debug)]
 struct DiskRemains {
     book: Vec<u8>,
     log: Vec<u8>,
-    /// The tally of the last sync, and the one in the memory of the machine that lost its power.
+    /// The tally of the last sync, and the tally in the memory of the machine at the power loss.
     synced: Vec<u8>,
     latest: Vec<u8>,
 }
@@ -98,18 +104,18 @@ impl DiskRemains {
         let mut synced = synced.lock().expect("no panic holds it").clone();
         let mut latest = read(TALLY_EXTENSION);
         for image in [&mut synced, &mut latest] {
-            image[16 * 8 + 1] ^= 1; // the first character of the boot id: the machine has started anew
+            image[16 * 8 + 1] ^= 1; // the first character of the boot id: the machine has restarted
         }
         Self { book: read("db"), log: read("db-wal"), synced, latest }
     }
 
-    /// The pages that have changed since the last sync.
+    /// Returns the pages that have changed since the last sync.
     fn dirty(&self) -> Vec<usize> {
         let page = |image: &[u8], number: usize| image.get(number * PAGE..).map(|rest| rest[..PAGE].to_vec());
         (0..self.latest.len() / PAGE).filter(|n| page(&self.synced, *n) != page(&self.latest, *n)).collect()
     }
 
-    /// The tally of the last sync with the later content of the sectors that `reached` the disk.
+    /// Returns the tally of the last sync with the later content of the sectors that `reached` the disk.
     fn tally(&self, mut reached: impl FnMut(usize) -> bool) -> Vec<u8> {
         let mut image = self.synced.clone();
         for page in self.dirty() {
@@ -121,7 +127,7 @@ impl DiskRemains {
         image
     }
 
-    /// Opens what is left as a machine that has its power back does, twice, and closes it well.
+    /// Opens the files as a restarted machine does, twice, and closes the ledger cleanly.
     fn recover(&self, tally: &[u8], log: &[u8]) -> LedgerBench {
         let bench = LedgerBench::new();
         let write = |extension, bytes: &[u8]| {
@@ -149,7 +155,7 @@ fn counts(bench: &LedgerBench) -> TestCounts {
     rows.map(|row| row.expect("a row")).collect()
 }
 
-/// Between what was synced and what was made, and in balance.
+/// Requires that the counts lie between `synced` and `made`, and that the books balance.
 fn audit(bench: &LedgerBench, synced: &TestCounts, made: &TestCounts, what: &str) {
     let found = counts(bench);
     let of = |counts: &TestCounts, key: &(String, String)| counts.get(key).copied().unwrap_or(0);
@@ -172,7 +178,7 @@ fn audit(bench: &LedgerBench, synced: &TestCounts, made: &TestCounts, what: &str
     assert_eq!(bench.number(deaths), 1, "{what}: a death of the machine is called so, once");
 }
 
-/// What was counted before the last sync, what after it, and the files as they were then.
+/// Returns the files at the power loss, the counts before the last sync, and all counts.
 fn lose_power(commands: u32) -> (DiskRemains, TestCounts, TestCounts) {
     let bench = LedgerBench::new();
     let (ledger, meters, synced) = open(&bench, 2);
@@ -194,7 +200,7 @@ fn lose_power(commands: u32) -> (DiskRemains, TestCounts, TestCounts) {
     }
     let mut in_flight = Vec::new();
     for number in commands / 2..=commands * 3 / 2 {
-        in_flight.push(made.admit(&bench, &meters[1], number)); // half of them are new, and so are their names
+        in_flight.push(made.admit(&bench, &meters[1], number)); // half of them have new names
         made.refuse(&bench, &meters[0], number);
     }
     let remains = DiskRemains::of(&bench, &synced);
@@ -245,22 +251,22 @@ fn a_log_of_the_book_that_is_cut_or_torn_after_its_last_commit_loses_nothing() {
             }
         }
         log.truncate(random.usize(committed..=written));
-        // The tally was synced before the fold began, so all of it is there.
+        // The tally was synced before the fold began, so the recovery has all counts.
         let bench = remains.recover(&remains.synced, &log);
         audit(&bench, &made.0, &made.0, "a torn log");
     }
 }
 
-/// Two streams of an hour that is sealed, and commands of other series that the caller lets be in flight or end before that;
-/// all of it synced.
+/// Admits two streams in an hour that is then sealed, and commands of other series. The test keeps these commands in
+/// flight, or ends them before the seal. Everything is synced.
 fn two_streams(
     bench: &LedgerBench,
     made: &mut TestLedger,
     (ledger, meter): (&Ledger, &Meter),
     others: impl FnOnce(&mut TestLedger, Vec<(Ticket, u32)>) -> Vec<(Ticket, u32)>,
 ) -> ([Ticket; 2], Vec<(Ticket, u32)>) {
-    // Slots are taken in the file's order: with others on both sides the streams' lies on a page of its own, apart from the
-    // worker's and from those of their late ends.
+    // Slots are taken in the file's order. With other slots on both sides, the streams' slot lies on a different page
+    // than the worker's slot and the slots of the late ends.
     let mut tickets: Vec<_> = (2..=6).map(|number| (made.admit(bench, meter, number), number)).collect();
     let streams = [0, 1].map(|_| made.admit(bench, meter, 1));
     tickets.extend((7..=12).map(|number| (made.admit(bench, meter, number), number)));
@@ -294,7 +300,7 @@ fn a_late_end_is_counted_once_whatever_pages_a_loss_of_power_drops() {
     let bench = LedgerBench::new();
     let (ledger, meters, image) = open(&bench, 1);
     let mut made = TestLedger::default();
-    // The others stay in flight, so their slots stay in use.
+    // The other commands stay in flight, so their slots stay in use.
     let (streams, others) = two_streams(&bench, &mut made, (&ledger, &meters[0]), |_, tickets| tickets);
     for ticket in streams {
         let synced = made.0.clone();
@@ -318,15 +324,15 @@ fn slots_of_late_ends_stay_as_long_as_the_slot_of_their_admissions() {
     let ([one, other], _) = two_streams(&bench, &mut made, (&ledger, meter), end);
     made.end(one, 1);
     for number in 20..23 {
-        bench.pass(2 * HOUR, &ledger, meter); // the hour of the late end is sealed and rests
+        bench.pass(2 * HOUR, &ledger, meter); // the hour of the late end is sealed, and its slot is in quarantine
         let synced = made.0.clone();
-        let new = made.admit(&bench, meter, number); // in a slot that was given back, if there is one
+        let new = made.admit(&bench, meter, number); // in a returned slot, if there is one
         audit_all_pages(&DiskRemains::of(&bench, &image), (&synced, &made.0), 1..=7);
         made.end(new, number);
     }
     made.end(other, 1);
     for number in 30..34 {
-        bench.pass(2 * HOUR, &ledger, meter); // first the one slot is given back, then the others
+        bench.pass(2 * HOUR, &ledger, meter); // returns first the one slot, then the others
         let synced = made.0.clone();
         let new = made.admit(&bench, meter, number);
         made.end(new, number);

@@ -1,11 +1,11 @@
-//! A real kill -9 of a process that counts: nothing it has told anybody of is lost, nothing is counted twice.
+//! A real `kill -9` of a counting process: no acknowledged count is lost, no command is counted twice.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
 
-/// Tells the child where its ledger is; without it the child does nothing.
+/// The variable with the path of the child's ledger. Without it the child does nothing.
 const PATH: &str = "TALLYGATE_TEST_LEDGER";
 const KILLS: usize = 5;
 
@@ -18,7 +18,7 @@ fn kill_9_loses_nothing_that_was_answered_and_counts_nothing_twice() {
         let rows = bench.files();
         let counted: u64 = rows.iter().map(|row| row.totals.commands).sum();
         assert!(counted >= answered, "{counted} counted, {answered} answered");
-        // The child answers for each bunch when it has counted it, so one bunch at most is counted and not answered.
+        // The child acknowledges each batch after counting it, so at most one batch is counted and not acknowledged.
         assert!(counted <= answered + BUNCH, "{counted} counted, {answered} answered");
         before = counted;
     }
@@ -27,10 +27,10 @@ fn kill_9_loses_nothing_that_was_answered_and_counts_nothing_twice() {
     assert_eq!(bench.number("SELECT count(*) FROM epoch WHERE ending = 'process died'"), KILLS as i64);
 }
 
-/// Commands between two answers of the child.
+/// The number of commands between two acknowledgements of the child.
 const BUNCH: u64 = 500;
 
-/// Lets a child count, kills it after so many answers, and returns how many commands it has answered for.
+/// Lets a child count, and kills it after `answers` acknowledgements. Returns the number of acknowledged commands.
 fn count_until_killed(path: &Path, answers: usize) -> u64 {
     let mut child = start_child(path);
     let output = BufReader::new(child.stdout.take().expect("its output"));

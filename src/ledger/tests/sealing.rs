@@ -1,4 +1,4 @@
-//! Hours: sealing, late ends, slots used again.
+//! Sealing of hours, late ends, and reused slots.
 
 use sha2::Digest;
 
@@ -153,7 +153,7 @@ fn stored_chain(book: &rusqlite::Connection) -> Vec<String> {
     rows.map(|row| row.expect("a hash")).collect()
 }
 
-/// Follows `docs/ledger.md`, not the code.
+/// Computes the hash chain by `docs/ledger.md`, independently of the code.
 fn computed_chain(book: &rusqlite::Connection) -> Vec<String> {
     let seals =
         texts(book, "SELECT concat_ws(char(10), number, epoch, \"window\", sealed_at) FROM seal ORDER BY number");

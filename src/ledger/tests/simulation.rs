@@ -1,9 +1,14 @@
-//! Seeded simulation: ten thousand short histories of a ledger, each held against a model of a few lines.
+//! Seeded simulation: ten thousand short histories of a ledger, each compared with a small model.
 //!
-//! A schedule is drawn from its seed: commands that come, pass bytes and end in every way, hours and months that turn over,
-//! clocks that are set, disks that run full or lose a sync, gateways that close, die, lose power, die again while they
-//! recover. Everything happens on one thread and in one order, so a seed fails always or never. A failure names its seed
-//! and its step, and how to run it again; seeds that have failed once are in [`REGRESSIONS`] and always run first.
+//! A schedule is drawn from its seed. Its steps are:
+//! - commands that begin, pass bytes and end in every way;
+//! - hours and months that turn over, and clocks that are set;
+//! - disks that run full or lose a sync;
+//! - gateways that close, crash, lose power, or crash again during recovery.
+//!
+//! Everything happens on one thread and in one order, so the result of a seed is deterministic. A failure names its
+//! seed, its step, and the command to run it again. Seeds that have failed once are in [`REGRESSIONS`] and always run
+//! first.
 
 mod books;
 mod disk;
@@ -20,15 +25,15 @@ use fastrand::Rng;
 
 use world::SimulatedWorld;
 
-/// How many schedules a run has.
+/// The number of schedules in a run.
 const SCHEDULES: u64 = 10_000;
-/// How many at once.
+/// The number of concurrent schedules.
 const THREADS: usize = 2;
 
-/// Seeds that have found a defect, each with what it was.
+/// Seeds that have found a defect, each with a description of the defect.
 const REGRESSIONS: &[(u64, &str)] = &[(845, "power failed between the two pages of a late end")];
 
-/// How many failures are enough to look at.
+/// The number of failures after which a run stops.
 const FAILURES: usize = 20;
 
 #[test]
@@ -51,7 +56,7 @@ fn ten_thousand_random_histories_leave_the_books_that_a_small_model_foretells() 
     assert!(failed.is_empty(), "seeds that failed: {failed:?}; the first: {}", first.unwrap_or_default().1);
 }
 
-/// One seed if `TALLYGATE_SEED` names it, else those that failed once, and a number of others.
+/// Returns the seed in `TALLYGATE_SEED` if it is set; otherwise the regressions, and a number of other seeds.
 fn seeds() -> Vec<u64> {
     let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = variable("TALLYGATE_SEED") {
@@ -61,7 +66,7 @@ fn seeds() -> Vec<u64> {
     REGRESSIONS.iter().map(|(seed, _)| *seed).chain(others).collect()
 }
 
-/// In memory where there is a place for that: a sync to a real disk takes a hundred times as long.
+/// Returns a folder in memory if possible: a sync to a real disk takes a hundred times as long.
 fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };

@@ -1,4 +1,4 @@
-//! The audit of a ledger that somebody edited: everything is found, and where it is.
+//! Tamper detection: the audit of an edited ledger reports every edit with its place.
 
 use super::audit::{
     BOOK_1, HOUR, SERIES, another_boot, audited, busy, closed, edit, forgetful, found, old_book, sound,
@@ -67,8 +67,8 @@ fn every_edit_of_the_book_is_found_where_it_is() {
             vec![
                 at("link", seal(2, 5)),
                 at("hash", seal(2, 5)),
-                at("link", seal(3, 4)), // it follows another
-                at("link", seal(3, 4)), // its hour is an earlier one
+                at("link", seal(3, 4)), // it follows another seal
+                at("link", seal(3, 4)), // its hour is an earlier hour
                 at("hash", seal(3, 4)),
                 at("link", "seal 4 (adjustment)".to_owned()),
             ],
@@ -113,7 +113,7 @@ fn every_edit_of_the_book_is_found_where_it_is() {
         ("another gateway", "UPDATE meta SET gateway = 'gateway-2'", vec![at("epochs", "meta".to_owned())]),
         ("a renumbered epoch", "UPDATE epoch SET epoch = 2", [
                 "seal 6 (end of epoch 1)".to_owned(),
-                "epoch 2".to_owned(), // it should be number 1
+                "epoch 2".to_owned(), // the expected number is 1
                 "epoch 2".to_owned(), // no seal covers its end
                 hour(3),
                 hour(4),
@@ -132,7 +132,7 @@ fn every_edit_of_the_book_is_found_where_it_is() {
                 day("ok"),
                 day("aborted"),
                 day("forbidden"),
-                at("sums", "day 2026-11-24".to_owned()), // it was rolled up without a seal
+                at("sums", "day 2026-11-24".to_owned()), // compacted without a seal
                 at("balance", format!("days before 2026-11-24T04:00:00Z, {SERIES}")),
             ],
         ),

@@ -1,10 +1,11 @@
-//! A book that somebody else writes into: what he plants has no effect and is found, what he changes is put right.
+//! Tamper detection: another program writes into the book. Planted schema objects have no effect and are found; changed
+//! objects are restored.
 
 use super::audit::{HOUR, SERIES, audited, closed, edit, found, sound};
 use super::*;
 use crate::ledger::audit::{ExportError, export};
 
-/// Of s4 in an attack on the ledger: every later fold was to be worth a fifth.
+/// From attack s4 on the ledger: every later fold was to count only a fifth.
 const TRIGGERS: &str = "
     CREATE TRIGGER t1 AFTER INSERT ON usage BEGIN
         UPDATE usage SET units = new.units / 5 WHERE \"window\" = new.\"window\" AND series = new.series
@@ -75,7 +76,7 @@ fn triggers_that_are_planted_in_a_running_ledger_change_nothing_that_is_counted(
     sound(&bench.path(), "without them");
 }
 
-/// Each of them is made after a fold, so that nothing of the hour is folded again before it is sealed.
+/// Each change is made after a fold, so that no row of the hour is folded again before the seal.
 const CHANGES: [&str; 9] = [
     "UPDATE usage SET commands = commands - 1, units = units - 3 WHERE outcome = 1",
     "UPDATE usage SET units = 0 WHERE outcome = 1; UPDATE admission SET units = 3",

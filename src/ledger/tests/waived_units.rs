@@ -1,10 +1,10 @@
-//! Commands of which nothing reached a subsystem: counted, and free.
+//! Waived units: commands of which no part reached a subsystem are counted and free.
 
 use super::audit::{HOUR, audited, forgetful, sound, stranger};
 use super::*;
 use crate::model::Outcome;
 
-/// Ends one command of 3 units in each way, once charged and once as one of which nothing was sent.
+/// Ends commands of 3 units with every outcome, once charged and once waived.
 fn end_in_every_way(meter: &Meter, clock: &Clock) {
     for finished in Finished::ALL {
         admit(meter, clock).settle(finished);
@@ -18,7 +18,7 @@ fn is_answered(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Finished(Finished::Ok | Finished::ClientError | Finished::ServerError))
 }
 
-/// Every outcome twice; what a subsystem answered costs both times, all else once.
+/// Expects every outcome twice. A response of a subsystem is charged both times, every other outcome once.
 fn charged(rows: &[UsageRow], times: u64) {
     assert_eq!(rows.len(), Finished::ALL.len(), "{rows:?}");
     for row in rows {
@@ -114,7 +114,7 @@ fn days_in_place_of_hours_balance_with_what_was_waived() {
     assert!(findings.iter().any(|one| one.check == crate::ledger::audit::AuditCheck::Balance), "{findings:?}");
 }
 
-/// As the version before wrote it: word 58 and those after it were free.
+/// A tally of the version before: word 58 and the words after it were free.
 #[test]
 fn a_tally_of_format_2_charges_all_that_ended() {
     let bench = LedgerBench::new();

@@ -1,45 +1,45 @@
-//! What can go wrong with a ledger, said so that somebody can act on it.
+//! Errors of the ledger, with advice for the operator.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::Window;
 
-/// Why the ledger could not be opened, kept or read.
+/// The reason why the ledger could not be opened, kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// A file operation failed.
     #[error("ledger: could not {action} {path}: {source}. {advice}")]
     File {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// With which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
-        /// What to do.
+        /// Advice for the operator.
         advice: &'static str,
     },
-    /// The disk did not keep what it was given. Never tried again: the next sync might succeed without it.
+    /// A sync of the tally failed. Never retried: the next sync might succeed without the lost data.
     #[error(
         "ledger: could not carry {path} to the disk: {source}. Check the disk, then start again: what it kept is recovered"
     )]
     Sync {
         /// The tally.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// SQLite could not do what was asked of the book.
+    /// An operation of SQLite on the book failed.
     #[error("ledger: could not {action} the book {path}: {source}. {advice}")]
     Book {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// The book.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: rusqlite::Error,
-        /// What to do.
+        /// Advice for the operator.
         advice: &'static str,
     },
     /// Another gateway keeps this ledger.
@@ -50,7 +50,7 @@ pub enum LedgerError {
     KeptByOtherProcess {
         /// The book.
         path: PathBuf,
-        /// The process id the holder wrote into the lock file.
+        /// The process id that the holder wrote into the lock file.
         holder: String,
     },
     /// Another gateway keeps the same file under another name or mount.
@@ -60,7 +60,7 @@ pub enum LedgerError {
          `ledger.path` of its own; two gateways never share a ledger"
     )]
     KeptUnderOtherName(PathBuf),
-    /// The book has several names, and each would have a lock, a log and a tally of its own.
+    /// The book has several hard links, and each would have its own lock, log and tally.
     #[error(
         "ledger: the book {path} has {links} hard links, so its log, tally and lock may lie beside another name. Find the \
          other names with `find / -xdev -samefile {path}`, remove them, or give the gateway a copy of its own: \
@@ -69,16 +69,16 @@ pub enum LedgerError {
     HardLinked {
         /// The book.
         path: PathBuf,
-        /// How many names it has.
+        /// The number of hard links.
         links: u64,
     },
-    /// The path is a symbolic link whose target is not there.
+    /// The path is a symbolic link whose target does not exist.
     #[error(
         "ledger: {0} is a symbolic link to a file that is not there. Mount or restore what it leads to, or let \
          `ledger.path` name the book itself"
     )]
     DanglingLink(PathBuf),
-    /// A file of a kept ledger was removed, renamed or replaced.
+    /// A file of an open ledger was removed, renamed or replaced.
     #[error(
         "ledger: {path} was {} while the gateway kept it: what is counted from now on would be lost with the process. \
          The files that it had open hold everything counted until now, wherever they lie. Put the ledger's files back \
@@ -87,10 +87,10 @@ pub enum LedgerError {
     Displaced {
         /// The file.
         path: PathBuf,
-        /// What became of it.
+        /// How the file was displaced.
         how: FileDisplacement,
     },
-    /// The log beside a book can only be read where its reader may write.
+    /// The log beside a book can be read only by a reader with write permission.
     #[error(
         "ledger: the book {path} has a log, {path}-wal, which SQLite can read only where it may write: {source}. Copy \
          the book, its -wal and its .tally into a folder that you may write, and read them there"
@@ -98,10 +98,10 @@ pub enum LedgerError {
     UnreadableLog {
         /// The book.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: rusqlite::Error,
     },
-    /// A tally lies beside a book that is empty.
+    /// A tally lies beside an empty book.
     #[error(
         "ledger: {0} is empty, and a tally lies beside it: this is a copy without the book's log. Copy the file that \
          ends with -wal too; `tallygate ledger backup` copies everything"
@@ -118,12 +118,12 @@ pub enum LedgerError {
     NewerFormat {
         /// The book.
         path: PathBuf,
-        /// Its format.
+        /// The format of the book.
         found: u32,
-        /// The newest format known here.
+        /// The newest format that this program supports.
         known: u32,
     },
-    /// The book was written by an older Tallygate; only a gateway changes a book's format.
+    /// The book was written by an older Tallygate; only a gateway migrates a book's format.
     #[error(
         "ledger: the book {path} has format {found}, this Tallygate reads format {known}. Start the gateway on it once: \
          it brings the book to the new format"
@@ -131,12 +131,12 @@ pub enum LedgerError {
     OlderFormat {
         /// The book.
         path: PathBuf,
-        /// Its format.
+        /// The format of the book.
         found: u32,
-        /// The format known here.
+        /// The format that this program reads.
         known: u32,
     },
-    /// The book consists of something else than its format makes.
+    /// The book's schema differs from the schema of its format.
     #[error(
         "ledger: the book {path} is not as Tallygate makes it, so no number in it can be trusted: {differences}. Find out \
          who changed it; remove what was added, or go on from a backup (`tallygate ledger verify` names every difference). \
@@ -145,10 +145,10 @@ pub enum LedgerError {
     Altered {
         /// The book.
         path: PathBuf,
-        /// What differs.
+        /// The differences.
         differences: String,
     },
-    /// A range of time begins or ends within a day whose hours are not kept any more.
+    /// A range of time begins or ends within a day whose hours were removed by compaction.
     #[error(
         "ledger: hours before {before} are kept as whole days only, and the range asked for cuts the day that begins at \
          {day}. Ask for a range that begins and ends with a day"
@@ -156,10 +156,10 @@ pub enum LedgerError {
     RangeCutsDay {
         /// The first window of the day.
         day: Window,
-        /// Hours from here on are kept.
+        /// The first window that is kept as an hour.
         before: Window,
     },
-    /// A correction cannot be made as it was asked for.
+    /// A correction is invalid.
     #[error("ledger: {0}")]
     Adjustment(#[from] BadAdjustment),
     /// The SQLite in this program has a defect that can lose commits.
@@ -168,7 +168,7 @@ pub enum LedgerError {
          Tallygate with its bundled SQLite"
     )]
     OldSqlite(&'static str),
-    /// A reader from another process could not get a steady view.
+    /// A reader from another process could not get a consistent view.
     #[error("ledger: {0} changed again and again while it was read; try once more, or read a copy")]
     ChangedWhileRead(PathBuf),
     /// The keeper has stopped: the ledger was closed, or the disk has failed.
@@ -196,7 +196,8 @@ impl LedgerError {
         Self::Book { action, path: path.to_owned(), source, advice: ADVICE_BOOK }
     }
 
-    /// Whether the same may succeed later with nothing lost: the disk is full or somebody holds the book for a moment.
+    /// Returns whether a retry may succeed later with nothing lost: the disk is full, or another process holds the book
+    /// for a moment.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::File { source, .. } => {
@@ -213,18 +214,18 @@ fn is_transient_book_error(error: &rusqlite::Error) -> bool {
     let Some(failure) = error.sqlite_error() else { return false };
     match failure.code {
         ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => true,
-        // Growing the shared memory of the write-ahead log fails so when the disk is full.
+        // When the disk is full, growing the shared memory of the write-ahead log fails with this code.
         ErrorCode::SystemIoFailure => failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE,
         _ => false,
     }
 }
 
-/// What became of a file.
+/// How a file was displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileDisplacement {
-    /// Nothing lies under its name, or its folder is gone.
+    /// No file exists under its name, or its folder is gone.
     Removed,
-    /// Another file lies under its name.
+    /// Another file exists under its name.
     Replaced,
 }
 
@@ -237,22 +238,22 @@ impl FileDisplacement {
     }
 }
 
-/// Why a correction cannot be made.
+/// The reason why a correction is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAdjustment {
-    /// Nothing would change.
+    /// The correction would change nothing.
     #[error("a correction of 0 units corrects nothing; say how many units more (5) or less (-5)")]
     Nothing,
-    /// No such period.
+    /// The period does not exist.
     #[error("{0:?} is not a period; write a month, 2026-10, or a day, 2026-10-05")]
     Period(String),
-    /// Not one line of text.
+    /// The text is not one line.
     #[error("the {0} must be one line of 1 to 1000 bytes, without tabs")]
     Text(&'static str),
     /// A command without its subsystem.
     #[error("a command is corrected together with its subsystem; name that too")]
     CommandAlone,
-    /// Never seen.
+    /// The department, subsystem or command was never seen.
     #[error("the book has never seen {0}; `ledger info` and `report usage` show the names it knows")]
     Unknown(String),
 }

@@ -1,4 +1,4 @@
-//! What a reader of the ledger gets: plain sums, already exact.
+//! The measures that readers of the ledger get: plain, exact sums.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,20 +10,21 @@ use crate::model::{Finished, Name, Outcome, Refused, Window};
 /// Sums of one outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutcomeTotals {
-    /// Commands that ended so.
+    /// Commands with this outcome.
     pub commands: u64,
-    /// Their units; refused commands have none, nor have those of which nothing reached a subsystem.
+    /// Units of the commands. Refused commands have none; commands of which nothing reached a subsystem have none
+    /// either.
     pub units: u64,
     /// Bytes of their request bodies.
     pub request_bytes: u64,
     /// Bytes of their response bodies.
     pub response_bytes: u64,
-    /// From admission to end, summed.
+    /// Durations from admission to end, summed.
     pub duration_ns: u64,
 }
 
 impl OutcomeTotals {
-    /// Adds another's sums; they stop at the greatest number rather than wrap.
+    /// Adds another's sums; they saturate at the greatest number and never wrap.
     pub fn add(&mut self, other: &Self) {
         self.commands = self.commands.saturating_add(other.commands);
         self.units = self.units.saturating_add(other.units);
@@ -36,37 +37,37 @@ impl OutcomeTotals {
 /// One department's use of one command since the ledger began, over all epochs, up to this moment.
 #[derive(Clone, Debug)]
 pub struct SeriesTotals {
-    /// Who.
+    /// The department.
     pub department: Name,
-    /// Of which subsystem.
+    /// The subsystem.
     pub subsystem: Name,
-    /// What.
+    /// The command.
     pub command: Name,
-    /// Commands let in.
+    /// Admitted commands.
     pub admitted: u64,
     /// Units of commands that have ended. Commands of which nothing reached a subsystem cost none.
     pub units: u64,
-    /// Bytes of request bodies, those of commands in flight included.
+    /// Bytes of request bodies, including commands in flight.
     pub request_bytes: u64,
-    /// Bytes of response bodies, those of commands in flight included.
+    /// Bytes of response bodies, including commands in flight.
     pub response_bytes: u64,
-    /// Commands by how they ended.
+    /// Ended commands by outcome.
     pub finished: [u64; Finished::ALL.len()],
-    /// Commands by why they were refused.
+    /// Refused commands by reason.
     pub refused: [u64; Refused::ALL.len()],
 }
 
 impl SeriesTotals {
-    /// Admitted and not yet ended.
+    /// Returns the number of commands that were admitted and have not ended.
     pub fn in_flight(&self) -> u64 {
         self.admitted.saturating_sub(self.finished.iter().sum())
     }
 }
 
-/// What departments used in a range of windows, by their ids.
+/// The usage of departments in a range of windows, by department id.
 pub type DepartmentUsage = BTreeMap<Name, UsageSums>;
 
-/// Commands and units.
+/// A number of commands and a number of units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsageSums {
     /// Commands that ended.
@@ -76,30 +77,30 @@ pub struct UsageSums {
 }
 
 impl UsageSums {
-    /// Adds more; the sums stop at the greatest number rather than wrap.
+    /// Adds commands and units; the sums saturate at the greatest number and never wrap.
     pub(crate) fn add(&mut self, commands: u64, units: u64) {
         self.commands = self.commands.saturating_add(commands);
         self.units = self.units.saturating_add(units);
     }
 }
 
-/// What a page of metrics shows of the ledger, all of it at one moment.
+/// The ledger's data of a metrics page, all of one moment.
 #[derive(Clone, Debug)]
 pub struct LedgerView {
-    /// Everything the ledger holds.
+    /// All totals of the ledger.
     pub totals: LedgerTotals,
-    /// What departments used in the ranges that were asked for, in the order of the question.
+    /// The usage of departments in the requested ranges, in the order of the request.
     pub department_usage: Vec<DepartmentUsage>,
 }
 
-/// When the disk last had everything, and how long that took.
+/// The times of the last sync and fold, and statistics of syncs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SyncTimes {
-    /// End of the last successful fdatasync of the tally.
+    /// The end of the last successful fdatasync of the tally.
     pub synced_at: Timestamp,
-    /// End of the last fold into the book.
+    /// The end of the last fold into the book.
     pub folded_at: Timestamp,
-    /// Number of syncs in this epoch.
+    /// The number of syncs in this epoch.
     pub syncs: u64,
     /// Their durations, summed.
     pub sync_time: Duration,
@@ -107,17 +108,17 @@ pub struct SyncTimes {
     pub sync_buckets: [(Duration, u64); 8],
 }
 
-/// Everything the ledger holds at one moment.
+/// All totals of the ledger at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct LedgerTotals {
     /// One entry per (department, subsystem, command) ever seen.
     pub series: Vec<SeriesTotals>,
-    /// Received - refused - finished - in flight, over all workers; anything but 0 is a defect.
+    /// Received - refused - finished - in flight, over all workers; any value other than 0 is a defect.
     pub imbalance: i64,
-    /// Hours and tables of names in the book that were written anew before they were sealed, in this epoch: somebody else had
-    /// changed them.
+    /// Hours and tables of names in the book that were rewritten before they were sealed, in this epoch. Each is a
+    /// change by another process.
     pub mended: u64,
-    /// The disk's part.
+    /// The times of syncs and folds.
     pub times: SyncTimes,
 }
 
@@ -126,29 +127,30 @@ pub struct LedgerTotals {
 pub struct UsageRow {
     /// The UTC hour of admission.
     pub window: Window,
-    /// Who.
+    /// The department.
     pub department: Name,
-    /// Of which subsystem.
+    /// The subsystem.
     pub subsystem: Name,
-    /// What.
+    /// The command.
     pub command: Name,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
     /// The sums.
     pub totals: OutcomeTotals,
 }
 
-/// SQLite's integers end at 2^63 - 1; a sum that reaches it stays there.
+/// Converts a sum for SQLite, whose integers end at 2^63 - 1; a greater sum saturates there.
 pub(crate) fn saturating_i64(sum: u64) -> i64 {
     i64::try_from(sum).unwrap_or(i64::MAX)
 }
 
-/// Commands, units, request bytes, response bytes, nanoseconds: as they are stored, so that a number that cannot be shows.
+/// Commands, units, request bytes, response bytes, nanoseconds: signed as stored, so that an impossible number stays
+/// visible.
 pub(crate) type StoredMeasures = [i64; 5];
 
-/// The code under which sums hold the commands and units that were admitted.
+/// The outcome code of admitted commands and units in stored sums.
 pub(crate) const ADMITTED_CODE: u32 = 0;
 
-/// The code under which sums hold commands that cost no units, and those units. No outcome has it: outcomes of what was
-/// admitted begin at 1, refusals at 101.
+/// The outcome code of waived commands and units in stored sums. No outcome has this code: outcomes of admitted
+/// commands begin at 1, refusals at 101.
 pub(crate) const WAIVED_CODE: u32 = 100;

@@ -1,6 +1,6 @@
 //! Plain values of the ledger: measures, totals and errors.
 //!
-//! Guarantees: no file, no clock, no thread. Every other room of the ledger may import this one.
+//! Guarantees: this module uses no file, no clock and no thread. Every other module of the ledger may import it.
 
 pub(crate) mod error;
 pub(crate) mod measures;

@@ -1,7 +1,10 @@
-//! How many connections one holder may have open: a listener, a department, an address.
+//! Limits the open connections per listener, per department and per address.
 //!
-//! Guarantees: exact over all threads; a connection gives its places back when it ends, however it ends; a holder without
-//! connections takes no memory, so there are never more holders than connections. What a cap turns away is counted.
+//! Guarantees:
+//! - The count is exact over all threads.
+//! - A connection releases its permits when it ends, however it ends.
+//! - A scope without connections takes no memory. So the map has at most one entry per open permit.
+//! - A connection above a limit is counted as a limit hit.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,25 +14,26 @@ use dashmap::mapref::entry::Entry;
 
 use crate::telemetry::{LimitHit, Telemetry};
 
-/// Who holds connections.
+/// What a connection limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LimitScope {
     /// A listener, by its position.
     Listener(usize),
     /// A department, by its number.
     Department(u32),
-    /// An address; of IPv6 the first 64 bits, because whoever has one has all of them.
+    /// An address. For IPv6 the first 64 bits, because a client with one address of a /64 network has all of them.
     Address(IpAddr),
 }
 
-/// The connections of all holders. The hasher is the standard one: callers choose their addresses.
+/// The open connections of all scopes. The hasher is the standard one (resistant to collisions), because callers choose
+/// their addresses.
 #[derive(Debug)]
 pub struct ConnectionLimits {
     open_connections: DashMap<LimitScope, usize>,
     telemetry: Arc<Telemetry>,
 }
 
-/// One connection of one holder, as long as it lives.
+/// One open connection of one scope; dropping the permit releases it.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
@@ -37,12 +41,12 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    /// Nobody holds anything; what is turned away is counted in `telemetry`.
+    /// No connections yet. Rejected connections are counted in `telemetry`.
     pub fn new(telemetry: Arc<Telemetry>) -> Self {
         Self { open_connections: DashMap::new(), telemetry }
     }
 
-    /// Counts one more connection of a holder, unless it has as many as it may.
+    /// Counts one more connection of a scope. `None` if the scope has reached `max`.
     pub(crate) fn try_acquire(self: &Arc<Self>, holder: LimitScope, max: usize) -> Option<ConnectionPermit> {
         {
             let mut held = self.open_connections.entry(holder).or_default();
@@ -57,7 +61,7 @@ impl ConnectionLimits {
 }
 
 impl LimitScope {
-    /// The holder that an address belongs to.
+    /// The scope of an address.
     pub(crate) fn for_address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V4(address) => IpAddr::V4(address),

@@ -1,10 +1,14 @@
-//! The handshakes of one worker that are under way: as many as it may carry, and for a moment twice as many. Who has had a
-//! second makes room, of those first whose callers have not said hello; below that age nobody does as long as there is any room.
+//! Limits the concurrent TLS handshakes of one worker.
 //!
-//! Whoever does not finish its handshake would otherwise hold a place against those who would: turning the newest away
-//! would let a few hundred silent connections close the door for everybody until their time is over. Turning away just the
-//! oldest, a thousand that come at once would push out who has not had the time to say hello (measured: one good caller in
-//! twenty thousand commands, `loadtests siege`), and as many that say hello and stall would push out each who comes.
+//! Guarantees:
+//! - At the limit, handshakes older than 1 s are evicted, first those whose `ClientHello` has not arrived.
+//! - Younger handshakes are evicted only at the hard limit, which is twice the limit.
+//!
+//! Without eviction, clients that do not finish their handshake would hold all permits:
+//! - If the newest were refused, a few hundred silent connections would block all clients until the handshake timeout.
+//! - If only the oldest were evicted, a thousand connections at once would evict clients before their `ClientHello`
+//!   arrives (measured: one good caller in twenty thousand commands, `loadtests siege`). A thousand clients that stall
+//!   after their `ClientHello` would evict every new client.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -14,12 +18,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// How long a handshake has before it makes room for others: a good one takes three round trips at most.
+/// The age from which a handshake may be evicted. A normal handshake takes at most three round trips.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
-/// There are at most so many times as many as there may be, while none has had its [`EVICTABLE_AFTER`].
+/// The hard limit is this multiple of `max`. It applies while no handshake is older than [`EVICTABLE_AFTER`].
 const OVERCOMMIT_FACTOR: usize = 2;
 
-/// The handshakes under way, oldest first.
+/// The pending handshakes, oldest first.
 pub(crate) struct HandshakeLimiter {
     max: usize,
     pending: RefCell<VecDeque<PendingHandshake>>,
@@ -30,26 +34,26 @@ struct PendingHandshake {
     number: u64,
     started: Instant,
     hello_answered: Rc<Cell<bool>>,
-    /// Dropped, it gives the handshake up.
+    /// Dropping the sender evicts the handshake.
     _eviction: oneshot::Sender<()>,
 }
 
-/// One handshake; it gives its place back when it is dropped.
+/// One pending handshake; dropping the permit releases its place.
 pub(crate) struct HandshakePermit<'a> {
     limiter: &'a HandshakeLimiter,
     number: u64,
     eviction: oneshot::Receiver<()>,
-    /// Whether its caller's hello was answered.
+    /// Whether the gateway has answered the `ClientHello`.
     pub(crate) hello_answered: Rc<Cell<bool>>,
 }
 
 impl HandshakeLimiter {
-    /// Room for `max` at once.
+    /// A limiter of `max` concurrent handshakes.
     pub(crate) fn new(max: usize) -> Self {
         Self { max: max.max(1), pending: RefCell::default(), next_number: Cell::new(0) }
     }
 
-    /// Begins one now; if there are as many as there may be, others are given up.
+    /// Begins a handshake now. Evicts others if the limit is reached.
     pub(crate) fn acquire(&self, started: Instant) -> HandshakePermit<'_> {
         let mut under_way = self.pending.borrow_mut();
         while let Some(position) = self.eviction_candidate(&under_way, started) {
@@ -66,7 +70,7 @@ impl HandshakeLimiter {
         HandshakePermit { limiter: self, number, eviction: given_up, hello_answered }
     }
 
-    /// Which of them is given up before another begins; none, if there is room.
+    /// The position of the handshake to evict before another begins. `None` if a permit is free.
     fn eviction_candidate(&self, under_way: &VecDeque<PendingHandshake>, now: Instant) -> Option<usize> {
         if under_way.len() < self.max {
             return None;
@@ -79,9 +83,9 @@ impl HandshakeLimiter {
 }
 
 impl HandshakePermit<'_> {
-    /// Waits until this one has to make room.
+    /// Waits until this handshake is evicted.
     pub(crate) async fn evicted(&mut self) {
-        let _ = (&mut self.eviction).await; // nothing is ever sent: losing the other end is the message
+        let _ = (&mut self.eviction).await; // No value is ever sent: the closed channel is the signal.
     }
 }
 

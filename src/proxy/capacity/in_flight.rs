@@ -1,57 +1,65 @@
-//! How much one worker carries and for whom, so that too much from one department does not shut out the others, and so that much
-//! of it has little memory each.
+//! Load shedding: bounds the commands in flight of one worker, with a fair share per department.
 //!
-//! Guarantees: never more than [`InFlightLimiter::new`] allows; a department that carries nothing finds room as long as there is any, and
-//! as long as fewer than all of them press at once there is: what one may hold shrinks with what is left free (the dynamic
-//! threshold of Choudhury and Hahne, 1998). Decides; refusing and counting are for others.
+//! Also bounds the read-ahead per response, so that many commands have little memory each.
+//!
+//! Guarantees:
+//! - At most `max` commands are in flight ([`InFlightLimiter::new`]).
+//! - A department with nothing in flight is admitted while any capacity is free. Some stays free as long as not all
+//!   departments compete at once. The reason: the maximum of a department shrinks with the free capacity (the dynamic
+//!   threshold of Choudhury and Hahne, 1998).
+//!
+//! Leaves to others: the refusal and its count.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// A department may hold so many times what is free: alone 16/17 of a worker, each of two 16/33, each of ten 16/161.
+/// A department may hold at most 16 times the free capacity. Alone it gets 16/17 of a worker, each of two 16/33, each
+/// of ten 16/161.
 const FAIR_SHARE_FACTOR: usize = 16;
-/// Bytes that the answers of one worker may have been read ahead, all together; each gets a part of it, within bounds.
+/// The read-ahead of all responses of one worker together, in bytes. Each response gets an equal part, within the two
+/// bounds below.
 const READ_AHEAD_ALL: usize = 4 * 1024 * 1024;
 const READ_AHEAD_MIN: usize = 4 * 1024;
 const READ_AHEAD_MAX: usize = 64 * 1024;
 
-/// What one worker carries.
+/// The commands in flight of one worker.
 #[derive(Debug)]
 pub(crate) struct InFlightLimiter {
     max: usize,
     total: Cell<usize>,
-    /// By department number; only those that have something in flight.
+    /// By department number; only departments with commands in flight.
     by_department: RefCell<HashMap<u32, usize, foldhash::fast::RandomState>>,
 }
 
-/// Why there is no room for a command.
+/// Why a command is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overloaded {
-    /// The worker carries all it may.
+    /// The worker has its maximum number of commands in flight.
     Gateway,
-    /// The department holds its fair share of it.
+    /// The department holds its fair share.
     FairShare,
 }
 
 impl InFlightLimiter {
-    /// So many commands at once.
+    /// A limiter of `max` commands.
     pub(crate) fn new(max: usize) -> Self {
         Self { max, total: Cell::new(0), by_department: RefCell::default() }
     }
 
-    /// Whether a department's next command may come in.
+    /// Whether one more command of the department is admitted.
     pub(crate) fn check_capacity(&self, department: u32) -> Result<(), Overloaded> {
         let free = self.max.saturating_sub(self.total.get());
         if free == 0 {
             return Err(Overloaded::Gateway);
         }
         let share = free.saturating_mul(FAIR_SHARE_FACTOR);
-        let is_within = self.total.get() < share || self.in_flight_of(department) < share; // mostly told without a look at who
+        // The first test mostly decides without the map.
+        let is_within = self.total.get() < share || self.in_flight_of(department) < share;
         if is_within { Ok(()) } else { Err(Overloaded::FairShare) }
     }
 
-    /// How many bytes of one answer to read ahead, and to keep for a caller that does not take them: less when there is more to
-    /// carry.
+    /// The read-ahead limit of one response, in bytes: also the bytes that are kept for a caller that does not read. It
+    /// shrinks as the commands in flight grow.
     pub(crate) fn read_ahead_limit(&self) -> usize {
         (READ_AHEAD_ALL / self.total.get().max(1)).clamp(READ_AHEAD_MIN, READ_AHEAD_MAX)
     }
@@ -81,7 +89,7 @@ impl InFlightLimiter {
 mod tests {
     use super::*;
 
-    /// Lets the departments press in turn until nobody comes in any more; what each holds.
+    /// Adds commands of the departments in turn until none is admitted. Returns how many each holds.
     fn pressed(in_flight: &InFlightLimiter, departments: std::ops::Range<u32>) -> Vec<usize> {
         for _ in 0..in_flight.max {
             for department in departments.clone() {

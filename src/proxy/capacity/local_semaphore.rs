@@ -1,18 +1,20 @@
-//! So many of something at once on one thread, and no more.
+//! A semaphore for one thread: bounds how many of something exist at once.
 //!
-//! Guarantees: never more than [`LocalSemaphore::new`] says; a seat is free again when it is dropped.
+//! Guarantees:
+//! - At most `max` permits exist ([`LocalSemaphore::new`]).
+//! - A permit is released when it is dropped.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// See the module.
+/// A semaphore for one thread.
 #[derive(Debug)]
 pub(crate) struct LocalSemaphore {
     max: usize,
     taken: Rc<Cell<usize>>,
 }
 
-/// One of them, taken.
+/// A permit of a [`LocalSemaphore`].
 #[derive(Debug)]
 pub(crate) struct LocalPermit(Rc<Cell<usize>>);
 
@@ -21,7 +23,7 @@ impl LocalSemaphore {
         Self { max, taken: Rc::default() }
     }
 
-    /// Takes one, if one is free.
+    /// Acquires a permit, if one is free.
     pub(crate) fn try_acquire(&self) -> Option<LocalPermit> {
         (self.taken.get() < self.max).then(|| {
             self.taken.set(self.taken.get() + 1);

@@ -1,7 +1,10 @@
-//! How many at once: connections, handshakes, commands in flight, and small budgets of one thread.
+//! Concurrency limits: connections, handshakes, commands in flight (load shedding), and small semaphores of one thread.
 //!
-//! Guarantees: every permit is released when it is dropped; no limit is exceeded, by any interleaving of threads.
-//! Leaves to others: refusing and counting what finds no permit; rates and quotas are in `limit`.
+//! Guarantees:
+//! - A permit is released when it is dropped.
+//! - No interleaving of threads exceeds a limit.
+//!
+//! Leaves to others: the refusal, and its count, when no permit is free. Rates and quotas are in `limit`.
 
 pub(crate) mod connections;
 pub(crate) mod handshakes;

@@ -1,8 +1,12 @@
-//! One connection from a caller: handshake, once; then its commands, over the protocol that was agreed on.
+//! One connection of a caller: one TLS handshake, then its commands over the protocol that ALPN selected.
 //!
-//! Guarantees: the protocol is the one ALPN agreed on, never sniffed; the caller is told once per connection, its department
-//! once per configuration; a caller that is not let in any more is heard out and said goodbye; a handshake has a limit of time,
-//! and a connection an age. Leaves the rest to [`super::http1`] and [`super::http2`].
+//! Guarantees:
+//! - ALPN alone selects the protocol. The first bytes of the stream are never sniffed.
+//! - The caller is identified once per connection, its department once per configuration.
+//! - A connection of a caller that is no longer authorized ends by graceful shutdown.
+//! - A handshake has a time limit, and a connection has a maximum age.
+//!
+//! Leaves to others: the two protocols ([`super::http1`], [`super::http2`]).
 
 use super::graceful_shutdown::TlsSocket;
 use std::cell::Cell;
@@ -32,16 +36,16 @@ use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::{DownstreamPeer, HandshakeInfo, ListenerTls};
 
-/// The most that a TLS record holds (RFC 8446 section 5.1): less room than that would only make small records.
+/// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.
 const TLS_RECORD_MAX: usize = 16 * 1024;
-/// How much is read, and for how long, after a handshake that failed.
+/// The limits of the lingering close after a failed handshake: bytes that are read and discarded, and time.
 const LINGER_BYTES: u64 = 64 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// How long handshakes are waited for that are under way when the gateway stops; a good one takes three round trips at most.
+/// How long a draining gateway waits for pending handshakes. A normal handshake takes at most three round trips.
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A connection as the listener hands it over.
+/// A connection as the listener passes it to a worker.
 pub(crate) struct AcceptedConnection {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) address: SocketAddr,
@@ -51,14 +55,15 @@ pub(crate) struct AcceptedConnection {
     pub(crate) guards: ConnectionGuards,
 }
 
-/// What counts a connection as long as it lives: the listener, the worker, and the places of its holders.
+/// Everything that counts a connection while it is open: the listener, the worker, and the permits of the connection
+/// limits.
 pub(crate) struct ConnectionGuards {
     pub(crate) _open: OpenConnection,
     pub(crate) _worker: WorkerConnection,
     pub(crate) _permits: Vec<ConnectionPermit>,
 }
 
-/// Counts one connection of a worker as long as it lives.
+/// Counts one connection of a worker until it is dropped.
 pub(crate) struct WorkerConnection(Arc<AtomicUsize>);
 
 impl WorkerConnection {
@@ -74,7 +79,7 @@ impl Drop for WorkerConnection {
     }
 }
 
-/// Serves a connection to its end.
+/// Serves a connection from the handshake to the close.
 pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: AcceptedConnection, mut drain: DrainWatcher) {
     let AcceptedConnection { stream, address, tls, proxies, stats, guards: held } = accepted;
     let mut under_way = worker.handshakes.acquire(Instant::now());
@@ -147,8 +152,8 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
     drop(held);
 }
 
-/// Ready when the gateway drains and a handshake is not waited for any longer: at once, if its caller has not said hello. No
-/// command can have come before it is finished.
+/// Ready when the gateway drains and the time for a pending handshake is over. A handshake whose `ClientHello` has not
+/// arrived ends at once. No command can arrive before the handshake completes.
 async fn handshake_drain(drain: &mut DrainWatcher, hello_answered: &Cell<bool>) {
     drain.begun().await;
     if hello_answered.get() {
@@ -156,8 +161,8 @@ async fn handshake_drain(drain: &mut DrainWatcher, hello_answered: &Cell<bool>) 
     }
 }
 
-/// From a socket to a finished handshake, and the caller's address if a balancer has told it. The error of a handshake leaves
-/// the socket behind, with the alert already on its way.
+/// Completes the handshake of an accepted socket. Returns the TLS stream, and the caller's address if a PROXY header
+/// names one. A failed handshake returns the socket with its error; the TLS alert is already on its way.
 async fn tls_handshake(
     stream: std::net::TcpStream,
     tls: &ListenerTls,
@@ -169,13 +174,14 @@ async fn tls_handshake(
         true => proxy_protocol::read_proxy_header(&mut socket).await.map_err(|error| (error, None))?,
         false => None,
     };
-    let socket = socket.with_first_write_flag(hello_answered); // the first word of ours follows the caller's whole hello
+    let socket = socket.with_first_write_flag(hello_answered); // Our first write follows the complete ClientHello.
     let accept = TlsAcceptor::from(Arc::clone(&tls.at_handshake.config)).accept(socket).into_fallible();
     accept.await.map(|stream| (Box::new(stream), proxied_address)).map_err(|(error, socket)| (error, Some(socket)))
 }
 
 impl TrafficWorker {
-    /// Places for a caller that is known now: in its department, and at the address that a balancer has told.
+    /// Acquires the connection permits that need a known caller: one for its department, one for the address in its
+    /// PROXY header.
     fn caller_permits(
         &self,
         peer: &DownstreamPeer,
@@ -200,7 +206,7 @@ impl TrafficWorker {
         Some([department, address])
     }
 
-    /// Remembers when the certificate of a caller ends.
+    /// Records when the caller's certificate expires.
     fn record_certificate_expiry(&self, peer: &DownstreamPeer, snapshot: &PolicySnapshot) {
         let Some(caller) = peer.caller() else { return };
         if let Some(known) = snapshot.claimed_identity(caller.identities()) {
@@ -209,11 +215,11 @@ impl TrafficWorker {
     }
 }
 
-/// A handshake that came to nothing.
+/// A failed handshake.
 struct FailedHandshake<'a> {
     failure: HandshakeFailure,
     error: &'a dyn Display,
-    /// The certificate that was refused.
+    /// The rejected certificate.
     certificate: Option<CertificateSummary>,
 }
 
@@ -227,8 +233,9 @@ impl<'a> FailedHandshake<'a> {
     }
 }
 
-/// Counts a handshake that came to nothing, and logs it: once a second for all, because anybody can cause them; the next
-/// line says how many were suppressed. Who only knocks (a port scan, the probe of a load balancer) is not worth a line.
+/// Counts a failed handshake and logs it. The log has at most one line a second for all failures, because any client
+/// can cause them. The next line has the number of suppressed lines. A client that only connects and closes (a port
+/// scan, the probe of a load balancer) gets no line at the level `info`.
 fn record_handshake_failure(
     worker: &TrafficWorker,
     stats: &ConnectionStats,
@@ -249,22 +256,23 @@ fn record_handshake_failure(
     }
 }
 
-/// Closes a connection so that its caller can read why: closed with something unread, it would be reset, and the alert lost.
+/// Lingering close: shuts the write side down, then reads and discards, so that the caller can read the TLS alert. A
+/// close with unread bytes would make the kernel send RST, and the alert would be lost.
 async fn lingering_close(stream: Option<impl AsyncRead + AsyncWrite + Unpin>) {
     let Some(mut stream) = stream else { return };
     let parting = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut sink()).await
     };
-    let _ = timeout(LINGER_TIME, parting).await; // either way it is over
+    let _ = timeout(LINGER_TIME, parting).await; // The connection is closed in both cases.
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Of a connection's task, in bytes. It has this from its beginning to its end, whatever it waits for, so what is seldom and
-    /// large is boxed: it had 15,840 once, almost half of what a slow connection cost.
+    /// The maximum size of a connection's task, in bytes. The task keeps this size for its whole life, so large parts
+    /// that are seldom used are boxed. The task once had 15,840 bytes, almost half of the cost of a slow connection.
     const TASK_MAX: usize = 4 * 1024;
 
     fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {

@@ -1,7 +1,11 @@
-//! When a client's connection takes no more requests: the gateway drains, the caller is no longer authorised, or the
-//! connection has reached its age or its number of requests.
+//! Graceful shutdown: when a client's connection takes no more requests.
 //!
-//! Guarantees: revocation and the spreading of load over gateways do not wait for a client to close its connection.
+//! The reasons: the gateway drains, the caller is no longer authorized, or the connection has reached its maximum age
+//! or number of requests.
+//!
+//! Guarantees: revocation, and the spreading of load over several gateways, do not depend on a client that closes its
+//! connection.
+//!
 //! Leaves to others: the close itself (`http1`, `http2`).
 
 use std::future::poll_fn;
@@ -15,11 +19,13 @@ use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// A socket after its handshake. Boxed, because each future that hands it on has room for it twice (more than a kilobyte).
+/// A TLS stream after its handshake. Boxed, because each future that passes it on reserves its size twice (more than 1
+/// KiB).
 pub(crate) type TlsSocket = Box<TlsStream<TcpConnection>>;
 
-/// Ready when a connection is to take no more commands: the gateway drains, the caller is sent away, or the connection is old
-/// or has carried as many as it may. Revocation and the spreading of load over gateways depend on connections that end.
+/// Ready when a connection takes no more commands: the gateway drains, the caller is deauthorized, or the connection
+/// has reached its maximum age or number of commands. Revocation and the spreading of load over gateways need
+/// connections that end.
 pub(crate) async fn shutdown_requested(
     worker: &TrafficWorker,
     (peer, pulse): (&DownstreamPeer, &ConnectionActivity),

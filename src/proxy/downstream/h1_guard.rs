@@ -1,9 +1,13 @@
-//! The scanner's hands: stands between a caller's decrypted bytes and hyper.
+//! A byte stream adapter between a caller's decrypted bytes and hyper: runs the HTTP/1.1 scanner (protection against
+//! request smuggling).
 //!
-//! Guarantees: hyper sees whole, well-formed heads only, and nothing after the first fault. What is refused becomes one
-//! request of ours in its place, in its turn; the fault lies ready in [`PendingFault`] when that request is taken up, so that it
-//! is counted and answered like any other refusal, and the connection closes after it. Heads, and callers that say
-//! nothing, have limits of time. What is closed with something unread is closed so that its caller can read why.
+//! Guarantees:
+//! - hyper sees only complete, well-formed heads, and no byte after the first fault.
+//! - A placeholder request takes the place of a malformed one, in order. Its fault is ready in [`PendingFault`] when
+//!   hyper hands the placeholder over. So the fault is counted and refused like any other request, and the connection
+//!   closes after the response.
+//! - Time limits: a head (against slowloris), and a connection without commands (idle timeout).
+//! - A connection with unread bytes ends with a lingering close, so that the caller can read the reason.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -24,46 +28,47 @@ use crate::proxy::message::interim_response::Http1InterimQueue;
 use crate::proxy::io::movable_deadline::MovableDeadline;
 use crate::proxy::message::grammar::h1_scanner::{FaultPosition, H1Scanner, HeadLimits, ScanResult};
 
-/// What hyper reads in the place of a request that is refused. Nobody but us can set the fault that goes with it.
+/// The placeholder request that hyper parses in the place of a malformed one. Only this file sets the fault that
+/// belongs to it.
 const PLACEHOLDER_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
-/// How much is read at once of what cannot go on yet.
+/// The read size while bytes are held back.
 const READ_SIZE: usize = 4096;
-/// How much is read, and for how long, of what a caller sends after it was told why the connection closes: closed with
-/// something unread it would be reset, and the answer lost.
+/// The limits of the lingering close: bytes that are read and discarded after the last response, and time. A close with
+/// unread bytes would make the kernel send RST, and the response would be lost.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// What the guard of a connection has found wrong, until the request is taken up that stands for it.
+/// The fault that the scanner of a connection has found, until the placeholder request is handed over.
 #[derive(Debug, Default)]
 pub(crate) struct PendingFault {
     fault: Cell<Option<MalformedRequest>>,
-    /// The connection becomes another protocol's: nothing more is read here.
+    /// The connection has switched to another protocol: nothing more is read here.
     has_left_http: Cell<bool>,
 }
 
 impl PendingFault {
-    /// What is wrong with the request that the one taken up now stands for, if it stands for one.
+    /// Takes the fault of the current request; `None` if the request is not a placeholder.
     pub(crate) fn take_fault(&self) -> Option<MalformedRequest> {
         self.fault.take()
     }
 
-    /// From now on the bytes are no longer HTTP.
+    /// Marks the connection as upgraded: the bytes from now on are not HTTP.
     pub(crate) fn leave_http(&self) {
         self.has_left_http.set(true);
     }
 }
 
-/// What is expected of a caller.
+/// The limits of a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientLimits {
     pub(crate) head: HeadLimits,
-    /// For a whole head, from its first byte; for the first one, from the handshake.
+    /// The time limit of a whole head, from its first byte. For the first head, from the handshake.
     pub(crate) head_timeout: Duration,
-    /// Without a command.
+    /// The idle timeout: the time without a command.
     pub(crate) idle_timeout: Duration,
 }
 
-/// See the module.
+/// A stream whose incoming bytes pass the HTTP/1.1 scanner before hyper reads them.
 pub(crate) struct ScanningStream<S> {
     stream: S,
     scanner: H1Scanner,
@@ -71,26 +76,27 @@ pub(crate) struct ScanningStream<S> {
     pending_fault: Rc<PendingFault>,
     interim: Rc<Http1InterimQueue>,
     activity: Rc<ConnectionActivity>,
-    /// What came and has not gone on: the beginning of a head or of a chunk's line. The first `passable` bytes may.
+    /// Received bytes that hyper has not read: the beginning of a head or of a chunk line. The first `passable` bytes
+    /// may go on.
     held: BytesMut,
     passable: usize,
     next_read: NextRead,
-    /// Since when a head is waited for that has begun, or is the first.
+    /// Since when a head is incomplete, or the first head is awaited.
     head_since: Option<Instant>,
     deadline: MovableDeadline,
-    /// How much may still be read in parting.
+    /// The remaining bytes of the lingering close, and its deadline.
     linger: Option<(usize, Instant)>,
 }
 
-/// What hyper is to read once everything that may go on has gone.
+/// What hyper reads after the bytes that may go on.
 enum NextRead {
-    /// More of the stream.
+    /// The next bytes of the stream.
     Stream,
-    /// A request of ours, in the place of one that is refused.
+    /// The placeholder request, in the place of a malformed one.
     Refusal(Option<MalformedRequest>, &'static [u8]),
-    /// The end of a body that broke its framing.
+    /// An error, because the framing of a body is broken.
     BrokenBody(MalformedRequest),
-    /// Nothing: the caller was silent for too long.
+    /// The end of the stream: the idle timeout has passed.
     End,
 }
 
@@ -117,8 +123,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         }
     }
 
-    /// Reads into hyper's own buffer, and takes back what may not stay there. Ready with whether something may, or that is the
-    /// end.
+    /// Reads into hyper's own buffer, and takes back the bytes that hyper must not see yet. Ready with true if hyper
+    /// has something to read, or if the stream has ended.
     fn read_into_hyper(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = out.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, out))?;
@@ -133,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         Poll::Ready(Ok(scan.pass > 0 || length == 0))
     }
 
-    /// Reads beside hyper's buffer, because something is held already. Ready with whether that is the end.
+    /// Reads into a side buffer, because bytes are held already. Ready with true at the end of the stream.
     fn read_to_side_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut piece = [MaybeUninit::uninit(); READ_SIZE];
         let mut piece = ReadBuf::uninit(&mut piece);
@@ -162,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         }
     }
 
-    /// Hands on what was held and may go on.
+    /// Passes held bytes to hyper, up to `passable`.
     fn pass_held(&mut self, out: &mut ReadBuf<'_>) {
         let length = self.passable.min(out.remaining());
         out.put_slice(&self.held[..length]);
@@ -173,12 +179,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         }
     }
 
-    /// Ready when the caller has been silent for longer than it may; then that is what is due.
+    /// Ready after a head timeout or an idle timeout. Sets `next_read` accordingly.
     fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let deadline = match self.head_since {
             Some(since) => since + self.limits.head_timeout,
             None if self.scanner.is_message_boundary() => self.activity.idle_since() + self.limits.idle_timeout,
-            None => return Poll::Pending, // bodies have limits of their own
+            None => return Poll::Pending, // Bodies have their own time limits.
         };
         ready!(self.deadline.poll_elapsed(context, deadline));
         let late = MalformedRequest::request_timeout("the head did not come in time");
@@ -187,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         Poll::Ready(())
     }
 
-    /// Hands on what may go on, or what is due instead of more; nothing, if the stream is to be read.
+    /// Passes on bytes that are ready, or the substitute for the stream. `None` if the stream must be read.
     fn poll_buffered(&mut self, out: &mut ReadBuf<'_>) -> Option<Poll<io::Result<()>>> {
         if self.passable > 0 {
             self.pass_held(out);
@@ -195,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         }
         match &mut self.next_read {
             NextRead::Stream => return None,
-            NextRead::Refusal(_, []) => return Some(Poll::Pending), // hyper has it all, and closes
+            NextRead::Refusal(_, []) => return Some(Poll::Pending), // hyper has read the whole placeholder, and closes.
             NextRead::Refusal(fault, rest) => {
                 if let Some(fault) = fault.take() {
                     self.pending_fault.fault.set(Some(fault));
@@ -212,14 +218,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         Some(Poll::Ready(Ok(())))
     }
 
-    /// The stream, if its caller has said nothing yet that was not taken up.
+    /// The stream, if every byte that arrived has been passed on.
     pub(crate) fn into_unread(self) -> Option<S> {
         (matches!(self.next_read, NextRead::Stream) && self.held.is_empty()).then_some(self.stream)
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.pending_fault.has_left_http.get() {
-            return Poll::Pending; // nobody waits: hyper is about to let go
+            return Poll::Pending; // The read has no waiter: hyper is about to release the stream.
         }
         loop {
             if let Some(at_hand) = self.poll_buffered(out) {
@@ -238,22 +244,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
         }
     }
 
-    /// Writes interim answers; what hyper writes comes between whole heads only.
+    /// Writes interim responses. hyper's own writes never split one.
     fn poll_interim(&mut self, context: &mut Context<'_>, only_begun: bool) -> Poll<io::Result<()>> {
         let Self { stream, interim, activity, .. } = self;
         if interim.is_idle() {
-            return Poll::Ready(Ok(())); // every write and every flush comes by here
+            return Poll::Ready(Ok(())); // Fast path: every write and every flush calls this function.
         }
         let mut write = |bytes: &[u8]| activity.note_flush(Pin::new(&mut *stream).poll_write(context, bytes));
         interim.poll_write(only_begun, &mut write)
     }
 
-    /// Whether the connection ends in the middle of what its caller says.
+    /// Whether the connection ends in the middle of a request.
     fn is_mid_message(&self) -> bool {
         !matches!(self.next_read, NextRead::Stream | NextRead::End) || !self.scanner.is_message_boundary()
     }
 
-    /// Reads what the caller still says, to nobody's use.
+    /// Lingering close: reads and discards the rest of the request.
     fn poll_lingering_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (left, deadline) = self.linger.get_or_insert_with(|| (LINGER_BYTES, Instant::now() + LINGER_TIME));
         let deadline = *deadline;
@@ -299,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ScanningStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let guard = self.get_mut();
-        ready!(guard.poll_interim(context, false))?; // hyper flushes when all that it wrote is out
+        ready!(guard.poll_interim(context, false))?; // hyper flushes after its last write of a message.
         guard.activity.note_flush(Pin::new(&mut guard.stream).poll_flush(context))
     }
 

@@ -1,16 +1,19 @@
-//! Heads of one HTTP/2 connection that are not taken up yet, so that those are counted which h2 refuses by itself.
+//! Counts the heads of an HTTP/2 connection that h2 refuses by itself.
 //!
-//! h2 makes no request of a malformed head (RFC 9113 section 8.1.1) or of one beyond its limit: it answers with RST_STREAM, or
-//! with a bare 431, and has no call that tells how many there were. The frames of both directions tell: a stream that its
-//! caller opened, that was never taken up as a request, and that is reset or answered all the same.
+//! h2 makes no request of a malformed head (RFC 9113 section 8.1.1) or of a head above its limit. It responds with
+//! `RST_STREAM`, or with a bare 431, and has no API for their number. The frames of both directions show them: a stream
+//! that the caller opened, that never became a request, and that is reset or gets a response nevertheless.
 //!
-//! Guarantees: each such head is counted once, as received and refused (`malformed`), under the department of the connection.
-//! A stream that is refused because there are too many (REFUSED_STREAM) was not looked at, and is not counted; neither is a
-//! head that ends its connection. Memory: at most [`PENDING_MAX`] heads.
+//! Guarantees:
+//! - Each such head is counted once, as received and refused (`malformed`), under the department of the connection.
+//! - A stream above the limit of streams (`REFUSED_STREAM`) was not processed, and is not counted. Neither is a head
+//!   that ends its connection.
+//! - Memory: at most [`PENDING_MAX`] heads.
 //!
-//! A stream that is reset after more than its head came is in doubt: its head was malformed, or its body was, and then it is a
-//! command. h2 hands over all requests that it has before hyper's connection goes to sleep, in the order of their streams; so what
-//! is still here when the connection is polled again was never one.
+//! A stream that is reset after more than its head arrived is in doubt. Either its head was malformed, or its body was,
+//! and then it is a command. h2 hands over all complete requests before hyper's connection future returns pending, in
+//! the order of their streams. So a doubtful head that is still here at the next poll of the connection never became a
+//! request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -20,10 +23,11 @@ use crate::proxy::exchange::refuse::count_malformed;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// Heads that may wait: the streams of a connection, those that h2 has yet to reset, and some.
+/// The maximum number of pending heads: the streams of a connection, the streams that h2 has yet to reset, and a
+/// reserve.
 const PENDING_MAX: usize = 256;
 const FRAME_HEAD_LENGTH: usize = 9;
-/// A frame's head and the code of RST_STREAM (RFC 9113 section 6.4).
+/// The head of a frame and the error code of `RST_STREAM` (RFC 9113 section 6.4).
 const RESET_LENGTH: usize = FRAME_HEAD_LENGTH + 4;
 const HEADERS_FRAME: u8 = 1;
 const RST_STREAM_FRAME: u8 = 3;
@@ -31,10 +35,11 @@ const SETTINGS_FRAME: u8 = 4;
 const CONTINUATION_FRAME: u8 = 9;
 const ACK_FLAG: u8 = 0x1;
 const END_HEADERS_FLAG: u8 = 0x4;
-/// Nothing was processed, so the stream may be sent again (RFC 9113 section 8.7).
+/// The error code of a stream that was not processed, so that the caller may retry (RFC 9113 section 8.7).
 const REFUSED_STREAM: u32 = 7;
 
-/// See the module. Shared by the frames, which see streams come and go, and the service, which takes requests up.
+/// The pending heads of one connection. Shared by the frame layer, which sees streams open and close, and the service,
+/// which accepts requests.
 pub(crate) struct PendingHeads {
     queue: HeadQueue,
     worker: Rc<TrafficWorker>,
@@ -46,12 +51,13 @@ impl PendingHeads {
         Self { queue: HeadQueue::default(), worker: Rc::clone(worker), peer: Rc::clone(peer) }
     }
 
-    /// The caller has sent a frame of a stream: its head, or something after it.
+    /// The caller has sent a frame of a stream: its head, or a later frame.
     pub(crate) fn note_received(&self, stream: u32, is_head: bool) {
         self.queue.note_received(stream, is_head);
     }
 
-    /// A head has become a request: that of this stream, or the next one, for h2 hands them over in their order.
+    /// A head has become a request: the head of `stream`, or the next one if `stream` is `None`, because h2 keeps their
+    /// order.
     pub(crate) fn note_accepted(&self, stream: Option<u32>) {
         self.queue.note_accepted(stream);
     }
@@ -63,7 +69,7 @@ impl PendingHeads {
         }
     }
 
-    /// hyper's connection is polled again: what was in doubt is decided.
+    /// Counts the doubtful heads. Called before each poll of hyper's connection.
     pub(crate) fn resolve_doubtful(&self) {
         for _ in 0..self.queue.take_refused() {
             count_malformed(&self.worker, &self.peer);
@@ -79,7 +85,7 @@ impl Drop for PendingHeads {
 
 #[derive(Debug, Default)]
 struct HeadQueue {
-    /// The highest number of a stream so far.
+    /// The highest stream number so far.
     highest_stream: Cell<u32>,
     heads: RefCell<VecDeque<PendingHead>>,
 }
@@ -87,9 +93,9 @@ struct HeadQueue {
 #[derive(Clone, Copy, Debug)]
 struct PendingHead {
     stream: u32,
-    /// Whether more than the head came.
+    /// Whether a frame after the head has arrived.
     has_more: bool,
-    /// Whether it was reset, and it is in doubt whether it is a command.
+    /// Whether the stream was reset, so that the head is in doubt.
     is_reset: bool,
 }
 
@@ -114,7 +120,7 @@ impl HeadQueue {
         position.and_then(|position| streams.remove(position));
     }
 
-    /// Whether the frame refuses a head, without doubt.
+    /// Whether the frame refuses a head beyond doubt.
     fn note_sent(&self, frame: SentFrame) -> bool {
         let mut streams = self.heads.borrow_mut();
         let Some(position) = streams.iter().position(|head| head.stream == frame.stream_id()) else { return false };
@@ -130,7 +136,7 @@ impl HeadQueue {
         }
     }
 
-    /// How many that were in doubt were not taken up.
+    /// Removes the doubtful heads that never became requests, and returns their number.
     fn take_refused(&self) -> usize {
         let mut streams = self.heads.borrow_mut();
         let before = streams.len();
@@ -139,22 +145,22 @@ impl HeadQueue {
     }
 }
 
-/// A frame of ours that ends or answers a stream, or answers settings.
+/// A frame from the gateway that ends a stream, begins a response, or acknowledges settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentFrame {
     /// HEADERS.
     Headers {
-        /// Its stream.
+        /// The stream of the frame.
         stream: u32,
     },
     /// RST_STREAM.
     Reset {
-        /// Its stream.
+        /// The stream of the frame.
         stream: u32,
-        /// Why.
+        /// The error code.
         code: u32,
     },
-    /// SETTINGS that acknowledge those of the caller.
+    /// SETTINGS with the ACK flag, for the settings of the caller.
     Acknowledged,
 }
 
@@ -162,24 +168,24 @@ impl SentFrame {
     fn stream_id(self) -> u32 {
         match self {
             Self::Headers { stream } | Self::Reset { stream, .. } => stream,
-            Self::Acknowledged => 0, // the connection
+            Self::Acknowledged => 0, // the connection itself
         }
     }
 }
 
-/// Finds the [`SentFrame`]s in what is written.
+/// Finds the [`SentFrame`]s in written bytes.
 #[derive(Debug, Default)]
 pub(crate) struct SentFrameScanner {
     partial: [u8; RESET_LENGTH],
     read: usize,
-    /// Bytes of a payload that are of no interest.
+    /// The remaining bytes of a payload to skip.
     skip: usize,
-    /// Whether a header block is under way, which only CONTINUATION may follow (RFC 9113 section 6.10).
+    /// Whether a header block is incomplete; only CONTINUATION may follow (RFC 9113 section 6.10).
     is_in_block: bool,
 }
 
 impl SentFrameScanner {
-    /// Looks at bytes that were written.
+    /// Scans bytes that were written.
     pub(crate) fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(SentFrame)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -192,12 +198,12 @@ impl SentFrameScanner {
         }
     }
 
-    /// Whether another frame may stand behind what was written.
+    /// Whether another frame may be inserted after the written bytes.
     pub(crate) fn is_frame_boundary(&self) -> bool {
         self.read == 0 && self.skip == 0 && !self.is_in_block
     }
 
-    /// Takes bytes of a frame's head, or of the code of a reset.
+    /// Copies bytes of a frame head, or of the error code of a reset.
     fn take_head_bytes(&mut self, bytes: &[u8]) -> usize {
         let wanted = if self.read < FRAME_HEAD_LENGTH { FRAME_HEAD_LENGTH } else { RESET_LENGTH };
         let taken = (wanted - self.read).min(bytes.len());
@@ -210,7 +216,7 @@ impl SentFrameScanner {
         taken
     }
 
-    /// The frame that has been read as far as it is read, once: then the next one begins.
+    /// Returns the frame once its head (for a reset, its code) is complete, and prepares for the next frame.
     fn complete_frame(&mut self) -> Option<SentFrame> {
         let [_, _, _, kind, flags, stream @ .., a, b, c, d] = self.partial;
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
@@ -337,7 +343,7 @@ mod tests {
             pending_heads.note_received(stream, false);
             assert!(!pending_heads.note_sent(reset(stream, 1)), "in doubt");
         }
-        pending_heads.note_accepted(Some(1)); // its body was at fault
+        pending_heads.note_accepted(Some(1)); // its body was malformed
         assert_eq!((pending_heads.take_refused(), pending_heads.take_refused()), (1, 0));
         pending_heads.note_received(5, true);
         pending_heads.note_received(5, true); // a trailer

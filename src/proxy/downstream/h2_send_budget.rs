@@ -1,12 +1,18 @@
-//! What the answers of one HTTP/2 connection hold in memory because its caller has not taken it: what was read ahead of a
-//! subsystem, and what hyper and h2 were handed and have not written.
+//! The send budget of one HTTP/2 connection (send-side backpressure).
 //!
-//! Guarantees: counted to the byte, and with what h2 keeps beside each piece, from the moment it is read until it is dropped,
-//! also when its stream has ended; together at most [`BUDGET_MAX`] bytes and one read more, and of each stream beyond that what h2
-//! takes before it holds back, and [`READ_MIN`]. A piece keeps alive a buffer of at most twice its read's length, and of its own
-//! length when it is less than half of that (`upstream/h1/wire`). Nobody waits for room that may never be made: a stream that has read ahead may hand that over, and where
-//! streams that their caller has put aside hold all there is, so that nobody makes room, the others go on in small pieces,
-//! one after another. Leaves to [`super::response_stream`] whether the socket takes anything.
+//! It bounds the response bytes that the caller has not read. They are bytes read ahead from a subsystem, and bytes in
+//! hyper and h2 that are not written yet.
+//!
+//! Guarantees:
+//! - The count is exact, and includes the overhead of h2 per chunk ([`CHUNK_OVERHEAD`]). A byte counts from its read
+//!   until its buffer is dropped, also after the end of its stream.
+//! - Bound = [`BUDGET_MAX`] + one read + streams * (the send buffer of h2 per stream + [`READ_MIN`]).
+//! - A chunk keeps a buffer of at most twice the length of its read. A chunk of less than half of that is copied, and
+//!   keeps only its own length (`upstream/h1/wire`).
+//! - No deadlock: a stream that has read ahead may always send those bytes. If stalled streams hold the whole budget,
+//!   the other streams take turns and read [`READ_MIN`] bytes each.
+//!
+//! Leaves to [`super::response_stream`]: whether the socket is writable.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,46 +25,47 @@ use tokio::time::Instant;
 use crate::proxy::io::tick_timer::CoarseTimer;
 use crate::proxy::io::waker_queue::{WaiterId, WakerQueue};
 
-/// Bytes of all answers.
+/// The budget of all responses of a connection, in bytes.
 const BUDGET_MAX: usize = 192 * 1024;
-/// Room that is worth a read; streams wait for as much, as long as others make room.
+/// The smallest free budget that is worth a read. Streams wait for this size while other streams release bytes.
 const READ_SIZE: usize = 16 * 1024;
-/// What they read if nobody does.
+/// The read size if no stream releases bytes.
 const READ_MIN: usize = 4 * 1024;
-/// Bytes that h2 and hyper keep beside a piece, whatever its length (tests/http2/http2_abuse.rs: 64 KiB in frames of 1 KiB took 100).
+/// Bytes that h2 and hyper keep per chunk, whatever its length (tests/http2/http2_abuse.rs: 64 KiB in frames of 1 KiB
+/// took 100).
 const CHUNK_OVERHEAD: usize = 600;
 
-/// See the module.
+/// The send budget of one HTTP/2 connection.
 pub(crate) struct SendBudget {
     clock: CoarseTimer,
     bytes: Cell<usize>,
-    /// How often room was made.
+    /// The number of releases so far.
     releases: Cell<u64>,
-    /// Streams that may not go on before there is room, or it is their turn.
+    /// Streams that wait for free budget, or for their turn.
     blocked_streams: WakerQueue,
 }
 
-/// What one stream has handed over and its caller has not taken.
+/// The bytes that one stream has passed to hyper and its caller has not read.
 #[derive(Debug, Default)]
 pub(crate) struct UnsentBytes {
     bytes: Cell<usize>,
     last_sent: Cell<Option<Instant>>,
 }
 
-/// One stream's share in it.
+/// The share of one stream in the connection's send budget.
 pub(crate) struct StreamBudget {
     budget: Rc<SendBudget>,
-    /// Of this stream.
+    /// The unsent bytes of this stream.
     unsent: Rc<UnsentBytes>,
-    /// Bytes of the last read, as long as some of them were not handed over.
+    /// The size of the last read, while a part of it has not been sent.
     last_read: usize,
-    /// How often room had been made when it last asked for some in vain.
+    /// The value of `releases` when the stream last found no budget.
     releases_seen: Cell<u64>,
-    /// While it may not go on.
+    /// The place in the queue while the stream waits.
     waiter: WaiterId,
 }
 
-/// A piece of an answer that is handed over; counted until it is dropped.
+/// A chunk of a response body; its bytes are counted until it is dropped.
 pub(crate) struct CountedChunk {
     bytes: Bytes,
     charge: Option<ChunkCharge>,
@@ -71,24 +78,24 @@ struct ChunkCharge {
 }
 
 impl UnsentBytes {
-    /// When the caller took something last, to the tick, if there is something that it has not taken.
+    /// When the caller last read something of this stream, to the tick. `None` if nothing is unsent.
     pub(crate) fn unsent_since(&self) -> Option<Instant> {
         self.last_sent.get().filter(|_| self.bytes.get() > 0)
     }
 
-    /// Whether the caller has taken all.
+    /// Whether the caller has read everything.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.get() == 0
     }
 
-    /// The caller has taken something, or what keeps it from taking is not its own stream.
+    /// Notes progress: the caller has read something, or another stream is what blocks this one.
     pub(crate) fn note_sent(&self, now: Instant) {
         self.last_sent.set(Some(now));
     }
 }
 
 impl SendBudget {
-    /// Nothing yet, on a connection whose time is this.
+    /// An empty budget that uses the connection's clock.
     pub(crate) fn new(clock: CoarseTimer) -> Self {
         Self { clock, bytes: Cell::default(), releases: Cell::default(), blocked_streams: WakerQueue::default() }
     }
@@ -107,7 +114,8 @@ impl SendBudget {
         self.wake_next();
     }
 
-    /// One after another, so that each finds what the one before has left; and it is always somebody's turn.
+    /// Wakes one waiting stream at a time, so that each sees the budget that the previous one left. While streams wait,
+    /// one of them always has the turn.
     fn wake_next(&self) {
         if self.available().is_some() || !self.blocked_streams.has_unused_release() {
             self.blocked_streams.release_first();
@@ -116,13 +124,13 @@ impl SendBudget {
 }
 
 impl StreamBudget {
-    /// That of a stream for which so many bytes have been read already; tells in `unsent` how many it has handed over.
+    /// The share of a stream that has already read `ahead` bytes. Counts the bytes it sends in `unsent`.
     pub(crate) fn new(all: Rc<SendBudget>, unsent: Rc<UnsentBytes>, ahead: usize) -> Self {
         all.charge(ahead);
         Self { budget: all, unsent, last_read: ahead, releases_seen: Cell::new(0), waiter: WaiterId::default() }
     }
 
-    /// Ready with how many bytes may be read, at most.
+    /// Ready with the maximum number of bytes that the stream may read.
     pub(crate) fn poll_available(&self, context: &Context<'_>) -> Poll<usize> {
         let room = self.budget.available();
         let has_turn = self.budget.blocked_streams.take_release(&self.waiter);
@@ -135,23 +143,23 @@ impl StreamBudget {
         Poll::Ready(room.unwrap_or(READ_MIN))
     }
 
-    /// Whether room was made since the last look: then there will be enough.
+    /// Whether budget was released since the last check. If so, more will follow, and the stream waits for it.
     fn has_recent_release(&self) -> bool {
         let taken = self.budget.releases.get();
         self.releases_seen.replace(taken) != taken
     }
 
-    /// These bytes go out, and so many that were read with them do not yet.
+    /// Sends these bytes; `ahead` bytes of the same read remain unsent.
     pub(crate) fn send_chunk(&mut self, bytes: Bytes, ahead: usize) -> CountedChunk {
         let read = if self.last_read > 0 { self.last_read } else { bytes.len() + ahead };
-        // What is only a part of its read does not keep all of that in memory.
+        // A small part of a read is copied, so that it does not keep the whole read in memory.
         let bytes = if bytes.len() < read / 2 { Bytes::copy_from_slice(&bytes) } else { bytes };
         let held = ChunkCharge::new(&self.budget, &self.unsent, bytes.len() + CHUNK_OVERHEAD);
         self.update_charge(read, ahead);
         CountedChunk { bytes, charge: Some(held) }
     }
 
-    /// Nothing goes out; so many bytes were read ahead.
+    /// Nothing is sent; `ahead` bytes have been read ahead.
     pub(crate) fn release_unused(&mut self, ahead: usize) {
         self.update_charge(self.last_read.max(ahead), ahead);
     }
@@ -160,14 +168,14 @@ impl StreamBudget {
         let read = if ahead > 0 { read } else { 0 };
         let before = std::mem::replace(&mut self.last_read, read);
         self.budget.charge(read.saturating_sub(before));
-        self.budget.release(before.saturating_sub(read)); // no room is made by what is only noted again
+        self.budget.release(before.saturating_sub(read)); // A charge that is only renewed releases nothing.
     }
 }
 
 impl Drop for StreamBudget {
     fn drop(&mut self) {
         self.budget.blocked_streams.remove(&self.waiter);
-        self.budget.release(self.last_read); // it may have been its turn
+        self.budget.release(self.last_read); // Also passes the turn on if this stream had it.
     }
 }
 
@@ -187,7 +195,7 @@ impl Drop for ChunkCharge {
 }
 
 impl From<Bytes> for CountedChunk {
-    /// Of a connection that has one answer at a time.
+    /// For a connection with one response at a time: nothing is counted.
     fn from(bytes: Bytes) -> Self {
         Self { bytes, charge: None }
     }
@@ -202,7 +210,7 @@ impl Buf for CountedChunk {
         self.bytes.chunk()
     }
 
-    /// Some of it is written: that much the caller has made room for.
+    /// hyper has written a part of the chunk: the caller has made room for it.
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         if let Some(held) = &self.charge {

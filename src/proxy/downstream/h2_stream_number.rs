@@ -1,24 +1,26 @@
-//! The number of its stream in the head of a request over HTTP/2: hyper does not show it, and answers beside hyper
-//! ([`crate::proxy::message::interim_response`]) need it.
+//! Passes the stream number of an HTTP/2 request through h2 and hyper, in a header field. hyper does not expose the
+//! number, and interim responses ([`crate::proxy::message::interim_response`]), which bypass hyper, need it.
 //!
-//! The layer below h2 ([`super::h2_frame_budget`]) appends it to the block of each head that opens a stream, as the last field.
-//! Its name is that of a field of connections (RFC 9110 section 11.7.1) which no request has a use for, and which never
-//! reaches a subsystem.
+//! The layer below h2 ([`super::h2_frame_budget`]) appends the field to the header block of each head that opens a
+//! stream, as its last field. The name `proxy-authenticate` is hop-by-hop (RFC 9110 section 11.7.1): no request has a
+//! use for it, and it never reaches a subsystem.
 //!
-//! Guarantees: pure; the last value of that name is the number, and is taken out before anything else looks at the
-//! head. What a caller says under that name stays as it is.
+//! Guarantees:
+//! - Pure: no I/O and no shared state.
+//! - The last value of that name is the number. It is removed before any other code reads the head.
+//! - Values that the caller itself sent under that name stay as they are.
 
 use http::HeaderMap;
 use http::header::{Entry, PROXY_AUTHENTICATE};
 
-/// A literal never indexed (RFC 7541 section 6.2.3) whose name is number 48 in the static table: `proxy-authenticate`.
+/// A literal field, never indexed (RFC 7541 section 6.2.3), with name 48 of the static table: `proxy-authenticate`.
 const NUMBER_FIELD: [u8; 2] = [0x1f, 48 - 15];
-/// The most digits of a stream's number.
+/// The maximum number of digits in a stream number.
 const DIGITS_MAX: usize = 10;
-/// The largest field.
+/// The maximum length of the field.
 pub(crate) const NUMBER_FIELD_MAX: usize = NUMBER_FIELD.len() + 1 + DIGITS_MAX;
 
-/// Appends the field to a block.
+/// Appends the field to a header block.
 pub(crate) fn put_number(block: &mut Vec<u8>, stream: u32) {
     let (mut digits, mut first, mut rest) = ([0; DIGITS_MAX], DIGITS_MAX, stream);
     while first == DIGITS_MAX || rest > 0 {
@@ -32,7 +34,7 @@ pub(crate) fn put_number(block: &mut Vec<u8>, stream: u32) {
     block.extend_from_slice(digits);
 }
 
-/// Takes the number out of a head that has it.
+/// Removes the number from a head and returns it.
 pub(crate) fn take_number(headers: &mut HeaderMap) -> Option<u32> {
     let Entry::Occupied(field) = headers.entry(PROXY_AUTHENTICATE) else { return None };
     let is_alone = field.iter().nth(1).is_none();

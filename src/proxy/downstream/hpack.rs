@@ -1,20 +1,25 @@
-//! Header blocks as they come over the wire (RFC 7541), read as far as it takes to see where each field begins.
+//! Header blocks on the wire (HPACK, RFC 7541), parsed only as far as needed to find where each field begins.
 //!
-//! Guarantees: pure; however a block is cut, the verdict is the same; nothing is kept of it but a position. At most
-//! [`SIZE_UPDATES_MAX`] dynamic table size updates, all of them before the first field (section 4.2). Leaves names, values,
-//! and everything that is wrong with an encoding to h2.
+//! Guarantees:
+//! - Pure: no I/O and no shared state. Only a position is kept of a block.
+//! - The result does not depend on how the bytes of a block are split.
+//! - A block has at most [`SIZE_UPDATES_MAX`] dynamic table size updates, all before the first field (RFC 7541 section
+//!   4.2).
+//!
+//! Leaves to h2: names, values, and every other fault of the encoding.
 
-/// Updates of the dynamic table's size in one block: an encoder needs at most two, its smallest size and its last (RFC 7541
-/// section 4.2). h2 takes any number of them, at 8 ns each, and at the beginning of each CONTINUATION as well.
+/// The maximum number of dynamic table size updates in one block. An encoder needs at most two, its smallest size and
+/// its last (RFC 7541 section 4.2). h2 accepts any number of them, at 8 ns each, and at the beginning of each
+/// CONTINUATION as well.
 const SIZE_UPDATES_MAX: u8 = 2;
-/// The largest integer that is followed; what is longer, h2 refuses.
+/// The bits of the largest integer that is decoded. h2 rejects longer integers.
 const INTEGER_BITS_MAX: u32 = 28;
 
-/// Too many size updates, or one after a field: where in the bytes that were shown.
+/// Too many size updates, or one after a field. The value is its position in the given bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnexpectedSizeUpdate(pub(crate) usize);
 
-/// Follows the block of one head or trailer.
+/// Parses the header block of one head or trailer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeaderBlockWalk {
     state: WalkState,
@@ -27,15 +32,15 @@ enum WalkState {
     /// Before the first byte of a field or of a size update.
     #[default]
     Begin,
-    /// In an integer whose first byte was full (section 5.1).
+    /// In an integer with a full prefix (section 5.1).
     Integer { read: u32, bits: u32, then: AfterInteger },
     /// Before the length of a string (section 5.2).
     Length(FieldString),
-    /// In a string of which so many bytes are to come.
+    /// In a string; the number is its remaining bytes.
     String(u32, FieldString),
 }
 
-/// What an integer is followed by.
+/// What follows an integer.
 #[derive(Clone, Copy, Debug)]
 enum AfterInteger {
     Begin,
@@ -43,7 +48,7 @@ enum AfterInteger {
     String(FieldString),
 }
 
-/// Which string of a field.
+/// One of the two strings of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FieldString {
     Name,
@@ -51,7 +56,7 @@ enum FieldString {
 }
 
 impl HeaderBlockWalk {
-    /// Looks at the next bytes of the block.
+    /// Parses the next bytes of the block.
     pub(crate) fn walk(&mut self, bytes: &[u8]) -> Result<(), UnexpectedSizeUpdate> {
         let mut position = 0;
         while let Some(byte) = bytes.get(position) {
@@ -65,12 +70,12 @@ impl HeaderBlockWalk {
         Ok(())
     }
 
-    /// Whether the bytes so far end with a whole field or size update.
+    /// Whether the bytes so far end with a complete field or size update.
     pub(crate) fn is_between_fields(&self) -> bool {
         matches!(self.state, WalkState::Begin)
     }
 
-    /// Takes the first byte of a field or of a size update; whether it is an update that may not be there.
+    /// Parses the first byte of a field or of a size update. Returns true for a size update that is not allowed.
     fn is_unexpected_update(&mut self, byte: u8) -> bool {
         let is_update = byte & 0b1110_0000 == 0b0010_0000;
         if !is_update {
@@ -97,7 +102,7 @@ impl HeaderBlockWalk {
         1
     }
 
-    /// Skips what has come of a string.
+    /// Skips the bytes of a string that have arrived.
     fn skip_string(&mut self, come: usize, left: u32, text: FieldString) -> usize {
         let skipped = come.min(left as usize);
         let left = left - u32::try_from(skipped).unwrap_or(left);
@@ -106,7 +111,7 @@ impl HeaderBlockWalk {
     }
 }
 
-/// What the first byte of a field or an update begins (section 6).
+/// The state after the first byte of a field or of a size update (section 6).
 fn begin_field(byte: u8) -> WalkState {
     let (prefix, is_literal) = match byte {
         0b1000_0000.. => (7, false),
@@ -126,7 +131,7 @@ fn begin_field(byte: u8) -> WalkState {
     )
 }
 
-/// The first byte of an integer.
+/// The state after the first byte of an integer.
 fn begin_integer(byte: u8, prefix: u32, then: AfterInteger) -> WalkState {
     let full = (1 << prefix) - 1;
     let read = u32::from(byte) & full;
@@ -160,7 +165,8 @@ mod tests {
         block.extend(b"\xe9\x5b\xb8\xe8\xb4\xbf");
         for length in [0x20_u8, 126] {
             block.extend([0x10, length]);
-            block.extend(std::iter::repeat_n(b' ', usize::from(length))); // a blank would begin an update
+            // In another place, a blank would begin a size update.
+            block.extend(std::iter::repeat_n(b' ', usize::from(length)));
             block.extend([0x7f, 0x81, 0x02]); // 127 + 1 + (2 << 7)
             block.extend(std::iter::repeat_n(b'?', 384));
         }
@@ -168,7 +174,7 @@ mod tests {
         block
     }
 
-    /// Where the walk ends, if so many bytes come at a time.
+    /// The position where the walk fails if the block arrives in pieces of `at_a_time` bytes.
     fn walked(block: &[u8], at_a_time: usize) -> Option<usize> {
         let mut walk = HeaderBlockWalk::default();
         let mut before = 0;

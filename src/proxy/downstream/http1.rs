@@ -1,9 +1,13 @@
 //! A connection that speaks HTTP/1.1 (RFC 9112).
 //!
-//! Guarantees: hyper reads nothing that [`crate::proxy::message::grammar`] has not read first; every request that arrives is counted, those
-//! that are not HTTP too. Heads, silence, bodies, answers that are not taken, and the connection itself have limits of
-//! time; what hyper buffers has one of size; the answer to the last command that a connection carries says so; what is on its way
-//! for a caller that is sent away is cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
+//! Guarantees:
+//! - hyper reads only bytes that [`crate::proxy::message::grammar`] has scanned before.
+//! - Every request that arrives is counted, and so is a request that is not valid HTTP.
+//! - Time limits: head, idle timeout, body, response that the caller does not read (write timeout), age of the
+//!   connection.
+//! - Size limit: the buffers of hyper ([`BUFFER_SIZE`]).
+//! - The response to the last command of a connection has `Connection: close`.
+//! - The commands of a deauthorized caller are cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -36,12 +40,13 @@ use crate::proxy::message::interim_response::{Http1InterimQueue, InterimTarget};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// The reason of a status that has no name here (RFC 9112 section 4: it may be empty). hyper would write `<none>`.
+/// The reason phrase of a status without a registered name. RFC 9112 section 4 allows an empty phrase; hyper would
+/// write `<none>`.
 const EMPTY_REASON: ReasonPhrase = ReasonPhrase::from_static(b"");
-/// Bytes that hyper buffers each way; a larger head than this has a larger buffer.
+/// Bytes that hyper buffers in each direction. A configured head limit above this size enlarges the buffer.
 const BUFFER_SIZE: usize = 32 * 1024;
 
-/// Serves a connection to its end.
+/// Serves a connection until it is closed.
 pub(crate) async fn serve_http1(
     worker: Rc<TrafficWorker>,
     peer: Rc<DownstreamPeer>,
@@ -63,7 +68,7 @@ pub(crate) async fn serve_http1(
         let active_request = activity.begin_request();
         let response = match pending_fault.take_fault() {
             None => {
-                let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has none
+                let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has no interim responses.
                 let line = takes_interim.then(|| InterimTarget::Http1(Rc::clone(&interim)));
                 Either::Left(exchange(&worker, &peer, request, line))
             }
@@ -87,7 +92,7 @@ pub(crate) async fn serve_http1(
         })
     });
     let mut connection = http1::Builder::new()
-        .header_read_timeout(None) // the guard's work
+        .header_read_timeout(None) // `ScanningStream` enforces the limit.
         .max_headers(capacity.head_fields)
         .max_header_size(capacity.head_bytes)
         .max_buf_size(BUFFER_SIZE.max(capacity.head_bytes))
@@ -98,7 +103,8 @@ pub(crate) async fn serve_http1(
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
-                () = Box::pin(peer.wait_until_cut_off()) => return Ok(()), // dropping it ends its command as aborted
+                // Dropping the connection settles its command as aborted.
+                () = Box::pin(peer.wait_until_cut_off()) => return Ok(()),
             }
         }
     };
@@ -111,18 +117,18 @@ pub(crate) async fn serve_http1(
     Ok(())
 }
 
-/// HTTP is over: the connection ends, or goes on as what its last answer said.
+/// Ends the HTTP part of a connection: closes it, or runs the tunnel that its last response announced.
 async fn finish_connection<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &DownstreamPeer,
     mut stream: ScanningStream<S>,
     read: Bytes,
 ) {
     match peer.tunnel.take() {
-        None => drop(stream.shutdown().await), // it ends either way
+        None => drop(stream.shutdown().await), // The connection ends, whatever the result.
         Some(tunnel) => {
-            // A caller that spoke before it was told to has broken off; dropping the tunnel says so.
+            // A caller that sent bytes before the response has broken the upgrade. Dropping the tunnel settles it so.
             if let Some(stream) = stream.into_unread().filter(|_| read.is_empty()) {
-                // Boxed: every connection would have the memory for it, 4 KiB, from its beginning.
+                // Boxed: otherwise every connection would reserve the 4 KiB of this future from its beginning.
                 Box::pin(run_tunnel(tunnel, peer, stream, read)).await;
             }
         }
@@ -132,7 +138,7 @@ async fn finish_connection<S: AsyncRead + AsyncWrite + Unpin>(
 async fn run_tunnel(tunnel: UpgradeTunnel, peer: &DownstreamPeer, stream: impl AsyncRead + AsyncWrite, read: Bytes) {
     tokio::select! {
         () = tunnel.run_on_connection(stream, read) => {}
-        () = peer.deauthorized() => {} // dropping the tunnel ends its command as aborted
+        () = peer.deauthorized() => {} // Dropping the tunnel settles its command as aborted.
     }
 }
 

@@ -1,10 +1,14 @@
 //! A connection that speaks HTTP/2 (RFC 9113).
 //!
-//! Guarantees: it holds a bounded amount of memory, whatever its caller sends or does not take; resets, whether by the caller or by
-//! us, are counted and end it, and so are frames that do nothing; a connection that never opens, one without streams, a
-//! stream whose answer is not taken, and the connection itself have limits of time; what is on its way for a caller that is sent
-//! away is cut off in time ([`DownstreamPeer::wait_until_cut_off`]). A stream may become a [`crate::proxy::exchange::tunnel`],
-//! and is then run like an answer: one task, that ends with it.
+//! Guarantees:
+//! - The memory of a connection is bounded, whatever its caller sends or does not read.
+//! - Resets by the caller, resets by the gateway, and frames without effect are counted. Too many of them end the
+//!   connection.
+//! - Time limits: the connection preface, a connection without streams (idle timeout), a stream whose response the
+//!   caller does not read (write timeout), the age of the connection.
+//! - The commands of a deauthorized caller are cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
+//! - A stream may become a [`crate::proxy::exchange::tunnel`]. Like a response, a tunnel is one task that ends with its
+//!   stream.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -39,42 +43,47 @@ use crate::proxy::message::interim_response::{Http2InterimQueue, InterimTarget};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// Envoy's recommendation for the edge: 100 streams, 64 KiB per stream, 1 MiB per connection.
+/// Flow control as Envoy recommends for the edge: 100 streams, 64 KiB per stream, 1 MiB per connection.
 const STREAMS_MAX: u32 = 100;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// The least that RFC 9113 section 4.2 allows; a larger frame is only more memory.
+/// The minimum that RFC 9113 section 4.2 allows. A larger frame only costs more memory.
 const FRAME_MAX: u32 = 16 * 1024;
-/// What names and values are remembered by the compression; more helps an attacker only (CVE-2016-6581).
+/// The size of the HPACK dynamic table. A larger table helps only an attacker (CVE-2016-6581).
 const HEADER_TABLE: u32 = 4 * 1024;
-/// Bytes of an answer that h2 takes before it asks for no more.
+/// Bytes of a response that h2 buffers per stream before it applies backpressure.
 const SEND_BUFFER_MAX: usize = 16 * 1024;
-/// Streams that a caller has reset and we have not taken up (CVE-2023-44487), and streams that it made us reset
-/// (CVE-2025-8671); beyond them the connection ends with ENHANCE_YOUR_CALM.
+/// The maximum number of streams that the caller has reset before they were accepted (rapid reset, CVE-2023-44487), and
+/// of streams that the caller made the gateway reset (CVE-2025-8671). Beyond them the connection ends with
+/// `ENHANCE_YOUR_CALM`.
 const CLIENT_RESETS_MAX: usize = 20;
 const SERVER_RESETS_MAX: usize = 64;
-/// Pings tell a dead caller from a quiet one.
+/// Pings distinguish a dead connection from an idle one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a caller to take its leave.
+/// How long a connection stays open after GOAWAY, so that the caller can close it.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
-/// For a caller to open a connection that is to end: what it said right after its handshake is read.
+/// How long a closing connection waits for its preface, so that bytes sent right after the handshake are read.
 const PREFACE_GRACE: Duration = Duration::from_millis(250);
-/// The preface and the frame of settings after it (RFC 9113 section 3.4): what is less does not open a connection.
+/// The preface and the head of the SETTINGS frame after it (RFC 9113 section 3.4). Fewer bytes do not open a
+/// connection.
 const PREFACE_BYTES: u64 = 24 + 9;
 
-/// How many times `headBytes` h2 decodes of a head, so that we can refuse it in full: with a problem document, an id, a count. More
-/// gets h2's own 431, counted by [`PendingHeads`]; four times more ends the connection (`MAX_HEADER_LIST_ABUSE_MULTIPLIER`). Three,
-/// because h2 leaves out the fields of a trailer that go beyond it, and tells nobody: one field takes at most 1.6 times what it
-/// has on the wire (5 bits for a byte, RFC 7541 appendix B), so what is left of such a trailer is still more than `headBytes`.
+/// The limit of h2 for a decoded head is `HEADER_LIST_FACTOR * headBytes`. So the gateway itself can refuse a head
+/// between the two limits, with a problem document, an id and a count.
+/// - A head above the limit of h2 gets the bare 431 of h2, counted by [`PendingHeads`].
+/// - A head above four times that limit ends the connection (`MAX_HEADER_LIST_ABUSE_MULTIPLIER`).
+/// - The factor is 3 because h2 silently drops the trailer fields above its limit. A decoded field has at most 1.6
+///   times its bytes on the wire (5 bits for a byte, RFC 7541 appendix B). So the rest of such a trailer is still
+///   larger than `headBytes`.
 const HEADER_LIST_FACTOR: usize = 3;
 
-/// Bytes of a head that h2 decodes, as RFC 9113 section 6.5.2 counts them.
+/// Bytes of a head that h2 decodes, counted as in RFC 9113 section 6.5.2.
 fn header_list_max(capacity: &CapacitySettings) -> u32 {
     u32::try_from(capacity.head_bytes.saturating_mul(HEADER_LIST_FACTOR)).unwrap_or(u32::MAX)
 }
 
-/// Serves a connection to its end.
+/// Serves a connection until it is closed.
 pub(crate) async fn serve_http2(
     worker: Rc<TrafficWorker>,
     peer: Rc<DownstreamPeer>,
@@ -103,13 +112,14 @@ pub(crate) async fn serve_http2(
         let line = number.and_then(|number| interim.open_stream(number)).map(InterimTarget::Http2);
         let (active_request, progress, send_budget) =
             (activity.begin_request(), Rc::new(StreamProgress::default()), Rc::clone(&send_budget));
-        latest_stream.replace(Rc::downgrade(&progress)); // hyper hands the stream to be run right after this
+        latest_stream.replace(Rc::downgrade(&progress)); // hyper passes the stream to the executor right after this.
         let (peer_too, latest_stream) = (Rc::clone(&peer), Rc::clone(&latest_stream));
         let response = exchange(&worker, &peer, request, line);
         response.map_ok(move |response| {
             if let Some(tunnel) = peer_too.tunnel.take() {
                 progress.tunnel.put(tunnel);
-                latest_stream.replace(Rc::downgrade(&progress)); // and what writes to it right after this
+                // hyper also passes the writer of the tunnel to the executor right after this.
+                latest_stream.replace(Rc::downgrade(&progress));
             }
             response.map(|body| ResponseStream::over_http2(body, active_request, send_budget, progress))
         })
@@ -125,7 +135,7 @@ pub(crate) async fn serve_http2(
         .max_header_list_size(header_list_max(&capacity))
         .max_pending_accept_reset_streams(CLIENT_RESETS_MAX)
         .max_local_error_reset_streams(SERVER_RESETS_MAX)
-        .enable_connect_protocol() // RFC 8441 section 3; asked of no subsystem
+        .enable_connect_protocol() // RFC 8441 section 3. Subsystems are not asked for it.
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
@@ -134,12 +144,12 @@ pub(crate) async fn serve_http2(
         served = resolving_heads(connection.as_mut(), &pending_heads, &interim) => return served,
         () = preface_timeout(&worker, &received) => {
             worker.recorder.count_limit_hit(LimitHit::HeadTime);
-            return Ok(()); // nobody is there who would understand a GOAWAY
+            return Ok(()); // A client without a preface would not understand a GOAWAY.
         }
         () = connection_idle(&worker, &activity, capacity.idle) => connection.as_mut().graceful_shutdown(),
         () = shutdown_requested(&worker, (&peer, &activity), &mut drain) => {
             if peer.is_deauthorized() && !peer.has_requests() {
-                return Ok(()); // it may never open the connection, and hyper would wait for it
+                return Ok(()); // The caller may never send its preface, and hyper would wait for it.
             }
             connection.as_mut().graceful_shutdown();
         }
@@ -147,16 +157,17 @@ pub(crate) async fn serve_http2(
     tokio::select! {
         served = resolving_heads(connection, &pending_heads, &interim) => served,
         () = goaway_grace(&worker, &activity, &received) => Ok(()),
-        () = Box::pin(peer.wait_until_cut_off()) => Ok(()), // its streams break, and their commands end as aborted
+        () = Box::pin(peer.wait_until_cut_off()) => Ok(()), // Dropping the streams settles their commands as aborted.
     }
 }
 
-/// The number of a request's stream, which nothing else sees of it.
+/// Takes the stream number of a request out of its headers. hyper has no other access to it.
 fn take_stream_number(request: &mut Request<Incoming>, interim: &Http2InterimQueue) -> Option<u32> {
     if interim.is_disabled() { None } else { take_number(request.headers_mut()) }
 }
 
-/// Runs a connection, and tells its heads whenever it is polled again, and its interim answers who polls it.
+/// Polls a connection. Before each poll, resolves the doubtful heads and passes the waker to the queue of interim
+/// responses.
 fn resolving_heads<F: Future>(
     mut connection: Pin<&mut F>,
     pending_heads: &PendingHeads,
@@ -169,8 +180,8 @@ fn resolving_heads<F: Future>(
     })
 }
 
-/// Ready when a caller that was told to go has no command any more, and has had time to take its leave: h2 waits for its
-/// answer to a ping (RFC 9113 section 6.8). A caller that has not opened the connection is not waited for as long.
+/// Ready when a connection after GOAWAY has no open command and its caller has had time to close it. h2 waits for the
+/// caller's response to a PING (RFC 9113 section 6.8). A connection without a preface has only `PREFACE_GRACE`.
 async fn goaway_grace(worker: &TrafficWorker, activity: &ConnectionActivity, received: &Cell<u64>) {
     let notified_at = Instant::now();
     wait_until(worker, notified_at + PREFACE_GRACE).await;
@@ -181,7 +192,7 @@ async fn goaway_grace(worker: &TrafficWorker, activity: &ConnectionActivity, rec
     connection_idle(worker, activity, GOAWAY_GRACE).await;
 }
 
-/// Ready when a caller has not opened the connection in time.
+/// Ready when the connection preface has not arrived in time.
 async fn preface_timeout(worker: &TrafficWorker, received: &Cell<u64>) {
     wait_until(worker, Instant::now() + worker.capacity.head_time).await;
     if received.get() >= PREFACE_BYTES {
@@ -189,7 +200,7 @@ async fn preface_timeout(worker: &TrafficWorker, received: &Cell<u64>) {
     }
 }
 
-/// Ready when there has been no command for `idle`.
+/// Ready when the connection has had no command for `idle` (idle timeout).
 async fn connection_idle(worker: &TrafficWorker, activity: &ConnectionActivity, idle: Duration) {
     loop {
         let deadline = activity.idle_since() + idle;
@@ -208,8 +219,8 @@ async fn wait_until(worker: &TrafficWorker, deadline: Instant) {
 /// Runs hyper's streams on the worker's own thread, each with its [`StreamProgress`].
 #[derive(Clone)]
 struct StreamExecutor {
-    /// The turn of the stream that was taken up last. Held by the stream itself: what hyper does not take up after all, for
-    /// its caller has left, is not kept here.
+    /// The progress of the stream that was accepted last. The stream owns it, and this is a weak reference. So nothing
+    /// is kept here for a stream that hyper drops because its caller has left.
     latest_stream: Rc<RefCell<Weak<StreamProgress>>>,
     worker: Rc<TrafficWorker>,
     peer: Rc<DownstreamPeer>,
@@ -217,7 +228,7 @@ struct StreamExecutor {
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
-    /// Takes an answer on its way, or what writes to a tunnel.
+    /// Spawns the task of a response, or of a tunnel's writer.
     fn execute(&self, stream: F) {
         let progress = self.latest_stream.take().upgrade().unwrap_or_default();
         let worker = Rc::clone(&self.worker);
@@ -233,9 +244,11 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
     }
 }
 
-/// Runs a stream until its caller takes nothing of its answer for too long. Dropped, it is reset with CANCEL, and its command
-/// settles as aborted. While the whole connection takes nothing more, a stream may only wait for its turn among others:
-/// [`WriteTimeout`] ends the connection if nothing moves at all.
+/// Runs a stream until its write timeout: the caller has read nothing of the response for `response_idle`.
+///
+/// On a timeout the stream is dropped, which resets it with CANCEL and settles its command as aborted. While the whole
+/// connection is stalled, a stream may only be waiting for its turn, so its timeout restarts. [`WriteTimeout`]
+/// ends a connection on which nothing moves.
 async fn run_stream(
     stream: impl Future<Output = ()>,
     progress: Rc<StreamProgress>,
@@ -252,7 +265,7 @@ async fn run_stream(
             progress.restart_timeout(Instant::now());
             ready!(wait.poll_elapsed(context, Instant::now() + timeout));
         }
-        worker.recorder.count_limit_hit(LimitHit::AnswerIdle);
+        worker.recorder.count_limit_hit(LimitHit::ResponseIdle);
         Poll::Ready(())
     })
     .await;

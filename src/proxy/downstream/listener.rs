@@ -1,8 +1,10 @@
-//! Accepts connections and spreads them over the workers, each to the one that carries fewest: a worker must not be
-//! starved, nor drowned, by where the kernel would have put a few long HTTP/2 connections.
+//! Accepts connections and gives each to the worker with the fewest connections.
 //!
-//! Guarantees: an accept error never ends a listener; connections beyond a cap (of all, of this listener, of
-//! one address) are closed at once and counted.
+//! The kernel could put several long HTTP/2 connections on one worker (overload) and none on another (starvation).
+//!
+//! Guarantees:
+//! - An accept error never ends a listener.
+//! - A connection above a limit (total, per listener, per address) is closed at once and counted.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,44 +25,44 @@ use super::worker_thread::WorkerHandle;
 use crate::proxy::capacity::connections::{ConnectionLimits, ConnectionPermit, LimitScope};
 use crate::proxy::worker::peer::ListenerTls;
 
-/// Connections the kernel holds for us between two accepts.
+/// The backlog of the kernel: connections that are established between two accepts.
 const BACKLOG: i32 = 4096;
-/// Bytes for one caller that the kernel keeps before it has sent them; it wakes us at half of it. Without a limit it keeps as
-/// much as the connection was once quick for, up to `tcp_wmem` (4 MiB), for each caller that stops reading; and 5,000 such callers
-/// fill all that the machine has for TCP.
+/// The maximum of unsent bytes that the kernel keeps for one connection. It wakes the gateway at half of this size.
+/// Without this limit the kernel keeps as much as the connection once sent quickly, up to `tcp_wmem` (4 MiB), for each
+/// caller that stops reading. Then 5,000 such callers fill all the TCP memory of the machine.
 const UNSENT_BYTES_MAX: u32 = 64 * 1024;
-/// After an error that will not go away by itself at once (no file descriptors left).
+/// The pause after an accept error that does not end at once by itself (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listener accepts with.
+/// The settings of a listener.
 #[derive(Clone)]
 pub struct AcceptSettings {
-    /// Its keys and trust; replaced by a reload.
+    /// The server certificates and trust anchors. A reload replaces them.
     pub tls: Arc<ArcSwap<ServerTls>>,
-    /// Which of the listeners it is.
+    /// The index of this listener.
     pub position: usize,
-    /// How many connections there may be.
+    /// The connection limits.
     pub connections_max: ConnectionsMax,
-    /// Who stands in front of callers.
+    /// The proxies whose PROXY header or `X-Forwarded-For` is trusted.
     pub trusted_proxies: Arc<TrustedProxies>,
-    /// Who has how many connections.
+    /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
-    /// Where connections are counted.
+    /// The counters of connections.
     pub telemetry: Arc<Telemetry>,
 }
 
-/// How many connections there may be at once.
+/// The maximum numbers of open connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionsMax {
-    /// Of all listeners together.
+    /// All listeners together.
     pub all: usize,
-    /// Of this listener.
+    /// This listener.
     pub listener: usize,
-    /// From one address.
+    /// One client address.
     pub address: usize,
 }
 
-/// A bound address.
+/// A bound listening socket.
 #[derive(Debug)]
 pub struct TrafficListener {
     socket: std::net::TcpListener,
@@ -68,13 +70,13 @@ pub struct TrafficListener {
 }
 
 impl TrafficListener {
-    /// Binds an address; all listeners are bound before anything starts, so that a bad port fails the start and nothing
-    /// else.
+    /// Binds an address. All listeners are bound before anything starts, so a port in use fails the start and has no
+    /// other effect.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?; // those it accepts inherit it
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?; // Accepted sockets inherit the option.
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket: std::net::TcpListener = socket.into();
@@ -82,12 +84,12 @@ impl TrafficListener {
         Ok(Self { socket, address })
     }
 
-    /// Where it really listens: port 0 has become a port.
+    /// The bound address, in which port 0 is replaced by the assigned port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts until the drain begins.
+    /// Accepts connections until the drain begins.
     pub async fn accept_connections(
         self,
         settings: AcceptSettings,
@@ -114,8 +116,8 @@ impl TrafficListener {
 }
 
 impl AcceptSettings {
-    /// Places for one more connection, if there are any. Who comes by a balancer has its place once the balancer has told its
-    /// address.
+    /// Acquires the permits of one more connection; `None` if a limit is reached. Behind a balancer, the per-address
+    /// permit is acquired after the PROXY header.
     fn connection_permits(&self, address: IpAddr) -> Option<Vec<ConnectionPermit>> {
         let mut places = vec![
             self.connection_limits.try_acquire(LimitScope::Listener(self.position), self.connections_max.listener)?,
@@ -129,12 +131,12 @@ impl AcceptSettings {
     }
 }
 
-/// Gives a connection to the worker that carries fewest.
+/// Gives a connection to the worker with the fewest connections.
 fn dispatch(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, workers: &[WorkerHandle]) {
     let stats = settings.telemetry.connections();
     let carried: usize = workers.iter().map(WorkerHandle::connections).sum();
     if carried >= settings.connections_max.all {
-        return settings.telemetry.count_limit_hit(LimitHit::Connections); // dropping the stream closes it
+        return settings.telemetry.count_limit_hit(LimitHit::Connections); // Dropping the stream closes it.
     }
     let Some(places) = settings.connection_permits(address.ip()) else { return };
     let living = workers.iter().filter(|worker| worker.is_alive());

@@ -1,9 +1,11 @@
-//! The client side: sockets become TLS connections, connections become HTTP/1.1 and HTTP/2 exchanges.
+//! The client side: sockets become TLS connections, and connections become HTTP/1.1 and HTTP/2 exchanges.
 //!
-//! Guarantees: every limit on what a client may send, hold or leave unread is enforced in this folder; each request
-//! goes to `exchange` once.
-//! Leaves to others: the decision about a request and its response (`exchange`), and every byte between the gateway
-//! and a subsystem (`upstream`).
+//! Guarantees:
+//! - This folder enforces every limit on what a client may send, hold, or leave unread.
+//! - Each request goes to `exchange` once.
+//!
+//! Leaves to others: the decision about a request and its response (`exchange`), and every byte between the gateway and
+//! a subsystem (`upstream`).
 
 mod connection;
 mod graceful_shutdown;

@@ -1,7 +1,11 @@
-//! The PROXY protocol, versions 1 and 2: where a balancer of TCP says whose connection it passes on.
+//! The PROXY protocol, versions 1 and 2: the header in which a TCP load balancer names the client's address.
 //!
-//! Guarantees: only whoever the listener names is believed, and has to speak it; no byte behind the header is read; a
-//! header is at most [`HEADER_MAX`] bytes. The parsing is the crate ppp's. Bounded in time by the handshake that follows.
+//! Guarantees:
+//! - A header is accepted only from the addresses that the listener trusts, and those must send one.
+//! - No byte after the header is read.
+//! - A header has at most [`HEADER_MAX`] bytes.
+//!
+//! Leaves to others: the parsing (the crate `ppp`) and the time limit (that of the handshake that follows).
 
 use std::io;
 use std::net::IpAddr;
@@ -9,15 +13,15 @@ use std::net::IpAddr;
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// The signature of version 2; every header of version 1 is longer.
+/// The signature of version 2. Every header of version 1 is longer.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2 allows 64 KiB of extensions; what balancers send has some hundred bytes.
+/// Version 2 allows 64 KiB of extensions. Balancers send a few hundred bytes.
 const HEADER_MAX: usize = 2048;
-/// Version 1, its line end included.
+/// The maximum line length of version 1, including the line end.
 const V1_LINE_MAX: usize = 107;
 
-/// Reads the header at the beginning of a connection: the caller's address, or none, where the balancer speaks for itself or does
-/// not know.
+/// Reads the header at the beginning of a connection. Returns the client's address, or `None` if the balancer sends no
+/// address: for its own connections (`LOCAL`) or for an unknown client.
 pub async fn read_proxy_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; V2_SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
@@ -45,7 +49,7 @@ async fn read_v2_rest(stream: &mut (impl AsyncRead + Unpin), header: &mut Vec<u8
     stream.read_exact(&mut header[begin..]).await.map(drop)
 }
 
-/// Byte by byte, because nobody knows where the line ends, and what follows it is not ours to read.
+/// Reads byte by byte, because the length of the line is unknown and the bytes after it belong to TLS.
 async fn read_v1_rest(stream: &mut (impl AsyncRead + Unpin), header: &mut Vec<u8>) -> io::Result<()> {
     while !header.ends_with(b"\r\n") {
         if header.len() >= V1_LINE_MAX {
@@ -82,7 +86,7 @@ fn invalid_header(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// What is read, and what is left for TLS.
+    /// The result of a read, and the number of bytes left for TLS.
     async fn read_of(bytes: &[u8]) -> (Result<Option<String>, ()>, usize) {
         let mut rest = bytes;
         let read = read_proxy_header(&mut rest).await.map(|address| address.map(|address| address.to_string()));
@@ -107,7 +111,7 @@ mod tests {
             (v2(0x21, 0x11, &four), Some("192.0.2.7")),
             (v2(0x21, 0x11, &with_extensions), Some("192.0.2.7")),
             (v2(0x21, 0x21, &six), Some("2001:db8::7")),
-            (v2(0x20, 0x00, &[]), None), // LOCAL: the balancer looks after its own health
+            (v2(0x20, 0x00, &[]), None), // LOCAL: a health check of the balancer itself
             (v2(0x20, 0x11, &four), None),
             (v2(0x21, 0x00, &[]), None),
         ] {
@@ -119,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn anything_else_is_refused() {
         for bytes in [
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00".to_vec(), // TLS at once
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00".to_vec(), // TLS without a PROXY header
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4660\r\n".to_vec(),
             b"PROXY TCP4 2001:db8::7 198.51.100.1 1 2\r\n".to_vec(),

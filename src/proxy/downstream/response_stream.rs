@@ -1,9 +1,12 @@
-//! An answer on its way out of one connection: its command is open until it is gone, and what its caller does not take is
+//! A response body on its way to the caller. Its command stays open until the body is dropped, and the unsent bytes are
 //! bounded.
 //!
-//! Guarantees: nothing more is asked of a subsystem while the caller takes nothing, and little while the connection's streams hold
-//! all they may ([`super::h2_send_budget`]); a stream of which nothing is taken for too long can be told by its [`StreamProgress`]. Leaves a
-//! connection that takes nothing to [`crate::proxy::io::write_timeout`].
+//! Guarantees:
+//! - Backpressure: while the caller does not read, nothing more is read from a subsystem. While the streams of an
+//!   HTTP/2 connection hold their whole send budget, little is read ([`super::h2_send_budget`]).
+//! - [`StreamProgress`] shows since when the caller has read nothing of a stream.
+//!
+//! Leaves to others: a connection on which nothing is written at all ([`crate::proxy::io::write_timeout`]).
 
 use std::io;
 use std::pin::Pin;
@@ -18,27 +21,27 @@ use crate::proxy::exchange::response_body::ResponseBody;
 use crate::proxy::exchange::tunnel::PendingTunnel;
 use crate::proxy::io::connection_activity::ActiveRequest;
 
-/// Whose turn it is on one HTTP/2 stream, and what it becomes.
+/// The progress of one HTTP/2 stream, and the tunnel that the stream becomes.
 #[derive(Default)]
 pub(crate) struct StreamProgress {
-    /// What the caller has not taken.
+    /// The bytes that the caller has not read.
     unsent: Rc<UnsentBytes>,
-    /// The tunnel that the stream is to be once its answer has left.
+    /// The tunnel that the stream becomes after its response head.
     pub(crate) tunnel: PendingTunnel,
 }
 
 impl StreamProgress {
-    /// Since when the caller has had something to take; nothing, if it is not its turn.
+    /// Since when unsent bytes wait for the caller. `None` if nothing waits.
     pub(crate) fn blocked_on_client_since(&self) -> Option<Instant> {
         self.unsent.unsent_since()
     }
 
-    /// What keeps the caller from taking is not this stream: its time begins anew.
+    /// Restarts the write timeout, because another stream is what keeps the caller from reading.
     pub(crate) fn restart_timeout(&self, now: Instant) {
         self.unsent.note_sent(now);
     }
 
-    /// More of the answer is asked for: by hyper, or only because somebody has woken the stream.
+    /// hyper polls for more of the response. The poll may also be a spurious wake-up of the stream.
     fn resume(&self, now: Instant) {
         if self.unsent.is_empty() {
             self.unsent.note_sent(now);
@@ -46,22 +49,23 @@ impl StreamProgress {
     }
 }
 
-/// See the module.
+/// The body that hyper sends to the caller: a [`ResponseBody`] with backpressure and an open command.
 pub(crate) struct ResponseStream {
     body: ResponseBody,
-    /// The command is open as long as this lives.
+    /// The command is open until this value is dropped.
     active_request: ActiveRequest,
     stream: Option<H2StreamState>,
 }
 
-/// One HTTP/2 stream among others.
+/// The state of an HTTP/2 response: its share of the connection's send budget, and its progress.
 pub(crate) struct H2StreamState {
     budget: StreamBudget,
     progress: Rc<StreamProgress>,
 }
 
 impl ResponseStream {
-    /// Over HTTP/1.1 a caller that takes nothing holds one piece, and the connection has its own patience.
+    /// A response over HTTP/1.1. Such a connection holds at most one unsent chunk, and the connection itself has a
+    /// write timeout.
     pub(crate) fn over_http1(body: ResponseBody, active_request: ActiveRequest) -> Self {
         Self { body, active_request, stream: None }
     }
@@ -82,7 +86,8 @@ impl ResponseStream {
             let polled = Pin::new(&mut self.body).poll_frame(context);
             return polled.map_ok(|frame| frame.map_data(CountedChunk::from));
         };
-        ready!(self.active_request.poll_writable(context)); // whatever windows are open: h2 would keep it, for each stream
+        // Checked before the flow-control windows: h2 would buffer the bytes of each stream.
+        ready!(self.active_request.poll_writable(context));
         stream.progress.resume(self.active_request.now());
         self.body.set_read_ahead_max(ready!(stream.budget.poll_available(context)));
         let polled = Pin::new(&mut self.body).poll_frame(context);

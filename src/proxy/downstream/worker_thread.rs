@@ -1,7 +1,8 @@
-//! A traffic thread: one single-threaded runtime that takes up connections until it is told to stop.
+//! A traffic thread: one single-threaded runtime that serves connections until its shutdown.
 //!
-//! Guarantees: whatever is in flight when the thread must end settles as `interrupted`; the worker's books are checked and
-//! the keeper is answered every [`TICK_INTERVAL`].
+//! Guarantees:
+//! - A command that is in flight when the thread is aborted settles as `interrupted`.
+//! - The worker checks its books and serves the keeper every [`TICK_INTERVAL`].
 
 use std::io;
 use std::rc::Rc;
@@ -20,26 +21,26 @@ use super::connection::{AcceptedConnection, WorkerConnection, serve_connection};
 use crate::proxy::io::tick_timer::TICK_INTERVAL;
 use crate::proxy::worker::{TrafficWorker, WorkerParts};
 
-/// Connections that wait for a worker to take them up; beyond it the listener turns them away.
+/// The maximum number of connections in the queue of a worker. Beyond it the listener closes new connections.
 const QUEUED_CONNECTIONS_MAX: usize = 1024;
 
-/// The listener's end of a worker.
+/// The listener's handle of a worker.
 #[derive(Clone)]
 pub struct WorkerHandle {
     sender: mpsc::Sender<AcceptedConnection>,
     connections: Arc<AtomicUsize>,
 }
 
-/// When a worker stops.
+/// The two signals that stop a worker.
 #[derive(Clone)]
 pub struct WorkerShutdown {
-    /// Begins when connections must end; held until they have.
+    /// Begins the graceful shutdown of connections. The watchers are held until all connections have ended.
     pub drain: DrainWatcher,
-    /// Begins when whatever is still in flight must end now.
+    /// Aborts everything that is still in flight.
     pub abort: DrainWatcher,
 }
 
-/// Starts the thread of one worker; `name` shows in `top`.
+/// Starts the thread of one worker. Tools such as `top` show `name`.
 pub fn start_worker(
     name: String,
     parts: WorkerParts,
@@ -53,7 +54,7 @@ pub fn start_worker(
             Ok(runtime) => {
                 let worker = Rc::new(TrafficWorker::new(parts, seed.into_meter()));
                 runtime.block_on(run_worker(Rc::clone(&worker), receiver, stop));
-                worker.begin_abort(); // dropping the runtime drops what is in flight
+                worker.begin_abort(); // Dropping the runtime drops the commands in flight.
             }
             Err(error) => tracing::error!(%error, "a worker could not start its runtime"),
         }
@@ -61,7 +62,7 @@ pub fn start_worker(
     Ok((handle, thread))
 }
 
-/// Takes up connections until the drain is over, or its time is.
+/// Serves connections until the drain is complete or the abort begins.
 async fn run_worker(worker: Rc<TrafficWorker>, mut receiver: mpsc::Receiver<AcceptedConnection>, stop: WorkerShutdown) {
     let WorkerShutdown { drain, abort: mut end } = stop;
     tokio::task::spawn_local(worker.meter.run_sync_notifier());
@@ -73,7 +74,7 @@ async fn run_worker(worker: Rc<TrafficWorker>, mut receiver: mpsc::Receiver<Acce
         tokio::select! {
             accepted = receiver.recv(), if open.is_some() => match (accepted, &open) {
                 (Some(accepted), Some(open)) => accept_connection(&worker, accepted, drain.clone(), open.clone()),
-                _ => open = None, // the listeners are gone: only what is here remains
+                _ => open = None, // All listeners have ended; only the open connections remain.
             },
             _ = tick.tick() => worker.tick(),
             _ = closed.recv(), if open.is_none() => break,
@@ -97,17 +98,17 @@ fn accept_connection(
 }
 
 impl WorkerHandle {
-    /// Connections it carries, or is about to.
+    /// The number of open and queued connections of this worker.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Whether its thread still takes connections up.
+    /// Whether the worker's thread still accepts connections.
     pub(crate) fn is_alive(&self) -> bool {
         !self.sender.is_closed()
     }
 
-    /// Gives a connection to the worker; `false` if it cannot take any more at this moment.
+    /// Passes a connection to the worker. Returns `false` if the queue is full or the worker has ended.
     pub(crate) fn send_connection(&self, make: impl FnOnce(WorkerConnection) -> AcceptedConnection) -> bool {
         self.sender.try_send(make(WorkerConnection::new(&self.connections))).is_ok()
     }

@@ -1,8 +1,13 @@
-//! May this command run? Head, host, command, grant, size, limits, quota, ticket: in this order, each step a plain decision that
+//! Admission: decides whether a command may run.
+//!
+//! The steps in order: head, host, command, grant, size, limits, quota, ticket. Each step is a plain decision that
 //! returns evidence.
 //!
-//! Guarantees: [`Admitted`] exists only for a command that passed every step and is on the tally. The ticket comes last,
-//! so nothing is admitted that is not counted, and nothing counted as admitted is refused afterwards.
+//! Guarantees:
+//!
+//! - [`Admitted`] exists only for a command that passed every step and is on the tally.
+//! - The ticket comes last: nothing is admitted without being counted, and nothing counted as admitted is refused
+//!   later.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,49 +33,49 @@ use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules;
 use crate::proxy::message::request_head::{RequestHead, host_header};
 
-/// Evidence that a command may be forwarded: it is granted, within all limits, and on the tally.
+/// Evidence that a command may be forwarded: the command is granted, within all limits, and on the tally.
 pub(crate) struct Admitted {
     pub(crate) department: Arc<DepartmentPolicy>,
     pub(crate) subsystem: Arc<Subsystem>,
     pub(crate) command: Arc<Command>,
     pub(crate) grant: Grant,
     pub(crate) rate_limit: Option<RateLimitInfo>,
-    /// The authority the caller named.
+    /// The authority that the caller named.
     pub(crate) host: HeaderValue,
-    /// The protocol its caller asks to switch to, if this command may.
+    /// The protocol that the caller asks to switch to, if this command may switch to it.
     pub(crate) upgrade: Option<HeaderValue>,
-    /// Whether its caller takes a compressed answer, if this command may have one.
+    /// Whether the caller accepts a gzip response, if this command allows compression.
     pub(crate) accepts_gzip: Option<bool>,
-    /// How long a gRPC call may take, from its arrival on.
+    /// The time limit of a gRPC call, counted from its arrival.
     pub(crate) deadline: Option<Duration>,
-    /// The page that asks, if browsers are told about this command.
+    /// The cross-origin request of a page in a browser, if the command has a CORS policy.
     pub(crate) cors_request: Option<CorsRequest>,
-    /// What the gateway answers itself, instead of forwarding.
+    /// The local response to send instead of forwarding.
     pub(crate) local_response: Option<LocalResponse>,
     pub(crate) in_flight: InFlightCommand,
 }
 
-/// What a request asks for.
+/// The target of a request: subsystem and command.
 struct RoutedCommand {
     subsystem: Arc<Subsystem>,
     command: Arc<Command>,
     local_response: Option<LocalResponse>,
 }
 
-/// A "no": an answer, not an error. Boxed where it is returned: rare, and large.
+/// A refusal of a command. A normal result, not an error. Returned boxed, because it is rare and large.
 pub(crate) struct CommandRefusal {
-    /// Under whom and what it is counted.
+    /// The department and the command that the refusal is counted under.
     pub(crate) department: Department,
     pub(crate) command: CommandKey,
     pub(crate) refused: Refused,
     pub(crate) detail: Cow<'static, str>,
-    /// The status that says a fault more exactly.
+    /// A status that describes the fault more exactly than the default of `refused`.
     pub(crate) status: Option<StatusCode>,
-    /// The methods of the commands at the path that is asked for.
+    /// The methods of the commands at the requested path, for `Allow`.
     pub(crate) allow: Option<HeaderValue>,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimitInfo>,
-    /// The page that asks, if browsers are told about this command.
+    /// The cross-origin request of a page in a browser, if the command has a CORS policy.
     pub(crate) cors_request: Option<CorsRequest>,
 }
 
@@ -146,7 +151,7 @@ pub(crate) fn admit(context: &RequestContext, request: &Request<Incoming>) -> Re
     }
 }
 
-/// The steps from the grant on.
+/// The steps from the grant on: grant, size, upgrade, load shedding, limits, quota, ticket.
 fn check_grant_and_limits(
     context: &RequestContext,
     request: &Request<Incoming>,
@@ -178,17 +183,20 @@ fn check_grant_and_limits(
     Ok((grant, budget, in_flight))
 }
 
-/// The one protocol a caller asks to switch to, if it is the one that this command may switch to. A caller that asks over
-/// HTTP/1.1 for another gets the answer of a plain GET (RFC 9110 section 7.8), unless it [needs a tunnel](needs_a_tunnel).
+/// The protocol that the caller asks to switch to, if the command may switch to it.
+///
+/// A caller that asks over HTTP/1.1 for another protocol gets the response of a plain GET (RFC 9110 section 7.8),
+/// unless the request [requires a tunnel](requires_tunnel).
 fn requested_upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
     command.upgrade.as_ref().filter(|allowed| is_upgrade_to(request, allowed)).cloned()
 }
 
-/// Whether a caller has no use for another answer than a tunnel: an extended CONNECT, or the handshake of a WebSocket (RFC 6455
-/// section 4.1). That a plain answer to a handshake comes from the gateway's configuration could not be seen.
+/// Whether only a tunnel serves the caller: an extended CONNECT, or a WebSocket handshake (RFC 6455 section 4.1).
+///
+/// A plain response to a handshake would hide that the gateway's configuration forbids the switch.
 fn requires_tunnel(request: &Request<Incoming>) -> bool {
     let headers = request.headers();
-    let is_handshake = is_upgrade_to(request, &WEBSOCKET) // false for nearly all, by one look
+    let is_handshake = is_upgrade_to(request, &WEBSOCKET) // false for nearly all requests, after one check
         && headers.contains_key(SEC_WEBSOCKET_KEY)
         && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
     is_handshake || is_extended_connect(request)
@@ -211,13 +219,13 @@ fn no_upgrade_detail(command: &CommandKey) -> Cow<'static, str> {
         .into()
 }
 
-/// The deadline a gRPC caller gives its call, not longer than its subsystem allows.
+/// The deadline of a gRPC call: the smaller of the caller's timeout and the subsystem's limit.
 fn grpc_deadline(context: &RequestContext, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
     let given = grpc::call_timeout(request.headers()).filter(|_| context.is_grpc)?;
     Some(given.min(subsystem.timeouts.deadline))
 }
 
-/// The head, once its grammar is known to be right. Over HTTP/1.1 `wire` has read it before hyper did.
+/// Parses the head. The grammar of HTTP/2 is checked here; over HTTP/1.1 the scanner checked it before hyper parsed it.
 fn parse_head<'a>(
     context: &RequestContext,
     request: &'a Request<Incoming>,
@@ -232,14 +240,14 @@ fn parse_head<'a>(
 }
 
 impl RequestContext {
-    /// The refusal of what is not HTTP as this house accepts it.
+    /// The refusal of a malformed request.
     pub(crate) fn malformed_refusal(&self, fault: MalformedRequest) -> Box<CommandRefusal> {
         let mut refusal = self.unrouted_refusal(Refused::Malformed, fault.detail);
         refusal.status = Some(fault.status);
         refusal
     }
 
-    /// A refusal before the command could be told.
+    /// A refusal before the command is determined.
     fn unrouted_refusal(&self, refused: Refused, detail: &'static str) -> Box<CommandRefusal> {
         let department = self.peer.department(&self.config.snapshot);
         let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
@@ -248,13 +256,14 @@ impl RequestContext {
 }
 
 impl RoutedCommand {
-    /// What it counts: a preflight is a browser's question, not the command.
+    /// The units to charge. A preflight costs none: it is a query of the browser, not the command.
     fn units(&self) -> u64 {
         if self.local_response == Some(LocalResponse::Preflight) { 0 } else { self.command.units }
     }
 }
 
-/// A preflight is placed as the command that it asks about, if browsers are told about that one.
+/// Finds the command of a request. A preflight is routed to the command that it asks about, if that command has a CORS
+/// policy.
 fn route_command(
     snapshot: &PolicySnapshot,
     department: &Department,

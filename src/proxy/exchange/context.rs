@@ -1,4 +1,4 @@
-//! One command on its way, as every step of its life sees it.
+//! The context of one command, shared by every step from admission to response.
 
 use std::rc::Rc;
 
@@ -17,26 +17,27 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// One command on its way: what every step needs to know.
+/// One command in progress: the facts that every step needs.
 pub(crate) struct RequestContext {
     pub(crate) worker: Rc<TrafficWorker>,
     pub(crate) config: Rc<WorkerConfig>,
     pub(crate) peer: Rc<DownstreamPeer>,
     pub(crate) request_id: RequestId,
     pub(crate) arrival: MonotonicTime,
-    /// The same on the machine's clock, for timers.
+    /// The arrival on the system clock, for timers.
     pub(crate) arrived_at: Instant,
     pub(crate) window: Window,
-    /// Whether it asks for a head alone: then no answer has a body.
+    /// Whether the method is HEAD: no response to the request has a body.
     pub(crate) is_head_request: bool,
-    /// Whether its caller speaks gRPC: then our own answers do, too. Not where 200 would mean that a tunnel begins.
+    /// Whether the caller uses gRPC: local responses then use gRPC too. False where a 200 would mean that a tunnel
+    /// begins.
     pub(crate) is_grpc: bool,
-    /// Where interim answers to it go, if its caller takes any.
+    /// The target for interim responses, if the caller accepts any.
     pub(crate) interim_target: Option<InterimTarget>,
 }
 
 impl RequestContext {
-    /// A command arrives: it is counted as received, and sees one configuration for the rest of its life.
+    /// Counts an arriving command as received, and binds one configuration to it until its end.
     pub(crate) fn receive(
         worker: &Rc<TrafficWorker>,
         peer: &Rc<DownstreamPeer>,

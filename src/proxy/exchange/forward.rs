@@ -1,8 +1,13 @@
-//! Takes an admitted command to its subsystem and its answer back.
+//! Forwards an admitted command to its subsystem, and the response back to the caller.
 //!
-//! Guarantees: takes [`Admitted`] by value, so nothing unauthorised or unmetered can be forwarded; bodies stream both ways;
-//! the path that was authorised is the path that is sent. When the caller leaves, hyper drops this future, and with it the
-//! request upstream and the account.
+//! Guarantees:
+//!
+//! - [`Admitted`] is taken by value: nothing unauthorised or unmetered can be forwarded.
+//! - Request and response bodies are streamed.
+//! - The path that was authorised is the path that is sent.
+//! - When the caller disconnects, hyper drops this future, and with it the upstream request and the command's account.
+//!
+//! Leaves to others: load balancing, connection pool and retries (`proxy::upstream`).
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -37,11 +42,11 @@ use crate::proxy::upstream::{
     UpstreamResponse,
 };
 
-/// How long a subsystem has to ask for a body that its caller offers with `Expect: 100-continue`, before it gets it unasked
-/// (RFC 9110 section 10.1.1); curl waits as long.
+/// The wait for the `100 Continue` of a subsystem, if the caller sent `Expect: 100-continue` (RFC 9110 section 10.1.1).
+/// After that time the body is sent without it. curl waits as long.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Forwards an admitted command and answers with what came back.
+/// Forwards an admitted command and returns the response of the subsystem, or a failure response.
 pub(crate) fn forward(
     call: RequestContext,
     mut admitted: Admitted,
@@ -57,7 +62,7 @@ pub(crate) fn forward(
     let pending_send = upstreams.try_send(outgoing, key);
     admitted.in_flight.progress().is_sent.set(matches!(pending_send, PendingSend::InFlight(..)));
     let before = call.worker.clock.monotonic().since(call.arrival);
-    // Boxed, because hyper and tokio move what they are given often.
+    // Boxed, because hyper and tokio move this future often.
     Box::pin(async move {
         let upstreams = call.config.upstreams_for(&admitted.subsystem);
         let progress = admitted.in_flight.progress();
@@ -102,7 +107,7 @@ pub(crate) fn forward(
     })
 }
 
-/// The request as the subsystem gets it.
+/// Builds the upstream request.
 fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request<Incoming>) -> UpstreamRequest {
     let framing = body_framing(request.body());
     let passing = UpstreamHead { context: call, admitted, request: &request, framing, mirror_to: None };
@@ -124,17 +129,17 @@ fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request
     }
 }
 
-/// How a body goes on: framing is made anew, whatever the caller's was.
+/// The framing of the forwarded body. It is chosen here, independently of the caller's framing.
 fn body_framing(body: &Incoming) -> RequestFraming {
     match body.size_hint().exact() {
         _ if body.is_end_stream() => RequestFraming::None,
-        Some(0) => RequestFraming::None, // over HTTP/2 its END_STREAM may be a frame of its own
+        Some(0) => RequestFraming::None, // over HTTP/2 the END_STREAM may be a frame of its own
         Some(length) => RequestFraming::Length(length),
         None => RequestFraming::Chunked,
     }
 }
 
-/// The subsystem's answer, metered on its way to the caller.
+/// The subsystem's response, metered on its way to the caller.
 fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedResponse) -> Response<ResponseBody> {
     let only_busy = sent.response.is_retry_later();
     let LeasedResponse { response: UpstreamResponse { status, mut headers, body, upgrade, .. }, lease } = sent;
@@ -163,7 +168,7 @@ fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedRespo
     response
 }
 
-/// What an answer will have been once it has ended: its status tells, but for gRPC, which tells in head or trailers.
+/// The source of the command's outcome: the status, or for gRPC the `grpc-status` in the head or in the trailers.
 fn outcome_source(headers: &HeaderMap, finished: Finished) -> OutcomeSource {
     match grpc::is_grpc(headers) && finished == Finished::Ok {
         true => grpc::grpc_outcome(headers).map_or(OutcomeSource::Trailers, OutcomeSource::Head),
@@ -171,8 +176,10 @@ fn outcome_source(headers: &HeaderMap, finished: Finished) -> OutcomeSource {
     }
 }
 
-/// The subsystem switches to another protocol (RFC 9110 section 15.2.2): only to the one it was asked for, and only on a
-/// connection that is the command's own. The caller's connection, or its stream, does so once this answer has left.
+/// Handles a 101 Switching Protocols of the subsystem (RFC 9110 section 15.2.2).
+///
+/// The switch is accepted only to the requested protocol, and only on a connection that the command has to itself. The
+/// caller's connection, or its HTTP/2 stream, switches once this response has been sent.
 fn switch_protocols(
     call: &RequestContext,
     admitted: Admitted,
@@ -187,10 +194,10 @@ fn switch_protocols(
         return invalid_upgrade(call, admitted, "the subsystem switched to another protocol, unasked");
     };
     lease.note_success();
-    headers.remove(CONTENT_LENGTH); // it may not be there (RFC 9110 section 8.6), and would cut a stream off
+    headers.remove(CONTENT_LENGTH); // not allowed here (RFC 9110 section 8.6), and would truncate a stream
     headers.insert(REQUEST_ID, call.request_id.to_header());
     let status = if stream.is_some() {
-        headers.remove(SEC_WEBSOCKET_ACCEPT); // the key was ours (RFC 8441 section 5)
+        headers.remove(SEC_WEBSOCKET_ACCEPT); // the gateway made the key (RFC 8441 section 5)
         StatusCode::OK
     } else {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -212,9 +219,9 @@ fn switch_protocols(
     response
 }
 
-/// The subsystem answers well and does not switch, where its caller would take that for a tunnel.
+/// Handles a 2xx response without a switch, which the caller would mistake for the start of a tunnel.
 fn upgrade_missing(call: &RequestContext, admitted: Admitted, lease: &ServerLease) -> Response<ResponseBody> {
-    lease.note_success(); // it is well, and only knows no such protocol
+    lease.note_success(); // the server is healthy; it only lacks the protocol
     invalid_upgrade(call, admitted, "the subsystem did not switch to the protocol that it was asked for")
 }
 
@@ -223,7 +230,7 @@ fn invalid_upgrade(call: &RequestContext, admitted: Admitted, detail: &str) -> R
     failure_response(call, Finished::UpstreamFailed, detail)
 }
 
-/// Tells a server's health what it answered.
+/// Records a response in the server's health (outlier ejection).
 pub(crate) fn note_response(lease: &ServerLease, status: StatusCode, only_busy: bool) {
     match outcome_of_status(status) {
         Finished::ServerError if only_busy => {}
@@ -240,7 +247,7 @@ fn outcome_of_status(status: StatusCode) -> Finished {
     }
 }
 
-/// No answer: whose doing was it?
+/// The response for a command without a response from upstream: finds the side at fault and settles the outcome.
 fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) -> Response<ResponseBody> {
     if let Some(fault) = admitted.in_flight.body_error().or_else(|| error.request_body_error()) {
         admitted.in_flight.settle(Finished::Aborted);
@@ -254,7 +261,7 @@ fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) ->
         };
     }
     let finished = match error {
-        SendError::Unreachable(_) | SendError::Refused(_) | SendError::Busy => Finished::Unreachable, // nothing was processed
+        SendError::Unreachable(_) | SendError::Refused(_) | SendError::Busy => Finished::Unreachable, // not processed
         SendError::Failed(_) => Finished::UpstreamFailed,
         SendError::Timeout => Finished::Timeout,
     };

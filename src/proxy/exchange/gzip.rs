@@ -1,8 +1,13 @@
-//! Answers made smaller on their way to callers that take gzip (RFC 9110 section 8.4, RFC 1952), where the configuration says so.
+//! gzip compression of responses (RFC 9110 section 8.4, RFC 1952), where the configuration enables it.
 //!
-//! Guarantees: only what its caller takes, what is text, long enough and not encoded yet is compressed; the ledger counts
-//! the bytes that the subsystem sent, so nobody's usage depends on it. What has come goes on before more is waited for, so
-//! streams stay streams. Its command has ended once the last piece has come, though that may still be on its way out. At most [`GZIP_STREAMS_MAX`] answers of a worker are compressed at once; the others go as they came.
+//! Guarantees:
+//!
+//! - A response is compressed only if the caller accepts gzip, and the content is text, long enough and not encoded
+//!   yet.
+//! - The ledger counts the bytes that the subsystem sent: compression does not change the usage of a department.
+//! - Available data is flushed before the encoder waits for more: streams stay streams.
+//! - The command has ended once the last piece has arrived, though that piece may still be on its way to the caller.
+//! - A worker compresses at most `GZIP_STREAMS_MAX` responses at once; further responses are sent uncompressed.
 
 use std::io::{self, Write as _};
 use std::rc::Rc;
@@ -23,29 +28,29 @@ use crate::policy::Command;
 
 use super::response_body::MeteredBody;
 use crate::proxy::capacity::local_semaphore::LocalPermit;
+use crate::proxy::message::header_list::{list_items, text_items};
 use crate::proxy::worker::TrafficWorker;
 
-/// Shorter answers are hardly smaller afterwards, in bytes.
+/// The shortest response to compress, in bytes: shorter ones hardly shrink.
 const LENGTH_MIN: u64 = 1024;
-/// A piece that is worth a write of its own.
+/// The size of a chunk that is worth a write of its own.
 const CHUNK_SIZE: usize = 16 * 1024;
-/// What is compressed before others have their turn: some 2 ms.
+/// Bytes to compress before the task yields to others: about 2 ms.
 const YIELD_AFTER: usize = 64 * 1024;
-/// nginx takes the same: most of the gain for the least work.
+/// The level of nginx: most of the gain for the least work.
 const GZIP_LEVEL: Compression = Compression::new(1);
 
-/// Whether an answer to this request may be compressed, as far as the request says: `None` where the configuration wants
-/// none of it.
+/// Whether a response to this request may be compressed, as far as the request decides it. `None` if the configuration
+/// does not enable compression for the command.
 pub(crate) fn negotiate<B>(request: &Request<B>, command: &Command) -> Option<bool> {
     let is_wanted = command.shape.as_ref().is_some_and(|shape| shape.compress);
     is_wanted.then(|| *request.method() != Method::HEAD && accepts_gzip(request.headers()))
 }
 
-/// Whether `Accept-Encoding` has gzip, or anything, with a weight that is not 0 (RFC 9110 section 12.5.3).
+/// Whether `Accept-Encoding` lists gzip, or `*`, with a weight other than 0 (RFC 9110 section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let (mut named, mut any) = (None, false);
-    for item in lists.flat_map(|list| list.split(',')) {
+    for item in headers.get_all(ACCEPT_ENCODING).iter().flat_map(text_items) {
         let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
         let weight = parameters.trim().strip_prefix(['q', 'Q']).and_then(|rest| rest.trim_start().strip_prefix('='));
         let is_taken = weight.is_none_or(|weight| weight.bytes().any(|byte| (b'1'..=b'9').contains(&byte)));
@@ -60,8 +65,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     named.unwrap_or(any)
 }
 
-/// Makes a head that of a compressed answer, if it is to be one, and returns what compresses the body. `asked` is what
-/// [`negotiate`] said.
+/// Rewrites the head for a compressed response and returns the encoder, if the response is to be compressed. `asked` is
+/// the result of [`negotiate`].
 pub(crate) fn start_encoding(
     worker: &Rc<TrafficWorker>,
     asked: Option<bool>,
@@ -71,24 +76,24 @@ pub(crate) fn start_encoding(
     let is_taken = asked?;
     if status == StatusCode::NOT_MODIFIED {
         add_vary(headers);
-        weaken_etag(headers); // what a cache has may be either form
+        weaken_etag(headers); // a cache may hold either form
     }
     if !is_compressible(status, headers) {
         return None;
     }
-    add_vary(headers); // also where it is not compressed: a cache must not hand this one to others, or theirs to this one
+    add_vary(headers); // also on an uncompressed response: a cache must not serve one form for the other
     if !is_taken || length.upper().is_some_and(|bytes| bytes < LENGTH_MIN) {
         return None;
     }
     let permit = worker.gzip_permits.try_acquire()?;
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.remove(CONTENT_LENGTH);
-    headers.remove(ACCEPT_RANGES); // ranges of what the subsystem has are none of this
+    headers.remove(ACCEPT_RANGES); // byte ranges of the original do not apply
     weaken_etag(headers);
     Some(GzipEncoder::new(permit))
 }
 
-/// Whether such an answer is text that may be sent in another form than it came.
+/// Whether a response is text that may be sent in another form than the subsystem's.
 fn is_compressible(status: StatusCode, headers: &HeaderMap) -> bool {
     let is_whole = !matches!(status.as_u16(), 100..=199 | 204..=206 | 304);
     let says = |name, word: &str| {
@@ -107,7 +112,7 @@ fn is_compressible(status: StatusCode, headers: &HeaderMap) -> bool {
         && !says(CACHE_CONTROL, "no-transform")
 }
 
-/// Types that shrink. Pictures, archives and films are compressed already; of gRPC the messages are.
+/// Media types that shrink. Images, archives and videos are compressed already; gRPC compresses its messages.
 fn is_text_type(content_type: Option<&HeaderValue>) -> bool {
     let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -117,16 +122,14 @@ fn is_text_type(content_type: Option<&HeaderValue>) -> bool {
 }
 
 fn add_vary(headers: &mut HeaderMap) {
-    let is_said = headers.get_all(VARY).iter().any(|value| {
-        let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(ACCEPT_ENCODING.as_str().as_bytes()))
-    });
+    let varies = |name: &[u8]| name == b"*" || name.eq_ignore_ascii_case(ACCEPT_ENCODING.as_str().as_bytes());
+    let is_said = headers.get_all(VARY).iter().flat_map(list_items).any(varies);
     if !is_said {
         headers.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
 }
 
-/// Two forms of one answer may not have the same strong tag (RFC 9110 section 8.8.1).
+/// Two forms of one response may not have the same strong ETag (RFC 9110 section 8.8.1).
 fn weaken_etag(headers: &mut HeaderMap) {
     let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
     let weak = strong.map(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()));
@@ -140,7 +143,7 @@ fn weaken_etag(headers: &mut HeaderMap) {
 /// Compresses one body.
 pub(crate) struct GzipEncoder {
     gzip: GzEncoder<Writer<BytesMut>>,
-    /// Whether there is something in it that has not come out.
+    /// Whether the encoder holds input that is not in its output yet.
     has_pending: bool,
     _permit: LocalPermit,
 }
@@ -163,7 +166,7 @@ impl GzipEncoder {
         Frame::data(self.gzip.get_mut().get_mut().split().freeze())
     }
 
-    /// Nothing more has come: what there is goes on.
+    /// Flushes the encoder, because no more input is available.
     fn poll_flush_encoder(&mut self) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if !std::mem::take(&mut self.has_pending) {
             return Poll::Pending;
@@ -173,14 +176,14 @@ impl GzipEncoder {
     }
 }
 
-/// A subsystem's answer, compressed on its way.
+/// A subsystem's response body, compressed.
 pub(crate) struct GzipBody {
     body: MeteredBody,
     /// Taken at the end of the body.
     encoder: Option<GzipEncoder>,
-    /// Sent behind the end.
+    /// Sent after the end of the body.
     trailers: Option<HeaderMap>,
-    /// Told once what came before it is on its way.
+    /// Returned once the data before it is on its way.
     pending_error: Option<io::Error>,
     has_yielded: bool,
 }
@@ -204,7 +207,8 @@ impl GzipBody {
         self.encoder.is_none() && self.trailers.is_none()
     }
 
-    /// An error waits for one more poll, so that hyper first flushes what came before it: the caller gets what there is.
+    /// Polls the next frame. An error is held back for one more poll: hyper first flushes the data before it to the
+    /// caller.
     pub(crate) fn poll_compressed(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(error) = self.pending_error.take_if(|_| self.has_yielded) {
             return Poll::Ready(Some(Err(error)));
@@ -251,7 +255,7 @@ impl GzipBody {
         }
     }
 
-    /// The last piece: there is always one, the end of gzip itself.
+    /// The last piece. There is always one: the gzip trailer.
     fn finish_encoding(&mut self) -> Option<io::Result<Frame<Bytes>>> {
         let encoder = self.encoder.take()?;
         Some(encoder.gzip.finish().map(|rest| Frame::data(rest.into_inner().freeze())))

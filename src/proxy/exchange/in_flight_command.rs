@@ -1,7 +1,11 @@
-//! One admitted command's account: its ticket, its place among the concurrent, its bytes; closed exactly once.
+//! The account of one admitted command: its ticket, its concurrency permit, its bytes. It is settled exactly once.
 //!
-//! Guarantees: [`InFlightCommand::settle`] consumes it; dropping it unsettled counts the command as aborted (the caller left), or
-//! as interrupted when the gateway itself is ending. Nothing else in the house ends a command.
+//! Guarantees:
+//!
+//! - [`InFlightCommand::settle`] consumes the account.
+//! - An account dropped before that counts the command as aborted (the caller disconnected), or as interrupted if the
+//!   gateway itself is shutting down.
+//! - Nothing else ends a command.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use super::context::RequestContext;
 use crate::proxy::message::upload_progress::{RequestBodyError, UploadProgress};
 use crate::proxy::worker::TrafficWorker;
 
-/// See the module.
+/// The account of an admitted command, open until the command settles.
 pub(crate) struct InFlightCommand {
     ticket: Option<Ticket>,
     progress: Rc<UploadProgress>,
@@ -49,26 +53,26 @@ impl InFlightCommand {
         &self.progress
     }
 
-    /// Bytes of the answer's body went towards the caller.
+    /// Counts bytes of the response body that were sent towards the caller.
     pub(crate) fn add_response_bytes(&mut self, bytes: u64) {
         if let Some(ticket) = &mut self.ticket {
             ticket.add_response_bytes(bytes);
         }
     }
 
-    /// Whether the request body stopped before its end, by nobody's doing but the caller's.
+    /// The reason why the request body stopped before its end, if it did. The caller is at fault then.
     pub(crate) fn body_error(&self) -> Option<RequestBodyError> {
         self.progress.error.get()
     }
 
-    /// Waits until the disk has the admission.
+    /// Waits until the admission is on disk.
     pub(crate) async fn wait_until_durable(&self) {
         if let Some(ticket) = &self.ticket {
             ticket.wait_until_durable().await;
         }
     }
 
-    /// The command ends.
+    /// Ends the command with an outcome.
     pub(crate) fn settle(mut self, finished: Finished) {
         self.settle_once(finished);
     }
@@ -91,8 +95,8 @@ impl InFlightCommand {
     }
 }
 
-/// Whether a command that ended so costs no units: nothing of it reached a subsystem. What the gateway answers itself
-/// (redirects) ends as `ok` and costs what the configuration says.
+/// Whether a command with this outcome costs no units, because no part of it reached a subsystem. A local response
+/// (such as a redirect) settles as `ok` and costs the configured units.
 fn is_free_of_charge(finished: Finished, was_sent: bool) -> bool {
     match finished {
         Finished::Ok | Finished::ClientError | Finished::ServerError => false,

@@ -1,7 +1,10 @@
-//! What the gateway answers itself for an admitted command: a redirect, or a browser's preflight.
+//! Local responses to admitted commands: a redirect, or the response to a CORS preflight.
 //!
-//! Guarantees: it is authorised, limited and counted as any command before it comes here, and settles as `ok`: it was answered
-//! with what the configuration says. Nothing is forwarded, so a request body is heard out and not counted.
+//! Guarantees:
+//!
+//! - The command is authorised, limited and counted like any other before it comes here.
+//! - The command settles as `ok`: the response is the one that the configuration defines.
+//! - Nothing is forwarded. A request body is drained and not counted.
 
 use std::sync::Arc;
 
@@ -22,28 +25,28 @@ use super::response_body::ResponseBody;
 use super::upstream_head::REQUEST_ID;
 use crate::proxy::message::request_body::discard_request_body;
 
-/// What the gateway answers itself.
+/// The kind of a local response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LocalResponse {
-    /// A browser asks whether a page may send what it wants to send (Fetch standard, "CORS-preflight request").
+    /// A browser asks whether a page may send a request (Fetch standard, "CORS-preflight request").
     Preflight,
-    /// The caller is sent elsewhere.
+    /// The caller is redirected to another location.
     Redirect,
 }
 
-/// The page that asks, in a browser that wants to know whether it may read the answer.
+/// A request of a page in a browser, with the CORS policy that decides whether the page may read the response.
 pub(crate) struct CorsRequest {
     pub(crate) cors: Arc<CorsPolicy>,
     pub(crate) origin: Option<HeaderValue>,
 }
 
 impl Admitted {
-    /// Whether the command's shape takes a field from answers.
+    /// Whether the command's shape removes this field from responses.
     pub(crate) fn removes_response_header(&self, name: &HeaderName) -> bool {
         self.command.shape.as_ref().is_some_and(|shape| shape.response.overrides(name))
     }
 
-    /// What the configuration wants of an answer's fields, towards the caller and towards the caller's browser.
+    /// Applies the configured response fields: those of the command's shape, and those of its CORS policy.
     pub(crate) fn shape_response(&self, headers: &mut HeaderMap) {
         if let Some(shape) = &self.command.shape {
             shape.response.apply(headers);
@@ -55,13 +58,13 @@ impl Admitted {
 }
 
 impl CorsRequest {
-    /// Tells the browser, in the head of an answer.
+    /// Adds the CORS fields to the head of a response.
     pub(crate) fn add_cors_headers(&self, headers: &mut HeaderMap) {
         self.cors.apply(headers, self.origin.as_ref());
     }
 }
 
-/// Answers an admitted command that is not forwarded.
+/// Responds to an admitted command that is not forwarded.
 pub(crate) fn respond_locally(
     context: RequestContext,
     admitted: Admitted,
@@ -97,7 +100,7 @@ fn redirect_response(admitted: &Admitted, request: &Request<Incoming>) -> Respon
     let redirect = admitted.command.redirect();
     let mut response = empty_response(redirect.map_or(StatusCode::FOUND, |redirect| redirect.status));
     let below = admitted.subsystem.path_below(target);
-    // A query may hold bytes that no field can: then it stays behind.
+    // A query may hold bytes that a field value cannot: the location is then built without the query.
     let without_query = below.split('?').next().unwrap_or_default();
     let location = redirect.and_then(|to| to.location(below).or_else(|| to.location(without_query)));
     let headers = response.headers_mut();

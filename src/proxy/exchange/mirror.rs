@@ -1,8 +1,13 @@
-//! Copies of requests, for a subsystem that is tried out: sent beside the command, and answered to nobody.
+//! Traffic mirroring: shadow copies of requests for a subsystem on trial. Their responses are discarded.
 //!
-//! Guarantees: a copy is no command: nothing of it is on the ledger, and the command neither waits for it nor hears of its
-//! fate. It is made of what the command's own subsystem gets, marked by `X-Tallygate-Mirror: 1`, and sent once the whole
-//! body has passed. At most [`SHADOW_REQUESTS_MAX`] are held by a worker, each with at most [`SHADOW_BODY_MAX`] bytes; the others are left out.
+//! Guarantees:
+//!
+//! - A shadow request is not a command: nothing of it is on the ledger. The command does not wait for it and does not
+//!   depend on its fate.
+//! - It consists of the request that the command's own subsystem gets, marked by `X-Tallygate-Mirror: 1`. It is sent
+//!   once the whole body has passed.
+//! - A worker holds at most `SHADOW_REQUESTS_MAX` of them, each with at most `SHADOW_BODY_MAX` bytes. Further ones are
+//!   skipped.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,11 +32,11 @@ use crate::proxy::worker::config_view::WorkerConfig;
 
 /// The largest body that is copied, in bytes.
 const SHADOW_BODY_MAX: usize = 64 * 1024;
-/// The longest answer that is read, so that its connection can be used again, and for how long.
+/// The longest response that is drained for reuse of its connection, in bytes. The next constant bounds the time.
 const RESPONSE_DISCARD_MAX: usize = 64 * 1024;
 const RESPONSE_DISCARD_TIME: Duration = Duration::from_secs(5);
 
-/// A copy whose body is still to come. Dropped before that, it is left out.
+/// A shadow request whose body is incomplete. It is skipped if it is dropped before the body is complete.
 pub(crate) struct ShadowRequest {
     head: EncodedHead,
     framing: RequestFraming,
@@ -40,19 +45,19 @@ pub(crate) struct ShadowRequest {
     body: Vec<u8>,
 }
 
-/// Where a copy goes.
+/// The destination of a shadow request.
 struct ShadowTarget {
     config: Rc<WorkerConfig>,
     /// The subsystem's index.
     subsystem: usize,
-    /// What keeps it with one server there.
+    /// The key for sticky routing within the mirror subsystem.
     hash_key: Option<HashKey>,
     worker: Rc<TrafficWorker>,
     _permit: LocalPermit,
 }
 
 impl ShadowRequest {
-    /// A copy of a request that is about to be sent, if its command wants one of this one.
+    /// A shadow copy of a request that is about to be sent, if the command is mirrored and this request is sampled.
     pub(crate) fn for_request(passing: UpstreamHead<'_>) -> Option<Self> {
         let mirror = passing.admitted.command.mirror()?;
         let (worker, config) = (&passing.context.worker, &passing.context.config);
@@ -78,7 +83,7 @@ impl ShadowRequest {
         Some(Self { head, framing: passing.framing, target: Some(target), body: Vec::new() })
     }
 
-    /// A piece of the body has passed. Whether the copy may go on.
+    /// Copies a piece of the body. Returns whether the copy is still within its limit.
     pub(crate) fn add_data(&mut self, data: &[u8]) -> bool {
         let fits = self.body.len() + data.len() <= SHADOW_BODY_MAX;
         if fits {
@@ -87,7 +92,7 @@ impl ShadowRequest {
         fits
     }
 
-    /// The whole body has passed: the copy goes its own way.
+    /// Sends the copy in a task of its own, now that the whole body has passed.
     pub(crate) fn dispatch(mut self) {
         let Some(target) = self.target.take() else { return };
         let body = RequestBody::buffered(std::mem::take(&mut self.body).into());
@@ -135,7 +140,7 @@ impl ShadowTarget {
     }
 }
 
-/// Reads an answer that nobody needs; whether it came to its end.
+/// Drains a response. Returns whether it reached its end within the limit.
 async fn discard_response(body: &mut UpstreamBody) -> bool {
     let mut left = RESPONSE_DISCARD_MAX;
     while let Some(frame) = body.frame().await {

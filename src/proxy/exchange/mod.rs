@@ -1,8 +1,14 @@
-//! The life of a command, in one function. **Read this first.**
+//! The life of a command, from request to response, in one function. **Read this first.**
 //!
-//! Guarantees: what arrives is counted as received before anything is decided, and leaves this function forwarded
-//! (its ticket rides in the answer's body), answered by the configuration itself, or refused (and counted so). hyper drops this future when the caller leaves;
-//! that is safe at every `.await`, because all counting is done by values that settle when they are dropped.
+//! Guarantees:
+//!
+//! - Every request is counted as received before any decision.
+//! - A request leaves this function in one of three ways: forwarded (the ticket rides in the response body), answered
+//!   with a local response from the configuration, or refused and counted as refused.
+//! - hyper drops this future when the caller disconnects. That is safe at every `.await`: all counting is done by
+//!   values that settle when they are dropped.
+//!
+//! Leaves to others: the decision (`admit`), the transport (`forward`), the refusal (`refuse`).
 
 mod admit;
 mod context;
@@ -39,10 +45,12 @@ use super::message::request_body::discard_request_body;
 use super::worker::TrafficWorker;
 use super::worker::peer::DownstreamPeer;
 
-/// Takes one command through its life: identified, authorised, limited, on the tally, forwarded, answered; or refused.
+/// Takes one command through its life: identified, authorised, limited, counted, then forwarded or answered locally. A
+/// command that fails a step is refused.
 ///
-/// `interim` is where interim answers to it go, if its caller takes any. Decides before it returns; what is returned only forwards, or answers at once. hyper and tokio move that future often,
-/// so it holds nothing twice.
+/// `interim` is the target for interim responses, if the caller accepts any. The decision is made before this function
+/// returns; the returned future only forwards the command, or responds at once. hyper and tokio move that future often,
+/// so the future stores no value twice.
 pub(crate) fn exchange(
     worker: &Rc<TrafficWorker>,
     peer: &Rc<DownstreamPeer>,
@@ -50,7 +58,7 @@ pub(crate) fn exchange(
     interim: Option<InterimTarget>,
 ) -> impl Future<Output = ExchangeResult> + use<> {
     rewrite_to_get(&mut request);
-    let still = FrozenTime::freeze(); // one moment for the whole decision
+    let still = FrozenTime::freeze(); // the whole decision sees one moment
     let context = RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &request, &still) };
     let decided = admit(&context, &request);
     drop(still);
@@ -72,7 +80,7 @@ pub(crate) fn exchange(
     }
 }
 
-/// Counts and refuses what came and is not HTTP as this house accepts it; `placeholder` is our own request in its place.
+/// Counts and refuses a malformed request. `placeholder` is the synthetic request that hyper parsed in its place.
 pub(crate) fn reject_malformed(
     worker: &Rc<TrafficWorker>,
     peer: &Rc<DownstreamPeer>,

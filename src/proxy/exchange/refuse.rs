@@ -1,7 +1,10 @@
-//! Saying no, and saying why: one exhaustive table from outcome to answer.
+//! Refusals and failure responses: one exhaustive table from outcome to status.
 //!
-//! Guarantees: every refusal is counted before it is answered; every answer of ours is `application/problem+json` (RFC 9457)
-//! and names the request. The table is exhaustive: a new outcome does not compile without its line here.
+//! Guarantees:
+//!
+//! - Every refusal is counted before its response is built.
+//! - Every local error response is `application/problem+json` (RFC 9457) and carries the request id.
+//! - The table is exhaustive: a new outcome does not compile without a line here.
 
 use crate::proxy::message::field_line::RATE_LIMIT;
 use crate::proxy::message::field_line::RATE_LIMIT_POLICY;
@@ -23,7 +26,7 @@ use crate::proxy::message::grpc;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// Counts a refusal and answers it.
+/// Counts a refusal and builds its response.
 pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Response<ResponseBody> {
     context.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, context.window);
     let status = refusal.status.unwrap_or(status_of_refusal(refusal.refused));
@@ -41,14 +44,15 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
     response
 }
 
-/// Counts what hyper itself refused, and answered in its own way: nothing is known that [`crate::proxy::message::grammar`] lets through and
-/// hyper does not, so it is worth a line.
+/// Counts a request that hyper refused and answered on its own.
+///
+/// No request is known that [`crate::proxy::message::grammar`] accepts and hyper refuses, so this case is logged.
 pub(crate) fn count_hyper_refusal(worker: &TrafficWorker, peer: &DownstreamPeer) {
     tracing::warn!("hyper refused a head that the scanner had let through; counted as malformed");
     count_malformed(worker, peer);
 }
 
-/// Counts a head that was refused before a request came of it, as received and refused.
+/// Counts a head that was refused before hyper made a request of it, as received and refused.
 pub(crate) fn count_malformed(worker: &TrafficWorker, peer: &DownstreamPeer) {
     let department = peer.department(&worker.config().snapshot);
     let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
@@ -56,35 +60,35 @@ pub(crate) fn count_malformed(worker: &TrafficWorker, peer: &DownstreamPeer) {
     worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.clock.window());
 }
 
-/// Answers for an admitted command that did not get an answer of its subsystem. Its account is settled by whoever held it.
+/// The response for an admitted command without a response from its subsystem. The owner of the account settles it.
 pub(crate) fn failure_response(context: &RequestContext, failed: Finished, detail: &str) -> Response<ResponseBody> {
     problem_response(context, status_of_failure(failed), failed.name(), detail)
 }
 
-/// Answers for an admitted command that found no place at a server: nothing was sent, so it may come again.
+/// The response for an admitted command that no server had capacity for. Nothing was sent, so the caller may retry.
 pub(crate) fn busy_response(context: &RequestContext, failed: Finished, detail: &str) -> Response<ResponseBody> {
     let mut response = problem_response(context, StatusCode::SERVICE_UNAVAILABLE, failed.name(), detail);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
     response
 }
 
-/// Answers for an admitted command whose own body grew beyond its limit while it was forwarded.
+/// The response for an admitted command whose request body exceeded its limit while it was forwarded.
 pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseBody> {
     let detail = "the request body grew larger than this command allows";
     problem_response(context, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
 }
 
-/// Tells a limited department where it stands (draft-ietf-httpapi-ratelimit-headers-11).
+/// Adds the rate limit fields for a limited department (draft-ietf-httpapi-ratelimit-headers-11).
 pub(crate) fn add_rate_limit_headers(headers: &mut HeaderMap, budget: Option<RateLimitInfo>) {
     let Some(RateLimitInfo { quota, window_seconds, remaining, reset_seconds }) = budget else { return };
     headers.insert(RATE_LIMIT_POLICY, rate_limit_item(";q=", quota, ";w=", window_seconds));
     let mut state = rate_limit_item(";r=", remaining, ";t=", reset_seconds);
-    state.set_sensitive(true); // another one each time: no place in HTTP/2's compression table
+    state.set_sensitive(true); // differs each time: no use in HTTP/2's compression table
     headers.insert(RATE_LIMIT, state);
 }
 
-/// The structured field `"default";KEY=NUMBER;KEY=NUMBER` (RFC 9651). By hand, because every answer to a limited department
-/// has two.
+/// The structured field `"default";KEY=NUMBER;KEY=NUMBER` (RFC 9651). Written by hand, because every response to a
+/// limited department has two of them.
 fn rate_limit_item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
     let (mut ones, mut twos) = (itoa::Buffer::new(), itoa::Buffer::new());
     let (mut text, mut length) = ([0; RATE_LIMIT_ITEM_MAX], 0);
@@ -116,7 +120,7 @@ fn problem_response(context: &RequestContext, status: StatusCode, name: &str, de
     response
 }
 
-/// What a gRPC caller understands: a head that is all there is ("Trailers-Only"), with the call's status.
+/// The gRPC form of a refusal: a head without a body ("Trailers-Only"), with the status of the call.
 fn grpc_problem_response(context: &RequestContext, name: &str, detail: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Local(Full::default()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -125,7 +129,7 @@ fn grpc_problem_response(context: &RequestContext, name: &str, detail: &str) -> 
     response
 }
 
-/// By the names of outcomes, which refusals and failures share.
+/// The gRPC status by the name of the outcome. Refusals and failures share these names.
 fn grpc_status(name: &str) -> u16 {
     match name {
         "malformed" => grpc::INVALID_ARGUMENT,
@@ -139,7 +143,7 @@ fn grpc_status(name: &str) -> u16 {
     }
 }
 
-/// Our own words; to a HEAD only their length (RFC 9110 section 9.3.2): a body would break its HTTP/2 stream.
+/// A local body. A HEAD gets only the length (RFC 9110 section 9.3.2): a body would break its HTTP/2 stream.
 fn local_body_response(context: &RequestContext, words: String) -> Response<ResponseBody> {
     if !context.is_head_request {
         return Response::new(ResponseBody::Local(Full::new(Bytes::from(words))));
@@ -181,7 +185,7 @@ fn status_of_failure(failed: Finished) -> StatusCode {
     }
 }
 
-/// When to come back, for refusals whose limit did not say.
+/// The `Retry-After` of refusals whose limit gives none.
 fn default_retry_after(refused: Refused) -> Option<Duration> {
     match refused {
         Refused::Overloaded | Refused::LedgerUnavailable => Some(Duration::from_secs(1)),
@@ -195,7 +199,7 @@ fn default_retry_after(refused: Refused) -> Option<Duration> {
     }
 }
 
-/// `Retry-After` speaks in whole seconds (RFC 9110 section 10.2.3); rounding down would invite a second refusal.
+/// The value of `Retry-After` in whole seconds (RFC 9110 section 10.2.3). Rounding down would cause a second refusal.
 fn whole_seconds(after: Duration) -> u64 {
     after.as_secs() + u64::from(after.subsec_nanos() > 0)
 }

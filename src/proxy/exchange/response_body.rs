@@ -1,7 +1,11 @@
-//! The body of an answer: it streams, it counts, and it carries the account to its end.
+//! The response body: it streams, counts bytes, and carries the command's account to its end.
 //!
-//! Guarantees: never more than one frame is held; a subsystem's silence has a limit; the account is settled the moment the
-//! last byte of content is handed over, or the trailers where they tell the outcome, not when somebody comes round to ask again.
+//! Guarantees:
+//!
+//! - At most one frame is held.
+//! - An idle timeout bounds the silence of a subsystem.
+//! - The account is settled as soon as the last byte of content is handed over, or the trailers where they determine
+//!   the outcome. Settling does not depend on one more poll.
 
 use http::Response;
 use std::convert::Infallible;
@@ -25,18 +29,18 @@ use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules::sanitize_response_trailers;
 use crate::proxy::upstream::{ServerLease, UpstreamBody};
 
-/// The body of an answer.
+/// The body of a response.
 pub(crate) enum ResponseBody {
-    /// Our own words.
+    /// The body of a local response.
     Local(Full<Bytes>),
-    /// The subsystem's, metered. Boxed, because hyper moves answers often.
+    /// The subsystem's body, metered. Boxed, because hyper moves responses often.
     Metered(Box<MeteredBody>),
-    /// The same, compressed on its way.
+    /// The subsystem's body, metered and compressed.
     Gzip(Box<GzipBody>),
 }
 
 impl ResponseBody {
-    /// Reads at most so many bytes ahead, from now on.
+    /// Limits the bytes read ahead from now on.
     pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
         match self {
             Self::Local(_) => {}
@@ -45,7 +49,7 @@ impl ResponseBody {
         }
     }
 
-    /// Bytes that were read and are not handed over.
+    /// Bytes that were read and not handed over yet.
     pub(crate) fn buffered_bytes(&self) -> usize {
         match self {
             Self::Local(_) => 0,
@@ -84,28 +88,29 @@ impl HttpBody for ResponseBody {
     }
 }
 
-/// The subsystem's answer on its way to the caller.
+/// The subsystem's response body on its way to the caller, metered.
 pub(crate) struct MeteredBody {
     upstream_body: UpstreamBody,
     unsettled: Option<(InFlightCommand, ServerLease)>,
     outcome: OutcomeSource,
     idle_timeout: Duration,
     idle_timer: IdleTimer,
-    /// When a gRPC call must have ended.
+    /// The deadline of a gRPC call.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-/// The outcome once the whole body has passed.
+/// The source of the outcome, once the whole body has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutcomeSource {
-    /// The head told it.
+    /// The head determines the outcome.
     Head(Finished),
-    /// Trailers will tell it (`grpc-status`); an answer that ends without them has failed.
+    /// The trailers determine the outcome (`grpc-status`). A response without them has failed.
     Trailers,
 }
 
 impl MeteredBody {
-    /// The subsystem may be silent for `patience`, and must have ended at a time, if one is given.
+    /// A metered body. The first `Duration` is the idle timeout of the subsystem; the `Instant` is the deadline, if
+    /// any.
     pub(crate) fn new(
         incoming: UpstreamBody,
         open: (InFlightCommand, ServerLease),
@@ -123,12 +128,12 @@ impl MeteredBody {
         }
     }
 
-    /// See [`Body::set_read_ahead_max`].
+    /// See [`ResponseBody::set_read_ahead_max`].
     pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
         self.upstream_body.set_read_ahead_max(bytes);
     }
 
-    /// See [`Body::buffered_bytes`].
+    /// See [`ResponseBody::buffered_bytes`].
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.upstream_body.buffered_bytes()
     }
@@ -155,10 +160,10 @@ impl MeteredBody {
         })
     }
 
-    /// Nothing has come.
+    /// Polls the deadline and the idle timeout while no frame is available.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.unsettled.is_none() {
-            return Poll::Pending; // only END_STREAM or trailers are waited for, and not for long
+            return Poll::Pending; // only END_STREAM or trailers are missing, and not for long
         }
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
             return Poll::Ready(self.end_at_deadline());
@@ -172,7 +177,8 @@ impl MeteredBody {
         Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
     }
 
-    /// Whether the next piece of the request is waited for: a subsystem that answers as it is asked has nothing to say.
+    /// Whether the gateway waits for the next piece of the request body. A subsystem that streams responses to a
+    /// streamed request is not idle then.
     fn waits_for_request_body(&self) -> bool {
         self.unsettled.as_ref().is_some_and(|(in_flight, _)| in_flight.progress().waits_for_caller.get())
     }
@@ -187,11 +193,11 @@ impl MeteredBody {
             self.outcome = grpc::grpc_outcome(trailers).map_or(OutcomeSource::Trailers, OutcomeSource::Head);
         }
         if frame.is_trailers() || self.is_complete() {
-            self.settle(); // hyper need not ask again
+            self.settle(); // hyper need not poll again
         }
     }
 
-    /// Whether nothing is missing that the outcome depends on.
+    /// Whether everything that the outcome depends on has arrived.
     fn is_complete(&self) -> bool {
         let is_known = matches!(self.outcome, OutcomeSource::Head(_));
         self.upstream_body.is_end_stream() || (is_known && self.upstream_body.is_complete())
@@ -207,7 +213,7 @@ impl MeteredBody {
         }
     }
 
-    /// The time of a gRPC call is over: its caller is told in trailers.
+    /// The deadline of a gRPC call has passed: settles the command and sends the status in trailers.
     fn end_at_deadline(&mut self) -> Option<io::Result<Frame<Bytes>>> {
         let (in_flight, _) = self.unsettled.take()?;
         in_flight.settle(Finished::Timeout);
@@ -216,12 +222,12 @@ impl MeteredBody {
         Some(Ok(Frame::trailers(trailers)))
     }
 
-    /// The answer broke off: by the subsystem's doing, unless the request body had broken first.
+    /// The response broke off. The subsystem is at fault, unless the request body had broken off first.
     fn fail(&mut self, finished: Finished) {
         self.fail_noting(finished, |lease| lease.note_failure(finished));
     }
 
-    /// The same, where `note` tells the server's health what was wrong.
+    /// Like [`Self::fail`], where `note` records the failure in the server's health.
     fn fail_noting(&mut self, finished: Finished, note: impl FnOnce(&ServerLease)) {
         let Some((in_flight, lease)) = self.unsettled.take() else { return };
         if in_flight.body_error().is_some() {
@@ -235,8 +241,10 @@ impl MeteredBody {
 }
 
 impl Drop for MeteredBody {
-    /// An answer without content is never polled: it is whole when it is dropped. So is one whose caller leaves after the last
-    /// byte of its content. Any other is cut off by its caller, and dropping the account says so.
+    /// Settles a complete body. A response without content is never polled: it is complete when it is dropped. The same
+    /// holds if the caller disconnects after the last byte of content.
+    ///
+    /// Any other body was cut off by its caller. Dropping the account then counts the command as aborted.
     fn drop(&mut self) {
         if self.is_complete() {
             self.settle();
@@ -244,5 +252,5 @@ impl Drop for MeteredBody {
     }
 }
 
-/// Every command has an answer, whatever happened: nothing else may reach hyper from here.
+/// Every command has a response, whatever the outcome. No other error may reach hyper from here.
 pub(crate) type ExchangeResult = Result<Response<ResponseBody>, Infallible>;

@@ -1,10 +1,17 @@
-//! A connection that a caller and a subsystem use for another protocol, after the subsystem has switched (RFC 9110 section
-//! 7.8): WebSocket and the like. A caller over HTTP/2 uses one stream for it ([`crate::proxy::message::extended_connect`]).
+//! Tunnels: upgraded connections between a caller and a subsystem, for WebSocket and similar protocols.
 //!
-//! Guarantees: begins only after a 101 to the protocol that was asked for; one command, open as long as the tunnel is, its bytes on the tally as they
-//! pass; at most one piece is held in each direction, and over HTTP/2 three more in hyper; silence on both sides has a limit,
-//! and so has a caller that takes nothing. A reset is no orderly end, unless the subsystem has ended and all it said has been
-//! handed over: many callers close with our close_notify unread, which resets. Reads nothing of what passes.
+//! A tunnel begins after the subsystem has switched protocols (RFC 9110 section 7.8). A caller over HTTP/2 uses one
+//! stream for it ([`crate::proxy::message::extended_connect`]).
+//!
+//! Guarantees:
+//!
+//! - A tunnel begins only after a 101 to the requested protocol.
+//! - A tunnel is one command, in flight until the tunnel ends. Its bytes are on the tally as they pass.
+//! - At most one chunk is held in each direction, and over HTTP/2 at most three more in hyper.
+//! - An idle timeout bounds the silence of both sides. A write timeout bounds a caller that reads nothing.
+//! - A reset is not an orderly end, unless the subsystem has ended and all its bytes have been handed over: many
+//!   callers close with the gateway's close_notify unread, which resets the connection.
+//! - The content of the tunnel is not inspected.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -32,10 +39,11 @@ use crate::proxy::worker::peer::DownstreamPeer;
 
 /// Bytes held in each direction.
 const CHUNK_SIZE: usize = 16 * 1024;
-/// The same on a stream of HTTP/2, of which one connection has many; hyper holds up to three pieces more towards the caller.
+/// Bytes held in each direction of an HTTP/2 stream. Smaller, because one connection has many streams. hyper holds at
+/// most three more chunks towards the caller.
 const H2_CHUNK_SIZE: usize = 2 * 1024;
 
-/// Where an exchange leaves a tunnel for its connection to run.
+/// The handover of a tunnel from an exchange to the connection that runs it.
 #[derive(Default)]
 pub(crate) struct PendingTunnel(RefCell<Option<UpgradeTunnel>>);
 
@@ -49,42 +57,44 @@ impl PendingTunnel {
     }
 }
 
-/// The subsystem's end of a tunnel, and the command that it is.
+/// The upstream end of a tunnel, with the account of its command.
 pub(crate) struct UpgradeTunnel {
     pub(crate) server_stream: ServerStream,
-    /// What the subsystem has said already.
+    /// Bytes that the subsystem has already sent.
     pub(crate) buffered: Bytes,
     pub(crate) command: InFlightCommand,
     pub(crate) lease: ServerLease,
-    /// How long both sides may be silent.
+    /// The idle timeout: the longest silence of both sides together.
     pub(crate) idle_timeout: Duration,
     /// The caller's stream, over HTTP/2.
     pub(crate) client_stream: Option<OnUpgrade>,
 }
 
-/// Whose end broke. Neither is held against a server: what a caller says in a tunnel is not read here, so anybody could have a
-/// server left out by saying what it answers with a reset.
+/// The side whose connection broke. Neither failure counts against the server's health: the gateway does not read the
+/// content of a tunnel, so any caller could get a server ejected by sending bytes that the server answers with a reset.
 enum FailedSide {
     Downstream,
     Upstream,
 }
 
 impl UpgradeTunnel {
-    /// Carries bytes over a caller's connection. `asked` is what the caller has said already.
+    /// Copies bytes over the caller's connection. `asked` holds the bytes that the caller has already sent.
     pub(crate) async fn run_on_connection(self, caller: impl AsyncRead + AsyncWrite, asked: Bytes) {
         self.copy_both(caller, asked, (CHUNK_SIZE, &Cell::default())).await;
     }
 
-    /// Carries bytes over a caller's HTTP/2 stream, until its caller resets it or is sent away; then the command ends as
-    /// aborted. `writing` is hyper's half of it: it takes what is written and hands it to h2 as far as the caller's windows
-    /// allow. Dropped before it has said the end, it resets the stream with CANCEL.
+    /// Copies bytes over the caller's HTTP/2 stream, until the caller resets it or loses its authorisation. The command
+    /// then settles as aborted.
+    ///
+    /// `writing` is hyper's half of the stream: it passes written bytes to h2 as far as the caller's flow control
+    /// windows allow. If it is dropped before the end of the stream is sent, it resets the stream with CANCEL.
     pub(crate) async fn run_on_stream(
         mut self,
         writing: impl Future<Output = ()>,
         peer: &DownstreamPeer,
         (worker, connection): (&Rc<TrafficWorker>, &ActiveRequest),
     ) {
-        // hyper has made the stream ready before it hands over what writes to it.
+        // hyper has made the stream ready before it hands over the writing half.
         let Some(Ok(caller)) = OptionFuture::from(self.client_stream.take()).await else { return };
         let caller = WriteTimeout::new(FlushGuard { stream: TokioIo::new(caller), connection }, worker);
         let all_said = Cell::new(false);
@@ -95,15 +105,15 @@ impl UpgradeTunnel {
             }
         };
         tokio::select! {
-            biased; // a reset first: hyper would read it as an orderly end
+            biased; // a reset first: hyper would report it as an orderly end
             () = left => {}
             () = peer.deauthorized() => {}
             () = self.copy_both(caller, Bytes::new(), (H2_CHUNK_SIZE, &all_said)) => {}
         }
     }
 
-    /// Carries bytes until both sides have ended, one has broken, or neither says anything; then the command ends. Notes when
-    /// the subsystem has said all.
+    /// Copies bytes until both sides have ended, one side has failed, or the idle timeout has passed. The command then
+    /// settles. `all_said` is set once the subsystem has sent its last byte.
     async fn copy_both(
         self,
         caller: impl AsyncRead + AsyncWrite,
@@ -153,7 +163,7 @@ impl UpgradeTunnel {
     }
 }
 
-/// Which end of one direction broke.
+/// The end of one direction that failed.
 enum FailedHalf {
     Reading,
     Writing,
@@ -168,7 +178,8 @@ impl FailedHalf {
     }
 }
 
-/// Carries one direction to its end, and tells the other side that it has ended. Says how much passes: nothing, at the end.
+/// Copies one direction to its end, then half-closes the other side. `passed` gets the length of each chunk, and 0 at
+/// the end.
 async fn copy_direction(
     (mut first, piece): (Bytes, usize),
     mut from: impl AsyncRead + Unpin,
@@ -184,10 +195,10 @@ async fn copy_direction(
     loop {
         let length = match from.read(&mut piece).await {
             Ok(length) => length,
-            // Over TLS many leave without saying so.
+            // Over TLS many peers close without close_notify.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             Err(_) => {
-                yield_now().await; // hyper takes what came before it: the other side gets what there is
+                yield_now().await; // lets hyper take earlier bytes, so the other side gets them
                 return Err(FailedHalf::Reading);
             }
         };
@@ -204,8 +215,10 @@ async fn write_chunk(bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Result
     to.flush().await.map_err(|_| FailedHalf::Writing)
 }
 
-/// Who is gone already need not be told. Who takes nothing has not heard it, nor has who resets its HTTP/2 stream before it is
-/// said, for which hyper has no kind of error.
+/// Sends the end of one direction. A peer that has already closed needs no end.
+///
+/// Two errors are failures: a write timeout (the peer has not read the end), and a peer that resets its HTTP/2 stream
+/// before the end is sent, for which hyper has no error kind.
 async fn half_close(mut to: impl AsyncWrite + Unpin) -> Result<(), FailedHalf> {
     match to.shutdown().await {
         Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Other) => {
@@ -215,8 +228,8 @@ async fn half_close(mut to: impl AsyncWrite + Unpin) -> Result<(), FailedHalf> {
     }
 }
 
-/// A caller's HTTP/2 stream whose flush waits until the connection has taken what was written: h2 takes 64 KiB of each stream
-/// of a caller that opens its windows and does not read.
+/// A caller's HTTP/2 stream with backpressure: a flush waits until the connection has taken the written bytes. Without
+/// it h2 buffers 64 KiB for each stream of a caller that opens its flow control windows and does not read.
 struct FlushGuard<'a, S> {
     stream: S,
     connection: &'a ActiveRequest,
@@ -244,7 +257,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FlushGuard<'_, S> {
     }
 }
 
-/// Ready when nothing has passed for so long.
+/// Ready when nothing has passed for the idle timeout.
 async fn tunnel_idle(last: &Cell<Instant>, idle: Duration) {
     while last.get() + idle > Instant::now() {
         sleep_until(last.get() + idle).await;

@@ -1,8 +1,12 @@
-//! The head of a request as its subsystem gets it: the path below its prefix, the caller's fields, the identity that the
-//! handshake proved.
+//! The head of an upstream request: the path below the prefix, the caller's fields, and the proven identity.
 //!
-//! Guarantees: everything a subsystem reads under one of our names was written here. What a caller says under them, or
-//! nominates in `Connection`, is left out before ours are written (CVE-2024-45410).
+//! Guarantees:
+//!
+//! - The gateway alone writes the fields with the gateway's names.
+//! - A field that the caller sends under such a name, or nominates in `Connection`, is removed before the gateway
+//!   writes its own fields (CVE-2024-45410).
+//!
+//! Leaves to others: the removal of hop-by-hop fields (`message::header_rules`), the framing (`upstream`).
 
 use crate::proxy::message::field_line::FORWARDED_FOR;
 use std::borrow::Cow;
@@ -23,7 +27,7 @@ pub(crate) use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::message::request_id::caller_request_id;
 use crate::proxy::upstream::{EncodedHead, RequestFraming, put_header};
 
-/// The id that the caller itself has given its request.
+/// The request id that the caller chose itself.
 const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-tallygate-caller-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPARTMENT_HEADER: HeaderName = HeaderName::from_static("x-tallygate-department");
@@ -33,34 +37,34 @@ const MIRROR_HEADER: HeaderName = HeaderName::from_static("x-tallygate-mirror");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// Room for a usual head with what is added to it; a larger one grows.
+/// Initial capacity for a usual head with the added fields; a larger head grows the buffer.
 const HEAD_CAPACITY: usize = 1024;
 
-/// A caller's request on its way to a subsystem.
+/// A caller's request, to be encoded for a subsystem.
 #[derive(Clone, Copy)]
 pub(crate) struct UpstreamHead<'a> {
     pub(crate) context: &'a RequestContext,
     pub(crate) admitted: &'a Admitted,
     pub(crate) request: &'a Request<Incoming>,
-    /// How its body goes on.
+    /// The framing of the forwarded body.
     pub(crate) framing: RequestFraming,
-    /// The subsystem that gets a copy of it, if this is one.
+    /// The subsystem of a mirror target, if this request is a shadow copy.
     pub(crate) mirror_to: Option<&'a Subsystem>,
 }
 
 impl UpstreamHead<'_> {
-    /// The head as its subsystem's protocol has it.
+    /// The head in the protocol of the subsystem.
     pub(crate) fn encode(self) -> EncodedHead {
         let http2 = (self.subsystem().protocol == UpstreamProtocol::Http2).then(|| self.to_http2()).flatten();
         http2.map_or_else(|| EncodedHead::Http1(self.to_http1().into()), |head| EncodedHead::Http2(Box::new(head)))
     }
 
-    /// Whom it goes to.
+    /// The subsystem that the request is sent to.
     fn subsystem(&self) -> &Subsystem {
         self.mirror_to.unwrap_or(&self.admitted.subsystem)
     }
 
-    /// The head as HTTP/1.1, written out.
+    /// The head as HTTP/1.1 text.
     fn to_http1(self) -> Vec<u8> {
         let mut head = Vec::with_capacity(HEAD_CAPACITY);
         let (method, target) = (self.request.method(), self.target());
@@ -82,7 +86,7 @@ impl UpstreamHead<'_> {
         head
     }
 
-    /// The head as h2 takes it; nothing, if the target is none.
+    /// The head for h2, or `None` if the target is not a valid URI.
     fn to_http2(self) -> Option<Request<()>> {
         let subsystem = self.subsystem();
         let secure = subsystem.upstreams.iter().any(|server| server.secure);
@@ -107,13 +111,14 @@ impl UpstreamHead<'_> {
         Some(head)
     }
 
-    /// The target that the subsystem gets; its first '/' may be missing.
+    /// The request target for the subsystem. The leading '/' may be missing.
     fn target(&self) -> Cow<'_, str> {
         let target = self.request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         self.admitted.subsystem.forwarded_target(&self.admitted.command, target)
     }
 
-    /// The caller's own fields, as its command shapes them, then who calls, what, and as which request: what only the gateway may say.
+    /// Visits the caller's fields as the command shapes them, then the fields that only the gateway may write: the
+    /// identity of the caller, the command, and the request id.
     fn for_each_header(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
         let Self { context, admitted, request, .. } = self;
         let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
@@ -149,7 +154,7 @@ impl UpstreamHead<'_> {
     }
 }
 
-/// Requests that have no body unless they say so (RFC 9110 section 9.3).
+/// Methods whose requests have no body unless a framing field announces one (RFC 9110 section 9.3).
 fn rarely_has_body(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
 }

@@ -1,5 +1,8 @@
-//! Tells a connection and its streams to close, and when what is still in flight is cut off (`CloseNotice`).
+//! A close notice (`CloseNotice`): asks a connection and its streams to close, and sets the deadline at which commands
+//! in flight are cut off.
 //!
-//! Guarantees: a notice may be withdrawn until the deadline; a connection that has received one takes no more
-//! requests.
-//! Leaves to others: why a connection is closed (`worker::peer`), and closing it (`downstream`).
+//! Guarantees:
+//! - A notice can be withdrawn until its deadline.
+//! - A connection with a notice accepts no more requests.
+//!
+//! Leaves to others: why a connection is closed (`worker::peer`), and the close itself (`downstream`).

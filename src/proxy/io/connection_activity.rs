@@ -1,8 +1,9 @@
-//! Whether a connection is at work: how many of its commands are open, since when none is, whether its caller takes what it
-//! is given, and whether it has carried as many as it may.
+//! The activity of one connection: its open commands, since when it is idle, whether its caller reads (backpressure),
+//! and whether it has reached its maximum number of commands.
 //!
-//! Guarantees: a command counts from the moment it is taken up until its answer is whole, or dropped. Time is the worker's
-//! tick, which costs nothing to read.
+//! Guarantees:
+//! - A command is open from its receipt until its response is complete or dropped.
+//! - The time is that of the worker's tick, which costs nothing to read.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,18 +16,18 @@ use tokio::time::Instant;
 use super::tick_timer::CoarseTimer;
 use super::waker_queue::{WaiterId, WakerQueue};
 
-/// The pulse of one connection.
+/// The activity of one connection.
 pub(crate) struct ConnectionActivity {
     clock: CoarseTimer,
     active_requests: Cell<usize>,
     idle_since: Cell<Instant>,
-    /// Commands that it may still take up; any number, if there is none.
+    /// The commands that the connection may still receive; `None` for no limit.
     requests_left: Cell<Option<usize>>,
-    /// Who waits for the last one.
+    /// Notifies waiters of the last command.
     limit_reached: Notify,
-    /// Whether the caller's side has not taken yet what was written last.
+    /// Whether the last write is stalled because the caller does not read.
     write_stalled: Cell<bool>,
-    /// Who waits for it to.
+    /// The streams that wait for the stalled write.
     blocked_streams: WakerQueue,
 }
 
@@ -37,7 +38,7 @@ pub(crate) struct ActiveRequest {
 }
 
 impl ConnectionActivity {
-    /// For a connection that carries so many commands, or any number.
+    /// The activity of a connection with a maximum number of commands, or with none.
     pub(crate) fn new(clock: CoarseTimer, commands_max: Option<usize>) -> Self {
         let rests_since = Cell::new(clock.now().into());
         Self {
@@ -51,12 +52,12 @@ impl ConnectionActivity {
         }
     }
 
-    /// Now, to the tick.
+    /// The current time, to the tick.
     pub(crate) fn now(&self) -> Instant {
         self.clock.now().into()
     }
 
-    /// A command is taken up.
+    /// A command begins.
     pub(crate) fn begin_request(self: &Rc<Self>) -> ActiveRequest {
         self.requests_left.set(self.requests_left.get().map(|left| left.saturating_sub(1)));
         if self.is_request_limit_reached() {
@@ -65,27 +66,28 @@ impl ConnectionActivity {
         self.attach_stream()
     }
 
-    /// A command that is taken up already goes on in another way.
+    /// A command that has begun continues in another form, such as a tunnel.
     pub(crate) fn attach_stream(self: &Rc<Self>) -> ActiveRequest {
         self.active_requests.set(self.active_requests.get() + 1);
         ActiveRequest { activity: Rc::clone(self), waiter: WaiterId::default() }
     }
 
-    /// Whether it has taken up as many commands as it may.
+    /// Whether the connection has reached its maximum number of commands.
     pub(crate) fn is_request_limit_reached(&self) -> bool {
         self.requests_left.get() == Some(0)
     }
 
-    /// Waits until it is.
+    /// Waits until the connection has reached its maximum number of commands.
     pub(crate) async fn request_limit_reached(&self) {
-        let last = self.limit_reached.notified(); // made before the look, so that nothing is missed in between
+        // Created before the check, so that no notification is lost in between.
+        let last = self.limit_reached.notified();
         if !self.is_request_limit_reached() {
             last.await;
         }
     }
 
-    /// Notes how a flush went, or any write of a connection with one answer at a time: whether the caller's side takes no more
-    /// for now. Who waited for it goes on.
+    /// Notes the result of a flush, or of any write on a connection with one response at a time. A stalled write begins
+    /// backpressure; a completed one wakes all blocked streams.
     pub(crate) fn note_flush<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.write_stalled.set(polled.is_pending());
         if polled.is_ready() {
@@ -94,8 +96,8 @@ impl ConnectionActivity {
         polled
     }
 
-    /// Notes how a write went that others follow, a flush at last: the first of those who wait goes on. If all did each time,
-    /// many would hand over more than is written.
+    /// Notes the result of a write that is followed by more writes and a flush. A completed write releases only the
+    /// first blocked stream. If it woke all of them, they would pass on more than is written.
     pub(crate) fn note_partial_write<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.write_stalled.set(polled.is_pending());
         if polled.is_ready() {
@@ -104,19 +106,20 @@ impl ConnectionActivity {
         polled
     }
 
-    /// Whether the caller's side takes nothing more for now.
+    /// Whether the write side is stalled because the caller does not read.
     pub(crate) fn is_write_stalled(&self) -> bool {
         self.write_stalled.get()
     }
 
-    /// Since when no command is open; now, if one is.
+    /// Since when no command is open. The current time if a command is open.
     pub(crate) fn idle_since(&self) -> Instant {
         if self.active_requests.get() > 0 { self.now() } else { self.idle_since.get() }
     }
 }
 
 impl ActiveRequest {
-    /// Ready when the caller has taken what was written: until then nothing more is asked of a subsystem.
+    /// Ready when the caller has read what was written. Until then nothing more is read from a subsystem
+    /// (backpressure).
     pub(crate) fn poll_writable(&self, context: &Context<'_>) -> Poll<()> {
         if self.activity.blocked_streams.take_release(&self.waiter) || !self.activity.write_stalled.get() {
             self.activity.blocked_streams.remove(&self.waiter);
@@ -126,7 +129,7 @@ impl ActiveRequest {
         Poll::Pending
     }
 
-    /// Now, to the tick.
+    /// The current time, to the tick.
     pub(crate) fn now(&self) -> Instant {
         self.activity.now()
     }

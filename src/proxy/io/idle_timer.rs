@@ -1,4 +1,4 @@
-//! The end of patience with somebody who says nothing.
+//! An idle timer: ends a wait in which nothing arrives for some time.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-/// Ends a wait in silence. The timer is made only when there is something to wait for.
+/// An idle timer (idle timeout). The timer is created at the first poll that has to wait.
 #[derive(Default)]
 pub(crate) struct IdleTimer(Option<Pin<Box<Sleep>>>);
 
 impl IdleTimer {
-    /// Ready when nothing came for `timeout`.
+    /// Ready when nothing has arrived for `timeout`.
     pub(crate) fn poll_elapsed(&mut self, context: &mut Context<'_>, timeout: Duration) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         sleep.as_mut().poll(context)
     }
 
-    /// Something came.
+    /// Restarts the timer, because something has arrived.
     pub(crate) fn reset(&mut self) {
         self.0 = None;
     }

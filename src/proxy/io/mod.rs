@@ -1,6 +1,9 @@
 //! The ground floor of `proxy`: byte streams, timers, wakers, and the executor of one thread.
 //!
-//! Guarantees: knows no HTTP message, no configuration and no worker; imports nothing of `proxy` outside this folder.
+//! Guarantees:
+//! - This folder has no code for HTTP messages, configuration, or workers.
+//! - It imports nothing of `proxy` from outside this folder.
+//!
 //! Leaves to others: which limit applies to which stream.
 
 mod close_notice;

@@ -1,7 +1,8 @@
-//! A wait whose end moves away every time something happens, which is nearly always.
+//! A deadline that moves to a later time with every event, as that of a timeout does.
 //!
-//! Guarantees: it ends at its deadline, not before; a deadline that moves away costs nothing, because the timer is only
-//! set anew when it has rung too early.
+//! Guarantees:
+//! - The wait ends at the current deadline, not before.
+//! - Moving the deadline to a later time costs nothing: the timer is reset only if it fires too early.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -9,12 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// See the module. The timer is made when somebody waits for the first time.
+/// A deadline that may move between polls. The timer is created at the first poll.
 #[derive(Debug, Default)]
 pub(crate) struct MovableDeadline(Option<Pin<Box<Sleep>>>);
 
 impl MovableDeadline {
-    /// Ready at the deadline, as it is now.
+    /// Ready at `deadline`, which may differ from the deadline of the previous poll.
     pub(crate) fn poll_elapsed(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() > deadline {

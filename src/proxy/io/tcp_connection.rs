@@ -1,7 +1,10 @@
-//! A TCP connection, as cheap as the kernel lets it be.
+//! A TCP connection with as little kernel work as possible.
 //!
-//! Guarantees: small writes leave at once (TCP_NODELAY); a write of one piece is a plain `send`, because `writev` costs the
-//! kernel more (measured: 0.15 us of 7 a command); several pieces still go in one call.
+//! Guarantees:
+//! - Small writes leave at once (`TCP_NODELAY`).
+//! - A write of one slice is a plain `send`, because `writev` costs the kernel more (measured: 0.15 us of 7 us per
+//!   command).
+//! - A write of several slices is still one system call.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -12,11 +15,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// See the module.
+/// A TCP stream that can report its first write.
 #[derive(Debug)]
 pub(crate) struct TcpConnection {
     stream: TcpStream,
-    /// Who wants to hear of the first write.
+    /// The flag to set at the first write.
     first_write: Option<Rc<Cell<bool>>>,
 }
 
@@ -26,12 +29,12 @@ impl TcpConnection {
         Ok(Self { stream, first_write: None })
     }
 
-    /// Sets `first_write` as soon as there is something to say.
+    /// Sets `first_write` at the first write.
     pub(crate) fn with_first_write_flag(self, first_write: Rc<Cell<bool>>) -> Self {
         Self { first_write: Some(first_write), ..self }
     }
 
-    /// Ready when a read is worth its buffer.
+    /// Ready when the socket has bytes to read, so that a read is worth its buffer.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_read_ready(context)
     }
@@ -40,7 +43,7 @@ impl TcpConnection {
         Pin::new(&mut self.get_mut().stream)
     }
 
-    /// Where to write.
+    /// The stream to write to. Sets the flag of the first write.
     fn write_half(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
         let socket = self.get_mut();
         socket.first_write.take().into_iter().for_each(|first_write| first_write.set(true));

@@ -1,7 +1,9 @@
-//! Waits that hardly ever last to their end: watched from the worker's tick, instead of with a timer each.
+//! Timers that seldom fire (timeouts): watched by the worker's tick instead of one runtime timer each.
 //!
-//! Guarantees: a wait ends at its deadline, not at a tick; the tick only tells who is near it to set a timer. There are as
-//! many places as commands and connections have waited at once, which the worker's capacity bounds.
+//! Guarantees:
+//! - A wait ends at its deadline, not at a tick. The tick only wakes the waits near their deadline, and each then sets
+//!   a precise timer.
+//! - The number of entries is the maximum number of concurrent waits so far, which the worker's capacity bounds.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -14,12 +16,12 @@ use hyper::rt::{Sleep as HyperSleep, Timer};
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How often the worker's tick comes.
+/// The interval of the worker's tick.
 pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(100);
-/// A deadline as near as this has a timer: long enough for some ticks to be late.
+/// Within this time of its deadline a wait has a precise timer. The time allows for several late ticks.
 const PRECISE_WITHIN: Duration = Duration::from_millis(500);
 
-/// The waits of one worker.
+/// The timers of one worker.
 pub(crate) struct TickTimers {
     last_tick: Cell<Instant>,
     coarse: CoarseTimer,
@@ -42,7 +44,7 @@ impl TickTimers {
         Self { last_tick: Cell::new(Instant::now()), coarse: CoarseTimer::new(), table: RefCell::default() }
     }
 
-    /// To be called every [`TICK_INTERVAL`].
+    /// Advances the clock and wakes the waits near their deadline. Called every [`TICK_INTERVAL`].
     pub(crate) fn tick(&self) {
         let now = Instant::now();
         self.last_tick.set(now);
@@ -53,12 +55,12 @@ impl TickTimers {
         }
     }
 
-    /// A wait until `deadline`.
+    /// A timer that ends at `deadline`.
     pub(crate) fn timer_at(&self, deadline: Instant) -> TickTimer<'_> {
         TickTimer { timers: self, deadline, position: None, timer: None }
     }
 
-    /// hyper's timer, for whom time may pass in ticks.
+    /// A timer for hyper that reads the clock of the tick.
     pub(crate) fn coarse_timer(&self) -> CoarseTimer {
         self.coarse.clone()
     }
@@ -120,7 +122,8 @@ impl TimerTable {
     }
 }
 
-/// tokio's timer with a clock that moves once a tick, and costs nothing to read: for pings, which are half a minute apart.
+/// tokio's timer with a clock that advances once per tick and costs nothing to read. For keep-alive pings, which are 30
+/// seconds apart.
 #[derive(Clone)]
 pub(crate) struct CoarseTimer {
     origin: std::time::Instant,

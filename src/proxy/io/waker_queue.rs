@@ -1,28 +1,31 @@
-//! Who waits for one thing on one thread, in order of arrival.
+//! A FIFO queue of wakers for one event on one thread.
 //!
-//! Guarantees: each place waits once, however often it asks, and costs the same however many wait. Who is let through may go on
-//! once, whatever has changed before it comes round to. A place that is left is gone: whoever may be dropped while it waits
-//! leaves it, so there are never more than there are streams.
+//! Guarantees:
+//! - A waiter has one place in the queue, however often it is polled. Each operation costs the same however long the
+//!   queue is.
+//! - A release stays valid until its waiter is polled, and is used once, whatever has changed in between.
+//! - A waiter that may be dropped while it waits removes itself. So the queue is never longer than the number of
+//!   streams.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
-/// See the module.
+/// A FIFO queue of wakers.
 #[derive(Debug, Default)]
 pub(crate) struct WakerQueue {
     next: Cell<u64>,
     wakers: RefCell<BTreeMap<u64, Waker>>,
-    /// The places of those who may go on.
+    /// The numbers of released waiters.
     released: RefCell<BTreeSet<u64>>,
 }
 
-/// A place among those who wait, taken or not.
+/// A waiter's place in the queue; empty while it does not wait.
 #[derive(Debug, Default)]
 pub(crate) struct WaiterId(Cell<Option<u64>>);
 
 impl WakerQueue {
-    /// Waits at this place, behind all others if it was left.
+    /// Adds the waiter at the end of the queue, or renews the waker of its place.
     pub(crate) fn register(&self, waiter: &WaiterId, waker: &Waker) {
         let mut wakers = self.wakers.borrow_mut();
         let number = waiter.0.get().unwrap_or_else(|| {
@@ -33,7 +36,7 @@ impl WakerQueue {
         wakers.entry(number).and_modify(|known| known.clone_from(waker)).or_insert_with(|| waker.clone());
     }
 
-    /// Waits no more.
+    /// Removes the waiter from the queue.
     pub(crate) fn remove(&self, waiter: &WaiterId) {
         if let Some(number) = waiter.0.take() {
             self.wakers.borrow_mut().remove(&number);
@@ -41,7 +44,7 @@ impl WakerQueue {
         }
     }
 
-    /// Lets whoever has waited longest through.
+    /// Releases the first waiter of the queue.
     pub(crate) fn release_first(&self) {
         let first = self.wakers.borrow_mut().pop_first();
         if let Some((number, waker)) = first {
@@ -50,22 +53,22 @@ impl WakerQueue {
         }
     }
 
-    /// Whether this place is let through; it is not a second time.
+    /// Takes the release of this waiter; true only once per release.
     pub(crate) fn take_release(&self, waiter: &WaiterId) -> bool {
         waiter.0.get().is_some_and(|number| self.released.borrow_mut().remove(&number))
     }
 
-    /// Whether somebody is let through who has not come round to it.
+    /// Whether a released waiter has not been polled yet.
     pub(crate) fn has_unused_release(&self) -> bool {
         !self.released.borrow().is_empty()
     }
 
-    /// Whether nobody waits who is not let through.
+    /// Whether no waiter is in the queue; released waiters do not count.
     pub(crate) fn is_empty(&self) -> bool {
         self.wakers.borrow().is_empty()
     }
 
-    /// Wakes all, to look for themselves.
+    /// Wakes all waiters. Each checks its own condition.
     pub(crate) fn wake_all(&self) {
         self.released.borrow_mut().clear();
         let wakers = self.wakers.take();
@@ -73,7 +76,7 @@ impl WakerQueue {
     }
 }
 
-/// Counts how often it is woken.
+/// Counts its wake-ups.
 #[cfg(test)]
 #[derive(Default)]
 pub(crate) struct WakeCounter(std::sync::atomic::AtomicUsize);
@@ -96,7 +99,7 @@ impl std::task::Wake for WakeCounter {
 mod tests {
     use super::*;
 
-    /// How many wait, and how many are let through.
+    /// The number of waiters, and the number of unused releases.
     impl WakerQueue {
         pub(crate) fn counts(&self) -> (usize, usize) {
             (self.wakers.borrow().len(), self.released.borrow().len())

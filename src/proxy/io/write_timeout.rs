@@ -1,7 +1,9 @@
-//! A caller's stream that does not wait for ever for a caller that stops reading.
+//! A write timeout: ends a connection whose caller stops reading.
 //!
-//! Guarantees: a write, a flush or a goodbye that makes no progress for `stall` fails as timed out, which ends the
-//! connection and settles what was being answered. Also counts what came in, to tell a caller that has said nothing.
+//! Guarantees:
+//! - A write, flush or shutdown without progress for `response_idle` fails with `TimedOut`. That ends the connection
+//!   and settles its open commands.
+//! - Also counts the received bytes, which shows a caller that has sent nothing.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -18,7 +20,7 @@ use crate::telemetry::LimitHit;
 use crate::proxy::message::grammar::MovableDeadline;
 use crate::proxy::worker::TrafficWorker;
 
-/// See the module.
+/// A stream with a write timeout.
 pub(crate) struct WriteTimeout<S> {
     stream: S,
     timeout: Duration,
@@ -41,7 +43,7 @@ impl<S: Unpin> WriteTimeout<S> {
         }
     }
 
-    /// How many bytes have come from the caller.
+    /// The number of bytes received from the caller.
     pub(crate) fn received_bytes(&self) -> &Rc<Cell<u64>> {
         &self.received
     }
@@ -53,7 +55,7 @@ impl<S: Unpin> WriteTimeout<S> {
         }
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         ready!(self.deadline.poll_elapsed(context, since + self.timeout));
-        self.worker.recorder.count_limit_hit(LimitHit::AnswerIdle);
+        self.worker.recorder.count_limit_hit(LimitHit::ResponseIdle);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading")))
     }
 }

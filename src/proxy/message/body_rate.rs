@@ -1,8 +1,10 @@
-//! How fast a caller must send its body.
+//! The idle timeout and the minimum rate of request bodies.
 //!
-//! Guarantees: a caller that says nothing for `idle` is late; so is one that has been waited for longer than that
-//! altogether and brought less than `rate` bytes for each second of it. Only waiting for the caller counts: a subsystem that
-//! takes its time does not make a caller slow.
+//! Guarantees:
+//!
+//! - A caller that sends nothing for `idle` is too slow.
+//! - With W the total time spent waiting for the caller: if W > `idle`, at least `rate` x W bytes must have arrived.
+//! - Only the time spent waiting for the caller counts: a slow subsystem does not make a caller slow.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,22 +17,23 @@ use crate::config::CapacitySettings;
 use super::grpc;
 use crate::proxy::io::idle_timer::IdleTimer;
 
-/// What a caller must keep to.
+/// The minimum that a caller must keep to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MinBodyRate {
     idle: Duration,
-    /// Bytes a second; 0 for no limit.
+    /// Bytes per second; 0 for no limit.
     bytes_per_second: u64,
 }
 
 impl MinBodyRate {
-    /// The stream of a gRPC call may say little for long; its silence still has a limit.
+    /// The minimum for a request. A gRPC stream may carry little data for a long time: it has an idle timeout and no
+    /// minimum rate.
     pub(crate) fn for_request(headers: &HeaderMap, capacity: &CapacitySettings) -> Self {
         Self { idle: capacity.body_idle, bytes_per_second: if grpc::is_grpc(headers) { 0 } else { capacity.body_rate } }
     }
 }
 
-/// Follows one body.
+/// Measures the rate of one body.
 pub(crate) struct BodyRateMeter {
     minimum: MinBodyRate,
     idle_timer: IdleTimer,
@@ -44,13 +47,13 @@ impl BodyRateMeter {
         Self { minimum, idle_timer: IdleTimer::default(), waiting_since: None, waited: Duration::ZERO, received: 0 }
     }
 
-    /// Nothing has come. Ready when the caller is late.
+    /// Polls the idle timeout, while no data is available. Ready when the caller is too slow.
     pub(crate) fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.waiting_since.get_or_insert_with(Instant::now);
         self.idle_timer.poll_elapsed(context, self.minimum.idle)
     }
 
-    /// So many bytes have come; whether that is often enough.
+    /// Records arrived bytes. Returns whether the minimum rate is kept.
     pub(crate) fn record(&mut self, bytes: u64, now: Instant) -> bool {
         self.idle_timer.reset();
         self.received += bytes;

@@ -1,22 +1,25 @@
-//! Extended CONNECT (RFC 8441): how a caller over HTTP/2 asks for one of its streams to be a tunnel.
+//! Extended CONNECT (RFC 8441): the request for a tunnel, such as a WebSocket, over one HTTP/2 stream.
 //!
-//! Guarantees: it is matched, granted and forwarded as the GET that it would be over HTTP/1.1, and is no more than that.
-//! Leaves what is malformed in it (`:protocol` beside another method, no `:path`) to h2, and a plain CONNECT to
+//! Guarantees: an extended CONNECT is matched, granted and forwarded as the equivalent GET of HTTP/1.1, and as nothing
+//! more.
+//!
+//! Leaves to others: a malformed one (`:protocol` beside another method, no `:path`) to h2; a plain CONNECT to
 //! [`super::request_head`], which refuses it.
 
+use super::header_list::list_items;
 use http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Method, Request, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
-/// Takes an extended CONNECT for the GET that it would be over HTTP/1.1.
+/// Rewrites an extended CONNECT to the equivalent GET of HTTP/1.1.
 pub(crate) fn rewrite_to_get<B>(request: &mut Request<B>) {
     if is_extended_connect(request) {
         *request.method_mut() = Method::GET;
     }
 }
 
-/// Whether it is an extended CONNECT.
+/// Whether a request is an extended CONNECT.
 pub(crate) fn is_extended_connect<B>(request: &Request<B>) -> bool {
     connect_protocol(request).is_some()
 }
@@ -25,7 +28,7 @@ fn connect_protocol<B>(request: &Request<B>) -> Option<&Protocol> {
     request.extensions().get().filter(|_| request.version() == Version::HTTP_2)
 }
 
-/// Whether a caller asks to switch to a protocol, over either version of HTTP.
+/// Whether a request asks to switch to a protocol, over either version of HTTP.
 pub(crate) fn is_upgrade_to<B>(request: &Request<B>, protocol: &HeaderValue) -> bool {
     let is_it = |asked: &[u8]| asked.eq_ignore_ascii_case(protocol.as_bytes());
     if let Some(asked) = connect_protocol(request) {
@@ -33,8 +36,8 @@ pub(crate) fn is_upgrade_to<B>(request: &Request<B>, protocol: &HeaderValue) -> 
     }
     let headers = request.headers();
     let is_nominated = || {
-        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        named.flat_map(|list| list.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+        let mut named = headers.get_all(CONNECTION).iter().flat_map(list_items);
+        named.any(|word| word.eq_ignore_ascii_case(b"upgrade"))
     };
     headers.get(UPGRADE).is_some_and(|asked| is_it(asked.as_bytes()))
         && *request.method() == Method::GET
@@ -42,12 +45,14 @@ pub(crate) fn is_upgrade_to<B>(request: &Request<B>, protocol: &HeaderValue) -> 
         && is_nominated()
 }
 
-/// The caller's stream, as it will be once its answer has left; nothing, if it did not ask for it.
+/// The caller's stream, usable as a tunnel once the response has been sent. `None` if the caller did not ask for a
+/// tunnel.
 pub(crate) fn take_upgraded_stream<B>(request: &mut Request<B>) -> Option<OnUpgrade> {
     is_extended_connect(request).then(|| hyper::upgrade::on(request))
 }
 
-/// Whether a field of a request gives way to ours: HTTP/2 needs no key of its caller (section 5), HTTP/1.1 has one of ours.
+/// Whether the gateway replaces a field of the request. An HTTP/2 caller needs no WebSocket key (section 5); the
+/// upstream HTTP/1.1 handshake uses a key of the gateway.
 pub(crate) fn is_replaced_header<B>(request: &Request<B>, name: &HeaderName) -> bool {
     *name == SEC_WEBSOCKET_KEY && is_extended_connect(request)
 }

@@ -1,7 +1,7 @@
-//! Writes header lines of HTTP/1.1 (`put_header`), and the names of headers that more than one sub-room writes.
+//! HTTP/1.1 field lines (`put_header`), and field names that several modules write.
 //!
 //! Guarantees: pure.
-//! Leaves to others: which headers may be written (`header_rules`).
+//! Leaves to others: which fields may be written (`header_rules`).
 
 use http::HeaderName;
 

@@ -1,7 +1,9 @@
-//! What gRPC says in its own words: whether a command is one, how it ended, by when it must have ended.
+//! gRPC: detection of calls, their outcome (`grpc-status`), and their deadline (`grpc-timeout`).
 //!
-//! gRPC is HTTP/2 whose status is 200 whatever happened; how a call ended is in `grpc-status`, mostly in the trailers (gRPC
-//! over HTTP2, "Responses"). Pure.
+//! gRPC runs over HTTP/2 and has the HTTP status 200 for every outcome. The outcome of a call is in `grpc-status`,
+//! mostly in the trailers (gRPC over HTTP2, "Responses").
+//!
+//! Guarantees: pure.
 
 use std::time::Duration;
 
@@ -10,13 +12,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::model::Finished;
 
-/// The content type of gRPC, before `+proto` and the like.
+/// The content type of gRPC, before suffixes such as `+proto`.
 const GRPC_CONTENT_TYPE: &str = "application/grpc";
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Status codes of gRPC that the gateway says itself.
+/// The gRPC status codes that the gateway sends itself.
 pub(crate) const CANCELLED: u16 = 1;
 pub(crate) const INVALID_ARGUMENT: u16 = 3;
 pub(crate) const DEADLINE_EXCEEDED: u16 = 4;
@@ -32,19 +34,19 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     kind.strip_prefix(GRPC_CONTENT_TYPE).is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
-/// The outcome that a head or trailers tell, if they do.
+/// The outcome in a head or in trailers, if they have a `grpc-status`.
 pub(crate) fn grpc_outcome(fields: &HeaderMap) -> Option<Finished> {
     let status = fields.get(GRPC_STATUS)?;
     Some(match status.to_str().ok().and_then(|status| status.parse::<u16>().ok()) {
         Some(0) => Finished::Ok,
-        // Their HTTP kin are 4xx: cancelled, invalid argument, not found, already exists, permission denied, resource
-        // exhausted, failed precondition, aborted, out of range, unauthenticated.
+        // The equivalents of HTTP 4xx: cancelled, invalid argument, not found, already exists, permission denied,
+        // resource exhausted, failed precondition, aborted, out of range, unauthenticated.
         Some(1 | 3 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 16) => Finished::ClientError,
         _ => Finished::ServerError,
     })
 }
 
-/// How long a caller gives its call (`grpc-timeout`: at most eight digits and a unit), if it says so.
+/// The caller's timeout for the call (`grpc-timeout`: at most eight digits and a unit), if there is one.
 pub(crate) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -61,7 +63,7 @@ pub(crate) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// A duration as `grpc-timeout`; rounded up, because a call that has any time left has not run out of it.
+/// A duration as `grpc-timeout`. Rounded up: a call with any time left has not timed out.
 pub(crate) fn format_timeout(deadline: Duration) -> String {
     let milliseconds = deadline.as_nanos().div_ceil(1_000_000);
     match milliseconds {
@@ -70,7 +72,7 @@ pub(crate) fn format_timeout(deadline: Duration) -> String {
     }
 }
 
-/// How a call ends, as trailers or as the head of an answer that has nothing else.
+/// Writes the status of a call into trailers, or into a head without a body.
 pub(crate) fn put_status(fields: &mut HeaderMap, status: u16, message: &str) {
     fields.insert(GRPC_STATUS, HeaderValue::from(status));
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(message)) {
@@ -78,7 +80,7 @@ pub(crate) fn put_status(fields: &mut HeaderMap, status: u16, message: &str) {
     }
 }
 
-/// `grpc-message` escapes `%` and everything that is not printable ASCII.
+/// Escapes `%` and all bytes other than printable ASCII, as `grpc-message` requires.
 fn percent_encoded(message: &str) -> String {
     let mut escaped = String::with_capacity(message.len());
     for byte in message.bytes() {

@@ -1,6 +1,6 @@
-//! Which fields cross the gateway, and which do not: hop-by-hop fields, and what a caller claims about itself.
+//! Header rules: which fields cross the gateway. Hop-by-hop fields and a caller's claims of identity do not.
 //!
-//! Guarantees: pure; a head that holds nothing of the kind is only looked at.
+//! Guarantees: pure; a head without such fields is not modified.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,10 @@ pub(crate) use crate::policy::is_hop_by_hop;
 use crate::policy::is_reserved_header;
 
 use super::grammar::is_trailer_allowed;
+use super::header_list::list_items;
 
-/// Hands over the fields of a caller's request that may go to a subsystem. `Host` and framing are made anew by whoever asks.
+/// Passes the fields of a caller's request that may be forwarded to `put`. The code that writes the head adds `Host`
+/// and the framing.
 pub(crate) fn sanitize_request(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) {
     let nominated: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
     let stays = |name: &HeaderName| {
@@ -35,23 +37,25 @@ pub(crate) fn sanitize_request(headers: &HeaderMap, mut put: impl FnMut(&HeaderN
     }
 }
 
-/// Makes the head of a subsystem's answer fit to be sent to a caller.
+/// Removes the hop-by-hop fields from the head of a subsystem's response.
 pub(crate) fn sanitize_response(headers: &mut HeaderMap) {
     remove_headers(headers, is_hop_by_hop);
 }
 
-/// What the trailers of a subsystem's answer may not say: what frames, routes or authenticates a message (RFC 9110 section
-/// 6.5.1), as it may not be in a caller's.
+/// Removes the fields that trailers of a response may not hold: fields for framing, routing or authentication (RFC 9110
+/// section 6.5.1). The same fields are forbidden in a caller's trailers.
 pub(crate) fn sanitize_response_trailers(trailers: &mut HeaderMap) {
     remove_headers(trailers, |name| is_hop_by_hop(name) || !is_trailer_allowed(name));
 }
 
-/// What a caller's trailers may not say. hyper keeps framing out of them already; a Cookie has no business there either.
+/// Removes the fields that a caller's trailers may not hold. hyper rejects framing fields there already. A Cookie is
+/// removed too.
 pub(crate) fn sanitize_request_trailers(trailers: &mut HeaderMap) {
     remove_headers(trailers, |name| is_hop_by_hop(name) || is_reserved_header(name) || *name == COOKIE);
 }
 
-/// HTTP/2 may cut a Cookie into crumbs; HTTP/1.1 knows only the whole (RFC 9113 section 8.2.3).
+/// The whole Cookie. HTTP/2 may split it into several fields; HTTP/1.1 has only the joined form (RFC 9113 section
+/// 8.2.3).
 fn joined_cookie(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     let mut crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let first = crumbs.next()?;
@@ -62,7 +66,8 @@ fn joined_cookie(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// Removes the fields that are to go, and those that `Connection` names. Most heads hold neither: they are only looked at.
+/// Removes the fields that `goes` selects, and those that `Connection` names. Most heads hold neither and are only
+/// read.
 fn remove_headers(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     if going.contains(&CONNECTION) {
@@ -73,11 +78,10 @@ fn remove_headers(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// Whether `Connection` names a field that only the gateway may write: nobody has an honest reason to.
+/// Whether `Connection` names a field that only the gateway may write. No legitimate caller does that.
 pub(crate) fn connection_names_reserved(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all(CONNECTION).iter();
-    let mut names = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
-    names.any(|name| HeaderName::from_bytes(name.trim_ascii()).is_ok_and(|name| is_reserved_header(&name)))
+    let mut names = headers.get_all(CONNECTION).iter().flat_map(list_items);
+    names.any(|name| HeaderName::from_bytes(name).is_ok_and(|name| is_reserved_header(&name)))
 }
 
 /// Removes the fields that a value of `Connection` names.
@@ -87,10 +91,9 @@ pub(crate) fn remove_connection_options(headers: &mut HeaderMap, connection: &He
     }
 }
 
-/// The fields that a value of `Connection` names. `Host` cannot be taken away by naming it.
+/// The fields that a value of `Connection` names, without `Host`, which must not be removed that way.
 fn connection_options(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
-    let list = connection.to_str().unwrap_or_default();
-    list.split(',').filter_map(|name| name.trim().parse().ok()).filter(|name| *name != HOST)
+    list_items(connection).filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| *name != HOST)
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-//! The body of a message that hyper or h2 reads, and where that message ends.
+//! The body of a message that hyper or h2 reads, with one definition of its end.
 //!
-//! Guarantees: the end of a message has one definition, for requests and for answers: the last chunk (RFC 9112 section 7.1),
-//! END_STREAM (RFC 9113 section 8.1), or the last byte of the length that its head announced, whichever comes first. A body that
-//! stops before its end is an error, whatever code its stream was reset with. After the last byte of an announced length
-//! [`END_TIMEOUT`] bounds the wait for END_STREAM or trailers. This is the only place that corrects what hyper says of an end
-//! (`docs/decisions/hyper.md`). Leaves to its users what a broken body means for their command.
+//! Guarantees:
+//!
+//! - Requests and responses end at the earliest of: the last chunk (RFC 9112 section 7.1), END_STREAM (RFC 9113 section
+//!   8.1), or the last byte of the announced length.
+//! - A body that stops before its end is an error, whatever code its stream was reset with.
+//! - After the last byte of an announced length [`END_TIMEOUT`] bounds the wait for END_STREAM or trailers.
+//! - No other place corrects the end that hyper reports (`docs/decisions/hyper.md`).
+//!
+//! Leaves to others: the effect of a broken body on its command.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,20 +20,20 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::proxy::io::idle_timer::IdleTimer;
 
-/// How long END_STREAM or trailers are waited for after the last byte of an announced length. Servers send them with that byte or
-/// right after it; a peer that never does loses the stream, which is reset, and nothing else.
+/// The wait for END_STREAM or trailers after the last byte of an announced length. Servers send them with that byte or
+/// right after it. A peer that never does loses only the stream, which is reset.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The body of a message: counts the announced length and checks the end.
 pub(crate) struct MessageBody<B = Incoming> {
     incoming: B,
-    /// Bytes that are still to come, if the head announced a length.
+    /// Bytes still to come, if the head announced a length.
     remaining: Option<u64>,
-    /// Whether the head alone is the message: its END_STREAM may still be a frame of its own.
+    /// Whether the message has no content. Its END_STREAM may still be a frame of its own.
     is_head_only: bool,
-    /// Whether only END_STREAM ends it, so that the end hyper reports must be looked at.
+    /// Whether only END_STREAM ends the body, so that the end reported by hyper must be checked.
     is_http2: bool,
-    /// Whether nothing more is read.
+    /// Whether reading has ended.
     has_ended: bool,
     end_timer: IdleTimer,
 }
@@ -43,10 +47,10 @@ pub(crate) enum MessageBodyError {
     /// The stream or its session failed.
     #[error(transparent)]
     Stream(#[from] h2::Error),
-    /// No more came, without an end: an HTTP/2 stream that was reset with NO_ERROR, for example.
+    /// The frames stopped without an end, for example by a reset of an HTTP/2 stream with NO_ERROR.
     #[error("the body stopped before its end")]
     Truncated,
-    /// More came than the head announced.
+    /// The body is longer than the announced length.
     #[error("the body is longer than its head says")]
     TooLong,
 }
@@ -60,8 +64,8 @@ impl MessageBody {
 }
 
 impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
-    /// The body of a subsystem's answer over HTTP/2. `is_only_a_head` says that this answer has no content, whatever length
-    /// its head announces (RFC 9110 section 6.4.1).
+    /// The body of a subsystem's response over HTTP/2. `is_only_a_head` marks a response without content, whatever
+    /// length its head announces (RFC 9110 section 6.4.1).
     pub(crate) fn for_http2_response(incoming: B, is_only_a_head: bool) -> Self {
         Self::new(incoming, true, is_only_a_head)
     }
@@ -78,7 +82,7 @@ impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
         }
     }
 
-    /// Whether all of its content has come. END_STREAM and trailers may still follow.
+    /// Whether all content has arrived. END_STREAM and trailers may still follow.
     pub(crate) fn is_complete(&self) -> bool {
         self.remaining == Some(0) || self.has_ended()
     }
@@ -88,7 +92,7 @@ impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
         self.has_ended || self.incoming.is_end_stream()
     }
 
-    /// No more comes, says whoever reads it.
+    /// Checks an end that the inner body reports.
     fn check_end(&mut self) -> Result<(), MessageBodyError> {
         let is_marked = !self.is_http2 || self.incoming.is_end_stream();
         let is_whole = self.remaining.map_or(is_marked, |left| left == 0);
@@ -105,7 +109,7 @@ impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
         Ok(())
     }
 
-    /// Nothing is here. After the whole content the end is waited for only a moment.
+    /// Polls the wait for the end, while no frame is available. The wait is bounded only after the whole content.
     fn poll_end_timeout(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.remaining != Some(0) {
             return Poll::Pending;
@@ -133,7 +137,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<MessageBodyError>> + Unpin> HttpBody 
         };
         Poll::Ready(match next {
             Some(Ok(frame)) => Some(body.count_frame(&frame).map(|()| frame)),
-            // A reset after the last byte of an announced length takes nothing away.
+            // A reset after the last byte of an announced length loses no content.
             Some(Err(_)) if body.remaining == Some(0) => body.check_end().err().map(Err),
             Some(Err(error)) => Some(Err(error.into())),
             None => body.check_end().err().map(Err),

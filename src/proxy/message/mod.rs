@@ -1,14 +1,18 @@
 //! HTTP messages: grammar, header rules, and bodies with their limits.
 //!
-//! Guarantees: no socket is read or written here; what is malformed has a status and a text, and is never repaired by
-//! guessing.
-//! Leaves to others: who sends a message and what becomes of it (`exchange`, `upstream`, `downstream`).
+//! Guarantees:
+//!
+//! - This module reads and writes no socket.
+//! - Every malformed message has a status and a detail text. Malformed input is never repaired by guessing.
+//!
+//! Leaves to others: the sender of a message, and its further handling (`exchange`, `upstream`, `downstream`).
 
 pub(crate) mod body_rate;
 pub(crate) mod extended_connect;
 pub(crate) mod field_line;
 pub mod grammar;
 pub(crate) mod grpc;
+pub(crate) mod header_list;
 pub(crate) mod header_rules;
 pub(crate) mod interim_response;
 pub(crate) mod message_body;

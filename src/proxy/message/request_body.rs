@@ -1,8 +1,13 @@
-//! The caller's body on its way to the subsystem: it streams, it counts, it ends with its command.
+//! The request body on its way to the subsystem: streamed, counted, and bound to its command.
 //!
-//! Guarantees: never more than one frame is held; a body does not outgrow its limit, nor outlast its silence or its command; one
-//! that stops before its end ([`super::message_body`]), or is cut off by the gateway, never looks whole to the subsystem.
-//! What is left of it when nobody needs it any more is heard out for a moment, so that its caller hears the answer.
+//! Guarantees:
+//!
+//! - At most one frame is held.
+//! - A body is bounded by its size limit, its idle timeout and its command.
+//! - A body that stops before its end ([`super::message_body`]), or that the gateway cuts off, never looks complete to
+//!   the subsystem.
+//! - The rest of an unneeded body is drained for a short time (a lingering close), so that the caller receives the
+//!   response.
 
 use std::io;
 use std::pin::Pin;
@@ -26,12 +31,14 @@ use super::upload_progress::{RequestBodyError, UploadProgress};
 use crate::proxy::exchange::mirror::ShadowRequest;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// How much of a body that nobody needs is read, and for how long: enough for a caller that sends before it listens to get
-/// its answer, instead of a connection or a stream that is reset under it (curl then drops the answer it has).
+/// The limits of a drained request body, in bytes and in time (lingering close).
+///
+/// They are enough for a caller that reads the response only after it has sent its body. Without draining, a reset of
+/// the connection or the stream would destroy the response (curl then drops a response that it already has).
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// Reads what a caller is still sending, to nobody's use. What is left after that ends the connection or the stream.
+/// Drains a request body whose content is not needed. A body beyond the limits ends the connection or the stream.
 async fn discard_body<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
     let drain = async {
         let mut left = LINGER_BYTES;
@@ -43,36 +50,36 @@ async fn discard_body<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER_TIME, drain).await; // either way it is over
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await; // the body is dropped in either case
 }
 
-/// Lets a caller that is not forwarded finish its sentence, unless it waits over HTTP/1.1 to be asked for it
-/// (`Expect: 100-continue`).
+/// Drains the body of a request that is not forwarded. No body comes if the caller waits over HTTP/1.1 for a `100
+/// Continue` (`Expect: 100-continue`).
 pub(crate) fn discard_request_body(request: Request<Incoming>) {
     if !expects_continue(&request) && !request.body().is_end_stream() {
         tokio::task::spawn_local(discard_body(request.into_body()));
     }
 }
 
-/// Whether a caller sends its body only once it is asked for. Over HTTP/2 nobody is asked: hyper has no way to.
+/// Whether a caller sends its body only after a `100 Continue`. False over HTTP/2, where hyper cannot send one.
 fn expects_continue(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11 && request.headers().contains_key(EXPECT)
 }
 
-/// The caller's body on its way to the subsystem. Most commands have none, and every request is moved often: so it is small
-/// where there is nothing in it.
+/// The request body on its way to the subsystem. Small when empty: most commands have no body, and every request is
+/// moved often.
 pub(crate) struct RequestBody(BodySource);
 
 enum BodySource {
     Empty,
-    /// The caller's, as it comes.
+    /// The caller's body, streamed.
     Streaming(Box<StreamingBody>),
-    /// A copy that is here already.
+    /// A body that is completely in memory: the copy of a shadow request.
     Buffered(Box<Bytes>),
 }
 
 struct StreamingBody {
-    /// Taken only by the drop.
+    /// Taken only by `drop`.
     incoming: Option<MessageBody>,
     progress: Rc<UploadProgress>,
     caller: Rc<DownstreamPeer>,
@@ -80,24 +87,24 @@ struct StreamingBody {
     trailer_limits: HeadLimits,
     received: u64,
     rate_meter: BodyRateMeter,
-    /// Whether the caller waits to be asked for it (`Expect: 100-continue`): reading it is asking.
+    /// Whether the caller waits for a `100 Continue`. The first read makes hyper send it.
     awaits_continue: bool,
-    /// What is copied of it on the way.
+    /// The shadow copy of the body.
     body_tap: Option<Box<ShadowRequest>>,
 }
 
 impl RequestBody {
-    /// There is none.
+    /// An empty body.
     pub(crate) fn empty() -> Self {
         Self(BodySource::Empty)
     }
 
-    /// Whether there is none.
+    /// Whether the request has no body.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.0, BodySource::Empty)
     }
 
-    /// The body of a caller's request, at most `max` bytes of it and trailers within their limits, and of its copy.
+    /// The body of a caller's request, of at most `max` bytes and with bounded trailers. `tap` gets a copy.
     pub(crate) fn new(
         request: Request<Incoming>,
         (caller, progress): (&Rc<DownstreamPeer>, &Rc<UploadProgress>),
@@ -112,7 +119,7 @@ impl RequestBody {
                 tap.dispatch();
             }
             if !incoming.has_ended() {
-                tokio::task::spawn_local(discard_body(incoming)); // for its END_STREAM
+                tokio::task::spawn_local(discard_body(incoming)); // drains up to END_STREAM
             }
             return Self(BodySource::Empty);
         }
@@ -129,7 +136,7 @@ impl RequestBody {
         })))
     }
 
-    /// Whether all of its content has been handed over. END_STREAM and trailers may still follow.
+    /// Whether all content has been handed over. END_STREAM and trailers may still follow.
     pub(crate) fn is_complete(&self) -> bool {
         match &self.0 {
             BodySource::Streaming(passing) => passing.is_complete(),
@@ -138,7 +145,7 @@ impl RequestBody {
         }
     }
 
-    /// A body that is here already.
+    /// A body that is completely in memory.
     pub(crate) fn buffered(body: Bytes) -> Self {
         Self(if body.is_empty() { BodySource::Empty } else { BodySource::Buffered(Box::new(body)) })
     }
@@ -155,8 +162,8 @@ impl StreamingBody {
         })
     }
 
-    /// Counts a frame. Trailers are heads too: they have the same grammar over both protocols, and what a caller claims in them
-    /// about itself stays behind.
+    /// Counts a frame, and enforces the limits. Trailers are subject to the same grammar as heads, over both protocols.
+    /// A caller's claims of identity in trailers are removed.
     fn count_frame(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, RequestBodyError> {
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.received += bytes;
@@ -202,7 +209,7 @@ impl StreamingBody {
         self.progress.waits_for_caller.set(next.is_pending() && !self.is_complete());
         let Poll::Ready(next) = next else {
             if self.is_complete() {
-                return Poll::Pending; // only its END_STREAM is waited for
+                return Poll::Pending; // only END_STREAM is missing
             }
             ready!(self.rate_meter.poll_too_slow(context));
             return Poll::Ready(Some(Err(self.fail(RequestBodyError::TooSlow))));
@@ -214,7 +221,8 @@ impl StreamingBody {
         })
     }
 
-    /// No more comes. Over HTTP/1.1 hyper says so too when the gateway drops the connection of a caller that is cut off.
+    /// Checks the end of the stream. Over HTTP/1.1 hyper reports a normal end also when the gateway cuts the connection
+    /// off.
     fn check_end(&mut self) -> io::Result<()> {
         if self.caller.is_cut_off() && !self.progress.is_complete.get() {
             return Err(self.fail(RequestBodyError::Aborted));
@@ -258,13 +266,13 @@ impl HttpBody for RequestBody {
 }
 
 impl Drop for StreamingBody {
-    /// The subsystem failed, or answered before it had heard everything; or all has gone on but END_STREAM, without which the
-    /// caller's stream would be reset.
+    /// Drains an incomplete body: the subsystem failed, or responded before the body was complete. Also drains up to
+    /// END_STREAM after complete content; without that the caller's stream would be reset.
     fn drop(&mut self) {
         self.progress.waits_for_caller.set(false);
         let error = self.progress.error.get() == Some(RequestBodyError::Aborted);
         let left = self.incoming.take().filter(|left| !error && !self.awaits_continue && !left.has_ended());
-        // Without a runtime the worker is ending, and the connection with it.
+        // Without a runtime the worker is shutting down, and the connection with it.
         if let (Some(left), Ok(_)) = (left, Handle::try_current()) {
             tokio::task::spawn_local(discard_body(left));
         }

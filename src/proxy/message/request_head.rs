@@ -1,8 +1,15 @@
-//! What HTTP we accept: the head of a request, checked before anything trusts it.
+//! The head of a request: authority, path and names, validated before any other step relies on them.
 //!
-//! Guarantees: the authority is one and plain; the path is absolute, in one spelling only, and is the very text that is
-//! authorised and forwarded. Over HTTP/1.1 [`super::grammar`] has read every byte of it before; over HTTP/2 it has judged what h2
-//! decoded, by the same functions; an extended CONNECT is known only as the GET that it stands for. Leaves framing (Content-Length, Transfer-Encoding) to both, and it is made anew upstream.
+//! Guarantees:
+//!
+//! - The authority is single and plain.
+//! - The path is absolute and in canonical form. The validated text is the text that is authorised and forwarded.
+//! - Over HTTP/1.1 [`super::grammar`] has scanned every byte of the head before. Over HTTP/2 the same functions have
+//!   checked the head that h2 decoded.
+//! - An extended CONNECT is represented as the GET that it stands for.
+//!
+//! Leaves to others: framing (Content-Length, Transfer-Encoding), which the scanner or h2 checks and `upstream` writes
+//! afresh.
 
 use http::header::HOST;
 use http::uri::Authority;
@@ -11,25 +18,25 @@ use http::{HeaderValue, Method, Request};
 use super::grammar::check_names;
 use super::grammar::malformed::MalformedRequest;
 
-/// The longest path and query, in bytes; nginx has the same.
+/// The longest path and query, in bytes. nginx has the same limit.
 const TARGET_MAX: usize = 8 * 1024;
 
-/// A head that may be trusted.
+/// A validated head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHead<'a> {
-    /// The method, as it came.
+    /// The method, unchanged.
     pub method: &'a Method,
     /// The host without its port.
     pub host: &'a str,
-    /// The path, as it came.
+    /// The path, unchanged.
     pub path: &'a str,
 }
 
 impl<'a> RequestHead<'a> {
-    /// Reads the head of a request.
+    /// Validates the head of a request.
     ///
     /// # Errors
-    /// What is wrong with it, where others could read it in another way.
+    /// The fault, if the head is malformed or if HTTP implementations could read it differently.
     pub fn parse<B>(request: &'a Request<B>) -> Result<Self, MalformedRequest> {
         let method = request.method();
         if matches!(*method, Method::CONNECT | Method::TRACE) {
@@ -45,7 +52,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// The value of `Host` for a head that was accepted.
+/// The value of `Host` to forward for a validated head.
 pub(crate) fn host_header<B>(request: &Request<B>, head: RequestHead<'_>) -> HeaderValue {
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let host = authority.or_else(|| request.headers().get(HOST).cloned());
@@ -72,10 +79,10 @@ fn header_text(value: &HeaderValue) -> Result<&str, MalformedRequest> {
     value.to_str().map_err(|_| MalformedRequest::bad_request("Host is not plain text"))
 }
 
-/// RFC 3986 section 3.2: `host [":" port]`; user information is never accepted (RFC 9110 section 4.2.4).
+/// RFC 3986 section 3.2: `host [":" port]`. User information is never accepted (RFC 9110 section 4.2.4).
 fn host_without_port(authority: &str) -> Result<&str, MalformedRequest> {
     if !authority.is_empty() && authority.bytes().all(is_host_byte) {
-        return Ok(authority); // most are, and need no parser
+        return Ok(authority); // most authorities; no parser needed
     }
     if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
         return Err(MalformedRequest::bad_request("Host is not a host and an optional port"));
@@ -97,7 +104,8 @@ fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
 }
 
-/// One spelling only: whatever a subsystem might read as another path than the one that was authorised is refused.
+/// Accepts only the canonical form of a path. Any path that a subsystem might read as another path than the authorised
+/// one is refused.
 fn check_path(path: &str) -> Result<(), MalformedRequest> {
     if !path.starts_with('/') {
         return Err(MalformedRequest::bad_request("the path does not start with '/'"));
@@ -145,7 +153,7 @@ fn check_escapes(path: &str) -> Result<(), MalformedRequest> {
     Ok(())
 }
 
-/// RFC 3986 section 2.3: an escape of these is another spelling of the same path.
+/// RFC 3986 section 2.3: the escaped form of these bytes is another spelling of the same path.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }

@@ -1,12 +1,12 @@
-//! Names for commands, so that a caller, a subsystem and a log line can speak of the same one.
+//! Request ids: one name for a command, shared by the caller, the subsystem and the log.
 //!
-//! Unique, not secret: 128 random bits from a generator seeded by the operating system.
+//! An id is unique, not secret: 128 random bits from a generator that the operating system seeds.
 
 use std::cell::RefCell;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The command's id, in requests to subsystems and in every answer.
+/// The field with the request id, in upstream requests and in every response.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of one command: 32 hex digits.
@@ -17,7 +17,7 @@ pub(crate) struct RequestId {
     span: u64,
 }
 
-/// Makes ids for one worker.
+/// Generates the ids of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct RequestIdGenerator {
     random: RefCell<fastrand::Rng>,
@@ -37,7 +37,7 @@ impl RequestIdGenerator {
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// The digits of a number, the highest first.
+/// The hex digits of a number, the most significant first.
 fn hex_digits(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];
     for (digit, shift) in digits.iter_mut().zip((0..16).rev()) {
@@ -47,8 +47,8 @@ fn hex_digits(number: u64) -> [u8; 16] {
 }
 
 impl RequestId {
-    /// A nonce for a WebSocket whose caller has none, because HTTP/2 needs none (RFC 6455 section 4.1, RFC 8441 section 5):
-    /// 16 bytes in base64, of which hex digits are a part.
+    /// The `Sec-WebSocket-Key` for the upstream handshake of a WebSocket over HTTP/2, whose caller needs none (RFC 6455
+    /// section 4.1, RFC 8441 section 5). 16 bytes in base64; hex digits are part of that alphabet.
     pub(crate) fn websocket_key(self) -> [u8; 24] {
         let mut key = *b".....................w==";
         key[..21].copy_from_slice(&self.to_hex()[11..]);
@@ -60,8 +60,8 @@ impl RequestId {
         format!("{:016x}{:016x}", self.high, self.low)
     }
 
-    /// The value of `X-Request-Id`. Marked sensitive, which for HTTP/2 means: no place in the compression table, where it
-    /// would only drive out what comes again.
+    /// The value of `X-Request-Id`. Marked sensitive: HTTP/2 then keeps it out of the compression table, where it would
+    /// evict values that recur.
     pub(crate) fn to_header(self) -> HeaderValue {
         let mut value = HeaderValue::from_bytes(&self.to_hex()).expect("hex digits are a header value");
         value.set_sensitive(true);
@@ -76,8 +76,8 @@ impl RequestId {
         digits
     }
 
-    /// The value of `traceparent` (W3C Trace Context, version 00): the caller's trace goes on with a new span; without a
-    /// well-formed one a new trace begins, named by this id.
+    /// The value of `traceparent` (W3C Trace Context, version 00). A caller's trace continues with a new span. Without
+    /// a well-formed `traceparent` of the caller a new trace begins, named by this id.
     pub(crate) fn traceparent(self, from_caller: Option<&HeaderValue>) -> [u8; 55] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         match from_caller.map(HeaderValue::as_bytes).filter(|given| is_traceparent(given)) {
@@ -95,11 +95,11 @@ impl RequestId {
     }
 }
 
-/// The longest request id of a caller's own that goes on, in bytes.
+/// The longest caller's request id that is forwarded, in bytes.
 const CALLER_ID_MAX: usize = 128;
 
-/// The id that a caller has given its request by itself (`X-Request-Id`), if it is one: a single word of at most
-/// [`CALLER_ID_MAX`] letters, digits and `-._~+/=:@`, which is what UUIDs, base64 and paths need.
+/// The caller's own request id (`X-Request-Id`), if it is a single word of at most [`CALLER_ID_MAX`] letters, digits
+/// and `-._~+/=:@`. That covers UUIDs, base64 and paths.
 pub(crate) fn caller_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut given = headers.get_all(REQUEST_ID).iter();
     let (Some(id), None) = (given.next(), given.next()) else { return None };

@@ -1,4 +1,4 @@
-//! How far a request body has come, and why it stopped.
+//! The progress of a request body, and the reason why it stopped.
 
 use std::cell::Cell;
 
@@ -6,20 +6,20 @@ use tokio::time::Instant;
 
 use crate::ledger::RequestBodyMeter;
 
-/// How far the request body has come; shared by the body, which travels upstream, and the account, which stays.
+/// The progress of a request body. Shared by the body, which travels upstream, and the account, which stays.
 #[derive(Debug)]
 pub(crate) struct UploadProgress {
-    /// Puts what is read from the caller on the tally, if it is a command's.
+    /// Counts the bytes read from the caller on the tally. `None` for a request that is not a command.
     pub(crate) upload: Option<RequestBodyMeter>,
-    /// When the last of them came, or the request was sent.
+    /// The time of the last progress: the arrival of data, or the sending of the request.
     pub(crate) last_progress: Cell<Instant>,
-    /// Whether it is the caller who is waited for now: then no subsystem is late.
+    /// Whether the gateway waits for the caller now. The response timeout of the subsystem does not run then.
     pub(crate) waits_for_caller: Cell<bool>,
-    /// Whether all of it went upstream.
+    /// Whether the whole body went upstream.
     pub(crate) is_complete: Cell<bool>,
-    /// Whether the request was handed to a server: from then on a part of it may have reached the subsystem.
+    /// Whether the request was handed to a server. From then on a part of it may have reached the subsystem.
     pub(crate) is_sent: Cell<bool>,
-    /// Why it stopped before its end.
+    /// Why the body stopped before its end.
     pub(crate) error: Cell<Option<RequestBodyError>>,
 }
 
@@ -28,7 +28,7 @@ impl UploadProgress {
         Self { upload: Some(upload), ..Self::uncounted(arrived) }
     }
 
-    /// That of a request which is no command of its own.
+    /// Progress of a request that is not a command, such as a shadow request.
     pub(crate) fn uncounted(arrived: Instant) -> Self {
         Self {
             upload: None,
@@ -40,13 +40,13 @@ impl UploadProgress {
         }
     }
 
-    /// Whether the caller has broken its body off, or the next piece of it is waited for. What fails meanwhile is not held
-    /// against a server: nobody can have a server left out by how a body is sent.
+    /// Whether the caller has broken off its body, or the next piece of the body is awaited. A failure in that state
+    /// does not count against a server's health: no caller can get a server ejected by the way it sends a body.
     pub(crate) fn is_caller_at_fault(&self) -> bool {
         self.error.get().is_some() || self.waits_for_caller.get()
     }
 
-    /// Bytes of the request body went on.
+    /// Counts bytes of the request body that were forwarded.
     pub(crate) fn add_bytes(&self, bytes: u64) {
         if let Some(upload) = &self.upload {
             upload.add_bytes(bytes);
@@ -57,12 +57,12 @@ impl UploadProgress {
 /// Why a request body stopped before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestBodyError {
-    /// It grew beyond what the command allows.
+    /// The body exceeded the limit of the command.
     TooLarge,
     /// The caller sent nothing, or too little, for too long.
     TooSlow,
-    /// The caller left or broke its framing.
+    /// The caller disconnected or broke its framing.
     Aborted,
-    /// A trailer is not as trailers must be.
+    /// A trailer is malformed or not allowed.
     Trailers(&'static str),
 }

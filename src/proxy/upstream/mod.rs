@@ -1,11 +1,15 @@
-//! The way to the subsystems: per worker and server a pool of kept connections, a choice among servers, and their health.
+//! Requests to the subsystems: per worker and server a connection pool, load balancing, health, retries and resends.
 //!
-//! Guarantees: a request is sent once, unless its subsystem allows retries (see [`retry_budget`]), or it is known that sending it
-//! again is harmless: its server has processed nothing of it (RFC 9113 section 8.7), or it is safe, has no body, and a kept
-//! connection ended before one byte of an answer (RFC 9110 section 9.2.2). It is sent again for these reasons at most
-//! [`resend::RESENDS_MAX`] times, for the latter once. It is offered again while nothing of it was sent, to at most [`SERVERS_MAX`]
-//! servers; a connection that had been closed while it was kept does not count. A connection is kept only after both bodies
-//! ended cleanly.
+//! Guarantees:
+//! - A request is sent once, with two exceptions: its subsystem allows retries (see [`retry_budget`]), or a resend is
+//!   known to be harmless.
+//! - A resend is harmless if the server has processed nothing of the request (RFC 9113 section 8.7).
+//! - A resend is also harmless if a kept connection ended before the first byte of a response, and the request is safe
+//!   and has no body (RFC 9110 section 9.2.2).
+//! - A request is resent at most [`resend::RESENDS_MAX`] times, and at most once after a lost connection.
+//! - A request of which nothing was sent is offered to at most [`SERVERS_MAX`] servers. A kept connection that had been
+//!   closed by its server does not count.
+//! - A connection returns to its pool only after both bodies ended cleanly.
 
 mod endpoint;
 mod h1;
@@ -49,47 +53,47 @@ pub(crate) use server_pools::WorkerPools;
 use transport::protocol::UpstreamExchange;
 pub(crate) use transport::protocol::{EncodedHead, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
-/// How many servers of a subsystem one request is offered to before it is unreachable.
+/// The number of servers of a subsystem that one request is offered to. After that the subsystem is unreachable.
 const SERVERS_MAX: usize = 3;
 
-/// A request at its beginning. Its parts are boxed: every future that waits for the response holds a copy, and a future beyond
-/// 3 KiB costs 800 instructions more to allocate.
+/// A request whose sending has begun. The parts are boxed: every future that waits for the response holds a copy, and a
+/// future larger than 3 KiB costs 800 more instructions to allocate.
 pub(crate) enum PendingSend {
-    /// On its way.
+    /// Sent on a kept connection.
     InFlight(ServerLease, Box<UpstreamExchange>),
-    /// No connection was kept, or no server has a place.
+    /// Not sent: the pool had no kept connection, or no server was selected.
     Unsent(Box<UpstreamRequest>, Result<SelectedServer, NoServer>),
 }
 
-/// The server a request is offered to, its place there, and all it was offered to.
+/// The server that a request is offered to, the permit for that server, and all servers that were tried.
 pub(crate) struct SelectedServer {
     pool: Rc<ConnectionPool>,
     permit: RequestPermit,
     tried: ServerSet,
 }
 
-/// Why a request has no place at a server.
+/// Why no server was selected for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoServer {
-    /// All that are well carry as many as they may; one may be waited for.
+    /// All healthy servers have their maximum of requests in flight; the request may wait in the queue.
     AllFull,
-    /// There is no other server.
+    /// All servers were tried.
     NoneLeft,
 }
 
-/// The servers of one subsystem, as one worker reaches them.
+/// The servers of one subsystem as one worker uses them: load balancer, pools, wait queue and retry budget.
 pub(crate) struct SubsystemServers {
     balancer: LoadBalancer,
     servers: Vec<PooledServer>,
     connect_timeout: Duration,
     wait_queue: Rc<WaitQueue>,
-    /// How many may wait in the line, and how long.
+    /// The maximum length of the wait queue, and the maximum time a request waits in it.
     queue_limits: (usize, Duration),
-    /// What may be spent on retries, if anything.
+    /// The budget for retries, if the subsystem allows retries.
     retry_budget: Option<RetryBudget>,
 }
 
-/// A command on its way among the servers.
+/// The state of a command across all its attempts.
 pub(crate) struct AttemptState<'a> {
     hash_key: Option<HashKey>,
     tried: ServerSet,
@@ -104,7 +108,7 @@ impl<'a> AttemptState<'a> {
 }
 
 impl SubsystemServers {
-    /// What keeps a request with its server, if anything does.
+    /// The key for sticky routing, if the subsystem uses hashing and the request has a key.
     pub(crate) fn hash_key(&self, headers: &HeaderMap, department: &Name) -> Option<HashKey> {
         match self.balancer.balance() {
             LoadBalancing::LeastRequest | LoadBalancing::RoundRobin => None,
@@ -115,12 +119,13 @@ impl SubsystemServers {
         }
     }
 
-    /// A copy of a request that is sent again if its first attempt fails; none, if it may not be.
+    /// A copy of the request for retries. `None` if the subsystem allows no retries or the request must not be
+    /// repeated.
     pub(crate) fn retryable_copy(&self, request: &UpstreamRequest, method: &Method) -> Option<RetryableRequest> {
         self.retry_budget.as_ref().and_then(|_| RetryableRequest::from_request(method, request))
     }
 
-    /// Sends a request at once if a connection is kept: the everyday case, done before anything waits.
+    /// Sends a request at once if a connection is kept. This is the common case, and nothing is awaited in it.
     pub(crate) fn try_send(&self, request: UpstreamRequest, key: Option<HashKey>) -> PendingSend {
         let first = if self.wait_queue.is_empty() {
             self.select_server(key, ServerSet::default())
@@ -137,8 +142,8 @@ impl SubsystemServers {
         }
     }
 
-    /// Waits for the answer to what was begun, on another connection or from another server if nothing was sent; or to
-    /// another attempt, if there is a spare and the budget allows it.
+    /// Waits for the response to a begun request. If nothing was sent, another connection or another server is used. If
+    /// the attempt failed, a retry follows where a copy exists and the budget allows it.
     pub(crate) async fn wait_response(
         &self,
         pending_send: PendingSend,
@@ -156,7 +161,8 @@ impl SubsystemServers {
         result
     }
 
-    /// Waits for the answer to a copy. It is no command: it earns no retries, which callers pay for, and spends none.
+    /// Waits for the response to a shadow copy. A shadow copy is not a command: it neither deposits to the retry
+    /// budget, which callers pay for, nor spends from it.
     pub(crate) async fn wait_shadow_response(
         &self,
         pending_send: PendingSend,
@@ -171,18 +177,20 @@ impl SubsystemServers {
         pending_send: PendingSend,
         attempt: &mut AttemptState<'_>,
     ) -> Result<LeasedResponse, SendError> {
-        // What follows the everyday case is rare, and large: boxed, so that the everyday future stays small.
+        // The rare cases have large futures. They are boxed so that the common future stays small.
         let rest: Pin<Box<dyn Future<Output = Result<LeasedResponse, SendError>> + '_>> = match pending_send {
             PendingSend::Unsent(request, selected) => Box::pin(self.send_to_servers(*request, selected, attempt)),
             PendingSend::InFlight(lease, exchange) => {
-                let position = self.retry_budget.as_ref().and_then(|_| self.position_of(lease.pool())); // nobody else asks
+                // Only a retry reads the position.
+                let position = self.retry_budget.as_ref().and_then(|_| self.position_of(lease.pool()));
                 match lease.wait_response(exchange, &attempt.deadline).await {
                     SendAttempt::Response(sent) => return Ok(sent),
                     SendAttempt::Failed(error) => {
                         position.into_iter().for_each(|position| attempt.tried.add(position));
                         return Err(error);
                     }
-                    // The connection had been closed while it was kept. The place was its own a moment ago: no need to queue.
+                    // The server had closed the kept connection. The request held its permit until now, so it need not
+                    // queue.
                     SendAttempt::Unsent(request, _) => {
                         attempt.deadline.progress.is_sent.set(false);
                         Box::pin(self.send_to_servers(
@@ -193,7 +201,7 @@ impl SubsystemServers {
                     }
                     SendAttempt::Resendable(again) => {
                         let is_lost = matches!(again.reason, ResendReason::StaleConnection(_));
-                        attempt.deadline.progress.is_sent.set(is_lost); // it was the first attempt
+                        attempt.deadline.progress.is_sent.set(is_lost); // this was the first attempt
                         Box::pin(self.resend(again, attempt))
                     }
                 }
@@ -227,7 +235,7 @@ impl SubsystemServers {
         Err(SendError::Unreachable(reason))
     }
 
-    /// Makes further attempts: at other servers as long as there are any, never by waiting for a place.
+    /// Makes retries: at other servers first, then at any server. A retry never waits in the queue for a permit.
     async fn retry(
         &self,
         mut result: Result<LeasedResponse, SendError>,
@@ -251,7 +259,7 @@ impl SubsystemServers {
                 break;
             }
             if let Ok(sent) = result {
-                sent.lease.note_server_error(); // the last one is noted by whoever answers
+                sent.lease.note_server_error(); // the final response is noted by the code that forwards it
             }
             attempt.tried = selected.tried;
             selected.pool.health.stats.retries.increment();
@@ -264,7 +272,7 @@ impl SubsystemServers {
                     SendAttempt::Resendable(again) => {
                         self.resend(again, &mut attempt).await.map_err(SendError::after_ambiguous_attempt)
                     }
-                    // Not `Unreachable`: something was sent before.
+                    // Not `Unreachable`: an earlier attempt was sent.
                     SendAttempt::Unsent(_, reason) => Err(SendError::Unreachable(reason).after_ambiguous_attempt()),
                 };
         }
@@ -275,7 +283,7 @@ impl SubsystemServers {
         self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, pool))
     }
 
-    /// Waits in the line for a place.
+    /// Waits in the queue until a server has room.
     async fn wait_in_queue(&self, attempt: &AttemptState<'_>) -> Result<Result<SelectedServer, NoServer>, SendError> {
         let (length, timeout) = self.queue_limits;
         let Some(waiting) = self.wait_queue.join(length) else {
@@ -297,7 +305,7 @@ impl SubsystemServers {
         Err(if deadline < end { SendError::Timeout } else { SendError::Busy })
     }
 
-    /// A place at the next server.
+    /// Selects the next server and takes a permit for it.
     fn select_server(&self, key: Option<HashKey>, mut tried: ServerSet) -> Result<SelectedServer, NoServer> {
         match self.balancer.select(&self.servers, key, tried) {
             Selection::Server(position) => {

@@ -1,10 +1,15 @@
-//! What is sent again without the leave of its subsystem's configuration: a request of which a server has processed nothing (RFC 9113
-//! section 8.7), and a safe one without a body that a kept connection lost (RFC 9110 section 9.2.2).
+//! Resends: attempts that need no permission by the subsystem's configuration. There are two cases:
+//! - A server has processed nothing of the request (RFC 9113 section 8.7).
+//! - A kept connection lost a safe request without a body (RFC 9110 section 9.2.2).
 //!
-//! Guarantees: at most [`RESENDS_MAX`] times a command, and after a loss once, on a new connection; a session that has refused the
-//! request does not get it again. A request of which no server has processed anything ends as [`SendError::Refused`] or
-//! [`SendError::Unreachable`], any other as [`SendError::Failed`]. Leaves to [`super::transport::protocol`] whether a request can be
-//! sent again, and to [`super::retry_budget`] what else is.
+//! Guarantees:
+//! - A command is resent at most [`RESENDS_MAX`] times, and after a lost connection once, on a new connection.
+//! - A session that refused the request does not get it again.
+//! - A request of which no server has processed anything ends as [`SendError::Refused`] or [`SendError::Unreachable`],
+//!   any other as [`SendError::Failed`].
+//!
+//! Leaves to [`super::transport::protocol`] whether a request can be resent, and to [`super::retry_budget`] all other
+//! repetitions.
 
 use std::rc::Rc;
 
@@ -16,22 +21,22 @@ use super::pool::{AllowedConnections, ConnectionPool, ResendReason, ResendableRe
 use super::transport::protocol::UpstreamRequest;
 use super::{AttemptState, SERVERS_MAX, SelectedServer, SubsystemServers};
 
-/// How often one command is sent again for these reasons: a server and its stand-in may both restart. Go's client sends
-/// again up to six times.
+/// The maximum number of resends of one command: a server and its stand-in may both restart. Go's client resends up to
+/// six times.
 pub(crate) const RESENDS_MAX: usize = 3;
 
-/// What one command has had of it.
+/// The resends of one command.
 #[derive(Default)]
 pub(crate) struct ResendState {
     used: usize,
-    /// The sessions that have refused it.
+    /// The sessions that refused the request.
     refused_by: Vec<SessionId>,
-    /// Why it is not known whether an attempt was processed.
+    /// The error of a lost attempt, of which it is unknown whether it was processed.
     lost_attempt: Option<ConnectionError>,
 }
 
 impl ResendState {
-    /// Takes note of an attempt: why it came to nothing, and whether the request may be sent again.
+    /// Records a failed attempt. Returns its reason, and whether the request may be resent.
     fn note_attempt(&mut self, reason: ResendReason) -> (String, bool) {
         let may_be = self.used < RESENDS_MAX;
         self.used += 1;
@@ -47,20 +52,20 @@ impl ResendState {
         }
     }
 
-    /// Why there is no answer, after attempts of which none but a lost one can have been processed.
+    /// The final error, when only a lost attempt can have been processed.
     fn final_error(&mut self, unprocessed: SendError) -> SendError {
         self.lost_attempt.take().map_or(unprocessed, SendError::Failed)
     }
 }
 
-/// How an offer ended that came to an answer, or may be made again.
+/// The result of a resend: a response, or a request that may be resent once more.
 enum ResendResult {
     Response(LeasedResponse),
     Resend(ResendableRequest),
 }
 
 impl SubsystemServers {
-    /// Sends a request again, as often as it may be.
+    /// Resends a request until a response arrives or [`RESENDS_MAX`] is reached.
     pub(crate) async fn resend(
         &self,
         mut resendable: ResendableRequest,
@@ -80,7 +85,7 @@ impl SubsystemServers {
         }
     }
 
-    /// Offers a request to a server, and to others as long as nothing of it is sent.
+    /// Sends a request to a server, and to further servers while nothing of it was sent.
     async fn send_to_pool(
         &self,
         mut request: UpstreamRequest,
@@ -110,8 +115,8 @@ impl SubsystemServers {
         Err(course.resends.final_error(SendError::Unreachable(reason)))
     }
 
-    /// The server that gets a request again: the same, if its connection was lost; otherwise another, if one has room. The place
-    /// at the same one has just been given back.
+    /// The server that gets the resend: the same one if its connection was lost, otherwise another one with room. The
+    /// permit for the same server has just been returned.
     fn select_for_resend(&self, pool: Rc<ConnectionPool>, is_lost: bool, course: &AttemptState<'_>) -> SelectedServer {
         let mut tried = course.tried;
         self.position_of(&pool).into_iter().for_each(|position| tried.add(position));

@@ -1,8 +1,12 @@
-//! Which failed attempts are made again, and how often: off unless a subsystem says so.
+//! Retries: which failed attempts are repeated, and the retry budget that bounds them. Off unless a subsystem
+//! configures retries.
 //!
-//! Guarantees: only requests that may be repeated (RFC 9110 section 9.2.2) and have no body; never more retries than the
-//! budget's part of this worker's commands, and [`SAVED_MAX`] beyond; a retry is an attempt, not a command: ticket, ledger and
-//! outcome are the command's. Leaves to [`super::SubsystemServers`] which server gets it.
+//! Guarantees:
+//! - Only requests with an idempotent method (RFC 9110 section 9.2.2) and without a body are retried.
+//! - retries <= `budget_percent` of this worker's commands + [`SAVED_MAX`].
+//! - A retry is an attempt, not a command: ticket, ledger and outcome belong to the command.
+//!
+//! Leaves to [`super::SubsystemServers`]: the server that gets the retry.
 
 use std::cell::Cell;
 
@@ -18,20 +22,20 @@ use super::pool::response_deadline::ResponseDeadline;
 use super::pool::send_error::SendError;
 use super::transport::protocol::{EncodedHead, UpstreamRequest};
 
-/// Retries that may be saved up while little fails.
+/// The maximum of retries that are saved up while few attempts fail.
 const SAVED_MAX: u32 = 10;
-/// Retries that a worker begins with; Envoy's `min_retry_concurrency`.
+/// The retries that a worker starts with; Envoy's `min_retry_concurrency`.
 const SAVED_FIRST: u32 = 3;
-/// What a retry costs; a command brings the budget's percentage of it.
+/// The cost of a retry. Each command deposits the budget's percentage of it.
 const RETRY_COST: u32 = 100;
 
-/// What one worker may spend on retries at one subsystem.
+/// The retry budget of one worker for one subsystem.
 pub(crate) struct RetryBudget {
     policy: RetryPolicy,
     balance: Cell<u32>,
 }
 
-/// A request that may be sent again, as it was. It has no body.
+/// A copy of a request without a body, for retries.
 pub(crate) struct RetryableRequest(EncodedHead);
 
 impl RetryBudget {
@@ -39,25 +43,26 @@ impl RetryBudget {
         Self { policy: retries.clone(), balance: Cell::new(SAVED_FIRST * RETRY_COST) }
     }
 
-    /// How often one command is tried again.
+    /// The maximum number of retries of one command.
     pub(crate) fn retries_max(&self) -> u32 {
         self.policy.attempts
     }
 
-    /// A command has come.
+    /// Deposits the share of one command.
     pub(crate) fn deposit(&self) {
         self.balance.set((self.balance.get() + self.policy.budget_percent).min(SAVED_MAX * RETRY_COST));
     }
 
-    /// Takes what a retry costs, if it is there.
+    /// Withdraws the cost of one retry; `false` if the balance is too low.
     pub(crate) fn spend(&self) -> bool {
         let left = self.balance.get().checked_sub(RETRY_COST);
         self.balance.set(left.unwrap_or(self.balance.get()));
         left.is_some()
     }
 
-    /// Whether what came of an attempt is to be tried again: a connection that broke before the head of an answer, or an
-    /// answer with a status that the subsystem names. A server that asks to be left alone for a moment is.
+    /// Whether the result of an attempt calls for a retry: the connection broke before the head of a response, or the
+    /// response has a status that the subsystem lists. A 503 with `Retry-After` is not retried: the server requests a
+    /// pause.
     pub(crate) fn should_retry(
         &self,
         result: &Result<LeasedResponse, SendError>,
@@ -77,7 +82,7 @@ impl RetryBudget {
 }
 
 impl RetryableRequest {
-    /// A copy of a request that may be repeated.
+    /// A copy of a request, if its method is idempotent and it has no body.
     pub(crate) fn from_request(method: &Method, request: &UpstreamRequest) -> Option<Self> {
         let repeatable = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
         if !repeatable {
@@ -97,7 +102,7 @@ impl RetryableRequest {
         head.map(Self)
     }
 
-    /// The request again.
+    /// The request to send.
     pub(crate) fn to_request(&self) -> UpstreamRequest {
         self.0.clone().with_body(RequestBody::empty(), RequestFraming::None)
     }

@@ -1,7 +1,9 @@
-//! One worker's pools and lines: which outlive configurations, and what of a configuration each server has.
+//! The connection pools and wait queues of one worker, and the settings that the configuration gives each server.
 //!
-//! Guarantees: a server that a reload keeps keeps its connections, its place in the count of requests in flight, and those
-//! who wait for it; one that a reload removes is forgotten.
+//! Guarantees:
+//! - Pools and queues outlive configurations.
+//! - A server that a reload keeps also keeps its connections, its number of requests in flight, and its queue.
+//! - A server that a reload removes is dropped.
 
 use super::pool::settings::PoolSettings;
 use std::cell::RefCell;
@@ -21,7 +23,7 @@ use super::pool::wait_queue::{ServerInFlight, WaitQueue};
 use super::retry_budget::RetryBudget;
 use super::transport::connector::Connector;
 
-/// All pools of one worker; they outlive configurations.
+/// All pools of one worker. They outlive configurations.
 pub(crate) struct WorkerPools {
     by_server: RefCell<HashMap<ServerKey, Rc<ConnectionPool>>>,
     queues: RefCell<HashMap<Name, Rc<WaitQueue>>>,
@@ -29,10 +31,10 @@ pub(crate) struct WorkerPools {
     resolver: Rc<DnsResolver>,
 }
 
-/// One server, as the balancer sees it.
+/// One server as the load balancer sees it.
 pub(crate) struct PooledServer {
     pub(crate) pool: Rc<ConnectionPool>,
-    /// How many of this worker's requests it carries at once.
+    /// The maximum of this worker's requests in flight at the server.
     requests_max: usize,
     slow_start: Option<Duration>,
     server_hash: u64,
@@ -65,7 +67,7 @@ impl WorkerPools {
         Self { by_server: RefCell::default(), queues: RefCell::default(), settings, resolver: Rc::default() }
     }
 
-    /// The servers of a subsystem; pools that would be the same are used again.
+    /// The servers of a subsystem. A pool that would be the same is reused.
     pub(crate) fn upstreams_for(&self, subsystem: &Subsystem) -> SubsystemServers {
         let queue = self.queue_for(&subsystem.id);
         let servers = subsystem.upstreams.iter();
@@ -116,7 +118,7 @@ impl WorkerPools {
         }
     }
 
-    /// Closes the idle connections to servers that a snapshot no longer names.
+    /// Drops the pools of servers that a snapshot no longer names, which closes their idle connections.
     pub(crate) fn retain_servers(&self, snapshot: &PolicySnapshot) {
         let named = |(subsystem, authority): &ServerKey| {
             let mut same = snapshot.subsystems.iter().filter(|known| known.id == *subsystem);
@@ -127,13 +129,14 @@ impl WorkerPools {
         self.settings.health.forget_unused();
     }
 
-    /// Closes connections that have been idle for too long; called from the worker's tick.
+    /// Closes connections that exceeded the idle timeout. The worker's tick calls this.
     pub(crate) fn sweep(&self) {
         for pool in self.by_server.borrow().values() {
             pool.sweep();
         }
         for queue in self.queues.borrow().values() {
-            queue.wake_first(); // a server may be well again, or have another cap
+            // A server may be healthy again or have another limit.
+            queue.wake_first();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is swapped on a reload, as one worker sees it.
+//! One worker's view of the configuration that a reload replaces.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,26 +10,27 @@ use crate::policy::{Command, DepartmentPolicy, PolicySnapshot, Subsystem};
 
 use crate::proxy::upstream::{SubsystemServers, WorkerPools};
 
-/// One configuration at work in one worker: the shared snapshot and this worker's way to the subsystems.
+/// One configuration in one worker: the shared snapshot, and this worker's connection pools to the subsystems.
 pub(crate) struct WorkerConfig {
     pub(crate) snapshot: Arc<PolicySnapshot>,
     upstreams: Vec<Rc<SubsystemServers>>,
-    /// What limits a department (by number) on a command (by index): found once, then asked without a map of maps or a lock.
+    /// The limits of a department (by number) on a command (by index). The cache avoids a map of maps and a lock per
+    /// command.
     gates: RefCell<HashMap<(u32, usize), Rc<CommandGate>, foldhash::fast::RandomState>>,
 }
 
-/// Gates remembered per worker; beyond it all are found anew.
+/// The maximum number of cached gates per worker. Beyond it the cache is cleared and filled again.
 const GATES_MAX: usize = 100_000;
 
 impl WorkerConfig {
-    /// Puts a snapshot to work. Connections to servers that stay are kept.
+    /// Builds the view of a snapshot. Connections to servers that remain in the configuration are kept.
     pub(crate) fn new(snapshot: Arc<PolicySnapshot>, pools: &WorkerPools) -> Self {
         let upstreams = snapshot.subsystems.iter().map(|subsystem| Rc::new(pools.upstreams_for(subsystem))).collect();
         pools.retain_servers(&snapshot);
         Self { snapshot, upstreams, gates: RefCell::default() }
     }
 
-    /// What limits a department on a command.
+    /// The limits of a department on a command.
     pub(crate) fn gate(
         &self,
         limiters: &LimiterRegistry,

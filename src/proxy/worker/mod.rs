@@ -1,5 +1,6 @@
-//! What one traffic thread has for itself: its meter, its pools, its ids, its view of the configuration. Nothing of it is
-//! shared, so nothing of it is locked.
+//! The state of one traffic thread: its meter, its connection pools, its request ids, its view of the configuration.
+//!
+//! Guarantees: no other thread shares this state, so no access to it takes a lock.
 
 pub(crate) mod config_view;
 pub(crate) mod peer;
@@ -33,34 +34,34 @@ use super::io::tick_timer::TickTimers;
 use super::message::request_id::{RequestId, RequestIdGenerator};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};
 
-/// What the workers of a gateway share, or are made from.
+/// The parts that all workers of a gateway share, and the settings that a worker is made from.
 #[derive(Clone)]
 pub struct WorkerParts {
-    /// The snapshot that is live.
+    /// The published policy snapshot.
     pub published: Arc<ArcSwap<PolicySnapshot>>,
-    /// How subsystems are met over TLS.
+    /// TLS settings for connections to subsystems, by subsystem.
     pub subsystem_tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
-    /// All limits.
+    /// All rate limits and quotas.
     pub limiters: Arc<LimiterRegistry>,
-    /// Which servers are well.
+    /// The health of upstream servers: health checks and outlier ejection.
     pub health: Arc<UpstreamHealth>,
-    /// Where measurements go.
+    /// The receiver of metrics.
     pub telemetry: Arc<Telemetry>,
-    /// How many connections each holder has.
+    /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
-    /// Time.
+    /// The source of time.
     pub clock: Clock,
-    /// What the gateway carries at most.
+    /// The configured limits of connections, bytes and times (section `capacity`).
     pub capacity: CapacitySettings,
-    /// How long commands of a caller that is sent away may go on (`shutdown.grace`).
+    /// How long the open commands of a deauthorized caller may go on (`shutdown.grace`).
     pub grace: Duration,
-    /// How many workers there are.
+    /// The number of workers.
     pub workers: usize,
-    /// Which of them this is, from 0.
+    /// The index of this worker, from 0.
     pub index: usize,
 }
 
-/// One traffic thread's own things.
+/// The state of one traffic thread.
 pub(crate) struct TrafficWorker {
     pub(crate) meter: Meter,
     pub(crate) limiters: Arc<LimiterRegistry>,
@@ -118,16 +119,18 @@ impl TrafficWorker {
         }
     }
 
-    /// Looks after the books, the waits and the pools; called every [`super::io::tick_timer::TICK_INTERVAL`].
+    /// Runs the periodic work on timers, meter, peers and connection pools. Called every
+    /// [`super::io::tick_timer::TICK_INTERVAL`].
     pub(crate) fn tick(&self) {
         self.tick_timers.tick();
         self.meter.tick();
-        let config = self.config(); // a worker without commands must let go of what a reload has removed, too
+        // A worker without commands must also release the configuration that a reload has replaced.
+        let config = self.config();
         self.revalidator.tick(&config.snapshot, self.clock.wall());
         self.pools.sweep();
     }
 
-    /// The configuration that is live now, as this worker sees it.
+    /// This worker's view of the published configuration. Builds a new view after a reload.
     pub(crate) fn config(&self) -> Rc<WorkerConfig> {
         let published = self.published.load();
         let config = self.current_config.borrow();
@@ -144,29 +147,29 @@ impl TrafficWorker {
         self.request_ids.next_id()
     }
 
-    /// Whether this one is among so many of a hundred, by chance.
+    /// Returns true with a probability of `percent` in 100.
     pub(crate) fn sample_percent(&self, percent: u8) -> bool {
         percent >= 100 || self.request_ids.random_between(1, 100) <= u32::from(percent)
     }
 
-    /// A time give or take a tenth, so that what began together does not end together.
+    /// `time` with a random jitter of ±10 %, so that waits that began together do not end together.
     pub(crate) fn jittered(&self, time: Duration) -> Duration {
         time * self.request_ids.random_between(900, 1100) / 1000
     }
 
-    /// From now on, what is cut off is our doing.
+    /// Marks every command that is cut off from now on as aborted by the gateway.
     pub(crate) fn begin_abort(&self) {
         self.aborting.set(true);
     }
 
-    /// Whether the gateway is ending, so that what is cut off now is our doing.
+    /// Whether the gateway is stopping, so that the gateway is the cause of every cut-off.
     pub(crate) fn is_aborting(&self) -> bool {
         self.aborting.get()
     }
 }
 
-/// Answers that one worker compresses at once: each has some 300 KiB of state.
+/// The maximum number of responses that one worker compresses at once: a gzip stream has about 300 KiB of state.
 pub(crate) const GZIP_STREAMS_MAX: usize = 64;
 
-/// Copies that one worker holds at once, those included whose body is still coming.
+/// The maximum number of shadow requests (mirrored copies) of one worker, including those whose body is still arriving.
 pub(crate) const SHADOW_REQUESTS_MAX: usize = 64;

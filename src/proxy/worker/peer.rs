@@ -1,9 +1,13 @@
-//! Who is at the other end of a connection: the caller its handshake proved, the department that claims it, the hosts it
-//! may ask for. All three hold only as long as the configuration they were found under.
+//! The peer of a downstream connection: its caller, the caller's department, and the hosts it may ask for.
 //!
-//! Guarantees: after a reload nothing found before it is used again; a caller is verified anew only if authorities or
-//! revocation lists have changed; one that was let in and would not be now is [sent away](Peer::sent_away). Between
-//! reloads all of it costs one comparison of pointers.
+//! The handshake proves the caller, and the configuration assigns a caller to its department. All three are valid only
+//! under the configuration in which they were found.
+//!
+//! Guarantees:
+//! - After a reload, no result of the previous configuration is used.
+//! - A certificate is verified again only if authorities or revocation lists have changed.
+//! - A caller that was authorized and no longer is gets a close notice ([`DownstreamPeer::deauthorized`]).
+//! - Between reloads all of this costs one comparison of pointers.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -24,28 +28,28 @@ use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
 use crate::proxy::exchange::tunnel::PendingTunnel;
 use crate::proxy::message::field_line::FORWARDED_FOR;
 
-/// How long the commands of a caller that is not trusted any more go on: enough for a refusal to leave.
+/// How long the commands of a caller go on after its certificate has lost trust: enough time to send a refusal.
 const REVOKED_GRACE: Duration = Duration::from_millis(100);
 
-/// The listener a connection came in by.
+/// The TLS settings of the listener that accepted a connection.
 pub(crate) struct ListenerTls {
-    /// Its keys and trust, as they are now.
+    /// The current server certificates and trust anchors.
     pub(crate) current: Arc<ArcSwap<ServerTls>>,
-    /// As they were in the handshake.
+    /// The settings that the handshake used.
     pub(crate) at_handshake: Arc<ServerTls>,
 }
 
-/// What a handshake has shown.
+/// The results of a handshake.
 pub(crate) struct HandshakeInfo {
     pub(crate) caller: Option<Caller>,
-    /// The host that the caller named.
+    /// The host in the SNI extension.
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) address: IpAddr,
-    /// Whether it is a proxy whose `X-Forwarded-For` is believed.
+    /// Whether the address is a proxy whose `X-Forwarded-For` is trusted.
     pub(crate) is_proxy: bool,
 }
 
-/// Who is at the other end.
+/// The peer of a downstream connection.
 pub(crate) struct DownstreamPeer {
     caller: Option<Caller>,
     address: HeaderValue,
@@ -55,14 +59,14 @@ pub(crate) struct DownstreamPeer {
     clock: Clock,
     authorization: RefCell<PeerAuthorization>,
     has_requests: Cell<bool>,
-    /// How long commands of a caller that is sent away may go on (`shutdown.grace`).
+    /// How long the open commands of a deauthorized caller may go on (`shutdown.grace`).
     grace: Duration,
     close_notice: CloseNotice,
-    /// What the connection is to become, once its last answer has left.
+    /// The tunnel that the connection becomes after its last response.
     pub(crate) tunnel: PendingTunnel,
 }
 
-/// What a caller is under one configuration.
+/// The authorization of a caller under one configuration.
 struct PeerAuthorization {
     snapshot: Arc<PolicySnapshot>,
     tls: Arc<ServerTls>,
@@ -71,19 +75,19 @@ struct PeerAuthorization {
     department: Option<Arc<DepartmentPolicy>>,
 }
 
-/// Tells a connection to end.
+/// The notice that a connection must close, and the deadline of its commands in flight.
 #[derive(Default)]
 struct CloseNotice {
     is_given: Cell<bool>,
-    /// When what is still on its way is cut off; never, once its caller is let in again.
+    /// When the commands in flight are cut off. `None` after the caller is authorized again.
     deadline: Cell<Option<Instant>>,
     is_cut_off: Cell<bool>,
-    /// The connection waits for it, and each of its tunnels over HTTP/2.
+    /// Wakes the connection and each of its tunnels over HTTP/2.
     changed: Notify,
 }
 
 impl DownstreamPeer {
-    /// A caller whose handshake has just been finished.
+    /// The peer of a connection whose handshake has just completed.
     pub(crate) fn new(
         handshake: HandshakeInfo,
         door: ListenerTls,
@@ -114,12 +118,13 @@ impl DownstreamPeer {
         }
     }
 
-    /// The caller, if it showed a certificate.
+    /// The caller, if the connection has a client certificate.
     pub(crate) fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
     }
 
-    /// The value of `X-Forwarded-For`: where the caller is, after what it says itself, if it is a proxy that is believed.
+    /// The value of `X-Forwarded-For` for the subsystem: the address of the peer. If the peer is a trusted proxy, the
+    /// values that it sent come first.
     pub(crate) fn forwarded_for(&self, notified: &HeaderMap) -> Cow<'_, [u8]> {
         let own = self.address.as_bytes();
         if !self.is_proxy {
@@ -135,7 +140,7 @@ impl DownstreamPeer {
         self.authorization.borrow().department.clone()
     }
 
-    /// Why no department may call on this connection, in words for its caller.
+    /// Why no department may send commands on this connection; a text for the caller.
     pub(crate) fn unauthenticated_detail(&self, snapshot: &PolicySnapshot) -> &'static str {
         let Some(caller) = &self.caller else {
             return "this connection showed no client certificate, and every command needs one";
@@ -150,13 +155,13 @@ impl DownstreamPeer {
         }
     }
 
-    /// Whether this connection may ask for a host under this snapshot.
+    /// Whether this connection may ask for a host under this snapshot (the hosts that its SNI selects).
     pub(crate) fn is_host_allowed(&self, host: &str, snapshot: &Arc<PolicySnapshot>) -> bool {
         self.refresh(snapshot);
         self.authorization.borrow().served_names.as_ref().is_some_and(|served| served.covers(host))
     }
 
-    /// Looks whether the caller is still what it was; for connections on which nothing happens.
+    /// Checks the authorization again. For connections on which no command arrives.
     pub(crate) fn revalidate(&self, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
         self.refresh(snapshot);
         if self.authorization.borrow().is_trusted && self.has_expired(now) {
@@ -166,35 +171,37 @@ impl DownstreamPeer {
         }
     }
 
-    /// A command of this caller has come.
+    /// Notes that the connection has received a command.
     pub(crate) fn note_request(&self) {
         self.has_requests.set(true);
     }
 
-    /// Whether there has been any command: without one there is nothing to be finished.
+    /// Whether the connection has received any command. Without one there is nothing to finish.
     pub(crate) fn has_requests(&self) -> bool {
         self.has_requests.get()
     }
 
-    /// Whether the connection is to end after what is on its way.
+    /// Whether the connection must close after the commands in flight.
     pub(crate) fn is_deauthorized(&self) -> bool {
         self.close_notice.is_given.get()
     }
 
-    /// Waits until the caller is not let in any more: its certificate is revoked or expired, its authority gone, its
-    /// department removed or disabled, its host not served.
+    /// Waits until the caller is deauthorized: its certificate is revoked or expired, its authority is gone, its
+    /// department is removed or disabled, or its host is no longer served.
     pub(crate) async fn deauthorized(&self) {
-        let notified = self.close_notice.changed.notified(); // made before the look, so that nothing is missed in between
+        // Created before the check, so that no notification is lost in between.
+        let notified = self.close_notice.changed.notified();
         if !self.close_notice.is_given.get() {
             notified.await;
         }
     }
 
-    /// Waits until what is still on its way is to be cut off: within a moment of the loss of trust (a revoked certificate, an
-    /// authority that is gone), within the grace of everything else that sends a caller away.
+    /// Waits until the commands in flight must be cut off: within [`REVOKED_GRACE`] of a loss of trust (a revoked
+    /// certificate, an authority that is gone), within `grace` of every other reason.
     pub(crate) async fn wait_until_cut_off(&self) {
         loop {
-            let changed = self.close_notice.changed.notified(); // made before the look, so that nothing is missed in between
+            // Created before the check, so that no notification is lost in between.
+            let changed = self.close_notice.changed.notified();
             match self.close_notice.deadline.get() {
                 None => changed.await,
                 Some(deadline) if deadline <= Instant::now() => return self.close_notice.is_cut_off.set(true),
@@ -206,12 +213,12 @@ impl DownstreamPeer {
         }
     }
 
-    /// Whether what was on its way has been cut off.
+    /// Whether the commands in flight have been cut off.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.close_notice.is_cut_off.get()
     }
 
-    /// Finds everything anew if there is another configuration.
+    /// Computes the authorization again if the configuration has changed.
     fn refresh(&self, snapshot: &Arc<PolicySnapshot>) {
         if Arc::ptr_eq(&self.authorization.borrow().snapshot, snapshot) {
             return;
@@ -258,7 +265,8 @@ impl DownstreamPeer {
 }
 
 impl CloseNotice {
-    /// The connection takes no more commands, and what is on its way ends within `grace`, or the grace it had.
+    /// Announces the close: the connection takes no more commands. The commands in flight end within `grace`, or at the
+    /// earlier deadline of a previous announcement.
     fn announce(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.is_given.set(true);
@@ -266,7 +274,8 @@ impl CloseNotice {
         self.changed.notify_waiters();
     }
 
-    /// The caller is let in again: what is on its way may end as it likes. The connection still takes no more commands.
+    /// Withdraws the deadline, because the caller is authorized again: the commands in flight may end normally. The
+    /// connection still takes no more commands.
     fn withdraw(&self) {
         if self.deadline.take().is_some() {
             self.changed.notify_waiters();

@@ -1,9 +1,12 @@
-//! The callers of one worker's open connections, each looked after again and again: a caller that is not let in any more is
-//! sent away even if it never says a word.
+//! Revalidates the callers of one worker's open connections.
 //!
-//! Guarantees: everybody is looked at once in [`SWEEP_TICKS`] ticks, so within a second of a reload; where all must be verified
-//! anew, the work is spread over as many ticks, and commands go between. Holds nobody: a connection that ends is forgotten
-//! within the round.
+//! A caller that is no longer authorized is disconnected even if its connection is idle.
+//!
+//! Guarantees:
+//! - Every caller is checked once in [`SWEEP_TICKS`] ticks, so within one second of a reload.
+//! - Where a reload changes the trust, all certificates must be verified again. This work is spread over the same
+//!   ticks, and commands run in between.
+//! - The list holds weak references only. A closed connection leaves the list within one round.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -15,10 +18,11 @@ use crate::policy::PolicySnapshot;
 
 use super::peer::DownstreamPeer;
 
-/// Ticks until everybody has been looked at.
+/// The number of ticks in which every caller is checked once.
 const SWEEP_TICKS: usize = 8;
 
-/// See the module. As many as there are connections, and those that have ended since the last round.
+/// The list of callers to check. Its length is at most the open connections plus those that have closed since the last
+/// round.
 #[derive(Default)]
 pub(crate) struct PeerRevalidator {
     peers: RefCell<Vec<Weak<DownstreamPeer>>>,
@@ -26,12 +30,12 @@ pub(crate) struct PeerRevalidator {
 }
 
 impl PeerRevalidator {
-    /// Looks after a caller from now on.
+    /// Adds a caller to the list.
     pub(crate) fn watch(&self, peer: &Rc<DownstreamPeer>) {
         self.peers.borrow_mut().push(Rc::downgrade(peer));
     }
 
-    /// To be called every tick.
+    /// Checks the next part of the list. Called every tick.
     pub(crate) fn tick(&self, snapshot: &Arc<PolicySnapshot>, now: Timestamp) {
         let mut all = self.peers.borrow_mut();
         for _ in 0..all.len().div_ceil(SWEEP_TICKS) {

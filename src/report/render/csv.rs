@@ -1,19 +1,21 @@
-//! CSV (RFC 4180): a header, plain integers, no total, safe to open in a spreadsheet.
+//! CSV (RFC 4180): a header and plain integers, without a total, and safe to open in a spreadsheet.
 //!
-//! Every line says what it covers: period, calendar, gateway, whether the period can still change, when it was made. Corrections are
-//! lines of their own at the end: they have 0 in the columns of usage, and their units, which may be negative, in
-//! `adjustment_units`, where usage has 0. So each column sums up to what its name says, and `net_units` to the net.
+//! - Every line states its coverage: period, calendar, gateway, whether the period can still change, and the time of
+//!   the report.
+//! - Corrections are separate lines at the end. They have 0 in the usage columns. Their units, which may be negative,
+//!   are in `adjustment_units`, where usage lines have 0.
+//! - So each column sums up to the total that its name states, and `net_units` sums up to the net units.
 
 use crate::ledger::AdjustmentRow;
 use crate::report::{ReportRow, UsageReport};
 
-/// Behind the keys and numbers: what a correction is.
+/// The columns of a correction, after the keys and numbers.
 const ADJUSTMENT_COLUMNS: [&str; 6] =
     ["adjustment_units", "net_units", "adjustment_number", "adjustment_period", "adjustment_reason", "adjustment_who"];
-/// At the end: what the line covers.
+/// The last columns: the coverage of the line.
 const COVERAGE_COLUMNS: [&str; 7] = ["department_name", "from", "to", "calendar", "gateway", "state", "made_at"];
 
-/// The rows as CSV.
+/// Renders the rows as CSV.
 pub fn render_csv(usage: &UsageReport) -> Result<String, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(usage.columns().chain(ADJUSTMENT_COLUMNS).chain(COVERAGE_COLUMNS))?;
@@ -57,7 +59,8 @@ fn coverage_columns(usage: &UsageReport, department: Option<&str>) -> [String; 7
     [safe_cell(name), from, to, calendar, gateway.to_owned(), state.to_owned(), made_at.to_owned()]
 }
 
-/// A spreadsheet takes a cell that begins so for a formula; an apostrophe makes it text (OWASP, "CSV injection").
+/// Prevents CSV injection (OWASP). A spreadsheet takes a cell with such a first character for a formula; an apostrophe
+/// makes the cell text.
 fn safe_cell(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }

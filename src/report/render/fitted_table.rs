@@ -1,27 +1,30 @@
-//! A table that fits where it is read.
+//! A table that fits its target: a terminal or a pipe.
 //!
-//! Guarantees: on a terminal no line is wider than the terminal from 40 columns on: columns that people need least are left
-//! out first, and said so below; what is still too wide is cut off with an ellipsis. In a pipe nothing is left out.
+//! Guarantees:
+//! - On a terminal of at least 40 columns, no line is wider than the terminal.
+//! - Less important columns are left out first, and a note below the table names them.
+//! - Text that is still too wide is cut off with an ellipsis.
+//! - In a pipe, nothing is left out.
 
 use std::io::{IsTerminal as _, stdout};
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table, presets};
 
-/// Where the table is read.
+/// The target of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableTarget {
-    /// On a terminal that is so many columns wide: with borders.
+    /// A terminal of this width in columns: the table has borders.
     Terminal(u16),
-    /// In a file or a pipe: columns only.
+    /// A file or a pipe: the table has columns only.
     Pipe,
 }
 
-/// The narrowest terminal that tables are made for; a terminal that does not say its width is taken for 80 columns.
+/// The narrowest supported terminal width. A terminal without a reported width is assumed to have 80 columns.
 const TERMINAL_COLUMNS_MIN: u16 = 40;
 const TERMINAL_COLUMNS_DEFAULT: u16 = 80;
 
 impl TableTarget {
-    /// Where the standard output is read: on a terminal of some width (the variable `COLUMNS` has precedence), or in a pipe or file.
+    /// The target of standard output. For a terminal, the variable `COLUMNS` takes precedence over the reported width.
     pub fn from_stdout() -> Self {
         if !stdout().is_terminal() {
             return Self::Pipe;
@@ -34,33 +37,33 @@ impl TableTarget {
     }
 }
 
-/// What a column is called, how it is set, and whether it may be left out.
+/// A column's name, its alignment, and whether it may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnHeading {
     name: &'static str,
     is_number: bool,
-    /// 0: never left out; of the others the highest is left out first.
+    /// 0: never left out. Of the other columns, the highest rank is left out first.
     drop_rank: u8,
 }
 
 impl ColumnHeading {
-    /// A column of text that is always shown.
+    /// A text column that is always shown.
     pub const fn text(name: &'static str) -> Self {
         Self { name, is_number: false, drop_rank: 0 }
     }
 
-    /// A column of numbers that is always shown.
+    /// A number column that is always shown.
     pub const fn number(name: &'static str) -> Self {
         Self { name, is_number: true, drop_rank: 0 }
     }
 
-    /// The same, but left out where there is no room; the highest `rank` first.
+    /// The same column, left out if it does not fit; the column with the highest `rank` goes first.
     pub const fn droppable(self, rank: u8) -> Self {
         Self { drop_rank: rank, ..self }
     }
 }
 
-/// Rows below their headings.
+/// Rows and their headings.
 #[derive(Clone, Debug)]
 pub struct FittedTable {
     headings: Vec<ColumnHeading>,
@@ -73,12 +76,12 @@ impl FittedTable {
         Self { headings: headings.into_iter().collect(), rows: Vec::new() }
     }
 
-    /// Adds a row: a cell for each heading.
+    /// Adds a row with one cell per heading.
     pub fn add_row(&mut self, row: impl IntoIterator<Item = String>) {
         self.rows.push(row.into_iter().collect());
     }
 
-    /// The text, each line with its end.
+    /// Renders the table. Each line includes its line end.
     pub fn render(&self, look: TableTarget) -> String {
         let TableTarget::Terminal(width) = look else {
             return table_text(&self.table((0..self.headings.len()).collect(), look));
@@ -102,7 +105,8 @@ impl FittedTable {
         (0..kept.len()).filter(|position| spare(position) > 0).max_by_key(spare)
     }
 
-    /// Each column has a border to its left and a blank on either side; the last one has a border to its right.
+    /// Whether the kept columns fit. Each column has a border to its left and one space on either side; the last column
+    /// also has a border to its right.
     fn fits(&self, kept: &[usize], width: u16) -> bool {
         let table = self.table(kept.to_vec(), TableTarget::Terminal(width));
         let cells = table.column_max_content_widths().into_iter().map(|cell| u32::from(cell) + 3).sum::<u32>();
@@ -158,7 +162,7 @@ mod tests {
         table
     }
 
-    /// Columns of a terminal: characters of Chinese take two.
+    /// The width in terminal columns. Chinese characters take two columns.
     fn width(line: &str) -> usize {
         line.chars().map(|one| if ('\u{1100}'..'\u{ff00}').contains(&one) && one > '\u{2e80}' { 2 } else { 1 }).sum()
     }

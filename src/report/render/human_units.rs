@@ -1,9 +1,12 @@
-//! Numbers as people read them: thousands apart, bytes in binary units, durations in the unit that fits.
+//! Human-readable numbers: grouped thousands, bytes in binary units, durations in a suitable unit.
 //!
-//! Guarantees: integers only; what is shown is cut off, never rounded up, so that a table never claims more than there is.
-//! Programs get the exact numbers: csv and json.
+//! Guarantees:
+//! - Integer arithmetic only.
+//! - Numbers are truncated, never rounded up, so that a table never shows more than the exact value.
+//!
+//! Leaves to csv and json: the exact numbers for programs.
 
-/// Digits in groups of three: `1,234,567`.
+/// Groups digits in threes: `1,234,567`.
 pub fn grouped_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -16,18 +19,18 @@ pub fn grouped_digits(number: u64) -> String {
     text
 }
 
-/// The same with its sign: `+1,234`, `-5`.
+/// Groups digits and always shows the sign: `+1,234`, `-5`.
 pub fn signed_digits(number: i128) -> String {
     let sign = if number < 0 { "-" } else { "+" };
     format!("{sign}{}", grouped_digits(u64::try_from(number.unsigned_abs()).unwrap_or(u64::MAX)))
 }
 
-/// A number that may be negative: `1,234`, `-5`.
+/// Groups the digits of a number that may be negative: `1,234`, `-5`.
 pub fn grouped_signed(number: i128) -> String {
     if number < 0 { signed_digits(number) } else { signed_digits(number).split_off(1) }
 }
 
-/// Bytes in the largest binary unit of which there is one: `512 B`, `1.5 KiB`, `12.0 MiB`.
+/// Bytes in the largest binary unit that does not exceed them: `512 B`, `1.5 KiB`, `12.0 MiB`.
 pub fn human_size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 5] = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match UNITS.into_iter().find(|(_, bits)| bytes >> bits > 0) {
@@ -36,7 +39,7 @@ pub fn human_size(bytes: u64) -> String {
     }
 }
 
-/// Nanoseconds in the unit that fits: `850 us`, `12 ms`, `1.2 s`, `2 m 03 s`, `5 h 12 m`.
+/// Nanoseconds in a suitable unit: `850 us`, `12 ms`, `1.2 s`, `2 m 03 s`, `5 h 12 m`.
 pub fn human_duration(nanoseconds: u64) -> String {
     const SECOND: u64 = 1_000_000_000;
     let seconds = nanoseconds / SECOND;
@@ -51,7 +54,7 @@ pub fn human_duration(nanoseconds: u64) -> String {
     }
 }
 
-/// `number / unit` with one digit after the point, cut off.
+/// `number / unit` with one decimal digit, truncated.
 fn one_decimal(number: u128, unit: u128) -> String {
     let tenths = number * 10 / unit;
     format!("{}.{}", tenths / 10, tenths % 10)

@@ -1,14 +1,16 @@
-//! JSON: the answer of `report usage --format render_json` and of `/api/v1/usage`.
+//! JSON: the output of `report usage --format json` and of `/api/v1/usage`.
 //!
-//! Numbers are integers of up to 64 bits, as the ledger has them.
+//! Numbers are integers of up to 64 bits, as in the ledger.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::ledger::OutcomeTotals;
 use crate::report::{GroupKey, ReportRow, UsageReport};
 
-/// One object: `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`, `net_units`, and of a ledger also `made_at` and
-/// `completeness`: gateway, state, why the period is open, lost counts, first and last usage.
+/// Renders one object:
+/// - `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`, `net_units`;
+/// - for a ledger also `made_at` and `completeness`: gateway, state, the reason why the period is open, lost counts,
+///   first and last usage.
 pub fn render_json(usage: &UsageReport) -> Result<String, serde_json::Error> {
     let mut text = serde_json::to_string_pretty(&JsonReport(usage))?;
     text.push('\n');

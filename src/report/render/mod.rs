@@ -1,4 +1,4 @@
-//! The same usage in the forms that people and programs read.
+//! The renderers of a usage report: table, CSV and JSON.
 
 mod csv;
 pub mod fitted_table;

@@ -1,7 +1,7 @@
-//! A table for people: what it covers above, thousands separated, sizes and durations in units, a total at the end, corrections
-//! and net units below.
+//! A table for people: the coverage at the top, a total at the end, corrections and net units below. Thousands are
+//! separated; sizes and durations have units.
 //!
-//! Leaves exact bytes and nanoseconds to csv and json, and widths to [`super::fitted_table`].
+//! Leaves to csv and json: exact bytes and nanoseconds. Leaves to [`super::fitted_table`]: widths.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ const NUMBER_COLUMNS: [ColumnHeading; 5] = [
     ColumnHeading::number("duration").droppable(4),
 ];
 
-/// The whole report: heading, lines, total; below it, if there are any, corrections and net units.
+/// Renders the whole report: heading, rows and total, then corrections and net units if there are corrections.
 pub fn render_table(usage: &UsageReport, look: TableTarget) -> String {
     let mut text = report_heading(usage);
     text += &usage_lines(usage, look);
@@ -35,13 +35,13 @@ pub fn render_table(usage: &UsageReport, look: TableTarget) -> String {
     text
 }
 
-/// What the report covers, and whether it can still change.
+/// The heading: the coverage of the report, and whether the usage can still change.
 fn report_heading(usage: &UsageReport) -> String {
     let Some(coverage) = &usage.coverage else { return String::new() };
     let completeness = &coverage.completeness;
     let mut text = String::new();
     let mut line = |label: &str, value: &str| {
-        let _ = writeln!(text, "{label:<9} {value}"); // a String takes everything
+        let _ = writeln!(text, "{label:<9} {value}"); // writing to a String cannot fail
     };
     line("gateway", &completeness.gateway);
     line("period", &period_text(usage));
@@ -58,7 +58,7 @@ fn report_heading(usage: &UsageReport) -> String {
     text
 }
 
-/// From the first day to the first one that is not part of it; hours in UTC where the period is not of whole days.
+/// The first day, and the first day after the range. Hours in UTC if the period is not of whole days.
 fn period_text(usage: &UsageReport) -> String {
     let (range, calendar) = (&usage.range, usage.calendar);
     let is_day = |window| calendar.day_of(window) == window;
@@ -106,7 +106,7 @@ fn headings(usage: &UsageReport, named: bool) -> Vec<ColumnHeading> {
     headings
 }
 
-/// The keys, with the department's name behind its id.
+/// The keys, with the department's name after its id.
 fn with_name(usage: &UsageReport, mut keys: Vec<String>, name: Option<String>) -> Vec<String> {
     let position = usage.group_by.keys().iter().position(|key| *key == GroupKey::Department);
     if let Some((position, name)) = position.zip(name) {
@@ -126,7 +126,7 @@ fn number_cells(totals: &OutcomeTotals) -> [String; 5] {
     ]
 }
 
-/// What finance added.
+/// The table of corrections.
 fn adjustment_table(rows: &[AdjustmentRow], look: TableTarget) -> String {
     let mut table = FittedTable::new([
         ColumnHeading::number("no."),
@@ -150,7 +150,7 @@ fn adjustment_table(rows: &[AdjustmentRow], look: TableTarget) -> String {
     table.render(look)
 }
 
-/// By department, where the report knows departments; of all together otherwise.
+/// Net units by department if the report is grouped by department, otherwise of all departments together.
 fn net_units_table(usage: &UsageReport, look: TableTarget) -> String {
     let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
     for row in &usage.rows {

@@ -1,4 +1,4 @@
-//! The foreign servers of the paths, each as lax as it can be made, each started for one test.
+//! The foreign servers of the path confusion tests, each with its most lenient settings, each started for one test.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 use crate::world::{Process, free_address, tool, until};
 
-/// What a server answers with when it has understood a path below `/admin`.
+/// The response body of a server that has read a path below `/admin`.
 pub const UNDERSTOOD: &str = "x-zone: admin";
 
 /// Starts a server in a folder, at an address.
 type Start = fn(&Path, SocketAddr) -> Process;
 
-/// The five servers, each at an address, each telling what it understood.
+/// The five servers with their addresses. Each server reports the path that it read.
 pub struct Servers {
     pub addresses: [(&'static str, SocketAddr); 5],
     _processes: Vec<Process>,
@@ -74,7 +74,7 @@ fn apache(folder: &Path, address: SocketAddr) -> Process {
     spawn(command, &folder.join("a.log"))
 }
 
-/// Reads paths as many an application does: decoded once, then normalised.
+/// Reads paths as many applications do: decodes once, then normalizes.
 const NODE: &str = r#"
 const http = require("http"), path = require("path");
 const [host, port] = process.argv[2].split(":");
@@ -95,7 +95,7 @@ fn node(folder: &Path, address: SocketAddr) -> Process {
     spawn(command, &folder.join("node.log"))
 }
 
-/// As [`NODE`], behind the interface that Python's servers have: the path has been decoded by the server.
+/// Like [`NODE`], behind the interface of Python's servers (WSGI): the server has already decoded the path.
 const PYTHON: &str = r#"
 import posixpath
 
@@ -114,7 +114,8 @@ fn gunicorn(folder: &Path, address: SocketAddr) -> Process {
     spawn(command, &folder.join("gunicorn.log"))
 }
 
-/// Java's server reads paths by itself and asks for the page that is meant: what stands behind a `;` is no part of a name.
+/// Java's server parses the path itself, and the application asks for the parsed path: text after a `;` is no part of a
+/// name.
 fn tomcat(folder: &Path, address: SocketAddr) -> Process {
     let base = folder.join("tomcat");
     let (at, root) = (base.display(), base.join("root"));
@@ -142,7 +143,7 @@ fn tomcat(folder: &Path, address: SocketAddr) -> Process {
     }
     std::fs::write(root.join("WEB-INF/web.xml"), pages + "</web-app>\n").unwrap();
     let mut command = tool("java");
-    command.args(["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]); // starts quickly, stays small
+    command.args(["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]); // a fast start, and little memory
     command.arg("/usr/share/tomcat10/bin/bootstrap.jar:/usr/share/tomcat10/bin/tomcat-juli.jar");
     command.arg("-Dcatalina.home=/usr/share/tomcat10").arg(format!("-Dcatalina.base={at}"));
     command.arg(format!("-Djava.io.tmpdir={at}/temp")).args(["org.apache.catalina.startup.Bootstrap", "start"]);

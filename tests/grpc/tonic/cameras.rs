@@ -1,5 +1,5 @@
-//! A gRPC subsystem of a foreign make (tonic), over HTTP/2 by prior knowledge: it echoes, streams, fails and waits as the name of the
-//! called method says, and writes down every call and how it ended.
+//! A foreign gRPC subsystem (tonic), over HTTP/2 by prior knowledge. The name of the called method selects whether it
+//! echoes, streams, fails or waits. It logs every call and the end of the call.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tower::service_fn;
 
 use crate::world::{free_address, until};
 
-/// Messages as they are: what is in them is no matter of a gateway's.
+/// A codec that passes messages unchanged: a gateway does not parse their content.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Raw;
 
@@ -55,19 +55,19 @@ impl Decoder for Raw {
     }
 }
 
-/// What the subsystem wrote down about a call.
+/// The log entry of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub method: String,
     pub department: String,
-    /// `grpc-timeout` as it came.
+    /// The received value of `grpc-timeout`.
     pub timeout: Option<String>,
-    /// It was dropped before its last word was said.
+    /// The call was dropped before its last message was sent.
     pub cancelled: bool,
     pub open: bool,
 }
 
-/// Everything so far.
+/// The log of all calls.
 #[derive(Clone, Debug, Default)]
 pub struct CameraLog(Arc<Mutex<Vec<Call>>>);
 
@@ -76,7 +76,7 @@ impl CameraLog {
         self.0.lock().unwrap().clone()
     }
 
-    /// The calls of a method.
+    /// Returns the calls of a method.
     pub fn of(&self, method: &str) -> Vec<Call> {
         self.all().into_iter().filter(|call| call.method == method).collect()
     }
@@ -95,7 +95,7 @@ impl CameraLog {
     }
 }
 
-/// A call that is not over. Dropped before [`Open::done`], it was cancelled.
+/// A call in progress. A drop before [`Open::done`] records the call as cancelled.
 struct Open {
     log: CameraLog,
     position: usize,
@@ -147,7 +147,7 @@ type Answers = BoxStream<'static, Result<Bytes, Status>>;
 async fn perform(open: Open, request: http::Request<Body>) -> http::Response<Body> {
     let mut grpc = tonic::server::Grpc::new(Raw);
     let method = request.uri().path().trim_start_matches("/city.Cameras/").to_owned();
-    let mut open = Some(open); // tonic asks a service once a request, and cannot say so
+    let mut open = Some(open); // tonic calls a service once per request; the type does not express that
     let mut open = move || open.take().unwrap();
     match method.as_str() {
         "Submit" => grpc.unary(service_fn(move |asked| submit(open(), asked)), request).await,
@@ -173,14 +173,14 @@ async fn submit(open: Open, asked: Request<Bytes>) -> Result<Response<Bytes>, St
     Ok(answer)
 }
 
-/// Fails with the code that it is asked for.
+/// Fails with the requested code.
 async fn fail(open: Open, asked: Request<Bytes>) -> Result<Response<Bytes>, Status> {
     let code = Code::from_bytes(&asked.into_inner());
     open.done();
     Err(told(code))
 }
 
-/// A status with everything that a status can have.
+/// Returns a status with all parts that a status can have.
 fn told(code: Code) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert("x-told-by", MetadataValue::from_static("cameras"));
@@ -202,7 +202,7 @@ async fn gather(open: Open, asked: Request<Streaming<Bytes>>) -> Result<Response
     Ok(Response::new(sum.to_string().into()))
 }
 
-/// How a stream of events ends.
+/// The end of a stream of events.
 #[derive(Clone, Copy)]
 enum CallEnd {
     Well,
@@ -210,7 +210,7 @@ enum CallEnd {
     Never,
 }
 
-/// As many events as it is asked for, then the end.
+/// Sends the requested number of events, then ends the stream.
 async fn watch(open: Open, asked: Request<Bytes>, end: CallEnd) -> Result<Response<Answers>, Status> {
     let count: usize = std::str::from_utf8(asked.get_ref()).unwrap().parse().unwrap();
     let events = stream::iter(0..count).map(|n| Ok(Bytes::from(format!("event {n}"))));
@@ -227,7 +227,7 @@ async fn watch(open: Open, asked: Request<Bytes>, end: CallEnd) -> Result<Respon
     Ok(Response::new(events.chain(last.filter_map(std::future::ready)).boxed()))
 }
 
-/// Answers each message before it reads the next.
+/// Responds to each message before it reads the next.
 async fn talk(open: Open, asked: Request<Streaming<Bytes>>) -> Result<Response<Answers>, Status> {
     let talk = (Some(open), asked.into_inner());
     let answers = stream::try_unfold(talk, async |(mut open, mut asked)| {

@@ -1,4 +1,5 @@
-//! Callers with RSA keys of any size, signed for by openssl: no library here would make or use one that is too short.
+//! Callers with RSA keys of any size, signed by openssl: no library of these tests creates or uses a key that is too
+//! short.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,14 @@ use rustls::{Error, SignatureScheme};
 use super::Draft;
 use crate::world::tool;
 
-/// A key that lies in a file, as openssl made it.
+/// A key in a file, created by openssl.
 #[derive(Clone, Debug)]
 struct Rsa {
     file: PathBuf,
     public: Vec<u8>,
 }
 
-/// A certificate for the draft's names with an RSA key of so many bits.
+/// Returns a certificate for the draft's names with an RSA key of `bits` bits.
 pub fn signed(draft: &Draft, bits: u32, issuer: &Issuer<'static, KeyPair>, folder: &Path) -> Arc<CertifiedKey> {
     let key = Rsa::generate(bits, folder);
     let leaf = draft.params.signed_by(&key, issuer).unwrap().der().clone();
@@ -70,7 +71,7 @@ impl Signer for Rsa {
         Ok(signed.stdout)
     }
 
-    /// The one scheme that both versions of TLS have.
+    /// The only scheme that both versions of TLS support.
     fn scheme(&self) -> SignatureScheme {
         SignatureScheme::RSA_PSS_SHA256
     }

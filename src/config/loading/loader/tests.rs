@@ -1,4 +1,4 @@
-//! Configurations of several files, and of very many departments.
+//! Tests with configurations of several files (`include`), and with a large number of departments.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -38,7 +38,7 @@ impl LoaderBench {
         ConfigLoader::new(&self.0.path().join("gateway.yaml"))
     }
 
-    /// What is wrong beside the certificates, which are not there; with paths from the folder.
+    /// The problems other than the missing certificates, with paths relative to the folder.
     fn problems(&self, loader: &mut ConfigLoader) -> Vec<String> {
         let found = loader.load(&NameInterner::default()).configuration.expect_err("no certificate is there").0;
         let others = found.iter().filter(|problem| !problem.path.starts_with("listeners[0].tls"));
@@ -192,7 +192,7 @@ fn a_file_that_changes_is_read_anew_and_the_others_are_not() {
     assert_eq!(loader.main.as_ref().map(|main| main.document.departments.len()), Some(1), "the main file's own");
 }
 
-/// A main file with so many departments, each with four callers and a grant.
+/// A main file with this number of departments, each with four callers and a grant.
 fn province(departments: usize) -> String {
     let mut text = MAIN.replace("include: [\"teams.d/*.yaml\"]\n", "");
     let (head, tail) = text.split_once("subsystems:").expect("there are subsystems");

@@ -1,4 +1,4 @@
-//! Holds what readers say against the model.
+//! Compares the results of readers with the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,7 +25,7 @@ fn number(name: &str) -> u32 {
     name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// What readers show where: asked of the book once for all of them.
+/// The expected rows of readers. The book is queried once for all readers.
 pub(crate) struct BookReadings {
     hours: BookRows,
     days: BookDays,
@@ -43,7 +43,7 @@ impl BookReadings {
         assert_eq!(seen, self.hours, "rows of a reader, and of the model");
     }
 
-    /// The files, as another process reads them: by hours or by days.
+    /// Checks the files as another process reads them: by hours or by days.
     pub(crate) fn check_files(&self, path: &Path, model: &LedgerModel, by_day: bool) {
         let files = LedgerFiles::open(path).expect("files");
         if !by_day {
@@ -75,7 +75,7 @@ pub(crate) fn check_totals(totals: &LedgerTotals, model: &LedgerModel) {
     }
 }
 
-/// The tables after a fold: what was admitted, what ended and how late, what is in flight, the view, the chain.
+/// Checks the tables after a fold: admissions, ends and their lateness, commands in flight, the view, the hash chain.
 pub(crate) fn check_book(book: &Connection, model: &LedgerModel, now_ns: u64) {
     let horizon = horizon(book);
     let kept = model.rows.iter().filter(|(key, _)| key.0 >= horizon);
@@ -90,10 +90,11 @@ pub(crate) fn check_book(book: &Connection, model: &LedgerModel, now_ns: u64) {
     check_chain(book, horizon);
 }
 
-/// What is in flight, by window and series.
+/// Commands in flight, by window and series.
 type BookInFlight = BTreeMap<(Window, ModelSeries), OutcomeTotals>;
 
-/// Everything of it exact, but for the time: it may lag by less than ten seconds a command while nothing else moves.
+/// Requires exact values, except for the duration: it may lag by less than ten seconds a command while no other value
+/// changes.
 fn check_in_flight(found: &BookInFlight, expected: &BookInFlight) {
     const LAG_NS: u64 = 10_000_000_000;
     let timeless = |rows: &BookInFlight| -> BookInFlight {
@@ -112,18 +113,19 @@ pub(crate) fn check_all_sealed(book: &Connection, before: Window) {
     assert_eq!(open, 0, "hours before {before} are over and not sealed");
 }
 
-/// The first window of an epoch that is not sealed, and not in a day that is closed.
+/// Returns the first window of an epoch that is not sealed, and not in a closed day.
 pub(crate) fn floor(book: &Connection, epoch: u32) -> Window {
     let query = "SELECT max(\"window\") + 1 FROM seal WHERE epoch = ? AND kind = 'hour'";
     let sealed: Option<u32> = one(book, query, [epoch]);
     Window(sealed.unwrap_or(0)).max(horizon(book))
 }
 
-/// What a loss of power has left: not less than was synced, not more than was counted, and all that was admitted has ended.
+/// Checks the book after a power loss: at least the synced counts, at most the counted ones, and every admitted command
+/// has ended.
 pub(crate) fn recovered_between(book: &Connection, least: &LedgerModel, most: &LedgerModel) -> LedgerModel {
     let (rows, admitted) = (usage(book, Window(0)), admissions(book, Window(0)));
     let mut found = LedgerModel { rows, admitted, waived: waived(book, Window(0)), ..LedgerModel::default() };
-    // Days whose hours are gone were settled long before.
+    // Days whose hours were removed were settled long before.
     let horizon = horizon(book);
     found.rows.extend(most.rows.iter().filter(|(key, _)| key.0 < horizon).map(|(key, totals)| (*key, *totals)));
     found.admitted.extend(most.admitted.iter().filter(|(key, _)| key.0 < horizon).map(|(key, sums)| (*key, *sums)));
@@ -139,7 +141,7 @@ pub(crate) fn recovered_between(book: &Connection, least: &LedgerModel, most: &L
     found
 }
 
-/// Every seal follows the one before it, and covers what is there.
+/// Requires that every seal follows the seal before it, and covers the present rows.
 fn check_chain(book: &Connection, horizon: Window) {
     let query = "SELECT number, kind, epoch, \"window\", content, previous, hash, format FROM seal ORDER BY number";
     let mut query = book.prepare_cached(query).expect("seals");
@@ -172,7 +174,7 @@ fn check_chain(book: &Connection, horizon: Window) {
     assert!(expected == 1 || noted == (expected - 1, head), "the head of the chain");
 }
 
-/// The end of a day that took the place of its hours: where the next one begins, or the hours do, or 24 hours on.
+/// Returns the end of a compacted day: the begin of the next day or of the remaining hours, or 24 hours later.
 fn day_after(book: &Connection, day: Window) -> Window {
     let query = "SELECT coalesce(min(\"window\"), (SELECT rolled_before FROM meta)) FROM seal
                  WHERE kind = 'day' AND \"window\" > ?";
@@ -180,10 +182,10 @@ fn day_after(book: &Connection, day: Window) -> Window {
     Window(next.min(day.0 + 24))
 }
 
-/// Which windows are shown under the first of their day.
+/// The windows that are shown under the first window of their day.
 struct BookDays {
     begin: BTreeSet<Window>,
-    /// Hours from here on are shown as hours.
+    /// Hours from this window on are shown as hours.
     hours_from: Window,
 }
 
@@ -218,7 +220,7 @@ fn horizon(book: &Connection) -> Window {
     Window(one(book, "SELECT rolled_before FROM meta", []))
 }
 
-/// The one value that a query asks for.
+/// Returns the only value of a query.
 fn one<T: rusqlite::types::FromSql>(book: &Connection, query: &str, values: impl rusqlite::Params) -> T {
     book.prepare_cached(query).and_then(|mut asked| asked.query_row(values, |row| row.get(0))).expect(query)
 }

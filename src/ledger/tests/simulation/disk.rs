@@ -1,7 +1,8 @@
-//! A disk that runs full, fails to sync, dies at the n-th operation, and remembers what was synced.
+//! A simulated disk: it runs full, fails to sync, crashes at the n-th operation, and keeps a copy of the synced
+//! content.
 //!
-//! Files are used again, and with them their maps: a map lives as long as its process, and ten thousand schedules make more
-//! of them than a process may have.
+//! Files and their memory maps are reused: a map lives as long as its process, and ten thousand schedules need more
+//! maps than a process may have.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,26 +16,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::ledger::tally::disk::{SystemDisk, TallyDisk};
 use crate::ledger::tally::slot::Slot;
 
-/// Inode, offset and slots. The inode of a file that is mapped is never another's.
+/// Inode, offset and number of slots. The inode of a mapped file is not reused for another file.
 type DiskStretch = (u64, u64, usize);
 
 thread_local! {
     static MAPS: RefCell<HashMap<DiskStretch, &'static [Slot]>> = RefCell::default();
 }
 
-/// What is wrong with the disk, and what it holds.
+/// The faults of the disk, and its synced content.
 #[derive(Debug, Default)]
 pub(crate) struct DiskState {
     pub(crate) is_full: AtomicBool,
     pub(crate) loses_syncs: AtomicBool,
-    /// Operations until the process dies; none if 0.
+    /// The number of operations until the process crashes; 0 means no crash.
     pub(crate) left: AtomicU32,
     pub(crate) syncs: AtomicU64,
     synced: Mutex<Vec<u8>>,
 }
 
 impl DiskState {
-    /// The tally as it was synced last.
+    /// Returns the tally of the last sync.
     pub(crate) fn synced(&self) -> Vec<u8> {
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -63,7 +64,7 @@ impl DiskState {
 #[derive(Debug)]
 pub(crate) struct SimulatedDisk(pub(crate) Arc<DiskState>);
 
-/// Where a removed tally waits to be another.
+/// Returns the path of a removed tally, which is kept for reuse.
 fn spare(path: &Path) -> PathBuf {
     path.with_extension("spare")
 }

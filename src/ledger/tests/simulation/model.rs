@@ -1,42 +1,42 @@
-//! What the ledger must say, in as few lines as that takes.
+//! The model: the expected content of the ledger, in as little code as possible.
 //!
-//! Beside the facts of each command it is told where a worker stands: which hours it has left, whether it had a slot. The
-//! model decides what these mean for the books.
+//! Besides the facts of each command, the model gets the state of the workers: the hours that a worker has left, and
+//! whether the worker had a slot. The model decides what these facts mean for the books.
 
 use std::collections::BTreeMap;
 
 use crate::ledger::values::measures::OutcomeTotals;
 use crate::model::{Finished, Outcome, Refused, Window};
 
-/// Numbers of a department and a command; 0 and 0 is what has no name.
+/// The numbers of a department and a command. 0 and 0 stand for counts without a name.
 pub(crate) type ModelSeries = (u32, u32);
 
 pub(crate) const UNKNOWN: ModelSeries = (0, 0);
 
-/// Hour of the end, hours since the admission, who and what, how it ended.
+/// The hour of the end, hours since the admission, series, and outcome.
 pub(crate) type ModelKey = (Window, u32, ModelSeries, Outcome);
 
-/// The books as they should be. Commands in flight have the moment of their admission as a name.
+/// The expected books. A command in flight is identified by the moment of its admission.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LedgerModel {
     pub(crate) rows: BTreeMap<ModelKey, OutcomeTotals>,
     pub(crate) admitted: BTreeMap<(Window, ModelSeries), (u64, u64)>,
-    /// Commands that cost nothing, and their units, by hour of the end, hours since the admission, who and what.
+    /// Waived commands and their units, by hour of the end, hours since the admission, and series.
     pub(crate) waived: BTreeMap<(Window, u32, ModelSeries), (u64, u64)>,
     pub(crate) open: BTreeMap<u64, ModelTicket>,
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelEnd {
     pub(crate) finished: Finished,
     pub(crate) duration_ns: u64,
-    /// Nothing of it reached a subsystem.
+    /// No part of the command reached a subsystem.
     pub(crate) is_waived: bool,
 }
 
 impl ModelEnd {
-    /// What a subsystem answered is charged, whatever else is said.
+    /// Returns whether the command is free. A response of a subsystem is always charged.
     fn is_free(self) -> bool {
         self.is_waived && !matches!(self.finished, Finished::Ok | Finished::ClientError | Finished::ServerError)
     }
@@ -51,7 +51,7 @@ pub(crate) struct ModelTicket {
     pub(crate) units: u64,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
-    /// It is over, but waits for a slot of the present hour.
+    /// The command has ended, but waits for a slot of the present hour.
     pub(crate) over: Option<ModelEnd>,
 }
 
@@ -62,7 +62,7 @@ impl LedgerModel {
         self.open.insert(moment, open);
     }
 
-    /// Ends a command in an hour: that of its admission, or a later one if that has been left.
+    /// Ends a command in an hour: the hour of its admission, or a later hour if the worker has left that hour.
     pub(crate) fn end(&mut self, moment: u64, window: Window, ended: ModelEnd) {
         let ModelEnd { finished, duration_ns, .. } = ended;
         let Some(open) = self.open.remove(&moment) else { panic!("{moment} ended twice") };
@@ -82,8 +82,8 @@ impl LedgerModel {
         self.rows.entry((window, 0, series, Outcome::Refused(refused))).or_default().commands += 1;
     }
 
-    /// The epoch is over: what is in flight is interrupted where it was admitted, or `instead` if that hour is before
-    /// `floor`. Commands of a slot share their time, which is none if the last sync lies before it.
+    /// Ends the epoch. Commands in flight become `interrupted` in the hour of their admission, or in `instead` if that
+    /// hour is before `floor`. Commands of a slot share their duration, which is 0 if the last sync lies before it.
     pub(crate) fn interrupt(&mut self, now_ns: u64, floor: Window, instead: Window) {
         let mut time: BTreeMap<_, i128> = BTreeMap::new();
         for (moment, open) in &self.open {
@@ -99,7 +99,7 @@ impl LedgerModel {
         }
     }
 
-    /// Admitted, units of what has ended, and how many have ended, of one series.
+    /// Returns, for one series: admitted commands, units of ended commands, and the number of ended commands.
     pub(crate) fn sums(&self, series: ModelSeries) -> (u64, u64, u64) {
         let admitted = self.admitted.iter().filter(|(key, _)| key.1 == series).map(|(_, sum)| sum.0).sum();
         let is_end = |key: &ModelKey| key.2 == series && matches!(key.3, Outcome::Finished(_));
@@ -107,7 +107,7 @@ impl LedgerModel {
         (admitted, ended().map(|totals| totals.units).sum(), ended().map(|totals| totals.commands).sum())
     }
 
-    /// How often something was refused.
+    /// Returns the number of refusals of a series.
     pub(crate) fn refused(&self, series: ModelSeries, refused: Refused) -> u64 {
         self.total(series, Outcome::Refused(refused)).commands
     }
@@ -123,7 +123,7 @@ impl LedgerModel {
         sum
     }
 
-    /// Request and response bytes of a series, those of commands in flight included.
+    /// Returns request and response bytes of a series, including commands in flight.
     pub(crate) fn bytes(&self, series: ModelSeries) -> (u64, u64) {
         let ended = self.rows.iter().filter(|(key, _)| key.2 == series);
         let ended = ended.map(|(_, totals)| (totals.request_bytes, totals.response_bytes));
@@ -132,7 +132,7 @@ impl LedgerModel {
         ended.chain(open).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// What is in flight, by window of admission and series.
+    /// Returns the commands in flight, by window of admission and series.
     pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, ModelSeries), OutcomeTotals> {
         let mut sums: BTreeMap<_, OutcomeTotals> = BTreeMap::new();
         for (moment, open) in &self.open {

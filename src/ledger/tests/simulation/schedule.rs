@@ -1,4 +1,4 @@
-//! What happens in a life of a ledger, drawn from a seed: the same seed, the same steps.
+//! The steps in the life of a ledger, drawn from a seed: the same seed gives the same steps.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use fastrand::Rng;
 
 use crate::model::{CalendarOffset, Finished, Refused};
 
-/// How many steps a schedule has.
+/// The number of steps of a schedule.
 const STEPS: std::ops::Range<usize> = 15..40;
 
-/// One thing that happens. `nth` picks one of the tickets that are open then; without any, nothing happens.
+/// One step. `nth` selects one of the open tickets. Without open tickets the step does nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ScheduleStep {
     Admit {
@@ -27,7 +27,7 @@ pub(crate) enum ScheduleStep {
         nth: usize,
         finished: Finished,
     },
-    /// The ticket is dropped: the caller has left.
+    /// Drops the ticket: the caller has left.
     Leave {
         nth: usize,
     },
@@ -40,29 +40,29 @@ pub(crate) enum ScheduleStep {
     Tick {
         worker: usize,
     },
-    /// The keeper does what is due.
+    /// The keeper does all work that is due.
     Turn,
-    /// Somebody asks for a fold.
+    /// A reader requests a fold.
     Fold,
-    /// Both hands of the clock go forward.
+    /// Both clocks go forward.
     Pass(Duration),
-    /// The wall clock is set; the other hand stands still.
+    /// The wall clock is set; the monotonic clock stands still.
     SetClock {
         seconds: i64,
     },
-    /// The disk has no room for another segment, or has it again.
+    /// The disk has no space for another segment, or has space again.
     Fill,
     Free,
-    /// Every reader is held against the model.
+    /// Compares every reader with the model.
     Look,
-    /// Somebody corrects the books, from another process.
+    /// Another process adjusts the books.
     Adjust {
         department: u32,
         units: i64,
     },
     Close,
     Kill,
-    /// The machine dies: the tally is as it was synced last, and `some_newer` pages have got to the disk since.
+    /// Power loss: the tally is as of the last sync, and `some_newer` pages have reached the disk since.
     LosePower {
         some_newer: bool,
     },
@@ -71,13 +71,13 @@ pub(crate) enum ScheduleStep {
     Start(StartKind),
 }
 
-/// What a history is about. Defects that need several unlikely things at once are met by histories that like these things.
+/// The theme of a history. Some defects need several unlikely steps together; a theme makes these steps likely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ScheduleTheme {
     Anything,
-    /// Streams that outlive their hours, and power that fails between two pages.
+    /// Streams that outlive their hours, and power losses between two pages.
     Streams,
-    /// Hours that become days, and clocks that are set back behind them.
+    /// Compaction of hours to days, and clocks that are set back before the compacted days.
     Days,
 }
 
@@ -102,21 +102,21 @@ impl ScheduleTheme {
     }
 }
 
-/// How a gateway begins.
+/// The circumstances of a gateway's start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StartKind {
     pub(crate) workers: usize,
     pub(crate) calendar: CalendarOffset,
     pub(crate) compact_after: Option<Duration>,
-    /// The process dies at this operation on the tally's file.
+    /// The operation on the tally's file at which the process crashes.
     pub(crate) dies_at: Option<u32>,
 }
 
-/// When the clock begins: in an hour, before an edge of the hour, of the month in +08:00, of the year.
+/// The start of the clock: within an hour, or before the end of an hour, of a month in +08:00, of a year.
 pub(crate) const BEGINNINGS: [&str; 4] =
     ["2026-11-24T03:10:00Z", "2026-11-24T03:59:58Z", "2026-10-31T15:58:30Z", "2026-12-31T23:59:59Z"];
 
-/// The steps of a seed.
+/// Returns the steps of a seed.
 pub(crate) fn steps(rng: &mut Rng) -> Vec<ScheduleStep> {
     let theme = ScheduleTheme::ALL[rng.usize(0..ScheduleTheme::ALL.len())];
     let mut steps = vec![ScheduleStep::Start(StartKind { dies_at: None, ..start(rng, theme) })];

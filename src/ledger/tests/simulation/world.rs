@@ -1,6 +1,7 @@
-//! The real ledger, driven step by step on one thread: meters, keeper without its thread, files, a disk that fails.
+//! The real ledger, driven step by step on one thread: meters, the keeper without its thread, files, and a disk that
+//! fails.
 //!
-//! What happens to the ledger happens to the model; whoever reads the one must find the other.
+//! Every step is applied to the ledger and to the model. The readers of the ledger must agree with the model.
 
 mod deaths;
 mod life;
@@ -34,7 +35,7 @@ use crate::ledger::{
 use crate::lifecycle::Readiness;
 use crate::model::{Name, Window};
 
-/// Slots in a segment: so few that they run out and are used again within a schedule. A page holds eight.
+/// The number of slots in a segment: so small that slots run out and are reused within a schedule. A page holds eight.
 const SEGMENT_SLOTS: u32 = 16;
 const PAGE: usize = 4096;
 
@@ -45,19 +46,19 @@ pub(crate) struct SimulatedWorld {
     disk: Arc<DiskState>,
     rng: Rng,
     model: LedgerModel,
-    /// The model as it was at the last sync.
+    /// The model at the last sync.
     synced: LedgerModel,
     syncs: u64,
     /// The latest second that the wall clock has shown.
     latest: i64,
-    /// An auditor who keeps the book open as long as a gateway lives.
+    /// An auditor's connection, which keeps the book open as long as a gateway lives.
     auditor: OnceCell<Connection>,
-    /// After a loss of power that left some newer pages: what the ledger must have, and what it may have.
+    /// After a power loss that left some newer pages: the minimum and the maximum of the ledger's content.
     between: Option<(LedgerModel, LedgerModel)>,
 }
 
 impl SimulatedWorld {
-    /// A machine with nothing on its disk, but for a spare tally in `folder`.
+    /// Returns a machine with an empty disk, except for a spare tally in `folder`.
     pub(crate) fn new(folder: &Path, mut rng: Rng) -> Self {
         let path = folder.join("ledger.db");
         for extension in ["db", "db-wal", "db-shm"] {
@@ -113,7 +114,8 @@ impl SimulatedWorld {
         self.note_syncs();
     }
 
-    /// With room on the disk and a little time, a gateway that lives lets everybody in and seals what is over.
+    /// Ends the schedule. With space on the disk and a little time, a live gateway admits every command and seals every
+    /// past hour.
     pub(crate) fn finish(&mut self) {
         self.disk.is_full.store(false, Ordering::Relaxed);
         for _ in 0..6 {
@@ -138,7 +140,7 @@ impl SimulatedWorld {
         self.audit();
     }
 
-    /// What a stranger's audit says: nothing is wrong, whatever has happened.
+    /// Runs the audit. It must have no findings, except after a power loss that left some newer pages.
     fn audit(&self) {
         let verdict = verify(&self.path, None, &mut |_, _, _| ()).expect("an audit");
         assert!(self.between.is_some() || verdict.ok, "{:#?}", verdict.findings);
@@ -159,7 +161,7 @@ impl SimulatedWorld {
             Err(_) if start.dies_at.is_some() => {}
             Err(error) => {
                 assert!(self.disk.is_full.swap(false, Ordering::Relaxed) && error.is_transient(), "{error}");
-                self.start(start); // somebody has made room
+                self.start(start); // the disk has space again
             }
         }
     }
@@ -211,7 +213,7 @@ impl SimulatedWorld {
         self.clock.step_wall(to);
     }
 
-    /// The model at this sync is what a loss of power leaves.
+    /// Records the model at each sync: a power loss goes back to it.
     fn note_syncs(&mut self) {
         let syncs = self.disk.syncs.load(Ordering::Relaxed);
         if syncs != self.syncs {
@@ -220,7 +222,7 @@ impl SimulatedWorld {
         }
     }
 
-    /// The book, as another process has it open.
+    /// Returns the book, as another process opens it.
     fn book(&self) -> &Connection {
         self.auditor.get_or_init(|| {
             let book = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a book");
@@ -231,14 +233,14 @@ impl SimulatedWorld {
 
     fn look(&mut self) {
         if self.between.is_some() || !self.path.exists() {
-            return; // nobody has recovered it yet
+            return; // not recovered yet
         }
         let readings = books::BookReadings::expected(self.book(), &self.model);
         readings.check_files(&self.path, &self.model, self.rng.bool());
         self.look_inside(&readings);
     }
 
-    /// As the gateway itself reads.
+    /// Checks the gateway's own readers.
     fn look_inside(&mut self, readings: &books::BookReadings) {
         let Some(life) = &mut self.life else { return };
         life.drain();
@@ -249,7 +251,7 @@ impl SimulatedWorld {
         readings.check(&rows);
     }
 
-    /// A correction of a department's units: refused only if nobody knows the department.
+    /// Adjusts a department's units. Refused only if the department is unknown.
     fn adjust(&self, number: u32, units: i64) {
         let department = department(number).id;
         let (period, reason, who) = ("2026-11".to_owned(), "a simulation".to_owned(), "a test".to_owned());

@@ -1,24 +1,27 @@
-//! What a caller sends on its way to h2: looked at ([`FrameScanner`]), and held where a head gets its number ([`HeldFrames`]).
+//! Incoming HTTP/2 bytes on their way to h2: parsed by the [`FrameScanner`], and held where a head gets its number
+//! ([`HeldFrames`]).
 //!
-//! Guarantees: however the bytes are cut, h2 gets the same; a head that opens a stream has its number when it goes on,
-//! or [`FrameObserver::note_unnumbered`] was called before.
+//! Guarantees:
+//! - The bytes that h2 reads do not depend on how the incoming bytes are split.
+//! - A head that opens a stream has its number when it goes on, or [`FrameObserver::note_unnumbered`] was called
+//!   before.
 
 use crate::proxy::message::interim_response::PeerSetting;
 
 use super::frame_scanner::{BudgetExceeded, FRAME_HEAD_LENGTH, FrameHead, FrameScanner, ScanEvent};
 use super::held_frames::HeldFrames;
 
-/// Is told what comes to light.
+/// Receives the events of the scanner.
 pub(crate) trait FrameObserver {
-    /// A frame begins. Whether it is the head of a new stream, which gets its number.
+    /// A frame begins. Returns true if it is the head of a new stream, which gets its number.
     fn note_received(&self, head: FrameHead) -> bool;
-    /// One of the caller's settings.
+    /// The caller has sent one setting.
     fn note_setting(&self, setting: PeerSetting);
     /// The head of a new stream goes on without its number.
     fn note_unnumbered(&self);
 }
 
-/// See the module.
+/// The scanner of incoming frames and the frames that it holds back.
 pub(crate) struct FrameIntake {
     scanner: FrameScanner,
     pub(crate) held: HeldFrames,
@@ -29,18 +32,18 @@ impl FrameIntake {
         Self { scanner: FrameScanner::new(), held: HeldFrames::default() }
     }
 
-    /// What the caller may do in vain grows by so many frames.
+    /// Adds `frames` to the budget of frames without effect.
     pub(crate) fn credit(&mut self, frames: u64) {
         self.scanner.credit(frames);
     }
 
-    /// So many bytes of answers were written.
+    /// Response bytes were written; they earn budget.
     pub(crate) fn credit_written(&mut self, bytes: usize) {
         self.scanner.credit_written(bytes);
     }
 
-    /// Looks at what came. How many of the first bytes go on from where they are; the others are held, or left out as
-    /// too much.
+    /// Scans incoming bytes. Returns how many of the first bytes go on in place. The others are held, or dropped if
+    /// they exceed the budget.
     pub(crate) fn scan_received(
         &mut self,
         came: &[u8],
@@ -88,7 +91,7 @@ impl FrameIntake {
         }
     }
 
-    /// All was looked at: it goes on, but for a frame that is not whole, and for a part of a frame's head.
+    /// Releases everything that was scanned, except an incomplete held frame and an incomplete frame head.
     fn release(&mut self, received: &mut ReceivedBytes<'_>) {
         let part = self.scanner.partial_head_length();
         if part > 0 {
@@ -100,13 +103,13 @@ impl FrameIntake {
     }
 }
 
-/// Bytes that came, and how far they are dealt with.
+/// Incoming bytes, and how far they have been processed.
 struct ReceivedBytes<'a> {
     bytes: &'a [u8],
     scanned: usize,
-    /// How many of them are held, or go on from where they are.
+    /// How many of them are held or go on in place.
     handled: usize,
-    /// How many go on from where they are, once something is held.
+    /// How many go on in place; set once something is held.
     straight: Option<usize>,
 }
 
@@ -115,7 +118,7 @@ impl<'a> ReceivedBytes<'a> {
         Self { bytes: came, scanned: 0, handled: 0, straight: (!may_go_straight).then_some(0) }
     }
 
-    /// Holds what was looked at: of bytes that go straight, the last `tail` only.
+    /// Holds the scanned bytes. Of bytes that could go on in place, only the last `tail`.
     fn hold_scanned(&mut self, held: &mut HeldFrames, tail: usize) {
         if self.straight.is_none() {
             self.handled = self.scanned.saturating_sub(tail);
@@ -125,7 +128,7 @@ impl<'a> ReceivedBytes<'a> {
         self.handled = self.scanned;
     }
 
-    /// What was looked at goes on, behind what is held.
+    /// Passes the scanned bytes on, after the held bytes.
     fn pass_rest(&mut self, held: &mut HeldFrames) {
         if self.straight.is_some() {
             self.hold_scanned(held, 0);
@@ -150,7 +153,7 @@ mod tests {
     const PRIORITY: u8 = 0x20;
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-    /// Numbers every stream that is higher than those before it.
+    /// Gives a number to every stream that is higher than all before it.
     #[derive(Default)]
     struct Numbering {
         last: Cell<u32>,
@@ -179,7 +182,8 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// What h2 gets, if so many bytes come at a time, and it takes so many at a time; and how many heads had no number.
+    /// The bytes that h2 reads if `come` bytes arrive and `go` bytes are read at a time, and how many heads had no
+    /// number.
     fn passed(bytes: &[u8], come: usize, go: usize) -> (Vec<u8>, usize) {
         let (mut intake, observer, mut got) = (FrameIntake::new(), Numbering::default(), Vec::new());
         for piece in [PREFACE, bytes].concat().chunks(come) {

@@ -1,21 +1,23 @@
-//! Where a caller's frames and header blocks begin and end, and what they have cost.
+//! Parses where a caller's HTTP/2 frames and header blocks begin and end, and charges them to the frame budget.
 //!
-//! Guarantees: pure; however the bytes are cut, the events are the same.
+//! Guarantees:
+//! - Pure: no I/O and no shared state.
+//! - The events do not depend on how the bytes are split.
 
 use crate::proxy::downstream::hpack::{HeaderBlockWalk, UnexpectedSizeUpdate};
 use crate::proxy::message::interim_response::PeerSetting;
 
-/// Frames that do nothing, at once: a browser opens with some ten, a careful gRPC client sends two pings for each
-/// answer.
+/// The initial and maximum budget of frames without effect. A browser opens with about ten; a careful gRPC client sends
+/// two pings per response.
 const FRAMES_INITIAL: u64 = 1_000;
-/// What a request or a frame of data earns: Envoy allows ten window updates for each frame of data.
+/// The budget that a request or a frame of data earns. Envoy allows ten window updates per frame of data.
 const FRAMES_PER_REQUEST: u64 = 10;
-/// Bytes of answers that earn a frame: a caller that updates both windows after each 16 KiB uses two of sixteen.
+/// Response bytes that earn one frame. A caller that updates both windows after each 16 KiB uses two of the sixteen.
 const BYTES_PER_FRAME: u64 = 1_024;
-/// The preface, which is no frame (section 3.4).
+/// The connection preface, which is not a frame (RFC 9113 section 3.4).
 const PREFACE_LENGTH: usize = 24;
 pub(crate) const FRAME_HEAD_LENGTH: usize = 9;
-/// A number and a value (section 6.5.1).
+/// An identifier and a value (section 6.5.1).
 const SETTING_LENGTH: usize = 6;
 
 const DATA_FRAME: u8 = 0;
@@ -23,7 +25,7 @@ pub(crate) const HEADERS_FRAME: u8 = 1;
 pub(crate) const RST_STREAM_FRAME: u8 = 3;
 pub(crate) const SETTINGS_FRAME: u8 = 4;
 pub(crate) const CONTINUATION_FRAME: u8 = 9;
-/// Flags (section 6), and what the fields take that they announce.
+/// Flags (section 6), and the lengths of the fields that they announce.
 pub(crate) const ACK_FLAG: u8 = 0x1;
 pub(crate) const END_HEADERS_FLAG: u8 = 0x4;
 const PADDED_FLAG: u8 = 0x8;
@@ -31,20 +33,20 @@ const PRIORITY_FLAG: u8 = 0x20;
 const PAD_LENGTH: usize = 1;
 const PRIORITY_LENGTH: usize = 5;
 
-/// What came to light.
+/// An event of the scanner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScanEvent {
-    /// The head of a frame is whole.
+    /// The head of a frame is complete.
     Frame(FrameHead),
-    /// What a frame has of a header block is whole. Whether a field could follow.
+    /// The part of a header block in this frame is complete. `is_between_fields` if a field could follow.
     BlockEnds { is_between_fields: bool },
-    /// One of the caller's settings is whole.
+    /// One setting of the caller is complete.
     Setting(PeerSetting),
-    /// The next byte is too much.
+    /// The next byte exceeds the budget.
     BudgetExceeded(BudgetExceeded),
 }
 
-/// See RFC 9113 section 4.1.
+/// The head of a frame (RFC 9113 section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHead {
     pub(crate) payload: usize,
@@ -54,7 +56,7 @@ pub(crate) struct FrameHead {
 }
 
 impl FrameHead {
-    /// The most that it can have of a header block.
+    /// The maximum number of header block bytes in this frame.
     pub(crate) fn block_max(self) -> usize {
         let pad_length = if self.flags & PADDED_FLAG > 0 { PAD_LENGTH } else { 0 };
         let priority = if self.flags & PRIORITY_FLAG > 0 { PRIORITY_LENGTH } else { 0 };
@@ -65,16 +67,16 @@ impl FrameHead {
     }
 }
 
-/// Why a byte is too much.
+/// Why a byte exceeds the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BudgetExceeded {
-    /// A frame that does nothing begins there.
+    /// A frame without effect begins.
     Frame,
-    /// A size update that may not be there.
+    /// A dynamic table size update that is not allowed.
     SizeUpdate,
 }
 
-/// Some bytes were looked at.
+/// One step of the scanner: the bytes it took, and its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScanStep {
     pub(crate) taken: usize,
@@ -91,25 +93,25 @@ impl ScanStep {
     }
 }
 
-/// See the module.
+/// Scans the frames of one connection and keeps their budget.
 #[derive(Debug)]
 pub(crate) struct FrameScanner {
-    /// Bytes that belong to no head: of the preface, or of a frame's payload.
+    /// The remaining bytes to skip: of the preface, or of a frame's payload.
     skip: usize,
-    /// Whether the next byte is the length of a padding, in a payload of so many bytes.
+    /// Set if the next byte is the pad length; the value is the length of the payload.
     padded: Option<usize>,
-    /// Bytes of a header block, and of the padding after it.
+    /// The remaining bytes of a header block, and of the padding after it.
     block_left: usize,
     padding_left: usize,
     block_walk: HeaderBlockWalk,
-    /// Bytes of settings, and the one that is under way.
+    /// The remaining bytes of settings, and the incomplete setting.
     settings: usize,
     setting: [u8; SETTING_LENGTH],
     head: [u8; FRAME_HEAD_LENGTH],
-    /// Bytes of `head`, or of `setting`, that have come.
+    /// Bytes of `head`, or of `setting`, that have arrived.
     head_read: usize,
     budget: u64,
-    /// Bytes of answers that have earned nothing yet.
+    /// Response bytes that have not earned a frame yet.
     written: u64,
 }
 
@@ -130,7 +132,7 @@ impl FrameScanner {
         }
     }
 
-    /// Looks at the next bytes, as far as the next event.
+    /// Scans bytes up to the next event.
     pub(crate) fn next_event(&mut self, bytes: &[u8]) -> ScanStep {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -143,7 +145,7 @@ impl FrameScanner {
         ScanStep::without_event(taken)
     }
 
-    /// Bytes of a frame's head that have come, if it is not whole.
+    /// The bytes of an incomplete frame head that have arrived.
     pub(crate) fn partial_head_length(&self) -> usize {
         if self.settings > 0 { 0 } else { self.head_read }
     }
@@ -153,7 +155,7 @@ impl FrameScanner {
         self.skip + self.block_left + self.padding_left + self.settings + self.head_read == 0 && self.padded.is_none()
     }
 
-    /// Takes some bytes, at least one, unless they are too much.
+    /// Takes at least one byte, unless the next byte exceeds the budget.
     fn scan_step(&mut self, bytes: &[u8]) -> ScanStep {
         if self.budget == 0 && self.is_frame_boundary() {
             return ScanStep::with_event(0, ScanEvent::BudgetExceeded(BudgetExceeded::Frame));
@@ -225,7 +227,7 @@ impl FrameScanner {
     fn charge_frame(&mut self, head: FrameHead) {
         match (head.kind, head.payload) {
             (HEADERS_FRAME, _) | (DATA_FRAME, 1..) => self.credit(FRAMES_PER_REQUEST),
-            (CONTINUATION_FRAME, _) => {} // h2 has its own limit
+            (CONTINUATION_FRAME, _) => {} // h2 has its own limit.
             _ => self.budget = self.budget.saturating_sub(1),
         }
     }
@@ -245,8 +247,8 @@ impl FrameScanner {
         }
     }
 
-    /// The rest of a payload of HEADERS: the priority if there is one, the block, the padding. What does not fit h2
-    /// refuses.
+    /// Begins the rest of a HEADERS payload: the priority if present, the block, the padding. h2 rejects a block that
+    /// does not fit.
     fn begin_block(&mut self, rest: usize, padding: usize) {
         let priority = if self.head[4] & PRIORITY_FLAG > 0 { PRIORITY_LENGTH } else { 0 };
         self.skip = priority.min(rest);
@@ -258,7 +260,7 @@ impl FrameScanner {
         self.budget = self.budget.saturating_add(frames).min(FRAMES_INITIAL);
     }
 
-    /// So many bytes of answers were written.
+    /// Response bytes were written; they earn budget.
     pub(crate) fn credit_written(&mut self, bytes: usize) {
         self.written += bytes as u64;
         self.credit(self.written / BYTES_PER_FRAME);
@@ -266,7 +268,7 @@ impl FrameScanner {
     }
 }
 
-/// Takes as much as there is, and leaves the rest.
+/// Takes at most `come` from `left`, and returns the amount.
 pub(crate) fn consume_up_to(left: &mut usize, come: usize) -> usize {
     let taken = come.min(*left);
     *left -= taken;
@@ -292,7 +294,7 @@ mod tests {
         scanner
     }
 
-    /// All that comes to light, and how many bytes are let through, if so many come at a time.
+    /// The events, and how many bytes pass, if `at_a_time` bytes arrive at a time.
     fn scanned(scanner: &mut FrameScanner, bytes: &[u8], at_a_time: usize) -> (Vec<ScanEvent>, usize) {
         let (mut events, mut passed) = (Vec::new(), 0);
         for mut piece in bytes.chunks(at_a_time) {
@@ -343,7 +345,7 @@ mod tests {
         }
     }
 
-    /// HEADERS or CONTINUATION of a block, with these flags and what they announce.
+    /// HEADERS or CONTINUATION with this payload and these flags.
     fn head(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).expect("a short payload");
         [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()

@@ -1,9 +1,11 @@
-//! What came of a caller and has not gone on to h2: heads that get the number of their stream.
+//! The bytes that a caller sent and h2 has not read yet: frames that get the number of their stream.
 //!
-//! Guarantees: a frame that ends the header block of a new stream goes on whole, with the number as its last field
-//! ([`crate::proxy::downstream::h2_stream_number`]); everything else goes on byte for byte. A frame that the number would make larger than
-//! frames may be, and one whose block does not end with a field, goes on without. At most one such frame is held, and
-//! what was read behind others; h2 would hold as much of it.
+//! Guarantees:
+//! - A frame that ends the header block of a new stream goes on whole, with the number as its last field
+//!   ([`crate::proxy::downstream::h2_stream_number`]). Every other byte goes on unchanged.
+//! - Two kinds of frames get no number: a frame that the number would enlarge beyond the maximum frame size, and a
+//!   frame whose block does not end with a complete field.
+//! - At most one such frame is held, with the bytes that were read after other frames. h2 would hold the same amount.
 
 use tokio::io::ReadBuf;
 
@@ -11,21 +13,21 @@ use crate::proxy::downstream::h2_stream_number::{NUMBER_FIELD_MAX, put_number};
 
 use super::frame_scanner::{CONTINUATION_FRAME, END_HEADERS_FLAG, FRAME_HEAD_LENGTH, FrameHead, HEADERS_FRAME};
 
-/// The largest payload of a frame (`FRAME_MAX` of the connection).
+/// The maximum payload of a frame (`FRAME_MAX` of the connection).
 const PAYLOAD_MAX: usize = 16 * 1024;
-/// Memory that is kept for the next head.
+/// The capacity that is kept for the next head.
 const KEPT_MAX: usize = 1024;
 
-/// See the module.
+/// The held bytes, and the state of the frame that waits for its number.
 #[derive(Debug, Default)]
 pub(crate) struct HeldFrames {
     bytes: Vec<u8>,
-    /// How many of them may go on, and how many have.
+    /// How many bytes may go on, and how many have gone on.
     passable: usize,
     passed: usize,
-    /// The stream whose head is under way, if it is new.
+    /// The new stream whose head is incomplete.
     stream: Option<u32>,
-    /// Where the frame begins that ends this head.
+    /// The position of the frame that ends this head.
     frame: Option<usize>,
 }
 
@@ -34,10 +36,10 @@ impl HeldFrames {
         self.bytes.is_empty()
     }
 
-    /// A frame begins. `is_new` says that it is the head of a new stream. Whether it is to be held from its beginning
-    /// on.
+    /// A frame begins; `is_new` if it is the head of a new stream. Returns true if the frame must be held from its
+    /// first byte.
     pub(crate) fn begin_frame(&mut self, head: FrameHead, is_new: bool) -> bool {
-        self.frame = None; // of a frame without a block
+        self.frame = None; // The previous frame had no block.
         match head.kind {
             HEADERS_FRAME => self.stream = is_new.then_some(head.stream),
             CONTINUATION_FRAME => {}
@@ -47,12 +49,12 @@ impl HeldFrames {
         self.stream.is_some() && ends_head(head) && has_room
     }
 
-    /// Whether the frame that has begun ends a head which is not to be held, so that it has no number.
+    /// Whether the frame ends the head of a new stream and is not held, so that the head gets no number.
     pub(crate) fn lacks_number(&self, head: FrameHead) -> bool {
         self.stream.is_some() && self.frame.is_none() && ends_head(head)
     }
 
-    /// The head of the frame has just been put here.
+    /// Notes that the last bytes appended are the head of the frame.
     pub(crate) fn note_frame(&mut self) {
         self.frame = Some(self.bytes.len() - FRAME_HEAD_LENGTH);
     }
@@ -61,7 +63,7 @@ impl HeldFrames {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The block of the frame has been put here. Whether its head has its number now.
+    /// Notes that the whole block of the frame is appended. Returns true if the head now has its number.
     pub(crate) fn end_block(&mut self, is_between_fields: bool) -> bool {
         let frame = self.frame.take().filter(|_| is_between_fields);
         let Some((frame, stream)) = frame.zip(self.stream.take()) else { return false };
@@ -74,23 +76,23 @@ impl HeldFrames {
         true
     }
 
-    /// Whether a frame is waited for that is to go on whole.
+    /// Whether a frame that must go on whole is incomplete.
     pub(crate) fn awaits_frame(&self) -> bool {
         self.frame.is_some()
     }
 
-    /// All may go on but a frame that is not whole, and so many bytes of a frame's head.
+    /// Releases everything except an incomplete held frame and the last `part_of_head` bytes.
     pub(crate) fn release(&mut self, part_of_head: usize) {
         self.passable = self.frame.unwrap_or(self.bytes.len() - part_of_head);
     }
 
-    /// All may go on as it is.
+    /// Releases everything unchanged.
     pub(crate) fn release_all(&mut self) {
         (self.frame, self.stream) = (None, None);
         self.passable = self.bytes.len();
     }
 
-    /// Hands on what may go on; whether there was anything.
+    /// Passes released bytes on. Returns true if there were any.
     pub(crate) fn pass_released(&mut self, out: &mut ReadBuf<'_>) -> bool {
         let rest = &self.bytes[self.passed..self.passable];
         let count = rest.len().min(out.remaining());

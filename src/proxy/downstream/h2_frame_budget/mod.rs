@@ -1,15 +1,19 @@
-//! A caller's HTTP/2 frames, as far as they do nothing: settings, pings, priorities, window updates, resets, empty
-//! data, unknown kinds (RFC 9113 section 10.5). h2 answers or ignores each, so a caller that sends nothing else costs a
-//! whole core. The same holds for updates of the compression table's size ([`super::hpack`]). And the frames of interim
-//! answers, which h2 does not write.
+//! Bounds HTTP/2 frames without effect, and writes the frames of interim responses, which h2 does not support.
 //!
-//! Guarantees: such frames come out of a budget that grows with what is worth something (a request, data, bytes of
-//! answers, time); a caller that has used it up is told ENHANCE_YOUR_CALM and its connection ends. Reads frame heads,
-//! settings, and header blocks as far as fields begin; what is let through is passed on byte for byte, but for the
-//! number of its stream in the head of a request ([`held_frames`]). Tells [`PendingHeads`] and [`Http2InterimQueue`] which streams are
-//! opened, answered and reset. An interim answer is written between whole frames of h2, and never within a header
-//! block; it earns nothing. Notes in the connection's pulse whether its caller takes what is written. Leaves everything
-//! that frames say to h2.
+//! Frames without effect are SETTINGS, PING, PRIORITY, `WINDOW_UPDATE`, `RST_STREAM`, empty DATA and unknown types (RFC
+//! 9113 section 10.5). h2 answers or ignores each such frame, so a caller that sends nothing else (a ping flood, a
+//! settings flood) costs a whole core. The same holds for HPACK dynamic table size updates ([`super::hpack`]).
+//!
+//! Guarantees:
+//! - Frames without effect are charged to a budget. Requests, data, response bytes and time earn budget.
+//! - A caller that has used up its budget gets GOAWAY with `ENHANCE_YOUR_CALM`, and its connection ends.
+//! - The parser reads frame heads, settings, and header blocks as far as needed to find the fields. Bytes pass
+//!   unchanged, except for the stream number in the head of a request ([`held_frames`]).
+//! - [`PendingHeads`] and [`Http2InterimQueue`] are notified of streams that are opened, answered or reset.
+//! - An interim response is written between whole frames of h2, never inside a header block. It earns no budget.
+//! - [`ConnectionActivity`] notes whether the caller reads what is written (backpressure).
+//!
+//! Leaves to h2: the meaning of all frames.
 
 mod frame_intake;
 mod frame_scanner;
@@ -37,18 +41,18 @@ use frame_scanner::{
     SETTINGS_FRAME, consume_up_to,
 };
 
-/// A head that never ends: h2 answers it with ENHANCE_YOUR_CALM, and has no other door through which we could ask it
-/// to.
+/// A header block that never ends. h2 has no API to send GOAWAY with `ENHANCE_YOUR_CALM`; an endless header block
+/// triggers it.
 const ENDLESS_HEADERS: [[u8; FRAME_HEAD_LENGTH]; 2] =
     [[0, 0, 0, HEADERS_FRAME, 0, 0, 0, 0, 1], [0, 0, 0, CONTINUATION_FRAME, 0, 0, 0, 0, 1]];
-/// What follows the beginning of a header block that is not to be decoded: an integer without end (RFC 7541 section
-/// 5.1), and where the frame is over, a length beyond all frames. h2 ends the connection with PROTOCOL_ERROR or
-/// FRAME_SIZE_ERROR.
+/// The filler after the beginning of a header block that must not be decoded. It is an integer without end (RFC 7541
+/// section 5.1). After the end of the frame it is a frame length above every maximum. h2 ends the connection with
+/// `PROTOCOL_ERROR` or `FRAME_SIZE_ERROR`.
 const INVALID_BYTE: u8 = 0xff;
-/// How much is read at once while a frame is waited for that is to go on whole.
+/// The read size while a held frame is incomplete.
 const READ_SIZE: usize = 4096;
 
-/// See the module.
+/// A stream whose HTTP/2 frames are scanned in both directions and charged to the frame budget.
 pub(crate) struct FrameBudget<S> {
     stream: S,
     intake: FrameIntake,
@@ -60,18 +64,18 @@ pub(crate) struct FrameBudget<S> {
     worker: Rc<TrafficWorker>,
 }
 
-/// Whoever is told which streams come and go.
+/// The receivers of stream events.
 pub(crate) struct FrameObservers {
     pub(crate) pending_heads: Rc<PendingHeads>,
     pub(crate) interim: Rc<Http2InterimQueue>,
 }
 
-/// What h2 reads in the place of its caller, once that has sent too much.
+/// The substitute that h2 reads after the caller has exceeded its budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GoawayTrigger {
-    /// So many bytes of [`ENDLESS_HEADERS`] have been read.
+    /// The number of bytes of [`ENDLESS_HEADERS`] that h2 has read.
     EndlessHeaders(usize),
-    /// [`INVALID_BYTE`], to the end.
+    /// [`INVALID_BYTE`], until h2 ends the connection.
     InvalidBlock,
 }
 
@@ -97,7 +101,7 @@ impl FrameObserver for FrameObservers {
 }
 
 impl FrameObservers {
-    /// A frame was written by h2.
+    /// h2 has written a frame.
     fn note_sent(&self, frame: SentFrame) {
         match frame {
             SentFrame::Headers { stream } => {
@@ -130,7 +134,7 @@ impl<S: Unpin> FrameBudget<S> {
         }
     }
 
-    /// Time earns, too: keep-alive pings on a connection that is old.
+    /// Time also earns budget: for the keep-alive pings of an old connection.
     fn credit_elapsed_time(&mut self) {
         let seconds = self.activity.now().saturating_duration_since(self.credited_at).as_secs();
         if seconds > 0 {
@@ -139,7 +143,7 @@ impl<S: Unpin> FrameBudget<S> {
         }
     }
 
-    /// Says in the caller's place what ends the connection.
+    /// Gives h2 the bytes that make it end the connection.
     fn inject_goaway_trigger(&mut self, over: GoawayTrigger, out: &mut ReadBuf<'_>) {
         let room = out.remaining().min(FRAME_HEAD_LENGTH * 64);
         self.goaway_trigger = Some(match over {
@@ -156,7 +160,8 @@ impl<S: Unpin> FrameBudget<S> {
         });
     }
 
-    /// Looks at what came. How many of the first bytes go on from where they are; the others are held, or too much.
+    /// Scans incoming bytes. Returns how many of the first bytes go on in place. The others are held, or exceed the
+    /// budget.
     fn scan_received(&mut self, came: &[u8]) -> usize {
         self.credit_elapsed_time();
         let (straight, too_much) = self.intake.scan_received(came, &self.observers);
@@ -170,7 +175,7 @@ impl<S: Unpin> FrameBudget<S> {
         straight
     }
 
-    /// Reads into h2's own buffer. Ready with whether anything came.
+    /// Reads into h2's own buffer. Ready with whether any bytes arrived.
     fn read_into_h2(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>>
     where
         S: AsyncRead,
@@ -183,7 +188,7 @@ impl<S: Unpin> FrameBudget<S> {
         Poll::Ready(Ok(came > 0))
     }
 
-    /// Reads beside h2's buffer, because something is held. Ready with whether anything came.
+    /// Reads into a side buffer, because bytes are held. Ready with whether any bytes arrived.
     fn read_to_side_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>
     where
         S: AsyncRead,
@@ -195,7 +200,7 @@ impl<S: Unpin> FrameBudget<S> {
         Poll::Ready(Ok(!piece.filled().is_empty()))
     }
 
-    /// Writes interim answers, where they may stand.
+    /// Writes interim responses where a frame may be inserted.
     fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         S: AsyncWrite,
@@ -207,7 +212,7 @@ impl<S: Unpin> FrameBudget<S> {
         })
     }
 
-    /// Looks at what the caller was sent of these pieces.
+    /// Scans the bytes of `pieces` that were written to the caller.
     fn scan_written(&mut self, bytes: usize, pieces: &[IoSlice<'_>]) {
         self.intake.credit_written(bytes);
         let mut left = bytes;
@@ -235,7 +240,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameBudget<S> {
                 false => ready!(frames.read_to_side_buffer(context))?,
             };
             if !is_more && frames.intake.held.is_empty() {
-                return Poll::Ready(Ok(())); // the end
+                return Poll::Ready(Ok(())); // The end of the stream.
             } else if !is_more {
                 frames.intake.held.release_all();
             }

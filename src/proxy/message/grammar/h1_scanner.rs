@@ -1,7 +1,11 @@
-//! What a connection's bytes mean: heads, bodies, chunks, trailers, one after the other. Pure: bytes in, a verdict out.
+//! The HTTP/1.1 scanner: follows heads, bodies, chunks and trailers on a connection. Pure: bytes in, a verdict out.
 //!
-//! Guarantees: however the bytes are cut into pieces, the verdict is the same; a head is let through when it is whole, a
-//! body as it comes; every line is looked at once, but for the one whose end has not come. Nothing is allocated.
+//! Guarantees:
+//!
+//! - The verdict does not depend on the division of the bytes into pieces.
+//! - A head is passed once it is complete; a body is passed as it arrives.
+//! - Every line is scanned once, except for an incomplete line.
+//! - Nothing is allocated.
 
 use super::malformed::MalformedRequest;
 use crate::config::CapacitySettings;
@@ -10,7 +14,7 @@ use super::head_framing::{BodyLength, HeadFraming, check_trailer_line};
 use super::request_line;
 use super::text::split_line;
 
-/// Hex digits of a chunk's size: more would be more than any body.
+/// The most hex digits of a chunk size. More digits would exceed any body.
 const SIZE_DIGITS_MAX: usize = 15;
 
 pub(crate) const HEAD_TOO_LARGE: MalformedRequest =
@@ -20,66 +24,66 @@ pub(crate) const TRAILER_TOO_LARGE: MalformedRequest =
 pub(crate) const TOO_MANY_FIELDS: MalformedRequest =
     MalformedRequest::headers_too_large("the head has more fields than this gateway takes");
 
-/// How large a head, or a trailer, may be.
+/// The size limits of a head, and of a trailer section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes, from the first letter of the method to the empty line.
     pub bytes: usize,
-    /// Fields.
+    /// The number of fields.
     pub fields: usize,
 }
 
 impl HeadLimits {
-    /// Those of a configuration.
+    /// The limits of a configuration.
     pub(crate) fn from_capacity(capacity: &CapacitySettings) -> Self {
         Self { bytes: capacity.head_bytes, fields: capacity.head_fields }
     }
 }
 
-/// What may be done with the bytes that were shown.
+/// The verdict about the scanned bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanResult {
-    /// So many of them, from the first, may go on.
+    /// The number of bytes, from the first, that may be passed on.
     pub pass: usize,
-    /// What is wrong with what follows them, if something is. Nothing is to be shown after that.
+    /// The fault in the bytes after them, if there is one. The scanner must not be used after a fault.
     pub fault: Option<(MalformedRequest, FaultPosition)>,
 }
 
-/// Where a fault was found.
+/// The position of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultPosition {
-    /// In a message of which nothing was let through: it can be refused.
+    /// In a message of which nothing was passed: it can be refused.
     Head,
-    /// In the body of a message whose head was let through: it can only be broken off.
+    /// In the body of a message whose head was passed: the connection can only be cut off.
     Body,
 }
 
-/// Follows one connection.
+/// The scanner of one connection.
 #[derive(Clone, Debug)]
 pub struct H1Scanner {
     limits: HeadLimits,
     state: ScannerState,
-    /// What the head that is being read says about its body.
+    /// The framing fields of the current head.
     framing: HeadFraming,
-    /// Fields of the head or trailer so far, and bytes of the trailer.
+    /// The number of fields in the current head or trailer section, and the bytes of the trailer section.
     fields: usize,
     trailer_bytes: usize,
-    /// How far into what is pending whole lines of a head have been looked at.
+    /// The bytes at the start of the pending input that hold complete, scanned lines of a head.
     checked: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ScannerState {
-    /// Before a head; one empty line is forgiven (RFC 9112 section 2.2).
+    /// Before a head. One empty line is tolerated (RFC 9112 section 2.2).
     Start {
         forgiven: bool,
     },
     /// In a head.
     Fields,
-    /// In a body, or in the data of a chunk, with so many bytes to come.
+    /// In a body, or in the data of a chunk, with this number of bytes to come.
     Length(u64),
     Data(u64),
-    /// Before the line with a chunk's size.
+    /// Before the line with the size of a chunk.
     Size,
     /// After the data of a chunk.
     DataEnd,
@@ -87,7 +91,7 @@ enum ScannerState {
 }
 
 impl H1Scanner {
-    /// Follows a connection from its first byte.
+    /// A scanner at the first byte of a connection.
     pub fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
@@ -99,19 +103,21 @@ impl H1Scanner {
         }
     }
 
-    /// Whether the last message is over, and no byte of another has been looked at.
+    /// Whether the last message is complete, and no byte of the next one has been scanned.
     pub fn is_message_boundary(&self) -> bool {
         matches!(self.state, ScannerState::Start { forgiven: false })
     }
 
-    /// Whether a head has been begun that is not whole yet, or is waited for.
+    /// Whether a head is awaited, or is incomplete.
     pub fn is_in_head(&self) -> bool {
         matches!(self.state, ScannerState::Start { .. } | ScannerState::Fields)
     }
 
-    /// Looks at what has come and was not let through yet, from its first byte, and says how much of it may go on now.
+    /// Scans the bytes that have arrived and were not passed yet, from the first of them. Returns how many may be
+    /// passed now.
     pub fn scan(&mut self, pending: &[u8]) -> ScanResult {
-        // Where the message begins whose head is in `pending`: until the end of the scan, it can be taken back whole.
+        // The start of the message whose head is in `pending`. Until the end of the scan that message can be withheld
+        // as a whole.
         let mut begin = self.is_in_head().then_some(0);
         let mut position = self.checked;
         let fault = loop {
@@ -133,8 +139,8 @@ impl H1Scanner {
         ScanResult { pass, fault: fault.map(|fault| (fault, place)) }
     }
 
-    /// Takes one line, or a piece of a body: so many bytes, or 0 if more must come first. `before` is how long the head is
-    /// so far.
+    /// Takes one line, or a piece of a body. Returns its length in bytes, or 0 if more bytes are needed. `before` is
+    /// the length of the head so far.
     fn scan_step(&mut self, text: &[u8], before: usize) -> Result<usize, MalformedRequest> {
         match self.state {
             ScannerState::Start { forgiven } => self.first_line(text, forgiven),
@@ -197,7 +203,7 @@ impl H1Scanner {
         taken
     }
 
-    /// `chunk-size CRLF`, and no extension: nobody uses them, and some take them for data (CVE-2025-55315).
+    /// `chunk-size CRLF` without extensions: they are not in use, and some servers take them for data (CVE-2025-55315).
     fn size_line(&mut self, text: &[u8]) -> Result<usize, MalformedRequest> {
         const ODD: MalformedRequest =
             MalformedRequest::bad_request("a chunk's size is not plain hex digits and CR LF; extensions are not taken");

@@ -1,10 +1,18 @@
-//! Heads and trailers of HTTP/2, judged by the rules of HTTP/1.1: one grammar for both protocols.
+//! The grammar of HTTP/2 heads and trailers: the rules of HTTP/1.1, applied to the output of h2.
 //!
-//! Guarantees: pure; what the scanner refuses in a head or a trailer over HTTP/1.1 is refused here by the same functions.
-//! The differences are those of RFC 9113: a value with a blank at its end is malformed (section 8.2.1), where HTTP/1.1 has
-//! optional white space around values, and the size of a head is that of its fields before compression (section 6.5.2).
-//! Leaves pseudo-fields that are missing or doubled and fields of HTTP/1.1 connections to h2, which resets such streams, and
-//! the names of a head, authority and path to `proxy::head`.
+//! Guarantees: pure. A head or trailer section that the scanner refuses over HTTP/1.1 is refused here by the same
+//! functions.
+//!
+//! The differences are those of RFC 9113:
+//!
+//! - A value with white space at its start or end is malformed (section 8.2.1). HTTP/1.1 has optional white space
+//!   there.
+//! - The size of a head is the size of its fields before compression (section 6.5.2).
+//!
+//! Leaves to others:
+//!
+//! - h2 resets streams with missing or repeated pseudo-fields, or with connection fields of HTTP/1.1.
+//! - `message::request_head` checks names, authority and path.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
@@ -15,10 +23,10 @@ use super::head_framing::{HeadFraming, NEVER_IN_TRAILERS, check_trailer_name};
 use super::request_line::{RequestLine, check_method, check_target, is_http_scheme};
 use super::text::{is_name, trim_blanks};
 
-/// What each field adds to the size of a head beside its name and its value (RFC 9113 section 6.5.2).
+/// The bytes that each field adds to the size of a head, beside its name and its value (RFC 9113 section 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
-/// Judges the head of a request. An extended CONNECT is judged as the GET that it stands for.
+/// Checks the head of a request. An extended CONNECT is checked as the GET that it stands for.
 ///
 /// # Errors
 /// The first fault that is found.
@@ -42,7 +50,7 @@ pub(crate) fn check_head<B>(request: &Request<B>, limits: HeadLimits) -> Result<
     if size > limits.bytes { Err(HEAD_TOO_LARGE) } else { framing.body_length().map(drop) }
 }
 
-/// Judges the trailers of a request, of either protocol.
+/// Checks the trailers of a request, of either protocol.
 ///
 /// # Errors
 /// The first fault that is found.
@@ -60,10 +68,11 @@ pub(crate) fn check_trailers(trailers: &HeaderMap, limits: HeadLimits) -> Result
     if size > limits.bytes { Err(TRAILER_TOO_LARGE) } else { Ok(()) }
 }
 
-/// Names of fields: letters, digits and hyphens. Other bytes some readers take for others, `_` for `-` before all.
+/// Checks that field names consist of letters, digits and hyphens. Some implementations map other bytes to these, above
+/// all `_` to `-`.
 ///
 /// # Errors
-/// A name with another byte in it.
+/// A name with another byte.
 pub(crate) fn check_names(fields: &HeaderMap) -> Result<(), MalformedRequest> {
     match fields.keys().all(|name| is_name(name.as_str().as_bytes())) {
         true => Ok(()),
@@ -73,12 +82,12 @@ pub(crate) fn check_names(fields: &HeaderMap) -> Result<(), MalformedRequest> {
     }
 }
 
-/// Whether a trailer of an answer may have this name (RFC 9110 section 6.5.1).
+/// Whether a trailer of a response may have this name (RFC 9110 section 6.5.1).
 pub(crate) fn is_trailer_allowed(name: &HeaderName) -> bool {
     !NEVER_IN_TRAILERS.contains(&name.as_str())
 }
 
-/// `:scheme` and `:path`. h2 drops a scheme that comes without `:authority`: nothing reads it.
+/// Checks `:scheme` and `:path`. h2 drops a scheme without `:authority`; nothing reads it.
 fn check_uri<B>(request: &Request<B>) -> Result<(), MalformedRequest> {
     let uri = request.uri();
     if uri.scheme_str().is_some_and(|scheme| !is_http_scheme(scheme)) {

@@ -1,11 +1,12 @@
-//! The fields of a head, as far as framing depends on them (RFC 9112 sections 5 and 6), and those of a trailer.
+//! Message framing: the fields of a head that framing depends on (RFC 9112 sections 5 and 6), and the rules for
+//! trailers.
 
 use super::malformed::MalformedRequest;
 
 use super::request_line::RequestLine;
 use super::text::{name_length, trim_blanks};
 
-/// No length has more digits: that is a thousand petabytes.
+/// The most digits of a Content-Length. 18 digits are a thousand petabytes.
 const LENGTH_DIGITS_MAX: usize = 18;
 
 /// Names that a trailer may not have.
@@ -21,7 +22,7 @@ pub(crate) const NEVER_IN_TRAILERS: [&str; 9] = [
     "transfer-encoding",
 ];
 
-/// What a head has said about its body so far.
+/// The framing fields of a head so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HeadFraming {
     request_line: RequestLine,
@@ -38,15 +39,15 @@ enum TransferCoding {
     Unsupported,
 }
 
-/// How the body after a head is framed.
+/// The framing of the body after a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyLength {
-    /// So many bytes; 0 where there is none.
+    /// A body of this number of bytes; 0 for no body.
     Exact(u64),
     Chunked,
 }
 
-/// The name and the trimmed value of a field's line.
+/// The name and the trimmed value of a field line.
 fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), MalformedRequest> {
     let (name, rest) = line.split_at(name_length(line));
     match rest {
@@ -66,13 +67,13 @@ impl HeadFraming {
         Self { request_line: line, content_length: None, coding: None, upgrade: false, expects_continue: false }
     }
 
-    /// Reads the line of a field.
+    /// Reads a field line.
     pub(crate) fn read_line(&mut self, line: &[u8]) -> Result<(), MalformedRequest> {
         let (name, value) = split_header(line)?;
         self.read_header(name, value)
     }
 
-    /// Reads a field whose name and value are known apart, as over HTTP/2.
+    /// Reads a field with separate name and value, as over HTTP/2.
     pub(crate) fn read_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), MalformedRequest> {
         match name.len() {
             6 if name.eq_ignore_ascii_case(b"expect") => self.read_expect(value),
@@ -86,7 +87,7 @@ impl HeadFraming {
         }
     }
 
-    /// RFC 9110 section 10.1.1: `100-continue` is the only expectation there is.
+    /// Accepts only `100-continue`, the one expectation that is defined (RFC 9110 section 10.1.1).
     fn read_expect(&mut self, value: &[u8]) -> Result<(), MalformedRequest> {
         let again = std::mem::replace(&mut self.expects_continue, true);
         match value.eq_ignore_ascii_case(b"100-continue") && !again {
@@ -122,7 +123,7 @@ impl HeadFraming {
         Ok(())
     }
 
-    /// The head is whole: what follows it (RFC 9112 section 6.3)?
+    /// The framing of the body, once the head is complete (RFC 9112 section 6.3).
     pub(crate) fn body_length(&self) -> Result<BodyLength, MalformedRequest> {
         let body = match (self.coding, self.content_length) {
             (Some(_), Some(_)) => {
@@ -151,13 +152,13 @@ impl HeadFraming {
     }
 }
 
-/// Reads the line of a trailer.
+/// Checks the line of a trailer.
 pub(crate) fn check_trailer_line(line: &[u8]) -> Result<(), MalformedRequest> {
     let (name, _) = split_header(line)?;
     check_trailer_name(name)
 }
 
-/// What frames, routes or authenticates a message may not come after it (RFC 9110 section 6.5.1).
+/// Checks that a trailer is not a field for framing, routing or authentication (RFC 9110 section 6.5.1).
 pub(crate) fn check_trailer_name(name: &[u8]) -> Result<(), MalformedRequest> {
     match NEVER_IN_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) {
         true => Err(MalformedRequest::bad_request("a trailer that frames, routes or authenticates a message")),

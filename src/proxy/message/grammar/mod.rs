@@ -1,16 +1,26 @@
-//! HTTP/1.1 as it comes over the wire, read by us before hyper reads it.
+//! The grammar of HTTP/1.1 on the wire, checked before hyper parses the bytes.
 //!
-//! hyper and httparse are kinder than a gateway may be: they take bare line feeds, a Content-Length beside a
-//! Transfer-Encoding, several codings, chunk extensions, and tell nobody. What they do refuse they answer themselves,
-//! uncounted. So [`H1Scanner`] looks at every byte of every head, chunk line and trailer first, knows from the framing where
-//! the next head begins, and lets through only what every reader of HTTP reads in the same way; `ScanningStream` puts it between
-//! TLS and hyper.
+//! hyper and httparse are more lenient than a gateway may be. They silently accept:
 //!
-//! Guarantees: a head reaches hyper whole and well formed, or not at all; what is wrong with one is answered and counted
-//! on the one path of all refusals, after the answers to what came before it, and ends the connection. A body that breaks
-//! its framing ends there, and never looks whole. One pass over what came in one piece, no allocation and no copy.
-//! What h2 has decoded of HTTP/2 is judged by the same functions (`h2_rules`): one grammar for both protocols.
-//! Leaves to `proxy::head` what hyper shows the application: authority, path, fields as such.
+//! - bare line feeds;
+//! - a Content-Length beside a Transfer-Encoding;
+//! - several transfer codings;
+//! - chunk extensions.
+//!
+//! hyper answers the requests that it refuses itself, uncounted. Therefore [`H1Scanner`] scans every byte of every
+//! head, chunk line and trailer first. It derives the start of the next head from the framing, and passes only what
+//! every HTTP implementation reads in the same way. `ScanningStream` places the scanner between TLS and hyper.
+//!
+//! Guarantees:
+//!
+//! - A head reaches hyper complete and well formed, or not at all.
+//! - A malformed head is answered and counted on the path of all refusals, after the responses to the requests before
+//!   it. It ends the connection.
+//! - A body that breaks its framing ends there, and never looks complete.
+//! - Bytes that arrive in one piece are scanned once, without allocation and without a copy.
+//! - The same functions check the heads that h2 decodes (`h2_rules`): one grammar for both protocols.
+//!
+//! Leaves to others: authority, path and field names, which `message::request_head` checks.
 
 pub(crate) mod h1_scanner;
 mod h2_rules;

@@ -1,4 +1,4 @@
-//! The first line of a head: method, target, version (RFC 9112 section 3).
+//! The request line: method, target, version (RFC 9112 section 3).
 
 use http::Uri;
 
@@ -6,11 +6,11 @@ use super::malformed::MalformedRequest;
 
 use super::text::{is_method, is_target};
 
-/// The longest method; the longest registered one has 17 bytes.
+/// The longest method, in bytes. The longest registered method has 17.
 const METHOD_MAX: usize = 24;
-/// The longest target, in bytes; nginx has the same.
+/// The longest target, in bytes. nginx has the same limit.
 const TARGET_MAX: usize = 8 * 1024;
-/// A line without an end is not waited for when it is longer.
+/// The longest incomplete request line. A longer one is refused at once.
 const LINE_MAX: usize = METHOD_MAX + TARGET_MAX + " HTTP/1.1 \r\n".len();
 
 const INVALID_METHOD: MalformedRequest =
@@ -18,15 +18,15 @@ const INVALID_METHOD: MalformedRequest =
 const TARGET_TOO_LONG: MalformedRequest =
     MalformedRequest::uri_too_long("the request target is longer than 8192 bytes");
 
-/// What the first line says that the framing depends on.
+/// The facts in the request line that framing depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestLine {
-    /// HTTP/1.1, not 1.0.
+    /// Whether the version is HTTP/1.1, not 1.0.
     pub(crate) is_http_11: bool,
     pub(crate) is_trace: bool,
 }
 
-/// Reads a whole line.
+/// Parses a complete request line.
 pub(crate) fn parse_request_line(line: &[u8]) -> Result<RequestLine, MalformedRequest> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -44,7 +44,7 @@ pub(crate) fn parse_request_line(line: &[u8]) -> Result<RequestLine, MalformedRe
     Ok(RequestLine { is_http_11: is_11, is_trace: method == b"TRACE" })
 }
 
-/// Whether a line is worth waiting for whose end has not come.
+/// Checks whether an incomplete line can still become a valid request line.
 pub(crate) fn check_partial_line(begun: &[u8]) -> Result<(), MalformedRequest> {
     match begun.get(..=METHOD_MAX) {
         Some(first) if !first.contains(&b' ') => Err(INVALID_METHOD),
@@ -53,7 +53,7 @@ pub(crate) fn check_partial_line(begun: &[u8]) -> Result<(), MalformedRequest> {
     }
 }
 
-/// Whether a method is one: the rule of both protocols.
+/// Checks a method: one rule for both protocols.
 pub(crate) fn check_method(method: &[u8]) -> Result<(), MalformedRequest> {
     match (1..=METHOD_MAX).contains(&method.len()) && is_method(method) {
         true => Ok(()),
@@ -72,12 +72,12 @@ fn is_http_11(version: &[u8]) -> Result<bool, MalformedRequest> {
     }
 }
 
-/// Whether a scheme is one of the web.
+/// Whether a scheme is `http` or `https`.
 pub(crate) fn is_http_scheme(scheme: &str) -> bool {
     matches!(scheme, "http" | "https")
 }
 
-/// Origin form, or absolute form with a scheme of the web (RFC 9112 section 3.2).
+/// Checks a target: origin form, or absolute form with the scheme `http` or `https` (RFC 9112 section 3.2).
 pub(crate) fn check_target(target: &[u8]) -> Result<(), MalformedRequest> {
     if target.len() > TARGET_MAX {
         return Err(TARGET_TOO_LONG);
@@ -93,7 +93,7 @@ pub(crate) fn check_target(target: &[u8]) -> Result<(), MalformedRequest> {
     }
 }
 
-/// Rare enough to be read twice.
+/// Whether a target is in absolute form. The form is rare, so it may cost a second pass.
 fn is_absolute(target: &[u8]) -> bool {
     Uri::try_from(target).is_ok_and(|uri| {
         uri.scheme_str().is_some_and(is_http_scheme)

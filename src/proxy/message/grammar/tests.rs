@@ -1,19 +1,19 @@
-//! The scanner as tables, and in every way of cutting its bytes. The tables lie in `tests/data/`: `tests/http/request_grammar.rs` tries them over
-//! HTTP/2 as well.
+//! Table tests of the HTTP/1.1 request scanner (request smuggling), with every division of the bytes into pieces.
+//! `tests/http/request_grammar.rs` runs the tables of `tests/data/` over HTTP/2 as well.
 
 use super::h1_scanner::{FaultPosition, H1Scanner, HeadLimits};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 16 * 1024, fields: 8 };
 
-/// What became of a connection's bytes.
+/// The result of a scan of a connection's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ScanVerdict {
     passed: usize,
-    /// Status, and where it was found.
+    /// The status, and the position of the fault.
     fault: Option<(u16, FaultPosition)>,
 }
 
-/// Shows the bytes as they would come in pieces that end at these places.
+/// Scans the bytes in pieces that end at these positions.
 fn shown(bytes: &[u8], ends: impl IntoIterator<Item = usize>) -> ScanVerdict {
     let (mut scanner, mut passed) = (H1Scanner::new(LIMITS), 0);
     for end in ends {
@@ -64,7 +64,7 @@ fn nothing_of_a_head_passes_before_it_is_whole() {
     }
 }
 
-/// A first line and fields, each with what it is refused with.
+/// A request line with fields, and the status that refuses it.
 const BAD_HEADS: [(&str, u16); 62] = include!("../../../../tests/data/http1_bad_heads.rs");
 
 #[test]
@@ -125,7 +125,7 @@ fn a_head_of_exactly_the_limit_passes() {
     assert_eq!(at_once(head(LIMITS.bytes + 1).as_bytes()).fault, Some((431, FaultPosition::Head)));
 }
 
-/// Whatever comes, in whatever pieces: the same verdict, and never more passes than came.
+/// Any bytes in any pieces: the verdict is the same, and at most the given bytes are passed.
 #[test]
 fn cutting_changes_nothing() {
     let mut random = fastrand::Rng::with_seed(1);

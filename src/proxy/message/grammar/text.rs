@@ -1,8 +1,8 @@
-//! Bytes and lines: what may stand in a name, a target, a value, and where a line ends.
+//! Character classes and lines: the bytes allowed in names, targets and values, and the end of a line.
 
 use super::malformed::MalformedRequest;
 
-/// One bit for each kind of text that a byte may stand in.
+/// One bit for each character class of a byte.
 const NAME: u8 = 1;
 const TARGET: u8 = 2;
 const METHOD: u8 = 4;
@@ -14,11 +14,12 @@ const fn byte_kinds() -> [u8; 256] {
     let mut byte: u8 = b'!';
     while byte < 0x7f {
         let alphanumeric = byte.is_ascii_alphanumeric();
-        // RFC 9110 section 5.1 has more; but `_` and `-` are one to some readers, and the rest nobody uses.
+        // RFC 9110 section 5.1 allows more. But some servers treat `_` and `-` as equal, and the other bytes are not in
+        // use.
         if alphanumeric || byte == b'-' {
             kinds[byte as usize] |= NAME;
         }
-        // RFC 3986 sections 3.3 and 3.4; `[`, `]` and `|`, because browsers send them in queries as they are.
+        // RFC 3986 sections 3.3 and 3.4; also `[`, `]` and `|`, because browsers send them unescaped in queries.
         if alphanumeric || contains_byte(byte, b"-._~!$&'()*+,;=:@/?%[]|") {
             kinds[byte as usize] |= TARGET;
         }
@@ -41,12 +42,12 @@ const fn contains_byte(byte: u8, bytes: &[u8]) -> bool {
     false
 }
 
-/// How many bytes of a field's name the text begins with.
+/// The length of the field name at the start of the text.
 pub(crate) fn name_length(text: &[u8]) -> usize {
     text.iter().position(|byte| BYTE_KINDS[*byte as usize] & NAME == 0).unwrap_or(text.len())
 }
 
-/// Whether the text is the name of a field, whole.
+/// Whether the text is exactly a field name.
 pub(crate) fn is_name(text: &[u8]) -> bool {
     !text.is_empty() && name_length(text) == text.len()
 }
@@ -56,12 +57,12 @@ pub(crate) fn is_target(text: &[u8]) -> bool {
     text.iter().all(|byte| BYTE_KINDS[*byte as usize] & TARGET != 0)
 }
 
-/// Whether the text may be a method: capitals and hyphens, as all registered ones.
+/// Whether the text may be a method: capitals and hyphens, as in all registered methods.
 pub(crate) fn is_method(text: &[u8]) -> bool {
     text.iter().all(|byte| BYTE_KINDS[*byte as usize] & METHOD != 0)
 }
 
-/// The value of a field without the blanks around it (RFC 9110 section 5.5).
+/// The value of a field without the white space around it (RFC 9110 section 5.5).
 pub(crate) fn trim_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -69,11 +70,11 @@ pub(crate) fn trim_blanks(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// A whole line, without its end, and how many bytes it took; `None` if its end has not come yet.
+/// A complete line without its end, and the number of bytes it took. `None` if the line is incomplete.
 pub(crate) type LineRead<'a> = Option<(&'a [u8], usize)>;
 
-/// The line that the text begins with. It ends with CR LF and nothing else (RFC 9112 section 2.2), and holds no control
-/// byte but, where it is a field, HTAB.
+/// Splits off the first line of the text. A line ends with CR LF only (RFC 9112 section 2.2). It holds no control byte,
+/// except HTAB in a field line.
 pub(crate) fn split_line(text: &[u8], tabs: bool) -> Result<LineRead<'_>, MalformedRequest> {
     let mut from = 0;
     while let Some(found) = find_control(&text[from..]) {
@@ -94,7 +95,7 @@ pub(crate) fn split_line(text: &[u8], tabs: bool) -> Result<LineRead<'_>, Malfor
     Ok(None)
 }
 
-/// Where the first control byte (below 32, or 127) is. Eight bytes are looked at in one go.
+/// The position of the first control byte (below 32, or 127). Checks eight bytes at a time.
 fn find_control(text: &[u8]) -> Option<usize> {
     let (words, rest) = text.as_chunks::<8>();
     for (position, word) in words.iter().enumerate() {
@@ -107,8 +108,8 @@ fn find_control(text: &[u8]) -> Option<usize> {
     find_control_in(last).map(|found| 8 * words.len() + found)
 }
 
-/// The first control byte of eight: subtracting borrows into the highest bit of a byte that is too small. The bytes after the
-/// first may be told wrongly, the first may not.
+/// The first control byte of eight. The subtraction borrows into the highest bit of a byte that is too small. It may
+/// misreport the bytes after the first control byte, but not the first.
 fn find_control_in(word: [u8; 8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(word);

@@ -1,27 +1,30 @@
-//! An interim answer as a HEADERS frame (RFC 9113 section 6.2), written without the compression state of its
-//! connection.
+//! An interim response as a HEADERS frame (RFC 9113 section 6.2), independent of the connection's HPACK state.
 //!
-//! Guarantees: pure; the block holds literals without indexing only (RFC 7541 section 6.2.2), so that neither h2's
-//! encoder nor the caller's decoder remembers anything of it; the frame is whole (END_HEADERS), does not end its
-//! stream, and is no larger than every peer must accept (RFC 9113 section 4.2).
+//! Guarantees:
+//!
+//! - Pure.
+//! - The block holds only literals without indexing (RFC 7541 section 6.2.2): neither h2's encoder nor the caller's
+//!   decoder changes its state.
+//! - The frame is complete (END_HEADERS) and does not end its stream.
+//! - The frame is no larger than every peer must accept (RFC 9113 section 4.2).
 
 use http::HeaderName;
 
 use super::InterimResponse;
 
-/// The least value of SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
+/// The smallest allowed value of SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
 const FRAME_MAX: usize = 16 * 1024;
 const FRAME_HEAD_LENGTH: usize = 9;
 const HEADERS_FRAME: u8 = 1;
 const END_HEADERS_FLAG: u8 = 0x4;
 /// `:status` in the static table (RFC 7541 appendix A).
 const STATUS_INDEX: u8 = 8;
-/// A literal without indexing whose name follows.
+/// A literal without indexing, followed by its name.
 const LITERAL_NAME: u8 = 0;
-/// What each field adds to the size of a list of fields, beside its name and its value (RFC 9113 section 6.5.2).
+/// The bytes that each field adds to the size of a field list, beside its name and its value (RFC 9113 section 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
-/// The frame on this stream; nothing, if it were too large, or its fields more than `list_max`.
+/// The frame on this stream. `None` if the frame would be too large, or its fields larger than `list_max`.
 pub(crate) fn headers_frame(
     stream: u32,
     interim: &InterimResponse,
@@ -50,7 +53,7 @@ pub(crate) fn headers_frame(
     Some(frame)
 }
 
-/// A string as it is (RFC 7541 section 5.2).
+/// A string without Huffman coding (RFC 7541 section 5.2).
 fn put_string(block: &mut Vec<u8>, text: &[u8]) {
     put_length(block, text.len());
     block.extend_from_slice(text);
@@ -116,7 +119,7 @@ mod tests {
             status: http::StatusCode::EARLY_HINTS,
             headers: [(http::header::LINK, "x".repeat(bytes).parse().expect("a value"))].into_iter().collect(),
         };
-        let beside = b"\x08\x03103\x00\x04link\x7f\x80\x7f".len(); // lengths of so many bytes take three
+        let beside = b"\x08\x03103\x00\x04link\x7f\x80\x7f".len(); // lengths of that size take three bytes
         assert_eq!(
             framed(&with(FRAME_MAX - beside), usize::MAX).map(|frame| frame.len()),
             Some(FRAME_HEAD_LENGTH + FRAME_MAX)

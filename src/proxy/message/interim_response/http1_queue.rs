@@ -1,8 +1,11 @@
-//! Interim answers on their way to a caller over HTTP/1.1.
+//! The queue of interim responses on an HTTP/1.1 connection.
 //!
-//! Guarantees: an interim answer stands behind the answer to the request before it: [`crate::proxy::message::grammar::ScanningStream`]
-//! writes what waits here whenever hyper flushes, which hyper does only when all that it has written is out. At most
-//! [`BYTES_MAX`] bytes wait.
+//! Guarantees:
+//!
+//! - An interim response follows the final response to the request before it.
+//!   [`crate::proxy::message::grammar::ScanningStream`] writes the queue whenever hyper flushes, and hyper flushes only
+//!   once all of its own output is written.
+//! - At most [`BYTES_MAX`] bytes wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,15 +19,15 @@ use crate::proxy::upstream::put_header;
 
 use super::{BYTES_MAX, InterimResponse};
 
-/// What waits to be written on one connection.
+/// The interim responses that wait to be written on one connection.
 pub(crate) struct Http1InterimQueue {
     pending: RefCell<BytesMut>,
-    /// Bytes at the front that are left of the head that is being written.
+    /// The unwritten bytes, at the front, of the head that is being written.
     partly_written: Cell<usize>,
-    /// Lengths of the heads behind it.
+    /// The lengths of the heads after it.
     lengths: RefCell<VecDeque<usize>>,
     waker: Cell<Option<Waker>>,
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     is_idle: Cell<bool>,
 }
 
@@ -41,7 +44,7 @@ impl Default for Http1InterimQueue {
 }
 
 impl Http1InterimQueue {
-    /// An interim answer for the command that is under way, without the fields that `goes` names.
+    /// Queues an interim response to the current command, without the fields that `goes` selects.
     pub(crate) fn push(&self, interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) {
         let head = encode(interim, goes);
         let mut waiting = self.pending.borrow_mut();
@@ -52,8 +55,8 @@ impl Http1InterimQueue {
         }
     }
 
-    /// Writes what waits, by `write`, which says how much it has written; or only the rest of a head that is being
-    /// written.
+    /// Writes the queue with `write`, which returns the number of written bytes. With `only_begun` it writes only the
+    /// rest of a partly written head.
     pub(crate) fn poll_write<E>(
         &self,
         only_begun: bool,
@@ -63,7 +66,7 @@ impl Http1InterimQueue {
             let mut waiting = self.pending.borrow_mut();
             let wrote = match write(&waiting[..length]) {
                 Poll::Ready(Ok(wrote)) if wrote > 0 => wrote,
-                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())), // the connection ends; whoever flushes it finds out
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())), // the connection ends; its flush reports that
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             };
@@ -77,7 +80,7 @@ impl Http1InterimQueue {
         Poll::Ready(Ok(()))
     }
 
-    /// The length of what is to be written next: the rest of a head that was begun, or a whole one.
+    /// The number of bytes to write next: the rest of a partly written head, or a whole head.
     fn next_length(&self, only_begun: bool) -> Option<usize> {
         match self.partly_written.get() {
             0 if only_begun => None,
@@ -86,12 +89,12 @@ impl Http1InterimQueue {
         }
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether the queue is empty.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_idle.get()
     }
 
-    /// Ready when nothing waits.
+    /// Ready when the queue is empty.
     pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<()> {
         if self.pending.borrow().is_empty() {
             return Poll::Ready(());
@@ -117,7 +120,7 @@ mod tests {
     use super::super::interim;
     use super::*;
 
-    /// What is written, if so many bytes are taken at a time and only every other time.
+    /// The output, if the writer takes at most this number of bytes at a time, and only every other time.
     fn all_of(heads: &Http1InterimQueue, at_a_time: usize, only_begun: bool) -> String {
         let (mut out, mut busy) = (Vec::new(), false);
         let mut write = |bytes: &[u8]| {

@@ -1,11 +1,16 @@
-//! Interim answers on their way to a caller over HTTP/2: which streams may have one, and what waits to be written.
+//! The queue of interim responses on an HTTP/2 connection, and the streams that may have one.
 //!
-//! Guarantees: what waits is for an open stream: one that the caller has opened, of which h2 has written neither the
-//! final HEADERS nor RST_STREAM, and that the caller has not reset. [`InterimStream`] names a stream that was open once;
-//! whatever it pushes is looked at again. At most [`BYTES_MAX`] bytes wait, and at most [`OPEN_MAX`] streams are known.
-//! Nothing is written between a smaller SETTINGS_HEADER_TABLE_SIZE of the caller and the next block of h2, which has to
-//! begin with that size (RFC 7541 section 4.2). Leaves to [`crate::proxy::downstream::h2_frame_budget`] where in h2's bytes a frame may
-//! stand, and to [`crate::proxy::downstream::h2_stream_number`] which stream a request has.
+//! Guarantees:
+//!
+//! - Queued frames belong to open streams. A stream is open from the caller's HEADERS until h2 writes the final HEADERS
+//!   or RST_STREAM, or the caller resets the stream.
+//! - [`InterimStream`] names a stream that was open once. Every push checks again whether the stream is open.
+//! - At most [`BYTES_MAX`] bytes wait, and at most [`OPEN_MAX`] streams are tracked.
+//! - Nothing is written between a smaller SETTINGS_HEADER_TABLE_SIZE of the caller and h2's next header block, which
+//!   must begin with that size (RFC 7541 section 4.2).
+//!
+//! Leaves to others: the positions in h2's output where a frame may stand (`proxy::downstream::h2_frame_budget`), and
+//! the stream of each request (`proxy::downstream::h2_stream_number`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,11 +21,11 @@ use http::HeaderName;
 
 use super::{BYTES_MAX, InterimResponse, headers_frame};
 
-/// Open streams that are known: those of a connection, those that h2 has yet to refuse, and some.
+/// The most open streams that are tracked: the streams of a connection, those that h2 has yet to refuse, and a reserve.
 const OPEN_MAX: usize = 256;
 /// The size of the compression table before the first SETTINGS (RFC 9113 section 6.5.2).
 const TABLE_SIZE: u32 = 4096;
-/// Numbers of settings (RFC 9113 section 6.5.2).
+/// Identifiers of settings (RFC 9113 section 6.5.2).
 const HEADER_TABLE_SIZE: u16 = 1;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 
@@ -31,39 +36,40 @@ pub(crate) struct PeerSetting {
     pub(crate) value: u32,
 }
 
-/// See the module. Shared by the frames, which see streams come and go, and the commands of the connection.
+/// The queue of one connection. Shared by the frame layer, which observes the streams, and the commands of the
+/// connection.
 pub(crate) struct Http2InterimQueue {
-    /// In their order.
+    /// In ascending order.
     open_streams: RefCell<VecDeque<u32>>,
-    /// The highest number of a stream so far.
+    /// The highest stream number so far.
     highest_stream: Cell<u32>,
-    /// Whether the connection has no interim answers any more.
+    /// Whether interim responses are disabled on this connection.
     is_disabled: Cell<bool>,
     queued: RefCell<VecDeque<QueuedFrame>>,
-    /// Bytes of the first frame that waits, as far as they are written.
+    /// The number of bytes of the first frame that are already written.
     partly_written: Cell<usize>,
     table: Cell<TableLimit>,
     list_max: Cell<usize>,
-    /// Polls the connection, which writes what waits.
+    /// Wakes the task of the connection, which writes the queue.
     waker: RefCell<Option<Waker>>,
 }
 
-/// A frame that waits.
+/// A queued frame.
 struct QueuedFrame {
     stream: u32,
     frame: Vec<u8>,
-    /// Whoever waits until it is written.
+    /// Wakes the command that waits for the frame to be written.
     waker: Option<Waker>,
 }
 
-/// A stream that was open when its request was taken up.
+/// A stream that was open when its request was accepted.
 pub(crate) struct InterimStream {
     streams: Rc<Http2InterimQueue>,
     number: u32,
 }
 
 impl InterimStream {
-    /// Passes an interim answer on, if there is room and the stream is still open.
+    /// Queues an interim response, if the stream is still open and the queue has room.
     pub(crate) fn push(&self, interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) {
         let streams = &self.streams;
         if streams.is_open(self.number)
@@ -74,7 +80,7 @@ impl InterimStream {
         }
     }
 
-    /// Ready when nothing waits for this stream.
+    /// Ready when no frame is queued for this stream.
     pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<()> {
         let mut waiting = self.streams.queued.borrow_mut();
         match waiting.iter_mut().rfind(|waiting| waiting.stream == self.number) {
@@ -103,8 +109,7 @@ impl Default for Http2InterimQueue {
 }
 
 impl Http2InterimQueue {
-    /// The caller sends the head of a message on a stream. Whether the stream is new, and its request is to be
-    /// numbered.
+    /// Records a HEADERS frame of the caller. Returns whether it opens a new stream, whose request must be numbered.
     pub(crate) fn note_opened(&self, stream: u32) -> bool {
         if stream <= self.highest_stream.get() || self.is_disabled.get() {
             return false;
@@ -120,7 +125,7 @@ impl Http2InterimQueue {
         true
     }
 
-    /// The stream is answered or reset, by either side.
+    /// Records that the final response has begun, or that either side has reset the stream.
     pub(crate) fn note_closed(&self, stream: u32) {
         let mut open = self.open_streams.borrow_mut();
         if let Ok(position) = open.binary_search(&stream) {
@@ -129,20 +134,20 @@ impl Http2InterimQueue {
         }
     }
 
-    /// A head goes to h2 without its number: whatever its caller wrote in the number's place would be believed. So
-    /// nothing is believed from now on, and no stream has interim answers.
+    /// Disables interim responses. Called when a head goes to h2 without its stream number: a caller could then forge
+    /// the number. From then on no number is trusted.
     pub(crate) fn disable(&self) {
         self.is_disabled.set(true);
         self.open_streams.take();
         self.discard_queued(|_| true);
     }
 
-    /// Whether requests have no numbers any more.
+    /// Whether stream numbers are disabled.
     pub(crate) fn is_disabled(&self) -> bool {
         self.is_disabled.get()
     }
 
-    /// The stream of a request that is taken up, if it is open.
+    /// The stream of an accepted request, if it is open.
     pub(crate) fn open_stream(self: &Rc<Self>, number: u32) -> Option<InterimStream> {
         self.is_open(number).then(|| InterimStream { streams: Rc::clone(self), number })
     }
@@ -151,13 +156,13 @@ impl Http2InterimQueue {
         self.open_streams.borrow().binary_search(&stream).is_ok()
     }
 
-    /// The caller sends SETTINGS, which are not an acknowledgement.
+    /// Records SETTINGS of the caller that are not an acknowledgement.
     pub(crate) fn note_settings(&self) {
         let table = self.table.get();
         self.table.set(TableLimit { received: table.received + 1, ..table });
     }
 
-    /// One of the settings.
+    /// Applies one setting.
     pub(crate) fn apply_setting(&self, setting: PeerSetting) {
         match setting.number {
             HEADER_TABLE_SIZE => {
@@ -171,18 +176,18 @@ impl Http2InterimQueue {
         }
     }
 
-    /// h2 has acknowledged SETTINGS.
+    /// Records that h2 has acknowledged SETTINGS.
     pub(crate) fn note_acknowledged(&self) {
         let table = self.table.get();
         self.table.set(TableLimit { acknowledged: table.acknowledged + 1, ..table });
     }
 
-    /// h2 has begun a header block.
+    /// Records that h2 has begun a header block.
     pub(crate) fn note_block(&self) {
         self.table.set(self.table.get().after_block());
     }
 
-    /// The task that polls the connection.
+    /// Stores the waker of the task that polls the connection.
     pub(crate) fn set_waker(&self, connection: &Waker) {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|known| known.will_wake(connection)) {
@@ -199,7 +204,7 @@ impl Http2InterimQueue {
         }
     }
 
-    /// Leaves out what waits and is not begun.
+    /// Discards queued frames that `goes` selects, except for a partly written frame.
     fn discard_queued(&self, goes: impl Fn(&QueuedFrame) -> bool) {
         let begun = usize::from(self.partly_written.get() > 0);
         let mut position = 0;
@@ -213,8 +218,8 @@ impl Http2InterimQueue {
         });
     }
 
-    /// Writes what waits, by `write`, which says how much it has written; or only the rest of a frame that is being
-    /// written.
+    /// Writes the queue with `write`, which returns the number of written bytes. With `only_begun` it writes only the
+    /// rest of a partly written frame.
     pub(crate) fn poll_write<E>(
         &self,
         only_begun: bool,
@@ -226,7 +231,7 @@ impl Http2InterimQueue {
         {
             let begun = self.partly_written.get();
             match write(&first.frame[begun..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())), // the connection ends; whoever flushes it finds out
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())), // the connection ends; its flush reports that
                 Poll::Ready(Ok(wrote)) => self.partly_written.set(begun + wrote),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -246,14 +251,14 @@ impl QueuedFrame {
     }
 }
 
-/// The compression table of what is written, as its caller has limited it.
+/// The HPACK table size of the output, as the caller limits it.
 #[derive(Clone, Copy, Debug)]
 struct TableLimit {
     size: u32,
-    /// SETTINGS that have come, and those of them that are acknowledged.
+    /// The number of SETTINGS received, and of those acknowledged.
     received: u64,
     acknowledged: u64,
-    /// The SETTINGS that made the table smaller, as long as no block has followed their acknowledgement.
+    /// The SETTINGS that made the table smaller, until a header block has followed their acknowledgement.
     smaller_since: Option<u64>,
 }
 
@@ -299,7 +304,7 @@ mod tests {
         stream.push(&interim(103, &[("link", "</a>")]), |_| false);
     }
 
-    /// Streams of the frames that are written, if so many bytes are taken at a time.
+    /// The streams of the written frames, if the writer takes at most this number of bytes at a time.
     fn written(streams: &Http2InterimQueue, at_a_time: usize) -> Vec<u32> {
         let mut out = Vec::new();
         let done = streams.poll_write(false, |bytes: &[u8]| {

@@ -1,13 +1,18 @@
-//! Interim answers (1xx, RFC 9110 section 15.2) on their way to a caller.
+//! Interim responses (1xx, RFC 9110 section 15.2), such as 103 Early Hints, on their way to a caller.
 //!
-//! hyper's server has no call that writes one. So they are written beside it, by the layers below it: over HTTP/1.1 as
-//! a head ([`http1_queue`], written by [`super::grammar::ScanningStream`]), over HTTP/2 as a HEADERS frame ([`http2_queue`], written by
-//! [`crate::proxy::downstream::h2_frame_budget`]).
+//! hyper's server has no API to send one. Therefore the layers below hyper write them:
 //!
-//! Guarantees: an interim answer comes before the final answer to its own request, because a command does not hand over
-//! its final answer before [`InterimTarget::poll_drained`] is ready; it has none of the fields of its connection, and none
-//! that only the gateway writes. Leaves the number of them to `proxy::upstream`. `docs/decisions/interim.md` has the
-//! reasons.
+//! - over HTTP/1.1 as a head ([`http1_queue`], written by [`super::grammar::ScanningStream`]);
+//! - over HTTP/2 as a HEADERS frame ([`http2_queue`], written by `proxy::downstream::h2_frame_budget`).
+//!
+//! Guarantees:
+//!
+//! - An interim response comes before the final response to its own request: a command hands over its final response
+//!   only once [`InterimTarget::poll_drained`] is ready.
+//! - An interim response has no hop-by-hop fields, and no fields that only the gateway writes.
+//!
+//! Leaves to others: the number of interim responses, which `proxy::upstream` limits. `docs/decisions/interim.md` gives
+//! the reasons.
 
 mod headers_frame;
 mod http1_queue;
@@ -25,24 +30,24 @@ use crate::proxy::exchange::upstream_head::REQUEST_ID;
 pub(crate) use http1_queue::Http1InterimQueue;
 pub(crate) use http2_queue::{Http2InterimQueue, InterimStream, PeerSetting};
 
-/// The most bytes of interim answers that wait to be written, on one connection; those beyond it are not passed on.
+/// The most bytes of interim responses that wait to be written on one connection. Interim responses beyond that are
+/// dropped.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// An interim answer as it came.
+/// An interim response of a subsystem.
 pub(crate) struct InterimResponse {
     pub(crate) status: StatusCode,
-    /// Without the fields of its connection.
+    /// The fields, without hop-by-hop fields.
     pub(crate) headers: HeaderMap,
 }
 
 impl InterimResponse {
-    /// Whether callers get it: not 100, which the gateway asks for itself, nor 101, which is final.
+    /// Whether callers get it. Not 100, which the gateway requests itself, and not 101, which is final.
     pub(crate) fn is_forwarded(status: StatusCode) -> bool {
         status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
     }
 
-    /// The fields that its caller gets: without those that `goes` names, and without those that only the gateway may
-    /// write.
+    /// The forwarded fields: without those that `goes` selects, and without those that only the gateway may write.
     fn forwarded_headers(&self, goes: impl Fn(&HeaderName) -> bool) -> impl Iterator<Item = (&str, &[u8])> {
         let stays = move |name: &HeaderName| !is_gateway_header(name) && !goes(name);
         let fields = self.headers.iter().filter(move |(name, _)| stays(name));
@@ -50,21 +55,21 @@ impl InterimResponse {
     }
 }
 
-/// What an interim answer may not say: the gateway says it in the final one, or nobody does.
+/// Whether only the gateway writes this field, and only in a final response.
 fn is_gateway_header(name: &HeaderName) -> bool {
     [&CONTENT_LENGTH, &REQUEST_ID, &RATE_LIMIT, &RATE_LIMIT_POLICY].contains(&name)
 }
 
-/// Where the interim answers to one command go.
+/// The destination of the interim responses to one command.
 pub(crate) enum InterimTarget {
-    /// To a connection that has one command at a time.
+    /// A connection with one command at a time.
     Http1(Rc<Http1InterimQueue>),
-    /// To one stream of a connection.
+    /// One stream of a connection.
     Http2(InterimStream),
 }
 
 impl InterimTarget {
-    /// Passes an interim answer on, without the fields that `goes` names.
+    /// Queues an interim response, without the fields that `goes` selects.
     pub(crate) fn push(&self, interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) {
         match self {
             Self::Http1(heads) => heads.push(interim, goes),
@@ -72,7 +77,7 @@ impl InterimTarget {
         }
     }
 
-    /// Ready when no interim answer to this command waits to be written.
+    /// Ready when no interim response to this command waits to be written.
     pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<()> {
         match self {
             Self::Http1(heads) => heads.poll_drained(context),
@@ -88,5 +93,5 @@ fn interim(status: u16, fields: &[(&'static str, &'static str)]) -> InterimRespo
     InterimResponse { status: StatusCode::from_u16(status).expect("a status"), headers: fields.collect() }
 }
 
-/// How many interim answers (1xx) one request may have.
+/// The most interim responses (1xx) to one request.
 pub(crate) const INTERIM_RESPONSES_MAX: u32 = 16;

@@ -1,7 +1,10 @@
-//! The addresses behind a host name, asked for again when their time to live is over.
+//! DNS: the addresses of a host name, looked up again when their time to live has passed.
 //!
-//! Guarantees: a server that moves is found without a restart or a reload, at the next connection after its record's time to
-//! live; an address is never asked about. Reads `/etc/resolv.conf` and `/etc/hosts` once, at the first name.
+//! Guarantees:
+//! - A server whose address changes is found without a restart or a reload, at the next connection after the time to
+//!   live.
+//! - An IP address needs no lookup.
+//! - `/etc/resolv.conf` and `/etc/hosts` are read once, at the first host name.
 
 use std::cell::OnceCell;
 use std::io;
@@ -9,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::TokioResolver;
 
-/// Addresses tried per connection.
+/// The maximum number of addresses tried per connection.
 const ADDRESSES_MAX: usize = 8;
 
 /// One worker's resolver, with its cache.

@@ -1,6 +1,7 @@
-//! Why a connection to a server is of no more use (`ConnectionError`).
+//! Connection errors: why a connection to a server cannot be used any longer (`ConnectionError`).
 //!
 //! Guarantees: the kind of an error says whether the server, the network or the request's own body failed.
+//!
 //! Leaves to others: whether the request is sent again (`resend`, `retry_budget`), and the outcome of the command
 //! (`exchange`).
 
@@ -8,19 +9,19 @@ use std::io;
 
 use crate::proxy::message::message_body::MessageBodyError;
 
-/// Why a connection is of no more use.
+/// Why a connection cannot be used any longer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
-    /// The server closed before its answer had ended.
+    /// The server closed the connection before the end of its response.
     #[error("the connection was closed early")]
     Closed,
     /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The answer is not what RFC 9112 allows.
+    /// The response violates RFC 9112.
     #[error("the answer cannot be read: {0}")]
     InvalidResponse(&'static str),
-    /// The HTTP/2 stream, or its session, failed.
+    /// The HTTP/2 stream or its session failed.
     #[error("{0}")]
     Http2(::h2::Error),
     /// The request's own body broke off.
@@ -31,7 +32,8 @@ pub(crate) enum ConnectionError {
 impl From<MessageBodyError> for ConnectionError {
     fn from(error: MessageBodyError) -> Self {
         match error {
-            MessageBodyError::Hyper(error) => Self::Io(io::Error::other(error)), // of a caller: no answer comes by hyper
+            // An error of a caller: responses do not use hyper.
+            MessageBodyError::Hyper(error) => Self::Io(io::Error::other(error)),
             MessageBodyError::Stream(error) => Self::Http2(error),
             MessageBodyError::Truncated => Self::Io(io::Error::other("its stream was reset before its end")),
             MessageBodyError::TooLong => Self::InvalidResponse("it is longer than its head says"),
@@ -40,12 +42,12 @@ impl From<MessageBodyError> for ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether the request broke off, and not its connection.
+    /// Whether the request broke off, not the connection.
+    /// Whether the server violated HTTP, as opposed to breaking off.
     pub(crate) fn is_request_error(&self) -> bool {
         matches!(self, Self::RequestBody(_))
     }
 
-    /// Whether the server has broken HTTP, as opposed to off.
     pub(crate) fn is_protocol_error(&self) -> bool {
         match self {
             Self::InvalidResponse(_) => true,
@@ -55,12 +57,12 @@ impl ConnectionError {
     }
 }
 
-/// Whether a server has broken RFC 9113, as h2 has found.
+/// Whether h2 found that the server violated RFC 9113.
 pub(crate) fn is_protocol_violation(error: &h2::Error) -> bool {
     error.is_library()
 }
 
-/// Whether a server has taken its leave in good order (RFC 9113 section 6.8).
+/// Whether the server shut down gracefully, with GOAWAY and NO_ERROR (RFC 9113 section 6.8).
 pub(crate) fn is_graceful_goaway(error: &h2::Error) -> bool {
     error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
 }

@@ -1,7 +1,13 @@
-//! Who is well. Passive: a server that fails several commands in a row is left alone for a while, longer each time. Active:
-//! a server that fails its checks is left alone until it passes them again.
+//! The health of servers, passive and active.
 //!
-//! Shared by all workers, kept over reloads. Passive ejection never lasts for ever: after its time a server is tried again.
+//! - Passive (outlier ejection): a server that fails [`FAILURES_MAX`] commands in a row is ejected, longer each time.
+//! - Active: a server that fails its health checks is ejected until it passes them again.
+//!
+//! Guarantees:
+//! - Health is shared by all workers and kept over reloads.
+//! - A passive ejection lasts at most [`EJECTION_MAX`]; after that the server gets commands again.
+//!
+//! Leaves to others: performing the checks (`health_checks`), and the choice of a server (`load_balancing`).
 
 use super::slow_start::SLOW_START_MIN;
 use std::sync::Arc;
@@ -19,32 +25,33 @@ use super::error::ConnectionError;
 use crate::proxy::upstream::h2::is_graceful_goaway;
 use crate::proxy::upstream::load_balancing::FULL_WEIGHT;
 
-/// Failures in a row that eject a server; Envoy's default for consecutive 5xx.
+/// The consecutive failures that eject a server; Envoy's default for consecutive 5xx.
 const FAILURES_MAX: u32 = 5;
-/// The first ejection; the n-th lasts n times as long. A third of Envoy's, since a city has few servers per subsystem.
+/// The duration of the first ejection; the n-th lasts `n * EJECTION_BASE`. A third of Envoy's, since a city has few
+/// servers per subsystem.
 const EJECTION_BASE: Duration = Duration::from_secs(10);
-/// The longest ejection; Envoy's `max_ejection_time`.
+/// The maximum duration of an ejection; Envoy's `max_ejection_time`.
 const EJECTION_MAX: Duration = Duration::from_secs(300);
 
-/// What is held against a server.
+/// A failure that counts towards ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerFailure {
-    /// No connection.
+    /// No connection could be opened.
     Connect,
-    /// A connection that broke before its answer had ended.
+    /// The connection broke before the end of the response.
     Reset,
-    /// No answer, or no more of it, in time.
+    /// The response, or the rest of it, did not arrive in time.
     Timeout,
-    /// An answer of 5xx.
+    /// A response of 5xx.
     ServerError,
-    /// An answer that is not valid HTTP.
+    /// A response that is not valid HTTP.
     Malformed,
-    /// A request that it refused before it processed anything of it.
+    /// A request that the server refused before it processed any of it.
     Refused,
 }
 
 impl ServerFailure {
-    /// As the log says it.
+    /// The name of the failure in the log.
     const fn name(self) -> &'static str {
         match self {
             Self::Connect => "no connection",
@@ -57,7 +64,7 @@ impl ServerFailure {
     }
 }
 
-/// What a check has changed.
+/// A change of a server's health by its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HealthTransition {
     /// The server gets no more commands.
@@ -66,17 +73,17 @@ pub(crate) enum HealthTransition {
     Readmitted,
 }
 
-/// The health of every server the configuration names.
+/// The health of every server in the configuration.
 pub struct UpstreamHealth {
     servers: DashMap<(Name, String), Arc<ServerHealth>>,
     telemetry: Arc<Telemetry>,
     clock: Clock,
-    /// Whether the servers of the first configuration are known; those that come later are new.
+    /// Whether the servers of the first configuration are known. Servers that come later begin with slow start.
     is_initialized: AtomicBool,
 }
 
 impl UpstreamHealth {
-    /// Nobody is ill yet.
+    /// A registry without servers; every server starts as healthy.
     pub fn new(telemetry: Arc<Telemetry>, clock: Clock) -> Self {
         Self { servers: DashMap::new(), telemetry, clock, is_initialized: AtomicBool::new(false) }
     }
@@ -94,12 +101,12 @@ impl UpstreamHealth {
         Arc::clone(&health)
     }
 
-    /// The numbers of the queue before a subsystem.
+    /// The statistics of a subsystem's wait queue.
     pub(crate) fn queue_stats(&self, subsystem: &Name) -> Arc<QueueStats> {
         self.telemetry.queue_stats(subsystem)
     }
 
-    /// Forgets the servers that no worker reaches any more, and their series in `/metrics` with them.
+    /// Drops the servers that no worker uses any more, and their series in `/metrics`.
     pub(crate) fn forget_unused(&self) {
         self.is_initialized.store(true, Ordering::Relaxed);
         self.servers.retain(|_, health| Arc::strong_count(health) > 1);
@@ -109,19 +116,20 @@ impl UpstreamHealth {
 /// The health of one server.
 pub(crate) struct ServerHealth {
     subsystem: Name,
-    /// As it is called in metrics and in the log.
+    /// The server's name in metrics and in the log.
     upstream: String,
     pub(crate) stats: Arc<UpstreamStats>,
     clock: Clock,
     consecutive_failures: AtomicU32,
     ejections: AtomicU32,
-    /// Milliseconds on the monotonic clock; 0 when well.
+    /// The end of the current ejection, in milliseconds on the monotonic clock; 0 without one.
     ejected_until: AtomicU64,
-    /// Whether its checks keep it out. Written by one thread only, as is the next.
+    /// Whether failed checks eject the server. Only one thread writes this field and the next.
     failing_checks: AtomicBool,
-    /// Checks in a row that say otherwise.
+    /// The number of consecutive checks that contradict `failing_checks`.
     consecutive_mismatches: AtomicU32,
-    /// Since when it is well, in milliseconds on the monotonic clock; 0 when it always was.
+    /// The start of the current healthy period, in milliseconds on the monotonic clock; 0 if the server was always
+    /// healthy.
     healthy_since: AtomicU64,
 }
 
@@ -145,7 +153,7 @@ impl ServerHealth {
         !self.failing_checks.load(Ordering::Relaxed) && self.is_ejection_over()
     }
 
-    /// How many of a thousand choices stand, if a server takes so long to get its whole share.
+    /// The slow-start weight, of [`FULL_WEIGHT`]: `elapsed / slow_start`, at least [`SLOW_START_MIN`].
     pub(crate) fn slow_start_weight(&self, slow_start: Duration) -> u64 {
         let since = self.healthy_since.load(Ordering::Relaxed).max(self.ejected_until.load(Ordering::Relaxed));
         if since == 0 {
@@ -160,7 +168,7 @@ impl ServerHealth {
         self.healthy_since.store(since.max(1), Ordering::Relaxed);
     }
 
-    /// Whether nothing is held against it that commands told.
+    /// Whether no passive ejection is in force.
     fn is_ejection_over(&self) -> bool {
         self.has_passed(self.ejected_until.load(Ordering::Relaxed))
     }
@@ -172,7 +180,7 @@ impl ServerHealth {
         }
     }
 
-    /// An answer that is no failure: whatever was held against the server is forgotten.
+    /// Records a successful response: the consecutive failures are reset, and an ejection that is over ends.
     pub(crate) fn note_success(&self) {
         if self.consecutive_failures.load(Ordering::Relaxed) != 0 {
             self.consecutive_failures.store(0, Ordering::Relaxed);
@@ -182,7 +190,7 @@ impl ServerHealth {
         }
     }
 
-    /// Holds a failure against the server.
+    /// Records a failure of the server.
     pub(crate) fn note_failure(&self, failure: ServerFailure) {
         match failure {
             ServerFailure::Connect => self.stats.failures_connect.increment(),
@@ -190,15 +198,16 @@ impl ServerHealth {
             ServerFailure::Timeout => self.stats.failures_timeout.increment(),
             ServerFailure::Malformed => self.stats.failures_malformed.increment(),
             ServerFailure::Refused => self.stats.failures_refused.increment(),
-            ServerFailure::ServerError => (), // an answer: the ledger counts it by outcome
+            // A response: the ledger counts it by outcome.
+            ServerFailure::ServerError => (),
         }
         if self.consecutive_failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             self.eject(failure);
         }
     }
 
-    /// Holds an attempt against the server that broke after something was sent. What was wrong with an answer is logged, for this
-    /// server once a second.
+    /// Records an attempt that broke after something was sent. A malformed response is logged, at most once per second
+    /// and server.
     pub(crate) fn note_connection_error(&self, broken: &ConnectionError) {
         if !broken.is_protocol_error() {
             return self.note_failure(ServerFailure::Reset);
@@ -209,7 +218,7 @@ impl ServerHealth {
         tracing::warn!(%subsystem, upstream, reason = %broken, suppressed, "an answer was refused: it is not valid HTTP");
     }
 
-    /// Takes note of a request that was refused. A server that takes its leave in good order is well.
+    /// Records a refused request. A graceful shutdown of the server (GOAWAY with NO_ERROR) is no failure.
     pub(crate) fn note_refusal(&self, broken: &ConnectionError) {
         match broken {
             ConnectionError::Http2(error) if is_graceful_goaway(error) => self.stats.failures_refused.increment(),
@@ -217,12 +226,13 @@ impl ServerHealth {
         }
     }
 
-    /// Takes note of a kept connection that ended before an answer began: servers close idle connections, and are well.
+    /// Records a kept connection that ended before a response began. Healthy servers close idle connections, so this is
+    /// no failure.
     pub(crate) fn note_stale_connection(&self) {
         self.stats.failures_reset.increment();
     }
 
-    /// Takes note of a check. Called by one thread only.
+    /// Records a health check. Called by one thread only.
     pub(crate) fn note_check(&self, passed: bool, check: &HealthCheckPolicy) -> Option<HealthTransition> {
         let count = if passed { &self.stats.checks_passed } else { &self.stats.checks_failed };
         count.increment();
@@ -238,7 +248,7 @@ impl ServerHealth {
         (contrary >= transition.0).then(|| self.log_transition(transition.1))
     }
 
-    /// Nobody checks the server any more: what checks have said is forgotten.
+    /// Forgets the results of all checks, because the configuration has no checks for the server any more.
     pub(crate) fn forget_checks(&self) {
         self.consecutive_mismatches.store(0, Ordering::Relaxed);
         if self.failing_checks.load(Ordering::Relaxed) {
@@ -261,7 +271,8 @@ impl ServerHealth {
         transition
     }
 
-    /// While it is out it may still get commands, if no other server is well: then it stays out longer, and nothing is logged.
+    /// An ejected server may still get commands if no other server is healthy. Failures then extend the ejection, and
+    /// nothing is logged.
     fn eject(&self, last: ServerFailure) {
         self.consecutive_failures.store(0, Ordering::Relaxed);
         let nth = self.ejections.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -398,7 +409,7 @@ mod tests {
         assert!(health.is_healthy(), "after its time it is tried again");
     }
 
-    /// What is logged meanwhile, line by line.
+    /// The lines that `deed` logs.
     fn logged(deed: impl FnOnce()) -> Vec<String> {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let made = Mutex::new(writer);
@@ -413,7 +424,8 @@ mod tests {
     fn every_ejection_and_return_is_logged_once_with_its_reason() {
         let (health, clock) = health();
         let lines = logged(|| {
-            fail(&health, 3 * FAILURES_MAX); // it gets commands all the same, if no other server is well
+            // An ejected server still gets commands if no other server is healthy.
+            fail(&health, 3 * FAILURES_MAX);
             clock.advance(EJECTION_BASE * 3);
             fail(&health, FAILURES_MAX - 1);
             health.note_failure(ServerFailure::Timeout);

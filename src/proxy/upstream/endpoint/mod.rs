@@ -1,6 +1,8 @@
-//! What belongs to one server, whatever protocol it speaks: addresses, byte stream, connection errors, health.
+//! One upstream server, independent of the protocol: DNS, byte stream, connection errors, health and outlier ejection,
+//! slow start.
 //!
-//! Guarantees: no request and no pool is known here.
+//! Guarantees: this module uses neither requests nor pools.
+//!
 //! Leaves to others: HTTP (`h1`, `h2`), connecting (`transport`), the choice of a server (`load_balancing`).
 
 pub(crate) mod dns;

@@ -1,12 +1,11 @@
-//! Slow start: the part of its weight that counts for a server that has just become healthy (Envoy's
-//! `slow_start_config`).
+//! Slow start: a server that has just become healthy counts with a part of its weight (Envoy's `slow_start_config`).
 //!
-//! Guarantees: pure; the weight grows from `SLOW_START_MIN` to `FULL_WEIGHT` within the configured time, and is never
-//! 0.
-//! Leaves to others: since when a server is healthy (`health`), and the choice of a server (`load_balancing`).
+//! Guarantees: pure. The weight grows from `SLOW_START_MIN` to `FULL_WEIGHT` within the configured time, never 0.
+//!
+//! Leaves to others: the start of a server's healthy period (`health`), and the choice of a server (`load_balancing`).
 
-/// The whole weight counts.
+/// The slow-start weight of a server with its full share.
 pub(crate) const FULL_WEIGHT: u64 = 1000;
 
-/// The share that a server starts slowly with, of a thousand; Envoy's `min_weight_percent`.
+/// The slow-start weight at the beginning, of [`FULL_WEIGHT`]; Envoy's `min_weight_percent`.
 pub(crate) const SLOW_START_MIN: u64 = 100;

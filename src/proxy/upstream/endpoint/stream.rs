@@ -1,4 +1,8 @@
-//! The bytes between the gateway and a server: TCP, a Unix socket, or TLS over TCP. One type, so that nothing above it cares.
+//! The byte stream between the gateway and a server: TCP, a Unix socket, or TLS over TCP, as one type.
+//!
+//! Guarantees: reads and writes, also vectored ones, go straight to the socket or to rustls.
+//!
+//! Leaves to others: opening the stream (`transport`), and the protocol on it (`h1`, `h2`).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,9 +16,9 @@ use crate::proxy::io::tcp_connection::TcpConnection;
 
 /// An open connection to a server.
 pub(crate) enum ServerStream {
-    /// TCP, in the clear.
+    /// TCP without TLS.
     Tcp(TcpConnection),
-    /// A socket in the file system.
+    /// A Unix domain socket.
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpConnection>>),
@@ -31,12 +35,12 @@ macro_rules! delegate_stream {
 }
 
 impl ServerStream {
-    /// Ready when a read is worth its buffer: something has come, or it cannot be told from here.
+    /// Ready when a read is worth a buffer: data has arrived, or readiness cannot be determined.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(socket) => socket.poll_readable(context),
             Self::Unix(socket) => socket.poll_read_ready(context),
-            Self::Tls(_) => Poll::Ready(Ok(())), // TLS may hold what has come
+            Self::Tls(_) => Poll::Ready(Ok(())), // rustls may hold decrypted data
         }
     }
 }

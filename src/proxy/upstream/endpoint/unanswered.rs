@@ -1,5 +1,6 @@
-//! What is left of a request that has no response: generic over the request and over the id of the session that
+//! The remainder of a request that has no response: generic over the request and over the id of the session that
 //! refused it.
 //!
-//! Guarantees: the value says whether the server can have processed the request.
+//! Guarantees: the variant shows whether the server can have processed the request.
+//!
 //! Leaves to others: whether it is sent again (`resend`).

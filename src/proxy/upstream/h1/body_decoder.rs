@@ -1,7 +1,10 @@
-//! Where the body of an answer ends, and what of it is content: RFC 9112 sections 6 and 7. Pure.
+//! The decoder of HTTP/1.1 response bodies: lengths, chunks and trailers (RFC 9112 sections 6 and 7). Pure.
 //!
-//! Guarantees: pieces of what was read, never copies; chunk sizes, chunk lines and trailers have limits; what is odd is an
-//! error, never a guess. What comes after the end stays where it is, so that its owner sees it.
+//! Guarantees:
+//! - Decoded pieces share the read buffer; nothing is copied.
+//! - Chunk-size lines and trailer sections have limits.
+//! - Malformed framing is an error, never a guess.
+//! - Bytes behind the end of the body stay in the buffer, so that the owner of the connection sees them.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
@@ -9,39 +12,39 @@ use http::HeaderMap;
 use super::ConnectionError;
 use super::response_head::parse_headers;
 
-/// The longest line of a chunk, with extensions; they are not forwarded.
+/// The maximum length of a chunk-size line, with extensions. Extensions are not forwarded.
 const CHUNK_LINE_MAX: usize = 1024;
-/// The longest trailer section.
+/// The maximum length of a trailer section.
 const TRAILERS_MAX: usize = 16 * 1024;
-/// The most trailer fields.
+/// The maximum number of trailer fields.
 const TRAILER_FIELDS_MAX: usize = 64;
 
-/// How much of a body is still to come.
+/// The state of a body: the part that is still to be read.
 #[derive(Debug)]
 pub(crate) enum BodyDecoder {
-    /// This many bytes.
+    /// This many bytes remain.
     Length(u64),
-    /// As the chunks say.
+    /// The body is chunked.
     Chunked(ChunkDecoder),
-    /// Until the server closes.
+    /// The body ends when the server closes the connection.
     UntilClose,
 }
 
-/// What the next bytes were.
+/// A decoded part of a body.
 #[derive(Debug)]
 pub(crate) enum DecodedPart {
     /// A piece of content.
     Data(Bytes),
-    /// The fields after a chunked body.
+    /// The trailers of a chunked body.
     Trailers(HeaderMap),
-    /// The body has ended.
+    /// The end of the body.
     End,
-    /// More must be read first.
+    /// More bytes must be read first.
     NeedMore,
 }
 
 impl BodyDecoder {
-    /// Whether nothing more comes.
+    /// Whether the body has ended.
     pub(crate) fn is_done(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,
@@ -50,7 +53,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Bytes that are still to come, if that is known.
+    /// The number of remaining bytes, if it is known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(*left),
@@ -58,7 +61,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes the next piece out of what was read.
+    /// Decodes the next part of the bytes read.
     pub(crate) fn decode_next(&mut self, read: &mut Bytes) -> Result<DecodedPart, ConnectionError> {
         match self {
             Self::Length(0) => Ok(DecodedPart::End),
@@ -74,7 +77,7 @@ impl BodyDecoder {
     }
 }
 
-/// At most `most` bytes from the front.
+/// Splits off at most `most` bytes from the front.
 fn split_front(read: &mut Bytes, most: u64) -> Bytes {
     match usize::try_from(most) {
         Ok(most) if most < read.len() => read.split_to(most),
@@ -82,13 +85,13 @@ fn split_front(read: &mut Bytes, most: u64) -> Bytes {
     }
 }
 
-/// The chunks of a chunked body.
+/// The decoder of a chunked body.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkDecoder {
     state: ChunkState,
-    /// A line, or a trailer section, that has not come whole.
+    /// A chunk-size line or trailer section that is incomplete.
     partial: BytesMut,
-    /// What is wrong right behind the last piece; the piece goes on first.
+    /// An error found right behind the last piece; that piece is returned first.
     pending_error: Option<Box<ConnectionError>>,
 }
 
@@ -97,7 +100,7 @@ enum ChunkState {
     #[default]
     Size,
     Data(u64),
-    /// The line end after a chunk's data.
+    /// The line end after the data of a chunk.
     DataEnd,
     Trailers,
     Done,
@@ -131,7 +134,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// Reads on after a piece of content as far as lines go, so that the end is known together with the last piece.
+    /// Decodes the lines behind a piece of content, so that the end of the body is known together with the last piece.
     fn decode_lines(&mut self, read: &mut Bytes) -> Result<(), ConnectionError> {
         while matches!(self.state, ChunkState::Size | ChunkState::DataEnd) {
             if !self.take_line(read)? {
@@ -145,7 +148,7 @@ impl ChunkDecoder {
         Ok(())
     }
 
-    /// Takes one line; `false` if it has not come whole.
+    /// Takes one line; `false` if the line is incomplete.
     fn take_line(&mut self, read: &mut Bytes) -> Result<bool, ConnectionError> {
         let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
             self.partial.extend_from_slice(read);
@@ -171,7 +174,8 @@ impl ChunkDecoder {
         read.advance(length - (self.partial.len() - read.len()));
         self.partial.truncate(length);
         let fields = parse_headers::<TRAILER_FIELDS_MAX>(&std::mem::take(&mut self.partial).freeze())?;
-        self.state = ChunkState::Done; // and not where they are odd: that is no end
+        // Set only after the trailers parsed: malformed trailers are an error, not an end.
+        self.state = ChunkState::Done;
         Ok(if fields.is_empty() { DecodedPart::End } else { DecodedPart::Trailers(fields) })
     }
 }
@@ -187,7 +191,7 @@ fn trailers_end(section: &[u8]) -> Option<usize> {
     section.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// What a whole line means where it stands.
+/// The state after a complete line.
 fn state_after_line(state: &ChunkState, line: &[u8]) -> Result<ChunkState, ConnectionError> {
     let text = line.strip_suffix(b"\r\n").ok_or(ConnectionError::InvalidResponse("a chunk's line ends without CR"))?;
     match state {
@@ -200,7 +204,7 @@ fn state_after_line(state: &ChunkState, line: &[u8]) -> Result<ChunkState, Conne
     }
 }
 
-/// `1*HEXDIG [chunk-ext]`; extensions are ignored (RFC 9112 section 7.1.1).
+/// Parses `1*HEXDIG [chunk-ext]`; extensions are ignored (RFC 9112 section 7.1.1).
 fn parse_chunk_size(line: &[u8]) -> Result<u64, ConnectionError> {
     let digits = line.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
     let hex = std::str::from_utf8(digits).ok().filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
@@ -212,10 +216,10 @@ fn parse_chunk_size(line: &[u8]) -> Result<u64, ConnectionError> {
 mod tests {
     use super::*;
 
-    /// All content, the trailers' names, and what is left.
+    /// The content, the names of the trailers, and the bytes left over.
     type Decoded = (Vec<u8>, Vec<String>, Vec<u8>);
 
-    /// What comes of bytes that are fed in pieces of `size`.
+    /// Decodes `wire`, fed in pieces of `size` bytes.
     fn decode(mut decoder: BodyDecoder, wire: &[u8], size: usize) -> Result<Decoded, ConnectionError> {
         let (mut content, mut names) = (Vec::new(), Vec::new());
         let mut pieces = wire.chunks(size);

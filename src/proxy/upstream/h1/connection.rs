@@ -1,7 +1,11 @@
-//! A connection to a server, and what was read from it ahead of need.
+//! An HTTP/1.1 connection to a server, with its read buffer.
 //!
-//! Guarantees: reads are made only when something is waited for; the buffer is used again once nobody holds a piece of it; what was
-//! read keeps alive at most twice its length of a buffer that is larger than [`READ_MIN`].
+//! Guarantees:
+//! - The connection is read only while a caller waits for data.
+//! - The read buffer is reused once no piece of it is held.
+//! - A read of `n` bytes keeps at most `2 * n` bytes of memory alive if the buffer is larger than [`READ_MIN`].
+//!
+//! Leaves to others: the parsing of what was read (`response_head`, `body_decoder`).
 
 use std::io;
 use std::pin::pin;
@@ -18,8 +22,9 @@ use crate::proxy::capacity::in_flight::InFlightLimiter;
 use crate::proxy::upstream::endpoint::health::ServerHealth;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 
-/// Room for a read; most answers fit. While a large body is coming it is what [`InFlightLimiter::read_ahead_limit`] says. With 8 KiB a connection of 100
-/// streams that nobody reads may have more than 2 MiB (`tests/http2/http2_abuse.rs`); with 4 larger answers cost a second read.
+/// The size of a read; most responses fit. During a large body the size is [`InFlightLimiter::read_ahead_limit`]. With
+/// 8 KiB, a connection with 100 streams that are not read can use more than 2 MiB (`tests/http2/http2_abuse.rs`). With
+/// 4 KiB, larger responses need a second read.
 const READ_MIN: usize = 4 * 1024;
 
 /// An open connection.
@@ -27,23 +32,23 @@ pub(crate) struct Http1Connection {
     halves: ConnectionHalves,
     buffer: BytesMut,
     read_size: usize,
-    /// What the caller's connection leaves to this answer.
+    /// The part of the caller connection's send budget that this response may use for one read.
     pub(crate) read_size_max: usize,
-    /// Whether it has carried a request before.
+    /// Whether the connection has carried a request before.
     pub(crate) is_reused: bool,
-    /// How long it may be kept without a request, if its server has said so.
+    /// The idle timeout that the server announced (`Keep-Alive`), if any.
     pub(crate) idle_max: Option<Duration>,
     in_flight: Rc<InFlightLimiter>,
-    /// What was read and not yet looked at.
+    /// Bytes that were read and are not parsed yet.
     pub(crate) unparsed: Bytes,
     _gauge: ConnectionGauge,
 }
 
 enum ConnectionHalves {
     Both(ServerStream),
-    /// The other half still sends a request whose answer came early.
+    /// The write half still sends a request whose response arrived early.
     Reading(ReadHalf<ServerStream>),
-    /// Between the two.
+    /// A transient state during the split, and the state after a failed one.
     Taken,
 }
 
@@ -72,28 +77,29 @@ impl Http1Connection {
         }
     }
 
-    /// Whether the server has neither closed nor said anything unasked. Costs no system call as long as tokio has not heard
-    /// of an event.
+    /// Whether the connection is still open and no unrequested byte has arrived. Costs no system call unless tokio has
+    /// seen an event.
     pub(crate) fn is_reusable(&mut self) -> bool {
         self.unparsed.is_empty() && self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Reads no more than is still to come, if that is known.
+    /// Limits the next read to the remaining bytes of the body, if their number is known.
     pub(crate) fn expect_bytes(&mut self, left: Option<u64>) {
         let left = left.and_then(|left| usize::try_from(left).ok());
         self.read_size = left.map_or(self.read_size, |left| left.clamp(1, self.in_flight.read_ahead_limit()));
     }
 
-    /// Reads what has come, behind what is there already. `Ok(false)` is the end.
+    /// Reads available bytes and appends them to `unparsed`. `Ok(false)` is the end of the connection.
     ///
-    /// No memory is taken before something comes: commands that wait for a slow subsystem, and kept connections, are many.
+    /// No buffer is allocated before data arrives: many commands wait for slow subsystems, and many connections are
+    /// idle.
     pub(crate) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if let ConnectionHalves::Both(stream) = &self.halves {
             ready!(stream.poll_readable(context))?;
         }
         let room = self.read_size.min(self.read_size_max);
         self.buffer.reserve(room);
-        let mut buffer = (&mut self.buffer).limit(room); // which may have more
+        let mut buffer = (&mut self.buffer).limit(room); // the buffer may have a larger capacity
         let count = match &mut self.halves {
             ConnectionHalves::Both(stream) => ready!(pin!(stream.read_buf(&mut buffer)).poll(context))?,
             ConnectionHalves::Reading(half) => ready!(pin!(half.read_buf(&mut buffer)).poll(context))?,
@@ -105,7 +111,8 @@ impl Http1Connection {
         Poll::Ready(Ok(count > 0))
     }
 
-    /// What was just read. What is less than half of a large buffer does not keep it: pieces of an answer may be held for long.
+    /// Takes the bytes just read. Bytes that fill less than half of a large buffer are copied, so that they do not keep
+    /// the buffer alive: pieces of a response may be held for a long time.
     fn take_read(&mut self) -> Bytes {
         let capacity = self.buffer.capacity();
         if capacity <= READ_MIN || self.buffer.len() >= capacity / 2 {
@@ -114,7 +121,7 @@ impl Http1Connection {
         Bytes::copy_from_slice(&std::mem::take(&mut self.buffer))
     }
 
-    /// The end that writes, if it is still here.
+    /// The writable stream, if its write half was not split off.
     pub(crate) fn write_stream(&mut self) -> Option<&mut ServerStream> {
         match &mut self.halves {
             ConnectionHalves::Both(stream) => Some(stream),
@@ -122,7 +129,7 @@ impl Http1Connection {
         }
     }
 
-    /// Takes the end that writes, for a request that is longer than its answer took. Such a connection is not used again.
+    /// Splits off the write half, for a request whose response arrived early. The connection is not reused after that.
     pub(crate) fn split_write_half(&mut self) -> Option<WriteHalf<ServerStream>> {
         let ConnectionHalves::Both(stream) = std::mem::replace(&mut self.halves, ConnectionHalves::Taken) else {
             return None;
@@ -132,16 +139,16 @@ impl Http1Connection {
         Some(writing)
     }
 
-    /// Ready for another request, whatever room the last answer needed.
+    /// Resets the connection for the next request, and drops a large buffer.
     pub(crate) fn reset_for_reuse(mut self: Box<Self>) -> Box<Self> {
         (self.read_size, self.read_size_max, self.is_reused) = (READ_MIN, usize::MAX, true);
         if self.buffer.capacity() > READ_MIN {
-            self.buffer = BytesMut::new(); // kept connections are many
+            self.buffer = BytesMut::new(); // there are many kept connections
         }
         self
     }
 
-    /// The whole connection, with what was read ahead.
+    /// The whole connection, with the bytes that were read ahead.
     pub(crate) fn into_stream(self) -> Option<(ServerStream, Bytes)> {
         match self.halves {
             ConnectionHalves::Both(stream) => Some((stream, self.unparsed)),
@@ -164,7 +171,7 @@ pub(crate) mod tests {
     use crate::proxy::upstream::endpoint::health::UpstreamHealth;
     use crate::telemetry::Telemetry;
 
-    /// A connection that reads from here.
+    /// A connection that reads from `stream`.
     pub(crate) fn wire(stream: UnixStream) -> Http1Connection {
         let server = UpstreamServer {
             address: UpstreamAddress::Unix("nowhere".into()),
@@ -178,7 +185,7 @@ pub(crate) mod tests {
         Http1Connection::new(ServerStream::Unix(stream), &health, &Rc::new(InFlightLimiter::new(1)))
     }
 
-    /// What is read of so many bytes.
+    /// Writes `bytes` bytes on the server side and returns what one read yields.
     async fn read_of(connection: &mut Http1Connection, server: &mut UnixStream, bytes: usize) -> Bytes {
         server.write_all(&vec![7; bytes]).await.expect("the server writes");
         assert!(poll_fn(|context| connection.poll_fill(context)).await.expect("it is read"));

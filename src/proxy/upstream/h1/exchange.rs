@@ -1,7 +1,10 @@
-//! One request and its answer's head, on one connection.
+//! One HTTP/1.1 exchange: a request and the head of its response, on one connection.
 //!
-//! Guarantees: a request that failed before anything of it was written is given back whole; an answer that comes before its
-//! request has ended is heard, even if the server then stops listening.
+//! Guarantees:
+//! - A request that failed before any byte of it was written is given back whole.
+//! - A response that arrives before its request has ended is read, even if the server then stops reading the request.
+//!
+//! Leaves to others: the body of the response (`response_body`), and whether a request is resent (`resend`).
 
 use std::task::{Context, Poll, Waker, ready};
 
@@ -17,31 +20,31 @@ use super::response_head::{Http1ResponseHead, parse_response_head};
 use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
 use crate::proxy::upstream::transport::protocol::{self, UnansweredRequest, UpstreamResponse};
 
-/// See the module.
+/// One request in progress on its own connection.
 pub(crate) struct Http1Exchange {
     connection: Box<Http1Connection>,
     request: Http1Request,
     /// Why the rest of the request cannot be sent.
     send_error: Option<ConnectionError>,
     interim_count: u32,
-    /// Interim answers for the caller.
+    /// Interim responses for the caller.
     interim_responses: Vec<InterimResponse>,
 }
 
 impl Http1Exchange {
-    /// Begins: a request without a body is written at once.
+    /// Begins an exchange. A request without a body is written at once.
     pub(crate) fn begin(connection: Box<Http1Connection>, outgoing: Http1Request) -> Self {
         let at_once = outgoing.is_head_only();
         let mut exchange =
             Self { connection, request: outgoing, send_error: None, interim_count: 0, interim_responses: Vec::new() };
         if at_once {
-            // Whoever waits for the answer polls again, and then is woken.
+            // A no-op waker suffices: the future that waits for the response polls again and registers its own waker.
             exchange.send_error = exchange.try_send(&mut Context::from_waker(Waker::noop())).err();
         }
         exchange
     }
 
-    /// What is left of the request after the exchange has failed in this way.
+    /// The remainder of the request after the exchange failed with this error.
     pub(crate) fn into_unanswered(self, broken: &ConnectionError) -> UnansweredRequest {
         if self.request.is_unsent() {
             return UnansweredRequest::Unsent(protocol::UpstreamRequest::Http1(self.request));
@@ -54,7 +57,7 @@ impl Http1Exchange {
         }
     }
 
-    /// Writes what can be written, and reads until the head of the final answer is there.
+    /// Writes the request as far as possible, and reads until the final head has arrived.
     pub(crate) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Http1ResponseHead, ConnectionError>> {
         self.poll_send(context)?;
         loop {
@@ -83,7 +86,8 @@ impl Http1Exchange {
             .take_if(|broken| self.request.is_unsent() || matches!(broken, ConnectionError::RequestBody(_)))
         {
             Some(broken) => Err(broken),
-            None => Ok(()), // the server may have said why it stopped listening
+            // The response of the server may give the reason why it stopped reading.
+            None => Ok(()),
         }
     }
 
@@ -95,17 +99,17 @@ impl Http1Exchange {
         }
     }
 
-    /// Whether [`Http1Exchange::take_interim`] has any.
+    /// Whether [`Http1Exchange::take_interim`] would return any.
     pub(crate) fn has_interim(&self) -> bool {
         !self.interim_responses.is_empty()
     }
 
-    /// The interim answers for the caller that have come since the last call.
+    /// The interim responses for the caller since the last call.
     pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
         std::mem::take(&mut self.interim_responses)
     }
 
-    /// An interim answer: `100 Continue` answers the gateway, the others are for the caller.
+    /// Handles an interim response: `100 Continue` is for the gateway, all others are for the caller.
     fn note_interim(
         &mut self,
         Http1ResponseHead { status, headers, .. }: Http1ResponseHead,
@@ -125,7 +129,8 @@ impl Http1Exchange {
         Ok(())
     }
 
-    /// The answer with this head, and its body to come, unless it is known to be broken already.
+    /// The response with this head and the body that follows; an error if the buffered part of the body is already
+    /// malformed.
     pub(crate) fn into_response(mut self, head: Http1ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
         let Http1ResponseHead { status, headers, body, upgrade, keep_alive: keeps, idle_max } = head;
         self.connection.idle_max = idle_max;

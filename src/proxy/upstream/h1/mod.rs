@@ -1,12 +1,17 @@
-//! HTTP/1.1 towards a subsystem: one request on one connection, driven by the command that sends it.
+//! The HTTP/1.1 client towards a subsystem: one request on one connection, driven by the command that sends the
+//! request.
 //!
-//! There is no task, no channel and no lock between a command and its connection: what wakes the connection wakes the
-//! command. (Measured: hyper's client, which has all three, costs a command 12,300 instructions of 56,000.) The command's
-//! future owns its connection, so a command that is dropped closes it, and the server hears that nobody listens.
+//! There is no task, no channel and no lock between a command and its connection: a wake-up of the connection wakes the
+//! command. (Measured: hyper's client has all three and costs a command 12,300 of 56,000 instructions.) The future of
+//! the command owns the connection. Dropping a command closes its connection, so the server learns that the response is
+//! no longer wanted.
 //!
-//! Guarantees: bodies stream, one piece at a time is held in each direction; framing of requests is made here, framing of
-//! answers is checked here; a connection can be used again only after both bodies ended exactly where they said.
-//! Leaves to `httparse` the grammar of heads, and to [`super::pool`] which connection is used.
+//! Guarantees:
+//! - Bodies are streamed. At most one piece is held in each direction.
+//! - The framing of requests is made here, and the framing of responses is checked here.
+//! - A connection is reusable only after both bodies ended exactly where their framing said.
+//!
+//! Leaves to others: the grammar of heads (`httparse`), and the choice of a connection ([`super::pool`]).
 
 mod body_decoder;
 mod connection;

@@ -1,7 +1,9 @@
-//! A request on its way out: its head, then its body as it comes.
+//! An HTTP/1.1 request that is being sent: its head, then its body as the body arrives.
 //!
-//! Guarantees: the body is framed anew, by its length if that is known and in chunks if not (RFC 9112 section 6); at most
-//! one piece of it is held; a body is never longer or shorter than its head said.
+//! Guarantees:
+//! - The body gets new framing: its length if that is known, chunks if not (RFC 9112 section 6).
+//! - At most one piece of the body is held.
+//! - A body is never longer or shorter than its head announced.
 
 use crate::proxy::message::field_line::put_header;
 use std::io::{self, IoSlice, Write as _};
@@ -19,38 +21,38 @@ use crate::proxy::message::request_body::RequestBody;
 
 use super::ConnectionError;
 
-/// Pieces that wait to be written: a head, a chunk's line, its data, its end.
+/// The pieces that wait to be written: the head, a chunk-size line, the chunk's data, the end of the chunk.
 const PIECES_MAX: usize = 4;
 
-/// How a body is framed.
+/// The framing of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestFraming {
-    /// There is none.
+    /// The request has no body.
     None,
-    /// This many bytes.
+    /// A body of this many bytes (`Content-Length`).
     Length(u64),
-    /// In chunks.
+    /// A body in chunks (`Transfer-Encoding: chunked`).
     Chunked,
 }
 
-/// A request, or what of it has not been written.
+/// A request, or the part of a request that has not been written.
 pub(crate) struct Http1Request {
-    /// The first is the head, which is kept whole: the request may be sent again.
+    /// The first piece is the head. The head is kept whole, because the request may be resent.
     pieces: [Bytes; PIECES_MAX],
-    /// Bytes of the head that were written.
+    /// The bytes of the head that were written.
     head_written: usize,
-    /// Taken when it has ended.
+    /// The body; `None` once it has ended.
     body: Option<RequestBody>,
     framing: RequestFraming,
     is_started: bool,
-    /// Until when the body waits to be asked for (`Expect: 100-continue`).
+    /// How long the body waits for `100 Continue` (`Expect: 100-continue`).
     continue_timer: Option<Pin<Box<Sleep>>>,
-    /// Whether it is a HEAD, whose answer has no body.
+    /// Whether the method is HEAD, whose response has no body.
     pub(crate) is_head_request: bool,
 }
 
 impl Http1Request {
-    /// A request with this head, written out, and this body.
+    /// A request with this encoded head and this body.
     pub(crate) fn new(head: impl Into<Bytes>, body: RequestBody, framing: RequestFraming) -> Self {
         let head = head.into();
         let to_head = head.starts_with(b"HEAD ");
@@ -66,33 +68,33 @@ impl Http1Request {
         }
     }
 
-    /// The body is sent when the server asks for it, or after this time.
+    /// Holds the body until the server sends `100 Continue`, or until this timeout.
     pub(crate) fn hold_for_continue(mut self, timeout: Duration) -> Self {
         self.continue_timer = self.body.is_some().then(|| Box::pin(sleep(timeout)));
         self
     }
 
-    /// Its head, if it has no body.
+    /// The head, if the request has no body.
     pub(crate) fn head_if_bodiless(&self) -> Option<Bytes> {
         self.body.is_none().then(|| self.pieces[0].clone())
     }
 
-    /// The server asks for the body.
+    /// Releases a held body, because the server sent `100 Continue`.
     pub(crate) fn release_body(&mut self) {
         self.continue_timer = None;
     }
 
-    /// Whether nothing of it was written, so that it may go elsewhere.
+    /// Whether nothing of the request was written, so that another connection may carry it.
     pub(crate) fn is_unsent(&self) -> bool {
         !self.is_started
     }
 
-    /// Whether all of it was written.
+    /// Whether the whole request was written.
     pub(crate) fn is_complete(&self) -> bool {
         self.body.is_none() && self.is_written()
     }
 
-    /// The request as it was, if it is safe (RFC 9110 section 9.2.1) and has no body.
+    /// A copy of the request for a resend, if its method is safe (RFC 9110 section 9.2.1) and it has no body.
     pub(crate) fn into_resendable(self) -> Option<Self> {
         let [head, ..] = self.pieces;
         let is_safe = SAFE_METHODS.iter().any(|method| head.starts_with(method));
@@ -100,12 +102,12 @@ impl Http1Request {
             .then(|| Self::new(head, RequestBody::empty(), RequestFraming::None))
     }
 
-    /// Whether it can be written without waiting for its caller.
+    /// Whether the request has no body left to wait for.
     pub(crate) fn is_head_only(&self) -> bool {
         self.body.is_none()
     }
 
-    /// Writes until all is written, or the server or the caller must be waited for.
+    /// Writes until the request is complete, or until the server or the caller must be waited for.
     pub(crate) fn poll_send<W: AsyncWrite + Unpin>(
         &mut self,
         context: &mut Context<'_>,
@@ -114,7 +116,8 @@ impl Http1Request {
         loop {
             let more = self.poll_next_piece(context)?;
             if self.is_written() {
-                ready!(Pin::new(stream).poll_flush(context))?; // TLS holds records back
+                // TLS buffers records until a flush.
+                ready!(Pin::new(stream).poll_flush(context))?;
                 return more.map(Ok);
             }
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
@@ -129,7 +132,7 @@ impl Http1Request {
         }
     }
 
-    /// What is still to be written.
+    /// The bytes that are still to be written.
     fn pending_slices(&self) -> [&[u8]; PIECES_MAX] {
         let [head, line, data, end] = &self.pieces;
         [&head[self.head_written..], line, data, end]
@@ -150,7 +153,7 @@ impl Http1Request {
         }
     }
 
-    /// Takes the next piece of the body, if there is room for it. Ready when there is no more body.
+    /// Takes the next piece of the body when the previous one was written. Ready when the body has ended.
     fn poll_next_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         while self.pieces[1..].iter().all(Bytes::is_empty) {
             let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
@@ -192,7 +195,7 @@ impl Http1Request {
         Ok(())
     }
 
-    /// The body has ended.
+    /// Ends the body, with its trailers.
     fn stage_end(&mut self, trailers: Option<HeaderMap>) -> Result<(), ConnectionError> {
         if self.body.take().is_none() {
             return Ok(());
@@ -201,7 +204,8 @@ impl Http1Request {
             RequestFraming::None | RequestFraming::Length(0) => {}
             RequestFraming::Length(_) => return Err(length_mismatch("shorter")),
             RequestFraming::Chunked => {
-                let end = [&self.pieces[3][..], &encode_last_chunk(trailers)].concat(); // behind the last chunk's own end
+                // Goes behind the end of the last chunk.
+                let end = [&self.pieces[3][..], &encode_last_chunk(trailers)].concat();
                 self.pieces[3] = end.into();
             }
         }
@@ -211,14 +215,14 @@ impl Http1Request {
 
 const EMPTY_PIECE: Bytes = Bytes::new();
 
-/// How the heads of safe requests begin (RFC 9110 section 9.2.1); TRACE is not served.
+/// The first bytes of heads with a safe method (RFC 9110 section 9.2.1); TRACE is not supported.
 const SAFE_METHODS: [&[u8]; 3] = [b"GET ", b"HEAD ", b"OPTIONS "];
 
 fn length_mismatch(how: &str) -> ConnectionError {
     ConnectionError::RequestBody(io::Error::other(format!("its body is {how} than its length says")))
 }
 
-/// The chunk of size 0, and the trailers.
+/// The last chunk, of size 0, with the trailers.
 fn encode_last_chunk(trailers: Option<HeaderMap>) -> Vec<u8> {
     let mut end = b"0\r\n".to_vec();
     for (name, value) in trailers.iter().flatten() {
@@ -229,7 +233,7 @@ fn encode_last_chunk(trailers: Option<HeaderMap>) -> Vec<u8> {
 }
 
 impl RequestFraming {
-    /// Whether a body has ended here: trailers can follow only chunks.
+    /// Whether the body has ended here: trailers can follow only chunks.
     fn is_end_of(self, body: &RequestBody) -> bool {
         match self {
             Self::Chunked => body.is_end_stream(),
@@ -237,7 +241,8 @@ impl RequestFraming {
         }
     }
 
-    /// Appends the field that says so. A request that may well have a body says when it has none (RFC 9110 section 8.6).
+    /// Appends the framing header. A request whose method usually has a body announces an empty one (RFC 9110 section
+    /// 8.6).
     pub(crate) fn put_framing_header(self, head: &mut Vec<u8>, expects_body: bool) {
         match self {
             Self::None if expects_body => put_header(head, "content-length", b"0"),

@@ -1,7 +1,10 @@
-//! An answer: its head, and its body as it comes.
+//! The body of an HTTP/1.1 response, streamed from its connection.
 //!
-//! Guarantees: the end of the body is the end its framing said; anything else is an error. Its connection can be taken back
-//! only after that end, and only if nothing follows it unasked.
+//! Guarantees:
+//! - The body ends where its framing said. Any other end is an error.
+//! - The connection can be taken back only after that end, and only if no unrequested bytes follow.
+//!
+//! Leaves to others: framing and chunks (`body_decoder`), and the pool of connections (`pool`).
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,18 +23,18 @@ use super::connection::Http1Connection;
 use super::request::Http1Request;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 
-/// Pieces below this many bytes are put together, if they came together.
+/// Pieces smaller than this are merged if they arrived together.
 const MERGE_BELOW: usize = 1024;
 
-/// See the module.
+/// The body of a response, with the connection that carries it.
 pub(crate) struct Http1Body {
-    /// Taken when the body has ended.
+    /// The connection; `None` once the pool or a tunnel took it.
     connection: Option<Box<Http1Connection>>,
     decoder: BodyDecoder,
     keep_alive: bool,
-    /// What was found behind the last piece.
+    /// The part behind the last piece, if it was decoded ahead.
     lookahead: Option<Result<DecodedPart, ConnectionError>>,
-    /// Told at the next poll.
+    /// An error that the next poll returns.
     pending_error: Option<ConnectionError>,
     _upload: Option<RequestUpload>,
 }
@@ -53,14 +56,14 @@ impl Http1Body {
         }
     }
 
-    /// Reads at most so many bytes ahead, from now on.
+    /// Limits each further read to this many bytes.
     pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
         if let Some(connection) = &mut self.connection {
             connection.read_size_max = bytes;
         }
     }
 
-    /// Looks at the chunks that have come with the head: an answer that is malformed there is none.
+    /// Decodes the chunks that arrived with the head: a response that is malformed there counts as no response.
     pub(crate) fn check_buffered(mut self) -> Result<Self, ConnectionError> {
         let is_chunked = matches!(self.decoder, BodyDecoder::Chunked(_));
         if let Some(connection) =
@@ -71,7 +74,7 @@ impl Http1Body {
         Ok(self)
     }
 
-    /// Bytes that were read and are not handed over.
+    /// Bytes that were read and are not handed over yet.
     pub(crate) fn buffered_bytes(&self) -> usize {
         let next = match &self.lookahead {
             Some(Ok(DecodedPart::Data(data))) => data.len(),
@@ -80,7 +83,7 @@ impl Http1Body {
         next + self.connection.as_ref().map_or(0, |connection| connection.unparsed.len())
     }
 
-    /// The connection, if it may carry another request.
+    /// The connection, if it can be reused for another request.
     pub(crate) fn take_reusable(&mut self) -> Option<Box<Http1Connection>> {
         let clean = self.keep_alive && self.decoder.is_done();
         self.connection
@@ -89,7 +92,7 @@ impl Http1Body {
             .map(Http1Connection::reset_for_reuse)
     }
 
-    /// The connection as it is, with what was read ahead, for another protocol.
+    /// The connection with the bytes that were read ahead, for another protocol after an upgrade.
     pub(crate) fn into_stream(self) -> Option<(ServerStream, Bytes)> {
         self.connection.and_then(|connection| connection.into_stream())
     }
@@ -121,8 +124,8 @@ impl Http1Body {
 }
 
 impl Http1Body {
-    /// A small piece, and those that came with it: each costs its caller a frame, and callers take many small ones for an attack
-    /// (h2: `too_many_data_frames`).
+    /// Merges a small piece with the pieces that arrived with it. Each piece costs the caller a frame, and many small
+    /// frames look like an attack to callers (h2: `too_many_data_frames`).
     fn merge_small(&mut self, first: Bytes) -> Bytes {
         let Some(connection) = &mut self.connection else { return first };
         let mut gathered = BytesMut::with_capacity(2 * MERGE_BELOW);
@@ -145,7 +148,7 @@ impl HttpBody for Http1Body {
     type Data = Bytes;
     type Error = ConnectionError;
 
-    /// An error waits for one more poll, so that hyper first flushes what came before it: the caller gets what there is.
+    /// Delays an error by one poll, so that hyper first flushes the data before the error to the caller.
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -176,14 +179,15 @@ impl HttpBody for Http1Body {
     }
 }
 
-/// The rest of a request whose answer came early; ended with its answer.
+/// The rest of a request whose response arrived early. Aborted when the response is dropped.
 pub(crate) struct RequestUpload(AbortHandle);
 
 impl RequestUpload {
-    /// A task of its own, because its caller may hear the whole answer only after it has said everything.
+    /// Spawns a task: a caller may read the response only after it has sent its whole request.
     pub(crate) fn spawn(mut outgoing: Http1Request, mut half: WriteHalf<ServerStream>) -> Self {
         let sending = async move {
-            // The answer says how the command ends. A server that waits for the rest of a body that broke off must learn it.
+            // The response decides the outcome of the command. The shutdown shows the server that the rest of a broken
+            // body will not come.
             if poll_fn(|context| outgoing.poll_send(context, &mut half)).await.is_err() {
                 let _ = half.shutdown().await;
             }
@@ -207,7 +211,7 @@ mod tests {
     use super::super::connection::tests::wire;
     use super::*;
 
-    /// The body of a chunked answer that begins with a chunk of `hello`; what follows has come with it.
+    /// The body of a chunked response that begins with a chunk of `hello`; `rest` arrived together with that chunk.
     async fn after_hello(rest: &str) -> Http1Body {
         let (stream, mut server) = UnixStream::pair().expect("a pair");
         let mut body =
@@ -223,7 +227,7 @@ mod tests {
         for rest in ["0\r\nbad trailer\r\n\r\n", "no size\r\n"] {
             let mut body = after_hello(rest).await;
             assert!(!body.is_end_stream(), "{rest:?}");
-            // The error waits for one more poll: a caller that leaves before it had no whole answer.
+            // The error is delayed by one poll: a caller that disconnects before that poll got no complete response.
             while Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_ready() {}
             assert!(body.pending_error.is_some() && !body.is_end_stream(), "{rest:?}");
             assert!(body.take_reusable().is_none(), "{rest:?}");

@@ -1,7 +1,8 @@
-//! The head of an answer: what it says to the caller, and how its body is framed (RFC 9112 section 6.3). Pure.
+//! The parser of HTTP/1.1 response heads: status, headers, and the framing of the body (RFC 9112 section 6.3). Pure.
 //!
-//! Guarantees: fields of the connection are read here and go no further; framing that two readers could take in two ways
-//! is an error.
+//! Guarantees:
+//! - Hop-by-hop headers are read here and are not forwarded.
+//! - Framing that two readers could interpret in two ways is an error (response smuggling).
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -15,28 +16,29 @@ use crate::proxy::message::header_rules::{is_hop_by_hop, remove_connection_optio
 
 use super::ConnectionError;
 use super::body_decoder::{BodyDecoder, ChunkDecoder};
+use crate::proxy::message::header_list::{list_items, text_items};
 
-/// The largest head of an answer; nginx's default is smaller, HAProxy's the same order.
+/// The maximum size of a response head. nginx's default is smaller; HAProxy's is of the same order.
 pub(crate) const HEAD_MAX: usize = 64 * 1024;
-/// The most fields of one.
+/// The maximum number of fields in a head.
 const FIELDS_MAX: usize = 128;
 
-/// A head that came whole.
+/// A complete response head.
 #[derive(Debug)]
 pub(crate) struct Http1ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: BodyDecoder,
-    /// The protocol it switches to.
+    /// The protocol that a 101 response switches to.
     pub(crate) upgrade: Option<HeaderValue>,
-    /// Whether the connection may carry another request afterwards.
+    /// Whether the connection can be reused after this response.
     pub(crate) keep_alive: bool,
-    /// How long it may be idle before that, if the server has said so.
+    /// The idle timeout of the connection until then, if the server announced one.
     pub(crate) idle_max: Option<Duration>,
 }
 
-/// Reads a head from the front of what was read; `None` if it has not come whole. `to_head` says that the request was a
-/// HEAD, whose answer has no body.
+/// Parses a head from the front of the bytes read; `None` if the head is incomplete. `to_head` means that the request
+/// was a HEAD, whose response has no body.
 pub(crate) fn parse_response_head(
     read: &mut Bytes,
     to_head: bool,
@@ -70,7 +72,7 @@ pub(crate) fn parse_response_head(
     }))
 }
 
-/// What is wrong with a head, for the log.
+/// A parse error as text for the log.
 fn parse_error_text(error: httparse::Error) -> &'static str {
     match error {
         httparse::Error::HeaderName => "a field's name holds a character that may not be there, or a field is folded",
@@ -83,7 +85,7 @@ fn parse_error_text(error: httparse::Error) -> &'static str {
     }
 }
 
-/// What fields of the connection and of framing say.
+/// The values of the hop-by-hop and framing headers.
 #[derive(Default)]
 struct ConnectionHeaders {
     keep_alive: bool,
@@ -91,7 +93,7 @@ struct ConnectionHeaders {
     content_length: Option<u64>,
     upgrade: Option<HeaderValue>,
     idle_max: Option<Duration>,
-    /// Whether the server takes no further request.
+    /// Whether the server accepts no further request on this connection.
     is_last: bool,
 }
 
@@ -124,7 +126,7 @@ impl ConnectionHeaders {
     }
 
     fn read_connection(&mut self, value: &HeaderValue) {
-        for word in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        for word in list_items(value) {
             match word {
                 word if word.eq_ignore_ascii_case(b"close") => self.keep_alive = false,
                 word if word.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
@@ -133,11 +135,10 @@ impl ConnectionHeaders {
         }
     }
 
-    /// `Keep-Alive: timeout=5, max=100` (RFC 2068 section 19.7.1.1): for how many seconds, and for how many requests, a server
-    /// keeps the connection.
+    /// Reads `Keep-Alive: timeout=5, max=100` (RFC 2068 section 19.7.1.1): the seconds and the number of requests for
+    /// which the server keeps the connection.
     fn read_keep_alive(&mut self, value: &HeaderValue) {
-        let words = value.to_str().unwrap_or_default().split(',');
-        for (name, number) in words.filter_map(|word| word.trim().split_once('=')) {
+        for (name, number) in text_items(value).filter_map(|word| word.split_once('=')) {
             let Ok(number) = number.trim().trim_matches('"').parse::<u32>() else { continue };
             match name.trim_end() {
                 name if name.eq_ignore_ascii_case("timeout") => {
@@ -150,7 +151,7 @@ impl ConnectionHeaders {
         }
     }
 
-    /// We ask for no other encoding, so there is none but `is_chunked`, once.
+    /// The gateway requests no other encoding, so the only valid value is one `chunked`.
     fn read_transfer_encoding(&mut self, value: &HeaderValue) -> Result<(), ConnectionError> {
         if self.is_chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(ConnectionError::InvalidResponse("its Transfer-Encoding is not `chunked`"));
@@ -159,7 +160,7 @@ impl ConnectionHeaders {
         Ok(())
     }
 
-    /// Whether this is the first time it is said; saying it again is one time too often, unless it is the same.
+    /// Returns `true` for the first `Content-Length`. A repeated one must be equal, and is dropped.
     fn read_content_length(&mut self, value: &HeaderValue) -> Result<bool, ConnectionError> {
         let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let length = digits.and_then(|digits| digits.parse().ok());
@@ -183,14 +184,14 @@ impl ConnectionHeaders {
     }
 }
 
-/// A kept connection is used until so long before its server closes it, but for half of the time that the server names: the
-/// request has to arrive before, and idle times are measured to a tenth of a second.
+/// The margin between the gateway's use of a kept connection and the server's idle timeout: `min(1 s, timeout / 2)`.
+/// The request has to arrive before that timeout, and idle times are measured to a tenth of a second.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// Room for what is added to every answer.
+/// Room for the headers that are added to every response.
 const ADDED_HEADERS_MAX: usize = 4;
 
-/// A field; its value is a piece of what was read.
+/// One field. The value shares the buffer that was read.
 fn parse_header(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), ConnectionError> {
     let name = HeaderName::from_bytes(field.name.as_bytes());
     let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
@@ -200,7 +201,7 @@ fn parse_header(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderNam
     }
 }
 
-/// The fields of a whole section, its empty line included.
+/// The fields of a complete trailer section, including its empty line.
 pub(crate) fn parse_headers<const MOST: usize>(section: &Bytes) -> Result<HeaderMap, ConnectionError> {
     let mut fields = [httparse::EMPTY_HEADER; MOST];
     let parsed = httparse::parse_headers(section, &mut fields);

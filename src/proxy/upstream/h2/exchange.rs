@@ -1,8 +1,11 @@
-//! One request and its answer's head, on one session.
+//! One HTTP/2 exchange: a request and the head of its response, on one stream of a session.
 //!
-//! Guarantees: a request that was not sent is given back whole; one of which the server has processed nothing, as far
-//! as its body is held; an answer that comes before its request has ended is heard, and the rest of the request goes
-//! on.
+//! Guarantees:
+//! - A request that was not sent is given back whole.
+//! - A request of which the server has processed nothing is given back if its body is buffered.
+//! - A response that arrives before its request has ended is read, and the rest of the request is still sent.
+//!
+//! Leaves to others: the body of the response (`response_body`), and whether a request is resent (`resend`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -26,37 +29,37 @@ use super::session::{Http2Session, SendTurn, SessionPermit};
 use super::stream_body::StreamBody;
 use super::stream_upload::StreamUpload;
 
-/// See the module.
+/// One request in progress on a stream of a session.
 pub(crate) struct Http2Exchange {
     state: ExchangeState,
-    /// Whether the session had answered another request before.
+    /// Whether the session had already responded to another request.
     is_reused: bool,
     permit: SessionPermit,
-    /// Whether it is a HEAD, whose answer has no body.
+    /// Whether the method is HEAD, whose response has no body.
     is_head_request: bool,
     interim_count: u32,
-    /// Interim answers for the caller.
+    /// Interim responses for the caller.
     interim_responses: Vec<InterimResponse>,
 }
 
 enum ExchangeState {
-    /// The session has not taken it.
+    /// The request waits for its turn on the session.
     Unsent { turn: SendTurn, request: Box<Request<ReplayableBody>> },
-    /// Its answer is waited for.
+    /// The request was sent, and its response is awaited.
     Sent(Box<SentRequest>),
-    /// The session has not taken it, and it is gone.
+    /// Sending the head failed, and the request is lost.
     Failed,
 }
 
 struct SentRequest {
     response: ResponseFuture,
-    /// Its body, if it has one.
+    /// The upload of the body, if the request has one.
     upload: Option<StreamUpload>,
-    /// Its head, to be sent again.
+    /// The head, kept for a resend.
     head: Request<()>,
 }
 
-/// The head of an answer.
+/// The head of a response.
 pub(crate) struct Http2ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -64,7 +67,7 @@ pub(crate) struct Http2ResponseHead {
 }
 
 impl Http2Exchange {
-    /// Begins: a request is sent at once, if the session takes it.
+    /// Begins an exchange. The request is sent at once if the session has room for it.
     pub(crate) fn begin(session: Http2Session, mut request: Box<Request<ReplayableBody>>) -> Self {
         set_content_length(&mut request);
         let (permit, is_head) = (session.new_permit(), *request.method() == Method::HEAD);
@@ -78,12 +81,12 @@ impl Http2Exchange {
             interim_count: 0,
             interim_responses: Vec::new(),
         };
-        // Whoever waits for the answer polls again, and then is told.
+        // A no-op waker suffices: the future that waits for the response polls again and registers its own waker.
         let _ = exchange.poll_send(&mut Context::from_waker(Waker::noop()));
         exchange
     }
 
-    /// Sends the head, if it is not sent, and what there is of the body.
+    /// Sends the head if it was not sent, and the available part of the body.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         if let ExchangeState::Unsent { turn, .. } = &self.state {
             let session = ready!(turn.poll_turn(context))?.clone();
@@ -97,12 +100,12 @@ impl Http2Exchange {
         if let ExchangeState::Sent(sent) = &mut self.state
             && let Some(upload) = &mut sent.upload
         {
-            let _ = upload.poll_finished(context); // a stream that has ended says so as its answer
+            let _ = upload.poll_finished(context); // the end of the stream is reported by its response
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what can be sent, until the head of the final answer is there.
+    /// Sends the request as far as possible, until the final head has arrived.
     pub(crate) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Http2ResponseHead, ConnectionError>> {
         ready!(self.poll_send(context))?;
         while let Some(interim) = self.poll_interim(context)? {
@@ -117,7 +120,7 @@ impl Http2Exchange {
         Poll::Ready(Ok(Http2ResponseHead { status: head.status, headers: head.headers, stream }))
     }
 
-    /// The next interim answer, if one has come.
+    /// The next interim response, if one has arrived.
     fn poll_interim(&mut self, context: &mut Context<'_>) -> Result<Option<Response<()>>, ConnectionError> {
         let ExchangeState::Sent(sent) = &mut self.state else { return Ok(None) };
         match sent.response.poll_informational(context) {
@@ -141,17 +144,17 @@ impl Http2Exchange {
         Ok(())
     }
 
-    /// Whether [`Http2Exchange::take_interim`] has any.
+    /// Whether [`Http2Exchange::take_interim`] would return any.
     pub(crate) fn has_interim(&self) -> bool {
         !self.interim_responses.is_empty()
     }
 
-    /// The interim answers for the caller that have come since the last call.
+    /// The interim responses for the caller since the last call.
     pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
         std::mem::take(&mut self.interim_responses)
     }
 
-    /// What is left of the request after the exchange has failed in this way.
+    /// The remainder of the request after the exchange failed with this error.
     pub(crate) fn into_unanswered(self, error: &ConnectionError) -> UnansweredRequest {
         let sent = match self.state {
             ExchangeState::Unsent { request, .. } => return UnansweredRequest::Unsent(UpstreamRequest::Http2(request)),
@@ -167,7 +170,8 @@ impl Http2Exchange {
         }
     }
 
-    /// The answer with this head, and its body to come, unless it is known to be broken already.
+    /// The response with this head and the body that follows; an error if the received part of the body is already
+    /// malformed.
     pub(crate) fn into_response(self, head: Http2ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
         let Http2ResponseHead { status, mut headers, stream } = head;
         let is_only_a_head = self.is_head_request || matches!(status.as_u16(), 204 | 304);
@@ -178,7 +182,8 @@ impl Http2Exchange {
     }
 }
 
-/// The length of a body that is known, as hyper's client writes it: a server may want to know that there is none.
+/// Sets `Content-Length` if the length of the body is known, as hyper's client does: a server may need to know that a
+/// body is empty.
 fn set_content_length(request: &mut Request<ReplayableBody>) {
     let Some(length) = request.body().size_hint().exact() else { return };
     let rarely_has_one = matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT);
@@ -201,7 +206,7 @@ impl SentRequest {
         self.head.method().is_safe() && self.upload.is_none()
     }
 
-    /// The request, with all of its body; nothing, if more of it was taken than is held.
+    /// The request with its whole body; `None` if more of the body was taken than is buffered.
     fn into_resendable(self) -> Option<UpstreamRequest> {
         let body = match self.upload {
             Some(upload) => upload.into_body()?,
@@ -211,15 +216,15 @@ impl SentRequest {
     }
 }
 
-/// What became of a request without an answer.
+/// How a stream without a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamFailure {
-    /// The server has processed nothing of it: it reset the stream with REFUSED_STREAM, or took its leave with a last
-    /// stream below this one (RFC 9113 section 8.7). h2 gives the error of a GOAWAY to such streams only.
+    /// The server has processed nothing of the request (RFC 9113 section 8.7). It reset the stream with REFUSED_STREAM,
+    /// or sent a GOAWAY whose last stream id is below this stream. h2 reports the GOAWAY error only to such streams.
     Refused,
     /// The connection ended.
     Disconnected,
-    /// Anything else.
+    /// Any other error.
     Unknown,
 }
 

@@ -1,7 +1,11 @@
-//! Pings on a session: they tell a dead server from a quiet one (RFC 9113 section 6.7).
+//! HTTP/2 keep-alive: pings that detect a dead server on a quiet session (RFC 9113 section 6.7).
 //!
-//! Guarantees: a session with requests of which nothing has come for [`PING_INTERVAL`] is pinged, and ends if no answer to
-//! the ping comes within [`PING_TIMEOUT`]. A session without requests is left alone.
+//! Guarantees:
+//! - A session with requests is pinged if nothing was received for [`PING_INTERVAL`].
+//! - The session ends if the ping is not acknowledged within [`PING_TIMEOUT`].
+//! - A session without requests is not pinged.
+//!
+//! Leaves to others: the end of the session's requests (`session`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,21 +16,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::session::SessionUsage;
 
-/// See the module.
+/// The keep-alive state of one session.
 pub(crate) struct KeepAlive {
     pings: Option<PingPong>,
     state: PingState,
-    /// Made when there is something to wait for.
+    /// Created on first use.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy)]
 enum PingState {
-    /// Nothing is waited for.
+    /// No timer runs.
     Idle,
-    /// A ping is due then, if nothing comes.
+    /// A ping is due at this time, unless something is received before.
     Due(Instant),
-    /// A ping was sent.
+    /// A ping was sent, and its acknowledgement is awaited.
     AwaitingPong,
 }
 
@@ -35,7 +39,7 @@ impl KeepAlive {
         Self { pings, state: PingState::Idle, timer: None }
     }
 
-    /// Ready when the server is dead.
+    /// Ready when the server is unresponsive.
     pub(crate) fn poll_unresponsive(&mut self, context: &mut Context<'_>, usage: &SessionUsage) -> Poll<()> {
         loop {
             match self.state {
@@ -74,12 +78,12 @@ impl KeepAlive {
 
     fn send_ping(&mut self) {
         if let Some(pings) = &mut self.pings {
-            let _ = pings.send_ping(Ping::opaque()); // a session that cannot send it ends by itself
+            let _ = pings.send_ping(Ping::opaque()); // a session that cannot send a ping ends by itself
         }
         self.set_timer(Instant::now() + PING_TIMEOUT, |_| PingState::AwaitingPong);
     }
 
-    /// Ready when the answer has come. A session that ends says so itself.
+    /// Ready when the acknowledgement has arrived. The end of a session is reported by its connection.
     fn poll_pong(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(pings) = &mut self.pings else { return Poll::Pending };
         match pings.poll_pong(context) {
@@ -89,7 +93,7 @@ impl KeepAlive {
     }
 }
 
-/// Pings tell a dead server from a quiet one.
+/// The silence after which a session with requests is pinged.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +110,7 @@ mod tests {
     use super::super::session::SessionPermit;
     use super::*;
 
-    /// A session that was heard last when a ping was due, with one request or none.
+    /// A session that last received something before a ping was due, with one request or none.
     fn quiet(is_idle: bool) -> (Rc<SessionUsage>, Option<SessionPermit>) {
         let usage = Rc::new(SessionUsage::received_at(Instant::now() - PING_INTERVAL - Duration::from_secs(1)));
         let permit = (!is_idle).then(|| SessionPermit::new(&usage));

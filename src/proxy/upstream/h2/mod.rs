@@ -1,9 +1,13 @@
-//! HTTP/2 towards a subsystem: our own client on h2, many requests on one connection.
+//! The HTTP/2 client towards a subsystem, built on h2: many requests on one connection.
 //!
-//! Guarantees: a session carries at most [`STREAMS_MAX`] requests of ours at once; a request that was not sent comes
-//! back, and so does one of which the server has processed nothing, as far as its body is held ([`self::replayable_body`]);
-//! interim answers are handed over as they come, at most [`super::INTERIM_RESPONSES_MAX`] for one request. Leaves flow control,
-//! and the limits that the server sets, to h2.
+//! Guarantees:
+//! - A session carries at most [`STREAMS_MAX`] concurrent requests.
+//! - A request that was not sent is given back. So is a request of which the server has processed nothing, if its body
+//!   is buffered ([`self::replayable_body`]).
+//! - Interim responses are handed over as they arrive, at most
+//!   [`INTERIM_RESPONSES_MAX`](crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX) per request.
+//!
+//! Leaves to h2: flow control, and the limits that the server sets.
 
 mod exchange;
 mod keep_alive;

@@ -1,9 +1,12 @@
-//! The body of a request over HTTP/2, lent to a stream: it can be taken back if the server has processed nothing of the
-//! request (RFC 9113 section 8.7), and sent again on another stream.
+//! A replayable request body over HTTP/2. It can be rewound and sent again on another stream if the server has
+//! processed nothing of the request (RFC 9113 section 8.7).
 //!
-//! Guarantees: a body is taken back whole or not at all; at most [`REPLAY_MAX`] bytes of a body are held, in a buffer of their
-//! own, and only until the answer's head has come.
-//! Leaves to [`crate::proxy::upstream::SubsystemServers`] when a request is sent again.
+//! Guarantees:
+//! - A body is rewound whole or not at all.
+//! - At most [`REPLAY_MAX`] bytes of a body are buffered, in a buffer of its own, and only until the head of the
+//!   response arrives.
+//!
+//! Leaves to [`crate::proxy::upstream::SubsystemServers`]: whether a request is resent.
 
 use std::io;
 use std::pin::Pin;
@@ -15,10 +18,11 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::proxy::message::request_body::RequestBody;
 
-/// How much of a body is held so that it can be sent again: what a caller may send unasked on one stream.
+/// The maximum of buffered bytes of a body: the number of bytes that a caller may send on one stream before it needs
+/// flow-control credit.
 const REPLAY_MAX: usize = 64 * 1024;
 
-/// The body as the stream has it. Most requests have none.
+/// The body of a request. Most requests have none.
 pub(crate) struct ReplayableBody(Option<Box<BufferedBody>>);
 
 struct BufferedBody {
@@ -26,15 +30,15 @@ struct BufferedBody {
     buffer: ReplayBuffer,
 }
 
-/// What was taken of a body.
+/// The part of a body that was taken by a stream.
 struct ReplayBuffer {
     bytes: Vec<u8>,
     trailers: Option<HeaderMap>,
-    /// How much of `bytes` this stream has got.
+    /// The number of bytes that the current stream has taken from `bytes`.
     replayed: usize,
-    /// Whether this stream has got the trailers.
+    /// Whether the current stream has taken the trailers.
     trailers_replayed: bool,
-    /// Whether all that was taken is here.
+    /// Whether the buffer holds everything that was taken.
     is_complete: bool,
 }
 
@@ -43,7 +47,7 @@ impl ReplayBuffer {
         Self { bytes: Vec::new(), trailers: None, replayed: 0, trailers_replayed: false, is_complete: true }
     }
 
-    /// The next piece for a stream that begins anew.
+    /// The next buffered frame for a stream that replays the body.
     fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         let rest = &self.bytes[self.replayed..];
         if !rest.is_empty() {
@@ -60,7 +64,7 @@ impl ReplayBuffer {
         self.replayed == self.bytes.len() && (self.trailers_replayed || self.trailers.is_none())
     }
 
-    /// Keeps a copy: a frame may be one byte of a large buffer that it would keep.
+    /// Copies a frame into the buffer. A frame may be one byte of a large buffer, which a reference would keep alive.
     fn record(&mut self, frame: &Frame<Bytes>) {
         if !self.is_complete {
             return;
@@ -77,7 +81,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Another stream begins with it.
+    /// Restarts the replay for another stream.
     fn rewind(&mut self) {
         (self.replayed, self.trailers_replayed) = (0, false);
     }
@@ -88,29 +92,29 @@ impl ReplayBuffer {
 }
 
 impl ReplayableBody {
-    /// Lends a body.
+    /// Wraps a body.
     pub(crate) fn new(body: RequestBody) -> Self {
         Self((!body.is_empty()).then(|| Box::new(BufferedBody { body, buffer: ReplayBuffer::empty() })))
     }
 
-    /// There is none.
+    /// No body.
     pub(crate) fn empty() -> Self {
         Self(None)
     }
 
-    /// Whether there is none.
+    /// Whether there is no body.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The server has taken the request up: nothing is held any more.
+    /// Drops the buffer, because the server has begun to process the request.
     pub(crate) fn discard(&mut self) {
         if let Some(loan) = &mut self.0 {
             loan.buffer.discard();
         }
     }
 
-    /// Takes the body back from its stream, for another one; nothing, if more was taken than is held.
+    /// Rewinds the body for another stream; `None` if more was taken than is buffered.
     pub(crate) fn rewind(self) -> Option<Self> {
         let Some(mut loan) = self.0 else { return Some(Self::empty()) };
         loan.buffer.rewind();

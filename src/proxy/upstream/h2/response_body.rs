@@ -1,9 +1,12 @@
-//! The body of an answer on a stream of an HTTP/2 session.
+//! The body of an HTTP/2 response.
 //!
-//! Guarantees: what is already known to be broken is known before the answer's head goes on ([`Http2Body::check_buffered`]); an error
-//! comes one poll after what came before it, so that the caller gets what there is; the stream of an answer whose content has
-//! come is read to its end, also when its caller has left, instead of being reset. Leaves to [`MessageBody`] where a message
-//! ends, and how long END_STREAM is waited for.
+//! Guarantees:
+//! - An error that is already known prevents the forwarding of the response's head ([`Http2Body::check_buffered`]).
+//! - An error is delayed by one poll behind the data before it, so that the caller gets that data.
+//! - The stream of a response with complete content is read to its end instead of being reset, also if the caller has
+//!   disconnected.
+//!
+//! Leaves to [`MessageBody`]: the end of a message, and the wait for END_STREAM.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -18,13 +21,13 @@ use crate::proxy::message::message_body::MessageBody;
 use super::StreamBody;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 
-/// See the module.
+/// The body of a response on an HTTP/2 stream.
 pub(crate) struct Http2Body {
-    /// Taken only by the drop.
+    /// The stream; taken only by `drop`.
     stream: Option<MessageBody<StreamBody>>,
-    /// The frame that was looked at.
+    /// A frame that was read ahead.
     lookahead: Option<Frame<Bytes>>,
-    /// Returned by the next poll.
+    /// An error that the next poll returns.
     pending_error: Option<ConnectionError>,
 }
 
@@ -33,12 +36,12 @@ impl Http2Body {
         Self { stream: Some(body), lookahead: None, pending_error: None }
     }
 
-    /// Looks at what has come with the head: an answer that contradicts itself there is none.
+    /// Checks the data that arrived with the head: a response that contradicts itself there counts as no response.
     pub(crate) fn check_buffered(mut self) -> Result<Self, ConnectionError> {
         if self.is_end_stream() {
             return Ok(self);
         }
-        // Whoever is given the answer polls again, and then is woken.
+        // A no-op waker suffices: the future that reads the response polls again and registers its own waker.
         match self.poll_stream(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Err(error))) => Err(error),
             Poll::Ready(Some(Ok(frame))) => {
@@ -49,12 +52,12 @@ impl Http2Body {
         }
     }
 
-    /// Bytes that were read and are not handed over; what h2 has read, its windows bound.
+    /// Bytes that were read ahead and are not handed over. Flow control bounds the bytes that h2 has buffered.
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.lookahead.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len)
     }
 
-    /// Whether all of its content has been handed over.
+    /// Whether all content has been handed over.
     pub(crate) fn is_complete(&self) -> bool {
         self.is_drained() && self.stream.as_ref().is_none_or(MessageBody::is_complete)
     }
@@ -117,7 +120,8 @@ impl Drop for Http2Body {
     }
 }
 
-/// Reads END_STREAM, and trailers that nobody needs. Content beyond the end is an error, and the stream is reset.
+/// Reads END_STREAM, and trailers that are no longer needed. Content beyond the end is an error, and the stream is
+/// reset.
 async fn read_to_end(mut body: MessageBody<StreamBody>) {
     while let Some(Ok(_)) = body.frame().await {}
 }

@@ -1,8 +1,11 @@
-//! An open connection to a server that carries many requests.
+//! An HTTP/2 session: an open connection to a server that carries many requests.
 //!
-//! Guarantees: requests are sent one after another, in the order of their coming; those that the server's own limit of
-//! streams keeps back are not sent before there is room. Whatever ends the connection ends its requests, each through
-//! its own future.
+//! Guarantees:
+//! - Requests are sent one after another, in order of arrival.
+//! - Requests above the server's limit of concurrent streams wait until the server has room.
+//! - The end of a connection ends all its requests, each through its own future.
+//!
+//! Leaves to others: pings (`keep_alive`), and the number of sessions (`pool`).
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,49 +27,49 @@ use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 use super::keep_alive::KeepAlive;
 
-/// Bytes of a request body buffered per stream before its caller is held back.
+/// The send buffer of a request body per stream, in bytes. Beyond it, backpressure stops the caller.
 const SEND_BUFFER_MAX: usize = 128 * 1024;
-/// What a server may send ahead, per stream. The session has that much for each: callers that take nothing of their
-/// answers do not close it for others.
+/// The flow-control window of a stream. The session's window has that size for each of its streams: callers that do not
+/// read their responses do not block the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const SESSION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-/// The largest head of an answer.
+/// The maximum size of a response head.
 const RESPONSE_HEAD_MAX: u32 = 64 * 1024;
-/// The least that RFC 9113 section 4.2 allows; a larger frame is only more memory.
+/// The minimum that RFC 9113 section 4.2 allows; larger frames only need more memory.
 const FRAME_SIZE_MAX: u32 = 16 * 1024;
-/// Streams that a server has made us reset; beyond them the session ends with ENHANCE_YOUR_CALM.
+/// The maximum of streams that a server makes the gateway reset; beyond it the session ends with ENHANCE_YOUR_CALM.
 const LOCAL_RESETS_MAX: usize = 1024;
 
-/// An open connection that carries many requests; clones are the same one.
+/// An open connection that carries many requests. Clones share the connection.
 #[derive(Clone)]
 pub(crate) struct Http2Session {
     sender: Rc<RefCell<SendRequest<Bytes>>>,
     usage: Rc<SessionUsage>,
 }
 
-/// How a session is used.
+/// The usage and state of a session.
 pub(crate) struct SessionUsage {
     streams: Cell<usize>,
-    /// Whether anything was answered on it.
+    /// Whether the session has carried a response.
     has_responded: Cell<bool>,
-    /// How many commands waited for it to open and have not begun.
+    /// The number of commands that waited for the session to open and have not begun yet.
     reserved: RefCell<Rc<Cell<usize>>>,
     last_used: Cell<Instant>,
-    /// When the server was heard last.
+    /// When something was last received from the server.
     last_received: Cell<Instant>,
     /// Whether the connection has ended.
     has_ended: Cell<bool>,
-    /// Whether it has ended because the server was silent.
+    /// Whether the connection ended because the server was unresponsive.
     is_unresponsive: Cell<bool>,
-    /// Requests that the server's limit of streams keeps back.
+    /// Requests that wait because of the server's limit of concurrent streams.
     send_queue: WakerQueue,
 }
 
-/// A request that was sent: its answer, and where its body goes.
+/// A request that was sent: the future of its response, and the stream for its body.
 pub(crate) type SentStream = (ResponseFuture, SendStream<Bytes>);
 
 impl Http2Session {
-    /// Says hello to a server that speaks HTTP/2 here, as ALPN or the configuration says.
+    /// Performs the HTTP/2 handshake with a server that speaks HTTP/2, according to ALPN or the configuration.
     pub(crate) async fn open(stream: ServerStream, health: &Arc<ServerHealth>) -> Result<Self, h2::Error> {
         let mut builder = Builder::new();
         builder
@@ -93,27 +96,27 @@ impl Http2Session {
         Ok(session)
     }
 
-    /// Whether it would take another request.
+    /// Whether the session can take another request.
     pub(crate) fn has_room(&self) -> bool {
         self.usage.streams.get() + self.usage.reserved.borrow().get() < STREAMS_MAX && !self.is_closed()
     }
 
-    /// Keeps room for so many commands, as long as there are so many.
+    /// Reserves streams for waiting commands. The counter drops as they begin.
     pub(crate) fn reserve_streams(&self, commands: &Rc<Cell<usize>>) {
         self.usage.reserved.replace(Rc::clone(commands));
     }
 
-    /// Whether it is worth keeping: open, and in use or used since then.
+    /// Whether the session is worth keeping: open, and in use now or used since `since`.
     pub(crate) fn is_in_use_since(&self, since: Instant) -> bool {
         !self.is_closed() && (self.usage.streams.get() > 0 || self.usage.last_used.get() >= since)
     }
 
-    /// Whether it takes no requests any more: it has ended, or the server takes its leave.
+    /// Whether the session takes no more requests: it has ended, or the server sent GOAWAY.
     fn is_closed(&self) -> bool {
         self.usage.has_ended.get() || matches!(self.poll_ready(), Poll::Ready(Err(_)))
     }
 
-    /// Whether a request could be sent now. Nobody is woken when it can: the [`SessionDriver`] looks.
+    /// Whether a request could be sent now. Registers no waker: the [`SessionDriver`] checks and wakes the queue.
     fn poll_ready(&self) -> Poll<Result<(), h2::Error>> {
         self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()))
     }
@@ -122,14 +125,14 @@ impl Http2Session {
         SessionPermit::new(&self.usage)
     }
 
-    /// Sends a head, which a look at [`SendTurn::poll_turn`] has allowed.
+    /// Sends a head. Requires a ready [`SendTurn::poll_turn`].
     pub(crate) fn send_head(&self, head: Request<()>, is_whole: bool) -> Result<SentStream, h2::Error> {
         self.sender.borrow_mut().send_request(head, is_whole)
     }
 }
 
 impl SessionUsage {
-    /// Opened, or heard last, now.
+    /// The usage of a session that last received something at `now`.
     pub(crate) fn received_at(now: Instant) -> Self {
         Self {
             streams: Cell::new(0),
@@ -143,22 +146,22 @@ impl SessionUsage {
         }
     }
 
-    /// Whether it carries no request.
+    /// Whether the session carries no request.
     pub(crate) fn is_idle(&self) -> bool {
         self.streams.get() == 0
     }
 
-    /// When the server was heard last.
+    /// When something was last received from the server.
     pub(crate) fn last_received(&self) -> Instant {
         self.last_received.get()
     }
 
-    /// The server is heard.
+    /// Records that something was received from the server.
     pub(crate) fn note_received(&self) {
         self.last_received.set(Instant::now());
     }
 
-    /// Lets the next request through, if there is one and it can be sent, or all if none can any more.
+    /// Releases the next waiting request if it can be sent, or all of them if the session takes no more requests.
     fn release_next(&self, ready: impl FnOnce() -> Poll<Result<(), h2::Error>>) {
         if self.send_queue.is_empty() {
             return;
@@ -171,7 +174,7 @@ impl SessionUsage {
     }
 }
 
-/// A request's place in the order of those that are not sent.
+/// A request's turn in the send queue of its session.
 pub(crate) struct SendTurn {
     session: Http2Session,
     waiter: WaiterId,
@@ -182,7 +185,7 @@ impl SendTurn {
         Self { session, waiter: WaiterId::default() }
     }
 
-    /// Ready when the request may be sent, with the session to send it on; an error if it never may.
+    /// Ready with the session when the request may be sent; an error if the session takes no more requests.
     pub(crate) fn poll_turn(&self, context: &Context<'_>) -> Poll<Result<&Http2Session, ConnectionError>> {
         let usage = &self.session.usage;
         if usage.has_ended.get() {
@@ -201,7 +204,7 @@ impl SendTurn {
 }
 
 impl Drop for SendTurn {
-    /// Sent or not: it is the next one's turn.
+    /// Passes the turn to the next request, whether this one was sent or not.
     fn drop(&mut self) {
         let usage = &self.session.usage;
         usage.send_queue.remove(&self.waiter);
@@ -213,7 +216,7 @@ impl Drop for SendTurn {
 struct SessionDriver {
     connection: Connection<ServerStream, Bytes>,
     keep_alive: KeepAlive,
-    /// Whoever holds it keeps the connection open, which the driver may not.
+    /// Weak: a strong reference would keep the connection open.
     sender: Weak<RefCell<SendRequest<Bytes>>>,
     usage: Rc<SessionUsage>,
 }
@@ -229,7 +232,8 @@ impl Future for SessionDriver {
         }
         let polled = Pin::new(&mut driver.connection).poll(context);
         driver.release_next();
-        polled.map(drop) // whatever ends it, whoever waits for an answer on it is told through its own future
+        // Each waiting request gets the error through its own future.
+        polled.map(drop)
     }
 }
 
@@ -249,18 +253,18 @@ impl Drop for SessionDriver {
     }
 }
 
-/// Tells a session from others.
+/// The identity of a session.
 #[derive(Clone)]
 pub(crate) struct SessionId(Rc<SessionUsage>);
 
 impl SessionId {
-    /// Whether it is that of this session.
+    /// Whether this is the id of `session`.
     pub(crate) fn identifies(&self, session: &Http2Session) -> bool {
         Rc::ptr_eq(&self.0, &session.usage)
     }
 }
 
-/// Counts a request on a session as long as it, or its answer, lives.
+/// Counts a request on a session for the lifetime of the request or of its response.
 pub(crate) struct SessionPermit(Rc<SessionUsage>);
 
 impl SessionPermit {
@@ -269,23 +273,23 @@ impl SessionPermit {
         Self(Rc::clone(usage))
     }
 
-    /// Whether the session has answered before.
+    /// Whether the session has carried a response before.
     pub(crate) fn has_responded(&self) -> bool {
         self.0.has_responded.get()
     }
 
-    /// The session answers.
+    /// Records a response.
     pub(crate) fn note_response(&self) {
         self.0.has_responded.set(true);
         self.0.note_received();
     }
 
-    /// Something came that is no answer yet, or more of one.
+    /// Records an interim response or a part of a response body.
     pub(crate) fn note_received(&self) {
         self.0.note_received();
     }
 
-    /// How a request failed: with its stream, or because its server was silent.
+    /// The error of a failed request: that of its stream, or a timeout if the server was unresponsive.
     pub(crate) fn connection_error(&self, error: h2::Error) -> ConnectionError {
         match self.0.is_unresponsive.get() {
             true => ConnectionError::Io(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer a ping")),
@@ -305,5 +309,5 @@ impl Drop for SessionPermit {
     }
 }
 
-/// Requests of ours on one session at once; beyond it another session is opened.
+/// The maximum of concurrent requests on one session; beyond it another session is opened.
 pub(crate) const STREAMS_MAX: usize = 100;

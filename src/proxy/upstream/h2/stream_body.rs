@@ -1,7 +1,10 @@
-//! The body of an answer as h2 has it.
+//! The body of an HTTP/2 response as h2 delivers it.
 //!
-//! Guarantees: the server may send as much more as was handed over. A stream that is reset with NO_ERROR stops without
-//! an error: [`crate::proxy::message::message_body`] knows whether it was at its end.
+//! Guarantees:
+//! - The flow-control window is opened by the number of bytes that were handed over.
+//! - A stream that is reset with NO_ERROR ends without an error.
+//!
+//! Leaves to [`crate::proxy::message::message_body`]: whether such a stream was complete.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,10 +17,10 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::session::SessionPermit;
 
-/// See the module.
+/// The received data and trailers of one stream.
 pub(crate) struct StreamBody {
     stream: RecvStream,
-    /// As the head says, or because nothing follows.
+    /// The length that the head announces, or 0 if nothing follows the head.
     content_length: Option<u64>,
     has_data: bool,
     permit: SessionPermit,
@@ -39,7 +42,7 @@ impl StreamBody {
     }
 }
 
-/// h2 has made sure that all lengths of a head are the same.
+/// h2 has verified that all lengths in a head are equal.
 fn content_length(head: &HeaderMap) -> Option<u64> {
     head.get(CONTENT_LENGTH).map(HeaderValue::to_str)?.ok()?.parse().ok()
 }
@@ -60,7 +63,8 @@ impl HttpBody for StreamBody {
         match ready!(body.stream.poll_data(context)) {
             Some(Ok(bytes)) => {
                 body.permit.note_received();
-                let _ = body.stream.flow_control().release_capacity(bytes.len()); // it was just taken
+                // The bytes are handed over right here.
+                let _ = body.stream.flow_control().release_capacity(bytes.len());
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Some(Err(error)) => Poll::Ready(stream_end(error)),

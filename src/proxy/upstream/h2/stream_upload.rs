@@ -1,8 +1,14 @@
-//! The body of a request on its way to a stream.
+//! The upload of a request body to an HTTP/2 stream, with backpressure.
 //!
-//! Guarantees: at most one piece of it is held, and h2 takes a piece only when the stream has room for some of it; a
-//! body that breaks off resets its stream; nothing more is read of a body whose stream the server has reset. A stream
-//! that is given up before it is answered is reset at once: h2 by itself would first send what waits for room.
+//! Guarantees:
+//! - At most one piece of the body is held. h2 gets a piece only when the stream has flow-control capacity for some of
+//!   it.
+//! - A body that breaks off resets its stream.
+//! - A body is not read any further after the server has reset its stream.
+//! - A stream that is dropped before its response is reset at once. Otherwise h2 would first send the data that waits
+//!   for capacity.
+//!
+//! Leaves to others: the buffer for a resend (`replayable_body`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,23 +19,23 @@ use hyper::body::{Body as _, Frame};
 
 use super::replayable_body::ReplayableBody;
 
-/// See the module.
+/// The upload of one request body.
 pub(crate) struct StreamUpload {
     stream: SendStream<Bytes>,
     body: ReplayableBody,
     piece: Option<UploadPiece>,
     is_finished: bool,
-    /// Whether the stream is answered.
+    /// Whether the response has begun.
     has_response: bool,
 }
 
-/// A piece that the stream has no room for yet.
+/// A piece that waits for flow-control capacity.
 struct UploadPiece {
     bytes: Bytes,
     is_last: bool,
 }
 
-/// The stream takes nothing more.
+/// The stream accepts no more data.
 struct StreamEnded;
 
 impl StreamUpload {
@@ -37,7 +43,7 @@ impl StreamUpload {
         Self { stream, body, piece: None, is_finished: false, has_response: false }
     }
 
-    /// Ready when nothing more is sent: the body has ended or broken off, or the stream has.
+    /// Ready when nothing more is sent: the body has ended or broken off, or the stream has ended.
     pub(crate) fn poll_finished(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while !self.is_finished {
             match ready!(self.poll_step(context)) {
@@ -74,19 +80,20 @@ impl StreamUpload {
             }
             Ok(bytes) => {
                 self.piece = Some(UploadPiece { bytes, is_last: self.body.is_end_stream() });
-                self.stream.reserve_capacity(1); // all of it would keep the session's window from others
+                // Reserving the whole piece would keep the session's window from other streams.
+                self.stream.reserve_capacity(1);
                 return Ok(());
             }
             Err(frame) => frame,
         };
         if let Ok(trailers) = frame.into_trailers() {
             self.stream.reserve_capacity(0);
-            let _ = self.stream.send_trailers(trailers); // a stream that cannot take them has ended
+            let _ = self.stream.send_trailers(trailers); // a stream that cannot take trailers has ended
         }
         Err(StreamEnded)
     }
 
-    /// Ready when the stream has room for some of the piece.
+    /// Ready when the stream has capacity for a part of the piece.
     fn poll_capacity(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamEnded>> {
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(context)) {
@@ -108,7 +115,8 @@ impl StreamUpload {
         }
     }
 
-    /// The server has taken the request up: nothing of the body is held any more. What is left of it goes on by itself.
+    /// Continues the upload in a task of its own and drops the replay buffer, because the server has begun to process
+    /// the request.
     pub(crate) fn detach(mut self) {
         self.has_response = true;
         self.body.discard();
@@ -117,7 +125,7 @@ impl StreamUpload {
         }
     }
 
-    /// The body, for another stream; nothing, if more of it was taken than is held.
+    /// The body for another stream; `None` if more of it was taken than is buffered.
     pub(crate) fn into_body(mut self) -> Option<ReplayableBody> {
         std::mem::replace(&mut self.body, ReplayableBody::empty()).rewind()
     }
@@ -126,7 +134,7 @@ impl StreamUpload {
 impl Drop for StreamUpload {
     fn drop(&mut self) {
         if !self.has_response {
-            self.stream.send_reset(Reason::CANCEL); // does nothing to a stream that has ended
+            self.stream.send_reset(Reason::CANCEL); // has no effect on a stream that has ended
         }
     }
 }

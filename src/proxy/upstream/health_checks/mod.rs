@@ -1,8 +1,11 @@
-//! Active health: every server whose subsystem says so is asked, over and over, whether it is well.
+//! Active health checks: the gateway probes every server whose subsystem configures them.
 //!
-//! Guarantees: a server is asked once per gateway, not per worker; a reload keeps what is known of servers that stay, and
-//! ends the checks of those that go; never more than [`CHECKS_MAX`] checks at once. Leaves to [`super::endpoint::health`] what a check
-//! means, and to [`self::probe`] how it is made.
+//! Guarantees:
+//! - A server is checked once per gateway, not once per worker.
+//! - A reload keeps the health of servers that stay, and ends the checks of servers that are removed.
+//! - At most [`CHECKS_MAX`] checks run at once.
+//!
+//! Leaves to others: the effect of a result ([`super::endpoint::health`]), and a single check ([`self::probe`]).
 
 mod probe;
 
@@ -29,12 +32,12 @@ use super::endpoint::health::ServerKey;
 use super::endpoint::health::{HealthTransition, ServerHealth, UpstreamHealth};
 use super::transport::connector::Connector;
 
-/// Checks under way at once; each takes a file descriptor of those that are kept for other things than commands.
+/// The maximum of concurrent checks. Each uses a file descriptor of those reserved for other purposes than commands.
 const CHECKS_MAX: usize = 64;
-/// How soon a reload is seen.
+/// The interval at which the configuration is compared.
 const RELOAD_POLL: Duration = Duration::from_millis(250);
 
-/// The checks of a gateway.
+/// The health checker of a gateway.
 pub struct HealthChecker {
     published: Arc<ArcSwap<PolicySnapshot>>,
     tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
@@ -42,12 +45,12 @@ pub struct HealthChecker {
     checks: HashMap<ServerKey, RunningCheck>,
     applied: Option<Arc<PolicySnapshot>>,
     resolver: Rc<DnsResolver>,
-    /// What a check reads ahead is little, whatever the workers carry.
+    /// A separate limiter: a check reads little ahead, independent of the load of the workers.
     in_flight: Rc<InFlightLimiter>,
     permits: Rc<Semaphore>,
 }
 
-/// The checks of one server.
+/// The running checks of one server.
 struct RunningCheck {
     probe: Rc<HealthProbe>,
     health: Arc<ServerHealth>,
@@ -55,7 +58,7 @@ struct RunningCheck {
 }
 
 impl HealthChecker {
-    /// Nobody is asked yet.
+    /// A health checker without checks.
     pub fn new(
         published: Arc<ArcSwap<PolicySnapshot>>,
         tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
@@ -74,7 +77,7 @@ impl HealthChecker {
         }
     }
 
-    /// Asks until the drain begins. Must run where tasks may stay on their thread.
+    /// Runs the checks until the drain begins. Must run where tasks may stay on their thread (`spawn_local`).
     pub async fn run(mut self, mut drain: DrainWatcher) {
         let mut look = interval(RELOAD_POLL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,7 +89,7 @@ impl HealthChecker {
         }
     }
 
-    /// Does what the live configuration says, if it is another than before.
+    /// Applies the live configuration if it has changed.
     async fn apply_config(&mut self) {
         let config = self.published.load_full();
         if self.applied.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &config)) {
@@ -100,7 +103,7 @@ impl HealthChecker {
                 Entry::Occupied(same) if same.get().0.is_same_check(&running.probe) => {
                     self.checks.insert(same.remove_entry().0, running);
                 }
-                Entry::Occupied(_) => running.stop_check().await, // what is known of the server stays
+                Entry::Occupied(_) => running.stop_check().await, // the health of the server is kept
                 Entry::Vacant(_) => {
                     running.health.forget_checks();
                     running.stop_check().await;
@@ -138,14 +141,15 @@ impl HealthChecker {
 }
 
 impl RunningCheck {
-    /// Ends the checks; when this is over, nothing of them holds the server's health.
+    /// Ends the checks. After the await, the task holds no reference to the server's health.
     async fn stop_check(self) {
         self.task.abort();
-        let _ = self.task.await; // it was told to end, and did
+        let _ = self.task.await; // the task was aborted
     }
 }
 
-/// Asks one server for ever; the first time after a part of the interval, so that not all are asked at once.
+/// Checks one server repeatedly. The first check starts after a random part of the interval, so that the servers are
+/// not all checked at once.
 async fn check_repeatedly(
     (subsystem, upstream): ServerKey,
     probe: Rc<HealthProbe>,

@@ -1,7 +1,11 @@
-//! One check: a server is asked over the way that commands go, and its answer's head says whether it is well.
+//! A health check of one server: one request over the same path as commands, decided by the head of the response.
 //!
-//! Guarantees: nothing of a check is metered, or counted as a command or an attempt; it has a connection of its own, so that
-//! it also tells whether the server takes new ones; it ends within its timeout.
+//! Guarantees:
+//! - A check is not metered, and does not count as a command or an attempt.
+//! - A check uses its own connection, so it also tests whether the server accepts new ones.
+//! - A check ends within its timeout.
+//!
+//! Leaves to others: when a server is checked (`health_checks`), and the effect of the result (`health`).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -19,14 +23,14 @@ use crate::proxy::upstream::h2::replayable_body::ReplayableBody;
 use crate::proxy::upstream::transport::connector::Connector;
 use crate::proxy::upstream::transport::protocol::{UpstreamExchange, UpstreamRequest};
 
-/// What servers know a check by.
+/// The `User-Agent` of a check.
 const PROBE_AGENT: &str = concat!("tallygate-health/", env!("CARGO_PKG_VERSION"));
 
-/// How one server is asked.
+/// The check of one server.
 pub(crate) struct HealthProbe {
     pub(crate) connector: Connector,
     pub(crate) check: HealthCheckPolicy,
-    /// The host of its requests.
+    /// The `Host` of its requests.
     host: String,
 }
 
@@ -39,12 +43,12 @@ impl HealthProbe {
         Self { connector, check, host }
     }
 
-    /// Whether the other asks the same server in the same way.
+    /// Whether both probes check the same server in the same way.
     pub(crate) fn is_same_check(&self, other: &Self) -> bool {
         self.check == other.check && self.connector.is_same_endpoint(&other.connector)
     }
 
-    /// Asks once; why the server is not well.
+    /// Performs one check; the error says why it failed.
     pub(crate) async fn run_check(&self, health: &Arc<ServerHealth>) -> Result<(), String> {
         let within = self.check.timeout;
         match timeout(within, self.fetch_status(health)).await {

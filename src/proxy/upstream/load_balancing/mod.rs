@@ -1,9 +1,16 @@
-//! Which of a subsystem's servers gets the next request. Those that are well come first; if none is, any: an ejected server
-//! may have recovered, and refusing everything helps nobody (Envoy calls this panic mode).
+//! Load balancing: the choice of the server for the next request by least request, round robin or hash (sticky
+//! routing).
 //!
-//! Guarantees: each server gets its weight's part of the requests, whatever the policy; one without a weight gets none, even
-//! if nobody else is left; one that carries as many requests as it may is not chosen; by hash, a server that leaves moves
-//! only its own keys, and one that comes takes only its own; nothing is allocated.
+//! Guarantees:
+//! - Healthy servers are preferred. If no server is healthy, all are candidates: an ejected server may have recovered,
+//!   and refusing every request helps no caller (Envoy's panic mode).
+//! - Each server gets a share of the requests in proportion to its weight, for every policy.
+//! - A server with weight 0 gets no requests, even if no other server is left.
+//! - A server with its maximum of requests in flight is not chosen.
+//! - By hash, a server that is removed moves only its own keys, and a server that is added takes only its own keys.
+//! - A choice allocates no memory.
+//!
+//! Leaves to others: health (`health`), slow start (`slow_start`), and limits (`server_pools`).
 
 mod rendezvous;
 mod smooth_wrr;
@@ -17,32 +24,32 @@ pub(crate) use super::endpoint::slow_start::FULL_WEIGHT;
 pub(crate) use rendezvous::HashKey;
 use smooth_wrr::SmoothWrr;
 
-/// What the choice looks at.
+/// The properties of a server that load balancing uses.
 pub(crate) trait BalancedServer {
-    /// Whether it may be preferred.
+    /// Whether the server is preferred.
     fn is_healthy(&self) -> bool;
-    /// Whether it may carry one more.
+    /// Whether the server may carry one more request.
     fn has_room(&self) -> bool;
-    /// Requests it has in flight, all workers together.
+    /// The requests in flight at the server, from all workers.
     fn in_flight(&self) -> u64;
-    /// How much of its weight counts, of [`FULL_WEIGHT`]: less while it starts slowly, never nothing.
+    /// The slow-start weight, of [`FULL_WEIGHT`]: smaller during slow start, never 0.
     fn slow_start_weight(&self) -> u64;
-    /// A hash of its name.
+    /// The hash of the server's name.
     fn server_hash(&self) -> u64;
 }
 
-/// What a choice comes to.
+/// The result of a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Selection {
     /// The server at this position.
     Server(usize),
-    /// All that are well carry as many as they may.
+    /// All candidates have their maximum of requests in flight.
     AllFull,
-    /// All were tried.
+    /// All servers were tried.
     NoneLeft,
 }
 
-/// Chooses.
+/// The load balancer of one subsystem.
 pub(crate) struct LoadBalancer {
     policy: LoadBalancing,
     weights: ServerWeights,
@@ -53,9 +60,9 @@ pub(crate) struct LoadBalancer {
 /// The weights of the servers, by position.
 struct ServerWeights {
     by_position: Vec<u64>,
-    /// Those with a weight.
+    /// The servers with a weight above 0.
     weighted: ServerSet,
-    /// Whether these all have the same.
+    /// Whether these weights are all equal.
     are_equal: bool,
 }
 
@@ -67,14 +74,14 @@ impl ServerWeights {
         Self { weighted: some, are_equal: weights.all(|weight| Some(weight) == first), by_position: each }
     }
 
-    /// A server's part of the choices at this moment, in relation to those of the others.
+    /// The weight of a server at this moment: its configured weight times its slow-start weight.
     fn effective_weight(&self, position: usize, server: &impl BalancedServer) -> u64 {
         self.by_position[position] * server.slow_start_weight()
     }
 }
 
 impl LoadBalancer {
-    /// For servers of these weights.
+    /// A load balancer for servers with these weights.
     pub(crate) fn new(balance: LoadBalancing, weights: Vec<u64>) -> Self {
         let turns = SmoothWrr::new(weights.len());
         Self { policy: balance, weights: ServerWeights::new(weights), smooth_wrr: turns, random: RefCell::default() }
@@ -84,7 +91,7 @@ impl LoadBalancer {
         &self.policy
     }
 
-    /// The next server for a request with this key, out of those not yet tried.
+    /// Selects the next server for a request with this key, out of the servers not yet tried.
     pub(crate) fn select<S: BalancedServer>(&self, servers: &[S], key: Option<HashKey>, tried: ServerSet) -> Selection {
         let open = self.weights.weighted.without(tried);
         if open.is_empty() {
@@ -102,7 +109,7 @@ impl LoadBalancer {
         position.map_or(Selection::AllFull, Selection::Server)
     }
 
-    /// The server that keeps what has this key.
+    /// The owner of the key by rendezvous hashing, among the available servers.
     fn rendezvous_owner<S: BalancedServer>(&self, servers: &[S], open: ServerSet, key: HashKey) -> Option<usize> {
         let roomy = available_servers(servers, open);
         match self.weights.are_equal {
@@ -113,8 +120,9 @@ impl LoadBalancer {
         }
     }
 
-    /// The less busy of two at random ("the power of two choices"): nearly as even as the least busy of all, and without all
-    /// workers running to the same one. A weight counts twice: for being one of the two, and for how much is busy.
+    /// The less loaded of two random servers ("the power of two choices"). The result is nearly as even as the least
+    /// loaded of all, and workers do not all pick the same server. The weight counts twice: for the random choice, and
+    /// in the comparison of loads.
     fn pick_of_two<S: BalancedServer>(
         &self,
         servers: &[S],
@@ -124,13 +132,14 @@ impl LoadBalancer {
         let two =
             self.two_uniform(servers, open).or_else(|| self.two_weighted(available_servers(servers, open), &share));
         let (one, other) = two?;
-        // The other is less busy if it is so even with this request. Where that holds of neither, who was drawn first has it,
-        // so that servers at rest get their parts.
+        // Prefer the second server only if it stays less loaded after taking this request. Ties go to the first, so
+        // that idle servers get their shares.
         let (busy, less) = (servers[one].in_flight(), servers[other].in_flight() + 1);
         Some(if one != other && busy * share(other) >= less * share(one) { other } else { one })
     }
 
-    /// Two at random without a look at all: the everyday case, if all have the same weight and the two will do.
+    /// Two random servers without computing the set of available servers. This is the common case: all weights are
+    /// equal and both servers are available.
     fn two_uniform<S: BalancedServer>(&self, servers: &[S], open: ServerSet) -> Option<(usize, usize)> {
         if !self.weights.are_equal {
             return None;
@@ -143,7 +152,8 @@ impl LoadBalancer {
         (good(&one) && good(&other)).then_some((one, other))
     }
 
-    /// Two different positions at random, each by its share, or twice the only one.
+    /// Two different random positions, each with a probability in proportion to its share; the same one twice if there
+    /// is only one.
     fn two_weighted(&self, set: ServerSet, share: &impl Fn(usize) -> u64) -> Option<(usize, usize)> {
         let one = self.one_weighted(set, share)?;
         Some((one, self.one_weighted(set.without(ServerSet::single(one)), share).unwrap_or(one)))
@@ -157,11 +167,12 @@ impl LoadBalancer {
             left = rest.unwrap_or(left);
             rest.is_some()
         });
-        passed.next().or_else(|| set.nth(0)) // a share can have become less in between
+        // A share can have dropped since the sum was computed.
+        passed.next().or_else(|| set.nth(0))
     }
 }
 
-/// Those with room among those that are well, or among all if none is.
+/// The servers with room among the healthy ones, or among all if none is healthy.
 fn available_servers<S: BalancedServer>(servers: &[S], open: ServerSet) -> ServerSet {
     let well = open.filter(|position| servers[position].is_healthy()).or_if_empty(open);
     well.filter(|position| servers[position].has_room())

@@ -1,8 +1,10 @@
-//! What keeps a request with its server: rendezvous hashing, in which each server draws a number for a key and the best
-//! one has it.
+//! Sticky routing by rendezvous hashing: each server gets a score for a key, and the best score owns the key.
 //!
-//! Guarantees: the same bytes, names and weights lead to the same server in every gateway, on every machine and with every
-//! version of Tallygate: the hash is FNV-1a of 64 bits, mixed by the finalizer of MurmurHash3, and all arithmetic is in integers.
+//! Guarantees: the same bytes, names and weights lead to the same server in every gateway, on every machine and with
+//! every version of Tallygate. The hash is FNV-1a of 64 bits, mixed by the finalizer of MurmurHash3, and all arithmetic
+//! uses integers.
+//!
+//! Leaves to others: which servers take part (`load_balancing`).
 
 use std::cmp::Reverse;
 
@@ -12,12 +14,12 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 /// `fmix64` of MurmurHash3.
 const FMIX64: [u64; 2] = [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53];
 
-/// Binary digits after the point of a logarithm.
+/// The fractional bits of a logarithm.
 const FRACTION_BITS: u32 = 32;
-/// Digits that are kept when a logarithm is divided by a weight; 6 + 32 + 20 of 64 are used.
+/// The extra bits that are kept when a logarithm is divided by a weight; 6 + 32 + 20 of 64 bits are used.
 const KEPT_BITS: u32 = 20;
 
-/// What keeps a request with its server: a hash of a header's value, or of its department.
+/// The key for sticky routing: a hash of a header's value, or of the department.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HashKey(u64);
 
@@ -28,21 +30,22 @@ impl HashKey {
         Self(mix_hash(fnv))
     }
 
-    /// The key as a server's seed.
+    /// The key as the hash of a server's name.
     pub(crate) fn server_hash(self) -> u64 {
         self.0
     }
 
-    /// What a server of this seed draws: the largest has the key, if all weights are the same.
+    /// The score of a server with this seed: the largest one owns the key, if all weights are equal.
     pub(crate) fn score(self, seed: u64) -> u64 {
         mix_hash(self.0 ^ seed)
     }
 
-    /// What a server draws by its weight, at least 1: the largest has the key.
+    /// The score of a server with a weight of at least 1: the largest one owns the key.
     ///
-    /// A draw `u` of `0..1` becomes `-log2(u) / weight`, of which the smallest wins: the first of several waits that are
-    /// exponentially distributed belongs to each in proportion to its rate. A weight that changes moves only keys to or from
-    /// its own server; the same weights lead where no weights do.
+    /// A draw `u` in `0..1` becomes `-log2(u) / weight`, and the smallest value wins. The first of several
+    /// exponentially distributed waits belongs to each in proportion to its rate, so a server gets keys in proportion
+    /// to its weight. A change of a weight moves only keys to or from its own server. Equal weights give the same owner
+    /// as no weights.
     pub(crate) fn weighted_score(self, seed: u64, weight: u64) -> (Reverse<u64>, u64) {
         let draw = self.score(seed);
         (Reverse((negative_log2(draw) << KEPT_BITS) / weight.max(1)), draw)
@@ -56,14 +59,14 @@ fn mix_hash(mut hash: u64) -> u64 {
     hash ^ (hash >> 33)
 }
 
-/// `-log2(draw / 2^64)`, with [`FRACTION_BITS`] binary digits: at least 1 of the last one, at most 64.
+/// `-log2(draw / 2^64)` with [`FRACTION_BITS`] fractional bits: at least `2^-FRACTION_BITS`, at most 64.
 fn negative_log2(draw: u64) -> u64 {
     let draw = draw.max(1);
     let zeros = draw.leading_zeros();
-    let mut mantissa = draw << zeros; // 1..2, with 63 digits after the point
+    let mut mantissa = draw << zeros; // in `1..2`, with 63 fractional bits
     let mut fraction = 0;
     for _ in 0..FRACTION_BITS {
-        // Squaring doubles the logarithm: its next digit is whether the square has reached 2.
+        // Squaring doubles the logarithm: its next bit is 1 if the square has reached 2.
         let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
         let digit = u64::from(square >> 64 != 0);
         fraction = fraction << 1 | digit;
@@ -90,7 +93,7 @@ mod tests {
         for (draw, expected) in [(0, 64 * one), (1, 64 * one), (1 << 32, 32 * one), (1 << 63, one)] {
             assert_eq!(negative_log2(draw), expected, "{draw:x}");
         }
-        // log2(3) is 1.5849625007211561814..., and 2_512_394_809 of what is behind the point.
+        // log2(3) is 1.5849625007211561814..., with a fraction of 2_512_394_809 / 2^32.
         assert_eq!(negative_log2(3 << 62), one - 2_512_394_809);
         assert_eq!(negative_log2(u64::MAX), 1);
     }

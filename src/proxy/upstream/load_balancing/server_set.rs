@@ -1,8 +1,13 @@
-//! Positions in a subsystem's list of servers, which has at most [`crate::policy::Subsystem::UPSTREAMS_MAX`].
+//! A set of positions in a subsystem's list of servers, which has at most [`crate::policy::Subsystem::UPSTREAMS_MAX`]
+//! servers.
+//!
+//! Guarantees: one bit per server; a set is copied and combined without allocation.
+//!
+//! Leaves to others: the meaning of a set (`load_balancing`).
 
 use crate::policy::Subsystem;
 
-/// A set of positions.
+/// A set of positions, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerSet(u64);
 
@@ -17,7 +22,7 @@ impl ServerSet {
         }
     }
 
-    /// One position.
+    /// A set with one position.
     pub(crate) fn single(position: usize) -> Self {
         Self(1 << position)
     }
@@ -34,32 +39,32 @@ impl ServerSet {
         Self(self.0 & !other.0)
     }
 
-    /// Itself, or the other if it is empty.
+    /// This set, or `other` if this set is empty.
     pub(crate) fn or_if_empty(self, other: Self) -> Self {
         if self.is_empty() { other } else { self }
     }
 
-    /// Those for which it holds.
+    /// The positions for which `holds` is true.
     pub(crate) fn filter(self, holds: impl Fn(usize) -> bool) -> Self {
         self.positions().filter(|position| holds(*position)).fold(Self::default(), |kept, one| Self(kept.0 | 1 << one))
     }
 
-    /// The position with this many before it.
+    /// The position with `before` positions before it.
     pub(crate) fn nth(self, before: usize) -> Option<usize> {
         self.positions().nth(before)
     }
 
-    /// The position with the largest of something.
+    /// The position with the largest key.
     pub(crate) fn max_by_key<K: Ord>(self, key: impl Fn(usize) -> K) -> Option<usize> {
         self.positions().max_by_key(|position| key(*position))
     }
 
-    /// From the first to the last.
+    /// The positions in ascending order.
     pub(crate) fn positions(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         std::iter::from_fn(move || {
             let position = left.trailing_zeros();
-            left &= left.checked_sub(1)?; // the lowest bit
+            left &= left.checked_sub(1)?; // clears the lowest bit
             Some(position as usize)
         })
     }

@@ -1,16 +1,20 @@
-//! Servers in turn, the heavier ones more often: nginx's smooth weighted round robin.
+//! Round robin with weights: nginx's smooth weighted round robin.
 //!
-//! Guarantees: among servers that stay the same, of as many choices as their shares sum up to each gets exactly its own, spread
-//! evenly and not in a row. Nothing is drawn by chance.
+//! Guarantees:
+//! - Among servers that stay the same, each gets exactly its share of every `sum(shares)` choices, spread evenly and
+//!   not in a row.
+//! - The choice is deterministic.
+//!
+//! Leaves to others: which servers take part (`load_balancing`).
 
 use std::cell::RefCell;
 
 use super::ServerSet;
 
-/// What each server has a claim to, by position.
+/// The claim of each server, by position.
 ///
-/// A choice gives what it takes: the sum stays 0. So a claim stays within a few times the sum of all shares, which is at most
-/// 64 servers x 1000 x [`super::WARM`].
+/// The sum of all claims stays 0. A claim therefore stays within a few times the sum of all shares, which is at most 64
+/// servers x 1000 x [`super::FULL_WEIGHT`].
 pub(crate) struct SmoothWrr(RefCell<Vec<i64>>);
 
 impl SmoothWrr {
@@ -18,7 +22,8 @@ impl SmoothWrr {
         Self(RefCell::new(vec![0; servers]))
     }
 
-    /// The next of a set: all gain their shares, and the one with the largest claim pays for it.
+    /// The next server of a set: each claim grows by its share, and the server with the largest claim is chosen and
+    /// pays the sum.
     pub(crate) fn select_next(&self, set: ServerSet, share: impl Fn(usize) -> u64) -> Option<usize> {
         let mut claims = self.0.borrow_mut();
         let mut whole = 0;

@@ -1,4 +1,5 @@
-//! Every way to choose, with servers that only pretend.
+//! Tests of all load-balancing policies, with fake servers: round robin, least requests, sticky routing (rendezvous
+//! hashing), weights, slow start, unhealthy and full servers.
 
 use super::*;
 use crate::policy::HashSource;
@@ -42,7 +43,7 @@ fn servers(loads: &[(bool, u64)]) -> Vec<FakeServer> {
     NAMES.into_iter().zip(loads).map(fake).collect()
 }
 
-/// A balancer for servers of these weights, whose chance is always the same.
+/// A balancer for servers with these weights and a fixed random seed.
 fn balancer(balance: LoadBalancing, weights: &[u64]) -> LoadBalancer {
     let balancer = LoadBalancer::new(balance, weights.to_vec());
     balancer.random.replace(fastrand::Rng::with_seed(7));
@@ -138,7 +139,7 @@ fn a_full_server_is_passed_over_and_an_ill_one_does_not_stand_in_for_it() {
     }
 }
 
-/// How many of so many choices fell on the second of two.
+/// The number of choices that fell on the second server.
 fn of_the_second(picked: &[usize]) -> usize {
     picked.iter().filter(|position| **position == 1).count()
 }
@@ -152,7 +153,7 @@ fn a_server_that_starts_slowly_gets_its_share() {
         assert!(expected.contains(&count), "{count} of 2000 by {balance:?}, one in eleven was expected");
         servers[0].healthy = false;
         assert_eq!(picks(balance.clone(), &servers, 3), [1; 3], "it is the only one that is well");
-        // A weight and a slow start multiply: 10 times a tenth is 1.
+        // Weight and slow start multiply: 10 times a tenth is 1.
         servers[0].healthy = true;
         let count = of_the_second(&weighted_picks(balance.clone(), &servers, &[1, 10], 2_000));
         assert!((900..=1100).contains(&count), "{count} of 2000 by {balance:?}, half was expected");
@@ -265,7 +266,8 @@ fn weights_of_those_that_are_left_stay_in_relation() {
     }
 }
 
-/// If one of these changes, keys find other servers after an upgrade: say so in the changelog, or better, do not.
+/// A change of these values sends keys to other servers after an upgrade. It needs a line in the changelog, and is
+/// better avoided.
 #[test]
 fn what_a_hash_chooses_is_fixed_for_all_versions() {
     let names = ["10.0.0.1:9001", "10.0.0.2:9001", "10.0.0.3:9001", "cameras.city.example:443", "/run/cameras.sock"];
@@ -280,7 +282,7 @@ fn what_a_hash_chooses_is_fixed_for_all_versions() {
     }
 }
 
-/// Key, the server's position with even weights, and with 5, 1, 3, 1, 1.
+/// The key, the server's position with equal weights, and its position with the weights 5, 1, 3, 1, 1.
 const FIXED: [(&str, usize, usize); 8] = [
     ("traffic-police", 2, 2),
     ("logistics", 0, 0),

@@ -1,7 +1,12 @@
-//! Kept connections to one server, per worker: nothing is shared on the hot path, nothing is locked.
+//! The connection pool of one server, per worker.
 //!
-//! The most recently used connection goes first, so that spare ones grow old and are closed before the server closes them. Over
-//! HTTP/2 commands that come together share a session, from when it is being opened.
+//! Guarantees:
+//! - The hot path shares nothing between workers and takes no lock.
+//! - The most recently used connection goes first. Surplus connections age, and the idle timeout closes them before the
+//!   server does.
+//! - Over HTTP/2, commands that arrive together share a session, even while it is being opened.
+//!
+//! Leaves to others: the choice of a server (`load_balancing`), opening connections (`transport`), resends (`resend`).
 
 mod pending_session;
 pub(crate) mod response_deadline;
@@ -35,67 +40,67 @@ use super::transport::protocol::{
     UnansweredRequest, UpstreamBody, UpstreamConnection, UpstreamExchange, UpstreamRequest,
 };
 
-/// One server's connections.
+/// The connections to one server.
 pub(crate) struct ConnectionPool {
     connector: Connector,
     pub(crate) health: Arc<ServerHealth>,
     pub(crate) in_flight: Rc<ServerInFlight>,
-    /// Connections that wait for their next request; HTTP/1.1 only.
+    /// Idle connections; HTTP/1.1 only.
     idle: RefCell<Vec<IdleConnection>>,
-    /// Connections that carry many requests; HTTP/2 only.
+    /// Connections that carry several requests; HTTP/2 only.
     sessions: RefCell<Vec<Http2Session>>,
-    /// Those that are being opened.
+    /// Sessions that are being opened.
     pending_sessions: RefCell<Vec<Rc<PendingSession>>>,
     idle_max: usize,
     idle_time: Duration,
-    /// The time of the last sweep: fine enough to tell how long a connection has been idle, and free to read.
+    /// The time of the last sweep. It is precise enough for the idle timeout, and reading it is free.
     last_sweep: Cell<Instant>,
 }
 
 struct IdleConnection {
     connection: Box<Http1Connection>,
     since: Instant,
-    /// How long it may be idle.
+    /// The idle timeout of this connection.
     idle_max: Duration,
 }
 
-/// Which connections an attempt may use.
+/// The connections that an attempt may use.
 #[derive(Clone, Copy)]
 pub(crate) enum AllowedConnections<'a> {
-    /// A kept one, or a new one if none is left.
+    /// A kept connection, or a new one if none is left.
     Any,
-    /// Any but sessions that have refused the request.
+    /// Any connection except the sessions that refused the request.
     Excluding(&'a [SessionId]),
-    /// A new one: others may be as old as the one that has just ended.
+    /// Only a new connection: kept ones may be as old as the one that was lost.
     NewOnly,
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 pub(crate) enum SendAttempt {
-    /// The server answered.
+    /// The server sent a response.
     Response(LeasedResponse),
-    /// Nothing was sent, for this reason; here is the request again.
+    /// Nothing was sent; the request and the reason.
     Unsent(UpstreamRequest, String),
-    /// Something was sent, but the request may be sent again without its subsystem's leave.
+    /// Something was sent, but the request may be resent without permission by the subsystem's configuration.
     Resendable(ResendableRequest),
-    /// Something was sent, and no answer came.
+    /// Something was sent, and no response arrived.
     Failed(SendError),
 }
 
-/// A request that may be sent again.
+/// A request that may be resent.
 pub(crate) struct ResendableRequest {
-    /// The request; nothing, if too much of its body was taken.
+    /// The request; `None` if more of its body was taken than is buffered.
     pub(crate) request: Option<UpstreamRequest>,
-    /// The server that it was sent to.
+    /// The pool of the server that the request was sent to.
     pub(crate) pool: Rc<ConnectionPool>,
     pub(crate) reason: ResendReason,
 }
 
-/// Why a request may be sent again.
+/// Why a request may be resent.
 pub(crate) enum ResendReason {
-    /// The server has processed nothing of it, as this session says.
+    /// The server has processed nothing of the request; the session that refused it, and the reason.
     Refused(SessionId, String),
-    /// A kept connection ended before one byte of an answer.
+    /// A kept connection ended before the first byte of a response.
     StaleConnection(ConnectionError),
 }
 
@@ -119,17 +124,17 @@ impl ConnectionPool {
         }
     }
 
-    /// Whether connections of this pool go this way.
+    /// Whether this pool connects to the same endpoint in the same way.
     pub(crate) fn connects_to(&self, connector: &Connector) -> bool {
         self.connector.is_same_endpoint(connector)
     }
 
-    /// A request's place, from the moment the server was chosen.
+    /// Counts a request as in flight, from the selection of the server on.
     pub(crate) fn acquire_permit(&self) -> RequestPermit {
         RequestPermit::acquire(self)
     }
 
-    /// Sends a request on a kept connection that it may use, or on a new one if none will take it.
+    /// Sends a request on a kept connection, or on a new one if no kept one can be used.
     pub(crate) async fn send(
         self: &Rc<Self>,
         mut request: UpstreamRequest,
@@ -139,7 +144,8 @@ impl ConnectionPool {
     ) -> SendAttempt {
         while let Some(link) = self.take_kept(allowed) {
             match self.send_on((link, permit), request, patience).await {
-                SendAttempt::Unsent(unsent, _) => request = unsent, // it had been closed while it was kept
+                // The server had closed the kept connection.
+                SendAttempt::Unsent(unsent, _) => request = unsent,
                 ended => return ended,
             }
             permit = self.acquire_permit();
@@ -157,7 +163,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Opens a connection, or waits for one that is being opened and can be shared.
+    /// Opens a connection, or waits for a session that is being opened and can be shared.
     async fn open_connection(self: &Rc<Self>, within: Duration) -> Result<UpstreamConnection, String> {
         match self.connector.protocol {
             UpstreamProtocol::Http1 => {
@@ -167,7 +173,7 @@ impl ConnectionPool {
         }
     }
 
-    /// A place with what opens a session, which has a task of its own.
+    /// Joins a session that is being opened, or starts to open one in a task of its own.
     fn pending_session(self: &Rc<Self>, within: Duration) -> SessionWaiter {
         let joined = self.pending_sessions.borrow().iter().find_map(PendingSession::join);
         joined.unwrap_or_else(|| {
@@ -189,14 +195,15 @@ impl ConnectionPool {
         request: UpstreamRequest,
         patience: &ResponseDeadline<'_>,
     ) -> SendAttempt {
-        patience.progress.last_progress.set(Instant::now()); // connecting had a patience of its own
+        // Connecting had its own timeout, so the response timeout starts here.
+        patience.progress.last_progress.set(Instant::now());
         match UpstreamExchange::begin(link, request) {
             Ok(exchange) => ServerLease::new(Rc::clone(self), permit).wait_response(Box::new(exchange), patience).await,
             Err(request) => SendAttempt::Unsent(*request, "the server speaks another protocol now".to_owned()),
         }
     }
 
-    /// A connection failed after something was sent, or the request broke off.
+    /// Records an attempt that failed after something was sent. `is_callers` means that the caller's request broke off.
     fn note_failed_attempt(&self, error: ConnectionError, is_callers: bool) -> SendAttempt {
         if !is_callers && !error.is_request_error() {
             self.health.note_connection_error(&error);
@@ -204,7 +211,7 @@ impl ConnectionPool {
         SendAttempt::Failed(SendError::Failed(error))
     }
 
-    /// A kept connection that is still good, of those that may be used. One on which anything has happened meanwhile is let go.
+    /// Takes a kept connection that is still usable. An idle connection with any event on it is dropped.
     pub(crate) fn take_kept(&self, allowed: AllowedConnections<'_>) -> Option<UpstreamConnection> {
         let refused = match allowed {
             AllowedConnections::NewOnly => return None,
@@ -232,7 +239,7 @@ impl ConnectionPool {
         }
     }
 
-    /// A new session is for everybody from now on.
+    /// Shares a new session with all later requests.
     fn add_session(&self, session: &Http2Session) {
         let mut sessions = self.sessions.borrow_mut();
         if sessions.len() < self.idle_max {
@@ -248,7 +255,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes what has been idle for too long, and what its server has closed.
+    /// Closes connections that exceeded the idle timeout, and connections that the server closed.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         self.last_sweep.set(now);
@@ -264,7 +271,7 @@ impl ConnectionPool {
     }
 }
 
-/// Opens a session for all who wait for it.
+/// Opens a session for all its waiters.
 struct SessionOpener {
     pool: Rc<ConnectionPool>,
     session: Rc<PendingSession>,
@@ -275,7 +282,8 @@ impl SessionOpener {
         let Self { pool, session: opening } = &self;
         let outcome = match pool.connector.connect(within, &pool.health).await {
             Ok(UpstreamConnection::Http2(session)) => Ok(session),
-            Ok(UpstreamConnection::Http1(_)) => Err("it was reached over HTTP/1.1".to_owned()), // not on this way
+            // A connector for HTTP/2 never returns HTTP/1.1.
+            Ok(UpstreamConnection::Http1(_)) => Err("it was reached over HTTP/1.1".to_owned()),
             Err(reason) => Err(pool.note_connect_failure(&reason)),
         };
         if let Ok(session) = &outcome {
@@ -287,19 +295,20 @@ impl SessionOpener {
 
 impl Drop for SessionOpener {
     fn drop(&mut self) {
-        self.session.complete(Err("the worker has ended".to_owned())); // unless it has ended otherwise
+        // Has no effect if the outcome is already set.
+        self.session.complete(Err("the worker has ended".to_owned()));
         self.pool.pending_sessions.borrow_mut().retain(|opening| !Rc::ptr_eq(opening, &self.session));
     }
 }
 
-/// One request's hold on one server.
+/// The use of one server by one request.
 pub(crate) struct ServerLease {
     pool: Rc<ConnectionPool>,
     _permit: RequestPermit,
 }
 
-/// One request's place among those a server has in flight, from the moment the server was chosen: a server that is slow to
-/// take connections must not look idle.
+/// Counts one request in flight at a server, from the selection of the server on: a server that is slow to accept
+/// connections must not look idle.
 pub(crate) struct RequestPermit {
     health: Arc<ServerHealth>,
     in_flight: Rc<ServerInFlight>,
@@ -326,7 +335,7 @@ impl ServerLease {
         Self { pool, _permit: permit }
     }
 
-    /// Waits for the answer on a connection to this server.
+    /// Waits for the response on a connection to this server.
     pub(crate) async fn wait_response(
         self,
         mut exchange: Box<UpstreamExchange>,
@@ -334,7 +343,7 @@ impl ServerLease {
     ) -> SendAttempt {
         let was_sent = patience.progress.is_sent.replace(true);
         let result = patience.wait_head(&mut exchange).await;
-        // Before the exchange, and the body in it, is taken apart.
+        // Read before the exchange, which holds the request body, is taken apart.
         let (has_fault, is_callers) = (patience.progress.error.get().is_some(), patience.progress.is_caller_at_fault());
         match result {
             Some(Ok(head)) => match exchange.into_response(head) {
@@ -344,7 +353,8 @@ impl ServerLease {
             Some(Err(broken)) => {
                 let salvage = exchange.into_unanswered(&broken);
                 if matches!(salvage, UnansweredRequest::Unsent(_) | UnansweredRequest::Refused(..)) {
-                    patience.progress.is_sent.set(was_sent); // nothing of it was processed
+                    // The server has processed nothing of the request.
+                    patience.progress.is_sent.set(was_sent);
                 }
                 self.classify_failure(salvage, broken, (has_fault, is_callers))
             }
@@ -357,7 +367,7 @@ impl ServerLease {
         }
     }
 
-    /// Nothing was answered. A request whose own body broke is not sent again.
+    /// Classifies an attempt without a response. A request whose own body broke off is not resent.
     fn classify_failure(
         self,
         salvage: UnansweredRequest,
@@ -385,14 +395,14 @@ impl ServerLease {
         }
     }
 
-    /// The answer ended cleanly. Its connection is kept if it may carry another request.
+    /// Returns the connection to the pool after a clean end of the response, if the connection can be reused.
     pub(crate) fn return_connection(self, body: &mut UpstreamBody) {
         if let Some(connection) = body.take_reusable() {
             self.pool.put_idle(connection);
         }
     }
 
-    /// The server failed to answer, or to finish its answer.
+    /// Records that the server did not send a response, or did not finish it.
     pub(crate) fn note_failure(&self, finished: Finished) {
         self.pool.health.note_failure(match finished {
             Finished::Timeout => ServerFailure::Timeout,
@@ -400,28 +410,28 @@ impl ServerLease {
         });
     }
 
-    /// The answer's body broke in this way, by the server's doing.
+    /// Records that the server broke the body of the response in this way.
     pub(crate) fn note_connection_error(&self, broken: &ConnectionError) {
         self.pool.health.note_connection_error(broken);
     }
 
-    /// The server that answers.
+    /// The pool of the server that responds.
     pub(crate) fn pool(&self) -> &Rc<ConnectionPool> {
         &self.pool
     }
 
-    /// The server answered 5xx.
+    /// Records a 5xx response of the server.
     pub(crate) fn note_server_error(&self) {
         self.pool.health.note_failure(ServerFailure::ServerError);
     }
 
-    /// The server answered.
+    /// Records a response of the server that is no failure.
     pub(crate) fn note_success(&self) {
         self.pool.health.note_success();
     }
 }
 
-/// An answer's head, and the connection its body comes on.
+/// The head of a response, with the lease of the server that sends its body.
 pub(crate) struct LeasedResponse {
     pub(crate) response: UpstreamResponse,
     pub(crate) lease: ServerLease,

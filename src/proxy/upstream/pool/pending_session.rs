@@ -1,7 +1,11 @@
-//! A session that is being opened, and the commands that wait for it.
+//! An HTTP/2 session that is being opened, and the commands that wait for it.
 //!
-//! Guarantees: whoever waits hears how it ended, also if it was given up; it goes on whoever stops waiting, so that a caller
-//! that leaves does not make others begin anew; so many wait for it as it carries, and it carries them before others.
+//! Guarantees:
+//! - Every waiter gets the outcome, also if opening was given up.
+//! - Opening continues when a waiter is dropped, so that a caller that disconnects does not make other commands start
+//!   over.
+//! - At most `STREAMS_MAX` commands wait, which is the session's capacity. The session carries them before later
+//!   commands.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::proxy::upstream::h2::{Http2Session, STREAMS_MAX};
 
-/// See the module.
+/// A session that is being opened: its number of waiters and its outcome.
 #[derive(Default)]
 pub(crate) struct PendingSession {
     waiters: Rc<Cell<usize>>,
@@ -18,20 +22,20 @@ pub(crate) struct PendingSession {
     ended: Notify,
 }
 
-/// A command that waits.
+/// A command that waits for the session.
 pub(crate) struct SessionWaiter {
     session: Rc<PendingSession>,
 }
 
 impl PendingSession {
-    /// One that nobody waits for but who begins it.
+    /// A new pending session, with its first waiter.
     pub(crate) fn start() -> (Rc<Self>, SessionWaiter) {
         let opening = Rc::new(Self::default());
         let waiting = opening.add_waiter();
         (opening, waiting)
     }
 
-    /// A place among those who wait, if there is one.
+    /// Adds a waiter, if the session will have room for it.
     pub(crate) fn join(self: &Rc<Self>) -> Option<SessionWaiter> {
         (self.waiters.get() < STREAMS_MAX).then(|| self.add_waiter())
     }
@@ -41,7 +45,7 @@ impl PendingSession {
         SessionWaiter { session: Rc::clone(self) }
     }
 
-    /// Tells those who wait, once.
+    /// Sets the outcome, once, and wakes all waiters.
     pub(crate) fn complete(&self, outcome: Result<Http2Session, String>) {
         if let Ok(session) = &outcome {
             session.reserve_streams(&self.waiters);
@@ -52,10 +56,11 @@ impl PendingSession {
 }
 
 impl SessionWaiter {
-    /// The session, which has room for this command as long as it does not wait again, or why there is none.
+    /// The session, or why it could not be opened. The session reserves room for this command until its next wait.
     pub(crate) async fn wait_outcome(self) -> Result<Http2Session, String> {
         loop {
-            let ended = self.session.ended.notified(); // made before the look, so that nothing is missed in between
+            // Created before the check, so that no notification is lost in between.
+            let ended = self.session.ended.notified();
             if let Some(outcome) = &*self.session.outcome.borrow() {
                 return outcome.clone();
             }

@@ -1,8 +1,10 @@
-//! How long the gateway waits for the head of a response (`ResponseDeadline`).
+//! The response timeout: how long the gateway waits for the head of a response (`ResponseDeadline`).
 //!
-//! Guarantees: the response timeout starts anew with each progress of the request body; a caller's own deadline is
-//! never extended.
-//! Leaves to others: what a timeout means for the health of a server (`pool`), and the body of the response
+//! Guarantees:
+//! - The response timeout restarts with each progress of the request body.
+//! - A caller's own deadline is never extended.
+//!
+//! Leaves to others: the effect of a timeout on the health of a server (`pool`), and the body of the response
 //! (`exchange`).
 
 use std::future::poll_fn;
@@ -18,25 +20,26 @@ use crate::proxy::upstream::endpoint::error::ConnectionError;
 use crate::proxy::upstream::transport::protocol::ResponseHead;
 use crate::proxy::upstream::transport::protocol::UpstreamExchange;
 
-/// How long to wait for an answer: `response_timeout` beyond the last progress of the request body.
+/// The deadline of a response: `last_progress + response_timeout`, and at the latest `not_after`.
 pub(crate) struct ResponseDeadline<'a> {
     pub(crate) timers: &'a TickTimers,
     pub(crate) response_timeout: Duration,
-    /// In any case until then.
+    /// The caller's own deadline, if it set one.
     pub(crate) not_after: Option<Instant>,
     pub(crate) progress: &'a UploadProgress,
-    /// Takes interim answers as they come, if the caller gets them.
+    /// Takes interim responses as they arrive, if the caller gets them.
     pub(crate) on_interim: Option<&'a dyn Fn(InterimResponse)>,
 }
 
 impl ResponseDeadline<'_> {
-    /// Whether the subsystem has had the time that its configuration gives it. A deadline that a caller sets is no measure of
-    /// a server's health.
+    /// Whether the response timeout of the configuration has passed. A deadline that a caller sets is no measure of
+    /// the health of a server.
+    /// Waits for the head of the response while the request body makes progress, and `response_timeout` longer. `None`
+    /// on a timeout.
     pub(crate) fn is_response_timeout_over(&self) -> bool {
         self.progress.last_progress.get() + self.response_timeout <= Instant::now()
     }
 
-    /// Waits as long as the request body makes progress, and `response_timeout` beyond; `None` when patience has ended.
     pub(crate) async fn wait_head(
         &self,
         exchange: &mut UpstreamExchange,
@@ -62,7 +65,8 @@ impl ResponseDeadline<'_> {
                 return None;
             }
             if self.progress.waits_for_caller.get() {
-                self.progress.last_progress.set(Instant::now()); // the caller is late, not the subsystem; `bodyIdle` ends that wait
+                // The caller is slow, not the subsystem; `bodyIdle` bounds that wait.
+                self.progress.last_progress.set(Instant::now());
             } else if self.progress.last_progress.get() + self.response_timeout <= deadline {
                 return None;
             }

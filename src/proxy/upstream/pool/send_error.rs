@@ -1,6 +1,7 @@
-//! Why a command has no response (`SendError`), and what its caller may know of that.
+//! Why a command has no response (`SendError`), and the text about it for the caller.
 //!
 //! Guarantees: text for callers names no address and no cause.
+//!
 //! Leaves to others: the outcome of the command (`exchange`).
 
 use std::io;
@@ -8,33 +9,33 @@ use std::io;
 use crate::proxy::message::upload_progress::RequestBodyError;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 
-/// Why there is no answer.
+/// Why a command has no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     /// No connection; nothing was sent.
     #[error("no connection to the subsystem: {0}")]
     Unreachable(String),
-    /// All servers that are well carry as many as they may, and none gave a place up in time; nothing was sent.
+    /// All healthy servers had their maximum of requests in flight until the end of the wait; nothing was sent.
     #[error("all servers of the subsystem carry as many requests as they may")]
     Busy,
-    /// It was sent, and its server said each time that it had processed nothing of it.
+    /// Each attempt was sent, and each server reported that it had processed nothing of it.
     #[error("the subsystem refused the request before it processed anything of it: {0}")]
     Refused(String),
-    /// It broke after something was sent.
+    /// The attempt failed after something was sent.
     #[error("the subsystem broke off: {0}")]
     Failed(#[from] ConnectionError),
-    /// It did not answer in time.
+    /// No response in time.
     #[error("the subsystem did not answer in time")]
     Timeout,
 }
 
 impl SendError {
-    /// What the request itself broke of, if it did.
+    /// The failure of the request body, if that is the cause.
     pub(crate) fn request_body_error(&self) -> Option<RequestBodyError> {
         matches!(self, Self::Failed(ConnectionError::RequestBody(_))).then_some(RequestBodyError::Aborted)
     }
 
-    /// The same after another attempt that may have been processed.
+    /// The same error after an earlier attempt that may have been processed.
     pub(crate) fn after_ambiguous_attempt(self) -> Self {
         match self {
             Self::Unreachable(reason) | Self::Refused(reason) => ConnectionError::Io(io::Error::other(reason)).into(),
@@ -42,7 +43,7 @@ impl SendError {
         }
     }
 
-    /// What the caller is told: no address and no cause, which are the log's.
+    /// The text for the caller. It names no address and no cause; those go to the log.
     pub(crate) fn public_detail(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "no connection to the subsystem could be made; nothing was sent to it",

@@ -2,6 +2,7 @@
 //! (`WorkerShare`).
 //!
 //! Guarantees: the shares of all workers add up to the whole.
+//!
 //! Leaves to others: keeping the limits (`pool`, `server_pools`).
 
 use std::collections::HashMap;
@@ -16,40 +17,40 @@ use crate::model::Name;
 use crate::proxy::capacity::in_flight::InFlightLimiter;
 use crate::proxy::upstream::endpoint::health::UpstreamHealth;
 
-/// What all pools of a gateway share.
+/// The settings that all pools of a worker share.
 #[derive(Clone)]
 pub(crate) struct PoolSettings {
-    /// Idle connections kept per server.
+    /// The maximum of idle connections per server.
     pub(crate) idle_max: usize,
-    /// How long an idle connection is kept.
+    /// The idle timeout of a connection.
     pub(crate) idle_time: Duration,
-    /// Who is well.
+    /// The health of the servers.
     pub(crate) health: Arc<UpstreamHealth>,
-    /// How subsystems are met over TLS.
+    /// The TLS settings of the subsystems.
     pub(crate) tls: Arc<ArcSwap<HashMap<Name, SubsystemTls>>>,
-    /// This worker's part of what is divided among all.
+    /// This worker's share of limits that are divided among workers.
     pub(crate) worker_share: WorkerShare,
-    /// How much the worker carries.
+    /// The requests in flight of the worker, and its limits on buffers.
     pub(crate) in_flight: Rc<InFlightLimiter>,
 }
 
-/// One worker's part of what is divided among all.
+/// One worker's share of a limit that is divided among all workers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkerShare {
-    /// Its position.
+    /// The worker's position.
     pub(crate) index: usize,
-    /// How many there are.
+    /// The number of workers.
     pub(crate) workers: usize,
 }
 
 impl WorkerShare {
-    /// Its part; all parts together are the whole, if that is at least 1 for each.
+    /// The worker's share, at least 1. The shares add up to `whole` if `whole >= workers`.
     pub(crate) fn exact_share(self, whole: usize) -> usize {
         let of = self.workers.max(1);
         (whole / of + usize::from(self.index < whole % of)).max(1)
     }
 
-    /// Its part, rounded up; nothing of nothing.
+    /// The worker's share, rounded up; 0 of 0.
     pub(crate) fn rounded_up_share(self, whole: usize) -> usize {
         whole.div_ceil(self.workers.max(1))
     }

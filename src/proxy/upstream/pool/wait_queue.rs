@@ -1,7 +1,11 @@
-//! Where the commands of one worker wait for a place at a subsystem's servers, in order of arrival.
+//! The wait queue of one subsystem: commands of one worker that wait for a server with room, in order of arrival.
 //!
-//! Guarantees: only the first in the line may take a place, so that nobody overtakes; it is woken whenever a place was given
-//! back; who leaves the line, in whatever way, lets the next one come first. Leaves to [`crate::proxy::upstream::SubsystemServers`] who has room.
+//! Guarantees:
+//! - Only the first command in the queue may take a permit, so that no command overtakes another.
+//! - The first command is woken whenever a permit is returned.
+//! - A command that leaves the queue, for any reason, wakes its successor.
+//!
+//! Leaves to [`crate::proxy::upstream::SubsystemServers`]: which server has room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,19 +16,19 @@ use tokio::sync::Notify;
 
 use crate::telemetry::QueueStats;
 
-/// The line before one subsystem; it outlives configurations.
+/// The wait queue of one subsystem. It outlives configurations.
 pub(crate) struct WaitQueue {
     positions: RefCell<VecDeque<Rc<Notify>>>,
     pub(crate) stats: Arc<QueueStats>,
 }
 
-/// A place in the line.
+/// A position in the queue.
 pub(crate) struct QueuePosition {
     queue: Rc<WaitQueue>,
     woken: Rc<Notify>,
 }
 
-/// What one worker has in flight at one server, and who waits for it to become less.
+/// The number of one worker's requests in flight at one server, and the queue to wake when that number drops.
 pub(crate) struct ServerInFlight {
     in_flight: Cell<usize>,
     pub(crate) queue: Rc<WaitQueue>,
@@ -35,12 +39,12 @@ impl WaitQueue {
         Self { positions: RefCell::default(), stats }
     }
 
-    /// Whether nobody waits, so that who comes now overtakes nobody.
+    /// Whether the queue is empty. Only then may a new command skip it.
     pub(crate) fn is_empty(&self) -> bool {
         self.positions.borrow().is_empty()
     }
 
-    /// Joins the line, unless as many wait as may.
+    /// Joins the queue; `None` if the queue has reached its maximum length.
     pub(crate) fn join(self: &Rc<Self>, length: usize) -> Option<QueuePosition> {
         let mut waiting = self.positions.borrow_mut();
         if waiting.len() >= length {
@@ -52,7 +56,7 @@ impl WaitQueue {
         Some(QueuePosition { queue: Rc::clone(self), woken })
     }
 
-    /// There may be a place: the first one should look.
+    /// Wakes the first command, because a server may have room.
     pub(crate) fn wake_first(&self) {
         if let Some(first) = self.positions.borrow().front() {
             first.notify_one();
@@ -61,12 +65,12 @@ impl WaitQueue {
 }
 
 impl QueuePosition {
-    /// Waits until there may be a place.
+    /// Waits for a wake-up, after which a server may have room.
     pub(crate) async fn wait_until_woken(&self) {
         self.woken.notified().await;
     }
 
-    /// Whether it may take a place.
+    /// Whether this command may take a permit.
     pub(crate) fn is_first(&self) -> bool {
         self.queue.positions.borrow().front().is_some_and(|first| Rc::ptr_eq(first, &self.woken))
     }

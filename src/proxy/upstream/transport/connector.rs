@@ -1,7 +1,9 @@
-//! New connections to servers, within the connect timeout of tower: a name, TCP or a Unix socket, TLS, HTTP/2.
+//! The connector: opens connections to servers within the connect timeout (tower's `Timeout`). The steps are DNS, TCP
+//! or a Unix socket, TLS with ALPN, and the HTTP/2 handshake.
 //!
-//! Guarantees: where TLS is configured, nothing is sent before the server's certificate was verified, for its name and
-//! against its authorities, and before ALPN agreed on the protocol that will be spoken.
+//! Guarantees: where TLS is configured, nothing is sent before
+//! - the server's certificate was verified for its name and against the configured authorities, and
+//! - ALPN agreed on the protocol to be spoken.
 
 use std::io;
 use std::rc::Rc;
@@ -25,11 +27,11 @@ use crate::proxy::upstream::endpoint::stream::ServerStream;
 use crate::proxy::upstream::h1::Http1Connection;
 use crate::proxy::upstream::h2::Http2Session;
 
-/// How one server is reached.
+/// The address, protocol and TLS settings of one server.
 pub(crate) struct Connector {
     pub(crate) address: UpstreamAddress,
     pub(crate) protocol: UpstreamProtocol,
-    /// Whether TLS is spoken there; then `tls` says how.
+    /// Whether the connection uses TLS; `tls` then has the settings.
     pub(crate) uses_tls: bool,
     pub(crate) tls: Option<SubsystemTls>,
     pub(crate) resolver: Rc<DnsResolver>,
@@ -37,7 +39,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// The way to a server of a subsystem.
+    /// The connector for a server of a subsystem.
     pub(crate) fn new(
         subsystem: &Subsystem,
         server: &UpstreamServer,
@@ -54,7 +56,7 @@ impl Connector {
         }
     }
 
-    /// Whether two ways are the same, so that connections made on one serve the other. Trust that was read again is not.
+    /// Whether connections of one connector also serve the other. A reloaded trust store makes them different.
     pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {
         let config = |connector: &Self| connector.tls.as_ref().map(|tls| Arc::as_ptr(&tls.config));
         let plain = |connector: &Self| (connector.address.clone(), connector.protocol, connector.uses_tls);
@@ -94,7 +96,7 @@ impl Connector {
         }
     }
 
-    /// The TLS handshake.
+    /// Performs the TLS handshake.
     async fn tls_handshake(&self, socket: TcpConnection, host: &str) -> io::Result<ServerStream> {
         let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("nobody is trusted to be this subsystem"))?;
         let name = match &tls.server_name {

@@ -1,4 +1,8 @@
-//! What is spoken with a subsystem, HTTP/1.1 or HTTP/2, behind one face: a request, a connection, an exchange, an answer.
+//! The upstream protocol, HTTP/1.1 or HTTP/2, behind one interface: request, connection, exchange, response, body.
+//!
+//! Guarantees: a request is sent only on a connection of its own protocol.
+//!
+//! Leaves to others: the protocols themselves (`h1`, `h2`), and the choice of a connection (`pool`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,25 +22,25 @@ use crate::proxy::upstream::h2::replayable_body::ReplayableBody;
 use crate::proxy::upstream::h2::response_body::Http2Body;
 use crate::proxy::upstream::h2::{self, Http2Session, SessionId};
 
-/// A request as it goes out.
+/// An upstream request, ready to be sent.
 pub(crate) enum UpstreamRequest {
-    /// Written out.
+    /// An encoded HTTP/1.1 request.
     Http1(h1::Http1Request),
-    /// As h2 writes it out.
+    /// A request that h2 encodes.
     Http2(Box<Request<ReplayableBody>>),
 }
 
-/// The head of a request, as its protocol has it.
+/// The head of a request in the form of its protocol.
 #[derive(Clone)]
 pub(crate) enum EncodedHead {
-    /// Written out.
+    /// The encoded head.
     Http1(Bytes),
-    /// As h2 writes it out.
+    /// A head that h2 encodes.
     Http2(Box<Request<()>>),
 }
 
 impl EncodedHead {
-    /// The request with this body.
+    /// The request with this head and this body.
     pub(crate) fn with_body(self, body: RequestBody, framing: RequestFraming) -> UpstreamRequest {
         match self {
             Self::Http1(head) => UpstreamRequest::Http1(h1::Http1Request::new(head, body, framing)),
@@ -45,37 +49,37 @@ impl EncodedHead {
     }
 }
 
-/// A connection that takes a request.
+/// A connection that can carry a request.
 pub(crate) enum UpstreamConnection {
-    /// It is the request's alone.
+    /// A connection that one request uses alone.
     Http1(Box<Http1Connection>),
-    /// It is shared.
+    /// A session that several requests share.
     Http2(Http2Session),
 }
 
-/// One request and its answer's head.
+/// A request in progress, until the head of its response.
 pub(crate) enum UpstreamExchange {
-    /// On a connection of its own.
+    /// An exchange on its own connection.
     Http1(h1::Http1Exchange),
-    /// On a stream.
+    /// An exchange on an HTTP/2 stream.
     Http2(h2::Http2Exchange),
 }
 
-/// What is left of a request whose exchange has failed.
+/// The remainder of a request whose exchange failed.
 pub(crate) enum UnansweredRequest {
-    /// All of it: nothing was sent.
+    /// The whole request: nothing was sent.
     Unsent(UpstreamRequest),
-    /// The server says that it has processed nothing of it (RFC 9113 section 8.7). The request, if all that was taken of its
-    /// body is held, and the session that has refused it.
+    /// The server has processed nothing of the request (RFC 9113 section 8.7). Holds the request, if all that was taken
+    /// of its body is buffered, and the session that refused it.
     Refused(Option<UpstreamRequest>, SessionId),
-    /// A kept connection ended before one byte of an answer. The request is safe and has no body, so that it may be sent
-    /// again (RFC 9110 section 9.2.2).
+    /// A kept connection ended before the first byte of a response. The request is safe and has no body, so it may be
+    /// resent (RFC 9110 section 9.2.2).
     StaleConnection(UpstreamRequest),
-    /// Nothing: the server may have processed it.
+    /// Nothing: the server may have processed the request.
     MaybeProcessed,
 }
 
-/// The head of an answer.
+/// The head of a response.
 pub(crate) enum ResponseHead {
     Http1(h1::Http1ResponseHead),
     Http2(h2::Http2ResponseHead),
@@ -90,34 +94,34 @@ impl ResponseHead {
     }
 }
 
-/// What a subsystem answered.
+/// The response of a subsystem.
 pub(crate) struct UpstreamResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// The protocol a 101 switches to.
+    /// The protocol that a 101 response switches to.
     pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) body: UpstreamBody,
 }
 
 impl UpstreamResponse {
-    /// Whether the server only asks to be left alone for a moment (RFC 9110 section 15.6.4): it is well, and says so in its
-    /// own words, which its caller gets as they are.
+    /// Whether the response is a 503 with `Retry-After` (RFC 9110 section 15.6.4). Such a server is healthy, and the
+    /// caller gets the response unchanged.
     pub(crate) fn is_retry_later(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key(RETRY_AFTER)
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 pub(crate) enum UpstreamBody {
-    /// See [`h1::AnswerBody`].
+    /// See [`h1::Http1Body`].
     Http1(h1::Http1Body),
     /// See [`Http2Body`].
     Http2(Http2Body),
 }
 
 impl UpstreamExchange {
-    /// Begins. A pool speaks the protocol that its subsystem's requests are made for; were it not so, the request comes
-    /// back.
+    /// Begins an exchange. A pool uses the protocol that its subsystem's requests are made for; on a mismatch the
+    /// request is given back.
     pub(crate) fn begin(link: UpstreamConnection, request: UpstreamRequest) -> Result<Self, Box<UpstreamRequest>> {
         match (link, request) {
             (UpstreamConnection::Http1(wire), UpstreamRequest::Http1(request)) => {
@@ -130,7 +134,7 @@ impl UpstreamExchange {
         }
     }
 
-    /// Ready with the head of the final answer.
+    /// Ready with the head of the final response.
     pub(crate) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<ResponseHead, ConnectionError>> {
         match self {
             Self::Http1(exchange) => exchange.poll_head(context).map_ok(ResponseHead::Http1),
@@ -138,7 +142,7 @@ impl UpstreamExchange {
         }
     }
 
-    /// The interim answers for the caller that have come since the last call.
+    /// The interim responses for the caller since the last call.
     pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
         match self {
             Self::Http1(exchange) => exchange.take_interim(),
@@ -146,7 +150,7 @@ impl UpstreamExchange {
         }
     }
 
-    /// Whether interim answers have come since the last call of [`Exchange::take_interim`].
+    /// Whether interim responses have arrived since the last call of [`UpstreamExchange::take_interim`].
     pub(crate) fn has_interim(&self) -> bool {
         match self {
             Self::Http1(exchange) => exchange.has_interim(),
@@ -154,7 +158,7 @@ impl UpstreamExchange {
         }
     }
 
-    /// What is left of the request after the exchange has failed in this way.
+    /// The remainder of the request after the exchange failed with this error.
     pub(crate) fn into_unanswered(self, error: &ConnectionError) -> UnansweredRequest {
         match self {
             Self::Http1(exchange) => exchange.into_unanswered(error),
@@ -162,8 +166,8 @@ impl UpstreamExchange {
         }
     }
 
-    /// The answer with the head that this exchange was ready with. What has come of its body with the head is looked at: an
-    /// answer that is broken already is none.
+    /// The response with the head of this exchange. The part of the body that arrived with the head is checked: a
+    /// response that is malformed there counts as no response.
     pub(crate) fn into_response(self, head: ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
         match (self, head) {
             (Self::Http1(exchange), ResponseHead::Http1(head)) => exchange.into_response(head),
@@ -174,7 +178,7 @@ impl UpstreamExchange {
 }
 
 impl UpstreamBody {
-    /// Reads at most so many bytes ahead, from now on; over HTTP/2 the windows tell.
+    /// Limits each further read to this many bytes. Over HTTP/2, flow control does this.
     pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
         match self {
             Self::Http1(body) => body.set_read_ahead_max(bytes),
@@ -182,7 +186,7 @@ impl UpstreamBody {
         }
     }
 
-    /// Bytes that were read and are not handed over; over HTTP/2 the windows tell of the rest.
+    /// Bytes that were read and are not handed over yet. Over HTTP/2, flow control bounds the rest.
     pub(crate) fn buffered_bytes(&self) -> usize {
         match self {
             Self::Http1(body) => body.buffered_bytes(),
@@ -190,7 +194,7 @@ impl UpstreamBody {
         }
     }
 
-    /// Whether all of its content has been handed over. Over HTTP/2 END_STREAM and trailers may still follow.
+    /// Whether all content has been handed over. Over HTTP/2, END_STREAM and trailers may still follow.
     pub(crate) fn is_complete(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
@@ -198,7 +202,7 @@ impl UpstreamBody {
         }
     }
 
-    /// The connection, if it is the request's alone and may carry another.
+    /// The connection, if one request uses it alone and it can be reused.
     pub(crate) fn take_reusable(&mut self) -> Option<Box<Http1Connection>> {
         match self {
             Self::Http1(body) => body.take_reusable(),
@@ -206,7 +210,7 @@ impl UpstreamBody {
         }
     }
 
-    /// The connection as it is, with what was read ahead, for another protocol.
+    /// The connection with the bytes that were read ahead, for another protocol after an upgrade.
     pub(crate) fn into_stream(self) -> Option<(ServerStream, Bytes)> {
         match self {
             Self::Http1(body) => body.into_stream(),

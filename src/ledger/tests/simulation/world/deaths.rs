@@ -1,4 +1,4 @@
-//! How a life of a gateway ends, and what its machine then holds.
+//! The end of a gateway's life, and the content of the disk afterwards.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -50,7 +50,7 @@ impl SimulatedWorld {
         self.bury(&image);
     }
 
-    /// Some pages that were not synced have got to the disk all the same.
+    /// Copies some pages that were not synced but reached the disk all the same.
     pub(crate) fn mix(&mut self, image: &mut Vec<u8>) {
         let present = self.tally();
         image.resize(present.len(), 0);
@@ -82,12 +82,12 @@ impl SimulatedWorld {
         std::fs::read(self.path.with_extension(TALLY_EXTENSION)).expect("a tally")
     }
 
-    /// The process is gone; its files are as the moment of its death left them.
+    /// Ends the process. Its files stay as they were at the moment of the crash.
     pub(crate) fn bury(&mut self, image: &[u8]) {
         self.auditor.take();
         let book = ["db", "db-wal"].map(|extension| self.path.with_extension(extension));
         let kept = book.clone().map(|path| std::fs::read(path).ok());
-        self.life = None; // writes what a dead process would not: closes the book, ends the tickets
+        self.life = None; // closes the book and ends the tickets, unlike a crash
         for (path, bytes) in book.iter().zip(kept) {
             match bytes {
                 Some(bytes) => std::fs::write(path, bytes).expect("the book as it was"),

@@ -1,4 +1,4 @@
-//! A gateway that lives: its meters, and its keeper without a thread.
+//! A live gateway: its meters, and its keeper without a thread.
 
 use std::pin::pin;
 use std::sync::mpsc;
@@ -16,11 +16,11 @@ use crate::ledger::tests::wait;
 use crate::ledger::{Meter, Ticket, UsageRow};
 use crate::model::{Refused, Window};
 
-/// A gateway that lives.
+/// A live gateway.
 pub(crate) struct GatewayLife {
     pub(crate) tickets: Vec<(u64, Ticket)>,
     pub(crate) meters: Vec<Meter>,
-    /// Where each worker stands: it counts into no window before.
+    /// The window of each worker: the worker counts into no earlier window.
     pub(crate) windows: Vec<Window>,
     pub(crate) keeper: Keeper,
     pub(crate) inbox: mpsc::Receiver<KeeperRequest>,
@@ -29,14 +29,14 @@ pub(crate) struct GatewayLife {
 }
 
 impl GatewayLife {
-    /// The keeper answers whoever has asked.
+    /// Lets the keeper reply to all waiting requests.
     pub(crate) fn drain(&mut self) {
         while let Ok(request) = self.inbox.try_recv() {
             self.keeper.handle_request(request).expect("an answer");
         }
     }
 
-    /// Lets the keeper answer a question that a reader puts.
+    /// Lets the keeper reply to the question of a reader.
     pub(crate) fn ask<T>(&mut self, question: impl Future<Output = T>) -> T {
         let mut question = pin!(question);
         let mut context = Context::from_waker(Waker::noop());
@@ -51,7 +51,7 @@ impl GatewayLife {
         answer.try_recv().expect("rows")
     }
 
-    /// Whether a refusal that had no slot of its own was counted under its own name all the same.
+    /// Returns whether a refusal without its own slot was nevertheless counted under its own name.
     pub(crate) fn grew(&mut self, before: &OpenRows, window: Window, series: ModelSeries, refused: Refused) -> bool {
         let count = |rows: &[UsageRow]| {
             let is_it = |row: &&UsageRow| books::key(row) == (window, series, crate::model::Outcome::Refused(refused));
@@ -60,7 +60,8 @@ impl GatewayLife {
         count(&self.open_rows().rows) == count(&before.rows) + 1
     }
 
-    /// The hour in which a worker counts what has no slot of its own: perhaps one before its present, never one it has left.
+    /// Returns the hour in which a worker counts refusals without a slot of their own. It may be before the worker's
+    /// present hour, but never an hour that the worker has left.
     pub(crate) fn unnamed_window(&self, worker: usize) -> Window {
         let window = self.meters[worker].unnamed_window().expect("a slot for what has no name");
         assert!(self.meters[worker].acknowledged_window() <= window && window <= self.windows[worker], "{window}");

@@ -1,4 +1,4 @@
-//! What workers do: commands come, pass bytes and end; the worker ticks.
+//! The steps of the workers: commands begin, pass bytes and end; the worker ticks.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl SimulatedWorld {
 
     pub(crate) fn admit(&mut self, worker: usize, series: ModelSeries, units: u64) {
         let Some(life) = &mut self.life else { return };
-        self.clock.advance(Duration::from_nanos(1)); // so that the moment is a name
+        self.clock.advance(Duration::from_nanos(1)); // makes the moment unique
         let worker = worker % life.meters.len();
         let window = self.clock.window().max(life.windows[worker]);
         life.windows[worker] = window;

@@ -1,4 +1,4 @@
-//! The authority's files: written once, keys for their owner only.
+//! The files of the authority. Each file is written once; keys are readable by their owner only.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,9 +8,9 @@ use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 
 use super::{AuthorityError, IssuedFiles};
-use crate::identity::tls_files::{TlsProblem, read_certificates};
+use crate::identity::{TlsProblem, read_certificates};
 
-/// The first certificate in a PEM file: whose the file is, its issuers stand behind it.
+/// The first certificate in a PEM file. It is the end-entity certificate; the certificates of its issuers follow it.
 pub(crate) fn first_certificate(
     path: &Path,
     expected: &'static str,

@@ -1,4 +1,4 @@
-//! What the authority is asked for, what it gives, and why it may refuse.
+//! The requests to the trial authority, its results and its errors.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::identity::TlsProblem;
 use crate::model::{CallerId, Name};
 
-/// From when until when something holds.
+/// A validity period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidityPeriod {
     /// The first moment.
@@ -17,10 +17,10 @@ pub struct ValidityPeriod {
 }
 
 impl ValidityPeriod {
-    /// How far back a new certificate holds, for callers whose clock is a little slow.
+    /// The time by which notBefore lies in the past, for peers whose clock is a little slow.
     const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 
-    /// For so many days from `now` on; as long as can be written, if that is longer.
+    /// A period of `days` days from `now`. It ends at the last representable moment if it would be longer.
     pub fn days(now: Timestamp, days: u32) -> Self {
         let length = SignedDuration::from_hours(24 * i64::from(days));
         Self {
@@ -30,18 +30,18 @@ impl ValidityPeriod {
     }
 }
 
-/// What a client certificate is to say.
+/// The contents of a client certificate to be issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRequest {
-    /// For whom: names the files in `clients/`, and the subject unless `identities` holds one.
+    /// The department. Names the files in `clients/`, and the subject unless `identities` holds one.
     pub department: Name,
     /// The identities, at most one of them a subject.
     pub identities: Vec<CallerId>,
-    /// From when until when.
+    /// The validity period of the certificate.
     pub validity: ValidityPeriod,
 }
 
-/// The files of a certificate that was issued.
+/// The files of an issued certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedFiles {
     /// PEM certificate.
@@ -50,13 +50,13 @@ pub struct IssuedFiles {
     pub key: PathBuf,
 }
 
-/// Why the authority did not do what it was asked.
+/// An error of the authority.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
-    /// A file is in the way.
+    /// A file exists already.
     #[error("{} exists already and is kept as it is; move it away, or choose another directory or name", .0.display())]
     Exists(PathBuf),
-    /// A file could not be read, or does not hold what was expected.
+    /// A file could not be read, or has unexpected contents.
     #[error("{0}")]
     Unreadable(#[from] TlsProblem),
     /// A file could not be written.
@@ -64,10 +64,10 @@ pub enum AuthorityError {
     Unwritable {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         why: String,
     },
-    /// The certificate to be revoked is somebody else's.
+    /// Another authority has issued the certificate to be revoked.
     #[error("{} was not issued by the authority in {}; revoke it where it was issued", .certificate.display(), .directory.display())]
     NotIssuedHere {
         /// The certificate.
@@ -81,7 +81,7 @@ pub enum AuthorityError {
          should no longer count", .0.display()
     )]
     OwnCertificate(PathBuf),
-    /// What was asked for cannot be put into a certificate or list.
+    /// The request cannot be expressed in a certificate or list.
     #[error("that cannot be certified: {0}")]
     Impossible(String),
 }

@@ -1,10 +1,15 @@
-//! A small certificate authority in a directory, for trying Tallygate out, for the demo and for the tests.
+//! A small trial certificate authority (PKI) in a directory, for evaluation, the demo and the tests.
 //!
-//! The directory holds `ca.pem`, `ca.key`, `revoked.crl`, `server.pem`, `server.key` and, in `clients/`, a pair of files
-//! for each department. Guarantees: no file is ever overwritten but the revocation list, which is replaced in one step;
-//! keys are readable by their owner only; serial numbers are random; what it issues, this house's listeners accept.
+//! The directory holds `ca.pem`, `ca.key`, `revoked.crl`, `server.pem` and `server.key`. Its folder `clients/` holds a
+//! pair of files for each department.
 //!
-//! It is no replacement for a city's own authority: its key lies beside its certificates, unencrypted.
+//! Guarantees:
+//! - No file is overwritten, except the revocation list, which is replaced atomically.
+//! - Keys are readable by their owner only.
+//! - Serial numbers are random.
+//! - The gateway's listeners accept the issued certificates.
+//!
+//! The trial authority does not replace a city's own authority: its key lies beside its certificates, unencrypted.
 
 mod directory;
 mod request;
@@ -23,14 +28,12 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
-use super::certificate::client_identities::identities_of_der;
-use super::certificate::expiry;
-use super::tls_files::{TlsProblem, read_private_key, read_revocation_list};
+use crate::identity::{TlsProblem, asn1_timestamp, identities_of_der, read_private_key, read_revocation_list};
 use crate::model::CallerId;
 use directory::{first_certificate, unwritable, write_pair};
 pub use request::{AuthorityError, ClientRequest, IssuedFiles, ValidityPeriod};
 
-/// A certificate authority at work in its directory.
+/// A certificate authority with its directory.
 pub struct CertificateAuthority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -43,8 +46,8 @@ impl std::fmt::Debug for CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// A name for an authority to try things out with: no two are alike, so that a certificate of another one is refused as
-    /// one of an unknown authority, and not as one with a bad signature.
+    /// A unique name for a trial authority. So a certificate of another trial authority is refused as issued by an
+    /// unknown authority, and not as one with a bad signature.
     ///
     /// # Errors
     /// If the system gives no random numbers.
@@ -54,7 +57,8 @@ impl CertificateAuthority {
         Ok(format!("Tallygate trial authority {:08x}", u32::from_be_bytes(bytes)))
     }
 
-    /// A new authority in `directory`, which is made if need be, with an empty revocation list that holds as long as it.
+    /// Creates an authority in `directory`, and the directory if it is missing. The revocation list is empty and as
+    /// long valid as the authority.
     ///
     /// # Errors
     /// If there is an authority already, the directory cannot be written, or `common_name` cannot be certified.
@@ -72,10 +76,10 @@ impl CertificateAuthority {
         Ok(authority)
     }
 
-    /// The authority that [`CertificateAuthority::create`] left in `directory`.
+    /// Opens the authority that [`CertificateAuthority::create`] has created in `directory`.
     ///
     /// # Errors
-    /// If its files are missing or hold something else.
+    /// If its files are missing or have unexpected contents.
     pub fn open_directory(directory: &Path) -> Result<Self, AuthorityError> {
         let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
         let der = first_certificate(&certificate, "the authority's certificate, as `pki init` makes it")?;
@@ -101,10 +105,11 @@ impl CertificateAuthority {
         self.directory.join("revoked.crl")
     }
 
-    /// A certificate for a gateway, `server.pem`, that answers to `hosts`: names and IP addresses.
+    /// Issues a server certificate for a gateway, `server.pem`, with `hosts` (names and IP addresses) as alternative
+    /// names.
     ///
     /// # Errors
-    /// If there is one already, there is no host, or one cannot be certified.
+    /// If there is one already, `hosts` is empty, or a host cannot be certified.
     pub fn issue_server(&self, hosts: &[String], validity: ValidityPeriod) -> Result<IssuedFiles, AuthorityError> {
         let Some(first) = hosts.first() else {
             return Err(AuthorityError::Impossible("a server needs at least one host name".to_owned()));
@@ -115,7 +120,7 @@ impl CertificateAuthority {
         self.write_issued(&self.sign(params)?, "server")
     }
 
-    /// A certificate for a caller, in `clients/`.
+    /// Issues a client certificate for a caller, in `clients/`.
     ///
     /// # Errors
     /// If there is one already, or an identity cannot be certified or would be refused by a listener.
@@ -139,10 +144,11 @@ impl CertificateAuthority {
         self.write_issued(&signed, &format!("clients/{}", request.department))
     }
 
-    /// Puts a certificate on the revocation list, which then holds for `validity`. Twice is as good as once.
+    /// Puts a certificate on the revocation list, which is then valid for `validity`. Idempotent.
     ///
     /// # Errors
-    /// If the certificate was not issued here or is the authority's own, or a file cannot be read or written.
+    /// If the certificate was not issued by this authority or is the authority's own, or a file cannot be read or
+    /// written.
     pub fn revoke(&self, certificate: &Path, validity: ValidityPeriod) -> Result<(), AuthorityError> {
         let der = first_certificate(certificate, "the certificate to be revoked")?;
         let Ok(([], parsed)) = X509Certificate::from_der(&der) else {
@@ -165,7 +171,7 @@ impl CertificateAuthority {
         self.write_list(revoked, number + 1, validity)
     }
 
-    /// Signs the revocation list anew, with the same entries, to hold for `validity`.
+    /// Signs the revocation list again with the same entries, valid for `validity`.
     ///
     /// # Errors
     /// If the list cannot be read or written.
@@ -201,7 +207,7 @@ impl CertificateAuthority {
         first_certificate(&self.certificate_path(), "the authority's certificate")
     }
 
-    /// The entries of the revocation list, and its number.
+    /// The entries of the revocation list, and its number (cRLNumber).
     fn read_list(&self) -> Result<(Vec<RevokedCertParams>, u64), AuthorityError> {
         let path = self.revocation_list_path();
         let der = read_revocation_list(&path)?;
@@ -210,15 +216,12 @@ impl CertificateAuthority {
         };
         let number = list.crl_number().and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
         let entries = list.iter_revoked_certificates().map(|revoked| {
-            revoked_entry(
-                SerialNumber::from_slice(revoked.raw_serial()),
-                expiry::asn1_timestamp(revoked.revocation_date),
-            )
+            revoked_entry(SerialNumber::from_slice(revoked.raw_serial()), asn1_timestamp(revoked.revocation_date))
         });
         Ok((entries.collect::<Result<_, _>>()?, number))
     }
 
-    /// Replaces the list in one step: a gateway that watches it never sees half of it.
+    /// Replaces the list atomically, so that a gateway that watches the file never reads a part of it.
     fn write_list(
         &self,
         revoked_certs: Vec<RevokedCertParams>,
@@ -262,7 +265,7 @@ fn certificate_params(
     Ok(params)
 }
 
-/// 16 random bytes, positive and never shorter (RFC 5280 section 4.1.2.2 allows 20).
+/// A serial number of 16 random bytes: positive and of fixed length (RFC 5280 section 4.1.2.2 allows 20).
 fn random_serial() -> Result<SerialNumber, AuthorityError> {
     let mut bytes = [0; 16];
     fill_random(&mut bytes)?;
@@ -284,7 +287,7 @@ fn revoked_entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCe
     })
 }
 
-/// A moment as certificates write it.
+/// Converts a time to the form of certificates.
 fn asn1_time(at: Timestamp) -> Result<ASN1Time, AuthorityError> {
     ASN1Time::from_timestamp(at.as_second()).map_err(|error| AuthorityError::Impossible(format!("{at}: {error}")))
 }
