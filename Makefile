@@ -55,7 +55,7 @@ torture: need-compiler ## crash test (100 kills under load, each followed by an 
 
 # The fuzz targets: entry points of untrusted input (docs/decisions/fuzzing.md). New inputs are written to a separate folder.
 # Inputs worth keeping are copied to fuzz/corpus.
-DOORS := head path certificate configuration proxied ledger
+DOORS := head path certificate configuration proxied ledger response
 FUZZ_SECONDS ?= 60
 FUZZ_DIR = $(TARGET_DIR)/fuzz
 

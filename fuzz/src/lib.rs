@@ -9,6 +9,7 @@
 
 mod http1;
 mod ledger;
+mod response;
 
 use std::path::Path;
 
@@ -19,18 +20,20 @@ use tallygate::proxy::{RequestHead, read_proxy_header};
 
 pub use http1::head;
 pub use ledger::ledger;
+pub use response::response;
 
 /// An entry point: its name, which is also the name of its corpus, and its function.
 pub type Door = (&'static str, fn(&[u8]));
 
 /// All entry points.
-pub const DOORS: [Door; 6] = [
+pub const DOORS: [Door; 7] = [
     ("head", head),
     ("path", path),
     ("certificate", certificate),
     ("configuration", configuration),
     ("proxied", proxied),
     ("ledger", ledger),
+    ("response", response),
 ];
 
 /// A request head as hyper presents it: a target, a line end, a host. An accepted path is in canonical form.

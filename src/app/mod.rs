@@ -50,7 +50,7 @@ use crate::telemetry::{Telemetry, logging};
 
 use binding::bind_sockets;
 use control_thread::ControlThread;
-use reload::{ConfigReloader, ConfigSource, ReloadHandle};
+use reload::{ConfigReloader, ConfigSource, LoadedConfig, ReloadHandle};
 use threads::wait_timeout;
 
 pub use self::app_error::AppError;
@@ -87,8 +87,6 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let (watch, loaded) = reload::load_config(&mut loader, &numbers, &clock);
     let mut loaded = loaded?;
     let Configuration { settings, snapshot, .. } = loaded.configuration.clone();
-    let tls = std::mem::take(&mut loaded.tls).into_iter();
-    let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
     let connections_max = file_descriptors::connections_max(&settings.capacity)?;
     let bound = bind_sockets(&settings)?;
     let ready = Readiness::default();
@@ -96,20 +94,7 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(exit_on_storage_failure))?;
 
     let starting = ready.block("the start");
-    let telemetry = Telemetry::new();
-    let components = SharedComponents {
-        limiters: Arc::new(LimiterRegistry::new(clock.clone(), settings.calendar)),
-        published: Arc::new(ArcSwap::new(Arc::clone(&snapshot))),
-        connection_limits: Arc::new(ConnectionLimits::new(Arc::clone(&telemetry))),
-        health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
-        telemetry,
-        reader: ledger.reader(),
-        listener_tls: Arc::new(tls),
-        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut loaded.subsystem_tls))),
-        ready: ready.clone(),
-        calendar: settings.calendar,
-        clock,
-    };
+    let components = shared_components(&mut loaded, ledger.reader(), &ready, clock);
     components.limiters.enforce(&snapshot);
     restore_quotas(&components, &snapshot)?;
     components.reader.update_department_names(department_names(&snapshot));
@@ -145,6 +130,32 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
         abort: end,
         ledger,
     })
+}
+
+/// What all parts of the gateway share. Takes the TLS settings out of the loaded configuration.
+fn shared_components(
+    loaded: &mut LoadedConfig,
+    reader: LedgerReader,
+    ready: &Readiness,
+    clock: Clock,
+) -> SharedComponents {
+    let tls = std::mem::take(&mut loaded.tls).into_iter();
+    let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
+    let Configuration { settings, snapshot, .. } = &loaded.configuration;
+    let telemetry = Telemetry::new();
+    SharedComponents {
+        limiters: Arc::new(LimiterRegistry::new(clock.clone(), settings.calendar)),
+        published: Arc::new(ArcSwap::new(Arc::clone(snapshot))),
+        connection_limits: Arc::new(ConnectionLimits::new(Arc::clone(&telemetry))),
+        health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
+        telemetry,
+        reader,
+        listener_tls: Arc::new(tls),
+        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut loaded.subsystem_tls))),
+        ready: ready.clone(),
+        calendar: settings.calendar,
+        clock,
+    }
 }
 
 impl RunningGateway {

@@ -214,15 +214,17 @@ fn path_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
 
 /// A host without its port and without the trailing dot of a fully qualified name.
 fn bare_host(authority: &str) -> &str {
-    let host = match authority.find(']') {
-        Some(end) if authority.starts_with('[') => &authority[..=end],
-        _ => authority.split(':').next().unwrap_or(authority),
-    };
+    let address_end = if authority.starts_with('[') { authority.find(']') } else { None };
+    let host_end = address_end.map(|bracket| bracket + 1).or_else(|| authority.bytes().position(|byte| byte == b':'));
+    let host = &authority[..host_end.unwrap_or(authority.len())];
     host.strip_suffix('.').unwrap_or(host)
 }
 
 /// Compares a lower-case name with a name in any case.
 fn compare_lower(known: &str, host: &str) -> Ordering {
+    if known == host {
+        return Ordering::Equal; // most callers write it in lower case
+    }
     known.bytes().cmp(host.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
 

@@ -31,4 +31,6 @@ pub use downstream::worker_thread::{WorkerHandle, WorkerShutdown, start_worker};
 pub use message::grammar::malformed::MalformedRequest;
 pub use message::request_head::RequestHead;
 pub use upstream::{HealthChecker, UpstreamHealth};
+#[doc(hidden)] // for fuzz/ only
+pub use upstream::{ResponseEnd, WholeResponse, read_whole_response};
 pub use worker::WorkerParts;

@@ -18,7 +18,7 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 6] = [
+const ORDERS: [FolderOrder; 7] = [
     FolderOrder {
         folder: "",
         floors: &[
@@ -44,8 +44,10 @@ const ORDERS: [FolderOrder; 6] = [
         folder: "proxy/upstream",
         floors: &[
             "health_checks",
-            "resend",
             "server_pools",
+            "resend",
+            "subsystem_servers",
+            "attempt_state",
             "retry_budget",
             "pool",
             "transport",
@@ -55,6 +57,7 @@ const ORDERS: [FolderOrder; 6] = [
         ],
         sideways: &[],
     },
+    FolderOrder { folder: "proxy/message", floors: &["interim_response", "grammar"], sideways: &[] },
     FolderOrder {
         folder: "ledger",
         floors: &["audit", "reader", "count", "keeper", "book", "fold", "hash_chain", "tally", "files", "values"],

@@ -82,60 +82,12 @@ impl Drop for WorkerConnection {
 /// Serves a connection from the handshake to the close.
 pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: AcceptedConnection, mut drain: DrainWatcher) {
     let AcceptedConnection { stream, address, tls, proxies, stats, guards: held } = accepted;
-    let mut under_way = worker.handshakes.acquire(Instant::now());
-    let by_balancer = proxies.protocol.contains(address.ip());
-    let hello_answered = Rc::clone(&under_way.hello_answered);
-    let greeting = tls_handshake(stream, &tls, by_balancer, Rc::clone(&hello_answered));
-    let greeted = tokio::select! {
-        greeted = timeout(worker.capacity.handshake, greeting) => greeted,
-        () = handshake_drain(&mut drain, &hello_answered) => {
-            return tracing::debug!(%address, "closed before its handshake: the gateway stops");
-        }
-        () = under_way.evicted() => {
-            worker.telemetry.count_limit_hit(LimitHit::Handshakes);
-            let failed = FailedHandshake::new(HandshakeFailure::Evicted, &"another needed its place");
-            return record_handshake_failure(&worker, &stats, address, failed);
-        }
+    let opening = OpeningConnection { worker: &worker, address, tls: &tls, proxies: &proxies, stats: &stats };
+    let Some((mut stream, proxied_address)) = opening.complete_handshake(stream, &mut drain).await else { return };
+    let Some(handshake) = opening.identify_caller(stream.get_ref().1, proxied_address) else {
+        return lingering_close(Some(stream)).await;
     };
-    drop(under_way);
-    let (mut stream, proxied_address) = match greeted {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err((error, socket))) => {
-            let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            let words = fault.map_or_else(|| error.to_string(), describe_tls_error);
-            let failed = FailedHandshake::new(HandshakeFailure::from_io_error(&error), &words);
-            record_handshake_failure(
-                &worker,
-                &stats,
-                address,
-                failed.with_certificate(tls.at_handshake.take_refused_certificate()),
-            );
-            return lingering_close(socket).await;
-        }
-        Err(late) => {
-            return record_handshake_failure(
-                &worker,
-                &stats,
-                address,
-                FailedHandshake::new(HandshakeFailure::Timeout, &late),
-            );
-        }
-    };
-    let connection = stream.get_ref().1;
-    let caller = match Caller::from_handshake(connection) {
-        Ok(caller) => caller,
-        Err(error) => {
-            let handshake =
-                connection.peer_certificates().and_then(|chain| CertificateSummary::from_der(chain.first()?));
-            let failed = FailedHandshake::new(HandshakeFailure::BadCertificate, &error);
-            record_handshake_failure(&worker, &stats, address, failed.with_certificate(handshake));
-            return lingering_close(Some(stream)).await;
-        }
-    };
-    let is_h2 = connection.alpn_protocol() == Some(b"h2");
-    let server_name = connection.server_name().map(Box::from);
-    let is_proxy = proxies.forwarded_for.contains(address.ip());
-    let handshake = HandshakeInfo { caller, server_name, address: proxied_address.unwrap_or(address.ip()), is_proxy };
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let peer = Rc::new(DownstreamPeer::new(handshake, tls, &worker.config().snapshot, (&worker.clock, worker.grace)));
     let Some(_places) = worker.caller_permits(&peer, proxied_address) else {
         return lingering_close(Some(stream)).await;
@@ -150,6 +102,98 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
         tracing::debug!(%address, %error, "connection ended");
     }
     drop(held);
+}
+
+/// A connection until its caller is known.
+struct OpeningConnection<'a> {
+    worker: &'a TrafficWorker,
+    address: SocketAddr,
+    tls: &'a ListenerTls,
+    proxies: &'a TrustedProxies,
+    stats: &'a ConnectionStats,
+}
+
+impl OpeningConnection<'_> {
+    /// Completes the handshake within its limits. Returns the TLS stream, and the caller's address if a PROXY header
+    /// names one. `None` after a failure, which is then recorded.
+    async fn complete_handshake(
+        &self,
+        stream: std::net::TcpStream,
+        drain: &mut DrainWatcher,
+    ) -> Option<(TlsSocket, Option<IpAddr>)> {
+        let mut under_way = self.worker.handshakes.acquire(Instant::now());
+        let by_balancer = self.proxies.protocol.contains(self.address.ip());
+        let hello_answered = Rc::clone(&under_way.hello_answered);
+        let greeting = tls_handshake(stream, self.tls, by_balancer, Rc::clone(&hello_answered));
+        let greeted = tokio::select! {
+            greeted = timeout(self.worker.capacity.handshake, greeting) => greeted,
+            () = handshake_drain(drain, &hello_answered) => {
+                tracing::debug!(address = %self.address, "closed before its handshake: the gateway stops");
+                return None;
+            }
+            () = under_way.evicted() => {
+                self.worker.telemetry.count_limit_hit(LimitHit::Handshakes);
+                self.record_failure(FailedHandshake::new(HandshakeFailure::Evicted, &"another needed its place"));
+                return None;
+            }
+        };
+        drop(under_way);
+        match greeted {
+            Ok(Ok(greeted)) => return Some(greeted),
+            Ok(Err((error, socket))) => {
+                self.record_error(&error);
+                lingering_close(socket).await;
+            }
+            Err(late) => self.record_failure(FailedHandshake::new(HandshakeFailure::Timeout, &late)),
+        }
+        None
+    }
+
+    /// The results of the handshake. `None` if the certificate names no valid caller, which is then recorded.
+    fn identify_caller(
+        &self,
+        connection: &rustls::ServerConnection,
+        proxied_address: Option<IpAddr>,
+    ) -> Option<HandshakeInfo> {
+        let identified = Caller::from_handshake(connection).inspect_err(|error| {
+            let certificate =
+                connection.peer_certificates().and_then(|chain| CertificateSummary::from_der(chain.first()?));
+            let failed = FailedHandshake::new(HandshakeFailure::BadCertificate, error);
+            self.record_failure(failed.with_certificate(certificate));
+        });
+        Some(HandshakeInfo {
+            caller: identified.ok()?,
+            server_name: connection.server_name().map(Box::from),
+            address: proxied_address.unwrap_or(self.address.ip()),
+            is_proxy: self.proxies.forwarded_for.contains(self.address.ip()),
+        })
+    }
+
+    /// Records a handshake that failed with this error.
+    fn record_error(&self, error: &io::Error) {
+        let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let words = fault.map_or_else(|| error.to_string(), describe_tls_error);
+        let failed = FailedHandshake::new(HandshakeFailure::from_io_error(error), &words);
+        self.record_failure(failed.with_certificate(self.tls.at_handshake.take_refused_certificate()));
+    }
+
+    /// Counts a failed handshake and logs it. The log has at most one line a second for all failures, because any
+    /// client can cause them. The next line has the number of suppressed lines. A client that only connects and closes
+    /// (a port scan, the probe of a load balancer) gets no line at the level `info`.
+    fn record_failure(&self, failed: FailedHandshake<'_>) {
+        let FailedHandshake { failure, error, certificate } = failed;
+        self.stats.count_handshake_failure(failure);
+        let (address, reason) = (self.address, failure.name());
+        if failure == HandshakeFailure::ClientClosed {
+            return tracing::debug!(%address, reason, %error, "handshake failed");
+        }
+        if let Some(suppressed) = self.stats.should_log_failure(self.worker.clock.unix_seconds()) {
+            let subject = certificate.as_ref().map(|handshake| handshake.subject.as_str());
+            let issuer = certificate.as_ref().map(|handshake| handshake.issuer.as_str());
+            let serial = certificate.as_ref().map(|handshake| handshake.serial.as_str());
+            tracing::info!(%address, reason, %error, subject, issuer, serial, suppressed, "handshake failed");
+        }
+    }
 }
 
 /// Ready when the gateway drains and the time for a pending handshake is over. A handshake whose `ClientHello` has not
@@ -230,29 +274,6 @@ impl<'a> FailedHandshake<'a> {
 
     fn with_certificate(self, certificate: Option<CertificateSummary>) -> Self {
         Self { certificate, ..self }
-    }
-}
-
-/// Counts a failed handshake and logs it. The log has at most one line a second for all failures, because any client
-/// can cause them. The next line has the number of suppressed lines. A client that only connects and closes (a port
-/// scan, the probe of a load balancer) gets no line at the level `info`.
-fn record_handshake_failure(
-    worker: &TrafficWorker,
-    stats: &ConnectionStats,
-    address: SocketAddr,
-    failed: FailedHandshake<'_>,
-) {
-    let FailedHandshake { failure, error, certificate } = failed;
-    stats.count_handshake_failure(failure);
-    let reason = failure.name();
-    if failure == HandshakeFailure::ClientClosed {
-        return tracing::debug!(%address, reason, %error, "handshake failed");
-    }
-    if let Some(suppressed) = stats.should_log_failure(worker.clock.unix_seconds()) {
-        let subject = certificate.as_ref().map(|handshake| handshake.subject.as_str());
-        let issuer = certificate.as_ref().map(|handshake| handshake.issuer.as_str());
-        let serial = certificate.as_ref().map(|handshake| handshake.serial.as_str());
-        tracing::info!(%address, reason, %error, subject, issuer, serial, suppressed, "handshake failed");
     }
 }
 

@@ -22,16 +22,17 @@ pub(crate) const NUMBER_FIELD_MAX: usize = NUMBER_FIELD.len() + 1 + DIGITS_MAX;
 
 /// Appends the field to a header block.
 pub(crate) fn put_number(block: &mut Vec<u8>, stream: u32) {
-    let (mut digits, mut first, mut rest) = ([0; DIGITS_MAX], DIGITS_MAX, stream);
-    while first == DIGITS_MAX || rest > 0 {
+    let (mut field, mut first, mut rest) = ([0; NUMBER_FIELD_MAX], NUMBER_FIELD_MAX, stream);
+    while first == NUMBER_FIELD_MAX || rest > 0 {
         first -= 1;
-        digits[first] = b'0' + (rest % 10).to_le_bytes()[0];
+        field[first] = b'0' + (rest % 10).to_le_bytes()[0];
         rest /= 10;
     }
-    let digits = &digits[first..];
-    block.extend_from_slice(&NUMBER_FIELD);
-    block.push(digits.len().to_le_bytes()[0]);
-    block.extend_from_slice(digits);
+    let [name, index] = NUMBER_FIELD;
+    let length = (NUMBER_FIELD_MAX - first).to_le_bytes()[0];
+    first -= 3;
+    field[first..first + 3].copy_from_slice(&[name, index, length]);
+    block.extend_from_slice(&field[first..]);
 }
 
 /// Removes the number from a head and returns it.
@@ -51,7 +52,11 @@ pub(crate) fn take_number(headers: &mut HeaderMap) -> Option<u32> {
 }
 
 fn parse_digits(digits: &[u8]) -> Option<u32> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let digit = |number: u32, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    (!digits.is_empty()).then_some(digits)?.iter().try_fold(0, digit)
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ impl HeaderBlockWalk {
         let mut position = 0;
         while let Some(byte) = bytes.get(position) {
             let at = self.state;
+            if matches!((at, *byte), (WalkState::Begin, 0x80..=0xfe)) {
+                self.has_fields = true; // an index of one byte is a whole field, and most fields are one
+                position += 1;
+                continue;
+            }
             position += match at {
                 WalkState::Begin if self.is_unexpected_update(*byte) => return Err(UnexpectedSizeUpdate(position)),
                 WalkState::String(left, text) => self.skip_string(bytes.len() - position, left, text),

@@ -9,6 +9,8 @@
 //! - The response to the last command of a connection has `Connection: close`.
 //! - The commands of a deauthorized caller are cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use futures_util::TryFutureExt as _;
 use futures_util::future::{Either, ready};
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1::{self, Parts};
@@ -29,13 +31,15 @@ use crate::lifecycle::DrainWatcher;
 use crate::telemetry::LimitHit;
 
 use super::graceful_shutdown::{TlsSocket, shutdown_requested};
+use super::h1_guard::{ClientLimits, PendingFault, ScanningStream};
 use super::response_stream::ResponseStream;
 use crate::proxy::exchange::refuse::count_hyper_refusal;
+use crate::proxy::exchange::response_body::ResponseBody;
 use crate::proxy::exchange::tunnel::UpgradeTunnel;
 use crate::proxy::exchange::{exchange, reject_malformed};
 use crate::proxy::io::connection_activity::ConnectionActivity;
 use crate::proxy::io::write_timeout::WriteTimeout;
-use crate::proxy::message::grammar::{ClientLimits, HeadLimits, PendingFault, ScanningStream};
+use crate::proxy::message::grammar::HeadLimits;
 use crate::proxy::message::interim_response::{Http1InterimQueue, InterimTarget};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
@@ -56,41 +60,24 @@ pub(crate) async fn serve_http1(
     let capacity = worker.capacity;
     let activity = Rc::new(ConnectionActivity::new(worker.tick_timers.coarse_timer(), capacity.connection_commands));
     let pending_fault = Rc::new(PendingFault::default());
-    let stream = WriteTimeout::new(stream, &worker);
+    let stream = WriteTimeout::new(stream, capacity.response_idle, &worker.telemetry);
     let interim = Rc::<Http1InterimQueue>::default();
+    let tunnel = Cell::default();
     let stream = ScanningStream::new(
         stream,
         client_limits(&capacity),
         (Rc::clone(&pending_fault), Rc::clone(&interim)),
         Rc::clone(&activity),
     );
-    let service = service_fn(|request: Request<Incoming>| {
-        let active_request = activity.begin_request();
-        let response = match pending_fault.take_fault() {
-            None => {
-                let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has no interim responses.
-                let line = takes_interim.then(|| InterimTarget::Http1(Rc::clone(&interim)));
-                Either::Left(exchange(&worker, &peer, request, line))
-            }
-            Some(fault) => {
-                if fault.is_timeout() {
-                    worker.recorder.count_limit_hit(LimitHit::HeadTime);
-                }
-                Either::Right(ready(reject_malformed(&worker, &peer, &request, fault)))
-            }
-        };
-        response.map_ok(|mut response| {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                pending_fault.leave_http();
-            } else if activity.is_request_limit_reached() {
-                response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
-            }
-            if response.status().canonical_reason().is_none() {
-                response.extensions_mut().insert(EMPTY_REASON);
-            }
-            response.map(|body| ResponseStream::over_http1(body, active_request))
-        })
-    });
+    let commands = Http1Commands {
+        worker: &worker,
+        peer: &peer,
+        activity: &activity,
+        pending_fault: &pending_fault,
+        interim: &interim,
+        tunnel: &tunnel,
+    };
+    let service = service_fn(|request| commands.respond(request));
     let mut connection = http1::Builder::new()
         .header_read_timeout(None) // `ScanningStream` enforces the limit.
         .max_headers(capacity.head_fields)
@@ -113,8 +100,59 @@ pub(crate) async fn serve_http1(
     }
     served?;
     let Parts { io, read_buf, .. } = connection.into_parts();
-    finish_connection(&peer, io.into_inner(), read_buf).await;
+    finish_connection(&peer, io.into_inner(), read_buf, tunnel.take()).await;
     Ok(())
+}
+
+/// The commands of one connection, and what they share.
+struct Http1Commands<'a> {
+    worker: &'a Rc<TrafficWorker>,
+    peer: &'a Rc<DownstreamPeer>,
+    activity: &'a Rc<ConnectionActivity>,
+    pending_fault: &'a PendingFault,
+    interim: &'a Rc<Http1InterimQueue>,
+    /// The tunnel that the connection becomes after its last response.
+    tunnel: &'a Cell<Option<Box<UpgradeTunnel>>>,
+}
+
+impl<'a> Http1Commands<'a> {
+    /// The response to one request, and what the connection must know about it.
+    fn respond(
+        &'a self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<ResponseStream>, Infallible>> + use<'a> {
+        let active_request = self.activity.begin_request();
+        let response = match self.pending_fault.take_fault() {
+            None => {
+                let takes_interim = request.version() == Version::HTTP_11; // HTTP/1.0 has no interim responses.
+                let line = takes_interim.then(|| InterimTarget::Http1(Rc::clone(self.interim)));
+                Either::Left(exchange(self.worker, self.peer, request, line))
+            }
+            Some(fault) => {
+                if fault.is_timeout() {
+                    self.worker.recorder.count_limit_hit(LimitHit::HeadTime);
+                }
+                Either::Right(ready(reject_malformed(self.worker, self.peer, &request, fault)))
+            }
+        };
+        response.map_ok(|mut response| {
+            self.finish_head(&mut response);
+            response.map(|body| ResponseStream::over_http1(body, active_request))
+        })
+    }
+
+    /// Completes the head of a response, and notes whether the connection leaves HTTP after it.
+    fn finish_head(&self, response: &mut Response<ResponseBody>) {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.pending_fault.leave_http();
+            self.tunnel.set(response.body_mut().take_tunnel());
+        } else if self.activity.is_request_limit_reached() {
+            response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if response.status().canonical_reason().is_none() {
+            response.extensions_mut().insert(EMPTY_REASON);
+        }
+    }
 }
 
 /// Ends the HTTP part of a connection: closes it, or runs the tunnel that its last response announced.
@@ -122,14 +160,15 @@ async fn finish_connection<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &DownstreamPeer,
     mut stream: ScanningStream<S>,
     read: Bytes,
+    tunnel: Option<Box<UpgradeTunnel>>,
 ) {
-    match peer.tunnel.take() {
+    match tunnel {
         None => drop(stream.shutdown().await), // The connection ends, whatever the result.
         Some(tunnel) => {
             // A caller that sent bytes before the response has broken the upgrade. Dropping the tunnel settles it so.
             if let Some(stream) = stream.into_unread().filter(|_| read.is_empty()) {
                 // Boxed: otherwise every connection would reserve the 4 KiB of this future from its beginning.
-                Box::pin(run_tunnel(tunnel, peer, stream, read)).await;
+                Box::pin(run_tunnel(*tunnel, peer, stream, read)).await;
             }
         }
     }

@@ -11,6 +11,7 @@
 //!   stream.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
@@ -18,7 +19,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -37,8 +38,8 @@ use super::h2_stream_number::take_number;
 use super::response_stream::{ResponseStream, StreamProgress};
 use crate::proxy::exchange::exchange;
 use crate::proxy::io::connection_activity::ConnectionActivity;
+use crate::proxy::io::movable_deadline::MovableDeadline;
 use crate::proxy::io::write_timeout::WriteTimeout;
-use crate::proxy::message::grammar::MovableDeadline;
 use crate::proxy::message::interim_response::{Http2InterimQueue, InterimTarget};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
@@ -92,7 +93,7 @@ pub(crate) async fn serve_http2(
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
     let activity = Rc::new(ConnectionActivity::new(worker.tick_timers.coarse_timer(), capacity.connection_commands));
-    let stream = WriteTimeout::new(stream, &worker);
+    let stream = WriteTimeout::new(stream, capacity.response_idle, &worker.telemetry);
     let received = Rc::clone(stream.received_bytes());
     let pending_heads = Rc::new(PendingHeads::new(&worker, &peer));
     let interim = Rc::<Http2InterimQueue>::default();
@@ -104,41 +105,17 @@ pub(crate) async fn serve_http2(
         peer: Rc::clone(&peer),
         activity: Rc::clone(&activity),
     };
-    let (latest_stream, send_budget) =
-        (Rc::clone(&streams.latest_stream), Rc::new(SendBudget::new(worker.tick_timers.coarse_timer())));
-    let service = service_fn(|mut request: Request<Incoming>| {
-        let number = take_stream_number(&mut request, &interim);
-        pending_heads.note_accepted(number);
-        let line = number.and_then(|number| interim.open_stream(number)).map(InterimTarget::Http2);
-        let (active_request, progress, send_budget) =
-            (activity.begin_request(), Rc::new(StreamProgress::default()), Rc::clone(&send_budget));
-        latest_stream.replace(Rc::downgrade(&progress)); // hyper passes the stream to the executor right after this.
-        let (peer_too, latest_stream) = (Rc::clone(&peer), Rc::clone(&latest_stream));
-        let response = exchange(&worker, &peer, request, line);
-        response.map_ok(move |response| {
-            if let Some(tunnel) = peer_too.tunnel.take() {
-                progress.tunnel.put(tunnel);
-                // hyper also passes the writer of the tunnel to the executor right after this.
-                latest_stream.replace(Rc::downgrade(&progress));
-            }
-            response.map(|body| ResponseStream::over_http2(body, active_request, send_budget, progress))
-        })
-    });
-    let connection = http2::Builder::new(streams)
-        .timer(worker.tick_timers.coarse_timer())
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_MAX)
-        .header_table_size(HEADER_TABLE)
-        .max_send_buf_size(SEND_BUFFER_MAX)
-        .max_header_list_size(header_list_max(&capacity))
-        .max_pending_accept_reset_streams(CLIENT_RESETS_MAX)
-        .max_local_error_reset_streams(SERVER_RESETS_MAX)
-        .enable_connect_protocol() // RFC 8441 section 3. Subsystems are not asked for it.
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+    let commands = Http2Commands {
+        worker: &worker,
+        peer: &peer,
+        activity: &activity,
+        pending_heads: &pending_heads,
+        interim: &interim,
+        latest_stream: Rc::clone(&streams.latest_stream),
+        send_budget: Rc::new(SendBudget::new(worker.tick_timers.coarse_timer())),
+    };
+    let service = service_fn(|request| commands.respond(request));
+    let connection = http2_builder(&worker, streams).serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         served = resolving_heads(connection.as_mut(), &pending_heads, &interim) => return served,
@@ -158,6 +135,60 @@ pub(crate) async fn serve_http2(
         served = resolving_heads(connection, &pending_heads, &interim) => served,
         () = goaway_grace(&worker, &activity, &received) => Ok(()),
         () = Box::pin(peer.wait_until_cut_off()) => Ok(()), // Dropping the streams settles their commands as aborted.
+    }
+}
+
+/// The limits of a connection.
+fn http2_builder(worker: &TrafficWorker, streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(worker.tick_timers.coarse_timer())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .header_table_size(HEADER_TABLE)
+        .max_send_buf_size(SEND_BUFFER_MAX)
+        .max_header_list_size(header_list_max(&worker.capacity))
+        .max_pending_accept_reset_streams(CLIENT_RESETS_MAX)
+        .max_local_error_reset_streams(SERVER_RESETS_MAX)
+        .enable_connect_protocol() // RFC 8441 section 3. Subsystems are not asked for it.
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// The commands of one connection, and what they share.
+struct Http2Commands<'a> {
+    worker: &'a Rc<TrafficWorker>,
+    peer: &'a Rc<DownstreamPeer>,
+    activity: &'a Rc<ConnectionActivity>,
+    pending_heads: &'a PendingHeads,
+    interim: &'a Rc<Http2InterimQueue>,
+    latest_stream: Rc<RefCell<Weak<StreamProgress>>>,
+    send_budget: Rc<SendBudget>,
+}
+
+impl Http2Commands<'_> {
+    /// The response to one request, for the task of its stream.
+    fn respond(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<ResponseStream>, Infallible>> + use<> {
+        let number = take_stream_number(&mut request, self.interim);
+        self.pending_heads.note_accepted(number);
+        let line = number.map(|number| InterimTarget::Http2(self.interim.request_stream(number)));
+        let (active_request, progress) = (self.activity.begin_request(), Rc::new(StreamProgress::default()));
+        let (send_budget, latest_stream) = (Rc::clone(&self.send_budget), Rc::clone(&self.latest_stream));
+        latest_stream.replace(Rc::downgrade(&progress)); // hyper passes the stream to the executor right after this.
+        exchange(self.worker, self.peer, request, line).map_ok(move |mut response| {
+            if let Some(tunnel) = response.body_mut().take_tunnel() {
+                progress.tunnel.set(Some(tunnel));
+                // hyper also passes the writer of the tunnel to the executor right after this.
+                latest_stream.replace(Rc::downgrade(&progress));
+            }
+            response.map(|body| ResponseStream::over_http2(body, active_request, send_budget, progress))
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Leaves to others: a connection on which nothing is written at all ([`crate::proxy::io::write_timeout`]).
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use super::h2_send_budget::{CountedChunk, SendBudget, StreamBudget, UnsentBytes};
 use crate::proxy::exchange::response_body::ResponseBody;
-use crate::proxy::exchange::tunnel::PendingTunnel;
+use crate::proxy::exchange::tunnel::UpgradeTunnel;
 use crate::proxy::io::connection_activity::ActiveRequest;
 
 /// The progress of one HTTP/2 stream, and the tunnel that the stream becomes.
@@ -27,7 +28,7 @@ pub(crate) struct StreamProgress {
     /// The bytes that the caller has not read.
     unsent: Rc<UnsentBytes>,
     /// The tunnel that the stream becomes after its response head.
-    pub(crate) tunnel: PendingTunnel,
+    pub(crate) tunnel: Cell<Option<Box<UpgradeTunnel>>>,
 }
 
 impl StreamProgress {

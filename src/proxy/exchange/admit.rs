@@ -221,7 +221,7 @@ fn no_upgrade_detail(command: &CommandKey) -> Cow<'static, str> {
 
 /// The deadline of a gRPC call: the smaller of the caller's timeout and the subsystem's limit.
 fn grpc_deadline(context: &RequestContext, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
-    let given = grpc::call_timeout(request.headers()).filter(|_| context.is_grpc)?;
+    let given = context.is_grpc.then(|| grpc::call_timeout(request.headers()))??;
     Some(given.min(subsystem.timeouts.deadline))
 }
 
@@ -231,9 +231,8 @@ fn parse_head<'a>(
     request: &'a Request<Incoming>,
 ) -> Result<RequestHead<'a>, MalformedRequest> {
     if request.version() == Version::HTTP_2 {
-        check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?;
-    }
-    if header_rules::connection_names_reserved(request.headers()) {
+        check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?; // h2 refuses Connection
+    } else if header_rules::connection_names_reserved(request.headers()) {
         return Err(MalformedRequest::bad_request("Connection names a field that only the gateway may write"));
     }
     RequestHead::parse(request)

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -25,17 +24,18 @@ use super::admit::Admitted;
 use super::context::RequestContext;
 use super::gzip::{self, GzipBody};
 use super::mirror::ShadowRequest;
-use super::refuse::{add_rate_limit_headers, busy_response, failure_response, too_large_response};
+use super::refuse::{busy_response, failure_response, too_large_response};
 use super::response_body::ExchangeResult;
 use super::response_body::{MeteredBody, OutcomeSource, ResponseBody};
 use super::tunnel::UpgradeTunnel;
-use super::upstream_head::{REQUEST_ID, UpstreamHead};
+use super::upstream_head::UpstreamHead;
 use crate::proxy::message::body_rate::MinBodyRate;
 use crate::proxy::message::extended_connect::take_upgraded_stream;
 use crate::proxy::message::grammar::HeadLimits;
 use crate::proxy::message::grpc;
 use crate::proxy::message::interim_response::InterimResponse;
-use crate::proxy::message::request_body::RequestBody;
+use crate::proxy::message::request_body::{BodyTap, RequestBody};
+use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::message::upload_progress::RequestBodyError;
 use crate::proxy::upstream::{
     LeasedResponse, PendingSend, RequestFraming, ResponseDeadline, SendError, ServerLease, UpstreamRequest,
@@ -120,9 +120,10 @@ fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request
     } else {
         MinBodyRate::default()
     };
-    let caller = (&call.peer, admitted.in_flight.progress());
+    let caller = (call.peer.close_notice(), admitted.in_flight.progress());
     let limits = (admitted.command.body_max, minimum, HeadLimits::from_capacity(&call.worker.capacity));
-    let body = RequestBody::new(request, caller, limits, shadow);
+    let tap = shadow.map(|shadow| Box::new(shadow) as Box<dyn BodyTap>);
+    let body = RequestBody::new(request, caller, limits, tap);
     match head.with_body(body, framing) {
         UpstreamRequest::Http1(request) if waits => UpstreamRequest::Http1(request.hold_for_continue(CONTINUE_TIMEOUT)),
         outgoing => outgoing,
@@ -132,8 +133,8 @@ fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request
 /// The framing of the forwarded body. It is chosen here, independently of the caller's framing.
 fn body_framing(body: &Incoming) -> RequestFraming {
     match body.size_hint().exact() {
-        _ if body.is_end_stream() => RequestFraming::None,
         Some(0) => RequestFraming::None, // over HTTP/2 the END_STREAM may be a frame of its own
+        _ if body.is_end_stream() => RequestFraming::None, // asked second, because h2 takes a lock for the answer
         Some(length) => RequestFraming::Length(length),
         None => RequestFraming::Chunked,
     }
@@ -150,7 +151,7 @@ fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedRespo
     let verdict = outcome_source(&headers, finished);
     admitted.shape_response(&mut headers);
     headers.insert(REQUEST_ID, call.request_id.to_header());
-    add_rate_limit_headers(&mut headers, admitted.rate_limit);
+    call.worker.rate_limit_headers.add(&mut headers, admitted.rate_limit);
     if let Some(protocol) = upgrade.filter(|_| status == StatusCode::UPGRADE_REQUIRED) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade")); // RFC 9110 section 15.5.22; HTTP/2 has neither
         headers.insert(UPGRADE, protocol);
@@ -205,15 +206,15 @@ fn switch_protocols(
         StatusCode::SWITCHING_PROTOCOLS
     };
     let idle = admitted.subsystem.timeouts.idle;
-    call.peer.tunnel.put(UpgradeTunnel {
+    let tunnel = UpgradeTunnel {
         server_stream: subsystem,
         buffered: said,
         command: admitted.in_flight,
         lease,
         idle_timeout: idle,
         client_stream: stream,
-    });
-    let mut response = Response::new(ResponseBody::Local(Full::default()));
+    };
+    let mut response = Response::new(ResponseBody::Upgrade(Some(Box::new(tunnel))));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -19,11 +19,10 @@ use crate::policy::{CorsPolicy, Durability};
 
 use super::admit::Admitted;
 use super::context::RequestContext;
-use super::refuse::add_rate_limit_headers;
 use super::response_body::ExchangeResult;
 use super::response_body::ResponseBody;
-use super::upstream_head::REQUEST_ID;
 use crate::proxy::message::request_body::discard_request_body;
+use crate::proxy::message::request_id::REQUEST_ID;
 
 /// The kind of a local response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +75,7 @@ pub(crate) fn respond_locally(
         LocalResponse::Redirect => redirect_response(&admitted, &request),
     };
     response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
-    add_rate_limit_headers(response.headers_mut(), admitted.rate_limit);
+    context.worker.rate_limit_headers.add(response.headers_mut(), admitted.rate_limit);
     discard_request_body(request);
     Box::pin(async move {
         if admitted.command.durability == Durability::Machine {

@@ -22,7 +22,7 @@ use crate::telemetry::MirrorOutcome;
 use super::forward::note_response;
 use super::upstream_head::UpstreamHead;
 use crate::proxy::capacity::local_semaphore::LocalPermit;
-use crate::proxy::message::request_body::RequestBody;
+use crate::proxy::message::request_body::{BodyTap, RequestBody};
 use crate::proxy::message::upload_progress::UploadProgress;
 use crate::proxy::upstream::{
     EncodedHead, HashKey, LeasedResponse, RequestFraming, ResponseDeadline, UpstreamBody, UpstreamRequest,
@@ -82,9 +82,11 @@ impl ShadowRequest {
         let head = UpstreamHead { mirror_to: Some(subsystem), ..passing }.encode();
         Some(Self { head, framing: passing.framing, target: Some(target), body: Vec::new() })
     }
+}
 
+impl BodyTap for ShadowRequest {
     /// Copies a piece of the body. Returns whether the copy is still within its limit.
-    pub(crate) fn add_data(&mut self, data: &[u8]) -> bool {
+    fn add_data(&mut self, data: &[u8]) -> bool {
         let fits = self.body.len() + data.len() <= SHADOW_BODY_MAX;
         if fits {
             self.body.extend_from_slice(data);
@@ -93,7 +95,7 @@ impl ShadowRequest {
     }
 
     /// Sends the copy in a task of its own, now that the whole body has passed.
-    pub(crate) fn dispatch(mut self) {
+    fn finish(mut self: Box<Self>) {
         let Some(target) = self.target.take() else { return };
         let body = RequestBody::buffered(std::mem::take(&mut self.body).into());
         let head = std::mem::replace(&mut self.head, EncodedHead::Http1(Bytes::new()));

@@ -6,23 +6,20 @@
 //! - Every local error response is `application/problem+json` (RFC 9457) and carries the request id.
 //! - The table is exhaustive: a new outcome does not compile without a line here.
 
-use crate::proxy::message::field_line::RATE_LIMIT;
-use crate::proxy::message::field_line::RATE_LIMIT_POLICY;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::limit::RateLimitInfo;
 use crate::model::{CommandKey, Department, Finished, Refused};
 
 use super::admit::CommandRefusal;
 use super::context::RequestContext;
 use super::response_body::ResponseBody;
-use super::upstream_head::REQUEST_ID;
 use crate::proxy::message::grpc;
+use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
@@ -37,7 +34,7 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
     if let Some(methods) = refusal.allow.clone().filter(|_| !context.is_grpc) {
         response.headers_mut().insert(ALLOW, methods); // RFC 9110 section 15.5.6
     }
-    add_rate_limit_headers(response.headers_mut(), refusal.rate_limit);
+    context.worker.rate_limit_headers.add(response.headers_mut(), refusal.rate_limit);
     if let Some(cors_request) = &refusal.cors_request {
         cors_request.add_cors_headers(response.headers_mut());
     }
@@ -77,30 +74,6 @@ pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseB
     let detail = "the request body grew larger than this command allows";
     problem_response(context, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
 }
-
-/// Adds the rate limit fields for a limited department (draft-ietf-httpapi-ratelimit-headers-11).
-pub(crate) fn add_rate_limit_headers(headers: &mut HeaderMap, budget: Option<RateLimitInfo>) {
-    let Some(RateLimitInfo { quota, window_seconds, remaining, reset_seconds }) = budget else { return };
-    headers.insert(RATE_LIMIT_POLICY, rate_limit_item(";q=", quota, ";w=", window_seconds));
-    let mut state = rate_limit_item(";r=", remaining, ";t=", reset_seconds);
-    state.set_sensitive(true); // differs each time: no use in HTTP/2's compression table
-    headers.insert(RATE_LIMIT, state);
-}
-
-/// The structured field `"default";KEY=NUMBER;KEY=NUMBER` (RFC 9651). Written by hand, because every response to a
-/// limited department has two of them.
-fn rate_limit_item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue {
-    let (mut ones, mut twos) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let (mut text, mut length) = ([0; RATE_LIMIT_ITEM_MAX], 0);
-    for piece in ["\"default\"", first, ones.format(one), second, twos.format(two)] {
-        text[length..length + piece.len()].copy_from_slice(piece.as_bytes());
-        length += piece.len();
-    }
-    HeaderValue::from_bytes(&text[..length]).expect("digits and plain punctuation are a header value")
-}
-
-/// `"default"`, twice `;K=` and twice the ten digits of the largest number.
-const RATE_LIMIT_ITEM_MAX: usize = 9 + 2 * (3 + 10);
 
 fn problem_response(context: &RequestContext, status: StatusCode, name: &str, detail: &str) -> Response<ResponseBody> {
     if context.is_grpc {
@@ -221,17 +194,5 @@ mod tests {
     fn every_refusal_has_the_status_of_the_contract() {
         let statuses: Vec<_> = Refused::ALL.into_iter().map(|refused| status_of_refusal(refused).as_u16()).collect();
         assert_eq!(statuses, [400, 401, 421, 404, 403, 429, 429, 429, 503, 503, 413]);
-    }
-
-    #[test]
-    fn budgets_are_structured_fields() {
-        let mut headers = HeaderMap::new();
-        add_rate_limit_headers(
-            &mut headers,
-            Some(RateLimitInfo { quota: 500, window_seconds: 1, remaining: 7, reset_seconds: 1 }),
-        );
-        assert_eq!(headers["ratelimit"], "\"default\";r=7;t=1");
-        assert_eq!(headers["ratelimit-policy"], "\"default\";q=500;w=1");
-        assert_eq!(rate_limit_item(";r=", u32::MAX, ";t=", u32::MAX).len(), RATE_LIMIT_ITEM_MAX);
     }
 }

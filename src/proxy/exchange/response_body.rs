@@ -24,6 +24,7 @@ use crate::model::Finished;
 
 use super::gzip::GzipBody;
 use super::in_flight_command::InFlightCommand;
+use super::tunnel::UpgradeTunnel;
 use crate::proxy::io::idle_timer::IdleTimer;
 use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules::sanitize_response_trailers;
@@ -37,13 +38,23 @@ pub(crate) enum ResponseBody {
     Metered(Box<MeteredBody>),
     /// The subsystem's body, metered and compressed.
     Gzip(Box<GzipBody>),
+    /// No body: the connection or the stream becomes this tunnel once the head of the response is sent.
+    Upgrade(Option<Box<UpgradeTunnel>>),
 }
 
 impl ResponseBody {
+    /// The tunnel that the connection or the stream becomes, for the code that runs it.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<UpgradeTunnel>> {
+        match self {
+            Self::Upgrade(tunnel) => tunnel.take(),
+            _ => None,
+        }
+    }
+
     /// Limits the bytes read ahead from now on.
     pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
         match self {
-            Self::Local(_) => {}
+            Self::Local(_) | Self::Upgrade(_) => {}
             Self::Metered(metered) => metered.set_read_ahead_max(bytes),
             Self::Gzip(compressed) => compressed.set_read_ahead_max(bytes),
         }
@@ -52,7 +63,7 @@ impl ResponseBody {
     /// Bytes that were read and not handed over yet.
     pub(crate) fn buffered_bytes(&self) -> usize {
         match self {
-            Self::Local(_) => 0,
+            Self::Local(_) | Self::Upgrade(_) => 0,
             Self::Metered(metered) => metered.buffered_bytes(),
             Self::Gzip(compressed) => compressed.buffered_bytes(),
         }
@@ -68,6 +79,7 @@ impl HttpBody for ResponseBody {
             Self::Local(full) => Pin::new(full).poll_frame(context).map_err(|never| match never {}),
             Self::Metered(metered) => metered.poll_metered(context),
             Self::Gzip(compressed) => compressed.poll_compressed(context),
+            Self::Upgrade(_) => Poll::Ready(None),
         }
     }
 
@@ -76,6 +88,7 @@ impl HttpBody for ResponseBody {
             Self::Local(full) => full.is_end_stream(),
             Self::Metered(metered) => metered.upstream_body.is_end_stream(),
             Self::Gzip(compressed) => compressed.is_end_stream(),
+            Self::Upgrade(_) => true,
         }
     }
 
@@ -84,6 +97,7 @@ impl HttpBody for ResponseBody {
             Self::Local(full) => full.size_hint(),
             Self::Metered(metered) => metered.upstream_body.size_hint(),
             Self::Gzip(_) => SizeHint::default(),
+            Self::Upgrade(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -13,7 +13,7 @@
 //!   callers close with the gateway's close_notify unread, which resets the connection.
 //! - The content of the tunnel is not inspected.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -42,20 +42,6 @@ const CHUNK_SIZE: usize = 16 * 1024;
 /// Bytes held in each direction of an HTTP/2 stream. Smaller, because one connection has many streams. hyper holds at
 /// most three more chunks towards the caller.
 const H2_CHUNK_SIZE: usize = 2 * 1024;
-
-/// The handover of a tunnel from an exchange to the connection that runs it.
-#[derive(Default)]
-pub(crate) struct PendingTunnel(RefCell<Option<UpgradeTunnel>>);
-
-impl PendingTunnel {
-    pub(crate) fn put(&self, tunnel: UpgradeTunnel) {
-        self.0.replace(Some(tunnel));
-    }
-
-    pub(crate) fn take(&self) -> Option<UpgradeTunnel> {
-        self.0.take()
-    }
-}
 
 /// The upstream end of a tunnel, with the account of its command.
 pub(crate) struct UpgradeTunnel {
@@ -96,7 +82,11 @@ impl UpgradeTunnel {
     ) {
         // hyper has made the stream ready before it hands over the writing half.
         let Some(Ok(caller)) = OptionFuture::from(self.client_stream.take()).await else { return };
-        let caller = WriteTimeout::new(FlushGuard { stream: TokioIo::new(caller), connection }, worker);
+        let caller = WriteTimeout::new(
+            FlushGuard { stream: TokioIo::new(caller), connection },
+            worker.capacity.response_idle,
+            &worker.telemetry,
+        );
         let all_said = Cell::new(false);
         let left = async {
             writing.await;

@@ -8,7 +8,7 @@
 //!
 //! Leaves to others: the removal of hop-by-hop fields (`message::header_rules`), the framing (`upstream`).
 
-use crate::proxy::message::field_line::FORWARDED_FOR;
+use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
 use std::borrow::Cow;
 
 use http::header::CONTENT_LENGTH;
@@ -23,9 +23,9 @@ use super::context::RequestContext;
 use crate::proxy::message::extended_connect::{is_extended_connect, is_replaced_header};
 use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules;
-pub(crate) use crate::proxy::message::request_id::REQUEST_ID;
+use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::message::request_id::caller_request_id;
-use crate::proxy::upstream::{EncodedHead, RequestFraming, put_header};
+use crate::proxy::upstream::{EncodedHead, RequestFraming};
 
 /// The request id that the caller chose itself.
 const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-tallygate-caller-request-id");
@@ -122,7 +122,7 @@ impl UpstreamHead<'_> {
     fn for_each_header(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
         let Self { context, admitted, request, .. } = self;
         let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
-        header_rules::sanitize_request(request.headers(), |name, value| {
+        let has_reserved = header_rules::sanitize_request(request.headers(), |name, value| {
             let is_ours = *name == GRPC_TIMEOUT || is_replaced_header(request, name);
             if !is_ours && !edits.is_some_and(|edits| edits.overrides(name)) {
                 put(name, value);
@@ -140,11 +140,12 @@ impl UpstreamHead<'_> {
             put(&CALLER_HEADER, caller.header().as_bytes());
         }
         put(&REQUEST_ID, &context.request_id.to_hex());
-        if let Some(id) = caller_request_id(request.headers()) {
+        if has_reserved && let Some(id) = caller_request_id(request.headers()) {
             tracing::debug!(request = %context.request_id.to_text(), callers = ?id, "its caller knows it by an id of its own");
             put(&CALLER_REQUEST_ID, id.as_bytes());
         }
-        put(&TRACEPARENT, &context.request_id.traceparent(request.headers().get(TRACEPARENT)));
+        let traceparent = if has_reserved { request.headers().get(TRACEPARENT) } else { None };
+        put(&TRACEPARENT, &context.request_id.traceparent(traceparent));
         put(&FORWARDED_FOR, &context.peer.forwarded_for(request.headers()));
         put(&FORWARDED_PROTO, b"https");
         put(&FORWARDED_HOST, admitted.host.as_bytes());

@@ -6,7 +6,7 @@
 //!
 //! Leaves to others: which limit applies to which stream.
 
-mod close_notice;
+pub(crate) mod close_notice;
 pub(crate) mod connection_activity;
 pub(crate) mod idle_timer;
 pub(crate) mod movable_deadline;

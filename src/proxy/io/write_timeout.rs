@@ -9,16 +9,16 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::telemetry::LimitHit;
+use crate::telemetry::{LimitHit, Telemetry};
 
-use crate::proxy::message::grammar::MovableDeadline;
-use crate::proxy::worker::TrafficWorker;
+use super::movable_deadline::MovableDeadline;
 
 /// A stream with a write timeout.
 pub(crate) struct WriteTimeout<S> {
@@ -27,19 +27,19 @@ pub(crate) struct WriteTimeout<S> {
     stalled_since: Option<Instant>,
     deadline: MovableDeadline,
     received: Rc<Cell<u64>>,
-    worker: Rc<TrafficWorker>,
+    telemetry: Arc<Telemetry>,
 }
 
 impl<S: Unpin> WriteTimeout<S> {
-    pub(crate) fn new(stream: S, worker: &Rc<TrafficWorker>) -> Self {
-        let (stall, worker) = (worker.capacity.response_idle, Rc::clone(worker));
+    /// `telemetry` counts the timeouts.
+    pub(crate) fn new(stream: S, timeout: Duration, telemetry: &Arc<Telemetry>) -> Self {
         Self {
             stream,
-            timeout: stall,
+            timeout,
             stalled_since: None,
             deadline: MovableDeadline::default(),
             received: Rc::default(),
-            worker,
+            telemetry: Arc::clone(telemetry),
         }
     }
 
@@ -55,7 +55,7 @@ impl<S: Unpin> WriteTimeout<S> {
         }
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         ready!(self.deadline.poll_elapsed(context, since + self.timeout));
-        self.worker.recorder.count_limit_hit(LimitHit::ResponseIdle);
+        self.telemetry.count_limit_hit(LimitHit::ResponseIdle);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading")))
     }
 }

@@ -1,7 +1,7 @@
 //! Comma-separated header values (RFC 9110 section 5.6.1).
 //!
-//! Guarantees: one parser for all lists. A value with bytes outside ASCII is split like any other, so that no item hides
-//! behind such a byte.
+//! Guarantees: one parser for all lists. A value with bytes outside ASCII is split like any other, so that no item
+//! hides behind such a byte.
 //!
 //! Leaves to others: parameters of an item, and quoted strings with commas, which no list here has.
 

@@ -15,26 +15,30 @@ use super::header_list::list_items;
 
 /// Passes the fields of a caller's request that may be forwarded to `put`. The code that writes the head adds `Host`
 /// and the framing.
-pub(crate) fn sanitize_request(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) {
+///
+/// Returns whether the caller used a name that only the gateway may write. Otherwise the writer of the head needs no
+/// lookup of such a name (100 instructions each).
+pub(crate) fn sanitize_request(headers: &HeaderMap, mut put: impl FnMut(&HeaderName, &[u8])) -> bool {
     let nominated: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
-    let stays = |name: &HeaderName| {
-        is_hop_by_hop(name)
-            || is_reserved_header(name)
-            || *name == CONTENT_LENGTH
-            || *name == HOST
-            || nominated.contains(name)
-    };
+    let stays =
+        |name: &HeaderName| is_hop_by_hop(name) || *name == CONTENT_LENGTH || *name == HOST || nominated.contains(name);
+    let (mut has_cookie, mut has_te, mut has_reserved) = (false, false, false);
     for (name, value) in headers {
-        if *name != COOKIE && !stays(name) {
+        let is_reserved = is_reserved_header(name);
+        has_reserved |= is_reserved;
+        has_cookie |= *name == COOKIE;
+        has_te |= *name == TE;
+        if *name != COOKIE && !is_reserved && !stays(name) {
             put(name, value.as_bytes());
         }
     }
-    if let Some(cookie) = joined_cookie(headers).filter(|_| !stays(&COOKIE)) {
+    if has_cookie && let Some(cookie) = joined_cookie(headers).filter(|_| !stays(&COOKIE)) {
         put(&COOKIE, &cookie);
     }
-    if headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+    if has_te && headers.get_all(TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         put(&TE, b"trailers");
     }
+    has_reserved
 }
 
 /// Removes the hop-by-hop fields from the head of a subsystem's response.
@@ -156,14 +160,16 @@ mod tests {
             ("cookie", "b=2"),
         ]);
         let mut put = Vec::new();
-        sanitize_request(&given, |name, value| put.push(format!("{name}={}", String::from_utf8_lossy(value))));
+        let has_reserved =
+            sanitize_request(&given, |name, value| put.push(format!("{name}={}", String::from_utf8_lossy(value))));
+        assert!(has_reserved, "x-forwarded-for");
         assert_eq!(put, ["accept=*/*", "accept=text/*", "cookie=a=1; b=2", "te=trailers"]);
     }
 
     #[test]
     fn a_cookie_that_connection_names_stays_behind() {
         let given = headers(&[("cookie", "a=1"), ("connection", "cookie")]);
-        sanitize_request(&given, |name, _| panic!("{name}"));
+        assert!(!sanitize_request(&given, |name, _| panic!("{name}")));
     }
 
     #[test]

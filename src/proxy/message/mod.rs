@@ -16,6 +16,7 @@ pub(crate) mod header_list;
 pub(crate) mod header_rules;
 pub(crate) mod interim_response;
 pub(crate) mod message_body;
+pub(crate) mod rate_limit_headers;
 pub(crate) mod request_body;
 pub(crate) mod request_head;
 pub(crate) mod request_id;

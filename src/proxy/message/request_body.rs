@@ -28,8 +28,7 @@ use super::grammar::{HeadLimits, check_trailers};
 use super::header_rules::sanitize_request_trailers;
 use super::message_body::MessageBody;
 use super::upload_progress::{RequestBodyError, UploadProgress};
-use crate::proxy::exchange::mirror::ShadowRequest;
-use crate::proxy::worker::peer::DownstreamPeer;
+use crate::proxy::io::close_notice::CloseNotice;
 
 /// The limits of a drained request body, in bytes and in time (lingering close).
 ///
@@ -37,6 +36,15 @@ use crate::proxy::worker::peer::DownstreamPeer;
 /// the connection or the stream would destroy the response (curl then drops a response that it already has).
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// A receiver of a copy of a body. It is dropped if the body does not end, or if the receiver refuses a piece.
+pub(crate) trait BodyTap {
+    /// Copies a piece of the body. Returns whether the receiver takes more.
+    fn add_data(&mut self, data: &[u8]) -> bool;
+
+    /// The whole body has passed.
+    fn finish(self: Box<Self>);
+}
 
 /// Drains a request body whose content is not needed. A body beyond the limits ends the connection or the stream.
 async fn discard_body<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
@@ -82,15 +90,14 @@ struct StreamingBody {
     /// Taken only by `drop`.
     incoming: Option<MessageBody>,
     progress: Rc<UploadProgress>,
-    caller: Rc<DownstreamPeer>,
+    close_notice: Rc<CloseNotice>,
     bytes_max: u64,
     trailer_limits: HeadLimits,
     received: u64,
     rate_meter: BodyRateMeter,
     /// Whether the caller waits for a `100 Continue`. The first read makes hyper send it.
     awaits_continue: bool,
-    /// The shadow copy of the body.
-    body_tap: Option<Box<ShadowRequest>>,
+    body_tap: Option<Box<dyn BodyTap>>,
 }
 
 impl RequestBody {
@@ -107,16 +114,17 @@ impl RequestBody {
     /// The body of a caller's request, of at most `max` bytes and with bounded trailers. `tap` gets a copy.
     pub(crate) fn new(
         request: Request<Incoming>,
-        (caller, progress): (&Rc<DownstreamPeer>, &Rc<UploadProgress>),
+        (close_notice, progress): (&Rc<CloseNotice>, &Rc<UploadProgress>),
         (max, tempo, trailers): (u64, MinBodyRate, HeadLimits),
-        tap: Option<ShadowRequest>,
+        tap: Option<Box<dyn BodyTap>>,
     ) -> Self {
-        let unasked = !request.body().is_end_stream() && expects_continue(&request);
+        let is_http11 = request.version() == Version::HTTP_11; // first, for h2 takes a lock for the end of a stream
+        let unasked = is_http11 && !request.body().is_end_stream() && expects_continue(&request);
         let incoming = MessageBody::for_request(request);
         progress.is_complete.set(incoming.is_complete());
         if incoming.is_complete() {
             if let Some(tap) = tap {
-                tap.dispatch();
+                tap.finish();
             }
             if !incoming.has_ended() {
                 tokio::task::spawn_local(discard_body(incoming)); // drains up to END_STREAM
@@ -127,12 +135,12 @@ impl RequestBody {
             awaits_continue: unasked,
             incoming: Some(incoming),
             progress: Rc::clone(progress),
-            caller: Rc::clone(caller),
+            close_notice: Rc::clone(close_notice),
             bytes_max: max,
             trailer_limits: trailers,
             received: 0,
             rate_meter: BodyRateMeter::new(tempo),
-            body_tap: tap.map(Box::new),
+            body_tap: tap,
         })))
     }
 
@@ -190,7 +198,7 @@ impl StreamingBody {
     fn mark_complete(&mut self) {
         self.progress.is_complete.set(true);
         if let Some(tap) = self.body_tap.take() {
-            tap.dispatch();
+            tap.finish();
         }
     }
 
@@ -224,7 +232,7 @@ impl StreamingBody {
     /// Checks the end of the stream. Over HTTP/1.1 hyper reports a normal end also when the gateway cuts the connection
     /// off.
     fn check_end(&mut self) -> io::Result<()> {
-        if self.caller.is_cut_off() && !self.progress.is_complete.get() {
+        if self.close_notice.is_cut_off() && !self.progress.is_complete.get() {
             return Err(self.fail(RequestBodyError::Aborted));
         }
         self.mark_complete();

@@ -8,15 +8,15 @@
 //!   checked the head that h2 decoded.
 //! - An extended CONNECT is represented as the GET that it stands for.
 //!
-//! Leaves to others: framing (Content-Length, Transfer-Encoding), which the scanner or h2 checks and `upstream` writes
-//! afresh.
+//! Leaves to others: framing (Content-Length, Transfer-Encoding), which the scanner or h2 checks and `upstream`
+//! writes afresh.
 
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request};
 
-use super::grammar::check_names;
 use super::grammar::malformed::MalformedRequest;
+use super::grammar::{check_names, is_plain_host};
 
 /// The longest path and query, in bytes. nginx has the same limit.
 const TARGET_MAX: usize = 8 * 1024;
@@ -81,7 +81,7 @@ fn header_text(value: &HeaderValue) -> Result<&str, MalformedRequest> {
 
 /// RFC 3986 section 3.2: `host [":" port]`. User information is never accepted (RFC 9110 section 4.2.4).
 fn host_without_port(authority: &str) -> Result<&str, MalformedRequest> {
-    if !authority.is_empty() && authority.bytes().all(is_host_byte) {
+    if !authority.is_empty() && is_plain_host(authority.as_bytes()) {
         return Ok(authority); // most authorities; no parser needed
     }
     if authority.is_empty() || authority.contains('@') || authority.parse::<Authority>().is_err() {
@@ -100,23 +100,43 @@ fn host_without_port(authority: &str) -> Result<&str, MalformedRequest> {
     }
 }
 
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
-}
-
-/// Accepts only the canonical form of a path. Any path that a subsystem might read as another path than the authorised
-/// one is refused.
+/// Accepts only the canonical form of a path. Any path that a subsystem might read as another path than the
+/// authorised one is refused.
 fn check_path(path: &str) -> Result<(), MalformedRequest> {
     if !path.starts_with('/') {
         return Err(MalformedRequest::bad_request("the path does not start with '/'"));
     }
-    let mut before = 0;
-    let may_be_odd = path.bytes().any(|byte| match (std::mem::replace(&mut before, byte), byte) {
-        (_, b'\\' | b'%' | b';' | 0..=32 | 127..) => true,
-        (before, b'/' | b'.') => before == b'/',
-        _ => false,
-    });
-    if may_be_odd { check_segments(path) } else { Ok(()) }
+    if may_be_odd(path.as_bytes()) { check_segments(path) } else { Ok(()) }
+}
+
+/// Whether a path needs a closer look: it holds a byte other than plain ones, or a segment that is empty or begins
+/// with a dot. Eight bytes at a time: byte by byte, it was 360 instructions of each command.
+fn may_be_odd(path: &[u8]) -> bool {
+    let (words, rest) = path.as_chunks::<8>();
+    let mut last = [b'a'; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut after_slash = 0; // the mark of the first byte of a word whose predecessor ends with a slash
+    words.iter().chain([&last]).any(|word| {
+        let word = u64::from_le_bytes(*word);
+        let slashes = mark_bytes(word, b'/');
+        let segments = (slashes << 8 | after_slash) & (slashes | mark_bytes(word, b'.'));
+        after_slash = slashes >> 56;
+        let specials = [b'\\', b'%', b';', 0x7f].map(|byte| mark_bytes(word, byte));
+        let blanks = mark_below(word, b'!') | (word & (ONES * 0x80));
+        (specials.into_iter().fold(blanks, |marks, special| marks | special) | segments) != 0
+    })
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each byte that is smaller; maybe also of a byte after such a one.
+fn mark_below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(limit)) & !word & (ONES * 0x80)
+}
+
+/// The highest bit of each byte that is this one; maybe also of the byte after it.
+fn mark_bytes(word: u64, byte: u8) -> u64 {
+    mark_below(word ^ (ONES * u64::from(byte)), 1)
 }
 
 fn check_segments(path: &str) -> Result<(), MalformedRequest> {
@@ -211,6 +231,21 @@ mod tests {
             "/a\\b",
         ] {
             assert!(read(path, &["h"]).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_closer_look_is_taken_wherever_something_odd_stands() {
+        for at in 1..20 {
+            for (first, second) in
+                (0..=u8::MAX).flat_map(|first| [b'a', b'/', b'.', b']', 0].map(|second| (first, second)))
+            {
+                let mut path = b"/abcdefghijklmnopqrstuvw".to_vec();
+                path[at..at + 2].copy_from_slice(&[first, second]);
+                let has_special = path.iter().any(|byte| matches!(byte, b'\\' | b'%' | b';' | 0..=32 | 127..));
+                let has_pair = path.windows(2).any(|pair| matches!(pair, [b'/', b'/' | b'.']));
+                assert_eq!(may_be_odd(&path), has_special || has_pair, "{}", path.escape_ascii());
+            }
         }
     }
 

@@ -6,11 +6,12 @@
 //! - A resend is harmless if the server has processed nothing of the request (RFC 9113 section 8.7).
 //! - A resend is also harmless if a kept connection ended before the first byte of a response, and the request is safe
 //!   and has no body (RFC 9110 section 9.2.2).
-//! - A request is resent at most [`resend::RESENDS_MAX`] times, and at most once after a lost connection.
+//! - A request is resent at most [`attempt_state::RESENDS_MAX`] times, and at most once after a lost connection.
 //! - A request of which nothing was sent is offered to at most [`SERVERS_MAX`] servers. A kept connection that had been
 //!   closed by its server does not count.
 //! - A connection returns to its pool only after both bodies ended cleanly.
 
+mod attempt_state;
 mod endpoint;
 mod h1;
 mod h2;
@@ -20,41 +21,34 @@ mod pool;
 mod resend;
 mod retry_budget;
 mod server_pools;
+mod subsystem_servers;
 mod transport;
 
 use std::pin::Pin;
-use std::rc::Rc;
-use std::time::Duration;
 
-use http::{HeaderMap, Method};
-use tokio::time::{Instant, timeout_at};
-
-use crate::model::Name;
-use crate::policy::{HashSource, LoadBalancing};
+use http::Method;
 
 pub(crate) use self::pool::LeasedResponse;
 pub(crate) use self::pool::response_deadline::ResponseDeadline;
 pub(crate) use self::pool::send_error::SendError;
 pub(crate) use self::pool::settings::{PoolSettings, WorkerShare};
+use attempt_state::AttemptState;
 pub use endpoint::health::UpstreamHealth;
 pub(crate) use endpoint::stream::ServerStream;
-pub(crate) use h1::{RequestFraming, put_header};
+pub(crate) use h1::RequestFraming;
+#[doc(hidden)] // for fuzz/ only
+pub use h1::{ResponseEnd, WholeResponse, read_whole_response};
 pub use health_checks::HealthChecker;
 pub(crate) use load_balancing::HashKey;
 use load_balancing::server_set::ServerSet;
-use load_balancing::{LoadBalancer, Selection};
 pub(crate) use pool::ServerLease;
-use pool::wait_queue::WaitQueue;
-use pool::{AllowedConnections, ConnectionPool, RequestPermit, ResendReason, SendAttempt};
-use resend::ResendState;
+use pool::{AllowedConnections, ResendReason, SendAttempt};
 use retry_budget::{RetryBudget, RetryableRequest};
-use server_pools::PooledServer;
 pub(crate) use server_pools::WorkerPools;
+pub(crate) use subsystem_servers::SubsystemServers;
+use subsystem_servers::{NoServer, SERVERS_MAX, SelectedServer};
 use transport::protocol::UpstreamExchange;
 pub(crate) use transport::protocol::{EncodedHead, UpstreamBody, UpstreamRequest, UpstreamResponse};
-
-/// The number of servers of a subsystem that one request is offered to. After that the subsystem is unreachable.
-const SERVERS_MAX: usize = 3;
 
 /// A request whose sending has begun. The parts are boxed: every future that waits for the response holds a copy, and a
 /// future larger than 3 KiB costs 800 more instructions to allocate.
@@ -65,60 +59,7 @@ pub(crate) enum PendingSend {
     Unsent(Box<UpstreamRequest>, Result<SelectedServer, NoServer>),
 }
 
-/// The server that a request is offered to, the permit for that server, and all servers that were tried.
-pub(crate) struct SelectedServer {
-    pool: Rc<ConnectionPool>,
-    permit: RequestPermit,
-    tried: ServerSet,
-}
-
-/// Why no server was selected for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoServer {
-    /// All healthy servers have their maximum of requests in flight; the request may wait in the queue.
-    AllFull,
-    /// All servers were tried.
-    NoneLeft,
-}
-
-/// The servers of one subsystem as one worker uses them: load balancer, pools, wait queue and retry budget.
-pub(crate) struct SubsystemServers {
-    balancer: LoadBalancer,
-    servers: Vec<PooledServer>,
-    connect_timeout: Duration,
-    wait_queue: Rc<WaitQueue>,
-    /// The maximum length of the wait queue, and the maximum time a request waits in it.
-    queue_limits: (usize, Duration),
-    /// The budget for retries, if the subsystem allows retries.
-    retry_budget: Option<RetryBudget>,
-}
-
-/// The state of a command across all its attempts.
-pub(crate) struct AttemptState<'a> {
-    hash_key: Option<HashKey>,
-    tried: ServerSet,
-    deadline: ResponseDeadline<'a>,
-    resends: ResendState,
-}
-
-impl<'a> AttemptState<'a> {
-    fn new(key: Option<HashKey>, patience: ResponseDeadline<'a>) -> Self {
-        Self { hash_key: key, tried: ServerSet::default(), deadline: patience, resends: ResendState::default() }
-    }
-}
-
 impl SubsystemServers {
-    /// The key for sticky routing, if the subsystem uses hashing and the request has a key.
-    pub(crate) fn hash_key(&self, headers: &HeaderMap, department: &Name) -> Option<HashKey> {
-        match self.balancer.balance() {
-            LoadBalancing::LeastRequest | LoadBalancing::RoundRobin => None,
-            LoadBalancing::Hash(HashSource::Department) => Some(HashKey::from_bytes(department.as_str().as_bytes())),
-            LoadBalancing::Hash(HashSource::Header(name)) => {
-                headers.get(name).map(|value| HashKey::from_bytes(value.as_bytes()))
-            }
-        }
-    }
-
     /// A copy of the request for retries. `None` if the subsystem allows no retries or the request must not be
     /// repeated.
     pub(crate) fn retryable_copy(&self, request: &UpstreamRequest, method: &Method) -> Option<RetryableRequest> {
@@ -277,44 +218,5 @@ impl SubsystemServers {
                 };
         }
         result
-    }
-
-    fn position_of(&self, pool: &Rc<ConnectionPool>) -> Option<usize> {
-        self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, pool))
-    }
-
-    /// Waits in the queue until a server has room.
-    async fn wait_in_queue(&self, attempt: &AttemptState<'_>) -> Result<Result<SelectedServer, NoServer>, SendError> {
-        let (length, timeout) = self.queue_limits;
-        let Some(waiting) = self.wait_queue.join(length) else {
-            self.wait_queue.stats.full.increment();
-            return Err(SendError::Busy);
-        };
-        let end = Instant::now() + timeout;
-        let deadline = attempt.deadline.not_after.map_or(end, |not_after| not_after.min(end));
-        while timeout_at(deadline, waiting.wait_until_woken()).await.is_ok() {
-            if !waiting.is_first() {
-                continue;
-            }
-            match self.select_server(attempt.hash_key, attempt.tried) {
-                Err(NoServer::AllFull) => {}
-                chosen => return Ok(chosen),
-            }
-        }
-        self.wait_queue.stats.timeout.increment();
-        Err(if deadline < end { SendError::Timeout } else { SendError::Busy })
-    }
-
-    /// Selects the next server and takes a permit for it.
-    fn select_server(&self, key: Option<HashKey>, mut tried: ServerSet) -> Result<SelectedServer, NoServer> {
-        match self.balancer.select(&self.servers, key, tried) {
-            Selection::Server(position) => {
-                tried.add(position);
-                let pool = &self.servers[position].pool;
-                Ok(SelectedServer { pool: Rc::clone(pool), permit: pool.acquire_permit(), tried })
-            }
-            Selection::AllFull => Err(NoServer::AllFull),
-            Selection::NoneLeft => Err(NoServer::NoneLeft),
-        }
     }
 }

@@ -3,7 +3,8 @@
 //! - A kept connection lost a safe request without a body (RFC 9110 section 9.2.2).
 //!
 //! Guarantees:
-//! - A command is resent at most [`RESENDS_MAX`] times, and after a lost connection once, on a new connection.
+//! - A command is resent at most [`RESENDS_MAX`](super::attempt_state::RESENDS_MAX) times, and after a lost connection
+//!   once, on a new connection.
 //! - A session that refused the request does not get it again.
 //! - A request of which no server has processed anything ends as [`SendError::Refused`] or [`SendError::Unreachable`],
 //!   any other as [`SendError::Failed`].
@@ -13,50 +14,12 @@
 
 use std::rc::Rc;
 
-use super::endpoint::error::ConnectionError;
-use super::h2::SessionId;
+use super::attempt_state::AttemptState;
 use super::pool::LeasedResponse;
 use super::pool::send_error::SendError;
 use super::pool::{AllowedConnections, ConnectionPool, ResendReason, ResendableRequest, SendAttempt};
+use super::subsystem_servers::{SERVERS_MAX, SelectedServer, SubsystemServers};
 use super::transport::protocol::UpstreamRequest;
-use super::{AttemptState, SERVERS_MAX, SelectedServer, SubsystemServers};
-
-/// The maximum number of resends of one command: a server and its stand-in may both restart. Go's client resends up to
-/// six times.
-pub(crate) const RESENDS_MAX: usize = 3;
-
-/// The resends of one command.
-#[derive(Default)]
-pub(crate) struct ResendState {
-    used: usize,
-    /// The sessions that refused the request.
-    refused_by: Vec<SessionId>,
-    /// The error of a lost attempt, of which it is unknown whether it was processed.
-    lost_attempt: Option<ConnectionError>,
-}
-
-impl ResendState {
-    /// Records a failed attempt. Returns its reason, and whether the request may be resent.
-    fn note_attempt(&mut self, reason: ResendReason) -> (String, bool) {
-        let may_be = self.used < RESENDS_MAX;
-        self.used += 1;
-        match reason {
-            ResendReason::Refused(session, reason) => {
-                self.refused_by.push(session);
-                (reason, may_be)
-            }
-            ResendReason::StaleConnection(broken) => {
-                let is_first = self.lost_attempt.is_none();
-                (self.lost_attempt.get_or_insert(broken).to_string(), may_be && is_first)
-            }
-        }
-    }
-
-    /// The final error, when only a lost attempt can have been processed.
-    fn final_error(&mut self, unprocessed: SendError) -> SendError {
-        self.lost_attempt.take().map_or(unprocessed, SendError::Failed)
-    }
-}
 
 /// The result of a resend: a response, or a request that may be resent once more.
 enum ResendResult {
@@ -65,7 +28,7 @@ enum ResendResult {
 }
 
 impl SubsystemServers {
-    /// Resends a request until a response arrives or [`RESENDS_MAX`] is reached.
+    /// Resends a request until a response arrives or [`AttemptState`] allows no more resends.
     pub(crate) async fn resend(
         &self,
         mut resendable: ResendableRequest,

@@ -5,22 +5,21 @@
 //! - A server that a reload keeps also keeps its connections, its number of requests in flight, and its queue.
 //! - A server that a reload removes is dropped.
 
-use super::pool::settings::PoolSettings;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::model::Name;
 use crate::policy::{PolicySnapshot, Subsystem, UpstreamServer};
 
-use super::SubsystemServers;
 use super::endpoint::dns::DnsResolver;
 use super::endpoint::health::ServerKey;
-use super::load_balancing::{self, HashKey, LoadBalancer};
+use super::load_balancing::{HashKey, LoadBalancer};
 use super::pool::ConnectionPool;
+use super::pool::settings::PoolSettings;
 use super::pool::wait_queue::{ServerInFlight, WaitQueue};
 use super::retry_budget::RetryBudget;
+use super::subsystem_servers::{PooledServer, SubsystemServers};
 use super::transport::connector::Connector;
 
 /// All pools of one worker. They outlive configurations.
@@ -29,37 +28,6 @@ pub(crate) struct WorkerPools {
     queues: RefCell<HashMap<Name, Rc<WaitQueue>>>,
     settings: PoolSettings,
     resolver: Rc<DnsResolver>,
-}
-
-/// One server as the load balancer sees it.
-pub(crate) struct PooledServer {
-    pub(crate) pool: Rc<ConnectionPool>,
-    /// The maximum of this worker's requests in flight at the server.
-    requests_max: usize,
-    slow_start: Option<Duration>,
-    server_hash: u64,
-}
-
-impl load_balancing::BalancedServer for PooledServer {
-    fn is_healthy(&self) -> bool {
-        self.pool.health.is_healthy()
-    }
-
-    fn has_room(&self) -> bool {
-        self.pool.in_flight.in_flight() < self.requests_max
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.pool.health.stats.requests.get()
-    }
-
-    fn slow_start_weight(&self) -> u64 {
-        self.slow_start.map_or(load_balancing::FULL_WEIGHT, |time| self.pool.health.slow_start_weight(time))
-    }
-
-    fn server_hash(&self) -> u64 {
-        self.server_hash
-    }
 }
 
 impl WorkerPools {

@@ -21,6 +21,7 @@ use crate::ledger::Meter;
 use crate::limit::LimiterRegistry;
 use crate::model::Name;
 use crate::policy::PolicySnapshot;
+use crate::proxy::message::rate_limit_headers::RateLimitHeaders;
 use crate::telemetry::{Telemetry, WorkerRecorder};
 
 use self::config_view::WorkerConfig;
@@ -77,6 +78,7 @@ pub(crate) struct TrafficWorker {
     pub(crate) revalidator: PeerRevalidator,
     pub(crate) shadow_permits: LocalSemaphore,
     pub(crate) gzip_permits: LocalSemaphore,
+    pub(crate) rate_limit_headers: RateLimitHeaders,
     published: Arc<ArcSwap<PolicySnapshot>>,
     current_config: RefCell<Rc<WorkerConfig>>,
     pools: WorkerPools,
@@ -111,6 +113,7 @@ impl TrafficWorker {
             revalidator: PeerRevalidator::default(),
             shadow_permits: LocalSemaphore::new(SHADOW_REQUESTS_MAX),
             gzip_permits: LocalSemaphore::new(GZIP_STREAMS_MAX),
+            rate_limit_headers: RateLimitHeaders::default(),
             published: parts.published,
             current_config: RefCell::new(Rc::new(config)),
             pools,

@@ -12,20 +12,19 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ConnectionHosts, ServerTls};
 use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
 
-use crate::proxy::exchange::tunnel::PendingTunnel;
+use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::field_line::FORWARDED_FOR;
 
 /// How long the commands of a caller go on after its certificate has lost trust: enough time to send a refusal.
@@ -61,9 +60,7 @@ pub(crate) struct DownstreamPeer {
     has_requests: Cell<bool>,
     /// How long the open commands of a deauthorized caller may go on (`shutdown.grace`).
     grace: Duration,
-    close_notice: CloseNotice,
-    /// The tunnel that the connection becomes after its last response.
-    pub(crate) tunnel: PendingTunnel,
+    close_notice: Rc<CloseNotice>,
 }
 
 /// The authorization of a caller under one configuration.
@@ -73,17 +70,6 @@ struct PeerAuthorization {
     is_trusted: bool,
     served_names: Option<ConnectionHosts>,
     department: Option<Arc<DepartmentPolicy>>,
-}
-
-/// The notice that a connection must close, and the deadline of its commands in flight.
-#[derive(Default)]
-struct CloseNotice {
-    is_given: Cell<bool>,
-    /// When the commands in flight are cut off. `None` after the caller is authorized again.
-    deadline: Cell<Option<Instant>>,
-    is_cut_off: Cell<bool>,
-    /// Wakes the connection and each of its tunnels over HTTP/2.
-    changed: Notify,
 }
 
 impl DownstreamPeer {
@@ -113,8 +99,7 @@ impl DownstreamPeer {
             authorization: RefCell::new(authorization),
             has_requests: Cell::new(false),
             grace,
-            close_notice: CloseNotice::default(),
-            tunnel: PendingTunnel::default(),
+            close_notice: Rc::default(),
         }
     }
 
@@ -183,39 +168,24 @@ impl DownstreamPeer {
 
     /// Whether the connection must close after the commands in flight.
     pub(crate) fn is_deauthorized(&self) -> bool {
-        self.close_notice.is_given.get()
+        self.close_notice.is_given()
     }
 
     /// Waits until the caller is deauthorized: its certificate is revoked or expired, its authority is gone, its
     /// department is removed or disabled, or its host is no longer served.
     pub(crate) async fn deauthorized(&self) {
-        // Created before the check, so that no notification is lost in between.
-        let notified = self.close_notice.changed.notified();
-        if !self.close_notice.is_given.get() {
-            notified.await;
-        }
+        self.close_notice.wait_until_given().await;
     }
 
     /// Waits until the commands in flight must be cut off: within [`REVOKED_GRACE`] of a loss of trust (a revoked
     /// certificate, an authority that is gone), within `grace` of every other reason.
     pub(crate) async fn wait_until_cut_off(&self) {
-        loop {
-            // Created before the check, so that no notification is lost in between.
-            let changed = self.close_notice.changed.notified();
-            match self.close_notice.deadline.get() {
-                None => changed.await,
-                Some(deadline) if deadline <= Instant::now() => return self.close_notice.is_cut_off.set(true),
-                Some(deadline) => tokio::select! {
-                    () = changed => {}
-                    () = sleep_until(deadline) => {}
-                },
-            }
-        }
+        self.close_notice.wait_until_cut_off().await;
     }
 
-    /// Whether the commands in flight have been cut off.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.close_notice.is_cut_off.get()
+    /// The notice that the connection must close.
+    pub(crate) fn close_notice(&self) -> &Rc<CloseNotice> {
+        &self.close_notice
     }
 
     /// Computes the authorization again if the configuration has changed.
@@ -261,25 +231,6 @@ impl DownstreamPeer {
 
     fn has_expired(&self, now: Timestamp) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.expires_at() < now)
-    }
-}
-
-impl CloseNotice {
-    /// Announces the close: the connection takes no more commands. The commands in flight end within `grace`, or at the
-    /// earlier deadline of a previous announcement.
-    fn announce(&self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        self.is_given.set(true);
-        self.deadline.set(Some(self.deadline.get().map_or(deadline, |before| before.min(deadline))));
-        self.changed.notify_waiters();
-    }
-
-    /// Withdraws the deadline, because the caller is authorized again: the commands in flight may end normally. The
-    /// connection still takes no more commands.
-    fn withdraw(&self) {
-        if self.deadline.take().is_some() {
-            self.changed.notify_waiters();
-        }
     }
 }
 

@@ -43,9 +43,10 @@ pub(crate) fn check_head<B>(request: &Request<B>, limits: HeadLimits) -> Result<
     let mut framing = HeadFraming::new(RequestLine { is_http_11: true, is_trace: *method == Method::TRACE });
     let mut size = size_of_pseudo_fields(request);
     for (name, value) in request.headers() {
-        size += header_size(name.as_str(), value.len());
+        let name = name.as_str();
+        size += header_size(name, value.len());
         check_value(value)?;
-        framing.read_header(name.as_str().as_bytes(), value.as_bytes())?;
+        framing.read_header(name.as_bytes(), value.as_bytes())?;
     }
     if size > limits.bytes { Err(HEAD_TOO_LARGE) } else { framing.body_length().map(drop) }
 }

@@ -34,6 +34,5 @@ mod tests;
 
 pub use h1_scanner::{FaultPosition, H1Scanner, HeadLimits, ScanResult};
 
-pub(crate) use crate::proxy::downstream::h1_guard::{ClientLimits, PendingFault, ScanningStream};
-pub(crate) use crate::proxy::io::movable_deadline::MovableDeadline;
 pub(crate) use h2_rules::{check_head, check_names, check_trailers, is_trailer_allowed};
+pub(crate) use text::is_plain_host;

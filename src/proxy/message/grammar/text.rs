@@ -6,6 +6,7 @@ use super::malformed::MalformedRequest;
 const NAME: u8 = 1;
 const TARGET: u8 = 2;
 const METHOD: u8 = 4;
+const HOST: u8 = 8;
 
 const BYTE_KINDS: [u8; 256] = byte_kinds();
 
@@ -14,8 +15,8 @@ const fn byte_kinds() -> [u8; 256] {
     let mut byte: u8 = b'!';
     while byte < 0x7f {
         let alphanumeric = byte.is_ascii_alphanumeric();
-        // RFC 9110 section 5.1 allows more. But some servers treat `_` and `-` as equal, and the other bytes are not in
-        // use.
+        // RFC 9110 section 5.1 allows more. But some servers treat `_` and `-` as equal, and the other bytes are not
+        // in use.
         if alphanumeric || byte == b'-' {
             kinds[byte as usize] |= NAME;
         }
@@ -25,6 +26,9 @@ const fn byte_kinds() -> [u8; 256] {
         }
         if byte.is_ascii_uppercase() || byte == b'-' {
             kinds[byte as usize] |= METHOD;
+        }
+        if alphanumeric || byte == b'.' || byte == b'-' {
+            kinds[byte as usize] |= HOST;
         }
         byte += 1;
     }
@@ -49,17 +53,28 @@ pub(crate) fn name_length(text: &[u8]) -> usize {
 
 /// Whether the text is exactly a field name.
 pub(crate) fn is_name(text: &[u8]) -> bool {
-    !text.is_empty() && name_length(text) == text.len()
+    !text.is_empty() && is_all(NAME, text)
+}
+
+/// Whether all bytes are of a kind. Without a branch for each byte, which takes half the time: texts are short, and
+/// good.
+fn is_all(kind: u8, text: &[u8]) -> bool {
+    text.iter().fold(kind, |common, byte| common & BYTE_KINDS[*byte as usize]) != 0
 }
 
 /// Whether the text may be a request target.
 pub(crate) fn is_target(text: &[u8]) -> bool {
-    text.iter().all(|byte| BYTE_KINDS[*byte as usize] & TARGET != 0)
+    is_all(TARGET, text)
+}
+
+/// Whether the text is letters, digits, dots and hyphens only, as most names of hosts and IPv4 addresses.
+pub(crate) fn is_plain_host(text: &[u8]) -> bool {
+    is_all(HOST, text)
 }
 
 /// Whether the text may be a method: capitals and hyphens, as in all registered methods.
 pub(crate) fn is_method(text: &[u8]) -> bool {
-    text.iter().all(|byte| BYTE_KINDS[*byte as usize] & METHOD != 0)
+    is_all(METHOD, text)
 }
 
 /// The value of a field without the white space around it (RFC 9110 section 5.5).
@@ -73,8 +88,8 @@ pub(crate) fn trim_blanks(mut value: &[u8]) -> &[u8] {
 /// A complete line without its end, and the number of bytes it took. `None` if the line is incomplete.
 pub(crate) type LineRead<'a> = Option<(&'a [u8], usize)>;
 
-/// Splits off the first line of the text. A line ends with CR LF only (RFC 9112 section 2.2). It holds no control byte,
-/// except HTAB in a field line.
+/// Splits off the first line of the text. A line ends with CR LF only (RFC 9112 section 2.2). It holds no control
+/// byte, except HTAB in a field line.
 pub(crate) fn split_line(text: &[u8], tabs: bool) -> Result<LineRead<'_>, MalformedRequest> {
     let mut from = 0;
     while let Some(found) = find_control(&text[from..]) {

@@ -3,8 +3,8 @@
 //! Guarantees:
 //!
 //! - An interim response follows the final response to the request before it.
-//!   [`crate::proxy::message::grammar::ScanningStream`] writes the queue whenever hyper flushes, and hyper flushes only
-//!   once all of its own output is written.
+//!   `proxy::downstream::h1_guard` writes the queue whenever hyper flushes, and hyper flushes only once all of its own
+//!   output is written.
 //! - At most [`BYTES_MAX`] bytes wait.
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf as _, BytesMut};
 use http::HeaderName;
 
-use crate::proxy::upstream::put_header;
+use crate::proxy::message::field_line::put_header;
 
 use super::{BYTES_MAX, InterimResponse};
 

@@ -40,7 +40,7 @@ pub(crate) struct PeerSetting {
 /// connection.
 pub(crate) struct Http2InterimQueue {
     /// In ascending order.
-    open_streams: RefCell<VecDeque<u32>>,
+    open_streams: RefCell<Vec<u32>>,
     /// The highest stream number so far.
     highest_stream: Cell<u32>,
     /// Whether interim responses are disabled on this connection.
@@ -62,7 +62,7 @@ struct QueuedFrame {
     waker: Option<Waker>,
 }
 
-/// A stream that was open when its request was accepted.
+/// The stream of an accepted request.
 pub(crate) struct InterimStream {
     streams: Rc<Http2InterimQueue>,
     number: u32,
@@ -121,7 +121,7 @@ impl Http2InterimQueue {
             self.disable();
             return false;
         }
-        open.push_back(stream);
+        open.push(stream);
         true
     }
 
@@ -147,9 +147,9 @@ impl Http2InterimQueue {
         self.is_disabled.get()
     }
 
-    /// The stream of an accepted request, if it is open.
-    pub(crate) fn open_stream(self: &Rc<Self>, number: u32) -> Option<InterimStream> {
-        self.is_open(number).then(|| InterimStream { streams: Rc::clone(self), number })
+    /// The stream of an accepted request. Each push checks whether the stream is open, because pushes are rare.
+    pub(crate) fn request_stream(self: &Rc<Self>, number: u32) -> InterimStream {
+        InterimStream { streams: Rc::clone(self), number }
     }
 
     fn is_open(&self, stream: u32) -> bool {
@@ -184,7 +184,10 @@ impl Http2InterimQueue {
 
     /// Records that h2 has begun a header block.
     pub(crate) fn note_block(&self) {
-        self.table.set(self.table.get().after_block());
+        let table = self.table.get();
+        if !table.is_acknowledged() {
+            self.table.set(table.after_block());
+        }
     }
 
     /// Stores the waker of the task that polls the connection.
@@ -206,6 +209,9 @@ impl Http2InterimQueue {
 
     /// Discards queued frames that `goes` selects, except for a partly written frame.
     fn discard_queued(&self, goes: impl Fn(&QueuedFrame) -> bool) {
+        if self.queued.borrow().is_empty() {
+            return; // nearly always
+        }
         let begun = usize::from(self.partly_written.get() > 0);
         let mut position = 0;
         self.queued.borrow_mut().retain_mut(|waiting| {
@@ -296,7 +302,7 @@ mod tests {
     fn opened(numbers: &[u32]) -> (Rc<Http2InterimQueue>, Vec<InterimStream>) {
         let streams = Rc::new(Http2InterimQueue::default());
         assert!(numbers.iter().all(|number| streams.note_opened(*number)));
-        let open = numbers.iter().map(|number| streams.open_stream(*number).expect("it is open")).collect();
+        let open = numbers.iter().map(|number| streams.request_stream(*number)).collect();
         (streams, open)
     }
 
@@ -346,7 +352,7 @@ mod tests {
         streams.note_closed(3);
         assert_eq!(woken.times(), 1, "nothing is left of it");
         hint(&open[1]);
-        assert!(left(&open[1], &woken) && streams.open_stream(3).is_none());
+        assert!(left(&open[1], &woken) && !streams.is_open(3));
         assert_eq!(written(&streams, 4096), [1, 5]);
         assert!(!streams.note_opened(3) && !streams.note_opened(5), "trailers open nothing");
         assert!(streams.note_opened(9));
@@ -418,7 +424,7 @@ mod tests {
         hint(&open[0]);
         streams.disable();
         hint(&open[0]);
-        assert!(!streams.note_opened(3) && streams.open_stream(1).is_none());
+        assert!(!streams.note_opened(3) && !streams.is_open(1));
         assert_eq!(written(&streams, 4096), [0_u32; 0]);
         let streams = Http2InterimQueue::default();
         let numbered = (1..).step_by(2).take(1000).filter(|stream| streams.note_opened(*stream)).count();

@@ -2,7 +2,7 @@
 //!
 //! hyper's server has no API to send one. Therefore the layers below hyper write them:
 //!
-//! - over HTTP/1.1 as a head ([`http1_queue`], written by [`super::grammar::ScanningStream`]);
+//! - over HTTP/1.1 as a head ([`http1_queue`], written by `proxy::downstream::h1_guard`);
 //! - over HTTP/2 as a HEADERS frame ([`http2_queue`], written by `proxy::downstream::h2_frame_budget`).
 //!
 //! Guarantees:
@@ -17,48 +17,19 @@
 mod headers_frame;
 mod http1_queue;
 mod http2_queue;
+mod interim_head;
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, StatusCode};
-
-use super::field_line::{RATE_LIMIT, RATE_LIMIT_POLICY};
-use crate::proxy::exchange::upstream_head::REQUEST_ID;
+use http::HeaderName;
+#[cfg(test)]
+use http::StatusCode;
 
 pub(crate) use http1_queue::Http1InterimQueue;
 pub(crate) use http2_queue::{Http2InterimQueue, InterimStream, PeerSetting};
-
-/// The most bytes of interim responses that wait to be written on one connection. Interim responses beyond that are
-/// dropped.
-const BYTES_MAX: usize = 64 * 1024;
-
-/// An interim response of a subsystem.
-pub(crate) struct InterimResponse {
-    pub(crate) status: StatusCode,
-    /// The fields, without hop-by-hop fields.
-    pub(crate) headers: HeaderMap,
-}
-
-impl InterimResponse {
-    /// Whether callers get it. Not 100, which the gateway requests itself, and not 101, which is final.
-    pub(crate) fn is_forwarded(status: StatusCode) -> bool {
-        status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
-    }
-
-    /// The forwarded fields: without those that `goes` selects, and without those that only the gateway may write.
-    fn forwarded_headers(&self, goes: impl Fn(&HeaderName) -> bool) -> impl Iterator<Item = (&str, &[u8])> {
-        let stays = move |name: &HeaderName| !is_gateway_header(name) && !goes(name);
-        let fields = self.headers.iter().filter(move |(name, _)| stays(name));
-        fields.map(|(name, value)| (name.as_str(), value.as_bytes()))
-    }
-}
-
-/// Whether only the gateway writes this field, and only in a final response.
-fn is_gateway_header(name: &HeaderName) -> bool {
-    [&CONTENT_LENGTH, &REQUEST_ID, &RATE_LIMIT, &RATE_LIMIT_POLICY].contains(&name)
-}
+use interim_head::BYTES_MAX;
+pub(crate) use interim_head::{INTERIM_RESPONSES_MAX, InterimResponse};
 
 /// The destination of the interim responses to one command.
 pub(crate) enum InterimTarget {
@@ -92,6 +63,3 @@ fn interim(status: u16, fields: &[(&'static str, &'static str)]) -> InterimRespo
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
     InterimResponse { status: StatusCode::from_u16(status).expect("a status"), headers: fields.collect() }
 }
-
-/// The most interim responses (1xx) to one request.
-pub(crate) const INTERIM_RESPONSES_MAX: u32 = 16;

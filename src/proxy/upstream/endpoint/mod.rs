@@ -10,4 +10,4 @@ pub(crate) mod error;
 pub(crate) mod health;
 pub(crate) mod slow_start;
 pub(crate) mod stream;
-mod unanswered;
+pub(crate) mod unanswered;

@@ -61,6 +61,14 @@ impl BodyDecoder {
         }
     }
 
+    /// The bytes of an incomplete line or trailer section.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Chunked(chunks) => chunks.partial.len(),
+            Self::Length(_) | Self::UntilClose => 0,
+        }
+    }
+
     /// Decodes the next part of the bytes read.
     pub(crate) fn decode_next(&mut self, read: &mut Bytes) -> Result<DecodedPart, ConnectionError> {
         match self {
@@ -155,6 +163,10 @@ impl ChunkDecoder {
             read.clear();
             return if self.partial.len() > CHUNK_LINE_MAX { Err(CHUNK_LINE_TOO_LONG) } else { Ok(false) };
         };
+        // The limit holds for a line that arrives whole, too: the verdict must not depend on the sizes of the reads.
+        if self.partial.len() + end >= CHUNK_LINE_MAX {
+            return Err(CHUNK_LINE_TOO_LONG);
+        }
         let line = read.split_to(end + 1);
         self.state = if self.partial.is_empty() {
             state_after_line(&self.state, &line)?
@@ -171,6 +183,9 @@ impl ChunkDecoder {
             read.clear();
             return if self.partial.len() > TRAILERS_MAX { Err(TRAILERS_TOO_LONG) } else { Ok(DecodedPart::NeedMore) };
         };
+        if length > TRAILERS_MAX {
+            return Err(TRAILERS_TOO_LONG);
+        }
         read.advance(length - (self.partial.len() - read.len()));
         self.partial.truncate(length);
         let fields = parse_headers::<TRAILER_FIELDS_MAX>(&std::mem::take(&mut self.partial).freeze())?;
@@ -204,12 +219,24 @@ fn state_after_line(state: &ChunkState, line: &[u8]) -> Result<ChunkState, Conne
     }
 }
 
-/// Parses `1*HEXDIG [chunk-ext]`; extensions are ignored (RFC 9112 section 7.1.1).
+/// Parses `1*HEXDIG [chunk-ext]`; extensions are ignored (RFC 9112 section 7.1.1). White space at the end of the line
+/// is allowed, because old servers pad their sizes.
 fn parse_chunk_size(line: &[u8]) -> Result<u64, ConnectionError> {
-    let digits = line.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
-    let hex = std::str::from_utf8(digits).ok().filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, extensions) = line.split_at(digits);
+    if !is_chunk_extension(extensions) {
+        return Err(ConnectionError::InvalidResponse("a chunk's size is no number"));
+    }
+    let hex = std::str::from_utf8(digits).ok();
     hex.and_then(|hex| u64::from_str_radix(hex, 16).ok())
         .ok_or(ConnectionError::InvalidResponse("a chunk's size is no number"))
+}
+
+/// Whether these bytes may follow the digits of a chunk size: nothing, or `;` and text. Other text could be the rest of
+/// a number, and other readers take a bare CR for the end of the line.
+fn is_chunk_extension(bytes: &[u8]) -> bool {
+    let text = bytes.trim_ascii_start();
+    (text.is_empty() || text.starts_with(b";")) && !bytes.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }
 
 #[cfg(test)]
@@ -290,11 +317,15 @@ mod tests {
             b"+1\r\na",
             b"0x1\r\na",
             b"1\na\r\n",
+            b"1 1\r\na\r\n",
+            b"1;a\rb\r\na\r\n",
             b"1\r\nab\r\n",
             b"1\r\na\n0\r\n\r\n",
             b"10000000000000000\r\n",
             b"0\r\nno colon\r\n\r\n",
             b"0\r\n folded: 1\r\n\r\n",
+            b"0\r\n\nX: 1\r\n\r\n",
+            b"0\r\nX: 1\n\nY: 2\r\n\r\n",
         ] {
             for size in 1..=wire.len() {
                 let end = decode(BodyDecoder::Chunked(ChunkDecoder::default()), wire, size);
@@ -304,9 +335,17 @@ mod tests {
                 );
             }
         }
-        for wire in [vec![b'1'; CHUNK_LINE_MAX + 2], [b"0\r\n".as_slice(), &vec![b'a'; TRAILERS_MAX + 1]].concat()] {
-            let end = decode(BodyDecoder::Chunked(ChunkDecoder::default()), &wire, 64);
-            assert!(matches!(end, Err(ConnectionError::InvalidResponse(_))), "{end:?}");
+    }
+
+    #[test]
+    fn long_lines_and_trailers_are_errors_however_they_arrive() {
+        let line = [b"1;".as_slice(), &vec![b'a'; CHUNK_LINE_MAX - 3], b"\r\n!\r\n0\r\n\r\n"].concat();
+        let field = [b"0\r\nX:".as_slice(), &vec![b'a'; TRAILERS_MAX - 5], b"\r\n\r\n"].concat();
+        for wire in [vec![b'1'; CHUNK_LINE_MAX + 2], line, field] {
+            for size in [1, 64, wire.len()] {
+                let end = decode(BodyDecoder::Chunked(ChunkDecoder::default()), &wire, size);
+                assert!(matches!(end, Err(ConnectionError::InvalidResponse(_))), "pieces of {size}: {end:?}");
+            }
         }
     }
 

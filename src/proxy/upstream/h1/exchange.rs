@@ -7,18 +7,20 @@
 //! Leaves to others: the body of the response (`response_body`), and whether a request is resent (`resend`).
 
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::proxy::message::interim_response::InterimResponse;
 
 use super::ConnectionError;
+use super::body_decoder::BodyDecoder;
 use super::connection::Http1Connection;
 use super::request::Http1Request;
 use super::response_body::{Http1Body, RequestUpload};
 use super::response_head::{Http1ResponseHead, parse_response_head};
 use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
-use crate::proxy::upstream::transport::protocol::{self, UnansweredRequest, UpstreamResponse};
+use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 
 /// One request in progress on its own connection.
 pub(crate) struct Http1Exchange {
@@ -44,15 +46,16 @@ impl Http1Exchange {
         exchange
     }
 
-    /// The remainder of the request after the exchange failed with this error.
-    pub(crate) fn into_unanswered(self, broken: &ConnectionError) -> UnansweredRequest {
+    /// The remainder of the request after the exchange failed with this error. A server cannot refuse a request: `S` is
+    /// for the session of another protocol.
+    pub(crate) fn into_unanswered<S>(self, broken: &ConnectionError) -> UnansweredRequest<Http1Request, S> {
         if self.request.is_unsent() {
-            return UnansweredRequest::Unsent(protocol::UpstreamRequest::Http1(self.request));
+            return UnansweredRequest::Unsent(self.request);
         }
         let is_silent = self.interim_count == 0 && self.connection.unparsed.is_empty();
         let has_ended = matches!(broken, ConnectionError::Closed | ConnectionError::Io(_));
         match self.request.into_resendable().filter(|_| self.connection.is_reused && is_silent && has_ended) {
-            Some(resendable) => UnansweredRequest::StaleConnection(protocol::UpstreamRequest::Http1(resendable)),
+            Some(resendable) => UnansweredRequest::StaleConnection(resendable),
             None => UnansweredRequest::MaybeProcessed,
         }
     }
@@ -129,10 +132,14 @@ impl Http1Exchange {
         Ok(())
     }
 
-    /// The response with this head and the body that follows; an error if the buffered part of the body is already
-    /// malformed.
-    pub(crate) fn into_response(mut self, head: Http1ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
-        let Http1ResponseHead { status, headers, body, upgrade, keep_alive: keeps, idle_max } = head;
+    /// The body that follows the head; an error if its buffered part is already malformed. `keep_alive` and `idle_max`
+    /// are those of the head.
+    pub(crate) fn into_body(
+        mut self,
+        decoder: BodyDecoder,
+        keep_alive: bool,
+        idle_max: Option<Duration>,
+    ) -> Result<Http1Body, ConnectionError> {
         self.connection.idle_max = idle_max;
         let complete = self.request.is_complete();
         let upload = match self.send_error {
@@ -141,11 +148,10 @@ impl Http1Exchange {
             }
             _ => None,
         };
-        let body = Http1Body::new(self.connection, body, keeps && complete, upload).check_buffered()?;
-        Ok(UpstreamResponse { status, headers, upgrade, body: protocol::UpstreamBody::Http1(body) })
+        Http1Body::new(self.connection, decoder, keep_alive && complete, upload).check_buffered()
     }
 }
 
-fn is_final_status(status: StatusCode) -> bool {
+pub(super) fn is_final_status(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }

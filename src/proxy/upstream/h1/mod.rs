@@ -19,11 +19,13 @@ mod exchange;
 mod request;
 mod response_body;
 mod response_head;
+mod whole_response;
 
 use super::endpoint::error::ConnectionError;
-pub(crate) use crate::proxy::message::field_line::put_header;
 pub(crate) use connection::Http1Connection;
 pub(crate) use exchange::Http1Exchange;
 pub(crate) use request::{Http1Request, RequestFraming};
 pub(crate) use response_body::Http1Body;
 pub(crate) use response_head::Http1ResponseHead;
+#[doc(hidden)] // for fuzz/ only
+pub use whole_response::{ResponseEnd, WholeResponse, read_whole_response};

@@ -23,9 +23,9 @@ use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
 use crate::proxy::message::interim_response::InterimResponse;
 use crate::proxy::message::message_body::MessageBody;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
-use crate::proxy::upstream::transport::protocol::{UnansweredRequest, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 
-use super::session::{Http2Session, SendTurn, SessionPermit};
+use super::session::{Http2Session, SendTurn, SessionId, SessionPermit};
 use super::stream_body::StreamBody;
 use super::stream_upload::StreamUpload;
 
@@ -63,7 +63,7 @@ struct SentRequest {
 pub(crate) struct Http2ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    stream: RecvStream,
+    pub(crate) stream: RecvStream,
 }
 
 impl Http2Exchange {
@@ -155,9 +155,12 @@ impl Http2Exchange {
     }
 
     /// The remainder of the request after the exchange failed with this error.
-    pub(crate) fn into_unanswered(self, error: &ConnectionError) -> UnansweredRequest {
+    pub(crate) fn into_unanswered(
+        self,
+        error: &ConnectionError,
+    ) -> UnansweredRequest<Box<Request<ReplayableBody>>, SessionId> {
         let sent = match self.state {
-            ExchangeState::Unsent { request, .. } => return UnansweredRequest::Unsent(UpstreamRequest::Http2(request)),
+            ExchangeState::Unsent { request, .. } => return UnansweredRequest::Unsent(request),
             ExchangeState::Sent(sent) => sent,
             ExchangeState::Failed => return UnansweredRequest::MaybeProcessed,
         };
@@ -170,15 +173,17 @@ impl Http2Exchange {
         }
     }
 
-    /// The response with this head and the body that follows; an error if the received part of the body is already
-    /// malformed.
-    pub(crate) fn into_response(self, head: Http2ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
-        let Http2ResponseHead { status, mut headers, stream } = head;
+    /// The body that follows the head; an error if its received part is already malformed. Also sanitizes the headers.
+    pub(crate) fn into_body(
+        self,
+        stream: RecvStream,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+    ) -> Result<Http2Body, ConnectionError> {
         let is_only_a_head = self.is_head_request || matches!(status.as_u16(), 204 | 304);
-        let body = StreamBody::new(stream, &headers, self.permit);
-        sanitize_response(&mut headers);
-        let body = Http2Body::new(MessageBody::for_http2_response(body, is_only_a_head)).check_buffered()?;
-        Ok(UpstreamResponse { status, headers, upgrade: None, body: UpstreamBody::Http2(body) })
+        let body = StreamBody::new(stream, headers, self.permit);
+        sanitize_response(headers);
+        Http2Body::new(MessageBody::for_http2_response(body, is_only_a_head)).check_buffered()
     }
 }
 
@@ -207,12 +212,12 @@ impl SentRequest {
     }
 
     /// The request with its whole body; `None` if more of the body was taken than is buffered.
-    fn into_resendable(self) -> Option<UpstreamRequest> {
+    fn into_resendable(self) -> Option<Box<Request<ReplayableBody>>> {
         let body = match self.upload {
             Some(upload) => upload.into_body()?,
             None => ReplayableBody::empty(),
         };
-        Some(UpstreamRequest::Http2(Box::new(self.head.map(|()| body))))
+        Some(Box::new(self.head.map(|()| body)))
     }
 }
 

@@ -33,12 +33,11 @@ use self::wait_queue::ServerInFlight;
 use super::PoolSettings;
 use super::endpoint::error::ConnectionError;
 use super::endpoint::health::{ServerFailure, ServerHealth};
+use super::endpoint::unanswered::UnansweredRequest;
 use super::h1::Http1Connection;
 use super::h2::{Http2Session, SessionId};
 use super::transport::connector::Connector;
-use super::transport::protocol::{
-    UnansweredRequest, UpstreamBody, UpstreamConnection, UpstreamExchange, UpstreamRequest,
-};
+use super::transport::protocol::{UpstreamBody, UpstreamConnection, UpstreamExchange, UpstreamRequest};
 
 /// The connections to one server.
 pub(crate) struct ConnectionPool {
@@ -370,7 +369,7 @@ impl ServerLease {
     /// Classifies an attempt without a response. A request whose own body broke off is not resent.
     fn classify_failure(
         self,
-        salvage: UnansweredRequest,
+        salvage: UnansweredRequest<UpstreamRequest, SessionId>,
         broken: ConnectionError,
         (has_fault, is_callers): (bool, bool),
     ) -> SendAttempt {

@@ -17,6 +17,7 @@ use crate::proxy::message::request_body::RequestBody;
 
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
+use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 use crate::proxy::upstream::h1::{self, Http1Connection, RequestFraming};
 use crate::proxy::upstream::h2::replayable_body::ReplayableBody;
 use crate::proxy::upstream::h2::response_body::Http2Body;
@@ -63,20 +64,6 @@ pub(crate) enum UpstreamExchange {
     Http1(h1::Http1Exchange),
     /// An exchange on an HTTP/2 stream.
     Http2(h2::Http2Exchange),
-}
-
-/// The remainder of a request whose exchange failed.
-pub(crate) enum UnansweredRequest {
-    /// The whole request: nothing was sent.
-    Unsent(UpstreamRequest),
-    /// The server has processed nothing of the request (RFC 9113 section 8.7). Holds the request, if all that was taken
-    /// of its body is buffered, and the session that refused it.
-    Refused(Option<UpstreamRequest>, SessionId),
-    /// A kept connection ended before the first byte of a response. The request is safe and has no body, so it may be
-    /// resent (RFC 9110 section 9.2.2).
-    StaleConnection(UpstreamRequest),
-    /// Nothing: the server may have processed the request.
-    MaybeProcessed,
 }
 
 /// The head of a response.
@@ -159,10 +146,10 @@ impl UpstreamExchange {
     }
 
     /// The remainder of the request after the exchange failed with this error.
-    pub(crate) fn into_unanswered(self, error: &ConnectionError) -> UnansweredRequest {
+    pub(crate) fn into_unanswered(self, error: &ConnectionError) -> UnansweredRequest<UpstreamRequest, SessionId> {
         match self {
-            Self::Http1(exchange) => exchange.into_unanswered(error),
-            Self::Http2(exchange) => exchange.into_unanswered(error),
+            Self::Http1(exchange) => exchange.into_unanswered(error).map_request(UpstreamRequest::Http1),
+            Self::Http2(exchange) => exchange.into_unanswered(error).map_request(UpstreamRequest::Http2),
         }
     }
 
@@ -170,8 +157,16 @@ impl UpstreamExchange {
     /// response that is malformed there counts as no response.
     pub(crate) fn into_response(self, head: ResponseHead) -> Result<UpstreamResponse, ConnectionError> {
         match (self, head) {
-            (Self::Http1(exchange), ResponseHead::Http1(head)) => exchange.into_response(head),
-            (Self::Http2(exchange), ResponseHead::Http2(head)) => exchange.into_response(head),
+            (Self::Http1(exchange), ResponseHead::Http1(head)) => {
+                let h1::Http1ResponseHead { status, headers, body, upgrade, keep_alive, idle_max } = head;
+                let body = exchange.into_body(body, keep_alive, idle_max)?;
+                Ok(UpstreamResponse { status, headers, upgrade, body: UpstreamBody::Http1(body) })
+            }
+            (Self::Http2(exchange), ResponseHead::Http2(head)) => {
+                let h2::Http2ResponseHead { status, mut headers, stream } = head;
+                let body = exchange.into_body(stream, status, &mut headers)?;
+                Ok(UpstreamResponse { status, headers, upgrade: None, body: UpstreamBody::Http2(body) })
+            }
             _ => Err(ConnectionError::Closed),
         }
     }
