@@ -8,7 +8,7 @@
 //!   until its buffer is dropped, also after the end of its stream.
 //! - Bound = [`BUDGET_MAX`] + one read + streams * (the send buffer of h2 per stream + [`READ_MIN`]).
 //! - A chunk keeps a buffer of at most twice the length of its read. A chunk of less than half of that is copied, and
-//!   keeps only its own length (`upstream/h1/wire`).
+//!   keeps only its own length (`upstream/h1/connection`).
 //! - No deadlock: a stream that has read ahead may always send those bytes. If stalled streams hold the whole budget,
 //!   the other streams take turns and read [`READ_MIN`] bytes each.
 //!

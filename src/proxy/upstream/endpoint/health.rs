@@ -9,7 +9,7 @@
 //!
 //! Leaves to others: performing the checks (`health_checks`), and the choice of a server (`load_balancing`).
 
-use super::slow_start::SLOW_START_MIN;
+use super::slow_start::{FULL_WEIGHT, weight_after};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +23,6 @@ use crate::telemetry::{QueueStats, Telemetry, UpstreamStats};
 
 use super::error::ConnectionError;
 use crate::proxy::upstream::h2::is_graceful_goaway;
-use crate::proxy::upstream::load_balancing::FULL_WEIGHT;
 
 /// The consecutive failures that eject a server; Envoy's default for consecutive 5xx.
 const FAILURES_MAX: u32 = 5;
@@ -153,15 +152,13 @@ impl ServerHealth {
         !self.failing_checks.load(Ordering::Relaxed) && self.is_ejection_over()
     }
 
-    /// The slow-start weight, of [`FULL_WEIGHT`]: `elapsed / slow_start`, at least [`SLOW_START_MIN`].
+    /// The slow-start weight, of [`FULL_WEIGHT`].
     pub(crate) fn slow_start_weight(&self, slow_start: Duration) -> u64 {
         let since = self.healthy_since.load(Ordering::Relaxed).max(self.ejected_until.load(Ordering::Relaxed));
         if since == 0 {
             return FULL_WEIGHT;
         }
-        let elapsed = self.now_ms().saturating_sub(since);
-        let whole = u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX).max(1);
-        (elapsed.saturating_mul(FULL_WEIGHT) / whole).clamp(SLOW_START_MIN, FULL_WEIGHT)
+        weight_after(self.now_ms().saturating_sub(since), slow_start)
     }
 
     fn start_slowly(&self, since: u64) {
@@ -314,6 +311,7 @@ mod tests {
 
     use super::*;
     use crate::policy::UpstreamAddress;
+    use crate::proxy::upstream::endpoint::slow_start::SLOW_START_MIN;
 
     #[test]
     fn a_server_that_comes_back_gets_its_share_bit_by_bit() {
