@@ -209,7 +209,12 @@ fn parse_header(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderNam
     let name = common_name(field.name.as_bytes()).map_or_else(|| HeaderName::from_bytes(field.name.as_bytes()), Ok);
     let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
     match (name, value) {
-        (Ok(name), Ok(value)) => Ok((name, value)),
+        (Ok(name), Ok(mut value)) => {
+            // `Date` changes every second. h2 keeps each value in its compression table and walks through all of them
+            // for each response (57 instructions per value), unless the value is sensitive.
+            value.set_sensitive(name == DATE);
+            Ok((name, value))
+        }
         _ => Err(ConnectionError::InvalidResponse("one of its fields is no field")),
     }
 }
@@ -234,6 +239,12 @@ mod tests {
         let mut bytes = Bytes::copy_from_slice(text.as_bytes());
         let head = parse_response_head(&mut bytes, to_head)?;
         Ok(head.map(|head| (head, String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    #[test]
+    fn a_date_stays_out_of_the_compression_table_of_http2() {
+        let (head, _) = head("HTTP/1.1 200 OK\r\ndate: now\r\nserver: x\r\n\r\n", false).expect("good").expect("whole");
+        assert!(head.headers[DATE].is_sensitive() && !head.headers[SERVER].is_sensitive());
     }
 
     #[test]
