@@ -18,9 +18,9 @@ const PIECES_MAX: usize = 64;
 /// Any bytes of a subsystem:
 ///
 /// - The result is the same whether the bytes arrive at once or in pieces.
-/// - A complete response has the content that [`expected_body`] reads by simpler means, and its end is where that ends.
+/// - A complete response has the content that `expected_body` reads by simpler means, and its end is where that ends.
 /// - A response without its last byte is not complete; bytes behind its end change nothing.
-/// - At most [`HELD_MAX`] bytes are held while more are waited for.
+/// - At most `HELD_MAX` bytes are held while more are waited for.
 pub fn response(bytes: &[u8]) {
     let [method, cut, wire @ ..] = bytes else { return };
     let is_head_request = method % 2 == 1;
