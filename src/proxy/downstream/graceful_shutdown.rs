@@ -28,7 +28,7 @@ pub(crate) type TlsSocket = Box<TlsStream<TcpConnection>>;
 /// connections that end.
 pub(crate) async fn shutdown_requested(
     worker: &TrafficWorker,
-    (peer, pulse): (&DownstreamPeer, &ConnectionActivity),
+    (peer, activity): (&DownstreamPeer, &ConnectionActivity),
     drain: &mut DrainWatcher,
 ) {
     let age = worker.jittered(worker.capacity.connection_age);
@@ -36,7 +36,7 @@ pub(crate) async fn shutdown_requested(
     tokio::select! {
         () = drain.begun() => {}
         () = peer.deauthorized() => {}
-        () = pulse.request_limit_reached() => {}
+        () = activity.request_limit_reached() => {}
         () = poll_fn(|context| timer.poll_elapsed(context)) => {}
     }
 }

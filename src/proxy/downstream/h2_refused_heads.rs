@@ -20,21 +20,17 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::proxy::exchange::refuse::count_malformed;
+use crate::proxy::message::h2_frame::{
+    ACK_FLAG, CONTINUATION_FRAME, END_HEADERS_FLAG, FRAME_HEAD_LENGTH, HEADERS_FRAME, RST_STREAM_FRAME, SETTINGS_FRAME,
+};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
 /// The maximum number of pending heads: the streams of a connection, the streams that h2 has yet to reset, and a
 /// reserve.
 const PENDING_MAX: usize = 256;
-const FRAME_HEAD_LENGTH: usize = 9;
 /// The head of a frame and the error code of `RST_STREAM` (RFC 9113 section 6.4).
 const RESET_LENGTH: usize = FRAME_HEAD_LENGTH + 4;
-const HEADERS_FRAME: u8 = 1;
-const RST_STREAM_FRAME: u8 = 3;
-const SETTINGS_FRAME: u8 = 4;
-const CONTINUATION_FRAME: u8 = 9;
-const ACK_FLAG: u8 = 0x1;
-const END_HEADERS_FLAG: u8 = 0x4;
 /// The error code of a stream that was not processed, so that the caller may retry (RFC 9113 section 8.7).
 const REFUSED_STREAM: u32 = 7;
 

@@ -97,8 +97,8 @@ pub(crate) async fn serve_http2(
     let received = Rc::clone(stream.received_bytes());
     let pending_heads = Rc::new(PendingHeads::new(&worker, &peer));
     let interim = Rc::<Http2InterimQueue>::default();
-    let watchers = FrameObservers { pending_heads: Rc::clone(&pending_heads), interim: Rc::clone(&interim) };
-    let stream = FrameBudget::new(stream, watchers, &activity, &worker);
+    let observers = FrameObservers { pending_heads: Rc::clone(&pending_heads), interim: Rc::clone(&interim) };
+    let stream = FrameBudget::new(stream, observers, &activity, &worker);
     let streams = StreamExecutor {
         latest_stream: Rc::default(),
         worker: Rc::clone(&worker),

@@ -12,6 +12,7 @@ pub(crate) mod extended_connect;
 pub(crate) mod field_line;
 pub mod grammar;
 pub(crate) mod grpc;
+pub(crate) mod h2_frame;
 pub(crate) mod header_list;
 pub(crate) mod header_rules;
 pub(crate) mod interim_response;

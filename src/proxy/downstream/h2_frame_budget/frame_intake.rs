@@ -6,9 +6,10 @@
 //! - A head that opens a stream has its number when it goes on, or [`FrameObserver::note_unnumbered`] was called
 //!   before.
 
+use crate::proxy::message::h2_frame::FRAME_HEAD_LENGTH;
 use crate::proxy::message::interim_response::PeerSetting;
 
-use super::frame_scanner::{BudgetExceeded, FRAME_HEAD_LENGTH, FrameHead, FrameScanner, ScanEvent};
+use super::frame_scanner::{BudgetExceeded, FrameHead, FrameScanner, ScanEvent};
 use super::held_frames::HeldFrames;
 
 /// Receives the events of the scanner.
@@ -146,8 +147,8 @@ mod tests {
 
     use tokio::io::ReadBuf;
 
-    use super::super::frame_scanner::{CONTINUATION_FRAME, END_HEADERS_FLAG, HEADERS_FRAME};
     use super::*;
+    use crate::proxy::message::h2_frame::{CONTINUATION_FRAME, END_HEADERS_FLAG, HEADERS_FRAME};
 
     const PADDED: u8 = 0x8;
     const PRIORITY: u8 = 0x20;

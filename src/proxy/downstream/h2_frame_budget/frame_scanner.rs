@@ -5,6 +5,10 @@
 //! - The events do not depend on how the bytes are split.
 
 use crate::proxy::downstream::hpack::{HeaderBlockWalk, UnexpectedSizeUpdate};
+use crate::proxy::message::h2_frame::{
+    CONTINUATION_FRAME, DATA_FRAME, FRAME_HEAD_LENGTH, HEADERS_FRAME, PADDED_FLAG, PRIORITY_FLAG,
+    SETTINGS_FRAME,
+};
 use crate::proxy::message::interim_response::PeerSetting;
 
 /// The initial and maximum budget of frames without effect. A browser opens with about ten; a careful gRPC client sends
@@ -16,20 +20,10 @@ const FRAMES_PER_REQUEST: u64 = 10;
 const BYTES_PER_FRAME: u64 = 1_024;
 /// The connection preface, which is not a frame (RFC 9113 section 3.4).
 const PREFACE_LENGTH: usize = 24;
-pub(crate) const FRAME_HEAD_LENGTH: usize = 9;
 /// An identifier and a value (section 6.5.1).
 const SETTING_LENGTH: usize = 6;
 
-const DATA_FRAME: u8 = 0;
-pub(crate) const HEADERS_FRAME: u8 = 1;
-pub(crate) const RST_STREAM_FRAME: u8 = 3;
-pub(crate) const SETTINGS_FRAME: u8 = 4;
-pub(crate) const CONTINUATION_FRAME: u8 = 9;
-/// Flags (section 6), and the lengths of the fields that they announce.
-pub(crate) const ACK_FLAG: u8 = 0x1;
-pub(crate) const END_HEADERS_FLAG: u8 = 0x4;
-const PADDED_FLAG: u8 = 0x8;
-const PRIORITY_FLAG: u8 = 0x20;
+/// The lengths of the fields that the flags PADDED and PRIORITY announce.
 const PAD_LENGTH: usize = 1;
 const PRIORITY_LENGTH: usize = 5;
 
@@ -278,6 +272,7 @@ pub(crate) fn consume_up_to(left: &mut usize, come: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::message::h2_frame::END_HEADERS_FLAG;
 
     const PING: u8 = 6;
     const WINDOW_UPDATE: u8 = 8;

@@ -11,7 +11,9 @@ use tokio::io::ReadBuf;
 
 use crate::proxy::downstream::h2_stream_number::{NUMBER_FIELD_MAX, put_number};
 
-use super::frame_scanner::{CONTINUATION_FRAME, END_HEADERS_FLAG, FRAME_HEAD_LENGTH, FrameHead, HEADERS_FRAME};
+use crate::proxy::message::h2_frame::{CONTINUATION_FRAME, END_HEADERS_FLAG, FRAME_HEAD_LENGTH, HEADERS_FRAME};
+
+use super::frame_scanner::FrameHead;
 
 /// The maximum payload of a frame (`FRAME_MAX` of the connection).
 const PAYLOAD_MAX: usize = 16 * 1024;

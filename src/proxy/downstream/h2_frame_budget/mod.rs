@@ -32,14 +32,14 @@ use crate::telemetry::LimitHit;
 
 use super::h2_refused_heads::{PendingHeads, SentFrame, SentFrameScanner};
 use crate::proxy::io::connection_activity::ConnectionActivity;
+use crate::proxy::message::h2_frame::{
+    ACK_FLAG, CONTINUATION_FRAME, FRAME_HEAD_LENGTH, HEADERS_FRAME, RST_STREAM_FRAME, SETTINGS_FRAME,
+};
 use crate::proxy::message::interim_response::{Http2InterimQueue, PeerSetting};
 use crate::proxy::worker::TrafficWorker;
 
 use frame_intake::{FrameIntake, FrameObserver};
-use frame_scanner::{
-    ACK_FLAG, BudgetExceeded, CONTINUATION_FRAME, FRAME_HEAD_LENGTH, FrameHead, HEADERS_FRAME, RST_STREAM_FRAME,
-    SETTINGS_FRAME, consume_up_to,
-};
+use frame_scanner::{BudgetExceeded, FrameHead, consume_up_to};
 
 /// A header block that never ends. h2 has no API to send GOAWAY with `ENHANCE_YOUR_CALM`; an endless header block
 /// triggers it.
@@ -118,18 +118,18 @@ impl FrameObservers {
 impl<S: Unpin> FrameBudget<S> {
     pub(crate) fn new(
         stream: S,
-        watchers: FrameObservers,
-        pulse: &Rc<ConnectionActivity>,
+        observers: FrameObservers,
+        activity: &Rc<ConnectionActivity>,
         worker: &Rc<TrafficWorker>,
     ) -> Self {
         Self {
             stream,
             intake: FrameIntake::new(),
             goaway_trigger: None,
-            observers: watchers,
+            observers,
             sent_frames: SentFrameScanner::default(),
-            credited_at: pulse.now(),
-            activity: Rc::clone(pulse),
+            credited_at: activity.now(),
+            activity: Rc::clone(activity),
             worker: Rc::clone(worker),
         }
     }
@@ -205,10 +205,10 @@ impl<S: Unpin> FrameBudget<S> {
     where
         S: AsyncWrite,
     {
-        let Self { stream, observers: watchers, activity: pulse, sent_frames: own, .. } = self;
-        watchers.interim.poll_write(!own.is_frame_boundary(), |bytes: &[u8]| {
+        let Self { stream, observers, activity, sent_frames, .. } = self;
+        observers.interim.poll_write(!sent_frames.is_frame_boundary(), |bytes: &[u8]| {
             let polled = Pin::new(&mut *stream).poll_write(context, bytes);
-            if polled.is_pending() { pulse.note_partial_write(polled) } else { polled }
+            if polled.is_pending() { activity.note_partial_write(polled) } else { polled }
         })
     }
 

@@ -10,13 +10,12 @@
 
 use http::HeaderName;
 
+use crate::proxy::message::h2_frame::{END_HEADERS_FLAG, FRAME_HEAD_LENGTH, HEADERS_FRAME};
+
 use super::InterimResponse;
 
 /// The smallest allowed value of SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 6.5.2).
 const FRAME_MAX: usize = 16 * 1024;
-const FRAME_HEAD_LENGTH: usize = 9;
-const HEADERS_FRAME: u8 = 1;
-const END_HEADERS_FLAG: u8 = 0x4;
 /// `:status` in the static table (RFC 7541 appendix A).
 const STATUS_INDEX: u8 = 8;
 /// A literal without indexing, followed by its name.

@@ -20,6 +20,7 @@ use crate::proxy::message::field_line::put_header;
 use super::{BYTES_MAX, InterimResponse};
 
 /// The interim responses that wait to be written on one connection.
+#[derive(Default)]
 pub(crate) struct Http1InterimQueue {
     pending: RefCell<BytesMut>,
     /// The unwritten bytes, at the front, of the head that is being written.
@@ -27,20 +28,6 @@ pub(crate) struct Http1InterimQueue {
     /// The lengths of the heads after it.
     lengths: RefCell<VecDeque<usize>>,
     waker: Cell<Option<Waker>>,
-    /// Whether the queue is empty.
-    is_idle: Cell<bool>,
-}
-
-impl Default for Http1InterimQueue {
-    fn default() -> Self {
-        Self {
-            pending: RefCell::default(),
-            partly_written: Cell::new(0),
-            lengths: RefCell::default(),
-            waker: Cell::new(None),
-            is_idle: Cell::new(true),
-        }
-    }
 }
 
 impl Http1InterimQueue {
@@ -51,7 +38,6 @@ impl Http1InterimQueue {
         if waiting.len() + head.len() <= BYTES_MAX {
             waiting.extend_from_slice(&head);
             self.lengths.borrow_mut().push_back(head.len());
-            self.is_idle.set(false);
         }
     }
 
@@ -73,7 +59,6 @@ impl Http1InterimQueue {
             waiting.advance(wrote);
             self.partly_written.set(length - wrote);
         }
-        self.is_idle.set(self.pending.borrow().is_empty());
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -91,12 +76,12 @@ impl Http1InterimQueue {
 
     /// Whether the queue is empty.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_idle.get()
+        self.pending.borrow().is_empty()
     }
 
     /// Ready when the queue is empty.
     pub(crate) fn poll_drained(&self, context: &Context<'_>) -> Poll<()> {
-        if self.pending.borrow().is_empty() {
+        if self.is_idle() {
             return Poll::Ready(());
         }
         self.waker.set(Some(context.waker().clone()));

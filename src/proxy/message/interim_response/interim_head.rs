@@ -1,4 +1,4 @@
-//! One interim response, its forwarded fields, and the limits on interim responses.
+//! One interim response, its forwarded fields, and the limit on the bytes that wait.
 //!
 //! Guarantees: pure.
 //!
@@ -13,9 +13,6 @@ use crate::proxy::message::request_id::REQUEST_ID;
 /// The most bytes of interim responses that wait to be written on one connection. Interim responses beyond that are
 /// dropped.
 pub(crate) const BYTES_MAX: usize = 64 * 1024;
-
-/// The most interim responses (1xx) to one request.
-pub(crate) const INTERIM_RESPONSES_MAX: u32 = 16;
 
 /// An interim response of a subsystem.
 pub(crate) struct InterimResponse {

@@ -29,7 +29,7 @@ use http::StatusCode;
 pub(crate) use http1_queue::Http1InterimQueue;
 pub(crate) use http2_queue::{Http2InterimQueue, InterimStream, PeerSetting};
 use interim_head::BYTES_MAX;
-pub(crate) use interim_head::{INTERIM_RESPONSES_MAX, InterimResponse};
+pub(crate) use interim_head::InterimResponse;
 
 /// The destination of the interim responses to one command.
 pub(crate) enum InterimTarget {

@@ -5,9 +5,11 @@
 //!
 //! Leaves to others: HTTP (`h1`, `h2`), connecting (`transport`), the choice of a server (`load_balancing`).
 
+pub(crate) mod delayed_error;
 pub(crate) mod dns;
 pub(crate) mod error;
 pub(crate) mod health;
+pub(crate) mod received_interim;
 pub(crate) mod slow_start;
 pub(crate) mod stream;
 pub(crate) mod unanswered;

@@ -11,15 +11,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::proxy::message::interim_response::InterimResponse;
-
 use super::ConnectionError;
 use super::body_decoder::BodyDecoder;
 use super::connection::Http1Connection;
 use super::request::Http1Request;
 use super::response_body::{Http1Body, RequestUpload};
 use super::response_head::{Http1ResponseHead, parse_response_head};
-use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
+use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
 use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 
 /// One request in progress on its own connection.
@@ -28,9 +26,7 @@ pub(crate) struct Http1Exchange {
     request: Http1Request,
     /// Why the rest of the request cannot be sent.
     send_error: Option<ConnectionError>,
-    interim_count: u32,
-    /// Interim responses for the caller.
-    interim_responses: Vec<InterimResponse>,
+    interim: ReceivedInterim,
 }
 
 impl Http1Exchange {
@@ -38,7 +34,7 @@ impl Http1Exchange {
     pub(crate) fn begin(connection: Box<Http1Connection>, outgoing: Http1Request) -> Self {
         let at_once = outgoing.is_head_only();
         let mut exchange =
-            Self { connection, request: outgoing, send_error: None, interim_count: 0, interim_responses: Vec::new() };
+            Self { connection, request: outgoing, send_error: None, interim: ReceivedInterim::default() };
         if at_once {
             // A no-op waker suffices: the future that waits for the response polls again and registers its own waker.
             exchange.send_error = exchange.try_send(&mut Context::from_waker(Waker::noop())).err();
@@ -52,7 +48,7 @@ impl Http1Exchange {
         if self.request.is_unsent() {
             return UnansweredRequest::Unsent(self.request);
         }
-        let is_silent = self.interim_count == 0 && self.connection.unparsed.is_empty();
+        let is_silent = !self.interim.has_any() && self.connection.unparsed.is_empty();
         let has_ended = matches!(broken, ConnectionError::Closed | ConnectionError::Io(_));
         match self.request.into_resendable().filter(|_| self.connection.is_reused && is_silent && has_ended) {
             Some(resendable) => UnansweredRequest::StaleConnection(resendable),
@@ -102,14 +98,9 @@ impl Http1Exchange {
         }
     }
 
-    /// Whether [`Http1Exchange::take_interim`] would return any.
-    pub(crate) fn has_interim(&self) -> bool {
-        !self.interim_responses.is_empty()
-    }
-
-    /// The interim responses for the caller since the last call.
-    pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
-        std::mem::take(&mut self.interim_responses)
+    /// The interim responses that have arrived.
+    pub(crate) fn interim(&mut self) -> &mut ReceivedInterim {
+        &mut self.interim
     }
 
     /// Handles an interim response: `100 Continue` is for the gateway, all others are for the caller.
@@ -118,17 +109,12 @@ impl Http1Exchange {
         Http1ResponseHead { status, headers, .. }: Http1ResponseHead,
         context: &mut Context<'_>,
     ) -> Result<(), ConnectionError> {
-        self.interim_count += 1;
-        if self.interim_count > INTERIM_RESPONSES_MAX {
-            return Err(ConnectionError::InvalidResponse("too many interim answers"));
-        }
+        self.interim.count_one()?;
         if status == StatusCode::CONTINUE {
             self.request.release_body();
             self.poll_send(context)?;
         }
-        if InterimResponse::is_forwarded(status) {
-            self.interim_responses.push(InterimResponse { status, headers });
-        }
+        self.interim.keep(status, headers);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use super::ConnectionError;
 use super::body_decoder::{BodyDecoder, DecodedPart};
 use super::connection::Http1Connection;
 use super::request::Http1Request;
+use crate::proxy::upstream::endpoint::delayed_error::DelayedError;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 /// Pieces smaller than this are merged if they arrived together.
@@ -34,8 +35,7 @@ pub(crate) struct Http1Body {
     keep_alive: bool,
     /// The part behind the last piece, if it was decoded ahead.
     lookahead: Option<Result<DecodedPart, ConnectionError>>,
-    /// An error that the next poll returns.
-    pending_error: Option<ConnectionError>,
+    delayed_error: DelayedError,
     _upload: Option<RequestUpload>,
 }
 
@@ -51,7 +51,7 @@ impl Http1Body {
             decoder,
             keep_alive: keeps,
             lookahead: None,
-            pending_error: None,
+            delayed_error: DelayedError::default(),
             _upload: upload,
         }
     }
@@ -148,27 +148,20 @@ impl HttpBody for Http1Body {
     type Data = Bytes;
     type Error = ConnectionError;
 
-    /// Delays an error by one poll, so that hyper first flushes the data before the error to the caller.
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.pending_error.take() {
+        if let Some(error) = this.delayed_error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match this.poll_part(context) {
-            Poll::Ready(Some(Err(error))) => {
-                this.pending_error = Some(error);
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            other => other,
-        }
+        let polled = this.poll_part(context);
+        this.delayed_error.delay(polled, context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.decoder.is_done() && self.lookahead.is_none() && self.pending_error.is_none()
+        self.decoder.is_done() && self.lookahead.is_none() && !self.delayed_error.is_pending()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -229,7 +222,7 @@ mod tests {
             assert!(!body.is_end_stream(), "{rest:?}");
             // The error is delayed by one poll: a caller that disconnects before that poll got no complete response.
             while Pin::new(&mut body).poll_frame(&mut Context::from_waker(std::task::Waker::noop())).is_ready() {}
-            assert!(body.pending_error.is_some() && !body.is_end_stream(), "{rest:?}");
+            assert!(body.delayed_error.is_pending() && !body.is_end_stream(), "{rest:?}");
             assert!(body.take_reusable().is_none(), "{rest:?}");
         }
     }

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
+use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
 
 use super::ConnectionError;
 use super::body_decoder::{BodyDecoder, DecodedPart};
@@ -73,6 +73,7 @@ impl WholeResponse {
         reads: &mut PieceReads<impl Iterator<Item = &'a [u8]>>,
         is_head_request: bool,
     ) -> Result<(), ConnectionError> {
+        let mut interim = ReceivedInterim::default();
         let decoder = loop {
             let before = reads.unparsed.clone();
             let Some(head) = parse_response_head(&mut reads.unparsed, is_head_request)? else {
@@ -81,25 +82,22 @@ impl WholeResponse {
                 continue;
             };
             let length = before.len() - reads.unparsed.len();
-            if let Some(decoder) = self.note_head(head, before.slice(..length))? {
+            if let Some(decoder) = self.note_head(head, before.slice(..length)) {
                 break decoder;
             }
+            interim.count_one()?;
         };
         self.read_body(reads, decoder)
     }
 
     /// Notes a head; returns the decoder of the body if the head is final.
-    fn note_head(&mut self, head: Http1ResponseHead, bytes: Bytes) -> Result<Option<BodyDecoder>, ConnectionError> {
+    fn note_head(&mut self, head: Http1ResponseHead, bytes: Bytes) -> Option<BodyDecoder> {
         self.statuses.push(head.status.as_u16());
         self.body_begin += bytes.len();
-        if is_final_status(head.status) {
+        is_final_status(head.status).then(|| {
             (self.head, self.headers, self.keep_alive) = (bytes, head.headers, head.keep_alive);
-            return Ok(Some(head.body));
-        }
-        match self.statuses.len() > INTERIM_RESPONSES_MAX as usize {
-            true => Err(ConnectionError::InvalidResponse("too many interim answers")),
-            false => Ok(None),
-        }
+            head.body
+        })
     }
 
     fn read_body<'a>(

@@ -19,10 +19,9 @@ use hyper::body::Body as _;
 use super::replayable_body::ReplayableBody;
 use super::response_body::Http2Body;
 use crate::proxy::message::header_rules::sanitize_response;
-use crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX;
-use crate::proxy::message::interim_response::InterimResponse;
 use crate::proxy::message::message_body::MessageBody;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
+use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
 use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 
 use super::session::{Http2Session, SendTurn, SessionId, SessionPermit};
@@ -37,9 +36,7 @@ pub(crate) struct Http2Exchange {
     permit: SessionPermit,
     /// Whether the method is HEAD, whose response has no body.
     is_head_request: bool,
-    interim_count: u32,
-    /// Interim responses for the caller.
-    interim_responses: Vec<InterimResponse>,
+    interim: ReceivedInterim,
 }
 
 enum ExchangeState {
@@ -73,14 +70,8 @@ impl Http2Exchange {
         let (permit, is_head) = (session.new_permit(), *request.method() == Method::HEAD);
         let is_reused = permit.has_responded();
         let state = ExchangeState::Unsent { turn: SendTurn::new(session), request };
-        let mut exchange = Self {
-            state,
-            is_reused,
-            permit,
-            is_head_request: is_head,
-            interim_count: 0,
-            interim_responses: Vec::new(),
-        };
+        let mut exchange =
+            Self { state, is_reused, permit, is_head_request: is_head, interim: ReceivedInterim::default() };
         // A no-op waker suffices: the future that waits for the response polls again and registers its own waker.
         let _ = exchange.poll_send(&mut Context::from_waker(Waker::noop()));
         exchange
@@ -131,27 +122,16 @@ impl Http2Exchange {
 
     fn note_interim(&mut self, interim: Response<()>) -> Result<(), ConnectionError> {
         self.permit.note_received();
-        self.interim_count += 1;
-        if self.interim_count > INTERIM_RESPONSES_MAX {
-            return Err(ConnectionError::InvalidResponse("too many interim answers"));
-        }
-        let (head, ()) = interim.into_parts();
-        if InterimResponse::is_forwarded(head.status) {
-            let (status, mut headers) = (head.status, head.headers);
-            sanitize_response(&mut headers);
-            self.interim_responses.push(InterimResponse { status, headers });
-        }
+        self.interim.count_one()?;
+        let (mut head, ()) = interim.into_parts();
+        sanitize_response(&mut head.headers);
+        self.interim.keep(head.status, head.headers);
         Ok(())
     }
 
-    /// Whether [`Http2Exchange::take_interim`] would return any.
-    pub(crate) fn has_interim(&self) -> bool {
-        !self.interim_responses.is_empty()
-    }
-
-    /// The interim responses for the caller since the last call.
-    pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
-        std::mem::take(&mut self.interim_responses)
+    /// The interim responses that have arrived.
+    pub(crate) fn interim(&mut self) -> &mut ReceivedInterim {
+        &mut self.interim
     }
 
     /// The remainder of the request after the exchange failed with this error.
@@ -166,7 +146,7 @@ impl Http2Exchange {
         };
         match StreamFailure::classify(error) {
             StreamFailure::Refused => UnansweredRequest::Refused(sent.into_resendable(), self.permit.session_id()),
-            StreamFailure::Disconnected if self.is_reused && self.interim_count == 0 && sent.is_safe_without_body() => {
+            StreamFailure::Disconnected if self.is_reused && !self.interim.has_any() && sent.is_safe_without_body() => {
                 sent.into_resendable().map_or(UnansweredRequest::MaybeProcessed, UnansweredRequest::StaleConnection)
             }
             StreamFailure::Disconnected | StreamFailure::Unknown => UnansweredRequest::MaybeProcessed,

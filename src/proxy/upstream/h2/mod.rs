@@ -5,7 +5,7 @@
 //! - A request that was not sent is given back. So is a request of which the server has processed nothing, if its body
 //!   is buffered ([`self::replayable_body`]).
 //! - Interim responses are handed over as they arrive, at most
-//!   [`INTERIM_RESPONSES_MAX`](crate::proxy::message::interim_response::INTERIM_RESPONSES_MAX) per request.
+//!   [`ReceivedInterim`](crate::proxy::upstream::endpoint::received_interim::ReceivedInterim) accepts.
 //!
 //! Leaves to h2: flow control, and the limits that the server sets.
 

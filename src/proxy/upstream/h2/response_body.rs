@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::proxy::message::message_body::MessageBody;
 
 use super::StreamBody;
+use crate::proxy::upstream::endpoint::delayed_error::DelayedError;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 
 /// The body of a response on an HTTP/2 stream.
@@ -27,13 +28,12 @@ pub(crate) struct Http2Body {
     stream: Option<MessageBody<StreamBody>>,
     /// A frame that was read ahead.
     lookahead: Option<Frame<Bytes>>,
-    /// An error that the next poll returns.
-    pending_error: Option<ConnectionError>,
+    delayed_error: DelayedError,
 }
 
 impl Http2Body {
     pub(crate) fn new(body: MessageBody<StreamBody>) -> Self {
-        Self { stream: Some(body), lookahead: None, pending_error: None }
+        Self { stream: Some(body), lookahead: None, delayed_error: DelayedError::default() }
     }
 
     /// Checks the data that arrived with the head: a response that contradicts itself there counts as no response.
@@ -63,7 +63,7 @@ impl Http2Body {
     }
 
     fn is_drained(&self) -> bool {
-        self.lookahead.is_none() && self.pending_error.is_none()
+        self.lookahead.is_none() && !self.delayed_error.is_pending()
     }
 
     fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ConnectionError>>> {
@@ -84,17 +84,11 @@ impl HttpBody for Http2Body {
         if let Some(frame) = this.lookahead.take() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        if let Some(error) = this.pending_error.take() {
+        if let Some(error) = this.delayed_error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match this.poll_stream(context) {
-            Poll::Ready(Some(Err(error))) => {
-                this.pending_error = Some(error);
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            other => other,
-        }
+        let polled = this.poll_stream(context);
+        this.delayed_error.delay(polled, context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -50,8 +50,9 @@ impl ResponseDeadline<'_> {
             let mut timer = self.timers.timer_at(deadline);
             let responded = poll_fn(|context| {
                 let polled = exchange.poll_head(context);
-                if let Some(take) = self.on_interim.filter(|_| exchange.has_interim()) {
-                    exchange.take_interim().into_iter().for_each(take);
+                let interim = exchange.interim();
+                if let Some(take) = self.on_interim.filter(|_| interim.is_waiting()) {
+                    interim.take().into_iter().for_each(take);
                 }
                 match polled {
                     Poll::Ready(head) => Poll::Ready(Some(head)),

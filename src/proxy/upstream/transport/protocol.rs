@@ -12,10 +12,10 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::proxy::message::interim_response::InterimResponse;
 use crate::proxy::message::request_body::RequestBody;
 
 use crate::proxy::upstream::endpoint::error::ConnectionError;
+use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 use crate::proxy::upstream::h1::{self, Http1Connection, RequestFraming};
@@ -129,19 +129,11 @@ impl UpstreamExchange {
         }
     }
 
-    /// The interim responses for the caller since the last call.
-    pub(crate) fn take_interim(&mut self) -> Vec<InterimResponse> {
+    /// The interim responses that have arrived.
+    pub(crate) fn interim(&mut self) -> &mut ReceivedInterim {
         match self {
-            Self::Http1(exchange) => exchange.take_interim(),
-            Self::Http2(exchange) => exchange.take_interim(),
-        }
-    }
-
-    /// Whether interim responses have arrived since the last call of [`UpstreamExchange::take_interim`].
-    pub(crate) fn has_interim(&self) -> bool {
-        match self {
-            Self::Http1(exchange) => exchange.has_interim(),
-            Self::Http2(exchange) => exchange.has_interim(),
+            Self::Http1(exchange) => exchange.interim(),
+            Self::Http2(exchange) => exchange.interim(),
         }
     }
 
