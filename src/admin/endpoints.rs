@@ -4,7 +4,6 @@
 //!
 //! Leaves to others: connections and limits (`server`), shared scrapes (`shared_scrape`), and usage (`usage_api`).
 
-use super::response::unavailable;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use crate::model::Name;
 use crate::telemetry::{ConfigStatus, ScrapeInput};
 
 use super::response::{
-    AdminResponse, JSON_TYPE, METRICS_TYPE, TEXT_TYPE, method_not_allowed, problem_response, respond,
+    AdminResponse, JSON_TYPE, METRICS_TYPE, TEXT_TYPE, method_not_allowed, problem_response, respond, unavailable,
 };
 use super::state::AdminState;
 use super::usage_api;

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use crate::ledger::LedgerReader;
 use crate::lifecycle::Readiness;
 use crate::model::Name;
-use crate::telemetry::RuntimeView;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{RuntimeView, Telemetry};
 
 use super::shared_scrape::SharedScrapes;
 

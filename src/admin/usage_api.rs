@@ -14,8 +14,7 @@ use crate::report::{
     utc_seconds_text,
 };
 
-use super::response::unavailable;
-use super::response::{AdminResponse, JSON_TYPE, problem_response, respond};
+use super::response::{AdminResponse, JSON_TYPE, problem_response, respond, unavailable};
 use super::state::AdminState;
 
 /// The longest range of one request: a leap year and a day on either side. Longer ranges are for `report usage`, which

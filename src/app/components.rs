@@ -10,16 +10,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::identity::ServerTls;
-use crate::identity::SubsystemTls;
+use crate::identity::{ServerTls, SubsystemTls};
 use crate::ledger::LedgerReader;
 use crate::lifecycle::Readiness;
 use crate::limit::LimiterRegistry;
-use crate::model::CalendarOffset;
-use crate::model::Name;
+use crate::model::{CalendarOffset, Name};
 use crate::policy::PolicySnapshot;
-use crate::proxy::ConnectionLimits;
-use crate::proxy::UpstreamHealth;
+use crate::proxy::{ConnectionLimits, UpstreamHealth};
 use crate::telemetry::Telemetry;
 
 /// The components that all threads of a running gateway share.

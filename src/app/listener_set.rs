@@ -9,10 +9,7 @@ use std::sync::Arc;
 use crate::config::GatewaySettings;
 use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
-use crate::proxy::AcceptSettings;
-use crate::proxy::ConnectionsMax;
-use crate::proxy::TrafficListener;
-use crate::proxy::WorkerHandle;
+use crate::proxy::{AcceptSettings, ConnectionsMax, TrafficListener, WorkerHandle};
 
 use super::components::SharedComponents;
 

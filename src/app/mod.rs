@@ -29,8 +29,6 @@ mod removed_ids;
 mod threads;
 mod tls_changes;
 
-use self::components::SharedComponents;
-use self::listener_set::ListenerSet;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,6 +46,8 @@ use crate::policy::PolicySnapshot;
 use crate::proxy::{ConnectionLimits, UpstreamHealth, WorkerHandle, WorkerParts, WorkerShutdown, start_worker};
 use crate::telemetry::{Telemetry, logging};
 
+use self::components::SharedComponents;
+use self::listener_set::ListenerSet;
 use binding::bind_sockets;
 use control_thread::ControlThread;
 use reload::{ConfigReloader, ConfigSource, LoadedConfig, ReloadHandle};

@@ -26,11 +26,13 @@ use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
 use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
 
+use super::components::SharedComponents;
 use super::removed_ids;
 use super::threads::run_low_priority;
 use super::tls_changes::{FileDigests, tls_changes};
 
-use super::components::SharedComponents;
+/// How long [`ReloadHandle::request`] waits for the result.
+pub(crate) const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A handle that requests a reload. Cheap to clone; usable from any thread.
 #[derive(Clone, Debug)]
@@ -306,6 +308,3 @@ pub(crate) fn department_names(snapshot: &PolicySnapshot) -> Vec<(Name, String)>
 pub(crate) fn file_problem(message: String) -> ConfigProblems {
     ConfigProblems::of_whole_file(message)
 }
-
-/// How long [`ReloadHandle::request`] waits for the result.
-pub(crate) const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);

@@ -13,10 +13,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 
-use super::trial_authority::{AuthorityError, CertificateAuthority, ClientRequest, IssuedFiles, ValidityPeriod};
 use crate::model::{CallerId, Name};
 
 use super::check::plural;
+use super::trial_authority::{AuthorityError, CertificateAuthority, ClientRequest, IssuedFiles, ValidityPeriod};
 use super::{OutputFormat, print_message};
 
 /// Validity of the authority's own certificate, in days.

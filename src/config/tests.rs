@@ -1,15 +1,15 @@
 //! Tests of the documentation's example, and of every kind of problem with its path.
 
-use crate::policy::PolicySnapshot;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 
-use super::*;
 use crate::model::CallerId;
-use crate::policy::RouteMatch;
+use crate::policy::{PolicySnapshot, RouteMatch};
+
+use super::*;
 
 const EXAMPLE: &str = include_str!("testdata/example.yaml");
 

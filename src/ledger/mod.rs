@@ -21,7 +21,6 @@ mod tally;
 mod tests;
 mod values;
 
-use self::files::book_path::TALLY_EXTENSION;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -29,7 +28,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::clock::Clock;
+use crate::lifecycle::Readiness;
+use crate::model::{CalendarOffset, Name, Window};
+
 use self::book::book_writer::BookWriter;
+use self::files::book_path::TALLY_EXTENSION;
 use self::files::lock::LedgerLock;
 use self::fold::TallyFold;
 use self::keeper::file_watch::LedgerFileWatch;
@@ -37,9 +41,6 @@ use self::keeper::requests::{KeeperRequest, RequestSender, SharedFlags};
 use self::keeper::{Keeper, KeeperSchedule, WorkerChannel};
 use self::tally::disk::{SystemDisk, TallyDisk};
 use self::tally::file::{SEGMENT_SLOTS, SlotSegment, TallyFile, TallyHeader};
-use crate::clock::Clock;
-use crate::lifecycle::Readiness;
-use crate::model::{CalendarOffset, Name, Window};
 
 pub use self::values::error::BadAdjustment;
 pub use book::adjustments::{Adjustment, AdjustmentRow, add_adjustment, check_adjustment};

@@ -13,20 +13,20 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::model::{CalendarOffset, Name, Window};
+
 use super::book::adjustments::{self, AdjustmentRow};
 use super::book::book_reader::{BookReader, open_detecting_changes, open_for_reading};
 use super::book::hour_rows;
 use super::book::read_only::FrozenBook;
 use super::book::usage_query::{UsageResolution, UsageSelection};
-use super::files::book_path;
-use super::files::lock;
+use super::files::{book_path, lock};
 use super::fold::{OpenRows, OpenUsage, sum_rows};
 use super::keeper::recovery::{fold_dead, fold_ended, fold_image};
 use super::keeper::requests::{KeeperRequest, RequestSender};
 use super::tally::file::TallyImage;
 use super::values::error::LedgerError;
 use super::values::measures::{DepartmentUsage, LedgerTotals, LedgerView, UsageRow};
-use crate::model::{CalendarOffset, Name, Window};
 
 /// Reads the open ledger through the keeper. Cheap to clone; may be sent to any thread.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use super::*;
 use crate::config;
 use crate::model::NameInterner;
+
+use super::*;
 
 struct City {
     numbers: NameInterner,

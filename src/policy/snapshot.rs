@@ -1,9 +1,5 @@
 //! The compiled configuration (policy snapshot) that serves traffic.
 
-use super::subsystem::Command;
-use super::subsystem::DepartmentPolicy;
-use super::subsystem::GrantRule;
-use super::subsystem::Subsystem;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,6 +10,7 @@ use crate::model::{CallerId, Name, RateLimit};
 
 use super::RouteTable;
 use super::grant::GrantTable;
+use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
 
 /// The compiled configuration: everything that the data path needs. Made once per configuration, then immutable.
 #[derive(Debug)]

@@ -1,14 +1,13 @@
 //! Compiles a draft, in which each part is valid by itself, into a [`PolicySnapshot`], in which the parts are
 //! consistent.
 
-use super::grant::GrantDraft;
-use super::policy_conflict::PolicyConflict;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::{CallerId, RateLimit};
 
-use super::grant::GrantTable;
+use super::grant::{GrantDraft, GrantTable};
+use super::policy_conflict::PolicyConflict;
 use super::route::RouteTable;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{DepartmentPolicy, Subsystem};

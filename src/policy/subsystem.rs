@@ -15,21 +15,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::Method;
 
-use crate::model::CommandKey;
-use crate::model::Department;
-use crate::model::MonthlyQuota;
-use crate::model::Name;
-use crate::model::TrafficLimits;
+use crate::model::{CommandKey, Department, MonthlyQuota, Name, TrafficLimits};
 
-use super::CommandShape;
-use super::HealthCheckPolicy;
-use super::LoadBalancing;
-use super::PathTemplate;
-use super::QueuePolicy;
-use super::RetryPolicy;
-use super::command_shape::MirrorTarget;
-use super::command_shape::RedirectTarget;
+use super::command_shape::{MirrorTarget, RedirectTarget};
 use super::cors::CorsPolicy;
+use super::{CommandShape, HealthCheckPolicy, LoadBalancing, PathTemplate, QueuePolicy, RetryPolicy};
 
 /// A department with its limits and quota.
 #[derive(Debug)]

@@ -1,13 +1,12 @@
 //! Groups usage rows into a report: pure, exact, ordered.
 
-use super::grouping::GroupKey;
-use super::grouping::GroupKeys;
 use std::collections::BTreeMap;
 
 use crate::ledger::{AdjustmentRow, OutcomeTotals, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
 use super::ReportRange;
+use super::grouping::{GroupKey, GroupKeys};
 use super::report_query::{LedgerFacts, ReportCoverage, ReportQuery};
 
 /// Length of the month prefix of a correction's period. The period of a day starts with its month as well.

@@ -7,8 +7,9 @@ use std::path::Path;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 
-use super::{AuthorityError, IssuedFiles};
 use crate::identity::{TlsProblem, read_certificates};
+
+use super::{AuthorityError, IssuedFiles};
 
 /// The first certificate in a PEM file. It is the end-entity certificate; the certificates of its issuers follow it.
 pub(crate) fn first_certificate(

@@ -30,6 +30,7 @@ use x509_parser::time::ASN1Time;
 
 use crate::identity::{TlsProblem, asn1_timestamp, identities_of_der, read_private_key, read_revocation_list};
 use crate::model::CallerId;
+
 use directory::{first_certificate, unwritable, write_pair};
 pub use request::{AuthorityError, ClientRequest, IssuedFiles, ValidityPeriod};
 

@@ -4,14 +4,9 @@ use std::sync::Arc;
 
 use crate::config::document::HeadersDocument;
 use crate::model::NameInterner;
-use crate::policy::CommandShape;
-use crate::policy::CorsPolicy;
-use crate::policy::Durability;
-use crate::policy::FieldEdits;
-use crate::policy::MirrorTarget;
-use crate::policy::PathRewrite;
-use crate::policy::RedirectTarget;
-use crate::policy::UpstreamProtocol;
+use crate::policy::{
+    CommandShape, CorsPolicy, Durability, FieldEdits, MirrorTarget, PathRewrite, RedirectTarget, UpstreamProtocol,
+};
 
 use super::command_shape::add_edits;
 use super::doc_path::DocPath;

@@ -1,20 +1,17 @@
 //! Compiles `headers`, `rewrite`, `redirect`, `cors`, `mirror` and `compress`: the transformations of a command's
 //! requests and responses.
 
-use super::command_context::CommonShape;
-
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode};
 
-use super::scalars;
 use crate::config::document::{
     CommandDocument, HeaderEditsDocument, MirrorDocument, RedirectDocument, RewriteDocument, SubsystemDocument,
 };
 use crate::policy::{CommandShape, FieldEdits, MirrorTarget, PathRewrite, PathTemplate, RedirectTarget};
 
-use super::command_context::CommandContext;
-use super::cors;
+use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
+use super::{cors, scalars};
 
 const REDIRECT_STATUSES: [StatusCode; 5] = [
     StatusCode::MOVED_PERMANENTLY,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 
-use super::scalars;
 use crate::config::document::{BodyDocument, CommandDocument, MatchDocument};
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Name, NameInterner, TrafficLimits};
@@ -14,7 +13,7 @@ use crate::policy::{Command, PathTemplate, PolicySnapshot, UpstreamProtocol};
 use super::command_context::CommandContext;
 use super::departments::header_value;
 use super::doc_path::DocPath;
-use super::{command_shape, limits, settings};
+use super::{command_shape, limits, scalars, settings};
 
 pub(crate) fn compile_commands(
     commands: &[CommandDocument],

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use super::scalars;
 use crate::config::document::CorsDocument;
 use crate::policy::{AllowedOrigins, CorsPolicy};
 
 use super::doc_path::DocPath;
+use super::scalars;
 
 pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<CorsPolicy> {
     let credentials = written.credentials.unwrap_or(false);

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::scalars;
 use crate::config::document::{CallerDocument, DepartmentDocument};
 use crate::model::{CallerId, Department, Name, NameInterner};
 use crate::policy::DepartmentPolicy;
 
 use super::doc_path::DocPath;
-use super::limits;
+use super::{limits, scalars};
 
 /// The departments, and the map from caller identity to department.
 type CompiledDepartments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);

@@ -2,12 +2,12 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
-use super::scalars;
 use crate::config::document::{GatewayLimitsDocument, LimitsDocument, QuotaDocument};
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{MonthlyQuota, QuotaAction, RateLimit, TrafficLimits};
 
 use super::doc_path::DocPath;
+use super::scalars;
 
 /// The longest time in which a burst may refill: a year. For more than that, a quota is the right setting.
 const REFILL_SECONDS_MAX: u64 = 366 * 24 * 3600;

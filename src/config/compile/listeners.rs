@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::scalars;
 use crate::config::document::{ClientAuthDocument, ListenerDocument, TlsDocument};
 use crate::config::settings::gateway_settings::{ListenerSettings, TrustedProxies};
 use crate::identity::{ClientAuth, ExpiredCrlPolicy, HostPattern, HostPolicy, MissingSni, TlsFiles};
-
 use crate::model::NetworkRanges;
 
 use super::doc_path::DocPath;
+use super::scalars;
 use super::values::parse_address;
 
 pub(crate) fn compile_listeners(

@@ -1,15 +1,10 @@
 //! Compiles the settings that are read only at start: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`,
 //! `capacity`.
 
-use super::values::count_or;
-use super::values::duration_or;
-use super::values::nonzero_duration_or;
-use super::values::parse_address;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::scalars;
 use crate::config::document::{CapacityDocument, ConfigDocument, ShutdownDocument};
 use crate::config::settings::gateway_settings::{
     CapacitySettings, GatewaySettings, ListenerSettings, ShutdownSettings,
@@ -18,7 +13,8 @@ use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
 use super::doc_path::DocPath;
-use super::listeners;
+use super::values::{count_or, duration_or, nonzero_duration_or, parse_address};
+use super::{listeners, scalars};
 
 /// Limit of worker threads: more than any expected machine needs.
 const WORKERS_MAX: u64 = 1024;

@@ -1,22 +1,18 @@
 //! Compiles `subsystems`: the systems that can be called, and their routes and upstreams.
 
-use super::command_context::CommandContext;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scalars;
 use crate::config::document::{ConfigDocument, SubsystemDocument, TimeoutsDocument};
 use crate::config::settings::gateway_settings::GatewaySettings;
 use crate::model::{Name, NameInterner};
 use crate::policy::{Command, Subsystem, UpstreamProtocol, UpstreamTimeouts};
 
-use super::command_context::CommonShape;
-use super::command_shape;
-use super::commands;
+use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
-use super::upstreams;
 use super::values::nonzero_duration_or;
+use super::{command_shape, commands, scalars, upstreams};
 
 const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 2] =
     [("http1", UpstreamProtocol::Http1), ("http2", UpstreamProtocol::Http2)];

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::scalars;
 use crate::config::document::{
     BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, SubsystemDocument,
     UpstreamDocument,
@@ -14,6 +13,7 @@ use crate::policy::{
 };
 
 use super::doc_path::DocPath;
+use super::scalars;
 use super::values::{count_or, nonzero_duration_or};
 
 /// The shortest interval of health checks. More frequent checks would keep a server busy with little else.

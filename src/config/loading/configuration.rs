@@ -5,11 +5,9 @@
 use std::sync::Arc;
 
 use crate::config::document::ConfigDocument;
-use crate::config::parse::problem::ConfigProblem;
-use crate::config::parse::problem::ConfigProblems;
+use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::SourceFiles;
-use crate::config::settings::gateway_settings::GatewaySettings;
-use crate::config::settings::gateway_settings::SubsystemTlsSettings;
+use crate::config::settings::gateway_settings::{GatewaySettings, SubsystemTlsSettings};
 use crate::model::NameInterner;
 use crate::policy::PolicySnapshot;
 

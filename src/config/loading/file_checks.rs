@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
-use crate::identity::{ServerTls, TlsFiles, TlsProblem, TrustedFiles};
-use crate::model::Name;
-
 use crate::config::parse::problem::ConfigProblem;
 use crate::config::parse::yaml;
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
+use crate::identity::{ServerTls, TlsFiles, TlsProblem, TrustedFiles};
+use crate::model::Name;
 
 /// The problems of the files. `known` are the problems found so far. Where one of them has replaced a path by a
 /// placeholder, the file is not checked.

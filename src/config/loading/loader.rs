@@ -18,16 +18,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::NameInterner;
-
-use super::configuration::{Configuration, compile_document_with};
-use super::include::IncludePatterns;
 use crate::config::FileWatcher;
 use crate::config::document::{ConfigDocument, IncludedDocument};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
 use crate::config::parse::yaml;
-use crate::model::hex_text;
+use crate::model::{NameInterner, hex_text};
+
+use super::configuration::{Configuration, compile_document_with};
+use super::include::IncludePatterns;
 
 /// The largest total text of all files of a configuration. A province of 30,000 departments and 410,000 callers has 38
 /// MB.

@@ -11,10 +11,11 @@ use serde_json::Value;
 use serde_path_to_error::Track;
 use serde_saphyr::{Options, budget, options};
 
+use crate::config::document::{ConfigDocument, IncludedDocument};
+
 use super::json_schema;
 use super::problem::{ConfigProblem, PROBLEMS_MAX};
 use super::syntax_errors::syntax_problem;
-use crate::config::document::{ConfigDocument, IncludedDocument};
 
 /// The message about an unknown key.
 pub(crate) const UNKNOWN_KEY: &str = "unknown key";

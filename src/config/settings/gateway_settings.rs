@@ -4,11 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::identity::SubsystemTlsFiles;
-use crate::identity::TlsFiles;
-use crate::model::CalendarOffset;
-use crate::model::Name;
-use crate::model::NetworkRanges;
+use crate::identity::{SubsystemTlsFiles, TlsFiles};
+use crate::model::{CalendarOffset, Name, NetworkRanges};
 use crate::policy::Durability;
 
 /// The TLS settings towards one subsystem (upstream).

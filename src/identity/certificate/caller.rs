@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
+use crate::model::{CallerId, hex_text};
+
 use super::client_identities::{BadCertificate, certificate_facts};
-use crate::model::CallerId;
-use crate::model::hex_text;
 
 /// Evidence of a verified handshake: the identity of the peer of this connection. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -7,10 +7,11 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use crate::model::hex_text;
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+
+use crate::model::hex_text;
 
 /// The most characters of a subject or issuer that are shown. An unknown peer controls their contents.
 const NAME_CHARACTERS_MAX: usize = 128;

@@ -16,8 +16,9 @@ use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATIONAL_UN
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::expiry;
 use crate::model::CallerId;
+
+use super::expiry;
 
 /// The largest client certificate in bytes. Ordinary ones have one or two KiB.
 const LEAF_BYTES_MAX: usize = 16 * 1024;

@@ -7,7 +7,6 @@
 //!
 //! Leaves to others: the messages about wrong dates and issuers (`crl_store`).
 
-use crate::identity::trust::trust_anchors::CrlIssuer;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
@@ -17,15 +16,17 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-use super::crl_scope::{BadCrlScope, CrlScopeExtension};
-use super::serial_set::{SerialSet, without_leading_zeros};
 use crate::identity::certificate::expiry;
 use crate::identity::der::der_reader::{
     BOOLEAN, DerElement, DerReader, GENERALIZED_TIME, INTEGER, MalformedDer, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE,
     UTC_TIME, constructed_tag, only_element, primitive_tag,
 };
 use crate::identity::der::signed_bytes::{BadSignature, SignedBytes};
+use crate::identity::trust::trust_anchors::CrlIssuer;
 use crate::model::hex_text;
+
+use super::crl_scope::{BadCrlScope, CrlScopeExtension};
+use super::serial_set::{SerialSet, without_leading_zeros};
 
 /// The object identifiers of extensions, `2.5.29.n`, as encoded.
 const fn extension_oid(number: u8) -> [u8; 3] {

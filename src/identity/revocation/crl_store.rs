@@ -16,13 +16,13 @@ use jiff::Timestamp;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::CertificateRevocationListDer;
 
-use super::crl::{BadRevocationList, CrlMismatch, RevocationList};
-use super::crl_scope::ScopedCertificate;
 use crate::identity::certificate::expiry::ExpiringItem;
 use crate::identity::der::signed_bytes::SUPPORTED_ALGORITHMS_TEXT;
 use crate::identity::tls_files::{ExpiredCrlPolicy, TlsFindings};
-use crate::identity::trust::trust_anchors::CrlIssuer;
-use crate::identity::trust::trust_anchors::{TrustStore, TrustedAuthority};
+use crate::identity::trust::trust_anchors::{CrlIssuer, TrustStore, TrustedAuthority};
+
+use super::crl::{BadRevocationList, CrlMismatch, RevocationList};
+use super::crl_scope::ScopedCertificate;
 
 /// The context in which lists are checked.
 #[derive(Clone, Copy)]

@@ -17,10 +17,11 @@ use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::server_config::TlsLoader;
 use crate::identity::certificate::expiry::ExpiringItem;
 use crate::identity::tls_files::TlsProblem;
 use crate::identity::trust::trust_anchors;
+
+use super::server_config::TlsLoader;
 
 /// The files with the authorities for a subsystem and the gateway's own client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

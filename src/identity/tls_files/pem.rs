@@ -16,8 +16,9 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use super::tls_problem::TlsProblem;
 use crate::identity::der::der_reader::{DerReader, SEQUENCE};
+
+use super::tls_problem::TlsProblem;
 
 /// The largest PEM file in bytes. A revocation list with a million entries has about 70 MB.
 pub(crate) const PEM_BYTES_MAX: u64 = 128 * 1024 * 1024;

@@ -12,10 +12,10 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::name_constraints::unjudged_kinds;
 use crate::identity::certificate::expiry::{self, ExpiringItem};
-
 use crate::identity::tls_files::TlsFindings;
+
+use super::name_constraints::unjudged_kinds;
 
 /// The authorities that passed the checks.
 #[derive(Debug)]

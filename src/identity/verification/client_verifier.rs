@@ -29,13 +29,14 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::OID_X509_EXT_CRL_DISTRIBUTION_POINTS;
 use x509_parser::prelude::FromDer;
 
-use super::verify_error::{ChainError, placeholder_webpki_error, tls_error_from_webpki, unix_timestamp};
 use crate::identity::certificate::certificate_summary::{CertificateSummary, RefusedCertificates, escape_hidden};
 use crate::identity::revocation::crl_scope::ScopedCertificate;
 use crate::identity::revocation::crl_store::{CrlStore, RevocationQuery, RevocationStatus};
 use crate::identity::trust::name_constraints::{ConstraintViolation, NameConstraintRules, SplitConstraints};
 use crate::identity::trust::trust_anchors::CrlIssuer;
 use crate::identity::trust::trust_anchors::{self, TrustStore, TrustedAuthority};
+
+use super::verify_error::{ChainError, placeholder_webpki_error, tls_error_from_webpki, unix_timestamp};
 
 /// The verifier of client certificate chains.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use sha2::Digest as _;
 use sha2::Sha256;
 
 use crate::identity::revocation::crl_store::CrlStore;
-use crate::identity::tls_files::ClientAuth;
-use crate::identity::tls_files::ExpiredCrlPolicy;
+use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy};
 use crate::identity::trust::trust_anchors::TrustStore;
 
 /// SHA-256 over the authorities and revocation lists. Two listeners with equal fingerprints give the same verdict at

@@ -17,10 +17,6 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::findings::ChainHead;
-use super::findings::ProgressCallback;
-use super::ledger_info;
-use super::ledger_snapshot::{LedgerSnapshot, TallyReadings, TallyState, revision};
 use crate::ledger::book::book_reader::open_for_reading;
 use crate::ledger::book::book_writer::{BookUpdate, BookWriter};
 use crate::ledger::files::book_path::TALLY_EXTENSION;
@@ -28,6 +24,10 @@ use crate::ledger::files::book_path::{self, path_with_suffix};
 use crate::ledger::files::lock;
 use crate::ledger::keeper::recovery::fold_image;
 use crate::ledger::values::error::LedgerError;
+
+use super::findings::{ChainHead, ProgressCallback};
+use super::ledger_info;
+use super::ledger_snapshot::{LedgerSnapshot, TallyReadings, TallyState, revision};
 
 /// The most attempts of a copy, when the gateway seals, begins or ends an epoch in the middle of an attempt.
 const COPY_ATTEMPTS_MAX: u32 = 5;

@@ -2,13 +2,13 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::ledger::hash_chain::canonical::{self, GENESIS_HASH, SealKind, SealRow};
+
 use super::calendar_days::CalendarDays;
 use super::epoch_check::EpochTable;
-use super::findings::ProgressCallback;
-use super::findings::{AuditCheck, AuditReport, ChainHead, SealsAfterHead};
+use super::findings::{AuditCheck, AuditReport, ChainHead, ProgressCallback, SealsAfterHead};
 use super::hour_order::HourOrder;
 use super::seal_walk::{SealLocation, covered_lines, describe_seal, walk_seals};
-use crate::ledger::hash_chain::canonical::{self, GENESIS_HASH, SealKind, SealRow};
 
 /// The head of the chain as noted elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
+use crate::ledger::values::measures::{StoredMeasures, WAIVED_CODE};
+use crate::model::Window;
+
 use super::calendar_days::CalendarDays;
 use super::findings::{AuditCheck, AuditReport};
 use super::hour_reader::HourRows;
 use super::name_table::NameTable;
-use crate::ledger::values::measures::StoredMeasures;
-use crate::ledger::values::measures::WAIVED_CODE;
-use crate::model::Window;
 
 /// Series and outcome; outcome 0 holds the admitted commands.
 type DaySumKey = (i64, i64);

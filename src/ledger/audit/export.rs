@@ -19,19 +19,19 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::calendar_days::CalendarDays;
-use super::ledger_snapshot::LedgerSnapshot;
-use super::open_epoch::{fold_from, series_in_flight};
-use super::seal_walk::{covered_lines, walk_seals};
 use crate::ledger::book::schema_check;
 use crate::ledger::fold::{FoldRow, SeriesNames};
 use crate::ledger::hash_chain::canonical::{self, SealRow, value_or_dash};
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::keeper::recovery::fold_dead;
 use crate::ledger::values::error::LedgerError;
-use crate::ledger::values::measures::OutcomeTotals;
-use crate::ledger::values::measures::saturating_i64;
+use crate::ledger::values::measures::{OutcomeTotals, saturating_i64};
 use crate::model::Window;
+
+use super::calendar_days::CalendarDays;
+use super::ledger_snapshot::LedgerSnapshot;
+use super::open_epoch::{fold_from, series_in_flight};
+use super::seal_walk::{covered_lines, walk_seals};
 
 /// One part of an export: a heading, and its canonical lines.
 #[derive(Clone, Debug)]

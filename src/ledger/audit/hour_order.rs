@@ -15,11 +15,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::epoch_check::EpochTable;
-use super::findings::{AuditCheck, AuditReport};
 use crate::ledger::hash_chain::canonical::{SealKind, SealRow};
 use crate::ledger::keeper::first_open_window;
 use crate::model::Window;
+
+use super::epoch_check::EpochTable;
+use super::findings::{AuditCheck, AuditReport};
 
 /// The state of the walk along the chain.
 #[derive(Debug)]

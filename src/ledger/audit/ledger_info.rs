@@ -5,17 +5,17 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::epoch_check::{EpochRow, EpochTable};
-use super::findings::ChainHead;
-use super::ledger_snapshot::{LedgerSnapshot, TallyState};
-use super::open_epoch::series_in_flight;
 use crate::ledger::book::adjustments::{self, AdjustmentRow};
-use crate::ledger::files::book_path::TALLY_EXTENSION;
-use crate::ledger::files::book_path::{LOG_SUFFIX, path_with_suffix};
+use crate::ledger::files::book_path::{LOG_SUFFIX, TALLY_EXTENSION, path_with_suffix};
 use crate::ledger::tally::file::TallyImage;
 use crate::ledger::tally::slot::{SlotKind, offset};
 use crate::ledger::values::error::LedgerError;
 use crate::model::Window;
+
+use super::epoch_check::{EpochRow, EpochTable};
+use super::findings::ChainHead;
+use super::ledger_snapshot::{LedgerSnapshot, TallyState};
+use super::open_epoch::series_in_flight;
 
 /// The description of a ledger.
 #[derive(Clone, Debug, Serialize)]

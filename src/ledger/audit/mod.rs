@@ -29,14 +29,15 @@ mod reconciliation;
 mod seal_walk;
 mod tally_check;
 
-use self::findings::ProgressCallback;
 use std::collections::BTreeSet;
 use std::path::Path;
+
+use crate::model::Window;
 
 use self::calendar_days::CalendarDays;
 use self::day_sum_check::DaySums;
 use self::epoch_check::EpochTable;
-use self::findings::AuditReport;
+use self::findings::{AuditReport, ProgressCallback};
 use self::hour_reader::HourRows;
 use self::ledger_snapshot::LedgerSnapshot;
 use self::name_table::NameTable;
@@ -45,7 +46,6 @@ use self::reconciliation::Reconciliation;
 use self::tally_check::TallyRows;
 use super::book::schema_check;
 use super::values::error::LedgerError;
-use crate::model::Window;
 
 pub use backup::{BackupError, LedgerBackup, backup};
 pub use chain_check::{BadHead, NotedHead};

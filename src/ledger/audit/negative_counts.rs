@@ -2,8 +2,9 @@
 
 use rusqlite::Connection;
 
-use super::findings::{AuditCheck, AuditReport, FINDINGS_MAX};
 use crate::model::Window;
+
+use super::findings::{AuditCheck, AuditReport, FINDINGS_MAX};
 
 /// The tables with counts, each with its columns and the expression that describes its place.
 const COUNTING_TABLES: [(&str, &str, &str); 6] = [

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::ledger_snapshot::TallyReadings;
-use super::name_table::NameTable;
 use crate::ledger::fold::{SeriesNames, TallyFold, late_end_totals};
 use crate::ledger::keeper::recovery::fold_image;
 use crate::ledger::tally::file::TallyImage;
@@ -11,6 +9,9 @@ use crate::ledger::tally::slot::SlotKind;
 use crate::ledger::tally::slot_copy::{CommandMeasures, SlotCopy};
 use crate::ledger::values::measures::saturating_i64;
 use crate::model::{Outcome, Window};
+
+use super::ledger_snapshot::TallyReadings;
+use super::name_table::NameTable;
 
 /// Hour of admission, series, and commands with their units.
 pub(crate) type OpenCount = (Window, i64, [i64; 2]);

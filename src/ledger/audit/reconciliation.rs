@@ -12,14 +12,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::Connection;
 
+use crate::ledger::values::measures::WAIVED_CODE;
+use crate::model::Window;
+
 use super::calendar_days::CalendarDays;
 use super::epoch_check::EpochTable;
 use super::findings::{AuditCheck, AuditReport};
 use super::hour_reader::HourRows;
 use super::name_table::NameTable;
 use super::open_epoch::OpenEpoch;
-use crate::ledger::values::measures::WAIVED_CODE;
-use crate::model::Window;
 
 /// The most open balances at once; more than the streams that any gateway can have beyond the end of their hour.
 const OPEN_BALANCES_MAX: usize = 1_000_000;

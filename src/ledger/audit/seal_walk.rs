@@ -2,10 +2,11 @@
 
 use rusqlite::{Connection, Row};
 
-use super::calendar_days::CalendarDays;
 use crate::ledger::hash_chain::canonical::{SealKind, SealRow};
 use crate::ledger::hash_chain::canonical_rows;
 use crate::model::Window;
+
+use super::calendar_days::CalendarDays;
 
 /// The position of the walk, in addition to the seal.
 #[derive(Debug, Default)]

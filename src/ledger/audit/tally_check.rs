@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 
+use crate::ledger::tally::file::TallyImage;
+use crate::ledger::tally::slot::{SlotKind, offset};
+use crate::ledger::tally::slot_copy::SlotCopy;
+use crate::model::{Finished, Window};
+
 use super::findings::{AuditCheck, AuditReport};
 use super::hour_reader::HourRows;
 use super::ledger_snapshot::{LedgerSnapshot, TallyReadings, TallyState};
 use super::name_table::NameTable;
 use super::open_epoch::{OpenEpoch, fold_from};
-use crate::ledger::tally::file::TallyImage;
-use crate::ledger::tally::slot::{SlotKind, offset};
-use crate::ledger::tally::slot_copy::SlotCopy;
-use crate::model::{Finished, Window};
 
 /// The largest difference by a command in progress: a worker can be between two of its stores.
 const UNSETTLED_MAX: i128 = 1;

@@ -6,24 +6,23 @@
 //!
 //! Leaves to the statement: the effect of a correction on a bill.
 
-use crate::ledger::values::error::BadAdjustment;
 use std::ops::Range;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use super::book_reader::{check_format, open_for_reading};
-use super::connection::open_connection;
-use super::connection::{BUSY_TIMEOUT, open_error};
-use super::schema_check;
 use crate::clock::Clock;
 use crate::ledger::files::book_path;
 use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::hash_chain::seal::{self, SealContent};
-use crate::ledger::values::error::LedgerError;
+use crate::ledger::values::error::{BadAdjustment, LedgerError};
 use crate::model::{CalendarOffset, Month, Name, Window};
+
+use super::book_reader::{check_format, open_for_reading};
+use super::connection::{BUSY_TIMEOUT, open_connection, open_error};
+use super::schema_check;
 
 /// The longest reason and author's name, in bytes.
 const ADJUSTMENT_TEXT_MAX: usize = 1000;

@@ -2,23 +2,20 @@
 //!
 //! Guarantees: changes nothing. An invalid value in the book (an unknown outcome, an invalid name) is an error.
 
-use super::connection::open_error;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::day_sums;
-use super::department_names;
-use super::read_only;
-use super::schema::BOOK_FORMAT;
-use super::schema_check;
 use crate::ledger::fold::{FoldRow, SeriesNames};
 use crate::ledger::tally::file::TallyImage;
 use crate::ledger::values::error::LedgerError;
-use crate::ledger::values::measures::OutcomeTotals;
-use crate::ledger::values::measures::{ADMITTED_CODE, WAIVED_CODE};
+use crate::ledger::values::measures::{ADMITTED_CODE, OutcomeTotals, WAIVED_CODE};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
+
+use super::connection::open_error;
+use super::schema::BOOK_FORMAT;
+use super::{day_sums, department_names, read_only, schema_check};
 
 /// The state of an epoch in the book.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,19 +12,19 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
+use crate::ledger::fold::TallyFold;
+use crate::ledger::tally::file::TallyHeader;
+use crate::ledger::values::error::LedgerError;
+use crate::model::{CalendarOffset, Name, Outcome, Window};
+
 use super::book_reader::BookReader;
-use super::connection::open_connection;
-use super::connection::{BUSY_TIMEOUT, open_error};
+use super::connection::{BUSY_TIMEOUT, open_connection, open_error};
 use super::epoch_end::EpochEnding;
 use super::schema::{BOOK_FORMAT, all_statements};
 use super::{
     compaction, day_sums, department_names, hour_rows, in_flight_rows, migration, orphaned_epochs, schema_check,
     tally_proof,
 };
-use crate::ledger::fold::TallyFold;
-use crate::ledger::tally::file::TallyHeader;
-use crate::ledger::values::error::LedgerError;
-use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 /// The first SQLite version without a defect that could lose a commit when a checkpoint and a writer ran at the same
 /// time.

@@ -12,11 +12,12 @@ use std::ops::Range;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::day_sums::compacted_before;
 use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::hash_chain::seal::{self, SealContent};
 use crate::model::{CalendarOffset, Window};
+
+use super::day_sums::compacted_before;
 
 /// The most rows that one step removes from each table.
 const COMPACTION_ROWS_MAX: u32 = 10_000;

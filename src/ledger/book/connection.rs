@@ -7,12 +7,13 @@
 //!
 //! Leaves to `schema_check`: whether the schema is the format's own.
 
-use crate::ledger::values::error::LedgerError;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+
+use crate::ledger::values::error::LedgerError;
 
 /// Opens a book with `flags`.
 pub(crate) fn open_connection(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

@@ -3,13 +3,13 @@
 //! Guarantees: the time and the kind of an ending are written once, together with a seal. So a crash cannot be turned
 //! into a clean end afterwards without breaking the chain.
 
-use crate::model::Window;
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
 use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::hash_chain::seal::{self, SealContent};
+use crate::model::Window;
 
 /// The kind of an epoch's ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::ledger::fold::{FoldRow, FoldRowKey, TallyFold};
-use crate::ledger::values::measures::StoredMeasures;
-use crate::ledger::values::measures::saturating_i64;
+use crate::ledger::values::measures::{StoredMeasures, saturating_i64};
 use crate::model::Window;
 
 /// The key of a stored row: its table, and within an epoch's hour the series, the outcome and the hours late.

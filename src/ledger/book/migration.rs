@@ -18,15 +18,16 @@ use std::path::Path;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::book_reader::{book_format, check_format};
-use super::connection::open_error;
-use super::schema::{BOOK_FORMAT, SCHEMA, SCHEMA_ADDED_IN_4, SCHEMA_SEALS};
-use super::{day_sums, epoch_end, schema_check};
 use crate::ledger::hash_chain::canonical::{self, SealKind};
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::hash_chain::seal::{self, SealContent};
 use crate::ledger::values::error::LedgerError;
 use crate::model::{CalendarOffset, Window};
+
+use super::book_reader::{book_format, check_format};
+use super::connection::open_error;
+use super::schema::{BOOK_FORMAT, SCHEMA, SCHEMA_ADDED_IN_4, SCHEMA_SEALS};
+use super::{day_sums, epoch_end, schema_check};
 
 /// Format 1: the migration recreates all of its tables.
 const FORMAT_1: u32 = 1;

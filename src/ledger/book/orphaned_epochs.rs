@@ -8,11 +8,11 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
+use crate::model::{Finished, Outcome, Window};
+
 use super::book_reader::first_unsealed_window;
 use super::day_sums::ADD_TO_SUMS;
-use super::epoch_end::EpochEnding;
-use super::epoch_end::fallback_window;
-use crate::model::{Finished, Outcome, Window};
+use super::epoch_end::{EpochEnding, fallback_window};
 
 /// Ends every epoch that has not ended. Returns their number.
 pub(crate) fn end_orphaned_epochs(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<usize> {

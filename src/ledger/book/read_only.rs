@@ -15,12 +15,13 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::connection;
-use super::connection::{BUSY_TIMEOUT, open_error};
 use crate::ledger::files::book_path::{LOG_SUFFIX, path_with_suffix};
 use crate::ledger::files::file_identity::FileIdentity;
 use crate::ledger::files::lock;
 use crate::ledger::values::error::LedgerError;
+
+use super::connection;
+use super::connection::{BUSY_TIMEOUT, open_error};
 
 /// A connection, and the book's state if it is read as an immutable file.
 pub(crate) type OpenedBook = (Connection, Option<FrozenBook>);

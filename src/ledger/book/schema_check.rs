@@ -14,9 +14,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::schema::all_statements;
 use crate::ledger::values::error::LedgerError;
 use crate::model::Outcome;
+
+use super::schema::all_statements;
 
 /// The most differences that an error lists.
 const DIFFERENCES_NAMED_MAX: usize = 5;

@@ -11,11 +11,8 @@ use rusqlite::params;
 use crate::ledger::book::day_sums::SumDelta;
 use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::canonical_rows;
-use crate::ledger::hash_chain::seal::SEAL_FORMAT;
-use crate::ledger::hash_chain::seal::SealContent;
-use crate::ledger::hash_chain::seal::append_seal;
-use crate::model::CalendarOffset;
-use crate::model::Window;
+use crate::ledger::hash_chain::seal::{SEAL_FORMAT, SealContent, append_seal};
+use crate::model::{CalendarOffset, Window};
 
 /// Seals every window before `window` that has rows and no seal, in all epochs, oldest first.
 pub(crate) fn seal_hours_before(

@@ -11,9 +11,10 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::hour_rows::{self, StoredHour};
 use crate::ledger::fold::TallyFold;
 use crate::model::{Outcome, Window};
+
+use super::hour_rows::{self, StoredHour};
 
 /// Makes the hours of an epoch before the window `before` equal to the fold. Returns the number of hours that differed.
 pub(crate) fn repair_unsealed(

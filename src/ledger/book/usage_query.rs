@@ -11,11 +11,12 @@ use std::ops::Range;
 
 use rusqlite::{Connection, params};
 
-use super::book_reader::{BookReader, name_from, outcome_from, series_names_from, totals_from};
 use crate::ledger::fold::SeriesNames;
 use crate::ledger::values::error::LedgerError;
 use crate::ledger::values::measures::{DepartmentUsage, OutcomeTotals, UsageRow, UsageSums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
+
+use super::book_reader::{BookReader, name_from, outcome_from, series_names_from, totals_from};
 
 /// The resolution of usage rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::slot_allocator::{AdmissionSlot, SeriesRef, SlotAllocator, SlotKey};
-use super::sync_waiters::{self, SyncWaiters};
 use crate::clock::Clock;
 use crate::ledger::keeper::requests::{KeeperRequest, RequestSender, SharedFlags, WorkerFlags};
 use crate::ledger::tally::file::SlotSegment;
 use crate::ledger::tally::slot::{Slot, offset};
 use crate::ledger::tally::stores::{self, CommandEnd, EndTransfer, SlotRef};
 use crate::model::{CommandKey, Department, Finished, Refused, Window};
+
+use super::slot_allocator::{AdmissionSlot, SeriesRef, SlotAllocator, SlotKey};
+use super::sync_waiters::{self, SyncWaiters};
 
 /// Whether anything is counted. False only in the build against which the cost of counting is measured
 /// (`docs/decisions/uncounted.md`).

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::ledger::values::error::LedgerError;
 
+/// The tally's extension.
+pub(crate) const TALLY_EXTENSION: &str = "tally";
+
 /// The suffix of SQLite's write-ahead log, after the book's whole name (sqlite.org/tempfiles.html).
 pub(crate) const LOG_SUFFIX: &str = "-wal";
 /// The suffix of the index of that log.
@@ -42,9 +45,6 @@ pub(crate) fn path_with_suffix(book: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     name.into()
 }
-
-/// The tally's extension.
-pub(crate) const TALLY_EXTENSION: &str = "tally";
 
 #[cfg(test)]
 mod tests {

@@ -19,8 +19,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file_identity::FileIdentity;
 use crate::ledger::values::error::LedgerError;
+
+use super::file_identity::FileIdentity;
 
 /// The most attempts of a start, and the pause between two attempts: a reader takes the lock for a moment to test it.
 const LOCK_ATTEMPTS_MAX: u32 = 10;

@@ -13,13 +13,14 @@ mod sparse_row;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+use crate::model::{Finished, Name, Outcome, Refused, Window};
+
 use self::series_sums::{PackedSums, SeriesSums};
 use self::sparse_row::{ROW_NUMBERS, SparseRow};
 use super::tally::conservation::SlotTotals;
 use super::tally::slot::{SlotKind, offset};
 use super::tally::slot_copy::{AdmissionKey, CommandMeasures, SlotCopy, TransferredMeasures};
 use super::values::measures::{OutcomeTotals, SeriesTotals, UsageRow, UsageSums};
-use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 /// The names of a series: department, subsystem and command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,10 +6,11 @@
 //!
 //! Leaves to `fold`: rows by hour.
 
-use super::sparse_row::{ROW_NUMBERS, SparseRow};
-use super::{FoldRow, SeriesNames};
 use crate::ledger::values::measures::SeriesTotals;
 use crate::model::{Finished, Refused};
+
+use super::sparse_row::{ROW_NUMBERS, SparseRow};
+use super::{FoldRow, SeriesNames};
 
 /// Sums of one series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,11 +10,10 @@
 //!
 //! Leaves to others: reading the rows, and storing the hash.
 
-use crate::ledger::values::measures::StoredMeasures;
 use sha2::{Digest, Sha256};
 
-use crate::model::Window;
-use crate::model::hex_text;
+use crate::ledger::values::measures::StoredMeasures;
+use crate::model::{Window, hex_text};
 
 /// The hash that the first seal follows.
 pub(crate) const GENESIS_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";

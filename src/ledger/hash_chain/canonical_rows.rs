@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use rusqlite::{Connection, Row, params};
 
-use super::canonical;
 use crate::ledger::values::measures::StoredMeasures;
 use crate::model::Window;
+
+use super::canonical;
 
 /// Returns the lines of an epoch's hour. Lines of format 1 do not contain how late an end was.
 pub(crate) fn hour_lines(

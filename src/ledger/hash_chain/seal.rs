@@ -18,8 +18,9 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::canonical::{self, GENESIS_HASH, SealKind, SealRow};
 use crate::model::Window;
+
+use super::canonical::{self, GENESIS_HASH, SealKind, SealRow};
 
 /// The rule by which new seals are hashed.
 pub(crate) const SEAL_FORMAT: u32 = 2;

@@ -6,7 +6,6 @@
 //!
 //! Leaves to `keeper`: the time of checks, and the consequences.
 
-use crate::ledger::values::error::FileDisplacement;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use crate::ledger::files::book_path::{LOG_INDEX_SUFFIX, LOG_SUFFIX, path_with_su
 use crate::ledger::files::file_identity::FileIdentity;
 use crate::ledger::files::lock::LedgerLock;
 use crate::ledger::tally::disk::TallyDisk;
-use crate::ledger::values::error::LedgerError;
+use crate::ledger::values::error::{FileDisplacement, LedgerError};
 
 /// A path and the identity that its file must keep.
 #[derive(Debug)]

@@ -20,21 +20,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::clock::{Clock, MonotonicTime};
+use crate::lifecycle::{Readiness, ReadinessBlock};
+use crate::model::Window;
+
 use self::file_watch::LedgerFileWatch;
 use self::requests::{KeeperRequest, SharedFlags};
 use super::book::book_writer::{BookUpdate, BookWriter};
 use super::book::department_names::DepartmentNames;
-use super::book::epoch_end::EpochEnding;
-use super::book::epoch_end::fallback_window;
+use super::book::epoch_end::{EpochEnding, fallback_window};
 use super::fold::{SeriesNames, TallyFold};
 use super::tally::conservation::{WorkerTotals, imbalance};
 use super::tally::file::{SlotSegment, TallyFile};
 use super::tally::slot::{SlotVersion, offset};
 use super::values::error::LedgerError;
 use super::values::measures::{LedgerTotals, SyncTimes};
-use crate::clock::{Clock, MonotonicTime};
-use crate::lifecycle::{Readiness, ReadinessBlock};
-use crate::model::Window;
 
 /// The interval between folds of the tally into the book.
 const FOLD_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,7 +6,6 @@
 //! - A tally that is older than the book lowers no number in the book.
 //! - A tally that cannot be read, or that belongs to another gateway, is set aside and never overwritten.
 
-use crate::ledger::book::epoch_end::fallback_window;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::ledger::book::book_reader::EpochState;
 use crate::ledger::book::book_writer::{BookUpdate, BookWriter};
-use crate::ledger::book::epoch_end::EpochEnding;
+use crate::ledger::book::epoch_end::{EpochEnding, fallback_window};
 use crate::ledger::fold::{FoldRow, SeriesNames, TallyFold};
 use crate::ledger::tally::disk::TallyDisk;
 use crate::ledger::tally::file::{TallyHeader, TallyImage, journaled_slots};

@@ -10,9 +10,10 @@
 //! A worker first increments its own counter of beginnings (received, ending), then a slot, then its own counter of
 //! completions (refused, admitted, finished). So at every moment: completions <= slots <= beginnings.
 
+use crate::model::{Finished, Refused};
+
 use super::slot::{Slot, offset};
 use super::slot_copy::SlotCopy;
-use crate::model::{Finished, Refused};
 
 /// The workers' own counters, read at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

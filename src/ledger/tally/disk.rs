@@ -3,12 +3,13 @@
 //! Mapped memory needs no such trait once it is mapped: a store cannot fail. Folders are synced too, because otherwise
 //! the name of a new file could be lost.
 
-use crate::ledger::files::file_identity::FileIdentity;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use crate::ledger::files::file_identity::FileIdentity;
 
 use super::mmap::map_slots;
 use super::slot::Slot;

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::clock::Clock;
+use crate::ledger::files::file_identity::FileIdentity;
+use crate::ledger::values::error::LedgerError;
+
 use super::disk::TallyDisk;
 use super::slot::{SLOT_BYTES, Slot, SlotKind, WORDS, offset, pack_halves, write_text};
 use super::slot_copy::SlotCopy;
 use super::stores::journaled_stores;
-use crate::clock::Clock;
-use crate::ledger::files::file_identity::FileIdentity;
-use crate::ledger::values::error::LedgerError;
 
 /// Slots in a segment: 1 MiB. A worker needs at least a tenth of a second to fill a segment, even if every command is
 /// of a new series.

@@ -7,8 +7,9 @@
 //!
 //! Leaves requests and replies to `keeper::requests`.
 
-use super::atomics::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use crate::model::Window;
+
+use super::atomics::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Words that the keeper writes and the workers read.
 #[derive(Debug)]

@@ -13,9 +13,10 @@
 //!
 //! Leaves to `stores`: the order of stores. Leaves to `slot_copy`: the meaning of the words.
 
+use crate::model::Finished;
+
 use super::atomics::{Ordering, fence};
 use super::slot_copy::SlotCopy;
-use crate::model::Finished;
 
 pub(crate) use super::atomics::{Slot, WORDS};
 

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: pure arithmetic on a copy. No word is read twice, so all values computed from a copy are consistent.
 
-use super::slot::{SLOT_BYTES, SlotKind, WORDS, offset};
 use crate::model::{Finished, Name, Refused, Window};
+
+use super::slot::{SLOT_BYTES, SlotKind, WORDS, offset};
 
 /// A copy of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

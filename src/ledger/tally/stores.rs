@@ -6,9 +6,10 @@
 //! - The end of a command of a sealed window changes two slots. The whole change is first written to a journal in the
 //!   worker's own slot. If the process dies during the change, recovery completes it.
 
+use crate::model::{Finished, Refused};
+
 use super::slot::{Slot, offset, pack_halves};
 use super::slot_copy::SlotCopy;
-use crate::model::{Finished, Refused};
 
 /// A slot and its position in the file.
 #[derive(Clone, Copy, Debug)]

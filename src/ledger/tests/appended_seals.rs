@@ -1,11 +1,11 @@
 //! Tamper detection: rows and seals that an attacker appends to a closed book.
 
-use super::audit::{HOUR, audited, busy, closed, sound};
-use crate::ledger::hash_chain::canonical::SealKind;
-
-use super::*;
 use crate::ledger::audit::{AuditVerdict, NotedHead, SealsAfterHead, verify};
+use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::seal::{SealContent, append_seal};
+
+use super::audit::{HOUR, audited, busy, closed, sound};
+use super::*;
 
 /// An epoch with one hour, written by an attacker who can compute all hashes.
 struct AppendedSeals {

@@ -1,7 +1,8 @@
 //! The audit of sound ledgers: it has no findings, whatever happened to the gateway.
 
-use super::*;
 use crate::ledger::audit::{AuditVerdict, NotedHead, export, ledger_info, verify};
+
+use super::*;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const SERIES: &str = "department-1/cameras/command-1";

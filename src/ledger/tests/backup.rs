@@ -1,8 +1,9 @@
 //! Backups of a ledger verify, whatever the state of the ledger.
 
+use crate::ledger::audit::{BackupError, LedgerBackup, backup, ledger_info};
+
 use super::audit::{busy, closed, sound};
 use super::*;
-use crate::ledger::audit::{BackupError, LedgerBackup, backup, ledger_info};
 
 /// Returns a backup in its own folder.
 fn copy_of(bench: &LedgerBench) -> (LedgerBench, LedgerBackup) {

@@ -1,9 +1,10 @@
 //! Compaction: sums by day, and days in place of hours.
 
-use super::*;
 use crate::ledger::book::usage_query::UsageResolution;
 use crate::ledger::fold::OpenRows;
 use crate::ledger::reader::read_usage;
+
+use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);

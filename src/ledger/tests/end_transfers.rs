@@ -1,10 +1,11 @@
 //! The transfer of a command's end when the hour of its admission is sealed: two slots must change, and the process may
 //! crash between any two stores.
 
-use super::*;
 use crate::ledger::tally::slot::{Slot, SlotKind, offset, pack_halves, write_text};
 use crate::ledger::tally::slot_copy::SlotCopy;
 use crate::ledger::tally::stores::{CommandEnd, EndTransfer, SlotRef, journaled_stores};
+
+use super::*;
 
 const NOW: u32 = 1002;
 const THEN: u32 = 1000;

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::model::{CommandKey, Department, Finished, Refused};
+
 use super::super::*;
 use super::wait;
-use crate::model::{CommandKey, Department, Finished, Refused};
 
 /// The present faults of a disk.
 #[derive(Debug, Default)]

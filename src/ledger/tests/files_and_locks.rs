@@ -3,9 +3,10 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use crate::ledger::audit::{export, ledger_info};
+
 use super::audit::{closed, sound};
 use super::*;
-use crate::ledger::audit::{export, ledger_info};
 
 /// Starts a second gateway on `path`. Returns the error.
 fn refused(bench: &LedgerBench, path: PathBuf) -> String {

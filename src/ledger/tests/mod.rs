@@ -33,8 +33,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::*;
 use crate::model::{CommandKey, Department, Finished, Refused, Window};
+
+use super::*;
 
 const START: &str = "2026-11-24T03:10:00Z";
 

@@ -1,10 +1,11 @@
 //! Tamper detection: the audit of an edited ledger reports every edit with its place.
 
+use crate::ledger::audit::{AuditCheck, NotedHead, verify};
+
 use super::audit::{
     BOOK_1, HOUR, SERIES, another_boot, audited, busy, closed, edit, forgetful, found, old_book, sound,
 };
 use super::*;
-use crate::ledger::audit::{AuditCheck, NotedHead, verify};
 
 #[test]
 fn every_edit_of_the_book_is_found_where_it_is() {

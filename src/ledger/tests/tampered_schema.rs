@@ -1,9 +1,10 @@
 //! Tamper detection: another program writes into the book. Planted schema objects have no effect and are found; changed
 //! objects are restored.
 
+use crate::ledger::audit::{ExportError, export};
+
 use super::audit::{HOUR, SERIES, audited, closed, edit, found, sound};
 use super::*;
-use crate::ledger::audit::{ExportError, export};
 
 /// From attack s4 on the ledger: every later fold was to count only a fifth.
 const TRIGGERS: &str = "

@@ -1,8 +1,9 @@
 //! Waived units: commands of which no part reached a subsystem are counted and free.
 
+use crate::model::Outcome;
+
 use super::audit::{HOUR, audited, forgetful, sound, stranger};
 use super::*;
-use crate::model::Outcome;
 
 /// Ends commands of 3 units with every outcome, once charged and once waived.
 fn end_in_every_way(meter: &Meter, clock: &Clock) {

@@ -7,6 +7,17 @@ use jiff::Timestamp;
 
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
+/// Commands, units, request bytes, response bytes, nanoseconds: signed as stored, so that an impossible number stays
+/// visible.
+pub(crate) type StoredMeasures = [i64; 5];
+
+/// The outcome code of admitted commands and units in stored sums.
+pub(crate) const ADMITTED_CODE: u32 = 0;
+
+/// The outcome code of waived commands and units in stored sums. No outcome has this code: outcomes of admitted
+/// commands begin at 1, refusals at 101.
+pub(crate) const WAIVED_CODE: u32 = 100;
+
 /// Sums of one outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutcomeTotals {
@@ -143,14 +154,3 @@ pub struct UsageRow {
 pub(crate) fn saturating_i64(sum: u64) -> i64 {
     i64::try_from(sum).unwrap_or(i64::MAX)
 }
-
-/// Commands, units, request bytes, response bytes, nanoseconds: signed as stored, so that an impossible number stays
-/// visible.
-pub(crate) type StoredMeasures = [i64; 5];
-
-/// The outcome code of admitted commands and units in stored sums.
-pub(crate) const ADMITTED_CODE: u32 = 0;
-
-/// The outcome code of waived commands and units in stored sums. No outcome has this code: outcomes of admitted
-/// commands begin at 1, refusals at 101.
-pub(crate) const WAIVED_CODE: u32 = 100;

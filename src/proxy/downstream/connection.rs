@@ -8,7 +8,6 @@
 //!
 //! Leaves to others: the two protocols ([`super::http1`], [`super::http2`]).
 
-use super::graceful_shutdown::TlsSocket;
 use std::cell::Cell;
 use std::fmt::Display;
 use std::io;
@@ -27,14 +26,14 @@ use crate::config::TrustedProxies;
 use crate::identity::{Caller, CertificateSummary, describe_tls_error};
 use crate::lifecycle::DrainWatcher;
 use crate::policy::PolicySnapshot;
-use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
-
-use super::proxy_protocol;
-use super::{http1, http2};
 use crate::proxy::capacity::connections::{ConnectionPermit, LimitScope};
 use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::{DownstreamPeer, HandshakeInfo, ListenerTls};
+use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
+
+use super::graceful_shutdown::TlsSocket;
+use super::{http1, http2, proxy_protocol};
 
 /// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.
 const TLS_RECORD_MAX: usize = 16 * 1024;

@@ -22,11 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::proxy::io::connection_activity::ConnectionActivity;
-use crate::proxy::message::grammar::malformed::MalformedRequest;
-use crate::proxy::message::interim_response::Http1InterimQueue;
-
 use crate::proxy::io::movable_deadline::MovableDeadline;
 use crate::proxy::message::grammar::h1_scanner::{FaultPosition, H1Scanner, HeadLimits, ScanResult};
+use crate::proxy::message::grammar::malformed::MalformedRequest;
+use crate::proxy::message::interim_response::Http1InterimQueue;
 
 /// The placeholder request that hyper parses in the place of a malformed one. Only this file sets the fault that
 /// belongs to it.

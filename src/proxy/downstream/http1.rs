@@ -28,11 +28,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::config::CapacitySettings;
 use crate::lifecycle::DrainWatcher;
-use crate::telemetry::LimitHit;
-
-use super::graceful_shutdown::{TlsSocket, shutdown_requested};
-use super::h1_guard::{ClientLimits, PendingFault, ScanningStream};
-use super::response_stream::ResponseStream;
 use crate::proxy::exchange::refuse::count_hyper_refusal;
 use crate::proxy::exchange::response_body::ResponseBody;
 use crate::proxy::exchange::tunnel::UpgradeTunnel;
@@ -43,6 +38,11 @@ use crate::proxy::message::grammar::HeadLimits;
 use crate::proxy::message::interim_response::{Http1InterimQueue, InterimTarget};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
+use crate::telemetry::LimitHit;
+
+use super::graceful_shutdown::{TlsSocket, shutdown_requested};
+use super::h1_guard::{ClientLimits, PendingFault, ScanningStream};
+use super::response_stream::ResponseStream;
 
 /// The reason phrase of a status without a registered name. RFC 9112 section 4 allows an empty phrase; hyper would
 /// write `<none>`.

@@ -28,6 +28,13 @@ use tokio::time::Instant;
 
 use crate::config::CapacitySettings;
 use crate::lifecycle::DrainWatcher;
+use crate::proxy::exchange::exchange;
+use crate::proxy::io::connection_activity::ConnectionActivity;
+use crate::proxy::io::movable_deadline::MovableDeadline;
+use crate::proxy::io::write_timeout::WriteTimeout;
+use crate::proxy::message::interim_response::{Http2InterimQueue, InterimTarget};
+use crate::proxy::worker::TrafficWorker;
+use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
 use super::graceful_shutdown::{TlsSocket, shutdown_requested};
@@ -36,13 +43,6 @@ use super::h2_refused_heads::PendingHeads;
 use super::h2_send_budget::SendBudget;
 use super::h2_stream_number::take_number;
 use super::response_stream::{ResponseStream, StreamProgress};
-use crate::proxy::exchange::exchange;
-use crate::proxy::io::connection_activity::ConnectionActivity;
-use crate::proxy::io::movable_deadline::MovableDeadline;
-use crate::proxy::io::write_timeout::WriteTimeout;
-use crate::proxy::message::interim_response::{Http2InterimQueue, InterimTarget};
-use crate::proxy::worker::TrafficWorker;
-use crate::proxy::worker::peer::DownstreamPeer;
 
 /// Flow control as Envoy recommends for the edge: 100 streams, 64 KiB per stream, 1 MiB per connection.
 const STREAMS_MAX: u32 = 100;

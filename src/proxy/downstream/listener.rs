@@ -18,12 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::config::TrustedProxies;
 use crate::identity::ServerTls;
 use crate::lifecycle::DrainWatcher;
+use crate::proxy::capacity::connections::{ConnectionLimits, ConnectionPermit, LimitScope};
+use crate::proxy::worker::peer::ListenerTls;
 use crate::telemetry::{LimitHit, Telemetry};
 
 use super::connection::{AcceptedConnection, ConnectionGuards};
 use super::worker_thread::WorkerHandle;
-use crate::proxy::capacity::connections::{ConnectionLimits, ConnectionPermit, LimitScope};
-use crate::proxy::worker::peer::ListenerTls;
 
 /// The backlog of the kernel: connections that are established between two accepts.
 const BACKLOG: i32 = 4096;

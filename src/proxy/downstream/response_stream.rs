@@ -17,10 +17,11 @@ use std::task::{Context, Poll, ready};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::h2_send_budget::{CountedChunk, SendBudget, StreamBudget, UnsentBytes};
 use crate::proxy::exchange::response_body::ResponseBody;
 use crate::proxy::exchange::tunnel::UpgradeTunnel;
 use crate::proxy::io::connection_activity::ActiveRequest;
+
+use super::h2_send_budget::{CountedChunk, SendBudget, StreamBudget, UnsentBytes};
 
 /// The progress of one HTTP/2 stream, and the tunnel that the stream becomes.
 #[derive(Default)]

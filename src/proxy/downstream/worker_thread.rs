@@ -16,10 +16,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::ledger::MeterSeed;
 use crate::lifecycle::DrainWatcher;
-
-use super::connection::{AcceptedConnection, WorkerConnection, serve_connection};
 use crate::proxy::io::tick_timer::TICK_INTERVAL;
 use crate::proxy::worker::{TrafficWorker, WorkerParts};
+
+use super::connection::{AcceptedConnection, WorkerConnection, serve_connection};
 
 /// The maximum number of connections in the queue of a worker. Beyond it the listener closes new connections.
 const QUEUED_CONNECTIONS_MAX: usize = 1024;

@@ -20,18 +20,17 @@ use hyper::body::{Body as _, Incoming};
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, Subsystem};
+use crate::proxy::capacity::in_flight::Overloaded;
+use crate::proxy::message::extended_connect::{is_extended_connect, is_upgrade_to};
+use crate::proxy::message::grammar::malformed::MalformedRequest;
+use crate::proxy::message::grammar::{HeadLimits, check_head};
+use crate::proxy::message::request_head::{RequestHead, host_header};
+use crate::proxy::message::{grpc, header_rules};
 
 use super::context::RequestContext;
 use super::gzip;
 use super::in_flight_command::InFlightCommand;
 use super::local_response::{CorsRequest, LocalResponse};
-use crate::proxy::capacity::in_flight::Overloaded;
-use crate::proxy::message::extended_connect::{is_extended_connect, is_upgrade_to};
-use crate::proxy::message::grammar::malformed::MalformedRequest;
-use crate::proxy::message::grammar::{HeadLimits, check_head};
-use crate::proxy::message::grpc;
-use crate::proxy::message::header_rules;
-use crate::proxy::message::request_head::{RequestHead, host_header};
 
 /// Evidence that a command may be forwarded: the command is granted, within all limits, and on the tally.
 pub(crate) struct Admitted {

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use crate::clock::{FrozenTime, MonotonicTime};
 use crate::model::Window;
-
 use crate::proxy::message::extended_connect::is_extended_connect;
 use crate::proxy::message::grpc;
 use crate::proxy::message::interim_response::InterimTarget;

@@ -19,16 +19,6 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::model::Finished;
 use crate::policy::Durability;
-
-use super::admit::Admitted;
-use super::context::RequestContext;
-use super::gzip::{self, GzipBody};
-use super::mirror::ShadowRequest;
-use super::refuse::{busy_response, failure_response, too_large_response};
-use super::response_body::ExchangeResult;
-use super::response_body::{MeteredBody, OutcomeSource, ResponseBody};
-use super::tunnel::UpgradeTunnel;
-use super::upstream_head::UpstreamHead;
 use crate::proxy::message::body_rate::MinBodyRate;
 use crate::proxy::message::extended_connect::take_upgraded_stream;
 use crate::proxy::message::grammar::HeadLimits;
@@ -41,6 +31,15 @@ use crate::proxy::upstream::{
     LeasedResponse, PendingSend, RequestFraming, ResponseDeadline, SendError, ServerLease, UpstreamRequest,
     UpstreamResponse,
 };
+
+use super::admit::Admitted;
+use super::context::RequestContext;
+use super::gzip::{self, GzipBody};
+use super::mirror::ShadowRequest;
+use super::refuse::{busy_response, failure_response, too_large_response};
+use super::response_body::{ExchangeResult, MeteredBody, OutcomeSource, ResponseBody};
+use super::tunnel::UpgradeTunnel;
+use super::upstream_head::UpstreamHead;
 
 /// The wait for the `100 Continue` of a subsystem, if the caller sent `Expect: 100-continue` (RFC 9110 section 10.1.1).
 /// After that time the body is sent without it. curl waits as long.

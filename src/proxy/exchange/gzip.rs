@@ -25,11 +25,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::{Frame, SizeHint};
 
 use crate::policy::Command;
-
-use super::response_body::MeteredBody;
 use crate::proxy::capacity::local_semaphore::LocalPermit;
 use crate::proxy::message::header_list::{list_items, text_items};
 use crate::proxy::worker::TrafficWorker;
+
+use super::response_body::MeteredBody;
 
 /// The shortest response to compress, in bytes: shorter ones hardly shrink.
 const LENGTH_MIN: u64 = 1024;

@@ -14,11 +14,11 @@ use crate::ledger::Ticket;
 use crate::limit::LimitPermit;
 use crate::model::Finished;
 use crate::policy::Subsystem;
+use crate::proxy::message::upload_progress::{RequestBodyError, UploadProgress};
+use crate::proxy::worker::TrafficWorker;
 use crate::telemetry::LimitHit;
 
 use super::context::RequestContext;
-use crate::proxy::message::upload_progress::{RequestBodyError, UploadProgress};
-use crate::proxy::worker::TrafficWorker;
 
 /// The account of an admitted command, open until the command settles.
 pub(crate) struct InFlightCommand {

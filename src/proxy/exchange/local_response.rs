@@ -16,13 +16,12 @@ use hyper::body::Incoming;
 
 use crate::model::Finished;
 use crate::policy::{CorsPolicy, Durability};
+use crate::proxy::message::request_body::discard_request_body;
+use crate::proxy::message::request_id::REQUEST_ID;
 
 use super::admit::Admitted;
 use super::context::RequestContext;
-use super::response_body::ExchangeResult;
-use super::response_body::ResponseBody;
-use crate::proxy::message::request_body::discard_request_body;
-use crate::proxy::message::request_id::REQUEST_ID;
+use super::response_body::{ExchangeResult, ResponseBody};
 
 /// The kind of a local response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,10 +17,6 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout};
 
 use crate::policy::Subsystem;
-use crate::telemetry::MirrorOutcome;
-
-use super::forward::note_response;
-use super::upstream_head::UpstreamHead;
 use crate::proxy::capacity::local_semaphore::LocalPermit;
 use crate::proxy::message::request_body::{BodyTap, RequestBody};
 use crate::proxy::message::upload_progress::UploadProgress;
@@ -29,6 +25,10 @@ use crate::proxy::upstream::{
 };
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
+use crate::telemetry::MirrorOutcome;
+
+use super::forward::note_response;
+use super::upstream_head::UpstreamHead;
 
 /// The largest body that is copied, in bytes.
 const SHADOW_BODY_MAX: usize = 64 * 1024;

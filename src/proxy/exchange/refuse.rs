@@ -14,14 +14,14 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::model::{CommandKey, Department, Finished, Refused};
-
-use super::admit::CommandRefusal;
-use super::context::RequestContext;
-use super::response_body::ResponseBody;
 use crate::proxy::message::grpc;
 use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
+
+use super::admit::CommandRefusal;
+use super::context::RequestContext;
+use super::response_body::ResponseBody;
 
 /// Counts a refusal and builds its response.
 pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Response<ResponseBody> {

@@ -7,7 +7,6 @@
 //! - The account is settled as soon as the last byte of content is handed over, or the trailers where they determine
 //!   the outcome. Settling does not depend on one more poll.
 
-use http::Response;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -16,19 +15,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::Response;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::model::Finished;
-
-use super::gzip::GzipBody;
-use super::in_flight_command::InFlightCommand;
-use super::tunnel::UpgradeTunnel;
 use crate::proxy::io::idle_timer::IdleTimer;
 use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules::sanitize_response_trailers;
 use crate::proxy::upstream::{ServerLease, UpstreamBody};
+
+use super::gzip::GzipBody;
+use super::in_flight_command::InFlightCommand;
+use super::tunnel::UpgradeTunnel;
 
 /// The body of a response.
 pub(crate) enum ResponseBody {

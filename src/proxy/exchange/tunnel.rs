@@ -29,13 +29,13 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::Finished;
-
-use super::in_flight_command::InFlightCommand;
 use crate::proxy::io::connection_activity::ActiveRequest;
 use crate::proxy::io::write_timeout::WriteTimeout;
 use crate::proxy::upstream::{ServerLease, ServerStream};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
+
+use super::in_flight_command::InFlightCommand;
 
 /// Bytes held in each direction.
 const CHUNK_SIZE: usize = 16 * 1024;

@@ -8,7 +8,6 @@
 //!
 //! Leaves to others: the removal of hop-by-hop fields (`message::header_rules`), the framing (`upstream`).
 
-use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
 use std::borrow::Cow;
 
 use http::header::CONTENT_LENGTH;
@@ -17,15 +16,14 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
 use crate::policy::{Subsystem, UpstreamProtocol};
+use crate::proxy::message::extended_connect::{is_extended_connect, is_replaced_header};
+use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
+use crate::proxy::message::request_id::{REQUEST_ID, caller_request_id};
+use crate::proxy::message::{grpc, header_rules};
+use crate::proxy::upstream::{EncodedHead, RequestFraming};
 
 use super::admit::Admitted;
 use super::context::RequestContext;
-use crate::proxy::message::extended_connect::{is_extended_connect, is_replaced_header};
-use crate::proxy::message::grpc;
-use crate::proxy::message::header_rules;
-use crate::proxy::message::request_id::REQUEST_ID;
-use crate::proxy::message::request_id::caller_request_id;
-use crate::proxy::upstream::{EncodedHead, RequestFraming};
 
 /// The request id that the caller chose itself.
 const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-tallygate-caller-request-id");

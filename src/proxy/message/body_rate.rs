@@ -13,9 +13,9 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::config::CapacitySettings;
+use crate::proxy::io::idle_timer::IdleTimer;
 
 use super::grpc;
-use crate::proxy::io::idle_timer::IdleTimer;
 
 /// The minimum that a caller must keep to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

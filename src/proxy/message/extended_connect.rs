@@ -6,11 +6,12 @@
 //! Leaves to others: a malformed one (`:protocol` beside another method, no `:path`) to h2; a plain CONNECT to
 //! [`super::request_head`], which refuses it.
 
-use super::header_list::list_items;
 use http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Method, Request, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
+
+use super::header_list::list_items;
 
 /// Rewrites an extended CONNECT to the equivalent GET of HTTP/1.1.
 pub(crate) fn rewrite_to_get<B>(request: &mut Request<B>) {

@@ -23,12 +23,13 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::proxy::io::close_notice::CloseNotice;
+
 use super::body_rate::{BodyRateMeter, MinBodyRate};
 use super::grammar::{HeadLimits, check_trailers};
 use super::header_rules::sanitize_request_trailers;
 use super::message_body::MessageBody;
 use super::upload_progress::{RequestBodyError, UploadProgress};
-use crate::proxy::io::close_notice::CloseNotice;
 
 /// The limits of a drained request body, in bytes and in time (lingering close).
 ///

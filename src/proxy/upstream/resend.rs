@@ -15,9 +15,8 @@
 use std::rc::Rc;
 
 use super::attempt_state::AttemptState;
-use super::pool::LeasedResponse;
 use super::pool::send_error::SendError;
-use super::pool::{AllowedConnections, ConnectionPool, ResendReason, ResendableRequest, SendAttempt};
+use super::pool::{AllowedConnections, ConnectionPool, LeasedResponse, ResendReason, ResendableRequest, SendAttempt};
 use super::subsystem_servers::{SERVERS_MAX, SelectedServer, SubsystemServers};
 use super::transport::protocol::UpstreamRequest;
 

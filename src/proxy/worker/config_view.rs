@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::limit::{CommandGate, LimitRefusal, LimiterRegistry};
 use crate::policy::{Command, DepartmentPolicy, PolicySnapshot, Subsystem};
-
 use crate::proxy::upstream::{SubsystemServers, WorkerPools};
 
 /// One configuration in one worker: the shared snapshot, and this worker's connection pools to the subsystems.

@@ -30,10 +30,15 @@ use super::capacity::connections::ConnectionLimits;
 use super::capacity::handshakes::HandshakeLimiter;
 use super::capacity::in_flight::InFlightLimiter;
 use super::capacity::local_semaphore::LocalSemaphore;
-
 use super::io::tick_timer::TickTimers;
 use super::message::request_id::{RequestId, RequestIdGenerator};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};
+
+/// The maximum number of responses that one worker compresses at once: a gzip stream has about 300 KiB of state.
+pub(crate) const GZIP_STREAMS_MAX: usize = 64;
+
+/// The maximum number of shadow requests (mirrored copies) of one worker, including those whose body is still arriving.
+pub(crate) const SHADOW_REQUESTS_MAX: usize = 64;
 
 /// The parts that all workers of a gateway share, and the settings that a worker is made from.
 #[derive(Clone)]
@@ -170,9 +175,3 @@ impl TrafficWorker {
         self.aborting.get()
     }
 }
-
-/// The maximum number of responses that one worker compresses at once: a gzip stream has about 300 KiB of state.
-pub(crate) const GZIP_STREAMS_MAX: usize = 64;
-
-/// The maximum number of shadow requests (mirrored copies) of one worker, including those whose body is still arriving.
-pub(crate) const SHADOW_REQUESTS_MAX: usize = 64;

@@ -23,7 +23,6 @@ use jiff::Timestamp;
 use crate::clock::Clock;
 use crate::identity::{Caller, ConnectionHosts, ServerTls};
 use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
-
 use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::field_line::FORWARDED_FOR;
 

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::*;
 use crate::config::compile_text;
+
+use super::*;
 
 const MAIN: &str = "\
 ledger: { path: l.db }

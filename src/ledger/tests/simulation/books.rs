@@ -5,11 +5,12 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::model::{LedgerModel, ModelKey, ModelSeries};
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::tests::ALWAYS;
 use crate::ledger::{LedgerFiles, LedgerTotals, OutcomeTotals, UsageRow};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
+
+use super::model::{LedgerModel, ModelKey, ModelSeries};
 
 type BookRows = BTreeMap<(Window, ModelSeries, Outcome), OutcomeTotals>;
 

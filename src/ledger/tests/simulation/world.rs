@@ -18,11 +18,6 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use self::life::GatewayLife;
-use super::books;
-use super::disk::{DiskState, SimulatedDisk};
-use super::model::LedgerModel;
-use super::schedule::{BEGINNINGS, ScheduleStep, StartKind};
 use crate::clock::Clock;
 use crate::ledger::audit::verify;
 use crate::ledger::files::book_path::TALLY_EXTENSION;
@@ -34,6 +29,12 @@ use crate::ledger::{
 };
 use crate::lifecycle::Readiness;
 use crate::model::{Name, Window};
+
+use self::life::GatewayLife;
+use super::books;
+use super::disk::{DiskState, SimulatedDisk};
+use super::model::LedgerModel;
+use super::schedule::{BEGINNINGS, ScheduleStep, StartKind};
 
 /// The number of slots in a segment: so small that slots run out and are reused within a schedule. A page holds eight.
 const SEGMENT_SLOTS: u32 = 16;

@@ -6,8 +6,7 @@
 
 use crate::proxy::downstream::hpack::{HeaderBlockWalk, UnexpectedSizeUpdate};
 use crate::proxy::message::h2_frame::{
-    CONTINUATION_FRAME, DATA_FRAME, FRAME_HEAD_LENGTH, HEADERS_FRAME, PADDED_FLAG, PRIORITY_FLAG,
-    SETTINGS_FRAME,
+    CONTINUATION_FRAME, DATA_FRAME, FRAME_HEAD_LENGTH, HEADERS_FRAME, PADDED_FLAG, PRIORITY_FLAG, SETTINGS_FRAME,
 };
 use crate::proxy::message::interim_response::PeerSetting;
 

@@ -10,7 +10,6 @@
 use tokio::io::ReadBuf;
 
 use crate::proxy::downstream::h2_stream_number::{NUMBER_FIELD_MAX, put_number};
-
 use crate::proxy::message::h2_frame::{CONTINUATION_FRAME, END_HEADERS_FLAG, FRAME_HEAD_LENGTH, HEADERS_FRAME};
 
 use super::frame_scanner::FrameHead;

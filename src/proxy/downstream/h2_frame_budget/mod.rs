@@ -28,16 +28,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::telemetry::LimitHit;
-
-use super::h2_refused_heads::{PendingHeads, SentFrame, SentFrameScanner};
 use crate::proxy::io::connection_activity::ConnectionActivity;
 use crate::proxy::message::h2_frame::{
     ACK_FLAG, CONTINUATION_FRAME, FRAME_HEAD_LENGTH, HEADERS_FRAME, RST_STREAM_FRAME, SETTINGS_FRAME,
 };
 use crate::proxy::message::interim_response::{Http2InterimQueue, PeerSetting};
 use crate::proxy::worker::TrafficWorker;
+use crate::telemetry::LimitHit;
 
+use super::h2_refused_heads::{PendingHeads, SentFrame, SentFrameScanner};
 use frame_intake::{FrameIntake, FrameObserver};
 use frame_scanner::{BudgetExceeded, FrameHead, consume_up_to};
 

@@ -7,10 +7,10 @@
 //! - Every line is scanned once, except for an incomplete line.
 //! - Nothing is allocated.
 
-use super::malformed::MalformedRequest;
 use crate::config::CapacitySettings;
 
 use super::head_framing::{BodyLength, HeadFraming, check_trailer_line};
+use super::malformed::MalformedRequest;
 use super::request_line;
 use super::text::split_line;
 

@@ -16,10 +16,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
-use super::malformed::MalformedRequest;
-
 use super::h1_scanner::{HEAD_TOO_LARGE, HeadLimits, TOO_MANY_FIELDS, TRAILER_TOO_LARGE};
 use super::head_framing::{HeadFraming, NEVER_IN_TRAILERS, check_trailer_name};
+use super::malformed::MalformedRequest;
 use super::request_line::{RequestLine, check_method, check_target, is_http_scheme};
 use super::text::{is_name, trim_blanks};
 

@@ -2,7 +2,6 @@
 //! trailers.
 
 use super::malformed::MalformedRequest;
-
 use super::request_line::RequestLine;
 use super::text::{name_length, trim_blanks};
 

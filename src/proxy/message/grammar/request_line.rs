@@ -3,7 +3,6 @@
 use http::Uri;
 
 use super::malformed::MalformedRequest;
-
 use super::text::{is_method, is_target};
 
 /// The longest method, in bytes. The longest registered method has 17.

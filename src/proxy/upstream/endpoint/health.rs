@@ -9,7 +9,6 @@
 //!
 //! Leaves to others: performing the checks (`health_checks`), and the choice of a server (`load_balancing`).
 
-use super::slow_start::{FULL_WEIGHT, weight_after};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,10 +18,14 @@ use dashmap::DashMap;
 use crate::clock::Clock;
 use crate::model::Name;
 use crate::policy::{HealthCheckPolicy, UpstreamServer};
+use crate::proxy::upstream::h2::is_graceful_goaway;
 use crate::telemetry::{QueueStats, Telemetry, UpstreamStats};
 
 use super::error::ConnectionError;
-use crate::proxy::upstream::h2::is_graceful_goaway;
+use super::slow_start::{FULL_WEIGHT, weight_after};
+
+/// Subsystem and authority.
+pub(crate) type ServerKey = (Name, String);
 
 /// The consecutive failures that eject a server; Envoy's default for consecutive 5xx.
 const FAILURES_MAX: u32 = 5;
@@ -300,9 +303,6 @@ impl ServerHealth {
         self.clock.monotonic().nanoseconds() / 1_000_000
     }
 }
-
-/// Subsystem and authority.
-pub(crate) type ServerKey = (Name, String);
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf, split};
 
 use crate::proxy::capacity::in_flight::InFlightLimiter;
-
 use crate::proxy::upstream::endpoint::health::ServerHealth;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 

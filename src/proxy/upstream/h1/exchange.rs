@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
+use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
+
 use super::ConnectionError;
 use super::body_decoder::BodyDecoder;
 use super::connection::Http1Connection;
 use super::request::Http1Request;
 use super::response_body::{Http1Body, RequestUpload};
 use super::response_head::{Http1ResponseHead, parse_response_head};
-use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
-use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 
 /// One request in progress on its own connection.
 pub(crate) struct Http1Exchange {

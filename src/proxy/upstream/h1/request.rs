@@ -5,7 +5,6 @@
 //! - At most one piece of the body is held.
 //! - A body is never longer or shorter than its head announced.
 
-use crate::proxy::message::field_line::put_header;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,6 +16,7 @@ use hyper::body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 use tokio::time::{Sleep, sleep};
 
+use crate::proxy::message::field_line::put_header;
 use crate::proxy::message::request_body::RequestBody;
 
 use super::ConnectionError;

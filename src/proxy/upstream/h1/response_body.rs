@@ -16,13 +16,13 @@ use tokio::io::{AsyncWriteExt as _, WriteHalf};
 use tokio::task::AbortHandle;
 
 use crate::proxy::message::header_rules::sanitize_response;
+use crate::proxy::upstream::endpoint::delayed_error::DelayedError;
+use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 use super::ConnectionError;
 use super::body_decoder::{BodyDecoder, DecodedPart};
 use super::connection::Http1Connection;
 use super::request::Http1Request;
-use crate::proxy::upstream::endpoint::delayed_error::DelayedError;
-use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 /// Pieces smaller than this are merged if they arrived together.
 const MERGE_BELOW: usize = 1024;

@@ -12,11 +12,11 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, SERVER, TRANS
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
 
+use crate::proxy::message::header_list::{list_items, text_items};
 use crate::proxy::message::header_rules::{is_hop_by_hop, remove_connection_options};
 
 use super::ConnectionError;
 use super::body_decoder::{BodyDecoder, ChunkDecoder};
-use crate::proxy::message::header_list::{list_items, text_items};
 
 /// The maximum size of a response head. nginx's default is smaller; HAProxy's is of the same order.
 pub(crate) const HEAD_MAX: usize = 64 * 1024;

@@ -16,14 +16,14 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 
-use super::replayable_body::ReplayableBody;
-use super::response_body::Http2Body;
 use crate::proxy::message::header_rules::sanitize_response;
 use crate::proxy::message::message_body::MessageBody;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
 use crate::proxy::upstream::endpoint::unanswered::UnansweredRequest;
 
+use super::replayable_body::ReplayableBody;
+use super::response_body::Http2Body;
 use super::session::{Http2Session, SendTurn, SessionId, SessionPermit};
 use super::stream_body::StreamBody;
 use super::stream_upload::StreamUpload;

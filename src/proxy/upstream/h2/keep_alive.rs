@@ -16,6 +16,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::session::SessionUsage;
 
+/// The silence after which a session with requests is pinged.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The keep-alive state of one session.
 pub(crate) struct KeepAlive {
     pings: Option<PingPong>,
@@ -92,11 +97,6 @@ impl KeepAlive {
         }
     }
 }
-
-/// The silence after which a session with requests is pinged.
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -17,10 +17,10 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::runtime::Handle;
 
 use crate::proxy::message::message_body::MessageBody;
-
-use super::StreamBody;
 use crate::proxy::upstream::endpoint::delayed_error::DelayedError;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
+
+use super::StreamBody;
 
 /// The body of a response on an HTTP/2 stream.
 pub(crate) struct Http2Body {

@@ -27,6 +27,9 @@ use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 use super::keep_alive::KeepAlive;
 
+/// The maximum of concurrent requests on one session; beyond it another session is opened.
+pub(crate) const STREAMS_MAX: usize = 100;
+
 /// The send buffer of a request body per stream, in bytes. Beyond it, backpressure stops the caller.
 const SEND_BUFFER_MAX: usize = 128 * 1024;
 /// The flow-control window of a stream. The session's window has that size for each of its streams: callers that do not
@@ -308,6 +311,3 @@ impl Drop for SessionPermit {
         self.0.last_used.set(Instant::now());
     }
 }
-
-/// The maximum of concurrent requests on one session; beyond it another session is opened.
-pub(crate) const STREAMS_MAX: usize = 100;

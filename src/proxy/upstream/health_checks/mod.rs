@@ -28,8 +28,7 @@ use crate::proxy::capacity::in_flight::InFlightLimiter;
 
 use self::probe::HealthProbe;
 use super::endpoint::dns::DnsResolver;
-use super::endpoint::health::ServerKey;
-use super::endpoint::health::{HealthTransition, ServerHealth, UpstreamHealth};
+use super::endpoint::health::{HealthTransition, ServerHealth, ServerKey, UpstreamHealth};
 use super::transport::connector::Connector;
 
 /// The maximum of concurrent checks. Each uses a file descriptor of those reserved for other purposes than commands.

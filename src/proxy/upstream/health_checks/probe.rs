@@ -15,9 +15,8 @@ use http::{Request, Uri, Version};
 use tokio::time::timeout;
 
 use crate::policy::{HealthCheckPolicy, UpstreamAddress, UpstreamProtocol, UpstreamServer};
-use crate::proxy::message::request_body::RequestBody;
-
 use crate::proxy::message::field_line::put_header;
+use crate::proxy::message::request_body::RequestBody;
 use crate::proxy::upstream::endpoint::health::ServerHealth;
 use crate::proxy::upstream::h1::{self, RequestFraming};
 use crate::proxy::upstream::h2::replayable_body::ReplayableBody;

@@ -1,8 +1,9 @@
 //! Tests of all load-balancing policies, with fake servers: round robin, least requests, sticky routing (rendezvous
 //! hashing), weights, slow start, unhealthy and full servers.
 
-use super::*;
 use crate::policy::HashSource;
+
+use super::*;
 
 struct FakeServer {
     healthy: bool,

@@ -14,7 +14,6 @@ pub(crate) mod send_error;
 pub(crate) mod settings;
 pub(crate) mod wait_queue;
 
-use super::transport::protocol::UpstreamResponse;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -37,7 +36,9 @@ use super::endpoint::unanswered::UnansweredRequest;
 use super::h1::Http1Connection;
 use super::h2::{Http2Session, SessionId};
 use super::transport::connector::Connector;
-use super::transport::protocol::{UpstreamBody, UpstreamConnection, UpstreamExchange, UpstreamRequest};
+use super::transport::protocol::{
+    UpstreamBody, UpstreamConnection, UpstreamExchange, UpstreamRequest, UpstreamResponse,
+};
 
 /// The connections to one server.
 pub(crate) struct ConnectionPool {

@@ -17,8 +17,7 @@ use crate::proxy::io::tick_timer::TickTimers;
 use crate::proxy::message::interim_response::InterimResponse;
 use crate::proxy::message::upload_progress::UploadProgress;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
-use crate::proxy::upstream::transport::protocol::ResponseHead;
-use crate::proxy::upstream::transport::protocol::UpstreamExchange;
+use crate::proxy::upstream::transport::protocol::{ResponseHead, UpstreamExchange};
 
 /// The deadline of a response: `last_progress + response_timeout`, and at the latest `not_after`.
 pub(crate) struct ResponseDeadline<'a> {

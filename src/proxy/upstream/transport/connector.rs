@@ -19,13 +19,13 @@ use crate::identity::SubsystemTls;
 use crate::policy::{Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 use crate::proxy::capacity::in_flight::InFlightLimiter;
 use crate::proxy::io::tcp_connection::TcpConnection;
-
-use super::protocol::UpstreamConnection;
 use crate::proxy::upstream::endpoint::dns::DnsResolver;
 use crate::proxy::upstream::endpoint::health::ServerHealth;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 use crate::proxy::upstream::h1::Http1Connection;
 use crate::proxy::upstream::h2::Http2Session;
+
+use super::protocol::UpstreamConnection;
 
 /// The address, protocol and TLS settings of one server.
 pub(crate) struct Connector {

@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::proxy::message::request_body::RequestBody;
-
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
 use crate::proxy::upstream::endpoint::stream::ServerStream;

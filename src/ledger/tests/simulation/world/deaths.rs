@@ -7,8 +7,6 @@ use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
-use super::super::books;
-use super::{PAGE, SimulatedWorld};
 use crate::ledger::LedgerError;
 use crate::ledger::book::epoch_end::fallback_window;
 use crate::ledger::files::book_path::TALLY_EXTENSION;
@@ -16,6 +14,9 @@ use crate::ledger::files::lock::is_held;
 use crate::ledger::keeper::requests::KeeperRequest;
 use crate::ledger::keeper::run_keeper;
 use crate::ledger::tally::file::TallyImage;
+
+use super::super::books;
+use super::{PAGE, SimulatedWorld};
 
 impl SimulatedWorld {
     pub(crate) fn close(&mut self) {

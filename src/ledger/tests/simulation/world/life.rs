@@ -6,8 +6,6 @@ use std::task::{Context, Waker};
 
 use tokio::sync::oneshot;
 
-use super::super::books;
-use super::super::model::ModelSeries;
 use crate::ledger::files::lock::LedgerLock;
 use crate::ledger::fold::OpenRows;
 use crate::ledger::keeper::Keeper;
@@ -15,6 +13,9 @@ use crate::ledger::keeper::requests::{KeeperRequest, RequestSender};
 use crate::ledger::tests::wait;
 use crate::ledger::{Meter, Ticket, UsageRow};
 use crate::model::{Refused, Window};
+
+use super::super::books;
+use super::super::model::ModelSeries;
 
 /// A live gateway.
 pub(crate) struct GatewayLife {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::model::{ModelEnd, ModelSeries, ModelTicket, UNKNOWN};
-use super::SimulatedWorld;
 use crate::ledger::tests::{command, department};
 use crate::model::{Finished, Refused, Window};
+
+use super::super::model::{ModelEnd, ModelSeries, ModelTicket, UNKNOWN};
+use super::SimulatedWorld;
 
 impl SimulatedWorld {
     pub(crate) fn receive(&self, worker: usize) {
