@@ -230,8 +230,9 @@ fn parse_head<'a>(
     request: &'a Request<Incoming>,
 ) -> Result<RequestHead<'a>, MalformedRequest> {
     if request.version() == Version::HTTP_2 {
-        check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?; // h2 refuses Connection
-    } else if header_rules::connection_names_reserved(request.headers()) {
+        check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?;
+    }
+    if header_rules::connection_names_reserved(request.headers()) {
         return Err(MalformedRequest::bad_request("Connection names a field that only the gateway may write"));
     }
     RequestHead::parse(request)

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use crate::policy::is_hop_by_hop;
@@ -44,6 +44,12 @@ pub(crate) fn sanitize_request(headers: &HeaderMap, mut put: impl FnMut(&HeaderN
 /// Removes the hop-by-hop fields from the head of a subsystem's response.
 pub(crate) fn sanitize_response(headers: &mut HeaderMap) {
     remove_headers(headers, is_hop_by_hop);
+}
+
+/// Marks the values of `Date` as sensitive. `Date` changes every second: h2 would keep each value in the compression table
+/// of the caller's connection, and walk through all of them for each response (57 instructions per value).
+pub(crate) fn keep_date_unindexed(name: &HeaderName, value: &mut HeaderValue) {
+    value.set_sensitive(*name == DATE);
 }
 
 /// Removes the fields that trailers of a response may not hold: fields for framing, routing or authentication (RFC 9110

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
 
 use crate::proxy::message::header_list::{list_items, text_items};
-use crate::proxy::message::header_rules::{is_hop_by_hop, remove_connection_options};
+use crate::proxy::message::header_rules::{is_hop_by_hop, keep_date_unindexed, remove_connection_options};
 
 use super::ConnectionError;
 use super::body_decoder::{BodyDecoder, ChunkDecoder};
@@ -210,9 +210,7 @@ fn parse_header(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderNam
     let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
     match (name, value) {
         (Ok(name), Ok(mut value)) => {
-            // `Date` changes every second. h2 keeps each value in its compression table and walks through all of them
-            // for each response (57 instructions per value), unless the value is sensitive.
-            value.set_sensitive(name == DATE);
+            keep_date_unindexed(&name, &mut value);
             Ok((name, value))
         }
         _ => Err(ConnectionError::InvalidResponse("one of its fields is no field")),

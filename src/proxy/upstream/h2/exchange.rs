@@ -12,11 +12,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use h2::RecvStream;
 use h2::client::ResponseFuture;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 
-use crate::proxy::message::header_rules::sanitize_response;
+use crate::proxy::message::header_rules::{keep_date_unindexed, sanitize_response};
 use crate::proxy::message::message_body::MessageBody;
 use crate::proxy::upstream::endpoint::error::ConnectionError;
 use crate::proxy::upstream::endpoint::received_interim::ReceivedInterim;
@@ -163,6 +163,9 @@ impl Http2Exchange {
         let is_only_a_head = self.is_head_request || matches!(status.as_u16(), 204 | 304);
         let body = StreamBody::new(stream, headers, self.permit);
         sanitize_response(headers);
+        if let Some(date) = headers.get_mut(DATE) {
+            keep_date_unindexed(&DATE, date);
+        }
         Http2Body::new(MessageBody::for_http2_response(body, is_only_a_head)).check_buffered()
     }
 }
