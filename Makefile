@@ -22,10 +22,11 @@ demo: need-compiler need-curl ## run the demo city: make demo [SECONDS=30] [ARGS
 test: need-compiler need-tests ## run all tests of all crates; installs nginx, apache2, nodejs, gunicorn, tomcat10, haproxy, prometheus, sqlite3, curl, openssl, strace and faketime
 	$(CARGO) test --locked --workspace
 
-# The long ones are left out: ten thousand simulated histories, losses of power, kills. No root, no other programs.
+# Left out: the long tests (simulated histories, losses of power, kills), and those that need strace or python3.
 .PHONY: quick
 quick: need-compiler ## the library's tests without the long ones: under two minutes warm, no root, no other programs
-	$(CARGO) test --locked --lib -- --skip simulation --skip power_loss --skip process_kill --skip crash_points
+	$(CARGO) test --locked --lib -- --skip simulation --skip power_loss --skip process_kill --skip crash_points \
+		--skip ledger::tests::audit --skip ledger::tests::appended_seals --skip ledger::tests::waived_units
 
 .PHONY: lint
 lint: need-compiler ## check formatting and clippy, warnings denied

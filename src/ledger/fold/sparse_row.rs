@@ -1,10 +1,8 @@
 //! A row of numbers, most of them 0, in compact form.
 //!
 //! Guarantees: `load` returns the numbers of the last `store`. The keeper holds one such row per slot of the tally, per
-//! open hour of a series and per series. Memory with 100,000 series, measured (`loadtests series`):
-//! - 280 MiB with whole rows of 64 words.
-//! - 40 MiB with eight bytes for each number that is not 0.
-//! - 20 MiB with only the bytes that each number needs (this type).
+//! open hour of a series and per series. Most numbers are 0 and the others are small, so a row of 64 words (512 bytes)
+//! takes a few dozen bytes. `loadtests series` measures the memory of 100,000 series.
 
 /// Numbers in a row.
 pub(crate) const ROW_NUMBERS: usize = 64;

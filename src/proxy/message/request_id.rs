@@ -45,8 +45,7 @@ fn hex_digits(number: u64) -> [u8; 16] {
     digits
 }
 
-/// The digits of 32 bits, all eight at once: a command has seven such numbers, and digit by digit they took 600
-/// instructions.
+/// The digits of 32 bits, all eight at once, because a command has seven such numbers.
 fn eight_hex_digits(number: u64) -> [u8; 8] {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let pairs = (number | (number << 16)) & 0x0000_ffff_0000_ffff;

@@ -51,7 +51,7 @@ use transport::protocol::UpstreamExchange;
 pub(crate) use transport::protocol::{EncodedHead, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 /// A request whose sending has begun. The parts are boxed: every future that waits for the response holds a copy, and a
-/// future larger than 3 KiB costs 800 more instructions to allocate.
+/// future larger than 3.5 KiB costs 800 more instructions to allocate.
 pub(crate) enum PendingSend {
     /// Sent on a kept connection.
     InFlight(ServerLease, Box<UpstreamExchange>),
