@@ -19,6 +19,7 @@ How the figures are taken:
   folder are compared, each sub-folder with all that is in it, without the folder's own `mod.rs`.
 - Word patterns are counted per 1,000 words of comment."""
 import re
+import signal
 import statistics
 import sys
 from collections import Counter, defaultdict
@@ -592,4 +593,5 @@ def print_details(root, lists, knots, between):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader of the output may close it early
     main()

@@ -46,8 +46,8 @@ pub(crate) fn sanitize_response(headers: &mut HeaderMap) {
     remove_headers(headers, is_hop_by_hop);
 }
 
-/// Marks the values of `Date` as sensitive. `Date` changes every second: h2 would keep each value in the compression table
-/// of the caller's connection, and walk through all of them for each response (57 instructions per value).
+/// Marks the values of `Date` as sensitive. `Date` changes every second: h2 would keep each value in the compression
+/// table of the caller's connection, and walk through all of them for each response (57 instructions per value).
 pub(crate) fn keep_date_unindexed(name: &HeaderName, value: &mut HeaderValue) {
     value.set_sensitive(*name == DATE);
 }

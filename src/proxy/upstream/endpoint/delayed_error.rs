@@ -1,6 +1,6 @@
 //! Delays the error of a response body by one poll.
 //!
-//! Guarantees: hyper flushes the data before the error to the caller first, because it flushes whenever a body is pending.
+//! Guarantees: the caller gets the data before the error, because hyper flushes whenever a body is pending.
 //!
 //! Leaves to others: the body itself (`h1`, `h2`).
 
