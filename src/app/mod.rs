@@ -1,4 +1,4 @@
-//! The composition root: builds a running gateway from a configuration, and shuts it down gracefully.
+//! The composition root: builds a running gateway from a configuration, in a fixed order.
 //!
 //! The order of start:
 //! 1. load the configuration
@@ -8,14 +8,9 @@
 //! 5. start the workers
 //! 6. start the control thread
 //!
-//! The order of stop (graceful shutdown):
-//! 1. turn unready
-//! 2. wait `shutdown.delay`, so that load balancers notice
-//! 3. accept no new connections
-//! 4. let commands in flight finish, at most `shutdown.grace`
-//! 5. write the last fold and close the ledger
+//! Guarantees: a start that fails has served no request.
 //!
-//! Guarantees: a start that fails has served no request. A stop that succeeds has lost no count.
+//! Leaves to others: the order of stop (`shutdown`), and the reload (`reload`).
 
 mod app_error;
 mod binding;
@@ -26,6 +21,7 @@ mod file_descriptors;
 mod listener_set;
 mod reload;
 mod removed_ids;
+mod shutdown;
 mod threads;
 mod tls_changes;
 
@@ -38,8 +34,8 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::{ConfigLoader, ConfigProblems, Configuration, GatewaySettings};
-use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed, SeriesTotals};
-use crate::lifecycle::{DrainTrigger, Readiness, drain};
+use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
+use crate::lifecycle::{Readiness, drain};
 use crate::limit::LimiterRegistry;
 use crate::model::{Name, NameInterner, Outcome, Refused};
 use crate::policy::PolicySnapshot;
@@ -51,7 +47,7 @@ use self::listener_set::ListenerSet;
 use binding::bind_sockets;
 use control_thread::ControlThread;
 use reload::{ConfigReloader, ConfigSource, LoadedConfig, ReloadHandle};
-use threads::wait_timeout;
+use shutdown::RunningParts;
 
 pub use self::app_error::AppError;
 pub(crate) use self::reload::department_names;
@@ -70,13 +66,7 @@ pub struct StartOptions {
 pub struct RunningGateway {
     listeners: Vec<(Name, SocketAddr)>,
     admin: Option<SocketAddr>,
-    ready: Readiness,
-    settings: GatewaySettings,
-    workers: Vec<threads::ThreadHandle>,
-    control: ControlThread,
-    traffic_drain: DrainTrigger,
-    abort: DrainTrigger,
-    ledger: Ledger,
+    parts: RunningParts,
 }
 
 /// Starts a gateway on its own threads and returns when it is ready.
@@ -119,17 +109,9 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     };
     let control = ControlThread::start(components, accept, bound.admin, reloader)?;
     drop(starting);
-    Ok(RunningGateway {
-        listeners,
-        admin,
-        ready,
-        settings,
-        workers,
-        control,
-        traffic_drain: traffic,
-        abort: end,
-        ledger,
-    })
+    let limits = settings.shutdown;
+    let parts = RunningParts { ready, limits, workers, control, traffic_drain: traffic, abort: end, ledger };
+    Ok(RunningGateway { listeners, admin, parts })
 }
 
 /// What all parts of the gateway share. Takes the TLS settings out of the loaded configuration.
@@ -176,12 +158,12 @@ impl RunningGateway {
 
     /// Reloads the configuration, as SIGHUP does. If it has problems, the old one stays live.
     pub fn reload(&self) -> Result<(), ConfigProblems> {
-        self.control.reload()
+        self.parts.control.reload()
     }
 
     /// A handle that requests a reload from another thread.
     pub fn reload_handle(&self) -> ReloadHandle {
-        self.control.reload_handle()
+        self.parts.control.reload_handle()
     }
 
     /// Shuts down gracefully and blocks until the end:
@@ -190,36 +172,7 @@ impl RunningGateway {
     /// - Commands in flight have up to `shutdown.grace` to finish.
     /// - The last fold is written.
     pub fn shutdown(self) -> Result<(), AppError> {
-        let _stopping = self.ready.block("the shutdown");
-        std::thread::sleep(self.settings.shutdown.delay);
-        self.traffic_drain.begin();
-        if !wait_timeout(self.traffic_drain.done(), self.settings.shutdown.grace)? {
-            log_aborted_commands(&self.ledger.reader());
-        }
-        self.abort.begin();
-        for worker in self.workers {
-            worker.join();
-        }
-        self.control.stop();
-        Ok(self.ledger.close()?)
-    }
-}
-
-/// Logs the number of commands that the end of the grace period aborts, if any. Idle connections are closed without a
-/// log line.
-fn log_aborted_commands(ledger: &LedgerReader) {
-    let totals = threads::block_on(ledger.totals()).map_err(AppError::from);
-    match totals.and_then(|totals| Ok(totals?)) {
-        Ok(totals) => {
-            let commands: u64 = totals.series.iter().map(SeriesTotals::in_flight).sum();
-            if commands > 0 {
-                tracing::warn!(
-                    commands,
-                    "commands were still in flight after the grace period; they count as interrupted"
-                );
-            }
-        }
-        Err(error) => tracing::warn!(%error, "commands in flight after the grace period, if any, count as interrupted"),
+        self.parts.shut_down()
     }
 }
 

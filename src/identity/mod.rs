@@ -23,11 +23,11 @@ mod tls_files;
 mod trust;
 mod verification;
 
-pub use certificate::caller::Caller;
 pub use certificate::certificate_summary::CertificateSummary;
 pub use certificate::client_identities::{BadCertificate, identities_of_der};
 pub(crate) use certificate::expiry::asn1_timestamp;
 pub use certificate::expiry::{EXPIRY_WARNING_DAYS, ExpiringItem, expiry_warnings, next_expiry};
+pub use certificate::verified_caller::Caller;
 pub use sni::server_names::{ConnectionHosts, HostPattern, HostPolicy, ListenerHosts, MissingSni};
 pub use sni::sni_resolver::is_unserved_host_error;
 pub use tls_config::client_config::{SubsystemTls, SubsystemTlsFiles};

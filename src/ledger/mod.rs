@@ -36,7 +36,7 @@ use self::book::book_writer::BookWriter;
 use self::files::book_path::TALLY_EXTENSION;
 use self::files::lock::LedgerLock;
 use self::fold::TallyFold;
-use self::keeper::file_watch::LedgerFileWatch;
+use self::keeper::displaced_files::LedgerFileWatch;
 use self::keeper::requests::{KeeperRequest, RequestSender, SharedFlags};
 use self::keeper::{Keeper, KeeperSchedule, WorkerChannel};
 use self::tally::disk::{SystemDisk, TallyDisk};

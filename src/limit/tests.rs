@@ -2,9 +2,13 @@
 //! are the order of limits, refusals that spend no token, and state that survives reloads.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::config;
-use crate::model::NameInterner;
+use crate::model::{CalendarOffset, Month, NameInterner, Refused};
+use crate::policy::PolicySnapshot;
 
 use super::*;
 

@@ -15,8 +15,6 @@ use governor::{Quota, RateLimiter};
 use crate::clock::Clock;
 use crate::model::RateLimit;
 
-use super::RateLimitInfo;
-
 /// A bucket of tokens that fills at a [`RateLimit`].
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
@@ -35,6 +33,19 @@ pub(crate) struct BucketEmpty {
     pub(crate) retry_after: Duration,
     /// For the response headers.
     pub(crate) info: RateLimitInfo,
+}
+
+/// The state of a department's tightest limit, for the response headers (draft-ietf-httpapi-ratelimit-headers-11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimitInfo {
+    /// `q`: commands per window.
+    pub quota: u32,
+    /// `w`: the window in seconds.
+    pub window_seconds: u32,
+    /// `r`: commands left now.
+    pub remaining: u32,
+    /// `t`: seconds until the bucket is full again.
+    pub reset_seconds: u32,
 }
 
 impl TokenBucket {

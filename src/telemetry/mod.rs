@@ -18,7 +18,7 @@ mod label_cap;
 mod log_queue;
 mod log_throttle;
 pub mod logging;
-mod metrics;
+mod metric_families;
 mod process_metrics;
 mod recorder;
 mod runtime_families;

@@ -8,7 +8,7 @@ use std::fs;
 use prometheus::proto::MetricFamily;
 
 use super::family_spec::to_float;
-use super::metrics;
+use super::metric_families;
 
 /// Clock ticks per second. The kernel reports times to programs in hundredths of a second on every supported
 /// architecture (USER_HZ, proc(5)).
@@ -49,13 +49,13 @@ impl ProcessMetrics {
     pub(crate) fn families(&self) -> Vec<MetricFamily> {
         let whole = |value: Option<u64>| value.map(|value| ([], to_float(value)));
         vec![
-            metrics::PROCESS_CPU.family_of(self.cpu_seconds.map(|value| ([], value))),
-            metrics::PROCESS_MEMORY.family_of(whole(self.resident_bytes)),
-            metrics::PROCESS_VIRTUAL.family_of(whole(self.virtual_bytes)),
-            metrics::PROCESS_FDS.family_of(whole(self.open_fds)),
-            metrics::PROCESS_FDS_MAX.family_of(whole(self.max_fds)),
-            metrics::PROCESS_THREADS.family_of(whole(self.threads)),
-            metrics::PROCESS_START.family_of(self.start_seconds.map(|value| ([], value))),
+            metric_families::PROCESS_CPU.family_of(self.cpu_seconds.map(|value| ([], value))),
+            metric_families::PROCESS_MEMORY.family_of(whole(self.resident_bytes)),
+            metric_families::PROCESS_VIRTUAL.family_of(whole(self.virtual_bytes)),
+            metric_families::PROCESS_FDS.family_of(whole(self.open_fds)),
+            metric_families::PROCESS_FDS_MAX.family_of(whole(self.max_fds)),
+            metric_families::PROCESS_THREADS.family_of(whole(self.threads)),
+            metric_families::PROCESS_START.family_of(self.start_seconds.map(|value| ([], value))),
         ]
     }
 }

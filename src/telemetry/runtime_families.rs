@@ -6,7 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::family_spec::{MetricSample, to_float};
 use super::histogram::{COMMAND_BOUNDS, DurationDistribution, DurationHistogram, GATEWAY_BOUNDS};
-use super::{LimitHit, MirrorOutcome, Telemetry, UpstreamStats, lock_unpoisoned, logging, metrics};
+use super::{LimitHit, MirrorOutcome, Telemetry, UpstreamStats, lock_unpoisoned, logging, metric_families};
 
 impl Telemetry {
     /// All measurements since the process started, as families.
@@ -21,14 +21,14 @@ impl Telemetry {
         let hit = |hit: LimitHit| ([hit.name().to_owned()], to_float(self.limit_hit_count(hit)));
         let copies = |end: MirrorOutcome| ([end.name().to_owned()], to_float(self.mirrored_count(end)));
         vec![
-            metrics::COMMAND_DURATION.histogram_family(self.command_durations()),
-            metrics::GATEWAY_DURATION.histogram_family([([], self.gateway_durations())]),
-            metrics::CONNECTIONS_OPEN.single_family(to_float(connections.open.get())),
-            metrics::CONNECTIONS_ACCEPTED.single_family(to_float(connections.accepted.get())),
-            metrics::HANDSHAKES_FAILED.family_of(handshakes),
-            metrics::LIMIT_HITS.family_of(LimitHit::ALL.map(hit)),
-            metrics::LOG_LINES_DROPPED.single_family(to_float(logging::lines_dropped())),
-            metrics::MIRRORED.family_of(MirrorOutcome::ALL.map(copies)),
+            metric_families::COMMAND_DURATION.histogram_family(self.command_durations()),
+            metric_families::GATEWAY_DURATION.histogram_family([([], self.gateway_durations())]),
+            metric_families::CONNECTIONS_OPEN.single_family(to_float(connections.open.get())),
+            metric_families::CONNECTIONS_ACCEPTED.single_family(to_float(connections.accepted.get())),
+            metric_families::HANDSHAKES_FAILED.family_of(handshakes),
+            metric_families::LIMIT_HITS.family_of(LimitHit::ALL.map(hit)),
+            metric_families::LOG_LINES_DROPPED.single_family(to_float(logging::lines_dropped())),
+            metric_families::MIRRORED.family_of(MirrorOutcome::ALL.map(copies)),
         ]
     }
 
@@ -40,13 +40,13 @@ impl Telemetry {
         let failures = upstreams.iter().flat_map(|(labels, stats)| failure_samples(labels, stats));
         let checks = upstreams.iter().flat_map(|(labels, stats)| check_samples(labels, stats));
         vec![
-            metrics::UPSTREAM_ATTEMPTS.family_of(each(|stats| stats.attempts.get())),
-            metrics::UPSTREAM_RETRIES.family_of(each(|stats| stats.retries.get())),
-            metrics::UPSTREAM_FAILURES.family_of(failures),
-            metrics::UPSTREAM_EJECTED.family_of(each(|stats| stats.ejected.get())),
-            metrics::UPSTREAM_CHECKS.family_of(checks),
-            metrics::UPSTREAM_CONNECTIONS.family_of(each(|stats| stats.connections.get())),
-            metrics::UPSTREAM_REQUESTS.family_of(each(|stats| stats.requests.get())),
+            metric_families::UPSTREAM_ATTEMPTS.family_of(each(|stats| stats.attempts.get())),
+            metric_families::UPSTREAM_RETRIES.family_of(each(|stats| stats.retries.get())),
+            metric_families::UPSTREAM_FAILURES.family_of(failures),
+            metric_families::UPSTREAM_EJECTED.family_of(each(|stats| stats.ejected.get())),
+            metric_families::UPSTREAM_CHECKS.family_of(checks),
+            metric_families::UPSTREAM_CONNECTIONS.family_of(each(|stats| stats.connections.get())),
+            metric_families::UPSTREAM_REQUESTS.family_of(each(|stats| stats.requests.get())),
         ]
     }
 
@@ -58,7 +58,7 @@ impl Telemetry {
             let reasons = [("full", &stats.full), ("timeout", &stats.timeout)];
             reasons.map(|(reason, count)| ([name.to_string(), reason.to_owned()], to_float(count.get())))
         });
-        vec![metrics::COMMANDS_QUEUED.family_of(waiting), metrics::QUEUE_FAILURES.family_of(failures)]
+        vec![metric_families::COMMANDS_QUEUED.family_of(waiting), metric_families::QUEUE_FAILURES.family_of(failures)]
     }
 
     fn gateway_durations(&self) -> DurationDistribution {

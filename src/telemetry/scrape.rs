@@ -20,7 +20,7 @@ use super::histogram::DurationDistribution;
 use super::label_cap::{KeptLabels, visible_outcomes};
 use super::process_metrics::ProcessMetrics;
 use super::text_page::TextPage;
-use super::{DepartmentLimits, RuntimeView, Telemetry, metrics};
+use super::{DepartmentLimits, RuntimeView, Telemetry, metric_families};
 
 /// The input of a scrape.
 #[derive(Debug)]
@@ -62,12 +62,19 @@ impl ScrapeSnapshot<'_> {
         let place = |one: &SeriesTotals| [department(one), one.subsystem.to_string()];
         let subsystem = |one: &SeriesTotals| [one.subsystem.to_string()];
         page.add_family(self.command_family())?;
-        page.add_family(metrics::COMMAND_UNITS.family_of(self.sum_series(|one| (command(one), one.units))))?;
-        page.add_family(metrics::REQUEST_BYTES.family_of(self.sum_series(|one| (place(one), one.request_bytes))))?;
-        page.add_family(metrics::RESPONSE_BYTES.family_of(self.sum_series(|one| (place(one), one.response_bytes))))?;
-        page.add_family(metrics::IN_FLIGHT.family_of(self.sum_series(|one| (subsystem(one), one.in_flight()))))?;
+        page.add_family(metric_families::COMMAND_UNITS.family_of(self.sum_series(|one| (command(one), one.units))))?;
         page.add_family(
-            metrics::DEPARTMENT_IN_FLIGHT.family_of(self.sum_series(|one| ([department(one)], one.in_flight()))),
+            metric_families::REQUEST_BYTES.family_of(self.sum_series(|one| (place(one), one.request_bytes))),
+        )?;
+        page.add_family(
+            metric_families::RESPONSE_BYTES.family_of(self.sum_series(|one| (place(one), one.response_bytes))),
+        )?;
+        page.add_family(
+            metric_families::IN_FLIGHT.family_of(self.sum_series(|one| (subsystem(one), one.in_flight()))),
+        )?;
+        page.add_family(
+            metric_families::DEPARTMENT_IN_FLIGHT
+                .family_of(self.sum_series(|one| ([department(one)], one.in_flight()))),
         )
     }
 
@@ -82,7 +89,7 @@ impl ScrapeSnapshot<'_> {
                 ([department.clone(), subsystem.clone(), command.clone(), outcome.to_string()], commands)
             })
         });
-        metrics::COMMANDS.family_of(sum_samples(lines))
+        metric_families::COMMANDS.family_of(sum_samples(lines))
     }
 
     /// Sums one number of every series, grouped by the labels under which it is shown.
@@ -99,8 +106,8 @@ impl ScrapeSnapshot<'_> {
         let commands = rows.iter().map(|(labels, totals)| (labels.clone(), totals.commands));
         let units = rows.iter().map(|(labels, totals)| (labels.clone(), totals.units));
         vec![
-            metrics::PERIOD_COMMANDS.family_of(sum_samples(commands)),
-            metrics::PERIOD_UNITS.family_of(sum_samples(units)),
+            metric_families::PERIOD_COMMANDS.family_of(sum_samples(commands)),
+            metric_families::PERIOD_UNITS.family_of(sum_samples(units)),
         ]
     }
 
@@ -117,11 +124,11 @@ impl ScrapeSnapshot<'_> {
             sum: times.sync_time,
         };
         vec![
-            metrics::IMBALANCE.single_family(totals.imbalance as f64),
-            metrics::MENDED.single_family(totals.mended as f64),
-            metrics::SYNCED.single_family(unix_seconds(times.synced_at)),
-            metrics::FOLDED.single_family(unix_seconds(times.folded_at)),
-            metrics::SYNC_DURATION.histogram_family([([], syncs)]),
+            metric_families::IMBALANCE.single_family(totals.imbalance as f64),
+            metric_families::MENDED.single_family(totals.mended as f64),
+            metric_families::SYNCED.single_family(unix_seconds(times.synced_at)),
+            metric_families::FOLDED.single_family(unix_seconds(times.folded_at)),
+            metric_families::SYNC_DURATION.histogram_family([([], syncs)]),
         ]
     }
 
@@ -132,16 +139,16 @@ impl ScrapeSnapshot<'_> {
         let warned = view.quotas.iter().map(|quota| ([quota.department.to_string()], quota.warned_percent.into()));
         let restart = if view.config.restart_needed.is_empty() { 0.0 } else { 1.0 };
         vec![
-            metrics::QUOTA_USED.family_of(quotas),
-            metrics::QUOTA_WARNED.family_of(warned),
-            metrics::DEPARTMENT_LIMIT.family_of(view.limits.iter().flat_map(limit_samples)),
-            metrics::CONFIG_RESTART.single_family(restart),
-            metrics::CERTIFICATE_EXPIRY.family_of(self.expiry_samples()),
-            metrics::EXPIRED_LISTS_ACCEPTED.family_of(believing),
-            metrics::CONFIG_INFO.family_of([([view.config.live.version.clone()], 1.0)]),
-            metrics::CONFIG_REJECTED
+            metric_families::QUOTA_USED.family_of(quotas),
+            metric_families::QUOTA_WARNED.family_of(warned),
+            metric_families::DEPARTMENT_LIMIT.family_of(view.limits.iter().flat_map(limit_samples)),
+            metric_families::CONFIG_RESTART.single_family(restart),
+            metric_families::CERTIFICATE_EXPIRY.family_of(self.expiry_samples()),
+            metric_families::EXPIRED_LISTS_ACCEPTED.family_of(believing),
+            metric_families::CONFIG_INFO.family_of([([view.config.live.version.clone()], 1.0)]),
+            metric_families::CONFIG_REJECTED
                 .family_of(view.config.rejected.iter().map(|rejected| ([rejected.version.clone()], 1.0))),
-            metrics::BUILD_INFO.family_of([([env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
+            metric_families::BUILD_INFO.family_of([([env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
         ]
     }
 

@@ -4,8 +4,8 @@
 //!
 //! Leaves to `verification`: signatures and trust.
 
-pub(crate) mod caller;
 pub(crate) mod certificate_summary;
 pub(crate) mod client_identities;
 pub(crate) mod expiry;
 pub(crate) mod server_certificate;
+pub(crate) mod verified_caller;

@@ -25,10 +25,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::clock::Clock;
-use crate::identity::certificate::caller::Caller;
 use crate::identity::certificate::certificate_summary::CertificateSummary;
 use crate::identity::certificate::expiry::{self, ExpiringItem};
 use crate::identity::certificate::server_certificate;
+use crate::identity::certificate::verified_caller::Caller;
 use crate::identity::revocation::crl_store;
 use crate::identity::sni::server_names::ListenerHosts;
 use crate::identity::sni::sni_resolver::SniResolver;

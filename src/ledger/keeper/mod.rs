@@ -8,7 +8,7 @@
 //! - An hour is sealed only when every worker has acknowledged that it has left the hour.
 //! - If a file of the ledger is removed, renamed or replaced, the keeper gives up the ledger within a second.
 
-pub(crate) mod file_watch;
+pub(crate) mod displaced_files;
 pub(crate) mod recovery;
 pub(crate) mod requests;
 
@@ -24,7 +24,7 @@ use crate::clock::{Clock, MonotonicTime};
 use crate::lifecycle::{Readiness, ReadinessBlock};
 use crate::model::Window;
 
-use self::file_watch::LedgerFileWatch;
+use self::displaced_files::LedgerFileWatch;
 use self::requests::{KeeperRequest, SharedFlags};
 use super::book::book_writer::{BookUpdate, BookWriter};
 use super::book::department_names::DepartmentNames;

@@ -32,7 +32,7 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::{DownstreamPeer, HandshakeInfo, ListenerTls};
 use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
 
-use super::graceful_shutdown::TlsSocket;
+use super::close_reasons::TlsSocket;
 use super::{http1, http2, proxy_protocol};
 
 /// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.

@@ -40,8 +40,8 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
-use super::graceful_shutdown::{TlsSocket, shutdown_requested};
-use super::h1_guard::{ClientLimits, PendingFault, ScanningStream};
+use super::close_reasons::{TlsSocket, shutdown_requested};
+use super::h1_scanning_stream::{ClientLimits, PendingFault, ScanningStream};
 use super::response_stream::ResponseStream;
 
 /// The reason phrase of a status without a registered name. RFC 9112 section 4 allows an empty phrase; hyper would

@@ -37,7 +37,7 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
-use super::graceful_shutdown::{TlsSocket, shutdown_requested};
+use super::close_reasons::{TlsSocket, shutdown_requested};
 use super::h2_frame_budget::{FrameBudget, FrameObservers};
 use super::h2_refused_heads::PendingHeads;
 use super::h2_send_budget::SendBudget;

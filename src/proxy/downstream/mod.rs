@@ -7,9 +7,9 @@
 //! Leaves to others: the decision about a request and its response (`exchange`), and every byte between the gateway and
 //! a subsystem (`upstream`).
 
+mod close_reasons;
 mod connection;
-mod graceful_shutdown;
-pub(crate) mod h1_guard;
+pub(crate) mod h1_scanning_stream;
 mod h2_frame_budget;
 mod h2_refused_heads;
 mod h2_send_budget;

@@ -2,7 +2,7 @@
 //!
 //! hyper's server has no API to send one. Therefore the layers below hyper write them:
 //!
-//! - over HTTP/1.1 as a head ([`http1_queue`], written by `proxy::downstream::h1_guard`);
+//! - over HTTP/1.1 as a head ([`http1_queue`], written by `proxy::downstream::h1_scanning_stream`);
 //! - over HTTP/2 as a HEADERS frame ([`http2_queue`], written by `proxy::downstream::h2_frame_budget`).
 //!
 //! Guarantees:

@@ -1,0 +1,71 @@
+//! Graceful shutdown of the whole gateway.
+//!
+//! The order of stop (graceful shutdown):
+//! 1. turn unready
+//! 2. wait `shutdown.delay`, so that load balancers notice
+//! 3. accept no new connections
+//! 4. let commands in flight finish, at most `shutdown.grace`
+//! 5. write the last fold and close the ledger
+//!
+//! Guarantees: a stop that succeeds has lost no count.
+//!
+//! Leaves to others: the end of one connection (`proxy::downstream::close_reasons`).
+
+use std::thread;
+
+use crate::config::ShutdownSettings;
+use crate::ledger::{Ledger, LedgerReader, SeriesTotals};
+use crate::lifecycle::{DrainTrigger, Readiness};
+
+use super::app_error::AppError;
+use super::control_thread::ControlThread;
+use super::threads::{ThreadHandle, block_on, wait_timeout};
+
+/// The parts of a running gateway that a shutdown ends, one after the other.
+pub(crate) struct RunningParts {
+    pub(crate) ready: Readiness,
+    pub(crate) limits: ShutdownSettings,
+    pub(crate) workers: Vec<ThreadHandle>,
+    pub(crate) control: ControlThread,
+    /// Ends the acceptance of connections and commands.
+    pub(crate) traffic_drain: DrainTrigger,
+    /// Aborts the commands that are still in flight.
+    pub(crate) abort: DrainTrigger,
+    pub(crate) ledger: Ledger,
+}
+
+impl RunningParts {
+    /// Shuts down gracefully and blocks until the end. The order is that of the module's head.
+    pub(crate) fn shut_down(self) -> Result<(), AppError> {
+        let _stopping = self.ready.block("the shutdown");
+        thread::sleep(self.limits.delay);
+        self.traffic_drain.begin();
+        if !wait_timeout(self.traffic_drain.done(), self.limits.grace)? {
+            log_aborted_commands(&self.ledger.reader());
+        }
+        self.abort.begin();
+        for worker in self.workers {
+            worker.join();
+        }
+        self.control.stop();
+        Ok(self.ledger.close()?)
+    }
+}
+
+/// Logs the number of commands that the end of the grace period aborts, if any. Idle connections are closed without a
+/// log line.
+fn log_aborted_commands(ledger: &LedgerReader) {
+    let totals = block_on(ledger.totals()).map_err(AppError::from);
+    match totals.and_then(|totals| Ok(totals?)) {
+        Ok(totals) => {
+            let commands: u64 = totals.series.iter().map(SeriesTotals::in_flight).sum();
+            if commands > 0 {
+                tracing::warn!(
+                    commands,
+                    "commands were still in flight after the grace period; they count as interrupted"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "commands in flight after the grace period, if any, count as interrupted"),
+    }
+}
