@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::ledger::{OutcomeTotals, UsageRow};
+use crate::ledger::{UsageRow, UsageSums};
 use crate::model::{Month, Name, Outcome};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
 
@@ -26,15 +26,8 @@ pub(crate) struct RemovedId {
     successor: Option<String>,
 }
 
-/// The usage of one id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct IdUsage {
-    units: u64,
-    commands: u64,
-}
-
 /// Usage by kind and id.
-type UsageById = BTreeMap<(&'static str, String), IdUsage>;
+type UsageById = BTreeMap<(&'static str, String), UsageSums>;
 
 /// The ids that a reload removed.
 pub(crate) fn removed_by_reload(difference: &SnapshotDifference) -> Vec<RemovedId> {
@@ -85,34 +78,25 @@ fn known_ids(snapshot: &PolicySnapshot) -> HashSet<(&'static str, String)> {
 
 /// The usage of each id. Rejected commands have no usage, and `unknown` is no id.
 fn usage_by_id(rows: &[UsageRow]) -> UsageById {
-    let mut departments: HashMap<&Name, IdUsage> = HashMap::new();
-    let mut commands: HashMap<(&Name, &Name), IdUsage> = HashMap::new();
+    let mut departments: HashMap<&Name, UsageSums> = HashMap::new();
+    let mut commands: HashMap<(&Name, &Name), UsageSums> = HashMap::new();
     for row in rows.iter().filter(|row| matches!(row.outcome, Outcome::Finished(_))) {
-        departments.entry(&row.department).or_default().add(&row.totals);
-        commands.entry((&row.subsystem, &row.command)).or_default().add(&row.totals);
+        departments.entry(&row.department).or_default().add(row.totals.usage());
+        commands.entry((&row.subsystem, &row.command)).or_default().add(row.totals.usage());
     }
     let mut usage = UsageById::new();
     let departments = departments.into_iter().map(|(id, used)| (("department", id.to_string()), used));
     let subsystems = commands.iter().map(|((id, _), used)| (("subsystem", id.to_string()), *used));
     let commands = commands.iter().map(|((subsystem, id), used)| (("command", format!("{subsystem}/{id}")), *used));
     for (key, used) in departments.chain(subsystems).chain(commands).filter(|((_, id), _)| id != Name::UNKNOWN) {
-        let sum = usage.entry(key).or_default();
-        sum.units = sum.units.saturating_add(used.units);
-        sum.commands = sum.commands.saturating_add(used.commands);
+        usage.entry(key).or_default().add(used);
     }
     usage
 }
 
-impl IdUsage {
-    fn add(&mut self, totals: &OutcomeTotals) {
-        self.units = self.units.saturating_add(totals.units);
-        self.commands = self.commands.saturating_add(totals.commands);
-    }
-}
-
-fn log_removed_ids(used: Vec<(RemovedId, IdUsage)>, month: Month) {
+fn log_removed_ids(used: Vec<(RemovedId, UsageSums)>, month: Month) {
     let suppressed = used.len().saturating_sub(WARNINGS_MAX);
-    for (RemovedId { kind, id, successor }, IdUsage { units, commands }) in used.into_iter().take(WARNINGS_MAX) {
+    for (RemovedId { kind, id, successor }, UsageSums { units, commands }) in used.into_iter().take(WARNINGS_MAX) {
         let successor = successor.as_deref();
         tracing::warn!(
             kind, id, units, commands, %month, successor,
@@ -127,11 +111,12 @@ fn log_removed_ids(used: Vec<(RemovedId, IdUsage)>, month: Month) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Measures;
     use crate::model::{Finished, Refused, Window};
 
     fn row(department: &str, command: &str, outcome: Outcome) -> UsageRow {
         let name = |text: &str| Name::parse(text).expect("a name");
-        let totals = OutcomeTotals { commands: 2, units: 6, ..OutcomeTotals::default() };
+        let totals = Measures { commands: 2, units: 6, ..Measures::default() };
         let (department, subsystem, command) = (name(department), name("cameras"), name(command));
         UsageRow { window: Window(1), department, subsystem, command, outcome, totals }
     }

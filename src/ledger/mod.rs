@@ -49,7 +49,7 @@ pub use count::series_memory::{SeriesMemory, series_memory};
 pub use reader::{LedgerFiles, LedgerReader};
 pub use values::error::LedgerError;
 pub use values::measures::{
-    DepartmentUsage, LedgerTotals, LedgerView, OutcomeTotals, SeriesTotals, SyncTimes, UsageRow, UsageSums,
+    DepartmentUsage, LedgerTotals, LedgerView, Measures, SeriesTotals, SyncTimes, UsageRow, UsageSums,
 };
 
 /// The settings of a ledger.

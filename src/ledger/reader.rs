@@ -171,7 +171,7 @@ fn read_department_usage(
 
 fn add_open_usage(mut uses: DepartmentUsage, range: &Range<Window>, open: &OpenUsage) -> DepartmentUsage {
     for ((_, department), sums) in open.sums.iter().filter(|((window, _), _)| range.contains(window)) {
-        uses.entry(department.clone()).or_default().add(sums.commands, sums.units);
+        uses.entry(department.clone()).or_default().add(*sums);
     }
     uses
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ledger::{AdjustmentRow, OutcomeTotals, UsageRow};
+use crate::ledger::{AdjustmentRow, Measures, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
 use super::ReportRange;
@@ -23,7 +23,7 @@ pub struct ReportRow {
     /// The values of the group keys, in their order.
     pub keys: Vec<String>,
     /// The sums of the row.
-    pub totals: OutcomeTotals,
+    pub totals: Measures,
 }
 
 /// The usage of a range, grouped.
@@ -38,7 +38,7 @@ pub struct UsageReport {
     /// The rows, sorted by their keys.
     pub rows: Vec<ReportRow>,
     /// The sum of all rows.
-    pub total: OutcomeTotals,
+    pub total: Measures,
     /// Corrections whose period lies in the range. No row and no sum includes them.
     pub adjustments: Vec<AdjustmentRow>,
     /// The number of corrections whose period lies only partly in the range.
@@ -50,9 +50,6 @@ pub struct UsageReport {
 }
 
 impl UsageReport {
-    /// The names of the number columns, in the order of [`UsageReport::numbers`].
-    pub const NUMBERS: [&'static str; 5] = ["commands", "units", "request_bytes", "response_bytes", "duration_ns"];
-
     /// Groups the ledger's rows of `range`.
     pub fn group(
         rows: &[UsageRow],
@@ -60,12 +57,13 @@ impl UsageReport {
         calendar: CalendarOffset,
         by: GroupKeys,
     ) -> Result<Self, SumOverflow> {
-        let mut groups: BTreeMap<Vec<String>, OutcomeTotals> = BTreeMap::new();
-        let mut total = OutcomeTotals::default();
+        let mut groups: BTreeMap<Vec<String>, Measures> = BTreeMap::new();
+        let mut total = Measures::default();
         for row in rows {
             let keys = by.keys().iter().map(|key| key.value_of(row, calendar)).collect();
-            add_checked(groups.entry(keys).or_default(), &row.totals)?;
-            add_checked(&mut total, &row.totals)?;
+            let sum = groups.entry(keys).or_default();
+            *sum = sum.checked_add(&row.totals).ok_or(SumOverflow)?;
+            total = total.checked_add(&row.totals).ok_or(SumOverflow)?;
         }
         let rows = groups.into_iter().map(|(keys, totals)| ReportRow { keys, totals }).collect();
         Ok(Self {
@@ -142,24 +140,8 @@ impl UsageReport {
 
     /// The names of all columns: keys, then numbers.
     pub fn columns(&self) -> impl Iterator<Item = &'static str> {
-        self.group_by.keys().iter().map(|key| key.name()).chain(Self::NUMBERS)
+        self.group_by.keys().iter().map(|key| key.name()).chain(Measures::<u64>::NAMES)
     }
-
-    /// The number columns of a row.
-    pub fn numbers(totals: &OutcomeTotals) -> [u64; 5] {
-        [totals.commands, totals.units, totals.request_bytes, totals.response_bytes, totals.duration_ns]
-    }
-}
-
-fn add_checked(sum: &mut OutcomeTotals, more: &OutcomeTotals) -> Result<(), SumOverflow> {
-    *sum = OutcomeTotals {
-        commands: sum.commands.checked_add(more.commands).ok_or(SumOverflow)?,
-        units: sum.units.checked_add(more.units).ok_or(SumOverflow)?,
-        request_bytes: sum.request_bytes.checked_add(more.request_bytes).ok_or(SumOverflow)?,
-        response_bytes: sum.response_bytes.checked_add(more.response_bytes).ok_or(SumOverflow)?,
-        duration_ns: sum.duration_ns.checked_add(more.duration_ns).ok_or(SumOverflow)?,
-    };
-    Ok(())
 }
 
 #[cfg(test)]
@@ -178,7 +160,7 @@ pub(crate) mod tests {
             subsystem: name("cameras"),
             command: name("snapshot.submit"),
             outcome,
-            totals: OutcomeTotals {
+            totals: Measures {
                 commands,
                 units: 2 * commands,
                 request_bytes: 1000 * commands,
@@ -220,7 +202,7 @@ pub(crate) mod tests {
             let usage = usage(by);
             let lines = usage.rows.iter().map(|row| format!("{}={}", row.keys.join("/"), row.totals.commands));
             assert_eq!(lines.collect::<Vec<_>>().join(" "), expected);
-            assert_eq!(UsageReport::numbers(&usage.total), [15, 30, 15_000, 150, 15_000_000]);
+            assert_eq!(usage.total.as_array(), [15, 30, 15_000, 150, 15_000_000]);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ledger::{LedgerTotals, OutcomeTotals, SeriesTotals, UsageRow};
+use crate::ledger::{LedgerTotals, Measures, SeriesTotals, UsageRow};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 pub(crate) fn name(text: &str) -> Name {
@@ -40,6 +40,6 @@ pub(crate) fn usage(department: &str, hour: &str, commands: u64) -> UsageRow {
         subsystem: name("cameras"),
         command: name("snapshot.submit"),
         outcome: Outcome::Finished(Finished::Ok),
-        totals: OutcomeTotals { commands, units: 2 * commands, ..OutcomeTotals::default() },
+        totals: Measures { commands, units: 2 * commands, ..Measures::default() },
     }
 }

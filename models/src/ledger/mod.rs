@@ -13,4 +13,11 @@ mod slot_copy;
 #[path = "../../../src/ledger/tally/stores.rs"]
 mod stores;
 
+/// The plain values that the included modules import.
+mod values {
+    pub(crate) mod measures {
+        pub(crate) use tallygate::ledger::Measures;
+    }
+}
+
 pub use atomics::{Forgotten, holds, holds_without};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use crate::ledger::values::measures::{StoredMeasures, WAIVED_CODE};
+use crate::ledger::values::measures::{Measures, StoredMeasures, WAIVED_CODE};
 use crate::model::Window;
 
 use super::calendar_days::CalendarDays;
@@ -15,7 +15,7 @@ use super::name_table::NameTable;
 /// Series and outcome; outcome 0 holds the admitted commands.
 type DaySumKey = (i64, i64);
 /// Sums that cannot overflow, whatever values an edit has put into the rows.
-type WideMeasures = [i128; 5];
+type WideMeasures = Measures<i128>;
 
 /// Adds up hours, and compares each day when the next day begins.
 #[derive(Debug)]
@@ -44,15 +44,13 @@ impl<'a> DaySums<'a> {
             self.day = Some(day);
         }
         for row in hour.admissions.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
-            let [admitted, units] = row.numbers;
-            add_measures(&mut self.sums, (row.series, 0), &[admitted, units, 0, 0, 0]);
+            add_measures(&mut self.sums, (row.series, 0), usage_alone(row.numbers));
         }
         for row in hour.waived.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
-            let [commands, units] = row.numbers;
-            add_measures(&mut self.sums, (row.series, i64::from(WAIVED_CODE)), &[commands, units, 0, 0, 0]);
+            add_measures(&mut self.sums, (row.series, i64::from(WAIVED_CODE)), usage_alone(row.numbers));
         }
         for row in hour.ends.iter().filter(|row| hour.sealed.contains(&row.epoch)) {
-            add_measures(&mut self.sums, (row.series, row.outcome), &row.numbers);
+            add_measures(&mut self.sums, (row.series, row.outcome), row.numbers);
         }
         Ok(())
     }
@@ -135,17 +133,19 @@ fn stored_sums(
     let mut query = book.prepare_cached(query)?;
     let mut rows = query.query(rusqlite::params_from_iter(day.map(|day| day.0)))?;
     while let Some(row) = rows.next()? {
-        let numbers = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
-        add_measures(&mut sums, (row.get(0)?, row.get(1)?), &numbers);
+        add_measures(&mut sums, (row.get(0)?, row.get(1)?), StoredMeasures::from_row(row, 2)?);
     }
     Ok(sums)
 }
 
-fn add_measures(sums: &mut BTreeMap<DaySumKey, WideMeasures>, key: DaySumKey, numbers: &StoredMeasures) {
+fn add_measures(sums: &mut BTreeMap<DaySumKey, WideMeasures>, key: DaySumKey, numbers: StoredMeasures) {
     let sum = sums.entry(key).or_default();
-    for (sum, number) in sum.iter_mut().zip(numbers) {
-        *sum += i128::from(*number);
-    }
+    *sum = sum.zip(numbers, |sum, number| sum + i128::from(number));
+}
+
+/// Returns the measures of a row that has no others than commands and units.
+fn usage_alone([commands, units]: [i64; 2]) -> StoredMeasures {
+    StoredMeasures { commands, units, ..StoredMeasures::default() }
 }
 
 /// Calls `differs` with each key whose computed and stored sums differ. A stored sum at the end of SQLite's integers is
@@ -158,7 +158,7 @@ fn compare_sums(
     const FIELDS: [&str; 5] = ["commands", "units", "request bytes", "response bytes", "nanoseconds"];
     let keys: std::collections::BTreeSet<_> = sums.keys().chain(stored.keys()).copied().collect();
     for key in keys {
-        let [sums, stored] = [sums, stored].map(|map| map.get(&key).copied().unwrap_or_default());
+        let [sums, stored] = [sums, stored].map(|map| map.get(&key).copied().unwrap_or_default().as_array());
         let limit = i128::from(i64::MAX);
         let field = (0..FIELDS.len()).find(|field| sums[*field].min(limit) != stored[*field]);
         if let Some(field) = field {
@@ -175,9 +175,11 @@ mod tests {
     #[test]
     fn a_difference_names_its_first_field_and_a_full_integer_is_none() {
         let full = i128::from(i64::MAX);
-        let sums = BTreeMap::from([((1, 1), [1, 2, 3, 4, 5]), ((2, 1), [1, 1, 0, 0, full + 9])]);
-        let stored =
-            BTreeMap::from([((1, 1), [1, 2, 3, 5, 6]), ((2, 1), [1, 1, 0, 0, full]), ((3, 0), [7, 7, 0, 0, 0])]);
+        let rows = |rows: &[(DaySumKey, [i128; 5])]| {
+            rows.iter().map(|(key, numbers)| (*key, WideMeasures::from(*numbers))).collect::<BTreeMap<_, _>>()
+        };
+        let sums = rows(&[((1, 1), [1, 2, 3, 4, 5]), ((2, 1), [1, 1, 0, 0, full + 9])]);
+        let stored = rows(&[((1, 1), [1, 2, 3, 5, 6]), ((2, 1), [1, 1, 0, 0, full]), ((3, 0), [7, 7, 0, 0, 0])]);
         let mut found = Vec::new();
         compare_sums(&sums, &stored, |key, what| found.push((key, what)));
         let expected = [

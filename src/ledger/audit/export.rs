@@ -25,7 +25,7 @@ use crate::ledger::hash_chain::canonical::{self, SealRow, value_or_dash};
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::keeper::recovery::fold_dead;
 use crate::ledger::values::error::LedgerError;
-use crate::ledger::values::measures::{OutcomeTotals, saturating_i64};
+use crate::ledger::values::measures::{Measures, UsageSums};
 use crate::model::Window;
 
 use super::calendar_days::CalendarDays;
@@ -141,17 +141,13 @@ fn open_hours(snapshot: &LedgerSnapshot) -> rusqlite::Result<BTreeMap<(Window, u
 
 fn row_lines(names: &SeriesNames, late: u32, row: &FoldRow) -> Vec<String> {
     let names = [&names.department, &names.subsystem, &names.command].map(|name| name.as_str());
-    let admitted = (row.admitted > 0)
-        .then(|| canonical::admission_line(names, [saturating_i64(row.admitted), saturating_i64(row.units)]));
-    let usage = row.outcomes().map(|(outcome, totals)| {
-        let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = totals;
-        let numbers = [commands, units, request_bytes, response_bytes, duration_ns].map(saturating_i64);
-        canonical::usage_line(names, outcome.name(), Some(i64::from(late)), &numbers)
-    });
-    let waived = row.waived();
-    let waived = ((waived.commands, waived.units) != (0, 0)).then(|| {
-        canonical::waived_line(names, i64::from(late), [saturating_i64(waived.commands), saturating_i64(waived.units)])
-    });
+    let late = i64::from(late);
+    let admitted = (row.admitted.commands > 0).then(|| canonical::admission_line(names, row.admitted.to_stored()));
+    let usage = row
+        .outcomes()
+        .map(|(outcome, totals)| canonical::usage_line(names, outcome.name(), Some(late), &totals.to_stored()));
+    let waived = Some(row.waived()).filter(|waived| *waived != UsageSums::default());
+    let waived = waived.map(|waived| canonical::waived_line(names, late, waived.to_stored()));
     admitted.into_iter().chain(usage).chain(waived).collect()
 }
 
@@ -168,7 +164,8 @@ fn in_flight_part(snapshot: &LedgerSnapshot) -> rusqlite::Result<ExportPart> {
     let mut lines = stored_in_flight_lines(&snapshot.connection, told.map_or(0, |image| image.header.epoch))?;
     for one in told.filter(|_| snapshot.is_kept).map(series_in_flight).unwrap_or_default() {
         let names = [&one.names.department, &one.names.subsystem, &one.names.command];
-        let numbers = [one.measures.commands, one.units, one.measures.request_bytes, one.measures.response_bytes];
+        let Measures { commands, units, request_bytes, response_bytes, .. } = one.measures;
+        let numbers = [commands, units, request_bytes, response_bytes];
         lines.push(format!(
             "flying\t{}\t{}\t{}",
             one.window,

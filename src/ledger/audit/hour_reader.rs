@@ -116,7 +116,7 @@ fn read_ends(book: &Connection, window: Window) -> rusqlite::Result<Vec<EndRow>>
             epoch: row.get(1)?,
             outcome: row.get(2)?,
             late: row.get(3)?,
-            numbers: [row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?, row.get(8)?],
+            numbers: StoredMeasures::from_row(row, 4)?,
         })
     })?;
     rows.collect()

@@ -6,8 +6,8 @@ use crate::ledger::fold::{SeriesNames, TallyFold, late_end_totals};
 use crate::ledger::keeper::recovery::fold_image;
 use crate::ledger::tally::file::TallyImage;
 use crate::ledger::tally::slot::SlotKind;
-use crate::ledger::tally::slot_copy::{CommandMeasures, SlotCopy};
-use crate::ledger::values::measures::saturating_i64;
+use crate::ledger::tally::slot_copy::SlotCopy;
+use crate::ledger::values::measures::{Measures, UsageSums};
 use crate::model::{Outcome, Window};
 
 use super::ledger_snapshot::TallyReadings;
@@ -36,8 +36,7 @@ pub(crate) struct OpenEpoch {
 pub(crate) struct InFlightSeries {
     pub(crate) window: Window,
     pub(crate) names: SeriesNames,
-    pub(crate) units: u64,
-    pub(crate) measures: CommandMeasures,
+    pub(crate) measures: Measures,
 }
 
 impl OpenEpoch {
@@ -48,13 +47,9 @@ impl OpenEpoch {
         let (admitted, _) = open_counts(&readings.newer, readings.first_unsealed, names);
         let (_, ended) = open_counts(&readings.older, readings.first_unsealed, names);
         let in_flight = if is_still { series_in_flight(&readings.newer) } else { Vec::new() };
-        let in_flight = in_flight.into_iter().map(|one| {
-            (
-                one.window,
-                names.series_number(&one.names),
-                [saturating_i64(one.measures.commands), saturating_i64(one.units)],
-            )
-        });
+        let in_flight = in_flight
+            .into_iter()
+            .map(|one| (one.window, names.series_number(&one.names), one.measures.usage().to_stored()));
         let in_flight = in_flight.collect();
         Self {
             epoch: readings.newer.header.epoch,
@@ -73,12 +68,13 @@ fn open_counts(image: &TallyImage, floor: Window, names: &mut NameTable) -> (Vec
     let fold = fold_from(image, floor);
     for (key, row) in fold.changed_rows() {
         let Some(series) = fold.series_names(key.series).map(|series| names.series_number(series)) else { continue };
-        admitted.push((key.window, series, [saturating_i64(row.admitted), saturating_i64(row.units)]));
+        admitted.push((key.window, series, row.admitted.to_stored()));
         for (_, totals) in row.outcomes().filter(|(outcome, _)| matches!(outcome, Outcome::Finished(_))) {
             let window = Window(key.window.0.saturating_sub(key.late));
-            ended.push((window, series, [saturating_i64(totals.commands), saturating_i64(totals.units)]));
+            ended.push((window, series, totals.usage().to_stored()));
         }
-        ended.push((Window(key.window.0.saturating_sub(key.late)), series, [0, saturating_i64(row.waived().units)]));
+        let waived = UsageSums { commands: 0, ..row.waived() };
+        ended.push((Window(key.window.0.saturating_sub(key.late)), series, waived.to_stored()));
     }
     (admitted, ended)
 }
@@ -95,24 +91,14 @@ pub(crate) fn series_in_flight(image: &TallyImage) -> Vec<InFlightSeries> {
     let admitting = |copy: &&SlotCopy| copy.kind() == SlotKind::Count && copy.admission_window().is_none();
     for copy in image.slots.iter().skip(1).filter(admitting) {
         let late = late.get(&copy.admission_key()).copied().unwrap_or_default();
-        let record = copy.unended(late, image.header.synced_ns);
+        let rest = copy.unended(late, image.header.synced_ns);
         let names = image.slot(copy.series_position()).and_then(SeriesNames::from_copy);
-        let Some(names) = names.filter(|_| record.commands > 0) else { continue };
+        let Some(names) = names.filter(|_| rest.commands > 0) else { continue };
         let key = (copy.window(), names.clone());
-        let empty = InFlightSeries { window: copy.window(), names, units: 0, measures: CommandMeasures::default() };
-        add_copy(sums.entry(key).or_insert(empty), copy, &record);
+        let empty = InFlightSeries { window: copy.window(), names, measures: Measures::default() };
+        sums.entry(key).or_insert(empty).measures.add(&rest);
     }
     let mut sums: Vec<_> = sums.into_values().collect();
     sums.sort_by(|one, other| (one.window, &one.names).cmp(&(other.window, &other.names)));
     sums
-}
-
-fn add_copy(sum: &mut InFlightSeries, copy: &SlotCopy, more: &CommandMeasures) {
-    sum.units = sum.units.saturating_add(more.commands.saturating_mul(copy.units_each()));
-    sum.measures = CommandMeasures {
-        commands: sum.measures.commands.saturating_add(more.commands),
-        request_bytes: sum.measures.request_bytes.saturating_add(more.request_bytes),
-        response_bytes: sum.measures.response_bytes.saturating_add(more.response_bytes),
-        duration_ns: sum.measures.duration_ns.saturating_add(more.duration_ns),
-    };
 }

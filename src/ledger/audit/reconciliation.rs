@@ -107,7 +107,7 @@ impl<'a> Reconciliation<'a> {
         let admitted_in = |late: i64| Window(u32::try_from(i64::from(hour.window.0).saturating_sub(late)).unwrap_or(0));
         let ends = hour.ends.iter().filter(|row| row.outcome < REFUSAL_CODE_MIN && !told.contains(&row.epoch));
         for row in ends {
-            self.add_end((admitted_in(row.late), row.series, row.epoch), [row.numbers[0], row.numbers[1]]);
+            self.add_end((admitted_in(row.late), row.series, row.epoch), [row.numbers.commands, row.numbers.units]);
         }
         for row in hour.waived.iter().filter(|row| !told.contains(&row.epoch)) {
             self.add_end((admitted_in(row.late), row.series, row.epoch), [0, row.numbers[1]]);

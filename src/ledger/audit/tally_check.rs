@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::ledger::tally::file::TallyImage;
 use crate::ledger::tally::slot::{SlotKind, offset};
 use crate::ledger::tally::slot_copy::SlotCopy;
+use crate::ledger::values::measures::Measures;
 use crate::model::{Finished, Window};
 
 use super::findings::{AuditCheck, AuditReport};
@@ -142,7 +143,7 @@ impl TallyRows {
             let Some(series) = fold.series_names(key.series).map(|series| names.series_number(series)) else {
                 continue;
             };
-            let admitted = [row.admitted, row.units].map(i128::from);
+            let admitted = [row.admitted.commands, row.admitted.units].map(i128::from);
             add_pair(&mut rows, (key.window, series, ADMITTED_ROW, 0), admitted);
             for (outcome, totals) in row.outcomes() {
                 let place = (key.window, series, i64::from(outcome.code()), i64::from(key.late));
@@ -190,7 +191,7 @@ impl TallyRows {
             add_pair(&mut held, (hour.window, row.series, ADMITTED_ROW, 0), row.numbers.map(i128::from));
         }
         for row in hour.ends.iter().filter(|row| row.epoch == self.epoch) {
-            let [commands, units, ..] = row.numbers;
+            let Measures { commands, units, .. } = row.numbers;
             add_pair(&mut held, (hour.window, row.series, row.outcome, row.late), [commands, units].map(i128::from));
         }
         held

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::ledger::fold::{FoldRow, SeriesNames};
 use crate::ledger::tally::file::TallyImage;
 use crate::ledger::values::error::LedgerError;
-use crate::ledger::values::measures::{ADMITTED_CODE, OutcomeTotals, WAIVED_CODE};
+use crate::ledger::values::measures::{ADMITTED_CODE, Measures, StoredMeasures, WAIVED_CODE};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 use super::connection::open_error;
@@ -163,14 +163,9 @@ pub(crate) fn outcome_from(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::
     Outcome::from_code(code).ok_or_else(|| conversion_error(column, format!("{code} is not the code of an outcome")))
 }
 
-pub(crate) fn totals_from(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<OutcomeTotals> {
-    Ok(OutcomeTotals {
-        commands: count_from(row, from)?,
-        units: count_from(row, from + 1)?,
-        request_bytes: count_from(row, from + 2)?,
-        response_bytes: count_from(row, from + 3)?,
-        duration_ns: count_from(row, from + 4)?,
-    })
+/// Reads sums; a negative number, which the audit reports, counts as 0.
+pub(crate) fn totals_from(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Measures> {
+    Ok(StoredMeasures::from_row(row, from)?.map(|number| u64::try_from(number).unwrap_or(0)))
 }
 
 fn conversion_error(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
@@ -198,8 +193,4 @@ fn is_missing_log(connection: &Connection, path: &Path) -> bool {
     let is_empty = connection.query_row(query, [], |row| row.get(0)).unwrap_or(false);
     let tally = || std::fs::read(path.with_extension(crate::ledger::files::book_path::TALLY_EXTENSION)).ok();
     is_empty && tally().is_some_and(|bytes| TallyImage::parse(&bytes).is_ok())
-}
-
-fn count_from(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Transaction, params};
 
-use crate::ledger::values::measures::StoredMeasures;
+use crate::ledger::values::measures::{Measures, StoredMeasures};
 use crate::model::{CalendarOffset, Window};
 
 /// The columns of a sum, with saturating addition. SQLite's integers end at 2^63 - 1, which is 292 years in
@@ -23,7 +23,7 @@ pub(crate) const ADD_TO_SUMS: &str = "commands = min(9223372036854775807, comman
     response_bytes = min(9223372036854775807, response_bytes + excluded.response_bytes),
     duration_ns = min(9223372036854775807, duration_ns + excluded.duration_ns)";
 
-/// Commands, units, request bytes, response bytes and nanoseconds, by series and outcome.
+/// Sums by series and outcome.
 type SumRows = BTreeMap<(u32, u32), StoredMeasures>;
 
 /// The growth of the sums by the hours that one transaction seals.
@@ -50,8 +50,7 @@ impl SumDelta {
             let mut query = transaction.prepare_cached(query)?;
             let mut found = query.query(params![window.0, epoch])?;
             while let Some(row) = found.next()? {
-                let sum = rows.entry((row.get(0)?, row.get(1)?)).or_default();
-                add_saturating(sum, &[row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?]);
+                add_row(rows, (row.get(0)?, row.get(1)?), StoredMeasures::from_row(row, 2)?);
             }
         }
         Ok(())
@@ -62,7 +61,7 @@ impl SumDelta {
         let mut ever = SumRows::new();
         for (day, rows) in &self.days {
             add_to_sums(transaction, "day_sum VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", Some(*day), rows)?;
-            rows.iter().for_each(|(key, numbers)| add_saturating(ever.entry(*key).or_default(), numbers));
+            rows.iter().for_each(|(key, numbers)| add_row(&mut ever, *key, *numbers));
         }
         add_to_sums(transaction, "ever_sum VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8)", None, &ever)
     }
@@ -71,15 +70,17 @@ impl SumDelta {
 fn add_to_sums(transaction: &Transaction<'_>, into: &str, day: Option<Window>, rows: &SumRows) -> rusqlite::Result<()> {
     let mut upsert =
         transaction.prepare_cached(&format!("INSERT INTO {into} ON CONFLICT DO UPDATE SET {ADD_TO_SUMS}"))?;
-    for ((series, outcome), [commands, units, request_bytes, response_bytes, duration_ns]) in rows {
+    for ((series, outcome), numbers) in rows {
+        let Measures { commands, units, request_bytes, response_bytes, duration_ns } = numbers;
         let day = day.map(|day| day.0);
         upsert.execute(params![day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns])?;
     }
     Ok(())
 }
 
-fn add_saturating(sum: &mut StoredMeasures, more: &StoredMeasures) {
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+fn add_row(rows: &mut SumRows, key: (u32, u32), more: StoredMeasures) {
+    let sum = rows.entry(key).or_default();
+    *sum = sum.zip(more, i64::saturating_add);
 }
 
 const ADMITTED_OF_HOUR: &str =

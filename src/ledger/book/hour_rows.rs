@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::ledger::fold::{FoldRow, FoldRowKey, TallyFold};
-use crate::ledger::values::measures::{StoredMeasures, saturating_i64};
+use crate::ledger::values::measures::{Measures, StoredMeasures, UsageSums};
 use crate::model::Window;
 
 /// The key of a stored row: its table, and within an epoch's hour the series, the outcome and the hours late.
@@ -28,19 +28,15 @@ pub(crate) type StoredHour = BTreeMap<StoredRowKey, StoredMeasures>;
 /// Returns the rows that the book holds for one row of a fold.
 fn stored_rows_of(key: FoldRowKey, row: &FoldRow) -> impl Iterator<Item = (StoredRowKey, StoredMeasures)> {
     let (series, late) = (key.series.0, key.late);
-    let admitted = (row.admitted > 0).then(|| {
-        (StoredRowKey::Admission { series }, [saturating_i64(row.admitted), saturating_i64(row.units), 0, 0, 0])
-    });
-    let waived = row.waived();
-    let waived = ((waived.commands, waived.units) != (0, 0)).then(|| {
-        (
-            StoredRowKey::Waived { series, late },
-            [saturating_i64(waived.commands), saturating_i64(waived.units), 0, 0, 0],
-        )
-    });
+    let stored = |sums: UsageSums| {
+        let [commands, units] = sums.to_stored();
+        StoredMeasures { commands, units, ..StoredMeasures::default() }
+    };
+    let admitted = (row.admitted.commands > 0).then(|| (StoredRowKey::Admission { series }, stored(row.admitted)));
+    let waived = Some(row.waived()).filter(|waived| *waived != UsageSums::default());
+    let waived = waived.map(|waived| (StoredRowKey::Waived { series, late }, stored(waived)));
     let usage = row.outcomes().map(move |(outcome, totals)| {
-        let numbers = [totals.commands, totals.units, totals.request_bytes, totals.response_bytes, totals.duration_ns];
-        (StoredRowKey::Usage { series, outcome: outcome.code(), late }, numbers.map(saturating_i64))
+        (StoredRowKey::Usage { series, outcome: outcome.code(), late }, totals.to_stored())
     });
     admitted.into_iter().chain(usage).chain(waived)
 }
@@ -75,9 +71,9 @@ const INSERT_WAIVED: &str = "INSERT INTO waived VALUES (?, ?, ?, ?, ?, ?)
 fn write_row(
     transaction: &Transaction<'_>,
     (epoch, window): (u32, Window),
-    (place, [commands, units, request_bytes, response_bytes, duration_ns]): (StoredRowKey, &StoredMeasures),
+    (place, numbers): (StoredRowKey, &StoredMeasures),
 ) -> rusqlite::Result<()> {
-    let window = window.0;
+    let (window, Measures { commands, units, request_bytes, response_bytes, duration_ns }) = (window.0, numbers);
     let written = match place {
         StoredRowKey::Admission { series } => {
             transaction.prepare_cached(INSERT_ADMISSION)?.execute(params![window, series, epoch, commands, units])
@@ -108,11 +104,11 @@ fn write_row(
 pub(crate) fn read_hour(book: &Connection, (epoch, window): (u32, Window)) -> rusqlite::Result<StoredHour> {
     let mut hour = StoredHour::new();
     let place = params![window.0, epoch];
-    let mut query =
-        book.prepare_cached("SELECT series, admitted, units FROM admission WHERE \"window\" = ? AND epoch = ?")?;
+    let mut query = book
+        .prepare_cached("SELECT series, admitted, units, 0, 0, 0 FROM admission WHERE \"window\" = ? AND epoch = ?")?;
     let mut rows = query.query(place)?;
     while let Some(row) = rows.next()? {
-        hour.insert(StoredRowKey::Admission { series: row.get(0)? }, [row.get(1)?, row.get(2)?, 0, 0, 0]);
+        hour.insert(StoredRowKey::Admission { series: row.get(0)? }, StoredMeasures::from_row(row, 1)?);
     }
     let mut query = book.prepare_cached(
         "SELECT series, outcome, late, commands, units, request_bytes, response_bytes, duration_ns FROM usage
@@ -121,16 +117,15 @@ pub(crate) fn read_hour(book: &Connection, (epoch, window): (u32, Window)) -> ru
     let mut rows = query.query(place)?;
     while let Some(row) = rows.next()? {
         let place = StoredRowKey::Usage { series: row.get(0)?, outcome: row.get(1)?, late: row.get(2)? };
-        hour.insert(place, [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?]);
+        hour.insert(place, StoredMeasures::from_row(row, 3)?);
     }
-    let mut query =
-        book.prepare_cached("SELECT series, late, commands, units FROM waived WHERE \"window\" = ? AND epoch = ?")?;
+    let mut query = book.prepare_cached(
+        "SELECT series, late, commands, units, 0, 0, 0 FROM waived WHERE \"window\" = ? AND epoch = ?",
+    )?;
     let mut rows = query.query(place)?;
     while let Some(row) = rows.next()? {
-        hour.insert(
-            StoredRowKey::Waived { series: row.get(0)?, late: row.get(1)? },
-            [row.get(2)?, row.get(3)?, 0, 0, 0],
-        );
+        let place = StoredRowKey::Waived { series: row.get(0)?, late: row.get(1)? };
+        hour.insert(place, StoredMeasures::from_row(row, 2)?);
     }
     Ok(hour)
 }
@@ -142,7 +137,7 @@ pub(crate) fn exceeds_fold(book: &Connection, counted: &TallyFold, epoch: u32) -
         let expected = expected.get(&window).unwrap_or(&nothing);
         let is_more = |(place, held): (&StoredRowKey, &StoredMeasures)| {
             let counted = expected.get(place).copied().unwrap_or_default();
-            held.iter().zip(counted).any(|(held, counted)| *held > counted)
+            held.zip(counted, |held, counted| held > counted).as_array().contains(&true)
         };
         if read_hour(book, (epoch, window))?.iter().any(is_more) {
             return Ok(true);
@@ -161,9 +156,8 @@ pub(crate) fn write_larger_rows(
         let held = read_hour(transaction, (epoch, window))?;
         let insert = "INSERT INTO unsealed VALUES (?, ?) ON CONFLICT DO NOTHING";
         transaction.prepare_cached(insert)?.execute(params![window.0, epoch])?;
-        for (place, mut numbers) in hour {
-            let held = held.get(&place).copied().unwrap_or_default();
-            numbers.iter_mut().zip(held).for_each(|(number, held)| *number = held.max(*number));
+        for (place, numbers) in hour {
+            let numbers = numbers.zip(held.get(&place).copied().unwrap_or_default(), i64::max);
             write_row(transaction, (epoch, window), (place, &numbers))?;
         }
     }

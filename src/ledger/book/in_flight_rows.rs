@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use crate::ledger::fold::{InFlightTotals, SeriesId};
-use crate::ledger::tally::slot_copy::CommandMeasures;
-use crate::ledger::values::measures::saturating_i64;
+use crate::ledger::fold::SeriesId;
+use crate::ledger::values::measures::Measures;
 use crate::model::Window;
 
 /// The largest difference between a row's time and the time in the book, per command, while none of its bytes change.
 const TIME_WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Commands in flight, by window of admission and series.
-pub(crate) type InFlightRows = BTreeMap<(Window, SeriesId), InFlightTotals>;
+pub(crate) type InFlightRows = BTreeMap<(Window, SeriesId), Measures>;
 
 /// Replaces an epoch's rows `before` in the book by the rows `now`. Returns the rows that the book then holds.
 pub(crate) fn write_in_flight(
@@ -67,27 +66,18 @@ pub(crate) fn clear_ended_epochs(transaction: &Transaction<'_>) -> rusqlite::Res
 fn write_row(
     transaction: &Transaction<'_>,
     epoch: u32,
-    ((window, series), flying): ((Window, SeriesId), &InFlightTotals),
+    ((window, series), flying): ((Window, SeriesId), &Measures),
 ) -> rusqlite::Result<()> {
-    let values = params![
-        window.0,
-        series.0,
-        epoch,
-        saturating_i64(flying.measures.commands),
-        saturating_i64(flying.units),
-        saturating_i64(flying.measures.request_bytes),
-        saturating_i64(flying.measures.response_bytes),
-        saturating_i64(flying.measures.duration_ns)
-    ];
+    let Measures { commands, units, request_bytes, response_bytes, duration_ns } = flying.to_stored();
+    let values = params![window.0, series.0, epoch, commands, units, request_bytes, response_bytes, duration_ns];
     let replace = "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
     transaction.prepare_cached(replace)?.execute(values).map(drop)
 }
 
-fn is_worth_writing(written: &InFlightTotals, now: &InFlightTotals) -> bool {
-    let every = u64::try_from(TIME_WRITE_INTERVAL.as_nanos()).unwrap_or(u64::MAX).saturating_mul(now.measures.commands);
-    let same_time = CommandMeasures { duration_ns: written.measures.duration_ns, ..now.measures };
-    (now.units, same_time) != (written.units, written.measures)
-        || now.measures.duration_ns.abs_diff(written.measures.duration_ns) >= every
+fn is_worth_writing(written: &Measures, now: &Measures) -> bool {
+    let every = u64::try_from(TIME_WRITE_INTERVAL.as_nanos()).unwrap_or(u64::MAX).saturating_mul(now.commands);
+    let same_time = Measures { duration_ns: written.duration_ns, ..*now };
+    same_time != *written || now.duration_ns.abs_diff(written.duration_ns) >= every
 }
 
 #[cfg(test)]
@@ -96,12 +86,9 @@ mod tests {
 
     const PLACE: (Window, SeriesId) = (Window(7), SeriesId(0));
 
-    fn flying(response_bytes: u64, seconds: u64) -> InFlightTotals {
+    fn flying(response_bytes: u64, seconds: u64) -> Measures {
         let duration_ns = seconds * 1_000_000_000;
-        InFlightTotals {
-            measures: CommandMeasures { commands: 2, response_bytes, duration_ns, ..CommandMeasures::default() },
-            units: 6,
-        }
+        Measures { commands: 2, units: 6, response_bytes, duration_ns, ..Measures::default() }
     }
 
     #[test]

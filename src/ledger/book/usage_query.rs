@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 
 use crate::ledger::fold::SeriesNames;
 use crate::ledger::values::error::LedgerError;
-use crate::ledger::values::measures::{DepartmentUsage, OutcomeTotals, UsageRow, UsageSums};
+use crate::ledger::values::measures::{DepartmentUsage, Measures, UsageRow, UsageSums};
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 use super::book_reader::{BookReader, name_from, outcome_from, series_names_from, totals_from};
@@ -51,14 +51,14 @@ type UsageKey = (Window, u32, Outcome);
 /// Collects rows as they are read, or their sums.
 #[derive(Debug)]
 enum RowCollector {
-    Each(Vec<(UsageKey, OutcomeTotals)>),
-    Summed { start: Window, sums: HashMap<UsageKey, OutcomeTotals, foldhash::fast::RandomState> },
+    Each(Vec<(UsageKey, Measures)>),
+    Summed { start: Window, sums: HashMap<UsageKey, Measures, foldhash::fast::RandomState> },
 }
 
 /// Receives rows as they are read.
 trait RowSink {
     /// Adds one row of the book.
-    fn add_row(&mut self, place: UsageKey, totals: OutcomeTotals);
+    fn add_row(&mut self, place: UsageKey, totals: Measures);
 }
 
 /// Sums by department. Memory: one number per series.
@@ -70,9 +70,9 @@ struct DepartmentSums {
 }
 
 impl RowSink for DepartmentSums {
-    fn add_row(&mut self, (_, series, _): UsageKey, totals: OutcomeTotals) {
+    fn add_row(&mut self, (_, series, _): UsageKey, totals: Measures) {
         if let Some(position) = self.positions.get(&series) {
-            self.sums[*position].add(totals.commands, totals.units);
+            self.sums[*position].add(totals.usage());
         }
     }
 }
@@ -85,7 +85,7 @@ impl RowCollector {
         }
     }
 
-    fn into_rows(self) -> Vec<(UsageKey, OutcomeTotals)> {
+    fn into_rows(self) -> Vec<(UsageKey, Measures)> {
         match self {
             Self::Each(rows) => rows,
             Self::Summed { sums, .. } => {
@@ -98,7 +98,7 @@ impl RowCollector {
 }
 
 impl RowSink for RowCollector {
-    fn add_row(&mut self, (window, series, outcome): UsageKey, totals: OutcomeTotals) {
+    fn add_row(&mut self, (window, series, outcome): UsageKey, totals: Measures) {
         match self {
             Self::Each(rows) => rows.push(((window, series, outcome), totals)),
             Self::Summed { start, sums } => sums.entry((*start, series, outcome)).or_default().add(&totals),
@@ -225,7 +225,7 @@ fn departments_with_series(book: &Connection) -> rusqlite::Result<(Vec<Name>, De
 }
 
 /// Adds the names of series to rows; the names of each series are read once.
-fn with_series_names(book: &Connection, rows: Vec<(UsageKey, OutcomeTotals)>) -> rusqlite::Result<Vec<UsageRow>> {
+fn with_series_names(book: &Connection, rows: Vec<(UsageKey, Measures)>) -> rusqlite::Result<Vec<UsageRow>> {
     let mut query = book.prepare_cached("SELECT department, subsystem, command FROM series WHERE series = ?")?;
     let mut known: HashMap<u32, SeriesNames, foldhash::fast::RandomState> = HashMap::default();
     let mut usage = Vec::with_capacity(rows.len());

@@ -19,8 +19,8 @@ use self::series_sums::{PackedSums, SeriesSums};
 use self::sparse_row::{ROW_NUMBERS, SparseRow};
 use super::tally::conservation::SlotTotals;
 use super::tally::slot::{SlotKind, offset};
-use super::tally::slot_copy::{AdmissionKey, CommandMeasures, SlotCopy, TransferredMeasures};
-use super::values::measures::{OutcomeTotals, SeriesTotals, UsageRow, UsageSums};
+use super::tally::slot_copy::{AdmissionKey, SlotCopy};
+use super::values::measures::{Measures, SeriesTotals, UsageRow, UsageSums};
 
 /// The names of a series: department, subsystem and command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,41 +50,18 @@ impl FoldRowKey {
     }
 }
 
-/// Commands of one window and series that have not ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct InFlightTotals {
-    pub(crate) units: u64,
-    /// The number of commands, and their bytes and time so far.
-    pub(crate) measures: CommandMeasures,
-}
-
-/// A number of commands and a number of units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UnitTotals {
-    pub(crate) commands: u64,
-    pub(crate) units: u64,
-}
-
-impl UnitTotals {
-    fn add(&mut self, commands: u64, units: u64) {
-        self.commands = self.commands.saturating_add(commands);
-        self.units = self.units.saturating_add(units);
-    }
-}
-
 /// The sums of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoldRow {
-    pub(crate) admitted: u64,
-    /// The units of admitted commands.
-    pub(crate) units: u64,
+    /// Admitted commands and their units.
+    pub(crate) admitted: UsageSums,
     /// Commands that ended, and the units that all of them would have cost.
-    pub(crate) ended: UnitTotals,
+    pub(crate) ended: UsageSums,
     /// The charged part of `ended`: commands that cost their units, and those units. Charged units are counted because
     /// they only grow. Waived units are the difference, and a difference can shrink between two copies of a slot in
     /// use.
-    pub(crate) charged: UnitTotals,
-    pub(crate) finished: [OutcomeTotals; Finished::ALL.len()],
+    pub(crate) charged: UsageSums,
+    pub(crate) finished: [Measures; Finished::ALL.len()],
     pub(crate) refused: [u64; Refused::ALL.len()],
 }
 
@@ -164,26 +141,25 @@ const _: () = assert!(REFUSED_AT + Refused::ALL.len() <= ROW_NUMBERS, "a row fit
 impl FoldRow {
     fn as_numbers(&self) -> [u64; ROW_NUMBERS] {
         let mut numbers = [0; ROW_NUMBERS];
-        let Self { admitted, units, ended, charged, .. } = self;
-        let beginning = [*admitted, *units, ended.commands, ended.units, charged.commands, charged.units];
+        let Self { admitted, ended, charged, .. } = self;
+        let beginning =
+            [admitted.commands, admitted.units, ended.commands, ended.units, charged.commands, charged.units];
         numbers[..FINISHED_AT].copy_from_slice(&beginning);
         for (totals, place) in self.finished.iter().zip(numbers[FINISHED_AT..].as_chunks_mut::<NUMBERS_PER_OUTCOME>().0)
         {
-            let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
-            *place = [commands, units, request_bytes, response_bytes, duration_ns];
+            *place = totals.as_array();
         }
         numbers[REFUSED_AT..REFUSED_AT + Refused::ALL.len()].copy_from_slice(&self.refused);
         numbers
     }
 
     fn from_numbers(numbers: &[u64; ROW_NUMBERS]) -> Self {
-        let charge = |at: usize| UnitTotals { commands: numbers[at], units: numbers[at + 1] };
-        let (ended, charged) = (charge(2), charge(4));
-        let mut row = Self { admitted: numbers[0], units: numbers[1], ended, charged, ..Self::default() };
+        let [admitted, ended, charged] =
+            [0, 2, 4].map(|at| UsageSums { commands: numbers[at], units: numbers[at + 1] });
+        let mut row = Self { admitted, ended, charged, ..Self::default() };
         for (totals, place) in row.finished.iter_mut().zip(numbers[FINISHED_AT..].as_chunks::<NUMBERS_PER_OUTCOME>().0)
         {
-            let [commands, units, request_bytes, response_bytes, duration_ns] = *place;
-            *totals = OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns };
+            *totals = Measures::from(*place);
         }
         row.refused.copy_from_slice(&numbers[REFUSED_AT..REFUSED_AT + Refused::ALL.len()]);
         row
@@ -192,12 +168,12 @@ impl FoldRow {
     /// Returns the growth of a slot between two copies.
     fn growth(before: &SlotCopy, now: &SlotCopy) -> Self {
         let (mut growth, units_each) = (Self::default(), now.units_each());
-        growth.admitted = now.0[offset::ADMITTED].saturating_sub(before.0[offset::ADMITTED]);
-        growth.units = growth.admitted.saturating_mul(units_each);
+        let admitted = now.0[offset::ADMITTED].saturating_sub(before.0[offset::ADMITTED]);
+        growth.admitted = UsageSums { commands: admitted, units: admitted.saturating_mul(units_each) };
         for finished in Finished::ALL {
-            let record = subtract_measures(before.finished(finished), now.finished(finished));
+            let totals = now.finished(finished).zip(before.finished(finished), u64::saturating_sub);
             let charged = now.charged(finished).saturating_sub(before.charged(finished));
-            growth.add_command_measures(finished, record, (charged, units_each));
+            growth.add_ended(finished, &totals, (charged, units_each));
         }
         for refused in Refused::ALL {
             growth.refused[refused.index()] = now.refused(refused).saturating_sub(before.refused(refused));
@@ -207,79 +183,54 @@ impl FoldRow {
 
     /// Adds another row's sums.
     fn add_growth(&mut self, more: &Self) {
-        self.admitted = self.admitted.saturating_add(more.admitted);
-        self.units = self.units.saturating_add(more.units);
-        self.ended.add(more.ended.commands, more.ended.units);
-        self.charged.add(more.charged.commands, more.charged.units);
+        self.admitted.add(more.admitted);
+        self.ended.add(more.ended);
+        self.charged.add(more.charged);
         self.finished.iter_mut().zip(&more.finished).for_each(|(sum, more)| sum.add(more));
         self.refused.iter_mut().zip(&more.refused).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
     }
 
-    /// Adds commands that ended with `finished`; `charged` of them cost `units_each`.
-    fn add_command_measures(&mut self, finished: Finished, record: CommandMeasures, (charged, units_each): (u64, u64)) {
-        let units = charged.saturating_mul(units_each);
-        let CommandMeasures { commands, request_bytes, response_bytes, duration_ns } = record;
-        let totals = OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns };
-        self.finished[finished.index()].add(&totals);
-        self.ended.add(commands, commands.saturating_mul(units_each));
-        self.charged.add(charged, units);
+    /// Adds commands that ended with `finished`; `charged` of them cost `units_each`, which are the units of `totals`.
+    fn add_ended(&mut self, finished: Finished, totals: &Measures, (charged, units_each): (u64, u64)) {
+        let commands = totals.commands;
+        self.finished[finished.index()].add(totals);
+        self.ended.add(UsageSums { commands, units: commands.saturating_mul(units_each) });
+        self.charged.add(UsageSums { commands: charged, units: totals.units });
     }
 
     /// Returns the commands that cost no units, and the units that they would have cost.
-    pub(crate) fn waived(&self) -> UnitTotals {
-        UnitTotals {
-            commands: self.ended.commands.saturating_sub(self.charged.commands),
-            units: self.ended.units.saturating_sub(self.charged.units),
-        }
+    pub(crate) fn waived(&self) -> UsageSums {
+        self.ended.without(self.charged)
     }
 
     /// Returns the outcomes that have commands, with their sums.
-    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, OutcomeTotals)> + '_ {
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, Measures)> + '_ {
         let finished = Finished::ALL.into_iter().map(|one| (Outcome::Finished(one), self.finished[one.index()]));
         let refused = Refused::ALL.into_iter().map(|one| {
             let commands = self.refused[one.index()];
-            (Outcome::Refused(one), OutcomeTotals { commands, ..OutcomeTotals::default() })
+            (Outcome::Refused(one), Measures { commands, ..Measures::default() })
         });
-        finished.chain(refused).filter(|(_, totals)| *totals != OutcomeTotals::default())
+        finished.chain(refused).filter(|(_, totals)| *totals != Measures::default())
     }
 
     /// Adds the sums of admitted commands.
-    pub(crate) fn add_admitted(&mut self, totals: &OutcomeTotals) {
-        self.admitted = self.admitted.saturating_add(totals.commands);
-        self.units = self.units.saturating_add(totals.units);
+    pub(crate) fn add_admitted(&mut self, totals: &Measures) {
+        self.admitted.add(totals.usage());
     }
 
     /// Adds the sums of one outcome, as stored in the book.
-    pub(crate) fn add_outcome(&mut self, outcome: Outcome, totals: &OutcomeTotals) {
+    pub(crate) fn add_outcome(&mut self, outcome: Outcome, totals: &Measures) {
         match outcome {
             Outcome::Finished(finished) => {
                 self.finished[finished.index()].add(totals);
-                self.ended.add(totals.commands, totals.units);
-                self.charged.add(totals.commands, totals.units);
+                self.ended.add(totals.usage());
+                self.charged.add(totals.usage());
             }
             Outcome::Refused(refused) => {
                 let sum = &mut self.refused[refused.index()];
                 *sum = sum.saturating_add(totals.commands);
             }
         }
-    }
-}
-
-fn subtract_measures(before: CommandMeasures, now: CommandMeasures) -> CommandMeasures {
-    CommandMeasures {
-        commands: now.commands.saturating_sub(before.commands),
-        request_bytes: now.request_bytes.saturating_sub(before.request_bytes),
-        response_bytes: now.response_bytes.saturating_sub(before.response_bytes),
-        duration_ns: now.duration_ns.saturating_sub(before.duration_ns),
-    }
-}
-
-fn add_measures(one: CommandMeasures, other: CommandMeasures) -> CommandMeasures {
-    CommandMeasures {
-        commands: one.commands.saturating_add(other.commands),
-        request_bytes: one.request_bytes.saturating_add(other.request_bytes),
-        response_bytes: one.response_bytes.saturating_add(other.response_bytes),
-        duration_ns: one.duration_ns.saturating_add(other.duration_ns),
     }
 }
 
@@ -335,16 +286,13 @@ impl TallyFold {
     }
 
     /// Returns the commands in flight at the moment `now_ns`, by window of admission and series.
-    pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, SeriesId), InFlightTotals> {
-        let mut sums: BTreeMap<_, InFlightTotals> = BTreeMap::new();
+    pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, SeriesId), Measures> {
+        let mut sums: BTreeMap<_, Measures> = BTreeMap::new();
         for (copy, series) in
             self.in_flight_slots.iter().filter_map(|(at, series)| Some((self.seen_copies.get(*at)?, series)))
         {
             let copy = SlotCopy(copy.load());
-            let record = copy.in_flight(now_ns);
-            let sum = sums.entry((copy.window(), *series)).or_default();
-            sum.units = sum.units.saturating_add(record.commands.saturating_mul(copy.units_each()));
-            sum.measures = add_measures(sum.measures, record);
+            sums.entry((copy.window(), *series)).or_default().add(&copy.in_flight(now_ns));
         }
         sums
     }
@@ -395,7 +343,7 @@ impl TallyFold {
             let window = if copy.window() < self.floor { fallback } else { copy.window() };
             let key = FoldRowKey { window, series, late: window.0.saturating_sub(copy.window().0) };
             let mut growth = FoldRow::default();
-            growth.add_command_measures(Finished::Interrupted, rest, (rest.commands, copy.units_each()));
+            growth.add_ended(Finished::Interrupted, &rest, (rest.commands, copy.units_each()));
             self.add_to_row(key, &growth);
             self.add_to_series(series, &growth, (0, 0));
         }
@@ -441,7 +389,7 @@ impl TallyFold {
         for (key, row) in &self.rows {
             let Some(names) = self.series_names(key.series) else { continue };
             let sum = sums.entry((key.window, names.department.clone())).or_default();
-            row.unpack().outcomes().for_each(|(_, totals)| sum.add(totals.commands, totals.units));
+            row.unpack().outcomes().for_each(|(_, totals)| sum.add(totals.usage()));
         }
         OpenUsage { epoch, floor: self.floor, sums }
     }
@@ -502,20 +450,15 @@ impl TallyFold {
 }
 
 /// Sums late ends by the slot in which the commands were admitted.
-pub(crate) fn late_end_totals(slots: impl Iterator<Item = SlotCopy>) -> HashMap<AdmissionKey, TransferredMeasures> {
-    let mut ends: HashMap<_, TransferredMeasures> = HashMap::new();
+pub(crate) fn late_end_totals(slots: impl Iterator<Item = SlotCopy>) -> HashMap<AdmissionKey, Measures> {
+    let mut ends: HashMap<_, Measures> = HashMap::new();
     for copy in slots.filter(|copy| copy.kind() == SlotKind::Count && copy.admission_window().is_some()) {
-        let (ended, sum) = (copy.ended(), ends.entry(copy.admission_key()).or_default());
-        *sum = TransferredMeasures {
-            commands: sum.commands.saturating_add(ended.commands),
-            request_bytes: sum.request_bytes.saturating_add(ended.request_bytes),
-            response_bytes: sum.response_bytes.saturating_add(ended.response_bytes),
-        };
+        ends.entry(copy.admission_key()).or_default().add(&copy.ended());
     }
     ends
 }
 
-fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, OutcomeTotals)) -> UsageRow {
+fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, Measures)) -> UsageRow {
     UsageRow {
         window,
         department: names.department.clone(),
@@ -528,7 +471,7 @@ fn usage_row(window: Window, names: &SeriesNames, (outcome, totals): (Outcome, O
 
 /// Sums rows with the same window, series and outcome. The result is sorted by these three.
 pub(crate) fn sum_rows(rows: impl IntoIterator<Item = UsageRow>) -> Vec<UsageRow> {
-    let mut sums: BTreeMap<(Window, SeriesNames, Outcome), OutcomeTotals> = BTreeMap::new();
+    let mut sums: BTreeMap<(Window, SeriesNames, Outcome), Measures> = BTreeMap::new();
     for row in rows {
         let names = SeriesNames { department: row.department, subsystem: row.subsystem, command: row.command };
         sums.entry((row.window, names, row.outcome)).or_default().add(&row.totals);
@@ -562,7 +505,10 @@ mod tests {
         let numbers = std::array::from_fn(|at| if at < REFUSED_AT + Refused::ALL.len() { at as u64 + 1 } else { 0 });
         let row = FoldRow::from_numbers(&numbers);
         assert_eq!(row.as_numbers(), numbers);
-        assert_eq!((row.admitted, row.units, row.finished[0].commands, row.refused[0]), (1, 2, 7, 47));
+        assert_eq!(
+            (row.admitted.commands, row.admitted.units, row.finished[0].commands, row.refused[0]),
+            (1, 2, 7, 47)
+        );
         let mut packed = PackedRow::default();
         packed.add_growth(&FoldRow::default());
         assert_eq!(packed.unpack(), FoldRow::default());

@@ -46,7 +46,7 @@ impl SeriesSums {
 
     /// Adds the growth of a row. Bytes are added separately: they are shown before their command has ended.
     pub(crate) fn add_growth(&mut self, more: &FoldRow) {
-        self.admitted = self.admitted.saturating_add(more.admitted);
+        self.admitted = self.admitted.saturating_add(more.admitted.commands);
         for (sum, more) in self.finished.iter_mut().zip(&more.finished) {
             *sum = sum.saturating_add(more.commands);
             self.units = self.units.saturating_add(more.units);

@@ -151,7 +151,7 @@ pub(crate) fn adjustment_line(number: i64, whom: &str, units: i64, why: &str) ->
 }
 
 fn measure_fields(numbers: &StoredMeasures) -> String {
-    numbers.map(|number| number.to_string()).join("\t")
+    numbers.as_array().map(|number| number.to_string()).join("\t")
 }
 
 /// Returns the SHA-256 of lines, in lower-case hexadecimal.
@@ -173,7 +173,8 @@ mod tests {
     use super::*;
 
     const NAMES: SeriesLabel<'_> = ["police", "cameras", "read"];
-    const NUMBERS: StoredMeasures = [2, 6, 10, 20, 30];
+    const NUMBERS: StoredMeasures =
+        StoredMeasures { commands: 2, units: 6, request_bytes: 10, response_bytes: 20, duration_ns: 30 };
 
     #[test]
     fn lines_are_those_of_the_description() {

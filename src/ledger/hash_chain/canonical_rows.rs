@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rusqlite::{Connection, Row, params};
 
-use crate::ledger::values::measures::StoredMeasures;
+use crate::ledger::values::measures::{StoredMeasures, WAIVED_CODE};
 use crate::model::Window;
 
 use super::canonical;
@@ -37,7 +37,12 @@ pub(crate) fn hour_lines(
     let mut rows = query.query(params![window.0, epoch])?;
     while let Some(row) = rows.next()? {
         let late = if format == 1 { None } else { Some(row.get(9)?) };
-        lines.push(canonical::usage_line(read_label(row)?, row.get_ref(3)?.as_str()?, late, &read_measures(row, 4)?));
+        lines.push(canonical::usage_line(
+            read_label(row)?,
+            row.get_ref(3)?.as_str()?,
+            late,
+            &StoredMeasures::from_row(row, 4)?,
+        ));
     }
     let mut query = book.prepare_cached(
         "SELECT department, subsystem, command, late, commands, units FROM waived JOIN series USING (series)
@@ -62,13 +67,13 @@ pub(crate) fn day_lines(book: &Connection, windows: &Range<Window>) -> rusqlite:
     )?;
     let mut rows = query.query([windows.start.0])?;
     while let Some(row) = rows.next()? {
-        let unnamed = if row.get::<_, i64>(9)? == i64::from(crate::ledger::values::measures::WAIVED_CODE) {
+        let unnamed = if row.get::<_, i64>(9)? == i64::from(WAIVED_CODE) {
             canonical::WAIVED_NAME
         } else {
             canonical::ADMITTED_NAME
         };
         let outcome = row.get_ref(3)?.as_str_or_null()?.unwrap_or(unnamed);
-        lines.push(canonical::day_line(read_label(row)?, outcome, &read_measures(row, 4)?));
+        lines.push(canonical::day_line(read_label(row)?, outcome, &StoredMeasures::from_row(row, 4)?));
     }
     let query = "SELECT number, hash FROM seal WHERE kind = 'hour' AND \"window\" >= ?1 AND \"window\" < ?2";
     let mut query = book.prepare_cached(query)?;
@@ -116,10 +121,6 @@ fn read_seal_line(row: &Row<'_>) -> rusqlite::Result<String> {
 
 fn read_label<'a>(row: &'a Row<'_>) -> rusqlite::Result<canonical::SeriesLabel<'a>> {
     Ok([row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?])
-}
-
-fn read_measures(row: &Row<'_>, from: usize) -> rusqlite::Result<StoredMeasures> {
-    Ok([row.get(from)?, row.get(from + 1)?, row.get(from + 2)?, row.get(from + 3)?, row.get(from + 4)?])
 }
 
 /// Returns the line of a correction; empty if the correction does not exist.

@@ -2,6 +2,7 @@
 //!
 //! Guarantees: pure arithmetic on a copy. No word is read twice, so all values computed from a copy are consistent.
 
+use crate::ledger::values::measures::Measures;
 use crate::model::{Finished, Name, Refused, Window};
 
 use super::slot::{SLOT_BYTES, SlotKind, WORDS, offset};
@@ -9,23 +10,6 @@ use super::slot::{SLOT_BYTES, SlotKind, WORDS, offset};
 /// A copy of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotCopy(pub(crate) [u64; WORDS]);
-
-/// The sums of one outcome in a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CommandMeasures {
-    pub(crate) commands: u64,
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
-    pub(crate) duration_ns: u64,
-}
-
-/// Commands whose end was counted in another slot than their admission.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TransferredMeasures {
-    pub(crate) commands: u64,
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
-}
 
 /// The key of a slot of admission: position of the series' slot, window, units each. A worker has one slot per key.
 pub(crate) type AdmissionKey = (u32, Window, u64);
@@ -91,10 +75,12 @@ impl SlotCopy {
         self.0[offset::UNITS_EACH]
     }
 
-    pub(crate) fn finished(&self, finished: Finished) -> CommandMeasures {
+    /// Returns the sums of the commands that ended here with this outcome, and the units of those that cost units.
+    pub(crate) fn finished(&self, finished: Finished) -> Measures {
         let at = offset::FINISHED + finished.index() * 4;
-        CommandMeasures {
+        Measures {
             commands: self.0[at],
+            units: self.units_of(self.charged(finished)),
             request_bytes: self.0[at + 1],
             response_bytes: self.0[at + 2],
             duration_ns: self.0[at + 3],
@@ -120,40 +106,39 @@ impl SlotCopy {
         self.0[offset::REFUSED + refused.index()]
     }
 
-    /// Returns the commands admitted here that have not ended in any slot. The result includes their bytes, and the
-    /// time that they have used by the moment `now_ns`.
-    pub(crate) fn in_flight(&self, now_ns: u64) -> CommandMeasures {
+    /// Returns the commands admitted here that have not ended in any slot. The result includes their units and bytes,
+    /// and the time that they have used by the moment `now_ns`.
+    pub(crate) fn in_flight(&self, now_ns: u64) -> Measures {
         let rest = self.open_measures(self.transferred(offset::LATE_OUT));
-        CommandMeasures { duration_ns: self.elapsed_ns(rest.commands, now_ns), ..rest }
+        Measures { duration_ns: self.elapsed_ns(rest.commands, now_ns), ..rest }
     }
 
     /// Like [`SlotCopy::in_flight`] for a slot of a dead process, computed from the ends themselves: `late` is the sum
     /// of the ends in slots of later windows. After a power failure the disk may hold those ends without this slot's
     /// record of them (`LATE_OUT`), or only the record. A command without an end in any slot has not ended. Commands
     /// whose admission time is lost have no duration.
-    pub(crate) fn unended(&self, late: TransferredMeasures, now_ns: u64) -> CommandMeasures {
+    pub(crate) fn unended(&self, late: Measures, now_ns: u64) -> Measures {
         let rest = self.open_measures(late);
         let timed = self.open_measures(self.transferred(offset::LATE_OUT)).commands.min(rest.commands);
-        CommandMeasures { duration_ns: self.elapsed_ns(timed, now_ns), ..rest }
+        Measures { duration_ns: self.elapsed_ns(timed, now_ns), ..rest }
     }
 
-    /// Returns commands admitted here or transferred in, minus those that ended here, minus `went`.
-    fn open_measures(&self, went: TransferredMeasures) -> CommandMeasures {
-        let (came, ended) = (self.transferred(offset::LATE_IN), self.ended());
-        let open = |begun: usize, came: u64, ended: u64, went: u64| {
-            self.0[begun].wrapping_add(came).saturating_sub(ended.wrapping_add(went))
+    /// Returns commands admitted here or transferred in, minus those that ended here, minus `went`. They have no time.
+    fn open_measures(&self, went: Measures) -> Measures {
+        let begun = Measures {
+            commands: self.0[offset::ADMITTED],
+            request_bytes: self.0[offset::REQUEST_BYTES],
+            response_bytes: self.0[offset::RESPONSE_BYTES],
+            ..Measures::default()
         };
-        CommandMeasures {
-            commands: open(offset::ADMITTED, came.commands, ended.commands, went.commands),
-            request_bytes: open(offset::REQUEST_BYTES, came.request_bytes, ended.request_bytes, went.request_bytes),
-            response_bytes: open(
-                offset::RESPONSE_BYTES,
-                came.response_bytes,
-                ended.response_bytes,
-                went.response_bytes,
-            ),
-            duration_ns: 0,
-        }
+        let begun = begun.zip(self.transferred(offset::LATE_IN), u64::wrapping_add);
+        let open = begun.zip(self.ended().zip(went, u64::wrapping_add), u64::saturating_sub);
+        Measures { units: self.units_of(open.commands), duration_ns: 0, ..open }
+    }
+
+    /// Returns the units that `commands` commands of this slot cost.
+    fn units_of(&self, commands: u64) -> u64 {
+        commands.saturating_mul(self.units_each())
     }
 
     /// Returns the time that `commands` commands in flight have used. 0 if the last sync lies a little before the last
@@ -163,21 +148,20 @@ impl SlotCopy {
         if elapsed > u64::MAX / 2 { 0 } else { elapsed }
     }
 
-    fn transferred(&self, at: usize) -> TransferredMeasures {
-        TransferredMeasures { commands: self.0[at], request_bytes: self.0[at + 1], response_bytes: self.0[at + 2] }
+    /// Returns the commands, and their bytes, whose end was counted in another slot than their admission.
+    fn transferred(&self, at: usize) -> Measures {
+        Measures {
+            commands: self.0[at],
+            request_bytes: self.0[at + 1],
+            response_bytes: self.0[at + 2],
+            ..Measures::default()
+        }
     }
 
     /// Returns the sums of all commands that ended here.
-    pub(crate) fn ended(&self) -> CommandMeasures {
-        Finished::ALL.into_iter().map(|finished| self.finished(finished)).fold(
-            CommandMeasures::default(),
-            |sum, one| CommandMeasures {
-                commands: sum.commands.wrapping_add(one.commands),
-                request_bytes: sum.request_bytes.wrapping_add(one.request_bytes),
-                response_bytes: sum.response_bytes.wrapping_add(one.response_bytes),
-                duration_ns: sum.duration_ns.wrapping_add(one.duration_ns),
-            },
-        )
+    pub(crate) fn ended(&self) -> Measures {
+        let ended = Finished::ALL.into_iter().map(|finished| self.finished(finished));
+        ended.fold(Measures::default(), |sum, one| sum.zip(one, u64::wrapping_add))
     }
 
     /// Returns one of the names of a series' slot; `None` if the text is not a valid name.
@@ -238,11 +222,11 @@ mod tests {
         let admitted =
             [(offset::ADMITTED, 3), (offset::FINISHED, 1), (offset::STARTED, 100 + 140), (offset::REQUEST_BYTES, 9)];
         let noted = [(offset::ADMITTED, 3), (offset::FINISHED, 1), (offset::STARTED, 140), (offset::LATE_OUT, 1)];
-        let late = TransferredMeasures { commands: 1, request_bytes: 4, response_bytes: 0 };
+        let late = Measures { commands: 1, request_bytes: 4, ..Measures::default() };
         for (what, set, late, expected) in [
-            ("neither", &admitted, TransferredMeasures::default(), (2, 9, 160)),
+            ("neither", &admitted, Measures::default(), (2, 9, 160)),
             ("the end without its note", &admitted, late, (1, 5, 0)),
-            ("the note without its end", &noted, TransferredMeasures::default(), (2, 0, 60)),
+            ("the note without its end", &noted, Measures::default(), (2, 0, 60)),
             ("both", &noted, late, (1, 0, 60)),
         ] {
             let rest = words(set).unended(late, 200);
@@ -262,7 +246,7 @@ mod tests {
         for slot in [slot, slot.upgrade_from_format_1()] {
             assert_eq!(slot.in_flight(0).commands, 3);
         }
-        assert_eq!(slot.upgrade_from_format_1().unended(TransferredMeasures::default(), 0).commands, 3);
+        assert_eq!(slot.upgrade_from_format_1().unended(Measures::default(), 0).commands, 3);
     }
 
     #[test]

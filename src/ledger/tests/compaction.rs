@@ -28,7 +28,7 @@ fn count_hours(bench: &LedgerBench, (ledger, meter): (&Ledger, &Meter), hours: u
     }
 }
 
-fn sum(rows: &[UsageRow], of: impl Fn(&OutcomeTotals) -> u64) -> u64 {
+fn sum(rows: &[UsageRow], of: impl Fn(&Measures) -> u64) -> u64 {
     rows.iter().map(|row| of(&row.totals)).sum()
 }
 
@@ -246,15 +246,15 @@ fn another_calendar_has_other_days_and_the_same_sums() {
     assert_eq!(sum(&before, |one| one.response_bytes), sum(&after, |one| one.response_bytes));
 }
 
-fn commands(totals: &OutcomeTotals) -> u64 {
+fn commands(totals: &Measures) -> u64 {
     totals.commands
 }
 
-fn units(totals: &OutcomeTotals) -> u64 {
+fn units(totals: &Measures) -> u64 {
     totals.units
 }
 
-fn response_bytes(totals: &OutcomeTotals) -> u64 {
+fn response_bytes(totals: &Measures) -> u64 {
     totals.response_bytes
 }
 

@@ -6,7 +6,7 @@
 //!   are in `adjustment_units`, where usage lines have 0.
 //! - So each column sums up to the total that its name states, and `net_units` sums up to the net units.
 
-use crate::ledger::AdjustmentRow;
+use crate::ledger::{AdjustmentRow, Measures};
 use crate::report::{ReportRow, UsageReport};
 
 /// The columns of a correction, after the keys and numbers.
@@ -31,7 +31,7 @@ pub fn render_csv(usage: &UsageReport) -> Result<String, csv::Error> {
 
 fn usage_line(usage: &UsageReport, row: &ReportRow) -> Vec<String> {
     let mut cells: Vec<String> = row.keys.iter().map(|key| safe_cell(key)).collect();
-    cells.extend(UsageReport::numbers(&row.totals).map(|number| number.to_string()));
+    cells.extend(row.totals.as_array().map(|number| number.to_string()));
     cells.extend(["0".to_owned(), row.totals.units.to_string()]);
     cells.extend(std::iter::repeat_n(String::new(), 4));
     cells.extend(coverage_columns(usage, usage.department_of(&row.keys)));
@@ -41,7 +41,7 @@ fn usage_line(usage: &UsageReport, row: &ReportRow) -> Vec<String> {
 fn adjustment_line(usage: &UsageReport, row: &AdjustmentRow) -> Vec<String> {
     let mut cells: Vec<String> =
         usage.group_by.keys().iter().map(|key| safe_cell(UsageReport::adjustment_key(*key, row))).collect();
-    cells.extend(UsageReport::NUMBERS.map(|_| "0".to_owned()));
+    cells.extend(Measures::<u64>::NAMES.map(|_| "0".to_owned()));
     cells.extend([row.units, row.units, row.number].map(|number| number.to_string()));
     cells.extend([&row.period, &row.reason, &row.who].map(|text| safe_cell(text)));
     let is_grouped = usage.group_by.keys().contains(&crate::report::GroupKey::Department);

@@ -4,7 +4,7 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::ledger::OutcomeTotals;
+use crate::ledger::Measures;
 use crate::report::{GroupKey, ReportRow, UsageReport};
 
 /// Renders one object:
@@ -19,7 +19,7 @@ pub fn render_json(usage: &UsageReport) -> Result<String, serde_json::Error> {
 
 struct JsonReport<'a>(&'a UsageReport);
 struct JsonRow<'a>(&'a UsageReport, &'a ReportRow);
-struct JsonMeasures<'a>(&'a OutcomeTotals);
+struct JsonMeasures<'a>(&'a Measures);
 
 impl Serialize for JsonReport<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -53,7 +53,7 @@ impl Serialize for JsonRow<'_> {
                 map.serialize_entry("department_name", usage.department_name(value))?;
             }
         }
-        for (name, number) in UsageReport::NUMBERS.iter().zip(UsageReport::numbers(&row.totals)) {
+        for (name, number) in Measures::<u64>::NAMES.iter().zip(row.totals.as_array()) {
             map.serialize_entry(name, &number)?;
         }
         map.end()
@@ -62,7 +62,7 @@ impl Serialize for JsonRow<'_> {
 
 impl Serialize for JsonMeasures<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(UsageReport::NUMBERS.iter().zip(UsageReport::numbers(self.0)))
+        serializer.collect_map(Measures::<u64>::NAMES.iter().zip(self.0.as_array()))
     }
 }
 

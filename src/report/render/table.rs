@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::ledger::{AdjustmentRow, OutcomeTotals};
+use crate::ledger::{AdjustmentRow, Measures};
 use crate::report::{GroupKey, UsageReport};
 
 use super::fitted_table::{ColumnHeading, FittedTable, TableTarget};
@@ -115,8 +115,8 @@ fn with_name(usage: &UsageReport, mut keys: Vec<String>, name: Option<String>) -
     keys
 }
 
-fn number_cells(totals: &OutcomeTotals) -> [String; 5] {
-    let OutcomeTotals { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
+fn number_cells(totals: &Measures) -> [String; 5] {
+    let Measures { commands, units, request_bytes, response_bytes, duration_ns } = *totals;
     [
         grouped_digits(commands),
         grouped_digits(units),

@@ -7,12 +7,12 @@ use rusqlite::Connection;
 
 use crate::ledger::hash_chain::canonical_rows;
 use crate::ledger::tests::ALWAYS;
-use crate::ledger::{LedgerFiles, LedgerTotals, OutcomeTotals, UsageRow};
+use crate::ledger::{LedgerFiles, LedgerTotals, Measures, UsageRow};
 use crate::model::{Finished, Name, Outcome, Refused, Window};
 
 use super::model::{LedgerModel, ModelKey, ModelSeries};
 
-type BookRows = BTreeMap<(Window, ModelSeries, Outcome), OutcomeTotals>;
+type BookRows = BTreeMap<(Window, ModelSeries, Outcome), Measures>;
 
 pub(crate) fn key(row: &UsageRow) -> (Window, ModelSeries, Outcome) {
     (row.window, series(&row.department, &row.command), row.outcome)
@@ -92,14 +92,14 @@ pub(crate) fn check_book(book: &Connection, model: &LedgerModel, now_ns: u64) {
 }
 
 /// Commands in flight, by window and series.
-type BookInFlight = BTreeMap<(Window, ModelSeries), OutcomeTotals>;
+type BookInFlight = BTreeMap<(Window, ModelSeries), Measures>;
 
 /// Requires exact values, except for the duration: it may lag by less than ten seconds a command while no other value
 /// changes.
 fn check_in_flight(found: &BookInFlight, expected: &BookInFlight) {
     const LAG_NS: u64 = 10_000_000_000;
     let timeless = |rows: &BookInFlight| -> BookInFlight {
-        rows.iter().map(|(place, row)| (*place, OutcomeTotals { duration_ns: 0, ..*row })).collect()
+        rows.iter().map(|(place, row)| (*place, Measures { duration_ns: 0, ..*row })).collect()
     };
     assert_eq!(timeless(found), timeless(expected), "table in_flight");
     for (place, row) in expected {
@@ -202,7 +202,7 @@ impl BookDays {
         day.filter(|_| window < self.hours_from).unwrap_or(window)
     }
 
-    fn sums(&self, rows: impl Iterator<Item = ((Window, ModelSeries, Outcome), OutcomeTotals)>) -> BookRows {
+    fn sums(&self, rows: impl Iterator<Item = ((Window, ModelSeries, Outcome), Measures)>) -> BookRows {
         let mut sums = BookRows::new();
         for ((window, series, outcome), totals) in rows {
             sums.entry((self.shown(window), series, outcome)).or_default().add(&totals);
@@ -230,15 +230,9 @@ fn series_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<ModelSeries
     Ok((number(row.get_ref(at)?.as_str()?), number(row.get_ref(at + 1)?.as_str()?)))
 }
 
-fn totals_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<OutcomeTotals> {
+fn totals_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Measures> {
     let value = |column| row.get::<_, i64>(at + column).map(|value| value.cast_unsigned());
-    Ok(OutcomeTotals {
-        commands: value(0)?,
-        units: value(1)?,
-        request_bytes: value(2)?,
-        response_bytes: value(3)?,
-        duration_ns: value(4)?,
-    })
+    Ok(Measures::from([value(0)?, value(1)?, value(2)?, value(3)?, value(4)?]))
 }
 
 fn collect<K: Ord, V>(
@@ -251,7 +245,7 @@ fn collect<K: Ord, V>(
     rows.map(|row| row.expect("a row")).collect()
 }
 
-fn usage(book: &Connection, from: Window) -> BTreeMap<ModelKey, OutcomeTotals> {
+fn usage(book: &Connection, from: Window) -> BTreeMap<ModelKey, Measures> {
     let query = "SELECT \"window\", late, department, command, outcome, sum(commands), sum(units), sum(request_bytes),
                         sum(response_bytes), sum(duration_ns)
                  FROM usage JOIN series USING (series) WHERE \"window\" >= ?1 GROUP BY \"window\", late, series, outcome";
@@ -270,7 +264,7 @@ fn admissions(book: &Connection, from: Window) -> BTreeMap<(Window, ModelSeries)
     })
 }
 
-fn in_flight(book: &Connection) -> BTreeMap<(Window, ModelSeries), OutcomeTotals> {
+fn in_flight(book: &Connection) -> BTreeMap<(Window, ModelSeries), Measures> {
     let query = "SELECT \"window\", department, command, commands, units, request_bytes, response_bytes, duration_ns
                  FROM in_flight JOIN series USING (series)";
     collect(book, (query, &[]), |row| Ok(((Window(row.get(0)?), series_at(row, 1)?), totals_at(row, 3)?)))

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ledger::values::measures::OutcomeTotals;
+use crate::ledger::values::measures::Measures;
 use crate::model::{Finished, Outcome, Refused, Window};
 
 /// The numbers of a department and a command. 0 and 0 stand for counts without a name.
@@ -19,7 +19,7 @@ pub(crate) type ModelKey = (Window, u32, ModelSeries, Outcome);
 /// The expected books. A command in flight is identified by the moment of its admission.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LedgerModel {
-    pub(crate) rows: BTreeMap<ModelKey, OutcomeTotals>,
+    pub(crate) rows: BTreeMap<ModelKey, Measures>,
     pub(crate) admitted: BTreeMap<(Window, ModelSeries), (u64, u64)>,
     /// Waived commands and their units, by hour of the end, hours since the admission, and series.
     pub(crate) waived: BTreeMap<(Window, u32, ModelSeries), (u64, u64)>,
@@ -74,7 +74,7 @@ impl LedgerModel {
             let sum = self.waived.entry((window, late, open.series)).or_default();
             *sum = (sum.0 + 1, sum.1 + open.units);
         }
-        let totals = OutcomeTotals { commands: 1, units, request_bytes, response_bytes, duration_ns };
+        let totals = Measures { commands: 1, units, request_bytes, response_bytes, duration_ns };
         self.rows.entry(key).or_default().add(&totals);
     }
 
@@ -112,12 +112,12 @@ impl LedgerModel {
         self.total(series, Outcome::Refused(refused)).commands
     }
 
-    pub(crate) fn finished(&self, series: ModelSeries, finished: Finished) -> OutcomeTotals {
+    pub(crate) fn finished(&self, series: ModelSeries, finished: Finished) -> Measures {
         self.total(series, Outcome::Finished(finished))
     }
 
-    fn total(&self, series: ModelSeries, outcome: Outcome) -> OutcomeTotals {
-        let mut sum = OutcomeTotals::default();
+    fn total(&self, series: ModelSeries, outcome: Outcome) -> Measures {
+        let mut sum = Measures::default();
         let is_it = |key: &ModelKey| key.2 == series && key.3 == outcome;
         self.rows.iter().filter(|(key, _)| is_it(key)).for_each(|(_, totals)| sum.add(totals));
         sum
@@ -133,12 +133,12 @@ impl LedgerModel {
     }
 
     /// Returns the commands in flight, by window of admission and series.
-    pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, ModelSeries), OutcomeTotals> {
-        let mut sums: BTreeMap<_, OutcomeTotals> = BTreeMap::new();
+    pub(crate) fn in_flight(&self, now_ns: u64) -> BTreeMap<(Window, ModelSeries), Measures> {
+        let mut sums: BTreeMap<_, Measures> = BTreeMap::new();
         for (moment, open) in &self.open {
             let ModelTicket { units, request_bytes, response_bytes, .. } = *open;
             let duration_ns = now_ns - moment;
-            let one = OutcomeTotals { commands: 1, units, request_bytes, response_bytes, duration_ns };
+            let one = Measures { commands: 1, units, request_bytes, response_bytes, duration_ns };
             sums.entry((open.window, open.series)).or_default().add(&one);
         }
         sums
