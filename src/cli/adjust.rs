@@ -131,7 +131,7 @@ fn used_units(files: &LedgerFiles, adjustment: &Adjustment, range: &ReportRange)
         .filter(|row| matches(row.department.as_str(), Some(row.subsystem.as_str()), Some(row.command.as_str())));
     let used: i128 = rows.map(|row| i128::from(row.totals.units)).sum();
     let earlier = files.adjustments()?;
-    let earlier = earlier.iter().filter(|row| {
+    let earlier = earlier.iter().map(|row| &row.adjustment).filter(|row| {
         let period = row.windows(files.calendar());
         period.is_some_and(|period| range.from <= period.start && period.end <= range.to)
             && matches(&row.department, row.subsystem.as_deref(), row.command.as_deref())

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::ledger::audit::{
     AuditVerdict, ExportError, ExportPart, LedgerInfo, NotedHead, SealsAfterHead, export, ledger_info, verify,
 };
+use crate::ledger::{Adjustment, AdjustmentRow};
 
 use super::backup::{self, BackupArgs};
 use super::{BadUsage, NOT_SO, OutputFormat, adjust, print_message};
@@ -134,14 +135,10 @@ fn write_info(info: &LedgerInfo, out: &mut impl Write) -> io::Result<()> {
         let ended = row.ended_at.as_deref().unwrap_or("-");
         writeln!(out, "epoch {:<4} {} to {ended}: {}", row.epoch, row.started_at, epoch.meaning)?;
     }
-    for one in &info.adjustments {
-        let whom = [Some(&one.department), one.subsystem.as_ref(), one.command.as_ref()];
-        let whom = whom.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" / ");
-        writeln!(
-            out,
-            "correction {} {whom} {}: {:+} units, {} ({}, {})",
-            one.number, one.period, one.units, one.reason, one.who, one.made_at
-        )?;
+    for AdjustmentRow { number, adjustment, made_at } in &info.adjustments {
+        let Adjustment { period, units, reason, who, .. } = adjustment;
+        let whom = adjustment.subject_text();
+        writeln!(out, "correction {number} {whom} {period}: {units:+} units, {reason} ({who}, {made_at})")?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ledger::{AdjustmentRow, Measures, UsageRow};
+use crate::ledger::{Adjustment, AdjustmentRow, Measures, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
 use super::ReportRange;
@@ -83,7 +83,7 @@ impl UsageReport {
     pub fn from_facts(query: ReportQuery, facts: LedgerFacts) -> Result<Self, SumOverflow> {
         let LedgerFacts { mut rows, calendar, mut adjustments, names, coverage } = facts;
         rows.retain(|row| query.selects(row.department.as_str()));
-        adjustments.retain(|row| query.selects(&row.department));
+        adjustments.retain(|row| query.selects(&row.adjustment.department));
         let usage = Self::group(&rows, query.range, calendar, query.group_by)?.with_adjustments(adjustments);
         Ok(Self { names, coverage: Some(coverage), ..usage })
     }
@@ -101,7 +101,7 @@ impl UsageReport {
 
     /// Net units of the whole report: usage plus corrections.
     pub fn net_units(&self) -> i128 {
-        i128::from(self.total.units) + self.adjustments.iter().map(|row| i128::from(row.units)).sum::<i128>()
+        i128::from(self.total.units) + self.adjustments.iter().map(|row| i128::from(row.adjustment.units)).sum::<i128>()
     }
 
     /// Adds the corrections whose whole period lies in the range. Counts those whose period lies in it only partly.
@@ -110,7 +110,7 @@ impl UsageReport {
         let touches = |period: &std::ops::Range<Window>| period.start < range.end && range.start < period.end;
         let (mut whole, mut cut) = (Vec::new(), 0);
         for row in adjustments {
-            match row.windows(self.calendar).filter(touches) {
+            match row.adjustment.windows(self.calendar).filter(touches) {
                 Some(period) if range.start <= period.start && period.end <= range.end => whole.push(row),
                 Some(_) => cut += 1,
                 None => {}
@@ -121,7 +121,7 @@ impl UsageReport {
     }
 
     /// The value of a key for a correction. Empty if the correction applies to all values of the key.
-    pub(crate) fn adjustment_key(key: GroupKey, row: &AdjustmentRow) -> &str {
+    pub(crate) fn adjustment_key(key: GroupKey, row: &Adjustment<String>) -> &str {
         match key {
             GroupKey::Department => &row.department,
             GroupKey::Subsystem => row.subsystem.as_deref().unwrap_or_default(),
@@ -218,13 +218,15 @@ pub(crate) mod tests {
     pub(crate) fn adjustment(period: &str, units: i64) -> AdjustmentRow {
         AdjustmentRow {
             number: 1,
-            department: "police".to_owned(),
-            subsystem: None,
-            command: None,
-            period: period.to_owned(),
-            units,
-            reason: "a test of the new cameras".to_owned(),
-            who: "finance".to_owned(),
+            adjustment: Adjustment {
+                department: "police".to_owned(),
+                subsystem: None,
+                command: None,
+                period: period.to_owned(),
+                units,
+                reason: "a test of the new cameras".to_owned(),
+                who: "finance".to_owned(),
+            },
             made_at: "2026-11-24T03:10:00Z".to_owned(),
         }
     }
@@ -243,14 +245,18 @@ pub(crate) mod tests {
             let usage = usage.with_adjustments(all.iter().map(|period| adjustment(period, -5)).collect());
             assert_eq!(usage.partial_adjustments, cut, "{from} {to}");
             let shown = usage.adjustments;
-            assert_eq!(shown.iter().map(|row| row.period.as_str()).collect::<Vec<_>>(), expected, "{from} {to}");
+            assert_eq!(
+                shown.iter().map(|row| row.adjustment.period.as_str()).collect::<Vec<_>>(),
+                expected,
+                "{from} {to}"
+            );
         }
     }
 
     #[test]
     fn a_query_for_one_department_leaves_out_the_others_and_their_corrections() {
         let mut elsewhere = adjustment("2026-01", 100);
-        elsewhere.department = "parking".to_owned();
+        elsewhere.adjustment.department = "parking".to_owned();
         let facts = LedgerFacts {
             rows: rows(),
             calendar: CalendarOffset::default(),

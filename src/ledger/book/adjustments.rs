@@ -6,6 +6,7 @@
 //!
 //! Leaves to the statement: the effect of a correction on a bill.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -27,15 +28,15 @@ use super::schema_check;
 /// The longest reason and author's name, in bytes.
 const ADJUSTMENT_TEXT_MAX: usize = 1000;
 
-/// A correction to be added.
-#[derive(Clone, Debug)]
-pub struct Adjustment {
+/// A correction. One that is to be added has valid names; one that is stored has the text of the book.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Adjustment<N = Name> {
     /// The department whose usage is corrected.
-    pub department: Name,
+    pub department: N,
     /// The subsystem, if the correction is limited to one.
-    pub subsystem: Option<Name>,
+    pub subsystem: Option<N>,
     /// The command of the subsystem, if the correction is limited to one.
-    pub command: Option<Name>,
+    pub command: Option<N>,
     /// A month, `2026-10`, or a day, `2026-10-05`, of the book's calendar.
     pub period: String,
     /// The units to add; negative to subtract.
@@ -51,25 +52,20 @@ pub struct Adjustment {
 pub struct AdjustmentRow {
     /// The number of the correction, from 1.
     pub number: i64,
-    /// The department whose usage is corrected.
-    pub department: String,
-    /// The subsystem, if the correction is limited to one.
-    pub subsystem: Option<String>,
-    /// The command of the subsystem, if the correction is limited to one.
-    pub command: Option<String>,
-    /// The month or day.
-    pub period: String,
-    /// The units to add; negative to subtract.
-    pub units: i64,
-    /// The reason.
-    pub reason: String,
-    /// The person responsible for the correction.
-    pub who: String,
+    /// The correction.
+    #[serde(flatten)]
+    pub adjustment: Adjustment<String>,
     /// The time of the correction.
     pub made_at: String,
 }
 
-impl AdjustmentRow {
+impl<N: fmt::Display> Adjustment<N> {
+    /// Returns department, subsystem and command, as far as they are given, separated by ` / `.
+    pub fn subject_text(&self) -> String {
+        let names = [Some(&self.department), self.subsystem.as_ref(), self.command.as_ref()];
+        names.into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(" / ")
+    }
+
     /// Returns the windows of the correction's period.
     pub fn windows(&self, calendar: CalendarOffset) -> Option<Range<Window>> {
         if let Some(month) = Month::parse(&self.period) {
@@ -115,13 +111,15 @@ pub(crate) fn all_adjustments(book: &Connection) -> rusqlite::Result<Vec<Adjustm
     let rows = query.query_map([], |row| {
         Ok(AdjustmentRow {
             number: row.get(0)?,
-            department: row.get(1)?,
-            subsystem: row.get(2)?,
-            command: row.get(3)?,
-            period: row.get(4)?,
-            units: row.get(5)?,
-            reason: row.get(6)?,
-            who: row.get(7)?,
+            adjustment: Adjustment {
+                department: row.get(1)?,
+                subsystem: row.get(2)?,
+                command: row.get(3)?,
+                period: row.get(4)?,
+                units: row.get(5)?,
+                reason: row.get(6)?,
+                who: row.get(7)?,
+            },
             made_at: row.get(8)?,
         })
     })?;
@@ -185,11 +183,6 @@ impl Adjustment {
         let (subsystem, command) = (self.subsystem.as_ref().map(Name::as_str), self.command.as_ref().map(Name::as_str));
         let found = book.query_row(query, params![self.department.as_str(), subsystem, command], |_| Ok(()));
         found.optional().map(|found| found.is_some())
-    }
-
-    fn subject_text(&self) -> String {
-        let names = [Some(&self.department), self.subsystem.as_ref(), self.command.as_ref()];
-        names.into_iter().flatten().map(Name::as_str).collect::<Vec<_>>().join(" / ")
     }
 }
 

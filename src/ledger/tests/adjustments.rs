@@ -35,6 +35,24 @@ fn a_correction_is_added_and_sealed_beside_a_running_gateway() {
 }
 
 #[test]
+fn a_stored_correction_is_one_object_in_json_with_its_fields_in_their_order() {
+    let adjustment = Adjustment {
+        department: "department-1".to_owned(),
+        subsystem: Some("cameras".to_owned()),
+        command: None,
+        period: "2026-11".to_owned(),
+        units: -5,
+        reason: "a test".to_owned(),
+        who: "finance office".to_owned(),
+    };
+    let row = AdjustmentRow { number: 1, adjustment, made_at: START.to_owned() };
+    assert_eq!(
+        serde_json::to_string(&row).expect("JSON"),
+        r#"{"number":1,"department":"department-1","subsystem":"cameras","command":null,"period":"2026-11","units":-5,"reason":"a test","who":"finance office","made_at":"2026-11-24T03:10:00Z"}"#
+    );
+}
+
+#[test]
 fn a_correction_that_makes_no_sense_is_refused_and_nothing_is_written() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();

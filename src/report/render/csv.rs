@@ -38,11 +38,11 @@ fn usage_line(usage: &UsageReport, row: &ReportRow) -> Vec<String> {
     cells
 }
 
-fn adjustment_line(usage: &UsageReport, row: &AdjustmentRow) -> Vec<String> {
+fn adjustment_line(usage: &UsageReport, AdjustmentRow { number, adjustment: row, .. }: &AdjustmentRow) -> Vec<String> {
     let mut cells: Vec<String> =
         usage.group_by.keys().iter().map(|key| safe_cell(UsageReport::adjustment_key(*key, row))).collect();
     cells.extend(Measures::<u64>::NAMES.map(|_| "0".to_owned()));
-    cells.extend([row.units, row.units, row.number].map(|number| number.to_string()));
+    cells.extend([row.units, row.units, *number].map(|number| number.to_string()));
     cells.extend([&row.period, &row.reason, &row.who].map(|text| safe_cell(text)));
     let is_grouped = usage.group_by.keys().contains(&crate::report::GroupKey::Department);
     cells.extend(coverage_columns(usage, is_grouped.then_some(row.department.as_str())));

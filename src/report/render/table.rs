@@ -140,11 +140,11 @@ fn adjustment_table(rows: &[AdjustmentRow], look: TableTarget) -> String {
         ColumnHeading::text("made at").droppable(4),
     ]);
     let every = |name: &Option<String>| name.clone().unwrap_or_else(|| "all".to_owned());
-    for row in rows {
+    for AdjustmentRow { number, adjustment: row, made_at } in rows {
         let (subsystem, command) = (every(&row.subsystem), every(&row.command));
-        let (number, units) = (row.number.to_string(), signed_digits(i128::from(row.units)));
+        let (number, units) = (number.to_string(), signed_digits(i128::from(row.units)));
         let [department, period, reason, who, made_at] =
-            [&row.department, &row.period, &row.reason, &row.who, &row.made_at].map(Clone::clone);
+            [&row.department, &row.period, &row.reason, &row.who, made_at].map(Clone::clone);
         table.add_row([number, department, subsystem, command, period, units, reason, who, made_at]);
     }
     table.render(look)
@@ -158,7 +158,7 @@ fn net_units_table(usage: &UsageReport, look: TableTarget) -> String {
         sums.entry(of).or_default().0 += i128::from(row.totals.units);
     }
     let knows_departments = usage.group_by.keys().contains(&GroupKey::Department);
-    for row in &usage.adjustments {
+    for AdjustmentRow { adjustment: row, .. } in &usage.adjustments {
         let of = if knows_departments { row.department.as_str() } else { "all" };
         sums.entry(of).or_default().1 += i128::from(row.units);
     }
