@@ -7,6 +7,7 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 
 use crate::model::{CalendarOffset, Name, Window};
 use crate::report::{
@@ -105,21 +106,10 @@ fn parse_range(
 }
 
 /// Decodes percent-encoding (RFC 3986 section 2.1). A `+` stays a plus sign: it occurs in time offsets, and no value
-/// contains a space.
+/// contains a space. No value contains a `%` either, so a `%` that is left was not the begin of an encoded byte.
 fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (pair, after) = rest.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    (!decoded.contains('%')).then(|| decoded.into_owned())
 }
 
 #[cfg(test)]
@@ -164,6 +154,8 @@ mod tests {
             ("department=%20", "department"),
             ("from=%zz", "not percent-encoded"),
             ("from=%2", "not percent-encoded"),
+            ("from=%+5", "not percent-encoded"),
+            ("from=%ff", "not percent-encoded"),
             ("from=yesterday", "is not a date"),
             ("from=2020-01-01", "longer than a year"),
         ] {

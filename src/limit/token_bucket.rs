@@ -1,15 +1,15 @@
-//! A token bucket: governor's GCRA on the gateway's clock, with a state that can be read, carried over and returned.
+//! A token bucket: governor's GCRA and state on the gateway's clock. Tokens can also be read, carried over and returned,
+//! which governor's limiter does not offer (`docs/decisions/governor.md`).
 
+use std::convert::Infallible;
 use std::num::NonZeroU32;
-use std::ops::Add;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::clock::{Clock as GovernorClock, Reference};
+use governor::clock::{Clock as GovernorClock, Reference as _};
 use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
-use governor::state::{NotKeyed, StateStore};
+use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
@@ -19,11 +19,10 @@ use crate::model::RateLimit;
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     rate: RateLimit,
-    limiter: RateLimiter<NotKeyed, ArrivalState, GatewayClock, StateInformationMiddleware>,
-    arrival: ArrivalState,
-    /// At or after the limiter's own start, so that the tokens read from `arrival` are never too many.
-    start: ClockInstant,
-    clock: GatewayClock,
+    limiter: RateLimiter<NotKeyed, SharedState, GatewayClock, StateInformationMiddleware>,
+    state: SharedState,
+    /// At or after the limiter's own start, so that the tokens read from `state` are never too many.
+    start: Nanos,
 }
 
 /// The bucket has no token left.
@@ -51,10 +50,10 @@ pub struct RateLimitInfo {
 impl TokenBucket {
     /// A full bucket.
     pub(crate) fn full(rate: RateLimit, clock: &Clock) -> Self {
-        let arrival = ArrivalState::default();
-        let clock = GatewayClock(clock.clone());
-        let limiter = RateLimiter::new(quota_of(rate), arrival.clone(), clock.clone());
-        Self { rate, limiter, arrival, start: clock.now(), clock }
+        let state = SharedState::default();
+        let limiter = RateLimiter::new(quota_of(rate), state.clone(), GatewayClock(clock.clone()));
+        let start = limiter.clock().now();
+        Self { rate, limiter, state, start }
     }
 
     /// A bucket of another rate with the same share of tokens left, rounded down.
@@ -79,7 +78,7 @@ impl TokenBucket {
         match self.limiter.check() {
             Ok(state) => Ok(state.remaining_burst_capacity()),
             Err(not_until) => {
-                let wait = not_until.wait_time_from(self.clock.now());
+                let wait = not_until.wait_time_from(self.limiter.clock().now());
                 Err(BucketEmpty { retry_after: wait, info: self.rate_limit_info(0) })
             }
         }
@@ -87,14 +86,14 @@ impl TokenBucket {
 
     /// Returns a token that was taken for a command that another limit refused.
     pub(crate) fn return_token(&self) {
-        self.arrival.0.fetch_sub(self.token_ns(), Ordering::AcqRel);
+        self.state.move_back(self.token_time());
     }
 
     /// Tokens left now, rounded down.
     pub(crate) fn tokens_left(&self) -> u32 {
-        let now = self.clock.now().duration_since(self.start).as_u64();
-        let owed = self.arrival.0.load(Ordering::Acquire).saturating_sub(now);
-        let used = owed.div_ceil(self.token_ns());
+        let now = self.limiter.clock().now().duration_since(self.start);
+        let owed = self.state.arrival().duration_since(now);
+        let used = owed.as_u64().div_ceil(self.token_time().as_u64());
         self.rate.burst.get().saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
 
@@ -103,9 +102,9 @@ impl TokenBucket {
         self.tokens_left() == self.rate.burst.get()
     }
 
-    /// The time in which one token is refilled, in nanoseconds.
-    fn token_ns(&self) -> u64 {
-        token_time(self.rate).as_nanos() as u64
+    /// The time in which one token is refilled.
+    fn token_time(&self) -> Nanos {
+        token_time(self.rate).into()
     }
 
     /// The state of the limit with `remaining` tokens left, for the response headers.
@@ -137,25 +136,34 @@ fn quota_of(rate: RateLimit) -> Quota {
     Quota::with_period(token_time(rate)).expect("a token takes at least a nanosecond").allow_burst(rate.burst)
 }
 
-/// The whole state of GCRA: the theoretical arrival time of the next command, in nanoseconds since the limiter's start.
+/// governor's state of one limiter, shared with the limiter: the theoretical arrival time of the next command (GCRA),
+/// since the limiter's start.
 #[derive(Clone, Debug, Default)]
-struct ArrivalState(Arc<AtomicU64>);
+struct SharedState(Arc<InMemoryState>);
 
-impl StateStore for ArrivalState {
+impl SharedState {
+    /// The arrival time; 0 if no command has come yet.
+    fn arrival(&self) -> Nanos {
+        let read = |arrival: Option<Nanos>| Err::<(Infallible, Nanos), _>(arrival.unwrap_or_default());
+        let Err(arrival) = self.measure_and_replace(&NotKeyed::NonKey, read); // an error replaces nothing
+        arrival
+    }
+
+    /// Makes the arrival time earlier, as if fewer commands had come.
+    fn move_back(&self, by: Nanos) {
+        let back = |arrival: Option<Nanos>| Ok(((), arrival.unwrap_or_default().saturating_sub(by)));
+        let Ok::<_, Infallible>(()) = self.measure_and_replace(&NotKeyed::NonKey, back);
+    }
+}
+
+impl StateStore for SharedState {
     type Key = NotKeyed;
 
-    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &NotKeyed, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut before = self.0.load(Ordering::Acquire);
-        loop {
-            let (outcome, after) = decide((before != 0).then(|| Nanos::from(before)))?;
-            match self.0.compare_exchange_weak(before, after.as_u64(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(outcome),
-                Err(now) => before = now,
-            }
-        }
+        self.0.measure_and_replace(key, decide)
     }
 }
 
@@ -163,32 +171,11 @@ impl StateStore for ArrivalState {
 #[derive(Clone, Debug)]
 struct GatewayClock(Clock);
 
-/// Nanoseconds since the creation of the gateway's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ClockInstant(u64);
-
 impl GovernorClock for GatewayClock {
-    type Instant = ClockInstant;
+    /// Since the creation of the gateway's clock.
+    type Instant = Nanos;
 
-    fn now(&self) -> ClockInstant {
-        ClockInstant(self.0.monotonic().nanoseconds())
-    }
-}
-
-impl Add<Nanos> for ClockInstant {
-    type Output = Self;
-
-    fn add(self, nanos: Nanos) -> Self {
-        Self(self.0.saturating_add(nanos.as_u64()))
-    }
-}
-
-impl Reference for ClockInstant {
-    fn duration_since(&self, earlier: Self) -> Nanos {
-        self.0.saturating_sub(earlier.0).into()
-    }
-
-    fn saturating_sub(&self, nanos: Nanos) -> Self {
-        Self(self.0.checked_sub(nanos.as_u64()).unwrap_or(self.0))
+    fn now(&self) -> Nanos {
+        self.0.monotonic().nanoseconds().into()
     }
 }
