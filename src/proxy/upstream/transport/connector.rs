@@ -1,5 +1,5 @@
-//! The connector: opens connections to servers within the connect timeout (tower's `Timeout`). The steps are DNS, TCP
-//! or a Unix socket, TLS with ALPN, and the HTTP/2 handshake.
+//! The connector: opens connections to servers within the connect timeout. The steps are DNS, TCP or a Unix socket, TLS
+//! with ALPN, and the HTTP/2 handshake.
 //!
 //! Guarantees: where TLS is configured, nothing is sent before
 //! - the server's certificate was verified for its name and against the configured authorities, and
@@ -13,7 +13,6 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
-use tower::{ServiceExt as _, service_fn, timeout::Timeout};
 
 use crate::identity::SubsystemTls;
 use crate::policy::{Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer};
@@ -65,12 +64,8 @@ impl Connector {
 
     /// Opens a connection.
     pub(crate) async fn connect(&self, within: Duration, health: &Arc<ServerHealth>) -> io::Result<UpstreamConnection> {
-        let open = |()| async { self.open_connection(health).await };
-        let connecting = Timeout::new(service_fn(open), within).oneshot(());
-        connecting.await.map_err(|reason| match reason.downcast::<io::Error>() {
-            Ok(error) => *error,
-            Err(_) => io::Error::other(format!("no connection within {} ms", within.as_millis())),
-        })
+        let opened = tokio::time::timeout(within, self.open_connection(health)).await;
+        opened.unwrap_or_else(|_| Err(io::Error::other(format!("no connection within {} ms", within.as_millis()))))
     }
 
     async fn open_connection(&self, health: &Arc<ServerHealth>) -> io::Result<UpstreamConnection> {
