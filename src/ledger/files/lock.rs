@@ -54,6 +54,15 @@ pub(crate) fn acquire(book: &Path) -> Result<LedgerLock, LedgerError> {
     }
 }
 
+/// Unlocks explicitly: a child that this process forked shares the locks until it executes its program, and would
+/// otherwise keep them for that time.
+impl Drop for LedgerLock {
+    fn drop(&mut self) {
+        let _ = self.book.unlock(); // fails only if the file cannot be locked at all
+        let _ = self.file.unlock();
+    }
+}
+
 impl LedgerLock {
     /// Returns the path of the lock file and its identity.
     pub(crate) fn lock_file_identity(&self) -> std::io::Result<(PathBuf, FileIdentity)> {
@@ -103,7 +112,10 @@ pub(crate) fn is_held(book: &Path) -> Result<bool, LedgerError> {
     let path = lock_path(book);
     let Ok(file) = File::open(&path) else { return Ok(false) }; // a copy, or a ledger that was never kept
     match file.try_lock_shared() {
-        Ok(()) => Ok(false),
+        Ok(()) => {
+            let _ = file.unlock(); // explicitly, as in the drop of a lock
+            Ok(false)
+        }
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(LedgerError::file("look at the lock of", &path, error)),
     }
@@ -111,4 +123,22 @@ pub(crate) fn is_held(book: &Path) -> Result<bool, LedgerError> {
 
 fn lock_path(book: &Path) -> PathBuf {
     book.with_extension("lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_lock_is_free_though_a_forked_child_has_its_descriptors() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let book = folder.path().join("ledger.db");
+        let lock = acquire(&book).expect("a lock");
+        let of_child = [&lock.file, &lock.book].map(|file| file.try_clone().expect("the same open file"));
+        assert!(is_held(&book).expect("it can be asked for"));
+        drop(lock);
+        assert!(!is_held(&book).expect("it can be asked for"));
+        drop(acquire(&book).expect("a second lock"));
+        drop(of_child);
+    }
 }

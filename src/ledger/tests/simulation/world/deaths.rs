@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use crate::ledger::LedgerError;
 use crate::ledger::book::epoch_end::fallback_window;
 use crate::ledger::files::book_path::TALLY_EXTENSION;
-use crate::ledger::files::lock::is_held;
 use crate::ledger::keeper::requests::KeeperRequest;
 use crate::ledger::keeper::run_keeper;
 use crate::ledger::tally::file::TallyImage;
@@ -84,26 +83,12 @@ impl SimulatedWorld {
         std::fs::read(self.path.with_extension(TALLY_EXTENSION)).expect("a tally")
     }
 
-    /// Waits until the lock is free. Another test of this process may have forked at this moment: its child shares the
-    /// lock until it executes its program, and a reader would take the ledger for a live one.
-    fn wait_for_the_lock(&self) {
-        let is_free = || !is_held(&self.path).expect("a lock that can be asked for");
-        for _ in 0..1_000_000 {
-            if is_free() {
-                return;
-            }
-            std::thread::yield_now();
-        }
-        panic!("the lock is never free");
-    }
-
     /// Ends the process. Its files stay as they were at the moment of the crash.
     pub(crate) fn bury(&mut self, image: &[u8]) {
         self.auditor.take();
         let book = ["db", "db-wal"].map(|extension| self.path.with_extension(extension));
         let kept = book.clone().map(|path| std::fs::read(path).ok());
         self.life = None; // closes the book and ends the tickets, unlike a crash
-        self.wait_for_the_lock();
         for (path, bytes) in book.iter().zip(kept) {
             match bytes {
                 Some(bytes) => std::fs::write(path, bytes).expect("the book as it was"),
