@@ -134,8 +134,11 @@ pub(crate) struct SlotAllocator {
     /// The number of folds at the last check of the quarantined slots.
     observed_folds: u64,
     newest_window: Window,
+    /// Counting slots taken in the newest window, and in the window before.
     used_in_newest: u32,
     used_before: u32,
+    /// Slots taken in the newest window for the names of new series.
+    named_in_newest: u32,
     /// Whether a new segment has been requested from the keeper since the last one arrived.
     pub(crate) segment_requested: Cell<bool>,
 }
@@ -156,6 +159,7 @@ impl SlotAllocator {
             newest_window: Window(0),
             used_in_newest: 0,
             used_before: 0,
+            named_in_newest: 0,
             segment_requested: Cell::new(false),
         };
         allocator.add_segment(&first);
@@ -184,7 +188,8 @@ impl SlotAllocator {
             return Some(slot_ref);
         }
         let slot_ref = self.free.pop()?;
-        self.count_use(slot_key.window);
+        self.enter_window(slot_key.window);
+        self.used_in_newest += 1;
         self.begin_slot(slot_ref, series, slot_key);
         Some(slot_ref)
     }
@@ -253,14 +258,20 @@ impl SlotAllocator {
         self.owned_slots.saturating_sub(slot_count(self.free.len()))
     }
 
-    /// Returns the number of slots that an hour needs, estimated from this hour and the last.
+    /// Returns the number of slots that should be free: what the last hour needed, or what this hour has taken, names of
+    /// new series included. So the number of series can double while the keeper is busy with a fold.
     pub(crate) fn slots_per_window(&self) -> u32 {
-        self.used_in_newest.max(self.used_before)
+        self.taken_in_newest().max(self.used_before)
     }
 
-    /// Returns whether the keeper should add a segment at once.
+    /// Returns whether the keeper should add segments at once: less than a quarter of a segment is free, or less than a
+    /// quarter of what this hour has taken.
     pub(crate) fn needs_segment(&self) -> bool {
-        self.free.len() < self.segment_slots / 4
+        slot_count(self.free.len()) < slot_count(self.segment_slots).max(self.taken_in_newest()) / 4
+    }
+
+    fn taken_in_newest(&self) -> u32 {
+        self.used_in_newest + self.named_in_newest
     }
 
     fn add_segment(&mut self, segment: &SlotSegment) {
@@ -297,6 +308,8 @@ impl SlotAllocator {
         }
         let SlotRef { position: names, slot } = self.free.pop()?;
         self.mark_used(names);
+        self.enter_window(wanted.window);
+        self.named_in_newest += 1;
         let texts = [&wanted.department.id, &wanted.command.subsystem, &wanted.command.command];
         slot.begin_use(SlotKind::Series, |slot| {
             for (number, name) in texts.into_iter().enumerate() {
@@ -324,12 +337,12 @@ impl SlotAllocator {
         series.units_each = slot_key.units_each;
     }
 
-    fn count_use(&mut self, window: Window) {
+    fn enter_window(&mut self, window: Window) {
         if window > self.newest_window {
             self.newest_window = window;
             self.used_before = std::mem::take(&mut self.used_in_newest);
+            self.named_in_newest = 0;
         }
-        self.used_in_newest += 1;
     }
 }
 
@@ -380,4 +393,44 @@ impl QuarantinedSlot {
 
 fn slot_count(slots: usize) -> u32 {
     u32::try_from(slots).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+
+    fn segment(first_position: u32, slots: usize) -> SlotSegment {
+        let slots: Vec<_> = (0..slots).map(|_| Slot::empty()).collect();
+        SlotSegment { first_position, slots: Box::leak(slots.into()) }
+    }
+
+    fn count(allocator: &mut SlotAllocator, series: std::ops::RangeInclusive<u32>, window: Window) {
+        let name = |text: &str| Name::parse(text).expect("a name");
+        let command = CommandKey { number: 1, subsystem: name("cameras"), command: name("read") };
+        for number in series {
+            let department = Department { number, id: name(&format!("d-{number}")), name: String::new() };
+            let wanted = SeriesRef { department: &department, command: &command, window };
+            allocator.allocate(&wanted, 1).expect("a slot");
+        }
+    }
+
+    #[test]
+    fn an_hour_of_new_series_needs_two_slots_for_each_and_the_next_hour_one() {
+        let (segments, arriving) = mpsc::channel();
+        let mut allocator = SlotAllocator::new(segment(8, 256), arriving);
+        count(&mut allocator, 1..=40, Window(7));
+        assert_eq!((allocator.slots_per_window(), allocator.needs_segment()), (80, false));
+        count(&mut allocator, 1..=40, Window(8));
+        assert_eq!((allocator.slots_per_window(), allocator.needs_segment()), (40, false));
+        count(&mut allocator, 41..=60, Window(8));
+        assert_eq!((allocator.slots_per_window(), allocator.needs_segment()), (80, false));
+        count(&mut allocator, 61..=75, Window(8)); // 63 are free, a quarter of a segment is 64
+        assert_eq!((allocator.slots_per_window(), allocator.needs_segment()), (110, true));
+        segments.send(segment(264, 256)).expect("an allocator");
+        count(&mut allocator, 76..=175, Window(8));
+        assert_eq!((allocator.slots_per_window(), allocator.needs_segment()), (310, false));
+        count(&mut allocator, 176..=192, Window(8)); // 84 are free, a quarter of what the hour has taken is 86
+        assert_eq!((allocator.slots_per_window(), allocator.needs_segment()), (344, true));
+    }
 }

@@ -176,6 +176,7 @@ impl Keeper {
         }
         if now.since(self.schedule.last_fold) >= FOLD_INTERVAL {
             self.schedule.last_fold = now;
+            self.grow_unless_disk_is_full(now)?; // a fold is the longest time in which nothing grows
             self.check_files()?;
             let folded = self.fold_into_book();
             set_readiness(&mut self.fold_failing, folded.is_err(), (&self.ready, "a book that takes what is counted"));
@@ -332,7 +333,7 @@ impl Keeper {
         self.book.compact(before, now).map(drop)
     }
 
-    /// Adds segments until every worker's free slots cover the need of one hour and half a segment.
+    /// Adds segments until every worker's free slots cover `slots_per_window` and half a segment.
     fn grow_tally(&mut self) -> Result<(), LedgerError> {
         for (number, (channel, worker)) in self.worker_channels.iter_mut().zip(&self.shared.workers).enumerate() {
             let needed = worker.slots_per_window.load(Ordering::Relaxed).saturating_add(channel.segment_slots / 2);

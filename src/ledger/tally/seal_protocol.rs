@@ -35,7 +35,7 @@ pub(crate) struct WorkerFlags {
     acknowledged_before: AtomicU32,
     /// Slots taken and not returned.
     pub(crate) occupied_slots: AtomicU32,
-    /// Slots that the worker's present window uses.
+    /// Slots that should be free: what an hour needs.
     pub(crate) slots_per_window: AtomicU32,
     /// Received - refused - finished - in flight, at the last tick.
     pub(crate) imbalance: AtomicI64,

@@ -112,6 +112,26 @@ fn command_of(number: u64) -> CommandKey {
     command(1 + (number % 7) as u32)
 }
 
+/// The keeper grows the tally before each fold; during the fold it grows nothing.
+#[test]
+fn as_many_new_series_as_there_are_find_slots_while_the_keeper_is_busy() {
+    let bench = LedgerBench::new();
+    let parts = build_parts(Box::new(SystemDisk), 16, &bench.settings(1), &bench.clock).expect("a ledger");
+    let (mut keeper, mut seeds) = (parts.keeper, parts.seeds);
+    let meter = seeds.remove(0).into_meter();
+    let count = |number| {
+        meter.received();
+        meter.open(&department(number), &command(1), 3, bench.clock.window()).map(|ticket| ticket.settle(Finished::Ok))
+    };
+    for number in 1..=300 {
+        count(number).expect("a slot");
+        keeper.run_due_work().expect("more slots");
+    }
+    for number in 301..=600 {
+        assert!(count(number).is_ok(), "series {number} has no slot");
+    }
+}
+
 #[test]
 fn an_answer_can_wait_until_its_admission_is_on_the_disk() {
     let bench = LedgerBench::new();
