@@ -122,8 +122,8 @@ async fn run_reloads(
 }
 
 fn health_checker(components: &SharedComponents) -> HealthChecker {
-    let tls = Arc::clone(&components.subsystem_tls);
-    HealthChecker::new(Arc::clone(&components.published), tls, Arc::clone(&components.health))
+    let tls = Arc::clone(&components.traffic.subsystem_tls);
+    HealthChecker::new(Arc::clone(&components.traffic.published), tls, Arc::clone(&components.traffic.health))
 }
 
 type ViewSource = Arc<dyn Fn() -> RuntimeView + Send + Sync>;
@@ -136,7 +136,7 @@ fn start_admin(
 ) {
     let state = AdminState {
         ledger: components.reader.clone(),
-        telemetry: Arc::clone(&components.telemetry),
+        telemetry: Arc::clone(&components.traffic.telemetry),
         ready: components.ready.clone(),
         hosts,
         unserved: unserved_finder(components.clone()),
@@ -152,16 +152,16 @@ fn start_admin(
 /// The runtime view for a scrape, beside the ledger; built for each scrape.
 fn view_source(components: SharedComponents, status: Arc<ArcSwap<ConfigStatus>>, series: usize) -> ViewSource {
     Arc::new(move || {
-        let snapshot = components.published.load();
-        let window = components.clock.window();
-        let quotas = components.limiters.quotas(window).into_iter().map(|quota| QuotaUse {
+        let snapshot = components.traffic.published.load();
+        let window = components.traffic.clock.window();
+        let quotas = components.traffic.limiters.quotas(window).into_iter().map(|quota| QuotaUse {
             department: quota.department,
             used: quota.used,
             granted: quota.units,
             warned_percent: quota.warned_percent,
         });
         RuntimeView {
-            now: components.clock.wall(),
+            now: components.traffic.clock.wall(),
             window,
             calendar: components.calendar,
             series_max: series,
@@ -192,9 +192,9 @@ fn unserved_finder(components: SharedComponents) -> Arc<dyn Fn() -> Vec<Name> + 
     Arc::new(move || {
         let is_out = |subsystem: &Subsystem| {
             let mut servers = subsystem.upstreams.iter().filter(|server| server.weight > 0);
-            servers.all(|server| components.telemetry.is_ejected(&subsystem.id, &server.authority))
+            servers.all(|server| components.traffic.telemetry.is_ejected(&subsystem.id, &server.authority))
         };
-        let snapshot = components.published.load();
+        let snapshot = components.traffic.published.load();
         snapshot.subsystems.iter().filter(|subsystem| is_out(subsystem)).map(|subsystem| subsystem.id.clone()).collect()
     })
 }

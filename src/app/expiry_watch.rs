@@ -41,7 +41,7 @@ impl ExpiryWatch {
 
     /// Checks all expiry dates. Called once a second.
     pub(crate) fn check_expiries(&mut self) {
-        let now = self.components.clock.wall();
+        let now = self.components.traffic.clock.wall();
         self.check_revocation_lists(now);
         if now >= self.next_warning {
             let expiries = all_expiries(&self.components);
@@ -52,7 +52,7 @@ impl ExpiryWatch {
 
     /// Restarts the schedule. Called after each reload, which has logged the warnings of its files.
     pub(crate) fn restart_schedule(&mut self) {
-        let now = self.components.clock.wall();
+        let now = self.components.traffic.clock.wall();
         self.check_revocation_lists(now);
         self.schedule_warning(now);
     }

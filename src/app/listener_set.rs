@@ -38,8 +38,8 @@ impl ListenerSet {
                 position,
                 connections_max: max,
                 trusted_proxies: Arc::new(settings.proxies.clone()),
-                connection_limits: Arc::clone(&components.connection_limits),
-                telemetry: Arc::clone(&components.telemetry),
+                connection_limits: Arc::clone(&components.traffic.connection_limits),
+                telemetry: Arc::clone(&components.traffic.telemetry),
             };
             tokio::spawn(listener.accept_connections(accept, self.handles.clone(), self.drain.clone()));
         }

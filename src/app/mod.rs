@@ -39,7 +39,9 @@ use crate::lifecycle::{Readiness, drain};
 use crate::limit::LimiterRegistry;
 use crate::model::{Name, NameInterner, Outcome, Refused};
 use crate::policy::PolicySnapshot;
-use crate::proxy::{ConnectionLimits, UpstreamHealth, WorkerHandle, WorkerParts, WorkerShutdown, start_worker};
+use crate::proxy::{
+    ConnectionLimits, TrafficComponents, UpstreamHealth, WorkerHandle, WorkerSettings, WorkerShutdown, start_worker,
+};
 use crate::telemetry::{Telemetry, logging};
 
 use self::components::SharedComponents;
@@ -85,7 +87,7 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
 
     let starting = ready.block("the start");
     let components = shared_components(&mut loaded, ledger.reader(), &ready, clock);
-    components.limiters.enforce(&snapshot);
+    components.traffic.limiters.enforce(&snapshot);
     restore_quotas(&components, &snapshot)?;
     components.reader.update_department_names(department_names(&snapshot));
 
@@ -125,19 +127,16 @@ fn shared_components(
     let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
     let Configuration { settings, snapshot, .. } = &loaded.configuration;
     let telemetry = Telemetry::new();
-    SharedComponents {
+    let traffic = TrafficComponents {
         limiters: Arc::new(LimiterRegistry::new(clock.clone(), settings.calendar)),
         published: Arc::new(ArcSwap::new(Arc::clone(snapshot))),
         connection_limits: Arc::new(ConnectionLimits::new(Arc::clone(&telemetry))),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
-        reader,
-        listener_tls: Arc::new(tls),
         subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut loaded.subsystem_tls))),
-        ready: ready.clone(),
-        calendar: settings.calendar,
         clock,
-    }
+    };
+    SharedComponents { traffic, reader, listener_tls: Arc::new(tls), ready: ready.clone(), calendar: settings.calendar }
 }
 
 impl RunningGateway {
@@ -191,7 +190,7 @@ fn ledger_settings(settings: &GatewaySettings, ready: &Readiness) -> LedgerSetti
 /// Restores the quotas after a restart: the ledger's units of this month count as used, and quotas that were exceeded
 /// count as warned of.
 fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> Result<(), AppError> {
-    let month = components.calendar.month_of(components.clock.window());
+    let month = components.calendar.month_of(components.traffic.clock.window());
     let rows = threads::block_on(components.reader.usage_total(components.calendar.windows_of(month)))??;
     let mut used: HashMap<&Name, (u64, bool)> = HashMap::new();
     for row in &rows {
@@ -202,7 +201,7 @@ fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> R
     // Includes departments without a quota: a reload may add one within the month.
     for policy in &snapshot.departments {
         let used = used.get(&policy.department.id).copied().unwrap_or_default();
-        components.limiters.restore_quota(policy.department.number, month, used);
+        components.traffic.limiters.restore_quota(policy.department.number, month, used);
     }
     removed_ids::warn_of_missing_ids(snapshot, &rows, month);
     Ok(())
@@ -214,27 +213,15 @@ fn start_workers(
     seeds: Vec<MeterSeed>,
     stop: &WorkerShutdown,
 ) -> Result<(Vec<WorkerHandle>, Vec<threads::ThreadHandle>), AppError> {
-    let parts = WorkerParts {
-        published: Arc::clone(&components.published),
-        subsystem_tls: Arc::clone(&components.subsystem_tls),
-        limiters: Arc::clone(&components.limiters),
-        health: Arc::clone(&components.health),
-        telemetry: Arc::clone(&components.telemetry),
-        connection_limits: Arc::clone(&components.connection_limits),
-        clock: components.clock.clone(),
-        capacity: settings.capacity,
-        grace: settings.shutdown.grace,
-        workers: settings.workers,
-        index: 0,
-    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if settings.workers < cores {
         tracing::info!(workers = settings.workers, cores, "fewer workers than cores: so say workers, or a maxRequests");
     }
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
     for (index, seed) in seeds.into_iter().enumerate() {
-        let parts = WorkerParts { index, ..parts.clone() };
-        let (handle, thread) = start_worker(format!("worker-{index}"), parts, seed, stop.clone())?;
+        let GatewaySettings { capacity, workers, .. } = *settings;
+        let of_worker = WorkerSettings { capacity, grace: settings.shutdown.grace, workers, index };
+        let (handle, thread) = start_worker(components.traffic.clone(), of_worker, seed, stop.clone())?;
         handles.push(handle);
         threads.push(threads::ThreadHandle::new(thread));
     }

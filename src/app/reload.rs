@@ -112,7 +112,10 @@ fn load_with_tls(configuration: Configuration, clock: &Clock) -> Result<LoadedCo
 impl ConfigReloader {
     /// A reloader for the live configuration `read` and the running `components`.
     pub(crate) fn new(source: ConfigSource, read: LoadedConfig, components: SharedComponents) -> Self {
-        let live = LiveConfig { version: components.published.load().version.clone(), since: components.clock.wall() };
+        let live = LiveConfig {
+            version: components.traffic.published.load().version.clone(),
+            since: components.traffic.clock.wall(),
+        };
         let weakened = insecure_settings(&components);
         let status = ConfigStatus { live, weakened, restart_needed: Vec::new(), changes: None, rejected: None };
         let status = Arc::new(ArcSwap::from_pointee(status));
@@ -143,7 +146,8 @@ impl ConfigReloader {
 
     /// Loads the current files at a lower priority than traffic.
     fn load(&mut self) -> Result<LoadedConfig, ConfigProblems> {
-        let (ConfigSource { loader, interner: numbers, watch }, clock) = (&mut self.source, &self.components.clock);
+        let (ConfigSource { loader, interner: numbers, watch }, clock) =
+            (&mut self.source, &self.components.traffic.clock);
         let (seen, read) = run_low_priority(|| load_config(loader, numbers, clock))
             .map_err(|error| file_problem(error.to_string()))?;
         match &read {
@@ -154,21 +158,22 @@ impl ConfigReloader {
     }
 
     fn publish(&mut self, read: LoadedConfig) {
-        let before = self.components.published.load_full();
+        let before = self.components.traffic.published.load_full();
         let difference = before.difference(&read.configuration.snapshot);
         let changes = tls_changes(&self.components, &self.digests, &read);
-        let changes = ConfigChanges::new(&difference, (self.components.clock.wall(), before.version.clone()), changes);
+        let changes =
+            ConfigChanges::new(&difference, (self.components.traffic.clock.wall(), before.version.clone()), changes);
         let LoadedConfig { configuration, tls, subsystem_tls, digests } = read;
         for (name, tls) in tls {
             if let Some(live) = self.components.listener_tls.get(&name) {
                 live.store(Arc::new(tls));
             }
         }
-        self.components.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
+        self.components.traffic.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // The snapshot is published first: the next command of each worker looks up its limits again and carries over
         // their use. Then the remaining old limits are dropped.
-        self.retired.push(self.components.published.swap(Arc::clone(&configuration.snapshot)));
-        self.components.limiters.enforce(&configuration.snapshot);
+        self.retired.push(self.components.traffic.published.swap(Arc::clone(&configuration.snapshot)));
+        self.components.traffic.limiters.enforce(&configuration.snapshot);
         self.components.reader.update_department_names(department_names(&configuration.snapshot));
         self.digests = digests;
         self.publish_status(&configuration, changes);
@@ -198,7 +203,7 @@ impl ConfigReloader {
                 "this setting is read once; restart the gateway to change it"
             );
         }
-        let live = LiveConfig { version, since: self.components.clock.wall() };
+        let live = LiveConfig { version, since: self.components.traffic.clock.wall() };
         let weakened = insecure_settings(&self.components);
         // A file change and a SIGHUP for it are two reloads. The second one must not hide the changes of the first.
         let changes =
@@ -210,7 +215,7 @@ impl ConfigReloader {
         tracing::error!(%problems, "configuration rejected; the previous one stays live");
         let rejected = RejectedConfig {
             version: self.source.loader.version().unwrap_or("unreadable").to_owned(),
-            at: self.components.clock.wall(),
+            at: self.components.traffic.clock.wall(),
             problems: problems.0.clone(),
         };
         let live = ConfigStatus::clone(&self.status.load());
@@ -225,7 +230,7 @@ fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDiffe
         return;
     }
     let (reader, calendar) = (components.reader.clone(), components.calendar);
-    let month = calendar.month_of(components.clock.window());
+    let month = calendar.month_of(components.traffic.clock.window());
     tokio::spawn(async move {
         match reader.usage_total(calendar.windows_of(month)).await {
             Ok(rows) => removed_ids::warn_if_used(&vanished, &rows, month),
@@ -275,10 +280,10 @@ fn tls_problems(path: &str, faults: &[TlsProblem]) -> Vec<ConfigProblem> {
 /// The expiry dates of all listeners, subsystems and callers.
 pub(crate) fn all_expiries(components: &SharedComponents) -> Vec<ExpiringItem> {
     let listeners = components.listener_tls.values().flat_map(|tls| tls.load().expiries.clone());
-    let subsystem_tls = components.subsystem_tls.load();
-    let snapshot = components.published.load();
+    let subsystem_tls = components.traffic.subsystem_tls.load();
+    let snapshot = components.traffic.published.load();
     let own = listeners.chain(subsystem_tls.values().flat_map(|tls| tls.expiries.clone()));
-    own.chain(components.telemetry.callers().expiries(|caller| snapshot.is_claimed(caller))).collect()
+    own.chain(components.traffic.telemetry.callers().expiries(|caller| snapshot.is_claimed(caller))).collect()
 }
 
 /// The listeners that accept expired revocation lists.

@@ -76,7 +76,7 @@ fn expiry_and_host_changes(components: &SharedComponents, loaded: &LoadedConfig)
         let live: &Arc<ArcSwap<ServerTls>> = components.listener_tls.get(name)?;
         Some(listener_changes(&format!("listener {name}"), &live.load(), new))
     });
-    let live = components.subsystem_tls.load();
+    let live = components.traffic.subsystem_tls.load();
     let mut subsystems: Vec<_> = loaded.subsystem_tls.iter().collect();
     subsystems.sort_by_key(|(name, _)| *name);
     let subsystems = subsystems.into_iter().filter_map(|(name, new)| {

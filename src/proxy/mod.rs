@@ -33,4 +33,4 @@ pub use message::request_head::RequestHead;
 pub use upstream::{HealthChecker, UpstreamHealth};
 #[doc(hidden)] // for fuzz/ only
 pub use upstream::{ResponseEnd, WholeResponse, read_whole_response};
-pub use worker::WorkerParts;
+pub use worker::{TrafficComponents, WorkerSettings};

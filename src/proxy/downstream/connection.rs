@@ -87,7 +87,12 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
         return lingering_close(Some(stream)).await;
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let peer = Rc::new(DownstreamPeer::new(handshake, tls, &worker.config().snapshot, (&worker.clock, worker.grace)));
+    let peer = Rc::new(DownstreamPeer::new(
+        handshake,
+        tls,
+        &worker.config().snapshot,
+        (&worker.components.clock, worker.grace),
+    ));
     let Some(_places) = worker.caller_permits(&peer, proxied_address) else {
         return lingering_close(Some(stream)).await;
     };
@@ -131,7 +136,7 @@ impl OpeningConnection<'_> {
                 return None;
             }
             () = under_way.evicted() => {
-                self.worker.telemetry.count_limit_hit(LimitHit::Handshakes);
+                self.worker.components.telemetry.count_limit_hit(LimitHit::Handshakes);
                 self.record_failure(FailedHandshake::new(HandshakeFailure::Evicted, &"another needed its place"));
                 return None;
             }
@@ -186,7 +191,7 @@ impl OpeningConnection<'_> {
         if failure == HandshakeFailure::ClientClosed {
             return tracing::debug!(%address, reason, %error, "handshake failed");
         }
-        if let Some(suppressed) = self.stats.should_log_failure(self.worker.clock.unix_seconds()) {
+        if let Some(suppressed) = self.stats.should_log_failure(self.worker.components.clock.unix_seconds()) {
             let subject = certificate.as_ref().map(|handshake| handshake.subject.as_str());
             let issuer = certificate.as_ref().map(|handshake| handshake.issuer.as_str());
             let serial = certificate.as_ref().map(|handshake| handshake.serial.as_str());
@@ -234,13 +239,14 @@ impl TrafficWorker {
         let department = match peer.department(snapshot) {
             Some(department) => {
                 let holder = LimitScope::Department(department.department.number);
-                Some(self.connection_limits.try_acquire(holder, self.capacity.department_connections)?)
+                Some(self.components.connection_limits.try_acquire(holder, self.capacity.department_connections)?)
             }
             None => None,
         };
         let address = match proxied_address {
             Some(address) => Some(
-                self.connection_limits
+                self.components
+                    .connection_limits
                     .try_acquire(LimitScope::for_address(address), self.capacity.address_connections)?,
             ),
             None => None,
@@ -253,7 +259,7 @@ impl TrafficWorker {
     fn record_certificate_expiry(&self, peer: &DownstreamPeer, snapshot: &PolicySnapshot) {
         let Some(caller) = peer.caller() else { return };
         if let Some(known) = snapshot.claimed_identity(caller.identities()) {
-            self.telemetry.callers().record(known, caller.expires_at(), self.clock.window());
+            self.components.telemetry.callers().record(known, caller.expires_at(), self.components.clock.window());
         }
     }
 }

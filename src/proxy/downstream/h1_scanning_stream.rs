@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::proxy::io::connection_activity::ConnectionActivity;
-use crate::proxy::io::movable_deadline::MovableDeadline;
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 use crate::proxy::message::grammar::h1_scanner::{FaultPosition, H1Scanner, HeadLimits, ScanResult};
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::interim_response::Http1InterimQueue;
@@ -82,7 +82,7 @@ pub(crate) struct ScanningStream<S> {
     next_read: NextRead,
     /// Since when a head is incomplete, or the first head is awaited.
     head_since: Option<Instant>,
-    deadline: MovableDeadline,
+    deadline: DeadlineTimer,
     /// The remaining bytes of the lingering close, and its deadline.
     linger: Option<(usize, Instant)>,
 }
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
             held: BytesMut::new(),
             passable: 0,
             next_read: NextRead::Stream,
-            deadline: MovableDeadline::default(),
+            deadline: DeadlineTimer::default(),
             linger: None,
         }
     }
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
             None if self.scanner.is_message_boundary() => self.activity.idle_since() + self.limits.idle_timeout,
             None => return Poll::Pending, // Bodies have their own time limits.
         };
-        ready!(self.deadline.poll_elapsed(context, deadline));
+        ready!(self.deadline.poll_at(context, deadline));
         let late = MalformedRequest::request_timeout("the head did not come in time");
         self.next_read =
             if self.held.is_empty() { NextRead::End } else { NextRead::Refusal(Some(late), PLACEHOLDER_REQUEST) };
@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
             match Pin::new(&mut self.stream).poll_read(context, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => *left = left.saturating_sub(piece.filled().len()),
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.deadline.poll_elapsed(context, deadline),
+                Poll::Pending => return self.deadline.poll_at(context, deadline),
             }
         }
         Poll::Ready(())

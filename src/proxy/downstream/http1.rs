@@ -60,7 +60,7 @@ pub(crate) async fn serve_http1(
     let capacity = worker.capacity;
     let activity = Rc::new(ConnectionActivity::new(worker.tick_timers.coarse_timer(), capacity.connection_commands));
     let pending_fault = Rc::new(PendingFault::default());
-    let stream = WriteTimeout::new(stream, capacity.response_idle, &worker.telemetry);
+    let stream = WriteTimeout::new(stream, capacity.response_idle, &worker.components.telemetry);
     let interim = Rc::<Http1InterimQueue>::default();
     let tunnel = Cell::default();
     let stream = ScanningStream::new(
@@ -132,7 +132,7 @@ impl<'a> Http1Commands<'a> {
                 if fault.is_timeout() {
                     self.worker.recorder.count_limit_hit(LimitHit::HeadTime);
                 }
-                Either::Right(ready(reject_malformed(self.worker, self.peer, &request, fault)))
+                Either::Right(ready(reject_malformed(self.worker, self.peer, request, fault)))
             }
         };
         response.map_ok(|mut response| {

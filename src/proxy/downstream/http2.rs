@@ -30,7 +30,7 @@ use crate::config::CapacitySettings;
 use crate::lifecycle::DrainWatcher;
 use crate::proxy::exchange::exchange;
 use crate::proxy::io::connection_activity::ConnectionActivity;
-use crate::proxy::io::movable_deadline::MovableDeadline;
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 use crate::proxy::io::write_timeout::WriteTimeout;
 use crate::proxy::message::interim_response::{Http2InterimQueue, InterimTarget};
 use crate::proxy::worker::TrafficWorker;
@@ -93,7 +93,7 @@ pub(crate) async fn serve_http2(
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;
     let activity = Rc::new(ConnectionActivity::new(worker.tick_timers.coarse_timer(), capacity.connection_commands));
-    let stream = WriteTimeout::new(stream, capacity.response_idle, &worker.telemetry);
+    let stream = WriteTimeout::new(stream, capacity.response_idle, &worker.components.telemetry);
     let received = Rc::clone(stream.received_bytes());
     let pending_heads = Rc::new(PendingHeads::new(&worker, &peer));
     let interim = Rc::<Http2InterimQueue>::default();
@@ -287,14 +287,14 @@ async fn run_stream(
 ) {
     let timeout = worker.capacity.response_idle;
     let mut stream = pin!(stream);
-    let mut wait = MovableDeadline::default();
+    let mut wait = DeadlineTimer::default();
     poll_fn(|context| {
         let polled = stream.as_mut().poll(context);
         let Some(since) = progress.blocked_on_client_since().filter(|_| polled.is_pending()) else { return polled };
-        ready!(wait.poll_elapsed(context, since + timeout));
+        ready!(wait.poll_at(context, since + timeout));
         if activity.is_write_stalled() {
             progress.restart_timeout(Instant::now());
-            ready!(wait.poll_elapsed(context, Instant::now() + timeout));
+            ready!(wait.poll_at(context, Instant::now() + timeout));
         }
         worker.recorder.count_limit_hit(LimitHit::ResponseIdle);
         Poll::Ready(())

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::ledger::MeterSeed;
 use crate::lifecycle::DrainWatcher;
 use crate::proxy::io::tick_timer::TICK_INTERVAL;
-use crate::proxy::worker::{TrafficWorker, WorkerParts};
+use crate::proxy::worker::{TrafficComponents, TrafficWorker, WorkerSettings};
 
 use super::connection::{AcceptedConnection, WorkerConnection, serve_connection};
 
@@ -40,19 +40,19 @@ pub struct WorkerShutdown {
     pub abort: DrainWatcher,
 }
 
-/// Starts the thread of one worker. Tools such as `top` show `name`.
+/// Starts the thread of one worker. Tools such as `top` show its name, `worker-INDEX`.
 pub fn start_worker(
-    name: String,
-    parts: WorkerParts,
+    components: TrafficComponents,
+    settings: WorkerSettings,
     seed: MeterSeed,
     stop: WorkerShutdown,
 ) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel(QUEUED_CONNECTIONS_MAX);
     let handle = WorkerHandle { sender, connections: Arc::default() };
-    let thread = thread::Builder::new().name(name).spawn(move || {
+    let thread = thread::Builder::new().name(format!("worker-{}", settings.index)).spawn(move || {
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
-                let worker = Rc::new(TrafficWorker::new(parts, seed.into_meter()));
+                let worker = Rc::new(TrafficWorker::new(components, settings, seed.into_meter()));
                 runtime.block_on(run_worker(Rc::clone(&worker), receiver, stop));
                 worker.begin_abort(); // Dropping the runtime drops the commands in flight.
             }

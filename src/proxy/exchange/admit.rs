@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use http::header::ORIGIN;
 use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
@@ -21,16 +21,17 @@ use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, Subsystem};
 use crate::proxy::capacity::in_flight::Overloaded;
-use crate::proxy::message::extended_connect::{is_extended_connect, is_upgrade_to};
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::grammar::{HeadLimits, check_head};
 use crate::proxy::message::request_head::{RequestHead, host_header};
+use crate::proxy::message::upgrade_request::UpgradeRequest;
 use crate::proxy::message::{grpc, header_rules};
 
 use super::context::RequestContext;
 use super::gzip;
 use super::in_flight_command::InFlightCommand;
-use super::local_response::{CorsRequest, LocalResponse};
+use super::local_response::LocalResponse;
+use super::response_head::CorsRequest;
 
 /// Evidence that a command may be forwarded: the command is granted, within all limits, and on the tally.
 pub(crate) struct Admitted {
@@ -126,7 +127,7 @@ pub(crate) fn admit(context: &RequestContext, request: &Request<Incoming>) -> Re
             let RoutedCommand { subsystem, command, local_response } = placed;
             let deadline = grpc_deadline(context, request, &subsystem);
             let host = host_header(request, head);
-            let upgrade = requested_upgrade(request, &command);
+            let upgrade = allowed_upgrade(context.upgrade.as_deref(), &command).cloned();
             let compress = gzip::negotiate(request, &command);
             Ok(Admitted {
                 department,
@@ -167,14 +168,15 @@ fn check_grant_and_limits(
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows".into()));
     }
-    if requires_tunnel(request) && requested_upgrade(request, command).is_none() {
+    let asked = context.upgrade.as_deref();
+    if asked.is_some_and(UpgradeRequest::requires_tunnel) && allowed_upgrade(asked, command).is_none() {
         let mut refusal = refuse(Refused::Malformed, no_upgrade_detail(&command.key));
         refusal.status = Some(StatusCode::NOT_IMPLEMENTED);
         return Err(refusal);
     }
     let room = context.worker.in_flight.check_capacity(department.department.number);
     room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full).into()))?;
-    let gate = context.config.gate(&context.worker.limiters, department, command);
+    let gate = context.config.gate(&context.worker.components.limiters, department, command);
     let permit = gate.and_then(|gate| gate.admit_for(placed.units(), context.window));
     let permit = permit.map_err(|limited| CommandRefusal::limited(&department.department, &command.key, limited))?;
     let budget = permit.rate_limit_info();
@@ -185,23 +187,11 @@ fn check_grant_and_limits(
 /// The protocol that the caller asks to switch to, if the command may switch to it.
 ///
 /// A caller that asks over HTTP/1.1 for another protocol gets the response of a plain GET (RFC 9110 section 7.8),
-/// unless the request [requires a tunnel](requires_tunnel).
-fn requested_upgrade(request: &Request<Incoming>, command: &Command) -> Option<HeaderValue> {
-    command.upgrade.as_ref().filter(|allowed| is_upgrade_to(request, allowed)).cloned()
+/// unless the request [requires a tunnel](UpgradeRequest::requires_tunnel).
+fn allowed_upgrade<'a>(asked: Option<&UpgradeRequest>, command: &'a Command) -> Option<&'a HeaderValue> {
+    let asked = asked?; // `None` for nearly all requests
+    command.upgrade.as_ref().filter(|allowed| asked.is_to(allowed))
 }
-
-/// Whether only a tunnel serves the caller: an extended CONNECT, or a WebSocket handshake (RFC 6455 section 4.1).
-///
-/// A plain response to a handshake would hide that the gateway's configuration forbids the switch.
-fn requires_tunnel(request: &Request<Incoming>) -> bool {
-    let headers = request.headers();
-    let is_handshake = is_upgrade_to(request, &WEBSOCKET) // false for nearly all requests, after one check
-        && headers.contains_key(SEC_WEBSOCKET_KEY)
-        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    is_handshake || is_extended_connect(request)
-}
-
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 fn no_grant_detail(department: &Department, command: &CommandKey) -> Cow<'static, str> {
     let CommandKey { subsystem, command, .. } = command;

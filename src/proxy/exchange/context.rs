@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use crate::clock::{FrozenTime, MonotonicTime};
 use crate::model::Window;
-use crate::proxy::message::extended_connect::is_extended_connect;
 use crate::proxy::message::grpc;
 use crate::proxy::message::interim_response::InterimTarget;
 use crate::proxy::message::request_id::RequestId;
+use crate::proxy::message::upgrade_request::UpgradeRequest;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
 use crate::proxy::worker::peer::DownstreamPeer;
@@ -31,35 +31,39 @@ pub(crate) struct RequestContext {
     /// Whether the caller uses gRPC: local responses then use gRPC too. False where a 200 would mean that a tunnel
     /// begins.
     pub(crate) is_grpc: bool,
+    /// The protocol that the caller asks to switch to, if it asks for one.
+    pub(crate) upgrade: Option<Box<UpgradeRequest>>,
     /// The target for interim responses, if the caller accepts any.
     pub(crate) interim_target: Option<InterimTarget>,
 }
 
 impl RequestContext {
-    /// Counts an arriving command as received, and binds one configuration to it until its end.
+    /// Counts an arriving command as received, and binds one configuration to it until its end. An extended CONNECT is
+    /// a GET from here on.
     pub(crate) fn receive(
         worker: &Rc<TrafficWorker>,
         peer: &Rc<DownstreamPeer>,
-        request: &Request<Incoming>,
+        request: &mut Request<Incoming>,
         still: &FrozenTime,
     ) -> Self {
         worker.meter.received();
         peer.note_request();
+        let upgrade = UpgradeRequest::take(request);
+        // Of CONNECT requests, only a plain one still has that method.
+        let asks_for_tunnel = *request.method() == Method::CONNECT
+            || upgrade.as_ref().is_some_and(|upgrade| upgrade.is_extended_connect());
         Self {
             config: worker.config(),
             request_id: worker.next_request_id(),
-            arrival: worker.clock.monotonic(),
+            arrival: worker.components.clock.monotonic(),
             arrived_at: still.instant().into(),
-            window: worker.clock.window(),
+            window: worker.components.clock.window(),
             is_head_request: *request.method() == Method::HEAD,
-            is_grpc: grpc::is_grpc(request.headers()) && !asks_for_tunnel(request),
+            is_grpc: grpc::is_grpc(request.headers()) && !asks_for_tunnel,
+            upgrade,
             interim_target: None,
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
         }
     }
-}
-
-fn asks_for_tunnel<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::CONNECT || is_extended_connect(request)
 }

@@ -20,12 +20,10 @@ use hyper::upgrade::OnUpgrade;
 use crate::model::Finished;
 use crate::policy::Durability;
 use crate::proxy::message::body_rate::MinBodyRate;
-use crate::proxy::message::extended_connect::take_upgraded_stream;
 use crate::proxy::message::grammar::HeadLimits;
 use crate::proxy::message::grpc;
 use crate::proxy::message::interim_response::InterimResponse;
 use crate::proxy::message::request_body::{BodyTap, RequestBody};
-use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::message::upload_progress::RequestBodyError;
 use crate::proxy::upstream::{
     LeasedResponse, PendingSend, RequestFraming, ResponseDeadline, SendError, ServerLease, UpstreamRequest,
@@ -38,6 +36,7 @@ use super::gzip::{self, GzipBody};
 use super::mirror::ShadowRequest;
 use super::refuse::{busy_response, failure_response, too_large_response};
 use super::response_body::{ExchangeResult, MeteredBody, OutcomeSource, ResponseBody};
+use super::response_head::ResponseFields;
 use super::tunnel::UpgradeTunnel;
 use super::upstream_head::UpstreamHead;
 
@@ -55,12 +54,12 @@ pub(crate) fn forward(
     let upstreams = call.config.upstreams_for(&admitted.subsystem);
     let key = upstreams.hash_key(request.headers(), &admitted.department.department.id);
     let method = request.method().clone();
-    let stream = take_upgraded_stream(&mut request);
+    let stream = call.upgrade.as_ref().and_then(|upgrade| upgrade.take_stream(&mut request));
     let outgoing = upstream_request(&call, &admitted, request);
     let retryable = upstreams.retryable_copy(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
     let pending_send = upstreams.try_send(outgoing, key);
     admitted.in_flight.progress().is_sent.set(matches!(pending_send, PendingSend::InFlight(..)));
-    let before = call.worker.clock.monotonic().since(call.arrival);
+    let before = call.worker.components.clock.monotonic().since(call.arrival);
     // Boxed, because hyper and tokio move this future often.
     Box::pin(async move {
         let upstreams = call.config.upstreams_for(&admitted.subsystem);
@@ -85,7 +84,7 @@ pub(crate) fn forward(
         if admitted.command.durability == Durability::Machine {
             admitted.in_flight.wait_until_durable().await;
         }
-        let responded = call.worker.clock.monotonic();
+        let responded = call.worker.components.clock.monotonic();
         let answer = match sent {
             Ok(sent) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 switch_protocols(&call, admitted, sent, stream)
@@ -97,11 +96,12 @@ pub(crate) fn forward(
             Err(error) => {
                 let cors_request = admitted.cors_request.take();
                 let mut answer = send_failure(&call, admitted, &error);
-                cors_request.inspect(|cors_request| cors_request.add_cors_headers(answer.headers_mut()));
+                let fields = ResponseFields { cors_request: cors_request.as_ref(), ..ResponseFields::default() };
+                call.finish_head(answer.headers_mut(), fields);
                 answer
             }
         };
-        call.worker.recorder.record_gateway(before + call.worker.clock.monotonic().since(responded));
+        call.worker.recorder.record_gateway(before + call.worker.components.clock.monotonic().since(responded));
         Ok(answer)
     })
 }
@@ -148,9 +148,7 @@ fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedRespo
         note_response(&lease, status, only_busy);
     }
     let verdict = outcome_source(&headers, finished);
-    admitted.shape_response(&mut headers);
-    headers.insert(REQUEST_ID, call.request_id.to_header());
-    call.worker.rate_limit_headers.add(&mut headers, admitted.rate_limit);
+    call.finish_head(&mut headers, admitted.response_fields());
     if let Some(protocol) = upgrade.filter(|_| status == StatusCode::UPGRADE_REQUIRED) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade")); // RFC 9110 section 15.5.22; HTTP/2 has neither
         headers.insert(UPGRADE, protocol);
@@ -195,7 +193,7 @@ fn switch_protocols(
     };
     lease.note_success();
     headers.remove(CONTENT_LENGTH); // not allowed here (RFC 9110 section 8.6), and would truncate a stream
-    headers.insert(REQUEST_ID, call.request_id.to_header());
+    call.finish_head(&mut headers, ResponseFields::default());
     let status = if stream.is_some() {
         headers.remove(SEC_WEBSOCKET_ACCEPT); // the gateway made the key (RFC 8441 section 5)
         StatusCode::OK
@@ -227,7 +225,9 @@ fn upgrade_missing(call: &RequestContext, admitted: Admitted, lease: &ServerLeas
 
 fn invalid_upgrade(call: &RequestContext, admitted: Admitted, detail: &str) -> Response<ResponseBody> {
     admitted.in_flight.settle(Finished::UpstreamFailed);
-    failure_response(call, Finished::UpstreamFailed, detail)
+    let mut response = failure_response(call, Finished::UpstreamFailed, detail);
+    call.finish_head(response.headers_mut(), ResponseFields::default());
+    response
 }
 
 /// Records a response in the server's health (outlier ejection).

@@ -6,22 +6,20 @@
 //! - The command settles as `ok`: the response is the one that the configuration defines.
 //! - Nothing is forwarded. A request body is drained and not counted.
 
-use std::sync::Arc;
-
 use http::header::LOCATION;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::model::Finished;
-use crate::policy::{CorsPolicy, Durability};
+use crate::policy::Durability;
 use crate::proxy::message::request_body::discard_request_body;
-use crate::proxy::message::request_id::REQUEST_ID;
 
 use super::admit::Admitted;
 use super::context::RequestContext;
 use super::response_body::{ExchangeResult, ResponseBody};
+use super::response_head::ResponseFields;
 
 /// The kind of a local response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,36 +30,6 @@ pub(crate) enum LocalResponse {
     Redirect,
 }
 
-/// A request of a page in a browser, with the CORS policy that decides whether the page may read the response.
-pub(crate) struct CorsRequest {
-    pub(crate) cors: Arc<CorsPolicy>,
-    pub(crate) origin: Option<HeaderValue>,
-}
-
-impl Admitted {
-    /// Whether the command's shape removes this field from responses.
-    pub(crate) fn removes_response_header(&self, name: &HeaderName) -> bool {
-        self.command.shape.as_ref().is_some_and(|shape| shape.response.overrides(name))
-    }
-
-    /// Applies the configured response fields: those of the command's shape, and those of its CORS policy.
-    pub(crate) fn shape_response(&self, headers: &mut HeaderMap) {
-        if let Some(shape) = &self.command.shape {
-            shape.response.apply(headers);
-        }
-        if let Some(cors_request) = &self.cors_request {
-            cors_request.add_cors_headers(headers);
-        }
-    }
-}
-
-impl CorsRequest {
-    /// Adds the CORS fields to the head of a response.
-    pub(crate) fn add_cors_headers(&self, headers: &mut HeaderMap) {
-        self.cors.apply(headers, self.origin.as_ref());
-    }
-}
-
 /// Responds to an admitted command that is not forwarded.
 pub(crate) fn respond_locally(
     context: RequestContext,
@@ -69,12 +37,14 @@ pub(crate) fn respond_locally(
     local_response: LocalResponse,
     request: Request<Incoming>,
 ) -> impl Future<Output = ExchangeResult> + use<> {
-    let mut response = match local_response {
-        LocalResponse::Preflight => preflight_response(&admitted, request.headers()),
-        LocalResponse::Redirect => redirect_response(&admitted, &request),
+    let (mut response, fields) = match local_response {
+        LocalResponse::Preflight => {
+            let fields = ResponseFields { rate_limit: admitted.rate_limit, ..ResponseFields::default() };
+            (preflight_response(&admitted, request.headers()), fields) // it is a CORS response already
+        }
+        LocalResponse::Redirect => (redirect_response(&admitted, &request), admitted.response_fields()),
     };
-    response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
-    context.worker.rate_limit_headers.add(response.headers_mut(), admitted.rate_limit);
+    context.finish_head(response.headers_mut(), fields);
     discard_request_body(request);
     Box::pin(async move {
         if admitted.command.durability == Durability::Machine {
@@ -101,9 +71,7 @@ fn redirect_response(admitted: &Admitted, request: &Request<Incoming>) -> Respon
     // A query may hold bytes that a field value cannot: the location is then built without the query.
     let without_query = below.split('?').next().unwrap_or_default();
     let location = redirect.and_then(|to| to.location(below).or_else(|| to.location(without_query)));
-    let headers = response.headers_mut();
-    headers.extend(location.map(|location| (LOCATION, location)));
-    admitted.shape_response(headers);
+    response.headers_mut().extend(location.map(|location| (LOCATION, location)));
     response
 }
 

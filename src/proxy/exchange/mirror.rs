@@ -66,7 +66,7 @@ impl ShadowRequest {
         }
         let is_large = matches!(passing.framing, RequestFraming::Length(length) if length > SHADOW_BODY_MAX as u64);
         let Some(permit) = worker.shadow_permits.try_acquire().filter(|_| !is_large) else {
-            worker.telemetry.count_mirrored(MirrorOutcome::Skipped);
+            worker.components.telemetry.count_mirrored(MirrorOutcome::Skipped);
             return None;
         };
         let subsystem = config.snapshot.subsystems.get(mirror.subsystem)?;
@@ -107,7 +107,7 @@ impl BodyTap for ShadowRequest {
 impl Drop for ShadowRequest {
     fn drop(&mut self) {
         if let Some(target) = &self.target {
-            target.worker.telemetry.count_mirrored(MirrorOutcome::Skipped);
+            target.worker.components.telemetry.count_mirrored(MirrorOutcome::Skipped);
         }
     }
 }
@@ -117,7 +117,11 @@ impl ShadowTarget {
         let worker = &self.worker;
         let Some(subsystem) = self.config.snapshot.subsystems.get(self.subsystem) else { return };
         let sent = self.send_request(subsystem, request).await;
-        worker.telemetry.count_mirrored(if sent.is_some() { MirrorOutcome::Responded } else { MirrorOutcome::Failed });
+        worker.components.telemetry.count_mirrored(if sent.is_some() {
+            MirrorOutcome::Responded
+        } else {
+            MirrorOutcome::Failed
+        });
         let Some(LeasedResponse { response: answer, lease }) = sent else { return };
         note_response(&lease, answer.status, answer.is_retry_later());
         let mut body = answer.body;

@@ -19,6 +19,7 @@ mod local_response;
 pub(crate) mod mirror;
 pub(crate) mod refuse;
 pub(crate) mod response_body;
+mod response_head;
 pub(crate) mod tunnel;
 pub(crate) mod upstream_head;
 
@@ -38,7 +39,6 @@ use self::forward::forward;
 use self::local_response::respond_locally;
 use self::refuse::refuse;
 use self::response_body::ExchangeResult;
-use super::message::extended_connect::rewrite_to_get;
 use super::message::grammar::malformed::MalformedRequest;
 use super::message::interim_response::InterimTarget;
 use super::message::request_body::discard_request_body;
@@ -57,9 +57,9 @@ pub(crate) fn exchange(
     mut request: Request<Incoming>,
     interim: Option<InterimTarget>,
 ) -> impl Future<Output = ExchangeResult> + use<> {
-    rewrite_to_get(&mut request);
     let still = FrozenTime::freeze(); // the whole decision sees one moment
-    let context = RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &request, &still) };
+    let context =
+        RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &mut request, &still) };
     let decided = admit(&context, &request);
     drop(still);
     match decided {
@@ -84,10 +84,10 @@ pub(crate) fn exchange(
 pub(crate) fn reject_malformed(
     worker: &Rc<TrafficWorker>,
     peer: &Rc<DownstreamPeer>,
-    placeholder: &Request<Incoming>,
+    mut placeholder: Request<Incoming>,
     fault: MalformedRequest,
 ) -> ExchangeResult {
-    let context = RequestContext::receive(worker, peer, placeholder, &FrozenTime::freeze());
+    let context = RequestContext::receive(worker, peer, &mut placeholder, &FrozenTime::freeze());
     let refusal = context.malformed_refusal(fault);
     Ok(refuse(&context, &refusal))
 }

@@ -3,7 +3,7 @@
 //! Guarantees:
 //!
 //! - Every refusal is counted before its response is built.
-//! - Every local error response is `application/problem+json` (RFC 9457) and carries the request id.
+//! - Every local error response is `application/problem+json` (RFC 9457), or the gRPC form of it.
 //! - The table is exhaustive: a new outcome does not compile without a line here.
 
 use std::time::Duration;
@@ -15,13 +15,13 @@ use http_body_util::Full;
 
 use crate::model::{CommandKey, Department, Finished, Refused};
 use crate::proxy::message::grpc;
-use crate::proxy::message::request_id::REQUEST_ID;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
 use super::admit::CommandRefusal;
 use super::context::RequestContext;
 use super::response_body::ResponseBody;
+use super::response_head::ResponseFields;
 
 /// Counts a refusal and builds its response.
 pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Response<ResponseBody> {
@@ -34,10 +34,8 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
     if let Some(methods) = refusal.allow.clone().filter(|_| !context.is_grpc) {
         response.headers_mut().insert(ALLOW, methods); // RFC 9110 section 15.5.6
     }
-    context.worker.rate_limit_headers.add(response.headers_mut(), refusal.rate_limit);
-    if let Some(cors_request) = &refusal.cors_request {
-        cors_request.add_cors_headers(response.headers_mut());
-    }
+    let (cors_request, rate_limit) = (refusal.cors_request.as_ref(), refusal.rate_limit);
+    context.finish_head(response.headers_mut(), ResponseFields { edits: None, cors_request, rate_limit });
     response
 }
 
@@ -54,10 +52,11 @@ pub(crate) fn count_malformed(worker: &TrafficWorker, peer: &DownstreamPeer) {
     let department = peer.department(&worker.config().snapshot);
     let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
     worker.meter.received();
-    worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.clock.window());
+    worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.components.clock.window());
 }
 
-/// The response for an admitted command without a response from its subsystem. The owner of the account settles it.
+/// The response for an admitted command without a response from its subsystem. The owner of the account settles it and
+/// finishes the head.
 pub(crate) fn failure_response(context: &RequestContext, failed: Finished, detail: &str) -> Response<ResponseBody> {
     problem_response(context, status_of_failure(failed), failed.name(), detail)
 }
@@ -77,7 +76,7 @@ pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseB
 
 fn problem_response(context: &RequestContext, status: StatusCode, name: &str, detail: &str) -> Response<ResponseBody> {
     if context.is_grpc {
-        return grpc_problem_response(context, name, detail);
+        return grpc_problem_response(name, detail);
     }
     let said = serde_json::json!({
         "type": format!("urn:tallygate:problem:{name}"),
@@ -89,15 +88,13 @@ fn problem_response(context: &RequestContext, status: StatusCode, name: &str, de
     let mut response = local_body_response(context, said.to_string());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
     response
 }
 
 /// The gRPC form of a refusal: a head without a body ("Trailers-Only"), with the status of the call.
-fn grpc_problem_response(context: &RequestContext, name: &str, detail: &str) -> Response<ResponseBody> {
+fn grpc_problem_response(name: &str, detail: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Local(Full::default()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response.headers_mut().insert(REQUEST_ID, context.request_id.to_header());
     grpc::put_status(response.headers_mut(), grpc_status(name), &format!("{name}: {detail}"));
     response
 }

@@ -18,10 +18,10 @@ use http::HeaderMap;
 use http::Response;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::model::Finished;
-use crate::proxy::io::idle_timer::IdleTimer;
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules::sanitize_response_trailers;
 use crate::proxy::upstream::{ServerLease, UpstreamBody};
@@ -108,9 +108,9 @@ pub(crate) struct MeteredBody {
     unsettled: Option<(InFlightCommand, ServerLease)>,
     outcome: OutcomeSource,
     idle_timeout: Duration,
-    idle_timer: IdleTimer,
+    idle_timer: DeadlineTimer,
     /// The deadline of a gRPC call.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: DeadlineTimer,
 }
 
 /// The source of the outcome, once the whole body has passed.
@@ -131,14 +131,13 @@ impl MeteredBody {
         verdict: OutcomeSource,
         (timeout, deadline): (Duration, Option<Instant>),
     ) -> Self {
-        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         Self {
             upstream_body: incoming,
             unsettled: Some(open),
             outcome: verdict,
             idle_timeout: timeout,
-            idle_timer: IdleTimer::default(),
-            deadline,
+            idle_timer: DeadlineTimer::default(),
+            deadline: DeadlineTimer::new(deadline),
         }
     }
 
@@ -156,7 +155,7 @@ impl MeteredBody {
         let Poll::Ready(next) = Pin::new(&mut self.upstream_body).poll_frame(context) else {
             return self.poll_idle(context);
         };
-        self.idle_timer.reset();
+        self.idle_timer.clear();
         Poll::Ready(match next {
             Some(Ok(mut frame)) => {
                 frame.trailers_mut().into_iter().for_each(sanitize_response_trailers);
@@ -179,13 +178,13 @@ impl MeteredBody {
         if self.unsettled.is_none() {
             return Poll::Pending; // only END_STREAM or trailers are missing, and not for long
         }
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+        if self.deadline.poll_elapsed(context).is_ready() {
             return Poll::Ready(self.end_at_deadline());
         }
-        ready!(self.idle_timer.poll_elapsed(context, self.idle_timeout));
+        ready!(self.idle_timer.poll_idle(context, self.idle_timeout));
         while self.waits_for_request_body() {
-            self.idle_timer.reset(); // `bodyIdle` bounds that wait
-            ready!(self.idle_timer.poll_elapsed(context, self.idle_timeout));
+            self.idle_timer.clear(); // `bodyIdle` bounds that wait
+            ready!(self.idle_timer.poll_idle(context, self.idle_timeout));
         }
         self.fail(Finished::Timeout);
         Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))

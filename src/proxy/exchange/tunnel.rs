@@ -1,7 +1,7 @@
 //! Tunnels: upgraded connections between a caller and a subsystem, for WebSocket and similar protocols.
 //!
 //! A tunnel begins after the subsystem has switched protocols (RFC 9110 section 7.8). A caller over HTTP/2 uses one
-//! stream for it ([`crate::proxy::message::extended_connect`]).
+//! stream for it ([`crate::proxy::message::upgrade_request`]).
 //!
 //! Guarantees:
 //!
@@ -85,7 +85,7 @@ impl UpgradeTunnel {
         let caller = WriteTimeout::new(
             FlushGuard { stream: TokioIo::new(caller), connection },
             worker.capacity.response_idle,
-            &worker.telemetry,
+            &worker.components.telemetry,
         );
         let all_said = Cell::new(false);
         let left = async {

@@ -16,7 +16,6 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
 use crate::policy::{Subsystem, UpstreamProtocol};
-use crate::proxy::message::extended_connect::{is_extended_connect, is_replaced_header};
 use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
 use crate::proxy::message::request_id::{REQUEST_ID, caller_request_id};
 use crate::proxy::message::{grpc, header_rules};
@@ -75,7 +74,8 @@ impl UpstreamHead<'_> {
         if let Some(protocol) = &self.admitted.upgrade {
             put_header(&mut head, "connection", b"upgrade");
             put_header(&mut head, "upgrade", protocol.as_bytes());
-            if is_extended_connect(self.request) && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+            let asked = self.context.upgrade.as_ref();
+            if asked.is_some_and(|asked| asked.is_extended_connect() && asked.is_websocket()) {
                 put_header(&mut head, "sec-websocket-key", &self.context.request_id.websocket_key());
             }
         }
@@ -120,8 +120,9 @@ impl UpstreamHead<'_> {
     fn for_each_header(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
         let Self { context, admitted, request, .. } = self;
         let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
+        let upgrade = context.upgrade.as_ref();
         let has_reserved = header_rules::sanitize_request(request.headers(), |name, value| {
-            let is_ours = *name == GRPC_TIMEOUT || is_replaced_header(request, name);
+            let is_ours = *name == GRPC_TIMEOUT || upgrade.is_some_and(|upgrade| upgrade.replaces_header(name));
             if !is_ours && !edits.is_some_and(|edits| edits.overrides(name)) {
                 put(name, value);
             }

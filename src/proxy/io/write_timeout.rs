@@ -14,18 +14,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 
 use crate::telemetry::{LimitHit, Telemetry};
 
-use super::movable_deadline::MovableDeadline;
+use super::deadline_timer::DeadlineTimer;
 
 /// A stream with a write timeout.
 pub(crate) struct WriteTimeout<S> {
     stream: S,
     timeout: Duration,
-    stalled_since: Option<Instant>,
-    deadline: MovableDeadline,
+    /// Runs while a write is stalled.
+    idle_timer: DeadlineTimer,
     received: Rc<Cell<u64>>,
     telemetry: Arc<Telemetry>,
 }
@@ -36,8 +35,7 @@ impl<S: Unpin> WriteTimeout<S> {
         Self {
             stream,
             timeout,
-            stalled_since: None,
-            deadline: MovableDeadline::default(),
+            idle_timer: DeadlineTimer::default(),
             received: Rc::default(),
             telemetry: Arc::clone(telemetry),
         }
@@ -50,11 +48,10 @@ impl<S: Unpin> WriteTimeout<S> {
 
     fn check_progress<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.stalled_since = None;
+            self.idle_timer.clear();
             return polled;
         }
-        let since = *self.stalled_since.get_or_insert_with(Instant::now);
-        ready!(self.deadline.poll_elapsed(context, since + self.timeout));
+        ready!(self.idle_timer.poll_idle(context, self.timeout));
         self.telemetry.count_limit_hit(LimitHit::ResponseIdle);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading")))
     }

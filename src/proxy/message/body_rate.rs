@@ -13,7 +13,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::config::CapacitySettings;
-use crate::proxy::io::idle_timer::IdleTimer;
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 
 use super::grpc;
 
@@ -36,7 +36,7 @@ impl MinBodyRate {
 /// Measures the rate of one body.
 pub(crate) struct BodyRateMeter {
     minimum: MinBodyRate,
-    idle_timer: IdleTimer,
+    idle_timer: DeadlineTimer,
     waiting_since: Option<Instant>,
     waited: Duration,
     received: u64,
@@ -44,18 +44,17 @@ pub(crate) struct BodyRateMeter {
 
 impl BodyRateMeter {
     pub(crate) fn new(minimum: MinBodyRate) -> Self {
-        Self { minimum, idle_timer: IdleTimer::default(), waiting_since: None, waited: Duration::ZERO, received: 0 }
+        Self { minimum, idle_timer: DeadlineTimer::default(), waiting_since: None, waited: Duration::ZERO, received: 0 }
     }
 
     /// Polls the idle timeout, while no data is available. Ready when the caller is too slow.
     pub(crate) fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.waiting_since.get_or_insert_with(Instant::now);
-        self.idle_timer.poll_elapsed(context, self.minimum.idle)
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        self.idle_timer.poll_at(context, since + self.minimum.idle)
     }
 
     /// Records arrived bytes. Returns whether the minimum rate is kept.
     pub(crate) fn record(&mut self, bytes: u64, now: Instant) -> bool {
-        self.idle_timer.reset();
         self.received += bytes;
         if let Some(since) = self.waiting_since.take() {
             self.waited += now.saturating_duration_since(since);

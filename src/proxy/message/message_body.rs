@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{Request, Version};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::proxy::io::idle_timer::IdleTimer;
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 
 /// The wait for END_STREAM or trailers after the last byte of an announced length. Servers send them with that byte or
 /// right after it. A peer that never does loses only the stream, which is reset.
@@ -35,7 +35,7 @@ pub(crate) struct MessageBody<B = Incoming> {
     is_http2: bool,
     /// Whether reading has ended.
     has_ended: bool,
-    end_timer: IdleTimer,
+    end_timer: DeadlineTimer,
 }
 
 /// Why a body stopped before its end.
@@ -78,7 +78,7 @@ impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
             is_head_only: is_only_a_head,
             is_http2,
             has_ended: false,
-            end_timer: IdleTimer::default(),
+            end_timer: DeadlineTimer::default(),
         }
     }
 
@@ -114,7 +114,7 @@ impl<B: HttpBody<Data = Bytes>> MessageBody<B> {
         if self.remaining != Some(0) {
             return Poll::Pending;
         }
-        ready!(self.end_timer.poll_elapsed(context, END_TIMEOUT));
+        ready!(self.end_timer.poll_idle(context, END_TIMEOUT));
         self.has_ended = true;
         Poll::Ready(())
     }

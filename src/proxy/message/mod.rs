@@ -8,7 +8,6 @@
 //! Leaves to others: the sender of a message, and its further handling (`exchange`, `upstream`, `downstream`).
 
 pub(crate) mod body_rate;
-pub(crate) mod extended_connect;
 pub(crate) mod field_line;
 pub mod grammar;
 pub(crate) mod grpc;
@@ -21,4 +20,5 @@ pub(crate) mod rate_limit_headers;
 pub(crate) mod request_body;
 pub(crate) mod request_head;
 pub(crate) mod request_id;
+pub(crate) mod upgrade_request;
 pub(crate) mod upload_progress;

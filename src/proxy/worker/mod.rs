@@ -40,9 +40,9 @@ pub(crate) const GZIP_STREAMS_MAX: usize = 64;
 /// The maximum number of shadow requests (mirrored copies) of one worker, including those whose body is still arriving.
 pub(crate) const SHADOW_REQUESTS_MAX: usize = 64;
 
-/// The parts that all workers of a gateway share, and the settings that a worker is made from.
+/// The components that all workers of a gateway share.
 #[derive(Clone)]
-pub struct WorkerParts {
+pub struct TrafficComponents {
     /// The published policy snapshot.
     pub published: Arc<ArcSwap<PolicySnapshot>>,
     /// TLS settings for connections to subsystems, by subsystem.
@@ -57,6 +57,11 @@ pub struct WorkerParts {
     pub connection_limits: Arc<ConnectionLimits>,
     /// The source of time.
     pub clock: Clock,
+}
+
+/// The settings of one worker.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerSettings {
     /// The configured limits of connections, bytes and times (section `capacity`).
     pub capacity: CapacitySettings,
     /// How long the open commands of a deauthorized caller may go on (`shutdown.grace`).
@@ -69,14 +74,11 @@ pub struct WorkerParts {
 
 /// The state of one traffic thread.
 pub(crate) struct TrafficWorker {
+    pub(crate) components: TrafficComponents,
     pub(crate) meter: Meter,
-    pub(crate) limiters: Arc<LimiterRegistry>,
     pub(crate) recorder: WorkerRecorder,
-    pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) connection_limits: Arc<ConnectionLimits>,
     pub(crate) handshakes: HandshakeLimiter,
     pub(crate) in_flight: Rc<InFlightLimiter>,
-    pub(crate) clock: Clock,
     pub(crate) capacity: CapacitySettings,
     pub(crate) grace: Duration,
     pub(crate) tick_timers: TickTimers,
@@ -84,7 +86,6 @@ pub(crate) struct TrafficWorker {
     pub(crate) shadow_permits: LocalSemaphore,
     pub(crate) gzip_permits: LocalSemaphore,
     pub(crate) rate_limit_headers: RateLimitHeaders,
-    published: Arc<ArcSwap<PolicySnapshot>>,
     current_config: RefCell<Rc<WorkerConfig>>,
     pools: WorkerPools,
     request_ids: RequestIdGenerator,
@@ -92,34 +93,31 @@ pub(crate) struct TrafficWorker {
 }
 
 impl TrafficWorker {
-    pub(crate) fn new(parts: WorkerParts, meter: Meter) -> Self {
-        let in_flight = Rc::new(InFlightLimiter::new(parts.capacity.in_flight.div_ceil(parts.workers.max(1))));
+    pub(crate) fn new(components: TrafficComponents, settings: WorkerSettings, meter: Meter) -> Self {
+        let WorkerSettings { capacity, grace, workers, index } = settings;
+        let in_flight = Rc::new(InFlightLimiter::new(capacity.in_flight.div_ceil(workers.max(1))));
         let pools = WorkerPools::new(PoolSettings {
-            idle_max: parts.capacity.upstream_idle,
-            idle_time: parts.capacity.upstream_idle_time,
-            health: parts.health,
-            tls: parts.subsystem_tls,
+            idle_max: capacity.upstream_idle,
+            idle_time: capacity.upstream_idle_time,
+            health: Arc::clone(&components.health),
+            tls: Arc::clone(&components.subsystem_tls),
             in_flight: Rc::clone(&in_flight),
-            worker_share: WorkerShare { index: parts.index, workers: parts.workers },
+            worker_share: WorkerShare { index, workers },
         });
-        let config = WorkerConfig::new(parts.published.load_full(), &pools);
+        let config = WorkerConfig::new(components.published.load_full(), &pools);
         Self {
             meter,
-            limiters: parts.limiters,
-            recorder: parts.telemetry.recorder(),
-            telemetry: parts.telemetry,
-            connection_limits: parts.connection_limits,
-            handshakes: HandshakeLimiter::new(parts.capacity.handshakes.div_ceil(parts.workers.max(1))),
-            clock: parts.clock,
+            recorder: components.telemetry.recorder(),
+            components,
+            handshakes: HandshakeLimiter::new(capacity.handshakes.div_ceil(workers.max(1))),
             in_flight,
-            capacity: parts.capacity,
-            grace: parts.grace,
+            capacity,
+            grace,
             tick_timers: TickTimers::new(),
             revalidator: PeerRevalidator::default(),
             shadow_permits: LocalSemaphore::new(SHADOW_REQUESTS_MAX),
             gzip_permits: LocalSemaphore::new(GZIP_STREAMS_MAX),
             rate_limit_headers: RateLimitHeaders::default(),
-            published: parts.published,
             current_config: RefCell::new(Rc::new(config)),
             pools,
             request_ids: RequestIdGenerator::default(),
@@ -134,13 +132,13 @@ impl TrafficWorker {
         self.meter.tick();
         // A worker without commands must also release the configuration that a reload has replaced.
         let config = self.config();
-        self.revalidator.tick(&config.snapshot, self.clock.wall());
+        self.revalidator.tick(&config.snapshot, self.components.clock.wall());
         self.pools.sweep();
     }
 
     /// This worker's view of the published configuration. Builds a new view after a reload.
     pub(crate) fn config(&self) -> Rc<WorkerConfig> {
-        let published = self.published.load();
+        let published = self.components.published.load();
         let config = self.current_config.borrow();
         if Arc::ptr_eq(&published, &config.snapshot) {
             return Rc::clone(&config);

@@ -14,8 +14,9 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use hyper::body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Instant;
 
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 use crate::proxy::message::field_line::put_header;
 use crate::proxy::message::request_body::RequestBody;
 
@@ -46,7 +47,7 @@ pub(crate) struct Http1Request {
     framing: RequestFraming,
     is_started: bool,
     /// How long the body waits for `100 Continue` (`Expect: 100-continue`).
-    continue_timer: Option<Pin<Box<Sleep>>>,
+    continue_timer: DeadlineTimer,
     /// Whether the method is HEAD, whose response has no body.
     pub(crate) is_head_request: bool,
 }
@@ -63,14 +64,14 @@ impl Http1Request {
             body,
             framing,
             is_started: false,
-            continue_timer: None,
+            continue_timer: DeadlineTimer::default(),
             is_head_request: to_head,
         }
     }
 
     /// Holds the body until the server sends `100 Continue`, or until this timeout.
     pub(crate) fn hold_for_continue(mut self, timeout: Duration) -> Self {
-        self.continue_timer = self.body.is_some().then(|| Box::pin(sleep(timeout)));
+        self.continue_timer = DeadlineTimer::new(self.body.is_some().then(|| Instant::now() + timeout));
         self
     }
 
@@ -81,7 +82,7 @@ impl Http1Request {
 
     /// Releases a held body, because the server sent `100 Continue`.
     pub(crate) fn release_body(&mut self) {
-        self.continue_timer = None;
+        self.continue_timer.clear();
     }
 
     /// Whether nothing of the request was written, so that another connection may carry it.
@@ -157,9 +158,9 @@ impl Http1Request {
     fn poll_next_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         while self.pieces[1..].iter().all(Bytes::is_empty) {
             let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-            if let Some(held) = &mut self.continue_timer {
-                ready!(held.as_mut().poll(context));
-                self.continue_timer = None;
+            if self.continue_timer.is_set() {
+                ready!(self.continue_timer.poll_elapsed(context));
+                self.continue_timer.clear();
             }
             match ready!(Pin::new(body).poll_frame(context)).transpose().map_err(ConnectionError::RequestBody)? {
                 Some(frame) => self.stage_frame(frame)?,

@@ -7,12 +7,13 @@
 //!
 //! Leaves to others: the end of the session's requests (`session`).
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use crate::proxy::io::deadline_timer::DeadlineTimer;
 
 use super::session::SessionUsage;
 
@@ -25,8 +26,7 @@ pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct KeepAlive {
     pings: Option<PingPong>,
     state: PingState,
-    /// Created on first use.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: DeadlineTimer,
 }
 
 #[derive(Clone, Copy)]
@@ -35,13 +35,13 @@ enum PingState {
     Idle,
     /// A ping is due at this time, unless something is received before.
     Due(Instant),
-    /// A ping was sent, and its acknowledgement is awaited.
-    AwaitingPong,
+    /// A ping was sent, and its acknowledgement is awaited until this time.
+    AwaitingPong(Instant),
 }
 
 impl KeepAlive {
     pub(crate) fn new(pings: Option<PingPong>) -> Self {
-        Self { pings, state: PingState::Idle, timer: None }
+        Self { pings, state: PingState::Idle, timer: DeadlineTimer::default() }
     }
 
     /// Ready when the server is unresponsive.
@@ -49,43 +49,31 @@ impl KeepAlive {
         loop {
             match self.state {
                 PingState::Idle if usage.is_idle() => return Poll::Pending,
-                PingState::Idle => self.set_timer(usage.last_received() + PING_INTERVAL, PingState::Due),
+                PingState::Idle => self.state = PingState::Due(usage.last_received() + PING_INTERVAL),
                 PingState::Due(at) => {
-                    ready!(self.poll_timer(context));
+                    ready!(self.timer.poll_at(context, at));
                     match usage.last_received() + PING_INTERVAL > at {
                         true => self.state = PingState::Idle,
                         false if usage.is_idle() => return Poll::Pending,
                         false => self.send_ping(),
                     }
                 }
-                PingState::AwaitingPong => match self.poll_pong(context) {
+                PingState::AwaitingPong(until) => match self.poll_pong(context) {
                     Poll::Ready(()) => {
                         usage.note_received();
                         self.state = PingState::Idle;
                     }
-                    Poll::Pending => return self.poll_timer(context),
+                    Poll::Pending => return self.timer.poll_at(context, until),
                 },
             }
         }
-    }
-
-    fn set_timer(&mut self, until: Instant, state: impl FnOnce(Instant) -> PingState) {
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(until),
-            None => self.timer = Some(Box::pin(sleep_until(until))),
-        }
-        self.state = state(until);
-    }
-
-    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
     }
 
     fn send_ping(&mut self) {
         if let Some(pings) = &mut self.pings {
             let _ = pings.send_ping(Ping::opaque()); // a session that cannot send a ping ends by itself
         }
-        self.set_timer(Instant::now() + PING_TIMEOUT, |_| PingState::AwaitingPong);
+        self.state = PingState::AwaitingPong(Instant::now() + PING_TIMEOUT);
     }
 
     /// Ready when the acknowledgement has arrived. The end of a session is reported by its connection.
@@ -150,8 +138,8 @@ mod tests {
         let (usage, _counted) = quiet(false);
         let mut keep_alive = KeepAlive::new(None);
         assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_pending());
-        assert!(matches!(keep_alive.state, PingState::AwaitingPong));
-        keep_alive.set_timer(Instant::now() - Duration::from_secs(1), |_| PingState::AwaitingPong);
+        assert!(matches!(keep_alive.state, PingState::AwaitingPong(_)));
+        keep_alive.state = PingState::AwaitingPong(Instant::now() - Duration::from_secs(1));
         assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_ready());
     }
 }
