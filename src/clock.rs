@@ -49,7 +49,7 @@ thread_local! {
 
 /// Freezes the system's monotonic time for the current thread until it is dropped. Never held across an `.await`.
 #[derive(Debug)]
-#[must_use = "time goes on when it is dropped"]
+#[must_use = "the clock runs again when it is dropped"]
 pub struct FrozenTime {
     instant: Instant,
     _of_its_thread: PhantomData<Rc<()>>,

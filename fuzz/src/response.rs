@@ -128,7 +128,7 @@ impl HeadFraming {
                 assert!(value.iter().all(u8::is_ascii_digit), "{:?} is no length", value.escape_ascii());
                 let text = std::str::from_utf8(&value).expect("digits are text");
                 let length = text.parse().expect("a length is a number");
-                assert!(self.length.is_none_or(|before| before == length), "it has two lengths");
+                assert!(self.length.is_none_or(|before| before == length), "two different values of Content-Length");
                 self.length = Some(length);
             }
             b"transfer-encoding" => {

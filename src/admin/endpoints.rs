@@ -39,7 +39,7 @@ impl AdminEndpoint {
             "/config" => Self::Config,
             "/api/v1/usage" => Self::Usage,
             _ => {
-                let there = "there are /metrics, /livez, /readyz, /config and /api/v1/usage";
+                let there = "available: /metrics, /livez, /readyz, /config and /api/v1/usage";
                 return Err(Box::new(problem_response(StatusCode::NOT_FOUND, there)));
             }
         };

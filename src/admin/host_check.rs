@@ -24,14 +24,14 @@ pub(crate) fn check_host(request: &Parts, hosts: &[String]) -> Result<(), Box<Ad
         (Some(host), None) => host.as_bytes(),
         // Health probes use HTTP/1.0; browsers do not.
         (None, _) if request.version == Version::HTTP_10 => b"localhost",
-        _ => return Err(Box::new(problem_response(StatusCode::BAD_REQUEST, "exactly one Host is expected"))),
+        _ => return Err(Box::new(problem_response(StatusCode::BAD_REQUEST, "exactly one Host is required"))),
     };
     let is_answered = |host: &[u8]| std::str::from_utf8(host).is_ok_and(|host| is_allowed_host(host, hosts));
     let is_probe = matches!(request.uri.path(), "/livez" | "/readyz");
     if is_probe || (is_answered(host) && target.is_none_or(is_answered)) {
         return Ok(());
     }
-    let hint = "this door answers for IP addresses, localhost and the names in admin.hosts; add the name there";
+    let hint = "unknown host; add the name to admin.hosts (IP addresses and localhost are always allowed)";
     Err(Box::new(problem_response(StatusCode::MISDIRECTED_REQUEST, hint)))
 }
 

@@ -42,13 +42,13 @@ pub(crate) fn problem_response(status: StatusCode, detail: &str) -> AdminRespons
 
 /// A 405 response with the allowed methods (RFC 9110 section 15.5.6).
 pub(crate) fn method_not_allowed() -> AdminResponse {
-    let mut response = problem_response(StatusCode::METHOD_NOT_ALLOWED, "this can only be read: use GET or HEAD");
+    let mut response = problem_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use GET or HEAD");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 
 /// A 503 response with the error, which is also logged. Operators may see the cause.
 pub(crate) fn unavailable(error: &anyhow::Error) -> AdminResponse {
-    tracing::error!(%error, "the admin listener could not answer");
+    tracing::error!(%error, "admin request failed");
     problem_response(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
 }

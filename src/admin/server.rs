@@ -58,11 +58,11 @@ impl<S> AdminService for S where
 pub async fn serve_admin(listener: TcpListener, state: AdminState, drain: DrainWatcher) {
     let telemetry = Arc::clone(&state.telemetry);
     let hosts = Arc::clone(&state.hosts);
-    let answering = move |request: Parts| {
+    let handler = move |request: Parts| {
         let state = state.clone();
         async move { handle_request(&state, &request).await }
     };
-    accept_connections(listener, limited_service(Arc::clone(&telemetry), hosts, answering), telemetry, drain).await;
+    accept_connections(listener, limited_service(Arc::clone(&telemetry), hosts, handler), telemetry, drain).await;
 }
 
 async fn accept_connections(
@@ -80,7 +80,7 @@ async fn accept_connections(
         let (stream, address) = match accepted {
             Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
-                tracing::warn!(%error, "the admin listener could not accept a connection; it tries again");
+                tracing::warn!(%error, "admin listener: accept failed; retrying");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -100,7 +100,7 @@ async fn accept_connections(
 fn limited_service<F>(
     telemetry: Arc<Telemetry>,
     hosts: Arc<[String]>,
-    answering: impl Fn(Parts) -> F + Clone + Send + 'static,
+    handler: impl Fn(Parts) -> F + Clone + Send + 'static,
 ) -> impl AdminService
 where
     F: Future<Output = AdminResponse> + Send + 'static,
@@ -115,7 +115,7 @@ where
         .service_fn(move |request: Request<Incoming>| {
             let request = request.into_parts().0;
             let response = match host_check::check_host(&request, &hosts) {
-                Ok(()) => Either::Left(answering(request)),
+                Ok(()) => Either::Left(handler(request)),
                 Err(response) => Either::Right(ready(*response)),
             };
             async move { Ok::<_, BoxError>(response.await) }
@@ -125,20 +125,17 @@ where
 fn service_error(telemetry: &Telemetry, error: &BoxError) -> AdminResponse {
     if error.is::<tower::load_shed::error::Overloaded>() {
         telemetry.count_limit_hit(LimitHit::AdminRequests);
-        return problem_response(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many requests are at work here; try again in a moment",
-        );
+        return problem_response(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent requests; retry later");
     }
-    problem_response(StatusCode::GATEWAY_TIMEOUT, "the answer took longer than 30 seconds; ask for less")
+    problem_response(StatusCode::GATEWAY_TIMEOUT, "the response took longer than 30 seconds; request a shorter range")
 }
 
 async fn serve_connection(stream: TcpStream, service: impl AdminService, permit: AdminPermit, mut drain: DrainWatcher) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
     let permit = Arc::new(permit);
-    let answering = ConnectionService { service, permit: Arc::clone(&permit) };
-    let mut serving = std::pin::pin!(server.serve_connection(TokioIo::new(stream), answering));
+    let service = ConnectionService { service, permit: Arc::clone(&permit) };
+    let mut serving = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = permit.wait_evicted() => return, // closed at once: no request is in progress
@@ -148,7 +145,7 @@ async fn serve_connection(stream: TcpStream, service: impl AdminService, permit:
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the admin listener ended early");
+        tracing::debug!(%error, "a connection to the admin listener was closed early");
     }
 }
 
@@ -264,7 +261,7 @@ mod tests {
         // Connections are accepted in order on one thread, so the slow requests are in progress when this one arrives.
         let request = "GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let text = rest(asked(served.address, request).await).await;
-        assert!(text.starts_with("HTTP/1.1 503") && text.contains("too many requests"), "{text}");
+        assert!(text.starts_with("HTTP/1.1 503") && text.contains("too many concurrent requests"), "{text}");
         assert_eq!(served.telemetry.limit_hit_count(LimitHit::AdminRequests), 1);
         drop(slow);
     }

@@ -68,14 +68,14 @@ fn parse_query(text: &str, calendar: CalendarOffset, now: Window) -> Result<Repo
             "department" => &mut None,
             _ => {
                 let known = "from, to, period, by and department";
-                return Err(format!("{name:?} is not asked for here; there are {known}"));
+                return Err(format!("unknown parameter {name:?}; known parameters: {known}"));
             }
         };
         let value = percent_decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
         if name == "department" {
             departments.push(Name::parse(&value).map_err(|error| format!("department: {error}"))?);
         } else if place.replace(value).is_some() {
-            return Err(format!("{name} stands twice; write it once"));
+            return Err(format!("{name} is repeated; write it once"));
         }
     }
     if departments.len() > DEPARTMENTS_MAX {
@@ -100,7 +100,7 @@ fn parse_range(
     };
     let range = range.map_err(|error| error.to_string())?;
     if range.to.0 - range.from.0 > WINDOWS_MAX {
-        return Err("the range is longer than a year; ask year by year, or use tallygate report usage".to_owned());
+        return Err("the range is longer than a year; request at most a year, or use tallygate report usage".to_owned());
     }
     Ok(range)
 }
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn a_wrong_query_is_told_what_is_wrong() {
         for (query, said) in [
-            ("since=2026-10-01", "is not asked for here"),
+            ("since=2026-10-01", "unknown parameter"),
             ("by=price", "cannot group by"),
             ("by=", "cannot group by"),
-            ("from=2026-10-01&from=2026-10-02", "stands twice"),
+            ("from=2026-10-01&from=2026-10-02", "is repeated"),
             ("period=2026-10&from=2026-10-01", "either period, or"),
             ("period=october", "is not a period"),
             ("department=%20", "department"),

@@ -24,6 +24,6 @@ pub enum AppError {
     #[error("{0}")]
     Bind(#[from] BindProblems),
     /// The system could not create a thread or a runtime.
-    #[error("the system gave no thread: {0}")]
+    #[error("cannot create a thread: {0}")]
     Thread(#[from] io::Error),
 }

@@ -68,20 +68,22 @@ impl BindProblem {
         let hint = match Errno::from_io_error(&self.error)? {
             Errno::ADDRINUSE => {
                 format!(
-                    "another socket has it; `ss -ltnp 'sport = :{port}'` names the process; stop that, or choose another port"
+                    "the port is in use; find the process with `ss -ltnp 'sport = :{port}'` and stop it, or choose \
+                     another port"
                 )
             }
             Errno::ADDRNOTAVAIL => {
-                "this machine has no such address; `ip address` lists those it has, and 0.0.0.0 or [::] means all"
+                "the address is not assigned to this machine; `ip address` lists its addresses, and 0.0.0.0 or [::] \
+                 means all"
                     .to_owned()
             }
             Errno::ACCESS | Errno::PERM => format!(
-                "this user may not bind port {port}; choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE \
-                 (AmbientCapabilities= in systemd)"
+                "no permission to bind port {port}; choose a port of 1024 or higher, or give the process \
+                 CAP_NET_BIND_SERVICE (AmbientCapabilities= in systemd)"
             ),
-            Errno::AFNOSUPPORT => "this machine has no IPv6; choose an IPv4 address".to_owned(),
+            Errno::AFNOSUPPORT => "this machine does not support IPv6; choose an IPv4 address".to_owned(),
             Errno::MFILE | Errno::NFILE => {
-                "no file descriptor is left; raise the limit: LimitNOFILE= in systemd, ulimit -n in a shell".to_owned()
+                "out of file descriptors; raise the limit: LimitNOFILE= in systemd, ulimit -n in a shell".to_owned()
             }
             _ => return None,
         };
@@ -111,10 +113,10 @@ mod tests {
     #[test]
     fn each_errno_has_the_hint_that_fits_it() {
         for (errno, address, hint) in [
-            (Errno::ADDRINUSE, "127.0.0.1:8443", "`ss -ltnp 'sport = :8443'` names the process"),
-            (Errno::ADDRNOTAVAIL, "192.0.2.1:8443", "this machine has no such address"),
-            (Errno::ACCESS, "127.0.0.1:443", "may not bind port 443"),
-            (Errno::AFNOSUPPORT, "[::1]:8443", "no IPv6"),
+            (Errno::ADDRINUSE, "127.0.0.1:8443", "find the process with `ss -ltnp 'sport = :8443'`"),
+            (Errno::ADDRNOTAVAIL, "192.0.2.1:8443", "the address is not assigned to this machine"),
+            (Errno::ACCESS, "127.0.0.1:443", "no permission to bind port 443"),
+            (Errno::AFNOSUPPORT, "[::1]:8443", "does not support IPv6"),
             (Errno::MFILE, "127.0.0.1:8443", "LimitNOFILE"),
         ] {
             let told = problem(errno, address);

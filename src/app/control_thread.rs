@@ -87,7 +87,7 @@ fn spawn_thread<F: AsyncFnOnce() + Send + 'static>(name: &'static str, work: F) 
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime.block_on(work()),
-                Err(error) => tracing::error!(%error, name, "a thread could not start its runtime"),
+                Err(error) => tracing::error!(%error, name, "cannot start the async runtime of a thread"),
             }
         })?;
     Ok(ThreadHandle::new(thread))
@@ -145,7 +145,7 @@ fn start_admin(
     };
     match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => drop(tokio::spawn(admin::serve_admin(listener, state, drain))),
-        Err(error) => tracing::error!(%error, "admin cannot listen"),
+        Err(error) => tracing::error!(%error, "cannot start the admin listener"),
     }
 }
 

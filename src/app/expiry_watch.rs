@@ -71,9 +71,14 @@ impl ExpiryWatch {
             }
             self.closed_listeners.remove(listener);
             let Some(at) = closed else { continue };
-            tracing::error!(%listener, expired = %at, "nobody is let in: the revocation lists have expired; fetch new ones");
+            tracing::error!(
+                %listener,
+                expired = %at,
+                "all clients are rejected: the revocation lists have expired; fetch new ones"
+            );
             let awaited = format!(
-                "a current revocation list for listener {listener}: the last one expired at {at}, so nobody is let in"
+                "a current revocation list for listener {listener}: the last one expired at {at}, so all clients are \
+                 rejected"
             );
             self.closed_listeners.insert(listener.clone(), (at, self.components.ready.block(awaited)));
         }

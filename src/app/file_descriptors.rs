@@ -19,8 +19,8 @@ pub(crate) fn connections_max(capacity: &CapacitySettings) -> Result<usize, Conf
     let allowed = raise_soft_limit();
     let room = allowed.saturating_sub(RESERVED_DESCRIPTORS) / 2;
     match capacity.connections {
-        Some(asked) if asked > room => Err(too_many_connections(asked, allowed, room)),
-        Some(asked) => Ok(asked),
+        Some(requested) if requested > room => Err(too_many_connections(requested, allowed, room)),
+        Some(requested) => Ok(requested),
         None if room == 0 => Err(too_many_connections(CONNECTIONS_DEFAULT, allowed, room)),
         None => {
             let connections = CONNECTIONS_DEFAULT.min(room);
@@ -28,7 +28,7 @@ pub(crate) fn connections_max(capacity: &CapacitySettings) -> Result<usize, Conf
                 tracing::warn!(
                     connections,
                     descriptors = allowed,
-                    "fewer connections than usual: file descriptors are few"
+                    "connection limit below the default: the limit of file descriptors is too low"
                 );
             }
             Ok(connections)
@@ -44,11 +44,11 @@ fn raise_soft_limit() -> usize {
     now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)) // `None` means no limit
 }
 
-fn too_many_connections(asked: usize, allowed: usize, room: usize) -> ConfigProblems {
-    let needed = asked.saturating_mul(2).saturating_add(RESERVED_DESCRIPTORS);
+fn too_many_connections(requested: usize, allowed: usize, room: usize) -> ConfigProblems {
+    let needed = requested.saturating_mul(2).saturating_add(RESERVED_DESCRIPTORS);
     let message = format!(
-        "{asked} connections of callers need {needed} file descriptors (as many again towards subsystems, and {RESERVED_DESCRIPTORS} for \
-         ledger and the rest), and the system allows this process {allowed}"
+        "{requested} client connections need {needed} file descriptors (as many again for upstream connections, and \
+         {RESERVED_DESCRIPTORS} for the ledger and other files), but the limit of this process is {allowed}"
     );
     let hint = format!("write at most {room}, or raise the limit: LimitNOFILE= in systemd, ulimit -n in a shell");
     ConfigProblems(vec![ConfigProblem::new("capacity.connections", message).with_hint(hint)])

@@ -215,7 +215,11 @@ fn start_workers(
 ) -> Result<(Vec<WorkerHandle>, Vec<threads::ThreadHandle>), AppError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if settings.workers < cores {
-        tracing::info!(workers = settings.workers, cores, "fewer workers than cores: so say workers, or a maxRequests");
+        tracing::info!(
+            workers = settings.workers,
+            cores,
+            "fewer workers than cores, because of workers or maxRequests"
+        );
     }
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
     for (index, seed) in seeds.into_iter().enumerate() {
@@ -232,7 +236,7 @@ fn start_workers(
 /// not be served. The next start recovers the data that the kernel still holds. A failed sync is never retried, because
 /// the kernel may have dropped the pages that it could not write.
 fn exit_on_storage_failure(error: LedgerError) {
-    tracing::error!(%error, "the ledger's disk has failed; the gateway ends");
+    tracing::error!(%error, "the ledger's disk has failed; the gateway stops");
     logging::flush_log();
     std::process::exit(EXIT_STORAGE);
 }

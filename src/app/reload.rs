@@ -45,15 +45,15 @@ impl ReloadHandle {
     /// Requests a reload and waits for its result. If the configuration has problems, the old one stays live.
     pub fn request(&self) -> Result<(), ConfigProblems> {
         let (reply, answer) = sync_channel(1);
-        self.0.try_send(reply).map_err(|_| reload_failed("a reload is already under way"))?;
+        self.0.try_send(reply).map_err(|_| reload_failed("a reload is already in progress"))?;
         let answered = answer.recv_timeout(RELOAD_TIMEOUT);
-        answered.unwrap_or_else(|_| Err(reload_failed("the gateway did not answer; it may be stopping")))
+        answered.unwrap_or_else(|_| Err(reload_failed("no reply from the gateway; it may be shutting down")))
     }
 }
 
 /// The error of a reload that was not tried. A reload that was tried logs its own result.
 fn reload_failed(why: &str) -> ConfigProblems {
-    tracing::warn!(why, "the configuration was not read again");
+    tracing::warn!(why, "reload not started");
     file_problem(why.to_owned())
 }
 
@@ -200,7 +200,7 @@ impl ConfigReloader {
                 setting = setting.path,
                 live,
                 file,
-                "this setting is read once; restart the gateway to change it"
+                "this setting is read only at start; restart the gateway to change it"
             );
         }
         let live = LiveConfig { version, since: self.components.traffic.clock.wall() };
@@ -234,7 +234,7 @@ fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDiffe
     tokio::spawn(async move {
         match reader.usage_total(calendar.windows_of(month)).await {
             Ok(rows) => removed_ids::warn_if_used(&vanished, &rows, month),
-            Err(error) => tracing::warn!(%error, "could not tell whether ids that are gone have usage this month"),
+            Err(error) => tracing::warn!(%error, "could not check whether removed ids have usage this month"),
         }
     });
 }
@@ -296,11 +296,11 @@ pub(crate) fn accepts_expired_crl(components: &SharedComponents) -> Vec<Name> {
 
 /// Warnings of insecure settings; logged and shown at any time.
 fn insecure_settings(components: &SharedComponents) -> Vec<String> {
-    let told =
-        |name: Name| format!("listener {name}: expired revocation lists are believed (expiredRevocation: allow)");
-    let told: Vec<_> = accepts_expired_crl(components).into_iter().map(told).collect();
-    told.iter().for_each(|what| tracing::warn!("{what}"));
-    told
+    let warning =
+        |name: Name| format!("listener {name}: expired revocation lists are accepted (expiredRevocation: allow)");
+    let warnings: Vec<_> = accepts_expired_crl(components).into_iter().map(warning).collect();
+    warnings.iter().for_each(|what| tracing::warn!("{what}"));
+    warnings
 }
 
 /// The names of departments, for the ledger's book.

@@ -59,9 +59,11 @@ pub(crate) fn warn_of_missing_ids(snapshot: &PolicySnapshot, rows: &[UsageRow], 
     let known = known_ids(snapshot);
     let mut usage = usage_by_id(rows);
     usage.retain(|key, _| !known.contains(key));
-    let gone: HashSet<String> =
+    let removed_subsystems: HashSet<String> =
         usage.keys().filter(|(kind, _)| *kind == "subsystem").map(|(_, id)| format!("{id}/")).collect();
-    usage.retain(|(kind, id), _| *kind != "command" || !gone.iter().any(|subsystem| id.starts_with(subsystem)));
+    usage.retain(|(kind, id), _| {
+        *kind != "command" || !removed_subsystems.iter().any(|subsystem| id.starts_with(subsystem))
+    });
     let one = |((kind, id), usage)| (RemovedId { kind, id, successor: None }, usage);
     log_removed_ids(usage.into_iter().map(one).collect(), month);
 }
@@ -100,11 +102,11 @@ fn log_removed_ids(used: Vec<(RemovedId, UsageSums)>, month: Month) {
         let successor = successor.as_deref();
         tracing::warn!(
             kind, id, units, commands, %month, successor,
-            "an id with usage this month is not in the configuration any more; its usage stays under this id"
+            "an id with usage this month was removed from the configuration; its usage is kept under this id"
         );
     }
     if suppressed > 0 {
-        tracing::warn!(suppressed, "more ids with usage this month are not in the configuration any more");
+        tracing::warn!(suppressed, "more ids with usage this month were removed from the configuration");
     }
 }
 

@@ -40,7 +40,7 @@ impl FileDigests {
         let changed = both.filter(|(_, old, new)| old != new);
         let word = |mark: &Option<String>| mark.clone().unwrap_or_else(|| "unreadable".to_owned());
         let words = |(path, old, new): (&Path, _, _)| {
-            format!("{whose}: {} has changed (SHA-256 {}, before {})", path.display(), word(new), word(old))
+            format!("{whose}: {} has changed (SHA-256 {}, previously {})", path.display(), word(new), word(old))
         };
         changed.map(words).collect()
     }
@@ -92,26 +92,27 @@ fn listener_changes(whose: &str, live: &ServerTls, new: &ServerTls) -> Vec<Strin
         changes.push(format!("{whose}: clientAuth, an authority or a revocation list has changed"));
     }
     if live.hosts != new.hosts {
-        changes.push(format!("{whose}: other hosts are served"));
+        changes.push(format!("{whose}: the served hosts have changed"));
     }
     changes
 }
 
 fn expiry_changes(whose: &str, live: &[ExpiringItem], new: &[ExpiringItem]) -> Vec<String> {
-    let mut gone: Vec<&ExpiringItem> = live.iter().filter(|expiry| !new.contains(expiry)).collect();
+    let mut removed: Vec<&ExpiringItem> = live.iter().filter(|expiry| !new.contains(expiry)).collect();
     let mut changes = Vec::new();
     for expiry in new.iter().filter(|expiry| !live.contains(expiry)) {
         let what = format!("{whose}: {} {}", role_noun(expiry.role), expiry.name);
-        let same = gone.iter().position(|one| (one.role, &one.name) == (expiry.role, &expiry.name));
+        let same = removed.iter().position(|one| (one.role, &one.name) == (expiry.role, &expiry.name));
         changes.push(match same {
             Some(position) => {
-                format!("{what} ends {}, before {}", expiry.expires_at, gone.swap_remove(position).expires_at)
+                format!("{what} expires {}, previously {}", expiry.expires_at, removed.swap_remove(position).expires_at)
             }
-            None => format!("{what} is new and ends {}", expiry.expires_at),
+            None => format!("{what} is new and expires {}", expiry.expires_at),
         });
     }
-    changes
-        .extend(gone.into_iter().map(|expiry| format!("{whose}: {} {} is gone", role_noun(expiry.role), expiry.name)));
+    changes.extend(
+        removed.into_iter().map(|expiry| format!("{whose}: {} {} was removed", role_noun(expiry.role), expiry.name)),
+    );
     changes
 }
 
@@ -140,8 +141,8 @@ mod tests {
         assert_eq!(
             old.changed_files(&new, "listener a", files()),
             [
-                "listener a: /a.pem has changed (SHA-256 1a, before 0a)",
-                "listener a: /b.pem has changed (SHA-256 unreadable, before 0b)"
+                "listener a: /a.pem has changed (SHA-256 1a, previously 0a)",
+                "listener a: /b.pem has changed (SHA-256 unreadable, previously 0b)"
             ]
         );
     }
@@ -168,10 +169,10 @@ mod tests {
         assert_eq!(
             expiry_changes("listener a", &live, &new),
             [
-                "listener a: certificate CN=a ends 2027-12-01T00:00:00Z, before 2026-12-01T00:00:00Z",
-                "listener a: authority CN=New is new and ends 2036-01-01T00:00:00Z",
-                "listener a: revocation list of CN=City ends 2026-12-09T00:00:00Z, before 2026-12-02T00:00:00Z",
-                "listener a: authority CN=Old is gone",
+                "listener a: certificate CN=a expires 2027-12-01T00:00:00Z, previously 2026-12-01T00:00:00Z",
+                "listener a: authority CN=New is new and expires 2036-01-01T00:00:00Z",
+                "listener a: revocation list of CN=City expires 2026-12-09T00:00:00Z, previously 2026-12-02T00:00:00Z",
+                "listener a: authority CN=Old was removed",
             ]
         );
         assert_eq!(expiry_changes("listener a", &live, &live), Vec::<String>::new());

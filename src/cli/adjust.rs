@@ -27,31 +27,31 @@ pub struct AdjustArgs {
     /// The ledger's book; the gateway may be running
     #[arg(long, value_name = "DB")]
     ledger: PathBuf,
-    /// Whose usage is corrected
+    /// The department whose usage is corrected
     #[arg(long, value_parser = Name::parse)]
     department: Name,
-    /// Only of this subsystem
+    /// Only the usage of this subsystem
     #[arg(long, value_parser = Name::parse)]
     subsystem: Option<Name>,
-    /// Only of this command of the subsystem
+    /// Only the usage of this command of the subsystem
     #[arg(long, value_parser = Name::parse)]
     command: Option<Name>,
     /// A month such as 2026-10, or a day such as 2026-10-05
     #[arg(long)]
     period: String,
-    /// How many units more, or less (--units=-5)
+    /// Units to add, or to subtract (--units=-5)
     #[arg(long, allow_hyphen_values = true)]
     units: i64,
     /// Why
     #[arg(long)]
     reason: String,
-    /// Who answers for it
+    /// The person responsible for it
     #[arg(long)]
     who: String,
-    /// Adds it without a question, also where it exceeds the usage of its period or the period lies ahead
+    /// Adds it without confirmation, also if it exceeds the usage of its period or the period is in the future
     #[arg(long)]
     yes: bool,
-    /// How to print its number
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
 }
@@ -106,7 +106,7 @@ fn suspicions(path: &Path, adjustment: &Adjustment, clock: &Clock) -> Result<Vec
     let used = used_units(&files, adjustment, &range)?;
     if i128::from(adjustment.units.unsigned_abs()) > used.abs() {
         doubts.push(format!(
-            "{} units are more than the {} units, earlier corrections included, that the period {} has",
+            "{} units exceed the {} units, earlier corrections included, of the period {}",
             signed_digits(i128::from(adjustment.units)),
             grouped_signed(used),
             adjustment.period
@@ -143,13 +143,11 @@ fn used_units(files: &LedgerFiles, adjustment: &Adjustment, range: &ReportRange)
 fn ask_confirmation(doubts: &[String]) -> Result<(), BadUsage> {
     let doubts = doubts.join("; ");
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(BadUsage(format!("nothing was added: {doubts}. If it is meant so, give --yes")));
+        return Err(BadUsage(format!("nothing was added: {doubts}. To add it anyway, give --yes")));
     }
     print_message(&format!("{doubts}."));
-    let _ = write!(
-        io::stderr(),
-        "Add the correction all the same? It cannot be removed, only corrected by another. [y/N] "
-    ); // a failed write is ignored
+    // A failed write is ignored.
+    let _ = write!(io::stderr(), "Add the correction anyway? It cannot be removed, only corrected by another. [y/N] ");
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     match read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes") {

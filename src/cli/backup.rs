@@ -17,10 +17,10 @@ pub(super) struct BackupArgs {
     /// The ledger's book; the gateway may be running
     #[arg(long, value_name = "DB")]
     ledger: PathBuf,
-    /// The copy: a new file, or a folder that gets one of the book's name
+    /// The copy: a new file, or a folder, in which the copy has the name of the book
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
-    /// How to print what was made
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
 }
@@ -44,7 +44,11 @@ pub(super) fn make_backup(args: &BackupArgs, out: &mut impl Write) -> anyhow::Re
 fn write_summary(made: &LedgerBackup, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "copied     {} to {}, {} bytes", made.ledger.display(), made.book.display(), made.bytes)?;
     if let Some(tally) = &made.tally {
-        writeln!(out, "           with the tally of its dead gateway, {}; keep both together", tally.display())?;
+        writeln!(
+            out,
+            "           with the tally of a gateway that crashed, {}; keep both files together",
+            tally.display()
+        )?;
     }
     match made.head.number {
         0 => writeln!(out, "head       nothing is sealed yet"),

@@ -17,7 +17,7 @@ pub struct CheckArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// How the result is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
 }
@@ -94,8 +94,9 @@ fn list_text(list: &RevocationListInUse) -> String {
         revoked,
         covers_authorities: of_authority,
     } = list;
-    let number = number.as_deref().map_or_else(|| "without number".to_owned(), |number| format!("number {number}"));
-    let of = if *of_authority { "" } else { " (of no authority here; for intermediate certificates of that name)" };
+    let number = number.as_deref().map_or_else(|| "without a number".to_owned(), |number| format!("number {number}"));
+    let of =
+        if *of_authority { "" } else { " (of no configured authority; for intermediate certificates of that name)" };
     format!(
         "\n    revocation list of {issuer}{of}, {number}, until {until}, for {scope}, {revoked} revoked, in {}",
         path.display()

@@ -27,7 +27,7 @@ pub struct BadUsage(pub String);
 
 /// The result was computed but could not be written, for example because of a full disk behind stdout.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer could not be written to stdout")]
+#[error("cannot write the result to stdout")]
 pub(crate) struct PrintError(#[source] pub(crate) io::Error);
 
 /// The error with its causes. A cause whose text is already part of the message is not repeated.

@@ -75,7 +75,7 @@ pub struct ExplainArgs {
     /// A method and a URL, such as 'POST https://host/path'
     #[arg(long, value_name = "REQUEST")]
     request: String,
-    /// How the explanation is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
 }
@@ -109,7 +109,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitC
 
 fn read_inputs(cert: &Path, request: &str) -> Result<(CallerCertificate, Request<()>), String> {
     let chain = read_certificates(cert, "the caller's certificate").map_err(|problem| problem.to_string())?;
-    let own = chain.first().ok_or_else(|| format!("{}: holds no certificate", cert.display()))?;
+    let own = chain.first().ok_or_else(|| format!("{}: contains no certificate", cert.display()))?;
     let identities = identities_of_der(own).map_err(|error| format!("{}: {error}", cert.display()))?;
     Ok((CallerCertificate { chain, identities }, read_request(request)?))
 }
@@ -156,7 +156,7 @@ fn check_listener(
     tls.verify_chain(&shown.chain, now).map_err(|fault| {
         let reason = HandshakeFailure::from_tls_error(&fault).name();
         let fault = describe_tls_error(&fault);
-        format!("listener {} turns this certificate away in the handshake: {reason} ({fault})", listener.name)
+        format!("listener {} rejects this certificate in the handshake: {reason} ({fault})", listener.name)
     })
 }
 
@@ -176,48 +176,53 @@ fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
 /// The steps of the gateway in their order, up to the first rejection.
 fn decide(configuration: &Configuration, identities: &[CallerId], request: &Request<()>) -> RequestExplanation {
     let snapshot = &configuration.snapshot;
-    let mut told = new_explanation(identities);
+    let mut explanation = new_explanation(identities);
     let head = match RequestHead::parse(request) {
         Ok(head) => head,
-        Err(malformed) => return refused_explanation(told, Refused::Malformed, malformed.detail.to_owned()),
+        Err(malformed) => return refused_explanation(explanation, Refused::Malformed, malformed.detail.to_owned()),
     };
     let department = match snapshot.department_of(identities) {
         Ok(department) => department,
-        Err(unclaimed) => return refused_explanation(told, Refused::Unauthenticated, unclaimed_text(&unclaimed)),
+        Err(unclaimed) => {
+            return refused_explanation(explanation, Refused::Unauthenticated, unclaimed_text(&unclaimed));
+        }
     };
-    told.department = Some(format!("{} ({})", department.department.id, department.department.name));
+    explanation.department = Some(format!("{} ({})", department.department.id, department.department.name));
     let (subsystem, command) = match snapshot.find_route(head.host, head.method, head.path) {
         RouteMatch::Command { subsystem, command } => (subsystem, command),
         RouteMatch::NoCommand { subsystem } => {
-            told.subsystem = Some(subsystem.id.to_string());
-            let why = format!("no command of {} answers to this method and path, and it refuses others", subsystem.id);
-            return refused_explanation(told, Refused::UnknownCommand, why);
+            explanation.subsystem = Some(subsystem.id.to_string());
+            let why =
+                format!("no command of {} matches this method and path, and otherCommands is refuse", subsystem.id);
+            return refused_explanation(explanation, Refused::UnknownCommand, why);
         }
         RouteMatch::NoSubsystem => {
-            let why = "no subsystem takes this host and path".to_owned();
-            return refused_explanation(told, Refused::UnknownCommand, why);
+            let why = "no subsystem matches this host and path".to_owned();
+            return refused_explanation(explanation, Refused::UnknownCommand, why);
         }
     };
-    told.subsystem = Some(subsystem.id.to_string());
-    told.command = Some(command_text(command));
+    explanation.subsystem = Some(subsystem.id.to_string());
+    explanation.command = Some(command_text(command));
     let Some(grant) = snapshot.find_grant(department, command) else {
-        let why = format!("no grant lets {} run {}", department.department.id, command.key.command);
-        return refused_explanation(told, Refused::Forbidden, why);
+        let why = format!("no grant allows {} to run {}", department.department.id, command.key.command);
+        return refused_explanation(explanation, Refused::Forbidden, why);
     };
     let pattern = &snapshot.grant_rule(&grant).pattern;
     let written = configuration.sources.path_in_file(&format!("grants[{}]", grant.rule()));
-    told.grant = Some(format!("{written}, pattern {pattern:?}"));
-    told.limits = limit_texts(snapshot, department, command);
+    explanation.grant = Some(format!("{written}, pattern {pattern:?}"));
+    explanation.limits = limit_texts(snapshot, department, command);
     if let Some(redirect) = command.redirect() {
         let location = redirect.location(subsystem.path_below(head.path));
         let location = location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
-        told.why = format!("it would be let in, counted and sent to {location} with {}", redirect.status.as_u16());
-        return told;
+        explanation.why =
+            format!("it would be admitted, counted and redirected to {location} with {}", redirect.status.as_u16());
+        return explanation;
     }
-    told.upstreams = upstream_texts(subsystem);
-    told.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
-    told.why = "it would be let in, counted and forwarded, unless a limit says no at that moment".to_owned();
-    told
+    explanation.upstreams = upstream_texts(subsystem);
+    explanation.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
+    explanation.why =
+        "it would be admitted, counted and forwarded, unless a limit refuses it at that moment".to_owned();
+    explanation
 }
 
 /// The upstream servers, with their weights if the weights differ.
@@ -231,8 +236,8 @@ fn upstream_texts(subsystem: &Subsystem) -> Vec<String> {
     servers.iter().map(shown).collect()
 }
 
-fn refused_explanation(told: RequestExplanation, refused: Refused, why: String) -> RequestExplanation {
-    RequestExplanation { refused: Some(refused.name()), why, ..told }
+fn refused_explanation(explanation: RequestExplanation, refused: Refused, why: String) -> RequestExplanation {
+    RequestExplanation { refused: Some(refused.name()), why, ..explanation }
 }
 
 fn unclaimed_text(unclaimed: &CallerUnclaimed) -> String {
@@ -258,15 +263,15 @@ fn forwarded_path(subsystem: &Subsystem, command: &Command, path: &str) -> Strin
 }
 
 fn limit_texts(snapshot: &PolicySnapshot, department: &DepartmentPolicy, command: &Command) -> Vec<String> {
-    let mut told = texts_of_limits("department and command", command.limits);
-    told.extend(texts_of_limits("department", department.limits));
-    told.extend(texts_of_limits("whole gateway", TrafficLimits { rate: snapshot.total_rate, concurrent: None }));
-    told.extend(department.quota.as_ref().map(quota_text));
-    told
+    let mut texts = texts_of_limits("department and command", command.limits);
+    texts.extend(texts_of_limits("department", department.limits));
+    texts.extend(texts_of_limits("whole gateway", TrafficLimits { rate: snapshot.total_rate, concurrent: None }));
+    texts.extend(department.quota.as_ref().map(quota_text));
+    texts
 }
 
 fn texts_of_limits(whose: &str, limits: TrafficLimits) -> Vec<String> {
-    let concurrent = limits.concurrent.map(|count| format!("{whose}: {count} at once"));
+    let concurrent = limits.concurrent.map(|count| format!("{whose}: {count} concurrent"));
     let rate = limits.rate.map(|rate| format!("{whose}: {}", rate_text(rate)));
     concurrent.into_iter().chain(rate).collect()
 }
@@ -288,19 +293,19 @@ fn quota_text(quota: &MonthlyQuota) -> String {
     format!("quota: {} units a month, {beyond}", quota.units)
 }
 
-fn explanation_text(told: &RequestExplanation) -> String {
-    let verdict = told.refused.map_or("admitted".to_owned(), |refused| format!("refused: {refused}"));
+fn explanation_text(explanation: &RequestExplanation) -> String {
+    let verdict = explanation.refused.map_or("admitted".to_owned(), |refused| format!("refused: {refused}"));
     let rows = [
-        ("caller", Some(told.caller.join(", "))),
-        ("department", told.department.clone()),
-        ("subsystem", told.subsystem.clone()),
-        ("command", told.command.clone()),
-        ("grant", told.grant.clone()),
-        ("limits", told.refused.is_none().then(|| list_text(&told.limits))),
-        ("upstream", told.refused.is_none().then(|| list_text(&told.upstreams))),
-        ("path there", told.forwarded_path.clone()),
+        ("caller", Some(explanation.caller.join(", "))),
+        ("department", explanation.department.clone()),
+        ("subsystem", explanation.subsystem.clone()),
+        ("command", explanation.command.clone()),
+        ("grant", explanation.grant.clone()),
+        ("limits", explanation.refused.is_none().then(|| list_text(&explanation.limits))),
+        ("upstream", explanation.refused.is_none().then(|| list_text(&explanation.upstreams))),
+        ("sent path", explanation.forwarded_path.clone()),
         ("verdict", Some(verdict)),
-        ("why", Some(told.why.clone())),
+        ("why", Some(explanation.why.clone())),
     ];
     let lines: Vec<_> = rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<11} {}", value?))).collect();
     lines.join("\n")

@@ -28,15 +28,15 @@ pub struct LedgerArgs {
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
-    /// Says what there is: the head of the chain, epochs, hours, corrections, sizes
+    /// Prints the state: head of the hash chain, epochs, hours, corrections, sizes
     Info(InfoArgs),
-    /// Follows the chain and adds everything up again; exit 1 with findings
+    /// Verifies the hash chain and computes all sums again; exit code 1 with findings
     Verify(VerifyArgs),
-    /// Writes the raw rows and seals, so that anybody's program can check them
+    /// Exports the raw rows and seals, so that any program can verify them
     Export(ExportArgs),
-    /// Adds a correction; nothing is ever edited
+    /// Adds a correction; existing rows are never edited
     Adjust(adjust::AdjustArgs),
-    /// Copies the ledger, also beside a running gateway; the copy verifies
+    /// Copies the ledger, also of a running gateway; the copy passes `verify`
     Backup(BackupArgs),
 }
 
@@ -45,7 +45,7 @@ struct InfoArgs {
     /// The ledger's book (the tally is found beside it)
     #[arg(long, value_name = "DB")]
     ledger: PathBuf,
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
 }
@@ -55,10 +55,10 @@ struct VerifyArgs {
     /// The ledger's book (the tally is found beside it)
     #[arg(long, value_name = "DB")]
     ledger: PathBuf,
-    /// A head that was noted elsewhere: the chain must still hold it
+    /// A head that was noted elsewhere: the chain must still contain it
     #[arg(long, value_name = "NUMBER:HASH")]
     head: Option<String>,
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
 }
@@ -68,7 +68,7 @@ struct ExportArgs {
     /// The ledger's book (the tally is found beside it)
     #[arg(long, value_name = "DB")]
     ledger: PathBuf,
-    /// Where to write it; the standard output if there is none
+    /// The file to write [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Text (docs/ledger.md), or a JSON object on each line
@@ -117,7 +117,7 @@ fn write_info(info: &LedgerInfo, out: &mut impl Write) -> io::Result<()> {
     let [first, last] = [&windows.first, &windows.last].map(|window| window.clone().unwrap_or_else(none));
     writeln!(out, "hours      {first} to {last}; {} sealed, {} open", windows.sealed, windows.unsealed)?;
     if let Some(before) = &windows.rolled_before {
-        writeln!(out, "           before {before} only days are kept")?;
+        writeln!(out, "           before {before} only sums of days")?;
     }
     writeln!(out, "bytes      book {}, its log {}, tally {}", info.sizes.book, info.sizes.log, info.sizes.tally)?;
     if let Some(tally) = &info.tally {
@@ -162,7 +162,7 @@ fn write_verdict(verdict: &AuditVerdict, out: &mut impl Write) -> io::Result<()>
         writeln!(out, "{}: {}: {}", finding.check, finding.place, finding.what)?;
     }
     if verdict.more > 0 {
-        writeln!(out, "and {} findings more", verdict.more)?;
+        writeln!(out, "and {} more findings", verdict.more)?;
     }
     for note in &verdict.notes {
         print_message(&format!("note: {note}"));
@@ -189,7 +189,7 @@ fn write_verdict(verdict: &AuditVerdict, out: &mut impl Write) -> io::Result<()>
 fn anchor_text(after: &SealsAfterHead) -> String {
     let SealsAfterHead { seals, hours, days, epochs, corrections } = after;
     if *seals == 0 {
-        return "nothing; the head proves all of the chain".to_owned();
+        return "nothing; the head proves the whole chain".to_owned();
     }
     format!(
         "{seals} seals: {hours} hours, {days} days in place of hours, {epochs} ends of epochs, {corrections} corrections"
@@ -222,10 +222,7 @@ fn write_export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let ledger = existing_book(&args.ledger)?;
     let mut to: Box<dyn Write> = match &args.output {
         Some(file) => Box::new(BufWriter::new(File::create_new(file).map_err(|error| {
-            BadUsage(format!(
-                "--output {}: {error}; name a file that is not there yet, in a folder that is",
-                file.display()
-            ))
+            BadUsage(format!("--output {}: {error}; name a new file in an existing folder", file.display()))
         })?)),
         None => Box::new(BufWriter::new(io::stdout().lock())),
     };

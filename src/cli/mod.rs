@@ -47,13 +47,13 @@ enum CliCommand {
     Serve(serve::ServeArgs),
     /// Prints every problem of a configuration with its path
     Check(check::CheckArgs),
-    /// Says what the gateway would do with a request, and why
+    /// Explains how the gateway would handle a request, and why
     Explain(explain::ExplainArgs),
-    /// What the ledger is, whether it is what it says, its raw rows, corrections, copies
+    /// Inspects, verifies, corrects, exports and copies a ledger
     Ledger(ledger::LedgerArgs),
-    /// Explains what was used
+    /// Reports of usage
     Report(report::ReportArgs),
-    /// A small certificate authority for trying things out
+    /// A small certificate authority for trials
     Pki(pki::PkiArgs),
     /// Prints a completion script for a shell
     Completions(completions::CompletionsArgs),

@@ -52,14 +52,14 @@ pub enum PkiCommand {
     Issue(IssueArgs),
     /// Put a certificate on the revocation list.
     Revoke(RevokeArgs),
-    /// Sign the revocation list anew, before it expires.
+    /// Sign the revocation list again, before it expires.
     Renew(RenewArgs),
 }
 
 /// Arguments of `tallygate pki init`.
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
-    /// Directory of the authority; made if need be.
+    /// Directory of the authority; created if it is missing.
     #[arg(long, default_value = "pki")]
     pub dir: PathBuf,
     /// Name of the authority [default: Tallygate trial authority, and eight random digits].
@@ -68,7 +68,7 @@ pub struct InitArgs {
     /// A name or IP address of the gateway, besides localhost; may be repeated.
     #[arg(long = "host", value_name = "NAME", value_parser = parse_host)]
     pub hosts: Vec<String>,
-    /// For how many days the gateway's certificate holds.
+    /// Validity of the gateway's certificate, in days.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
@@ -88,7 +88,7 @@ pub struct IssueArgs {
     /// DNS name that the certificate carries instead of a URI.
     #[arg(long, value_name = "NAME")]
     pub dns: Option<String>,
-    /// For how many days the certificate holds.
+    /// Validity of the certificate, in days.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
@@ -110,7 +110,7 @@ pub struct RenewArgs {
     /// Directory of the authority.
     #[arg(long, default_value = "pki")]
     pub dir: PathBuf,
-    /// For how many days the list holds.
+    /// Validity of the list, in days.
     #[arg(long, default_value_t = LIST_DAYS, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
 }
@@ -127,7 +127,7 @@ fn parse_host(text: &str) -> Result<String, String> {
 fn parse_department(text: &str) -> Result<Name, String> {
     let name = Name::parse(text).map_err(|bad| bad.to_string())?;
     match name.is_reserved() {
-        true => Err(format!("{text:?} is a name that Tallygate itself uses; choose another")),
+        true => Err(format!("{text:?} is reserved for Tallygate; choose another")),
         false => Ok(name),
     }
 }
@@ -164,9 +164,9 @@ fn init_authority(args: &InitArgs, now: Timestamp) -> Result<PkiOutcome, Authori
     let list = ValidityPeriod::days(now, LIST_DAYS);
     authority.renew_revocation_list(list)?;
     let message = format!(
-        "The authority \"{name}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation list  \
-         {}, until {} (then nobody is let in; `tallygate pki renew` signs it anew)\nNext: tallygate pki issue --dir {} \
-         --department traffic-police",
+        "The authority \"{name}\" is in {}.\n  authority        {}\n  gateway          {} and {}, for {}\n  revocation \
+         list  {}, until {} (after that, all clients are rejected; `tallygate pki renew` signs it again)\nNext: \
+         tallygate pki issue --dir {} --department traffic-police",
         args.dir.display(),
         authority.certificate_path().display(),
         server.certificate.display(),
@@ -190,7 +190,8 @@ fn issue_certificate(args: &IssueArgs, now: Timestamp) -> Result<PkiOutcome, Aut
             validity: ValidityPeriod::days(now, args.days),
         })?;
     let message = format!(
-        "{} and {} name the caller {identity} for {}.\nNext: curl --cacert {} --cert {} --key {} https://localhost:8443/",
+        "{} and {} identify the caller {identity} for {}.\nNext: curl --cacert {} --cert {} --key {} \
+         https://localhost:8443/",
         certificate.display(),
         key.display(),
         plural(args.days as usize, "day"),
@@ -219,7 +220,7 @@ fn revoke_certificate(args: &RevokeArgs, now: Timestamp) -> Result<PkiOutcome, A
 
 fn revocation_text(certificate: &Path, list: &Path, until: Timestamp) -> String {
     format!(
-        "{} is revoked: it is on {}, which holds until {until}. A gateway that watches the list refuses it from now on.",
+        "{} is revoked: it is on {}, which is valid until {until}. Gateways that use the list reject it from now on.",
         certificate.display(),
         list.display()
     )
@@ -231,8 +232,8 @@ fn renew_list(args: &RenewArgs, now: Timestamp) -> Result<PkiOutcome, AuthorityE
     authority.renew_revocation_list(validity)?;
     let list = authority.revocation_list_path();
     let message = format!(
-        "{} is signed anew with the same certificates on it, and holds until {}. A gateway that watches the list uses it \
-         from now on.",
+        "{} is signed again with the same entries, and is valid until {}. A gateway that has this list loads it by \
+         itself.",
         list.display(),
         validity.until
     );
@@ -318,7 +319,7 @@ mod tests {
         pki(&directory, "issue --dir DIR --department a").expect("a certificate");
         pki(&directory, "revoke --dir DIR DIR/clients/a.pem").expect("revoked");
         let message = pki(&directory, "renew --dir DIR --days 90").expect("a list");
-        assert!(message.contains("holds until 2026-09-13T12:00:00Z"), "{message}");
+        assert!(message.contains("valid until 2026-09-13T12:00:00Z"), "{message}");
         let trusted = listener_files(&directory).load(now()).expect("usable files").trusted;
         assert_eq!(trusted.lists[0].revoked, 1);
         assert_eq!(trusted.lists[0].next_update, "2026-09-13T12:00:00Z".parse().expect("a time"));
@@ -332,7 +333,7 @@ mod tests {
         let before = std::fs::read(directory.path().join("ca.pem")).expect("a certificate");
         for again in ["init --dir DIR", "issue --dir DIR --department a"] {
             let message = pki(&directory, again).expect_err("kept");
-            assert!(message.contains("exists already and is kept as it is"), "{message}");
+            assert!(message.contains("already exists and is not overwritten"), "{message}");
         }
         assert_eq!(std::fs::read(directory.path().join("ca.pem")).expect("a certificate"), before);
     }
@@ -352,9 +353,9 @@ mod tests {
             ("issue --dir DIR --department a --dns *.city.example", "wildcard"),
             (&format!("revoke --dir DIR {}", foreign.display()), "revoke it where it was issued"),
             ("revoke --dir DIR DIR/server.key", "are two files mixed up?"),
-            ("revoke --dir DIR DIR/ca.pem", "is the authority itself"),
-            ("issue --dir DIR --department other", "a name that Tallygate itself uses"),
-            ("issue --dir DIR --department unknown", "a name that Tallygate itself uses"),
+            ("revoke --dir DIR DIR/ca.pem", "is the certificate of the authority itself"),
+            ("issue --dir DIR --department other", "is reserved for Tallygate"),
+            ("issue --dir DIR --department unknown", "is reserved for Tallygate"),
             ("init --dir DIR/new --host bad_host!", "write a host name such as"),
             ("init --dir DIR/new --host a..b", "write a host name such as"),
         ] {

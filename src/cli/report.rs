@@ -42,7 +42,7 @@ struct UsageArgs {
     /// the beginning of this month]
     #[arg(long, value_name = "DATE")]
     from: Option<String>,
-    /// The first day or month that is not part of it, or a whole hour [default: the end of this month]
+    /// The end of the range, exclusive: a day, a month or a whole hour [default: the end of this month]
     #[arg(long, value_name = "DATE")]
     to: Option<String>,
     /// One whole month, 2026-10, or day, 2026-10-05, instead of --from and --to
@@ -54,7 +54,7 @@ struct UsageArgs {
     /// What to group by, of department, subsystem, command, outcome, blame, month, day, hour
     #[arg(long, value_name = "KEYS", default_value = "department,subsystem,command,outcome")]
     by: String,
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: TableFormat,
 }
@@ -76,7 +76,7 @@ fn report_usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow
         UsageReport::from_facts(ReportQuery { range, group_by: by, departments: args.departments.clone() }, facts)?;
     if usage.partial_adjustments > 0 {
         let corrections = plural(usage.partial_adjustments, "correction");
-        print_message(&format!("note: {corrections} of a period that is only in part in this range: not shown"));
+        print_message(&format!("note: {corrections} of a period that is only partly in this range: not shown"));
     }
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)

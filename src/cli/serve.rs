@@ -23,7 +23,7 @@ pub struct ServeArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// How the log on stderr looks
+    /// Format of the log on stderr
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormatArg,
     /// What is logged: error, warn, info, debug, trace, or a filter [default: $TALLYGATE_LOG, else info]
@@ -79,19 +79,19 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 fn run_gateway(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting")?;
-    let mut signals = runtime.block_on(async { SignalStreams::install() }).context("asking for signals")?;
+    let mut signals = runtime.block_on(async { SignalStreams::install() }).context("installing the signal handlers")?;
     let running = app::start(StartOptions { config: args.config.clone(), clock: Clock::system() })?;
     log_addresses(args.log_format, &running);
     loop {
         match runtime.block_on(signals.next_action()) {
             SignalAction::Reload => drop(running.reload()), // the result is in the log, as for a changed file
             SignalAction::ReopenLog => {
-                tracing::info!("SIGUSR1: the log goes to stderr, so there is no file to open again")
+                tracing::info!("SIGUSR1 ignored: the log goes to stderr, so there is no file to reopen")
             }
             SignalAction::Stop => break,
         }
     }
-    log_line(args.log_format, "stopping: commands in flight may finish");
+    log_line(args.log_format, "shutting down; waiting for commands in flight");
     running.shutdown()?;
     log_line(args.log_format, "stopped");
     Ok(ExitCode::SUCCESS)
@@ -118,7 +118,7 @@ fn log_addresses(format: LogFormatArg, running: &RunningGateway) {
         tracing::info!(%listener, %address, "listening");
     }
     if let Some(address) = running.admin() {
-        tracing::info!(%address, "listening for operators");
+        tracing::info!(%address, "admin listener started");
     }
     tracing::info!("tallygate is ready");
 }

@@ -59,19 +59,19 @@ fn every_problem_is_told_with_its_path() {
                  upstreams: [{ url: \"http://127.0.0.1:9002\" }]\n    otherCommands: allow\ngrants:";
     let cases: &[(&str, &str, &str, &str)] = &[
         ("rate: 2000/s", "rate: 2000/x", "departments[0].limits.rate", "is not a rate; write N/s, N/m or N/h"),
-        ("burst: 4000", "burst: 0", "departments[0].limits.burst", "0 would let nothing through"),
+        ("burst: 4000", "burst: 0", "departments[0].limits.burst", "0 would refuse everything"),
         ("burst: 4000", "burst: 4294967296", "departments[0].limits.burst", "too many"),
-        ("rate: 2000/s, burst: 4000", "burst: 4000", "departments[0].limits.burst", "needs a rate"),
+        ("rate: 2000/s, burst: 4000", "burst: 4000", "departments[0].limits.burst", "requires a rate"),
         ("rate: 2000/s, burst: 4000", "rate: 1/h, burst: 9000", "departments[0].limits.burst", "more than a year"),
         ("concurrent: 500", "concurrent: 0", "departments[0].limits.concurrent", "0 would"),
-        ("rate: 20000/s", "rate: 0/s", "limits.total.rate", "0 lets nothing through"),
+        ("rate: 20000/s", "rate: 0/s", "limits.total.rate", "a rate of 0 refuses"),
         ("rate: 500/s", "rate: fast", "subsystems[0].commands[0].limits.rate", "not a rate"),
         ("warn: [80, 90]", "warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
         ("warn: [80, 90]", "warn: [101]", "departments[0].quota.warn[0]", "between 1 and 100"),
         ("units: 50000000", "units: 0", "departments[0].quota.units", "0 would"),
-        ("per: month", "per: day", "departments[0].quota.per", "per month so far"),
+        ("per: month", "per: day", "departments[0].quota.per", "is not supported; the period"),
         ("exceeded: refuse", "exceeded: warn", "departments[0].quota.exceeded", "refuse, allow"),
-        ("id: traffic-police", "id: unknown", "departments[0].id", "Tallygate itself uses"),
+        ("id: traffic-police", "id: unknown", "departments[0].id", "is reserved for Tallygate"),
         ("id: traffic-police", "id: traffic police", "departments[0].id", "not ' '"),
         ("uri: spiffe:", "dns: spiffe:", "departments[0].callers[0].dns", "not a host"),
         ("- uri: spiffe:", "- dns: a\n        uri: spiffe:", "departments[0].callers[0]", "exactly one"),
@@ -84,7 +84,7 @@ fn every_problem_is_told_with_its_path() {
         ("path: /v1/snapshots }", "path: v1 }", "subsystems[0].commands[0].match.path", "does not start with '/'"),
         ("method: GET", "method: get", "subsystems[0].commands[1].match.method", "in capitals"),
         ("id: snapshot.read", "id: snapshot.submit", "subsystems[0].commands[1].id", "two commands"),
-        ("id: snapshot.read", "id: other", "subsystems[0].commands[1].id", "Tallygate itself uses"),
+        ("id: snapshot.read", "id: other", "subsystems[0].commands[1].id", "is reserved for Tallygate"),
         (
             "GET, path: \"/v1/snapshots/{id}\"",
             "POST, path: /v1/snapshots",
@@ -117,9 +117,19 @@ fn every_problem_is_told_with_its_path() {
             "subsystems[0].retries.budgetPercent",
             "between 1 and 100",
         ),
-        ("balance: leastRequest", "slowStart: 0s", "subsystems[0].slowStart", "over before it began"),
-        ("balance: leastRequest", "queue: { length: 100001 }", "subsystems[0].queue.length", "that may wait"),
-        ("balance: leastRequest", "queue: { timeout: 0s }", "subsystems[0].queue.timeout", "over before it began"),
+        ("balance: leastRequest", "slowStart: 0s", "subsystems[0].slowStart", "0 would expire immediately"),
+        (
+            "balance: leastRequest",
+            "queue: { length: 100001 }",
+            "subsystems[0].queue.length",
+            "above the maximum of 100000",
+        ),
+        (
+            "balance: leastRequest",
+            "queue: { timeout: 0s }",
+            "subsystems[0].queue.timeout",
+            "0 would expire immediately",
+        ),
         (
             "9001\" }",
             "9001\", maxRequests: 1 }",
@@ -127,7 +137,7 @@ fn every_problem_is_told_with_its_path() {
             "cannot be divided among 2 workers",
         ),
         ("9001\" }", "9001\", weight: 1001 }", "subsystems[0].upstreams[0].weight", "between 0 and 1000"),
-        ("9001\" }", "9001\", weight: 0 }", "subsystems[0].upstreams", "no server would get a command"),
+        ("9001\" }", "9001\", weight: 0 }", "subsystems[0].upstreams", "all weights are 0"),
         (
             "balance: leastRequest",
             "healthCheck: { path: health }",
@@ -148,15 +158,15 @@ fn every_problem_is_told_with_its_path() {
             "such as 200..399",
         ),
         ("connect: 2s", "connect: 2", "subsystems[0].timeouts.connect", "not a duration"),
-        ("connect: 2s", "connect: 0s", "subsystems[0].timeouts.connect", "over before it began"),
+        ("connect: 2s", "connect: 0s", "subsystems[0].timeouts.connect", "0 would expire immediately"),
         ("otherCommands: refuse", "otherCommands: yes", "subsystems[0].otherCommands", "refuse, allow"),
         ("[gateway.city.example]", "[\"*.city.example\"]", "subsystems[0].hosts[0]", "wildcards"),
-        ("[gateway.city.example]", "[]", "subsystems[0].hosts", "leave it out"),
+        ("[gateway.city.example]", "[]", "subsystems[0].hosts", "omit it"),
         (
             "\ngrants:",
             other,
             "subsystems[1].path",
-            "the host gateway.city.example belongs to cameras already; see also subsystems[0]",
+            "the same path on the host gateway.city.example already belongs to cameras; see also subsystems[0]",
         ),
         ("\"+08:00\"", "\"+05:30\"", "calendar.offset", "whole hours"),
         ("workers: 2", "workers: 0", "workers", "between 1 and 1024"),
@@ -169,7 +179,12 @@ fn every_problem_is_told_with_its_path() {
         ("mode: required", "mode: never", "listeners[0].tls.clientAuth.mode", "required, optional"),
         ("[pki/ca.pem]", "[]", "listeners[0].tls.clientAuth.authorities", "at least one"),
         ("127.0.0.1:9090", "127.0.0.1:8443", "admin.address", "listeners[0]"),
-        ("uri: spiffe:", "dns: \"*.city.example\" #", "departments[0].callers[0].dns", "no single caller"),
+        (
+            "uri: spiffe:",
+            "dns: \"*.city.example\" #",
+            "departments[0].callers[0].dns",
+            "does not identify a single caller",
+        ),
         ("/v1/snapshots/{id}", "/v1/../{id}", "subsystems[0].commands[1].match.path", "dot segment"),
         (
             "body: { max: 16MiB }",
@@ -181,7 +196,7 @@ fn every_problem_is_told_with_its_path() {
             "body: { max: 16MiB }",
             "headers: { response: { remove: [X-Request-Id] } }",
             "subsystems[0].commands[0].headers.response.remove[0]",
-            "which the gateway itself does",
+            "which only the gateway does",
         ),
         (
             "body: { max: 16MiB }",
@@ -231,13 +246,13 @@ fn every_problem_is_told_with_its_path() {
             "body: { max: 16MiB }",
             "redirect: { location: /a }\n        rewrite: { path: /b }",
             "subsystems[0].commands[0].redirect",
-            "cannot stand beside rewrite",
+            "cannot be combined with rewrite",
         ),
         (
             "body: { max: 16MiB }",
             "cors: { origins: [\"*\"], credentials: true }",
             "subsystems[0].commands[0].cors.origins",
-            "cannot stand with credentials",
+            "cannot be combined with credentials",
         ),
         (
             "body: { max: 16MiB }",
@@ -250,7 +265,7 @@ fn every_problem_is_told_with_its_path() {
             "body: { max: 16MiB }",
             "cors: { origins: [\"https://a\"], headers: [\"*\"], credentials: true }",
             "subsystems[0].commands[0].cors.headers[0]",
-            "beside credentials",
+            "wildcard with credentials",
         ),
         (
             "body: { max: 16MiB }",
@@ -306,7 +321,7 @@ fn a_tunnel_needs_a_subsystem_that_speaks_http1() {
     let found = problems(&text.replace("balance: leastRequest", "protocol: http2"));
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0].path, "subsystems[0].commands[0].upgrade");
-    assert!(found[0].message.contains("speaks HTTP/2"), "{found:#?}");
+    assert!(found[0].message.contains("subsystem with HTTP/2"), "{found:#?}");
 }
 
 #[test]
@@ -324,8 +339,8 @@ fn wrong_types_are_told_with_their_path_in_plain_words() {
         ("units: 50000000", "units: many", "departments[0].quota.units: a whole number was expected"),
         ("burst: 4000", "burst: 99999999999999999999", "departments[0].limits.burst: a whole number"),
         ("warn: [80, 90]", "warn: 80", "departments[0].quota.warn: a list was expected"),
-        ("ledger:\n  path", "ledger: x\nno:\n  path", "ledger: keys with values were expected"),
-        ("address: 127.0.0.1:9090", "address: [::1]:9090", "admin.address: one value was expected"),
+        ("ledger:\n  path", "ledger: x\nno:\n  path", "ledger: a mapping (keys with values) was expected"),
+        ("address: 127.0.0.1:9090", "address: [::1]:9090", "admin.address: a scalar value was expected"),
         ("  address: 127.0.0.1:9090", "  {}", "admin.address: is missing"),
     ] {
         let found = changed(from, to);
@@ -337,10 +352,10 @@ fn wrong_types_are_told_with_their_path_in_plain_words() {
 #[test]
 fn what_is_no_document_is_told_in_plain_words() {
     for (text, expected) in [
-        ("", "the file ends where keys with values were expected"),
-        ("# nothing\n", "the file ends where keys with values were expected"),
-        ("- a\n", "keys with values were expected, at line 1, column 1"),
-        ("workers: 1\nworkers: 2\n", "workers stands twice; keep one of them"),
+        ("", "the file ends where a mapping was expected"),
+        ("# nothing\n", "the file ends where a mapping was expected"),
+        ("- a\n", "a mapping (keys with values) was expected, at line 1, column 1"),
+        ("workers: 1\nworkers: 2\n", "duplicate key workers; keep one of them"),
         ("ledger: { path: a.db }\n---\nworkers: 2\n", "a second document begins here"),
     ] {
         let found = problems(text);
@@ -382,7 +397,7 @@ fn two_departments_cannot_claim_one_identity() {
     let found = changed("departments:\n  - id", &format!("{twin}  - id"));
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, "departments[1].callers[0]");
-    assert!(found[0].message.contains("claimed by department twin already"), "{found:?}");
+    assert!(found[0].message.contains("already claimed by department twin"), "{found:?}");
 }
 
 #[test]

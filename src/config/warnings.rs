@@ -24,8 +24,8 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     let (settings, snapshot) = (&configuration.settings, &configuration.snapshot);
     let listeners = file_checks::listener_tls(settings);
     let mut found: Vec<String> = listeners.iter().flat_map(|tls| tls.warnings.clone()).collect();
-    let mut told = HashSet::new(); // listeners may share files
-    found.retain(|warning| told.insert(warning.clone()));
+    let mut seen = HashSet::new(); // listeners may share files
+    found.retain(|warning| seen.insert(warning.clone()));
     found.extend(file_checks::subsystem_warnings(&configuration.subsystem_tls));
     found.extend(unwritable_ledger(&settings.ledger_path));
     found.extend(exposed_admin(settings));
@@ -45,13 +45,17 @@ fn unwritable_ledger(book: &Path) -> Option<String> {
             format!("this user (uid {}) may not write the folder {}", user_id(), folder.display())
         }
         _ => {
-            format!("the folder {} does not exist, and this user (uid {}) may not make it", folder.display(), user_id())
+            format!(
+                "the folder {} does not exist, and this user (uid {}) may not create it",
+                folder.display(),
+                user_id()
+            )
         }
     };
     Some(format!("ledger.path: {what}; {ACCESS_ADVICE}"))
 }
 
-const ACCESS_ADVICE: &str = "the user of `serve` needs that, or the start fails with exit code 74";
+const ACCESS_ADVICE: &str = "the user of `serve` needs this permission, otherwise the start fails with exit code 74";
 
 fn unwritable_file(book: &Path) -> Option<String> {
     let is_unwritable = book.exists() && access(book, Access::WRITE_OK | Access::READ_OK).is_err();
@@ -68,8 +72,8 @@ fn user_id() -> u32 {
 fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
     let admin = settings.admin.filter(|admin| !admin.ip().is_loopback())?;
     Some(format!(
-        "admin.address: other machines may reach {admin}, and the admin listener authenticates nobody; bind it to 127.0.0.1, or \
-         let only the network of operators reach it"
+        "admin.address: {admin} may be reachable from other machines, and the admin listener has no authentication; \
+         bind it to 127.0.0.1, or let only the network of operators reach it"
     ))
 }
 
@@ -77,7 +81,7 @@ fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
 fn ungranted_departments(snapshot: &PolicySnapshot) -> Option<String> {
     let (without, all) = snapshot.departments_without_grant();
     if without.len() == all {
-        return Some("grants: no department may run any command; everything is refused as forbidden".to_owned());
+        return Some("grants: no department may run any command; every command is refused as forbidden".to_owned());
     }
     let names: Vec<_> = without.iter().map(|policy| policy.department.id.as_str()).collect();
     let verb = if names.len() == 1 { "department has" } else { "departments have" };
@@ -89,7 +93,9 @@ fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
     let idle = snapshot.unused_rules().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
     let idle: Vec<String> = idle.collect();
     let names: Vec<_> = idle.iter().map(String::as_str).collect();
-    (!names.is_empty()).then(|| format!("grants: earlier grants allow all that these allow: {}", first_names(&names)))
+    (!names.is_empty()).then(|| {
+        format!("grants: these grants have no effect, because earlier grants allow the same: {}", first_names(&names))
+    })
 }
 
 /// Warns of hosts of subsystems that no listener serves: every request for them is misdirected.
@@ -100,7 +106,7 @@ fn unserved_hosts(snapshot: &PolicySnapshot, listeners: &[ServerTls]) -> Vec<Str
         hosts.map(|host| {
             let id = &subsystem.id;
             format!(
-                "subsystems[{}].hosts: no listener serves {host}, a host of {id}; see tls.serverNames",
+                "subsystems[{}].hosts: no listener serves {host}, a host of {id}; add it to tls.serverNames",
                 subsystem.index
             )
         })
@@ -149,7 +155,7 @@ grants: {grants}
         let none = of("[]");
         assert_eq!(
             about(&none, "grants"),
-            ["grants: no department may run any command; everything is refused as forbidden"]
+            ["grants: no department may run any command; every command is refused as forbidden"]
         );
         let one = of("[{ department: d2, subsystem: s, commands: [c] }]");
         assert_eq!(about(&one, "grants"), ["grants: 7 departments have no grant: d1, d3, d4, d5, d6 and 2 more"]);
@@ -161,7 +167,10 @@ grants: {grants}
         let grants =
             format!("[{}, {{ department: d3, subsystem: s, commands: [c] }}]", all.collect::<Vec<_>>().join(", "));
         let found = warnings(&configuration("127.0.0.1:9", &grants));
-        assert_eq!(about(&found, "grants"), ["grants: earlier grants allow all that these allow: grants[8] \"c\""]);
+        assert_eq!(
+            about(&found, "grants"),
+            ["grants: these grants have no effect, because earlier grants allow the same: grants[8] \"c\""]
+        );
     }
 
     #[test]
@@ -183,7 +192,7 @@ grants: {grants}
         std::fs::write(at("file"), "").expect("a file");
         assert!(unwritable_ledger(&at("file/l.db")).is_some_and(|told| told.contains("file is not a folder")));
         assert!(
-            unwritable_ledger(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not make it"))
+            unwritable_ledger(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not create it"))
         );
     }
 }

@@ -99,14 +99,12 @@ impl Ledger {
         failed: Box<dyn FnOnce(LedgerError) + Send>,
     ) -> Result<(Self, Vec<MeterSeed>), LedgerError> {
         if cfg!(uncounted) {
-            tracing::error!(
-                "this build counts nothing: it is for measurements, not for traffic that somebody pays for"
-            );
+            tracing::error!("this build counts nothing: it is for measurements, not for billed traffic");
         }
         let LedgerParts { path, keeper, request_receiver: receiver, request_sender: requests, lock, seeds } =
             build_parts(disk, SEGMENT_SLOTS, &settings, &clock)?;
         let keeper = spawn_keeper(keeper, receiver, lock, failed)
-            .map_err(|error| LedgerError::file("start the keeper of", &path, error))?;
+            .map_err(|error| LedgerError::file("start the keeper thread of", &path, error))?;
         Ok((Self { path, request_sender: requests, keeper: Some(keeper) }, seeds))
     }
 
@@ -208,7 +206,7 @@ struct NewEpoch {
 
 fn create_folder(settings: &LedgerSettings) -> Result<(), LedgerError> {
     let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|error| LedgerError::file("make the folder", folder, error))
+    std::fs::create_dir_all(folder).map_err(|error| LedgerError::file("create the folder", folder, error))
 }
 
 /// Recovers a dead epoch, then begins a new one. The tally gets its name before the book records the epoch, so every
@@ -227,7 +225,7 @@ fn start_epoch(
     if lost > 0 {
         tracing::error!(
             lost,
-            "an epoch of this ledger never ended and its tally is gone; its last counts may be missing"
+            "an epoch of this ledger has no end and its tally is missing; its last counts may be missing"
         );
     }
     header.epoch = book.next_epoch()?;

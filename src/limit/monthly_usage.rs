@@ -87,9 +87,9 @@ impl MonthlyUsage {
     /// Logs the first refusal of a month, unless the threshold of 100 % was already logged.
     pub(crate) fn warn_of_refusal(&self, QuotaExhausted { month, used }: QuotaExhausted, plan: &QuotaPlan) {
         let first = |warned: u64| {
-            let told = value_in_month(warned, month);
-            (unpack(warned).0 <= month && told & REFUSED_FLAG == 0 && warned_percent_of(told) < FULL_PERCENT)
-                .then(|| pack(month, told | REFUSED_FLAG))
+            let state = value_in_month(warned, month);
+            (unpack(warned).0 <= month && state & REFUSED_FLAG == 0 && warned_percent_of(state) < FULL_PERCENT)
+                .then(|| pack(month, state | REFUSED_FLAG))
         };
         if self.warned.fetch_update(Ordering::AcqRel, Ordering::Acquire, first).is_ok() {
             plan.warn_of_refusal(used, month_of(month));
@@ -101,9 +101,9 @@ impl MonthlyUsage {
         let used = self.used(month);
         let reached = u64::from(plan.percent_reached(used));
         let lower = |warned: u64| {
-            let told = value_in_month(warned, month_number(month));
+            let state = value_in_month(warned, month_number(month));
             (unpack(warned).0 <= month_number(month))
-                .then(|| pack(month_number(month), reached.min(u64::from(warned_percent_of(told)))))
+                .then(|| pack(month_number(month), reached.min(u64::from(warned_percent_of(state)))))
         };
         let _ = self.warned.fetch_update(Ordering::AcqRel, Ordering::Acquire, lower);
         self.raise((month_number(month), used), plan);
@@ -112,22 +112,22 @@ impl MonthlyUsage {
     /// Restores the logged state at the start: reached thresholds, and a refusal, were logged before it.
     pub(crate) fn restore_warnings(&self, month: Month, plan: &QuotaPlan, has_refused: bool) {
         let refused = if has_refused { REFUSED_FLAG } else { 0 };
-        let told = u64::from(plan.percent_reached(self.used(month))) | refused;
-        self.warned.store(pack(month_number(month), told), Ordering::Release);
+        let state = u64::from(plan.percent_reached(self.used(month))) | refused;
+        self.warned.store(pack(month_number(month), state), Ordering::Release);
     }
 
     /// The highest threshold logged in a month, in percent. [`FULL_PERCENT`] after a command was refused.
     pub(crate) fn warned_percent(&self, month: Month) -> u8 {
-        let told = value_in_month(self.warned.load(Ordering::Acquire), month_number(month));
-        if told & REFUSED_FLAG == 0 { warned_percent_of(told) } else { FULL_PERCENT }
+        let state = value_in_month(self.warned.load(Ordering::Acquire), month_number(month));
+        if state & REFUSED_FLAG == 0 { warned_percent_of(state) } else { FULL_PERCENT }
     }
 
     fn raise(&self, (month, used): (u64, u64), plan: &QuotaPlan) {
         let reached = plan.percent_reached(used);
         let higher = |warned: u64| {
-            let told = value_in_month(warned, month);
-            let is_news = unpack(warned).0 <= month && warned_percent_of(told) < reached;
-            is_news.then(|| pack(month, (told & REFUSED_FLAG) | u64::from(reached)))
+            let state = value_in_month(warned, month);
+            let is_news = unpack(warned).0 <= month && warned_percent_of(state) < reached;
+            is_news.then(|| pack(month, (state & REFUSED_FLAG) | u64::from(reached)))
         };
         if let Ok(before) = self.warned.fetch_update(Ordering::AcqRel, Ordering::Acquire, higher) {
             plan.warn_between((warned_percent_of(value_in_month(before, month)), reached), used, month_of(month));
@@ -151,8 +151,8 @@ fn value_in_month(packed: u64, month: u64) -> u64 {
 }
 
 /// The percentage in the lower half of `warned`.
-fn warned_percent_of(told: u64) -> u8 {
-    told.to_le_bytes()[0]
+fn warned_percent_of(state: u64) -> u8 {
+    state.to_le_bytes()[0]
 }
 
 /// The inverse of [`month_number`].

@@ -76,9 +76,7 @@ impl QuotaPlan {
                 (FULL_PERCENT, QuotaAction::Refuse) => {
                     "quota used up; further commands are refused until the month ends"
                 }
-                (FULL_PERCENT, QuotaAction::Allow) => {
-                    "quota used up; further commands are let through (exceeded: allow)"
-                }
+                (FULL_PERCENT, QuotaAction::Allow) => "quota used up; further commands are admitted (exceeded: allow)",
                 _ => "quota threshold reached",
             };
             tracing::warn!(department = %self.department, percent, used, units = self.units, %month, "{message}");
@@ -89,7 +87,7 @@ impl QuotaPlan {
     pub(crate) fn warn_of_refusal(&self, used: u64, month: Month) {
         tracing::warn!(
             department = %self.department, used, units = self.units, %month,
-            "quota refuses commands; their units would exceed it"
+            "command refused: its units would exceed the quota"
         );
     }
 }

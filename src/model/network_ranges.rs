@@ -21,7 +21,7 @@ impl NetworkRanges {
             Err(_) => text.parse::<IpNet>().map_err(bad)?,
         };
         if network.trunc() != network {
-            return Err(format!("{text:?} has bits beyond its length; {} is the whole range", network.trunc()));
+            return Err(format!("{text:?} has bits set beyond its prefix length; the range is {}", network.trunc()));
         }
         self.0.push(network);
         Ok(())
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_is_no_range_is_told() {
-        for (text, said) in [("10.0.0.1/8", "10.0.0.0/8 is the whole range"), ("10.0.0/8", "write"), ("", "write")] {
+        for (text, said) in [("10.0.0.1/8", "the range is 10.0.0.0/8"), ("10.0.0/8", "write"), ("", "write")] {
             let told = NetworkRanges::default().add_range(text).expect_err("no range");
             assert!(told.contains(said), "{told}");
         }

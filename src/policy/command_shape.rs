@@ -121,7 +121,7 @@ impl FieldEdits {
         // As in requests: some servers treat `_` as `-`, so the field would pass for another one.
         let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| plain);
-        let name = name.ok_or_else(|| format!("{text:?} is not a field; write letters, digits and hyphens"))?;
+        let name = name.ok_or_else(|| format!("{text:?} is not a field name; write letters, digits and hyphens"))?;
         match why_protected(&name) {
             Some(why) => Err(format!("{text} cannot be set or removed: it {why}")),
             None => Ok(name),

@@ -36,12 +36,12 @@ pub fn is_reserved_header(name: &HeaderName) -> bool {
 pub(crate) fn why_protected(name: &HeaderName) -> Option<&'static str> {
     let framing = [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, EXPECT];
     match name.as_str() {
-        _ if framing.contains(name) => Some("says where a message ends, which the gateway itself does"),
-        _ if is_hop_by_hop(name) => Some("belongs to one connection and never crosses the gateway"),
+        _ if framing.contains(name) => Some("frames the message, which only the gateway does"),
+        _ if is_hop_by_hop(name) => Some("is hop-by-hop and is never forwarded"),
         _ if *name == HOST => Some("is the host that was authorised"),
-        _ if is_reserved_header(name) => Some("tells who calls and which request it is, which the gateway itself does"),
-        "ratelimit" | "ratelimit-policy" => Some("tells a department its limits, which the gateway itself does"),
-        name if name.starts_with("grpc-") => Some("is a word of gRPC, which outcomes and deadlines are read from"),
+        _ if is_reserved_header(name) => Some("identifies the caller or the request, which only the gateway does"),
+        "ratelimit" | "ratelimit-policy" => Some("reports the limits of a department, which only the gateway does"),
+        name if name.starts_with("grpc-") => Some("is a gRPC header, from which outcomes and deadlines are read"),
         _ => None,
     }
 }

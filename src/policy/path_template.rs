@@ -16,10 +16,10 @@ pub enum BadTemplate {
     #[error("{0:?}: a parameter is a whole segment, {{name}} or {{*name}}")]
     Parameter(String),
     /// More segments after `{*name}`.
-    #[error("{0:?}: nothing may follow {{*name}}, it takes the rest of the path")]
+    #[error("{0:?}: nothing may follow {{*name}}, because it matches the rest of the path")]
     AfterRest(String),
     /// A character that cannot occur in a request path.
-    #[error("{0:?} holds {1:?}, which no path of a request can hold")]
+    #[error("{0:?} contains {1:?}, which is not allowed in the path of a request")]
     Character(String, char),
 }
 

@@ -90,7 +90,7 @@ pub enum BadGroupKey {
     )]
     Unknown(String),
     /// The key occurs twice.
-    #[error("{0} stands twice in what to group by; write it once")]
+    #[error("{0} is repeated in the grouping; write it once")]
     Twice(&'static str),
 }
 

@@ -29,15 +29,13 @@ pub enum BadReportRange {
     #[error("{0:?} is not a whole hour; usage is counted by the hour, so write one that ends in :00:00")]
     NotAnHour(String),
     /// The time is outside the range of windows.
-    #[error("{0:?} lies outside of the ledger's years, which are 1970 to 9998; without --to it ends with this month")]
+    #[error("{0:?} is outside the years of a ledger, 1970 to 9998; without --to the range ends with this month")]
     OutOfTime(String),
     /// The text is neither a month nor a day.
     #[error("{0:?} is not a period; write a month such as 2026-10, or a day such as 2026-10-05")]
     NotAPeriod(String),
     /// The range is empty.
-    #[error(
-        "the range is empty: it begins at {from} and ends before {to}; --to is the first moment that is not part of it"
-    )]
+    #[error("the range is empty: it begins at {from} and ends before {to}; --to is exclusive")]
     Empty {
         /// The start of the range.
         from: Window,
@@ -142,15 +140,15 @@ mod tests {
             ("2026-10-01T08:00:00", "2026-11-01", "is not a date"), // no offset: the hour is ambiguous
             ("2026-10-01T08:30:00Z", "2026-11-01", "is not a whole hour"),
             ("2026-10-01T08:00:00.5Z", "2026-11-01", "is not a whole hour"),
-            ("9999-01-01", "9999-12-31", "outside of the ledger's years"),
-            ("2026-11-01", "9999-12-31", "outside of the ledger's years"),
-            ("1969-12-31", "2026-11-01", "outside of the ledger's years"),
-            ("1969-12-31T23:00:00Z", "2026-11-01", "outside of the ledger's years"),
+            ("9999-01-01", "9999-12-31", "is outside the years of a ledger"),
+            ("2026-11-01", "9999-12-31", "is outside the years of a ledger"),
+            ("1969-12-31", "2026-11-01", "is outside the years of a ledger"),
+            ("1969-12-31T23:00:00Z", "2026-11-01", "is outside the years of a ledger"),
             ("2026-11-01", "2026-11-01", "the range is empty"),
             ("2026-11-02", "2026-11-01", "the range is empty"),
             ("2026-11", "2026-11", "the range is empty"),
             ("2026-13", "2027-01", "is not a date"),
-            ("9999-01", "9999-02", "outside of the ledger's years"),
+            ("9999-01", "9999-02", "is outside the years of a ledger"),
         ] {
             let said = parse(Some(from), Some(to)).expect_err(from).to_string();
             assert!(said.contains(problem), "{from} {to}: {said}");
@@ -165,7 +163,7 @@ mod tests {
             ("2026-10-05", Ok("2026-10-04T16:00:00Z 2026-10-05T16:00:00Z")),
             ("2026", Err("is not a period")),
             ("2026-10-32", Err("is not a period")),
-            ("1969-12", Err("outside of the ledger's years")),
+            ("1969-12", Err("is outside the years of a ledger")),
         ] {
             let range = ReportRange::from_period(text, CalendarOffset::default());
             match (range.map(|range| format!("{} {}", range.from, range.to)), expected) {

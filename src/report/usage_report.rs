@@ -14,7 +14,7 @@ const MONTH_LENGTH: usize = "YYYY-MM".len();
 
 /// A sum exceeded 64 bits. Only centuries of use would reach that, so the ledger must be damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the sums of this range do not fit 64 bits; the ledger is damaged, so nothing of it is shown")]
+#[error("the sums of this range do not fit 64 bits; the ledger is damaged, so no result is shown")]
 pub struct SumOverflow;
 
 /// One row of a report.

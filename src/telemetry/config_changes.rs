@@ -159,7 +159,7 @@ mod tests {
         };
         let nothing = SnapshotDifference::default();
         assert!(changes(&nothing, &[]).is_empty());
-        assert!(!changes(&nothing, &["listener a: other hosts are served"]).is_empty());
+        assert!(!changes(&nothing, &["listener a: the served hosts have changed"]).is_empty());
         assert!(!changes(&SnapshotDifference { total_limit: true, ..SnapshotDifference::default() }, &[]).is_empty());
         let added = ItemChanges { added: vec!["police".to_owned()], ..ItemChanges::default() };
         assert!(!changes(&SnapshotDifference { departments: added, ..SnapshotDifference::default() }, &[]).is_empty());

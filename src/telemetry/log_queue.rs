@@ -131,7 +131,7 @@ impl<W: Write> LogWriter<W> {
             let was_written = self.write_line(&line).is_ok();
             let dropped = queue.line_done(was_written);
             if dropped > 0 {
-                tracing::warn!(lines = dropped, "the log could not be written for a while: lines were dropped");
+                tracing::warn!(lines = dropped, "the log could not be written for some time: lines were dropped");
             }
             if !was_written {
                 thread::sleep(PAUSE);

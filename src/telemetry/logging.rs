@@ -41,7 +41,8 @@ pub enum LogFormat {
 pub enum LogError {
     /// The level is neither a level nor a filter.
     #[error(
-        "{level:?} is no log level: {source}; write error, warn, info, debug or trace, or a filter such as info,tallygate=debug"
+        "{level:?} is not a log level: {source}; write error, warn, info, debug or trace, or a filter such as \
+         info,tallygate=debug"
     )]
     Level {
         /// The level as written.
@@ -51,12 +52,12 @@ pub enum LogError {
     },
     /// A word that the filter would take for the name of a crate. Such a filter would silence all other crates.
     #[error(
-        "{0:?} is no log level; write error, warn, info, debug, trace or off, or a filter such as \
+        "{0:?} is not a log level; write error, warn, info, debug, trace or off, or a filter such as \
          info,tallygate::ledger=debug"
     )]
     UnknownWord(String),
     /// Another logger is already installed in this process.
-    #[error("the log could not be begun: {0}")]
+    #[error("cannot start the log: {0}")]
     AlreadyInitialized(Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -18,12 +18,12 @@ const UPSTREAM_LABELS: &[&str] = &["subsystem", "upstream"];
 pub(crate) const COMMANDS: FamilySpec = FamilySpec::counter(
     "tallygate_commands_total",
     &["department", "subsystem", "command", "outcome"],
-    "Commands by how they ended, refused ones included; from the ledger.",
+    "Commands by outcome, including refused ones; from the ledger.",
 );
 pub(crate) const COMMAND_UNITS: FamilySpec = FamilySpec::counter(
     "tallygate_command_units_total",
     COMMAND_LABELS,
-    "Units of ended commands; those of which nothing reached a subsystem cost none; from the ledger.",
+    "Units of ended commands; commands that never reached a subsystem cost none; from the ledger.",
 );
 pub(crate) const REQUEST_BYTES: FamilySpec =
     FamilySpec::counter("tallygate_request_bytes_total", SUBSYSTEM_LABELS, "Bytes of request bodies; from the ledger.");
@@ -35,22 +35,22 @@ pub(crate) const RESPONSE_BYTES: FamilySpec = FamilySpec::counter(
 pub(crate) const IN_FLIGHT: FamilySpec = FamilySpec::gauge(
     "tallygate_commands_in_flight",
     &["subsystem"],
-    "Commands let in that have not ended yet; from the ledger.",
+    "Admitted commands that have not ended; from the ledger.",
 );
 pub(crate) const DEPARTMENT_IN_FLIGHT: FamilySpec = FamilySpec::gauge(
     "tallygate_department_commands_in_flight",
     &["department"],
-    "Commands of a department let in that have not ended yet; from the ledger.",
+    "Admitted commands of a department that have not ended; from the ledger.",
 );
 pub(crate) const PERIOD_COMMANDS: FamilySpec = FamilySpec::gauge(
     "tallygate_usage_period_commands",
     &["department", "period"],
-    "Ended commands admitted in a calendar month, refused ones included, as report usage has them.",
+    "Ended commands of a calendar month, including refused ones, as in report usage.",
 );
 pub(crate) const PERIOD_UNITS: FamilySpec = FamilySpec::gauge(
     "tallygate_usage_period_units",
     &["department", "period"],
-    "Units of ended commands admitted in a calendar month, as report usage has them.",
+    "Units of ended commands of a calendar month, as in report usage.",
 );
 pub(crate) const IMBALANCE: FamilySpec = FamilySpec::gauge(
     "tallygate_ledger_imbalance",
@@ -60,23 +60,23 @@ pub(crate) const IMBALANCE: FamilySpec = FamilySpec::gauge(
 pub(crate) const MENDED: FamilySpec = FamilySpec::counter(
     "tallygate_ledger_mended_windows_total",
     &[],
-    "Hours of the book that did not hold what the tally says and were written anew before they were sealed; anything but 0 \
-     means that somebody else writes into the book.",
+    "Hours of the book that differed from the tally and were rewritten before they were sealed; anything but 0 means \
+     that another program writes into the book.",
 );
 pub(crate) const SYNCED: FamilySpec = FamilySpec::gauge(
     "tallygate_ledger_synced_timestamp_seconds",
     &[],
-    "When the tally was last carried to the disk, in Unix time.",
+    "Time of the last sync of the tally to the disk, in Unix time.",
 );
 pub(crate) const FOLDED: FamilySpec = FamilySpec::gauge(
     "tallygate_ledger_folded_timestamp_seconds",
     &[],
-    "When the tally was last folded into the book, in Unix time.",
+    "Time of the last fold of the tally into the book, in Unix time.",
 );
 pub(crate) const SYNC_DURATION: FamilySpec = FamilySpec::histogram(
     "tallygate_ledger_sync_duration_seconds",
     &[],
-    "How long carrying the tally to the disk took.",
+    "Duration of a sync of the tally to the disk.",
 );
 
 // Measured since the process started.
@@ -84,46 +84,46 @@ pub(crate) const SYNC_DURATION: FamilySpec = FamilySpec::histogram(
 pub(crate) const COMMAND_DURATION: FamilySpec = FamilySpec::histogram(
     "tallygate_command_duration_seconds",
     &["subsystem"],
-    "From a command's admission to its end, the whole answer included.",
+    "Time from the admission of a command to its end, including the whole response.",
 );
 pub(crate) const GATEWAY_DURATION: FamilySpec = FamilySpec::histogram(
     "tallygate_gateway_duration_seconds",
     &[],
-    "Time that the gateway itself added to a command before it went to the subsystem.",
+    "Time that the gateway added to a command before it was sent to the subsystem.",
 );
 pub(crate) const CONNECTIONS_OPEN: FamilySpec =
-    FamilySpec::gauge("tallygate_connections_open", &[], "Connections of callers that are open.");
+    FamilySpec::gauge("tallygate_connections_open", &[], "Open client connections.");
 pub(crate) const CONNECTIONS_ACCEPTED: FamilySpec =
-    FamilySpec::counter("tallygate_connections_accepted_total", &[], "Connections of callers that were accepted.");
+    FamilySpec::counter("tallygate_connections_accepted_total", &[], "Accepted client connections.");
 pub(crate) const HANDSHAKES_FAILED: FamilySpec = FamilySpec::counter(
     "tallygate_tls_handshakes_failed_total",
     &["reason"],
-    "TLS handshakes with callers that came to nothing, by reason.",
+    "Failed TLS handshakes with clients, by reason.",
 );
 pub(crate) const LIMIT_HITS: FamilySpec = FamilySpec::counter(
     "tallygate_limit_hits_total",
     &["limit"],
-    "How often a limit of the gateway's capacity ended a connection or a wait.",
+    "Connections or waits that were ended by a capacity limit of the gateway.",
 );
 pub(crate) const LOG_LINES_DROPPED: FamilySpec = FamilySpec::counter(
     "tallygate_log_lines_dropped_total",
     &[],
-    "Lines of the log that could not be written, or found no room while the log was behind.",
+    "Log lines that were dropped because a write failed or the queue was full.",
 );
 pub(crate) const MIRRORED: FamilySpec = FamilySpec::counter(
     "tallygate_mirrored_requests_total",
     &["result"],
-    "Requests that were chosen to be copied to another subsystem, by what became of the copy; no commands.",
+    "Requests selected for mirroring to another subsystem, by result of the copy; not counted as commands.",
 );
 pub(crate) const UPSTREAM_ATTEMPTS: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_attempts_total",
     UPSTREAM_LABELS,
-    "Requests sent to an upstream, or tried to be sent; a retry is another attempt.",
+    "Attempts to send a request to an upstream; a retry is another attempt.",
 );
 pub(crate) const UPSTREAM_RETRIES: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_retries_total",
     UPSTREAM_LABELS,
-    "Attempts made because an earlier one of the same command had failed, or was refused, after it was sent.",
+    "Attempts after an earlier one of the same command had failed, or was refused, after it was sent.",
 );
 pub(crate) const UPSTREAM_FAILURES: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_failures_total",
@@ -133,7 +133,7 @@ pub(crate) const UPSTREAM_FAILURES: FamilySpec = FamilySpec::counter(
 pub(crate) const UPSTREAM_EJECTED: FamilySpec = FamilySpec::gauge(
     "tallygate_upstream_ejected",
     UPSTREAM_LABELS,
-    "Reasons why an upstream is out of rotation for now: failed commands, failed health checks; 0 is healthy.",
+    "Number of reasons why an upstream is out of rotation (failed commands, failed health checks); 0 is healthy.",
 );
 pub(crate) const UPSTREAM_CHECKS: FamilySpec = FamilySpec::counter(
     "tallygate_upstream_health_checks_total",
@@ -143,23 +143,20 @@ pub(crate) const UPSTREAM_CHECKS: FamilySpec = FamilySpec::counter(
 pub(crate) const UPSTREAM_CONNECTIONS: FamilySpec = FamilySpec::gauge(
     "tallygate_upstream_connections_open",
     UPSTREAM_LABELS,
-    "Connections to an upstream, busy or idle.",
+    "Connections to an upstream, active or idle.",
 );
-pub(crate) const UPSTREAM_REQUESTS: FamilySpec = FamilySpec::gauge(
-    "tallygate_upstream_requests_in_flight",
-    UPSTREAM_LABELS,
-    "Requests that an upstream has not answered wholly yet.",
-);
+pub(crate) const UPSTREAM_REQUESTS: FamilySpec =
+    FamilySpec::gauge("tallygate_upstream_requests_in_flight", UPSTREAM_LABELS, "Requests in flight to an upstream.");
 
 pub(crate) const COMMANDS_QUEUED: FamilySpec = FamilySpec::gauge(
     "tallygate_commands_queued",
     &["subsystem"],
-    "Commands that wait for a place at a server, because all that are well carry as many as they may.",
+    "Commands in the wait queue, because all healthy servers have reached maxRequests.",
 );
 pub(crate) const QUEUE_FAILURES: FamilySpec = FamilySpec::counter(
     "tallygate_queue_failures_total",
     &["subsystem", "reason"],
-    "Commands that got no place at a server, by reason: full, timeout.",
+    "Commands that the wait queue rejected, by reason: full, timeout.",
 );
 
 // Supplied by the composition root.
@@ -167,12 +164,12 @@ pub(crate) const QUEUE_FAILURES: FamilySpec = FamilySpec::counter(
 pub(crate) const QUOTA_USED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_used_ratio",
     &["department"],
-    "Part of the current month's quota that is used; 1 is all of it.",
+    "Used fraction of the current month's quota; 1 is all of it.",
 );
 pub(crate) const QUOTA_WARNED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_warned_percent",
     &["department"],
-    "Highest threshold of the current month's quota that was reached, in percent; 100 as well once it refused a command.",
+    "Highest threshold of the current month's quota that was reached, in percent; also 100 once it refused a command.",
 );
 pub(crate) const DEPARTMENT_LIMIT: FamilySpec = FamilySpec::gauge(
     "tallygate_department_limit",
@@ -182,24 +179,24 @@ pub(crate) const DEPARTMENT_LIMIT: FamilySpec = FamilySpec::gauge(
 pub(crate) const CERTIFICATE_EXPIRY: FamilySpec = FamilySpec::gauge(
     "tallygate_certificate_expiry_timestamp_seconds",
     &["role", "name"],
-    "When a certificate or revocation list ends, in Unix time.",
+    "Expiry of a certificate or revocation list, in Unix time.",
 );
 pub(crate) const EXPIRED_LISTS_ACCEPTED: FamilySpec = FamilySpec::gauge(
     "tallygate_expired_revocation_allowed",
     &["listener"],
-    "1 for a listener that goes on believing a revocation list after it has expired; absent otherwise.",
+    "1 for a listener with expiredRevocation: allow; absent otherwise.",
 );
 pub(crate) const CONFIG_INFO: FamilySpec =
     FamilySpec::gauge("tallygate_config_info", &["version"], "The version of the live configuration; always 1.");
 pub(crate) const CONFIG_REJECTED: FamilySpec = FamilySpec::gauge(
     "tallygate_config_rejected",
     &["version"],
-    "1 while the last configuration offered was rejected and an older one is live.",
+    "1 while the last configuration was rejected and an older one is live.",
 );
 pub(crate) const CONFIG_RESTART: FamilySpec = FamilySpec::gauge(
     "tallygate_config_restart_needed",
     &[],
-    "1 while the live configuration has settings that only a restart takes up, else 0.",
+    "1 while the live configuration has settings that need a restart, else 0.",
 );
 pub(crate) const BUILD_INFO: FamilySpec =
     FamilySpec::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
@@ -214,10 +211,11 @@ pub(crate) const PROCESS_VIRTUAL: FamilySpec =
     FamilySpec::gauge("process_virtual_memory_bytes", &[], "Virtual memory, in bytes.");
 pub(crate) const PROCESS_FDS: FamilySpec = FamilySpec::gauge("process_open_fds", &[], "Open file descriptors.");
 pub(crate) const PROCESS_FDS_MAX: FamilySpec =
-    FamilySpec::gauge("process_max_fds", &[], "File descriptors that may be open at most.");
-pub(crate) const PROCESS_THREADS: FamilySpec = FamilySpec::gauge("process_threads", &[], "Threads of the process.");
+    FamilySpec::gauge("process_max_fds", &[], "Maximum number of open file descriptors.");
+pub(crate) const PROCESS_THREADS: FamilySpec =
+    FamilySpec::gauge("process_threads", &[], "Number of threads of the process.");
 pub(crate) const PROCESS_START: FamilySpec =
-    FamilySpec::gauge("process_start_time_seconds", &[], "When the process began, in Unix time.");
+    FamilySpec::gauge("process_start_time_seconds", &[], "Start time of the process, in Unix time.");
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
@@ -280,7 +278,7 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for family in ALL_FAMILIES {
             assert!(family.describe().is_ok(), "{}", family.name);
-            assert!(names.insert(family.name), "{} stands twice", family.name);
+            assert!(names.insert(family.name), "{} is repeated", family.name);
         }
     }
 

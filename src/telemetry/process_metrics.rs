@@ -78,7 +78,7 @@ fn start_seconds(stat: &str, machine: &str) -> Option<f64> {
     Some(seconds(boot * u64::from(TICKS_PER_SECOND) + since_boot))
 }
 
-#[expect(clippy::float_arithmetic, reason = "metrics are shown in seconds; nothing is priced by them")]
+#[expect(clippy::float_arithmetic, reason = "metrics are in seconds; no bill depends on them")]
 fn seconds(ticks: u64) -> f64 {
     to_float(ticks) / f64::from(TICKS_PER_SECOND)
 }

@@ -210,7 +210,7 @@ async fn a_book_without_space_catches_up_when_there_is_some() {
     let client = world.client("traffic-police");
     let told = until("the book has had no space", async || {
         assert_eq!(client.get(READ).await.status, 200, "what has a slot goes on");
-        Some(world.log_of_process()).filter(|log| log.contains("try again"))
+        Some(world.log_of_process()).filter(|log| log.contains("will retry"))
     })
     .await;
     assert!(told.contains("nothing is lost meanwhile") && told.contains("ledger.db"), "{told}");

@@ -32,7 +32,7 @@ async fn notices(world: &mut World, file: &str, how: &str) {
     let words = world.log_of_process();
     assert_eq!(status.code(), Some(74), "{words}");
     assert!(begun.elapsed() < NOTICED_WITHIN, "{:?}", begun.elapsed());
-    assert!(words.contains(&format!("{file} was {how} while the gateway kept it")), "{words}");
+    assert!(words.contains(&format!("{file} was {how} while the gateway was using it")), "{words}");
     assert!(words.contains("Put the ledger's files back"), "{words}");
 }
 
@@ -137,7 +137,7 @@ async fn a_backup_is_made_live_verifies_and_is_restored_by_the_documented_steps(
     assert_eq!(crate::world::Usage::of_files(&world.folder().join("backups/ledger.db")), world.usage());
     sound(&world, "backups/ledger.db").await;
     let (code, _, err) = tallygate(&world, &backup).await;
-    assert!(code == 2 && err.contains("is there already"), "{code} {err}");
+    assert!(code == 2 && err.contains("already exists"), "{code} {err}");
 
     // The steps of docs/ledger.md, "Restoring a copy": stop, move the present files aside, put the copy in place,
     // verify, start.
@@ -151,7 +151,7 @@ async fn a_backup_is_made_live_verifies_and_is_restored_by_the_documented_steps(
     world.stop().await;
     sound(&world, "data/ledger.db").await;
     let (_, out, _) = tallygate(&world, &["ledger", "info", "--ledger", "data/ledger.db"]).await;
-    assert!(out.contains("its tally was gone; counts after"), "{out}");
+    assert!(out.contains("its tally was missing; counts after"), "{out}");
     world.close().await;
 }
 

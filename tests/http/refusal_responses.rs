@@ -136,7 +136,9 @@ async fn a_caller_of_a_disabled_department_is_told_so() {
         document["listeners"][0]["tls"]["clientAuth"]["mode"] = json!("optional");
     });
     let world = plan.start().await;
-    for (client, word) in [(world.client("logistics"), "disabled"), (world.client_with("unknown", None), "showed no")] {
+    for (client, word) in
+        [(world.client("logistics"), "disabled"), (world.client_with("unknown", None), "no client certificate")]
+    {
         let reply = client.get("/cameras/v1/snapshots/1").await;
         is_problem(&reply, 401, "unauthenticated");
         assert!(reply.json()["detail"].as_str().unwrap().contains(word), "{}", reply.json());

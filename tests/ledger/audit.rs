@@ -157,7 +157,7 @@ async fn an_edited_ledger_is_found_out_and_wrong_questions_are_told() {
     let adjust =
         ["adjust", "--ledger", "data/ledger.db", "--period", "2026-10", "--units", "5", "--reason", "r", "--who", "w"];
     let (code, _, err) = ledger(&world, &[&adjust[..], &["--department", "nobody"][..]].concat()).await;
-    assert!(code == 2 && err.contains("never seen nobody"), "{code} {err}");
+    assert!(code == 2 && err.contains("no record of nobody"), "{code} {err}");
     world
         .close_into(|folder| {
             let book = rusqlite::Connection::open(folder.join("data/ledger.db")).unwrap();
@@ -195,7 +195,7 @@ async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
         let (code, _, err) = ledger(&world, &[&whom[..], &why].concat()).await;
         if period == "2026-11-02" {
             assert_eq!(code, 2, "more than the usage of the period, and nobody said yes: {err}");
-            assert!(err.contains("+7 units are more than the 0 units") && err.contains("--yes"), "{err}");
+            assert!(err.contains("+7 units exceed the 0 units") && err.contains("--yes"), "{err}");
             let (code, _, err) = ledger(&world, &[&whom[..], &why, &["--yes"]].concat()).await;
             assert_eq!(code, 0, "{err}");
         } else {
@@ -216,13 +216,13 @@ async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
     let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
     let units: Vec<_> = shown["adjustments"].as_array().unwrap().iter().map(|one| one["units"].as_i64()).collect();
     assert_eq!((units, &shown["total"]["units"]), (vec![Some(2)], &5.into()), "{shown}");
-    assert!(err.contains("1 correction of a period that is only in part in this range"), "{err}");
+    assert!(err.contains("1 correction of a period that is only partly in this range"), "{err}");
     let (text, _) = report("2026-10-21", "csv").await;
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("traffic-police,2026-10-20,0,0,0,0,0,2,2,2,2026-10-20,a test,finance,"), "{text}");
     assert!(last.contains(",2026-10-19T16:00:00Z,2026-10-20T16:00:00Z,UTC+08:00,"), "{text}");
     let (text, _) = report("2026-10-21", "table").await;
-    assert!(text.contains("Corrections, in none of the lines above") && text.contains(" +2 "), "{text}");
+    assert!(text.contains("Corrections, not included in the lines above") && text.contains(" +2 "), "{text}");
     assert!(text.contains("net units") && text.lines().last().unwrap().ends_with(" 7"), "5 + 2: {text}");
     let (_, page) = world.admin("/api/v1/usage?from=2026-10-20&to=2026-10-21&by=department,day").await;
     let page: serde_json::Value = serde_json::from_str(&page).unwrap();

@@ -136,8 +136,8 @@ async fn check_warns_of_what_is_odd_and_says_that_there_are_no_problems() {
     assert_eq!(checked.status.code(), Some(0), "{words}");
     for part in [
         "grants: 2 departments have no grant: logistics, archive",
-        "grants: earlier grants allow all that these allow: grants[1] \"*\"",
-        "admin.address: other machines may reach 0.0.0.0:9090",
+        "grants: these grants have no effect, because earlier grants allow the same: grants[1] \"*\"",
+        "admin.address: 0.0.0.0:9090 may be reachable from other machines",
         "no listener serves elsewhere.example, a host of cameras",
         "gateway.yaml is not a folder",
     ] {
@@ -272,7 +272,7 @@ async fn the_usage_report_is_the_ledger() {
     assert!(json.to_string().contains("traffic-police"), "{json}");
     let table = report(&["--format", "table"]).await;
     assert!(table.contains("traffic-police") && table.contains('7'), "{table}");
-    assert!(table.contains("period    2026-10-01 to 2026-11-01, the latter not included (calendar +08:00)"), "{table}");
+    assert!(table.contains("period    2026-10-01 to 2026-11-01, exclusive (calendar +08:00)"), "{table}");
     assert!(table.contains("state     complete\n"), "the gateway has closed and the month is over: {table}");
     for (more, commands) in [
         (&["--period", "2026-10"][..], 15),

@@ -134,7 +134,7 @@ async fn usr1_changes_nothing_and_quit_drains() {
     })
     .await;
     world.process().signal("QUIT");
-    until("it is told", async || world.log_of_process().contains("stopping").then_some(())).await;
+    until("it is told", async || world.log_of_process().contains("shutting down").then_some(())).await;
     world.server("cameras").release("a");
     assert_eq!(held.await.unwrap().status, 200);
     let status = world.take_process().ended().await;

@@ -290,7 +290,7 @@ async fn a_refused_answer_is_counted_and_logged_by_what_was_wrong_with_it() {
         ),
         ("HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n", "folded"),
         ("HTTP/1.1 200 OK\r\nX: \u{1}\r\nContent-Length: 0\r\n\r\n", "control character"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "a Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "and Content-Length"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "chunk"), // a broken body
     ] {
         let address = canned(answer).await;

@@ -17,7 +17,7 @@ pub(crate) fn first_certificate(
     expected: &'static str,
 ) -> Result<CertificateDer<'static>, AuthorityError> {
     let found = read_certificates(path, expected)?.into_iter().next();
-    found.ok_or_else(|| TlsProblem::new(path, format!("holds nothing; expected {expected}")).into())
+    found.ok_or_else(|| TlsProblem::new(path, format!("contains nothing; expected {expected}")).into())
 }
 
 pub(crate) fn write_pair(files: &IssuedFiles, certificate: &str, key: &KeyPair) -> Result<(), AuthorityError> {

@@ -51,7 +51,7 @@ impl CertificateAuthority {
     /// unknown authority, and not as one with a bad signature.
     ///
     /// # Errors
-    /// If the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn trial_name() -> Result<String, AuthorityError> {
         let mut bytes = [0; 4];
         fill_random(&mut bytes)?;
@@ -85,8 +85,8 @@ impl CertificateAuthority {
         let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
         let der = first_certificate(&certificate, "the authority's certificate, as `pki init` makes it")?;
         let pair = read_private_key(&key, "the authority's key, as `pki init` makes it")?;
-        let pair =
-            KeyPair::try_from(&pair).map_err(|error| TlsProblem::new(&key, format!("holds no usable key: {error}")))?;
+        let pair = KeyPair::try_from(&pair)
+            .map_err(|error| TlsProblem::new(&key, format!("contains no usable key: {error}")))?;
         let issuer = Issuer::from_ca_cert_der(&der, pair)?;
         Ok(Self { directory: directory.to_owned(), issuer })
     }
@@ -153,7 +153,7 @@ impl CertificateAuthority {
     pub fn revoke(&self, certificate: &Path, validity: ValidityPeriod) -> Result<(), AuthorityError> {
         let der = first_certificate(certificate, "the certificate to be revoked")?;
         let Ok(([], parsed)) = X509Certificate::from_der(&der) else {
-            return Err(TlsProblem::new(certificate, "holds a certificate that is not well-formed X.509").into());
+            return Err(TlsProblem::new(certificate, "contains a certificate that is not well-formed X.509").into());
         };
         if !self.has_issued(&parsed)? {
             return Err(AuthorityError::NotIssuedHere {
@@ -213,7 +213,7 @@ impl CertificateAuthority {
         let path = self.revocation_list_path();
         let der = read_revocation_list(&path)?;
         let Ok((_, list)) = CertificateRevocationList::from_der(&der) else {
-            return Err(TlsProblem::new(&path, "holds a revocation list that is not well-formed").into());
+            return Err(TlsProblem::new(&path, "contains a revocation list that is not well-formed").into());
         };
         let number = list.crl_number().and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
         let entries = list.iter_revoked_certificates().map(|revoked| {
@@ -276,7 +276,7 @@ fn random_serial() -> Result<SerialNumber, AuthorityError> {
 
 fn fill_random(bytes: &mut [u8]) -> Result<(), AuthorityError> {
     let random = aws_lc_rs::default_provider().secure_random;
-    random.fill(bytes).map_err(|_| AuthorityError::Impossible("the system gives no random numbers".to_owned()))
+    random.fill(bytes).map_err(|_| AuthorityError::Impossible("the system provides no random numbers".to_owned()))
 }
 
 fn revoked_entry(serial_number: SerialNumber, at: Timestamp) -> Result<RevokedCertParams, AuthorityError> {

@@ -54,7 +54,9 @@ pub struct IssuedFiles {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
     /// A file exists already.
-    #[error("{} exists already and is kept as it is; move it away, or choose another directory or name", .0.display())]
+    #[error(
+        "{} already exists and is not overwritten; move it away, or choose another directory or name", .0.display()
+    )]
     Exists(PathBuf),
     /// A file could not be read, or has unexpected contents.
     #[error("{0}")]
@@ -77,12 +79,12 @@ pub enum AuthorityError {
     },
     /// The certificate to be revoked is the authority's own.
     #[error(
-        "{} is the authority itself, and its own list cannot end it; take it out of clientAuth.authorities where it \
-         should no longer count", .0.display()
+        "{} is the certificate of the authority itself, which its own list cannot revoke; remove it from \
+         clientAuth.authorities where it should no longer be trusted", .0.display()
     )]
     OwnCertificate(PathBuf),
     /// The request cannot be expressed in a certificate or list.
-    #[error("that cannot be certified: {0}")]
+    #[error("cannot issue this: {0}")]
     Impossible(String),
 }
 

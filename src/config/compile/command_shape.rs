@@ -52,7 +52,7 @@ pub(crate) fn compile_shape(
     }
     let mirror = written.mirror.as_ref().and_then(|written| compile_mirror(written, context, &place.key("mirror")));
     if written.mirror.is_some() && written.upgrade.is_some() {
-        place.key("mirror").problem("cannot stand beside upgrade: what goes through a tunnel cannot be copied");
+        place.key("mirror").problem("cannot be combined with upgrade: a tunnel cannot be mirrored");
     }
     own.shape(rewrite, redirect, mirror)
 }
@@ -66,7 +66,7 @@ fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
         ("match.grpc", written.r#match.grpc.is_some()),
     ];
     for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {
-        place.key("redirect").problem(format!("cannot stand beside {key}: nothing of this command is forwarded"));
+        place.key("redirect").problem(format!("cannot be combined with {key}: this command is not forwarded"));
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn add_edits(edits: &mut FieldEdits, written: Option<&HeaderEditsDocu
         let place = place.key("remove").item(index);
         let Some(field) = place.value_or_problem(FieldEdits::parse_name(name)) else { continue };
         if named.contains(&field) {
-            place.problem_with_hint(format!("{field} is named twice here"), "a field that is set needs not be removed");
+            place.problem_with_hint(format!("{field} is named twice here"), "a field that is set need not be removed");
         }
         named.push(field.clone());
         edits.remove(field);
@@ -103,7 +103,7 @@ pub(crate) fn add_edits(edits: &mut FieldEdits, written: Option<&HeaderEditsDocu
 fn parse_field_value(text: &str) -> Result<HeaderValue, String> {
     let plain = text.trim() == text && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
     let value = plain.then(|| HeaderValue::from_str(text).ok()).flatten();
-    value.ok_or_else(|| format!("{text:?} is not a value; write printable ASCII without blanks around it"))
+    value.ok_or_else(|| format!("{text:?} is not a value; write printable ASCII without spaces around it"))
 }
 
 fn compile_rewrite(
@@ -154,7 +154,7 @@ fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place:
     match subsystem {
         None => place.problem(format!("there is no subsystem {:?}", written.subsystem)),
         Some(index) if index == context.subsystem_index => {
-            place.problem("is the command's own; name another subsystem")
+            place.problem("is the command's own subsystem; name another one")
         }
         Some(_) => {}
     }

@@ -95,7 +95,9 @@ fn compile_match(written: &MatchDocument, place: &DocPath<'_>) -> (Option<Method
             (Some(Method::POST), place.key("grpc").value_or_problem(scalars::parse_grpc_method(grpc)))
         }
         (None, None) => (None, place.key("path").missing("is missing; write a path, or grpc: package.Service/Method")),
-        (Some(_), Some(_)) => (None, place.key("grpc").missing("stands beside a path; a command has one of the two")),
+        (Some(_), Some(_)) => {
+            (None, place.key("grpc").missing("cannot be combined with path; a command has one of the two"))
+        }
     }
 }
 
@@ -103,8 +105,8 @@ fn compile_match(written: &MatchDocument, place: &DocPath<'_>) -> (Option<Method
 fn compile_upgrade(text: &str, protocol: UpstreamProtocol, place: &DocPath<'_>) -> Option<HeaderValue> {
     if protocol == UpstreamProtocol::Http2 {
         place.problem_with_hint(
-            "cannot stand in a subsystem that speaks HTTP/2: a tunnel goes over HTTP/1.1",
-            "leave one of the two out; callers may use HTTP/2 all the same",
+            "is not supported in a subsystem with HTTP/2: a tunnel uses HTTP/1.1",
+            "remove one of the two; clients may still use HTTP/2",
         );
     }
     place.value_or_problem(scalars::parse_token(text))
@@ -131,7 +133,7 @@ fn compile_body_max(body: Option<&BodyDocument>, place: &DocPath<'_>) -> u64 {
         .and_then(|text| place.value_or_problem(scalars::parse_size(text)))
         .unwrap_or(PolicySnapshot::BODY_MAX_DEFAULT);
     if max == 0 {
-        place.problem("0 would let no body through; write at least 1B");
+        place.problem("0 would refuse every body; write at least 1B");
     }
     max
 }

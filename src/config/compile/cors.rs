@@ -30,13 +30,13 @@ pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<C
 
 fn compile_origins(written: &[String], credentials: bool, place: &DocPath<'_>) -> AllowedOrigins {
     if written.is_empty() {
-        place.problem("without an origin no page could read anything; name at least one, or \"*\"");
+        place.problem("at least one origin is required, or \"*\" for all");
     }
     limit_names(written, place);
     if written.iter().any(|text| text == "*") {
         if credentials {
             let hint = "name the origins, or leave credentials out";
-            place.problem_with_hint("\"*\" cannot stand with credentials: browsers do not take it", hint);
+            place.problem_with_hint("\"*\" cannot be combined with credentials: browsers reject it", hint);
         }
         if written.len() > 1 {
             place.problem("\"*\" means every origin; leave the others out");
@@ -63,7 +63,7 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
         return Err(bad());
     }
     if uri.port_u16() == Some(usual_port) {
-        return Err(format!("{text:?}: browsers leave out the port {usual_port} of {scheme}; leave it out, too"));
+        return Err(format!("{text:?}: browsers omit the default port {usual_port} of {scheme}; omit it here, too"));
     }
     HeaderValue::from_str(text).map_err(|_| bad())
 }
@@ -86,7 +86,7 @@ fn joined_names(
     limit_names(names, place);
     let each = |(index, text): (usize, &String)| match text.as_str() {
         "*" if credentials => {
-            place.item(index).missing("\"*\" means nothing to browsers beside credentials; name them")
+            place.item(index).missing("browsers do not treat \"*\" as a wildcard with credentials; list the names")
         }
         "*" => Some("*".to_owned()),
         text => place.item(index).value_or_problem(read(text)),

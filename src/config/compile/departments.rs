@@ -22,7 +22,7 @@ pub(crate) fn compile_departments(
     place: &DocPath<'_>,
 ) -> CompiledDepartments {
     if departments.is_empty() {
-        place.problem("without a department nobody may call; name at least one");
+        place.problem("at least one department is required; without one, every command is refused");
     }
     let mut register = IdentityRegister { list: place, ids: HashMap::new(), claims: HashMap::new() };
     let mut compiled = Vec::with_capacity(departments.len());
@@ -60,7 +60,7 @@ impl IdentityRegister<'_> {
         place: &DocPath<'_>,
     ) {
         if department.callers.is_empty() {
-            place.problem("without a caller nobody can call for this department; name at least one");
+            place.problem("at least one caller is required; without one, no client belongs to this department");
         }
         for (index, caller) in department.callers.iter().enumerate() {
             let place = place.item(index);
@@ -69,7 +69,7 @@ impl IdentityRegister<'_> {
                 Entry::Vacant(free) => drop(free.insert(Arc::clone(policy))),
                 Entry::Occupied(claimed) => {
                     let other = &claimed.get().department.id;
-                    let message = format!("{} is claimed by department {other} already", claimed.key());
+                    let message = format!("{} is already claimed by department {other}", claimed.key());
                     let first = self.ids.get(other).copied().unwrap_or_default();
                     place.problem_beside(message, &self.list.item(first));
                 }
@@ -124,7 +124,7 @@ fn compile_identity(caller: &CallerDocument, place: &DocPath<'_>) -> Option<Call
 
 fn dns_identity(dns: &str, place: &DocPath<'_>) -> Option<CallerId> {
     if dns.contains('*') {
-        place.problem(format!("{dns:?} has a wildcard, which names no single caller"));
+        place.problem(format!("{dns:?} has a wildcard, which does not identify a single caller"));
         return None;
     }
     place.value_or_problem(scalars::parse_host(dns)).map(CallerId::Dns)

@@ -96,7 +96,7 @@ impl<'a> DocPath<'a> {
     pub(crate) fn parse_name(&self, text: &str) -> Name {
         let Some(name) = self.value_or_problem(Name::parse(text)) else { return Name::unknown() };
         if name.is_reserved() {
-            self.problem_with_hint(format!("{text:?} is a name that Tallygate itself uses"), "choose another");
+            self.problem_with_hint(format!("{text:?} is reserved for Tallygate"), "choose another");
         }
         name
     }

@@ -31,16 +31,16 @@ pub(crate) fn compile_limits(limits: Option<&LimitsDocument>, place: &DocPath<'_
 pub(crate) fn compile_quota(quota: Option<&QuotaDocument>, place: &DocPath<'_>) -> Option<MonthlyQuota> {
     let quota = quota?;
     if quota.per != "month" {
-        place.key("per").problem(format!("{:?}: a quota is per month so far; write month", quota.per));
+        place
+            .key("per")
+            .problem(format!("{:?} is not supported; the period of a quota is a month; write month", quota.per));
     }
     if quota.units > QUOTA_UNITS_MAX {
         place.key("units").problem(format!("{} is more than {QUOTA_UNITS_MAX}", quota.units));
     }
     let units = NonZeroU64::new(quota.units);
     if units.is_none() {
-        place
-            .key("units")
-            .problem_with_hint("0 would let nothing through", "leave the department's grants out instead");
+        place.key("units").problem_with_hint("0 would refuse everything", "remove the department's grants instead");
     }
     let words = [("refuse", QuotaAction::Refuse), ("allow", QuotaAction::Allow)];
     let exceeded = place
@@ -53,7 +53,7 @@ pub(crate) fn compile_quota(quota: Option<&QuotaDocument>, place: &DocPath<'_>) 
 fn compile_rate(text: Option<&str>, burst: Option<u64>, place: &DocPath<'_>) -> Option<RateLimit> {
     let Some(text) = text else {
         if burst.is_some() {
-            place.key("burst").problem_with_hint("a burst needs a rate beside it", "write rate: N/s");
+            place.key("burst").problem_with_hint("requires a rate", "write rate: N/s");
         }
         return None;
     };
@@ -63,7 +63,7 @@ fn compile_rate(text: Option<&str>, burst: Option<u64>, place: &DocPath<'_>) -> 
     let rate = RateLimit { count, unit, burst: burst.unwrap_or(Some(count))? };
     let refill = u64::from(rate.burst.get()) * u64::from(unit.seconds()) / u64::from(count.get());
     if refill > REFILL_SECONDS_MAX {
-        place.key("burst").problem("at this rate it would take more than a year until the burst is whole again");
+        place.key("burst").problem("at this rate, refilling the burst would take more than a year");
     }
     Some(rate)
 }
@@ -72,7 +72,7 @@ fn nonzero_count(count: u64, place: &DocPath<'_>) -> Option<NonZeroU32> {
     let count = place.value_or_problem(u32::try_from(count).map_err(|_| format!("{count} is too many")))?;
     let some = NonZeroU32::new(count);
     if some.is_none() {
-        place.problem("0 would let nothing through; write at least 1");
+        place.problem("0 would refuse everything; write at least 1");
     }
     some
 }
@@ -84,8 +84,9 @@ fn compile_warn_levels(percentages: &[u64], place: &DocPath<'_>) -> Vec<u8> {
         match u8::try_from(*percentage) {
             Ok(percent @ 1..=100) => {
                 if read.last().is_some_and(|last| *last >= percent) {
-                    place
-                        .problem(format!("{percent} does not come after the one before it; sort them, smallest first"));
+                    place.problem(format!(
+                        "{percent} is not greater than the value before it; sort them in ascending order"
+                    ));
                 }
                 read.push(percent);
             }

@@ -18,7 +18,7 @@ pub(crate) fn compile_listeners(
     place: &DocPath<'_>,
 ) -> Vec<ListenerSettings> {
     if listeners.is_empty() {
-        place.problem("without a listener nobody can call; name at least one");
+        place.problem("at least one listener is required");
     }
     let mut seen = (HashSet::new(), HashSet::new());
     let mut compiled = Vec::with_capacity(listeners.len());
@@ -26,7 +26,7 @@ pub(crate) fn compile_listeners(
         let place = place.item(index);
         let read = compile_listener(listener, folder, &place);
         if !seen.0.insert(read.name.clone()) {
-            place.key("name").problem(format!("{} names two listeners", read.name));
+            place.key("name").problem(format!("{} is the name of two listeners", read.name));
         }
         if read.address.port() != 0 && !seen.1.insert(read.address) {
             place.key("address").problem(format!("{} is the address of two listeners", read.address));
@@ -83,7 +83,7 @@ fn compile_host_policy(tls: &TlsDocument, place: &DocPath<'_>) -> HostPolicy {
 fn compile_host_patterns(names: &[String], place: &DocPath<'_>) -> Vec<HostPattern> {
     if names.is_empty() || names.len() > SERVER_NAMES_MAX {
         place.problem(format!(
-            "between 1 and {SERVER_NAMES_MAX} hosts can be named; leave it out for those of the certificate"
+            "write between 1 and {SERVER_NAMES_MAX} hosts, or omit the key for the names of the certificate"
         ));
     }
     let mut read: Vec<HostPattern> = Vec::with_capacity(names.len());
@@ -91,7 +91,7 @@ fn compile_host_patterns(names: &[String], place: &DocPath<'_>) -> Vec<HostPatte
         let place = place.item(index);
         let Some(pattern) = place.value_or_problem(HostPattern::parse(name)) else { continue };
         if read.contains(&pattern) {
-            place.problem(format!("{pattern} stands here twice"));
+            place.problem(format!("{pattern} is listed twice"));
         }
         read.push(pattern);
     }
@@ -101,7 +101,7 @@ fn compile_host_patterns(names: &[String], place: &DocPath<'_>) -> Vec<HostPatte
 fn compile_client_auth(auth: &ClientAuthDocument, folder: &Path, place: &DocPath<'_>) -> ClientAuth {
     let authorities = place.key("authorities");
     if auth.authorities.is_empty() {
-        authorities.problem("without an authority no certificate can be trusted; name at least one");
+        authorities.problem("at least one authority is required to verify client certificates");
     }
     let mode = auth.mode.as_deref().unwrap_or("required");
     let words = [("refuse", ExpiredCrlPolicy::Refuse), ("allow", ExpiredCrlPolicy::Allow)];

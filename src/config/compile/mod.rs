@@ -93,16 +93,16 @@ fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &
     match conflict {
         PolicyConflict::SameSubsystemPath { subsystem, with, host } => {
             let host = host.as_ref().map_or("any host".to_owned(), |host| format!("the host {host}"));
-            let message = format!("the same path on {host} belongs to {} already", document.subsystems[*with].id);
+            let message = format!("the same path on {host} already belongs to {}", document.subsystems[*with].id);
             subsystems.item(*subsystem).key("path").problem_beside(message, &subsystems.item(*with));
         }
         PolicyConflict::SameRoute { subsystem, command, with: Some(with) } => {
-            let message = format!("commands[{with}] answers to the same method and path already");
+            let message = format!("commands[{with}] already matches the same method and path");
             subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
         }
         PolicyConflict::SameRoute { subsystem, command, with: None } => {
             let message =
-                "{name} and {*name} cannot stand in the same place of two paths: nobody could tell which is meant";
+                "{name} and {*name} cannot be in the same position of two paths: the match would be ambiguous";
             subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
         }
         PolicyConflict::UnmatchedGlob { grant, glob } => {

@@ -31,8 +31,8 @@ pub(crate) fn parse_rate(text: &str) -> Result<(NonZeroU32, RateUnit), String> {
         return Err(bad());
     }
     let count = parse_number(count).and_then(|count| u32::try_from(count).ok()).filter(|count| *count <= RATE_MAX);
-    let count = count.ok_or_else(|| format!("{text:?} is too fast; the highest number is {RATE_MAX}"))?;
-    let count = NonZeroU32::new(count).ok_or("a rate of 0 lets nothing through; leave the grant out instead")?;
+    let count = count.ok_or_else(|| format!("{text:?} is too high; the maximum is {RATE_MAX}"))?;
+    let count = NonZeroU32::new(count).ok_or("a rate of 0 refuses every command; remove the grant instead")?;
     Ok((count, unit))
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         _ => return Err(bad()),
     };
-    count.checked_mul(bytes).ok_or_else(|| format!("{text:?} is larger than any file"))
+    count.checked_mul(bytes).ok_or_else(|| format!("{text:?} is too large"))
 }
 
 /// Parses an HTTP method.
@@ -113,7 +113,7 @@ pub(crate) fn parse_target(text: &str) -> Result<String, String> {
 
 /// Parses one status or an inclusive range `FIRST..LAST`.
 pub(crate) fn parse_statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let bad = || format!("{text:?} is no range of statuses; write one from 200 to 599, or two such as 200..399");
+    let bad = || format!("{text:?} is not a range of statuses; write one from 200 to 599, or two such as 200..399");
     let (first, last) = text.split_once("..").unwrap_or((text, text));
     let status = |text| parse_number(text).and_then(|status| u16::try_from(status).ok());
     let (first, last) = status(first).zip(status(last)).ok_or_else(bad)?;
@@ -145,7 +145,7 @@ pub(crate) fn parse_grpc_method(text: &str) -> Result<PathTemplate, String> {
 pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if host.contains('*') {
-        return Err(format!("{text:?}: hosts cannot have wildcards; leave hosts out to take any host"));
+        return Err(format!("{text:?}: wildcards are not supported in hosts; omit hosts to match any host"));
     }
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let plain = match inner {
@@ -161,7 +161,7 @@ pub(crate) fn parse_prefix(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} does not start with '/'"));
     }
     if text.contains(['{', '}', '?', '#', '\\']) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("{text:?} is not a path prefix; parameters belong into the commands' paths"));
+        return Err(format!("{text:?} is not a path prefix; parameters belong in the commands' paths"));
     }
     refuse_unreachable(text)?;
     Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
@@ -182,7 +182,7 @@ fn refuse_unreachable(path: &str) -> Result<(), String> {
         _ if path.split('/').any(|segment| matches!(segment, "." | "..")) => "a dot segment",
         _ => return Ok(()),
     };
-    Err(format!("{path:?} has {what}, and the gateway refuses every request for such a path"))
+    Err(format!("{path:?} contains {what}, and the gateway refuses every request with such a path"))
 }
 
 /// Parses one of several keywords.
@@ -234,7 +234,7 @@ mod tests {
         }
         assert_eq!(parse_rate("2000/x"), Err("\"2000/x\" is not a rate; write N/s, N/m or N/h".to_owned()));
         for huge in ["5000000000/s", "99999999999999999999999/s"] {
-            assert!(parse_rate(huge).is_err_and(|said| said.contains("too fast")), "{huge}");
+            assert!(parse_rate(huge).is_err_and(|said| said.contains("too high")), "{huge}");
         }
     }
 

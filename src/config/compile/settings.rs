@@ -57,7 +57,7 @@ fn compile_admin(document: &ConfigDocument, listeners: &[ListenerSettings], root
     let admin = parse_address(&document.admin.as_ref()?.address, &place);
     let taken = listeners.iter().position(|listener| listener.address == admin && admin.port() != 0);
     if let Some(index) = taken {
-        place.problem(format!("{admin} is the address of listeners[{index}] already"));
+        place.problem(format!("{admin} is already the address of listeners[{index}]"));
     }
     Some(admin)
 }
@@ -68,7 +68,7 @@ fn compile_admin_hosts(document: &ConfigDocument, place: &DocPath<'_>) -> Vec<St
         hosts.enumerate().filter_map(|(index, host)| place.item(index).value_or_problem(scalars::parse_host(host)));
     let hosts: Vec<String> = hosts.collect();
     if hosts.len() > ADMIN_HOSTS_MAX {
-        place.problem(format!("at most {ADMIN_HOSTS_MAX} names can be answered for"));
+        place.problem(format!("at most {ADMIN_HOSTS_MAX} names are allowed"));
     }
     hosts
 }
@@ -83,7 +83,7 @@ fn compile_ledger_path(document: &ConfigDocument, folder: &Path, ledger: &DocPat
 fn compile_sync_every(text: Option<&str>, place: &DocPath<'_>) -> Duration {
     let every = nonzero_duration_or(text, Duration::from_millis(50), place);
     if every > Duration::from_secs(60) {
-        place.problem("more than a minute of counts would be lost with the machine; write at most 60s");
+        place.problem("a crash of the machine could lose more than a minute of counts; write at most 60s");
     }
     every
 }
@@ -94,7 +94,7 @@ fn compile_compact_after(text: Option<&str>, place: &DocPath<'_>) -> Option<Dura
     }
     let after = text.and_then(|text| place.value_or_problem(scalars::parse_duration(text))).unwrap_or(COMPACT_AFTER);
     if after < COMPACT_AFTER_MIN {
-        place.problem("hours are needed until their day is over and sealed; write at least 2d, or never");
+        place.problem("hours are needed until their day has ended and is sealed; write at least 2d, or never");
     }
     Some(after)
 }

@@ -31,7 +31,7 @@ fn tls_settings_of(
 ) -> Option<SubsystemTlsSettings> {
     let secure = subsystem.upstreams.iter().filter(|upstream| upstream.url.starts_with("https:")).count();
     if secure != 0 && secure != subsystem.upstreams.len() {
-        place.key("upstreams").problem("some servers have an https URL and some have not; a subsystem has all or none");
+        place.key("upstreams").problem("some servers have https URLs and some do not; a subsystem has all or none");
     }
     let place = place.key("tls");
     let Some(written) = &subsystem.tls else {
@@ -41,7 +41,7 @@ fn tls_settings_of(
         return None;
     };
     if secure == 0 {
-        place.problem_with_hint("has no use here", "give the upstreams https URLs");
+        place.problem_with_hint("has no effect without https URLs", "give the upstreams https URLs");
     }
     let name = Name::parse(&subsystem.id).ok()?;
     let protocol = if subsystem.protocol.as_deref() == Some("http2") { "h2" } else { "http/1.1" };
@@ -56,7 +56,7 @@ fn tls_files_of(
 ) -> SubsystemTlsFiles {
     let authorities = place.key("authorities");
     if written.authorities.is_empty() {
-        authorities.problem("without an authority no subsystem can be trusted; name at least one");
+        authorities.problem("at least one authority is required to verify the subsystem's certificate");
     }
     let own = match (&written.certificate, &written.key) {
         (Some(certificate), Some(key)) => Some((
@@ -64,8 +64,8 @@ fn tls_files_of(
             resolve_path(key, folder, &place.key("key")),
         )),
         (None, None) => None,
-        (Some(_), None) => place.key("key").missing("a certificate is of no use without its key"),
-        (None, Some(_)) => place.key("certificate").missing("a key is of no use without its certificate"),
+        (Some(_), None) => place.key("key").missing("a certificate requires its key"),
+        (None, Some(_)) => place.key("certificate").missing("a key requires its certificate"),
     };
     let authorities = resolve_paths(&written.authorities, folder, &authorities);
     SubsystemTlsFiles { authorities, client_certificate: own, server_name: written.server_name.clone(), protocol }

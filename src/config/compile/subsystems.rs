@@ -68,9 +68,7 @@ fn compile_subsystem(
     let commands = commands::compile_commands(&written.commands, &id, context, &place.key("commands"));
     let other = compile_other_commands(written, &id, context, place);
     if commands.is_empty() && other.is_none() {
-        place
-            .key("commands")
-            .problem_with_hint("without a command nothing can be called", "or write otherCommands: allow");
+        place.key("commands").problem_with_hint("at least one command is required", "or write otherCommands: allow");
     }
     Subsystem {
         index,
@@ -94,7 +92,7 @@ fn compile_subsystem(
 fn compile_hosts(written: &SubsystemDocument, place: &DocPath<'_>) -> Vec<String> {
     let Some(hosts) = &written.hosts else { return Vec::new() };
     if hosts.is_empty() {
-        place.problem("an empty list takes no host; leave it out to take any");
+        place.problem("an empty list matches no host; omit it to match any");
     }
     let mut read: Vec<String> = Vec::with_capacity(hosts.len());
     for (index, text) in hosts.iter().enumerate() {

@@ -44,7 +44,7 @@ pub(crate) fn compile_upstreams(
     place: &DocPath<'_>,
 ) -> Vec<UpstreamServer> {
     if written.upstreams.is_empty() {
-        place.problem("without an upstream nothing can be forwarded; name at least one");
+        place.problem("at least one upstream is required");
     }
     if written.upstreams.len() > Subsystem::UPSTREAMS_MAX {
         place.problem(format!("a subsystem has at most {} upstreams", Subsystem::UPSTREAMS_MAX));
@@ -64,7 +64,10 @@ pub(crate) fn compile_upstreams(
         }
     }
     if !written.upstreams.is_empty() && written.upstreams.iter().all(|upstream| upstream.weight == Some(0)) {
-        place.problem_with_hint("with a weight of 0 each, no server would get a command", "give one of them 1");
+        place.problem_with_hint(
+            "all weights are 0, so no server would receive commands",
+            "give at least one server a weight of 1",
+        );
     }
     read
 }
@@ -91,7 +94,7 @@ pub(crate) fn compile_queue(written: Option<&QueueDocument>, place: &DocPath<'_>
     let (length, timeout) = written.map_or((None, None), |queue| (queue.length, queue.timeout.as_deref()));
     let length = length.unwrap_or(0);
     if length > QUEUE_LENGTH_MAX {
-        place.key("length").problem(format!("{length} is more than the {QUEUE_LENGTH_MAX} that may wait"));
+        place.key("length").problem(format!("{length} is above the maximum of {QUEUE_LENGTH_MAX}"));
     }
     QueuePolicy {
         length: usize::try_from(length).unwrap_or(0),
@@ -160,7 +163,7 @@ pub(crate) fn compile_health_check(
     };
     let interval = time(&written.interval, 10, "interval");
     if (Duration::from_millis(1)..CHECK_INTERVAL_MIN).contains(&interval) {
-        place.key("interval").problem("checks this close are a load of their own; write at least 100ms");
+        place.key("interval").problem("this interval is too short; write at least 100ms");
     }
     let status = written.status.as_deref().unwrap_or("200..399");
     Some(HealthCheckPolicy {

@@ -16,7 +16,7 @@ pub(crate) fn parse_address(text: &str, place: &DocPath<'_>) -> SocketAddr {
 pub(crate) fn nonzero_duration_or(text: Option<&str>, default: Duration, place: &DocPath<'_>) -> Duration {
     let duration = duration_or(text, default, place);
     if duration.is_zero() {
-        place.problem("0 would be over before it began");
+        place.problem("0 would expire immediately");
     }
     duration
 }
@@ -28,7 +28,7 @@ pub(crate) fn duration_or(text: Option<&str>, default: Duration, place: &DocPath
 pub(crate) fn count_or(value: Option<u64>, default: usize, place: &DocPath<'_>) -> usize {
     let Some(value) = value else { return default };
     if value == 0 {
-        place.problem("0 would let nothing through; write at least 1");
+        place.problem("0 would refuse everything; write at least 1");
     }
     let read = usize::try_from(value).map_err(|_| format!("{value} is too many"));
     place.value_or_problem(read).unwrap_or(default)

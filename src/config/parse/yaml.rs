@@ -103,8 +103,8 @@ fn unknown_key_problem(steps: &[PathStep], schema: &OnceCell<Value>) -> ConfigPr
 
 fn main_file_key_problem(key: &str, schema: &OnceCell<Value>) -> ConfigProblem {
     if json_schema::known_keys(schema.get_or_init(json_schema::json_schema), &[]).iter().any(|known| known == key) {
-        let message = "stands in an included file; only the main file may have it";
-        return ConfigProblem::new(key, message).with_hint(format!("here there may be: {}", PART_KEYS.join(", ")));
+        let message = "is not allowed in an included file; only the main file may have it";
+        return ConfigProblem::new(key, message).with_hint(format!("allowed here: {}", PART_KEYS.join(", ")));
     }
     ConfigProblem { hint: nearest_key(key, &PART_KEYS.map(str::to_owned)), ..ConfigProblem::new(key, UNKNOWN_KEY) }
 }

@@ -65,7 +65,7 @@ pub(crate) fn certificate_facts(der: &[u8]) -> Result<CertificateFacts, BadCerti
     let mut identities = alternative_names(&certificate)?;
     identities.extend(subject_identities(&certificate)?);
     if identities.is_empty() {
-        return bad_certificate("carries no URI, no DNS name and no commonName, so it names nobody");
+        return bad_certificate("has no URI, no DNS name and no commonName, so it identifies no caller");
     }
     Ok(CertificateFacts { identities, expires: expiry::asn1_timestamp(certificate.validity().not_after) })
 }
@@ -73,7 +73,7 @@ pub(crate) fn certificate_facts(der: &[u8]) -> Result<CertificateFacts, BadCerti
 /// URI SANs, then DNS SANs. E-mail addresses, IP addresses and other kinds identify no department.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<Vec<CallerId>, BadCertificate> {
     let Ok(extension) = certificate.subject_alternative_name() else {
-        return bad_certificate("repeats or garbles its subjectAltName extension");
+        return bad_certificate("has a duplicate or malformed subjectAltName extension");
     };
     let names = extension.map_or(&[][..], |extension| &extension.value.general_names);
     if names.len() > SANS_MAX {
@@ -116,7 +116,7 @@ fn require_printable<'a>(kind: &str, text: &'a str) -> Result<&'a str, BadCertif
 fn parse_host_name(name: &str) -> Result<String, BadCertificate> {
     let name = require_printable("DNS", name)?;
     if name.contains('*') {
-        return bad_certificate(format!("has the wildcard DNS name {name:?}, which names no single caller"));
+        return bad_certificate(format!("has the wildcard DNS name {name:?}, which does not identify a single caller"));
     }
     Ok(name.to_ascii_lowercase())
 }
@@ -147,7 +147,7 @@ fn attribute_text(kind: &str, attribute: &AttributeTypeAndValue<'_>) -> Result<S
         return bad_certificate(format!("has a {kind} in an encoding that cannot be read"));
     };
     if text.is_empty() || text.chars().any(char::is_control) {
-        return bad_certificate(format!("has a {kind} that is empty or holds control characters: {text:?}"));
+        return bad_certificate(format!("has a {kind} that is empty or contains control characters: {text:?}"));
     }
     Ok(text.to_owned())
 }
@@ -222,8 +222,8 @@ mod tests {
         let many = vec![dns("a.example"); SANS_MAX + 1];
         let two_names = [cn, (DnType::CustomDnType(COMMON_NAME.to_vec()), "b")];
         for (der, expected) in [
-            (certificate(&[], &[]), "names nobody"),
-            (certificate(&[SanType::IpAddress([127, 0, 0, 1].into())], &[]), "names nobody"),
+            (certificate(&[], &[]), "identifies no caller"),
+            (certificate(&[SanType::IpAddress([127, 0, 0, 1].into())], &[]), "identifies no caller"),
             (certificate(&[dns("*.city.example")], &named), "wildcard"),
             (certificate(&[dns("")], &named), "empty DNS name"),
             (certificate(&[uri("")], &named), "empty URI name"),

@@ -39,8 +39,8 @@ impl ExpiringItem {
     /// The noun and the advice for a warning; `None` for a caller's certificate.
     fn noun_and_advice(&self) -> Option<(&'static str, &'static str)> {
         Some(match self.role {
-            "server" => ("the gateway's own certificate", "put a renewed one in its place"),
-            "ca" => ("the certificate of the authority", "name its successor beside it"),
+            "server" => ("the gateway's own certificate", "replace it with a renewed one"),
+            "ca" => ("the certificate of the authority", "add its successor"),
             "crl" => ("the revocation list", "fetch a new one (`tallygate pki renew` makes one for a trial authority)"),
             _ => return None,
         })
@@ -72,11 +72,12 @@ pub(crate) fn validity_problem(certificate: &X509Certificate<'_>, now: Timestamp
     let name = certificate.subject();
     if now < from {
         return Some(format!(
-            "the certificate of {name} is valid only from {from} on, and it is {now}; check this machine's clock"
+            "the certificate of {name} is not valid before {from}, and it is {now}; check this machine's clock"
         ));
     }
-    (now > until)
-        .then(|| format!("the certificate of {name} expired at {until}, and it is {now}; put a renewed one here"))
+    (now > until).then(|| {
+        format!("the certificate of {name} expired at {until}, and it is {now}; replace it with a renewed one")
+    })
 }
 
 #[cfg(test)]

@@ -9,15 +9,15 @@ pub(crate) fn server_usage_problem(certificate: &X509Certificate<'_>) -> Option<
     let purposes = certificate.extended_key_usage().ok().flatten();
     if purposes.is_some_and(|purposes| !purposes.value.server_auth && !purposes.value.any) {
         return Some(format!(
-            "the certificate of {name} is not for servers (extendedKeyUsage lacks serverAuth); every caller would turn it \
-             away; put a server's certificate here"
+            "the certificate of {name} is not for servers (extendedKeyUsage lacks serverAuth), so every client would \
+             reject it; use a server certificate"
         ));
     }
     let usage = certificate.key_usage().ok().flatten();
     usage.is_some_and(|usage| !usage.value.digital_signature()).then(|| {
         format!(
-            "the key of {name} may not sign handshakes (keyUsage lacks digitalSignature), which every cipher suite here \
-             needs; put a server's certificate here"
+            "the key of {name} may not sign handshakes (keyUsage lacks digitalSignature), which every supported cipher \
+             suite needs; use a server certificate"
         )
     })
 }
@@ -25,8 +25,8 @@ pub(crate) fn server_usage_problem(certificate: &X509Certificate<'_>) -> Option<
 /// The problem text for a certificate that is valid for no host.
 pub(crate) fn no_host_message(certificate: &X509Certificate<'_>) -> String {
     format!(
-        "the certificate of {} holds for no DNS name and no IP address (no subjectAltName), so nobody could tell which hosts \
-         are served; write them in tls.serverNames",
+        "the certificate of {} has no DNS name and no IP address (no subjectAltName), so the served hosts are unknown; \
+         list them in tls.serverNames",
         certificate.subject()
     )
 }

@@ -31,13 +31,13 @@ impl Caller {
     /// If the handshake is not finished, or [`crate::identity::identities_of_der`] refuses the certificate.
     pub fn from_handshake(connection: &rustls::ServerConnection) -> Result<Option<Self>, BadCertificate> {
         if connection.is_handshaking() {
-            return Err(BadCertificate("the handshake that shows it is not finished".to_owned()));
+            return Err(BadCertificate("the handshake is not complete".to_owned()));
         }
         connection.peer_certificates().map(Self::from_chain).transpose()
     }
 
     fn from_chain(chain: &[CertificateDer<'static>]) -> Result<Self, BadCertificate> {
-        let leaf = chain.first().ok_or_else(|| BadCertificate("there is none in the chain".to_owned()))?;
+        let leaf = chain.first().ok_or_else(|| BadCertificate("the chain is empty".to_owned()))?;
         let facts = certificate_facts(leaf)?;
         let header = header_of(&facts.identities)?;
         let fingerprint = hex_text(&Sha256::digest(leaf)).into();

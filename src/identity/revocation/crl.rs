@@ -219,7 +219,8 @@ impl<'a> CrlExtensions<'a> {
                 AUTHORITY_KEY_IDENTIFIER => &mut read.authority_key,
                 DELTA_INDICATOR => {
                     return Err(unsupported_list(
-                        "is a delta list (it holds changes to another list only, RFC 5280 section 5.2.4); fetch the complete list instead",
+                        "is a delta list (it contains only changes to another list, RFC 5280 section 5.2.4); fetch the \
+                         complete list instead",
                     ));
                 }
                 ISSUER_ALT_NAME | FRESHEST_CRL => continue,
@@ -242,8 +243,8 @@ fn unsupported_list(what: &str) -> BadRevocationList {
 fn unknown_critical_extension(id: &[u8]) -> BadRevocationList {
     let id = hex_text(id);
     BadRevocationList::Unsupported(format!(
-        "has a critical extension that is not known here (object identifier {id}, as encoded); let the authority issue \
-         a list without it"
+        "has an unknown critical extension (object identifier {id}, as encoded); have the authority issue a list \
+         without it"
     ))
 }
 
@@ -303,7 +304,8 @@ fn check_entry(extensions: &[u8]) -> Result<(), BadRevocationList> {
             REASON_CODE | HOLD_INSTRUCTION | INVALIDITY_DATE => {}
             CERTIFICATE_ISSUER => {
                 return Err(unsupported_list(
-                    "is an indirect list (an entry names another issuer, RFC 5280 section 5.3.3); let each authority sign a list of its own",
+                    "is an indirect list (an entry names another issuer, RFC 5280 section 5.3.3); have each authority \
+                     sign a list of its own",
                 ));
             }
             _ if critical => return Err(unknown_critical_extension(id)),
@@ -401,10 +403,7 @@ mod tests {
                 "is an indirect list",
             ),
             (with(&[entry(&[1], &encode_element(SEQUENCE, &extension(29, true, &[])))], &[]), "is an indirect list"),
-            (
-                with(&[], &[extension(99, true, &[])]),
-                "critical extension that is not known here (object identifier 551d63",
-            ),
+            (with(&[], &[extension(99, true, &[])]), "unknown critical extension (object identifier 551d63"),
             (with(&[entry(&[1], &encode_element(SEQUENCE, &extension(99, true, &[])))], &[]), "critical extension"),
         ] {
             match RevocationList::parse(&bytes) {

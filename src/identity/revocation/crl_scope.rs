@@ -63,18 +63,21 @@ impl CrlScopeExtension {
         let (user, authority) = (read_flag(&mut fields, 1)?, read_flag(&mut fields, 2)?);
         if fields.optional_tag(primitive_tag(3))?.is_some() {
             return Err(BadCrlScope::Unsupported(
-                "speaks of some reasons for a revocation only (onlySomeReasons); let the authority issue a list for all reasons",
+                "covers only some reasons for a revocation (onlySomeReasons); have the authority issue a list for all \
+                 reasons",
             ));
         }
         let (indirect, attribute) = (read_flag(&mut fields, 4)?, read_flag(&mut fields, 5)?);
         if indirect {
             return Err(BadCrlScope::Unsupported(
-                "is an indirect list (it names certificates of other issuers, RFC 5280 section 5.2.5); let each authority sign a list of its own",
+                "is an indirect list (it covers certificates of other issuers, RFC 5280 section 5.2.5); have each \
+                 authority sign a list of its own",
             ));
         }
         if attribute {
             return Err(BadCrlScope::Unsupported(
-                "speaks of attribute certificates only (onlyContainsAttributeCerts); callers do not show any, so take it out",
+                "covers only attribute certificates (onlyContainsAttributeCerts), which clients do not present; remove \
+                 it",
             ));
         }
         let certificates = match (user, authority) {
@@ -124,7 +127,7 @@ impl std::fmt::Display for CrlScopeExtension {
                 Ok(uri) if uri.tag == URI => {
                     write!(f, "{between}{}", String::from_utf8_lossy(uri.value).escape_debug())?
                 }
-                _ => write!(f, "{between}that is no URI")?,
+                _ => write!(f, "{between}that is not a URI")?,
             }
         }
         Ok(())
@@ -145,7 +148,8 @@ fn full_names(name: &[u8]) -> Result<Vec<Box<[u8]>>, BadCrlScope> {
     let mut choice = DerReader::new(name);
     if choice.optional_tag(constructed_tag(1))?.is_some() {
         return Err(BadCrlScope::Unsupported(
-            "names its distribution point relative to its issuer (nameRelativeToCRLIssuer); let the authority write a full name, such as a URI",
+            "names its distribution point relative to its issuer (nameRelativeToCRLIssuer); have the authority write a \
+             full name, such as a URI",
         ));
     }
     let names = general_names(choice.expect_tag(constructed_tag(0))?.value)?;

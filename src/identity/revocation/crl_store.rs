@@ -153,8 +153,8 @@ fn read_crl(
         CrlSigner::Unknown => findings.add_warning(
             path,
             format_args!(
-                "the revocation list of {} is of none of the configured authorities; it is used only for callers that \
-                 show an intermediate certificate of that name",
+                "the revocation list of {} belongs to none of the configured authorities; it is used only for clients \
+                 that present an intermediate certificate of that name",
                 list.issuer_name
             ),
         ),
@@ -167,12 +167,12 @@ fn read_crl(
 fn unusable_message(bad: &BadRevocationList) -> String {
     match bad {
         BadRevocationList::Malformed => {
-            "holds a revocation list that is not a well-formed X.509 v2 one (RFC 5280 section 5)".to_owned()
+            "contains a revocation list that is not well-formed X.509 v2 (RFC 5280 section 5)".to_owned()
         }
         BadRevocationList::NoNextUpdate => {
-            "holds a revocation list without nextUpdate; issue one that says how long it holds".to_owned()
+            "contains a revocation list without nextUpdate; issue one with an expiry time".to_owned()
         }
-        BadRevocationList::Unsupported(what) => format!("holds a revocation list that is not supported: it {what}"),
+        BadRevocationList::Unsupported(what) => format!("contains a revocation list that is not supported: it {what}"),
     }
 }
 
@@ -205,13 +205,13 @@ fn find_signer(list: &RevocationList, context: CrlContext<'_>) -> CrlSigner {
     match namesake {
         None => CrlSigner::Unknown,
         Some(CrlMismatch::Unsupported) => CrlSigner::Forged(format!(
-            "the revocation list of {} is signed with an algorithm that is not supported; {SUPPORTED_ALGORITHMS_TEXT}; let the authority \
-             sign it with one of these",
+            "the revocation list of {} is signed with an algorithm that is not supported; {SUPPORTED_ALGORITHMS_TEXT}; \
+             have the authority sign it with one of these",
             list.issuer_name
         )),
         Some(_) => CrlSigner::Forged(format!(
             "the revocation list names {} as its issuer, but was not signed by it; if that authority has another key \
-             under the same name, name the certificate of that key in clientAuth.authorities, too",
+             under the same name, add the certificate of that key to clientAuth.authorities",
             list.issuer_name
         )),
     }
@@ -225,7 +225,9 @@ fn check_dates(
 ) {
     let (issuer, from, until, now) = (&list.issuer_name, list.this_update, list.next_update, context.now);
     if now < from {
-        let what = format!("the revocation list of {issuer} is of {from}, and it is {now}; check this machine's clock");
+        let what = format!(
+            "the revocation list of {issuer} was issued at {from}, and it is {now}; check this machine's clock"
+        );
         return findings.add_problem(path, what);
     }
     if now < until {
@@ -235,13 +237,13 @@ fn check_dates(
     let is_newer = |other: &CrlFile| now < other.list.next_update && other.list.has_same_scope_as(list);
     if let Some(newer) = all.iter().find(|other| is_newer(other)) {
         let newer = newer.path.display();
-        return findings.add_warning(path, format_args!("{expired}; a newer one is in {newer}, so take this one out"));
+        return findings.add_warning(path, format_args!("{expired}; a newer one is in {newer}, so remove this one"));
     }
     match context.expired {
         ExpiredCrlPolicy::Refuse => findings.add_problem(path, format!("{expired}; fetch a new one")),
         ExpiredCrlPolicy::Allow => findings.add_warning(
             path,
-            format_args!("{expired}; fetch a new one; until then it is believed, because expiredRevocation is allow"),
+            format_args!("{expired}; fetch a new one; until then it is accepted, because expiredRevocation is allow"),
         ),
     }
 }
@@ -257,7 +259,8 @@ fn warn_of_uncovered_authorities(trust: &TrustStore, lists: &CrlStore, findings:
             findings.add_warning(
                 &authority.path,
                 format_args!(
-                    "{} has no revocation list here although other authorities have: callers that it certified are refused",
+                    "{} has no revocation list, although other authorities have one: clients with its certificates are \
+                     rejected",
                     authority.name
                 ),
             );

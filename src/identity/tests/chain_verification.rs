@@ -440,7 +440,7 @@ fn name_constraints_of_an_authority_on_uris_are_kept() {
     let root = root();
     let below = root.below("Below", 2, uri_constraint(permitted, "city.example"));
     let verdict = door.verdict(&door.load(&[&root], &[]), &below.caller(1, |_| ()));
-    assert!(verdict.contains("name that authority in clientAuth.authorities"), "{verdict}");
+    assert!(verdict.contains("add that authority to clientAuth.authorities"), "{verdict}");
     let tls = door.load(&[&root, &below], &[]);
     assert_eq!(door.verdict(&tls, &below.caller(1, |_| ())), "good", "named itself, it is judged");
 }
@@ -467,7 +467,7 @@ fn towards_subsystems_what_is_not_judged_and_what_ends_soon_is_a_warning() {
     );
     let constrained = root_with(&rcgen::PKCS_ECDSA_P256_SHA256, uri_constraint(constructed_tag(0), "city.example"));
     let warnings = load(&constrained, now());
-    assert!(warnings[0].contains("not judged towards subsystems (URI)"), "{warnings:?}");
+    assert!(warnings[0].contains("not supported for subsystems (URI)"), "{warnings:?}");
     assert_eq!(warnings.len(), 1);
 }
 
@@ -491,10 +491,13 @@ fn no_authority_of_a_bundle_is_lost() {
     let unknown = format!("{a}{}", b.replace(" CERTIFICATE", " PKCS7"));
     let told = door.try_load(&[unknown], &[]).expect_err("an unknown section");
     let line = a.lines().count() + 1;
-    assert!(told.contains(&format!("authority-0.pem: is not well-formed PEM: line {line}: holds a section")), "{told}");
+    assert!(
+        told.contains(&format!("authority-0.pem: is not well-formed PEM: line {line}: contains an unknown section")),
+        "{told}"
+    );
     let with_list = format!("{a}{}", one.list(&[], 1, WHOLE));
     let tls = door.try_load(&[with_list], &[]).expect("an authority");
-    assert!(tls.warnings[0].contains("a revocation list is not read from here"), "{:?}", tls.warnings);
+    assert!(tls.warnings[0].contains("a revocation list is ignored in this file"), "{:?}", tls.warnings);
 }
 
 #[test]

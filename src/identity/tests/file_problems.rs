@@ -94,19 +94,19 @@ fn one_spoilt_file_is_told_with_its_name_and_what_to_do() {
     type Spoil = fn(&AuthorityFolder);
     let cases: [(Spoil, &str, &str); 15] = [
         (|at| fs::remove_file(at.at("server.pem")).expect("removed"), "server.pem", "cannot be read: No such file"),
-        (|at| write(at, "server.pem", "hello"), "server.pem", "holds no certificate in PEM form"),
+        (|at| write(at, "server.pem", "hello"), "server.pem", "contains no certificate in PEM form"),
         (|at| copy(at, "server.key", "server.pem"), "server.pem", "found a private key: are two files mixed up?"),
         (|at| copy(at, "clients/police.key", "server.key"), "server.key", "does not belong to the first certificate"),
         (|at| write(at, "server.key", ENCRYPTED), "server.key", "found an encrypted key: decrypt it first"),
         (|at| write(at, "server.key", ENCRYPTED_TRADITIONAL), "server.key", "found an encrypted key: decrypt it first"),
-        (double_key, "server.key", "holds several private keys (lines 1 and "),
-        (|at| write(at, "ca.pem", UNKNOWN), "ca.pem", "line 2: holds a section \"PKCS7\", which is not known here"),
+        (double_key, "server.key", "contains several private keys (lines 1 and "),
+        (|at| write(at, "ca.pem", UNKNOWN), "ca.pem", "line 2: contains an unknown section \"PKCS7\""),
         (|at| write(at, "revoked.crl", CUT), "revoked.crl", "line 2: the file ends inside the section \"X509 CRL\""),
         (|at| write(at, "ca.pem", ""), "ca.pem", "expected a certificate authority's certificate"),
         (|at| copy(at, "clients/police.pem", "ca.pem"), "ca.pem", "CN=police is not a certificate authority"),
         (|at| write(at, "ca.pem", MANGLED), "ca.pem", "not well-formed PEM"),
         (|at| copy(at, "ca.pem", "revoked.crl"), "revoked.crl", "found a certificate: are two files mixed up?"),
-        (|at| write(at, "revoked.crl", JUNK_LIST), "revoked.crl", "not a well-formed X.509 v2 one"),
+        (|at| write(at, "revoked.crl", JUNK_LIST), "revoked.crl", "not well-formed X.509 v2"),
         (forge_list, "revoked.crl", "was not signed by it"),
     ];
     for (spoil, file, expected) in cases {
@@ -175,7 +175,7 @@ fn what_is_odd_but_usable_is_a_warning() {
     let auth = files.client_auth.as_mut().expect("asked for");
     auth.authorities.push(other.certificate_path());
     let warnings = files.load(now()).expect("usable").warnings;
-    assert!(warnings[0].contains("open to every user"), "{warnings:?}");
+    assert!(warnings[0].contains("readable by every user"), "{warnings:?}");
     assert!(warnings[1].contains("CN=Other has no revocation list"), "{warnings:?}");
     assert_eq!(warnings.len(), 2);
 }
@@ -212,7 +212,7 @@ fn a_server_certificate_is_for_servers_and_names_hosts() {
     let cases: [(Change, &str); 3] = [
         (|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth], "lacks serverAuth"),
         (|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment], "lacks digitalSignature"),
-        (|params| params.subject_alt_names.clear(), "holds for no DNS name and no IP address"),
+        (|params| params.subject_alt_names.clear(), "has no DNS name and no IP address"),
     ];
     for (change, expected) in cases {
         let folder = AuthorityFolder::new();
@@ -265,7 +265,7 @@ fn an_expired_list_is_believed_only_if_somebody_says_so() {
     let later = ValidityPeriod::days(now(), 31).until;
     let tls: ServerTls = files.load(later).expect("usable");
     assert!(tls.accepts_expired_crls);
-    assert!(tls.warnings.iter().any(|warning| warning.contains("expired") && warning.contains("it is believed")));
+    assert!(tls.warnings.iter().any(|warning| warning.contains("expired") && warning.contains("it is accepted")));
     assert!(folder.files().load(later).is_err());
 }
 

@@ -146,12 +146,12 @@ impl TlsFiles {
         loader.findings.warn_of_expiry(now);
         let TlsLoader { provider, findings, trust_fingerprint: trust, trusted, .. } = loader;
         let own = own.filter(|_| findings.problems.is_empty()).ok_or(findings.problems)?;
-        let asked: Arc<dyn ClientCertVerifier> = match &verifier {
+        let client_verifier: Arc<dyn ClientCertVerifier> = match &verifier {
             Some(verifier) => Arc::clone(verifier) as Arc<dyn ClientCertVerifier>,
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let names = own.names.clone();
-        let config = Arc::new(server_config(provider, time, asked, own));
+        let config = Arc::new(server_config(provider, time, client_verifier, own));
         let TlsFindings { expiries, warnings, .. } = findings;
         let believes_expired_lists = self.accepts_expired_crls();
         Ok(ServerTls {
@@ -206,7 +206,7 @@ impl TlsLoader {
 
     fn check_server_certificate(&mut self, path: &Path, leaf: &CertificateDer<'_>) {
         let Ok(([], leaf)) = X509Certificate::from_der(leaf) else {
-            return self.findings.add_problem(path, "holds a certificate that is not well-formed X.509");
+            return self.findings.add_problem(path, "contains a certificate that is not well-formed X.509");
         };
         if let Some(what) = expiry::validity_problem(&leaf, self.now) {
             self.findings.add_problem(path, what);
@@ -218,14 +218,16 @@ impl TlsLoader {
     fn warn_of_readable_key(&mut self, path: &Path) {
         let Ok(metadata) = std::fs::metadata(path) else { return };
         if metadata.permissions().mode() & 0o007 != 0 {
-            self.findings
-                .add_warning(path, "this private key is open to every user of this machine; `chmod 600` closes it");
+            self.findings.add_warning(
+                path,
+                "this private key is readable by every user of this machine; restrict it with `chmod 600`",
+            );
         }
     }
 
     fn report_missing_authorities(&mut self, certificate: &Path) -> Option<Arc<ClientVerifier>> {
-        let what = "client certificates are to be asked for, but no authority is named whose certificates count; name \
-                    at least one in clientAuth.authorities";
+        let what =
+            "client certificates are requested, but clientAuth.authorities is empty; name at least one authority";
         self.findings.add_problem(certificate, what);
         None
     }
@@ -253,8 +255,8 @@ impl TlsLoader {
 fn unusable_key_message(error: &rustls::Error, certificate: &Path) -> String {
     match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-            "this key does not belong to the first certificate in {}; the server's own certificate comes first there, \
-             its issuers after it",
+            "this key does not belong to the first certificate in {}; the file must begin with the server's own \
+             certificate, followed by its issuers",
             certificate.display()
         ),
         other => format!(

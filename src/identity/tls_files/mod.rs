@@ -118,7 +118,7 @@ impl TlsFindings {
         let found = self.read_sections(path, &WANTED_KEYS, &beside);
         if let [first, second, ..] = &found[..] {
             let what = format!(
-                "holds several private keys (lines {} and {}); expected one, so that it is plain which one counts",
+                "contains several private keys (lines {} and {}); expected exactly one",
                 first.line, second.line
             );
             self.add_problem(path, what);
@@ -132,7 +132,7 @@ impl TlsFindings {
         let read = pem::read_sections(path, wanted.expected).and_then(|read| wanted.split_sections(path, read));
         let Some((found, others)) = self.value_or_problem(read) else { return Vec::new() };
         for other in others.iter().filter(|other| !beside.contains(&other.kind)) {
-            self.add_warning(path, format_args!("line {}: {} is not read from here", other.line, other.kind.name()));
+            self.add_warning(path, format_args!("line {}: {} is ignored in this file", other.line, other.kind.name()));
         }
         found
     }
@@ -174,7 +174,7 @@ impl WantedSections {
         }
         let (noun, expected) = (noun_of(self.expected), self.expected);
         let instead = describe_contents(&others);
-        Err(TlsProblem::new(path, format!("holds no {noun} in PEM form; expected {expected}{instead}")))
+        Err(TlsProblem::new(path, format!("contains no {noun} in PEM form; expected {expected}{instead}")))
     }
 }
 

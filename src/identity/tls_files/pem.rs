@@ -117,7 +117,7 @@ pub(crate) fn read_sections(path: &Path, expected: &str) -> Result<Vec<PemSectio
     let read = File::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes));
     read.map_err(|error| TlsProblem::new(path, format!("cannot be read: {error}; expected {expected}")))?;
     if bytes.len() as u64 > PEM_BYTES_MAX {
-        return Err(TlsProblem::new(path, format!("has more than {PEM_BYTES_MAX} bytes, which is all that is read")));
+        return Err(TlsProblem::new(path, format!("has more than {PEM_BYTES_MAX} bytes, which is the maximum")));
     }
     sections(&bytes).map_err(|fault| fault.into_problem(path))
 }
@@ -152,7 +152,8 @@ fn sections(bytes: &[u8]) -> Result<Vec<PemSection>, PemError> {
         Some(OpenSection { line, label, .. }) => Err(PemError::new(
             last,
             format!(
-                "the file ends inside the section {label:?} that begins in line {line}: it was cut short, or its \"-----END {label}-----\" is missing"
+                "the file ends inside the section {label:?} that begins in line {line}: it is truncated, or its \
+                 \"-----END {label}-----\" is missing"
             ),
         )),
     }
@@ -179,7 +180,7 @@ fn take_line(open: &mut Option<OpenSection>, text: &str, line: usize) -> Result<
     }
     let is_base64 = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
     if !is_base64 {
-        return Err(PemError::new(line, format!("the section {:?} holds something that is not base64", section.label)));
+        return Err(PemError::new(line, format!("the section {:?} is not base64", section.label)));
     }
     section.base64 += text;
     section.base64 += "\n";
@@ -207,9 +208,8 @@ fn consume_line(
 ) -> Result<(), PemError> {
     match (boundary, open.take()) {
         (PemBoundary::Begin(label), None) => {
-            let kind = SectionKind::from_label(label).ok_or_else(|| {
-                PemError::new(line, format!("holds a section {label:?}, which is not known here; take it out"))
-            })?;
+            let kind = SectionKind::from_label(label)
+                .ok_or_else(|| PemError::new(line, format!("contains an unknown section {label:?}; remove it")))?;
             *open = Some(OpenSection { line, label: label.to_owned(), kind, base64: String::new() });
         }
         (PemBoundary::Begin(label), Some(before)) => {
@@ -226,7 +226,7 @@ fn consume_line(
             read.push(PemSection { kind, line, label, base64 });
         }
         (PemBoundary::End(label), _) => {
-            return Err(PemError::new(line, format!("a section {label:?} ends that did not begin")));
+            return Err(PemError::new(line, format!("a section {label:?} ends without a begin")));
         }
     }
     Ok(())
@@ -236,10 +236,10 @@ fn consume_line(
 /// key.
 fn stray_boundary(text: &str, line: usize) -> PemError {
     let hint = match text.starts_with(BOUNDARY) {
-        true => "a boundary reads \"-----BEGIN CERTIFICATE-----\", with five dashes at both ends",
+        true => "a boundary has the form \"-----BEGIN CERTIFICATE-----\", with five dashes at both ends",
         false => "a boundary begins a line of its own; is a line end missing?",
     };
-    PemError::new(line, format!("this is no boundary of a section: {hint}"))
+    PemError::new(line, format!("this is not a boundary of a section: {hint}"))
 }
 
 impl PemSection {
@@ -250,13 +250,13 @@ impl PemSection {
             return Ok(der);
         }
         let mut elements = DerReader::new(&der);
-        let own = elements.expect_tag(SEQUENCE).map_err(|_| self.section_problem("holds no certificate", path))?;
+        let own = elements.expect_tag(SEQUENCE).map_err(|_| self.section_problem("contains no certificate", path))?;
         let settings = elements.optional_tag(SEQUENCE).ok().flatten();
         match settings.is_none_or(|settings| settings.value.is_empty()) && elements.is_empty() {
             true => Ok(CertificateDer::from(own.raw.to_vec())),
             false => Err(self.section_problem(
-                "carries trust settings of OpenSSL, which are not read here; `openssl x509 -in FILE -out FILE` leaves \
-                 them away",
+                "has trust settings of OpenSSL, which are not supported; `openssl x509 -in FILE -out FILE` removes \
+                 them",
                 path,
             )),
         }
@@ -332,20 +332,20 @@ mod tests {
     fn what_is_not_understood_is_told_with_its_line() {
         let good = section("CERTIFICATE");
         for (text, expected) in [
-            (good.clone() + &section("PKCS7"), "line 5: holds a section \"PKCS7\", which is not known here"),
+            (good.clone() + &section("PKCS7"), "line 5: contains an unknown section \"PKCS7\""),
             (good.clone() + "-----BEGIN CERTIFICATE-----\nAAAA\n", "line 7: the file ends inside the section"),
             (
                 good.replace("-----END CERTIFICATE-----", "-----END X509 CRL-----"),
                 "line 4: a section \"X509 CRL\" ends",
             ),
             (good.replace("-----END CERTIFICATE-----", "") + &good, "line 5: a section \"CERTIFICATE\" begins, but"),
-            (good.replace("-----BEGIN", "----BEGIN"), "line 1: this is no boundary of a section"),
-            (good.replace("-----BEGIN", "-----Begin"), "line 1: this is no boundary of a section"),
-            (good.replace("-----", "--"), "line 1: this is no boundary of a section"),
-            (good.replace("BBBB\n", "----------\n"), "line 3: the section \"CERTIFICATE\" holds something that is not"),
-            (good.replace("BBBB\n", "BBBB"), "line 3: this is no boundary of a section: a boundary begins a line"),
-            (good.replace("AAAA", "A*AA"), "line 2: the section \"CERTIFICATE\" holds something that is not base64"),
-            (good.replace("-----\nAAAA", "-----AAAA"), "line 1: this is no boundary of a section"),
+            (good.replace("-----BEGIN", "----BEGIN"), "line 1: this is not a boundary of a section"),
+            (good.replace("-----BEGIN", "-----Begin"), "line 1: this is not a boundary of a section"),
+            (good.replace("-----", "--"), "line 1: this is not a boundary of a section"),
+            (good.replace("BBBB\n", "----------\n"), "line 3: the section \"CERTIFICATE\" is not base64"),
+            (good.replace("BBBB\n", "BBBB"), "line 3: this is not a boundary of a section: a boundary begins a line"),
+            (good.replace("AAAA", "A*AA"), "line 2: the section \"CERTIFICATE\" is not base64"),
+            (good.replace("-----\nAAAA", "-----AAAA"), "line 1: this is not a boundary of a section"),
         ] {
             let told = kinds(&text).expect_err(expected);
             assert!(told.contains(expected), "{told}\nshould say {expected}");

@@ -132,15 +132,15 @@ impl NameConstraintRules {
     }
 
     fn check_name(&self, name: &ConstrainedName<'_>) -> Result<(), ConstraintViolation> {
-        let broken = |why: &str| Err(ConstraintViolation(format!("{name} {why}")));
+        let violation = |why: &str| Err(ConstraintViolation(format!("{name} {why}")));
         let excludes = |base: &SubtreeBase| name.is_within(base).unwrap_or(true); // an unreadable name is excluded
         let of_its_kind = |base: &&SubtreeBase| name.has_same_kind(base);
         if self.excluded.iter().filter(of_its_kind).any(excludes) {
-            return broken("is excluded by the name constraints of its authority");
+            return violation("is excluded by the name constraints of its authority");
         }
         let mut permitted = self.permitted.iter().filter(of_its_kind).peekable();
         if permitted.peek().is_some() && !permitted.any(|base| name.is_within(base).unwrap_or(false)) {
-            return broken("is not permitted by the name constraints of its authority");
+            return violation("is not permitted by the name constraints of its authority");
         }
         Ok(())
     }

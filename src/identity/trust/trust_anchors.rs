@@ -61,7 +61,7 @@ impl TrustStore {
         findings: &mut TlsFindings,
     ) {
         let Ok(([], authority)) = X509Certificate::from_der(der) else {
-            return findings.add_problem(path, "holds a certificate that is not well-formed X.509");
+            return findings.add_problem(path, "contains a certificate that is not well-formed X.509");
         };
         findings.expiries.push(ExpiringItem {
             role: "ca",
@@ -72,7 +72,8 @@ impl TrustStore {
             return findings.add_problem(path, what);
         }
         if let Err(error) = self.roots.add(der.clone()) {
-            return findings.add_problem(path, format!("holds an authority that cannot be trusted: {error}"));
+            return findings
+                .add_problem(path, format!("contains an authority that cannot be used as a trust anchor: {error}"));
         }
         self.authorities.push(TrustedAuthority::from_certificate(path, der, &authority));
     }
@@ -97,8 +98,8 @@ impl TrustStore {
                 findings.add_warning(
                     &authority.path,
                     format_args!(
-                        "{} has name constraints of a kind that is not judged towards subsystems ({kinds}): every \
-                         certificate with such a name is refused; use an authority that constrains DNS names and IP \
+                        "{} has name constraints of a kind that is not supported for subsystems ({kinds}): every \
+                         certificate with such a name is rejected; use an authority that constrains DNS names and IP \
                          addresses only",
                         authority.name
                     ),
@@ -140,8 +141,8 @@ fn authority_problem(certificate: &X509Certificate<'_>) -> Option<String> {
     let name = certificate.subject();
     if !certificate.is_ca() {
         return Some(format!(
-            "{name} is not a certificate authority (basicConstraints does not say CA:TRUE); expected the certificate of \
-             whoever signs the callers' certificates, not one of theirs"
+            "{name} is not a certificate authority (basicConstraints does not say CA:TRUE); expected the certificate \
+             of the authority that signs the clients' certificates, not a client's"
         ));
     }
     let may_sign = certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));

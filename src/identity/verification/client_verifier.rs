@@ -122,9 +122,9 @@ impl ClientVerifier {
         anchor.check_path_length(issuers.len())?;
         for (depth, certificate) in chain.iter().enumerate() {
             certificate.check_key_usage(depth > 0)?;
-            let broken =
+            let violation =
                 |ConstraintViolation(what)| ChainError::NameConstraint { subject: certificate.subject(), what };
-            anchor.names.check_certificate(&certificate.0).map_err(broken)?;
+            anchor.names.check_certificate(&certificate.0).map_err(violation)?;
         }
         if self.lists.is_empty() { Ok(()) } else { self.check_revocation(&chain, anchor, now) }
     }

@@ -126,8 +126,8 @@ pub(crate) fn tls_error_from_webpki(error: webpki::Error) -> Error {
 #[derive(thiserror::Error)]
 #[error(
     "a name of the certificate is not permitted by the name constraints of an authority above it; constraints of an \
-     intermediate authority on URIs, directory names or e-mail addresses are not judged and refuse every such name: name \
-     that authority in clientAuth.authorities, where they are judged"
+     intermediate authority on URIs, directory names or e-mail addresses are not evaluated and reject every such name: \
+     add that authority to clientAuth.authorities, where they are evaluated"
 )]
 struct UnjudgedName;
 

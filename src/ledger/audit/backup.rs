@@ -57,7 +57,7 @@ pub struct LedgerBackup {
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The target exists; nothing is overwritten.
-    #[error("{0} is there already; a backup overwrites nothing, so name a new file or a folder without it")]
+    #[error("{0} already exists; a backup overwrites nothing, so name a new file or a folder without it")]
     Exists(PathBuf),
     /// The name is not UTF-8, and SQLite accepts only UTF-8.
     #[error("{0} is not a name in UTF-8; choose another one")]
@@ -163,7 +163,7 @@ impl BackupTarget {
             publish(&self.tally_draft, &self.tally)?;
         }
         publish(&self.draft, &self.book)?;
-        let failed = |error| LedgerError::file("look at", &self.book, error);
+        let failed = |error| LedgerError::file("inspect", &self.book, error);
         Ok(LedgerBackup {
             ledger: snapshot.path.clone(),
             book: self.book.clone(),

@@ -122,7 +122,7 @@ impl ChainWalker<'_> {
         let content = canonical::content_hash(lines);
         if content == seal.content {
             if lines.len() as u64 != seal.lines {
-                let what = format!("it says that it covers {} lines; its content has {}", seal.lines, lines.len());
+                let what = format!("it states {} lines; its content has {}", seal.lines, lines.len());
                 self.report.add_finding(AuditCheck::Content, describe_seal(seal, self.days), what);
             }
             return Ok(());
@@ -144,11 +144,11 @@ impl ChainWalker<'_> {
             self.book.query_row(query, params![content, seal.number], |row| row.get(0)).optional()?;
         let (had, has) = (seal.lines, lines.len() as u64);
         Ok(match twin {
-            Some(twin) => format!("its rows are those that seal {twin} covers: they were exchanged or copied"),
+            Some(twin) => format!("its rows are the rows of seal {twin}: they were exchanged or copied"),
             None if has < had => format!("it covers {had} rows, {has} are there: {} missing or moved", had - has),
             None if has > had => format!("it covers {had} rows, {has} are there: {} added or moved", has - had),
             None => format!(
-                "the {has} rows are not those that were sealed: their hash is {content}, sealed was {}",
+                "the {has} rows differ from the sealed ones: their hash is {content}, the sealed hash is {}",
                 seal.content
             ),
         })
@@ -173,11 +173,12 @@ fn check_chain_end(book: &Connection, last: &ChainHead, report: &mut AuditReport
     if (number, &hash) != (last.number, &last.hash) {
         let what = if number > last.number {
             format!(
-                "the chain ends at seal {}, the book noted seal {number} ({hash}): its end was cut off",
+                "the chain ends at seal {}, but the book records seal {number} ({hash}) as its head: the end was cut \
+                 off",
                 last.number
             )
         } else {
-            format!("the chain ends with {}, the book noted seal {number} with {hash}", last.hash)
+            format!("the chain ends with {}, but the book records seal {number} with {hash}", last.hash)
         };
         report.add_finding(AuditCheck::Head, format!("seal {}", last.number), what);
     }
@@ -190,8 +191,8 @@ pub(crate) fn check_noted_head(book: &Connection, noted: &NotedHead, report: &mu
     let hash: Option<String> = book.query_row(query, [noted.number], |row| row.get(0)).optional()?;
     let what = match hash {
         Some(hash) if hash == noted.hash => return Ok(()),
-        Some(hash) => format!("its hash is {hash}, noted was {}: this is another chain", noted.hash),
-        None => format!("it was noted as {} and is not there: the chain's end was cut off", noted.hash),
+        Some(hash) => format!("its hash is {hash}, the noted hash is {}: this is another chain", noted.hash),
+        None => format!("it was noted as {} and is missing: the chain's end was cut off", noted.hash),
     };
     report.add_finding(AuditCheck::Head, format!("seal {}", noted.number), what);
     Ok(())

@@ -146,7 +146,8 @@ fn open_epoch_reasons(book: &Connection, settled: i64, look: &LedgerCondition) -
                 "the gateway of epoch {epoch} did not close the ledger; its next start recovers what it counted"
             )),
             (false, false) => reasons.push(format!(
-                "epoch {epoch} has not ended, and its tally is not beside the book: counts after {last_sync_at} may be missing"
+                "epoch {epoch} has not ended, and there is no tally beside the book: counts after {last_sync_at} may \
+                 be missing"
             )),
         }
     }

@@ -163,7 +163,7 @@ fn compare_sums(
         let field = (0..FIELDS.len()).find(|field| sums[*field].min(limit) != stored[*field]);
         if let Some(field) = field {
             let name = FIELDS[field];
-            differs(key, format!("{} {name} are in the book, {} are the sum", stored[field], sums[field]));
+            differs(key, format!("{} {name} are in the book, the sum is {}", stored[field], sums[field]));
         }
     }
 }
@@ -183,8 +183,8 @@ mod tests {
         let mut found = Vec::new();
         compare_sums(&sums, &stored, |key, what| found.push((key, what)));
         let expected = [
-            ((1, 1), "5 response bytes are in the book, 4 are the sum".to_owned()),
-            ((3, 0), "7 commands are in the book, 0 are the sum".to_owned()),
+            ((1, 1), "5 response bytes are in the book, the sum is 4".to_owned()),
+            ((3, 0), "7 commands are in the book, the sum is 0".to_owned()),
         ];
         assert_eq!(found, expected);
     }

@@ -105,7 +105,7 @@ impl EpochTable {
         }
         if let Some(first) = self.rows.first().filter(|first| first.gateway != self.made_by) {
             let what = format!(
-                "it says that gateway {:?} made the book, its first epoch that {:?} did",
+                "it names gateway {:?} as the creator of the book, its first epoch names {:?}",
                 self.made_by, first.gateway
             );
             report.add_finding(AuditCheck::Epochs, "meta", what);
@@ -116,7 +116,7 @@ impl EpochTable {
                 report.add_finding(
                     AuditCheck::Epochs,
                     format!("epoch {}", row.epoch),
-                    "it says how it ended, and no seal covers that",
+                    "it has an ending that no seal covers",
                 );
             }
         }
@@ -143,12 +143,13 @@ impl EpochTable {
             TallyState::Missing if !snapshot.is_kept && self.may_be_running(epoch) => {
                 let until = self.get(epoch).map_or("its last fold", |row| &row.last_sync_at);
                 report.add_note(format!(
-                    "epoch {epoch} has not ended and no tally lies beside the book: a copy of the book alone, or the tally \
-                     is lost. It is checked as of {until}; what the tally held beyond that is not here and not proven"
+                    "epoch {epoch} has not ended and there is no tally beside the book: a copy of the book alone, or \
+                     the tally is lost. It is checked as of {until}; later counts of the tally are missing and not \
+                     proven"
                 ));
             }
             _ => {
-                let why = "it has not ended, and its tally is not beside the book: its last counts are not here";
+                let why = "it has not ended, and its tally is not beside the book: its last counts are missing";
                 find(report, why.to_owned());
             }
         }
@@ -159,11 +160,13 @@ fn check_row(row: &EpochRow, report: &mut AuditReport) {
     let place = format!("epoch {}", row.epoch);
     let times = [Some(&row.started_at), Some(&row.last_sync_at), row.ended_at.as_ref()];
     for time in times.into_iter().flatten().filter(|time| time.parse::<jiff::Timestamp>().is_err()) {
-        report.add_finding(AuditCheck::Epochs, &place, format!("{time:?} is not a moment; times are UTC, RFC 3339"));
+        report.add_finding(AuditCheck::Epochs, &place, format!("{time:?} is not a time; times are UTC, RFC 3339"));
     }
     if row.ending.is_some() != row.ended_at.is_some() {
-        let what =
-            format!("it says how it ended ({:?}) but not when, or when ({:?}) but not how", row.ending, row.ended_at);
+        let what = format!(
+            "it has an ending ({:?}) without a time, or a time ({:?}) without an ending",
+            row.ending, row.ended_at
+        );
         report.add_finding(AuditCheck::Epochs, &place, what);
     }
 }

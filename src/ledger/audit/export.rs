@@ -58,7 +58,8 @@ pub enum ExportError {
     /// A text contains a line end, or a tab in a field of a heading: a reader of the export would read other values
     /// than the book holds.
     #[error(
-        "the book holds {0:?}, which no line of an export can carry and no gateway writes: somebody has edited it; `ledger verify` may say more"
+        "the book contains {0:?}, which cannot be exported and which no gateway writes: the book was edited; run \
+         `ledger verify` for details"
     )]
     Torn(String),
 }
@@ -119,10 +120,10 @@ fn seal_heading(seal: &SealRow) -> Vec<String> {
 /// Returns the rows that wait for a seal: those of the open epoch from the tally, those of other epochs from the book.
 fn open_hours(snapshot: &LedgerSnapshot) -> rusqlite::Result<BTreeMap<(Window, u32), Vec<String>>> {
     let book = &snapshot.connection;
-    let told = snapshot.readings().map(|readings| (readings.newer.header.epoch, readings.first_unsealed));
+    let open_epoch = snapshot.readings().map(|readings| (readings.newer.header.epoch, readings.first_unsealed));
     let mut hours = BTreeMap::new();
     for (epoch, window) in unsealed_hours(book)? {
-        if told.is_none_or(|(open, floor)| epoch != open || window < floor) {
+        if open_epoch.is_none_or(|(open, floor)| epoch != open || window < floor) {
             hours.insert((window, epoch), canonical_rows::hour_lines(book, (epoch, window), 2)?);
         }
     }
@@ -160,9 +161,9 @@ fn unsealed_hours(book: &Connection) -> rusqlite::Result<Vec<(u32, Window)>> {
 /// Returns the commands in flight: those of the open epoch from the tally, those of other epochs that have not ended
 /// from the book.
 fn in_flight_part(snapshot: &LedgerSnapshot) -> rusqlite::Result<ExportPart> {
-    let told = snapshot.readings().map(|readings| &readings.newer);
-    let mut lines = stored_in_flight_lines(&snapshot.connection, told.map_or(0, |image| image.header.epoch))?;
-    for one in told.filter(|_| snapshot.is_kept).map(series_in_flight).unwrap_or_default() {
+    let newest = snapshot.readings().map(|readings| &readings.newer);
+    let mut lines = stored_in_flight_lines(&snapshot.connection, newest.map_or(0, |image| image.header.epoch))?;
+    for one in newest.filter(|_| snapshot.is_kept).map(series_in_flight).unwrap_or_default() {
         let names = [&one.names.department, &one.names.subsystem, &one.names.command];
         let Measures { commands, units, request_bytes, response_bytes, .. } = one.measures;
         let numbers = [commands, units, request_bytes, response_bytes];
@@ -177,12 +178,12 @@ fn in_flight_part(snapshot: &LedgerSnapshot) -> rusqlite::Result<ExportPart> {
 }
 
 /// Returns the rows in flight from the book, as of the last fold.
-fn stored_in_flight_lines(book: &Connection, told: u32) -> rusqlite::Result<Vec<String>> {
+fn stored_in_flight_lines(book: &Connection, open_epoch: u32) -> rusqlite::Result<Vec<String>> {
     let mut query = book.prepare(
         "SELECT \"window\", concat_ws(char(9), department, subsystem, command, commands, units, request_bytes, response_bytes)
          FROM in_flight JOIN series USING (series) WHERE epoch <> ?1 ORDER BY 1, 2",
     )?;
-    let lines =
-        query.query_map([told], |row| Ok(format!("flying\t{}\t{}", Window(row.get(0)?), row.get::<_, String>(1)?)))?;
+    let lines = query
+        .query_map([open_epoch], |row| Ok(format!("flying\t{}\t{}", Window(row.get(0)?), row.get::<_, String>(1)?)))?;
     lines.collect()
 }

@@ -94,8 +94,8 @@ impl<'a> HourOrder<'a> {
             report.add_finding(AuditCheck::Link, place, what);
         } else if let Some(noted) = self.noted.as_ref().filter(|noted| self.was_past(noted, (window, epoch))) {
             let what = format!(
-                "it adds to an hour that was past when seal {} was noted: either the clock was set back since, or somebody \
-                 has written into the book",
+                "it adds to an hour that had ended when seal {} was noted: either the clock was set back since, or \
+                 another program has written into the book",
                 noted.number
             );
             report.add_finding(AuditCheck::Head, place, what);

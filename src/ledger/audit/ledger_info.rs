@@ -129,10 +129,10 @@ fn epoch_info(row: EpochRow, snapshot: &LedgerSnapshot) -> EpochInfo {
         Some("clean") => "closed; counts exact".to_owned(),
         Some("process died") => "the process died; counts exact".to_owned(),
         Some("machine died") => format!("the machine died; counts after {} may be missing", row.last_sync_at),
-        Some(_) => format!("its tally was gone; counts after {} may be missing", row.last_sync_at),
+        Some(_) => format!("its tally was missing; counts after {} may be missing", row.last_sync_at),
         None => match (&snapshot.tally, snapshot.is_kept) {
             (TallyState::Open(_), true) => format!("running, process {}", row.process_id),
-            (TallyState::Open(_), false) => "its process is dead; the next start recovers it".to_owned(),
+            (TallyState::Open(_), false) => "its process has died; the next start recovers it".to_owned(),
             _ => format!("not ended, no tally beside the book; counts after {} may be missing", row.last_sync_at),
         },
     };

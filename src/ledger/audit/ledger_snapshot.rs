@@ -144,7 +144,7 @@ fn tally_state(path: &Path, connection: &Connection, is_kept: bool) -> Result<Op
 
 fn is_copied_tally(book: &Path, image: &TallyImage) -> Result<bool, LedgerError> {
     let path = book.with_extension(TALLY_EXTENSION);
-    let found = path.metadata().map_err(|error| LedgerError::file("look at the tally", &path, error))?;
+    let found = path.metadata().map_err(|error| LedgerError::file("inspect the tally", &path, error))?;
     Ok(image.inode != 0 && image.inode != FileIdentity::from_metadata(&found).inode())
 }
 
@@ -174,7 +174,7 @@ fn classify_tally(connection: &Connection, older: TallyImage, newer: TallyImage)
     };
     let mine = (header.gateway.clone(), header.boot_id.clone(), header.process_id);
     Ok(if owner != mine {
-        TallyState::Foreign(format!("the book knows epoch {} as another gateway's or process's", header.epoch))
+        TallyState::Foreign(format!("in the book, epoch {} belongs to another gateway or process", header.epoch))
     } else if has_ended {
         TallyState::Folded
     } else {
@@ -195,8 +195,8 @@ fn classify_unknown_epoch(
         TallyState::Open(Box::new(TallyReadings { older, newer, first_unsealed: Window(0), is_copy: false }))
     } else {
         TallyState::Foreign(format!(
-            "it counts epoch {epoch}, the book's next one is {next}: it is another book's, or the book was copied without \
-             its log, the file that ends with -wal"
+            "it is of epoch {epoch}, but the next epoch of the book is {next}: it belongs to another book, or the book \
+             was copied without its log, the file that ends with -wal"
         ))
     })
 }
@@ -226,9 +226,10 @@ impl TallyReadings {
 
 /// Returns whether a copy shows more ends than admissions: its ends were read after more commands had ended.
 fn is_torn_copy(copy: &SlotCopy) -> bool {
-    let [come, gone] = late_counts(copy);
-    let ended = Finished::ALL.into_iter().fold(gone, |sum, one| sum.saturating_add(copy.finished(one).commands));
-    ended > copy.0[offset::ADMITTED].saturating_add(come)
+    let [transferred_in, transferred_out] = late_counts(copy);
+    let ended =
+        Finished::ALL.into_iter().fold(transferred_out, |sum, one| sum.saturating_add(copy.finished(one).commands));
+    ended > copy.0[offset::ADMITTED].saturating_add(transferred_in)
 }
 
 fn late_counts(copy: &SlotCopy) -> [u64; 2] {

@@ -68,7 +68,7 @@ pub fn verify(
     match run_checks(&snapshot, noted, (&mut report, progress)) {
         Ok(head) => Ok(report.into_verdict(head)),
         Err(error) if is_altered => {
-            report.add_note(format!("the rest could not be checked in a book that is altered so: {error}"));
+            report.add_note(format!("the rest could not be checked because of the alterations: {error}"));
             Ok(report.into_verdict(chain_check::empty_chain()))
         }
         Err(error) => Err(snapshot.book_error(error)),
@@ -192,7 +192,7 @@ impl<'a> HourCursor<'a> {
                 report.add_finding(
                     AuditCheck::Rows,
                     format!("epoch {epoch}, hour {window}"),
-                    "it is sealed, and none of its rows is left",
+                    "it is sealed, but all of its rows are missing",
                 );
             }
         }
@@ -206,20 +206,20 @@ fn check_hour_rows(hour: &HourRows, epochs: &EpochTable, report: &mut AuditRepor
         let place = format!("epoch {epoch}, hour {}", hour.window);
         let (is_sealed, waits) = (hour.sealed.contains(epoch), hour.unsealed.contains(epoch));
         if !is_sealed && !waits {
-            report.add_finding(AuditCheck::Rows, &place, "its rows have no seal and do not wait for one");
+            report.add_finding(AuditCheck::Rows, &place, "its rows are not sealed and not marked as unsealed");
         }
         if is_sealed && waits {
-            report.add_finding(AuditCheck::Rows, &place, "it is sealed, and waits for a seal all the same");
+            report.add_finding(AuditCheck::Rows, &place, "it is sealed, but marked as unsealed");
         }
         if epochs.get(*epoch).is_none() {
-            report.add_finding(AuditCheck::Epochs, &place, "it has rows, and the book does not know the epoch");
+            report.add_finding(AuditCheck::Epochs, &place, "it has rows, but the epoch is not in the book");
         }
     }
     for epoch in hour.sealed.difference(&with_rows) {
         report.add_finding(
             AuditCheck::Rows,
             format!("epoch {epoch}, hour {}", hour.window),
-            "it is sealed, and none of its rows is left",
+            "it is sealed, but all of its rows are missing",
         );
     }
 }
@@ -234,7 +234,8 @@ fn check_unsealed_hours(
     let mut rows = query.query([compacted_before.0])?;
     while let Some(row) = rows.next()? {
         let (epoch, window): (u32, u32) = (row.get(0)?, row.get(1)?);
-        let what = format!("it waits for a seal, but hours before {compacted_before} are kept as days only");
+        let what =
+            format!("it is marked as unsealed, but hours before {compacted_before} are kept only as sums of days");
         report.add_finding(AuditCheck::Rows, format!("epoch {epoch}, hour {}", Window(window)), what);
     }
     Ok(())

@@ -29,7 +29,7 @@ pub(crate) fn check_negative_counts(book: &Connection, report: &mut AuditReport)
                 "0" => format!("{table}, series {series}"),
                 _ => format!("{table}, {hour} {}, series {series}", Window(window)),
             };
-            report.add_finding(AuditCheck::Negative, place, format!("it says {least}; no count is negative"));
+            report.add_finding(AuditCheck::Negative, place, format!("the value is {least}; counts are never negative"));
         }
     }
     Ok(())

@@ -99,17 +99,19 @@ impl<'a> Reconciliation<'a> {
 
     /// Adds an hour of the book, without the rows that are replaced by the tally's.
     pub(crate) fn add_hour(&mut self, hour: &HourRows, report: &mut AuditReport) {
-        let told = |epoch: u32| self.open_epoch.is_some_and(|(open, floor)| open == epoch && hour.window >= floor);
-        let told: HashSet<u32> = hour.epochs().into_iter().filter(|epoch| told(*epoch)).collect();
-        for row in hour.admissions.iter().filter(|row| !told.contains(&row.epoch)) {
+        let is_replaced =
+            |epoch: u32| self.open_epoch.is_some_and(|(open, floor)| open == epoch && hour.window >= floor);
+        let replaced_epochs: HashSet<u32> = hour.epochs().into_iter().filter(|epoch| is_replaced(*epoch)).collect();
+        for row in hour.admissions.iter().filter(|row| !replaced_epochs.contains(&row.epoch)) {
             self.add_admission((hour.window, row.series, row.epoch), row.numbers);
         }
         let admitted_in = |late: i64| Window(u32::try_from(i64::from(hour.window.0).saturating_sub(late)).unwrap_or(0));
-        let ends = hour.ends.iter().filter(|row| row.outcome < REFUSAL_CODE_MIN && !told.contains(&row.epoch));
+        let ends =
+            hour.ends.iter().filter(|row| row.outcome < REFUSAL_CODE_MIN && !replaced_epochs.contains(&row.epoch));
         for row in ends {
             self.add_end((admitted_in(row.late), row.series, row.epoch), [row.numbers.commands, row.numbers.units]);
         }
-        for row in hour.waived.iter().filter(|row| !told.contains(&row.epoch)) {
+        for row in hour.waived.iter().filter(|row| !replaced_epochs.contains(&row.epoch)) {
             self.add_end((admitted_in(row.late), row.series, row.epoch), [0, row.numbers[1]]);
         }
         report.checked.balances += (hour.admissions.len()) as u64;
@@ -172,7 +174,7 @@ impl<'a> Reconciliation<'a> {
     fn check_bound(&mut self, report: &mut AuditReport) {
         self.open_balances.retain(|_, rest| *rest != [0, 0]);
         if self.open_balances.len() > OPEN_BALANCES_MAX {
-            let what = format!("more than {OPEN_BALANCES_MAX} balances are open; what follows was not compared");
+            let what = format!("more than {OPEN_BALANCES_MAX} balances are open; the rest was not compared");
             report.add_finding(AuditCheck::Balance, "the whole book", what);
             self.is_given_up = true;
             self.open_balances.clear();
@@ -200,7 +202,7 @@ impl<'a> Reconciliation<'a> {
         }
         for (epoch, [commands, units]) in missing {
             report.add_note(format!(
-                "epoch {epoch} ended `{}`: of {commands} admitted commands with {units} units the end is not known",
+                "epoch {epoch} ended `{}`: the end of {commands} admitted commands with {units} units is unknown",
                 self.epochs.ending(epoch)
             ));
         }
@@ -260,7 +262,7 @@ fn add_pair(sum: &mut [i128; 2], more: [i128; 2]) {
 
 fn balance_text([commands, units]: [i128; 2]) -> String {
     match (commands, units) {
-        (0, 0) => "more had ended by the end of it than was admitted until then".to_owned(),
+        (0, 0) => "more had ended by its end than had been admitted".to_owned(),
         (0, units) => format!("units admitted less units ended or in flight are {units}, not 0"),
         (commands, units) if commands > 0 => {
             format!("{commands} commands ({units} units) were admitted, and neither ended nor are in flight")

@@ -37,7 +37,7 @@ pub(crate) fn walk_seals<E: From<rusqlite::Error>>(
 fn seal_from_row(row: &Row<'_>) -> rusqlite::Result<SealRow> {
     let kind: String = row.get(2)?;
     let unknown = || {
-        let text = format!("{kind:?} is no kind of seal");
+        let text = format!("{kind:?} is not a kind of seal");
         rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, text.into())
     };
     Ok(SealRow {

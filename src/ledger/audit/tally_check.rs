@@ -25,13 +25,13 @@ pub(crate) fn check_tally(snapshot: &LedgerSnapshot, report: &mut AuditReport) {
     match &snapshot.tally {
         TallyState::Missing => {}
         TallyState::Folded => {
-            report.add_note("the tally beside the book is of an epoch that has ended; all of it is in the book")
+            report.add_note("the tally beside the book belongs to an epoch that has ended; its counts are in the book")
         }
         TallyState::Foreign(why) => {
             report.add_finding(
                 AuditCheck::Tally,
                 "the tally beside the book",
-                format!("it cannot be read as this book's: {why}"),
+                format!("it cannot be read as the tally of this book: {why}"),
             );
         }
         TallyState::Open(readings) => check_worker_balances(readings, snapshot.is_kept, report),
@@ -69,18 +69,16 @@ fn check_worker_balances(readings: &TallyReadings, is_kept: bool, report: &mut A
             [older.finished + older.begun, newer.finished + newer.begun],
         ) {
             let (copy, slots) = (newer.admitted - newer.finished, newer.begun - newer.over);
-            let what = format!("{copy} commands are in flight by its sums, {slots} by its slots");
+            let what = format!("{copy} commands are in flight according to its sums, {slots} according to its slots");
             match readings.is_copy {
-                true => {
-                    report.add_note(format!("{place}: {what}; this tally is a copy that was made while it counted"))
-                }
+                true => report.add_note(format!("{place}: {what}; this tally was copied while it was written")),
                 false => report.add_finding(AuditCheck::Balance, &place, what),
             }
         }
     }
     if is_kept && !readings.is_unchanged() {
         report.add_note(
-            "the gateway counted while its tally was read, so its open hours were compared within what moved",
+            "the gateway was counting while its tally was read, so its open hours were compared with that tolerance",
         );
     }
 }
@@ -180,8 +178,8 @@ impl TallyRows {
         let (window, _, outcome, _) = place;
         let outcome = names.outcome_text(outcome);
         match window < self.floor {
-            true => format!("{held} {of} {outcome} were sealed, the tally they came from still shows {counted}"),
-            false => format!("{held} {of} {outcome} in the book, {counted} in the tally it came from"),
+            true => format!("{held} {of} {outcome} were sealed, but their tally has {counted}"),
+            false => format!("{held} {of} {outcome} in the book, {counted} in its tally"),
         }
     }
 

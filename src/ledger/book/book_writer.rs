@@ -114,7 +114,7 @@ impl BookWriter {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let update = "UPDATE meta SET calendar_offset = ?1 WHERE calendar_offset <> ?1";
         if transaction.execute(update, [calendar.to_string()])? > 0 {
-            tracing::info!(%calendar, "the calendar has changed; the sums of days are made anew");
+            tracing::info!(%calendar, "the calendar has changed; recomputing the sums of days");
             day_sums::rebuild_day_sums(&transaction, calendar)?;
         }
         transaction.commit()
@@ -206,7 +206,7 @@ impl BookWriter {
             let stepped = compaction::compact_step(&transaction, before, (calendar, now))?;
             transaction.commit().map(|()| stepped)
         });
-        stepped.map_err(|error| self.book_error("forget hours in", error))
+        stepped.map_err(|error| self.book_error("compact hours in", error))
     }
 
     /// Writes the names of departments, valid from `now` on, that differ from the names in the book.
@@ -225,7 +225,7 @@ impl BookWriter {
     /// Moves the log into the book's own file and empties the log, as far as readers do not block this (checkpoint).
     pub(crate) fn checkpoint_log(&self) -> Result<(), LedgerError> {
         let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        emptied.map_err(|error| self.book_error("empty the log of", error))
+        emptied.map_err(|error| self.book_error("checkpoint the log of", error))
     }
 
     /// Begins a transaction that locks the book at once, because other processes may add corrections to the chain.

@@ -42,8 +42,8 @@ pub(crate) fn migrate_to_current(connection: &mut Connection, path: &Path) -> Re
     if ![FORMAT_1, FORMAT_2, FORMAT_3].contains(&found) {
         return check_format(connection, path);
     }
-    tracing::info!(book = %path.display(), from = found, to = BOOK_FORMAT, "the book is brought to the new format");
-    let failed = |error| LedgerError::book("bring to the new format", path, error);
+    tracing::info!(book = %path.display(), from = found, to = BOOK_FORMAT, "migrating the book to the new format");
+    let failed = |error| LedgerError::book("migrate to the new format", path, error);
     // Renaming a table must not redirect the references of other tables to it.
     connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON").map_err(failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

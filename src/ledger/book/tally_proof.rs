@@ -27,8 +27,8 @@ pub(crate) fn repair_unsealed(
         tracing::error!(
             epoch = place.0,
             mended,
-            "the book did not hold what the tally says; it was written anew before it was sealed. Somebody else writes \
-             into the book: find out who, and see `tallygate ledger verify`"
+            "the book differed from the tally; it was rewritten before it was sealed. Another program writes into the \
+             book: find it, and run `tallygate ledger verify`"
         );
     }
     Ok(mended)
@@ -58,7 +58,7 @@ fn repair_hours(
         )?;
         if hour_rows::read_hour(transaction, hour)? != *expected {
             return Err(proof_error(format!(
-                "the rows of epoch {epoch}, hour {window}, are not kept as they are written"
+                "the rows of epoch {epoch}, hour {window}, differ after they were written"
             )));
         }
     }
@@ -83,7 +83,7 @@ fn repair_names(transaction: &Transaction<'_>, fold: &TallyFold) -> rusqlite::Re
     }
     match has_same_series(transaction, fold)? && has_same_outcomes(transaction)? {
         true => Ok(mended),
-        false => Err(proof_error("the names of series or outcomes are not kept as they are written".to_owned())),
+        false => Err(proof_error("the names of series or outcomes differ after they were written".to_owned())),
     }
 }
 

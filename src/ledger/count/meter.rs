@@ -297,10 +297,10 @@ impl MeterState {
 
     fn publish_imbalance(&self) {
         let count = |at| self.worker_slot.slot.get(at).cast_signed();
-        let gone = count(offset::WORKER_REFUSED)
+        let accounted = count(offset::WORKER_REFUSED)
             .wrapping_add(count(offset::WORKER_FINISHED))
             .wrapping_add(self.open_tickets.get().cast_signed());
-        let imbalance = count(offset::WORKER_RECEIVED).wrapping_sub(gone);
+        let imbalance = count(offset::WORKER_RECEIVED).wrapping_sub(accounted);
         self.flags().imbalance.store(imbalance, Ordering::Relaxed);
     }
 

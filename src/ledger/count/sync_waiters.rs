@@ -43,8 +43,8 @@ impl SyncWaiters {
 
     fn release(&self, done: u64) {
         self.completed_sync.set(done);
-        let gone: Vec<_> = self.waiting.borrow_mut().extract_if(.., |waiter| waiter.sync <= done).collect();
-        gone.into_iter().for_each(|waiter| waiter.waker.wake());
+        let synced: Vec<_> = self.waiting.borrow_mut().extract_if(.., |waiter| waiter.sync <= done).collect();
+        synced.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 }
 

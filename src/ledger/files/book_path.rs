@@ -35,7 +35,7 @@ fn canonical_path_of_new(book: &Path) -> Result<PathBuf, LedgerError> {
     }
     let name = book.file_name().ok_or_else(|| LedgerError::NotABook(book.to_owned()))?;
     let folder = book.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder.canonicalize().map_err(|error| LedgerError::file("find the folder", folder, error))?;
+    let folder = folder.canonicalize().map_err(|error| LedgerError::file("resolve the folder", folder, error))?;
     Ok(folder.join(name))
 }
 

@@ -103,7 +103,7 @@ fn try_lock(file: &File, path: &Path) -> Result<LockAttempt, LedgerError> {
 }
 
 fn refuse_hard_links(book: &Path, file: &File) -> Result<(), LedgerError> {
-    let links = file.metadata().map_err(|error| LedgerError::file("look at", book, error))?.nlink();
+    let links = file.metadata().map_err(|error| LedgerError::file("inspect", book, error))?.nlink();
     if links > 1 { Err(LedgerError::HardLinked { path: book.to_owned(), links }) } else { Ok(()) }
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn is_held(book: &Path) -> Result<bool, LedgerError> {
             Ok(false)
         }
         Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(LedgerError::file("look at the lock of", &path, error)),
+        Err(TryLockError::Error(error)) => Err(LedgerError::file("inspect the lock of", &path, error)),
     }
 }
 

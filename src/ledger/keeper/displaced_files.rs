@@ -34,7 +34,7 @@ impl LedgerFileWatch {
         lock: &LedgerLock,
         tally: (PathBuf, FileIdentity),
     ) -> Result<Self, LedgerError> {
-        let failed = |error| LedgerError::file("look at the files of", book, error);
+        let failed = |error| LedgerError::file("inspect the files of", book, error);
         let (lock_path, lock_identity) = lock.lock_file_identity().map_err(failed)?;
         let known = [(book.to_owned(), lock.book_identity().map_err(failed)?), (lock_path, lock_identity), tally];
         let mut watched: Vec<_> = known.map(|(path, identity)| WatchedFile { path, identity }).into();
@@ -61,7 +61,7 @@ impl WatchedFile {
             Ok(None) => Some(FileDisplacement::Removed),
             Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Some(FileDisplacement::Removed),
             Err(error) => {
-                tracing::warn!(%error, file = %self.path.display(), "could not look at a file of the ledger; trying again");
+                tracing::warn!(%error, file = %self.path.display(), "could not inspect a file of the ledger; retrying");
                 None
             }
         }

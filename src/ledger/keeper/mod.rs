@@ -130,7 +130,7 @@ pub(crate) fn run_keeper(
         Ok(KeeperExit::Abandoned) => Ok(()),
         Err(error) => {
             let ready = keeper.ready.clone();
-            let _not_ready = ready.block("a ledger that can be kept");
+            let _not_ready = ready.block("a working ledger");
             drop(keeper); // ends the tasks that wait for a sync
             failed(error);
             Err(LedgerError::Stopped)
@@ -179,7 +179,7 @@ impl Keeper {
             self.grow_unless_disk_is_full(now)?; // a fold is the longest time in which nothing grows
             self.check_files()?;
             let folded = self.fold_into_book();
-            set_readiness(&mut self.fold_failing, folded.is_err(), (&self.ready, "a book that takes what is counted"));
+            set_readiness(&mut self.fold_failing, folded.is_err(), (&self.ready, "a writable book"));
             defer_transient(folded)?;
         }
         self.grow_unless_disk_is_full(now)
@@ -191,7 +191,7 @@ impl Keeper {
         let Some((path, how)) = self.file_watch.find_displaced(self.tally.disk()) else { return Ok(()) };
         let displaced = LedgerError::Displaced { path: path.to_owned(), how };
         if let Err(error) = self.fold_into_book().and_then(|()| self.book.checkpoint_log()) {
-            tracing::warn!(%error, "the last fold into a book whose files were taken away failed");
+            tracing::warn!(%error, "the last fold into a book whose files were displaced failed");
         }
         Err(displaced)
     }
@@ -404,7 +404,7 @@ fn set_readiness(guard: &mut Option<ReadinessBlock>, fails: bool, (ready, what):
 fn defer_transient(done: Result<(), LedgerError>) -> Result<(), LedgerError> {
     match done {
         Err(error) if error.is_transient() => {
-            tracing::warn!(%error, "the ledger will try again in a moment; nothing is lost meanwhile");
+            tracing::warn!(%error, "the ledger will retry; nothing is lost meanwhile");
             Ok(())
         }
         done => done,

@@ -37,7 +37,7 @@ pub(crate) fn recover_epoch(
     let known = book.reader().epoch_state(image.header.epoch)?;
     let has_ended = known.as_ref().is_some_and(|epoch| epoch.has_ended);
     if !has_ended && end_dead_epoch(book, &image, known, me)? == DeadTally::BehindBook {
-        return set_aside(disk, path, "it holds less than the book", me);
+        return set_aside(disk, path, "it has fewer counts than the book", me);
     }
     disk.remove(path).map_err(|error| LedgerError::file("remove the recovered tally", path, error))
 }
@@ -70,7 +70,8 @@ fn end_dead_epoch(
         epoch = image.header.epoch,
         ending = ?ending,
         last_sync = %image.header.synced_at,
-        "the last gateway on this ledger did not close it; its counts are recovered, what was in flight is `interrupted`"
+        "the last gateway on this ledger did not close it; its counts are recovered, commands in flight are \
+         `interrupted`"
     );
     book.apply(&BookUpdate {
         fold: &fold,
@@ -96,9 +97,9 @@ fn end_with_larger_counts(
     tracing::error!(
         epoch = header.epoch,
         tally_synced = %header.synced_at,
-        "the tally beside the book holds less than the book: it is an older copy, or somebody has changed it. The larger of \
-         each number is kept, and the epoch ends as `tally missing`, since its last counts may be missing. Find out who put \
-         the tally there"
+        "the tally beside the book has fewer counts than the book: it is an older copy, or it was changed. The larger \
+         value of each number is kept, and the epoch ends as `tally missing`, because its last counts may be missing. \
+         Find out how the tally got there"
     );
     book.end_epoch_with_larger_counts(counted, header, me.created_at)
 }
@@ -150,7 +151,7 @@ fn set_aside(disk: &dyn TallyDisk, path: &Path, reason: &str, me: &TallyHeader) 
         aside = %aside.display(),
         reason,
         "the tally beside the book cannot be folded into it and was set aside; counts of its epoch may be missing from \
-         the book. Keep the file, and start its own gateway on it if it is another's"
+         the book. Keep the file; if it belongs to another gateway, start that gateway on it"
     );
     Ok(())
 }

@@ -69,8 +69,8 @@ impl SlotTotals {
         let finished = sum(&mut Finished::ALL.into_iter().map(|one| copy.finished(one).commands));
         let refused = sum(&mut Refused::ALL.into_iter().map(|one| copy.refused(one)));
         let ends_its_own = copy.0[offset::ADMISSION_WINDOW] == 0;
-        let gone = if ends_its_own { finished.wrapping_add(copy.0[offset::LATE_OUT]) } else { 0 };
-        Self { refused, admitted: copy.0[offset::ADMITTED], finished, no_longer_in_flight: gone }
+        let no_longer_in_flight = if ends_its_own { finished.wrapping_add(copy.0[offset::LATE_OUT]) } else { 0 };
+        Self { refused, admitted: copy.0[offset::ADMITTED], finished, no_longer_in_flight }
     }
 }
 

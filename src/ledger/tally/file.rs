@@ -101,13 +101,13 @@ impl TallyFile {
         disk.extend(&file, 0, bytes_of_slots(HEADER_SLOTS)).map_err(|error| refused("write the header of", error))?;
         let page = disk.map(&file, 0, HEADER_SLOTS).map_err(|error| refused("map the header of", error))?;
         write_header(&page[0], header);
-        let made = file.metadata().map_err(|error| refused("look at", error))?;
+        let made = file.metadata().map_err(|error| refused("inspect", error))?;
         page[0].set(header_offset::INODE, FileIdentity::from_metadata(&made).inode());
         let segment_slots = header.segment_slots as usize;
         let mut tally = Self { path: draft.clone(), file, disk, header: &page[0], segment_slots, segments: Vec::new() };
         let segments = (0..workers).map(|worker| tally.add_segment(worker)).collect::<Result<_, _>>()?;
         tally.disk.sync(&tally.file).map_err(|error| LedgerError::sync(&draft, error))?;
-        tally.disk.rename(&draft, path).map_err(|error| refused("give its name to", error))?;
+        tally.disk.rename(&draft, path).map_err(|error| refused("rename the new file to", error))?;
         tally.path = path.to_owned();
         Ok((tally, segments))
     }
@@ -158,7 +158,7 @@ impl TallyFile {
 
     /// Returns the tally's path and the identity of its file.
     pub(crate) fn file_identity(&self) -> Result<(PathBuf, FileIdentity), LedgerError> {
-        let metadata = self.file.metadata().map_err(|error| LedgerError::file("look at", &self.path, error))?;
+        let metadata = self.file.metadata().map_err(|error| LedgerError::file("inspect", &self.path, error))?;
         Ok((self.path.clone(), FileIdentity::from_metadata(&metadata)))
     }
 
@@ -186,9 +186,9 @@ pub(crate) struct TallyImage {
 /// The reason why a file is not a readable tally.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadTally {
-    #[error("it does not begin with a tally's header")]
+    #[error("it has no header of a tally")]
     NoHeader,
-    #[error("it has format {0}, this Tallygate knows formats {TALLY_FORMAT_MIN} to {TALLY_FORMAT}")]
+    #[error("it has format {0}, this Tallygate supports formats {TALLY_FORMAT_MIN} to {TALLY_FORMAT}")]
     Format(u32),
     #[error("its slots have {0} bytes, not {SLOT_BYTES}")]
     SlotBytes(u32),

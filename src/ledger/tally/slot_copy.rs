@@ -59,8 +59,8 @@ impl SlotCopy {
     pub(crate) fn upgrade_from_format_1(mut self) -> Self {
         if self.kind() == SlotKind::Count {
             for word in 0..3 {
-                let went = std::mem::take(&mut self.0[offset::LATE_OUT + word]);
-                self.0[offset::LATE_IN + word] = self.0[offset::LATE_IN + word].wrapping_sub(went);
+                let moved_out = std::mem::take(&mut self.0[offset::LATE_OUT + word]);
+                self.0[offset::LATE_IN + word] = self.0[offset::LATE_IN + word].wrapping_sub(moved_out);
             }
         }
         self
@@ -123,8 +123,8 @@ impl SlotCopy {
         Measures { duration_ns: self.elapsed_ns(timed, now_ns), ..rest }
     }
 
-    /// Returns commands admitted here or transferred in, minus those that ended here, minus `went`. They have no time.
-    fn open_measures(&self, went: Measures) -> Measures {
+    /// Returns commands admitted here or transferred in, minus those that ended here, minus `moved_out`. They have no time.
+    fn open_measures(&self, moved_out: Measures) -> Measures {
         let begun = Measures {
             commands: self.0[offset::ADMITTED],
             request_bytes: self.0[offset::REQUEST_BYTES],
@@ -132,7 +132,7 @@ impl SlotCopy {
             ..Measures::default()
         };
         let begun = begun.zip(self.transferred(offset::LATE_IN), u64::wrapping_add);
-        let open = begun.zip(self.ended().zip(went, u64::wrapping_add), u64::saturating_sub);
+        let open = begun.zip(self.ended().zip(moved_out, u64::wrapping_add), u64::saturating_sub);
         Measures { units: self.units_of(open.commands), duration_ns: 0, ..open }
     }
 

@@ -68,7 +68,7 @@ fn a_correction_that_makes_no_sense_is_refused_and_nothing_is_written() {
         (Adjustment { who: "a\ttab".to_owned(), ..correction() }, "the author"),
         (Adjustment { command: name("command-1"), ..correction() }, "its subsystem"),
         (Adjustment { subsystem: name("parking"), ..correction() }, "department-1 / parking"),
-        (Adjustment { department: name("nobody").expect("a name"), ..correction() }, "never seen nobody"),
+        (Adjustment { department: name("nobody").expect("a name"), ..correction() }, "no record of nobody"),
     ] {
         let error = add_adjustment(&bench.path(), &wrong, &bench.clock).expect_err(says);
         assert!(error.to_string().contains(says), "{error} does not say {says}");

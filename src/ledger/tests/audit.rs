@@ -187,7 +187,7 @@ fn a_book_whose_tally_is_gone_is_told_and_balances_as_of_its_last_fold() {
         std::fs::copy(bench.path().with_extension(extension), copy.path().with_extension(extension)).expect("a copy");
     }
     let verdict = sound(&copy.path(), "as of its last fold");
-    assert!(verdict.notes.iter().any(|note| note.starts_with("epoch 1 has not ended and no tally lies beside")));
+    assert!(verdict.notes.iter().any(|note| note.starts_with("epoch 1 has not ended and there is no tally beside")));
     assert_balanced(&exported(&copy.path()));
     let (ledger_2, _) = copy.open_one();
     sound(&copy.path(), "the next start ends the epoch as the last fold saw it");

@@ -30,7 +30,7 @@ fn a_copy_of_a_kept_ledger_is_one_sound_book_that_says_what_the_ledger_said() {
     assert_eq!(made.bytes, std::fs::metadata(copy.path()).expect("the copy").len());
     assert_eq!(copy.files(), bench.files());
     let verdict = sound(&copy.path(), "a backup");
-    assert!(verdict.notes.iter().any(|note| note.contains("no tally lies beside the book")), "{:?}", verdict.notes);
+    assert!(verdict.notes.iter().any(|note| note.contains("there is no tally beside the book")), "{:?}", verdict.notes);
     assert_eq!(copy.number("SELECT sum(commands) FROM in_flight_hourly"), 1);
 
     let (restored, _) = copy.open_one();
@@ -39,7 +39,7 @@ fn a_copy_of_a_kept_ledger_is_one_sound_book_that_says_what_the_ledger_said() {
     assert_eq!(after.len(), before.len() + 1, "what was in flight is interrupted: {after:?}");
     assert!(after.contains(&("interrupted", 1, 3)), "{after:?}");
     sound(&copy.path(), "restored and kept on");
-    assert!(ledger_info(&copy.path()).expect("info").epochs[0].meaning.contains("its tally was gone"));
+    assert!(ledger_info(&copy.path()).expect("info").epochs[0].meaning.contains("its tally was missing"));
     drop((ledger, meter, flying));
 }
 
@@ -124,6 +124,9 @@ fn a_copy_of_the_book_alone_is_sound_and_its_note_says_what_is_not_proven() {
     book.execute("VACUUM INTO ?1", [copy.path().to_str().expect("a name")]).expect("a copy");
     let verdict = sound(&copy.path(), "a copy of the book alone");
     let note = verdict.notes.join("\n");
-    assert!(note.contains("epoch 1") && note.contains("beyond that is not here and not proven"), "{note}");
+    assert!(
+        note.contains("epoch 1") && note.contains("later counts of the tally are missing and not proven"),
+        "{note}"
+    );
     drop((ledger, meter, flying));
 }

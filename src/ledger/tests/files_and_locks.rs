@@ -37,7 +37,7 @@ fn a_second_gateway_is_refused_by_whatever_name_or_lock_it_comes() {
     }
     std::fs::rename(bench.path().with_extension("lock"), beside("ledger.was-lock")).expect("the lock file is gone");
     let said = refused(&bench, bench.path());
-    assert!(said.contains("the same file as the book of another gateway"), "{said}");
+    assert!(said.contains("the same file as the book of another running gateway"), "{said}");
     let why = failures.recv_timeout(Duration::from_secs(20)).expect("the first one ends too").to_string();
     assert!(why.contains("ledger.lock was replaced"), "{why}");
     drop(ledger);
@@ -247,7 +247,12 @@ fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_f
     std::fs::write(copy.path().with_extension(TALLY_EXTENSION), &torn).expect("a copy");
     let verdict = sound(&copy.path(), "a copy");
     let note = verdict.notes.join("\n");
-    assert!(note.contains("0 commands are in flight by its sums, 9 by its slots; this tally is a copy"), "{note}");
+    assert!(
+        note.contains(
+            "0 commands are in flight according to its sums, 9 according to its slots; this tally was copied"
+        ),
+        "{note}"
+    );
     drop(ledger); // like a crash
     std::fs::write(&tally, &torn).expect("the file itself is changed");
     assert_eq!(super::audit::found(&bench), ["balance at epoch 1, worker 0"]);

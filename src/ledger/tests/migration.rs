@@ -80,7 +80,7 @@ fn a_migration_that_is_interrupted_has_not_happened() {
     book.execute_batch("CREATE TABLE day_sum (in_the_way INTEGER)").expect("a table");
     let opened = Ledger::open(bench.settings(1), bench.clock.clone(), Box::new(|error| panic!("{error}")));
     let error = opened.expect_err("something is in the way");
-    assert!(error.to_string().contains("bring to the new format"), "{error}");
+    assert!(error.to_string().contains("migrate to the new format"), "{error}");
     assert_eq!(bench.number("PRAGMA user_version"), 1);
     assert_eq!(bench.number("SELECT sum(commands) FROM usage_hourly"), 10);
     book.execute_batch("DROP TABLE day_sum").expect("out of the way");

@@ -154,7 +154,7 @@ fn a_sealed_hour_with_less_than_its_tally_still_shows_is_found() {
     let findings = audited(&bench.path()).findings;
     let place = format!("epoch 1, hour 2026-11-24T06:00:00Z, {SERIES}");
     let mut of_hour = findings.iter().filter(|one| one.place == place);
-    assert!(of_hour.any(|one| one.what.contains("still shows 3")), "{findings:#?}");
+    assert!(of_hour.any(|one| one.what.contains("their tally has 3")), "{findings:#?}");
 }
 
 #[test]

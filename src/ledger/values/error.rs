@@ -22,7 +22,8 @@ pub enum LedgerError {
     },
     /// A sync of the tally failed. Never retried: the next sync might succeed without the lost data.
     #[error(
-        "ledger: could not carry {path} to the disk: {source}. Check the disk, then start again: what it kept is recovered"
+        "ledger: could not sync {path} to the disk: {source}. Check the disk, then start again: the counts in it are \
+         recovered"
     )]
     Sync {
         /// The tally.
@@ -44,7 +45,7 @@ pub enum LedgerError {
     },
     /// Another gateway keeps this ledger.
     #[error(
-        "ledger: {path} is kept by another gateway, process {holder}. Stop that process, or give this gateway a \
+        "ledger: {path} is in use by another gateway, process {holder}. Stop that process, or give this gateway a \
          `ledger.path` of its own; two gateways never share a ledger"
     )]
     KeptByOtherProcess {
@@ -55,7 +56,7 @@ pub enum LedgerError {
     },
     /// Another gateway keeps the same file under another name or mount.
     #[error(
-        "ledger: {0} is the same file as the book of another gateway that runs now, under another name or in another \
+        "ledger: {0} is the same file as the book of another running gateway, under another name or in another \
          container (`grep FLOCK /proc/locks` shows its process on this machine). Stop that gateway, or give this one a \
          `ledger.path` of its own; two gateways never share a ledger"
     )]
@@ -74,14 +75,14 @@ pub enum LedgerError {
     },
     /// The path is a symbolic link whose target does not exist.
     #[error(
-        "ledger: {0} is a symbolic link to a file that is not there. Mount or restore what it leads to, or let \
-         `ledger.path` name the book itself"
+        "ledger: {0} is a symbolic link to a file that is not there. Mount or restore its target, or set `ledger.path` \
+         to the book itself"
     )]
     DanglingLink(PathBuf),
     /// A file of an open ledger was removed, renamed or replaced.
     #[error(
-        "ledger: {path} was {} while the gateway kept it: what is counted from now on would be lost with the process. \
-         The files that it had open hold everything counted until now, wherever they lie. Put the ledger's files back \
+        "ledger: {path} was {} while the gateway was using it: further counts would be lost with the process. The \
+         files that were open contain all counts until now, wherever they are. Put the ledger's files back \
          (docs/ledger.md, \"Files that are taken away\"), then start again", how.verb()
     )]
     Displaced {
@@ -92,8 +93,8 @@ pub enum LedgerError {
     },
     /// The log beside a book can be read only by a reader with write permission.
     #[error(
-        "ledger: the book {path} has a log, {path}-wal, which SQLite can read only where it may write: {source}. Copy \
-         the book, its -wal and its .tally into a folder that you may write, and read them there"
+        "ledger: the book {path} has a log, {path}-wal, which SQLite can read only with write permission: {source}. \
+         Copy the book, its -wal and its .tally into a writable folder, and read them there"
     )]
     UnreadableLog {
         /// The book.
@@ -103,8 +104,8 @@ pub enum LedgerError {
     },
     /// A tally lies beside an empty book.
     #[error(
-        "ledger: {0} is empty, and a tally lies beside it: this is a copy without the book's log. Copy the file that \
-         ends with -wal too; `tallygate ledger backup` copies everything"
+        "ledger: {0} is empty, but there is a tally beside it: this is a copy without the book's log. Copy the file \
+         that ends with -wal too; `tallygate ledger backup` copies everything"
     )]
     LogMissing(PathBuf),
     /// The file is not a book.
@@ -112,8 +113,8 @@ pub enum LedgerError {
     NotABook(PathBuf),
     /// The book was written by a newer Tallygate.
     #[error(
-        "ledger: the book {path} has format {found}, this Tallygate knows formats up to {known}. Use the version that \
-         wrote it, or a newer one"
+        "ledger: the book {path} has format {found}, this Tallygate supports formats up to {known}. Use the version \
+         that wrote it, or a newer one"
     )]
     NewerFormat {
         /// The book.
@@ -125,8 +126,8 @@ pub enum LedgerError {
     },
     /// The book was written by an older Tallygate; only a gateway migrates a book's format.
     #[error(
-        "ledger: the book {path} has format {found}, this Tallygate reads format {known}. Start the gateway on it once: \
-         it brings the book to the new format"
+        "ledger: the book {path} has format {found}, this Tallygate reads format {known}. Start the gateway on it \
+         once: it migrates the book to the new format"
     )]
     OlderFormat {
         /// The book.
@@ -138,9 +139,9 @@ pub enum LedgerError {
     },
     /// The book's schema differs from the schema of its format.
     #[error(
-        "ledger: the book {path} is not as Tallygate makes it, so no number in it can be trusted: {differences}. Find out \
-         who changed it; remove what was added, or go on from a backup (`tallygate ledger verify` names every difference). \
-         Keep views and tables of your own in a file of your own, and ATTACH the book to it"
+        "ledger: the schema of the book {path} is not that of Tallygate, so no number in it can be trusted: \
+         {differences}. Find out what changed it; remove the additions, or restore a backup (`tallygate ledger verify` \
+         lists every difference). Keep your own views and tables in a separate file, and ATTACH the book to it"
     )]
     Altered {
         /// The book.
@@ -150,8 +151,8 @@ pub enum LedgerError {
     },
     /// A range of time begins or ends within a day whose hours were removed by compaction.
     #[error(
-        "ledger: hours before {before} are kept as whole days only, and the range asked for cuts the day that begins at \
-         {day}. Ask for a range that begins and ends with a day"
+        "ledger: hours before {before} are kept only as sums of days, and the requested range splits the day that \
+         begins at {day}. Use a range that begins and ends with a day"
     )]
     RangeCutsDay {
         /// The first window of the day.
@@ -169,19 +170,20 @@ pub enum LedgerError {
     )]
     OldSqlite(&'static str),
     /// A reader from another process could not get a consistent view.
-    #[error("ledger: {0} changed again and again while it was read; try once more, or read a copy")]
+    #[error("ledger: {0} kept changing while it was read; retry, or read a copy")]
     ChangedWhileRead(PathBuf),
     /// The keeper has stopped: the ledger was closed, or the disk has failed.
-    #[error("ledger: its keeper has stopped, so nothing can be asked of it any more; the log says why")]
+    #[error("ledger: the keeper thread has stopped, so no operation is possible; see the log for the cause")]
     Stopped,
     /// A defect in Tallygate.
-    #[error("ledger: the keeper panicked: {0}. This is a defect in Tallygate; please report it")]
+    #[error("ledger: the keeper thread panicked: {0}. This is a defect in Tallygate; please report it")]
     Panicked(String),
 }
 
-const ADVICE_FILE: &str = "Check that the folder exists, that the gateway may write there and that the disk has space";
+const ADVICE_FILE: &str =
+    "Check that the folder exists, that the gateway has write permission there and that the disk has space";
 const ADVICE_BOOK: &str =
-    "Check the disk and the file's permissions; `sqlite3 FILE 'PRAGMA integrity_check'` looks into it";
+    "Check the disk and the file's permissions; `sqlite3 FILE 'PRAGMA integrity_check'` checks the file";
 
 impl LedgerError {
     pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
@@ -242,7 +244,7 @@ impl FileDisplacement {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAdjustment {
     /// The correction would change nothing.
-    #[error("a correction of 0 units corrects nothing; say how many units more (5) or less (-5)")]
+    #[error("a correction of 0 units has no effect; give the units to add (5) or to subtract (-5)")]
     Nothing,
     /// The period does not exist.
     #[error("{0:?} is not a period; write a month, 2026-10, or a day, 2026-10-05")]
@@ -251,9 +253,9 @@ pub enum BadAdjustment {
     #[error("the {0} must be one line of 1 to 1000 bytes, without tabs")]
     Text(&'static str),
     /// A command without its subsystem.
-    #[error("a command is corrected together with its subsystem; name that too")]
+    #[error("a correction of a command requires its subsystem; name it too")]
     CommandAlone,
     /// The department, subsystem or command was never seen.
-    #[error("the book has never seen {0}; `ledger info` and `report usage` show the names it knows")]
+    #[error("the book has no record of {0}; `ledger info` and `report usage` show the known names")]
     Unknown(String),
 }

@@ -55,30 +55,30 @@ impl HandshakeLimiter {
 
     /// Begins a handshake now. Evicts others if the limit is reached.
     pub(crate) fn acquire(&self, started: Instant) -> HandshakePermit<'_> {
-        let mut under_way = self.pending.borrow_mut();
-        while let Some(position) = self.eviction_candidate(&under_way, started) {
-            under_way.remove(position);
+        let mut pending = self.pending.borrow_mut();
+        while let Some(position) = self.eviction_candidate(&pending, started) {
+            pending.remove(position);
         }
-        let (hold, given_up) = oneshot::channel();
+        let (hold, eviction) = oneshot::channel();
         let (number, hello_answered) = (self.next_number.replace(self.next_number.get() + 1), Rc::default());
-        under_way.push_back(PendingHandshake {
+        pending.push_back(PendingHandshake {
             number,
             started,
             hello_answered: Rc::clone(&hello_answered),
             _eviction: hold,
         });
-        HandshakePermit { limiter: self, number, eviction: given_up, hello_answered }
+        HandshakePermit { limiter: self, number, eviction, hello_answered }
     }
 
     /// The position of the handshake to evict before another begins. `None` if a permit is free.
-    fn eviction_candidate(&self, under_way: &VecDeque<PendingHandshake>, now: Instant) -> Option<usize> {
-        if under_way.len() < self.max {
+    fn eviction_candidate(&self, pending: &VecDeque<PendingHandshake>, now: Instant) -> Option<usize> {
+        if pending.len() < self.max {
             return None;
         }
-        let had_grace = |position: &usize| now.duration_since(under_way[*position].started) > EVICTABLE_AFTER;
-        let silent = under_way.iter().position(|handshake| !handshake.hello_answered.get());
-        let late = silent.filter(had_grace).or(Some(0).filter(had_grace));
-        late.or_else(|| (under_way.len() >= OVERCOMMIT_FACTOR * self.max).then_some(silent.unwrap_or(0)))
+        let had_grace = |position: &usize| now.duration_since(pending[*position].started) > EVICTABLE_AFTER;
+        let silent = pending.iter().position(|handshake| !handshake.hello_answered.get());
+        let over_grace = silent.filter(had_grace).or(Some(0).filter(had_grace));
+        over_grace.or_else(|| (pending.len() >= OVERCOMMIT_FACTOR * self.max).then_some(silent.unwrap_or(0)))
     }
 }
 
@@ -91,9 +91,9 @@ impl HandshakePermit<'_> {
 
 impl Drop for HandshakePermit<'_> {
     fn drop(&mut self) {
-        let mut under_way = self.limiter.pending.borrow_mut();
-        if let Ok(position) = under_way.binary_search_by_key(&self.number, |other| other.number) {
-            under_way.remove(position);
+        let mut pending = self.limiter.pending.borrow_mut();
+        if let Ok(position) = pending.binary_search_by_key(&self.number, |other| other.number) {
+            pending.remove(position);
         }
     }
 }

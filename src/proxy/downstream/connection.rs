@@ -125,30 +125,31 @@ impl OpeningConnection<'_> {
         stream: std::net::TcpStream,
         drain: &mut DrainWatcher,
     ) -> Option<(TlsSocket, Option<IpAddr>)> {
-        let mut under_way = self.worker.handshakes.acquire(Instant::now());
+        let mut permit = self.worker.handshakes.acquire(Instant::now());
         let by_balancer = self.proxies.protocol.contains(self.address.ip());
-        let hello_answered = Rc::clone(&under_way.hello_answered);
-        let greeting = tls_handshake(stream, self.tls, by_balancer, Rc::clone(&hello_answered));
-        let greeted = tokio::select! {
-            greeted = timeout(self.worker.capacity.handshake, greeting) => greeted,
+        let hello_answered = Rc::clone(&permit.hello_answered);
+        let handshake = tls_handshake(stream, self.tls, by_balancer, Rc::clone(&hello_answered));
+        let outcome = tokio::select! {
+            outcome = timeout(self.worker.capacity.handshake, handshake) => outcome,
             () = handshake_drain(drain, &hello_answered) => {
-                tracing::debug!(address = %self.address, "closed before its handshake: the gateway stops");
+                tracing::debug!(address = %self.address, "closed before its handshake: the gateway is shutting down");
                 return None;
             }
-            () = under_way.evicted() => {
+            () = permit.evicted() => {
                 self.worker.components.telemetry.count_limit_hit(LimitHit::Handshakes);
-                self.record_failure(FailedHandshake::new(HandshakeFailure::Evicted, &"another needed its place"));
+                let reason = "evicted: too many handshakes in progress";
+                self.record_failure(FailedHandshake::new(HandshakeFailure::Evicted, &reason));
                 return None;
             }
         };
-        drop(under_way);
-        match greeted {
-            Ok(Ok(greeted)) => return Some(greeted),
+        drop(permit);
+        match outcome {
+            Ok(Ok(outcome)) => return Some(outcome),
             Ok(Err((error, socket))) => {
                 self.record_error(&error);
                 lingering_close(socket).await;
             }
-            Err(late) => self.record_failure(FailedHandshake::new(HandshakeFailure::Timeout, &late)),
+            Err(elapsed) => self.record_failure(FailedHandshake::new(HandshakeFailure::Timeout, &elapsed)),
         }
         None
     }

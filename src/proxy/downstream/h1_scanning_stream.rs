@@ -186,9 +186,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
             None => return Poll::Pending, // Bodies have their own time limits.
         };
         ready!(self.deadline.poll_at(context, deadline));
-        let late = MalformedRequest::request_timeout("the head did not come in time");
+        let refusal = MalformedRequest::request_timeout("the request head timed out");
         self.next_read =
-            if self.held.is_empty() { NextRead::End } else { NextRead::Refusal(Some(late), PLACEHOLDER_REQUEST) };
+            if self.held.is_empty() { NextRead::End } else { NextRead::Refusal(Some(refusal), PLACEHOLDER_REQUEST) };
         Poll::Ready(())
     }
 

@@ -108,8 +108,8 @@ impl HeaderBlockWalk {
     }
 
     /// Skips the bytes of a string that have arrived.
-    fn skip_string(&mut self, come: usize, left: u32, text: FieldString) -> usize {
-        let skipped = come.min(left as usize);
+    fn skip_string(&mut self, available: usize, left: u32, text: FieldString) -> usize {
+        let skipped = available.min(left as usize);
         let left = left - u32::try_from(skipped).unwrap_or(left);
         self.state = if left == 0 { after_string(text) } else { WalkState::String(left, text) };
         skipped

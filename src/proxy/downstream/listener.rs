@@ -105,7 +105,7 @@ impl TrafficListener {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => dispatch(stream, address, &settings, &workers),
                     Err(error) => {
-                        tracing::warn!(%error, "accept failed; trying again");
+                        tracing::warn!(%error, "accept failed; retrying");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

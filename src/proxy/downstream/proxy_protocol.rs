@@ -30,7 +30,7 @@ pub async fn read_proxy_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Res
         return parse_v2(&header);
     }
     if !header.starts_with(b"PROXY ") {
-        return Err(invalid_header("it does not begin with a PROXY header"));
+        return Err(invalid_header("the connection does not begin with a PROXY header"));
     }
     read_v1_rest(stream, &mut header).await?;
     parse_v1(&header)
@@ -42,7 +42,7 @@ async fn read_v2_rest(stream: &mut (impl AsyncRead + Unpin), header: &mut Vec<u8
     header.extend(fixed);
     let rest = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
     if header.len() + rest > HEADER_MAX {
-        return Err(invalid_header("its PROXY header is too long"));
+        return Err(invalid_header("the header is too long"));
     }
     let begin = header.len();
     header.resize(begin + rest, 0);
@@ -53,7 +53,7 @@ async fn read_v2_rest(stream: &mut (impl AsyncRead + Unpin), header: &mut Vec<u8
 async fn read_v1_rest(stream: &mut (impl AsyncRead + Unpin), header: &mut Vec<u8>) -> io::Result<()> {
     while !header.ends_with(b"\r\n") {
         if header.len() >= V1_LINE_MAX {
-            return Err(invalid_header("its PROXY line does not end"));
+            return Err(invalid_header("the line of version 1 is too long"));
         }
         header.push(stream.read_u8().await?);
     }

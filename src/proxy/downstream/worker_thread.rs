@@ -56,7 +56,7 @@ pub fn start_worker(
                 runtime.block_on(run_worker(Rc::clone(&worker), receiver, stop));
                 worker.begin_abort(); // Dropping the runtime drops the commands in flight.
             }
-            Err(error) => tracing::error!(%error, "a worker could not start its runtime"),
+            Err(error) => tracing::error!(%error, "cannot start the async runtime of a worker"),
         }
     })?;
     Ok((handle, thread))

@@ -112,8 +112,9 @@ pub(crate) fn admit(context: &RequestContext, request: &Request<Incoming>) -> Re
     let snapshot = &*context.config.snapshot;
     let head = parse_head(context, request).map_err(|fault| context.malformed_refusal(fault))?;
     if !context.peer.is_host_allowed(head.host, &context.config.snapshot) {
-        return Err(context
-            .unrouted_refusal(Refused::Misdirected, "this connection is not for the host that the request names"));
+        return Err(
+            context.unrouted_refusal(Refused::Misdirected, "the host of the request does not match this connection")
+        );
     }
     let caller = context.peer.department(&context.config.snapshot);
     let department = caller.ok_or_else(|| {
@@ -204,8 +205,10 @@ fn no_grant_detail(department: &Department, command: &CommandKey) -> Cow<'static
 
 fn no_upgrade_detail(command: &CommandKey) -> Cow<'static, str> {
     let CommandKey { subsystem, command, .. } = command;
-    format!("the command `{command}` of the subsystem `{subsystem}` does not switch to the protocol that is asked for")
-        .into()
+    format!(
+        "the command `{command}` of the subsystem `{subsystem}` does not allow an upgrade to the requested protocol"
+    )
+    .into()
 }
 
 /// The deadline of a gRPC call: the smaller of the caller's timeout and the subsystem's limit.
@@ -223,7 +226,7 @@ fn parse_head<'a>(
         check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?;
     }
     if header_rules::connection_names_reserved(request.headers()) {
-        return Err(MalformedRequest::bad_request("Connection names a field that only the gateway may write"));
+        return Err(MalformedRequest::bad_request("Connection names a field that is reserved for the gateway"));
     }
     RequestHead::parse(request)
 }
@@ -259,9 +262,9 @@ fn route_command(
     head: RequestHead<'_>,
     request: &Request<Incoming>,
 ) -> Result<RoutedCommand, Box<CommandRefusal>> {
-    let asked = CorsPolicy::requested_method(head.method, request.headers());
+    let requested_method = CorsPolicy::requested_method(head.method, request.headers());
     if let Some(RouteMatch::Command { subsystem, command }) =
-        asked.map(|asked| snapshot.find_route(head.host, &asked, head.path))
+        requested_method.map(|method| snapshot.find_route(head.host, &method, head.path))
         && command.cors().is_some()
     {
         let (subsystem, command) = (Arc::clone(subsystem), Arc::clone(command));
@@ -282,7 +285,7 @@ fn route_command(
             }
             Err(refusal)
         }
-        RouteMatch::NoSubsystem => Err(unknown(&CommandKey::unknown(), "no subsystem is served at this host and path")),
+        RouteMatch::NoSubsystem => Err(unknown(&CommandKey::unknown(), "no subsystem matches this host and path")),
     }
 }
 
@@ -299,7 +302,7 @@ fn open_command(
             &department.department,
             &command.key,
             refused,
-            "the ledger cannot count at this moment",
+            "the ledger cannot record commands at the moment",
         );
         refusal.retry_after = Some(Duration::from_secs(1));
         refusal
@@ -310,24 +313,24 @@ fn open_command(
 
 fn unknown_command_detail(is_path_known: bool) -> &'static str {
     match is_path_known {
-        true => {
-            "this subsystem has no command with this method at this path; Allow names the methods that it has there"
-        }
+        true => "this subsystem has no command with this method at this path; Allow lists the methods of this path",
         false => "this subsystem has no command with this method and path",
     }
 }
 
 fn overloaded_detail(full: Overloaded) -> &'static str {
     match full {
-        Overloaded::Gateway => "the gateway carries as many commands as it can",
-        Overloaded::FairShare => "the gateway is nearly full, and this department has its fair share of it in flight",
+        Overloaded::Gateway => "the gateway has reached its limit of commands in flight",
+        Overloaded::FairShare => {
+            "the gateway is close to its limit of commands in flight, and this department has reached its fair share"
+        }
     }
 }
 
 fn limited_detail(refused: Refused) -> &'static str {
     match refused {
-        Refused::RateLimited => "commands come faster than the limit allows",
-        Refused::TooManyConcurrent => "as many commands as allowed are already in flight",
+        Refused::RateLimited => "the rate limit is exceeded",
+        Refused::TooManyConcurrent => "the limit of concurrent commands is reached",
         Refused::QuotaExceeded => "the quota of this month is used up",
         _ => "a limit of the gateway is reached",
     }

@@ -70,14 +70,14 @@ pub(crate) fn forward(
         let pass_on = line
             .map(|line| |interim: InterimResponse| line.push(&interim, |name| admitted.removes_response_header(name)));
         let interim = pass_on.as_ref().map(|pass_on| pass_on as &dyn Fn(InterimResponse));
-        let patience = ResponseDeadline {
+        let deadline = ResponseDeadline {
             timers: &call.worker.tick_timers,
             response_timeout: response,
             not_after,
             progress,
             on_interim: interim,
         };
-        let sent = upstreams.wait_response(pending_send, (key, retryable), patience).await;
+        let sent = upstreams.wait_response(pending_send, (key, retryable), deadline).await;
         if let Some(line) = line {
             poll_fn(|context| line.poll_drained(context)).await;
         }
@@ -153,10 +153,10 @@ fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedRespo
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade")); // RFC 9110 section 15.5.22; HTTP/2 has neither
         headers.insert(UPGRADE, protocol);
     }
-    let patience = admitted.subsystem.timeouts.idle;
+    let idle_timeout = admitted.subsystem.timeouts.idle;
     let not_after = admitted.deadline.map(|deadline| call.arrived_at + deadline);
     let encoder = gzip::start_encoding(&call.worker, admitted.accepts_gzip, (status, &mut headers), &body.size_hint());
-    let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, (patience, not_after));
+    let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, (idle_timeout, not_after));
     let mut response = Response::new(match encoder {
         Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder))),
         None => ResponseBody::Metered(Box::new(body)),
@@ -186,10 +186,10 @@ fn switch_protocols(
 ) -> Response<ResponseBody> {
     let UpstreamResponse { mut headers, upgrade, body, .. } = answer;
     let agreed = admitted.upgrade.as_ref().zip(upgrade.as_ref());
-    let agreed = agreed.filter(|(asked, given)| asked.as_bytes().eq_ignore_ascii_case(given.as_bytes()));
-    let Some((_, (subsystem, said))) = agreed.zip(body.into_stream()) else {
+    let agreed = agreed.filter(|(requested, offered)| requested.as_bytes().eq_ignore_ascii_case(offered.as_bytes()));
+    let Some((_, (subsystem, buffered))) = agreed.zip(body.into_stream()) else {
         lease.note_failure(Finished::UpstreamFailed);
-        return invalid_upgrade(call, admitted, "the subsystem switched to another protocol, unasked");
+        return invalid_upgrade(call, admitted, "the subsystem switched protocols without a matching upgrade request");
     };
     lease.note_success();
     headers.remove(CONTENT_LENGTH); // not allowed here (RFC 9110 section 8.6), and would truncate a stream
@@ -205,7 +205,7 @@ fn switch_protocols(
     let idle = admitted.subsystem.timeouts.idle;
     let tunnel = UpgradeTunnel {
         server_stream: subsystem,
-        buffered: said,
+        buffered,
         command: admitted.in_flight,
         lease,
         idle_timeout: idle,
@@ -220,7 +220,7 @@ fn switch_protocols(
 /// Handles a 2xx response without a switch, which the caller would mistake for the start of a tunnel.
 fn upgrade_missing(call: &RequestContext, admitted: Admitted, lease: &ServerLease) -> Response<ResponseBody> {
     lease.note_success(); // the server is healthy; it only lacks the protocol
-    invalid_upgrade(call, admitted, "the subsystem did not switch to the protocol that it was asked for")
+    invalid_upgrade(call, admitted, "the subsystem did not switch to the requested protocol")
 }
 
 fn invalid_upgrade(call: &RequestContext, admitted: Admitted, detail: &str) -> Response<ResponseBody> {
@@ -254,9 +254,9 @@ fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) ->
         return match fault {
             RequestBodyError::TooLarge => too_large_response(call),
             RequestBodyError::TooSlow => {
-                failure_response(call, Finished::Aborted, "the request body stopped coming, or came too slowly")
+                failure_response(call, Finished::Aborted, "the request body timed out or was too slow")
             }
-            RequestBodyError::Aborted => failure_response(call, Finished::Aborted, "the request body broke off"),
+            RequestBodyError::Aborted => failure_response(call, Finished::Aborted, "the request body ended early"),
             RequestBodyError::Trailers(detail) => failure_response(call, Finished::Aborted, detail),
         };
     }
@@ -265,7 +265,12 @@ fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) ->
         SendError::Failed(_) => Finished::UpstreamFailed,
         SendError::Timeout => Finished::Timeout,
     };
-    tracing::debug!(subsystem = %admitted.subsystem.id, request = %call.request_id.to_text(), %error, "no answer");
+    tracing::debug!(
+        subsystem = %admitted.subsystem.id,
+        request = %call.request_id.to_text(),
+        %error,
+        "no response from the subsystem"
+    );
     admitted.in_flight.settle(finished);
     match error {
         SendError::Busy => busy_response(call, finished, error.public_detail()),

@@ -65,15 +65,15 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     named.unwrap_or(any)
 }
 
-/// Rewrites the head for a compressed response and returns the encoder, if the response is to be compressed. `asked` is
-/// the result of [`negotiate`].
+/// Rewrites the head for a compressed response and returns the encoder, if the response is to be compressed.
+/// `negotiated` is the result of [`negotiate`].
 pub(crate) fn start_encoding(
     worker: &Rc<TrafficWorker>,
-    asked: Option<bool>,
+    negotiated: Option<bool>,
     (status, headers): (StatusCode, &mut HeaderMap),
     length: &SizeHint,
 ) -> Option<GzipEncoder> {
-    let is_taken = asked?;
+    let is_taken = negotiated?;
     if status == StatusCode::NOT_MODIFIED {
         add_vary(headers);
         weaken_etag(headers); // a cache may hold either form
@@ -96,7 +96,7 @@ pub(crate) fn start_encoding(
 /// Whether a response is text that may be sent in another form than the subsystem's.
 fn is_compressible(status: StatusCode, headers: &HeaderMap) -> bool {
     let is_whole = !matches!(status.as_u16(), 100..=199 | 204..=206 | 304);
-    let says = |name, word: &str| {
+    let has_word = |name, word: &str| {
         headers
             .get_all(name)
             .iter()
@@ -109,7 +109,7 @@ fn is_compressible(status: StatusCode, headers: &HeaderMap) -> bool {
         && !headers.contains_key(CONTENT_ENCODING)
         && !headers.contains_key(CONTENT_RANGE)
         && !has_digest
-        && !says(CACHE_CONTROL, "no-transform")
+        && !has_word(CACHE_CONTROL, "no-transform")
 }
 
 /// Media types that shrink. Images, archives and videos are compressed already; gRPC compresses its messages.

@@ -55,10 +55,10 @@ pub(crate) fn respond_locally(
     })
 }
 
-fn preflight_response(admitted: &Admitted, asked: &HeaderMap) -> Response<ResponseBody> {
+fn preflight_response(admitted: &Admitted, request_headers: &HeaderMap) -> Response<ResponseBody> {
     let mut response = empty_response(StatusCode::NO_CONTENT);
     if let Some(cors_request) = &admitted.cors_request {
-        *response.headers_mut() = cors_request.cors.preflight_headers(asked);
+        *response.headers_mut() = cors_request.cors.preflight_headers(request_headers);
     }
     response
 }

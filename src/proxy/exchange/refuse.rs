@@ -43,7 +43,7 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
 ///
 /// No request is known that [`crate::proxy::message::grammar`] accepts and hyper refuses, so this case is logged.
 pub(crate) fn count_hyper_refusal(worker: &TrafficWorker, peer: &DownstreamPeer) {
-    tracing::warn!("hyper refused a head that the scanner had let through; counted as malformed");
+    tracing::warn!("hyper rejected a request head that the scanner had accepted; counted as malformed");
     count_malformed(worker, peer);
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn busy_response(context: &RequestContext, failed: Finished, detail: 
 
 /// The response for an admitted command whose request body exceeded its limit while it was forwarded.
 pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseBody> {
-    let detail = "the request body grew larger than this command allows";
+    let detail = "the request body is larger than this command allows";
     problem_response(context, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
 }
 
@@ -78,14 +78,14 @@ fn problem_response(context: &RequestContext, status: StatusCode, name: &str, de
     if context.is_grpc {
         return grpc_problem_response(name, detail);
     }
-    let said = serde_json::json!({
+    let problem = serde_json::json!({
         "type": format!("urn:tallygate:problem:{name}"),
         "title": problem_title(name),
         "status": status.as_u16(),
         "detail": detail,
         "instance": context.request_id.to_text(),
     });
-    let mut response = local_body_response(context, said.to_string());
+    let mut response = local_body_response(context, problem.to_string());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response

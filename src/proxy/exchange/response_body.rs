@@ -231,7 +231,7 @@ impl MeteredBody {
         let (in_flight, _) = self.unsettled.take()?;
         in_flight.settle(Finished::Timeout);
         let mut trailers = HeaderMap::new();
-        grpc::put_status(&mut trailers, grpc::DEADLINE_EXCEEDED, "the time this call was given is over");
+        grpc::put_status(&mut trailers, grpc::DEADLINE_EXCEEDED, "the deadline of this call is exceeded");
         Some(Ok(Frame::trailers(trailers)))
     }
 

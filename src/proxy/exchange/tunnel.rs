@@ -64,9 +64,9 @@ enum FailedSide {
 }
 
 impl UpgradeTunnel {
-    /// Copies bytes over the caller's connection. `asked` holds the bytes that the caller has already sent.
-    pub(crate) async fn run_on_connection(self, caller: impl AsyncRead + AsyncWrite, asked: Bytes) {
-        self.copy_both(caller, asked, (CHUNK_SIZE, &Cell::default())).await;
+    /// Copies bytes over the caller's connection. `received` holds the bytes that the caller has already sent.
+    pub(crate) async fn run_on_connection(self, caller: impl AsyncRead + AsyncWrite, received: Bytes) {
+        self.copy_both(caller, received, (CHUNK_SIZE, &Cell::default())).await;
     }
 
     /// Copies bytes over the caller's HTTP/2 stream, until the caller resets it or loses its authorisation. The command
@@ -107,7 +107,7 @@ impl UpgradeTunnel {
     async fn copy_both(
         self,
         caller: impl AsyncRead + AsyncWrite,
-        asked: Bytes,
+        received: Bytes,
         (piece, all_said): (usize, &Cell<bool>),
     ) {
         let Self {
@@ -118,7 +118,7 @@ impl UpgradeTunnel {
         let ended = {
             let (from_caller, to_caller) = split(caller);
             let (from_subsystem, to_subsystem) = split(subsystem);
-            let up = copy_direction((asked, piece), from_caller, to_subsystem, |bytes| {
+            let up = copy_direction((received, piece), from_caller, to_subsystem, |bytes| {
                 progress.add_bytes(bytes);
                 last.set(Instant::now());
             });

@@ -140,7 +140,8 @@ impl UpstreamHead<'_> {
         }
         put(&REQUEST_ID, &context.request_id.to_hex());
         if has_reserved && let Some(id) = caller_request_id(request.headers()) {
-            tracing::debug!(request = %context.request_id.to_text(), callers = ?id, "its caller knows it by an id of its own");
+            tracing::debug!(request = %context.request_id.to_text(), callers = ?id,
+            "the client's own request id is forwarded");
             put(&CALLER_REQUEST_ID, id.as_bytes());
         }
         let traceparent = if has_reserved { request.headers().get(TRACEPARENT) } else { None };

@@ -53,7 +53,7 @@ impl<S: Unpin> WriteTimeout<S> {
         }
         ready!(self.idle_timer.poll_idle(context, self.timeout));
         self.telemetry.count_limit_hit(LimitHit::ResponseIdle);
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller stopped reading")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "write timeout: the client stopped reading")))
     }
 }
 

@@ -76,14 +76,14 @@ fn joined_cookie(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// Removes the fields that `goes` selects, and those that `Connection` names. Most heads hold neither and are only
-/// read.
-fn remove_headers(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let mut going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
-    if going.contains(&CONNECTION) {
-        going.extend(headers.get_all(CONNECTION).iter().flat_map(connection_options));
+/// Removes the fields that `is_removed` selects, and those that `Connection` names. Most heads hold neither and are
+/// only read.
+fn remove_headers(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    let mut removed: Vec<HeaderName> = headers.keys().filter(|name| is_removed(name)).cloned().collect();
+    if removed.contains(&CONNECTION) {
+        removed.extend(headers.get_all(CONNECTION).iter().flat_map(connection_options));
     }
-    for name in going {
+    for name in removed {
         headers.remove(name);
     }
 }

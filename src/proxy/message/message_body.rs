@@ -48,10 +48,10 @@ pub(crate) enum MessageBodyError {
     #[error(transparent)]
     Stream(#[from] h2::Error),
     /// The frames stopped without an end, for example by a reset of an HTTP/2 stream with NO_ERROR.
-    #[error("the body stopped before its end")]
+    #[error("the body ended early")]
     Truncated,
     /// The body is longer than the announced length.
-    #[error("the body is longer than its head says")]
+    #[error("the body is longer than its Content-Length")]
     TooLong,
 }
 

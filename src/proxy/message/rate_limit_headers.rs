@@ -57,7 +57,7 @@ fn rate_limit_item(first: &str, one: u32, second: &str, two: u32) -> HeaderValue
         text[length..length + piece.len()].copy_from_slice(piece.as_bytes());
         length += piece.len();
     }
-    HeaderValue::from_bytes(&text[..length]).expect("digits and plain punctuation are a header value")
+    HeaderValue::from_bytes(&text[..length]).expect("digits and punctuation are a valid header value")
 }
 
 /// `"default"`, twice `;K=` and twice the ten digits of the largest number.

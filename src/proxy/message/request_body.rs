@@ -165,8 +165,8 @@ impl StreamingBody {
         self.progress.error.set(Some(fault));
         io::Error::other(match fault {
             RequestBodyError::TooLarge => "the request body is larger than this command allows",
-            RequestBodyError::TooSlow => "the caller sent nothing, or too little, for too long",
-            RequestBodyError::Aborted => "the caller broke its request off",
+            RequestBodyError::TooSlow => "the request body timed out or was too slow",
+            RequestBodyError::Aborted => "the client aborted the request",
             RequestBodyError::Trailers(detail) => detail,
         })
     }

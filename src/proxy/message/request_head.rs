@@ -40,7 +40,7 @@ impl<'a> RequestHead<'a> {
     pub fn parse<B>(request: &'a Request<B>) -> Result<Self, MalformedRequest> {
         let method = request.method();
         if matches!(*method, Method::CONNECT | Method::TRACE) {
-            return Err(MalformedRequest::not_implemented("CONNECT and TRACE are not served here"));
+            return Err(MalformedRequest::not_implemented("CONNECT and TRACE are not supported"));
         }
         let path = request.uri().path();
         check_path(path)?;
@@ -141,18 +141,18 @@ fn mark_bytes(word: u64, byte: u8) -> u64 {
 
 fn check_segments(path: &str) -> Result<(), MalformedRequest> {
     if path.contains("//") {
-        return Err(MalformedRequest::bad_request("the path holds '//'"));
+        return Err(MalformedRequest::bad_request("the path contains '//'"));
     }
     if path.bytes().any(|byte| matches!(byte, b'\\' | b';' | 0..=32 | 127..)) {
         return Err(MalformedRequest::bad_request(
-            "the path holds a backslash, a semicolon, a blank or a control character",
+            "the path contains a backslash, a semicolon, a space or a control character",
         ));
     }
     if path.contains('%') {
         check_escapes(path)?;
     }
     match path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        true => Err(MalformedRequest::bad_request("the path holds a dot segment")),
+        true => Err(MalformedRequest::bad_request("the path contains a dot segment")),
         false => Ok(()),
     }
 }
@@ -163,10 +163,10 @@ fn check_escapes(path: &str) -> Result<(), MalformedRequest> {
             path.get(position + 1..position + 3).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let byte = escape
             .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .ok_or(MalformedRequest::bad_request("the path holds a broken escape"))?;
+            .ok_or(MalformedRequest::bad_request("the path contains an invalid percent-encoding"))?;
         if matches!(byte, b'/' | b'\\' | b'%' | b';' | 0..=31 | 127) || is_unreserved(byte) {
             return Err(MalformedRequest::bad_request(
-                "the path hides a separator, a percent, a control or a plain character in an escape",
+                "the path contains a percent-encoded separator, percent sign, control or unreserved character",
             ));
         }
     }

@@ -72,7 +72,7 @@ impl RequestId {
     /// The value of `X-Request-Id`. Marked sensitive: HTTP/2 then keeps it out of the compression table, where it would
     /// evict values that recur.
     pub(crate) fn to_header(self) -> HeaderValue {
-        let mut value = HeaderValue::from_bytes(&self.to_hex()).expect("hex digits are a header value");
+        let mut value = HeaderValue::from_bytes(&self.to_hex()).expect("hex digits are a valid header value");
         value.set_sensitive(true);
         value
     }

@@ -25,8 +25,8 @@ pub(crate) struct AttemptState<'a> {
 }
 
 impl<'a> AttemptState<'a> {
-    pub(crate) fn new(key: Option<HashKey>, patience: ResponseDeadline<'a>) -> Self {
-        Self { hash_key: key, tried: ServerSet::default(), deadline: patience, resends: ResendState::default() }
+    pub(crate) fn new(key: Option<HashKey>, deadline: ResponseDeadline<'a>) -> Self {
+        Self { hash_key: key, tried: ServerSet::default(), deadline, resends: ResendState::default() }
     }
 }
 
@@ -50,9 +50,9 @@ impl ResendState {
                 self.refused_by.push(session);
                 (reason, may_be)
             }
-            ResendReason::StaleConnection(broken) => {
+            ResendReason::StaleConnection(error) => {
                 let is_first = self.lost_attempt.is_none();
-                (self.lost_attempt.get_or_insert(broken).to_string(), may_be && is_first)
+                (self.lost_attempt.get_or_insert(error).to_string(), may_be && is_first)
             }
         }
     }

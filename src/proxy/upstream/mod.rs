@@ -89,9 +89,9 @@ impl SubsystemServers {
         &self,
         pending_send: PendingSend,
         (key, retryable): (Option<HashKey>, Option<RetryableRequest>),
-        patience: ResponseDeadline<'_>,
+        deadline: ResponseDeadline<'_>,
     ) -> Result<LeasedResponse, SendError> {
-        let mut attempt = AttemptState::new(key, patience);
+        let mut attempt = AttemptState::new(key, deadline);
         let result = self.first_attempt(pending_send, &mut attempt).await;
         if let Some(budget) = &self.retry_budget {
             budget.deposit();
@@ -108,9 +108,9 @@ impl SubsystemServers {
         &self,
         pending_send: PendingSend,
         key: Option<HashKey>,
-        patience: ResponseDeadline<'_>,
+        deadline: ResponseDeadline<'_>,
     ) -> Result<LeasedResponse, SendError> {
-        self.first_attempt(pending_send, &mut AttemptState::new(key, patience)).await
+        self.first_attempt(pending_send, &mut AttemptState::new(key, deadline)).await
     }
 
     async fn first_attempt(

@@ -80,7 +80,7 @@ impl DownstreamPeer {
         (clock, grace): (&Clock, Duration),
     ) -> Self {
         let address = HeaderValue::try_from(handshake.address.to_canonical().to_string());
-        let address = address.expect("an IP address is a header value");
+        let address = address.expect("an IP address is a valid header value");
         let authorization = PeerAuthorization {
             snapshot: Arc::clone(snapshot),
             is_trusted: true,
@@ -127,15 +127,15 @@ impl DownstreamPeer {
     /// Why no department may send commands on this connection; a text for the caller.
     pub(crate) fn unauthenticated_detail(&self, snapshot: &PolicySnapshot) -> &'static str {
         let Some(caller) = &self.caller else {
-            return "this connection showed no client certificate, and every command needs one";
+            return "no client certificate was presented on this connection; every command needs one";
         };
         if !self.authorization.borrow().is_trusted {
-            return "the certificate of this connection is not let in any more: it has expired, is revoked, or its authority is gone";
+            return "this certificate is no longer accepted: it has expired, is revoked, or its authority was removed";
         }
         match snapshot.department_of(caller.identities()) {
-            Err(CallerUnclaimed::Disabled(_)) => "the department that this certificate belongs to is disabled",
+            Err(CallerUnclaimed::Disabled(_)) => "the department of this certificate is disabled",
             Err(CallerUnclaimed::Several(..)) => "more than one department claims the certificate of this connection",
-            _ => "no department of this city claims the certificate of this connection",
+            _ => "no department claims the certificate of this connection",
         }
     }
 

@@ -29,7 +29,8 @@ pub fn render_table(usage: &UsageReport, look: TableTarget) -> String {
         text += &empty_report(usage);
     }
     if !usage.adjustments.is_empty() {
-        text += &format!("\nCorrections, in none of the lines above:\n{}", adjustment_table(&usage.adjustments, look));
+        text +=
+            &format!("\nCorrections, not included in the lines above:\n{}", adjustment_table(&usage.adjustments, look));
         text += &format!("\nNet units, usage and corrections together:\n{}", net_units_table(usage, look));
     }
     text
@@ -64,7 +65,7 @@ fn period_text(usage: &UsageReport) -> String {
     let is_day = |window| calendar.day_of(window) == window;
     match is_day(range.from) && is_day(range.to) {
         true => format!(
-            "{} to {}, the latter not included (calendar {calendar})",
+            "{} to {}, exclusive (calendar {calendar})",
             calendar.date_of(range.from),
             calendar.date_of(range.to)
         ),

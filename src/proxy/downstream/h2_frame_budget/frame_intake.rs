@@ -47,12 +47,12 @@ impl FrameIntake {
     /// they exceed the budget.
     pub(crate) fn scan_received(
         &mut self,
-        came: &[u8],
+        input: &[u8],
         observer: &impl FrameObserver,
     ) -> (usize, Option<BudgetExceeded>) {
-        let mut received = ReceivedBytes::new(came, self.held.is_empty());
-        while received.scanned < came.len() {
-            let step = self.scanner.next_event(&came[received.scanned..]);
+        let mut received = ReceivedBytes::new(input, self.held.is_empty());
+        while received.scanned < input.len() {
+            let step = self.scanner.next_event(&input[received.scanned..]);
             received.scanned += step.taken;
             match step.event {
                 Some(ScanEvent::Frame(head)) => self.note_frame(head, &mut received, observer),
@@ -115,8 +115,8 @@ struct ReceivedBytes<'a> {
 }
 
 impl<'a> ReceivedBytes<'a> {
-    fn new(came: &'a [u8], may_go_straight: bool) -> Self {
-        Self { bytes: came, scanned: 0, handled: 0, straight: (!may_go_straight).then_some(0) }
+    fn new(input: &'a [u8], may_go_straight: bool) -> Self {
+        Self { bytes: input, scanned: 0, handled: 0, straight: (!may_go_straight).then_some(0) }
     }
 
     /// Holds the scanned bytes. Of bytes that could go on in place, only the last `tail`.

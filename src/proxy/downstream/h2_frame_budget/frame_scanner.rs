@@ -261,9 +261,9 @@ impl FrameScanner {
     }
 }
 
-/// Takes at most `come` from `left`, and returns the amount.
-pub(crate) fn consume_up_to(left: &mut usize, come: usize) -> usize {
-    let taken = come.min(*left);
+/// Takes at most `available` from `left`, and returns the amount.
+pub(crate) fn consume_up_to(left: &mut usize, available: usize) -> usize {
+    let taken = available.min(*left);
     *left -= taken;
     taken
 }

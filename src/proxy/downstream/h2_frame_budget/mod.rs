@@ -146,11 +146,11 @@ impl<S: Unpin> FrameBudget<S> {
     fn inject_goaway_trigger(&mut self, over: GoawayTrigger, out: &mut ReadBuf<'_>) {
         let room = out.remaining().min(FRAME_HEAD_LENGTH * 64);
         self.goaway_trigger = Some(match over {
-            GoawayTrigger::EndlessHeaders(said) => {
+            GoawayTrigger::EndlessHeaders(sent) => {
                 let endless = ENDLESS_HEADERS[0].iter().chain(ENDLESS_HEADERS[1].iter().cycle());
-                let from = if said < FRAME_HEAD_LENGTH { said } else { FRAME_HEAD_LENGTH + said % FRAME_HEAD_LENGTH };
+                let from = if sent < FRAME_HEAD_LENGTH { sent } else { FRAME_HEAD_LENGTH + sent % FRAME_HEAD_LENGTH };
                 endless.skip(from).take(room).for_each(|byte| out.put_slice(&[*byte]));
-                GoawayTrigger::EndlessHeaders(said + room)
+                GoawayTrigger::EndlessHeaders(sent + room)
             }
             GoawayTrigger::InvalidBlock => {
                 out.put_slice(&[INVALID_BYTE; FRAME_HEAD_LENGTH * 64][..room]);
@@ -161,9 +161,9 @@ impl<S: Unpin> FrameBudget<S> {
 
     /// Scans incoming bytes. Returns how many of the first bytes go on in place. The others are held, or exceed the
     /// budget.
-    fn scan_received(&mut self, came: &[u8]) -> usize {
+    fn scan_received(&mut self, input: &[u8]) -> usize {
         self.credit_elapsed_time();
-        let (straight, too_much) = self.intake.scan_received(came, &self.observers);
+        let (straight, too_much) = self.intake.scan_received(input, &self.observers);
         if let Some(too_much) = too_much {
             self.worker.recorder.count_limit_hit(LimitHit::IdleFrames);
             self.goaway_trigger = Some(match too_much {
@@ -181,10 +181,10 @@ impl<S: Unpin> FrameBudget<S> {
     {
         let before = out.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, out))?;
-        let came = out.filled().len() - before;
+        let received = out.filled().len() - before;
         let straight = self.scan_received(&out.filled()[before..]);
         out.set_filled(before + straight);
-        Poll::Ready(Ok(came > 0))
+        Poll::Ready(Ok(received > 0))
     }
 
     /// Reads into a side buffer, because bytes are held. Ready with whether any bytes arrived.

@@ -17,12 +17,11 @@ use super::text::split_line;
 /// The most hex digits of a chunk size. More digits would exceed any body.
 const SIZE_DIGITS_MAX: usize = 15;
 
-pub(crate) const HEAD_TOO_LARGE: MalformedRequest =
-    MalformedRequest::headers_too_large("the head is larger than this gateway takes");
+pub(crate) const HEAD_TOO_LARGE: MalformedRequest = MalformedRequest::headers_too_large("the head is too large");
 pub(crate) const TRAILER_TOO_LARGE: MalformedRequest =
-    MalformedRequest::headers_too_large("the trailer is larger than this gateway takes");
+    MalformedRequest::headers_too_large("the trailer section is too large");
 pub(crate) const TOO_MANY_FIELDS: MalformedRequest =
-    MalformedRequest::headers_too_large("the head has more fields than this gateway takes");
+    MalformedRequest::headers_too_large("the head has too many fields");
 
 /// The size limits of a head, and of a trailer section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,8 +204,9 @@ impl H1Scanner {
 
     /// `chunk-size CRLF` without extensions: they are not in use, and some servers take them for data (CVE-2025-55315).
     fn size_line(&mut self, text: &[u8]) -> Result<usize, MalformedRequest> {
-        const ODD: MalformedRequest =
-            MalformedRequest::bad_request("a chunk's size is not plain hex digits and CR LF; extensions are not taken");
+        const ODD: MalformedRequest = MalformedRequest::bad_request(
+            "a chunk size is not hex digits followed by CR LF; chunk extensions are not supported",
+        );
         let digits = text.iter().take(SIZE_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
         let Some((size, end)) = text.split_at_checked(digits).filter(|_| digits <= SIZE_DIGITS_MAX) else {
             return Err(ODD);
@@ -229,7 +229,7 @@ impl H1Scanner {
                 self.state = ScannerState::Size;
                 Ok(2)
             }
-            _ => Err(MalformedRequest::bad_request("a chunk's data is not as long as its size said")),
+            _ => Err(MalformedRequest::bad_request("a chunk's data does not match its size")),
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn check_head<B>(request: &Request<B>, limits: HeadLimits) -> Result<
     let method = request.method();
     check_method(method.as_str().as_bytes())?;
     if *method == Method::CONNECT {
-        return Err(MalformedRequest::not_implemented("CONNECT is not served here"));
+        return Err(MalformedRequest::not_implemented("CONNECT is not supported"));
     }
     check_uri(request)?;
     if request.headers().len() > limits.fields {
@@ -76,9 +76,9 @@ pub(crate) fn check_trailers(trailers: &HeaderMap, limits: HeadLimits) -> Result
 pub(crate) fn check_names(fields: &HeaderMap) -> Result<(), MalformedRequest> {
     match fields.keys().all(|name| is_name(name.as_str().as_bytes())) {
         true => Ok(()),
-        false => {
-            Err(MalformedRequest::bad_request("a field's name holds something else than letters, digits and hyphens"))
-        }
+        false => Err(MalformedRequest::bad_request(
+            "a field name contains a character other than letters, digits and hyphens",
+        )),
     }
 }
 
@@ -99,7 +99,7 @@ fn check_uri<B>(request: &Request<B>) -> Result<(), MalformedRequest> {
 fn check_value(value: &HeaderValue) -> Result<(), MalformedRequest> {
     match trim_blanks(value.as_bytes()).len() == value.len() {
         true => Ok(()),
-        false => Err(MalformedRequest::bad_request("a field's value begins or ends with a blank")),
+        false => Err(MalformedRequest::bad_request("a field value begins or ends with whitespace")),
     }
 }
 

@@ -52,12 +52,10 @@ fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), MalformedRequest> {
     match rest {
         [b':', value @ ..] if !name.is_empty() => Ok((name, trim_blanks(value))),
         [b' ' | b'\t', ..] if name.is_empty() => {
-            Err(MalformedRequest::bad_request("a line of the head begins with a blank"))
+            Err(MalformedRequest::bad_request("a line of the head begins with whitespace"))
         }
-        [b' ' | b'\t', ..] => Err(MalformedRequest::bad_request("a blank stands before the colon of a field")),
-        _ => Err(MalformedRequest::bad_request(
-            "a field's name is not letters, digits and hyphens with a colon after it",
-        )),
+        [b' ' | b'\t', ..] => Err(MalformedRequest::bad_request("whitespace before the colon of a field")),
+        _ => Err(MalformedRequest::bad_request("a field name is not letters, digits and hyphens followed by a colon")),
     }
 }
 
@@ -91,12 +89,12 @@ impl HeadFraming {
         let again = std::mem::replace(&mut self.expects_continue, true);
         match value.eq_ignore_ascii_case(b"100-continue") && !again {
             true => Ok(()),
-            false => Err(MalformedRequest::expectation_failed("Expect is anything but one 100-continue")),
+            false => Err(MalformedRequest::expectation_failed("Expect is not a single 100-continue")),
         }
     }
 
     fn read_content_length(&mut self, value: &[u8]) -> Result<(), MalformedRequest> {
-        const ODD: MalformedRequest = MalformedRequest::bad_request("Content-Length is not one plain decimal number");
+        const ODD: MalformedRequest = MalformedRequest::bad_request("Content-Length is not a single decimal number");
         if self.content_length.is_some() {
             return Err(MalformedRequest::bad_request("more than one Content-Length"));
         }
@@ -126,26 +124,24 @@ impl HeadFraming {
     pub(crate) fn body_length(&self) -> Result<BodyLength, MalformedRequest> {
         let body = match (self.coding, self.content_length) {
             (Some(_), Some(_)) => {
-                return Err(MalformedRequest::bad_request("a Content-Length beside a Transfer-Encoding"));
+                return Err(MalformedRequest::bad_request("both Content-Length and Transfer-Encoding"));
             }
             (Some(_), None) if !self.request_line.is_http_11 => {
-                return Err(MalformedRequest::bad_request("a Transfer-Encoding in HTTP/1.0"));
+                return Err(MalformedRequest::bad_request("Transfer-Encoding in HTTP/1.0"));
             }
             (Some(TransferCoding::Unsupported), None) => {
-                return Err(MalformedRequest::not_implemented("a transfer coding that is not spoken here; chunked is"));
+                return Err(MalformedRequest::not_implemented("the transfer coding is not supported; only chunked is"));
             }
             (Some(TransferCoding::Chunked), None) => BodyLength::Chunked,
             (None, length) => BodyLength::Exact(length.unwrap_or(0)),
         };
         match body {
             BodyLength::Exact(0) if self.request_line.is_trace => {
-                Err(MalformedRequest::not_implemented("TRACE is not served here"))
+                Err(MalformedRequest::not_implemented("TRACE is not supported"))
             }
             BodyLength::Exact(0) => Ok(body),
-            _ if self.request_line.is_trace => Err(MalformedRequest::bad_request("a TRACE with a body")),
-            _ if self.upgrade => {
-                Err(MalformedRequest::bad_request("an Upgrade with a body: its bytes could be read in two ways"))
-            }
+            _ if self.request_line.is_trace => Err(MalformedRequest::bad_request("TRACE with a body")),
+            _ if self.upgrade => Err(MalformedRequest::bad_request("Upgrade with a body: its end is ambiguous")),
             _ => Ok(body),
         }
     }
@@ -160,7 +156,9 @@ pub(crate) fn check_trailer_line(line: &[u8]) -> Result<(), MalformedRequest> {
 /// Checks that a trailer is not a field for framing, routing or authentication (RFC 9110 section 6.5.1).
 pub(crate) fn check_trailer_name(name: &[u8]) -> Result<(), MalformedRequest> {
     match NEVER_IN_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) {
-        true => Err(MalformedRequest::bad_request("a trailer that frames, routes or authenticates a message")),
+        true => Err(MalformedRequest::bad_request(
+            "a trailer field that is not allowed: it would frame, route or authenticate the message",
+        )),
         false => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ const TARGET_MAX: usize = 8 * 1024;
 const LINE_MAX: usize = METHOD_MAX + TARGET_MAX + " HTTP/1.1 \r\n".len();
 
 const INVALID_METHOD: MalformedRequest =
-    MalformedRequest::bad_request("the method is not a word of at most 24 capital letters and hyphens");
+    MalformedRequest::bad_request("the method is not a token of at most 24 capital letters and hyphens");
 const TARGET_TOO_LONG: MalformedRequest =
     MalformedRequest::uri_too_long("the request target is longer than 8192 bytes");
 
@@ -31,13 +31,13 @@ pub(crate) fn parse_request_line(line: &[u8]) -> Result<RequestLine, MalformedRe
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(MalformedRequest::bad_request(
-            "the first line is not a method, a target and a version with one blank between them",
+            "the request line is not a method, a target and a version separated by single spaces",
         ));
     };
     check_method(method)?;
     let is_11 = is_http_11(version)?;
     if method == b"CONNECT" {
-        return Err(MalformedRequest::not_implemented("CONNECT is not served here"));
+        return Err(MalformedRequest::not_implemented("CONNECT is not supported"));
     }
     check_target(target)?;
     Ok(RequestLine { is_http_11: is_11, is_trace: method == b"TRACE" })
@@ -65,9 +65,9 @@ fn is_http_11(version: &[u8]) -> Result<bool, MalformedRequest> {
         b"HTTP/1.1" => Ok(true),
         b"HTTP/1.0" => Ok(false),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(MalformedRequest::version_not_supported(
-            "the version is not HTTP/1.1 or HTTP/1.0; HTTP/2 is agreed on in the TLS handshake",
+            "the version is not HTTP/1.1 or HTTP/1.0; HTTP/2 is negotiated in the TLS handshake",
         )),
-        _ => Err(MalformedRequest::bad_request("the first line does not end with a version of HTTP")),
+        _ => Err(MalformedRequest::bad_request("the request line does not end with an HTTP version")),
     }
 }
 
@@ -82,11 +82,13 @@ pub(crate) fn check_target(target: &[u8]) -> Result<(), MalformedRequest> {
         return Err(TARGET_TOO_LONG);
     }
     if !is_target(target) {
-        return Err(MalformedRequest::bad_request("the request target holds a character that must be escaped"));
+        return Err(MalformedRequest::bad_request(
+            "the request target contains a character that must be percent-encoded",
+        ));
     }
     match target {
         [b'/', ..] => Ok(()),
-        b"*" => Err(MalformedRequest::bad_request("the asterisk form is not served here: every command has a path")),
+        b"*" => Err(MalformedRequest::bad_request("the asterisk form is not supported: every command has a path")),
         _ if is_absolute(target) => Ok(()),
         _ => Err(MalformedRequest::bad_request("the request target is neither a path nor an http or https URL")),
     }

@@ -97,14 +97,12 @@ pub(crate) fn split_line(text: &[u8], tabs: bool) -> Result<LineRead<'_>, Malfor
         match (text[at], text.get(at + 1)) {
             (b'\r', Some(b'\n')) => return Ok(Some((&text[..at], at + 2))),
             (b'\r', None) => return Ok(None),
-            (b'\r', _) => return Err(MalformedRequest::bad_request("a carriage return stands alone")),
+            (b'\r', _) => return Err(MalformedRequest::bad_request("a CR without LF")),
             (b'\n', _) => {
-                return Err(MalformedRequest::bad_request(
-                    "a line ends with a line feed alone; it must end with CR LF",
-                ));
+                return Err(MalformedRequest::bad_request("a line ends with LF instead of CR LF"));
             }
             (b'\t', _) if tabs => from = at + 1,
-            _ => return Err(MalformedRequest::bad_request("the head holds a control character")),
+            _ => return Err(MalformedRequest::bad_request("the head contains a control character")),
         }
     }
     Ok(None)

@@ -27,14 +27,14 @@ const FIELD_OVERHEAD: usize = 32;
 pub(crate) fn headers_frame(
     stream: u32,
     interim: &InterimResponse,
-    goes: impl Fn(&HeaderName) -> bool,
+    is_removed: impl Fn(&HeaderName) -> bool,
     list_max: usize,
 ) -> Option<Vec<u8>> {
     let mut frame = vec![0; FRAME_HEAD_LENGTH];
     frame.push(STATUS_INDEX);
     put_string(&mut frame, interim.status.as_str().as_bytes());
     let mut list = FIELD_OVERHEAD + ":status".len() + "103".len();
-    for (name, value) in interim.forwarded_headers(goes) {
+    for (name, value) in interim.forwarded_headers(is_removed) {
         let value = value.trim_ascii(); // RFC 9113 section 8.2.1
         list += FIELD_OVERHEAD + name.len() + value.len();
         frame.push(LITERAL_NAME);

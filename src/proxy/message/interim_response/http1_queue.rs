@@ -31,9 +31,9 @@ pub(crate) struct Http1InterimQueue {
 }
 
 impl Http1InterimQueue {
-    /// Queues an interim response to the current command, without the fields that `goes` selects.
-    pub(crate) fn push(&self, interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) {
-        let head = encode(interim, goes);
+    /// Queues an interim response to the current command, without the fields that `is_removed` selects.
+    pub(crate) fn push(&self, interim: &InterimResponse, is_removed: impl Fn(&HeaderName) -> bool) {
+        let head = encode(interim, is_removed);
         let mut waiting = self.pending.borrow_mut();
         if waiting.len() + head.len() <= BYTES_MAX {
             waiting.extend_from_slice(&head);
@@ -89,11 +89,11 @@ impl Http1InterimQueue {
     }
 }
 
-fn encode(interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) -> Vec<u8> {
+fn encode(interim: &InterimResponse, is_removed: impl Fn(&HeaderName) -> bool) -> Vec<u8> {
     let (code, reason) = (interim.status.as_str(), interim.status.canonical_reason().unwrap_or_default());
     let mut head = Vec::new();
-    write!(head, "HTTP/1.1 {code} {reason}\r\n").expect("a Vec takes all bytes");
-    interim.forwarded_headers(goes).for_each(|(name, value)| put_header(&mut head, name, value));
+    write!(head, "HTTP/1.1 {code} {reason}\r\n").expect("writing to a Vec cannot fail");
+    interim.forwarded_headers(is_removed).for_each(|(name, value)| put_header(&mut head, name, value));
     head.extend_from_slice(b"\r\n");
     head
 }

@@ -70,11 +70,11 @@ pub(crate) struct InterimStream {
 
 impl InterimStream {
     /// Queues an interim response, if the stream is still open and the queue has room.
-    pub(crate) fn push(&self, interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) {
+    pub(crate) fn push(&self, interim: &InterimResponse, is_removed: impl Fn(&HeaderName) -> bool) {
         let streams = &self.streams;
         if streams.is_open(self.number)
             && streams.table.get().is_acknowledged()
-            && let Some(frame) = headers_frame::headers_frame(self.number, interim, goes, streams.list_max.get())
+            && let Some(frame) = headers_frame::headers_frame(self.number, interim, is_removed, streams.list_max.get())
         {
             streams.enqueue(QueuedFrame { stream: self.number, frame, waker: None });
         }
@@ -207,8 +207,8 @@ impl Http2InterimQueue {
         }
     }
 
-    /// Discards queued frames that `goes` selects, except for a partly written frame.
-    fn discard_queued(&self, goes: impl Fn(&QueuedFrame) -> bool) {
+    /// Discards queued frames that `is_discarded` selects, except for a partly written frame.
+    fn discard_queued(&self, is_discarded: impl Fn(&QueuedFrame) -> bool) {
         if self.queued.borrow().is_empty() {
             return; // nearly always
         }
@@ -216,7 +216,7 @@ impl Http2InterimQueue {
         let mut position = 0;
         self.queued.borrow_mut().retain_mut(|waiting| {
             position += 1;
-            let stays = position <= begun || !goes(waiting);
+            let stays = position <= begun || !is_discarded(waiting);
             if !stays {
                 waiting.wake();
             }

@@ -27,9 +27,12 @@ impl InterimResponse {
         status.is_informational() && !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
     }
 
-    /// The forwarded fields: without those that `goes` selects, and without those that only the gateway may write.
-    pub(crate) fn forwarded_headers(&self, goes: impl Fn(&HeaderName) -> bool) -> impl Iterator<Item = (&str, &[u8])> {
-        let stays = move |name: &HeaderName| !is_gateway_header(name) && !goes(name);
+    /// The forwarded fields, without those that `is_removed` selects and those that only the gateway may write.
+    pub(crate) fn forwarded_headers(
+        &self,
+        is_removed: impl Fn(&HeaderName) -> bool,
+    ) -> impl Iterator<Item = (&str, &[u8])> {
+        let stays = move |name: &HeaderName| !is_gateway_header(name) && !is_removed(name);
         let fields = self.headers.iter().filter(move |(name, _)| stays(name));
         fields.map(|(name, value)| (name.as_str(), value.as_bytes()))
     }

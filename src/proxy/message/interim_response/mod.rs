@@ -40,11 +40,11 @@ pub(crate) enum InterimTarget {
 }
 
 impl InterimTarget {
-    /// Queues an interim response, without the fields that `goes` selects.
-    pub(crate) fn push(&self, interim: &InterimResponse, goes: impl Fn(&HeaderName) -> bool) {
+    /// Queues an interim response, without the fields that `is_removed` selects.
+    pub(crate) fn push(&self, interim: &InterimResponse, is_removed: impl Fn(&HeaderName) -> bool) {
         match self {
-            Self::Http1(heads) => heads.push(interim, goes),
-            Self::Http2(stream) => stream.push(interim, goes),
+            Self::Http1(heads) => heads.push(interim, is_removed),
+            Self::Http2(stream) => stream.push(interim, is_removed),
         }
     }
 

@@ -19,13 +19,13 @@ pub(crate) enum ConnectionError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The response violates RFC 9112.
-    #[error("the answer cannot be read: {0}")]
+    #[error("invalid response: {0}")]
     InvalidResponse(&'static str),
     /// The HTTP/2 stream or its session failed.
     #[error("{0}")]
     Http2(::h2::Error),
     /// The request's own body broke off.
-    #[error("the request broke off: {0}")]
+    #[error("the request was aborted: {0}")]
     RequestBody(io::Error),
 }
 
@@ -35,8 +35,8 @@ impl From<MessageBodyError> for ConnectionError {
             // An error of a caller: responses do not use hyper.
             MessageBodyError::Hyper(error) => Self::Io(io::Error::other(error)),
             MessageBodyError::Stream(error) => Self::Http2(error),
-            MessageBodyError::Truncated => Self::Io(io::Error::other("its stream was reset before its end")),
-            MessageBodyError::TooLong => Self::InvalidResponse("it is longer than its head says"),
+            MessageBodyError::Truncated => Self::Io(io::Error::other("the stream was reset before its end")),
+            MessageBodyError::TooLong => Self::InvalidResponse("the body is longer than its Content-Length"),
         }
     }
 }

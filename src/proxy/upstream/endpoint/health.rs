@@ -57,10 +57,10 @@ impl ServerFailure {
     const fn name(self) -> &'static str {
         match self {
             Self::Connect => "no connection",
-            Self::Reset => "the connection broke",
-            Self::Timeout => "no answer in time",
-            Self::ServerError => "an answer of 5xx",
-            Self::Malformed => "an answer that is not valid HTTP",
+            Self::Reset => "the connection was reset",
+            Self::Timeout => "response timeout",
+            Self::ServerError => "a 5xx response",
+            Self::Malformed => "an invalid HTTP response",
             Self::Refused => "the request was refused",
         }
     }
@@ -208,19 +208,20 @@ impl ServerHealth {
 
     /// Records an attempt that broke after something was sent. A malformed response is logged, at most once per second
     /// and server.
-    pub(crate) fn note_connection_error(&self, broken: &ConnectionError) {
-        if !broken.is_protocol_error() {
+    pub(crate) fn note_connection_error(&self, error: &ConnectionError) {
+        if !error.is_protocol_error() {
             return self.note_failure(ServerFailure::Reset);
         }
         self.note_failure(ServerFailure::Malformed);
         let Some(suppressed) = self.stats.should_log_malformed(self.clock.unix_seconds()) else { return };
         let Self { subsystem, upstream, .. } = self;
-        tracing::warn!(%subsystem, upstream, reason = %broken, suppressed, "an answer was refused: it is not valid HTTP");
+        tracing::warn!(%subsystem, upstream, reason = %error, suppressed,
+            "a response was rejected: it is not valid HTTP");
     }
 
     /// Records a refused request. A graceful shutdown of the server (GOAWAY with NO_ERROR) is no failure.
-    pub(crate) fn note_refusal(&self, broken: &ConnectionError) {
-        match broken {
+    pub(crate) fn note_refusal(&self, error: &ConnectionError) {
+        match error {
             ConnectionError::Http2(error) if is_graceful_goaway(error) => self.stats.failures_refused.increment(),
             _ => self.note_failure(ServerFailure::Refused),
         }
@@ -254,7 +255,7 @@ impl ServerHealth {
         if self.failing_checks.load(Ordering::Relaxed) {
             self.log_transition(HealthTransition::Readmitted);
             let Self { subsystem, upstream, .. } = self;
-            tracing::info!(%subsystem, upstream, "a server is back: its health checks were removed");
+            tracing::info!(%subsystem, upstream, "a server is back in rotation: its health checks were removed");
         }
     }
 
@@ -295,7 +296,7 @@ impl ServerHealth {
         if self.ejections.swap(0, Ordering::Relaxed) != 0 {
             self.stats.ejected.decrement();
             let Self { subsystem, upstream, .. } = self;
-            tracing::info!(%subsystem, upstream, "a server is back: it answered a command");
+            tracing::info!(%subsystem, upstream, "a server is back in rotation: a command succeeded");
         }
     }
 
@@ -436,9 +437,9 @@ mod tests {
         });
         let expected = [
             ("WARN", "last=\"no connection\" seconds=10"),
-            ("WARN", "last=\"no answer in time\" seconds=40"),
-            ("INFO", "a server is back: it answered a command"),
-            ("INFO", "a server is back: its health checks were removed"),
+            ("WARN", "last=\"response timeout\" seconds=40"),
+            ("INFO", "a server is back in rotation: a command succeeded"),
+            ("INFO", "a server is back in rotation: its health checks were removed"),
         ];
         assert_eq!(lines.len(), expected.len(), "{lines:#?}");
         for (line, (level, words)) in lines.iter().zip(expected) {
@@ -452,8 +453,9 @@ mod tests {
         (0..2 * FAILURES_MAX).for_each(|_| health.note_stale_connection());
         assert!(health.is_healthy());
         assert_eq!(health.stats.failures_reset.get(), 2 * u64::from(FAILURES_MAX));
-        (0..FAILURES_MAX)
-            .for_each(|_| health.note_connection_error(&ConnectionError::InvalidResponse("it has two lengths")));
+        (0..FAILURES_MAX).for_each(|_| {
+            health.note_connection_error(&ConnectionError::InvalidResponse("two different values of Content-Length"))
+        });
         assert!(!health.is_healthy(), "a malformed answer is a failure");
         assert_eq!(health.stats.failures_malformed.get(), u64::from(FAILURES_MAX));
     }

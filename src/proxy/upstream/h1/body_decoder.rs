@@ -195,8 +195,8 @@ impl ChunkDecoder {
     }
 }
 
-const CHUNK_LINE_TOO_LONG: ConnectionError = ConnectionError::InvalidResponse("a chunk's line is too long");
-const TRAILERS_TOO_LONG: ConnectionError = ConnectionError::InvalidResponse("its trailers are too long");
+const CHUNK_LINE_TOO_LONG: ConnectionError = ConnectionError::InvalidResponse("a chunk's size line is too long");
+const TRAILERS_TOO_LONG: ConnectionError = ConnectionError::InvalidResponse("the trailer section is too long");
 
 /// The end of a trailer section: an empty line, at once or after fields.
 fn trailers_end(section: &[u8]) -> Option<usize> {
@@ -208,10 +208,11 @@ fn trailers_end(section: &[u8]) -> Option<usize> {
 
 /// The state after a complete line.
 fn state_after_line(state: &ChunkState, line: &[u8]) -> Result<ChunkState, ConnectionError> {
-    let text = line.strip_suffix(b"\r\n").ok_or(ConnectionError::InvalidResponse("a chunk's line ends without CR"))?;
+    let text =
+        line.strip_suffix(b"\r\n").ok_or(ConnectionError::InvalidResponse("a chunk's size line ends without CR"))?;
     match state {
         ChunkState::DataEnd if text.is_empty() => Ok(ChunkState::Size),
-        ChunkState::DataEnd => Err(ConnectionError::InvalidResponse("a chunk is longer than it said")),
+        ChunkState::DataEnd => Err(ConnectionError::InvalidResponse("a chunk is longer than its size")),
         _ => Ok(match parse_chunk_size(text)? {
             0 => ChunkState::Trailers,
             size => ChunkState::Data(size),
@@ -225,11 +226,11 @@ fn parse_chunk_size(line: &[u8]) -> Result<u64, ConnectionError> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, extensions) = line.split_at(digits);
     if !is_chunk_extension(extensions) {
-        return Err(ConnectionError::InvalidResponse("a chunk's size is no number"));
+        return Err(ConnectionError::InvalidResponse("a chunk size is not a number"));
     }
     let hex = std::str::from_utf8(digits).ok();
     hex.and_then(|hex| u64::from_str_radix(hex, 16).ok())
-        .ok_or(ConnectionError::InvalidResponse("a chunk's size is no number"))
+        .ok_or(ConnectionError::InvalidResponse("a chunk size is not a number"))
 }
 
 /// Whether these bytes may follow the digits of a chunk size: nothing, or `;` and text. Other text could be the rest of

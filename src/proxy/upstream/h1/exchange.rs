@@ -45,12 +45,12 @@ impl Http1Exchange {
 
     /// The remainder of the request after the exchange failed with this error. A server cannot refuse a request: `S` is
     /// for the session of another protocol.
-    pub(crate) fn into_unanswered<S>(self, broken: &ConnectionError) -> UnansweredRequest<Http1Request, S> {
+    pub(crate) fn into_unanswered<S>(self, error: &ConnectionError) -> UnansweredRequest<Http1Request, S> {
         if self.request.is_unsent() {
             return UnansweredRequest::Unsent(self.request);
         }
         let is_silent = !self.interim.has_any() && self.connection.unparsed.is_empty();
-        let has_ended = matches!(broken, ConnectionError::Closed | ConnectionError::Io(_));
+        let has_ended = matches!(error, ConnectionError::Closed | ConnectionError::Io(_));
         match self.request.into_resendable().filter(|_| self.connection.is_reused && is_silent && has_ended) {
             Some(resendable) => UnansweredRequest::StaleConnection(resendable),
             None => UnansweredRequest::MaybeProcessed,
@@ -77,15 +77,15 @@ impl Http1Exchange {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), ConnectionError> {
         if self.send_error.is_none()
-            && let Err(broken) = self.try_send(context)
+            && let Err(error) = self.try_send(context)
         {
-            self.send_error = Some(broken);
+            self.send_error = Some(error);
         }
         match self
             .send_error
-            .take_if(|broken| self.request.is_unsent() || matches!(broken, ConnectionError::RequestBody(_)))
+            .take_if(|error| self.request.is_unsent() || matches!(error, ConnectionError::RequestBody(_)))
         {
-            Some(broken) => Err(broken),
+            Some(error) => Err(error),
             // The response of the server may give the reason why it stopped reading.
             None => Ok(()),
         }
@@ -94,7 +94,7 @@ impl Http1Exchange {
     fn try_send(&mut self, context: &mut Context<'_>) -> Result<(), ConnectionError> {
         let Some(stream) = self.connection.write_stream() else { return Err(ConnectionError::Closed) };
         match self.request.poll_send(context, stream) {
-            Poll::Ready(Err(broken)) => Err(broken),
+            Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
     }

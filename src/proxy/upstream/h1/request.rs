@@ -220,7 +220,7 @@ const EMPTY_PIECE: Bytes = Bytes::new();
 const SAFE_METHODS: [&[u8]; 3] = [b"GET ", b"HEAD ", b"OPTIONS "];
 
 fn length_mismatch(how: &str) -> ConnectionError {
-    ConnectionError::RequestBody(io::Error::other(format!("its body is {how} than its length says")))
+    ConnectionError::RequestBody(io::Error::other(format!("the body is {how} than its Content-Length")))
 }
 
 /// The last chunk, of size 0, with the trailers.
@@ -248,7 +248,7 @@ impl RequestFraming {
         match self {
             Self::None if expects_body => put_header(head, "content-length", b"0"),
             Self::None => {}
-            Self::Length(length) => write!(head, "content-length: {length}\r\n").expect("a Vec takes all bytes"),
+            Self::Length(length) => write!(head, "content-length: {length}\r\n").expect("writing to a Vec cannot fail"),
             Self::Chunked => put_header(head, "transfer-encoding", b"chunked"),
         }
     }

@@ -50,10 +50,10 @@ pub(crate) fn parse_response_head(
         // The limit holds for a head that arrives whole, too: the verdict must not depend on the sizes of the reads.
         Status::Complete(length) if length <= HEAD_MAX => length,
         Status::Partial if read.len() <= HEAD_MAX => return Ok(None),
-        _ => return Err(ConnectionError::InvalidResponse("its head is too long")),
+        _ => return Err(ConnectionError::InvalidResponse("the head is too long")),
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(ConnectionError::InvalidResponse("its status is no status"))?;
+    let status = status.ok_or(ConnectionError::InvalidResponse("the status code is not valid"))?;
     let mut connection_headers =
         ConnectionHeaders { keep_alive: response.version == Some(1), ..ConnectionHeaders::default() };
     let is_http10 = response.version == Some(0);
@@ -76,13 +76,13 @@ pub(crate) fn parse_response_head(
 /// A parse error as text for the log.
 fn parse_error_text(error: httparse::Error) -> &'static str {
     match error {
-        httparse::Error::HeaderName => "a field's name holds a character that may not be there, or a field is folded",
-        httparse::Error::HeaderValue => "a field's value holds a control character",
+        httparse::Error::HeaderName => "a field name contains an invalid character, or a field is folded",
+        httparse::Error::HeaderValue => "a field value contains a control character",
         httparse::Error::NewLine => "a line does not end with CR LF",
-        httparse::Error::Status => "its status line is not valid",
-        httparse::Error::TooManyHeaders => "it has more than 128 fields",
-        httparse::Error::Version => "its version is not HTTP/1.1 or HTTP/1.0",
-        httparse::Error::Token => "its first line is not valid",
+        httparse::Error::Status => "the status code is not valid",
+        httparse::Error::TooManyHeaders => "the head has more than 128 fields",
+        httparse::Error::Version => "the version is not HTTP/1.1 or HTTP/1.0",
+        httparse::Error::Token => "the status line is not valid",
     }
 }
 
@@ -151,7 +151,7 @@ impl ConnectionHeaders {
     /// The gateway requests no other encoding, so the only valid value is one `chunked`.
     fn read_transfer_encoding(&mut self, value: &HeaderValue) -> Result<(), ConnectionError> {
         if self.is_chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(ConnectionError::InvalidResponse("its Transfer-Encoding is not `chunked`"));
+            return Err(ConnectionError::InvalidResponse("Transfer-Encoding is not `chunked`"));
         }
         self.is_chunked = true;
         Ok(())
@@ -161,18 +161,18 @@ impl ConnectionHeaders {
     fn read_content_length(&mut self, value: &HeaderValue) -> Result<bool, ConnectionError> {
         let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let length = digits.and_then(|digits| digits.parse().ok());
-        let length = length.ok_or(ConnectionError::InvalidResponse("its Content-Length is no number"))?;
+        let length = length.ok_or(ConnectionError::InvalidResponse("Content-Length is not a number"))?;
         match self.content_length.replace(length) {
             None => Ok(true),
             Some(before) if before == length => Ok(false),
-            Some(_) => Err(ConnectionError::InvalidResponse("it has two lengths")),
+            Some(_) => Err(ConnectionError::InvalidResponse("two different values of Content-Length")),
         }
     }
 
     fn body_decoder(&self, status: StatusCode, to_head: bool) -> Result<BodyDecoder, ConnectionError> {
         let bodiless = to_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
         match (self.is_chunked, self.content_length) {
-            (true, Some(_)) => Err(ConnectionError::InvalidResponse("it has a Transfer-Encoding and a Content-Length")),
+            (true, Some(_)) => Err(ConnectionError::InvalidResponse("both Transfer-Encoding and Content-Length")),
             _ if bodiless => Ok(BodyDecoder::Length(0)),
             (true, None) => Ok(BodyDecoder::Chunked(ChunkDecoder::default())),
             (false, Some(length)) => Ok(BodyDecoder::Length(length)),
@@ -213,7 +213,7 @@ fn parse_header(read: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderNam
             keep_date_unindexed(&name, &mut value);
             Ok((name, value))
         }
-        _ => Err(ConnectionError::InvalidResponse("one of its fields is no field")),
+        _ => Err(ConnectionError::InvalidResponse("a field is not valid")),
     }
 }
 
@@ -224,7 +224,7 @@ pub(crate) fn parse_headers<const MOST: usize>(section: &Bytes) -> Result<Header
     // httparse takes a bare LF for a line end, so its section may be shorter. Bytes behind it would vanish.
     let fields = match parsed {
         Ok(Status::Complete((length, fields))) if length == section.len() => fields,
-        _ => return Err(ConnectionError::InvalidResponse("its trailers are no fields")),
+        _ => return Err(ConnectionError::InvalidResponse("a trailer field is not valid")),
     };
     fields.iter().map(|field| parse_header(section, field)).collect()
 }

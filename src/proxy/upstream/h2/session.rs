@@ -295,7 +295,7 @@ impl SessionPermit {
     /// The error of a failed request: that of its stream, or a timeout if the server was unresponsive.
     pub(crate) fn connection_error(&self, error: h2::Error) -> ConnectionError {
         match self.0.is_unresponsive.get() {
-            true => ConnectionError::Io(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer a ping")),
+            true => ConnectionError::Io(io::Error::new(io::ErrorKind::TimedOut, "keep-alive ping timeout")),
             false => ConnectionError::Http2(error),
         }
     }

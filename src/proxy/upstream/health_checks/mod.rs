@@ -159,15 +159,15 @@ async fn check_repeatedly(
     sleep(probe.check.interval * random.u32(..100) / 1000).await;
     loop {
         let Ok(place) = room.acquire().await else { return };
-        let asked = probe.run_check(&health).await;
+        let result = probe.run_check(&health).await;
         drop(place);
-        match health.note_check(asked.is_ok(), &probe.check) {
+        match health.note_check(result.is_ok(), &probe.check) {
             Some(HealthTransition::Ejected) => {
-                let reason = asked.err().unwrap_or_default();
+                let reason = result.err().unwrap_or_default();
                 tracing::warn!(%subsystem, upstream, reason, "a server is out of rotation: it failed its health checks");
             }
             Some(HealthTransition::Readmitted) => {
-                tracing::info!(%subsystem, upstream, "a server is back: it passed its health checks")
+                tracing::info!(%subsystem, upstream, "a server is back in rotation: it passed its health checks")
             }
             None => {}
         }

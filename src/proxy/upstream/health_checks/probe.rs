@@ -53,17 +53,17 @@ impl HealthProbe {
         let within = self.check.timeout;
         match timeout(within, self.fetch_status(health)).await {
             Ok(Ok(status)) if self.check.status.contains(&status) => Ok(()),
-            Ok(Ok(status)) => Err(format!("it answered {status}")),
+            Ok(Ok(status)) => Err(format!("response with status {status}")),
             Ok(Err(reason)) => Err(reason),
-            Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
+            Err(_) => Err(format!("no response within {} ms", within.as_millis())),
         }
     }
 
     async fn fetch_status(&self, health: &Arc<ServerHealth>) -> Result<u16, String> {
         let link = self.connector.connect(self.check.timeout, health).await.map_err(|reason| reason.to_string())?;
-        let request = self.request().ok_or("its host or path makes no request")?;
+        let request = self.request().ok_or("no valid request can be made of its host and path")?;
         let Ok(mut exchange) = UpstreamExchange::begin(link, request) else {
-            return Err("it speaks another protocol".to_owned());
+            return Err("the server uses another protocol".to_owned());
         };
         let head = poll_fn(|context| exchange.poll_head(context)).await;
         head.map(|head| head.status().as_u16()).map_err(|reason| reason.to_string())

@@ -140,10 +140,10 @@ impl ConnectionPool {
         mut request: UpstreamRequest,
         (mut permit, allowed): (RequestPermit, AllowedConnections<'_>),
         within: Duration,
-        patience: &ResponseDeadline<'_>,
+        deadline: &ResponseDeadline<'_>,
     ) -> SendAttempt {
         while let Some(link) = self.take_kept(allowed) {
-            match self.send_on((link, permit), request, patience).await {
+            match self.send_on((link, permit), request, deadline).await {
                 // The server had closed the kept connection.
                 SendAttempt::Unsent(unsent, _) => request = unsent,
                 ended => return ended,
@@ -154,7 +154,7 @@ impl ConnectionPool {
             Ok(link) => link,
             Err(reason) => return SendAttempt::Unsent(request, reason),
         };
-        match self.send_on((link, permit), request, patience).await {
+        match self.send_on((link, permit), request, deadline).await {
             SendAttempt::Unsent(request, reason) => {
                 self.health.note_failure(ServerFailure::Connect);
                 SendAttempt::Unsent(request, reason)
@@ -193,13 +193,13 @@ impl ConnectionPool {
         self: &Rc<Self>,
         (link, permit): (UpstreamConnection, RequestPermit),
         request: UpstreamRequest,
-        patience: &ResponseDeadline<'_>,
+        deadline: &ResponseDeadline<'_>,
     ) -> SendAttempt {
         // Connecting had its own timeout, so the response timeout starts here.
-        patience.progress.last_progress.set(Instant::now());
+        deadline.progress.last_progress.set(Instant::now());
         match UpstreamExchange::begin(link, request) {
-            Ok(exchange) => ServerLease::new(Rc::clone(self), permit).wait_response(Box::new(exchange), patience).await,
-            Err(request) => SendAttempt::Unsent(*request, "the server speaks another protocol now".to_owned()),
+            Ok(exchange) => ServerLease::new(Rc::clone(self), permit).wait_response(Box::new(exchange), deadline).await,
+            Err(request) => SendAttempt::Unsent(*request, "the server now uses another protocol".to_owned()),
         }
     }
 
@@ -283,7 +283,7 @@ impl SessionOpener {
         let outcome = match pool.connector.connect(within, &pool.health).await {
             Ok(UpstreamConnection::Http2(session)) => Ok(session),
             // A connector for HTTP/2 never returns HTTP/1.1.
-            Ok(UpstreamConnection::Http1(_)) => Err("it was reached over HTTP/1.1".to_owned()),
+            Ok(UpstreamConnection::Http1(_)) => Err("the connection uses HTTP/1.1 instead of HTTP/2".to_owned()),
             Err(reason) => Err(pool.note_connect_failure(&reason)),
         };
         if let Ok(session) = &outcome {
@@ -296,7 +296,7 @@ impl SessionOpener {
 impl Drop for SessionOpener {
     fn drop(&mut self) {
         // Has no effect if the outcome is already set.
-        self.session.complete(Err("the worker has ended".to_owned()));
+        self.session.complete(Err("the worker has stopped".to_owned()));
         self.pool.pending_sessions.borrow_mut().retain(|opening| !Rc::ptr_eq(opening, &self.session));
     }
 }
@@ -339,27 +339,27 @@ impl ServerLease {
     pub(crate) async fn wait_response(
         self,
         mut exchange: Box<UpstreamExchange>,
-        patience: &ResponseDeadline<'_>,
+        deadline: &ResponseDeadline<'_>,
     ) -> SendAttempt {
-        let was_sent = patience.progress.is_sent.replace(true);
-        let result = patience.wait_head(&mut exchange).await;
+        let was_sent = deadline.progress.is_sent.replace(true);
+        let result = deadline.wait_head(&mut exchange).await;
         // Read before the exchange, which holds the request body, is taken apart.
-        let (has_fault, is_callers) = (patience.progress.error.get().is_some(), patience.progress.is_caller_at_fault());
+        let (has_fault, is_callers) = (deadline.progress.error.get().is_some(), deadline.progress.is_caller_at_fault());
         match result {
             Some(Ok(head)) => match exchange.into_response(head) {
                 Ok(response) => SendAttempt::Response(LeasedResponse { response, lease: self }),
-                Err(broken) => self.pool.note_failed_attempt(broken, is_callers),
+                Err(error) => self.pool.note_failed_attempt(error, is_callers),
             },
-            Some(Err(broken)) => {
-                let salvage = exchange.into_unanswered(&broken);
+            Some(Err(error)) => {
+                let salvage = exchange.into_unanswered(&error);
                 if matches!(salvage, UnansweredRequest::Unsent(_) | UnansweredRequest::Refused(..)) {
                     // The server has processed nothing of the request.
-                    patience.progress.is_sent.set(was_sent);
+                    deadline.progress.is_sent.set(was_sent);
                 }
-                self.classify_failure(salvage, broken, (has_fault, is_callers))
+                self.classify_failure(salvage, error, (has_fault, is_callers))
             }
             None => {
-                if patience.is_response_timeout_over() {
+                if deadline.is_response_timeout_over() {
                     self.note_failure(Finished::Timeout);
                 }
                 SendAttempt::Failed(SendError::Timeout)
@@ -371,16 +371,16 @@ impl ServerLease {
     fn classify_failure(
         self,
         salvage: UnansweredRequest<UpstreamRequest, SessionId>,
-        broken: ConnectionError,
+        error: ConnectionError,
         (has_fault, is_callers): (bool, bool),
     ) -> SendAttempt {
         match salvage {
-            _ if broken.is_request_error() => self.pool.note_failed_attempt(broken, is_callers),
-            UnansweredRequest::Unsent(request) => SendAttempt::Unsent(request, broken.to_string()),
-            _ if has_fault => self.pool.note_failed_attempt(broken, is_callers),
+            _ if error.is_request_error() => self.pool.note_failed_attempt(error, is_callers),
+            UnansweredRequest::Unsent(request) => SendAttempt::Unsent(request, error.to_string()),
+            _ if has_fault => self.pool.note_failed_attempt(error, is_callers),
             UnansweredRequest::Refused(request, session) => {
-                self.pool.health.note_refusal(&broken);
-                let reason = ResendReason::Refused(session, broken.to_string());
+                self.pool.health.note_refusal(&error);
+                let reason = ResendReason::Refused(session, error.to_string());
                 SendAttempt::Resendable(ResendableRequest { request, pool: self.pool, reason })
             }
             UnansweredRequest::StaleConnection(request) => {
@@ -388,10 +388,10 @@ impl ServerLease {
                 SendAttempt::Resendable(ResendableRequest {
                     request: Some(request),
                     pool: self.pool,
-                    reason: ResendReason::StaleConnection(broken),
+                    reason: ResendReason::StaleConnection(error),
                 })
             }
-            UnansweredRequest::MaybeProcessed => self.pool.note_failed_attempt(broken, is_callers),
+            UnansweredRequest::MaybeProcessed => self.pool.note_failed_attempt(error, is_callers),
         }
     }
 
@@ -411,8 +411,8 @@ impl ServerLease {
     }
 
     /// Records that the server broke the body of the response in this way.
-    pub(crate) fn note_connection_error(&self, broken: &ConnectionError) {
-        self.pool.health.note_connection_error(broken);
+    pub(crate) fn note_connection_error(&self, error: &ConnectionError) {
+        self.pool.health.note_connection_error(error);
     }
 
     /// The pool of the server that responds.

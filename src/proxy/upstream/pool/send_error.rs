@@ -16,16 +16,16 @@ pub(crate) enum SendError {
     #[error("no connection to the subsystem: {0}")]
     Unreachable(String),
     /// All healthy servers had their maximum of requests in flight until the end of the wait; nothing was sent.
-    #[error("all servers of the subsystem carry as many requests as they may")]
+    #[error("all servers of the subsystem have reached their limit of requests in flight")]
     Busy,
     /// Each attempt was sent, and each server reported that it had processed nothing of it.
-    #[error("the subsystem refused the request before it processed anything of it: {0}")]
+    #[error("the subsystem rejected the request without processing it: {0}")]
     Refused(String),
     /// The attempt failed after something was sent.
-    #[error("the subsystem broke off: {0}")]
+    #[error("the subsystem failed: {0}")]
     Failed(#[from] ConnectionError),
     /// No response in time.
-    #[error("the subsystem did not answer in time")]
+    #[error("the subsystem did not respond in time")]
     Timeout,
 }
 
@@ -46,12 +46,12 @@ impl SendError {
     /// The text for the caller. It names no address and no cause; those go to the log.
     pub(crate) fn public_detail(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "no connection to the subsystem could be made; nothing was sent to it",
-            Self::Busy => "the subsystem carries as many commands as it may; nothing was sent to it",
-            Self::Refused(_) => "the subsystem refused the command; nothing of it was processed",
-            Self::Failed(broken) if broken.is_protocol_error() => "the subsystem's answer is not valid HTTP",
-            Self::Failed(_) => "the subsystem broke off before it had answered",
-            Self::Timeout => "the subsystem did not answer in time",
+            Self::Unreachable(_) => "cannot connect to the subsystem; nothing was sent to it",
+            Self::Busy => "the subsystem has reached its limit of commands in flight; nothing was sent to it",
+            Self::Refused(_) => "the subsystem rejected the command without processing it",
+            Self::Failed(error) if error.is_protocol_error() => "the subsystem's response is not valid HTTP",
+            Self::Failed(_) => "the subsystem closed the connection before it responded",
+            Self::Timeout => "the subsystem did not respond in time",
         }
     }
 }

@@ -93,7 +93,8 @@ impl Connector {
 
     /// Performs the TLS handshake.
     async fn tls_handshake(&self, socket: TcpConnection, host: &str) -> io::Result<ServerStream> {
-        let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("nobody is trusted to be this subsystem"))?;
+        let tls =
+            self.tls.as_ref().ok_or_else(|| io::Error::other("no authority is configured to verify this subsystem"))?;
         let name = match &tls.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
@@ -106,7 +107,7 @@ impl Connector {
             }
             (UpstreamProtocol::Http2, _) => Err(io::Error::other("the server does not offer HTTP/2 (ALPN h2)")),
             (UpstreamProtocol::Http1, _) => {
-                Err(io::Error::other("the server insists on another protocol than HTTP/1.1"))
+                Err(io::Error::other("the server requires a protocol other than HTTP/1.1 (ALPN)"))
             }
         }
     }
