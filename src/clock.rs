@@ -170,20 +170,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_stands_still_for_one_thread_and_goes_on() {
+    fn frozen_time_stops_one_thread_and_resumes() {
         let clock = Clock::system();
         let still = FrozenTime::freeze();
         let seen = clock.monotonic();
         while Instant::now() <= still.instant() {}
         assert_eq!(clock.monotonic(), seen);
         let elsewhere = std::thread::scope(|scope| scope.spawn(|| clock.monotonic()).join().expect("a moment"));
-        assert!(elsewhere > seen, "another thread's time goes on");
+        assert!(elsewhere > seen, "the time of another thread continues");
         drop(still);
         assert!(clock.monotonic() > seen);
     }
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn manual_clock_moves_only_when_set() {
         let clock = Clock::manual("2026-11-24T03:59:59Z".parse().expect("a time"));
         let (window, before) = (clock.window(), clock.monotonic());
         assert_eq!(clock.monotonic(), before);

@@ -72,7 +72,7 @@ fn sums(said: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_strangers_program_computes_the_ledger_of_the_demo_again() {
+fn independent_audit_script_confirms_the_demo_ledger() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = folder.path().join("home");
     let options = Options { seconds: Some(2), dir: Some(home.clone()), port: 0, admin_port: 0 };

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn books_balance_only_if_all_three_counted_the_same() {
+    fn books_balance_only_if_all_three_counts_agree() {
         for (department, ledger, received, answered, balanced) in [
             ("tourism-office", 3, 3, 3, true),
             ("tourism-office", 4, 3, 3, false),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_nobody_heard_of_is_a_difference() {
+    fn unreported_refusal_is_a_difference() {
         assert!(!Comparison { refused_ledger: 1, ..Comparison::default() }.is_balanced());
         assert!(!Comparison { unanswered: 1, ..Comparison::default() }.is_balanced());
     }

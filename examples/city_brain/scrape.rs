@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_read_whatever_the_order_of_its_labels() {
+    fn sample_is_parsed_with_labels_in_any_order() {
         let text =
             r#"tallygate_commands_total{command="lot.read",department="you",outcome="ok",subsystem="parking"} 12"#;
         let expected = Sample { line: Line::new("you", "parking", "lot.read"), outcome: "ok".into(), commands: 12 };
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_passed_over() {
+    fn other_lines_are_skipped() {
         for text in ["# TYPE tallygate_commands_total counter", "", "tallygate_command_units_total{} 3"] {
             assert_eq!(sample(text), None, "{text}");
         }

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn books_balance_only_when_every_number_is_the_same() {
+    fn books_balance_only_if_all_counts_are_equal() {
         let client = account(&[("dept-1", 3), ("dept-2", 4)]);
         let cases = [
             (account(&[("dept-1", 3), ("dept-2", 4)]), true),

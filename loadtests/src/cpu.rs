@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stat_line_is_read_whatever_the_program_is_called() {
+    fn stat_line_is_parsed_for_any_program_name() {
         let stat = "42 (a) b) S 7 42 42 0 -1 4194560 1 2 3 4 150 25 6 7 20 0 1 0 100 1 2";
         let cpu = Cpu { user_us: 1_500_000, system_us: 250_000 };
         assert_eq!(parse(stat), Some(Stat { parent: 7, cpu }));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_cost_can_be_read() {
+    fn cpu_time_of_this_process_is_readable() {
         assert!(used_by(std::process::id()).is_ok());
     }
 }

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hours_and_commands_add_up_and_what_went_wrong_stands_apart() {
+    fn hours_and_commands_are_summed_and_failures_are_separate() {
         let connection = Connection::open_in_memory().expect("a database");
         connection
             .execute_batch(

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_is_known_by_its_name() {
+    fn processor_is_identified_by_its_model_name() {
         assert_eq!(cpu_name("processor\t: 0\nmodel name\t: Some CPU\n"), "Some CPU");
         assert_eq!(cpu_name("processor\t: 0\n"), "unknown");
     }

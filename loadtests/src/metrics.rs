@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_read_by_its_labels_in_any_order() {
+    fn sample_is_parsed_with_labels_in_any_order() {
         let ok = r#"command="snapshot.read",department="dept-1",outcome="ok",subsystem="cameras"} 12500"#;
         assert_eq!(sample(ok), Some(("dept-1".to_owned(), 12_500)));
         let refused = r#"outcome="rate_limited",department="dept-2"} 3"#;

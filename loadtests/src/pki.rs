@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_department_can_speak_tls_with_its_own_certificate() {
+    fn every_department_connects_with_its_own_certificate() {
         let folder = tempfile::tempdir().expect("a folder");
         let pki = Pki::make(folder.path()).expect("certificates");
         for name in (0..DEPARTMENTS).map(department) {

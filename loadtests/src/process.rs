@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_ends_early_is_quoted() {
+    fn output_of_a_child_that_ends_early_is_reported() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut child = Child::start(shell("echo no such file >&2; exit 3"), folder.path()).expect("a shell");
         let complaint = child.wait_until(STOP_LIMIT, || false).expect_err("it ended").to_string();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_answers_on_its_pipes_and_stops_when_asked() {
+    fn child_responds_on_its_pipes_and_stops_on_request() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut child =
             Child::start(shell("read word; echo heard $word; exec sleep 60"), folder.path()).expect("a shell");

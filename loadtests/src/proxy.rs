@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_in_every_template_is_filled() {
+    fn every_placeholder_of_every_template_is_filled() {
         let names = ["listen", "admin", "upstream", "pki", "folder", "workers", "durability"];
         let values = names.map(|name| (name, "value".to_owned()));
         for kind in [Kind::Nginx, Kind::Haproxy, Kind::Tallygate] {

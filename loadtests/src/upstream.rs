@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_counted_under_the_department_that_the_proxy_names() {
+    fn request_is_counted_for_the_department_in_the_proxy_header() {
         let cases: [(&[u8], &str); 5] = [
             (b"GET / HTTP/1.1\r\nhost: a\r\nx-tallygate-department: dept-1\r\n\r\n", "dept-1"),
             (b"GET / HTTP/1.1\r\nX-Department: CN=dept-8\r\n\r\n", "dept-8"),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_ends_with_its_empty_line() {
+    fn head_ends_with_its_empty_line() {
         assert_eq!(head_length(b"GET / HTTP/1.1\r\nHost: a\r\n"), None);
         assert_eq!(head_length(b"GET / HTTP/1.1\r\n\r\nGET"), Some(18));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn six_kills_lose_nothing_that_was_answered_and_count_nothing_twice() {
+fn six_kills_lose_no_answered_command_and_count_none_twice() {
     let loadtests = Path::new(env!("CARGO_BIN_EXE_loadtests"));
     let tallygate = loadtests.with_file_name("tallygate");
     assert!(tallygate.exists(), "{} is not built; run the tests of the whole workspace", tallygate.display());

@@ -119,13 +119,13 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    fn is_sent_away(permit: &AdminPermit) -> bool {
+    fn is_evicted(permit: &AdminPermit) -> bool {
         let left = permit.connections.lock();
         !left.iter().any(|entry| Arc::ptr_eq(entry, &permit.entry))
     }
 
     #[test]
-    fn the_quietest_gives_way_and_who_is_at_work_does_not() {
+    fn least_recently_used_idle_connection_is_evicted_and_active_ones_are_kept() {
         let connections = Arc::new(AdminConnections::default());
         let take = |n: usize| {
             Arc::new(connections.try_acquire(address(u8::try_from(n % 8).expect("small"))).0.expect("a place"))
@@ -134,14 +134,14 @@ mod tests {
         drop(held[0].begin_request()); // it is the most recently used one
         let at_work = held[1].begin_request();
         let (first, made_room) = connections.try_acquire(address(100));
-        assert!(first.is_some() && made_room && is_sent_away(&held[2]));
-        assert!(!is_sent_away(&held[0]) && !is_sent_away(&held[1]));
+        assert!(first.is_some() && made_room && is_evicted(&held[2]));
+        assert!(!is_evicted(&held[0]) && !is_evicted(&held[1]));
         let working: Vec<_> = held.iter().skip(3).chain([&held[0]]).map(AdminPermit::begin_request).collect();
         let (second, made_room) = connections.try_acquire(address(101));
-        assert!(second.is_some() && made_room && is_sent_away(&first.expect("a place")), "the only one not at work");
+        assert!(second.is_some() && made_room && is_evicted(&first.expect("a place")), "the only idle connection");
         let all = (second.map(Arc::new), at_work);
         let last = all.0.as_ref().map(AdminPermit::begin_request);
-        assert!(connections.try_acquire(address(102)).0.is_none(), "all are at work");
+        assert!(connections.try_acquire(address(102)).0.is_none(), "all connections are active");
         drop((working, last, all));
         assert!(connections.try_acquire(address(102)).0.is_some());
         drop(held);
@@ -149,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_takes_the_places_of_no_other() {
+    fn address_over_its_limit_evicts_only_its_own_connection() {
         let connections = Arc::new(AdminConnections::default());
         let other = connections.try_acquire(address(1)).0.expect("a place");
         let mut held: Vec<_> = (0..ADDRESS_CONNECTIONS_MAX).map(|_| connections.try_acquire(address(2)).0).collect();
-        assert!(held.iter().all(Option::is_some) && !is_sent_away(&other));
+        assert!(held.iter().all(Option::is_some) && !is_evicted(&other));
         held.push(connections.try_acquire(address(2)).0);
-        assert!(!is_sent_away(&other) && is_sent_away(held[0].as_ref().expect("a place")));
+        assert!(!is_evicted(&other) && is_evicted(held[0].as_ref().expect("a place")));
         assert_eq!(connections.lock().len(), ADDRESS_CONNECTIONS_MAX + 1);
     }
 }

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_404_and_what_cannot_be_written_405() {
+    fn unknown_path_is_404_and_write_method_is_405() {
         for (method, path, expected) in [
             (Method::GET, "/metrics", Ok(AdminEndpoint::Metrics)),
             (Method::HEAD, "/readyz", Ok(AdminEndpoint::Ready)),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_says_what_is_awaited() {
+    async fn readyz_names_the_pending_guards() {
         let state = Readiness::default();
         let guards = [state.block("ledger"), state.block("listener departments")];
         let waiting = readiness_response(&state, &[]);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gateway_is_ready_without_servers_and_says_whose_are_missing() {
+    async fn readyz_is_200_without_servers_and_names_their_subsystems() {
         let subsystems = ["cameras", "parking"].map(|id| Name::parse(id).expect("a name"));
         let response = readiness_response(&Readiness::default(), &subsystems);
         assert_eq!(response.status(), StatusCode::OK);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_state_of_the_configuration_shows_what_was_rejected() {
+    async fn config_endpoint_shows_the_rejected_configuration() {
         let at = "2026-11-24T04:00:00Z".parse().expect("a time");
         let problem = ConfigProblem::new("departments[0].id", "missing");
         let status = ConfigStatus {

@@ -63,7 +63,7 @@ mod tests {
     use http::Request;
 
     #[test]
-    fn addresses_localhost_and_named_hosts_are_answered() {
+    fn addresses_localhost_and_configured_hosts_are_accepted() {
         let hosts = ["tallygate.city.example".to_owned()];
         for host in [
             "127.0.0.1:9090",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_host_is_expected() {
+    fn exactly_one_host_header_is_required() {
         let status = |version, uri: &str, hosts: &[&str]| {
             let request = Request::builder().version(version).uri(uri);
             let request = hosts.iter().fold(request, |request, host| request.header(HOST, *host));

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn head_is_answered_as_get_without_the_body() {
+    async fn head_response_equals_get_without_the_body() {
         let served = served().await;
         for (method, body) in [("GET", "/x"), ("HEAD", "")] {
             let request = format!("{method} /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_closes_idle_connections_and_ends() {
+    async fn drain_closes_idle_connections_and_completes() {
         let served = served().await;
         let mut idle = asked(served.address, "GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         let mut first = [0; 15];
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_beyond_the_limit_are_refused_and_counted() {
+    async fn requests_over_the_limit_are_refused_and_counted() {
         let served = served().await;
         let mut slow = Vec::new();
         for _ in 0..REQUESTS_MAX {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_is_answered_beside_any_number_of_silent_and_slow_connections() {
+    async fn probe_is_answered_while_connections_are_silent_or_slow() {
         let served = served().await;
         let mut held = Vec::new();
         for n in 0..2 * CONNECTIONS_MAX {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_foreign_host_is_not_answered() {
+    async fn foreign_host_is_refused() {
         let served = served().await;
         for (host, status) in [("host: evil.example\r\n", "421"), ("", "400"), ("host: 127.0.0.1:9090\r\n", "200")] {
             let request = format!("GET /x HTTP/1.1\r\n{host}connection: close\r\n\r\n");

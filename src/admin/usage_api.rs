@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_asks_as_the_command_line_does() {
+    fn query_parameters_equal_the_command_line_options() {
         const KEYS: &str = "department,subsystem,command,outcome";
         for (query, expected) in [
             ("", format!("2026-10-31T16:00:00Z 2026-11-30T16:00:00Z {KEYS}")),
@@ -143,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_query_is_told_what_is_wrong() {
-        for (query, said) in [
+    fn invalid_query_is_refused_with_its_reason() {
+        for (query, reason) in [
             ("since=2026-10-01", "unknown parameter"),
             ("by=price", "cannot group by"),
             ("by=", "cannot group by"),
@@ -160,7 +160,7 @@ mod tests {
             ("from=2020-01-01", "longer than a year"),
         ] {
             let problem = parse(query).expect_err(query);
-            assert!(problem.contains(said), "{query}: {problem}");
+            assert!(problem.contains(reason), "{query}: {problem}");
         }
     }
 }

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_errno_has_the_hint_that_fits_it() {
+    fn each_errno_has_its_hint() {
         for (errno, address, hint) in [
             (Errno::ADDRINUSE, "127.0.0.1:8443", "find the process with `ss -ltnp 'sport = :8443'`"),
             (Errno::ADDRNOTAVAIL, "192.0.2.1:8443", "the address is not assigned to this machine"),
@@ -119,11 +119,11 @@ mod tests {
             (Errno::AFNOSUPPORT, "[::1]:8443", "does not support IPv6"),
             (Errno::MFILE, "127.0.0.1:8443", "LimitNOFILE"),
         ] {
-            let told = problem(errno, address);
+            let message = problem(errno, address);
             let begin = format!("admin.address: cannot listen on {address}: ");
-            assert!(told.starts_with(&begin) && told.contains(hint), "{told}");
-            assert_eq!(told.contains("ss -ltnp"), errno == Errno::ADDRINUSE, "{told}");
+            assert!(message.starts_with(&begin) && message.contains(hint), "{message}");
+            assert_eq!(message.contains("ss -ltnp"), errno == Errno::ADDRINUSE, "{message}");
         }
-        assert!(problem(Errno::IO, "127.0.0.1:1").ends_with("(os error 5)"), "no hint where nothing is known");
+        assert!(problem(Errno::IO, "127.0.0.1:1").ends_with("(os error 5)"), "no hint for an unknown errno");
     }
 }

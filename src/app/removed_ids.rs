@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_summed_by_each_kind_of_id() {
+    fn usage_is_summed_per_kind_of_id() {
         let ok = Outcome::Finished(Finished::Ok);
         let rows = [
             row("police", "read", ok),

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_with_another_content_is_named_with_both_digests() {
+    fn changed_file_is_reported_with_both_digests() {
         let digests = |a: &str, b: Option<&str>| {
             let mark = |path: &str, mark: Option<&str>| (PathBuf::from(path), mark.map(str::to_owned));
             FileDigests(BTreeMap::from([mark("/a.pem", Some(a)), mark("/b.pem", b)]))
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replaced_is_named_with_both_ends() {
+    fn replaced_certificate_is_reported_with_both_expiry_dates() {
         let expiry = |role, name: &str, at: &str| ExpiringItem {
             role,
             name: name.to_owned(),

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_told_in_whole_mebibytes_with_its_reason() {
+    fn memory_is_shown_in_whole_mebibytes_with_its_reason() {
         assert_eq!(
             memory_line(&series_memory(100_000, 2)),
             "memory: at most 147 MiB, and 293 MiB of the ledger's mapped tally, for 100000 granted series (departments x \
@@ -171,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_one_problem() {
+    fn missing_file_is_one_problem() {
         let missing = Path::new("/nowhere/tallygate.yaml");
         let problems = config::load_configuration(missing, &NameInterner::default()).expect_err("nothing there");
-        let said = problems_text(missing, &problems);
+        let output = problems_text(missing, &problems);
         assert!(
-            said.starts_with("/nowhere/tallygate.yaml: 1 problem\n  /nowhere/tallygate.yaml cannot be read"),
-            "{said}"
+            output.starts_with("/nowhere/tallygate.yaml: 1 problem\n  /nowhere/tallygate.yaml cannot be read"),
+            "{output}"
         );
         assert_eq!(result_json(&Err(problems))["ok"], false);
     }

@@ -80,7 +80,7 @@ mod tests {
     use crate::app::BindProblems;
 
     #[test]
-    fn a_failure_has_the_exit_code_of_its_cause() {
+    fn failure_has_the_exit_code_of_its_cause() {
         let ledger = || LedgerError::Panicked("while it folded".to_owned());
         for (error, code) in [
             (anyhow::Error::new(ledger()).context("while reporting"), STORAGE),
@@ -100,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn each_cause_is_printed_once() {
         let error = anyhow::anyhow!("the disk is full").context("writing a: the disk is full").context("folding");
         assert_eq!(error_text(&error), "folding: writing a: the disk is full");
     }
 
     #[test]
-    fn a_closed_stdout_is_no_error() {
+    fn closed_stdout_is_no_error() {
         let broken = PrintError(io::ErrorKind::BrokenPipe.into());
         assert!(is_broken_pipe(&anyhow::Error::new(broken).context("printing")));
         assert!(!is_broken_pipe(&anyhow::anyhow!("broken")));

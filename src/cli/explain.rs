@@ -318,15 +318,14 @@ fn list_text(items: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::test_fixtures::{EXAMPLE, compile_valid};
 
     fn explained(uri: &str, request: &str) -> RequestExplanation {
-        let text = include_str!("../config/testdata/example.yaml");
-        let read = config::compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems");
-        decide(&read, &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
+        decide(&compile_valid(EXAMPLE), &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
     }
 
     #[test]
-    fn every_step_can_say_no_and_says_why() {
+    fn every_step_can_refuse_with_its_reason() {
         let police = "spiffe://city.example/department/traffic-police";
         let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots?x=1";
         for (uri, request, refused) in [
@@ -341,11 +340,11 @@ mod tests {
         ] {
             assert_eq!(explained(uri, request).refused, refused, "{uri} {request}");
         }
-        let told = explained(police, submit);
-        assert_eq!(told.grant.as_deref(), Some("grants[0], pattern \"snapshot.*\""));
-        assert_eq!(told.forwarded_path.as_deref(), Some("/v1/snapshots"));
-        assert_eq!(told.limits.len(), 5, "{:?}", told.limits);
-        assert!(explanation_text(&told).contains("verdict     admitted"));
+        let explanation = explained(police, submit);
+        assert_eq!(explanation.grant.as_deref(), Some("grants[0], pattern \"snapshot.*\""));
+        assert_eq!(explanation.forwarded_path.as_deref(), Some("/v1/snapshots"));
+        assert_eq!(explanation.limits.len(), 5, "{:?}", explanation.limits);
+        assert!(explanation_text(&explanation).contains("verdict     admitted"));
     }
 
     #[test]
@@ -353,15 +352,14 @@ mod tests {
         let police = "spiffe://city.example/department/traffic-police";
         let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots";
         assert_eq!(explained(police, submit).upstreams, ["127.0.0.1:9001"]);
-        let text = include_str!("../config/testdata/example.yaml")
-            .replace("9001\" }", "9001\", weight: 9 }, { url: \"http://127.0.0.1:9002\" }");
-        let read = config::compile_text(&text, Path::new("/"), &NameInterner::default()).expect("no problems");
-        let told = decide(&read, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
-        assert_eq!(told.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
+        let text = EXAMPLE.replace("9001\" }", "9001\", weight: 9 }, { url: \"http://127.0.0.1:9002\" }");
+        let read = compile_valid(&text);
+        let explanation = decide(&read, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
+        assert_eq!(explanation.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
     }
 
     #[test]
-    fn a_request_is_a_method_and_a_whole_url() {
+    fn request_is_a_method_and_an_absolute_url() {
         for text in ["POST", "POST /path", "https://host/path", "P(ST https://host/"] {
             assert!(read_request(text).is_err(), "{text}");
         }

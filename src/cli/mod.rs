@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_declared_without_contradiction() {
+    fn argument_definitions_are_consistent() {
         CommandLine::command().debug_assert();
     }
 }

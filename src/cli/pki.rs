@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_authority_is_ready_for_a_listener() {
+    fn new_authority_is_usable_by_a_listener() {
         let directory = tempfile::tempdir().expect("a directory");
         pki(&directory, "init --dir DIR --host gateway.city.example").expect("an authority");
         let message = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_authority_has_a_name_of_its_own_unless_it_is_given_one() {
+    fn authorities_have_distinct_default_names() {
         let name = |arguments: &str| {
             let directory = tempfile::tempdir().expect("a directory");
             let message = pki(&directory, arguments).expect("an authority");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_signed_anew_with_whoever_is_on_it() {
+    fn crl_is_signed_again_with_the_listed_serials() {
         let directory = tempfile::tempdir().expect("a directory");
         pki(&directory, "init --dir DIR").expect("an authority");
         pki(&directory, "issue --dir DIR --department a").expect("a certificate");
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten() {
+    fn existing_files_are_not_overwritten() {
         let directory = tempfile::tempdir().expect("a directory");
         pki(&directory, "init --dir DIR").expect("an authority");
         pki(&directory, "issue --dir DIR --department a --dns A.city.example").expect("a certificate");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_told_kindly() {
+    fn impossible_requests_are_refused_with_a_remedy() {
         let (directory, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
         let message = pki(&directory, "issue --dir DIR --department a").expect_err("no authority yet");
         assert!(message.contains("as `pki init` makes it"), "{message}");
@@ -360,7 +360,7 @@ mod tests {
             ("init --dir DIR/new --host a..b", "write a host name such as"),
         ] {
             let message = pki(&directory, arguments).expect_err(expected);
-            assert!(message.contains(expected), "{message}\nshould say {expected}");
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
         assert!(!directory.path().join("new").exists(), "a refused host leaves no authority behind");
         assert!(!directory.path().join("clients/a.pem").exists(), "a refused request leaves nothing behind");

@@ -57,4 +57,6 @@ mod loading;
 mod parse;
 mod settings;
 #[cfg(test)]
+pub(crate) mod test_fixtures;
+#[cfg(test)]
 mod tests;

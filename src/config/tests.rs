@@ -9,9 +9,8 @@ use http::Method;
 use crate::model::CallerId;
 use crate::policy::{PolicySnapshot, RouteMatch};
 
+use super::test_fixtures::{EXAMPLE, compile_valid, config_text};
 use super::*;
-
-const EXAMPLE: &str = include_str!("testdata/example.yaml");
 
 fn problems(text: &str) -> Vec<ConfigProblem> {
     compile_text(text, Path::new("/etc/tallygate"), &NameInterner::default())
@@ -27,7 +26,7 @@ fn changed(from: &str, to: &str) -> Vec<ConfigProblem> {
 }
 
 #[test]
-fn the_example_is_read_and_means_what_it_says() {
+fn example_compiles_to_the_described_snapshot() {
     let numbers = NameInterner::default();
     let read = compile_text(EXAMPLE, Path::new("/etc/tallygate"), &numbers).expect("no problems");
     let settings = &read.settings;
@@ -54,7 +53,7 @@ fn the_example_is_read_and_means_what_it_says() {
 }
 
 #[test]
-fn every_problem_is_told_with_its_path() {
+fn every_problem_is_reported_with_its_path() {
     let other = "\n  - id: parking\n    hosts: [gateway.city.example]\n    path: /cameras/\n    \
                  upstreams: [{ url: \"http://127.0.0.1:9002\" }]\n    otherCommands: allow\ngrants:";
     let cases: &[(&str, &str, &str, &str)] = &[
@@ -299,15 +298,15 @@ fn every_problem_is_told_with_its_path() {
         ),
         ("units: 50000000, warn: [80, 90]", "units: 0, warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
     ];
-    for (from, to, path, said) in cases {
+    for (from, to, path, text_part) in cases {
         let found = changed(from, to);
-        let told = found.iter().any(|problem| problem.path == *path && problem.to_string().contains(said));
-        assert!(told, "{to:?} should be told at {path} as {said:?}, but was told: {found:#?}");
+        let is_reported = found.iter().any(|problem| problem.path == *path && problem.to_string().contains(text_part));
+        assert!(is_reported, "{to:?} is not reported at {path} as {text_part:?}: {found:#?}");
     }
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_together() {
     let text =
         EXAMPLE.replace("rate: 2000/s", "rate: 2000/x").replace("\"+08:00\"", "\"8\"").replace("workers", "worker");
     let paths: Vec<_> = problems(&text).into_iter().map(|problem| problem.path).collect();
@@ -315,7 +314,7 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
-fn a_tunnel_needs_a_subsystem_that_speaks_http1() {
+fn tunnel_requires_an_http1_subsystem() {
     let text = EXAMPLE.replace("body: { max: 16MiB }", "upgrade: websocket");
     assert_eq!(problems(&text), []);
     let found = problems(&text.replace("balance: leastRequest", "protocol: http2"));
@@ -325,7 +324,7 @@ fn a_tunnel_needs_a_subsystem_that_speaks_http1() {
 }
 
 #[test]
-fn misspelt_keys_are_told_with_a_hint() {
+fn misspelt_keys_are_reported_with_a_hint() {
     let found = changed("burst: 4000", "brust: 4000");
     assert_eq!(found[0].to_string(), "departments[0].limits.brust: unknown key (did you mean \"burst\"?)");
     let found = changed("otherCommands: refuse", "others: refuse");
@@ -334,7 +333,7 @@ fn misspelt_keys_are_told_with_a_hint() {
 }
 
 #[test]
-fn wrong_types_are_told_with_their_path_in_plain_words() {
+fn wrong_types_are_reported_with_their_path_in_plain_words() {
     for (from, to, expected) in [
         ("units: 50000000", "units: many", "departments[0].quota.units: a whole number was expected"),
         ("burst: 4000", "burst: 99999999999999999999", "departments[0].limits.burst: a whole number"),
@@ -344,13 +343,13 @@ fn wrong_types_are_told_with_their_path_in_plain_words() {
         ("  address: 127.0.0.1:9090", "  {}", "admin.address: is missing"),
     ] {
         let found = changed(from, to);
-        let told: Vec<_> = found.iter().map(ToString::to_string).collect();
-        assert!(told.iter().any(|told| told.starts_with(expected)), "{expected}: {told:#?}");
+        let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(texts.iter().any(|text| text.starts_with(expected)), "{expected}: {texts:#?}");
     }
 }
 
 #[test]
-fn what_is_no_document_is_told_in_plain_words() {
+fn non_documents_are_reported_in_plain_words() {
     for (text, expected) in [
         ("", "the file ends where a mapping was expected"),
         ("# nothing\n", "the file ends where a mapping was expected"),
@@ -359,13 +358,13 @@ fn what_is_no_document_is_told_in_plain_words() {
         ("ledger: { path: a.db }\n---\nworkers: 2\n", "a second document begins here"),
     ] {
         let found = problems(text);
-        let told: Vec<_> = found.iter().map(ToString::to_string).collect();
-        assert!(told.iter().any(|told| told.contains(expected)), "{expected}: {told:#?}");
+        let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(texts.iter().any(|text| text.contains(expected)), "{expected}: {texts:#?}");
     }
 }
 
 #[test]
-fn syntax_errors_are_told_with_line_and_column() {
+fn syntax_errors_are_reported_with_line_and_column() {
     let found = problems("gateway: a\nledger: { path: \"a.db }\n");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, "ledger");
@@ -373,7 +372,7 @@ fn syntax_errors_are_told_with_line_and_column() {
 }
 
 #[test]
-fn files_are_looked_at_beside_other_problems() {
+fn files_are_checked_even_if_there_are_other_problems() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("gateway.yaml");
     std::fs::create_dir(folder.path().join("data")).expect("a folder");
@@ -388,7 +387,7 @@ fn files_are_looked_at_beside_other_problems() {
     }
     std::fs::write(&path, EXAMPLE.replace("[pki/ca.pem]", "[]")).expect("a file");
     let found = load_configuration(&path, &NameInterner::default()).expect_err("wrong").0;
-    assert_eq!(found.len(), 1, "what has a stand-in is not looked for on the disk: {found:#?}");
+    assert_eq!(found.len(), 1, "files with a substitute are not read from the disk: {found:#?}");
 }
 
 #[test]
@@ -401,7 +400,7 @@ fn two_departments_cannot_claim_one_identity() {
 }
 
 #[test]
-fn nothing_can_be_left_out_that_makes_no_sense_without() {
+fn required_keys_cannot_be_omitted() {
     let paths: Vec<_> = problems("ledger: { path: a.db }\n").into_iter().map(|problem| problem.path).collect();
     assert_eq!(paths, ["listeners", "departments"]);
 }
@@ -453,12 +452,12 @@ fn started() -> GatewaySettings {
 }
 
 #[test]
-fn every_key_that_is_read_once_is_told_with_both_values() {
+fn every_start_only_key_is_reported_with_both_values() {
     for (key, pointer, value, path) in READ_ONCE {
         let pending = started().needs_restart(&settings_with(pointer, value));
-        let told = pending.iter().find(|setting| setting.path == path);
-        let told = told.unwrap_or_else(|| panic!("{key}: {pending:?}"));
-        assert_ne!(told.live, told.file, "{key}");
+        let setting = pending.iter().find(|setting| setting.path == path);
+        let setting = setting.unwrap_or_else(|| panic!("{key}: {pending:?}"));
+        assert_ne!(setting.live, setting.file, "{key}");
     }
     let changed = started().needs_restart(&settings_with("/listeners/0/address", "\"127.0.0.1:1\""));
     let (live, file) = (Some("127.0.0.1:8443".to_owned()), Some("127.0.0.1:1".to_owned()));
@@ -467,16 +466,16 @@ fn every_key_that_is_read_once_is_told_with_both_values() {
 }
 
 #[test]
-fn the_manual_marks_the_keys_that_are_read_once_and_no_others() {
+fn manual_marks_exactly_the_start_only_keys() {
     let manual = include_str!("../../docs/configuration.md");
     let rows = manual.lines().filter(|line| line.starts_with('|') && line.ends_with(" * |"));
     let mut marked: Vec<String> = rows.flat_map(|row| keys_of_row(row.split('|').nth(1).expect("a cell"))).collect();
     marked.extend(manual.contains("\n`capacity` *,").then(|| "capacity".to_owned()));
-    let mut told: Vec<&str> = READ_ONCE.iter().map(|(key, ..)| *key).collect();
+    let mut expected: Vec<&str> = READ_ONCE.iter().map(|(key, ..)| *key).collect();
     marked.sort();
-    told.sort_unstable();
-    told.dedup();
-    assert_eq!(marked, told);
+    expected.sort_unstable();
+    expected.dedup();
+    assert_eq!(marked, expected);
 }
 
 /// "`shutdown.delay`, `.grace`" names two keys.
@@ -493,7 +492,7 @@ fn keys_of_row(cell: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_key_of_capacity_waits_for_a_restart() {
+fn every_capacity_key_requires_a_restart() {
     let keys =
         super::parse::json_schema::known_keys(&super::parse::json_schema::json_schema(), &["capacity".to_owned()]);
     assert!(keys.len() >= 18, "{keys:?}");
@@ -511,11 +510,9 @@ fn every_key_of_capacity_waits_for_a_restart() {
 }
 
 #[test]
-fn what_a_server_may_carry_is_right_on_every_machine() {
+fn default_workers_are_bounded_by_cores_and_max_requests() {
     let without = EXAMPLE.replace("workers: 2", "");
-    let workers = |text: &str| {
-        compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems").settings.workers
-    };
+    let workers = |text: &str| compile_valid(text).settings.workers;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     assert_eq!(workers(&without), cores);
     for max in [1, 2, 1_000_000] {
@@ -526,19 +523,17 @@ fn what_a_server_may_carry_is_right_on_every_machine() {
 
 /// A document with these subsystems and grants, and defaults for all else.
 fn city(subsystems: &str, grants: &str) -> String {
-    format!(
-        "ledger: {{ path: l.db }}
-listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
-departments: [{{ id: police, callers: [{{ dns: police }}] }}, {{ id: health, callers: [{{ dns: health }}] }}]
+    config_text(&format!(
+        "departments: [{{ id: police, callers: [{{ dns: police }}] }}, {{ id: health, callers: [{{ dns: health }}] }}]
 subsystems:
 {subsystems}
 grants: {grants}
 "
-    )
+    ))
 }
 
 fn snapshot_of(text: &str) -> Arc<PolicySnapshot> {
-    compile_text(text, Path::new("/"), &NameInterner::default()).expect("no problems").snapshot
+    compile_valid(text).snapshot
 }
 
 /// The command of a request, as `subsystem/command`.
@@ -551,7 +546,7 @@ fn command_of(snapshot: &PolicySnapshot, host: &str, method: &Method, path: &str
 }
 
 #[test]
-fn the_most_specific_route_wins() {
+fn most_specific_route_wins() {
     let upstreams = "upstreams: [{ url: \"http://127.0.0.1:1\" }]";
     let snapshot = snapshot_of(&city(
         &format!(
@@ -587,7 +582,7 @@ fn the_most_specific_route_wins() {
 }
 
 #[test]
-fn paths_outside_every_subsystem_are_none() {
+fn paths_outside_every_subsystem_match_no_command() {
     let snapshot = snapshot_of(EXAMPLE);
     for (host, path) in [("elsewhere.example", "/cameras/v1/snapshots"), ("gateway.city.example", "/camera")] {
         assert_eq!(command_of(&snapshot, host, &Method::POST, path), "-", "{host}{path}");
@@ -595,7 +590,7 @@ fn paths_outside_every_subsystem_are_none() {
 }
 
 #[test]
-fn a_parameter_and_a_rest_in_one_place_are_a_problem() {
+fn parameter_and_wildcard_in_one_segment_are_a_problem() {
     let subsystem = "  - id: cameras
     upstreams: [{ url: \"http://127.0.0.1:1\" }]
     commands:
@@ -607,7 +602,7 @@ fn a_parameter_and_a_rest_in_one_place_are_a_problem() {
 }
 
 #[test]
-fn nothing_is_granted_that_no_rule_names() {
+fn commands_without_a_matching_rule_are_not_granted() {
     let subsystem = "  - id: cameras
     upstreams: [{ url: \"http://127.0.0.1:1\" }]
     otherCommands: allow
@@ -631,10 +626,10 @@ fn nothing_is_granted_that_no_rule_names() {
 }
 
 #[test]
-fn the_configurations_we_show_are_right() {
+fn published_configurations_are_valid() {
     let manual = include_str!("../../README.md");
     let (_, rest) = manual.split_once("```yaml\n").expect("the README shows a configuration");
-    let (shown, _) = rest.split_once("```").expect("which ends");
+    let (shown, _) = rest.split_once("```").expect("the end of the example");
     for (name, text) in
         [("README.md", shown), ("the unit's sample", include_str!("../../deploy/systemd/tallygate.yaml"))]
     {

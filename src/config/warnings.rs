@@ -150,7 +150,7 @@ grants: {grants}
     }
 
     #[test]
-    fn departments_without_grants_are_named() {
+    fn departments_without_grants_are_a_warning() {
         let of = |grants: &str| warnings(&configuration("127.0.0.1:9", grants));
         let none = of("[]");
         assert_eq!(
@@ -162,7 +162,7 @@ grants: {grants}
     }
 
     #[test]
-    fn a_grant_that_adds_nothing_is_named() {
+    fn redundant_grant_is_a_warning() {
         let all = (1..=8).map(|number| format!("{{ department: d{number}, subsystem: s, commands: [\"*\"] }}"));
         let grants =
             format!("[{}, {{ department: d3, subsystem: s, commands: [c] }}]", all.collect::<Vec<_>>().join(", "));
@@ -174,7 +174,7 @@ grants: {grants}
     }
 
     #[test]
-    fn an_admin_listener_that_others_reach_is_named() {
+    fn reachable_admin_listener_is_a_warning() {
         for (admin, warned) in
             [("127.0.0.1:9", 0), ("127.3.0.1:9", 0), ("[::1]:9", 0), ("0.0.0.0:9", 1), ("[::]:9", 1), ("10.0.0.1:9", 1)]
         {
@@ -183,16 +183,17 @@ grants: {grants}
     }
 
     #[test]
-    fn a_ledger_that_cannot_be_there_is_named() {
+    fn impossible_ledger_path_is_a_warning() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         assert_eq!(unwritable_ledger(&at("new/deep/l.db")), None, "serve makes the folders");
         assert_eq!(unwritable_ledger(Path::new("not-there/l.db")), None, "a path is relative to the working directory");
         assert_eq!(unwritable_ledger(Path::new("not-there.db")), None);
         std::fs::write(at("file"), "").expect("a file");
-        assert!(unwritable_ledger(&at("file/l.db")).is_some_and(|told| told.contains("file is not a folder")));
+        assert!(unwritable_ledger(&at("file/l.db")).is_some_and(|message| message.contains("file is not a folder")));
         assert!(
-            unwritable_ledger(Path::new("/proc/self/new/l.db")).is_none_or(|told| told.contains("may not create it"))
+            unwritable_ledger(Path::new("/proc/self/new/l.db"))
+                .is_none_or(|message| message.contains("may not create it"))
         );
     }
 }

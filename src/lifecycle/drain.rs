@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_drain_ends_with_its_last_watcher() {
+    async fn drain_completes_with_its_last_watcher() {
         let (trigger, watcher) = drain();
         let mut other = watcher.clone();
         drop(watcher);

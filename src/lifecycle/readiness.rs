@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_every_guard_is_dropped() {
+    fn ready_once_every_guard_is_dropped() {
         let ready = Readiness::default();
         let (ledger, listener) = (ready.block("ledger"), ready.block("listener"));
         drop(ledger);

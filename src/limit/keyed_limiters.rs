@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn limiters_at_rest_make_room_and_no_other_does() {
+    fn only_limiters_at_rest_are_evicted() {
         let clock = Clock::manual("2026-11-24T03:59:59Z".parse::<Timestamp>().expect("a time"));
         let keyed = KeyedLimiters::with_capacity(3);
         clock.advance(Duration::from_secs(2));
@@ -172,11 +172,11 @@ mod tests {
         assert!(busy.semaphore.try_acquire(NonZeroU32::MIN));
         let held = under(3).expect("room");
         drop(drained);
-        assert!(under(4).is_err(), "one is drained, one busy, one held");
+        assert!(under(4).is_err(), "one bucket is empty, one is in use, one is held");
         drop((busy, held));
-        assert!(under(4).is_err(), "it was looked through a moment ago");
+        assert!(under(4).is_err(), "the table was just scanned");
         clock.advance(SWEEP_INTERVAL);
         assert!(under(4).is_ok());
-        assert!(!under(2).expect("it is still there").semaphore.is_unused(), "what is taken is not forgotten");
+        assert!(!under(2).expect("the limiter is kept").semaphore.is_unused(), "a taken token stays taken");
     }
 }

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_is_reached_with_the_unit_that_makes_its_share_whole() {
+    fn threshold_is_reached_at_the_rounded_up_unit_of_its_share() {
         let plan = plan(10, &[50, 85]);
         for (used, reached, next) in
             [(0, 0, 5), (4, 0, 5), (5, 50, 9), (8, 50, 9), (9, 85, 10), (10, 100, u64::MAX), (99, 100, u64::MAX)]
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_and_the_largest_quota_have_shares() {
+    fn smallest_and_largest_quota_have_thresholds() {
         let small = plan(1, &[1, 99]);
         assert_eq!([0, 1].map(|used| small.percent_reached(used)), [0, 100]);
         let largest = plan(super::super::QUOTA_UNITS_MAX, &[99]);

@@ -1,12 +1,11 @@
 //! Limits on a manual clock: rate limits (token buckets), concurrency limits, monthly quotas and their warnings. Tested
 //! are the order of limits, refusals that spend no token, and state that survives reloads.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::test_fixtures::{compile_with, config_text};
 use crate::model::{CalendarOffset, Month, NameInterner, Refused};
 use crate::policy::PolicySnapshot;
 
@@ -21,10 +20,8 @@ struct City {
 
 /// One department with two commands. The three texts are flow mappings of limits and a quota.
 fn document(department: &str, command: &str, total: &str) -> String {
-    format!(
-        "ledger: {{ path: l.db }}
-listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
-limits: {total}
+    config_text(&format!(
+        "limits: {total}
 departments: [{{ id: police, callers: [{{ dns: police }}], {department} }}]
 subsystems:
   - id: cameras
@@ -33,7 +30,7 @@ subsystems:
       - {{ id: a, match: {{ path: /a }}, {command} }}
       - {{ id: b, match: {{ path: /b }} }}
 "
-    )
+    ))
 }
 
 impl City {
@@ -41,13 +38,13 @@ impl City {
         let clock = Clock::manual("2026-11-24T04:00:00Z".parse().expect("a time"));
         let numbers = NameInterner::default();
         let limiters = LimiterRegistry::new(clock.clone(), CalendarOffset::default());
-        let snapshot = config::compile_text(document, Path::new("/"), &numbers).expect("no problems").snapshot;
+        let snapshot = compile_with(document, &numbers).snapshot;
         limiters.enforce(&snapshot);
         Self { numbers, clock, limiters, snapshot }
     }
 
     fn reload(&mut self, document: &str) {
-        self.snapshot = config::compile_text(document, Path::new("/"), &self.numbers).expect("no problems").snapshot;
+        self.snapshot = compile_with(document, &self.numbers).snapshot;
         self.limiters.enforce(&self.snapshot);
     }
 
@@ -118,7 +115,7 @@ fn logged(act: impl FnOnce()) -> String {
 }
 
 #[test]
-fn a_rate_lets_its_burst_through_and_then_its_pace() {
+fn rate_allows_its_burst_and_then_its_sustained_rate() {
     let city = City::new(&document("limits: { rate: 10/s, burst: 4 }", "units: 1", "{}"));
     assert_eq!(city.drain(0), 4);
     let limited = city.admit(0).expect_err("empty");
@@ -130,7 +127,7 @@ fn a_rate_lets_its_burst_through_and_then_its_pace() {
 }
 
 #[test]
-fn the_budget_is_that_of_the_tightest_limit_of_the_department() {
+fn budget_is_that_of_the_tightest_limit_of_the_department() {
     let city = City::new(&document("limits: { rate: 10/s, burst: 40 }", "limits: { rate: 2/m, burst: 2 }", "{}"));
     let budget = city.admit(0).expect("passes").rate_limit_info().expect("limited");
     assert_eq!(budget, RateLimitInfo { quota: 2, window_seconds: 60, remaining: 1, reset_seconds: 30 });
@@ -139,14 +136,14 @@ fn the_budget_is_that_of_the_tightest_limit_of_the_department() {
 }
 
 #[test]
-fn an_unlimited_department_has_no_budget() {
+fn unlimited_department_has_no_budget() {
     let city = City::new(&document("name: Police", "units: 1", "{ total: { rate: 5/s } }"));
     assert_eq!(city.admit(0).expect("passes").rate_limit_info(), None);
     assert_eq!(city.drain(0), 4);
 }
 
 #[test]
-fn a_refusal_by_a_wider_limit_spends_nothing() {
+fn refusal_by_a_wider_limit_returns_what_narrower_limits_took() {
     let (department, command) = ("limits: { rate: 1/h, burst: 6 }", "limits: { rate: 1/h, burst: 5 }");
     let mut city = City::new(&document(department, command, "{ total: { rate: 1/s, burst: 2 } }"));
     assert_eq!(city.drain(0), 2);
@@ -157,7 +154,7 @@ fn a_refusal_by_a_wider_limit_spends_nothing() {
 }
 
 #[test]
-fn places_are_given_back_when_a_pass_is_dropped() {
+fn permits_are_returned_when_a_pass_is_dropped() {
     let city = City::new(&document("limits: { concurrent: 2 }", "limits: { concurrent: 1 }", "{}"));
     let first = city.admit(0).expect("a place");
     assert_eq!(city.refusal(0), Some(Refused::TooManyConcurrent));
@@ -170,7 +167,7 @@ fn places_are_given_back_when_a_pass_is_dropped() {
 }
 
 #[test]
-fn a_reload_never_refills_a_bucket() {
+fn reload_never_refills_a_bucket() {
     let with = |rate: &str| document(&format!("limits: {{ rate: {rate} }}"), "units: 1", "{}");
     let mut city = City::new(&with("1/h, burst: 10"));
     (0..6).for_each(|_| drop(city.admit(0)));
@@ -186,7 +183,7 @@ fn a_reload_never_refills_a_bucket() {
 }
 
 #[test]
-fn a_reload_keeps_places_and_units() {
+fn reload_keeps_permits_and_units() {
     let with = |cap: u32| {
         document(&format!("limits: {{ concurrent: {cap} }}, quota: {{ per: month, units: 9 }}"), "units: 4", "{}")
     };
@@ -199,7 +196,7 @@ fn a_reload_keeps_places_and_units() {
 }
 
 #[test]
-fn a_quota_is_taken_once_and_turns_over_with_the_month() {
+fn quota_is_taken_once_and_resets_with_the_month() {
     let city = City::new(&document("quota: { per: month, units: 10 }", "units: 4", "{}"));
     city.recall(2, false);
     drop(city.admit(0).expect("passes"));
@@ -215,14 +212,14 @@ fn a_quota_is_taken_once_and_turns_over_with_the_month() {
 }
 
 #[test]
-fn a_quota_that_allows_counts_on() {
+fn quota_that_allows_excess_continues_counting() {
     let city = City::new(&document("quota: { per: month, units: 1, exceeded: allow }", "units: 4", "{}"));
     (0..3).for_each(|_| city.admit(0).expect("passes").keep_units());
     assert_eq!(city.used(), (12, 1));
 }
 
 #[test]
-fn a_command_that_a_quota_refuses_spends_no_token() {
+fn command_refused_by_a_quota_takes_no_token() {
     let document = |quota: &str| document(&format!("limits: {{ rate: 1/h, burst: 3 }}, {quota}"), "units: 1", "{}");
     let mut city = City::new(&document("quota: { per: month, units: 1 }"));
     assert_eq!(city.drain(0), 1);
@@ -232,7 +229,7 @@ fn a_command_that_a_quota_refuses_spends_no_token() {
 }
 
 #[test]
-fn a_removed_limit_is_dropped() {
+fn removed_limit_is_dropped() {
     let mut city = City::new(&document("limits: { rate: 1/h, burst: 3 }", "limits: { rate: 1/h }", "{}"));
     assert_eq!(city.drain(0), 1);
     city.reload(&document("name: Police", "units: 1", "{}"));
@@ -245,7 +242,7 @@ fn with_warnings(units: u64, warn: &str, exceeded: &str) -> String {
 }
 
 #[test]
-fn each_threshold_is_logged_by_the_command_that_reaches_it_and_only_once() {
+fn each_threshold_is_logged_once_by_the_command_that_reaches_it() {
     for exceeded in ["refuse", "allow"] {
         let city = City::new(&with_warnings(10, "50, 80", exceeded));
         let one = |command: usize| city.warned(|city| city.admit(command).expect("passes").keep_units());
@@ -256,13 +253,13 @@ fn each_threshold_is_logged_by_the_command_that_reaches_it_and_only_once() {
 }
 
 #[test]
-fn one_command_may_reach_several_thresholds() {
+fn one_command_can_reach_several_thresholds() {
     let city = City::new(&with_warnings(4, "10, 20, 99", "refuse"));
     assert_eq!(city.warned(|city| city.empty(0)), (vec![10, 20, 99, 100], 100));
 }
 
 #[test]
-fn a_quota_that_refuses_before_it_is_used_up_is_logged_once() {
+fn early_quota_refusal_is_logged_once() {
     let city = City::new(&with_warnings(10, "80", "refuse"));
     assert_eq!(city.warned(|city| city.empty(0)), (vec![80, 0], 100), "8 of 10 units, then a command of 4");
     assert_eq!(city.warned(|city| city.empty(0)), (vec![], 100));
@@ -270,17 +267,17 @@ fn a_quota_that_refuses_before_it_is_used_up_is_logged_once() {
 }
 
 #[test]
-fn a_start_does_not_log_again_what_was_reached_before_it() {
+fn start_does_not_log_thresholds_reached_before_it() {
     let city = City::new(&with_warnings(10, "50, 80", "refuse"));
     assert_eq!(city.warned(|city| city.recall(6, false)), (vec![], 50));
     assert_eq!(city.warned(|city| city.admit(0).expect("passes").keep_units()), (vec![80, 100], 100));
     let city = City::new(&with_warnings(10, "50, 80", "refuse"));
     assert_eq!(city.warned(|city| city.recall(8, true)), (vec![], 100));
-    assert_eq!(city.warned(|city| city.empty(0)), (vec![], 100), "it refused before the start");
+    assert_eq!(city.warned(|city| city.empty(0)), (vec![], 100), "the quota refused before the start");
 }
 
 #[test]
-fn thresholds_begin_anew_with_the_month() {
+fn thresholds_reset_with_the_month() {
     let city = City::new(&with_warnings(4, "50", "refuse"));
     assert_eq!(city.warned(|city| city.empty(0)), (vec![50, 100], 100));
     city.clock.advance(city.admit(0).expect_err("used up").retry_after);
@@ -289,11 +286,14 @@ fn thresholds_begin_anew_with_the_month() {
 }
 
 #[test]
-fn a_quota_that_a_reload_changes_warns_by_its_new_thresholds() {
+fn quota_changed_by_a_reload_warns_at_its_new_thresholds() {
     let mut city = City::new(&with_warnings(10, "50", "refuse"));
     assert_eq!(city.warned(|city| city.admit(0).expect("passes").keep_units()), (vec![], 0));
     assert_eq!(logged(|| city.reload(&with_warnings(10, "50", "refuse"))), "", "the same quota");
-    assert!(logged(|| city.reload(&with_warnings(8, "50", "refuse"))).contains("percent=50"), "now it is half of it");
+    assert!(
+        logged(|| city.reload(&with_warnings(8, "50", "refuse"))).contains("percent=50"),
+        "now it is half of the quota"
+    );
     assert_eq!(logged(|| city.reload(&with_warnings(100, "50", "refuse"))), "");
     assert_eq!(city.quota().warned_percent, 0);
     let fourth = city.warned(|city| (0..12).for_each(|_| city.admit(0).expect("passes").keep_units()));
@@ -301,7 +301,7 @@ fn a_quota_that_a_reload_changes_warns_by_its_new_thresholds() {
 }
 
 #[test]
-fn every_worker_sees_a_threshold_and_one_of_them_logs_it() {
+fn every_worker_sees_a_threshold_and_one_logs_it() {
     let city = City::new(&with_warnings(100, "50", "allow"));
     let (department, subsystem) = (&city.snapshot.departments[0], &city.snapshot.subsystems[0]);
     let gate = || city.limiters.gate(&city.snapshot, department, &subsystem.commands[1]).expect("a gate");

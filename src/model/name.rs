@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_stays_with_its_name() {
+    fn name_is_interned_to_a_stable_number() {
         let numbers = NameInterner::default();
         let (a, b) = (numbers.intern("a"), numbers.intern("b"));
         assert_ne!(a, b);

@@ -224,17 +224,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stored_numbers_are_distinct_and_come_back() {
+    fn stored_numbers_are_distinct_and_reversible() {
         let mut seen = std::collections::HashSet::new();
         for outcome in Outcome::all() {
-            assert!(seen.insert(outcome.code()), "{outcome} shares its number");
+            assert!(seen.insert(outcome.code()), "{outcome} has the number of another outcome");
             assert_eq!(Outcome::from_code(outcome.code()), Some(outcome));
         }
         assert_eq!(seen.len(), 19);
     }
 
     #[test]
-    fn the_numbers_on_disk_never_change() {
+    fn stored_numbers_never_change() {
         let numbers: Vec<_> = Outcome::all().map(|o| format!("{}={}", o.code(), o.name())).collect();
         assert_eq!(
             numbers.join(" "),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_a_position() {
+    fn index_equals_the_position_in_all() {
         for (position, finished) in Finished::ALL.into_iter().enumerate() {
             assert_eq!(finished.index(), position);
         }

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_month_in_plus_eight_begins_at_sixteen_utc() {
+    fn month_at_utc_plus_8_begins_at_16_utc() {
         let offset = CalendarOffset::default();
         let october = Month::parse("2026-10").expect("a month");
         let windows = offset.windows_of(october);
@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn months_turn_over_at_new_year() {
+    fn december_is_followed_by_january() {
         let december = Month { year: 2026, month: 12 };
         assert_eq!(december.next().to_string(), "2027-01");
         assert_eq!(december.next().previous(), december);
     }
 
     #[test]
-    fn a_day_begins_with_its_first_window_even_at_the_ends_of_time() {
+    fn day_begins_with_its_first_window_even_at_the_extremes() {
         for (offset, hour, first) in [("+08:00", 17, 16), ("+08:00", 15, 0), ("-05:00", 4, 0), ("-05:00", 28, 5)] {
             let offset = CalendarOffset::parse(offset).expect("an offset");
             assert_eq!(offset.day_of(Window(hour)), Window(first), "{offset} {hour}");
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_the_hour_of_its_seconds() {
+    fn window_is_the_hour_of_its_seconds() {
         assert_eq!(window("2026-11-24T03:59:59Z"), window("2026-11-24T03:00:00Z"));
         assert_eq!(window("2026-11-24T03:00:00Z").next(), window("2026-11-24T04:00:00Z"));
         assert_eq!(Window::of_unix_seconds(-5), Window(0));

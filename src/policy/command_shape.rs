@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_made_of_what_was_authorised() {
+    fn rewritten_path_is_made_of_the_authorised_bytes() {
         for (matched, to, below, expected) in [
             ("/v1/{id}", "/v2/cameras/{id}", "/v1/7", "/v2/cameras/7"),
             ("/v1/{id}", "/v2/{id}/of/{id}", "/v1/%E4%BA%A4?x=/..", "/v2/%E4%BA%A4/of/%E4%BA%A4?x=/.."),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_are_sent_elsewhere_with_their_query() {
+    fn redirect_keeps_the_query() {
         let path = path("/new/{id}").filled_by(&path("/v1/{id}")).expect("captured");
         let redirect = RedirectTarget { status: StatusCode::FOUND, base: "https://there.example".to_owned(), path };
         let location = redirect.location("/v1/a%20b?x=/../y").expect("a value");
@@ -192,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_must_be_captured_and_as_much_of_the_path() {
+    fn rewrite_parameter_must_be_captured_by_the_path() {
         for to in ["/v2/{day}", "/v2/{*id}", "/v2/{rest}"] {
             assert!(PathRewrite::new(&path(to), &path("/v1/{id}/{*rest}")).is_err(), "{to}");
         }
     }
 
     #[test]
-    fn a_prefix_takes_the_place_of_the_subsystems_path() {
+    fn prefix_rewrite_replaces_the_subsystem_path() {
         for (prefix, below, expected) in [
             ("/internal", "/v1/7?x=1", "/internal/v1/7?x=1"),
             ("/internal", "", "/internal"),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gateway_answers_for_cannot_be_touched() {
+    fn reserved_fields_cannot_be_edited() {
         for kept in [
             "Host",
             "Content-Length",
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decided_last_holds() {
+    fn last_field_edit_wins() {
         let (name, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static("1"));
         let mut edits = FieldEdits::default();
         edits.remove(name.clone());

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_options_with_an_origin_and_a_method() {
+    fn preflight_is_options_with_an_origin_and_a_method() {
         let whole = preflight_from("https://a");
         assert_eq!(CorsPolicy::requested_method(&Method::OPTIONS, &whole), Some(Method::PUT));
         assert_eq!(CorsPolicy::requested_method(&Method::GET, &whole), None);
@@ -136,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn only_an_origin_that_may_read_is_told() {
+    fn only_allowed_origins_get_cors_fields() {
         let these = || AllowedOrigins::Listed(vec![HeaderValue::from_static("https://a")]);
-        let told = fields(&cors(these(), true).preflight_headers(&preflight_from("https://a")));
+        let sent_fields = fields(&cors(these(), true).preflight_headers(&preflight_from("https://a")));
         let expected = [
             "allow-credentials: true",
             "allow-headers: x-key",
@@ -149,19 +149,19 @@ mod tests {
             "vary: request-headers",
             "vary: request-method",
         ];
-        let mut lines: Vec<_> = told.lines().collect();
+        let mut lines: Vec<_> = sent_fields.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, expected);
         for stranger in ["https://b", "https://a.b", "https://A", "null"] {
-            let told = fields(&cors(these(), true).preflight_headers(&preflight_from(stranger)));
-            assert!(!told.contains("allow-"), "{stranger}: {told}");
+            let sent_fields = fields(&cors(these(), true).preflight_headers(&preflight_from(stranger)));
+            assert!(!sent_fields.contains("allow-"), "{stranger}: {sent_fields}");
         }
-        let told = fields(&cors(AllowedOrigins::Any, false).preflight_headers(&preflight_from("https://b")));
-        assert!(told.contains("allow-origin: *") && !told.contains("credentials"), "{told}");
+        let sent_fields = fields(&cors(AllowedOrigins::Any, false).preflight_headers(&preflight_from("https://b")));
+        assert!(sent_fields.contains("allow-origin: *") && !sent_fields.contains("credentials"), "{sent_fields}");
     }
 
     #[test]
-    fn what_a_subsystem_says_does_not_get_through() {
+    fn cors_fields_of_a_subsystem_are_removed() {
         let mut headers = HeaderMap::new();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("https://evil"));
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, CREDENTIALS_TRUE);

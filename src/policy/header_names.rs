@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_are_known_by_name() {
+    fn claim_headers_are_recognised_by_name() {
         for claim in [
             "x-tallygate-department",
             "x-tallygate-anything",

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_is_rooted_and_its_parameters_are_whole_segments() {
+    fn template_is_rooted_and_its_parameters_are_whole_segments() {
         for (text, shape) in [
             ("/", Some("/")),
             ("/v1/snapshots", Some("/v1/snapshots")),

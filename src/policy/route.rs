@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_ends_where_a_segment_ends() {
+    fn prefix_ends_at_a_segment_boundary() {
         for (prefix, path, expected) in [
             ("/cameras", "/cameras/v1", Some("/v1")),
             ("/cameras", "/cameras", Some("/")),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_read_without_port_and_last_dot() {
+    fn host_is_compared_without_port_and_trailing_dot() {
         for (authority, host) in [
             ("city.example", "city.example"),
             ("city.example:8443", "city.example"),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_compared_in_any_case() {
+    fn hosts_are_compared_case_insensitively() {
         assert_eq!(compare_lower("city.example", "City.EXAMPLE"), Ordering::Equal);
         assert_eq!(compare_lower("a.example", "B.example"), Ordering::Less);
     }

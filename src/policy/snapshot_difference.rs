@@ -348,22 +348,13 @@ fn named_pairs(snapshot: &PolicySnapshot, mut pairs: Vec<(u32, u32)>) -> Vec<Str
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::config;
+    use crate::config::test_fixtures::{compile_with, config_text};
     use crate::model::NameInterner;
 
     /// A document with departments, subsystems with their commands, and grants.
     fn document(departments: &str, subsystems: &str, grants: &str) -> String {
-        format!(
-            "listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
-ledger: {{ path: l.db }}
-departments: [{departments}]
-subsystems: [{subsystems}]
-grants: [{grants}]
-"
-        )
+        config_text(&format!("departments: [{departments}]\nsubsystems: [{subsystems}]\ngrants: [{grants}]\n"))
     }
 
     fn department(id: &str, callers: &str, more: &str) -> String {
@@ -384,7 +375,7 @@ grants: [{grants}]
 
     fn difference(old: &str, new: &str) -> SnapshotDifference {
         let numbers = NameInterner::default();
-        let read = |text: &str| config::compile_text(text, Path::new("/"), &numbers).expect("no problems").snapshot;
+        let read = |text: &str| compile_with(text, &numbers).snapshot;
         read(old).difference(&read(new))
     }
 
@@ -393,13 +384,13 @@ grants: [{grants}]
     }
 
     #[test]
-    fn the_same_configuration_differs_in_nothing() {
+    fn equal_configurations_have_no_difference() {
         let text = document(&department("a", "a b", "name: A"), &subsystem("s", "/s", "c"), &grant("a", "s", "*"));
         assert!(difference(&text, &text).is_empty());
     }
 
     #[test]
-    fn departments_are_told_by_id_and_by_callers() {
+    fn departments_are_compared_by_id_and_by_identities() {
         let (s, lines) = (subsystem("s", "/s", "c"), |all: &[String]| all.join(", "));
         let old = [
             department("police", "p1 p2", ""),
@@ -425,7 +416,7 @@ grants: [{grants}]
     }
 
     #[test]
-    fn subsystems_and_commands_are_told_by_id_and_by_place() {
+    fn subsystems_and_commands_are_compared_by_id_and_by_route() {
         let d = department("a", "a", "");
         let lines = |all: &[String]| all.join(", ");
         let old = [subsystem("s", "/s", "c e g"), subsystem("t", "/t", "c"), subsystem("u", "/u", "c")];
@@ -444,7 +435,7 @@ grants: [{grants}]
     }
 
     #[test]
-    fn grants_are_told_by_what_they_allow() {
+    fn grants_are_compared_by_what_they_allow() {
         let departments = [department("a", "a", ""), department("b", "b", "")].join(", ");
         let s = subsystem("s", "/s", "c.one c.two d");
         let old = document(&departments, &s, &[grant("a", "s", "c.*"), grant("b", "s", "d")].join(", "));
@@ -453,6 +444,6 @@ grants: [{grants}]
         assert_eq!(found.added, ["a s/d"]);
         assert_eq!(removed(&found), [("a s/c.two", None), ("b s/d", None)]);
         let same = document(&departments, &s, &[grant("a", "s", "c.?*"), grant("b", "s", "d")].join(", "));
-        assert!(difference(&old, &same).is_empty(), "written otherwise, but the same");
+        assert!(difference(&old, &same).is_empty(), "a different spelling of equal grants");
     }
 }

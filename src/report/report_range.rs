@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_those_of_the_ledgers_calendar() {
+    fn dates_are_in_the_calendar_of_the_ledger() {
         for (from, to, windows) in [
             (None, None, "2026-10-31T16:00:00Z 2026-11-30T16:00:00Z"),
             (Some("2026-10-01"), Some("2026-11-01"), "2026-09-30T16:00:00Z 2026-10-31T16:00:00Z"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_range_of_whole_hours_is_refused() {
+    fn ranges_without_whole_hours_are_refused() {
         for (from, to, problem) in [
             ("October", "2026-11-01", "is not a date"),
             ("2026-10-32", "2026-11-01", "is not a date"),
@@ -150,13 +150,13 @@ mod tests {
             ("2026-13", "2027-01", "is not a date"),
             ("9999-01", "9999-02", "is outside the years of a ledger"),
         ] {
-            let said = parse(Some(from), Some(to)).expect_err(from).to_string();
-            assert!(said.contains(problem), "{from} {to}: {said}");
+            let refusal = parse(Some(from), Some(to)).expect_err(from).to_string();
+            assert!(refusal.contains(problem), "{from} {to}: {refusal}");
         }
     }
 
     #[test]
-    fn a_period_is_a_whole_month_or_a_whole_day() {
+    fn period_is_a_whole_month_or_a_whole_day() {
         for (text, expected) in [
             ("2026-10", Ok("2026-09-30T16:00:00Z 2026-10-31T16:00:00Z")),
             ("2026-12", Ok("2026-11-30T16:00:00Z 2026-12-31T16:00:00Z")),

@@ -207,7 +207,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sum_beyond_64_bits_is_told_and_not_wrapped() {
+    fn sum_over_64_bits_is_an_error_and_does_not_wrap() {
         let ok = Outcome::Finished(Finished::Ok);
         let mut rows = vec![row("a", 1, ok, 1), row("b", 1, ok, 1)];
         rows[0].totals.duration_ns = u64::MAX;
@@ -232,7 +232,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn corrections_are_shown_where_their_whole_period_is() {
+    fn adjustments_are_shown_if_their_whole_period_is_in_range() {
         let calendar = CalendarOffset::default();
         let all = ["2026-10", "2026-10-01", "2026-10-31", "2026-11-01", "2026-09-30"];
         for (from, to, expected, cut) in [
@@ -254,7 +254,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_query_for_one_department_leaves_out_the_others_and_their_corrections() {
+    fn query_for_one_department_excludes_others_and_their_adjustments() {
         let mut elsewhere = adjustment("2026-01", 100);
         elsewhere.adjustment.department = "parking".to_owned();
         let facts = LedgerFacts {
@@ -294,7 +294,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rows_are_asked_for_as_coarse_as_the_keys_allow() {
+    fn rows_are_queried_as_coarsely_as_the_keys_allow() {
         for (by, grain) in [
             ("department,outcome,blame", ReportResolution::Whole),
             ("department,month", ReportResolution::Day),
@@ -306,7 +306,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn keys_are_known_and_stand_once() {
+    fn group_keys_are_known_and_unique() {
         assert_eq!(GroupKeys::parse("department,subsystem,command,outcome"), Ok(GroupKeys::default()));
         assert_eq!(GroupKeys::parse("day, outcome").map(|by| by.to_string()).as_deref(), Ok("day,outcome"));
         assert_eq!(GroupKeys::parse("price"), Err(BadGroupKey::Unknown("price".to_owned())));

@@ -76,7 +76,7 @@ mod tests {
     use crate::clock::Clock;
 
     #[test]
-    fn the_earliest_end_counts_until_it_is_not_seen_any_more() {
+    fn earliest_expiry_counts_until_its_certificate_is_no_longer_seen() {
         let at = |text: &str| text.parse::<Timestamp>().expect("a time");
         let clock = Clock::manual(at("2026-11-24T04:30:00Z"));
         let (old, new) = (at("2026-12-01T00:00:00Z"), at("2027-12-01T00:00:00Z"));
@@ -86,12 +86,12 @@ mod tests {
         seen.record(&police, new, clock.window());
         assert_eq!(ends(), Some(new));
         seen.record(&police, old, clock.window());
-        assert_eq!(ends(), Some(old), "another machine's ends earlier");
+        assert_eq!(ends(), Some(old), "the certificate of another machine expires earlier");
         for expected in [old, new] {
             clock.advance(std::time::Duration::from_secs(3600));
             seen.record(&police, new, clock.window());
             assert_eq!(ends(), Some(expected));
         }
-        assert!(seen.expiries(|_| false).is_empty(), "nobody claims it any more");
+        assert!(seen.expiries(|_| false).is_empty(), "the identity is no longer claimed");
     }
 }

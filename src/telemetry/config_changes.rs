@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_lists_are_shown_by_their_beginning_and_their_length() {
+    fn long_lists_are_truncated_with_their_length() {
         let many: NameList = (0..50_000).map(|number| format!("d{number}")).collect();
         assert_eq!((many.count, many.names.len()), (50_000, NAMES_MAX));
         assert!(many.to_string().ends_with("d18, d19 and 49980 more"), "{many}");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_that_changes_nothing_is_known_as_such() {
+    fn reload_without_changes_is_recognised() {
         let changes = |difference: &SnapshotDifference, tls: &[&str]| {
             let tls = tls.iter().map(|&text| text.to_owned()).collect();
             ConfigChanges::new(difference, (Timestamp::UNIX_EPOCH, "0123456789ab".to_owned()), tls)

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_is_not_smaller() {
+    fn duration_falls_into_the_first_bucket_with_a_bound_at_least_as_large() {
         for (ns, bucket) in [(0, 0), (20_000, 0), (20_001, 1), (1_000_000_000, 10), (1_000_000_001, 11)] {
             let histogram = DurationHistogram::new(GATEWAY_BOUNDS);
             histogram.record(Duration::from_nanos(ns));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_add_up_and_buckets_cumulate() {
+    fn workers_are_summed_and_buckets_are_cumulative() {
         let (one, other) = (DurationHistogram::new(GATEWAY_BOUNDS), DurationHistogram::new(GATEWAY_BOUNDS));
         one.record(Duration::from_micros(10));
         other.record(Duration::from_micros(30));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_ascend() {
+    fn bounds_are_ascending() {
         for bounds in [COMMAND_BOUNDS, GATEWAY_BOUNDS] {
             assert!(bounds.is_sorted_by(|a, b| a < b));
         }

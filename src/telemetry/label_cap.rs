@@ -58,7 +58,7 @@ mod tests {
     use crate::telemetry::test_totals::series;
 
     #[test]
-    fn departments_are_kept_by_name_while_their_series_fit() {
+    fn departments_keep_their_labels_while_their_series_fit() {
         let two_each = vec![series("b"), series("a"), series("c")];
         let totals = LedgerTotals { series: two_each, ..LedgerTotals::default() };
         for (cap, shown) in [(6, "a b c"), (5, "a b other"), (2, "a other other"), (1, "other other other")] {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_folded_once_stays_folded() {
+    fn folded_department_stays_folded() {
         let before = LedgerTotals { series: vec![series("b"), series("c")], ..LedgerTotals::default() };
         let after = LedgerTotals { series: vec![series("a"), series("b"), series("c")], ..LedgerTotals::default() };
         for cap in 0..=6 {

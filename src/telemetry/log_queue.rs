@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_written_in_their_order_though_the_log_takes_them_in_pieces() {
+    fn lines_are_written_in_order_for_partial_writes() {
         let (queue, tell, written) = begun();
         for result in [Ok(2), Err(io::ErrorKind::Interrupted.into()), Err(io::ErrorKind::WouldBlock.into()), Ok(1)] {
             tell.send(result).expect("it is written to");
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_dropped_and_counted_and_the_next_line_begins_anew() {
+    fn unwritable_lines_are_dropped_and_counted_and_the_next_line_starts_clean() {
         let (queue, tell, written) = begun();
         for result in [Ok(2), Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::BrokenPipe.into())] {
             tell.send(result).expect("it is written to");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_stalls_holds_a_bounded_number_of_lines_and_nobody_up() {
+    fn stalled_log_holds_a_bounded_number_of_lines_and_blocks_no_writer() {
         let (queue, tell, written) = begun();
         queue.push_line(b"held\n");
         while !queue.lock().is_writing {

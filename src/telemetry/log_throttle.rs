@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_a_second_is_told_and_the_others_are_counted() {
+    fn one_event_per_second_is_logged_and_the_others_are_counted() {
         let sparing = LogThrottle::default();
         let noted: Vec<_> = [7, 7, 7, 8, 8, 10].into_iter().map(|second| sparing.should_log(second)).collect();
         assert_eq!(noted, [Some(0), None, None, Some(2), None, Some(1)]);

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_whatever_it_says() {
+    fn event_is_one_line_whatever_its_content() {
         let lines = Lines::default();
         let writer = lines.clone();
         let log = tracing_subscriber::fmt()
@@ -192,21 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_made_of_levels_and_targets() {
+    fn filter_consists_of_levels_and_targets() {
         for part in
             ["info", "WARN", "off", "tallygate::ledger=debug", "tallygate::ledger", "tallygate", "[span]", "h2=off"]
         {
             assert!(is_directive(part), "{part}");
         }
         for level in ["banana", "info,banana", "infos", "3"] {
-            let said = init_log(LogFormat::Text, level).expect_err(level).to_string();
-            assert!(said.contains("write error, warn, info, debug, trace or off"), "{said}");
+            let error = init_log(LogFormat::Text, level).expect_err(level).to_string();
+            assert!(error.contains("write error, warn, info, debug, trace or off"), "{error}");
         }
     }
 
     #[test]
-    fn a_wrong_level_is_told_with_what_may_be_written() {
-        let said = init_log(LogFormat::Text, "tallygate=loud").expect_err("no level").to_string();
-        assert!(said.contains("write error, warn, info, debug or trace"), "{said}");
+    fn invalid_level_is_reported_with_the_valid_ones() {
+        let error = init_log(LogFormat::Text, "tallygate=loud").expect_err("no level").to_string();
+        assert!(error.contains("write error, warn, info, debug or trace"), "{error}");
     }
 }

@@ -274,16 +274,16 @@ mod tests {
     use prometheus::proto::MetricType;
 
     #[test]
-    fn every_declaration_is_right_and_stands_once() {
+    fn every_declaration_is_valid_and_unique() {
         let mut names = std::collections::HashSet::new();
         for family in ALL_FAMILIES {
             assert!(family.describe().is_ok(), "{}", family.name);
-            assert!(names.insert(family.name), "{} is repeated", family.name);
+            assert!(names.insert(family.name), "{} is declared twice", family.name);
         }
     }
 
     #[test]
-    fn names_are_those_that_promtool_accepts() {
+    fn names_are_accepted_by_promtool() {
         for family in ALL_FAMILIES {
             let total = family.name.ends_with("_total");
             assert_eq!(total, family.kind == MetricType::COUNTER, "{}", family.name);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_explains_every_family() {
+    fn manual_explains_every_family() {
         let manual = include_str!("../../docs/metrics.md");
         for family in ALL_FAMILIES {
             assert!(manual.contains(&format!("`{}`", family.name)), "docs/metrics.md lacks {}", family.name);

@@ -112,7 +112,7 @@ mod tests {
     use crate::telemetry::test_totals::name;
 
     #[test]
-    fn what_workers_measure_is_added_up() {
+    fn worker_measurements_are_summed() {
         let telemetry = Telemetry::new();
         let upstream = telemetry.upstream_stats(&name("cameras"), "127.0.0.1:9001");
         upstream.attempts.increment();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_nobody_holds_is_forgotten() {
+    fn unused_upstream_is_removed() {
         let telemetry = Telemetry::new();
         drop(telemetry.upstream_stats(&name("cameras"), "127.0.0.1:9001"));
         assert!(telemetry.upstreams_in_use().is_empty());

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_nearest_to_the_end_of_their_quota_are_shown() {
+    fn departments_nearest_to_their_quota_are_shown() {
         let of = |name: &str, used, granted| QuotaUse {
             department: Name::parse(name).expect("a name"),
             used,

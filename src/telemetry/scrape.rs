@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ledgers_counters_are_shown_as_they_are() {
+    fn ledger_counters_are_exposed_unchanged() {
         let scrape = ScrapeInput { ledger: ledger(totals(&["police", "parking"])), view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
@@ -309,7 +309,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     }
 
     #[test]
-    fn beyond_the_cap_departments_fold_and_sums_stay_true() {
+    fn departments_over_the_cap_are_folded_and_sums_are_unchanged() {
         let scrape = ScrapeInput { ledger: ledger(totals(&["a", "b", "c"])), view: view(2) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         assert_eq!(
@@ -324,7 +324,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     }
 
     #[test]
-    fn periods_are_months_of_the_ledgers_calendar() {
+    fn periods_are_months_of_the_ledger_calendar() {
         let usage = vec![
             usage("police", "2026-09-30T15:00:00Z", 1_000), // still September in +08:00
             usage("police", "2026-09-30T16:00:00Z", 1),
@@ -348,7 +348,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     }
 
     #[test]
-    fn large_counters_keep_every_digit_below_two_to_the_53() {
+    fn large_counters_are_exact_below_two_to_the_53() {
         let mut totals = totals(&["police"]);
         totals.series[0].units = (1 << 53) - 1;
         let scrape = ScrapeInput { ledger: ledger(totals), view: view(100) };
@@ -357,7 +357,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
     }
 
     #[test]
-    fn every_series_stands_once_below_its_help_and_type() {
+    fn every_series_is_unique_and_below_its_help_and_type() {
         let scrape = ScrapeInput { ledger: ledger(totals(&["a", "b", "c"])), view: view(1) };
         let text = Telemetry::new().render(scrape).expect("it renders");
         let (mut seen, mut family) = (std::collections::HashSet::new(), "");

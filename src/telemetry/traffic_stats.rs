@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_open_as_long_as_its_guard() {
+    fn connection_is_open_while_its_guard_lives() {
         let stats = Arc::new(ConnectionStats::default());
         let guard = stats.count_accepted();
         assert_eq!((stats.open.get(), stats.accepted.get()), (1, 1));
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_those_of_all() {
+    fn discriminants_equal_positions_in_all() {
         for (position, failure) in HandshakeFailure::ALL.into_iter().enumerate() {
             assert_eq!(failure as usize, position);
         }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_error_is_told_by_its_cause() {
+    fn handshake_error_is_labelled_by_its_cause() {
         use rustls::{CertificateError as Fault, Error};
         for (cause, expected) in [
             (Error::NoCertificatesPresented, "no_certificate"),

@@ -14,7 +14,7 @@ fn last_command(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn without_a_grant_nothing_passes() {
+async fn ungranted_commands_are_refused() {
     let world = World::city().start().await;
     let reply = world.client("archive").get("/cameras/v1/snapshots/1").await;
     assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (403, Some("forbidden")));
@@ -26,7 +26,7 @@ async fn without_a_grant_nothing_passes() {
 }
 
 #[tokio::test]
-async fn a_grant_is_a_glob_on_command_ids() {
+async fn grant_is_a_glob_on_command_ids() {
     let plan = World::city().grant("archive", "cameras", &["snapshot.*"]);
     let world = plan.start().await;
     let archive = world.client("archive");
@@ -37,7 +37,7 @@ async fn a_grant_is_a_glob_on_command_ids() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_method_or_subsystem_is_an_unknown_command() {
+async fn unknown_path_method_or_subsystem_is_an_unknown_command() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
     for (method, path, status, allow) in [
@@ -59,7 +59,7 @@ async fn an_unknown_path_method_or_subsystem_is_an_unknown_command() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones_by_whoever_may_know_them() {
+async fn wrong_method_lists_allowed_methods_only_to_authenticated_callers() {
     let plan = World::city().edit(|document| {
         document["subsystems"][0]["commands"].as_array_mut().unwrap().extend([
             json!({ "id": "list", "match": { "method": "GET", "path": "/v1/snapshots" } }),
@@ -71,8 +71,8 @@ async fn a_wrong_method_is_told_the_right_ones_by_whoever_may_know_them() {
     for http2 in [false, true] {
         let speak = |client: Client| if http2 { client.h2() } else { client };
         let reply = speak(world.client("archive")).send(request("PATCH", "/cameras/v1/snapshots", empty())).await;
-        let told = (reply.status.as_u16(), reply.header("allow"), reply.header("content-type"));
-        assert_eq!(told, (405, "GET, POST", "application/problem+json"));
+        let refusal = (reply.status.as_u16(), reply.header("allow"), reply.header("content-type"));
+        assert_eq!(refusal, (405, "GET, POST", "application/problem+json"));
         let stranger = speak(world.client_with("unknown", None));
         let reply = stranger.send(request("PATCH", "/cameras/v1/snapshots", empty())).await;
         assert_eq!((reply.status.as_u16(), reply.header("allow")), (401, ""));
@@ -91,7 +91,7 @@ async fn a_wrong_method_is_told_the_right_ones_by_whoever_may_know_them() {
 }
 
 #[tokio::test]
-async fn a_subsystem_answers_only_to_its_own_hosts() {
+async fn subsystem_is_reached_only_by_its_own_hosts() {
     let hosts = |document: &mut Value| {
         document["subsystems"][0]["hosts"] = json!(["cameras.city.example"]);
         document["listeners"][0]["tls"]["serverNames"] = json!(["*"]);
@@ -106,7 +106,7 @@ async fn a_subsystem_answers_only_to_its_own_hosts() {
 }
 
 #[tokio::test]
-async fn the_most_specific_command_wins() {
+async fn most_specific_command_wins() {
     let overlapping = |document: &mut Value| {
         commands(
             document,
@@ -134,7 +134,7 @@ async fn the_most_specific_command_wins() {
 }
 
 #[tokio::test]
-async fn the_longest_prefix_wins() {
+async fn longest_prefix_wins() {
     let nested = |document: &mut Value| document["subsystems"][1]["path"] = json!("/cameras/archive");
     let plan = World::city().subsystem("films").grant("traffic-police", "films", &["*"]).edit(nested);
     let world = plan.start().await;
@@ -146,19 +146,23 @@ async fn the_longest_prefix_wins() {
 }
 
 #[tokio::test]
-async fn other_commands_pass_as_other_where_they_are_allowed() {
+async fn unlisted_commands_pass_as_other_where_allowed() {
     let allow = |document: &mut Value| document["subsystems"][0]["otherCommands"] = json!("allow");
     let world = World::city().edit(allow).start().await;
     let client = world.client("traffic-police");
     assert_eq!(client.send(request("PATCH", "/cameras/v9/anything", empty())).await.status, 200);
     assert_eq!(last_command(&world), "cameras/other");
-    assert_eq!(world.client("logistics").get("/cameras/v9/anything").await.status, 403, "still by grant");
+    assert_eq!(
+        world.client("logistics").get("/cameras/v9/anything").await.status,
+        403,
+        "commands with a grant are still admitted"
+    );
     let usage = world.close().await;
     assert_eq!(usage.sum(|key| key.command == "other" && key.outcome == "ok"), 1);
 }
 
 #[tokio::test]
-async fn the_prefix_is_stripped_unless_it_is_kept() {
+async fn prefix_is_stripped_unless_it_is_kept() {
     let keep = |document: &mut Value| document["subsystems"][1]["keepPath"] = json!(true);
     let kept = json!([{ "id": "any", "match": { "path": "/v1/{x}" } }]);
     let plan = World::city().subsystem("films").grant("traffic-police", "films", &["*"]).edit(keep);

@@ -157,14 +157,14 @@ fn city(servers: &Servers) -> crate::world::Plan {
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_denied_path_reaches_what_is_denied() {
+async fn no_spelling_of_a_denied_path_reaches_the_denied_resource() {
     let folder = tempfile::tempdir().unwrap();
     let servers = Servers::start(folder.path()).await;
     let mut world = city(&servers).start().await;
     let variants = variants();
     let cells = servers.addresses.iter().flat_map(|server| variants.iter().map(move |variant| (server, variant)));
     let cells: Vec<_> = cells.collect();
-    assert_eq!(cells.len(), 5 * 2_629, "docs/identity.md names the number");
+    assert_eq!(cells.len(), 5 * 2_629, "docs/identity.md states the number");
     let asked = &world;
     let answers = futures_util::stream::iter(cells).map(async |((name, address), variant)| {
         let direct = ask(TcpStream::connect(address).await.unwrap(), variant).await;
@@ -188,7 +188,7 @@ async fn no_spelling_of_a_denied_path_reaches_what_is_denied() {
             of_server().filter(|(_, variant, direct, _)| direct.contains(UNDERSTOOD) && !variant.starts_with("/admin"));
         let (understood, open) =
             (understood.count(), of_server().filter(|(_, _, _, through)| through.contains("x-zone: open")).count());
-        assert!(understood >= 50 && open >= 10, "{server}: {understood} understood as denied, {open} let through");
+        assert!(understood >= 50 && open >= 10, "{server}: {understood} treated as denied, {open} forwarded");
     }
     world.note_foreign_server();
     world.close().await;

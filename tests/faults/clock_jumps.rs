@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::world::{World, run, stderr, stdout, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{READ, World, run, stderr, stdout, until};
 
 /// The wall clock of one gateway, in UTC. It stands still except when the test sets it.
 struct Wall(PathBuf);
@@ -76,7 +74,7 @@ async fn until_sealed(world: &World, hours: &[&str]) {
 }
 
 #[tokio::test]
-async fn the_month_ends_at_midnight_of_the_city() {
+async fn month_ends_at_midnight_of_the_configured_calendar() {
     let mut world = World::city().build();
     let wall = start(&mut world, "2026-10-31 15:59:50").await;
     call(&world, 3).await;
@@ -92,7 +90,7 @@ async fn the_month_ends_at_midnight_of_the_city() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_an_hour_counts_on_and_breaks_no_seal() {
+async fn clock_set_back_an_hour_continues_counting_and_breaks_no_seal() {
     let mut world = World::city().build();
     let wall = start(&mut world, "2026-10-31 15:30:00").await;
     call(&world, 3).await;
@@ -115,7 +113,7 @@ async fn a_clock_that_is_set_back_an_hour_counts_on_and_breaks_no_seal() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_forward_a_day_leaves_the_day_between_empty() {
+async fn clock_set_forward_a_day_leaves_the_day_between_empty() {
     let mut world = World::city().build();
     let wall = start(&mut world, "2026-10-30 12:00:00").await;
     call(&world, 3).await;
@@ -126,7 +124,7 @@ async fn a_clock_that_is_set_forward_a_day_leaves_the_day_between_empty() {
     assert_eq!(report(&world, "2026-10-31", "2026-11-01").await, 2);
     wall.set("2026-10-30 12:00:00"); // the clock is correct again
     call(&world, 1).await;
-    assert_eq!(report(&world, "2026-10-31", "2026-11-01").await, 3, "a worker's hours never go back");
+    assert_eq!(report(&world, "2026-10-31", "2026-11-01").await, 3, "the hours of a worker never decrease");
     world.stop().await;
     let _wall = start(&mut world, "2026-10-30 12:01:00").await;
     call(&world, 1).await;

@@ -10,9 +10,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::world::{Client, Process, Reply, World, empty, request, tool, until};
+use crate::world::{Client, Process, READ, Reply, World, empty, request, tool, until};
 
-const READ: &str = "/cameras/v1/snapshots/1";
 /// The number of additional commands. With their names they need more slots than a worker's first segment has.
 const MANY: usize = 1100;
 
@@ -79,11 +78,11 @@ async fn ended_by_its_disk(world: &mut World, file: &str) {
     let status = world.take_process().ended().await;
     let words = world.log_of_process();
     assert_eq!(status.code(), Some(74), "{words}");
-    assert!(words.contains(file) && words.contains("Check the disk"), "what failed and what to do is said: {words}");
+    assert!(words.contains(file) && words.contains("Check the disk"), "the error and its remedy are reported: {words}");
 }
 
 #[tokio::test]
-async fn a_sync_that_fails_ends_the_gateway_and_is_never_tried_again() {
+async fn failed_sync_ends_the_gateway_and_is_not_retried() {
     for (nth, durability) in [(3, "machine"), (4, "machine"), (30, "machine"), (3, "process"), (9, "process")] {
         let edit = |document: &mut Value| document["ledger"]["durability"] = json!(durability);
         let mut world = World::city().edit(edit).build();
@@ -106,7 +105,7 @@ async fn a_sync_that_fails_ends_the_gateway_and_is_never_tried_again() {
 }
 
 #[tokio::test]
-async fn a_book_that_cannot_be_synced_ends_the_gateway_and_loses_nothing() {
+async fn book_that_cannot_be_synced_ends_the_gateway_without_loss() {
     let mut world = World::city().build();
     start_with(&mut world, "fsync", ("ledger.db-wal", "error=EIO:when=4")).await; // a start has three fsyncs
     let answered = call_until_it_ends(&world).await;
@@ -117,7 +116,7 @@ async fn a_book_that_cannot_be_synced_ends_the_gateway_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_start_on_a_failing_disk_says_so_and_harms_nothing() {
+async fn start_on_a_failing_disk_reports_the_error_and_damages_nothing() {
     let mut world = World::city().start_process().await;
     for _ in 0..20 {
         assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
@@ -155,7 +154,7 @@ async fn a_start_on_a_failing_disk_says_so_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn a_tally_that_cannot_grow_refuses_what_has_no_slot_and_heals() {
+async fn tally_that_cannot_grow_refuses_commands_without_a_slot_and_recovers() {
     // Each attempt to grow fails at its first or its ninth block of 64 KiB.
     for how in ["error=ENOSPC:when=1..4", "error=EDQUOT:when=9..12"] {
         let mut world = World::city().edit(many_commands).build();
@@ -170,19 +169,19 @@ async fn a_tally_that_cannot_grow_refuses_what_has_no_slot_and_heals() {
             assert_eq!(reply.problem().as_deref(), Some("ledger_unavailable"));
             assert!(!reply.header("retry-after").is_empty());
         }
-        assert_eq!(client.get(READ).await.status, 200, "what has a slot goes on");
+        assert_eq!(client.get(READ).await.status, 200, "commands with a slot continue");
         let new = format!("/cameras/many/{}", MANY - 1);
         until("the tally has grown", async || (client.get(&new).await.status == 200).then_some(())).await;
         assert!(trace(&world).contains("(INJECTED)"));
         let replies = call_many(&world, 0..MANY).await;
-        assert!(replies.iter().all(|reply| reply.status == 200), "healed without a restart");
+        assert!(replies.iter().all(|reply| reply.status == 200), "recovered without a restart");
         let usage = world.close().await;
         assert!(usage.sum(|key| key.outcome == "ledger_unavailable") >= refused.len() as u64);
     }
 }
 
 #[tokio::test]
-async fn a_short_write_is_finished() {
+async fn short_write_is_completed() {
     let mut world = World::city().edit(many_commands).build();
     start_with(&mut world, "pwrite64", ("ledger.tally", "retval=512:when=3")).await;
     call_many(&world, 0..600).await;
@@ -203,19 +202,19 @@ async fn a_short_write_is_finished() {
 }
 
 #[tokio::test]
-async fn a_book_without_space_catches_up_when_there_is_some() {
+async fn book_without_space_catches_up_once_there_is_space() {
     let mut world = World::city().build();
     // The starting thread writes fewer than seventy frames. The keeper's next writes fail, one fold after the other.
     start_with(&mut world, "pwrite64", ("ledger.db-wal", "error=ENOSPC:when=70..73")).await;
     let client = world.client("traffic-police");
-    let told = until("the book has had no space", async || {
-        assert_eq!(client.get(READ).await.status, 200, "what has a slot goes on");
+    let log_line = until("the book has had no space", async || {
+        assert_eq!(client.get(READ).await.status, 200, "commands with a slot continue");
         Some(world.log_of_process()).filter(|log| log.contains("will retry"))
     })
     .await;
-    assert!(told.contains("nothing is lost meanwhile") && told.contains("ledger.db"), "{told}");
+    assert!(log_line.contains("nothing is lost meanwhile") && log_line.contains("ledger.db"), "{log_line}");
     let sent = world.log.all().len() as u64;
-    until("the book has caught up by itself", async || {
+    until("the book has caught up", async || {
         (crate::world::Usage::of_view(&world.book()).of("traffic-police", "ok") >= sent).then_some(())
     })
     .await;

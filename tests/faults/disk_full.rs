@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::world::{Reply, Usage, World, run, stderr, tool, until};
+use crate::world::{READ, Reply, Usage, World, run, stderr, tool, until};
 
-const READ: &str = "/cameras/v1/snapshots/1";
 /// The number of new commands in each life of the gateway. With their names they need more slots than a worker's first
 /// segment has.
 const MANY: usize = 1100;
@@ -20,7 +19,7 @@ impl Space {
         let mut mount = tool("mount");
         mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(folder);
         let ended = run(mount).await;
-        assert!(ended.status.success(), "mounting wants root: {}", stderr(&ended));
+        assert!(ended.status.success(), "mount needs root: {}", stderr(&ended));
         Self(folder.to_owned())
     }
 
@@ -78,30 +77,32 @@ async fn full_for_new_commands(world: &World, space: &Space) {
     assert!(!refused.is_empty(), "more new commands than free slots");
     assert!(refused.iter().all(|reply| reply.problem().as_deref() == Some("ledger_unavailable")), "{refused:?}");
     for _ in 0..20 {
-        assert_eq!(client.get(READ).await.status, 200, "what has a slot goes on");
+        assert_eq!(client.get(READ).await.status, 200, "commands with a slot continue");
     }
-    let told =
-        until("readiness says so", async || Some(world.admin("/readyz").await).filter(|ready| ready.0 == 503)).await;
-    assert!(told.1.contains("ledger"), "{told:?}");
+    let readiness = until("the gateway reports not ready", async || {
+        Some(world.admin("/readyz").await).filter(|ready| ready.0 == 503)
+    })
+    .await;
+    assert!(readiness.1.contains("ledger"), "{readiness:?}");
     space.free();
     let new = format!("/cameras/many/{}", MANY - 1);
-    until("it has healed", async || (client.get(&new).await.status == 200).then_some(())).await;
+    until("the gateway has recovered", async || (client.get(&new).await.status == 200).then_some(())).await;
     let replies = call_many(world, 0..MANY).await;
     let refused = replies.iter().find(|reply| reply.status != 200);
-    assert!(refused.is_none(), "healed without a restart: {refused:?} {}", world.log_of_process());
-    until("ready again", async || (world.admin("/readyz").await.0 == 200).then_some(())).await;
+    assert!(refused.is_none(), "recovered without a restart: {refused:?} {}", world.log_of_process());
+    until("the gateway is ready again", async || (world.admin("/readyz").await.0 == 200).then_some(())).await;
 }
 
 /// The disk is full while known commands go on: the book falls behind, and catches up later.
 async fn full_for_the_book(world: &World, space: &Space) {
     space.fill();
-    assert!(call_many(world, 0..MANY).await.iter().all(|reply| reply.status == 200), "what has a slot goes on");
+    assert!(call_many(world, 0..MANY).await.iter().all(|reply| reply.status == 200), "commands with a slot continue");
     space.free();
     until("the book has caught up", async || (Usage::of_view(&world.book()) == world.usage()).then_some(())).await;
 }
 
 #[tokio::test]
-async fn a_disk_that_is_filled_and_freed_twenty_times_loses_nothing() {
+async fn disk_filled_and_freed_twenty_times_loses_nothing() {
     let mut world = World::city().edit(many_commands).build();
     let space = Space::mount(&world.folder().join("data")).await;
     for _ in 0..10 {
@@ -116,7 +117,7 @@ async fn a_disk_that_is_filled_and_freed_twenty_times_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_killed_on_a_full_disk_recovers_when_there_is_space() {
+async fn gateway_killed_on_a_full_disk_recovers_once_there_is_space() {
     let mut world = World::city().build();
     let space = Space::mount(&world.folder().join("data")).await;
     world.start_process().await;
@@ -128,7 +129,7 @@ async fn a_gateway_that_is_killed_on_a_full_disk_recovers_when_there_is_space() 
         assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
     }
     world.kill().await;
-    assert_eq!(world.usage().of("traffic-police", "ok"), 100, "read from what lies there");
+    assert_eq!(world.usage().of("traffic-police", "ok"), 100, "read from the remaining files");
     let refused = run(world.tallygate(&["serve", "--config", "gateway.yaml"])).await;
     assert_eq!(refused.status.code(), Some(74), "{}", stderr(&refused));
     space.free();

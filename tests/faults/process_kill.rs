@@ -22,7 +22,7 @@ fn start_load(world: &World) -> Vec<tokio::task::JoinHandle<()>> {
 
 /// Kills the gateway three times, each time under load. The audit then proves three facts: every response that a caller
 /// saw is in the ledger; the ledger holds no command that no caller sent; no request reached the subsystem twice.
-async fn killed_three_times(durability: &str) {
+async fn kill_three_times(durability: &str) {
     let ledger = |document: &mut Value| {
         document["ledger"]["durability"] = json!(durability);
         document["workers"] = json!(2);
@@ -50,17 +50,17 @@ async fn killed_three_times(durability: &str) {
 }
 
 #[tokio::test]
-async fn a_killed_process_loses_no_answered_command() {
-    killed_three_times("process").await;
+async fn killed_process_loses_no_answered_command() {
+    kill_three_times("process").await;
 }
 
 #[tokio::test]
-async fn a_killed_process_loses_no_answered_command_when_answers_wait_for_the_disk() {
-    killed_three_times("machine").await;
+async fn killed_process_loses_no_answered_command_with_durable_responses() {
+    kill_three_times("machine").await;
 }
 
 #[tokio::test]
-async fn a_command_in_flight_at_the_kill_is_interrupted_once() {
+async fn command_in_flight_at_the_kill_is_interrupted_once() {
     let mut world = World::city().start_process().await;
     let client = world.client("traffic-police");
     let held =
@@ -77,7 +77,7 @@ async fn a_command_in_flight_at_the_kill_is_interrupted_once() {
 }
 
 #[tokio::test]
-async fn a_process_that_aborts_loses_no_answered_command() {
+async fn aborted_process_loses_no_answered_command() {
     let mut world = World::city().start_process().await;
     for signal in ["ABRT", "ILL", "FPE"] {
         let before = world.log.all().len();

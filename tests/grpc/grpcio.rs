@@ -18,10 +18,10 @@ pub fn python(program: &str) -> Command {
 /// Starts the subsystem. Returns its process, its port, and its log output.
 fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
     let mut process = Process::spawn(python("grpc_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()));
-    let mut said = BufReader::new(process.0.stdout.take().unwrap());
+    let mut output = BufReader::new(process.0.stdout.take().unwrap());
     let mut port = String::new();
-    said.read_line(&mut port).unwrap();
-    (process, port.trim().parse().unwrap(), said)
+    output.read_line(&mut port).unwrap();
+    (process, port.trim().parse().unwrap(), output)
 }
 
 fn grpc_city(document: &mut Value, port: u16) {
@@ -45,7 +45,7 @@ fn grpc_city(document: &mut Value, port: u16) {
 }
 
 #[tokio::test]
-async fn calls_of_every_kind_pass_and_are_counted_as_what_they_were() {
+async fn all_four_kinds_of_call_pass_and_are_counted_by_their_grpc_status() {
     let (process, port, log) = subsystem();
     let mut world = World::city().edit(|document| grpc_city(document, port)).start().await;
     let identity = world.identity("traffic-police");
@@ -95,7 +95,7 @@ async fn calls_of_every_kind_pass_and_are_counted_as_what_they_were() {
 }
 
 #[tokio::test]
-async fn a_grpc_subsystem_that_is_down_is_told_in_grpc() {
+async fn unreachable_grpc_subsystem_has_a_grpc_status() {
     let (process, port, _log) = subsystem();
     drop(process);
     let mut world = World::city().edit(|document| grpc_city(document, port)).start().await;

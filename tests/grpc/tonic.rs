@@ -125,7 +125,7 @@ fn of_method(usage: &Usage, method: &str) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn all_four_kinds_of_call_pass_and_their_messages_are_counted_to_the_byte() {
+async fn all_four_kinds_of_call_pass_and_their_bytes_are_counted_exactly() {
     let city = city(|_| ()).await;
     let mut submit = ask("snapshot");
     submit.metadata_mut().insert_bin("x-seal-bin", MetadataValue::from_bytes(&[0, 1, 255]));
@@ -150,16 +150,17 @@ async fn all_four_kinds_of_call_pass_and_their_messages_are_counted_to_the_byte(
     city.saw("ok");
 
     // Each side sends after it has received the other side's message, twice: the gateway holds no message back.
-    let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
-    let said = stream::poll_fn(move |context| said.poll_recv(context));
+    let (sender, mut messages) = tokio::sync::mpsc::unbounded_channel();
+    let messages = stream::poll_fn(move |context| messages.poll_recv(context));
     let mut grpc = city.caller.ready().await;
-    let mut heard = within("Talk", grpc.streaming(Request::new(said), path("Talk"), Raw)).await.unwrap().into_inner();
+    let mut received =
+        within("Talk", grpc.streaming(Request::new(messages), path("Talk"), Raw)).await.unwrap().into_inner();
     for word in ["one", "two"] {
-        say.send(Bytes::from(word)).unwrap();
-        assert_eq!(next(&mut heard).await.unwrap().unwrap(), format!("heard {word}"));
+        sender.send(Bytes::from(word)).unwrap();
+        assert_eq!(next(&mut received).await.unwrap().unwrap(), format!("heard {word}"));
     }
-    drop(say);
-    assert_eq!(next(&mut heard).await.unwrap(), None);
+    drop(sender);
+    assert_eq!(next(&mut received).await.unwrap(), None);
     city.saw("ok");
 
     assert!(city.log.all().iter().all(|call| !call.cancelled), "{:?}", city.log.all());
@@ -176,11 +177,11 @@ async fn all_four_kinds_of_call_pass_and_their_messages_are_counted_to_the_byte(
 const CALLERS: [i32; 10] = [1, 3, 5, 6, 7, 8, 9, 10, 11, 16];
 
 #[tokio::test]
-async fn every_status_comes_with_its_details_and_is_counted_as_what_it_says() {
+async fn every_status_has_its_details_and_its_outcome() {
     let city = city(|_| ()).await;
     for code in 1..=16 {
         let status = city.caller.unary("Fail", Request::new(code.to_string().into())).await.unwrap_err();
-        is_as_told(&status, Code::from_i32(code));
+        assert_scripted_status(&status, Code::from_i32(code));
         city.saw(if CALLERS.contains(&code) { "client_error" } else { "server_error" });
     }
     // A status after messages, in the trailers.
@@ -188,7 +189,7 @@ async fn every_status_comes_with_its_details_and_is_counted_as_what_it_says() {
     for n in 0..2 {
         assert_eq!(next(&mut events).await.unwrap().unwrap(), format!("event {n}"));
     }
-    is_as_told(&next(&mut events).await.unwrap_err(), Code::DataLoss);
+    assert_scripted_status(&next(&mut events).await.unwrap_err(), Code::DataLoss);
     city.saw("server_error");
 
     for (method, code, outcome) in
@@ -203,13 +204,13 @@ async fn every_status_comes_with_its_details_and_is_counted_as_what_it_says() {
     assert_eq!((usage.of("traffic-police", "client_error"), usage.of("traffic-police", "server_error")), (10, 7));
 }
 
-fn is_as_told(status: &Status, code: Code) {
+fn assert_scripted_status(status: &Status, code: Code) {
     assert_eq!((status.code(), status.message(), status.details()), (code, "as told: 100 %", [0, 1, 255].as_slice()));
     assert_eq!(status.metadata().get("x-told-by").unwrap(), "cameras");
 }
 
 #[tokio::test]
-async fn a_deadline_ends_a_stream_that_both_ends_would_leave_open() {
+async fn deadline_ends_a_stream_that_both_ends_leave_open() {
     // tonic enforces a deadline until the response head. After that, the gateway ends the call.
     let city = city(|_| ()).await;
     let mut asked = ask("1");
@@ -220,17 +221,18 @@ async fn a_deadline_ends_a_stream_that_both_ends_would_leave_open() {
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     city.saw("timeout");
     let ended =
-        until("the subsystem hears of it", async || city.log.of("Linger").pop().filter(|call| !call.open)).await;
+        until("the subsystem gets the cancellation", async || city.log.of("Linger").pop().filter(|call| !call.open))
+            .await;
     assert!(ended.cancelled);
-    let told = ended.timeout.unwrap();
-    let left: u64 = told.strip_suffix('m').unwrap().parse().unwrap();
-    assert!(left <= 2000, "{told}");
+    let deadline = ended.timeout.unwrap();
+    let left: u64 = deadline.strip_suffix('m').unwrap().parse().unwrap();
+    assert!(left <= 2000, "{deadline}");
     let usage = city.close().await;
     assert_eq!(usage.of("traffic-police", "timeout"), 1);
 }
 
 #[tokio::test]
-async fn a_deadline_is_never_longer_than_the_subsystem_allows() {
+async fn deadline_is_at_most_the_timeout_of_the_subsystem() {
     let city = city(|document| document["subsystems"][0]["timeouts"] = json!({ "deadline": "400ms" })).await;
     let mut asked = ask("");
     asked.set_timeout(std::time::Duration::from_secs(3600));
@@ -239,7 +241,8 @@ async fn a_deadline_is_never_longer_than_the_subsystem_allows() {
     // reports "cancelled".
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     city.world.log.note("traffic-police", Seen::Open);
-    until("the subsystem hears of it", async || city.log.of("Wait").pop().filter(|call| call.cancelled)).await;
+    until("the subsystem gets the cancellation", async || city.log.of("Wait").pop().filter(|call| call.cancelled))
+        .await;
     assert_eq!(city.log.of("Wait")[0].timeout.as_deref(), Some("400m"));
     let usage = city.close().await;
     let ended = ["timeout", "client_error", "server_error"].map(|outcome| usage.of("traffic-police", outcome));
@@ -247,7 +250,7 @@ async fn a_deadline_is_never_longer_than_the_subsystem_allows() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cancelled_ends_at_the_subsystem_and_is_counted_as_aborted() {
+async fn cancelled_call_ends_at_the_subsystem_and_is_counted_as_aborted() {
     let city = city(|_| ()).await;
     // Before the response begins,
     let mut grpc = city.caller.ready().await;

@@ -25,7 +25,7 @@ async fn say(client: &Client, bytes: &str) -> String {
 
 async fn read_to_end(stream: &mut TlsStream<FragmentingStream>) -> String {
     let mut answer = Vec::new();
-    let _ = within("the end of the connection", stream.read_to_end(&mut answer)).await; // a reset is an end, too
+    let _ = within("the connection is closed", stream.read_to_end(&mut answer)).await; // a reset is an end, too
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -35,7 +35,7 @@ fn statuses(answers: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_body_of_a_refused_command_is_not_the_next_command() {
+async fn body_of_a_refused_command_is_not_parsed_as_a_command() {
     let world = World::city().start().await;
     let archive = world.client("archive");
     let hidden = get("/cameras/v1/snapshots/hidden");
@@ -55,7 +55,7 @@ async fn the_body_of_a_refused_command_is_not_the_next_command() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_wants_ends_its_connection_after_a_while() {
+async fn unread_body_ends_its_connection_after_a_timeout() {
     let small = |document: &mut serde_json::Value| {
         document["subsystems"][0]["commands"][0]["body"] = json!({ "max": "1KiB" });
     };
@@ -71,7 +71,7 @@ async fn a_body_that_nobody_wants_ends_its_connection_after_a_while() {
 }
 
 #[tokio::test]
-async fn a_limited_command_with_a_body_leaves_the_connection_in_order() {
+async fn limited_command_with_a_body_keeps_the_connection_usable() {
     let slow = |document: &mut serde_json::Value| {
         document["subsystems"][0]["commands"][0]["limits"] = json!({ "rate": "1/h", "burst": 1 });
     };
@@ -87,7 +87,7 @@ async fn a_limited_command_with_a_body_leaves_the_connection_in_order() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_is_told_to_go_on() {
+async fn accepted_expectation_gets_100_continue() {
     let world = World::city().start().await;
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     world.log.note("traffic-police", Seen::Outcome("ok"));
@@ -103,7 +103,7 @@ async fn who_asks_before_sending_is_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_and_is_refused_sends_nothing_that_counts() {
+async fn refused_expectation_sends_no_body_and_bills_nothing() {
     let world = World::city().start().await;
     let hidden = get("/cameras/v1/snapshots/hidden");
     world.log.note("archive", Seen::Outcome("forbidden"));
@@ -111,7 +111,7 @@ async fn who_asks_before_sending_and_is_refused_sends_nothing_that_counts() {
     let mut stream = world.client("archive").connect().await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 12];
-    within("the refusal", stream.read_exact(&mut answer)).await.unwrap();
+    within("the refusal arrives", stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 403");
     let _ = stream.write_all(hidden.as_bytes()).await; // the connection may be closed already
     assert_eq!(statuses(&read_to_end(&mut stream).await), [""; 0]);
@@ -120,7 +120,7 @@ async fn who_asks_before_sending_and_is_refused_sends_nothing_that_counts() {
 }
 
 #[tokio::test]
-async fn any_other_expectation_fails() {
+async fn unknown_expectation_fails() {
     let world = World::city().start().await;
     world.log.note("traffic-police", Seen::Outcome("malformed"));
     let answers =
@@ -131,7 +131,7 @@ async fn any_other_expectation_fails() {
 }
 
 #[tokio::test]
-async fn what_came_before_a_bad_head_is_answered_first() {
+async fn requests_before_a_malformed_head_are_answered_first() {
     let world = World::city().start().await;
     let good = format!("GET /cameras/v1/snapshots/1 HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n");
     let bad = format!("GET /cameras/v1/snapshots/2 HTTP/1.1\nHost: {GATEWAY}\r\n\r\n");
@@ -145,7 +145,7 @@ async fn what_came_before_a_bad_head_is_answered_first() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_its_framing_never_looks_whole() {
+async fn malformed_body_never_looks_complete() {
     let world = World::city().start().await;
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     world.log.note("traffic-police", Seen::Open);

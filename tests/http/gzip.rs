@@ -18,15 +18,15 @@ fn plan() -> crate::world::Plan {
 }
 
 async fn ask(client: &Client, path: &str, accept: &str) -> Reply {
-    let mut asking = request("GET", path, empty());
-    asking.headers_mut().insert("accept-encoding", accept.parse().unwrap());
-    client.send(asking).await
+    let mut outgoing = request("GET", path, empty());
+    outgoing.headers_mut().insert("accept-encoding", accept.parse().unwrap());
+    client.send(outgoing).await
 }
 
 #[tokio::test]
-async fn text_is_compressed_for_those_who_take_it_and_counted_as_it_came() {
+async fn text_is_compressed_for_clients_that_accept_it_and_counted_uncompressed() {
     let world = plan().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for (path, byte, length) in
             [("/cameras/do/bytes-50000", b'x', 50_000), ("/cameras/do/chunks-300", b'y', 300 * 1024)]
         {
@@ -52,22 +52,22 @@ async fn text_is_compressed_for_those_who_take_it_and_counted_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_stream_stays_one_and_its_trailers_follow() {
+async fn compressed_stream_is_not_buffered_and_keeps_its_trailers() {
     let world = plan().start().await;
     for (client, name) in [(world.client("traffic-police"), "one"), (world.client("traffic-police").h2(), "two")] {
-        let mut asking = request("GET", &format!("/cameras/do/hold-{name}"), empty());
-        asking.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
-        let mut stream = client.open(asking).await.unwrap();
+        let mut outgoing = request("GET", &format!("/cameras/do/hold-{name}"), empty());
+        outgoing.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+        let mut stream = client.open(outgoing).await.unwrap();
         assert_eq!(stream.headers["content-encoding"], "gzip");
         let mut first = Vec::new();
         while unpacked_so_far(&first) != b"first " {
-            first.extend(stream.next().await.expect("the first half, before the second is there").unwrap());
+            first.extend(stream.next().await.expect("the first half arrives before the second is sent").unwrap());
         }
         world.server("cameras").release(name);
         assert_eq!(stream.whole().await.unpacked(), "first last");
-        let mut asking = request("GET", "/cameras/do/trailers", empty());
-        asking.headers_mut().extend([("accept-encoding", "gzip"), ("te", "trailers")].map(field));
-        let trailing = client.send(asking).await;
+        let mut outgoing = request("GET", "/cameras/do/trailers", empty());
+        outgoing.headers_mut().extend([("accept-encoding", "gzip"), ("te", "trailers")].map(field));
+        let trailing = client.send(outgoing).await;
         assert_eq!(trailing.unpacked(), "body");
         assert_eq!(trailing.trailers.expect("trailers")["x-checksum"], "42");
     }
@@ -76,13 +76,13 @@ async fn a_stream_stays_one_and_its_trailers_follow() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_told_from_a_whole_one() {
+async fn truncated_response_is_distinguished_from_a_complete_one() {
     let world = plan().start().await;
-    let mut asking = request("GET", "/cameras/do/break-20000", empty());
-    asking.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
-    let mut stream = world.client("traffic-police").open(asking).await.unwrap();
+    let mut outgoing = request("GET", "/cameras/do/break-20000", empty());
+    outgoing.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+    let mut stream = world.client("traffic-police").open(outgoing).await.unwrap();
     assert_eq!(stream.headers["content-encoding"], "gzip");
-    assert!(stream.read_to_end().await.is_err(), "an end that is no end");
+    assert!(stream.read_to_end().await.is_err(), "the truncated response is an error");
     drop(stream);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "upstream_failed"), 1);

@@ -13,7 +13,7 @@ fn command(document: &mut Value, position: usize, key: &str, value: Value) {
 }
 
 #[tokio::test]
-async fn fields_are_set_and_removed_both_ways_and_the_command_wins() {
+async fn fields_are_set_and_removed_in_both_directions_and_the_command_wins() {
     let plan = World::city().edit(|document| {
         document["subsystems"][0]["headers"] = json!({
             "request": { "set": { "X-Zone": "city", "X-Key": "one" }, "remove": ["Cookie", "X-Debug"] },
@@ -30,13 +30,13 @@ async fn fields_are_set_and_removed_both_ways_and_the_command_wins() {
         );
     });
     let world = plan.start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for path in [READ, "/cameras/do/reply-headers"] {
-            let mut asking = request("GET", path, empty());
+            let mut outgoing = request("GET", path, empty());
             for (name, value) in [("x-zone", "mine"), ("cookie", "a=1"), ("x-debug", "mine"), ("x-own", "stays")] {
-                asking.headers_mut().insert(name, value.parse().unwrap());
+                outgoing.headers_mut().insert(name, value.parse().unwrap());
             }
-            let reply = client.send(asking).await;
+            let reply = client.send(outgoing).await;
             assert_eq!(reply.status, 200);
             assert_eq!(reply.header("strict-transport-security"), "max-age=60");
             assert!(!reply.header("x-request-id").is_empty());
@@ -62,7 +62,7 @@ async fn fields_are_set_and_removed_both_ways_and_the_command_wins() {
 }
 
 #[tokio::test]
-async fn a_path_is_rewritten_from_the_bytes_that_were_authorised() {
+async fn path_is_rewritten_from_the_authorised_bytes() {
     let plan = World::city().edit(|document| {
         command(document, 1, "rewrite", json!({ "path": "/v2/{id}/picture" }));
         command(document, 2, "rewrite", json!({ "prefix": "/internal" }));
@@ -89,7 +89,7 @@ const PATHS: [(&str, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn a_redirect_is_answered_by_the_gateway_and_counted_as_ok() {
+async fn redirect_is_answered_by_the_gateway_and_counted_as_ok() {
     let plan = World::city().edit(|document| {
         command(document, 0, "redirect", json!({ "location": "https://there.example/new", "status": 307 }));
         command(document, 1, "redirect", json!({ "location": "/cameras/v2/{id}" }));
@@ -97,7 +97,7 @@ async fn a_redirect_is_answered_by_the_gateway_and_counted_as_ok() {
         document["departments"][1]["limits"] = json!({ "rate": "1/h", "burst": 1 });
     });
     let mut world = plan.start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let reply = client.get("/cameras/v1/snapshots/a%20b?x=/../y").await;
         assert_eq!((reply.status.as_u16(), reply.body.len()), (308, 0));
         assert_eq!(reply.header("location"), "/cameras/v2/a%20b?x=/../y");
@@ -122,16 +122,16 @@ async fn a_redirect_is_answered_by_the_gateway_and_counted_as_ok() {
     }
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "ok"), usage.of("logistics", "ok")), (6, 1));
-    assert_eq!(usage.admitted("traffic-police").units, 4 + 2 * 3, "a redirect counts its command's units");
+    assert_eq!(usage.admitted("traffic-police").units, 4 + 2 * 3, "a redirect costs the units of its command");
 }
 
 #[tokio::test]
-async fn a_body_that_is_sent_elsewhere_does_not_break_its_connection() {
+async fn redirected_body_keeps_its_connection_usable() {
     let plan = World::city().edit(|document| {
         command(document, 0, "redirect", json!({ "location": "https://there.example/new" }));
     });
     let mut world = plan.start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let body = fed();
         body.0.send(Ok(vec![7; 50_000].into())).unwrap();
         drop(body.0);
@@ -141,21 +141,21 @@ async fn a_body_that_is_sent_elsewhere_does_not_break_its_connection() {
     }
     world.note_answered_here("traffic-police", "cameras/snapshot.submit", 2);
     let usage = world.close().await;
-    assert_eq!(usage.admitted("traffic-police").request_bytes, 0, "what is not forwarded is not counted");
+    assert_eq!(usage.admitted("traffic-police").request_bytes, 0, "bytes that are not forwarded are not counted");
 }
 
 const PAGE: &str = "https://console.city.example";
 
 /// Returns the CORS preflight that a browser sends before `method`.
 fn preflight(path: &str, origin: &str, method: &str) -> http::Request<crate::world::Body> {
-    let mut asking = request("OPTIONS", path, empty());
-    asking.headers_mut().insert("origin", origin.parse().unwrap());
-    asking.headers_mut().insert("access-control-request-method", method.parse().unwrap());
-    asking
+    let mut outgoing = request("OPTIONS", path, empty());
+    outgoing.headers_mut().insert("origin", origin.parse().unwrap());
+    outgoing.headers_mut().insert("access-control-request-method", method.parse().unwrap());
+    outgoing
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_by_the_gateway_and_counts_no_units() {
+async fn preflight_is_answered_by_the_gateway_and_costs_no_units() {
     let plan = World::city().edit(|document| {
         document["subsystems"][0]["cors"] = json!({
             "origins": [PAGE], "headers": ["X-Key"], "maxAge": "10m", "credentials": true,
@@ -163,7 +163,7 @@ async fn a_preflight_is_answered_by_the_gateway_and_counts_no_units() {
         command(document, 2, "cors", json!({ "origins": ["*"], "methods": ["GET", "PUT"] }));
     });
     let mut world = plan.start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let reply = client.send(preflight(READ, PAGE, "GET")).await;
         assert_eq!((reply.status.as_u16(), reply.body.len()), (204, 0));
         for (name, value) in [("origin", PAGE), ("methods", "GET"), ("headers", "x-key"), ("credentials", "true")] {
@@ -195,11 +195,11 @@ async fn a_preflight_is_answered_by_the_gateway_and_counts_no_units() {
     world.note_answered_here("traffic-police", "cameras/do", 2);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 8);
-    assert_eq!(usage.admitted("traffic-police").units, 2 * 3, "preflights count no units");
+    assert_eq!(usage.admitted("traffic-police").units, 2 * 3, "preflights cost no units");
 }
 
 #[tokio::test]
-async fn a_page_may_read_what_its_origin_is_allowed() {
+async fn allowed_origin_gets_cors_fields() {
     let plan = World::city().edit(|document| {
         document["subsystems"][0]["cors"] = json!({ "origins": [PAGE], "exposeHeaders": ["X-Request-Id"] });
     });
@@ -207,9 +207,9 @@ async fn a_page_may_read_what_its_origin_is_allowed() {
     let client = world.client("traffic-police");
     for (origin, allowed) in [(PAGE, PAGE), ("https://evil.example", "")] {
         for path in [READ, "/cameras/do/status-404", "/cameras/do/cut"] {
-            let mut asking = request("GET", path, empty());
-            asking.headers_mut().insert("origin", origin.parse().unwrap());
-            let reply = client.send(asking).await;
+            let mut outgoing = request("GET", path, empty());
+            outgoing.headers_mut().insert("origin", origin.parse().unwrap());
+            let reply = client.send(outgoing).await;
             assert_eq!(reply.header("access-control-allow-origin"), allowed, "{path} from {origin}");
             assert_eq!(reply.header("vary"), "origin", "{path} from {origin}");
             assert_eq!(reply.header("access-control-expose-headers").is_empty(), allowed.is_empty());

@@ -1,11 +1,9 @@
 //! Header forwarding: which headers the gateway removes (hop-by-hop headers), which it adds, and which it forwards.
 
-use crate::world::{GATEWAY, World, empty, request, spiffe, whole};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{GATEWAY, READ, World, empty, request, spiffe, whole};
 
 #[tokio::test]
-async fn a_subsystem_is_told_who_calls_what() {
+async fn subsystem_gets_caller_and_command() {
     let world = World::city().start().await;
     let reply = world.client("traffic-police").get(READ).await;
     let got = world.server("cameras").log.only();
@@ -26,9 +24,9 @@ async fn a_subsystem_is_told_who_calls_what() {
 }
 
 #[tokio::test]
-async fn what_a_caller_claims_about_itself_is_removed() {
+async fn reserved_headers_of_a_caller_are_removed() {
     let world = World::city().start().await;
-    for client in [world.client("logistics"), world.client("logistics").h2()] {
+    for client in world.clients("logistics") {
         let mut lie = request("GET", READ, empty());
         for (name, value) in [
             ("x-tallygate-department", "traffic-police"),
@@ -72,7 +70,7 @@ async fn what_a_caller_claims_about_itself_is_removed() {
 }
 
 #[tokio::test]
-async fn a_connection_header_cannot_take_the_gateways_words_away() {
+async fn connection_header_cannot_remove_reserved_fields() {
     let world = World::city().start().await;
     let mut odd = request("GET", READ, empty());
     let nominated = "x-secret, host"; // naming the gateway's own headers is a 400: see `claims`
@@ -92,7 +90,7 @@ async fn a_connection_header_cannot_take_the_gateways_words_away() {
 }
 
 #[tokio::test]
-async fn hop_by_hop_headers_of_an_answer_stay_behind() {
+async fn hop_by_hop_headers_of_a_response_are_not_forwarded() {
     let world = World::city().start().await;
     let reply = world.client("traffic-police").get("/cameras/do/reply-headers").await;
     assert_eq!(reply.header("x-kept"), "yes");
@@ -103,7 +101,7 @@ async fn hop_by_hop_headers_of_an_answer_stay_behind() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_on_under_the_callers_id() {
+async fn trace_continues_under_the_id_of_the_caller() {
     let world = World::city().start().await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let mut traced = request("GET", READ, empty());
@@ -111,12 +109,12 @@ async fn a_trace_goes_on_under_the_callers_id() {
     world.client("traffic-police").send(traced).await;
     let got = world.server("cameras").log.only();
     assert!(got.header("traceparent").contains(trace), "{}", got.header("traceparent"));
-    assert!(!got.header("traceparent").contains("00f067aa0ba902b7"), "the parent is now the gateway");
+    assert!(!got.header("traceparent").contains("00f067aa0ba902b7"), "the parent span is that of the gateway");
     world.close().await;
 }
 
 #[tokio::test]
-async fn every_answer_names_its_own_request() {
+async fn every_response_has_its_own_request_id() {
     let world = World::city().start().await;
     let client = world.client("traffic-police").h2();
     let mut ids = std::collections::HashSet::new();
@@ -129,12 +127,12 @@ async fn every_answer_names_its_own_request() {
 }
 
 #[tokio::test]
-async fn trailers_pass_both_ways_of_protocol() {
+async fn trailers_pass_in_both_directions_over_both_protocols() {
     let world = World::city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
-        let mut asking = request("GET", "/cameras/do/trailers", empty());
-        asking.headers_mut().insert("te", "trailers".parse().unwrap());
-        let reply = client.send(asking).await;
+    for client in world.clients("traffic-police") {
+        let mut outgoing = request("GET", "/cameras/do/trailers", empty());
+        outgoing.headers_mut().insert("te", "trailers".parse().unwrap());
+        let reply = client.send(outgoing).await;
         assert_eq!(reply.text(), "body");
         let trailers = reply.trailers.expect("trailers");
         assert_eq!(trailers["x-checksum"], "42");
@@ -146,7 +144,7 @@ async fn trailers_pass_both_ways_of_protocol() {
 async fn head_is_answered_without_a_body() {
     let plan = World::city();
     let world = plan.start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let reply = client.send(request("HEAD", "/cameras/do/bytes-5000", empty())).await;
         assert_eq!((reply.status.as_u16(), reply.body.len()), (200, 0));
         assert_eq!(reply.header("content-length"), "5000");
@@ -156,7 +154,7 @@ async fn head_is_answered_without_a_body() {
 }
 
 #[tokio::test]
-async fn statuses_of_a_subsystem_pass_and_name_the_outcome() {
+async fn statuses_of_a_subsystem_pass_and_determine_the_outcome() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
     for (status, outcome) in
@@ -174,9 +172,9 @@ async fn statuses_of_a_subsystem_pass_and_name_the_outcome() {
 }
 
 #[tokio::test]
-async fn bytes_are_counted_both_ways() {
+async fn bytes_are_counted_in_both_directions() {
     let world = World::city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let body = vec![7; 100_000];
         let reply = client.send(request("PUT", "/cameras/do/echo", whole(body))).await;
         assert_eq!(reply.body.len(), 100_000);

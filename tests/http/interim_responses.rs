@@ -14,28 +14,28 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::client::TlsStream;
 
 use crate::world::h2_frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, fields, frame, frames_in, literal,
-    open_http2, say,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, PADDED, RST_STREAM, WITH_PRIORITY, fields, frame,
+    frames_in, literal, open_http2, say,
 };
 use crate::world::raw_h2_server::StreamServer;
 use crate::world::{
-    FragmentingStream, GATEWAY, Plan, Process, Seen, World, free_address, run, stdout, tool, until, within,
+    ANY_PORT, FragmentingStream, GATEWAY, Plan, Process, READ, Seen, World, canned_server, pause_as_slow_client,
+    reserve_address, run, stdout, tool, until, within,
 };
 
-const READ: &str = "/cameras/v1/snapshots/1";
 const FINAL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nafter";
 
 /// A server that sends the text that the test gives it, piece by piece, in response to every request.
-async fn told() -> (SocketAddr, mpsc::UnboundedSender<String>) {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
-    let (address, (tell, mut hear)) = (listener.local_addr().unwrap(), mpsc::unbounded_channel::<String>());
+async fn scripted_server() -> (SocketAddr, mpsc::UnboundedSender<String>) {
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
+    let (address, (tell, mut read_frames)) = (listener.local_addr().unwrap(), mpsc::unbounded_channel::<String>());
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        while let Some(piece) = hear.recv().await {
+        while let Some(piece) = read_frames.recv().await {
             if piece.is_empty() {
-                let mut heard = Vec::new();
-                while !heard.ends_with(b"\r\n\r\n") {
-                    stream.read_buf(&mut heard).await.unwrap();
+                let mut received = Vec::new();
+                while !received.ends_with(b"\r\n\r\n") {
+                    stream.read_buf(&mut received).await.unwrap();
                 }
             }
             stream.write_all(piece.as_bytes()).await.unwrap();
@@ -44,22 +44,8 @@ async fn told() -> (SocketAddr, mpsc::UnboundedSender<String>) {
     (address, tell)
 }
 
-/// A server that sends the same response to the first request of every connection.
-async fn canned(answer: String) -> SocketAddr {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 16 * 1024]).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-        }
-    });
-    address
-}
-
 fn cameras_at(address: SocketAddr) -> Plan {
-    World::city().edit(|document| {
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
+    World::city().cameras_at(address).edit(|document| {
         document["subsystems"][0]["commands"][1]["headers"] = json!({ "response": { "remove": ["x-inner"] } });
     })
 }
@@ -70,18 +56,18 @@ async fn ask(stream: &mut TlsStream<FragmentingStream>, version: &str, more: &st
 }
 
 /// Reads until the received text ends with `end`.
-async fn heard_until(stream: &mut TlsStream<FragmentingStream>, end: &str) -> String {
-    let mut heard = Vec::new();
-    while !heard.ends_with(end.as_bytes()) {
-        let count = within(end, stream.read_buf(&mut heard)).await.unwrap();
-        assert!(count > 0, "it ended before {end:?}: {}", String::from_utf8_lossy(&heard));
+async fn read_until(stream: &mut TlsStream<FragmentingStream>, end: &str) -> String {
+    let mut received = Vec::new();
+    while !received.ends_with(end.as_bytes()) {
+        let count = within(end, stream.read_buf(&mut received)).await.unwrap();
+        assert!(count > 0, "the stream ended before {end:?}: {}", String::from_utf8_lossy(&received));
     }
-    String::from_utf8(heard).unwrap()
+    String::from_utf8(received).unwrap()
 }
 
 #[tokio::test]
-async fn early_hints_reach_a_caller_before_the_final_answer_does() {
-    let (address, tell) = told().await;
+async fn early_hints_arrive_before_the_final_response() {
+    let (address, tell) = scripted_server().await;
     let mut world = cameras_at(address).start().await;
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     for n in 1..=2 {
@@ -91,12 +77,12 @@ async fn early_hints_reach_a_caller_before_the_final_answer_does() {
                      X-Request-Id: forged\r\nX-Inner: 1\r\nLink: </b.css>\r\n\r\n";
         tell.send(String::new()).unwrap();
         tell.send(hints.to_owned()).unwrap();
-        let heard = heard_until(&mut stream, "\r\n\r\n").await;
-        assert_eq!(heard, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nlink: </b.css>\r\n\r\n", "{n}");
+        let received = read_until(&mut stream, "\r\n\r\n").await;
+        assert_eq!(received, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nlink: </b.css>\r\n\r\n", "{n}");
         tell.send("HTTP/1.1 102 Processing\r\n\r\n".to_owned()).unwrap();
-        assert_eq!(heard_until(&mut stream, "\r\n\r\n").await, "HTTP/1.1 102 Processing\r\n\r\n");
+        assert_eq!(read_until(&mut stream, "\r\n\r\n").await, "HTTP/1.1 102 Processing\r\n\r\n");
         tell.send(FINAL.to_owned()).unwrap();
-        let last = heard_until(&mut stream, "after").await;
+        let last = read_until(&mut stream, "after").await;
         assert!(last.starts_with("HTTP/1.1 200 OK\r\n"), "{last}");
     }
     drop(stream);
@@ -106,23 +92,23 @@ async fn early_hints_reach_a_caller_before_the_final_answer_does() {
 }
 
 #[tokio::test]
-async fn what_comes_at_once_comes_in_order_and_100_is_not_passed_on() {
+async fn concurrent_interim_responses_are_in_order_and_100_is_not_forwarded() {
     let says = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 199 Odd\r\nX: 1\r\n\r\n";
-    let address = canned(format!("{says}{FINAL}")).await;
+    let address = canned_server(format!("{says}{FINAL}")).await;
     let mut world = cameras_at(address).start().await;
     world.log.note("traffic-police", Seen::Open);
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     ask(&mut stream, "HTTP/1.1", "").await;
-    let heard = heard_until(&mut stream, "after").await;
+    let received = read_until(&mut stream, "after").await;
     let interim = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 199 \r\nx: 1\r\n\r\nHTTP/1.1 200 OK\r\n";
-    assert!(heard.starts_with(interim), "{heard}");
+    assert!(received.starts_with(interim), "{received}");
     world.note_foreign_server();
     world.close().await;
 }
 
 #[tokio::test]
-async fn curl_sees_early_hints_over_http_1_1_and_http_2_and_the_answer_alone_over_http_1_0() {
-    let address = canned(format!("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{FINAL}")).await;
+async fn curl_gets_early_hints_over_http_1_1_and_http_2_and_only_the_response_over_http_1_0() {
+    let address = canned_server(format!("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n{FINAL}")).await;
     let mut world = cameras_at(address).start().await;
     let identity = world.identity("traffic-police").clone();
     for (version, hinted) in [(&["--http1.1"][..], true), (&["--http1.0", "--no-alpn"], false), (&["--http2"], true)] {
@@ -133,10 +119,10 @@ async fn curl_sees_early_hints_over_http_1_1_and_http_2_and_the_answer_alone_ove
         curl.arg("--resolve").arg(format!("{GATEWAY}:{port}:127.0.0.1")).arg(format!("https://{GATEWAY}:{port}{READ}"));
         world.log.note("traffic-police", Seen::Open);
         let output = run(curl).await;
-        let said = stdout(&output);
-        assert!(said.ends_with("after"), "{version:?}: {said}");
-        assert_eq!(said.contains(" 103 "), hinted, "{version:?}: {said}");
-        assert_eq!(said.contains("</a.css>"), hinted, "{version:?}: {said}");
+        let printed = stdout(&output);
+        assert!(printed.ends_with("after"), "{version:?}: {printed}");
+        assert_eq!(printed.contains(" 103 "), hinted, "{version:?}: {printed}");
+        assert_eq!(printed.contains("</a.css>"), hinted, "{version:?}: {printed}");
     }
     world.note_foreign_server();
     let usage = world.close().await;
@@ -144,7 +130,7 @@ async fn curl_sees_early_hints_over_http_1_1_and_http_2_and_the_answer_alone_ove
 }
 
 #[tokio::test]
-async fn interim_answers_are_bounded_in_number_and_bytes() {
+async fn interim_responses_are_bounded_in_number_and_bytes() {
     let hint = |bytes: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(bytes));
     // At most 64 KiB of large interim responses are queued. The number that passes depends on the caller's reading
     // speed.
@@ -153,25 +139,25 @@ async fn interim_answers_are_bounded_in_number_and_bytes() {
         (hint(1).repeat(17), " 502 ", 16..=16),
         (hint(30_000).repeat(5), " 200 ", 1..=5),
     ] {
-        let address = canned(format!("{interim}{FINAL}")).await;
+        let address = canned_server(format!("{interim}{FINAL}")).await;
         let mut world = cameras_at(address).start().await;
         world.log.note("traffic-police", Seen::Open);
         let mut stream = world.client("traffic-police").connect().await.unwrap();
         ask(&mut stream, "HTTP/1.1", "Connection: close\r\n").await;
-        let mut heard = String::new();
-        within("the end", stream.read_to_string(&mut heard)).await.unwrap();
-        assert!(heard.contains(status), "{heard}");
-        let count = heard.matches("HTTP/1.1 103 ").count();
-        assert!(passed.contains(&count), "{count} were passed on");
+        let mut received = String::new();
+        within("the end", stream.read_to_string(&mut received)).await.unwrap();
+        assert!(received.contains(status), "{received}");
+        let count = received.matches("HTTP/1.1 103 ").count();
+        assert!(passed.contains(&count), "{count} were forwarded");
         world.note_foreign_server();
         world.close().await;
     }
 }
 
 #[tokio::test]
-async fn a_caller_that_pipelines_and_reads_late_gets_everything_in_order() {
+async fn pipelining_caller_that_reads_late_gets_all_responses_in_order() {
     let address = {
-        let listener = TcpListener::bind(free_address()).await.unwrap();
+        let listener = TcpListener::bind(ANY_PORT).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -194,12 +180,12 @@ async fn a_caller_that_pipelines_and_reads_late_gets_everything_in_order() {
         world.log.note("traffic-police", Seen::Open);
         ask(&mut stream, "HTTP/1.1", if n == 7 { "Connection: close\r\n" } else { "" }).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await; // interim responses queue up
-    let mut heard = String::new();
-    within("the end", stream.read_to_string(&mut heard)).await.unwrap();
-    let heads: Vec<_> = heard.match_indices("HTTP/1.1 ").map(|(at, _)| &heard[at + 9..at + 12]).collect();
+    pause_as_slow_client(Duration::from_millis(300)).await; // interim responses queue up
+    let mut received = String::new();
+    within("the end", stream.read_to_string(&mut received)).await.unwrap();
+    let heads: Vec<_> = received.match_indices("HTTP/1.1 ").map(|(at, _)| &received[at + 9..at + 12]).collect();
     assert_eq!(heads, ["103", "200"].repeat(8));
-    for piece in heard.split("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").skip(1) {
+    for piece in received.split("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").skip(1) {
         let (head, body) = piece.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK") && body.len() == 200_000, "{head}: {}", body.len());
     }
@@ -218,7 +204,7 @@ struct Hinting {
 
 impl Hinting {
     async fn start(go: bool) -> Self {
-        let listener = TcpListener::bind(free_address()).await.unwrap();
+        let listener = TcpListener::bind(ANY_PORT).await.unwrap();
         let (address, heads, (go, going)) =
             (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default(), watch::channel(go));
         let seen = Arc::clone(&heads);
@@ -274,18 +260,19 @@ fn long_literal(name: &str, bytes: usize) -> Vec<u8> {
 type Came = (u8, u8, u32, Vec<u8>);
 
 /// Reads frames until there are enough.
-async fn hear(
+async fn read_frames(
     stream: &mut TlsStream<FragmentingStream>,
-    heard: &mut Vec<u8>,
+    received: &mut Vec<u8>,
     is_enough: impl Fn(&[Came]) -> bool,
 ) -> Vec<Came> {
     loop {
-        let came: Vec<_> = frames_in(heard).into_iter().map(|(a, b, c, payload)| (a, b, c, payload.to_vec())).collect();
+        let came: Vec<_> =
+            frames_in(received).into_iter().map(|(a, b, c, payload)| (a, b, c, payload.to_vec())).collect();
         if is_enough(&came) {
             return came;
         }
-        let count = within("frames", stream.read_buf(heard)).await.unwrap();
-        assert!(count > 0, "it ended with {came:?}");
+        let count = within("frames", stream.read_buf(received)).await.unwrap();
+        assert!(count > 0, "the stream ended with {came:?}");
     }
 }
 
@@ -294,7 +281,7 @@ fn hints(came: &[Came]) -> Vec<(u32, String)> {
     let heads = came.iter().filter(|(kind, .., block)| *kind == HEADERS && block.starts_with(b"\x08\x03103"));
     heads
         .map(|(_, flags, stream, block)| {
-            assert_eq!(*flags, END_HEADERS, "it does not end its stream");
+            assert_eq!(*flags, END_HEADERS, "the frame does not end its stream");
             let value = block.split(|byte| *byte == b'<').nth(1).unwrap().split(|byte| *byte == b'>').next().unwrap();
             (*stream, String::from_utf8(value.to_vec()).unwrap())
         })
@@ -307,20 +294,20 @@ fn answered(came: &[Came]) -> usize {
 }
 
 #[tokio::test]
-async fn a_caller_cannot_have_the_hints_of_one_stream_on_another() {
+async fn caller_cannot_get_the_hints_of_one_stream_on_another() {
     let hinting = Hinting::start(false).await;
     let mut world = cameras_at(hinting.address).start().await;
-    let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+    let (mut stream, mut received) = (open_http2(&world, &[]).await, Vec::new());
     let forged = |number| [literal("proxy-authenticate", number), literal("proxy-authenticate", number)].concat();
     for (number, name, more) in [(1, "one", forged("5")), (3, "three", forged("1")), (5, "five", Vec::new())] {
         world.log.note("traffic-police", Seen::Open);
         say(&mut stream, &get_with(number, name, &more)).await.unwrap();
     }
-    let mut got = hints(&hear(&mut stream, &mut heard, |came| hints(came).len() == 3).await);
+    let mut got = hints(&read_frames(&mut stream, &mut received, |came| hints(came).len() == 3).await);
     got.sort_unstable();
     assert_eq!(got, [(1, "one".to_owned()), (3, "three".to_owned()), (5, "five".to_owned())]);
     hinting.go.send_replace(true);
-    let came = hear(&mut stream, &mut heard, |came| answered(came) == 3).await;
+    let came = read_frames(&mut stream, &mut received, |came| answered(came) == 3).await;
     assert_eq!(hints(&came).len(), 3);
     for number in [1, 3, 5] {
         let heads: Vec<_> = came.iter().filter(|(kind, _, on, _)| *kind == HEADERS && *on == number).collect();
@@ -334,8 +321,8 @@ async fn a_caller_cannot_have_the_hints_of_one_stream_on_another() {
         world.log.note("traffic-police", Seen::Open);
         say(&mut stream, &get_with(number, name, &more)).await.unwrap();
     }
-    let came = hear(&mut stream, &mut heard, |came| answered(came) == 5).await;
-    assert_eq!(hints(&came).len(), 3, "none of the last two");
+    let came = read_frames(&mut stream, &mut received, |came| answered(came) == 5).await;
+    assert_eq!(hints(&came).len(), 3, "the last two streams have no hint");
     let heads = hinting.heads.lock().unwrap().clone();
     assert!(
         heads.len() == 5 && heads.iter().all(|head| !head.to_lowercase().contains("proxy-authenticate")),
@@ -349,16 +336,14 @@ async fn a_caller_cannot_have_the_hints_of_one_stream_on_another() {
 
 #[tokio::test]
 async fn heads_in_several_frames_with_padding_and_priority_get_their_hints() {
-    const PADDED: u8 = 0x8;
-    const PRIORITY: u8 = 0x20;
     let hinting = Hinting::start(true).await;
     let mut world = cameras_at(hinting.address).start().await;
-    let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+    let (mut stream, mut received) = (open_http2(&world, &[]).await, Vec::new());
     let block = |name: &str| fields(GET, &path(name));
     let padded = [&[7][..], &[0, 0, 0, 0, 15], &block("one"), &[0; 7]].concat();
     let three = block("three");
     let sent = [
-        frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 1, &padded),
+        frame(HEADERS, END_STREAM | END_HEADERS | PADDED | WITH_PRIORITY, 1, &padded),
         frame(HEADERS, END_STREAM, 3, &three[..9]),
         frame(CONTINUATION, 0, 3, &three[9..12]),
         frame(CONTINUATION, END_HEADERS, 3, &three[12..]),
@@ -368,7 +353,7 @@ async fn heads_in_several_frames_with_padding_and_priority_get_their_hints() {
     for piece in sent.chunks(5) {
         say(&mut stream, piece).await.unwrap();
     }
-    let came = hear(&mut stream, &mut heard, |came| answered(came) == 2).await;
+    let came = read_frames(&mut stream, &mut received, |came| answered(came) == 2).await;
     let mut got = hints(&came);
     got.sort_unstable();
     assert_eq!(got, [(1, "one".to_owned()), (3, "three".to_owned())]);
@@ -378,18 +363,18 @@ async fn heads_in_several_frames_with_padding_and_priority_get_their_hints() {
 }
 
 #[tokio::test]
-async fn a_caller_with_a_smaller_compression_table_reads_its_size_before_any_hint() {
+async fn smaller_header_table_is_acknowledged_before_any_hint() {
     let hinting = Hinting::start(true).await;
     let mut world = cameras_at(hinting.address).start().await;
-    let (mut stream, mut heard) = (open_http2(&world, &[0, 1, 0, 0, 0, 0]).await, Vec::new());
+    let (mut stream, mut received) = (open_http2(&world, &[0, 1, 0, 0, 0, 0]).await, Vec::new());
     for (number, name) in [(1, "one"), (3, "three")] {
         world.log.note("traffic-police", Seen::Open);
         say(&mut stream, &get_with(number, name, &[])).await.unwrap();
-        hear(&mut stream, &mut heard, |came| answered(came) == number.div_ceil(2) as usize).await;
+        read_frames(&mut stream, &mut received, |came| answered(came) == number.div_ceil(2) as usize).await;
     }
-    let came = hear(&mut stream, &mut heard, |_| true).await;
+    let came = read_frames(&mut stream, &mut received, |_| true).await;
     let heads: Vec<_> = came.iter().filter(|(kind, ..)| *kind == HEADERS).collect();
-    assert_eq!(heads[0].3[0], 0x20, "the first block begins with the new size");
+    assert_eq!(heads[0].3[0], 0x20, "the first header block begins with the new table size");
     assert_eq!(hints(&came), [(3, "three".to_owned())]);
     drop(stream);
     world.note_foreign_server();
@@ -438,18 +423,18 @@ async fn each_of_many_streams_gets_its_own_hint_while_others_are_reset() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_on_a_stream_that_its_caller_has_reset() {
+async fn no_frame_is_written_on_a_stream_after_its_caller_has_reset_it() {
     let hinting = Hinting::start(true).await;
     let mut world = cameras_at(hinting.address).start().await;
-    let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+    let (mut stream, mut received) = (open_http2(&world, &[]).await, Vec::new());
     let reset = |number| frame(RST_STREAM, 0, number, &8_u32.to_be_bytes());
     for number in (1..40).step_by(4) {
         (0..2).for_each(|_| world.log.note("traffic-police", Seen::Open));
         let [gone, next] = [number, number + 2].map(|number| get_with(number, &number.to_string(), &[]));
         say(&mut stream, &[gone, reset(number), next].concat()).await.unwrap();
-        hear(&mut stream, &mut heard, |came| hints(came).iter().any(|(on, _)| *on == number + 2)).await;
+        read_frames(&mut stream, &mut received, |came| hints(came).iter().any(|(on, _)| *on == number + 2)).await;
     }
-    let came = hear(&mut stream, &mut heard, |came| answered(came) == 10).await;
+    let came = read_frames(&mut stream, &mut received, |came| answered(came) == 10).await;
     assert!(hints(&came).iter().all(|(on, name)| on % 4 == 3 && *name == on.to_string()), "{came:?}");
     drop(stream);
     world.note_foreign_server();
@@ -457,7 +442,7 @@ async fn nothing_is_written_on_a_stream_that_its_caller_has_reset() {
 }
 
 #[tokio::test]
-async fn interim_answers_over_http_2_are_bounded_in_number_and_bytes() {
+async fn interim_responses_over_http_2_are_bounded_in_number_and_bytes() {
     let hint = |bytes: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(bytes));
     for (interim, status, passed) in [
         (hint(1).repeat(16), 0x88, 16..=16),
@@ -465,16 +450,16 @@ async fn interim_answers_over_http_2_are_bounded_in_number_and_bytes() {
         (hint(20_000).repeat(3), 0x88, 0..=0), // larger than a frame
         (hint(15_000).repeat(9), 0x88, 1..=9), // the number that fits depends on the reading speed
     ] {
-        let address = canned(format!("{interim}{FINAL}")).await;
+        let address = canned_server(format!("{interim}{FINAL}")).await;
         let mut world = cameras_at(address).start().await;
         world.log.note("traffic-police", Seen::Open);
-        let (mut stream, mut heard) = (open_http2(&world, &[]).await, Vec::new());
+        let (mut stream, mut received) = (open_http2(&world, &[]).await, Vec::new());
         say(&mut stream, &get_with(1, "1", &[])).await.unwrap();
-        let came = hear(&mut stream, &mut heard, |came| answered(came) == 1).await;
+        let came = read_frames(&mut stream, &mut received, |came| answered(came) == 1).await;
         let last = came.iter().rfind(|(kind, ..)| *kind == HEADERS).unwrap();
         assert_eq!(last.3[0], status, "{last:?}");
         let count = hints(&came).len();
-        assert!(passed.contains(&count), "{count} were passed on");
+        assert!(passed.contains(&count), "{count} were forwarded");
         drop(stream);
         world.note_foreign_server();
         world.close().await;
@@ -500,31 +485,24 @@ fn answer_head(stream: u32, flags: u8, status: &str, more: &[Vec<u8>]) -> Vec<u8
 }
 
 /// Returns a city of a foreign server that uses HTTP/2.
-fn http2_cameras_at(address: SocketAddr) -> Plan {
-    World::city().edit(move |document| {
-        document["subsystems"][0]["protocol"] = json!("http2");
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
-    })
-}
-
 #[tokio::test]
 async fn hints_of_node_over_http_2_reach_curl_over_both_versions() {
     const SERVER: &str = "require('http2').createServer().on('stream', (s, h) => { \
         s.additionalHeaders({ ':status': 103, link: '</a.css>' }); s.additionalHeaders({ ':status': 102 }); \
         s.respond({ ':status': 200 }); s.end('after') }).listen(Number(process.argv[1]), '127.0.0.1')";
-    let address = free_address();
+    let address = reserve_address();
     let mut node = tool("node");
     node.args(["-e", SERVER]).arg(address.port().to_string()).stdout(Stdio::null());
     let node = Process::spawn(&mut node);
     until("Node listens", async || TcpStream::connect(address).await.ok()).await;
-    let mut world = http2_cameras_at(address).start().await;
+    let mut world = World::city().cameras_at(address).http2_cameras().start().await;
     for version in ["--http1.1", "--http2"] {
-        let said = curl(&world, version).await;
-        let statuses = said.lines().filter(|line| line.starts_with("HTTP/")).map(|line| &line[line.len() - 4..]);
-        assert_eq!(said.matches("link: </a.css>").count(), 1, "{version}: {said}");
-        assert_eq!(statuses.count(), 3, "{version}: {said}");
-        let [hint, processing, last] = [" 103 ", " 102 ", " 200 "].map(|status| said.find(status).unwrap());
-        assert!(hint < processing && processing < last && said.ends_with("after"), "{version}: {said}");
+        let printed = curl(&world, version).await;
+        let statuses = printed.lines().filter(|line| line.starts_with("HTTP/")).map(|line| &line[line.len() - 4..]);
+        assert_eq!(printed.matches("link: </a.css>").count(), 1, "{version}: {printed}");
+        assert_eq!(statuses.count(), 3, "{version}: {printed}");
+        let [hint, processing, last] = [" 103 ", " 102 ", " 200 "].map(|status| printed.find(status).unwrap());
+        assert!(hint < processing && processing < last && printed.ends_with("after"), "{version}: {printed}");
     }
     drop(node);
     world.note_foreign_server();
@@ -533,7 +511,7 @@ async fn hints_of_node_over_http_2_reach_curl_over_both_versions() {
 }
 
 #[tokio::test]
-async fn interim_answers_of_http_2_subsystems_are_bounded_and_without_what_only_the_gateway_says() {
+async fn interim_responses_of_http_2_subsystems_are_bounded_and_have_no_reserved_fields() {
     fn hints(stream: u32, count: usize) -> Vec<Vec<u8>> {
         let more = [literal("link", "</a.css>"), literal("x-request-id", "forged"), literal("ratelimit", "forged")];
         let mut all = vec![answer_head(stream, 0, "103", &more).repeat(count)];
@@ -546,9 +524,9 @@ async fn interim_answers_of_http_2_subsystems_are_bounded_and_without_what_only_
         let server = StreamServer::start(answering, Duration::ZERO);
         let mut world = server.in_a_city().start().await;
         for version in ["--http1.1", "--http2"] {
-            let said = curl(&world, version).await;
-            assert_eq!(said.matches(" 103 ").count(), 16, "{version}: {said}");
-            assert!(said.contains(status) && !said.contains("forged"), "{version}: {said}");
+            let printed = curl(&world, version).await;
+            assert_eq!(printed.matches(" 103 ").count(), 16, "{version}: {printed}");
+            assert!(printed.contains(status) && !printed.contains("forged"), "{version}: {printed}");
         }
         world.note_foreign_server();
         world.close().await;
@@ -556,7 +534,7 @@ async fn interim_answers_of_http_2_subsystems_are_bounded_and_without_what_only_
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_after_a_hint_is_a_502_behind_the_hint() {
+async fn stream_reset_after_a_hint_is_a_502_after_the_hint() {
     fn answering(stream: u32) -> Vec<Vec<u8>> {
         let hint = answer_head(stream, 0, "103", &[literal("link", "</a.css>")]);
         vec![[hint, frame(RST_STREAM, 0, stream, &2_u32.to_be_bytes())].concat()]
@@ -564,8 +542,8 @@ async fn a_stream_that_is_reset_after_a_hint_is_a_502_behind_the_hint() {
     let server = StreamServer::start(answering, Duration::ZERO);
     let mut world = server.in_a_city().start().await;
     for version in ["--http1.1", "--http2"] {
-        let said = curl(&world, version).await;
-        assert!(said.contains(" 103 ") && said.contains(" 502 "), "{version}: {said}");
+        let printed = curl(&world, version).await;
+        assert!(printed.contains(" 103 ") && printed.contains(" 502 "), "{version}: {printed}");
     }
     world.note_foreign_server();
     let usage = world.close().await;

@@ -9,16 +9,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::h2_frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, frames_in, get, literal, open_http2, say,
+    CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, frames_in, get, literal, open_http2, say,
 };
 use crate::world::raw_h2_server::{Answering, StreamServer};
 use crate::world::{
-    GATEWAY, Plan, Process, Reply, Seen, World, empty, free_address, request, run, stderr, stdout, tool, until, whole,
-    within,
+    GATEWAY, Process, READ, Reply, Seen, World, empty, let_time_pass, request, reserve_address, run, stderr, stdout,
+    tool, until, whole, within,
 };
 
-const READ: &str = "/cameras/v1/snapshots/1";
-const CANCEL: u32 = 8;
 /// `:status` in the static table (RFC 7541 appendix A).
 const OK: u8 = 0x88;
 const NO_CONTENT: u8 = 0x89;
@@ -60,8 +58,8 @@ const BARE_ENDS: [(&str, &str, Answering); 5] = [
     ("HEAD", "HEAD, later", |n| vec![head(n, OK, "6"), end(n)]),
 ];
 
-async fn both(world: &World, method: &str) -> [Reply; 2] {
-    let [http1, http2] = [world.client("traffic-police"), world.client("traffic-police").h2()];
+async fn replies_of_both_protocols(world: &World, method: &str) -> [Reply; 2] {
+    let [http1, http2] = world.clients("traffic-police");
     let path = if method == "HEAD" { "/cameras/do/anything" } else { READ };
     let asked = || request(method, path, empty());
     [http1.send(asked()).await, http2.send(asked()).await]
@@ -69,20 +67,20 @@ async fn both(world: &World, method: &str) -> [Reply; 2] {
 
 /// Waits until no frame of a command is on its way. Returns the codes of the resets that the subsystem received.
 async fn resets(server: &StreamServer) -> Vec<u32> {
-    tokio::time::sleep(Duration::from_millis(300)).await; // the absence of frames shows only after a wait
+    let_time_pass(Duration::from_millis(300)).await; // the absence of frames shows only after a wait
     let resets = server.got(RST_STREAM);
     resets.iter().map(|reset| u32::from_be_bytes(reset.3[..].try_into().unwrap())).collect()
 }
 
 #[tokio::test]
-async fn a_whole_answer_is_ok_wherever_its_end_comes_and_its_stream_is_not_reset() {
+async fn complete_response_is_ok_wherever_its_end_arrives_and_its_stream_is_not_reset() {
     for (name, answering) in ENDS {
         let server = StreamServer::start(answering, Duration::from_millis(50));
         let mut world = server.in_a_city().start().await;
-        let replies = both(&world, "GET").await;
+        let replies = replies_of_both_protocols(&world, "GET").await;
         assert!(replies.iter().all(|reply| reply.text() == "hello\n"), "{name}: {replies:?}");
         let sum = replies[1].trailers.as_ref().and_then(|trailers| trailers.get("x-sum").cloned());
-        assert_eq!(sum.is_some(), name.contains("trailers"), "{name}: trailers pass to a caller over HTTP/2");
+        assert_eq!(sum.is_some(), name.contains("trailers"), "{name}: trailers are forwarded over HTTP/2");
         assert_eq!(resets(&server).await, [0; 0], "{name}");
         world.note_foreign_server();
         assert_eq!(world.close().await.of("traffic-police", "ok"), 2, "{name}");
@@ -90,11 +88,11 @@ async fn a_whole_answer_is_ok_wherever_its_end_comes_and_its_stream_is_not_reset
 }
 
 #[tokio::test]
-async fn an_answer_without_content_is_ok_wherever_its_end_comes() {
+async fn response_without_content_is_ok_wherever_its_end_arrives() {
     for (method, name, answering) in BARE_ENDS {
         let server = StreamServer::start(answering, Duration::from_millis(50));
         let mut world = server.in_a_city().start().await;
-        let replies = both(&world, method).await;
+        let replies = replies_of_both_protocols(&world, method).await;
         assert!(replies.iter().all(|reply| reply.body.is_empty()), "{name}: {replies:?}");
         if method == "HEAD" {
             assert!(replies.iter().all(|reply| reply.header("content-length") == "6"), "{replies:?}");
@@ -108,25 +106,30 @@ async fn an_answer_without_content_is_ok_wherever_its_end_comes() {
 /// A 304 may carry the length that the response to a GET would have (RFC 9110 section 8.6). If END_STREAM comes later,
 /// h2 treats the length as a contradiction and resets the stream. The response is whole all the same.
 #[tokio::test]
-async fn a_304_that_says_a_length_is_ok() {
+async fn not_modified_with_a_content_length_is_ok() {
     for pause in [0, 50] {
         let answering: Answering = |n| vec![head(n, NOT_MODIFIED, "5"), end(n)];
         let server = StreamServer::start(answering, Duration::from_millis(pause));
         let mut world = server.in_a_city().start().await;
-        assert!(both(&world, "GET").await.iter().all(|reply| reply.status == 304 && reply.body.is_empty()));
+        assert!(
+            replies_of_both_protocols(&world, "GET")
+                .await
+                .iter()
+                .all(|reply| reply.status == 304 && reply.body.is_empty())
+        );
         world.note_foreign_server();
         assert_eq!(world.close().await.of("traffic-police", "ok"), 2);
     }
 }
 
 #[tokio::test]
-async fn an_end_that_never_comes_is_waited_for_a_moment_only() {
+async fn missing_end_stream_is_awaited_for_a_bounded_time() {
     let server = StreamServer::start(|n| vec![[head(n, OK, "6"), data(n, b"hello\n")].concat()], Duration::ZERO);
     let mut world = server.in_a_city().start().await;
-    let replies = both(&world, "GET").await;
+    let replies = replies_of_both_protocols(&world, "GET").await;
     assert!(replies.iter().all(|reply| reply.text() == "hello\n"), "{replies:?}");
-    world.usage_when("both are settled", |usage| usage.of("traffic-police", "ok") == 2).await;
-    until("both streams are given up", async || (server.got(RST_STREAM).len() == 2).then_some(())).await;
+    world.usage_when("both commands are settled", |usage| usage.of("traffic-police", "ok") == 2).await;
+    until("both streams are reset", async || (server.got(RST_STREAM).len() == 2).then_some(())).await;
     assert_eq!(resets(&server).await, [CANCEL; 2]);
     world.note_foreign_server();
     assert_eq!(world.close().await.of("traffic-police", "ok"), 2);
@@ -134,15 +137,15 @@ async fn an_end_that_never_comes_is_waited_for_a_moment_only() {
 
 /// A caller that leaves after it has received the announced length, as curl does over HTTP/2.
 #[tokio::test]
-async fn a_caller_that_leaves_at_the_length_has_a_whole_answer() {
+async fn caller_that_leaves_at_the_content_length_has_a_complete_response() {
     let server = StreamServer::start(ENDS[1].1, Duration::from_millis(300));
     let mut world = server.in_a_city().start().await;
     let mut caller = open_http2(&world, &[]).await;
     say(&mut caller, &get(1, READ)).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     within("the content", async {
-        while !frames_in(&heard).iter().any(|frame| (frame.0, frame.3) == (DATA, b"hello\n")) {
-            assert!(caller.read_buf(&mut heard).await.unwrap() > 0, "closed");
+        while !frames_in(&received).iter().any(|frame| (frame.0, frame.3) == (DATA, b"hello\n")) {
+            assert!(caller.read_buf(&mut received).await.unwrap() > 0, "closed");
         }
     })
     .await;
@@ -150,15 +153,15 @@ async fn a_caller_that_leaves_at_the_length_has_a_whole_answer() {
 
     let mut other = world.client("traffic-police").connect().await.unwrap();
     other.write_all(format!("GET {READ} HTTP/1.1\r\nHost: {GATEWAY}\r\n\r\n").as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"hello\n") {
-        assert!(within("the content", other.read_buf(&mut heard)).await.unwrap() > 0, "closed");
+    let mut received = Vec::new();
+    while !received.ends_with(b"hello\n") {
+        assert!(within("the content", other.read_buf(&mut received)).await.unwrap() > 0, "closed");
     }
     drop(other);
     for _ in 0..2 {
         world.log.note("traffic-police", Seen::Outcome("ok"));
     }
-    world.usage_when("both are settled", |usage| usage.of("traffic-police", "ok") == 2).await;
+    world.usage_when("both commands are settled", |usage| usage.of("traffic-police", "ok") == 2).await;
     assert_eq!(resets(&server).await, [0; 0]);
     drop(caller);
     world.note_foreign_server();
@@ -166,15 +169,15 @@ async fn a_caller_that_leaves_at_the_length_has_a_whole_answer() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_before_the_length_has_aborted() {
+async fn caller_that_leaves_before_the_content_length_is_aborted() {
     let server = StreamServer::start(|n| vec![[head(n, OK, "60"), data(n, b"hello\n")].concat()], Duration::ZERO);
     let mut world = server.in_a_city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let mut stream = client.open(request("GET", READ, empty())).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "hello\n");
         drop((stream, client));
     }
-    world.usage_when("both are settled", |usage| usage.of("traffic-police", "aborted") == 2).await;
+    world.usage_when("both commands are settled", |usage| usage.of("traffic-police", "aborted") == 2).await;
     world.note_foreign_server();
     world.close().await;
 }
@@ -182,7 +185,7 @@ async fn a_caller_that_leaves_before_the_length_has_aborted() {
 /// An upload whose END_STREAM is a separate frame is whole at its length. Over HTTP/2 trailers may follow, so the
 /// gateway waits for the end for a moment.
 #[tokio::test]
-async fn an_upload_is_whole_at_its_length() {
+async fn upload_is_complete_at_its_content_length() {
     for protocol in ["http1", "http2"] {
         let world =
             World::city().edit(|document| document["subsystems"][0]["protocol"] = json!(protocol)).start().await;
@@ -194,44 +197,37 @@ async fn an_upload_is_whole_at_its_length() {
             say(&mut caller, &[frame(HEADERS, END_HEADERS, n, &block.concat()), content].concat()).await.unwrap();
             let log = &world.server("cameras").log;
             let which = usize::try_from(n / 2).unwrap();
-            let got = until("it arrives", async || log.all().get(which).cloned()).await;
+            let got = until("the request arrives", async || log.all().get(which).cloned()).await;
             let is_whole = async || got.body.complete.load(Ordering::Acquire).then_some(());
             if protocol == "http1" {
-                until("it is whole", is_whole).await;
+                until("it is complete", is_whole).await;
             }
             say(&mut caller, &end(n)).await.unwrap();
-            until("it is whole", is_whole).await;
+            until("it is complete", is_whole).await;
             world.log.note("traffic-police", Seen::Outcome("ok"));
         }
         let settled = |usage: &crate::world::Usage| usage.of("traffic-police", "ok") == 2;
-        world.usage_when("both are settled", settled).await;
-        let mut heard = Vec::new();
+        world.usage_when("both commands are settled", settled).await;
+        let mut received = Vec::new();
         within("both answers", async {
-            let ended = |heard: &[u8], n| {
-                frames_in(heard).iter().any(|frame| frame.0 <= HEADERS && frame.2 == n && frame.1 & END_STREAM != 0)
+            let ended = |received: &[u8], n| {
+                frames_in(received).iter().any(|frame| frame.0 <= HEADERS && frame.2 == n && frame.1 & END_STREAM != 0)
             };
-            while !(ended(&heard, 1) && ended(&heard, 3)) {
-                assert!(caller.read_buf(&mut heard).await.unwrap() > 0, "closed");
+            while !(ended(&received, 1) && ended(&received, 3)) {
+                assert!(caller.read_buf(&mut received).await.unwrap() > 0, "closed");
             }
         })
         .await;
-        assert!(frames_in(&heard).iter().all(|frame| frame.0 != RST_STREAM), "{protocol}: no stream was reset");
+        assert!(frames_in(&received).iter().all(|frame| frame.0 != RST_STREAM), "{protocol}: no stream was reset");
         drop(caller);
         world.close().await;
     }
 }
 
 /// Returns a city whose cameras are a foreign server that uses HTTP/2 without TLS.
-fn foreign(address: std::net::SocketAddr) -> Plan {
-    World::city().edit(move |document| {
-        document["subsystems"][0]["protocol"] = json!("http2");
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
-    })
-}
-
 /// Tests callers over both protocols, and curl, which leaves at the length.
-async fn are_all_ok(mut world: World, text: &str) {
-    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+async fn assert_all_ok(mut world: World, text: &str) {
+    let clients = world.clients("traffic-police");
     for client in &clients {
         for _ in 0..5 {
             assert_eq!(client.get(READ).await.text(), text);
@@ -263,38 +259,38 @@ async fn are_all_ok(mut world: World, text: &str) {
 }
 
 #[tokio::test]
-async fn answers_of_node_are_ok() {
+async fn responses_of_node_are_ok() {
     const SERVER: &str = "require('http2').createServer((q, s) => { q.resume(); q.on('end', () => { \
         const b = Buffer.from('hello\\n'); s.setHeader('content-length', b.length); s.end(b) }) })\
         .listen(Number(process.argv[1]), '127.0.0.1')";
-    let address = free_address();
+    let address = reserve_address();
     let mut node = tool("node");
     node.args(["-e", SERVER]).arg(address.port().to_string()).stdout(Stdio::null());
     let node = Process::spawn(&mut node);
     until("Node listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
-    are_all_ok(foreign(address).start().await, "hello\n").await;
+    assert_all_ok(World::city().cameras_at(address).http2_cameras().start().await, "hello\n").await;
     drop(node);
 }
 
 #[tokio::test]
-async fn answers_of_hypercorn_are_ok() {
-    let address = free_address();
+async fn responses_of_hypercorn_are_ok() {
+    let address = reserve_address();
     let mut hypercorn = crate::grpc::grpcio::python("http2_server.py");
     hypercorn.arg(address.port().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
     let hypercorn = Process::spawn(&mut hypercorn);
     until("hypercorn listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
-    are_all_ok(foreign(address).start().await, "hello\n").await;
+    assert_all_ok(World::city().cameras_at(address).http2_cameras().start().await, "hello\n").await;
     drop(hypercorn);
 }
 
 #[tokio::test]
-async fn answers_that_nginx_passes_on_are_ok() {
-    let address = free_address();
-    let mut world = foreign(address).build();
+async fn responses_proxied_by_nginx_are_ok() {
+    let address = reserve_address();
+    let mut world = World::city().cameras_at(address).http2_cameras().build();
     let mut nginx = crate::operator::third_party_tools::nginx(world.folder(), &format!("{address} http2"));
     until("nginx listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
     world.start_here().await;
-    are_all_ok(world, "nginx\n").await;
+    assert_all_ok(world, "nginx\n").await;
     nginx.signal("QUIT");
     nginx.ended().await;
 }

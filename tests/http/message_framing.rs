@@ -9,33 +9,29 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 
-use crate::world::{Body, Client, World, empty, fed, request, whole};
-
-fn both_protocols(world: &World) -> [Client; 2] {
-    [world.client("traffic-police"), world.client("traffic-police").h2()]
-}
+use crate::world::{Body, World, empty, fed, pause_as_slow_client, request, whole};
 
 #[tokio::test]
-async fn a_get_keeps_a_body_of_unknown_length() {
+async fn get_keeps_a_body_of_unknown_length() {
     let world = World::city().start().await;
-    let [http1, http2] = both_protocols(&world);
+    let [http1, http2] = world.clients("traffic-police");
     for (client, framing) in [(http1, Some("chunked")), (http2, None)] {
         let (feed, body) = fed();
         feed.send(Ok("what is there?".into())).unwrap();
         drop(feed);
-        let mut asking = request("GET", "/cameras/do/echo", body);
+        let mut outgoing = request("GET", "/cameras/do/echo", body);
         if let Some(framing) = framing {
-            asking.headers_mut().insert("transfer-encoding", framing.parse().unwrap());
+            outgoing.headers_mut().insert("transfer-encoding", framing.parse().unwrap());
         }
-        assert_eq!(client.send(asking).await.text(), "what is there?");
+        assert_eq!(client.send(outgoing).await.text(), "what is there?");
     }
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_post_without_a_body_says_so() {
+async fn post_without_a_body_has_content_length_zero() {
     let world = World::city().start().await;
-    for client in both_protocols(&world) {
+    for client in world.clients("traffic-police") {
         assert_eq!(client.send(request("POST", "/cameras/v1/snapshots", empty())).await.status, 200);
     }
     for got in world.server("cameras").log.all() {
@@ -45,9 +41,9 @@ async fn a_post_without_a_body_says_so() {
 }
 
 #[tokio::test]
-async fn a_get_without_a_body_is_not_given_one() {
+async fn get_without_a_body_is_forwarded_without_one() {
     let world = World::city().start().await;
-    for client in both_protocols(&world) {
+    for client in world.clients("traffic-police") {
         assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
     }
     for got in world.server("cameras").log.all() {
@@ -57,7 +53,7 @@ async fn a_get_without_a_body_is_not_given_one() {
 }
 
 #[tokio::test]
-async fn the_crumbs_of_a_cookie_arrive_as_one() {
+async fn cookie_crumbs_are_forwarded_as_one_field() {
     let world = World::city().start().await;
     let mut crumbs = request("GET", "/cameras/v1/snapshots/1", empty());
     for crumb in ["a=1", "b=2"] {
@@ -70,12 +66,12 @@ async fn the_crumbs_of_a_cookie_arrive_as_one() {
 }
 
 #[tokio::test]
-async fn trailers_arrive_without_claims() {
+async fn trailers_are_forwarded_without_reserved_fields() {
     let world = World::city().start().await;
-    for client in both_protocols(&world) {
-        let mut said = request("POST", "/cameras/v1/snapshots", with_trailers());
-        said.headers_mut().insert("trailer", "x-checksum, x-tallygate-department".parse().unwrap());
-        assert_eq!(client.send(said).await.status, 200);
+    for client in world.clients("traffic-police") {
+        let mut upload = request("POST", "/cameras/v1/snapshots", with_trailers());
+        upload.headers_mut().insert("trailer", "x-checksum, x-tallygate-department".parse().unwrap());
+        assert_eq!(client.send(upload).await.status, 200);
     }
     for got in world.server("cameras").log.all() {
         let trailers = got.body.trailers.lock().unwrap().clone().expect("trailers");
@@ -94,16 +90,16 @@ fn with_trailers() -> Body {
 }
 
 #[tokio::test]
-async fn a_caller_that_pauses_is_not_a_subsystem_that_is_late() {
-    let impatient =
+async fn caller_that_pauses_is_no_timeout_of_the_subsystem() {
+    let short_timeouts =
         |document: &mut Value| document["subsystems"][0]["timeouts"] = json!({ "response": "100ms", "idle": "5s" });
-    let world = World::city().edit(impatient).start().await;
-    for client in both_protocols(&world) {
+    let world = World::city().edit(short_timeouts).start().await;
+    for client in world.clients("traffic-police") {
         let (feed, body) = fed();
         feed.send(Ok("one ".into())).unwrap();
         let answer =
             tokio::spawn(async move { client.send(request("POST", "/cameras/v1/snapshots", body)).await.status });
-        tokio::time::sleep(Duration::from_millis(400)).await; // the pause is under test
+        pause_as_slow_client(Duration::from_millis(400)).await;
         feed.send(Ok("two".into())).unwrap();
         drop(feed);
         assert_eq!(answer.await.unwrap(), 200);
@@ -113,9 +109,9 @@ async fn a_caller_that_pauses_is_not_a_subsystem_that_is_late() {
 }
 
 #[tokio::test]
-async fn a_refused_upload_gets_its_answer() {
+async fn refused_upload_gets_its_response() {
     let world = World::city().start().await;
-    for client in [world.client("archive"), world.client("archive").h2()] {
+    for client in world.clients("archive") {
         let reply = client.send(request("POST", "/cameras/v1/snapshots", whole(vec![1; 200_000]))).await;
         assert_eq!(reply.status, 403);
         assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 403);
@@ -124,9 +120,9 @@ async fn a_refused_upload_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn another_spelling_of_a_path_is_refused() {
+async fn other_spellings_of_a_path_are_refused() {
     let world = World::city().start().await;
-    for client in both_protocols(&world) {
+    for client in world.clients("traffic-police") {
         for path in ["/cameras/v1/%73napshots/1", "/cameras/v1/snapshots;x=1/1", "/cameras/v1/./snapshots/1"] {
             assert_eq!(client.get(path).await.status, 400, "{path}");
         }

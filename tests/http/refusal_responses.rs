@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::{Client, GATEWAY, Reply, Seen, World, empty, free_address, request, whole, within};
+use crate::world::{Client, GATEWAY, Reply, Seen, World, empty, request, reserve_address, whole, within};
 
 /// Requires the shape of RFC 9457 that the contract specifies.
 fn is_problem(reply: &Reply, status: u16, name: &str) {
@@ -20,10 +20,10 @@ fn is_problem(reply: &Reply, status: u16, name: &str) {
 }
 
 #[tokio::test]
-async fn every_refusal_has_the_shape_of_a_problem() {
-    let nobody = free_address();
+async fn every_refusal_is_a_problem_document() {
+    let unused_address = reserve_address();
     let plan = World::city().subsystem("ruin").grant("traffic-police", "ruin", &["*"]).edit(|document| {
-        document["subsystems"][1]["upstreams"] = json!([{ "url": format!("http://{nobody}") }]);
+        document["subsystems"][1]["upstreams"] = json!([{ "url": format!("http://{unused_address}") }]);
         document["subsystems"][0]["timeouts"]["response"] = json!("200ms");
         document["subsystems"][0]["commands"][0]["limits"] = json!({ "rate": "1/h", "burst": 1 });
         document["subsystems"][0]["commands"][0]["body"] = json!({ "max": "16B" });
@@ -50,7 +50,7 @@ async fn every_refusal_has_the_shape_of_a_problem() {
 }
 
 #[tokio::test]
-async fn a_refused_command_is_never_billed() {
+async fn refused_command_is_never_billed() {
     let world = World::city().start().await;
     for _ in 0..10 {
         assert_eq!(world.client("archive").get("/cameras/do/bytes-10").await.status, 403);
@@ -64,16 +64,16 @@ async fn a_refused_command_is_never_billed() {
 }
 
 /// Sends raw bytes, and reads until the connection ends.
-async fn speak_badly(client: &Client, bytes: &str) -> String {
+async fn send_malformed(client: &Client, bytes: &str) -> String {
     let mut stream = client.connect().await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = within("the answer to a bad head", stream.read_to_end(&mut answer)).await; // a reset is an end, too
+    let _ = within("the response to the malformed head", stream.read_to_end(&mut answer)).await; // a reset is an end, too
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]
-async fn a_head_that_is_not_http_is_answered_with_400_and_reaches_nobody() {
+async fn malformed_head_is_answered_with_400_and_not_forwarded() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
     let mut odd = Vec::new();
@@ -90,7 +90,7 @@ async fn a_head_that_is_not_http_is_answered_with_400_and_reaches_nobody() {
     ] {
         world.log.note("traffic-police", Seen::Outcome("malformed"));
         let head = format!("{}Connection: close\r\n\r\n", head.replace("{host}", GATEWAY));
-        let answer = speak_badly(&client, &head).await;
+        let answer = send_malformed(&client, &head).await;
         let status = if head.starts_with("TRACE") { "501" } else { "400" };
         if !answer.starts_with(&format!("HTTP/1.1 {status}")) {
             odd.push(format!("{head:?} was answered {answer:?}"));
@@ -103,7 +103,7 @@ async fn a_head_that_is_not_http_is_answered_with_400_and_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn what_could_be_read_two_ways_is_not_read_at_all() {
+async fn ambiguous_requests_are_refused() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
     world.log.note("traffic-police", Seen::Outcome("malformed"));
@@ -111,14 +111,14 @@ async fn what_could_be_read_two_ways_is_not_read_at_all() {
         "POST /cameras/v1/snapshots HTTP/1.1\r\nHost: {GATEWAY}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /cameras/v1/snapshots/smuggled HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: close\r\n\r\n"
     );
-    let answer = speak_badly(&client, &smuggled).await;
+    let answer = send_malformed(&client, &smuggled).await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert!(world.server("cameras").log.all().is_empty());
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_head_larger_than_the_capacity_is_refused() {
+async fn head_over_the_capacity_is_refused() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
     let mut large = request("GET", "/cameras/v1/snapshots/1", empty());
@@ -130,7 +130,7 @@ async fn a_head_larger_than_the_capacity_is_refused() {
 }
 
 #[tokio::test]
-async fn a_caller_of_a_disabled_department_is_told_so() {
+async fn caller_of_a_disabled_department_is_refused_with_its_reason() {
     let plan = World::city().edit(|document| {
         document["departments"][1]["disabled"] = json!(true);
         document["listeners"][0]["tls"]["clientAuth"]["mode"] = json!("optional");
@@ -147,14 +147,14 @@ async fn a_caller_of_a_disabled_department_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_callers_own_request_id_goes_on_under_another_name_and_never_as_ours() {
+async fn callers_request_id_is_forwarded_under_another_name() {
     let world = World::city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for (given, kept) in [("Root=1-67891233/abc+d==", true), ("two words", false)] {
-            let mut asking = request("GET", "/cameras/v1/snapshots/1", empty());
-            asking.headers_mut().insert("x-request-id", given.parse().unwrap());
-            asking.headers_mut().insert("x-tallygate-caller-request-id", "forged".parse().unwrap());
-            let reply = client.send(asking).await;
+            let mut outgoing = request("GET", "/cameras/v1/snapshots/1", empty());
+            outgoing.headers_mut().insert("x-request-id", given.parse().unwrap());
+            outgoing.headers_mut().insert("x-tallygate-caller-request-id", "forged".parse().unwrap());
+            let reply = client.send(outgoing).await;
             let got = world.server("cameras").log.all().pop().unwrap();
             assert_eq!(got.header("x-tallygate-caller-request-id"), if kept { given } else { "" });
             assert_eq!(got.header("x-request-id"), reply.header("x-request-id"));
@@ -165,7 +165,7 @@ async fn a_callers_own_request_id_goes_on_under_another_name_and_never_as_ours()
 }
 
 #[tokio::test]
-async fn the_names_that_some_frameworks_believe_are_removed_by_what_the_documentation_shows() {
+async fn framework_identity_headers_are_removed_by_the_documented_configuration() {
     let page = include_str!("../../docs/http.md");
     let (_, section) = page.split_once("## Names that some frameworks believe").unwrap();
     let (_, list) = section.split_once("    remove:\n").unwrap();
@@ -175,11 +175,11 @@ async fn the_names_that_some_frameworks_believe_are_removed_by_what_the_document
     assert!(names.contains(&"X-Original-URL") && names.len() > 12, "{names:?}");
     let removed = json!({ "request": { "remove": names } });
     let world = World::city().edit(move |document| document["subsystems"][0]["headers"] = removed).start().await;
-    let mut asking = request("GET", "/cameras/v1/snapshots/1", empty());
+    let mut outgoing = request("GET", "/cameras/v1/snapshots/1", empty());
     for name in &names {
-        asking.headers_mut().insert(name.parse::<http::HeaderName>().unwrap(), "forged".parse().unwrap());
+        outgoing.headers_mut().insert(name.parse::<http::HeaderName>().unwrap(), "forged".parse().unwrap());
     }
-    assert_eq!(world.client("traffic-police").send(asking).await.status, 200);
+    assert_eq!(world.client("traffic-police").send(outgoing).await.status, 200);
     let got = world.server("cameras").log.only();
     assert!(!got.headers.values().any(|value| value == "forged"), "{got:?}");
     world.close().await;

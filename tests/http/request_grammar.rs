@@ -10,8 +10,8 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::http1::http1_conformance::{Case, ask as ask_over_http1, catch_all, corpus, outcome_of};
 use crate::world::h2_frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, code_at, frame, frames_in, literal,
-    open_http2, post, say,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PROTOCOL_ERROR, RST_STREAM, code_at, frame,
+    frames_in, literal, open_http2, post, say,
 };
 use crate::world::{GATEWAY, Seen, World, empty, request, within};
 
@@ -21,7 +21,6 @@ const BAD_BODIES: [&str; 22] = include!("../data/http1_bad_bodies.rs");
 
 /// The largest frame that the gateway accepts.
 const FRAME_MAX: usize = 16 * 1024;
-const PROTOCOL_ERROR: u32 = 1;
 /// Fields that HTTP/2 does not have (RFC 9113 section 8.2.2). A request with one of them is malformed, even if HTTP/1.1
 /// accepts it.
 const OF_CONNECTIONS: [&str; 6] =
@@ -56,24 +55,24 @@ impl GrammarOutcome {
 }
 
 /// Sends the frames of stream 1 on a new connection, and reads until the result is certain.
-async fn fate_of(world: &World, frames: &[u8]) -> GrammarOutcome {
+async fn grammar_outcome(world: &World, frames: &[u8]) -> GrammarOutcome {
     let mut stream = open_http2(world, &[]).await;
     let _ = say(&mut stream, frames).await; // it may be refused before all bytes are sent
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     loop {
-        if let Some(fate) = fate_in(&heard) {
-            return fate;
+        if let Some(outcome) = outcome_in(&received) {
+            return outcome;
         }
-        match within("the fate of a stream", stream.read_buf(&mut heard)).await {
-            Ok(0) | Err(_) => return fate_in(&heard).unwrap_or(GrammarOutcome::Ended),
+        match within("the stream is answered or reset", stream.read_buf(&mut received)).await {
+            Ok(0) | Err(_) => return outcome_in(&received).unwrap_or(GrammarOutcome::Ended),
             Ok(_) => {}
         }
     }
 }
 
-fn fate_in(heard: &[u8]) -> Option<GrammarOutcome> {
+fn outcome_in(received: &[u8]) -> Option<GrammarOutcome> {
     let mut body = Vec::new();
-    for (kind, flags, _, payload) in frames_in(heard) {
+    for (kind, flags, _, payload) in frames_in(received) {
         let ends = flags & END_STREAM > 0;
         match kind {
             DATA => {
@@ -229,29 +228,29 @@ async fn city() -> World {
 const CUT: [&str; 1] = ["GET /#a HTTP/1.1\r\n"];
 
 #[tokio::test]
-async fn every_head_of_the_tables_has_over_http2_the_fate_that_it_has_over_http1() {
+async fn heads_of_the_tables_have_equal_verdicts_over_http2_and_http1() {
     let world = city().await;
     let (mut odd, mut tried) = (Vec::new(), 0);
     for (raw, status) in BAD_HEADS.into_iter().filter(|(raw, _)| !CUT.contains(raw)) {
         let Ok(frames) = translated(raw.as_bytes(), Some("h")) else { continue };
-        let fate = fate_of(&world, &frames).await;
-        world.log.note("traffic-police", fate.seen());
+        let outcome = grammar_outcome(&world, &frames).await;
+        world.log.note("traffic-police", outcome.seen());
         tried += 1;
-        let fits = match fate {
+        let fits = match outcome {
             GrammarOutcome::Answered(answered, "malformed") => answered == status,
-            _ => fate.is_refused(),
+            _ => outcome.is_refused(),
         };
         if !fits {
-            odd.push(format!("{raw:?}: {fate:?}, not {status}"));
+            odd.push(format!("{raw:?}: {outcome:?}, not {status}"));
         }
     }
     assert!(tried > 35, "only {tried} of {} have a form over HTTP/2", BAD_HEADS.len());
     for raw in GOOD.into_iter().filter(|raw| !raw.contains("http://")) {
         let Ok(frames) = translated(raw.as_bytes(), Some("h")) else { continue };
-        let fate = fate_of(&world, &frames).await;
-        world.log.note("traffic-police", fate.seen());
-        if fate.is_refused() != has_field_of_connections(raw.as_bytes()) {
-            odd.push(format!("{raw:?}: {fate:?}, though it is well formed"));
+        let outcome = grammar_outcome(&world, &frames).await;
+        world.log.note("traffic-police", outcome.seen());
+        if outcome.is_refused() != has_field_of_connections(raw.as_bytes()) {
+            odd.push(format!("{raw:?}: {outcome:?}, though it is well formed"));
         }
     }
     assert!(odd.is_empty(), "{}", odd.join("\n"));
@@ -260,7 +259,7 @@ async fn every_head_of_the_tables_has_over_http2_the_fate_that_it_has_over_http1
 }
 
 #[tokio::test]
-async fn blanks_around_values_and_foreign_schemes_are_malformed() {
+async fn whitespace_around_values_and_foreign_schemes_are_malformed() {
     let world = city().await;
     let with = |name: &str, value: &str| {
         let target = b"/cameras/v1/snapshots/1";
@@ -272,16 +271,16 @@ async fn blanks_around_values_and_foreign_schemes_are_malformed() {
         head_frames(&pseudo_fields(b"GET", target.as_bytes(), None), true)
     };
     for frames in [with("x-value", " a"), with("x-value", "a\t"), with("expect", "x"), scheme("ftp"), scheme("file")] {
-        let fate = fate_of(&world, &frames).await;
-        world.log.note("traffic-police", fate.seen());
-        assert!(matches!(fate, GrammarOutcome::Answered(400 | 417, "malformed")), "{fate:?}");
+        let outcome = grammar_outcome(&world, &frames).await;
+        world.log.note("traffic-police", outcome.seen());
+        assert!(matches!(outcome, GrammarOutcome::Answered(400 | 417, "malformed")), "{outcome:?}");
     }
-    let fate = fate_of(&world, &scheme("")).await;
-    world.log.note("traffic-police", fate.seen());
-    assert!(fate.is_refused(), "{fate:?}");
-    let fate = fate_of(&world, &with("x-value", "a b")).await;
-    world.log.note("traffic-police", fate.seen());
-    assert_eq!(fate, GrammarOutcome::Answered(200, "ok"));
+    let outcome = grammar_outcome(&world, &scheme("")).await;
+    world.log.note("traffic-police", outcome.seen());
+    assert!(outcome.is_refused(), "{outcome:?}");
+    let outcome = grammar_outcome(&world, &with("x-value", "a b")).await;
+    world.log.note("traffic-police", outcome.seen());
+    assert_eq!(outcome, GrammarOutcome::Answered(200, "ok"));
     world.close().await;
 }
 
@@ -294,14 +293,14 @@ const DIFFERENT: [(&str, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn every_request_of_the_corpus_has_over_http2_the_fate_that_it_has_over_http1() {
+async fn requests_of_the_corpus_have_equal_verdicts_over_http2_and_http1() {
     let world = catch_all().await;
     let client = &world.client("traffic-police");
     let world_too = &world;
     let tried = corpus().into_iter().map(async |case: Case| {
         let frames = translated(&case.raw, None).ok()?;
         let over_http1 = ask_over_http1(client, &case).await;
-        let over_http2 = fate_of(world_too, &frames).await;
+        let over_http2 = grammar_outcome(world_too, &frames).await;
         let has_body = frames_in(&frames).iter().any(|frame| frame.0 == DATA);
         Some((case, over_http1, over_http2, has_body))
     });
@@ -313,7 +312,7 @@ async fn every_request_of_the_corpus_has_over_http2_the_fate_that_it_has_over_ht
         let seen = match over_http2 {
             GrammarOutcome::Bare if case.raw.starts_with(b"HEAD") => Seen::Outcome("ok"),
             GrammarOutcome::Reset(_) if *has_body => Seen::Open, // with a short body it is a command
-            fate => fate.seen(),
+            outcome => outcome.seen(),
         };
         world.log.note("traffic-police", seen);
         let was_refused =
@@ -352,7 +351,7 @@ const ODD_TRAILERS: [&str; 19] = [
 ];
 
 #[tokio::test]
-async fn no_odd_trailer_gets_through_to_a_subsystem_of_either_protocol() {
+async fn invalid_trailers_are_not_forwarded_to_subsystems_of_either_protocol() {
     for protocol in ["http1", "http2"] {
         let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!(protocol));
         let world = plan.start().await;
@@ -363,14 +362,14 @@ async fn no_odd_trailer_gets_through_to_a_subsystem_of_either_protocol() {
         let odd = ODD_TRAILERS.map(|name| (name.to_owned(), "9"));
         for (name, value) in lines.chain(odd).chain([("x-sum".to_owned(), " 42")]) {
             let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &literal(&name, value));
-            let fate = fate_of(&world, &[post(1), frame(DATA, 0, 1, b"hello"), trailers].concat()).await;
+            let outcome = grammar_outcome(&world, &[post(1), frame(DATA, 0, 1, b"hello"), trailers].concat()).await;
             world.log.note("traffic-police", Seen::Open);
             assert!(
                 matches!(
-                    fate,
+                    outcome,
                     GrammarOutcome::Answered(400, "aborted") | GrammarOutcome::Reset(_) | GrammarOutcome::Ended
                 ),
-                "{name}: {fate:?}"
+                "{name}: {outcome:?}"
             );
         }
         for got in world.server("cameras").log.all() {
@@ -378,7 +377,7 @@ async fn no_odd_trailer_gets_through_to_a_subsystem_of_either_protocol() {
             let is_whole = got.body.complete.load(std::sync::atomic::Ordering::Acquire);
             assert!(trailers.is_empty() && !is_whole, "{protocol}: {trailers:?}");
         }
-        let fate = fate_of(
+        let outcome = grammar_outcome(
             &world,
             &[
                 post(1),
@@ -389,14 +388,14 @@ async fn no_odd_trailer_gets_through_to_a_subsystem_of_either_protocol() {
         )
         .await;
         world.log.note("traffic-police", Seen::Outcome("ok"));
-        assert_eq!(fate, GrammarOutcome::Answered(200, "ok"), "what is no odd trailer does get through");
+        assert_eq!(outcome, GrammarOutcome::Answered(200, "ok"), "valid trailers are forwarded");
         let usage = world.close().await;
         assert_eq!(usage.of("traffic-police", "ok"), 1);
     }
 }
 
 #[tokio::test]
-async fn a_head_beyond_the_limit_is_refused_in_full_and_counted_over_http2_as_over_http1() {
+async fn head_over_the_limit_is_refused_with_431_and_counted_over_http2_as_over_http1() {
     let world = World::city().start().await;
     let client = world.client("traffic-police").h2();
     let with = |bytes: usize| {
@@ -412,15 +411,15 @@ async fn a_head_beyond_the_limit_is_refused_in_full_and_counted_over_http2_as_ov
         assert_eq!(reply.json()["instance"], reply.header("x-request-id"));
     }
     let reply = client.send(with(100_000)).await;
-    assert_eq!((reply.status.as_u16(), reply.body.len()), (431, 0), "h2 has said it");
+    assert_eq!((reply.status.as_u16(), reply.body.len()), (431, 0), "h2 has sent the reset");
     // The gateway counts a response of h2 itself when its bytes have been written, so a scrape may come before the count.
-    world.usage_when("all are counted", |usage| usage.of("traffic-police", "malformed") == 5).await;
+    world.usage_when("all commands are counted", |usage| usage.of("traffic-police", "malformed") == 5).await;
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "malformed"), usage.of("traffic-police", "ok")), (5, 1));
 }
 
 #[tokio::test]
-async fn a_head_that_h2_resets_is_counted_once_and_what_it_resets_later_is_not() {
+async fn head_reset_by_h2_is_counted_once_and_a_later_reset_is_not() {
     let world = World::city().start().await;
     let good = pseudo_fields(b"POST", b"/cameras/v1/snapshots", Some(GATEWAY.as_bytes()));
     let length = |value: &str| [&good[..], &field(b"content-length", value.as_bytes())].concat();
@@ -434,11 +433,11 @@ async fn a_head_that_h2_resets_is_counted_once_and_what_it_resets_later_is_not()
         (head_frames(&length("9"), true), true),
         ([head_frames(&length("9"), false), body.clone()].concat(), false), // accepted as a command, then broken
     ] {
-        let fate = fate_of(&world, &frames).await;
-        assert_eq!(fate, GrammarOutcome::Reset(PROTOCOL_ERROR));
+        let outcome = grammar_outcome(&world, &frames).await;
+        assert_eq!(outcome, GrammarOutcome::Reset(PROTOCOL_ERROR));
         world.log.note("traffic-police", if counted { Seen::Outcome("malformed") } else { Seen::Open });
     }
-    let usage = world.usage_when("all are settled", |usage| usage.sum(|_| true) == 5).await;
+    let usage = world.usage_when("all commands are settled", |usage| usage.sum(|_| true) == 5).await;
     assert_eq!((usage.of("traffic-police", "malformed"), usage.of("traffic-police", "aborted")), (4, 1));
     world.close().await;
 }

@@ -8,29 +8,25 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::h2_frames::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, POST, RST_STREAM, fields, frame, literal, open_http2, say,
+    CANCEL, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INTERNAL_ERROR, NO_ERROR, POST, RST_STREAM, fields, frame,
+    literal, open_http2, say,
 };
 use crate::world::raw_h2_server::{Answering, StreamServer};
-use crate::world::{Seen, World, empty, free_address, listen, request, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
-const SUBMIT: &str = "/cameras/v1/snapshots";
-/// Error codes (RFC 9113 section 7).
-const NO_ERROR: u32 = 0;
-const INTERNAL_ERROR: u32 = 2;
-const CANCEL: u32 = 8;
+use crate::world::{
+    ANY_PORT, IN_FLIGHT, READ, SUBMIT, Seen, World, empty, listen, pause_as_slow_server, request, until,
+};
 
 fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-fn copied(document: &mut Value) {
+fn forwarded(document: &mut Value) {
     document["subsystems"][0]["commands"][0]["mirror"] = json!({ "subsystem": "lab" });
 }
 
 /// Sends half an upload and resets its stream, at once or after the half has arrived. The upload must arrive broken, or
 /// not at all.
-async fn an_upload_is_reset(world: &World, (code, length, at_once): (u32, &str, bool)) {
+async fn reset_upload(world: &World, (code, length, at_once): (u32, &str, bool)) {
     let mut caller = open_http2(world, &[]).await;
     let length = if length.is_empty() { Vec::new() } else { literal("content-length", length) };
     let head = frame(HEADERS, END_HEADERS, 1, &[fields(POST, SUBMIT), length].concat());
@@ -42,25 +38,23 @@ async fn an_upload_is_reset(world: &World, (code, length, at_once): (u32, &str, 
     } else {
         say(&mut caller, &half).await.unwrap();
         let log = &world.server("cameras").log;
-        until("half of it arrives", async || log.all().get(before).filter(|got| got.bytes() == 10).cloned()).await;
+        until("half of the body arrives", async || log.all().get(before).filter(|got| got.bytes() == 10).cloned())
+            .await;
         say(&mut caller, &reset(1, code)).await.unwrap();
     }
-    until("nothing is in flight", async || {
-        (world.metrics().await.sum("tallygate_commands_in_flight") == 0).then_some(())
-    })
-    .await;
+    until("nothing is in flight", async || (world.metrics().await.sum(IN_FLIGHT) == 0).then_some(())).await;
 }
 
 #[tokio::test]
-async fn an_upload_that_is_reset_never_looks_whole_whatever_the_code() {
+async fn reset_upload_never_looks_complete_whatever_the_code() {
     for protocol in ["http1", "http2"] {
-        let plan = World::city().subsystem("lab").edit(copied);
+        let plan = World::city().subsystem("lab").edit(forwarded);
         let plan = plan.edit(|document| document["subsystems"][0]["protocol"] = json!(protocol));
         let world = plan.start().await;
         let mut uploads = 0;
         for code in [NO_ERROR, INTERNAL_ERROR, CANCEL] {
             for (length, at_once) in [("", false), ("", true), ("9000", false), ("9000", true)] {
-                an_upload_is_reset(&world, (code, length, at_once)).await;
+                reset_upload(&world, (code, length, at_once)).await;
                 uploads += 1;
             }
         }
@@ -69,7 +63,7 @@ async fn an_upload_that_is_reset_never_looks_whole_whatever_the_code() {
             log.iter().filter(|got| got.body.complete.load(Ordering::Acquire)).count()
         };
         assert_eq!(whole(&world, "cameras"), 0, "{protocol}");
-        assert!(world.server("lab").log.all().is_empty(), "{protocol}: half a request is not copied");
+        assert!(world.server("lab").log.all().is_empty(), "{protocol}: a truncated request is not mirrored");
         assert_eq!(world.metrics().await.sum("tallygate_upstream_ejected"), 0, "{protocol}");
         let usage = world.close().await;
         // A stream that is reset together with its head may never become a command.
@@ -107,19 +101,19 @@ const BREAKS: [(&str, Answering); 7] = [
 ];
 
 #[tokio::test]
-async fn an_answer_that_is_reset_never_looks_whole_whatever_the_code() {
+async fn reset_response_never_looks_complete_whatever_the_code() {
     for (name, answering) in BREAKS {
         for compressed in [false, true] {
             let server = StreamServer::start(answering, Duration::from_millis(100));
             let plan = server.in_a_city();
             let mut world =
                 plan.edit(|document| document["subsystems"][0]["compress"] = json!(compressed)).start().await;
-            for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
-                let mut asking = request("GET", READ, empty());
-                asking.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
-                match client.open(asking).await {
+            for client in world.clients("traffic-police") {
+                let mut outgoing = request("GET", READ, empty());
+                outgoing.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+                match client.open(outgoing).await {
                     Ok(mut stream) => assert!(stream.read_to_end().await.is_err(), "{name}, {compressed}"),
-                    Err(failure) => panic!("{name}, {compressed}: the head could be sent: {failure}"),
+                    Err(failure) => panic!("{name}, {compressed}: the request head was not accepted: {failure}"),
                 }
             }
             let failures = world.metrics().await.sum("tallygate_upstream_failures_total");
@@ -131,13 +125,13 @@ async fn an_answer_that_is_reset_never_looks_whole_whatever_the_code() {
 }
 
 #[tokio::test]
-async fn no_error_after_the_end_takes_nothing_away() {
+async fn reset_with_no_error_after_the_end_loses_nothing() {
     let server = StreamServer::start(
         |n| vec![[half(n, &[]), frame(DATA, END_STREAM, n, b"."), reset(n, NO_ERROR)].concat()],
         Duration::ZERO,
     );
     let mut world = server.in_a_city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         assert_eq!(client.get(READ).await.body.len(), 2001);
     }
     world.note_foreign_server();
@@ -153,11 +147,11 @@ const CONTRADICTIONS: [(&str, Answering); 4] = [
 ];
 
 #[tokio::test]
-async fn an_answer_that_is_broken_before_its_head_is_sent_is_a_502() {
+async fn response_broken_before_its_head_is_sent_is_a_502() {
     for (name, answering) in CONTRADICTIONS {
         let server = StreamServer::start(answering, Duration::ZERO);
         let mut world = server.in_a_city().start().await;
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             let reply = client.get(READ).await;
             assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("upstream_failed")), "{name}");
         }
@@ -168,8 +162,8 @@ async fn an_answer_that_is_broken_before_its_head_is_sent_is_a_502() {
 
 /// Starts a server that sends these bytes on every connection, and the rest, if not empty, after a moment.
 async fn plain(first: &'static str, rest: &'static str) -> World {
-    let address = free_address();
-    let listener = listen(address);
+    let listener = listen(ANY_PORT);
+    let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -180,23 +174,21 @@ async fn plain(first: &'static str, rest: &'static str) -> World {
                     }
                 }
                 stream.write_all(first.as_bytes()).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(100)).await; // separate arrival is under test
+                pause_as_slow_server(Duration::from_millis(100)).await; // so that the rest arrives separately
                 let _ = stream.write_all(rest.as_bytes()).await;
                 let _ = stream.read_to_end(&mut asked).await;
             });
         }
     });
-    let url = format!("http://{address}");
-    let mut world =
-        World::city().edit(|document| document["subsystems"][0]["upstreams"] = json!([{ "url": url }])).start().await;
+    let mut world = World::city().cameras_at(address).start().await;
     world.note_foreign_server();
     world
 }
 
 #[tokio::test]
-async fn over_http1_chunks_that_are_malformed_with_their_head_are_a_502() {
+async fn http1_chunks_malformed_together_with_the_head_are_a_502() {
     let world = plain("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", "").await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let reply = client.get(READ).await;
         assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("upstream_failed")));
     }
@@ -205,11 +197,11 @@ async fn over_http1_chunks_that_are_malformed_with_their_head_are_a_502() {
 
 /// Malformed chunks and trailers, and then silence: they are no end, and the gateway does not wait for one.
 #[tokio::test]
-async fn over_http1_what_is_malformed_later_is_no_end_and_what_came_before_it_arrives() {
+async fn http1_chunks_malformed_later_are_no_end_and_earlier_data_arrives() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for rest in ["5\r\nhello\r\nno size\r\n", "5\r\nhello\r\n0\r\nbad trailer\r\n\r\n", "5\r\nhello!\r\n0\r\n\r\n"] {
         let world = plain(HEAD, rest).await;
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             let mut stream = client.open(request("GET", READ, empty())).await.unwrap();
             assert_eq!(stream.next().await.unwrap().unwrap(), "hello", "{rest:?}");
             assert!(stream.read_to_end().await.is_err(), "{rest:?}");

@@ -147,7 +147,7 @@ pub async fn catch_all() -> World {
 }
 
 #[tokio::test]
-async fn the_corpus_of_http11_gets_the_verdicts_that_http_allows() {
+async fn http11_corpus_gets_the_verdicts_that_http_allows() {
     let world = catch_all().await;
     let client = &world.client("traffic-police");
     let asked = corpus().into_iter().map(async |case| {
@@ -178,7 +178,7 @@ async fn the_corpus_of_http11_gets_the_verdicts_that_http_allows() {
 
     let whole = world.server("cameras").log.all().iter().filter(|got| is_whole(got)).count();
     let answered = asked.iter().filter(|(_, answer)| matches!(answer.status, Some(200..300))).count();
-    assert_eq!(whole, answered, "a subsystem saw a request that its caller got no answer to");
+    assert_eq!(whole, answered, "a subsystem received a request whose caller got no response");
     world.close().await;
 }
 

@@ -10,14 +10,11 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::h2_frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal, open_http2, post, say, streams, window_of,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, GET, GOAWAY, HEADERS, PING,
+    PRIORITY, PROTOCOL_ERROR, RST_STREAM, SETTINGS, WINDOW_UPDATE, code_at, fields, frame, frames_in, get, literal,
+    open_http2, post, say, streams, window_of,
 };
-use crate::world::{Seen, World, empty, memory, request, until, within};
-
-const PROTOCOL_ERROR: u32 = 1;
-const FLOW_CONTROL_ERROR: u32 = 3;
-const ENHANCE_YOUR_CALM: u32 = 11;
+use crate::world::{Seen, World, empty, let_time_pass, memory, request, until, until_steady, within};
 
 /// The end of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +27,11 @@ enum FloodEnd {
 
 /// Sends frames until the gateway stops reading, and reads until the gateway closes. Returns the end of the flood.
 async fn flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> FloodEnd {
-    end_of(&heard_of_a_flood(world, frames).await)
+    end_of(&frames_after_flood(world, frames).await)
 }
 
 /// Like [`flood`], but returns all received bytes.
-async fn heard_of_a_flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+async fn frames_after_flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(open_http2(world, &[]).await);
     let sending = async {
         for some in frames.collect::<Vec<_>>().chunks(100) {
@@ -44,16 +41,17 @@ async fn heard_of_a_flood(world: &World, frames: impl Iterator<Item = Vec<u8>>) 
         }
         let _ = writer.flush().await; // the connection may be closed already
     };
-    let mut heard = Vec::new();
+    let mut received_bytes = Vec::new();
     let reading = async {
-        let _ = reader.read_to_end(&mut heard).await; // a reset is an end, too
+        let _ = reader.read_to_end(&mut received_bytes).await; // a reset is an end, too
     };
-    within("the end of a flood", async { tokio::join!(sending, reading) }).await;
-    heard
+    within("the flood ends", async { tokio::join!(sending, reading) }).await;
+    received_bytes
 }
 
-fn end_of(heard: &[u8]) -> FloodEnd {
-    let mut codes = frames_in(heard).into_iter().filter(|frame| frame.0 == GOAWAY).map(|frame| code_at(frame.3, 4));
+fn end_of(received_bytes: &[u8]) -> FloodEnd {
+    let mut codes =
+        frames_in(received_bytes).into_iter().filter(|frame| frame.0 == GOAWAY).map(|frame| code_at(frame.3, 4));
     codes.next_back().map_or(FloodEnd::Closed, FloodEnd::GoAway)
 }
 
@@ -68,7 +66,7 @@ async fn city(commands: usize) -> World {
     world
 }
 
-async fn all_is_well(world: World) {
+async fn assert_served(world: World) {
     assert_eq!(world.client("traffic-police").get("/cameras/v1/snapshots/1").await.status, 200);
     assert_eq!(world.client("traffic-police").h2().get("/cameras/v1/snapshots/1").await.status, 200);
     world.close().await;
@@ -82,22 +80,22 @@ async fn rapid_resets_end_the_connection() {
         [get(stream, "/cameras/do/never"), reset].concat()
     });
     assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn who_makes_the_gateway_reset_its_streams_is_sent_away() {
+async fn client_that_provokes_resets_gets_a_goaway() {
     let world = city(200).await;
     let frames = streams().take(200).map(|stream| {
         let too_much = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes()); // RFC 9113 section 6.9.1
         [get(stream, "/cameras/do/never"), too_much].concat()
     });
     assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn heads_that_h2_takes_for_no_request_end_the_connection_and_each_that_is_reset_is_counted() {
+async fn heads_that_h2_rejects_end_the_connection_and_each_reset_is_counted() {
     let capital = [fields(GET, "/cameras/do/never"), literal("X-Capital", "1")].concat();
     let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
     let hop = [fields(GET, "/cameras/do/never"), literal("connection", "close")].concat();
@@ -105,33 +103,33 @@ async fn heads_that_h2_takes_for_no_request_end_the_connection_and_each_that_is_
     for (head, code) in [(capital, PROTOCOL_ERROR), (no_path, ENHANCE_YOUR_CALM), (hop, ENHANCE_YOUR_CALM)] {
         let world = city(200).await;
         let frames = streams().take(200).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
-        let heard = heard_of_a_flood(&world, frames).await;
-        assert_eq!(end_of(&heard), FloodEnd::GoAway(code));
-        let resets = frames_in(&heard).iter().filter(|frame| frame.0 == RST_STREAM).count() as u64;
+        let received_bytes = frames_after_flood(&world, frames).await;
+        assert_eq!(end_of(&received_bytes), FloodEnd::GoAway(code));
+        let resets = frames_in(&received_bytes).iter().filter(|frame| frame.0 == RST_STREAM).count() as u64;
         assert!(resets <= 64, "{resets}");
         let counted = |usage: &crate::world::Usage| usage.of("traffic-police", "malformed");
-        let usage = world.usage_when("all that are reset are counted", |usage| counted(usage) >= resets).await;
+        let usage = world.usage_when("all reset heads are counted", |usage| counted(usage) >= resets).await;
         assert!(counted(&usage) <= 64, "{usage:?}");
-        all_is_well(world).await;
+        assert_served(world).await;
     }
 }
 
 /// A head that is no valid request is counted once per reset, if its connection goes on.
 #[tokio::test]
-async fn each_head_that_is_reset_is_counted_once() {
+async fn each_reset_head_is_counted_once() {
     let world = city(0).await;
     let no_path = [&[GET, 0x87][..], &literal(":authority", "h")].concat();
     let frames = streams().take(60).map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &no_path));
-    let heard = heard_of_a_flood(&world, frames).await; // ends because there is no command
-    assert_eq!(frames_in(&heard).iter().filter(|frame| frame.0 == RST_STREAM).count(), 60);
+    let received_bytes = frames_after_flood(&world, frames).await; // ends because there is no command
+    assert_eq!(frames_in(&received_bytes).iter().filter(|frame| frame.0 == RST_STREAM).count(), 60);
     (0..60).for_each(|_| world.log.note("traffic-police", Seen::Outcome("malformed")));
-    let usage = world.usage_when("all are counted", |usage| usage.sum(|_| true) >= 60).await;
+    let usage = world.usage_when("all commands are counted", |usage| usage.sum(|_| true) >= 60).await;
     assert_eq!((usage.of("traffic-police", "malformed"), usage.sum(|_| true)), (60, 60));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn more_than_two_updates_of_the_compression_table_end_the_connection() {
+async fn more_than_two_header_table_size_updates_end_the_connection() {
     let request = fields(GET, "/cameras/v1/snapshots/1");
     let (whole, begun) = (END_STREAM | END_HEADERS, END_STREAM);
     let three = frame(HEADERS, whole, 1, &[&[0x20, 0x20, 0x20][..], &request].concat());
@@ -148,46 +146,46 @@ async fn more_than_two_updates_of_the_compression_table_end_the_connection() {
     world.log.note("traffic-police", Seen::Outcome("ok"));
     let two = frame(HEADERS, whole, 1, &[&[0x20, 0x3f, 0xe1, 0x1f][..], &request].concat());
     assert_eq!(flood(&world, std::iter::once(two)).await, FloodEnd::GoAway(0));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_not_read_for_ever() {
+async fn endless_header_block_ends_the_connection() {
     let world = city(0).await;
     let begun = frame(HEADERS, END_STREAM, 1, &fields(GET, "/"));
     let field = [0x40, 1, b'a', 1, b'b'].repeat(3000); // literals with indexing
     let more = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &field), 1000);
     assert_eq!(flood(&world, std::iter::once(begun).chain(more)).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn continuations_without_content_are_not_counted_for_ever() {
+async fn empty_continuations_are_limited() {
     let world = city(0).await;
     let begun = frame(HEADERS, END_STREAM, 1, &fields(GET, "/"));
     let more = std::iter::repeat_n(frame(CONTINUATION, 0, 1, &[]), 10_000);
     assert_eq!(flood(&world, std::iter::once(begun).chain(more)).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn data_without_content_ends_the_connection() {
+async fn empty_data_frames_end_the_connection() {
     let world = city(1).await;
     let frames = std::iter::once(post(1)).chain(std::iter::repeat_n(frame(DATA, 0, 1, &[]), 60_000));
     assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(ENHANCE_YOUR_CALM));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn a_window_beyond_its_largest_is_an_error() {
+async fn window_overflow_is_an_error() {
     let world = city(0).await;
     let frames = std::iter::repeat_n(frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()), 3);
     assert_eq!(flood(&world, frames).await, FloodEnd::GoAway(FLOW_CONTROL_ERROR));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn what_only_keeps_busy_ends_the_connection() {
+async fn control_frame_floods_end_the_connection() {
     let world = city(0).await;
     let window = frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes());
     for busy in [
@@ -201,32 +199,32 @@ async fn what_only_keeps_busy_ends_the_connection() {
         assert_eq!(end, FloodEnd::GoAway(ENHANCE_YOUR_CALM), "{busy:?}");
     }
     assert_eq!(world.metrics().await.value("tallygate_limit_hits_total", &[("limit", "idle_frames")]), Some(5.0));
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn who_floods_and_does_not_read_is_let_go() {
+async fn flooding_client_that_does_not_read_is_disconnected() {
     let world = city(0).await;
     for busy in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])] {
         let mut stream = open_http2(&world, &[]).await;
         let some = busy.repeat(10_000);
         let sending = async { while stream.write_all(&some).await.is_ok() {} };
-        within("the gateway stops taking the flood", sending).await;
+        within("the gateway stops reading the flood", sending).await;
     }
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn a_dependency_on_itself_is_an_error_of_its_stream_only() {
+async fn self_dependency_is_a_stream_error() {
     let world = city(1).await;
     let odd = frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 1]);
     let end = flood(&world, [odd, get(3, "/cameras/v1/snapshots/1")].into_iter()).await;
     assert!(matches!(end, FloodEnd::GoAway(0 | PROTOCOL_ERROR)), "{end:?}");
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn the_crumbs_of_a_cookie_are_counted_as_fields() {
+async fn cookie_crumbs_are_counted_as_fields() {
     let world = World::city().start().await;
     let client = world.client("traffic-police").h2();
     let mut crumbs = request("GET", "/cameras/v1/snapshots/1", empty());
@@ -241,7 +239,7 @@ async fn the_crumbs_of_a_cookie_are_counted_as_fields() {
 }
 
 #[tokio::test]
-async fn an_indexed_cookie_does_not_grow_in_the_gateway() {
+async fn indexed_cookie_is_not_amplified_in_the_gateway() {
     let world = city(100).await;
     let mut block = fields(GET, "/cameras/v1/snapshots/1");
     block.extend([0x60, 0x7f, 0xa1, 0x1e]); // a cookie with indexing, 4000 bytes
@@ -251,27 +249,28 @@ async fn an_indexed_cookie_does_not_grow_in_the_gateway() {
     let end = flood(&world, frames).await;
     assert!(matches!(end, FloodEnd::GoAway(_) | FloodEnd::Closed), "{end:?}");
     assert!(world.server("cameras").log.all().is_empty());
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 #[tokio::test]
-async fn more_streams_than_allowed_are_refused() {
+async fn streams_over_the_limit_are_refused() {
     let world = city(101).await;
     let mut stream = open_http2(&world, &[]).await;
     let frames: Vec<u8> = streams().take(101).flat_map(|stream| get(stream, "/cameras/do/never")).collect();
     say(&mut stream, &frames).await.unwrap();
     let refused = frame(RST_STREAM, 0, 201, &7_u32.to_be_bytes());
-    let mut heard = Vec::new();
+    let mut received_bytes = Vec::new();
     within("the refusal of the last stream", async {
-        while !heard.windows(refused.len()).any(|some| some == refused) {
-            assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "closed");
+        while !received_bytes.windows(refused.len()).any(|some| some == refused) {
+            assert!(stream.read_buf(&mut received_bytes).await.unwrap() > 0, "closed");
         }
     })
     .await;
     drop(stream);
-    let usage = world.usage_when("all are settled", |usage| usage.of("traffic-police", "aborted") == 100).await;
+    let usage =
+        world.usage_when("all commands are settled", |usage| usage.of("traffic-police", "aborted") == 100).await;
     assert_eq!(usage.sum(|_| true), 100);
-    all_is_well(world).await;
+    assert_served(world).await;
 }
 
 /// The memory limit of one connection. Measured: 0.9 to 1.1 MiB, and 1.2 to 1.5 MiB where all windows are open.
@@ -283,31 +282,24 @@ const MEMORY_OF_WINDOWS: u64 = 100 * (64 + 48) * 1024;
 pub const CONNECTIONS: u64 = 4;
 
 /// Waits until `commands` commands have reached the subsystem.
-async fn all_are_asked_for(world: &World, commands: usize) {
+async fn until_requests_received(world: &World, commands: usize) {
     let log = &world.server("cameras").log;
-    until("all are asked for", async || (log.all().len() == commands).then_some(())).await;
+    until("all requests have reached the subsystem", async || (log.all().len() == commands).then_some(())).await;
 }
 
 fn resident(world: &World) -> u64 {
     memory(world.process_id(), "VmRSS")
 }
 
-/// Waits until memory stops growing, and returns it. Only two readings can show that it has stopped.
-pub async fn memory_once_it_stands_still(world: &World) -> u64 {
-    let mut last = 0;
-    until("memory stands still", async || {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let before = std::mem::replace(&mut last, resident(world));
-        (last <= before + 64 * 1024).then_some(())
-    })
-    .await;
-    last
+/// Waits until memory stops growing, and returns it.
+pub async fn steady_memory(world: &World) -> u64 {
+    until_steady("memory stops growing", 64 * 1024, || resident(world)).await
 }
 
 /// Opens connections that request 100 large responses each and do not read. They accept no bytes, or the bytes that
 /// these windows hold: `window` of a stream, and `of_all` of all streams beyond 64 KiB. Returns the memory per
 /// connection.
-async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: u32, of_all: u32) -> u64 {
+async fn memory_of_stalled_readers((protocol, script): (&str, &str), window: u32, of_all: u32) -> u64 {
     let path = format!("/cameras/do/{script}");
     let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!(protocol));
     let world = plan.start_process().await;
@@ -320,9 +312,9 @@ async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: 
         asked.extend(streams().take(100).flat_map(|stream| get(stream, &path)));
         say(&mut stream, &asked).await.unwrap();
         held.push(stream);
-        all_are_asked_for(&world, n * 100 + 1).await;
+        until_requests_received(&world, n * 100 + 1).await;
     }
-    let last = memory_once_it_stands_still(&world).await;
+    let last = steady_memory(&world).await;
     let each = last.saturating_sub(before) / CONNECTIONS;
     eprintln!("{protocol}, {script}, with a window of {window}: {} KiB a connection", each / 1024);
     for _ in 0..CONNECTIONS * 100 {
@@ -333,15 +325,15 @@ async fn memory_of_readers_that_stall((protocol, script): (&str, &str), window: 
     each
 }
 
-/// Requires that the result of [`memory_of_readers_that_stall`] is within the limit.
-async fn memory_is_bounded(window: u32, of_all: u32) {
-    let each = memory_of_readers_that_stall(("http1", "chunks-4096"), window, of_all).await;
+/// Requires that the result of [`memory_of_stalled_readers`] is within the limit.
+async fn assert_bounded_memory(window: u32, of_all: u32) {
+    let each = memory_of_stalled_readers(("http1", "chunks-4096"), window, of_all).await;
     assert!(each <= MEMORY_MAX, "{each} bytes a connection");
 }
 
 /// A caller that reads one response while it has paused others, like a video player with a paused film.
 #[tokio::test]
-async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
+async fn unread_streams_do_not_block_others_of_their_connection() {
     for script in ["bytes-500000", "chunks-500"] {
         let path = format!("/cameras/do/{script}");
         let world = World::city().start().await;
@@ -349,15 +341,17 @@ async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
         let more = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7000_0000_u32.to_be_bytes());
         let asked: Vec<u8> = streams().take(60).flat_map(|stream| get(stream, &path)).collect();
         say(&mut stream, &[more(0), asked].concat()).await.unwrap();
-        all_are_asked_for(&world, 60).await;
+        until_requests_received(&world, 60).await;
         say(&mut stream, &[get(201, &path), more(201), get(203, &path), more(203)].concat()).await.unwrap();
-        let mut heard = Vec::new();
-        let has_ended = |heard: &[u8], number| {
-            frames_in(heard).iter().any(|frame| (frame.0, frame.2) == (DATA, number) && frame.1 & END_STREAM > 0)
+        let mut received_bytes = Vec::new();
+        let has_ended = |received_bytes: &[u8], number| {
+            frames_in(received_bytes)
+                .iter()
+                .any(|frame| (frame.0, frame.2) == (DATA, number) && frame.1 & END_STREAM > 0)
         };
-        within("the answers that are read", async {
-            while !(has_ended(&heard, 201) && has_ended(&heard, 203)) {
-                assert!(stream.read_buf(&mut heard).await.unwrap() > 0, "closed");
+        within("the responses that are read", async {
+            while !(has_ended(&received_bytes, 201) && has_ended(&received_bytes, 203)) {
+                assert!(stream.read_buf(&mut received_bytes).await.unwrap() > 0, "closed");
             }
         })
         .await;
@@ -369,22 +363,22 @@ async fn streams_that_are_not_read_hold_up_no_other_of_their_connection() {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_holds_up_nobody_else_on_the_session_to_a_subsystem() {
+async fn caller_that_reads_nothing_blocks_no_other_on_an_upstream_session() {
     let plan = World::city().grant("logistics", "cameras", &["*"]);
     let world = plan.edit(|document| document["subsystems"][0]["protocol"] = json!("http2")).start().await;
     let mut stalled = open_http2(&world, &window_of(0)).await;
     let asked: Vec<u8> = streams().take(80).flat_map(|stream| get(stream, "/cameras/do/bytes-1000000")).collect();
     say(&mut stalled, &asked).await.unwrap();
-    all_are_asked_for(&world, 80).await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await; // the subsystem fills its windows
+    until_requests_received(&world, 80).await;
+    let_time_pass(std::time::Duration::from_millis(300)).await; // the subsystem fills its windows
     let other = world.client("logistics").h2();
-    within("another's answer", async {
+    within("the response of another caller", async {
         assert_eq!(other.get("/cameras/do/bytes-1000000").await.status, 200);
     })
     .await;
     assert!(
         world.server("cameras").log.all().iter().all(|received| received.connection == 1),
-        "one session, though they came together"
+        "concurrent commands share one session"
     );
     drop(stalled);
     (0..80).for_each(|_| world.log.note("traffic-police", Seen::Open));
@@ -392,35 +386,35 @@ async fn who_takes_nothing_holds_up_nobody_else_on_the_session_to_a_subsystem() 
 }
 
 #[tokio::test]
-async fn a_connection_whose_streams_take_nothing_has_bounded_memory() {
-    memory_is_bounded(0, 0).await;
+async fn connection_whose_streams_read_nothing_has_bounded_memory() {
+    assert_bounded_memory(0, 0).await;
 }
 
 #[tokio::test]
-async fn a_connection_whose_streams_take_one_byte_has_bounded_memory() {
-    memory_is_bounded(1, 0).await;
+async fn connection_whose_streams_read_one_byte_has_bounded_memory() {
+    assert_bounded_memory(1, 0).await;
 }
 
 #[tokio::test]
-async fn a_connection_whose_streams_take_a_window_has_bounded_memory() {
-    memory_is_bounded(65_535, 0).await;
+async fn connection_whose_streams_read_one_window_has_bounded_memory() {
+    assert_bounded_memory(65_535, 0).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_opens_all_windows_and_does_not_read_has_bounded_memory() {
-    memory_is_bounded(0x7fff_ffff, 0x7fff_0000).await;
+async fn unread_connection_with_open_windows_has_bounded_memory() {
+    assert_bounded_memory(0x7fff_ffff, 0x7fff_0000).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_reads_nothing_of_answers_in_crumbs_has_bounded_memory() {
-    let each = memory_of_readers_that_stall(("http1", "crumbs-65536"), 0x7fff_ffff, 0x7fff_0000).await;
+async fn unread_responses_in_small_pieces_have_bounded_memory() {
+    let each = memory_of_stalled_readers(("http1", "crumbs-65536"), 0x7fff_ffff, 0x7fff_0000).await;
     assert!(each <= MEMORY_MAX, "{each} bytes a connection");
 }
 
 #[tokio::test]
-async fn a_connection_that_reads_nothing_of_an_http2_subsystem_has_bounded_memory() {
+async fn unread_response_of_an_http2_subsystem_has_bounded_memory() {
     for (window, of_all) in [(0, 0), (0x7fff_ffff, 0x7fff_0000)] {
-        let each = memory_of_readers_that_stall(("http2", "chunks-4096"), window, of_all).await;
+        let each = memory_of_stalled_readers(("http2", "chunks-4096"), window, of_all).await;
         assert!(each <= MEMORY_MAX + MEMORY_OF_WINDOWS, "{each} bytes a connection");
     }
 }

@@ -19,9 +19,7 @@ use rustls::{ClientConfig, SupportedProtocolVersion};
 use serde_json::json;
 use tallygate::clock::Clock;
 
-use crate::world::{AcceptAnyCert, Client, GATEWAY, Plan, World, empty, replace, request_to, spiffe};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{AcceptAnyCert, Client, GATEWAY, Plan, READ, World, empty, replace, request_to, spiffe};
 
 /// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -410,8 +408,8 @@ impl Cell<'_> {
 
     /// Returns the actual result of the cell.
     async fn verdict(&self, world: &World) -> Result<CellVerdict, String> {
-        let asking = request_to(self.naming.authority, "GET", READ, empty());
-        let Ok(reply) = self.client(world).try_send(asking).await else { return Ok(CellVerdict::Turned) };
+        let outgoing = request_to(self.naming.authority, "GET", READ, empty());
+        let Ok(reply) = self.client(world).try_send(outgoing).await else { return Ok(CellVerdict::Turned) };
         match (reply.status.as_u16(), reply.problem().as_deref()) {
             (200, None) => Ok(CellVerdict::Served),
             (401, Some("unauthenticated")) => Ok(CellVerdict::Unauthenticated),
@@ -446,7 +444,7 @@ fn city() -> Plan {
 }
 
 #[tokio::test]
-async fn every_cell_of_the_matrix_has_its_one_answer() {
+async fn every_cell_of_the_matrix_has_its_expected_verdict() {
     let mut world = city().build();
     let (kinds, lists) = kinds(world.pki.issuer(), world.folder());
     replace(&world.folder().join("pki/lists.pem"), &lists);
@@ -461,7 +459,7 @@ async fn every_cell_of_the_matrix_has_its_one_answer() {
             }
         }
     }
-    assert_eq!(cells.len(), 2_520, "docs/identity.md names the number");
+    assert_eq!(cells.len(), 2_520, "docs/identity.md states the number");
     let cell_world = &world;
     let wrong = futures_util::stream::iter(&cells).map(async |cell: &Cell<'_>| {
         let verdict = cell.verdict(cell_world).await;
@@ -472,7 +470,7 @@ async fn every_cell_of_the_matrix_has_its_one_answer() {
     assert!(wrong.is_empty(), "{} of {} cells are wrong:\n{}", wrong.len(), cells.len(), wrong.join("\n"));
     let served = cells.iter().filter(|cell| cell.expected() == CellVerdict::Served).count();
     let received = world.server("cameras").log.all();
-    assert_eq!(received.len(), served, "nothing reaches the subsystem but what the good cells sent");
+    assert_eq!(received.len(), served, "only requests of accepted cells reach the subsystem");
     assert!(received.iter().all(|got| got.department() == "traffic-police"));
     world.close().await;
 }

@@ -3,25 +3,23 @@
 use rustls::HandshakeKind;
 use serde_json::json;
 
-use crate::world::{Client, Credentials, Leaf, Pki, World, request, spiffe, until};
+use crate::world::{Client, Credentials, Leaf, Pki, READ, World, request, spiffe, until};
 use crate::world::{Plan, empty};
-
-const READ: &str = "/cameras/v1/snapshots/1";
 
 /// Returns whether no response comes. With TLS 1.3 a client considers the handshake complete before the server has
 /// verified the client.
-async fn is_turned_away(client: &Client) -> bool {
+pub async fn is_refused(client: &Client) -> bool {
     client.try_send(request("GET", READ, empty())).await.is_err()
 }
 
-fn claims(callers: serde_json::Value) -> Plan {
+fn city_with_callers(callers: serde_json::Value) -> Plan {
     World::city().edit(|document| document["departments"][0]["callers"] = callers)
 }
 
 #[tokio::test]
-async fn a_department_is_known_by_its_certificate() {
+async fn certificate_identifies_its_department() {
     let world = World::city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         assert_eq!(client.get(READ).await.status, 200);
     }
     let usage = world.close().await;
@@ -29,14 +27,14 @@ async fn a_department_is_known_by_its_certificate() {
 }
 
 #[tokio::test]
-async fn a_caller_without_a_certificate_is_turned_away_in_the_handshake() {
+async fn caller_without_a_certificate_is_refused_in_the_handshake() {
     let world = World::city().start().await;
-    assert!(is_turned_away(&world.client_with("unknown", None)).await);
+    assert!(is_refused(&world.client_with("unknown", None)).await);
     assert_eq!(world.close().await.sum(|_| true), 0);
 }
 
 #[tokio::test]
-async fn where_certificates_are_optional_a_caller_without_one_is_unauthenticated() {
+async fn caller_without_an_optional_certificate_is_unauthenticated() {
     let optional = |document: &mut serde_json::Value| {
         document["listeners"][0]["tls"]["clientAuth"]["mode"] = json!("optional");
     };
@@ -44,7 +42,7 @@ async fn where_certificates_are_optional_a_caller_without_one_is_unauthenticated
     let reply = world.client_with("unknown", None).get(READ).await;
     assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (401, Some("unauthenticated")));
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
-    assert!(is_turned_away(&foreign_client(&world)).await, "optional does not mean unchecked");
+    assert!(is_refused(&foreign_client(&world)).await, "an optional certificate is verified");
     let usage = world.close().await;
     assert_eq!(usage.of("unknown", "unauthenticated"), 1);
 }
@@ -55,34 +53,34 @@ fn foreign_client(world: &World) -> Client {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_foreign_authority_is_turned_away() {
+async fn certificate_of_a_foreign_authority_is_refused() {
     let world = World::city().start().await;
-    assert!(is_turned_away(&foreign_client(&world)).await);
+    assert!(is_refused(&foreign_client(&world)).await);
     assert_eq!(world.close().await.sum(|_| true), 0);
 }
 
 #[tokio::test]
-async fn a_certificate_outside_its_time_is_turned_away() {
+async fn certificate_outside_its_validity_is_refused() {
     let world = World::city().start().await;
     for (from, until) in [(2020, 2021), (2080, 2090)] {
         let identity = world.pki.issue(&Leaf::department("traffic-police").valid(from, until));
-        assert!(is_turned_away(&world.client_with("unknown", Some(identity))).await, "{from}-{until}");
+        assert!(is_refused(&world.client_with("unknown", Some(identity))).await, "{from}-{until}");
     }
     assert_eq!(world.close().await.sum(|_| true), 0);
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_is_turned_away_as_soon_as_the_list_is_read() {
+async fn revoked_certificate_is_refused_once_the_crl_is_loaded() {
     let listed = |document: &mut serde_json::Value| {
         document["listeners"][0]["tls"]["clientAuth"]["revocation"] = json!(["pki/revoked.crl"]);
     };
     let world = World::city().edit(listed).with_pki(|pki| pki.revoke(&[])).start().await;
-    let stolen = world.identity("traffic-police").clone();
+    let revoked = world.identity("traffic-police").clone();
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
 
-    world.pki.revoke(&[&stolen]); // the gateway watches the file
-    until("a new connection with the stolen certificate is turned away", async || {
-        is_turned_away(&world.client("traffic-police")).await.then_some(())
+    world.pki.revoke(&[&revoked]); // the gateway watches the file
+    until("a new connection with the revoked certificate is refused", async || {
+        is_refused(&world.client("traffic-police")).await.then_some(())
     })
     .await;
     assert_eq!(world.client("logistics").get(READ).await.status, 200);
@@ -90,7 +88,7 @@ async fn a_revoked_certificate_is_turned_away_as_soon_as_the_list_is_read() {
 }
 
 #[tokio::test]
-async fn an_identity_that_no_department_claims_is_unauthenticated() {
+async fn unclaimed_identity_is_unauthenticated() {
     let world = World::city().start().await;
     for leaf in [Leaf::uri(&spiffe("nobody")), Leaf::dns("nobody.city.example"), Leaf::bare("traffic-police")] {
         let client = world.client_with("unknown", Some(world.pki.issue(&leaf)));
@@ -102,12 +100,12 @@ async fn an_identity_that_no_department_claims_is_unauthenticated() {
 }
 
 #[tokio::test]
-async fn a_caller_may_be_claimed_by_dns_name_and_by_subject() {
+async fn dns_name_and_subject_can_be_identities() {
     let callers = json!([
         { "dns": "Station-7.city.example" },
         { "subject": { "commonName": "kiosk", "organizationalUnit": "traffic" } },
     ]);
-    let world = claims(callers).start().await;
+    let world = city_with_callers(callers).start().await;
     let leaves = [Leaf::dns("station-7.city.example"), Leaf::bare("kiosk").unit("traffic")];
     for leaf in &leaves {
         let client = world.client_with("traffic-police", Some(world.pki.issue(leaf)));
@@ -123,7 +121,7 @@ async fn a_caller_may_be_claimed_by_dns_name_and_by_subject() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_two_departments_belongs_to_neither() {
+async fn certificate_of_two_departments_belongs_to_neither() {
     let world = World::city().start().await;
     let both = world.pki.issue(&Leaf::department("traffic-police").and_uri(&spiffe("logistics")));
     let reply = world.client_with("unknown", Some(both)).get(READ).await;
@@ -133,7 +131,7 @@ async fn a_certificate_of_two_departments_belongs_to_neither() {
 }
 
 #[tokio::test]
-async fn both_tls_versions_are_spoken_and_no_session_is_resumed() {
+async fn both_tls_versions_work_and_sessions_are_not_resumed() {
     let world = World::city().start().await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let identity = Some(world.identity("traffic-police").clone());
@@ -148,14 +146,14 @@ async fn both_tls_versions_are_spoken_and_no_session_is_resumed() {
 }
 
 #[tokio::test]
-async fn the_log_names_the_certificate_that_was_refused() {
+async fn log_names_the_refused_certificate() {
     let mut world = World::city().build();
     world.start_process().await;
     let foreign = Pki::new(&world.folder().join("foreign"), "foreign");
     let stranger = foreign.issue(&Leaf::bare("nobody\u{202e} INFO forged"));
     let serial = format!("serial=\"{:04x}\"", stranger.serial);
-    assert!(is_turned_away(&world.client_with("unknown", Some(stranger))).await);
-    let line = until("the line about it", async || {
+    assert!(is_refused(&world.client_with("unknown", Some(stranger))).await);
+    let line = until("the log line", async || {
         world.log_of_process().lines().find(|line| line.contains("handshake failed")).map(str::to_owned)
     })
     .await;

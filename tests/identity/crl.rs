@@ -10,9 +10,10 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tallygate::clock::Clock;
 
-use crate::world::{Client, Leaf, World, empty, request, run, spiffe, stderr, stdout, tool, until};
+use crate::world::{Leaf, READ, World, empty, request, run, spiffe, stderr, stdout, tool, until};
 
-const READ: &str = "/cameras/v1/snapshots/1";
+use super::client_certificates::is_refused;
+
 const EXPIRY: &str = "tallygate_certificate_expiry_timestamp_seconds";
 
 fn lists(expired: &str) -> impl FnOnce(&mut Value) {
@@ -25,26 +26,29 @@ fn lists(expired: &str) -> impl FnOnce(&mut Value) {
 }
 
 #[tokio::test]
-async fn an_expired_list_is_a_problem_that_names_its_place() {
+async fn expired_crl_is_a_problem_with_its_path() {
     let mut world = World::city().edit(lists("refuse")).with_pki(|pki| pki.revoke_until(&[], 2025)).build();
     let check = world.tallygate(&["check", "--config", "gateway.yaml"]);
     let ended = crate::world::run(check).await;
-    let told = stderr(&ended);
-    assert_eq!(ended.status.code(), Some(1), "{told}");
-    assert!(told.contains("listeners[0].tls.clientAuth.revocation[0]") && told.contains("expired"), "{told}");
+    let message = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{message}");
+    assert!(message.contains("listeners[0].tls.clientAuth.revocation[0]") && message.contains("expired"), "{message}");
     world.abandon();
 }
 
 #[tokio::test]
-async fn an_expired_list_that_is_believed_is_seen_by_everybody_and_still_revokes() {
+async fn accepted_expired_crl_is_reported_and_still_revokes() {
     let world = World::city().edit(lists("allow")).build();
-    let stolen = world.pki.issue(&Leaf::department("traffic-police"));
-    world.pki.revoke_until(&[&stolen], 2025);
+    let revoked = world.pki.issue(&Leaf::department("traffic-police"));
+    world.pki.revoke_until(&[&revoked], 2025);
     let mut world = world;
     world.start_process().await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
-    let stolen = world.client_with("unknown", Some(stolen));
-    assert!(stolen.try_send(request("GET", READ, empty())).await.is_err(), "whoever is on it is out");
+    let revoked = world.client_with("unknown", Some(revoked));
+    assert!(
+        revoked.try_send(request("GET", READ, empty())).await.is_err(),
+        "a certificate on the expired CRL is refused"
+    );
     let metrics = world.metrics().await;
     let listener = [("listener", "departments")];
     assert_eq!(metrics.value("tallygate_expired_revocation_allowed", &listener), Some(1.0));
@@ -55,7 +59,7 @@ async fn an_expired_list_that_is_believed_is_seen_by_everybody_and_still_revokes
 }
 
 #[tokio::test]
-async fn without_being_asked_no_listener_believes_an_expired_list() {
+async fn expired_crl_is_not_accepted_by_default() {
     let world = World::city().edit(lists("refuse")).with_pki(|pki| pki.revoke(&[])).start().await;
     assert!(!world.metrics().await.has("tallygate_expired_revocation_allowed"));
     assert!(!world.admin("/config").await.1.contains("weakened"));
@@ -63,7 +67,7 @@ async fn without_being_asked_no_listener_believes_an_expired_list() {
 }
 
 #[tokio::test]
-async fn metrics_tell_when_everything_ends_and_callers_once_they_have_been_seen() {
+async fn metrics_show_expiries_of_files_and_of_seen_callers() {
     let mut world = World::city().edit(lists("refuse")).with_pki(|pki| pki.revoke(&[])).start().await;
     let ends = async |world: &World, role: &str, name: &str| {
         world.metrics().await.value(EXPIRY, &[("role", role), ("name", name)])
@@ -77,7 +81,7 @@ async fn metrics_tell_when_everything_ends_and_callers_once_they_have_been_seen(
     assert_eq!(world.client_with("unknown", Some(stranger)).get(READ).await.status, 401);
 
     let seconds = |date: &str| Some(date.parse::<jiff::Timestamp>().unwrap().as_second() as f64);
-    assert_eq!(ends(&world, "caller", &name).await, seconds("2031-01-01T00:00:00Z"), "the earliest of the two");
+    assert_eq!(ends(&world, "caller", &name).await, seconds("2031-01-01T00:00:00Z"), "the earlier expiry of the two");
     for (role, name, date) in [
         ("ca", "CN=ca of the tests", "2099-01-01T00:00:00Z"),
         ("crl", "CN=ca of the tests", "2090-01-01T00:00:00Z"),
@@ -86,30 +90,26 @@ async fn metrics_tell_when_everything_ends_and_callers_once_they_have_been_seen(
         assert_eq!(ends(&world, role, name).await, seconds(date), "{role}: {}", world.metrics().await.text);
     }
     let text = world.metrics().await.text;
-    assert_eq!(text.matches("role=\"caller\"").count(), 1, "a stranger's name is nobody's label");
+    assert_eq!(text.matches("role=\"caller\"").count(), 1, "an unclaimed name is no label");
     world.reload(|document| document["departments"][0]["callers"][0]["uri"] = json!("spiffe://city.example/new")).await;
-    assert_eq!(ends(&world, "caller", &name).await, None, "a name that nobody claims is forgotten");
+    assert_eq!(ends(&world, "caller", &name).await, None, "an identity that is no longer claimed is removed");
     world.close().await;
 }
 
-async fn is_turned_away(client: &Client) -> bool {
-    client.try_send(request("GET", READ, empty())).await.is_err()
-}
-
 #[tokio::test]
-async fn who_is_on_any_of_several_lists_is_turned_away() {
+async fn certificate_on_any_of_several_crls_is_refused() {
     let of = |files: &'static [&str]| {
         move |document: &mut Value| document["listeners"][0]["tls"]["clientAuth"]["revocation"] = json!(files)
     };
     let mut world = World::city().edit(of(&["pki/none.crl", "pki/one.crl"])).build();
-    let stolen = world.identity("traffic-police").clone();
+    let revoked = world.identity("traffic-police").clone();
     let keep = |world: &World, name: &str| {
         let folder = world.folder().join("pki");
         std::fs::copy(folder.join("revoked.crl"), folder.join(name)).unwrap();
     };
     world.pki.revoke(&[]);
     keep(&world, "none.crl");
-    world.pki.revoke(&[&stolen]);
+    world.pki.revoke(&[&revoked]);
     keep(&world, "one.crl");
     let both =
         ["none.crl", "one.crl"].map(|name| std::fs::read_to_string(world.folder().join("pki").join(name)).unwrap());
@@ -117,29 +117,32 @@ async fn who_is_on_any_of_several_lists_is_turned_away() {
     world.start_here().await;
     for files in [&["pki/none.crl", "pki/one.crl"][..], &["pki/one.crl", "pki/none.crl"], &["pki/both.crl"]] {
         world.reload(of(files)).await;
-        assert!(is_turned_away(&world.client("traffic-police")).await, "{files:?}");
+        assert!(is_refused(&world.client("traffic-police")).await, "{files:?}");
         assert_eq!(world.client("logistics").get(READ).await.status, 200, "{files:?}");
     }
     world.close().await;
 }
 
 #[tokio::test]
-async fn when_the_last_list_has_expired_everybody_is_told_why_nobody_is_let_in() {
+async fn expiry_of_the_last_crl_is_reported_as_the_reason_of_refusals() {
     let clock = Clock::manual("2029-12-31T23:30:00Z".parse().unwrap());
     let plan = World::city().clock(clock).edit(lists("refuse")).with_pki(|pki| pki.revoke_until(&[], 2030));
     let world = plan.start().await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
     assert_eq!(world.admin("/readyz").await.0, 200);
     world.clock.advance(std::time::Duration::from_secs(3_600));
-    assert!(is_turned_away(&world.client("traffic-police")).await);
+    assert!(is_refused(&world.client("traffic-police")).await);
     let reason = [("reason", "revocation_list_expired")];
     assert_eq!(world.metrics().await.value("tallygate_tls_handshakes_failed_total", &reason), Some(1.0));
-    let told = until("the gateway is not ready", async || {
+    let message = until("the gateway is not ready", async || {
         Some(world.admin("/readyz").await).filter(|(status, _)| *status == 503)
     })
     .await
     .1;
-    assert!(told.contains("listener departments: the last one expired at 2030-01-01T00:00:00Z, so all"), "{told}");
+    assert!(
+        message.contains("listener departments: the last one expired at 2030-01-01T00:00:00Z, so all"),
+        "{message}"
+    );
 
     world.pki.revoke(&[]); // the gateway watches the file
     until("the gateway is ready again", async || (world.admin("/readyz").await.0 == 200).then_some(())).await;
@@ -153,7 +156,7 @@ async fn pki(world: &World, arguments: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_is_trusted_is_shown_and_a_list_that_ends_soon_is_warned_of() {
+async fn trust_is_shown_and_a_crl_near_its_expiry_is_a_warning() {
     let mut world = World::city().build();
     world.pki.revoke(&[]);
     pki(&world, &["init", "--dir", "trial"]).await;
@@ -167,8 +170,8 @@ async fn what_is_trusted_is_shown_and_a_list_that_ends_soon_is_warned_of() {
         run(world.tallygate(&[&["check", "--config", "gateway.yaml"], arguments].concat())).await
     };
     let table = check(&world, &[]).await;
-    let told = stderr(&table);
-    assert_eq!(table.status.code(), Some(0), "{told}");
+    let message = stderr(&table);
+    assert_eq!(table.status.code(), Some(0), "{message}");
     for part in [
         "listener departments uses 2 authorities, 2 revocation lists",
         "authority CN=ca of the tests, until 2099-01-01T00:00:00Z, in ",
@@ -176,7 +179,7 @@ async fn what_is_trusted_is_shown_and_a_list_that_ends_soon_is_warned_of() {
         "warning: the revocation list of CN=Tallygate trial authority ",
         " expires in 9 days, at ",
     ] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(message.contains(part), "{part} is not in: {message}");
     }
     let json: Value = serde_json::from_str(&stdout(&check(&world, &["--format", "json"]).await)).unwrap();
     let list = &json["trust"][0]["revocationLists"][1];
@@ -217,7 +220,7 @@ async fn by_openssl(folder: &Path, (key, digest, padding): (&[&str], &str, &[&st
 }
 
 #[tokio::test]
-async fn lists_are_believed_by_their_signature_whatever_its_kind() {
+async fn crls_are_verified_by_their_signature_of_every_kind() {
     const P256: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
     const P384: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
     const P521: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
@@ -247,10 +250,10 @@ async fn lists_are_believed_by_their_signature_whatever_its_kind() {
         assert_eq!(checked.status.code(), Some(0), "{made:?}: {}", stderr(&checked));
     }
     by_openssl(&folder, (RSA, "sha256", LONG_SALT)).await;
-    let told = stderr(&run(world.tallygate(&["check", "--config", "gateway.yaml"])).await);
+    let message = stderr(&run(world.tallygate(&["check", "--config", "gateway.yaml"])).await);
     assert!(
-        told.contains("is signed with an algorithm that is not supported") && told.contains("a salt as long"),
-        "{told}"
+        message.contains("is signed with an algorithm that is not supported") && message.contains("a salt as long"),
+        "{message}"
     );
     world.abandon();
 }

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use tallygate::clock::Clock;
 use tokio::io::AsyncReadExt as _;
 
-use crate::world::{Client, Leaf, Pki, Plan, Reply, Stream, World, empty, fed, request, until, within};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{
+    Client, Leaf, Pki, Plan, READ, Reply, Stream, World, empty, fed, let_time_pass, request, until, within,
+};
 
 fn with_lists(document: &mut Value) {
     document["listeners"][0]["tls"]["clientAuth"]["revocation"] = json!(["pki/revoked.crl"]);
@@ -28,7 +28,7 @@ enum ConnectionEnd {
 }
 
 impl ConnectionEnd {
-    async fn come(&self, world: &mut World) {
+    async fn apply(&self, world: &mut World) {
         match self {
             Self::Revoked => {
                 world.pki.revoke(&[world.identity("traffic-police")]);
@@ -53,7 +53,7 @@ impl ConnectionEnd {
     }
 }
 
-async fn both(world: &World, department: &str) -> [Client; 2] {
+async fn clients_of_both_protocols(world: &World, department: &str) -> [Client; 2] {
     let clients = [world.client(department), world.client(department).h2()];
     for client in &clients {
         assert_eq!(client.get(READ).await.status, 200);
@@ -62,12 +62,12 @@ async fn both(world: &World, department: &str) -> [Client; 2] {
 }
 
 #[tokio::test]
-async fn the_next_command_of_a_caller_that_is_out_is_refused_or_finds_a_closed_door() {
+async fn next_command_of_a_removed_caller_is_refused_or_finds_a_closed_connection() {
     for end in [ConnectionEnd::Revoked, ConnectionEnd::AuthorityGone, ConnectionEnd::Removed, ConnectionEnd::Disabled] {
         let mut world = city().start().await;
-        let clients = both(&world, "traffic-police").await;
+        let clients = clients_of_both_protocols(&world, "traffic-police").await;
         let before = world.server("cameras").log.all().len();
-        end.come(&mut world).await;
+        end.apply(&mut world).await;
         for client in &clients {
             // Either the command or the GOAWAY comes first. Over HTTP/1.1 the client may dial again.
             if let Ok(reply) = client.try_send(request("GET", READ, empty())).await {
@@ -91,7 +91,7 @@ async fn until_refused(client: &Client) -> Option<Reply> {
 }
 
 #[tokio::test]
-async fn a_command_that_comes_before_the_goodbye_is_refused_and_told_to_close() {
+async fn command_before_the_goaway_is_refused_with_connection_close() {
     for http2 in [false, true] {
         let mut world = city().start().await;
         let busy = (0..4).map(|_| world.client("traffic-police"));
@@ -99,24 +99,26 @@ async fn a_command_that_comes_before_the_goodbye_is_refused_and_told_to_close() 
         let busy: Vec<_> =
             busy.into_iter().map(|client| tokio::spawn(async move { until_refused(&client).await })).collect();
         let log = world.server("cameras").log.clone();
-        until("all are at it", async || (log.all().len() > 100).then_some(())).await;
-        ConnectionEnd::Revoked.come(&mut world).await;
+        until("all callers are busy", async || (log.all().len() > 100).then_some(())).await;
+        ConnectionEnd::Revoked.apply(&mut world).await;
         let mut refused = 0;
         for caller in busy {
-            let Some(reply) = within("its end", caller).await.unwrap() else { continue };
+            let Some(reply) = within("the end", caller).await.unwrap() else { continue };
             assert_eq!(reply.problem().as_deref(), Some("unauthenticated"));
             assert_eq!(reply.header("connection"), if http2 { "" } else { "close" });
             refused += 1;
         }
-        assert!(refused > 0, "a caller that calls all the time is told before it is cut off");
-        until("all are gone", async || (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(()))
-            .await;
+        assert!(refused > 0, "a busy caller gets a refusal before its connection is closed");
+        until("all connections are closed", async || {
+            (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(())
+        })
+        .await;
         world.close().await;
     }
 }
 
 /// Waits until the caller's next command is refused, or its connection accepts no command.
-async fn turned_away(client: &Client) {
+async fn until_closed_or_refused(client: &Client) {
     until("GOAWAY, or a refusal", async || {
         let again = client.try_send(request("GET", READ, empty())).await;
         again.map_or(Some(()), |reply| (reply.problem().as_deref() == Some("unauthenticated")).then_some(()))
@@ -125,13 +127,13 @@ async fn turned_away(client: &Client) {
 }
 
 #[tokio::test]
-async fn what_was_let_in_before_a_department_was_disabled_is_finished_and_nothing_is_let_in_beside_it() {
+async fn commands_admitted_before_a_department_was_disabled_finish_and_no_others_are_admitted() {
     let mut world = city().start().await;
     let client = world.client("traffic-police").h2();
     let mut held = client.open(request("GET", "/cameras/do/hold-last", empty())).await.unwrap();
     assert_eq!(held.next().await.unwrap().unwrap(), "first ");
-    ConnectionEnd::Disabled.come(&mut world).await;
-    turned_away(&client).await;
+    ConnectionEnd::Disabled.apply(&mut world).await;
+    until_closed_or_refused(&client).await;
     world.server("cameras").release("last");
     assert_eq!(held.whole().await.text(), "first last");
     assert_eq!(world.server("cameras").log.all().len(), 1);
@@ -164,7 +166,7 @@ impl Endless {
             }
         }
         let log = &world.server("cameras").log;
-        until("all are under way", async || {
+        until("all commands are in flight", async || {
             (log.all().iter().filter(|got| got.bytes() == 4).count() == 2).then_some(())
         })
         .await;
@@ -174,15 +176,15 @@ impl Endless {
     /// Waits until all commands have ended, each with the outcome of a caller that left.
     async fn end(mut self, world: &World) {
         for answer in &mut self.answers {
-            assert!(answer.read_to_end().await.is_err(), "it is cut off, and does not look whole");
+            assert!(answer.read_to_end().await.is_err(), "the response is aborted and does not look complete");
         }
         for upload in self.uploads {
             within("the end of an upload", upload).await.unwrap();
         }
-        world.usage_when("all are settled", |usage| usage.sum(|key| key.outcome == "aborted") == 4).await;
+        world.usage_when("all commands are settled", |usage| usage.sum(|key| key.outcome == "aborted") == 4).await;
         let uploads = world.server("cameras").log.all();
         let whole = uploads.iter().filter(|got| got.method == "POST" && got.body.complete.load(Ordering::Acquire));
-        assert_eq!(whole.count(), 0, "no upload looks whole");
+        assert_eq!(whole.count(), 0, "no upload looks complete");
     }
 }
 
@@ -192,22 +194,22 @@ fn four(world: &World, department: &str) -> [Client; 4] {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_for_a_caller_that_is_not_trusted_any_more_ends_within_a_second() {
+async fn commands_in_flight_of_an_untrusted_caller_end_within_a_second() {
     for protocol in ["http1", "http2"] {
         for end in [ConnectionEnd::Revoked, ConnectionEnd::AuthorityGone] {
             let plan = city().edit(|document| document["subsystems"][0]["protocol"] = json!(protocol));
             let mut world = plan.start().await; // its grace is ten seconds
             let endless = Endless::begin(four(&world, "traffic-police"), &world).await;
-            end.come(&mut world).await;
+            end.apply(&mut world).await;
             let began = std::time::Instant::now();
             endless.end(&world).await;
             assert!(
                 began.elapsed().as_secs() < 5,
-                "{:?}: half of the grace, on a machine that may be busy",
+                "{:?}: at least half of the grace, on a busy machine",
                 began.elapsed()
             );
             let again = world.client("traffic-police").h2().try_send(request("GET", READ, empty())).await;
-            assert!(again.is_err(), "there is no new connection");
+            assert!(again.is_err(), "a new connection is refused");
             let usage = world.close().await;
             assert_eq!(usage.of("traffic-police", "aborted"), 4);
         }
@@ -219,21 +221,21 @@ fn short_grace(document: &mut Value) {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_for_a_department_that_is_out_ends_within_the_grace() {
+async fn commands_in_flight_of_a_disabled_department_end_within_the_grace() {
     for end in [ConnectionEnd::Disabled, ConnectionEnd::Removed] {
         let mut world = city().edit(short_grace).start().await;
         let endless = Endless::begin(four(&world, "traffic-police"), &world).await;
         let began = std::time::Instant::now();
-        end.come(&mut world).await;
+        end.apply(&mut world).await;
         endless.end(&world).await;
-        assert!(began.elapsed().as_millis() >= 700, "it had its grace: {:?}", began.elapsed());
+        assert!(began.elapsed().as_millis() >= 700, "it ended before its grace: {:?}", began.elapsed());
         let usage = world.close().await;
         assert_eq!(usage.of("traffic-police", "aborted"), 4);
     }
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_ends_within_the_grace_after_its_certificate() {
+async fn commands_in_flight_end_within_the_grace_after_certificate_expiry() {
     let clock = Clock::manual("2030-12-31T23:30:00Z".parse().unwrap());
     let world = city().edit(short_grace).clock(clock).start().await;
     let ends = world.pki.issue(&Leaf::department("traffic-police").valid(2020, 2031));
@@ -245,46 +247,50 @@ async fn what_is_on_its_way_ends_within_the_grace_after_its_certificate() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_goes_on_once_its_department_is_enabled_again() {
+async fn commands_in_flight_continue_once_their_department_is_enabled_again() {
     let grace = json!({ "delay": "1ms", "grace": "3s" });
     let mut world = city().edit(|document| document["shutdown"] = grace).start().await;
     let client = world.client("traffic-police").h2();
     let mut held = client.open(request("GET", "/cameras/do/hold-last", empty())).await.unwrap();
     assert_eq!(held.next().await.unwrap().unwrap(), "first ");
     world.reload(|document| document["departments"][0]["disabled"] = json!(true)).await;
-    turned_away(&client).await;
+    until_closed_or_refused(&client).await;
     world.reload(|document| document["departments"][0]["disabled"] = json!(false)).await;
-    tokio::time::sleep(std::time::Duration::from_millis(3500)).await; // a time longer than the grace is under test
+    let_time_pass(std::time::Duration::from_millis(3500)).await; // longer than the grace
     world.server("cameras").release("last");
     assert_eq!(held.whole().await.text(), "first last");
     world.close().await;
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_are_closed_too() {
+async fn idle_connections_are_closed_too() {
     for end in [ConnectionEnd::Revoked, ConnectionEnd::AuthorityGone, ConnectionEnd::Removed, ConnectionEnd::Disabled] {
         let mut world = city().start().await;
-        let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+        let clients = world.clients("traffic-police");
         let mut silent = Vec::new();
         for client in &clients {
             silent.push(client.connect().await.unwrap());
         }
-        until("both are let in", async || (world.metrics().await.sum("tallygate_connections_open") == 2).then_some(()))
-            .await;
-        end.come(&mut world).await;
+        until("both commands are admitted", async || {
+            (world.metrics().await.sum("tallygate_connections_open") == 2).then_some(())
+        })
+        .await;
+        end.apply(&mut world).await;
         for mut stream in silent {
             let mut rest = Vec::new();
             let end = within("the end of a silent connection", stream.read_to_end(&mut rest)).await;
-            assert!(end.is_err() || !rest.starts_with(b"HTTP"), "a bare end, or a goodbye: {rest:?}");
+            assert!(end.is_err() || !rest.starts_with(b"HTTP"), "expected end of stream or GOAWAY: {rest:?}");
         }
-        until("none is left", async || (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(()))
-            .await;
+        until("no connection is left", async || {
+            (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(())
+        })
+        .await;
         world.close().await;
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_ends_ends_its_connections_without_any_reload() {
+async fn expired_certificate_ends_its_connections_without_a_reload() {
     let clock = Clock::manual("2030-12-31T23:30:00Z".parse().unwrap());
     let world = city().clock(clock).start().await;
     let ends = world.pki.issue(&Leaf::department("traffic-police").valid(2020, 2031));
@@ -297,7 +303,7 @@ async fn a_certificate_that_ends_ends_its_connections_without_any_reload() {
     assert_eq!(long.get(READ).await.status, 200);
     assert_eq!(world.metrics().await.sum("tallygate_connections_open"), 3);
     world.clock.advance(std::time::Duration::from_secs(3_600));
-    until("those that ended are gone", async || {
+    until("connections of expired certificates are closed", async || {
         (world.metrics().await.sum("tallygate_connections_open") == 1).then_some(())
     })
     .await;
@@ -307,14 +313,14 @@ async fn a_certificate_that_ends_ends_its_connections_without_any_reload() {
 }
 
 #[tokio::test]
-async fn nobody_else_notices() {
+async fn other_connections_are_unaffected() {
     let mut world = city().start().await;
-    let others = both(&world, "logistics").await;
-    let gone = both(&world, "traffic-police").await;
+    let others = clients_of_both_protocols(&world, "logistics").await;
+    let gone = clients_of_both_protocols(&world, "traffic-police").await;
     let accepted = async |world: &World| world.metrics().await.sum("tallygate_connections_accepted_total");
     assert_eq!(accepted(&world).await, 4);
-    ConnectionEnd::Revoked.come(&mut world).await;
-    until("the revoked are gone", async || {
+    ConnectionEnd::Revoked.apply(&mut world).await;
+    until("connections of revoked certificates are closed", async || {
         (world.metrics().await.sum("tallygate_connections_open") == 2).then_some(())
     })
     .await;
@@ -327,7 +333,7 @@ async fn nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn a_department_that_is_enabled_again_is_served_again() {
+async fn reenabled_department_is_served_again() {
     let mut world = World::city().edit(|document| document["departments"][0]["disabled"] = json!(true)).start().await;
     let refused = world.client("traffic-police").get(READ).await;
     assert_eq!(refused.problem().as_deref(), Some("unauthenticated"));

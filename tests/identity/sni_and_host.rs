@@ -5,9 +5,9 @@ use rustls::NamedGroup;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use crate::world::{Client, GATEWAY, Seen, World, ask, empty, request, request_to, run, stderr, stdout, tool, within};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{
+    Client, GATEWAY, READ, Seen, World, ask, empty, request, request_to, run, stderr, stdout, tool, within,
+};
 
 /// Sends a GET to this authority. Returns the status, or `None` without a connection.
 async fn asked(client: &Client, authority: &str) -> Option<u16> {
@@ -24,7 +24,7 @@ fn names(names: &[&str], missing: &str) -> impl FnOnce(&mut Value) {
 }
 
 #[tokio::test]
-async fn without_a_word_the_hosts_of_the_certificate_are_served() {
+async fn hosts_default_to_those_of_the_certificate() {
     let world = World::city().start().await;
     let mut misdirected = 0;
     for (server_name, authority, expected) in [
@@ -44,7 +44,7 @@ async fn without_a_word_the_hosts_of_the_certificate_are_served() {
         (None, "[::1]:8443", Some(421)),
         (None, "elsewhere.example", Some(421)),
     ] {
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             let client = client.naming(server_name);
             assert_eq!(asked(&client, authority).await, expected, "{server_name:?} {authority}");
             misdirected += u64::from(expected == Some(421));
@@ -56,21 +56,25 @@ async fn without_a_word_the_hosts_of_the_certificate_are_served() {
 }
 
 #[tokio::test]
-async fn a_misdirected_command_is_forwarded_nowhere_and_its_connection_lives_on() {
+async fn misdirected_command_is_not_forwarded_and_its_connection_stays_open() {
     let world = World::city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let reply = client.send(request_to("elsewhere.example", "POST", "/cameras/v1/snapshots", empty())).await;
         assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (421, Some("misdirected")));
         assert_eq!(client.get(READ).await.status, 200);
     }
-    assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), 2, "one connection each");
+    assert_eq!(
+        world.metrics().await.sum("tallygate_connections_accepted_total"),
+        2,
+        "one upstream connection for each client connection"
+    );
     assert_eq!(world.server("cameras").log.all().len(), 2);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "misdirected"), 2);
 }
 
 #[tokio::test]
-async fn good_streams_finish_beside_a_misdirected_one() {
+async fn valid_streams_finish_beside_a_misdirected_one() {
     let world = World::city().start().await;
     let client = world.client("traffic-police").h2();
     let mut held = client.open(request("GET", "/cameras/do/hold-beside", empty())).await.unwrap();
@@ -82,7 +86,7 @@ async fn good_streams_finish_beside_a_misdirected_one() {
 }
 
 #[tokio::test]
-async fn configured_hosts_take_the_place_of_the_certificates() {
+async fn configured_hosts_replace_those_of_the_certificate() {
     let world = World::city().edit(names(&["*.city.example", "gateway.city.example"], "refuse")).start().await;
     for (server_name, authority, expected) in [
         (Some("cameras.city.example"), "cameras.city.example", Some(200)),
@@ -96,7 +100,7 @@ async fn configured_hosts_take_the_place_of_the_certificates() {
         (None, GATEWAY, None),
         (None, "127.0.0.1", None),
     ] {
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             let client = client.naming(server_name);
             assert_eq!(asked(&client, authority).await, expected, "{server_name:?} {authority}");
         }
@@ -105,7 +109,7 @@ async fn configured_hosts_take_the_place_of_the_certificates() {
 }
 
 #[tokio::test]
-async fn a_star_serves_every_host() {
+async fn wildcard_serves_every_host() {
     let world = World::city().edit(names(&["*"], "allow")).start().await;
     for server_name in [None, Some("whatever.example")] {
         assert_eq!(asked(&world.client("traffic-police").naming(server_name), "another.example").await, Some(200));
@@ -114,15 +118,15 @@ async fn a_star_serves_every_host() {
 }
 
 #[tokio::test]
-async fn a_reload_that_serves_other_hosts_holds_for_open_connections() {
+async fn reload_with_other_hosts_applies_to_open_connections() {
     let mut world = World::city().start().await;
-    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+    let clients = world.clients("traffic-police");
     for client in &clients {
         assert_eq!(client.get(READ).await.status, 200);
     }
     world.reload(names(&["elsewhere.example"], "refuse")).await;
     for client in &clients {
-        assert!(!matches!(asked(client, GATEWAY).await, Some(200)), "a host that is not served any more");
+        assert!(!matches!(asked(client, GATEWAY).await, Some(200)), "a host that is no longer served");
     }
     world.close().await;
 }
@@ -146,7 +150,7 @@ async fn curl_reaches_the_gateway_by_name_and_by_address() {
 }
 
 #[tokio::test]
-async fn a_hello_in_records_of_one_byte_is_judged_as_a_whole_one() {
+async fn client_hello_in_one_byte_records_is_judged_as_a_whole() {
     let world = World::city().start().await;
     let mut stream = world.client("traffic-police").in_crumbs().connect().await.expect("a handshake");
     assert_eq!(stream.get_ref().1.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
@@ -155,15 +159,18 @@ async fn a_hello_in_records_of_one_byte_is_judged_as_a_whole_one() {
     world.log.note("traffic-police", Seen::Outcome("ok"));
 
     let elsewhere = world.client("traffic-police").naming(Some("elsewhere.example")).in_crumbs();
-    assert!(elsewhere.connect().await.is_err(), "cut up, too, an unknown name is unknown");
+    assert!(elsewhere.connect().await.is_err(), "an unknown name in a fragmented ClientHello is refused");
     let nobody = world.client_with("unknown", None).in_crumbs();
-    let mut nobody = nobody.connect().await.expect("TLS 1.3 tells afterwards");
-    assert!(within("the end", nobody.read(&mut [0; 16])).await.is_err(), "cut up, too, a certificate is asked for");
+    let mut nobody = nobody.connect().await.expect("TLS 1.3 reports the refusal after the handshake");
+    assert!(
+        within("the end", nobody.read(&mut [0; 16])).await.is_err(),
+        "a certificate is requested after a fragmented ClientHello"
+    );
     world.close().await;
 }
 
 #[tokio::test]
-async fn no_early_data_is_taken_and_nothing_resumed() {
+async fn early_data_and_resumption_are_refused() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");
     for _ in 0..2 {

@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::world::{World, empty, request, run, stderr, stdout, tool, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{READ, World, empty, request, run, stderr, stdout, tool, until};
 
 /// Runs `tallygate ledger ...`. Returns exit code, standard output and standard error.
 async fn ledger(world: &World, arguments: &[&str]) -> (i32, String, String) {
@@ -16,7 +14,7 @@ async fn ledger(world: &World, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Runs the independent program of `docs/` on an export.
-async fn stranger(export: &Path) -> (bool, String, String) {
+async fn independent_audit(export: &Path) -> (bool, String, String) {
     let mut python = tool("python3");
     python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check_ledger.py")).arg(export);
     let ended = run(python).await;
@@ -25,7 +23,7 @@ async fn stranger(export: &Path) -> (bool, String, String) {
 
 /// Verifies and exports the book, and requires the independent program to agree. Returns the output of the independent
 /// program.
-async fn sound(book: &Path, what: &str) -> String {
+async fn assert_sound(book: &Path, what: &str) -> String {
     let tallygate = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
         command.args(["ledger", arguments[0], "--ledger"]).arg(book).args(&arguments[1..]).stdin(Stdio::null());
@@ -38,13 +36,13 @@ async fn sound(book: &Path, what: &str) -> String {
     let _ = std::fs::remove_file(&file); // a file of an earlier export
     let exported = run(tallygate(&["export", "--output", file.to_str().unwrap()])).await;
     assert!(exported.status.success(), "{what}: {}", stderr(&exported));
-    let (agrees, sums, err) = stranger(&file).await;
+    let (agrees, sums, err) = independent_audit(&file).await;
     assert!(agrees, "{what}: {sums}{err}");
     sums + &err
 }
 
 #[tokio::test]
-async fn a_ledger_is_sound_live_killed_copied_and_closed() {
+async fn ledger_is_sound_live_killed_copied_and_closed() {
     let mut world = World::city().start_process().await;
     for client in [world.client("traffic-police"), world.client("logistics").h2()] {
         for _ in 0..20 {
@@ -56,35 +54,38 @@ async fn a_ledger_is_sound_live_killed_copied_and_closed() {
         tokio::spawn(async move { client.try_send(request("GET", "/cameras/do/never", empty())).await.is_err() });
     until("the command is in flight", async || (world.server("cameras").log.all().len() == 41).then_some(())).await;
     let (book, copy) = (world.book(), world.folder().join("copy/ledger.db"));
-    let sums = sound(&book, "live").await;
+    let sums = assert_sound(&book, "live").await;
     assert!(sums.contains("traffic-police\tin_flight\t1\t"), "{sums}");
     let (code, out, _) = ledger(&world, &["info", "--ledger", "data/ledger.db"]).await;
     assert!(code == 0 && out.contains("running, process") && out.contains("41 received"), "{out}");
     world.kill().await;
     assert!(held.await.unwrap());
-    let sums = sound(&book, "killed").await;
-    assert!(sums.contains("traffic-police\tinterrupted\t1\t") && !sums.contains("in_flight"), "as in reports: {sums}");
+    let sums = assert_sound(&book, "killed").await;
+    assert!(
+        sums.contains("traffic-police\tinterrupted\t1\t") && !sums.contains("in_flight"),
+        "equal to the reports: {sums}"
+    );
     std::fs::create_dir(world.folder().join("copy")).unwrap();
     for file in ["ledger.db", "ledger.db-wal", "ledger.tally"] {
         std::fs::copy(world.folder().join("data").join(file), world.folder().join("copy").join(file)).unwrap();
     }
-    sound(&copy, "a copy").await;
+    assert_sound(&copy, "a copy").await;
     let (code, out, err) = ledger(&world, &["verify", "--ledger", "copy/ledger.db", "--format", "json"]).await;
     assert_eq!(code, 0, "{out}{err}");
     let verdict: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(verdict["ok"], true);
     world.start_process().await;
-    sound(&book, "recovered").await;
+    assert_sound(&book, "recovered").await;
     let (code, out, err) = ledger(&world, &["info", "--ledger", "data/ledger.db"]).await;
     assert!(code == 0 && out.contains("the process died; counts exact"), "{out}{err}");
     world.stop().await;
-    let sums = sound(&book, "closed").await;
+    let sums = assert_sound(&book, "closed").await;
     assert!(sums.contains("\n2 seals, head 2:"), "the ends of two epochs: {sums}");
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_strangers_program_computes_the_ledger_again() {
+async fn independent_audit_script_confirms_the_ledger() {
     let clock = tallygate::clock::Clock::manual("2026-10-31T12:10:00Z".parse().unwrap());
     let mut world = World::city().clock(clock.clone()).start().await;
     let client = world.client("traffic-police");
@@ -108,8 +109,8 @@ async fn a_strangers_program_computes_the_ledger_again() {
     world.stop().await;
     let (code, _, err) = ledger(&world, &["export", "--ledger", "data/ledger.db", "--output", "export.txt"]).await;
     assert_eq!(code, 0, "{err}");
-    let (sound, sums, err) = stranger(&world.folder().join("export.txt")).await;
-    assert!(sound && err.starts_with("5 seals"), "{sums}{err}");
+    let (assert_sound, sums, err) = independent_audit(&world.folder().join("export.txt")).await;
+    assert!(assert_sound && err.starts_with("5 seals"), "{sums}{err}");
     let police = "traffic-police\tadjustment\t1\t-3\ntraffic-police\tadmitted\t21\t21\ntraffic-police\tok\t21\t21\n";
     assert!(sums.contains(police) && sums.contains("traffic-police\tunknown_command\t3\t0\n"), "{sums}");
     let text = std::fs::read_to_string(world.folder().join("export.txt")).unwrap();
@@ -131,14 +132,14 @@ async fn a_strangers_program_computes_the_ledger_again() {
         assert!(text.contains(from), "{from:?} is in the export: {text}");
         let times = if what.ends_with("everywhere") { 9 } else { 1 };
         std::fs::write(world.folder().join("edited.txt"), text.replacen(from, to, times)).unwrap();
-        let (sound, _, err) = stranger(&world.folder().join("edited.txt")).await;
-        assert!(!sound && err.contains(says), "{what} was edited: {err}");
+        let (assert_sound, _, err) = independent_audit(&world.folder().join("edited.txt")).await;
+        assert!(!assert_sound && err.contains(says), "{what} was edited: {err}");
     }
     world.close().await;
 }
 
 #[tokio::test]
-async fn an_edited_ledger_is_found_out_and_wrong_questions_are_told() {
+async fn edited_ledger_is_detected_and_invalid_arguments_are_reported() {
     let mut world = World::city().start().await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
     world.stop().await;
@@ -179,7 +180,7 @@ async fn an_edited_ledger_is_found_out_and_wrong_questions_are_told() {
 }
 
 #[tokio::test]
-async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
+async fn adjustment_is_in_every_report_format_and_separate_from_usage() {
     let clock = tallygate::clock::Clock::manual("2026-10-20T00:00:00Z".parse().unwrap());
     let world = World::city().clock(clock).start().await;
     for _ in 0..5 {
@@ -194,7 +195,7 @@ async fn a_correction_is_in_every_form_of_a_report_and_apart_from_usage() {
         let why = [units, "--reason", "a test", "--who", "finance"];
         let (code, _, err) = ledger(&world, &[&whom[..], &why].concat()).await;
         if period == "2026-11-02" {
-            assert_eq!(code, 2, "more than the usage of the period, and nobody said yes: {err}");
+            assert_eq!(code, 2, "more than the usage of the period, without a confirmation: {err}");
             assert!(err.contains("+7 units exceed the 0 units") && err.contains("--yes"), "{err}");
             let (code, _, err) = ledger(&world, &[&whom[..], &why, &["--yes"]].concat()).await;
             assert_eq!(code, 0, "{err}");

@@ -7,12 +7,10 @@ use tallygate::clock::Clock;
 use tallygate::ledger::LedgerFiles;
 use tallygate::model::{Month, Window};
 
-use crate::world::{World, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{READ, World, until};
 
 #[tokio::test]
-async fn counters_go_on_after_a_restart() {
+async fn counters_continue_after_a_restart() {
     let mut world = World::city().start().await;
     for _ in 0..3 {
         for _ in 0..5 {
@@ -30,7 +28,7 @@ async fn counters_go_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_command_belongs_to_the_hour_and_the_month_of_its_admission() {
+async fn command_belongs_to_the_hour_and_month_of_its_admission() {
     let edge = "2026-10-31T15:59:59Z"; // the last second of October at +08:00
     let world = World::city().clock(Clock::manual(edge.parse().unwrap())).start().await;
     let client = world.client("traffic-police");
@@ -65,7 +63,7 @@ async fn a_command_belongs_to_the_hour_and_the_month_of_its_admission() {
 }
 
 #[tokio::test]
-async fn the_current_month_is_shown_in_the_metrics() {
+async fn current_month_is_in_the_metrics() {
     let world = World::city().clock(Clock::manual("2026-10-31T15:59:59Z".parse().unwrap())).start().await;
     let client = world.client("traffic-police");
     client.get("/cameras/do/status-200").await;
@@ -87,7 +85,7 @@ async fn the_current_month_is_shown_in_the_metrics() {
 }
 
 #[tokio::test]
-async fn a_clock_that_steps_back_loses_nothing() {
+async fn clock_stepped_back_loses_no_counts() {
     let world = World::city().clock(Clock::manual("2026-10-31T15:00:00Z".parse().unwrap())).start().await;
     let client = world.client("traffic-police");
     client.get(READ).await;
@@ -100,10 +98,10 @@ async fn a_clock_that_steps_back_loses_nothing() {
 }
 
 #[tokio::test]
-async fn answers_wait_for_the_disk_where_the_machine_may_die() {
+async fn responses_wait_for_the_sync_with_machine_durability() {
     let machine = |document: &mut serde_json::Value| document["ledger"]["durability"] = json!("machine");
     let world = World::city().edit(machine).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for _ in 0..20 {
             assert_eq!(client.get(READ).await.status, 200);
         }
@@ -114,23 +112,23 @@ async fn answers_wait_for_the_disk_where_the_machine_may_die() {
 }
 
 #[tokio::test]
-async fn a_ledger_has_one_owner_and_names_it() {
+async fn ledger_has_one_owner_and_names_it() {
     let world = World::city().start_process().await;
     let pid = world.process_id();
     let mut second = world.document.clone();
-    second["listeners"][0]["address"] = json!(crate::world::free_address().to_string());
-    second["admin"]["address"] = json!(crate::world::free_address().to_string());
+    second["listeners"][0]["address"] = json!(crate::world::reserve_address().to_string());
+    second["admin"]["address"] = json!(crate::world::reserve_address().to_string());
     std::fs::write(world.folder().join("second.yaml"), second.to_string()).unwrap();
     let refused = crate::world::run(world.tallygate(&["serve", "--config", "second.yaml"])).await;
     let words = crate::world::stderr(&refused);
     assert_eq!(refused.status.code(), Some(74), "{words}");
-    assert!(words.contains(&pid.to_string()), "the owner's pid {pid} is named: {words}");
-    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "the first one is not disturbed");
+    assert!(words.contains(&pid.to_string()), "the process id {pid} of the owner is reported: {words}");
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "the first gateway continues");
     world.close().await;
 }
 
 #[tokio::test]
-async fn several_workers_keep_one_ledger() {
+async fn several_workers_share_one_ledger() {
     let world = World::city().edit(|document| document["workers"] = json!(2)).start().await;
     let callers: Vec<_> = (0..8)
         .map(|n| {

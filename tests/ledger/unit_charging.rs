@@ -3,12 +3,10 @@
 
 use serde_json::json;
 
-use crate::world::{Plan, Usage, World, empty, free_address, request, until};
+use crate::world::{Plan, QUEUED, READ, Usage, World, empty, request, reserve_address, until};
 
-const READ: &str = "/cameras/v1/snapshots/1";
 /// A command of three units. The response comes when the test releases it.
 const HELD: &str = "/cameras/do/wait-held";
-const QUEUED: &str = "tallygate_commands_queued";
 
 /// Cameras that accept one command at a time, with a queue.
 fn one_at_a_time() -> Plan {
@@ -29,18 +27,20 @@ async fn until_queued(world: &World) {
 }
 
 async fn until_received(world: &World, count: usize) {
-    until("the server has it", async || (world.server("cameras").log.all().len() == count).then_some(())).await;
+    until("the server has received the command", async || {
+        (world.server("cameras").log.all().len() == count).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn what_never_reached_a_subsystem_costs_no_units_and_no_quota() {
-    let nobody = free_address();
-    let world = World::city().edit(|document| {
+async fn commands_that_never_reach_a_subsystem_cost_no_units_and_no_quota() {
+    let unused_address = reserve_address();
+    let world = World::city().cameras_at(unused_address).edit(|document| {
         document["departments"][0]["quota"] = json!({ "per": "month", "units": 2, "exceeded": "refuse" });
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{nobody}") }]);
     });
     let mut world = world.start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for _ in 0..5 {
             assert_eq!(client.get(READ).await.problem().as_deref(), Some("unreachable"));
         }
@@ -48,36 +48,36 @@ async fn what_never_reached_a_subsystem_costs_no_units_and_no_quota() {
     let metrics = world.metrics().await;
     assert_eq!((metrics.sum("tallygate_command_units_total"), metrics.sum("tallygate_usage_period_units")), (0, 0));
     let used = metrics.value("tallygate_quota_used_ratio", &[("department", "traffic-police")]);
-    assert_eq!(used, Some(0.0), "ten commands, two units, and all of the quota is left");
+    assert_eq!(used, Some(0.0), "ten commands of two units take no quota");
     world.stop().await;
     world.start_here().await;
     let client = world.client("traffic-police");
-    assert_eq!(client.get(READ).await.problem().as_deref(), Some("unreachable"), "nor after a restart");
+    assert_eq!(client.get(READ).await.problem().as_deref(), Some("unreachable"), "unreachable after a restart as well");
     let usage = world.close().await;
     assert_eq!(of(&usage, "unreachable"), (11, 0));
 }
 
 #[tokio::test]
-async fn who_leaves_while_waiting_for_a_server_pays_nothing_and_who_was_sent_on_does() {
+async fn caller_that_leaves_the_queue_is_not_charged_and_one_that_was_forwarded_is() {
     let world = one_at_a_time().start().await;
     let client = world.client("traffic-police");
     let held = tokio::spawn(async move { client.try_send(request("GET", HELD, empty())).await.is_err() });
     until_received(&world, 1).await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let waiting = tokio::spawn(async move { client.try_send(request("GET", HELD, empty())).await.is_err() });
         until_queued(&world).await;
         waiting.abort();
-        until("it has left", async || (world.metrics().await.sum(QUEUED) == 0).then_some(())).await;
+        until("the caller has left", async || (world.metrics().await.sum(QUEUED) == 0).then_some(())).await;
     }
     held.abort();
-    let usage = world.usage_when("all have ended", |usage| usage.of("traffic-police", "aborted") == 3).await;
-    assert_eq!(of(&usage, "aborted"), (3, 3), "the one that reached the subsystem cost its three units");
+    let usage = world.usage_when("all commands have ended", |usage| usage.of("traffic-police", "aborted") == 3).await;
+    assert_eq!(of(&usage, "aborted"), (3, 3), "the command that reached the subsystem cost its three units");
     let usage = world.close().await;
     assert_eq!(of(&usage, "aborted"), (3, 3));
 }
 
 #[tokio::test]
-async fn a_deadline_that_passes_in_the_queue_costs_nothing_and_one_that_passes_at_the_subsystem_does() {
+async fn deadline_in_the_queue_is_free_and_deadline_at_the_subsystem_is_charged() {
     let world = one_at_a_time().start().await;
     let client = world.client("traffic-police");
     let first = tokio::spawn(async move { client.get(HELD).await.status.as_u16() });
@@ -90,7 +90,7 @@ async fn a_deadline_that_passes_in_the_queue_costs_nothing_and_one_that_passes_a
     };
     let client = world.client("traffic-police").h2();
     assert_eq!(client.send(call("300m")).await.header("grpc-status"), "4");
-    assert_eq!(world.server("cameras").log.all().len(), 1, "it never left the queue");
+    assert_eq!(world.server("cameras").log.all().len(), 1, "the command never left the queue");
     assert_eq!(of(&world.usage(), "timeout"), (1, 0));
     world.server("cameras").release("held");
     assert_eq!(first.await.unwrap(), 200);
@@ -99,7 +99,7 @@ async fn a_deadline_that_passes_in_the_queue_costs_nothing_and_one_that_passes_a
 }
 
 #[tokio::test]
-async fn what_the_subsystem_leaves_unanswered_or_breaks_costs_its_units() {
+async fn commands_that_a_subsystem_leaves_unanswered_or_breaks_are_charged() {
     let world = World::city().edit(|document| document["subsystems"][0]["timeouts"]["response"] = json!("300ms"));
     let world = world.start().await;
     let client = world.client("traffic-police");
@@ -111,7 +111,7 @@ async fn what_the_subsystem_leaves_unanswered_or_breaks_costs_its_units() {
 
 /// A command that is in the queue when the grace of the shutdown ends is interrupted, and free.
 #[tokio::test]
-async fn what_a_stop_finds_in_the_queue_costs_nothing() {
+async fn commands_queued_at_shutdown_are_free() {
     let plan = one_at_a_time().edit(|document| document["shutdown"] = json!({ "delay": "0s", "grace": "200ms" }));
     let mut world = plan.start().await;
     let begin = || {
@@ -123,7 +123,7 @@ async fn what_a_stop_finds_in_the_queue_costs_nothing() {
     let second = begin();
     until_queued(&world).await;
     world.stop().await;
-    assert!(first.await.unwrap() && second.await.unwrap(), "both are cut");
+    assert!(first.await.unwrap() && second.await.unwrap(), "both commands are interrupted");
     let usage = world.close().await;
-    assert_eq!(of(&usage, "interrupted"), (2, 3), "one of the two had reached the subsystem");
+    assert_eq!(of(&usage, "interrupted"), (2, 3), "one of the two commands had reached the subsystem");
 }

@@ -8,9 +8,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::world::h2_frames::{
     DATA, END_STREAM, GOAWAY, WINDOW_UPDATE, code_at, frame, frames_in, get, open_http2, say, streams, window_of,
 };
-use crate::world::{GATEWAY, Plan, Seen, World, empty, fed, request, within};
+use crate::world::{
+    GATEWAY, Plan, Seen, World, empty, fed, let_time_pass, pause_as_slow_client, pause_as_slow_server, request, within,
+};
 
-fn impatient(capacity: Value) -> Plan {
+fn short_timeouts(capacity: Value) -> Plan {
     World::city().edit(move |document| document["capacity"] = capacity)
 }
 
@@ -19,14 +21,14 @@ fn head(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_in_time_is_refused() {
-    let world = impatient(json!({ "headTime": "300ms" })).start().await;
+async fn late_head_is_refused() {
+    let world = short_timeouts(json!({ "headTime": "300ms" })).start().await;
     for part in ["G", "GET /cameras/v1/snapshots/1 HTTP/1.1\r\nHost: "] {
         world.log.note("traffic-police", Seen::Outcome("malformed"));
         let mut stream = world.client("traffic-police").connect().await.unwrap();
         stream.write_all(part.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        within("the refusal", stream.read_to_string(&mut answer)).await.unwrap();
+        within("the refusal arrives", stream.read_to_string(&mut answer)).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     assert_eq!(world.metrics().await.sum("tallygate_limit_hits_total"), 2);
@@ -35,8 +37,8 @@ async fn a_head_that_does_not_come_in_time_is_refused() {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_letter_by_letter_does_not_last() {
-    let world = impatient(json!({ "headTime": "300ms" })).start().await;
+async fn byte_by_byte_head_is_bounded_by_the_head_timeout() {
+    let world = short_timeouts(json!({ "headTime": "300ms" })).start().await;
     world.log.note("traffic-police", Seen::Open);
     let stream = world.client("traffic-police").connect().await.unwrap();
     let (mut reader, mut writer) = tokio::io::split(stream);
@@ -47,11 +49,11 @@ async fn a_head_that_comes_letter_by_letter_does_not_last() {
             if say(&mut writer, piece.as_bytes()).await.is_err() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // slow single bytes are under test
+            pause_as_slow_client(std::time::Duration::from_millis(20)).await;
         }
     };
     tokio::select! {
-        _ = within("the refusal", reader.read_to_end(&mut answer)) => {}
+        _ = within("the refusal arrives", reader.read_to_end(&mut answer)) => {}
         () = dripping => {}
     }
     let usage = world.close().await;
@@ -59,9 +61,9 @@ async fn a_head_that_comes_letter_by_letter_does_not_last() {
 }
 
 #[tokio::test]
-async fn who_never_says_anything_is_shown_out_and_counted_nowhere() {
-    let world = impatient(json!({ "headTime": "300ms" })).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+async fn silent_connection_is_closed_and_counted_nowhere() {
+    let world = short_timeouts(json!({ "headTime": "300ms" })).start().await;
+    for client in world.clients("traffic-police") {
         let mut stream = client.connect().await.unwrap();
         let mut answer = Vec::new();
         let _ = within("the end", stream.read_to_end(&mut answer)).await; // with or without close_notify of TLS
@@ -73,36 +75,36 @@ async fn who_never_says_anything_is_shown_out_and_counted_nowhere() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_command_ends() {
-    let world = impatient(json!({ "idle": "300ms" })).start().await;
+async fn connection_without_a_command_is_closed_after_the_idle_timeout() {
+    let world = short_timeouts(json!({ "idle": "300ms" })).start().await;
     world.log.note("traffic-police", Seen::Outcome("ok"));
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     stream.write_all(head("/cameras/v1/snapshots/1").as_bytes()).await.unwrap();
     let mut answer = String::new();
-    within("the end of the connection", stream.read_to_string(&mut answer)).await.unwrap();
+    within("the connection is closed", stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 
     let client = world.client("traffic-police").h2();
     assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
-    no_connections(&world).await;
+    until_no_connections(&world).await;
     world.close().await;
 }
 
 /// Waits until every downstream connection has ended.
-async fn no_connections(world: &World) {
-    crate::world::until("all connections end", async || {
+async fn until_no_connections(world: &World) {
+    crate::world::until("all connections are closed", async || {
         (world.metrics().await.sum("tallygate_connections_open") == 0).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_subsystem_that_takes_long_does_not_make_its_caller_idle() {
-    let world = impatient(json!({ "idle": "200ms", "headTime": "200ms", "responseIdle": "200ms" })).start().await;
+async fn slow_subsystem_does_not_make_its_caller_idle() {
+    let world = short_timeouts(json!({ "idle": "200ms", "headTime": "200ms", "responseIdle": "200ms" })).start().await;
     for (name, client) in [("a", world.client("traffic-police")), ("b", world.client("traffic-police").h2())] {
         let mut stream = client.open(request("GET", &format!("/cameras/do/hold-{name}"), empty())).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // the pause is under test
+        pause_as_slow_server(std::time::Duration::from_millis(700)).await;
         world.server("cameras").release(name);
         assert_eq!(stream.whole().await.text(), "first last");
     }
@@ -111,14 +113,14 @@ async fn a_subsystem_that_takes_long_does_not_make_its_caller_idle() {
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_broken_off() {
-    let world = impatient(json!({ "bodyIdle": "300ms", "bodyRate": "1MiB" })).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+async fn slow_body_is_aborted() {
+    let world = short_timeouts(json!({ "bodyIdle": "300ms", "bodyRate": "1MiB" })).start().await;
+    for client in world.clients("traffic-police") {
         let (feed, body) = fed();
         let answer = client.try_send(request("POST", "/cameras/v1/snapshots", body));
         let dripping = async {
             while feed.send(Ok("x".into())).is_ok() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await; // slow single bytes are under test
+                pause_as_slow_client(std::time::Duration::from_millis(50)).await;
             }
             std::future::pending().await
         };
@@ -131,9 +133,9 @@ async fn a_body_that_drips_is_broken_off() {
 }
 
 #[tokio::test]
-async fn a_caller_that_stops_reading_is_let_go() {
-    let world = impatient(json!({ "responseIdle": "300ms" })).start().await;
-    for (n, client) in [world.client("traffic-police"), world.client("traffic-police").h2()].into_iter().enumerate() {
+async fn caller_that_stops_reading_is_disconnected() {
+    let world = short_timeouts(json!({ "responseIdle": "300ms" })).start().await;
+    for (n, client) in world.clients("traffic-police").into_iter().enumerate() {
         let stream = client.open(request("GET", "/cameras/do/bytes-67108864", empty())).await.unwrap();
         let settled = |usage: &crate::world::Usage| usage.of("traffic-police", "aborted") == n as u64 + 1;
         world.usage_when("the command is settled", settled).await;
@@ -144,8 +146,8 @@ async fn a_caller_that_stops_reading_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_stalled_stream_does_not_take_its_connection_with_it() {
-    let world = impatient(json!({ "responseIdle": "300ms" })).start().await;
+async fn stalled_stream_does_not_end_its_connection() {
+    let world = short_timeouts(json!({ "responseIdle": "300ms" })).start().await;
     let client = world.client("traffic-police").h2();
     let stalled = client.open(request("GET", "/cameras/do/bytes-67108864", empty())).await.unwrap();
     world.usage_when("the command is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
@@ -156,8 +158,8 @@ async fn a_stalled_stream_does_not_take_its_connection_with_it() {
 }
 
 #[tokio::test]
-async fn a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent() {
-    let world = impatient(json!({ "responseIdle": "300ms" })).start().await;
+async fn caller_that_reads_nothing_is_disconnected_although_its_subsystem_is_silent() {
+    let world = short_timeouts(json!({ "responseIdle": "300ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(1)).await;
     say(&mut caller, &get(1, "/cameras/do/hold-for-ever")).await.unwrap();
     world.log.note("traffic-police", Seen::Outcome("aborted"));
@@ -167,33 +169,34 @@ async fn a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silen
 }
 
 /// Returns a WINDOW_UPDATE for a stream.
-fn more(stream: u32, bytes: u32) -> Vec<u8> {
+fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
 /// Reads until `streams` streams have ended.
-async fn until_ended(caller: &mut (impl tokio::io::AsyncRead + Unpin), heard: &mut Vec<u8>, streams: usize) {
-    let ended =
-        |heard: &[u8]| frames_in(heard).iter().filter(|frame| frame.0 == DATA && frame.1 & END_STREAM != 0).count();
-    within("the ends of streams", async {
-        while ended(heard) < streams {
-            assert!(caller.read_buf(heard).await.unwrap() > 0, "closed after {} streams", ended(heard));
+async fn until_ended(caller: &mut (impl tokio::io::AsyncRead + Unpin), received: &mut Vec<u8>, streams: usize) {
+    let ended = |received: &[u8]| {
+        frames_in(received).iter().filter(|frame| frame.0 == DATA && frame.1 & END_STREAM != 0).count()
+    };
+    within("the streams end", async {
+        while ended(received) < streams {
+            assert!(caller.read_buf(received).await.unwrap() > 0, "closed after {} streams", ended(received));
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_caller_that_takes_little_at_a_time_is_not_let_go() {
-    let world = impatient(json!({ "responseIdle": "600ms" })).start().await;
+async fn caller_that_reads_slowly_is_not_disconnected() {
+    let world = short_timeouts(json!({ "responseIdle": "600ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(1)).await;
     say(&mut caller, &get(1, "/cameras/do/bytes-4096")).await.unwrap();
     world.log.note("traffic-police", Seen::Outcome("ok"));
     for _ in 0..20 {
-        say(&mut caller, &more(1, 10)).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await; // the slow reader is under test
+        say(&mut caller, &window_update(1, 10)).await.unwrap();
+        pause_as_slow_client(std::time::Duration::from_millis(100)).await;
     }
-    say(&mut caller, &more(1, 4096)).await.unwrap();
+    say(&mut caller, &window_update(1, 4096)).await.unwrap();
     until_ended(&mut caller, &mut Vec::new(), 1).await;
     drop(caller);
     world.close().await;
@@ -201,72 +204,72 @@ async fn a_caller_that_takes_little_at_a_time_is_not_let_go() {
 
 /// Each of many streams waits for its turn on a slow connection, longer than `responseIdle` (the write timeout).
 #[tokio::test]
-async fn streams_that_share_a_slow_connection_are_not_let_go() {
+async fn streams_that_share_a_slow_connection_are_not_reset() {
     const STREAMS: usize = 40;
-    let world = impatient(json!({ "responseIdle": "500ms" })).start().await;
+    let world = short_timeouts(json!({ "responseIdle": "500ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(0x7fff_ffff)).await;
     let asked: Vec<u8> = streams().take(STREAMS).flat_map(|n| get(n, "/cameras/do/bytes-500000")).collect();
-    say(&mut caller, &[more(0, 0x7fff_0000), asked].concat()).await.unwrap();
-    let mut heard = Vec::new();
+    say(&mut caller, &[window_update(0, 0x7fff_0000), asked].concat()).await.unwrap();
+    let mut received = Vec::new();
     let began = std::time::Instant::now();
     while began.elapsed().as_secs() < 4 {
         let mut piece = vec![0; 16 * 1024];
         let read = within("a piece", caller.read(&mut piece)).await.unwrap();
         assert!(read > 0, "closed");
-        heard.extend_from_slice(&piece[..read]);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // the slow reader is under test
+        received.extend_from_slice(&piece[..read]);
+        pause_as_slow_client(std::time::Duration::from_millis(50)).await;
     }
-    until_ended(&mut caller, &mut heard, STREAMS).await;
+    until_ended(&mut caller, &mut received, STREAMS).await;
     (0..STREAMS).for_each(|_| world.log.note("traffic-police", Seen::Outcome("ok")));
     drop(caller);
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_connection_that_takes_nothing_is_let_go_with_all_its_streams() {
-    let world = impatient(json!({ "responseIdle": "500ms" })).start().await;
+async fn connection_that_reads_nothing_is_disconnected_with_all_its_streams() {
+    let world = short_timeouts(json!({ "responseIdle": "500ms" })).start().await;
     let mut caller = open_http2(&world, &window_of(0x7fff_ffff)).await;
     let asked: Vec<u8> = streams().take(4).flat_map(|n| get(n, "/cameras/do/bytes-67108864")).collect();
-    say(&mut caller, &[more(0, 0x7fff_0000), asked].concat()).await.unwrap();
+    say(&mut caller, &[window_update(0, 0x7fff_0000), asked].concat()).await.unwrap();
     (0..4).for_each(|_| world.log.note("traffic-police", Seen::Outcome("aborted")));
-    world.usage_when("all are settled", |usage| usage.of("traffic-police", "aborted") == 4).await;
+    world.usage_when("all commands are settled", |usage| usage.of("traffic-police", "aborted") == 4).await;
     drop(caller);
     world.close().await;
 }
 
-/// Like [`a_caller_that_takes_nothing_is_let_go_also_while_its_subsystem_is_silent`], but the caller has read all sent
+/// Like [`caller_that_reads_nothing_is_disconnected_although_its_subsystem_is_silent`], but the caller has read all sent
 /// bytes.
 #[tokio::test]
-async fn a_caller_that_takes_everything_may_wait_for_its_subsystem() {
-    let world = impatient(json!({ "responseIdle": "100ms" })).start().await;
+async fn caller_that_reads_everything_may_wait_for_its_subsystem() {
+    let world = short_timeouts(json!({ "responseIdle": "100ms" })).start().await;
     let client = world.client("traffic-police").h2();
     let mut stream = client.open(request("GET", "/cameras/do/hold-a", empty())).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await; // longer than the write timeout
+    pause_as_slow_server(std::time::Duration::from_millis(400)).await; // longer than the write timeout
     world.server("cameras").release("a");
     assert_eq!(stream.whole().await.text(), "first last");
     world.close().await;
 }
 
 #[tokio::test]
-async fn an_old_connection_takes_no_more_commands() {
-    let world = impatient(json!({ "connectionAge": "300ms" })).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+async fn connection_over_its_maximum_age_takes_no_commands() {
+    let world = short_timeouts(json!({ "connectionAge": "300ms" })).start().await;
+    for client in world.clients("traffic-police") {
         assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
-        no_connections(&world).await;
-        assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200, "on a new one");
+        until_no_connections(&world).await;
+        assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200, "on a new connection");
     }
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 4);
 }
 
 #[tokio::test]
-async fn an_answer_on_its_way_outlives_its_connections_age() {
-    let world = impatient(json!({ "connectionAge": "100ms" })).start().await;
+async fn response_in_flight_outlives_the_maximum_age_of_its_connection() {
+    let world = short_timeouts(json!({ "connectionAge": "100ms" })).start().await;
     for (name, client) in [("a", world.client("traffic-police")), ("b", world.client("traffic-police").h2())] {
         let mut stream = client.open(request("GET", &format!("/cameras/do/hold-{name}"), empty())).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await; // the age is under test
+        let_time_pass(std::time::Duration::from_millis(300)).await; // longer than the maximum age
         world.server("cameras").release(name);
         assert_eq!(stream.whole().await.text(), "first last");
     }
@@ -274,14 +277,14 @@ async fn an_answer_on_its_way_outlives_its_connections_age() {
 }
 
 #[tokio::test]
-async fn a_connection_carries_so_many_commands_and_its_caller_comes_again() {
-    let world = impatient(json!({ "connectionCommands": 3 })).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+async fn connection_has_a_maximum_number_of_commands_and_its_caller_reconnects() {
+    let world = short_timeouts(json!({ "connectionCommands": 3 })).start().await;
+    for client in world.clients("traffic-police") {
         for _ in 0..2 {
             assert_eq!(client.get("/cameras/v1/snapshots/1").await.status, 200);
-            assert_eq!(client.get("/cameras/unknown").await.status, 404, "a refused command is one, too");
+            assert_eq!(client.get("/cameras/unknown").await.status, 404, "refused commands count as well");
             assert_eq!(client.post("/cameras/v1/snapshots", "a body").await.status, 200);
-            no_connections(&world).await;
+            until_no_connections(&world).await;
         }
     }
     assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), 4);
@@ -290,8 +293,8 @@ async fn a_connection_carries_so_many_commands_and_its_caller_comes_again() {
 }
 
 #[tokio::test]
-async fn over_http1_the_last_answer_says_close_and_what_comes_after_it_is_no_command() {
-    let world = impatient(json!({ "connectionCommands": 2 })).start().await;
+async fn last_http1_response_has_connection_close_and_later_bytes_are_no_command() {
+    let world = short_timeouts(json!({ "connectionCommands": 2 })).start().await;
     for last in ["/cameras/do/bytes-4", "/cameras/unknown"] {
         let mut stream = world.client("traffic-police").connect().await.unwrap();
         let asked = [head("/cameras/do/bytes-4"), head(last), head("/cameras/do/bytes-4")].concat();
@@ -311,26 +314,26 @@ async fn over_http1_the_last_answer_says_close_and_what_comes_after_it_is_no_com
 }
 
 #[tokio::test]
-async fn over_http2_the_last_command_is_followed_by_a_goaway_and_all_are_answered() {
-    let world = impatient(json!({ "connectionCommands": 3 })).start().await;
+async fn last_http2_command_is_followed_by_a_goaway_and_all_are_answered() {
+    let world = short_timeouts(json!({ "connectionCommands": 3 })).start().await;
     let mut stream = open_http2(&world, &[]).await;
     let asked: Vec<u8> = streams().take(3).flat_map(|stream| get(stream, "/cameras/do/bytes-4")).collect();
     (0..3).for_each(|_| world.log.note("traffic-police", Seen::Open));
     say(&mut stream, &asked).await.unwrap();
-    let mut heard = Vec::new();
-    let said = async {
+    let mut received = Vec::new();
+    let goaway_code = async {
         loop {
-            stream.read_buf(&mut heard).await.unwrap();
-            let frames = frames_in(&heard);
+            stream.read_buf(&mut received).await.unwrap();
+            let frames = frames_in(&received);
             let ended = frames.iter().filter(|(kind, flags, ..)| *kind == DATA && flags & END_STREAM != 0).count();
-            if let Some((.., said)) = frames.iter().find(|(kind, ..)| *kind == GOAWAY)
+            if let Some((.., payload)) = frames.iter().find(|(kind, ..)| *kind == GOAWAY)
                 && ended == 3
             {
-                return code_at(said, 4);
+                return code_at(payload, 4);
             }
         }
     };
-    assert_eq!(within("three answers and a GOAWAY", said).await, 0, "NO_ERROR");
+    assert_eq!(within("three answers and a GOAWAY", goaway_code).await, 0, "NO_ERROR");
     drop(stream);
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 3);

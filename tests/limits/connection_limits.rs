@@ -7,16 +7,14 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::world::{Client, World, empty, request, until, within};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{Client, READ, World, empty, let_time_pass, request, until, within};
 
 fn capacity(key: &str, value: u64) -> impl FnOnce(&mut Value) {
     let capacity = json!({ key: value });
     move |document| document["capacity"] = capacity
 }
 
-async fn hits(world: &World, limit: &str) -> f64 {
+async fn limit_hits(world: &World, limit: &str) -> f64 {
     world.metrics().await.value("tallygate_limit_hits_total", &[("limit", limit)]).unwrap()
 }
 
@@ -25,16 +23,16 @@ async fn is_served(client: &Client) -> bool {
 }
 
 #[tokio::test]
-async fn an_address_has_as_many_connections_as_it_may() {
+async fn address_has_at_most_its_limit_of_connections() {
     let world = World::city().edit(capacity("addressConnections", 2)).start().await;
     let kept = [world.client("traffic-police"), world.client("logistics").h2()];
     for client in &kept {
         assert!(is_served(client).await);
     }
-    assert!(!is_served(&world.client("traffic-police")).await, "a third one is closed at once");
-    assert_eq!(hits(&world, "address_connections").await, 1.0);
+    assert!(!is_served(&world.client("traffic-police")).await, "a third connection is closed at once");
+    assert_eq!(limit_hits(&world, "address_connections").await, 1.0);
     for client in &kept {
-        assert!(is_served(client).await, "those that are open stay");
+        assert!(is_served(client).await, "open connections stay open");
     }
     drop(kept);
     until("a place is free again", async || is_served(&world.client("traffic-police")).await.then_some(())).await;
@@ -42,13 +40,13 @@ async fn an_address_has_as_many_connections_as_it_may() {
 }
 
 #[tokio::test]
-async fn a_department_has_as_many_connections_as_it_may_and_others_have_theirs() {
+async fn department_has_at_most_its_limit_of_connections_and_others_have_theirs() {
     let world = World::city().edit(capacity("departmentConnections", 1)).start().await;
     let first = world.client("traffic-police").h2();
     assert!(is_served(&first).await);
     assert!(!is_served(&world.client("traffic-police")).await);
     assert!(!is_served(&world.client("traffic-police").h2()).await);
-    assert_eq!(hits(&world, "department_connections").await, 2.0);
+    assert_eq!(limit_hits(&world, "department_connections").await, 2.0);
     assert!(is_served(&world.client("logistics")).await);
     assert!(is_served(&first).await);
     drop(first);
@@ -57,33 +55,33 @@ async fn a_department_has_as_many_connections_as_it_may_and_others_have_theirs()
 }
 
 #[tokio::test]
-async fn a_listener_has_as_many_connections_as_it_may() {
+async fn listener_has_at_most_its_limit_of_connections() {
     let world = World::city().edit(|document| document["listeners"][0]["connections"] = json!(1)).start().await;
     let first = world.client("traffic-police");
     assert!(is_served(&first).await);
     assert!(!is_served(&world.client("logistics")).await);
-    assert_eq!(hits(&world, "listener_connections").await, 1.0);
+    assert_eq!(limit_hits(&world, "listener_connections").await, 1.0);
     assert!(is_served(&first).await);
     world.close().await;
 }
 
 #[tokio::test]
-async fn silent_handshakes_make_room_for_those_that_speak() {
+async fn silent_handshakes_are_evicted_for_active_ones() {
     let world = World::city().edit(capacity("handshakes", 4)).start().await;
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(world.gateway_address()).await.unwrap());
     }
     assert!(is_served(&world.client("traffic-police")).await);
-    let hit = hits(&world, "handshakes").await;
-    assert!((13.0..=17.0).contains(&hit), "{hit}: for a second there may be twice as many");
-    tokio::time::sleep(Duration::from_millis(1_100)).await; // the time itself is under test
+    let hit = limit_hits(&world, "handshakes").await;
+    assert!((13.0..=17.0).contains(&hit), "{hit}: for a second the limit is twice as high");
+    let_time_pass(Duration::from_millis(1_100)).await;
     assert!(is_served(&world.client("logistics")).await);
-    assert_eq!(hits(&world, "handshakes").await, 17.0, "all but four, and one for the caller that speaks");
+    assert_eq!(limit_hits(&world, "handshakes").await, 17.0, "all but four, and one more for the active caller");
     let crowded = [("reason", "crowded_out")];
     assert_eq!(world.metrics().await.value("tallygate_tls_handshakes_failed_total", &crowded), Some(17.0));
     for stream in silent.iter_mut().take(17) {
-        assert_eq!(within("the oldest are closed", stream.read(&mut [0; 8])).await.unwrap_or(0), 0);
+        assert_eq!(within("the oldest handshakes are closed", stream.read(&mut [0; 8])).await.unwrap_or(0), 0);
     }
     world.close().await;
 }
@@ -98,19 +96,19 @@ fn limited(world: &World, descriptors: &str) -> std::process::Command {
 }
 
 #[tokio::test]
-async fn a_gateway_that_promises_more_connections_than_the_system_has_does_not_start() {
+async fn connection_limit_over_the_system_limit_prevents_the_start() {
     let mut world = World::city().edit(capacity("connections", 1_793)).build();
     let ended = crate::world::run(limited(&world, "4096")).await;
-    let told = crate::world::stderr(&ended);
-    assert_eq!(ended.status.code(), Some(1), "{told}");
+    let message = crate::world::stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{message}");
     for number in ["capacity.connections", "1793", "4098", "4096", "at most 1792"] {
-        assert!(told.contains(number), "{told}\nshould say {number}");
+        assert!(message.contains(number), "{message}\nlacks {number}");
     }
     world.abandon();
 }
 
 #[tokio::test]
-async fn the_soft_limit_is_raised_and_the_usual_number_of_connections_follows_it() {
+async fn soft_file_limit_is_raised_and_the_default_connection_limit_follows_it() {
     let mut world = World::city().build();
     let command = limited(&world, "4096");
     world.start_process_as(|_| command).await;

@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tallygate::clock::Clock;
 
-use crate::world::{Plan, World, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{Plan, READ, World, until};
 
 fn noon() -> Clock {
     Clock::manual("2026-10-31T12:00:00Z".parse().expect("a time"))
@@ -22,7 +20,7 @@ fn with_quota(quota: Value) -> Plan {
 }
 
 #[tokio::test]
-async fn faster_than_the_rate_is_refused_and_told_when_to_come_back() {
+async fn commands_over_the_rate_are_refused_with_retry_after() {
     let world = limited(json!({ "rate": "1/s", "burst": 2 })).start().await;
     let client = world.client("traffic-police");
     let first = client.get(READ).await;
@@ -43,7 +41,7 @@ async fn faster_than_the_rate_is_refused_and_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn one_departments_haste_costs_no_other_department() {
+async fn rate_of_one_department_does_not_limit_another() {
     let world = limited(json!({ "rate": "1/h", "burst": 1 })).start().await;
     let (hasty, calm) = (world.client("traffic-police"), world.client("logistics"));
     assert_eq!(hasty.get(READ).await.status, 200);
@@ -55,7 +53,7 @@ async fn one_departments_haste_costs_no_other_department() {
 }
 
 #[tokio::test]
-async fn a_command_has_a_limit_of_its_own_for_each_department() {
+async fn command_limit_is_separate_for_each_department() {
     let slow = |document: &mut Value| {
         document["subsystems"][0]["commands"][1]["limits"] = json!({ "rate": "1/h", "burst": 1 });
     };
@@ -70,7 +68,7 @@ async fn a_command_has_a_limit_of_its_own_for_each_department() {
 }
 
 #[tokio::test]
-async fn the_whole_gateway_has_a_limit() {
+async fn gateway_has_a_global_limit() {
     let total = |document: &mut Value| document["limits"] = json!({ "total": { "rate": "1/h", "burst": 2 } });
     let world = World::city().clock(noon()).edit(total).start().await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200);
@@ -81,7 +79,7 @@ async fn the_whole_gateway_has_a_limit() {
 }
 
 #[tokio::test]
-async fn only_so_many_commands_run_at_once() {
+async fn concurrent_commands_are_limited() {
     let world = limited(json!({ "concurrent": 1 })).start().await;
     let slow = world.client("traffic-police");
     let slow = tokio::spawn(async move { slow.get("/cameras/do/wait-a").await.status });
@@ -100,11 +98,11 @@ async fn only_so_many_commands_run_at_once() {
 }
 
 #[tokio::test]
-async fn a_used_up_quota_refuses_until_the_month_turns_even_after_a_restart() {
+async fn exhausted_quota_refuses_until_the_month_ends_even_after_a_restart() {
     let mut world = with_quota(json!({ "per": "month", "units": 4, "exceeded": "refuse" })).start().await;
     let client = world.client("traffic-police");
     assert_eq!(client.get(READ).await.status, 200);
-    assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three units, exactly what is left");
+    assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three units, the exact remainder of the quota");
     let refused = client.get(READ).await;
     assert_eq!((refused.status.as_u16(), refused.problem().as_deref()), (429, Some("quota_exceeded")));
     assert_ne!(refused.header("retry-after"), "");
@@ -112,7 +110,7 @@ async fn a_used_up_quota_refuses_until_the_month_turns_even_after_a_restart() {
     world.stop().await;
     world.start_here().await;
     let client = world.client("traffic-police");
-    assert_eq!(client.get(READ).await.problem().as_deref(), Some("quota_exceeded"), "the ledger remembers");
+    assert_eq!(client.get(READ).await.problem().as_deref(), Some("quota_exceeded"), "the usage survives the restart");
 
     world.clock.advance(Duration::from_secs(4 * 3600)); // 16:00 UTC: November begins at +08:00
     assert_eq!(client.get(READ).await.status, 200);
@@ -122,7 +120,7 @@ async fn a_used_up_quota_refuses_until_the_month_turns_even_after_a_restart() {
 }
 
 #[tokio::test]
-async fn operators_are_warned_once_of_each_threshold_of_a_quota_even_over_a_restart() {
+async fn each_quota_threshold_is_logged_once_even_over_a_restart() {
     let quota = json!({ "per": "month", "units": 4, "warn": [50, 75], "exceeded": "allow" });
     let plan = World::city().edit(|document| document["departments"][0]["quota"] = quota);
     let mut world = plan.start_process().await;
@@ -144,7 +142,7 @@ async fn operators_are_warned_once_of_each_threshold_of_a_quota_even_over_a_rest
 
     world.stop().await;
     world.start_process().await;
-    assert_eq!(warned(&world).await, Some(50.0), "the ledger knows");
+    assert_eq!(warned(&world).await, Some(50.0), "the threshold survives the restart");
     let client = world.client("traffic-police");
     assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three units");
     assert_eq!(warned(&world).await, Some(100.0));
@@ -154,7 +152,7 @@ async fn operators_are_warned_once_of_each_threshold_of_a_quota_even_over_a_rest
 }
 
 #[tokio::test]
-async fn a_quota_that_allows_lets_pass_and_counts() {
+async fn quota_that_allows_excess_lets_commands_pass_and_counts() {
     let world = with_quota(json!({ "per": "month", "units": 1, "exceeded": "allow" })).start().await;
     let client = world.client("traffic-police");
     for _ in 0..3 {
@@ -167,7 +165,7 @@ async fn a_quota_that_allows_lets_pass_and_counts() {
 }
 
 #[tokio::test]
-async fn a_refused_command_consumes_no_quota() {
+async fn refused_command_consumes_no_quota() {
     let world = with_quota(json!({ "per": "month", "units": 2, "exceeded": "refuse" }))
         .edit(|document| document["departments"][0]["limits"] = json!({ "rate": "1/s", "burst": 1 }))
         .start()
@@ -183,7 +181,7 @@ async fn a_refused_command_consumes_no_quota() {
 }
 
 #[tokio::test]
-async fn a_reload_never_refills_a_bucket() {
+async fn reload_never_refills_a_bucket() {
     let mut world = limited(json!({ "rate": "1/h", "burst": 2 })).start().await;
     let client = world.client("traffic-police");
     assert_eq!(client.get(READ).await.status, 200);

@@ -11,28 +11,28 @@ async fn tallygate(world: &World, arguments: &[&str]) -> Output {
 }
 
 /// Returns a world whose gateway is never started.
-async fn paper(change: impl FnOnce(&mut Value)) -> World {
+async fn unstarted_world(change: impl FnOnce(&mut Value)) -> World {
     let mut world = World::city().build();
     world.write(change);
     world
 }
 
 /// Ends a world whose gateway never ran.
-fn put_away(mut world: World) {
+fn abandon_world(mut world: World) {
     world.abandon();
 }
 
 #[tokio::test]
-async fn check_is_silent_about_a_right_configuration() {
-    let world = paper(|_| ()).await;
+async fn check_is_silent_for_a_valid_configuration() {
+    let world = unstarted_world(|_| ()).await;
     let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
     assert_eq!(checked.status.code(), Some(0), "{}{}", stdout(&checked), stderr(&checked));
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
 async fn check_prints_every_problem_with_its_path_and_a_hint() {
-    let world = paper(|document| {
+    let world = unstarted_world(|document| {
         document["departments"][0]["limits"] = json!({ "rate": "fast" });
         document["departments"][1]["nmae"] = json!("misspelt");
         document["subsystems"][0]["timeouts"]["response"] = json!("soon");
@@ -52,12 +52,12 @@ async fn check_prints_every_problem_with_its_path_and_a_hint() {
     ] {
         assert!(words.contains(part), "{part} is not in: {words}");
     }
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
-async fn check_looks_into_the_files_a_configuration_names() {
-    let world = paper(|document| {
+async fn check_reads_the_files_that_a_configuration_names() {
+    let world = unstarted_world(|document| {
         document["listeners"][0]["tls"]["key"] = json!("pki/missing.key");
         document["listeners"][0]["tls"]["clientAuth"]["authorities"] = json!(["pki/server.key"]);
     })
@@ -68,23 +68,25 @@ async fn check_looks_into_the_files_a_configuration_names() {
     for part in ["listeners[0].tls.key", "missing.key", "listeners[0].tls.clientAuth.authorities"] {
         assert!(words.contains(part), "{part} is not in: {words}");
     }
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
 async fn two_departments_with_one_identity_are_a_problem() {
-    let world =
-        paper(|document| document["departments"][1]["callers"] = document["departments"][0]["callers"].clone()).await;
+    let world = unstarted_world(|document| {
+        document["departments"][1]["callers"] = document["departments"][0]["callers"].clone()
+    })
+    .await;
     let checked = tallygate(&world, &["check", "--config", "gateway.yaml"]).await;
     let words = format!("{}{}", stdout(&checked), stderr(&checked));
     assert_eq!(checked.status.code(), Some(1));
     assert!(words.contains("departments[1] (logistics).callers[0]") && words.contains("traffic-police"), "{words}");
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
-async fn exit_codes_are_those_of_the_contract() {
-    let world = paper(|_| ()).await;
+async fn exit_codes_equal_the_documented_ones() {
+    let world = unstarted_world(|_| ()).await;
     for (arguments, code) in [
         (&["check"][..], 2),
         (&["nonsense"], 2),
@@ -98,31 +100,36 @@ async fn exit_codes_are_those_of_the_contract() {
         let ended = tallygate(&world, arguments).await;
         assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {}{}", stdout(&ended), stderr(&ended));
     }
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
-async fn an_address_in_use_gets_a_clear_sentence() {
-    let world = World::city().start().await;
+async fn address_in_use_is_reported_clearly() {
+    let mut world = World::city().build();
+    world.start_here().await;
     let mut second = world.document.clone();
     second["ledger"]["path"] = json!("data/second.db");
     replace(&world.folder().join("second.yaml"), &second.to_string());
     let refused = tallygate(&world, &["serve", "--config", "second.yaml"]).await;
     let words = stderr(&refused);
-    assert_eq!(refused.status.code(), Some(70), "it may go better later, so a supervisor may try again: {words}");
+    assert_eq!(
+        refused.status.code(),
+        Some(70),
+        "a temporary error, so that a supervisor restarts the gateway: {words}"
+    );
     for address in [world.gateway_address(), world.admin_address()] {
         let hint = format!("ss -ltnp 'sport = :{}'", address.port());
-        let told = words
+        let is_reported = words
             .lines()
             .any(|line| line.contains(&format!("{address}: Address already in use")) && line.contains(&hint));
-        assert!(told, "{address} in {words}");
+        assert!(is_reported, "{address} in {words}");
     }
     world.close().await;
 }
 
 #[tokio::test]
-async fn check_warns_of_what_is_odd_and_says_that_there_are_no_problems() {
-    let world = paper(|document| {
+async fn check_prints_warnings_and_that_there_are_no_problems() {
+    let world = unstarted_world(|document| {
         document["grants"][1] = document["grants"][0].clone();
         document["admin"]["address"] = json!("0.0.0.0:9090");
         document["subsystems"][0]["hosts"] = json!(["elsewhere.example"]);
@@ -150,17 +157,17 @@ async fn check_warns_of_what_is_odd_and_says_that_there_are_no_problems() {
             "{part}"
         );
     }
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
-async fn explain_tells_who_what_and_why() {
-    let world = paper(|_| ()).await;
+async fn explain_shows_caller_command_and_reason() {
+    let world = unstarted_world(|_| ()).await;
     let certificate = world.identity("logistics").certificate_file.display().to_string();
     let explain = async |request: &str| {
         let arguments = ["explain", "--config", "gateway.yaml", "--cert", &certificate, "--request", request];
-        let told = tallygate(&world, &arguments).await;
-        (told.status.code(), format!("{}{}", stdout(&told), stderr(&told)))
+        let ended = tallygate(&world, &arguments).await;
+        (ended.status.code(), format!("{}{}", stdout(&ended), stderr(&ended)))
     };
     let (code, yes) = explain("GET https://gateway.city.example/cameras/v1/snapshots/1").await;
     assert_eq!(code, Some(0), "{yes}");
@@ -170,11 +177,11 @@ async fn explain_tells_who_what_and_why() {
     let (code, no) = explain("POST https://gateway.city.example/cameras/v1/snapshots").await;
     assert_eq!(code, Some(1), "{no}");
     assert!(no.contains("forbidden") && no.contains("snapshot.submit"), "{no}");
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
-async fn a_throw_away_authority_lets_curl_in() {
+async fn trial_authority_certificates_are_accepted_from_curl() {
     let mut world = World::city().build();
     for arguments in [
         &["pki", "init", "--dir", "trial", "--host", "gateway.city.example"][..],
@@ -196,7 +203,7 @@ async fn a_throw_away_authority_lets_curl_in() {
 
     let revoked = tallygate(&world, &["pki", "revoke", "--dir", "trial", "trial/clients/traffic-police.pem"]).await;
     assert!(revoked.status.success(), "{}", stderr(&revoked));
-    crate::world::until("the revoked certificate is turned away", async || {
+    crate::world::until("the revoked certificate is refused", async || {
         let (code, status) = curl_with_trial(&world).await;
         let (department, seen) = match status.as_str() {
             // The certificate was revoked between the handshake and the command.
@@ -233,7 +240,7 @@ fn as_json<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn the_usage_report_is_the_ledger() {
+async fn usage_report_equals_the_ledger() {
     let clock = tallygate::clock::Clock::manual("2026-10-15T03:00:00Z".parse().unwrap());
     let mut world = World::city().clock(clock).start().await;
     for _ in 0..7 {
@@ -245,9 +252,9 @@ async fn the_usage_report_is_the_ledger() {
 
     let period = ["report", "usage", "--ledger", "data/ledger.db", "--from", "2026-10-01", "--to", "2026-11-01"];
     let report = async |more: &[&str]| {
-        let told = tallygate(&world, &[&period[..], more].concat()).await;
-        assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
-        stdout(&told)
+        let ended = tallygate(&world, &[&period[..], more].concat()).await;
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        stdout(&ended)
     };
     let by = ["--by", "department,subsystem,command,outcome"];
     let csv = report(&[&by[..], &["--format", "csv"]].concat()).await;
@@ -273,7 +280,7 @@ async fn the_usage_report_is_the_ledger() {
     let table = report(&["--format", "table"]).await;
     assert!(table.contains("traffic-police") && table.contains('7'), "{table}");
     assert!(table.contains("period    2026-10-01 to 2026-11-01, exclusive (calendar +08:00)"), "{table}");
-    assert!(table.contains("state     complete\n"), "the gateway has closed and the month is over: {table}");
+    assert!(table.contains("state     complete\n"), "the gateway is closed and the month is over: {table}");
     for (more, commands) in [
         (&["--period", "2026-10"][..], 15),
         (&["--period", "2026-10", "--department", "logistics"], 7),
@@ -281,8 +288,8 @@ async fn the_usage_report_is_the_ledger() {
         (&["--period", "2026-10-15", "--by", "hour"], 15),
         (&["--period", "2026-09"], 0),
     ] {
-        let told = tallygate(&world, &as_json(more)).await;
-        let document: Value = serde_json::from_str(&stdout(&told)).unwrap();
+        let ended = tallygate(&world, &as_json(more)).await;
+        let document: Value = serde_json::from_str(&stdout(&ended)).unwrap();
         assert_eq!(document["total"]["commands"], commands, "{more:?} {document}");
     }
     let by_blame = tallygate(&world, &as_json(&["--period", "2026-10", "--by", "month,blame"])).await;
@@ -300,16 +307,16 @@ async fn the_usage_report_is_the_ledger() {
 }
 
 #[tokio::test]
-async fn completions_are_written_for_a_shell() {
-    let world = paper(|_| ()).await;
+async fn completions_are_generated_for_a_shell() {
+    let world = unstarted_world(|_| ()).await;
     let written = tallygate(&world, &["completions", "bash"]).await;
     assert!(written.status.success() && stdout(&written).contains("tallygate"), "{}", stderr(&written));
-    put_away(world);
+    abandon_world(world);
 }
 
 #[tokio::test]
 async fn problems_name_file_line_and_id_also_in_included_files() {
-    let world = paper(|document| document["include"] = json!(["teams.d/*.yaml"])).await;
+    let world = unstarted_world(|document| document["include"] = json!(["teams.d/*.yaml"])).await;
     std::fs::create_dir(world.folder().join("teams.d")).unwrap();
     let fire =
         "departments:\n  - id: fire-brigade\n    callers: [{ dns: fire.example }]\n    limits:\n      rate: fast\n";
@@ -318,16 +325,16 @@ async fn problems_name_file_line_and_id_also_in_included_files() {
     let expected = "  teams.d/fire.yaml:5: departments[0] (fire-brigade).limits.rate: \"fast\" is not a rate";
     assert!(stderr(&checked).contains(expected), "{}", stderr(&checked));
     let checked = tallygate(&world, &["check", "--config", "gateway.yaml", "--format", "json"]).await;
-    let told: Value = serde_json::from_str(&stdout(&checked)).unwrap();
-    let problem = &told["problems"][0];
+    let report: Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    let problem = &report["problems"][0];
     assert_eq!(
         (checked.status.code(), &problem["line"], &problem["column"]),
         (Some(1), &json!(5), &json!(13)),
-        "{told}"
+        "{report}"
     );
     for (key, value) in [("file", "teams.d/fire.yaml"), ("path", "departments[0].limits.rate"), ("id", "fire-brigade")]
     {
-        assert_eq!(problem[key], value, "{told}");
+        assert_eq!(problem[key], value, "{report}");
     }
-    put_away(world);
+    abandon_world(world);
 }

@@ -3,12 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, empty, request, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{READ, World, empty, request, until};
 
 #[tokio::test]
-async fn new_grants_and_routes_work_after_a_reload() {
+async fn new_grants_and_routes_apply_after_a_reload() {
     let mut world = World::city().start().await;
     let client = world.client("archive");
     assert_eq!(client.get(READ).await.status, 403);
@@ -30,7 +28,7 @@ async fn new_grants_and_routes_work_after_a_reload() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_shown_with_all_its_faults_and_the_old_one_stays() {
+async fn invalid_configuration_is_shown_with_all_problems_and_the_old_one_stays() {
     let mut world = World::city().start().await;
     let version = world.version_on_disk();
     world.write(|document| {
@@ -38,13 +36,13 @@ async fn a_wrong_configuration_is_shown_with_all_its_faults_and_the_old_one_stay
         document["departments"][1]["nam"] = json!("misspelt");
         document["grants"][0]["subsystem"] = json!("camera");
     });
-    let problems = world.running().reload().expect_err("three faults");
+    let problems = world.running().reload().expect_err("three problems");
     assert!(problems.0.len() >= 3, "{problems}");
     let (_, config) = world.admin("/config").await;
     for part in ["departments[0].limits.rate", "nam", "grants[0]", &version] {
         assert!(config.contains(part), "{part} in {config}");
     }
-    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "the old one stays live");
+    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "the old configuration stays live");
     let metrics = world.metrics().await;
     assert!(metrics.sum("tallygate_config_rejected") >= 1, "{}", metrics.text);
     assert_eq!(metrics.value("tallygate_config_info", &[("version", &version)]), Some(1.0));
@@ -56,25 +54,25 @@ async fn a_wrong_configuration_is_shown_with_all_its_faults_and_the_old_one_stay
             document["grants"][0]["subsystem"] = json!("cameras");
         })
         .await;
-    assert_eq!(world.metrics().await.sum("tallygate_config_rejected"), 0, "nothing is rejected any more");
+    assert_eq!(world.metrics().await.sum("tallygate_config_rejected"), 0, "no configuration is rejected");
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_reload_cuts_nothing_that_is_in_flight() {
+async fn reload_interrupts_no_command_in_flight() {
     let mut world = World::city().start().await;
     let client = world.client("traffic-police").h2();
     let mut stream = client.open(request("GET", "/cameras/do/hold-reload", empty())).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap(), "first ");
     world.reload(|document| document["grants"] = json!([])).await;
-    assert_eq!(client.get(READ).await.status, 403, "the same connection lives by the new rules");
+    assert_eq!(client.get(READ).await.status, 403, "the new rules apply to the same connection");
     world.server("cameras").release("reload");
-    assert_eq!(stream.whole().await.text(), "first last", "the old command by the old ones");
+    assert_eq!(stream.whole().await.text(), "first last", "the old rules apply to the old command");
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_changed_file_is_read_without_being_told() {
+async fn changed_file_is_reloaded_without_a_signal() {
     let mut world = World::city().start().await;
     world.write(|document| document["grants"] = json!([]));
     let client = world.client("traffic-police");
@@ -83,7 +81,7 @@ async fn a_changed_file_is_read_without_being_told() {
 }
 
 #[tokio::test]
-async fn sighup_reads_the_file_again() {
+async fn sighup_reloads_the_file() {
     let mut world = World::city().start_process().await;
     let client = world.client("traffic-police");
     assert_eq!(client.get(READ).await.status, 200);
@@ -94,7 +92,7 @@ async fn sighup_reads_the_file_again() {
 }
 
 #[tokio::test]
-async fn what_is_read_once_at_start_asks_for_a_restart() {
+async fn start_only_keys_require_a_restart() {
     let mut world = World::city().start_process().await;
     world.write(|document| document["workers"] = json!(2));
     world.process().signal("HUP");
@@ -113,7 +111,7 @@ async fn shown(world: &World) -> Value {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_restart_is_named_and_everything_else_goes_live() {
+async fn keys_that_wait_for_a_restart_are_named_and_others_go_live() {
     let mut world = World::city().start().await;
     assert_eq!(shown(&world).await["restart_needed"], json!([]));
     world
@@ -133,22 +131,23 @@ async fn what_waits_for_a_restart_is_named_and_everything_else_goes_live() {
     );
     assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 1);
     world.reload(|document| document["gateway"] = json!("tallygate")).await;
-    assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 1, "it still waits");
+    assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 1, "the key still waits for a restart");
 
     world.stop().await;
     world.start_here().await;
-    assert_eq!(shown(&world).await["restart_needed"], json!([]), "the restart has taken it up");
+    assert_eq!(shown(&world).await["restart_needed"], json!([]), "the restart has applied the key");
     assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 0);
     world.close().await;
 }
 
 #[tokio::test]
-async fn an_address_that_a_reload_changes_stays_until_a_restart() {
-    let mut world = World::city().start().await;
-    let (address, other) = (world.document["admin"]["address"].clone(), crate::world::free_address().to_string());
+async fn changed_listener_address_waits_for_a_restart() {
+    let mut world = World::city().build();
+    world.start_here().await;
+    let (address, other) = (world.document["admin"]["address"].clone(), crate::world::reserve_address().to_string());
     std::fs::write(world.config_file(), world.document.to_string().replace(address.as_str().expect("text"), &other))
         .expect("a changed file");
-    world.running().reload().expect("it is accepted");
+    world.running().reload().expect("the reload is accepted");
     let pending = shown(&world).await["restart_needed"].clone();
     assert_eq!(pending, json!([{ "path": "admin.address", "live": address, "file": other }]));
     world.reload(|_| ()).await;
@@ -157,7 +156,7 @@ async fn an_address_that_a_reload_changes_stays_until_a_restart() {
 }
 
 #[tokio::test]
-async fn a_reload_tells_what_it_changed() {
+async fn reload_logs_its_changes() {
     let mut world = World::city().start_process().await;
     world.write(|document| {
         document["departments"][1]["limits"] = json!({ "rate": "9/s" });
@@ -185,21 +184,21 @@ async fn a_reload_tells_what_it_changed() {
         (world.log_of_process().matches("configuration is live").count() > 1).then_some(())
     })
     .await;
-    assert_eq!(shown(&world).await["changes"], changes, "a reload that changes nothing hides nothing");
+    assert_eq!(shown(&world).await["changes"], changes, "a reload without changes keeps the warning");
 
     let renewed = world.pki.issue_server();
     drop(renewed);
-    until("the new certificate is told", async || {
+    until("the new certificate is logged", async || {
         let tls = shown(&world).await["changes"]["tls"].clone();
-        let told = tls["names"][0].as_str()?;
-        (told.starts_with("listener departments: ") && told.contains("server.pem has changed (SHA-256 ")).then_some(())
+        let name = tls["names"][0].as_str()?;
+        (name.starts_with("listener departments: ") && name.contains("server.pem has changed (SHA-256 ")).then_some(())
     })
     .await;
     world.close().await;
 }
 
 #[tokio::test]
-async fn an_id_with_usage_that_disappears_is_warned_of() {
+async fn removed_id_with_usage_is_a_warning() {
     let mut world = World::city().start_process().await;
     let client = world.client("traffic-police");
     for _ in 0..2 {
@@ -218,22 +217,22 @@ async fn an_id_with_usage_that_disappears_is_warned_of() {
     };
     let command = until("the log warns", async || find(&world.log_of_process(), "command")).await;
     assert!(command.contains("id=\"cameras/do\"") && command.contains("successor=\"cameras/act\""), "{command}");
-    let department = find(&world.log_of_process(), "department").expect("told before");
+    let department = find(&world.log_of_process(), "department").expect("the earlier warning");
     for part in ["id=\"traffic-police\"", "units=6", "commands=2", "successor=\"police\""] {
         assert!(department.contains(part), "{part} in {department}");
     }
-    assert!(!world.log_of_process().contains("archive\""), "it has no usage");
+    assert!(!world.log_of_process().contains("archive\""), "an id without usage is no warning");
 
     world.stop().await;
     let before = world.log_of_process().len();
     world.start_process().await;
-    let again = find(&world.log_of_process()[before..], "department").expect("a start warns too");
+    let again = find(&world.log_of_process()[before..], "department").expect("a start logs the warning as well");
     assert!(again.contains("id=\"traffic-police\"") && again.contains("units=6"), "{again}");
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_new_server_certificate_is_shown_without_dropping_connections() {
+async fn new_server_certificate_is_served_without_dropping_connections() {
     let world = World::city().start().await;
     let old = world.client("traffic-police").h2();
     assert_eq!(old.get(READ).await.status, 200);
@@ -244,12 +243,12 @@ async fn a_new_server_certificate_is_shown_without_dropping_connections() {
         (shown == renewed.chain[0]).then_some(())
     })
     .await;
-    assert_eq!(old.get(READ).await.status, 200, "the old connection lives on");
+    assert_eq!(old.get(READ).await.status, 200, "the old connection stays open");
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_file_that_comes_to_be_included_is_read_without_being_told() {
+async fn newly_included_file_is_loaded_without_a_signal() {
     let mut world = World::city().edit(|document| document["include"] = json!(["teams.d/*.yaml"])).start().await;
     let client = world.client("archive");
     assert_eq!(client.get(READ).await.status, 403);
@@ -260,7 +259,7 @@ async fn a_file_that_comes_to_be_included_is_read_without_being_told() {
     until("the new file is read", async || (client.get(READ).await.status == 200).then_some(())).await;
 
     crate::world::replace(&team.join("archive.yaml"), &grant.replace("archive", "archiv"));
-    until("the mistake is shown with its place", async || {
+    until("the problem is shown with its position", async || {
         let (_, config) = world.admin("/config").await;
         let shown = ["teams.d/archive.yaml", "\"line\": 2", "grants[0].department", "\\\"archive\\\"?"];
         shown.iter().all(|part| config.contains(part)).then_some(())
@@ -275,20 +274,20 @@ async fn a_file_that_comes_to_be_included_is_read_without_being_told() {
 }
 
 #[tokio::test]
-async fn a_rejected_file_is_watched_although_it_never_was_live() {
+async fn rejected_file_is_watched_although_it_never_was_live() {
     let mut world = World::city().start().await;
     let client = world.client("archive");
     let team = world.folder().join("team.yaml");
     crate::world::replace(&team, "grants: [{ department: nobody, subsystem: cameras, commands: [snapshot.read] }]\n");
     world.write(|document| document["include"] = json!(["team.yaml"]));
-    until("it is rejected", async || world.admin("/config").await.1.contains("nobody").then_some(())).await;
+    until("the file is rejected", async || world.admin("/config").await.1.contains("nobody").then_some(())).await;
     crate::world::replace(&team, "grants: [{ department: archive, subsystem: cameras, commands: [snapshot.read] }]\n");
-    until("the mended file is read", async || (client.get(READ).await.status == 200).then_some(())).await;
+    until("the corrected file is read", async || (client.get(READ).await.status == 200).then_some(())).await;
     world.close().await;
 }
 
 #[tokio::test]
-async fn connections_and_operators_are_served_while_a_configuration_is_read() {
+async fn traffic_and_admin_are_served_while_a_configuration_is_compiled() {
     use std::io::Write as _;
     let mut world = World::city().start().await;
     let text = serde_json::to_string(&world.document).unwrap();
@@ -297,13 +296,14 @@ async fn connections_and_operators_are_served_while_a_configuration_is_read() {
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
     pipe.write_all(&text.as_bytes()[..10]).unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(2500)).await; // the file is checked once a second
+    let unread = || rustix::io::ioctl_fionread(&pipe).expect("the unread bytes of a pipe");
+    until("the beginning of the file is read", async || (unread() == 0).then_some(())).await;
     assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "a new connection");
     assert_eq!(world.admin("/readyz").await.0, 200);
     pipe.write_all(&text.as_bytes()[10..]).unwrap();
     world.write(|document| document["grants"] = json!([]));
     drop(pipe); // only now the read of the pipe ends
     let client = world.client("traffic-police");
-    until("the file after it is read", async || (client.get(READ).await.status == 403).then_some(())).await;
+    until("the next file is read", async || (client.get(READ).await.status == 403).then_some(())).await;
     world.close().await;
 }

@@ -5,15 +5,13 @@ use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
 use crate::world::h2_frames::open_http2;
-use crate::world::{World, empty, request, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{READ, World, empty, request, until};
 
 #[tokio::test]
-async fn sigterm_lets_what_is_in_flight_finish_and_exits_0() {
+async fn sigterm_lets_commands_in_flight_finish_and_exits_0() {
     let slow = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1s", "grace": "15s" });
     let mut world = World::city().edit(slow).start_process().await;
-    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+    let clients = world.clients("traffic-police");
     let mut streams = Vec::new();
     for client in &clients {
         let mut stream = client.open(request("GET", "/cameras/do/hold-drain", empty())).await.unwrap();
@@ -21,8 +19,12 @@ async fn sigterm_lets_what_is_in_flight_finish_and_exits_0() {
         streams.push(stream);
     }
     world.process().signal("TERM");
-    until("readiness is off", async || (world.admin("/readyz").await.0 == 503).then_some(())).await;
-    assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "still accepting for a moment");
+    until("the gateway reports not ready", async || (world.admin("/readyz").await.0 == 503).then_some(())).await;
+    assert_eq!(
+        world.client("traffic-police").get(READ).await.status,
+        200,
+        "the listener accepts connections during the delay"
+    );
     let address = world.gateway_address();
     until("the listener is closed", async || tokio::net::TcpStream::connect(address).await.err()).await;
     world.server("cameras").release("drain");
@@ -36,9 +38,9 @@ async fn sigterm_lets_what_is_in_flight_finish_and_exits_0() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_told_goodbye() {
+async fn idle_connections_get_a_goaway() {
     let mut world = World::city().start().await;
-    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+    let clients = world.clients("traffic-police");
     for client in &clients {
         assert_eq!(client.get(READ).await.status, 200);
     }
@@ -50,7 +52,7 @@ async fn idle_connections_are_told_goodbye() {
 }
 
 #[tokio::test]
-async fn a_command_that_outlives_the_grace_is_cut_and_counted() {
+async fn command_over_the_grace_is_interrupted_and_counted() {
     let short = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "300ms" });
     let mut world = World::city().edit(short).start().await;
     let client = world.client("traffic-police");
@@ -64,7 +66,7 @@ async fn a_command_that_outlives_the_grace_is_cut_and_counted() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_command_neither_holds_the_stop_nor_is_told_as_one() {
+async fn connection_without_a_command_neither_delays_the_shutdown_nor_counts_as_one() {
     let patient = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "15s" });
     let mut world = World::city().edit(patient).start_process().await;
     let silent = tokio::net::TcpStream::connect(world.gateway_address()).await.unwrap();
@@ -88,8 +90,8 @@ async fn a_connection_without_a_command_neither_holds_the_stop_nor_is_told_as_on
 }
 
 #[tokio::test]
-async fn the_end_of_the_grace_is_told_by_the_commands_that_it_cuts() {
-    for (commands, told) in [(0, ""), (2, "commands=2")] {
+async fn end_of_the_grace_logs_the_interrupted_commands() {
+    for (commands, expected) in [(0, ""), (2, "commands=2")] {
         let short =
             |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "1ms", "grace": "300ms" });
         let mut world = World::city().edit(short).start_process().await;
@@ -110,7 +112,7 @@ async fn the_end_of_the_grace_is_told_by_the_commands_that_it_cuts() {
             let _ = held.await.unwrap();
         }
         let log = world.log_of_process();
-        assert_eq!((log.contains("still in flight"), log.contains(told)), (commands > 0, true), "{log}");
+        assert_eq!((log.contains("still in flight"), log.contains(expected)), (commands > 0, true), "{log}");
         drop(opened);
         let usage = world.close().await;
         assert_eq!(usage.of("traffic-police", "interrupted"), commands as u64);

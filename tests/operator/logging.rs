@@ -4,9 +4,7 @@
 use std::io::Read as _;
 use std::process::Command;
 
-use crate::world::{World, request, run, tool, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{IN_FLIGHT, READ, World, request, run, tool, until};
 
 /// Returns the command with its standard error redirected, and more arguments.
 fn with_log(redirection: &str, more: &str) -> impl FnOnce(Command) -> Command {
@@ -45,7 +43,7 @@ async fn is_served_and_reloads(world: &mut World, name: &str) {
 }
 
 #[tokio::test]
-async fn the_reader_of_the_log_may_go() {
+async fn closed_log_pipe_is_tolerated() {
     let mut world = World::city().build();
     world.start_process_as(with_log("2> >(exec head -n 1 > first-lines)", "")).await;
     is_served_and_reloads(&mut world, "One").await;
@@ -55,7 +53,7 @@ async fn the_reader_of_the_log_may_go() {
 }
 
 #[tokio::test]
-async fn a_gateway_starts_and_works_though_its_log_is_full() {
+async fn gateway_starts_and_works_with_a_full_log_pipe() {
     let mut world = World::city().build();
     world.start_process_as(with_log("2>/dev/full", "")).await;
     is_served_and_reloads(&mut world, "One").await;
@@ -64,7 +62,7 @@ async fn a_gateway_starts_and_works_though_its_log_is_full() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stalls_holds_nobody_up_and_is_told_what_it_missed() {
+async fn stalled_log_reader_blocks_nothing_and_gets_the_number_of_dropped_lines() {
     let mut world = World::city().build();
     let pipe = world.folder().join("log");
     let made = run({
@@ -77,24 +75,24 @@ async fn a_reader_that_stalls_holds_nobody_up_and_is_told_what_it_missed() {
     world.start_process_as(with_log("2> log", "--log-level trace")).await;
     fill_the_log(&world).await;
     // On a separate thread: the end of the log is not announced.
-    let (told, heard) = std::sync::mpsc::channel();
+    let (line_read, received) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (mut text, mut piece) = (Vec::new(), [0; 65536]);
         while let Ok(length) = reader.read(&mut piece) {
             text.extend_from_slice(&piece[..length]);
             if String::from_utf8_lossy(&text).contains("lines were dropped") {
-                let _ = told.send(()); // the test may have failed already
+                let _ = line_read.send(()); // the test may have failed already
                 return reader;
             }
         }
         reader
     });
-    until("the log says what it misses", async || heard.try_recv().ok()).await;
+    until("the log has the number of dropped lines", async || received.try_recv().ok()).await;
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_reader_that_stalls_does_not_hold_the_end_up() {
+async fn stalled_log_reader_does_not_delay_the_exit() {
     let mut world = World::city().build();
     let pipe = world.folder().join("log");
     let mut mkfifo = tool("mkfifo");
@@ -107,8 +105,9 @@ async fn a_reader_that_stalls_does_not_hold_the_end_up() {
 }
 
 #[tokio::test]
-async fn the_last_lines_are_written_before_the_end() {
-    let world = World::city().start().await;
+async fn last_lines_are_written_before_the_exit() {
+    let mut world = World::city().build();
+    world.start_here().await;
     let mut second = world.document.clone();
     second["ledger"]["path"] = "data/second.db".into();
     crate::world::replace(&world.folder().join("second.yaml"), &second.to_string());
@@ -121,20 +120,17 @@ async fn the_last_lines_are_written_before_the_end() {
 }
 
 #[tokio::test]
-async fn usr1_changes_nothing_and_quit_drains() {
+async fn sigusr1_is_logged_and_ignored_and_sigquit_drains() {
     let mut world = World::city().start_process().await;
     world.process().signal("USR1");
     world.process().signal("PIPE");
-    until("it is told", async || world.log_of_process().contains("SIGUSR1").then_some(())).await;
+    until("the signal is logged", async || world.log_of_process().contains("SIGUSR1").then_some(())).await;
     let client = world.client("traffic-police");
     let held =
         tokio::spawn(async move { client.send(request("GET", "/cameras/do/wait-a", crate::world::empty())).await });
-    until("the command is in flight", async || {
-        (world.metrics().await.sum("tallygate_commands_in_flight") == 1).then_some(())
-    })
-    .await;
+    until("the command is in flight", async || (world.metrics().await.sum(IN_FLIGHT) == 1).then_some(())).await;
     world.process().signal("QUIT");
-    until("it is told", async || world.log_of_process().contains("shutting down").then_some(())).await;
+    until("the signal is logged", async || world.log_of_process().contains("shutting down").then_some(())).await;
     world.server("cameras").release("a");
     assert_eq!(held.await.unwrap().status, 200);
     let status = world.take_process().ended().await;

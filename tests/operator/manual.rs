@@ -110,7 +110,7 @@ fn every_alert_of_the_manual_is_explained() {
 /// An invalid configuration needs a correction by an operator, so a restart does not help. Other failures may be
 /// temporary.
 #[test]
-fn the_systemd_unit_tries_again_unless_the_command_line_is_wrong() {
+fn systemd_unit_restarts_unless_the_command_line_is_invalid() {
     let unit = read("deploy/systemd/tallygate.service");
     let key = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     assert_eq!(key("Restart"), Some("on-failure"));

@@ -8,9 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{GATEWAY, Process, Seen, World, free_address, run, stderr, stdout, tool, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{GATEWAY, Process, READ, Seen, World, reserve_address, run, stderr, stdout, tool, until};
 
 /// Returns curl with a department's certificate.
 fn curl(world: &World, department: &str, path: &str) -> Command {
@@ -47,7 +45,7 @@ async fn curl_is_served_over_both_protocols() {
 }
 
 #[tokio::test]
-async fn openssl_is_served_with_tls_12_and_13_and_gets_no_session() {
+async fn openssl_is_served_with_tls_12_and_13_without_session_tickets() {
     let world = World::city().start().await;
     let identity = world.identity("traffic-police");
     for version in ["-tls1_2", "-tls1_3"] {
@@ -62,7 +60,7 @@ async fn openssl_is_served_with_tls_12_and_13_and_gets_no_session() {
         let ended = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
         let words = format!("{}{}", stdout(&ended), stderr(&ended));
         assert!(words.contains("HTTP/1.1 200"), "{words}");
-        assert!(!words.contains("New Session Ticket arrived"), "sessions are not resumed here: {words}");
+        assert!(!words.contains("New Session Ticket arrived"), "a session ticket was issued: {words}");
         world.log.note("traffic-police", Seen::Outcome("ok"));
     }
     let usage = world.close().await;
@@ -97,8 +95,8 @@ pub fn nginx(folder: &Path, listen: &str) -> Process {
 }
 
 #[tokio::test]
-async fn nginx_writes_down_exactly_what_the_ledger_counts() {
-    let address = free_address();
+async fn nginx_access_log_equals_the_ledger() {
+    let address = reserve_address();
     let plan = World::city().subsystem("films").grant("traffic-police", "films", &["*"]);
     let plan = plan.grant("logistics", "films", &["snapshot.read"]);
     let plan =
@@ -117,7 +115,7 @@ async fn nginx_writes_down_exactly_what_the_ledger_counts() {
     });
     futures_util::future::join_all(load).await;
     let folder = world.folder().to_owned();
-    let log = until("nginx has written everything", async || {
+    let log = until("the access log is complete", async || {
         let log = std::fs::read_to_string(folder.join("nginx-access.log")).unwrap_or_default();
         (log.lines().count() >= 600).then_some(log)
     })
@@ -161,9 +159,9 @@ async fn sqlite3_reads_the_book_while_it_is_written() {
         assert!(ended.status.success(), "{}", stderr(&ended));
         stdout(&ended).trim().to_owned()
     };
-    until("the book holds all fifty", async || (sum().await == "50").then_some(())).await;
+    until("the book has all fifty commands", async || (sum().await == "50").then_some(())).await;
     client.get(READ).await;
-    until("and one more", async || (sum().await == "51").then_some(())).await;
+    until("the book has one more command", async || (sum().await == "51").then_some(())).await;
     world.close().await;
 }
 
@@ -197,9 +195,9 @@ async fn query(address: SocketAddr, query: &str) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn what_prometheus_knows_equals_the_ledger() {
+async fn prometheus_values_equal_the_ledger() {
     let world = World::city().start().await;
-    let address = free_address();
+    let address = reserve_address();
     let mut prometheus = prometheus(&world, address);
     let clients = [world.client("traffic-police"), world.client("logistics").h2(), world.client("archive")];
     let load = clients.iter().map(|client| async move {

@@ -108,7 +108,7 @@ fn every_sub_folder_has_a_place_in_the_order() {
 }
 
 #[test]
-fn the_architecture_page_shows_the_orders() {
+fn architecture_page_shows_the_orders() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let sub_rooms = ORDERS.iter().filter(|order| !order.folder.is_empty());
     let missing = sub_rooms.filter(|order| !page.contains(&order.as_text()));
@@ -139,7 +139,7 @@ fn comments_are_wrapped() {
 }
 
 #[test]
-fn a_type_name_has_one_meaning() {
+fn type_names_are_unique() {
     none(&rules::shared_type_names(&src(), &MIRRORS));
 }
 
@@ -163,7 +163,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn an_import_that_goes_up_is_named_with_its_line() {
+    fn upward_import_is_reported_with_its_line() {
         let top = ("top.rs", "pub struct Roof;");
         let ground = ("ground.rs", "//! Ground.\n\nuse crate::top::Roof;\n");
         let tree = Tree::parse(&[top, ground]);
@@ -175,7 +175,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn imports_that_go_down_and_those_that_are_meant_pass() {
+    fn downward_and_excepted_imports_pass() {
         let top = ("top.rs", "use crate::left::Wall;\nuse crate::ground::{Grain, Stone};");
         let left = ("left.rs", "pub struct Wall(crate::right::Window);");
         let right = ("right.rs", "pub struct Window;");
@@ -184,35 +184,35 @@ mod on_small_trees {
     }
 
     #[test]
-    fn an_import_sideways_is_refused_unless_it_is_meant() {
+    fn sideways_import_is_refused_unless_it_is_excepted() {
         let tree = Tree::parse(&[("left.rs", "pub struct Wall;"), ("right.rs", "fn f() { crate::left::Wall; }")]);
         one(&rules::upward_imports(&tree, &[ORDER]), &["src/right.rs:1", "stands beside"]);
     }
 
     #[test]
-    fn a_relative_path_is_resolved() {
+    fn relative_path_is_resolved() {
         let inner = ("ground/sand.rs", "mod deep {\n    fn f() -> super::super::super::top::Roof {}\n}");
         let tree = Tree::parse(&[("top.rs", "pub struct Roof;"), ("ground/mod.rs", "mod sand;"), inner]);
         one(&rules::upward_imports(&tree, &[ORDER]), &["src/ground/sand.rs:2"]);
     }
 
     #[test]
-    fn a_re_export_counts_as_the_file_it_leads_to() {
+    fn re_export_counts_as_the_file_it_leads_to() {
         let user = ("ground/rock.rs", "use super::Grain;");
         let edges = Tree::parse(&[("ground/mod.rs", "pub use sand::*;\nmod sand;\nmod rock;"), SAND, user]).edges();
         let of_rock = edges.iter().filter(|edge| edge.from == 2).map(|edge| edge.to).collect::<Vec<_>>();
-        assert_eq!(of_rock, [1], "rock imports sand, not the face: {edges:?}");
+        assert_eq!(of_rock, [1], "rock imports sand, not the facade: {edges:?}");
     }
 
     #[test]
-    fn a_child_does_not_import_what_its_face_defines() {
+    fn child_does_not_import_what_its_facade_defines() {
         let tree = Tree::parse(&[("ground/mod.rs", "pub struct Stone;"), ("ground/sand.rs", "use super::Stone;")]);
         let order = [FolderOrder { folder: "ground", floors: &["sand"], sideways: &[] }];
         one(&rules::upward_imports(&tree, &order), &["src/ground/sand.rs:1", "`mod`"]);
     }
 
     #[test]
-    fn test_code_imports_what_it_likes() {
+    fn test_code_may_import_anything() {
         let inline = "#[cfg(test)]\nmod tests {\n    use crate::top::Roof;\n}\n";
         let ground = format!("{inline}#[cfg(test)]\nmod bench;\n#[cfg(test)]\nuse crate::top::Roof;");
         let files =
@@ -230,7 +230,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn nested_uses_are_read_whole() {
+    fn nested_uses_are_expanded() {
         let source = Source::parse("a.rs", "pub(crate) use a::{self, b::{C as D, *}, e};\nimpl F + use<'_> {}");
         let read: Vec<_> =
             source.imports.iter().map(|import| (import.path.join("::"), import.binding.clone())).collect();
@@ -240,7 +240,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn a_sub_folder_without_a_place_and_a_place_without_a_folder_are_named() {
+    fn sub_folder_without_a_place_and_place_without_a_folder_are_reported() {
         let tree = Tree::parse(&[("top/mod.rs", ""), ("attic/mod.rs", "")]);
         let violations =
             rules::orders_out_of_date(&tree, &[FolderOrder { folder: "", floors: &["top", "cellar"], sideways: &[] }]);
@@ -249,7 +249,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn a_circle_of_files_is_named_when_it_is_too_large() {
+    fn circle_of_files_is_reported_when_it_is_too_large() {
         let files = [
             ("a.rs", "pub struct A(crate::b::B);"),
             ("b.rs", "pub struct B(crate::c::C);"),
@@ -261,7 +261,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn a_circle_of_folders_is_named_even_when_no_file_is_in_one() {
+    fn circle_of_folders_is_reported_even_without_a_circle_of_files() {
         let files = [
             ("a/mod.rs", "mod one;\npub mod two;"),
             ("a/one.rs", "use crate::b::three::B;"),
@@ -276,7 +276,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn a_crowded_folder_is_named_unless_it_is_excepted() {
+    fn crowded_folder_is_reported_unless_it_is_excepted() {
         let tree = Tree::parse(&[("a/mod.rs", ""), ("a/b.rs", ""), ("a/c.rs", "")]);
         one(&rules::crowded_folders(&tree, 1, &[]), &["src/a has 2 modules"]);
         assert_eq!(rules::crowded_folders(&tree, 1, &["a"]), [""; 0]);
@@ -284,7 +284,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn a_wide_comment_is_named_and_a_wide_text_is_not() {
+    fn wide_comment_is_reported_and_wide_code_is_not() {
         let wide = format!("fn f() {{}}\n// {}\nconst A: &str = \"{}\";", "x".repeat(118), "x".repeat(200));
         one(&rules::wide_comments(&Tree::parse(&[("a.rs", &wide)])), &["src/a.rs:", "wrap lines 2."]);
         let fits = format!("// {}", "ü".repeat(117));
@@ -292,7 +292,7 @@ mod on_small_trees {
     }
 
     #[test]
-    fn a_name_of_two_types_is_named_unless_one_mirrors_the_other() {
+    fn shared_type_name_is_reported_unless_one_mirrors_the_other() {
         let files = [
             ("a.rs", "struct Same;\nimpl Same { type Item = u8; }"),
             ("b.rs", "enum Same {}\nimpl B { type Item = u8; }"),

@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Plan, Server, World, until};
-
-const READ: &str = "/cameras/v1/snapshots/1";
-const EJECTED: &str = "tallygate_upstream_ejected";
+use crate::world::{EJECTED, Plan, READ, Server, World, until};
 
 /// Returns a city whose cameras have two servers with frequent health checks.
 fn two_servers() -> (Plan, Server) {
@@ -37,34 +34,34 @@ async fn send(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_its_checks_gets_no_commands_until_it_passes_them() {
+async fn server_that_fails_its_checks_gets_no_commands_until_it_passes_them() {
     let (plan, second) = two_servers();
-    second.set_ill(true);
+    second.set_unhealthy(true);
     let mut world = plan.edit(|document| document["workers"] = json!(2)).start().await;
     world.add_server("cameras-2", second);
     until_out(&world, 1).await;
     send(&world, 20).await;
     assert_eq!(world.server("cameras-2").log.all().len(), 0);
-    world.server("cameras-2").set_ill(false);
+    world.server("cameras-2").set_unhealthy(false);
     until_out(&world, 0).await;
     send(&world, 20).await;
     assert!(!world.server("cameras-2").log.all().is_empty());
     let check = world.server("cameras-2").checks.all()[0].clone();
     assert_eq!((check.method.as_str(), check.path.as_str()), ("GET", "/healthz?deep=1"));
-    assert_eq!(check.header("x-tallygate-department"), "", "a check is nobody's command");
+    assert_eq!(check.header("x-tallygate-department"), "", "a health check is no command");
     let attempts = world.metrics().await.sum("tallygate_upstream_attempts_total");
-    assert_eq!(attempts, 40, "a check is no attempt");
+    assert_eq!(attempts, 40, "a health check is no attempt");
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 40);
 }
 
 #[tokio::test]
-async fn when_all_servers_fail_their_checks_commands_are_sent_all_the_same() {
+async fn panic_mode_sends_commands_when_all_servers_fail_their_checks() {
     let (plan, second) = two_servers();
     let mut world = plan.start().await;
     world.add_server("cameras-2", second);
-    world.server("cameras").set_ill(true);
-    world.server("cameras-2").set_ill(true);
+    world.server("cameras").set_unhealthy(true);
+    world.server("cameras-2").set_unhealthy(true);
     until_out(&world, 2).await;
     send(&world, 10).await;
     let usage = world.close().await;
@@ -72,9 +69,9 @@ async fn when_all_servers_fail_their_checks_commands_are_sent_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_reload_keeps_what_checks_have_said_and_ends_the_checks_of_servers_that_go() {
+async fn reload_keeps_check_results_and_stops_checks_of_removed_servers() {
     let (plan, second) = two_servers();
-    second.set_ill(true);
+    second.set_unhealthy(true);
     let mut world = plan.start().await;
     world.add_server("cameras-2", second);
     until_out(&world, 1).await;
@@ -85,7 +82,7 @@ async fn a_reload_keeps_what_checks_have_said_and_ends_the_checks_of_servers_tha
         })
         .await;
     send(&world, 10).await;
-    assert_eq!(world.metrics().await.sum(EJECTED), 1, "it is still out");
+    assert_eq!(world.metrics().await.sum(EJECTED), 1, "the server is still ejected");
     assert_eq!(world.server("cameras-2").log.all().len(), 0);
     let both = world.document["subsystems"][0]["upstreams"].clone();
     world
@@ -95,10 +92,12 @@ async fn a_reload_keeps_what_checks_have_said_and_ends_the_checks_of_servers_tha
         })
         .await;
     let gone = format!("{}", world.server("cameras-2").address);
-    until("it is forgotten", async || (!world.metrics().await.text.contains(&gone)).then_some(())).await;
+    until("its health state is removed", async || (!world.metrics().await.text.contains(&gone)).then_some(())).await;
     let (asked, first) = (world.server("cameras-2").checks.all().len(), world.server("cameras").checks.all().len());
-    until("the other is still asked", async || (world.server("cameras").checks.all().len() > first + 2).then_some(()))
-        .await;
+    until("the other server is still checked", async || {
+        (world.server("cameras").checks.all().len() > first + 2).then_some(())
+    })
+    .await;
     assert_eq!(world.server("cameras-2").checks.all().len(), asked);
     world
         .reload(|document| {
@@ -107,22 +106,22 @@ async fn a_reload_keeps_what_checks_have_said_and_ends_the_checks_of_servers_tha
         })
         .await;
     send(&world, 10).await;
-    assert!(!world.server("cameras-2").log.all().is_empty(), "without checks nothing is held against it");
+    assert!(!world.server("cameras-2").log.all().is_empty(), "without health checks the server is healthy");
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_server_that_passes_its_checks_again_starts_slowly() {
+async fn server_that_passes_its_checks_again_starts_slowly() {
     let (plan, second) = two_servers();
-    second.set_ill(true);
+    second.set_unhealthy(true);
     let mut world = plan.edit(|document| document["subsystems"][0]["slowStart"] = json!("1h")).start().await;
     world.add_server("cameras-2", second);
     until_out(&world, 1).await;
-    world.server("cameras-2").set_ill(false);
+    world.server("cameras-2").set_unhealthy(false);
     until_out(&world, 0).await;
     send(&world, 110).await;
     let share = world.server("cameras-2").log.all().len();
-    assert!((9..=11).contains(&share), "{share} of 110 commands; a tenth of its share is 10");
+    assert!((9..=11).contains(&share), "{share} of 110 commands; 10 are expected in slow start");
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 110);
 }

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::world::h2_frames::{DATA, END_HEADERS, HEADERS, POST, RST_STREAM, fields, frame, literal, open_http2, say};
-use crate::world::{GATEWAY, Seen, World, fed, free_address, listen, request, until};
+use crate::world::{
+    ANY_PORT, GATEWAY, IN_FLIGHT, SUBMIT, Seen, World, fed, listen, pause_as_slow_client, pause_as_slow_server,
+    request, until,
+};
 
-const SUBMIT: &str = "/cameras/v1/snapshots";
 /// More failures than an ejection needs (`FAILURES_MAX` in `proxy/upstream/endpoint/health`).
 const TIMES: u64 = 6;
 
@@ -41,7 +43,7 @@ impl Break {
         Self::Slow,
     ];
 
-    async fn come(self, world: &World) {
+    async fn run(self, world: &World) {
         match self {
             Self::Reset(code) | Self::ResetAtOnce(code) => {
                 world.log.note("traffic-police", Seen::Open);
@@ -83,26 +85,24 @@ impl Break {
 }
 
 async fn in_flight(world: &World, commands: i64) {
-    until("so many are in flight", async || {
-        (world.metrics().await.sum("tallygate_commands_in_flight") == commands).then_some(())
-    })
-    .await;
+    until("the commands are in flight", async || (world.metrics().await.sum(IN_FLIGHT) == commands).then_some(()))
+        .await;
 }
 
-fn impatient(document: &mut Value, way: Break) {
+fn short_timeouts(document: &mut Value, way: Break) {
     let idle = if matches!(way, Break::Slow) { "200ms" } else { "20s" };
     document["capacity"] = json!({ "bodyIdle": idle });
     document["subsystems"][0]["commands"][0]["body"] = json!({ "max": "64KiB" });
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_is_its_callers_fault_however_it_breaks() {
+async fn broken_upload_is_blamed_on_its_caller_however_it_breaks() {
     for protocol in ["http1", "http2"] {
         for way in Break::ALL {
-            let plan = World::city().edit(|document| impatient(document, way));
+            let plan = World::city().edit(|document| short_timeouts(document, way));
             let world = plan.edit(|document| document["subsystems"][0]["protocol"] = json!(protocol)).start().await;
             for _ in 0..TIMES {
-                way.come(&world).await;
+                way.run(&world).await;
             }
             let metrics = world.metrics().await;
             assert_eq!(metrics.sum("tallygate_upstream_ejected"), 0, "{way:?}, {protocol}");
@@ -119,19 +119,17 @@ async fn an_upload_that_breaks_is_its_callers_fault_however_it_breaks() {
 
 /// A subsystem that closes a connection if the rest of a request does not arrive in time, as many servers do.
 #[tokio::test]
-async fn a_server_that_does_not_wait_for_a_slow_caller_is_not_left_out() {
-    let address = free_address();
-    let listener = listen(address);
+async fn server_that_closes_on_a_slow_caller_is_not_ejected() {
+    let listener = listen(ANY_PORT);
+    let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             stream.readable().await.unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await; // the server's own timeout
+            pause_as_slow_server(Duration::from_millis(100)).await; // the server's own timeout
             drop(stream);
         }
     });
-    let url = format!("http://{address}");
-    let plan = World::city().edit(|document| document["subsystems"][0]["upstreams"] = json!([{ "url": url }]));
-    let mut world = plan.start().await;
+    let mut world = World::city().cameras_at(address).start().await;
     let client = world.client("traffic-police");
     for _ in 0..TIMES {
         let (feed, body) = fed();
@@ -146,9 +144,9 @@ async fn a_server_that_does_not_wait_for_a_slow_caller_is_not_left_out() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_its_caller_sets_is_not_held_against_a_server() {
+async fn deadline_set_by_the_caller_is_no_failure_of_a_server() {
     let world = World::city().start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for _ in 0..TIMES {
             let mut call = request("POST", "/cameras/do/never", crate::world::empty());
             call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -163,15 +161,15 @@ async fn a_deadline_that_its_caller_sets_is_not_held_against_a_server() {
 
 /// An echo is silent while its caller is silent. The caller causes this silence, and `bodyIdle` bounds it.
 #[tokio::test]
-async fn a_subsystem_that_waits_for_its_caller_is_not_silent() {
+async fn subsystem_that_waits_for_its_caller_is_not_timed_out() {
     let quick = json!({ "connect": "1s", "response": "5s", "idle": "150ms" });
     let world = World::city().edit(|document| document["subsystems"][0]["timeouts"] = quick).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let (feed, body) = fed();
         feed.send(Ok("one ".into())).unwrap();
         let mut stream = client.open(request("POST", "/cameras/do/echo", body)).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), "one ");
-        tokio::time::sleep(Duration::from_millis(500)).await; // the caller's silence is under test
+        pause_as_slow_client(Duration::from_millis(500)).await;
         feed.send(Ok("two".into())).unwrap();
         drop(feed);
         assert_eq!(stream.whole().await.text(), "one two");

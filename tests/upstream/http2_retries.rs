@@ -9,18 +9,12 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::h2_frames::{GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame};
-use crate::world::{Plan, World, free_address, request, whole};
+use crate::world::h2_frames::{
+    CANCEL, GOAWAY, HEADERS, INTERNAL_ERROR, NO_ERROR, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame,
+};
+use crate::world::{ANY_PORT, ATTEMPTS, Plan, READ, RETRIES, request, reserve_address, whole};
 
-const READ: &str = "/cameras/v1/snapshots/1";
-const RETRIES: &str = "tallygate_upstream_retries_total";
-const ATTEMPTS: &str = "tallygate_upstream_attempts_total";
 const PREFACE: usize = 24;
-/// Error codes (RFC 9113 section 7).
-const NO_ERROR: u32 = 0;
-const INTERNAL_ERROR: u32 = 2;
-pub const REFUSED_STREAM: u32 = 7;
-pub const CANCEL: u32 = 8;
 
 /// Builds the frames of a server's reaction to a request, from the number of its stream.
 pub type MakeFrames = fn(u32) -> Vec<u8>;
@@ -36,7 +30,7 @@ pub fn leave(_stream: u32) -> Vec<u8> {
 
 /// Starts an HTTP/2 server that responds to no request. Returns its address and the number of requests it received.
 pub async fn never_answers(manner: MakeFrames) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
     tokio::spawn(async move {
@@ -73,17 +67,11 @@ async fn converse(mut stream: TcpStream, manner: MakeFrames, met: Arc<AtomicUsiz
 
 /// Returns a city whose cameras use HTTP/2, with that server and their usual server in turn (round robin).
 fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
-    World::city().edit(|document| {
-        let good = document["subsystems"][0]["upstreams"][0].clone();
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }, good]);
-        document["subsystems"][0]["balance"] = json!("roundRobin");
-        document["subsystems"][0]["protocol"] = json!("http2");
-        document["subsystems"][0]["retries"] = retries;
-    })
+    super::retries::in_turn_with(bad, retries).http2_cameras()
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_and_a_session_that_takes_its_leave_cost_an_attempt_and_no_command() {
+async fn reset_stream_and_goaway_cost_an_attempt_and_no_command() {
     let manners: [(&str, MakeFrames); 3] = [
         ("refused", |stream| reset(stream, REFUSED_STREAM)),
         ("cancelled", |stream| reset(stream, CANCEL)),
@@ -92,25 +80,25 @@ async fn a_stream_that_is_reset_and_a_session_that_takes_its_leave_cost_an_attem
     for (name, manner) in manners {
         let (bad, met) = never_answers(manner).await;
         let world = in_turn_with(bad, json!({ "budgetPercent": 100 })).start().await;
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             for n in 0..10 {
                 assert_eq!(client.get(READ).await.status, 200, "command {n}, {name}");
             }
         }
         let met = met.load(Ordering::Acquire);
-        assert!((1..20).contains(&met), "{name}: the bad server met {met} of 20 commands");
+        assert!((1..20).contains(&met), "{name}: the failing server received {met} of 20 commands");
         assert_eq!(world.server("cameras").log.all().len(), 20, "{name}");
         let metrics = world.metrics().await;
         assert_eq!(metrics.sum(RETRIES), i64::try_from(met).unwrap(), "{name}");
         assert_eq!(metrics.sum(ATTEMPTS), i64::try_from(20 + met).unwrap(), "{name}");
         let usage = world.close().await;
         assert_eq!(usage.of("traffic-police", "ok"), 20, "{name}");
-        assert_eq!(usage.commands().values().sum::<u64>(), 20, "whatever it took, twenty commands");
+        assert_eq!(usage.commands().values().sum::<u64>(), 20, "twenty commands, whatever the number of attempts");
     }
 }
 
 #[tokio::test]
-async fn what_may_not_be_repeated_is_sent_once_over_http2_too() {
+async fn non_repeatable_commands_are_sent_once_over_http2_too() {
     for manner in [(|stream| reset(stream, CANCEL)) as MakeFrames, |stream| reset(stream, INTERNAL_ERROR)] {
         let (bad, met) = never_answers(manner).await;
         let world = in_turn_with(bad, json!({ "attempts": 3, "budgetPercent": 100 })).start().await;
@@ -128,13 +116,17 @@ async fn what_may_not_be_repeated_is_sent_once_over_http2_too() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_connection_costs_neither_an_attempt_nor_a_retry() {
-    let world = in_turn_with(free_address(), json!({ "budgetPercent": 100 })).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+async fn server_without_a_connection_costs_neither_an_attempt_nor_a_retry() {
+    let world = in_turn_with(reserve_address(), json!({ "budgetPercent": 100 })).start().await;
+    for client in world.clients("traffic-police") {
         for n in 0..10 {
             assert_eq!(client.get(READ).await.status, 200, "command {n}");
         }
-        assert_eq!(client.post("/cameras/v1/snapshots", "a body").await.status, 200, "nothing of it was sent before");
+        assert_eq!(
+            client.post("/cameras/v1/snapshots", "a body").await.status,
+            200,
+            "no byte of the body was sent before"
+        );
     }
     let metrics = world.metrics().await;
     assert_eq!((metrics.sum(RETRIES), metrics.sum(ATTEMPTS)), (0, 22));
@@ -143,17 +135,19 @@ async fn a_server_that_takes_no_connection_costs_neither_an_attempt_nor_a_retry(
 }
 
 #[tokio::test]
-async fn the_budget_ends_retries_over_http2_too() {
+async fn retry_budget_bounds_retries_over_http2_too() {
     let (bad, met) = never_answers(|stream| reset(stream, CANCEL)).await;
-    let plan = in_turn_with(bad, json!({ "attempts": 3 })).edit(|document| {
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }]);
-    });
+    let plan = in_turn_with(bad, json!({ "attempts": 3 })).cameras_at(bad);
     let mut world = plan.start().await;
     let client = world.client("traffic-police").h2();
     for _ in 0..50 {
         assert_eq!(client.get(READ).await.problem().as_deref(), Some("upstream_failed"));
     }
-    assert_eq!(met.load(Ordering::Acquire), 50 + 13, "a fifth of the commands, and what a worker begins with");
+    assert_eq!(
+        met.load(Ordering::Acquire),
+        50 + 13,
+        "a fifth of the commands, and the initial retry budget of a worker"
+    );
     assert_eq!(world.metrics().await.sum(RETRIES), 13);
     world.note_foreign_server();
     let usage = world.close().await;

@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::http2_retries::{CANCEL, MakeFrames, REFUSED_STREAM, leave, never_answers, reset};
-use crate::world::h2_frames::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, frame, window_of};
-use crate::world::{Metrics, Plan, World, empty, free_address, request, whole};
+use super::http2_retries::{MakeFrames, leave, never_answers, reset};
+use crate::world::h2_frames::{
+    CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS, REFUSED_STREAM, SETTINGS, WINDOW_UPDATE, frame, window_of,
+};
+use crate::world::{
+    ANY_PORT, ATTEMPTS, Metrics, Plan, READ, RETRIES, SUBMIT, World, empty, let_time_pass, request, whole,
+};
 
-const READ: &str = "/cameras/v1/snapshots/1";
-const SUBMIT: &str = "/cameras/v1/snapshots";
-const RETRIES: &str = "tallygate_upstream_retries_total";
-const ATTEMPTS: &str = "tallygate_upstream_attempts_total";
 /// The maximum number of times that a command is sent again.
 const AGAIN_MAX: usize = 3;
 
@@ -42,12 +42,12 @@ fn failures(metrics: &Metrics, reason: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn what_a_server_has_not_processed_is_sent_to_another_whatever_its_method() {
+async fn unprocessed_request_is_sent_to_another_server_whatever_its_method() {
     let manners: [(&str, MakeFrames); 2] = [("refused", |stream| reset(stream, REFUSED_STREAM)), ("goaway", leave)];
     for (name, manner) in manners {
         let (bad, met) = never_answers(manner).await;
         let world = cameras_at(bad, true).start().await;
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             for n in 0..5 {
                 assert_eq!(client.get(READ).await.status, 200, "{name} {n}");
                 let reply = client.post(SUBMIT, "a body").await;
@@ -57,7 +57,7 @@ async fn what_a_server_has_not_processed_is_sent_to_another_whatever_its_method(
             }
         }
         let met = i64::try_from(met.load(Ordering::Acquire)).unwrap();
-        assert!((1..=30).contains(&met), "{name}: the bad server met {met} of 30 commands");
+        assert!((1..=30).contains(&met), "{name}: the failing server received {met} of 30 commands");
         let received = world.server("cameras").log.all();
         assert_eq!(received.len(), 30, "{name}");
         assert!(received.iter().all(|one| one.body.complete.load(Ordering::Acquire) || one.method == "GET"), "{name}");
@@ -66,12 +66,16 @@ async fn what_a_server_has_not_processed_is_sent_to_another_whatever_its_method(
         assert_eq!(failures(&metrics, "refused"), met, "{name}");
         let usage = world.close().await;
         assert_eq!(usage.of("traffic-police", "ok"), 30, "{name}");
-        assert_eq!(usage.commands().values().sum::<u64>(), 30, "{name}: whatever it took, thirty commands");
+        assert_eq!(
+            usage.commands().values().sum::<u64>(),
+            30,
+            "{name}: thirty commands, whatever the number of attempts"
+        );
     }
 }
 
 #[tokio::test]
-async fn what_every_server_refuses_was_never_processed() {
+async fn request_refused_by_every_server_was_never_processed() {
     for manner in [(|stream| reset(stream, REFUSED_STREAM)) as MakeFrames, leave] {
         let (bad, met) = never_answers(manner).await;
         let mut world = cameras_at(bad, false).start().await;
@@ -79,7 +83,7 @@ async fn what_every_server_refuses_was_never_processed() {
         for n in 1..=3 {
             let reply = client.post(SUBMIT, "a body").await;
             assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (502, Some("unreachable")), "{n}");
-            assert_eq!(met.load(Ordering::Acquire), n * (1 + AGAIN_MAX), "a bounded number of attempts");
+            assert_eq!(met.load(Ordering::Acquire), n * (1 + AGAIN_MAX), "the number of attempts is bounded");
         }
         assert_eq!(world.metrics().await.sum(RETRIES), i64::try_from(3 * AGAIN_MAX).unwrap());
         world.note_foreign_server();
@@ -89,7 +93,7 @@ async fn what_every_server_refuses_was_never_processed() {
 }
 
 #[tokio::test]
-async fn a_body_of_which_more_was_taken_than_is_held_is_not_sent_again() {
+async fn body_read_beyond_the_buffer_is_not_sent_again() {
     let (bad, met) = refuses_after(80 * 1024).await;
     let mut world = cameras_at(bad, false).start().await;
     let reply = world.client("traffic-police").post(SUBMIT, vec![b'x'; 1024 * 1024]).await;
@@ -102,7 +106,7 @@ async fn a_body_of_which_more_was_taken_than_is_held_is_not_sent_again() {
 
 /// Starts a server that opens its windows and refuses a stream after `bytes` bytes of its body.
 async fn refuses_after(bytes: usize) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
     tokio::spawn(async move {
@@ -141,7 +145,7 @@ async fn take_and_refuse(mut stream: TcpStream, bytes: usize, met: Arc<AtomicUsi
 /// Starts a server that responds to `answered` requests of a connection, reads one more, sends `last`, and closes.
 /// Returns the number of requests it read.
 async fn answers_and_closes(answered: usize, head: &'static str, last: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
     tokio::spawn(async move {
@@ -168,32 +172,29 @@ async fn answers_and_closes(answered: usize, head: &'static str, last: &'static 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 fn foreign_cameras(address: SocketAddr, more: impl FnOnce(&mut Value)) -> Plan {
-    World::city().edit(|document| {
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
-        more(document);
-    })
+    World::city().cameras_at(address).edit(more)
 }
 
 #[tokio::test]
-async fn a_safe_request_survives_the_race_with_a_server_that_closes() {
+async fn safe_request_survives_the_race_with_a_closing_server() {
     let (address, met) = answers_and_closes(1, ANSWER, "").await;
     let mut world = foreign_cameras(address, |_| ()).start().await;
-    let clients = [world.client("traffic-police"), world.client("traffic-police").h2()];
+    let clients = world.clients("traffic-police");
     for n in 0..20 {
         assert_eq!(clients[n % 2].get(READ).await.status, 200, "command {n}");
     }
     let met = i64::try_from(met.load(Ordering::Acquire)).unwrap();
-    assert_eq!(met, 20 + 19, "the first connection is new; each other command meets a kept one that ends");
+    assert_eq!(met, 20 + 19, "only the first connection is new; each other command uses a kept one that closes");
     let metrics = world.metrics().await;
     assert_eq!((metrics.sum(ATTEMPTS), metrics.sum(RETRIES), failures(&metrics, "reset")), (met, 19, 19));
-    assert_eq!(metrics.sum("tallygate_upstream_ejected"), 0, "a server that closes idle connections is well");
+    assert_eq!(metrics.sum("tallygate_upstream_ejected"), 0, "a server that closes idle connections is healthy");
     world.note_foreign_server();
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 20);
 }
 
 #[tokio::test]
-async fn what_is_not_safe_or_has_a_body_or_a_new_connection_is_sent_once() {
+async fn unsafe_requests_bodies_and_new_connections_are_sent_once() {
     let (address, met) = answers_and_closes(1, ANSWER, "").await;
     let mut world = foreign_cameras(address, |_| ()).start().await;
     let client = world.client("traffic-police");
@@ -217,7 +218,7 @@ async fn what_is_not_safe_or_has_a_body_or_a_new_connection_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_new_connection_that_ends_without_an_answer_is_a_failure() {
+async fn new_connection_that_ends_without_a_response_is_a_failure() {
     let (address, met) = answers_and_closes(0, "", "").await;
     let mut world = foreign_cameras(address, |_| ()).start().await;
     let reply = world.client("traffic-police").get(READ).await;
@@ -228,7 +229,7 @@ async fn a_new_connection_that_ends_without_an_answer_is_a_failure() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_begun_is_not_asked_for_again() {
+async fn started_response_is_not_requested_again() {
     for last in ["HTTP/1.1 2", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
         let (address, met) = answers_and_closes(1, ANSWER, last).await;
         let mut world = foreign_cameras(address, |_| ()).start().await;
@@ -242,7 +243,7 @@ async fn an_answer_that_was_begun_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_not_used_beyond_the_time_its_server_gives_it() {
+async fn idle_connection_is_not_used_beyond_the_keep_alive_of_its_server() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nKeep-Alive: timeout=2\r\n\r\n";
     let (address, connections) = counts_connections(head).await;
     let mut world = foreign_cameras(address, |_| ()).start().await;
@@ -250,27 +251,27 @@ async fn an_idle_connection_is_not_used_beyond_the_time_its_server_gives_it() {
     for _ in 0..3 {
         assert_eq!(client.post(SUBMIT, "a body").await.status, 200);
     }
-    assert_eq!(connections.load(Ordering::Acquire), 1, "it is kept for a second");
-    tokio::time::sleep(std::time::Duration::from_millis(1400)).await;
+    assert_eq!(connections.load(Ordering::Acquire), 1, "the connection is kept for a second");
+    let_time_pass(std::time::Duration::from_millis(1400)).await; // longer than the keep-alive, less a second
     assert_eq!(client.post(SUBMIT, "a body").await.status, 200);
-    assert_eq!(connections.load(Ordering::Acquire), 2, "it would have ended within the second after");
+    assert_eq!(connections.load(Ordering::Acquire), 2, "the kept connection was too near to its timeout");
     world.note_foreign_server();
     world.close().await;
 }
 
 /// Starts a server that responds to every request with this head. Returns the number of its connections.
 async fn counts_connections(head: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             counted.fetch_add(1, Ordering::AcqRel);
             tokio::spawn(async move {
-                let mut heard = Vec::new();
-                while stream.read_buf(&mut heard).await.is_ok_and(|bytes| bytes > 0) {
-                    if heard.ends_with(b"a body") {
-                        heard.clear();
+                let mut received_bytes = Vec::new();
+                while stream.read_buf(&mut received_bytes).await.is_ok_and(|bytes| bytes > 0) {
+                    if received_bytes.ends_with(b"a body") {
+                        received_bytes.clear();
                         let _ = stream.write_all(head.as_bytes()).await;
                     }
                 }
@@ -283,7 +284,7 @@ async fn counts_connections(head: &'static str) -> (SocketAddr, Arc<AtomicUsize>
 /// Starts an HTTP/2 server that responds to one request of a connection and closes the connection at the second,
 /// without GOAWAY. Returns the number of requests it read.
 async fn answers_one_stream() -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(free_address()).await.unwrap();
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
     tokio::spawn(async move {
@@ -320,7 +321,7 @@ async fn answer_one(mut stream: TcpStream, met: Arc<AtomicUsize>) -> std::io::Re
 }
 
 #[tokio::test]
-async fn a_safe_request_survives_a_session_that_ends_over_http2_too() {
+async fn safe_request_survives_a_closed_session_over_http2_too() {
     let (address, met) = answers_one_stream().await;
     let mut world = cameras_at(address, false).start().await;
     let client = world.client("traffic-police").h2();
@@ -329,7 +330,7 @@ async fn a_safe_request_survives_a_session_that_ends_over_http2_too() {
         let path = if method == "GET" { READ } else { "/cameras/do/x" };
         seen.push(client.send(request(method, path, empty())).await.status.as_u16());
     }
-    assert_eq!(seen, [200, 200, 502, 200, 200], "only what is safe goes on a new session");
+    assert_eq!(seen, [200, 200, 502, 200, 200], "only safe requests are sent on a new session");
     assert_eq!(met.load(Ordering::Acquire), 1 + 2 + 1 + 1 + 2);
     assert_eq!(world.metrics().await.sum(RETRIES), 2);
     world.note_foreign_server();
@@ -338,7 +339,7 @@ async fn a_safe_request_survives_a_session_that_ends_over_http2_too() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_cancelled_may_have_been_processed() {
+async fn cancelled_stream_may_have_been_processed() {
     let (bad, met) = never_answers(|stream| reset(stream, CANCEL)).await;
     let mut world = cameras_at(bad, false).start().await;
     let reply = world.client("traffic-police").get(READ).await;

@@ -6,10 +6,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::world::{Plan, Server, World, empty, request, until};
+use crate::world::{IN_FLIGHT, Plan, QUEUED, Server, World, empty, request, until};
 
 const READ: &str = "/cameras/v1/snapshots";
-const QUEUED: &str = "tallygate_commands_queued";
 
 /// Returns a city whose cameras accept one command at a time, with this queue.
 fn one_at_a_time(queue: Value) -> Plan {
@@ -63,8 +62,8 @@ async fn commands_wait_for_a_server_in_order_of_arrival() {
         waiting.push(tokio::spawn(async move { client.get(&format!("{READ}/{n}")).await.status.as_u16() }));
         until_queued(&world, n).await;
     }
-    assert_eq!(world.server("cameras").log.all().len(), 1, "the others wait in the gateway");
-    assert_eq!(world.metrics().await.sum("tallygate_commands_in_flight"), 6, "who waits is admitted");
+    assert_eq!(world.server("cameras").log.all().len(), 1, "the others are queued in the gateway");
+    assert_eq!(world.metrics().await.sum(IN_FLIGHT), 6, "queued commands are admitted");
     world.server("cameras").release("first");
     assert_eq!(first.await.unwrap(), 200);
     for waiting in waiting {
@@ -80,7 +79,7 @@ async fn commands_wait_for_a_server_in_order_of_arrival() {
 }
 
 #[tokio::test]
-async fn a_command_that_gets_no_server_in_time_is_counted_once_and_told_to_come_again() {
+async fn queue_timeout_is_counted_once_and_has_retry_after() {
     let world = one_at_a_time(json!({ "length": 1, "timeout": "500ms" })).start().await;
     let first = begin(&world, "first");
     until_received(&world, 1).await;
@@ -92,13 +91,13 @@ async fn a_command_that_gets_no_server_in_time_is_counted_once_and_told_to_come_
     assert_eq!(world.metrics().await.value(failures, &[("reason", "timeout")]), Some(1.0));
     world.server("cameras").release("first");
     assert_eq!(first.await.unwrap(), 200);
-    assert_eq!(client.get(&format!("{READ}/2")).await.status, 200, "its place is free again");
+    assert_eq!(client.get(&format!("{READ}/2")).await.status, 200, "the place in the queue is free again");
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (2, 1));
 }
 
 #[tokio::test]
-async fn without_a_queue_nobody_waits() {
+async fn commands_do_not_wait_without_a_queue() {
     let (plan, second) = two_servers(|cameras| {
         cameras["upstreams"][0]["maxRequests"] = json!(1);
         cameras["upstreams"][1]["maxRequests"] = json!(2);
@@ -108,7 +107,7 @@ async fn without_a_queue_nobody_waits() {
     let begun: Vec<_> = (0..3).map(|_| begin(&world, "all")).collect();
     until_received(&world, 3).await;
     assert_eq!([world.server("cameras"), world.server("cameras-2")].map(|server| server.log.all().len()), [1, 2]);
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         let reply = client.get(&format!("{READ}/1")).await;
         assert_eq!((reply.status.as_u16(), reply.problem().as_deref()), (503, Some("unreachable")));
     }
@@ -124,7 +123,7 @@ async fn without_a_queue_nobody_waits() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_the_queue_holds_nobody_up() {
+async fn caller_that_leaves_the_queue_blocks_no_other() {
     let world = one_at_a_time(json!({ "length": 10, "timeout": "30s" })).start().await;
     let first = begin(&world, "first");
     until_received(&world, 1).await;
@@ -138,13 +137,13 @@ async fn a_caller_that_leaves_the_queue_holds_nobody_up() {
     until_queued(&world, 1).await;
     world.server("cameras").release("first");
     assert_eq!((first.await.unwrap(), next.await.unwrap()), (200, 200));
-    assert_eq!(world.server("cameras").log.all().len(), 2, "who left was not sent");
+    assert_eq!(world.server("cameras").log.all().len(), 2, "the cancelled command was not sent");
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "aborted")), (2, 1));
 }
 
 #[tokio::test]
-async fn what_has_the_same_value_of_a_header_stays_with_one_server() {
+async fn equal_header_values_are_sent_to_one_server() {
     let (plan, second) = two_servers(|cameras| cameras["balance"] = json!({ "hash": { "header": "X-Camera" } }));
     let mut world = plan.start().await;
     world.add_server("cameras-2", second);
@@ -166,7 +165,7 @@ async fn what_has_the_same_value_of_a_header_stays_with_one_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_a_reload_brings_starts_slowly() {
+async fn server_added_by_a_reload_starts_slowly() {
     let mut world = World::city().edit(|document| document["subsystems"][0]["slowStart"] = json!("1h")).start().await;
     let second = Server::start();
     let address = second.address;
@@ -183,16 +182,13 @@ async fn a_server_that_a_reload_brings_starts_slowly() {
         assert_eq!(client.get(&format!("{READ}/{n}")).await.status, 200);
     }
     let share = world.server("cameras-2").log.all().len();
-    assert!(
-        (1..70).contains(&share),
-        "{share} of 200 commands went to a server that takes an hour to get half of them"
-    );
+    assert!((1..70).contains(&share), "{share} of 200 commands went to a server in slow start of an hour");
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 200);
 }
 
 #[tokio::test]
-async fn a_subsystem_that_says_it_has_enough_is_neither_ill_nor_asked_again() {
+async fn overloaded_subsystem_is_neither_ejected_nor_retried() {
     let (plan, second) = two_servers(|cameras| cameras["balance"] = json!("roundRobin"));
     let mut world = plan.start().await;
     world.add_server("cameras-2", second);
@@ -201,12 +197,12 @@ async fn a_subsystem_that_says_it_has_enough_is_neither_ill_nor_asked_again() {
         for _ in 0..20 {
             let reply = client.get(&format!("/cameras/do/enough-{status}")).await;
             assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (status, "7"));
-            assert_eq!(reply.text(), "enough", "forwarded as it came");
+            assert_eq!(reply.text(), "enough", "the response is forwarded unchanged");
         }
     }
     assert_eq!(world.metrics().await.sum("tallygate_upstream_ejected"), 0);
     let received = ["cameras", "cameras-2"].map(|name| world.server(name).log.all().len());
-    assert_eq!(received, [20, 20], "each was sent once, and both stay in rotation");
+    assert_eq!(received, [20, 20], "each command was sent once, and both servers stay healthy");
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "client_error"), usage.of("traffic-police", "server_error")), (20, 20));
 }

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, empty, fed, request, until, whole};
+use crate::world::{SUBMIT, World, empty, fed, request, until, whole};
 
 const READ: &str = "/cameras/v1/snapshots/7";
-const SUBMIT: &str = "/cameras/v1/snapshots";
 
 /// Mirrors every submission to `lab`, a subsystem that no department may call.
 fn mirrored(document: &mut Value) {
@@ -19,9 +18,9 @@ async fn copies(world: &World, result: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
+async fn mirrored_request_goes_to_another_subsystem_and_is_no_command() {
     let world = World::city().subsystem("lab").edit(mirrored).start().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
         assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
         let (feed, body) = fed();
@@ -39,7 +38,7 @@ async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
         assert_eq!(stream.await.unwrap().whole().await.status, 200);
         assert_eq!(client.get(READ).await.status, 200, "not mirrored");
     }
-    until("the copies are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
+    until("the mirrored requests are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
     assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 4));
     let originals = world.server("cameras").log.all();
     let copies = world.server("lab").log.all();
@@ -53,31 +52,31 @@ async fn a_copy_goes_to_another_subsystem_and_is_no_command() {
     }
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 12);
-    assert_eq!(usage.sum(|key| key.subsystem == "lab"), 0, "a copy is nobody's usage");
+    assert_eq!(usage.sum(|key| key.subsystem == "lab"), 0, "a mirrored request is not metered");
 }
 
 #[tokio::test]
-async fn a_copy_that_fails_fails_nobody() {
+async fn failed_mirror_request_does_not_affect_the_command() {
     let mut world = World::city().subsystem("lab").edit(mirrored).start().await;
     drop(world.remove_server("lab"));
     let client = world.client("traffic-police");
     for _ in 0..3 {
         assert_eq!(client.post(SUBMIT, "picture").await.status, 200);
     }
-    until("the copies have failed", async || (copies(&world, "failed").await == 3).then_some(())).await;
+    until("the mirrored requests have failed", async || (copies(&world, "failed").await == 3).then_some(())).await;
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (3, 0));
 }
 
 #[tokio::test]
-async fn copies_go_between_subsystems_that_speak_different_protocols() {
+async fn requests_are_mirrored_between_subsystems_of_different_protocols() {
     for (own, labs) in [("http1", "http2"), ("http2", "http1"), ("http2", "http2")] {
         let plan = World::city().subsystem("lab").edit(mirrored).edit(|document| {
             document["subsystems"][0]["protocol"] = json!(own);
             document["subsystems"][1]["protocol"] = json!(labs);
         });
         let world = plan.start().await;
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
             assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
             let (feed, body) = fed();
@@ -86,7 +85,8 @@ async fn copies_go_between_subsystems_that_speak_different_protocols() {
             drop(feed);
             assert_eq!(stream.await.unwrap().whole().await.status, 200);
         }
-        until("the copies are answered", async || (copies(&world, "answered").await == 6).then_some(())).await;
+        until("the mirrored requests are answered", async || (copies(&world, "answered").await == 6).then_some(()))
+            .await;
         assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 0));
         let originals = world.server("cameras").log.all();
         for copy in world.server("lab").log.all() {
@@ -102,7 +102,7 @@ async fn copies_go_between_subsystems_that_speak_different_protocols() {
 }
 
 #[tokio::test]
-async fn so_many_of_a_hundred_are_copied_on_average() {
+async fn mirrored_percentage_is_met_on_average() {
     let plan = World::city().subsystem("lab").edit(mirrored).edit(|document| {
         document["subsystems"][0]["commands"][0]["mirror"]["percent"] = json!(30);
     });
@@ -111,14 +111,14 @@ async fn so_many_of_a_hundred_are_copied_on_average() {
     for _ in 0..400 {
         assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
     }
-    let copied = until("the copies are answered", async || {
+    let copied = until("the mirrored requests are answered", async || {
         let answered = copies(&world, "answered").await;
         (answered as usize == world.server("lab").log.all().len()).then_some(answered)
     });
     let copied = copied.await;
     assert!(
         (70..=170).contains(&copied),
-        "{copied} of 400 were copied; 120 are expected, give or take 9 (one deviation)"
+        "{copied} of 400 were mirrored; 120 are expected, with a standard deviation of 9"
     );
     assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 0));
     let usage = world.close().await;
@@ -126,7 +126,7 @@ async fn so_many_of_a_hundred_are_copied_on_average() {
 }
 
 #[tokio::test]
-async fn a_copy_earns_no_retries() {
+async fn mirrored_request_adds_no_retry_budget() {
     let plan = World::city().subsystem("lab").grant("traffic-police", "lab", &["*"]).edit(mirrored).edit(|document| {
         document["subsystems"][1]["retries"] = json!({ "budgetPercent": 10 });
     });
@@ -135,14 +135,14 @@ async fn a_copy_earns_no_retries() {
     for _ in 0..100 {
         assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
     }
-    until("the copies are answered", async || (copies(&world, "answered").await == 100).then_some(())).await;
+    until("the mirrored requests are answered", async || (copies(&world, "answered").await == 100).then_some(())).await;
     for _ in 0..20 {
         // DELETE is not safe, but idempotent: a reused connection permits no further attempt.
         let cut = client.send(request("DELETE", "/lab/do/cut", empty())).await;
         assert_eq!(cut.problem().as_deref(), Some("upstream_failed"));
     }
     let retries = world.metrics().await.sum("tallygate_upstream_retries_total");
-    assert_eq!(retries, 3 + 2, "what a worker begins with, and a tenth of the lab's own commands");
+    assert_eq!(retries, 3 + 2, "the initial retry budget, and a tenth of the lab's own commands");
     let attempts = world.server("lab").log.all().iter().filter(|got| got.path.ends_with("/cut")).count();
     assert_eq!(attempts, 25);
     world.note_foreign_server();

@@ -8,14 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::{Plan, World, free_address, request, whole};
-
-const READ: &str = "/cameras/v1/snapshots/1";
-const RETRIES: &str = "tallygate_upstream_retries_total";
+use crate::world::{ANY_PORT, Plan, READ, RETRIES, World, request, whole};
 
 /// Starts a server that reads a request, writes these bytes and closes. Returns the number of requests it read.
 async fn hangs_up_after(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = tokio::net::TcpListener::bind(free_address()).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(ANY_PORT).await.unwrap();
     let (address, count) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);
     tokio::spawn(async move {
@@ -30,7 +27,7 @@ async fn hangs_up_after(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) 
 }
 
 /// Returns a city whose cameras have that server and their usual server, in turn (round robin).
-fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
+pub fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
     World::city().edit(|document| {
         let good = document["subsystems"][0]["upstreams"][0].clone();
         document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }, good]);
@@ -42,31 +39,31 @@ fn in_turn_with(bad: SocketAddr, retries: Value) -> Plan {
 const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test]
-async fn a_command_that_may_be_repeated_survives_a_server_that_breaks_off_and_counts_once() {
+async fn repeatable_command_survives_a_broken_connection_and_counts_once() {
     for (answer, retries) in
         [("", json!({ "budgetPercent": 100 })), (UNAVAILABLE, json!({ "budgetPercent": 100, "on": [503] }))]
     {
         let (bad, met) = hangs_up_after(answer).await;
         let world = in_turn_with(bad, retries).start().await;
-        for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+        for client in world.clients("traffic-police") {
             for n in 0..10 {
                 assert_eq!(client.get(READ).await.status, 200, "command {n} after {answer:?}");
             }
         }
         let met = met.load(Ordering::Acquire);
-        assert!((1..20).contains(&met), "the bad server met {met} of 20 commands");
+        assert!((1..20).contains(&met), "the failing server received {met} of 20 commands");
         assert_eq!(world.server("cameras").log.all().len(), 20);
         let metrics = world.metrics().await;
         assert_eq!(metrics.sum(RETRIES), i64::try_from(met).unwrap());
         assert_eq!(metrics.sum("tallygate_upstream_attempts_total"), i64::try_from(20 + met).unwrap());
         let usage = world.close().await;
         assert_eq!(usage.of("traffic-police", "ok"), 20);
-        assert_eq!(usage.commands().values().sum::<u64>(), 20, "whatever it took, twenty commands");
+        assert_eq!(usage.commands().values().sum::<u64>(), 20, "twenty commands, whatever the number of attempts");
     }
 }
 
 #[tokio::test]
-async fn what_may_not_be_repeated_is_sent_once() {
+async fn non_repeatable_commands_are_sent_once() {
     let (bad, met) = hangs_up_after("").await;
     let world = in_turn_with(bad, json!({ "attempts": 3, "budgetPercent": 100 })).start().await;
     let client = world.client("traffic-police");
@@ -83,7 +80,7 @@ async fn what_may_not_be_repeated_is_sent_once() {
 }
 
 #[tokio::test]
-async fn without_retries_nothing_is_repeated_and_a_status_only_if_it_is_named() {
+async fn nothing_is_retried_without_configuration_and_statuses_only_if_named() {
     for retries in [Value::Null, json!({ "budgetPercent": 100, "on": [502] })] {
         let (bad, _) = hangs_up_after(UNAVAILABLE).await;
         let plan = in_turn_with(bad, retries).edit(|document| {
@@ -102,10 +99,9 @@ async fn without_retries_nothing_is_repeated_and_a_status_only_if_it_is_named() 
 }
 
 #[tokio::test]
-async fn the_budget_ends_retries_when_everything_fails() {
+async fn retry_budget_ends_retries_when_all_attempts_fail() {
     let (bad, met) = hangs_up_after("").await;
-    let world = World::city().edit(|document| {
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{bad}") }]);
+    let world = World::city().cameras_at(bad).edit(|document| {
         document["subsystems"][0]["retries"] = json!({ "attempts": 3 });
     });
     let mut world = world.start().await;
@@ -114,7 +110,10 @@ async fn the_budget_ends_retries_when_everything_fails() {
         assert_eq!(client.get(READ).await.problem().as_deref(), Some("upstream_failed"));
     }
     let met = met.load(Ordering::Acquire);
-    assert!((100 + 10..=100 + 23).contains(&met), "{met}: a fifth of the commands, and what a worker begins with");
+    assert!(
+        (100 + 10..=100 + 23).contains(&met),
+        "{met}: a fifth of the commands, and the initial retry budget of a worker"
+    );
     assert_eq!(world.metrics().await.sum(RETRIES), i64::try_from(met - 100).unwrap());
     world.note_foreign_server();
     let usage = world.close().await;

@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::operator::third_party_tools::nginx;
-use crate::world::{Pki, World, free_address, listen, until, within};
+use crate::world::{ANY_PORT, Pki, READ, World, listen, reserve_address, until, within};
 
-const READ: &str = "/cameras/v1/snapshots/1";
 /// The subsystem's host name in its certificate.
 const CAMERAS: &str = "cameras.city.example";
 
@@ -25,7 +24,7 @@ struct UpstreamTransport {
 impl UpstreamTransport {
     /// Returns a transport without TLS.
     fn plain(protocol: &str) -> Self {
-        let address = free_address();
+        let address = reserve_address();
         let (suffix, spoken) = if protocol == "http2" { (" http2", "HTTP/2.0") } else { ("", "HTTP/1.1") };
         let subsystem = json!({ "protocol": protocol, "upstreams": [{ "url": format!("http://{address}") }] });
         Self { listen: format!("{address}{suffix}"), subsystem, spoken }
@@ -62,7 +61,7 @@ fn put(document: &mut Value, subsystem: &Value) {
 
 /// Sends ten commands of each kind through the gateway to nginx, which reads uploads before it responds. The access log
 /// must agree with the ledger.
-async fn commands_arrive(mut world: World, way: UpstreamTransport) {
+async fn assert_commands_arrive(mut world: World, way: UpstreamTransport) {
     world.write(|document| {
         put(document, &way.subsystem);
         document["subsystems"][0]["healthCheck"] = json!({ "path": "/", "interval": "100ms" });
@@ -71,14 +70,14 @@ async fn commands_arrive(mut world: World, way: UpstreamTransport) {
     let folder = world.folder().to_owned();
     until("nginx has started", async || folder.join("nginx.pid").exists().then_some(())).await;
     world.start_here().await;
-    for client in [world.client("traffic-police"), world.client("traffic-police").h2()] {
+    for client in world.clients("traffic-police") {
         for _ in 0..10 {
             assert_eq!(client.get(READ).await.text(), "nginx\n");
             assert_eq!(client.post("/cameras/v1/snapshots", "x".repeat(10_000)).await.status, 200);
         }
     }
     let checks = "tallygate_upstream_health_checks_total";
-    until("its health was checked on the same way", async || {
+    until("health checks use the same transport", async || {
         world.metrics().await.value(checks, &[("result", "passed")]).filter(|passed| *passed > 0.0)
     })
     .await;
@@ -95,19 +94,22 @@ async fn commands_arrive(mut world: World, way: UpstreamTransport) {
 }
 
 #[tokio::test]
-async fn a_subsystem_may_speak_http2_by_prior_knowledge() {
-    commands_arrive(World::city().build(), UpstreamTransport::plain("http2")).await;
+async fn subsystem_can_speak_http2_by_prior_knowledge() {
+    assert_commands_arrive(World::city().build(), UpstreamTransport::plain("http2")).await;
 }
 
 /// A session carries 100 streams (`proxy/upstream/h2`). Commands that arrive together do not each open a session.
 #[tokio::test]
-async fn commands_that_come_together_share_sessions_over_http2() {
+async fn concurrent_commands_share_sessions_over_http2() {
     let plan = World::city().edit(|document| document["subsystems"][0]["protocol"] = json!("http2"));
     let world = plan.start().await;
     let callers = std::iter::repeat_with(|| world.client("traffic-police").h2()).take(240);
     let commands: Vec<_> =
         callers.map(|caller| tokio::spawn(async move { caller.get("/cameras/do/wait-all").await.status })).collect();
-    until("all are asked for", async || (world.server("cameras").log.all().len() == 240).then_some(())).await;
+    until("all requests have reached the subsystem", async || {
+        (world.server("cameras").log.all().len() == 240).then_some(())
+    })
+    .await;
     world.server("cameras").release("all");
     for command in commands {
         assert_eq!(command.await.unwrap(), 200);
@@ -118,7 +120,7 @@ async fn commands_that_come_together_share_sessions_over_http2() {
 }
 
 #[tokio::test]
-async fn a_subsystem_may_listen_on_a_unix_socket() {
+async fn subsystem_can_listen_on_a_unix_socket() {
     let world = World::city().build();
     let socket = world.folder().join("cameras.sock");
     let url = format!("unix:{}", socket.display());
@@ -127,22 +129,22 @@ async fn a_subsystem_may_listen_on_a_unix_socket() {
         subsystem: json!({ "upstreams": [{ "url": url }] }),
         spoken: "HTTP/1.1",
     };
-    commands_arrive(world, way).await;
+    assert_commands_arrive(world, way).await;
 }
 
 #[tokio::test]
-async fn a_subsystem_and_the_gateway_prove_themselves_over_tls() {
+async fn subsystem_and_gateway_authenticate_each_other_over_tls() {
     for protocol in ["http1", "http2"] {
         let world = World::city().department("gateway").build();
         world.pki.issue_subsystem(CAMERAS);
         let tls = tls(&world, "gateway");
         let way = UpstreamTransport::secure(protocol, world.folder(), tls);
-        commands_arrive(world, way).await;
+        assert_commands_arrive(world, way).await;
     }
 }
 
 #[tokio::test]
-async fn a_subsystem_that_cannot_prove_itself_gets_nothing() {
+async fn unverified_subsystem_gets_nothing() {
     for spoil in [
         |tls: &mut Value| tls["serverName"] = json!("signals.city.example"),
         |tls: &mut Value| tls["authorities"] = json!(["pki/foreign.pem"]),
@@ -153,11 +155,11 @@ async fn a_subsystem_that_cannot_prove_itself_gets_nothing() {
         let mut tls = tls(&world, "gateway");
         spoil(&mut tls);
         let way = UpstreamTransport::secure("http1", world.folder(), tls);
-        nothing_arrives(world, way).await;
+        assert_nothing_arrives(world, way).await;
     }
 }
 
-async fn nothing_arrives(mut world: World, way: UpstreamTransport) {
+async fn assert_nothing_arrives(mut world: World, way: UpstreamTransport) {
     world.write(|document| put(document, &way.subsystem));
     let nginx = nginx(world.folder(), &way.listen);
     let folder = world.folder().to_owned();
@@ -172,7 +174,7 @@ async fn nothing_arrives(mut world: World, way: UpstreamTransport) {
 }
 
 #[tokio::test]
-async fn a_subsystem_is_found_by_name() {
+async fn subsystem_is_resolved_by_name() {
     let world = World::city().edit(|document| {
         let url = document["subsystems"][0]["upstreams"][0]["url"].as_str().unwrap().replace("127.0.0.1", "localhost");
         document["subsystems"][0]["upstreams"] = json!([{ "url": url }]);
@@ -183,7 +185,7 @@ async fn a_subsystem_is_found_by_name() {
 }
 
 #[tokio::test]
-async fn trust_in_a_subsystem_that_is_missing_is_a_problem_with_its_path() {
+async fn missing_trust_anchor_of_a_subsystem_is_a_problem_with_its_path() {
     let mut world = World::city().build();
     world.abandon();
     let mut document: Value = serde_json::from_str(&std::fs::read_to_string(world.config_file()).unwrap()).unwrap();
@@ -227,26 +229,22 @@ async fn one_at_a_time(stream: TcpStream, at_once: Arc<AtOnce>) -> Result<(), h2
 }
 
 #[tokio::test]
-async fn a_server_that_takes_one_stream_at_a_time_gets_one_at_a_time() {
-    let (address, at_once) = (free_address(), Arc::<AtOnce>::default());
-    let (listener, seen) = (listen(address), Arc::clone(&at_once));
+async fn server_with_one_concurrent_stream_gets_one_at_a_time() {
+    let (listener, at_once) = (listen(ANY_PORT), Arc::<AtOnce>::default());
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::clone(&at_once));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(one_at_a_time(stream, Arc::clone(&seen)));
         }
     });
-    let plan = World::city().edit(move |document| {
-        document["subsystems"][0]["protocol"] = json!("http2");
-        document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
-    });
-    let mut world = plan.start().await;
+    let mut world = World::city().cameras_at(address).http2_cameras().start().await;
     let client = Arc::new(world.client("traffic-police").h2());
     assert_eq!(client.get(READ).await.status, 200); // the gateway has now received the limit
-    let asking = (0..30).map(|_| {
+    let concurrent = (0..30).map(|_| {
         let client = Arc::clone(&client);
         tokio::spawn(async move { client.get(READ).await.status })
     });
-    for asked in asking.collect::<Vec<_>>() {
+    for asked in concurrent.collect::<Vec<_>>() {
         assert_eq!(within("an answer", asked).await.unwrap(), 200);
     }
     assert_eq!(at_once.most.load(Ordering::Relaxed), 1);

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Server, World, empty, request};
-
-const READ: &str = "/cameras/v1/snapshots/1";
+use crate::world::{READ, Server, World, empty, request};
 
 /// Returns a city whose cameras have two servers with these weights.
 async fn weighted(weights: [u64; 2], balance: Value) -> World {
@@ -27,9 +25,9 @@ async fn weighted(weights: [u64; 2], balance: Value) -> World {
 async fn send(world: &World, count: usize) {
     let client = world.client("traffic-police").h2();
     for n in 0..count {
-        let mut asking = request("GET", READ, empty());
-        asking.headers_mut().insert("x-camera", format!("camera-{n}").parse().unwrap());
-        assert_eq!(client.send(asking).await.status, 200);
+        let mut outgoing = request("GET", READ, empty());
+        outgoing.headers_mut().insert("x-camera", format!("camera-{n}").parse().unwrap());
+        assert_eq!(client.send(outgoing).await.status, 200);
     }
 }
 
@@ -38,7 +36,7 @@ fn received(world: &World) -> [usize; 2] {
 }
 
 #[tokio::test]
-async fn commands_are_split_by_weight_whatever_the_policy() {
+async fn commands_are_split_by_weight_with_every_policy() {
     for (balance, count, second) in [
         (json!("roundRobin"), 100, 10..=10),
         // Expected: 40 of 400, with a standard deviation of 6. The number depends on free ports and chance.
@@ -56,7 +54,7 @@ async fn commands_are_split_by_weight_whatever_the_policy() {
 }
 
 #[tokio::test]
-async fn a_reload_moves_the_split_and_a_weight_of_nothing_takes_a_server_out() {
+async fn reload_changes_the_split_and_weight_zero_removes_a_server() {
     let mut world = weighted([1, 0], json!("roundRobin")).await;
     send(&world, 20).await;
     assert_eq!(received(&world), [20, 0]);
@@ -73,7 +71,7 @@ async fn a_reload_moves_the_split_and_a_weight_of_nothing_takes_a_server_out() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_weight_does_not_stand_in_for_one_that_is_down() {
+async fn server_of_weight_zero_does_not_replace_an_unreachable_one() {
     let mut world = weighted([1, 0], json!("leastRequest")).await;
     let down = world.remove_server("cameras");
     drop(down);

@@ -11,12 +11,12 @@ use crate::world::h2_frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, connect, fields, frame, frames_in, get, literal,
     open_http2, say,
 };
-use crate::world::{FragmentingStream, Plan, Seen, World, empty, free_address, listen, request, within};
+use crate::world::{ANY_PORT, FragmentingStream, Plan, Seen, World, empty, listen, request, within};
 
 /// An HTTP/2 caller that writes its frames itself.
 pub struct H2Caller {
     stream: TlsStream<FragmentingStream>,
-    heard: Vec<u8>,
+    received: Vec<u8>,
 }
 
 /// A received frame: kind, flags, stream, payload.
@@ -24,7 +24,7 @@ pub type ReceivedMessages<'a> = (u8, u8, u32, &'a [u8]);
 
 impl H2Caller {
     pub async fn of(world: &World) -> Self {
-        Self { stream: open_http2(world, &[]).await, heard: Vec::new() }
+        Self { stream: open_http2(world, &[]).await, received: Vec::new() }
     }
 
     pub async fn say(&mut self, frames: &[u8]) {
@@ -35,10 +35,10 @@ impl H2Caller {
     pub async fn try_hear<T>(&mut self, what: &str, look: impl Fn(&[ReceivedMessages<'_>]) -> Option<T>) -> Option<T> {
         within(what, async {
             loop {
-                if let Some(found) = look(&frames_in(&self.heard)) {
+                if let Some(found) = look(&frames_in(&self.received)) {
                     return Some(found);
                 }
-                if self.stream.read_buf(&mut self.heard).await.is_ok_and(|read| read == 0) {
+                if self.stream.read_buf(&mut self.received).await.is_ok_and(|read| read == 0) {
                     return None;
                 }
             }
@@ -47,7 +47,7 @@ impl H2Caller {
     }
 
     pub async fn hear<T>(&mut self, what: &str, look: impl Fn(&[ReceivedMessages<'_>]) -> Option<T>) -> T {
-        self.try_hear(what, look).await.unwrap_or_else(|| panic!("closed before {what}"))
+        self.try_hear(what, look).await.unwrap_or_else(|| panic!("the connection was closed before {what}"))
     }
 
     /// Returns the head of a response. Its first byte is `:status` 200 (RFC 7541 appendix A).
@@ -83,11 +83,11 @@ pub fn data_of(frames: &[ReceivedMessages<'_>], stream: u32) -> Vec<u8> {
 }
 
 /// A subsystem that accepts the upgrade to the requested protocol. The test writes and reads its bytes.
-pub struct Switching(TcpListener);
+pub struct UpgradingServer(TcpListener);
 
-impl Switching {
+impl UpgradingServer {
     pub fn start() -> Self {
-        Self(listen(free_address()))
+        Self(listen(ANY_PORT))
     }
 
     pub fn port(&self) -> u16 {
@@ -131,7 +131,7 @@ fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_websocket_over_http2_is_one_command_with_all_its_bytes() {
+async fn websocket_over_http2_is_one_command_with_all_its_bytes() {
     let (process, port, _log) = subsystem();
     let mut world = live_city(port).await;
     let client = world.client("traffic-police").h2();
@@ -144,32 +144,32 @@ async fn a_websocket_over_http2_is_one_command_with_all_its_bytes() {
     assert_eq!(head.headers["x-request-id"].len(), 32);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let long = vec![7; 300_000];
-    let said = [message(1, b"one"), message(2, &long), message(1, b"leave")].concat();
+    let messages = [message(1, b"one"), message(2, &long), message(1, b"leave")].concat();
     let length = [&[0x82, 127][..], &300_000_u64.to_be_bytes()].concat();
     let goodbye = b"\x88\x02\x03\xe8";
     let expected = [&b"\x81\x07welcome\x81\x03one"[..], &length, &long, goodbye].concat();
-    let sending = async { say(&mut writer, &said).await.unwrap() };
-    let mut heard = vec![0; expected.len()];
-    let hearing = async { reader.read_exact(&mut heard).await.unwrap() };
-    within("the whole talk", async { tokio::join!(sending, hearing) }).await;
+    let sending = async { say(&mut writer, &messages).await.unwrap() };
+    let mut received = vec![0; expected.len()];
+    let hearing = async { reader.read_exact(&mut received).await.unwrap() };
+    within("the complete conversation", async { tokio::join!(sending, hearing) }).await;
     let answer = message(8, &goodbye[2..]);
     say(&mut writer, &answer).await.unwrap();
-    within("the end", reader.read_to_end(&mut heard)).await.unwrap();
+    within("the end", reader.read_to_end(&mut received)).await.unwrap();
     writer.shutdown().await.unwrap();
-    assert!(heard == expected, "{} bytes, {} expected", heard.len(), expected.len());
+    assert!(received == expected, "{} bytes, {} expected", received.len(), expected.len());
     drop(process);
     world.note_foreign_server();
-    let usage = world.usage_when("the tunnel has ended", |usage| usage.of("traffic-police", "ok") == 1).await;
+    let usage = world.usage_when("the tunnel is closed", |usage| usage.of("traffic-police", "ok") == 1).await;
     let counted = usage.admitted("traffic-police");
-    assert_eq!(counted.request_bytes, (said.len() + answer.len()) as u64);
-    let still = counted.response_bytes - heard.len() as u64;
-    assert!(still < 200, "the answer to the other command: {still} bytes");
+    assert_eq!(counted.request_bytes, (messages.len() + answer.len()) as u64);
+    let still = counted.response_bytes - received.len() as u64;
+    assert!(still < 200, "the response to the other command: {still} bytes");
     let usage = world.close().await;
     assert_eq!(usage.sum(|_| true), 2);
 }
 
 /// Returns the plan of a city whose subsystem listens on this port. The command at [`TALK`] permits the upgrade.
-pub fn switching_city(port: u16) -> Plan {
+pub fn upgrading_city(port: u16) -> Plan {
     World::city().edit(move |document| {
         document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://127.0.0.1:{port}") }]);
         document["subsystems"][0]["commands"][1]["upgrade"] = json!("websocket");
@@ -180,16 +180,16 @@ pub fn switching_city(port: u16) -> Plan {
 pub const TALK: &str = "/cameras/v1/snapshots/1";
 
 /// Starts a city whose subsystem is played by the test.
-pub async fn talking_city(edit: impl FnOnce(&mut Value)) -> (World, Switching) {
-    let switching = Switching::start();
-    let mut world = switching_city(switching.port()).edit(edit).start_process().await;
+pub async fn tunnel_city(edit: impl FnOnce(&mut Value)) -> (World, UpgradingServer) {
+    let upgrading = UpgradingServer::start();
+    let mut world = upgrading_city(upgrading.port()).edit(edit).start_process().await;
     world.note_foreign_server();
-    (world, switching)
+    (world, upgrading)
 }
 
 #[tokio::test]
-async fn the_subsystem_sees_a_get_that_asks_for_a_switch_with_a_key_of_ours() {
-    let (world, switching) = talking_city(|_| ()).await;
+async fn subsystem_gets_an_upgrade_get_with_a_key_of_the_gateway() {
+    let (world, upgrading) = tunnel_city(|_| ()).await;
     let mut caller = H2Caller::of(&world).await;
     let more = [
         literal("sec-websocket-protocol", "chat"),
@@ -197,7 +197,7 @@ async fn the_subsystem_sees_a_get_that_asks_for_a_switch_with_a_key_of_ours() {
         literal("origin", "https://page.example"),
     ];
     caller.say(&connect(1, TALK, "WebSocket", &more.concat())).await;
-    let (head, subsystem) = switching.switched().await;
+    let (head, subsystem) = upgrading.switched().await;
     let lower = head.to_lowercase();
     assert!(lower.starts_with("get /v1/snapshots/1 http/1.1\r\n"), "{head}");
     for line in [
@@ -222,7 +222,7 @@ async fn the_subsystem_sees_a_get_that_asks_for_a_switch_with_a_key_of_ours() {
 }
 
 #[tokio::test]
-async fn what_is_no_tunnel_is_refused_and_its_connection_goes_on() {
+async fn invalid_tunnel_request_is_refused_and_its_connection_continues() {
     let plan = World::city().edit(|document| {
         document["subsystems"][0]["commands"][1]["upgrade"] = json!("websocket");
         document["grants"][1]["commands"] = json!(["do"]);
@@ -252,28 +252,28 @@ async fn what_is_no_tunnel_is_refused_and_its_connection_goes_on() {
         );
         world.log.note("traffic-police", Seen::Outcome(outcome));
         caller.say(&get(3, TALK)).await;
-        assert_eq!(caller.head(3).await[0], 0x88, "its connection goes on");
+        assert_eq!(caller.head(3).await[0], 0x88, "its connection stays open");
         caller.data(3, b"GET /v1/snapshots/1").await;
         world.log.note("traffic-police", Seen::Outcome("ok"));
     }
-    let mut caller = H2Caller { stream: world.client("logistics").h2().connect().await.unwrap(), heard: Vec::new() };
+    let mut caller = H2Caller { stream: world.client("logistics").h2().connect().await.unwrap(), received: Vec::new() };
     let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
     caller.say(&[opening, connect(1, TALK, "websocket", &[])].concat()).await;
     let problem = caller.hear("a problem", |frames| serde_json::from_slice::<Value>(&data_of(frames, 1)).ok()).await;
     assert_eq!(problem["status"], 403);
     world.log.note("logistics", Seen::Outcome("forbidden"));
-    let switching: Vec<_> =
+    let upgrading: Vec<_> =
         world.server("cameras").log.all().into_iter().filter(|seen| !seen.header("upgrade").is_empty()).collect();
-    assert_eq!(switching.len(), 1, "one was asked to switch");
+    assert_eq!(upgrading.len(), 1, "one request reached the subsystem");
     world.close().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_says_no_passes_as_it_is() {
-    let (world, switching) = talking_city(|_| ()).await;
+async fn non_2xx_response_passes_unchanged() {
+    let (world, upgrading) = tunnel_city(|_| ()).await;
     let mut caller = H2Caller::of(&world).await;
     caller.say(&connect(1, TALK, "websocket", &[])).await;
-    let (_, mut subsystem) = switching.asked().await;
+    let (_, mut subsystem) = upgrading.asked().await;
     subsystem.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nnot now").await.unwrap();
     caller.data(1, b"not now").await;
     assert_eq!(caller.head(1).await[0], 0x8d, "404");
@@ -282,7 +282,7 @@ async fn an_answer_that_says_no_passes_as_it_is() {
 }
 
 #[tokio::test]
-async fn only_http2_says_that_it_takes_them_and_only_beside_connect() {
+async fn only_http2_announces_extended_connect_and_only_with_connect() {
     let world = World::city().start_process().await;
     let mut caller = H2Caller::of(&world).await;
     let settings = |frames: &[ReceivedMessages<'_>]| {
@@ -292,7 +292,7 @@ async fn only_http2_says_that_it_takes_them_and_only_beside_connect() {
     assert!(caller.hear("the settings", settings).await, "RFC 8441 section 3");
     let odd = [fields(0x82, TALK), literal(":protocol", "websocket")].concat();
     caller.say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &odd)).await;
-    assert_eq!(caller.end(1).await, Err(1), "PROTOCOL_ERROR, of its stream");
+    assert_eq!(caller.end(1).await, Err(1), "a stream error of type PROTOCOL_ERROR");
     world.log.note("traffic-police", Seen::Outcome("malformed"));
     let reply = world.client("traffic-police").try_send(request("CONNECT", TALK, empty())).await;
     assert!(reply.is_err() || reply.is_ok_and(|reply| reply.status == 501));

@@ -10,10 +10,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::extended_connect::{Switching, TALK, talking_city};
+use super::extended_connect::{TALK, UpgradingServer, tunnel_city};
 use crate::grpc::grpcio::python;
 use crate::world::h2_frames::say;
-use crate::world::{FragmentingStream, GATEWAY, Plan, Process, Seen, World, run, stderr, stdout, until, within};
+use crate::world::{
+    FragmentingStream, GATEWAY, IN_FLIGHT, Plan, Process, Seen, World, pause_as_slow_client, run, stderr, stdout,
+    until, within,
+};
 
 pub const LIVE: &str = "/cameras/live";
 const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -23,10 +26,10 @@ pub fn subsystem() -> (Process, u16, BufReader<std::process::ChildStdout>) {
     let mut process = Process::spawn(
         python("websocket_server.py").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()),
     );
-    let mut said = BufReader::new(process.0.stdout.take().unwrap());
+    let mut output = BufReader::new(process.0.stdout.take().unwrap());
     let mut port = String::new();
-    said.read_line(&mut port).unwrap();
-    (process, port.trim().parse().unwrap(), said)
+    output.read_line(&mut port).unwrap();
+    (process, port.trim().parse().unwrap(), output)
 }
 
 /// Starts a city whose cameras have a live picture, and a command that permits no upgrade.
@@ -58,7 +61,7 @@ fn seen(ended: &std::process::Output) -> Value {
 }
 
 #[tokio::test]
-async fn a_websocket_is_one_command_with_all_its_bytes() {
+async fn websocket_is_one_command_with_all_its_bytes() {
     let (process, port, mut log) = subsystem();
     let mut world = live_city(port).await;
     let ended = run(caller(&world, LIVE)).await;
@@ -77,7 +80,7 @@ async fn a_websocket_is_one_command_with_all_its_bytes() {
 }
 
 #[tokio::test]
-async fn the_last_command_of_a_connection_may_become_a_tunnel() {
+async fn last_command_of_a_connection_can_become_a_tunnel() {
     let (process, port, _log) = subsystem();
     let plan = live_plan(port).edit(|document| document["capacity"] = json!({ "connectionCommands": 1 }));
     let mut world = plan.start().await;
@@ -91,7 +94,7 @@ async fn the_last_command_of_a_connection_may_become_a_tunnel() {
 }
 
 #[tokio::test]
-async fn a_command_that_may_not_switch_does_not() {
+async fn command_without_upgrade_permission_is_not_upgraded() {
     let (process, port, _log) = subsystem();
     let mut world = live_city(port).await;
     let ended = run(caller(&world, "/cameras/still")).await;
@@ -103,9 +106,9 @@ async fn a_command_that_may_not_switch_does_not() {
     let ask =
         format!("GET /cameras/still HTTP/1.1\r\nHost: {GATEWAY}\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    let _ = stream.read_to_end(&mut heard).await;
-    let answer = String::from_utf8_lossy(&heard).to_lowercase();
+    let mut received = Vec::new();
+    let _ = stream.read_to_end(&mut received).await;
+    let answer = String::from_utf8_lossy(&received).to_lowercase();
     assert!(answer.starts_with("http/1.1 426 ") && answer.contains("\r\nupgrade: websocket\r\n"), "{answer}");
     assert!(answer.contains("\r\nconnection: upgrade"), "{answer}");
     world.log.note("traffic-police", Seen::Open);
@@ -116,23 +119,23 @@ async fn a_command_that_may_not_switch_does_not() {
 }
 
 #[tokio::test]
-async fn the_bytes_of_a_tunnel_are_on_the_tally_while_it_lasts() {
+async fn bytes_of_an_open_tunnel_are_on_the_tally() {
     let (process, port, _log) = subsystem();
     let mut world = live_city(port).await;
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     stream.write_all(format!("GET {LIVE} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n").as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    until("the welcome", async || {
-        stream.read_buf(&mut heard).await.unwrap();
-        heard.ends_with(b"welcome").then_some(())
+    let mut received = Vec::new();
+    until("the greeting", async || {
+        stream.read_buf(&mut received).await.unwrap();
+        received.ends_with(b"welcome").then_some(())
     })
     .await;
-    let head = String::from_utf8_lossy(&heard).to_lowercase();
+    let head = String::from_utf8_lossy(&received).to_lowercase();
     assert!(head.starts_with("http/1.1 101 ") && head.contains("\r\nupgrade: websocket\r\n"), "{head}");
     assert!(head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
-    until("the welcome is on the tally, and nothing has ended", async || {
+    until("the greeting is on the tally, and no command has ended", async || {
         let metrics = world.metrics().await;
-        let sums = ["tallygate_response_bytes_total", "tallygate_commands_in_flight"].map(|name| metrics.sum(name));
+        let sums = ["tallygate_response_bytes_total", IN_FLIGHT].map(|name| metrics.sum(name));
         (sums == ["..welcome".len() as i64, 1]).then_some(())
     })
     .await;
@@ -144,15 +147,15 @@ async fn the_bytes_of_a_tunnel_are_on_the_tally_while_it_lasts() {
 }
 
 #[tokio::test]
-async fn bytes_that_come_before_the_switch_do_not_reach_the_subsystem() {
+async fn bytes_before_the_switch_are_not_forwarded() {
     let (process, port, _log) = subsystem();
     let mut world = live_city(port).await;
     let mut stream = world.client("traffic-police").connect().await.unwrap();
     let early = format!("GET {LIVE} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n\u{1}\u{5}early\r\n");
     stream.write_all(early.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    let _ = stream.read_to_end(&mut heard).await; // any end is accepted
-    assert!(!String::from_utf8_lossy(&heard).contains("early"), "{heard:?}");
+    let mut received = Vec::new();
+    let _ = stream.read_to_end(&mut received).await; // any end is accepted
+    assert!(!String::from_utf8_lossy(&received).contains("early"), "{received:?}");
     drop(process);
     world.log.note("traffic-police", Seen::Open);
     world.log.note("traffic-police", Seen::Open);
@@ -161,62 +164,67 @@ async fn bytes_that_come_before_the_switch_do_not_reach_the_subsystem() {
 }
 
 /// Opens a tunnel for a caller over HTTP/1.1. Returns the caller's connection and the subsystem's connection.
-async fn tunnel(world: &World, switching: &Switching) -> (TlsStream<FragmentingStream>, TcpStream) {
+async fn tunnel(world: &World, upgrading: &UpgradingServer) -> (TlsStream<FragmentingStream>, TcpStream) {
     let mut caller = world.client("traffic-police").connect().await.unwrap();
     let head = format!("GET {TALK} HTTP/1.1\r\nHost: {GATEWAY}\r\n{ASK}\r\n");
     say(&mut caller, head.as_bytes()).await.unwrap();
-    let (_, subsystem) = switching.switched().await;
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"\r\n\r\n") {
-        assert!(within("the switch", caller.read_buf(&mut heard)).await.unwrap() > 0, "closed");
+    let (_, subsystem) = upgrading.switched().await;
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n\r\n") {
+        assert!(within("the switch", caller.read_buf(&mut received)).await.unwrap() > 0, "closed");
     }
-    assert!(heard.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&heard));
+    assert!(received.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&received));
     (caller, subsystem)
+}
+
+/// Waits until bytes have arrived that the caller has not read.
+async fn until_unread(caller: &TlsStream<FragmentingStream>) {
+    assert_eq!(within("unread bytes", caller.get_ref().0.peek()).await.unwrap(), 1, "closed");
 }
 
 /// A close with unread bytes resets a connection. Here the only unread bytes are the gateway's close_notify.
 #[tokio::test]
-async fn a_caller_that_closes_with_only_the_goodbye_unread_had_everything() {
-    let (world, switching) = talking_city(|_| ()).await;
-    let (mut caller, mut subsystem) = tunnel(&world, &switching).await;
+async fn caller_that_closes_with_only_the_close_notify_unread_had_everything() {
+    let (world, upgrading) = tunnel_city(|_| ()).await;
+    let (mut caller, mut subsystem) = tunnel(&world, &upgrading).await;
     subsystem.write_all(b"the last").await.unwrap();
-    let mut heard = [0; 8];
-    within("the last", caller.read_exact(&mut heard)).await.unwrap();
+    let mut received = [0; 8];
+    within("the last bytes", caller.read_exact(&mut received)).await.unwrap();
     drop(subsystem);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // time for close_notify to arrive unread
+    until_unread(&caller).await; // close_notify
     drop(caller);
     world.log.note("traffic-police", Seen::Outcome("ok"));
-    world.usage_when("it is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
+    world.usage_when("the command is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
     world.close().await;
 }
 
 #[tokio::test]
-async fn what_a_caller_says_after_the_subsystems_end_breaks_nothing() {
-    let (world, switching) = talking_city(|_| ()).await;
-    let (mut caller, subsystem) = tunnel(&world, &switching).await;
+async fn bytes_of_a_caller_after_the_end_of_the_subsystem_are_harmless() {
+    let (world, upgrading) = tunnel_city(|_| ()).await;
+    let (mut caller, subsystem) = tunnel(&world, &upgrading).await;
     drop(subsystem);
     within("the end", caller.read_to_end(&mut Vec::new())).await.unwrap();
     for _ in 0..20 {
         if say(&mut caller, b"too late").await.is_err() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await; // until the subsystem's reset is noticed
+        pause_as_slow_client(std::time::Duration::from_millis(10)).await; // until the subsystem's reset is noticed
     }
     drop(caller);
     world.log.note("traffic-police", Seen::Outcome("ok"));
-    world.usage_when("it is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
+    world.usage_when("the command is settled", |usage| usage.of("traffic-police", "ok") == 1).await;
     world.close().await;
 }
 
 #[tokio::test]
-async fn a_caller_that_is_lost_before_the_subsystems_end_has_aborted() {
-    let (world, switching) = talking_city(|_| ()).await;
-    let (caller, mut subsystem) = tunnel(&world, &switching).await;
+async fn caller_lost_before_the_end_of_the_subsystem_is_aborted() {
+    let (world, upgrading) = tunnel_city(|_| ()).await;
+    let (caller, mut subsystem) = tunnel(&world, &upgrading).await;
     subsystem.write_all(b"never read").await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await; // time for the bytes to arrive unread
+    until_unread(&caller).await;
     drop(caller);
     let _ = within("the end", subsystem.read_to_end(&mut Vec::new())).await;
     world.log.note("traffic-police", Seen::Outcome("aborted"));
-    world.usage_when("it is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
+    world.usage_when("the command is settled", |usage| usage.of("traffic-police", "aborted") == 1).await;
     world.close().await;
 }

@@ -236,7 +236,7 @@ pub fn subsystems_agree(
     }
     let unsent = ledger.0.iter().filter(|(key, _)| key.outcome == "unreachable");
     let unsent: u64 = unsent.map(|(_, count)| count.units).sum();
-    assert_eq!(unsent, 0, "units for what never reached a subsystem: {ledger:#?}");
+    assert_eq!(unsent, 0, "units were charged for commands that never reached a subsystem: {ledger:#?}");
     let answered = ledger.sum(|key| matches!(key.outcome.as_str(), "ok" | "client_error" | "server_error"));
     let arrived: u64 = counted.values().sum();
     assert!(arrived >= answered, "{answered} were answered but only {arrived} reached a subsystem");

@@ -398,7 +398,7 @@ impl Stream {
 
     /// Reads the whole response.
     pub async fn whole(mut self) -> Reply {
-        self.read_to_end().await.expect("the answer comes whole");
+        self.read_to_end().await.expect("the response is complete");
         self.finish().0
     }
 
@@ -406,7 +406,7 @@ impl Stream {
     pub async fn drained(mut self) -> u64 {
         let mut length = 0;
         while let Some(piece) = self.next().await {
-            length += piece.expect("the answer comes whole").len() as u64;
+            length += piece.expect("the response is complete").len() as u64;
             self.seen.clear();
         }
         if let Some(entry) = self.entry.take() {

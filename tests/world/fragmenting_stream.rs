@@ -27,6 +27,11 @@ impl FragmentingStream {
     pub fn fragmented(stream: TcpStream) -> Self {
         Self { stream, cut: false }
     }
+
+    /// Waits for bytes, without reading them. Returns 0 at the end of the stream, otherwise 1.
+    pub async fn peek(&self) -> io::Result<usize> {
+        self.stream.peek(&mut [0]).await
+    }
 }
 
 impl AsFd for FragmentingStream {

@@ -16,8 +16,25 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+// Flags.
+pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
+/// The flag of a HEADERS frame with priority fields.
+pub const WITH_PRIORITY: u8 = 0x20;
+
+// Error codes (RFC 9113 section 7).
+pub const NO_ERROR: u32 = 0;
+pub const PROTOCOL_ERROR: u32 = 1;
+pub const INTERNAL_ERROR: u32 = 2;
+pub const FLOW_CONTROL_ERROR: u32 = 3;
+pub const STREAM_CLOSED: u32 = 5;
+pub const FRAME_SIZE_ERROR: u32 = 6;
+pub const REFUSED_STREAM: u32 = 7;
+pub const CANCEL: u32 = 8;
+pub const COMPRESSION_ERROR: u32 = 9;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Returns a frame (RFC 9113 section 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -98,13 +115,13 @@ pub async fn say(mut stream: impl AsyncWrite + Unpin, frames: &[u8]) -> std::io:
 }
 
 /// Parses received bytes into frames: kind, flags, stream, payload.
-pub fn frames_in(mut heard: &[u8]) -> Vec<(u8, u8, u32, &[u8])> {
+pub fn frames_in(mut received: &[u8]) -> Vec<(u8, u8, u32, &[u8])> {
     let mut frames = Vec::new();
-    while let Some((head, rest)) = heard.split_first_chunk::<9>() {
+    while let Some((head, rest)) = received.split_first_chunk::<9>() {
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let Some((payload, rest)) = rest.split_at_checked(length) else { break };
         frames.push((head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload));
-        heard = rest;
+        received = rest;
     }
     frames
 }

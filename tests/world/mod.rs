@@ -11,6 +11,7 @@
 mod accept_any_cert;
 mod audit_books;
 mod client;
+mod fixtures;
 mod fragmenting_stream;
 pub mod h2_frames;
 mod metrics;
@@ -34,10 +35,14 @@ pub use audit_books::Usage;
 pub use client::{
     Body, CallerLog, Client, Credentials, Reply, Seen, Stream, ask, empty, fed, request, request_to, whole,
 };
+pub use fixtures::{ATTEMPTS, EJECTED, IN_FLIGHT, QUEUED, READ, RETRIES, SUBMIT, canned_server};
 pub use fragmenting_stream::FragmentingStream;
 pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
-pub use processes::{Process, free_address, memory, run, stderr, stdout, tool, until, within};
+pub use processes::{
+    ANY_PORT, Process, let_time_pass, memory, pause_as_slow_client, pause_as_slow_server, reserve_address, run, stderr,
+    stdout, tool, until, until_steady, within,
+};
 pub use subsystem::{Received, Server, listen};
 pub use world_plan::Plan;
 
@@ -86,6 +91,11 @@ impl World {
         self.client_with(department, Some(identity.clone()))
     }
 
+    /// Returns a caller over HTTP/1.1 and a caller over HTTP/2, both with a department's certificate.
+    pub fn clients(&self, department: &str) -> [Client; 2] {
+        [self.client(department), self.client(department).h2()]
+    }
+
     /// Returns a caller with a certificate made by the test. Its commands are billed to `department`.
     pub fn client_with(&self, department: &str, identity: Option<Identity>) -> Client {
         Client::new(department, &self.credentials(identity), self.gateway_address(), &self.log)
@@ -108,15 +118,21 @@ impl World {
 
     /// Returns the address of the gateway's listener for departments.
     pub fn gateway_address(&self) -> std::net::SocketAddr {
-        self.address("/listeners/0/address")
+        match &self.gateway {
+            Gateway::Here(running) => running.listeners()[0].1,
+            _ => self.configured_address("/listeners/0/address"),
+        }
     }
 
     /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> std::net::SocketAddr {
-        self.address("/admin/address")
+        match &self.gateway {
+            Gateway::Here(running) => running.admin().unwrap(),
+            _ => self.configured_address("/admin/address"),
+        }
     }
 
-    fn address(&self, pointer: &str) -> std::net::SocketAddr {
+    fn configured_address(&self, pointer: &str) -> std::net::SocketAddr {
         self.document.pointer(pointer).and_then(Value::as_str).unwrap().parse().unwrap()
     }
 
@@ -275,6 +291,18 @@ impl World {
 
     // ----- begin and end -----
 
+    /// Replaces port 0 in the configuration by reserved ports.
+    fn reserve_addresses(&mut self) {
+        let any_port = Value::from(ANY_PORT.to_string());
+        for pointer in ["/listeners/0/address", "/admin/address"] {
+            if self.document.pointer(pointer) == Some(&any_port) {
+                self.write(|document| {
+                    *document.pointer_mut(pointer).expect("an address") = reserve_address().to_string().into();
+                });
+            }
+        }
+    }
+
     /// Stops the gateway by graceful shutdown.
     pub async fn stop(&mut self) {
         match std::mem::replace(&mut self.gateway, Gateway::Stopped) {
@@ -307,6 +335,7 @@ impl World {
 
     /// Starts the real binary by a changed command line, for example below another program or with other variables.
     pub async fn start_process_as(&mut self, change: impl FnOnce(std::process::Command) -> std::process::Command) {
+        self.reserve_addresses();
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join("gateway.log")).unwrap();
         let mut command = change(self.tallygate(&["serve", "--config", "gateway.yaml"]));
@@ -381,7 +410,7 @@ impl World {
     async fn settled_metrics(&self) -> Metrics {
         until("nothing is in flight", async || {
             let metrics = self.metrics().await;
-            (metrics.sum("tallygate_commands_in_flight") == 0).then_some(metrics)
+            (metrics.sum(IN_FLIGHT) == 0).then_some(metrics)
         })
         .await
     }

@@ -1,41 +1,96 @@
-//! Child processes and waits: polling for conditions, free ports, child processes that end with their owner, and their
-//! memory.
+//! Child processes and waits: polling for conditions, reserved addresses, child processes that end with their owner, and
+//! their memory.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// The limit of every wait in the tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Polls until `look` returns a value. Fails the test with `what` after the limit.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {WAIT_MAX:?} in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Waits for a future within the limit. Fails the test with `what` after the limit.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
+/// Reads a growing number until two readings in a row differ by at most `tolerance`, and returns the last one. Only two
+/// readings with a time between them can show that a number has stopped growing.
+pub async fn until_steady(what: &str, tolerance: u64, read: impl Fn() -> u64) -> u64 {
+    let mut last = 0;
+    until(what, async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = std::mem::replace(&mut last, read());
+        (last > 0 && last <= before + tolerance).then_some(last)
+    })
+    .await
 }
 
-/// Returns a free loopback address, with a port below the range of ephemeral ports.
-pub fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 15_000 + (std::process::id() % 16) as u16 * 1_000;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
+/// The pause of a slow client. Its duration is the input of the test.
+pub async fn pause_as_slow_client(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// The pause of a slow server. Its duration is the input of the test.
+pub async fn pause_as_slow_server(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Lets a timeout of the gateway, or a time without events, pass. The duration is the input of the test: no state shows
+/// that a timer has not fired.
+pub async fn let_time_pass(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Waits for a future within the limit. Fails the test with `what` after the limit.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(WAIT_MAX, future).await.unwrap_or_else(|_| panic!("waited {WAIT_MAX:?} in vain: {what}"))
+}
+
+/// The loopback address with port 0: the kernel assigns a free port at bind. For servers of the test itself.
+pub const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+
+/// Reserves a loopback address for a program that takes a port number, or for an address at which nothing listens.
+///
+/// No other test gets the address: the port is in a block of this process ([`PortBlock`]), and a counter hands out each
+/// port of the block in turn. Ports that another program uses are skipped.
+pub fn reserve_address() -> SocketAddr {
+    static BLOCK: LazyLock<PortBlock> = LazyLock::new(PortBlock::acquire);
+    BLOCK.next_address()
+}
+
+/// A block of ports below the range of ephemeral ports (`ip_local_port_range`). Its first port is bound while the
+/// process lives, so that two test processes never share a block.
+struct PortBlock {
+    guard: TcpListener,
+    next: AtomicU16,
+}
+
+impl PortBlock {
+    const SIZE: u16 = 1_000;
+    const FIRST_PORTS: std::ops::Range<u16> = 15_000..31_000;
+
+    fn acquire() -> Self {
+        let mut first_ports = Self::FIRST_PORTS.step_by(usize::from(Self::SIZE));
+        let guard = first_ports.find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+        Self { guard: guard.expect("a free block of ports"), next: AtomicU16::new(0) }
+    }
+
+    fn next_address(&self) -> SocketAddr {
+        let first = self.guard.local_addr().unwrap().port();
+        let addresses = std::iter::repeat_with(|| {
+            let offset = self.next.fetch_add(1, Ordering::Relaxed) % (Self::SIZE - 1);
+            SocketAddr::from((Ipv4Addr::LOCALHOST, first + 1 + offset))
+        });
+        addresses.take(usize::from(Self::SIZE)).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
     }
 }
 

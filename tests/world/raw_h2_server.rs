@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::h2_frames::{HEADERS, PING, SETTINGS, frame};
-use super::{free_address, listen};
+use super::{ANY_PORT, listen, pause_as_slow_server};
 
 const PREFACE: usize = 24;
 
@@ -28,9 +28,8 @@ pub struct StreamServer {
 impl StreamServer {
     /// Starts a server that sends this response, with this pause between two pieces.
     pub fn start(answering: Answering, pause: Duration) -> Self {
-        let address = free_address();
-        let (listener, got) = (listen(address), Arc::<Mutex<Vec<Got>>>::default());
-        let seen = Arc::clone(&got);
+        let (listener, got) = (listen(ANY_PORT), Arc::<Mutex<Vec<Got>>>::default());
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::clone(&got));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(converse(stream, (answering, pause), Arc::clone(&seen)));
@@ -46,11 +45,7 @@ impl StreamServer {
 
     /// Returns a plan of a city whose cameras are this server.
     pub fn in_a_city(&self) -> super::Plan {
-        let url = format!("http://{}", self.address);
-        super::World::city().edit(move |document| {
-            document["subsystems"][0]["protocol"] = serde_json::json!("http2");
-            document["subsystems"][0]["upstreams"] = serde_json::json!([{ "url": url }]);
-        })
+        super::World::city().cameras_at(self.address).http2_cameras()
     }
 }
 
@@ -61,16 +56,16 @@ async fn converse(
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
-    let (say, mut said) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    let (queue, mut queued) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
     tokio::spawn(async move {
-        while let Some(piece) = said.recv().await {
+        while let Some(piece) = queued.recv().await {
             if writer.write_all(&piece).await.is_err() {
                 return;
             }
         }
     });
     reader.read_exact(&mut [0; PREFACE]).await?;
-    let _ = say.send(frame(SETTINGS, 0, 0, &[]));
+    let _ = queue.send(frame(SETTINGS, 0, 0, &[]));
     loop {
         let mut head = [0; 9];
         reader.read_exact(&mut head).await?;
@@ -79,14 +74,14 @@ async fn converse(
         reader.read_exact(&mut payload).await?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         match (head[3], head[4] & 1) {
-            (SETTINGS, 0) => drop(say.send(frame(SETTINGS, 1, 0, &[]))),
-            (PING, 0) => drop(say.send(frame(PING, 1, 0, &payload))),
+            (SETTINGS, 0) => drop(queue.send(frame(SETTINGS, 1, 0, &[]))),
+            (PING, 0) => drop(queue.send(frame(PING, 1, 0, &payload))),
             (HEADERS, _) => {
-                let say = say.clone();
+                let queue = queue.clone();
                 tokio::spawn(async move {
                     for piece in answering(stream) {
-                        let _ = say.send(piece);
-                        tokio::time::sleep(pause).await; // the pause between pieces is under test
+                        let _ = queue.send(piece);
+                        pause_as_slow_server(pause).await;
                     }
                 });
             }

@@ -36,6 +36,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 
+use super::processes::reserve_address;
+
 /// The body of a response.
 type ServerResponse = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -120,25 +122,26 @@ pub struct Server {
     pub log: SubsystemLog,
     /// The log of health checks.
     pub checks: SubsystemLog,
-    ill: Arc<AtomicBool>,
+    unhealthy: Arc<AtomicBool>,
     releases: watch::Sender<HashSet<String>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Server {
-    /// Starts a server on a thread of its own.
+    /// Starts a server on a thread of its own, at a reserved address: after the end of the server nothing listens there,
+    /// until the test starts another one.
     pub fn start() -> Self {
-        Self::start_at(super::processes::free_address())
+        Self::start_at(reserve_address())
     }
 
     /// Starts a server at a given address.
     pub fn start_at(address: SocketAddr) -> Self {
-        let (log, checks, ill) = (SubsystemLog::default(), SubsystemLog::default(), Arc::<AtomicBool>::default());
+        let (log, checks, unhealthy) = (SubsystemLog::default(), SubsystemLog::default(), Arc::<AtomicBool>::default());
         let (releases, released) = watch::channel(HashSet::new());
         let (stop, stopped) = oneshot::channel();
         let (bound, ready) = std::sync::mpsc::channel();
-        let town = Town { log: log.clone(), checks: checks.clone(), ill: Arc::clone(&ill), released };
+        let town = Town { log: log.clone(), checks: checks.clone(), unhealthy: Arc::clone(&unhealthy), released };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -148,12 +151,12 @@ impl Server {
             });
         });
         ready.recv().unwrap();
-        Self { address, log, checks, ill, releases, stop: Some(stop), thread: Some(thread) }
+        Self { address, log, checks, unhealthy, releases, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Sets whether the server fails its health checks.
-    pub fn set_ill(&self, ill: bool) {
-        self.ill.store(ill, Ordering::Release);
+    pub fn set_unhealthy(&self, unhealthy: bool) {
+        self.unhealthy.store(unhealthy, Ordering::Release);
     }
 
     /// Releases the scripts that wait for `name`.
@@ -192,7 +195,7 @@ pub fn listen(address: SocketAddr) -> TcpListener {
 struct Town {
     log: SubsystemLog,
     checks: SubsystemLog,
-    ill: Arc<AtomicBool>,
+    unhealthy: Arc<AtomicBool>,
     released: watch::Receiver<HashSet<String>>,
 }
 
@@ -229,7 +232,7 @@ impl Town {
         };
         if received.header("user-agent").starts_with("tallygate-health/") {
             self.checks.append(received);
-            let status = if self.ill.load(Ordering::Acquire) { 503 } else { 200 };
+            let status = if self.unhealthy.load(Ordering::Acquire) { 503 } else { 200 };
             let mut answer = whole("checked");
             *answer.status_mut() = StatusCode::from_u16(status).unwrap();
             return Ok(answer);

@@ -1,12 +1,13 @@
 //! The plan of a world: its configuration, subsystems and grants, before the gateway starts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tallygate::clock::Clock;
 
 use super::pki::{Identity, Leaf, Pki, spiffe};
-use super::processes::free_address;
+use super::processes::ANY_PORT;
 use super::subsystem::Server;
 use super::{CallerLog, Gateway, World};
 
@@ -30,14 +31,14 @@ impl Plan {
         let document = json!({
             "listeners": [{
                 "name": "departments",
-                "address": free_address().to_string(),
+                "address": ANY_PORT.to_string(),
                 "tls": {
                     "certificate": "pki/server.pem",
                     "key": "pki/server.key",
                     "clientAuth": { "mode": "required", "authorities": ["pki/ca.pem"] },
                 },
             }],
-            "admin": { "address": free_address().to_string() },
+            "admin": { "address": ANY_PORT.to_string() },
             "ledger": { "path": "data/ledger.db", "durability": "process", "syncEvery": "50ms" },
             "calendar": { "offset": "+08:00" },
             "workers": 1,
@@ -78,6 +79,18 @@ impl Plan {
         self
     }
 
+    /// Replaces the servers of `cameras`.
+    pub fn cameras_at(self, address: SocketAddr) -> Self {
+        self.edit(|document| {
+            document["subsystems"][0]["upstreams"] = json!([{ "url": format!("http://{address}") }]);
+        })
+    }
+
+    /// Sends commands to `cameras` over HTTP/2.
+    pub fn http2_cameras(self) -> Self {
+        self.edit(|document| document["subsystems"][0]["protocol"] = json!("http2"))
+    }
+
     /// Changes the configuration.
     pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.document);
@@ -96,22 +109,29 @@ impl Plan {
         self
     }
 
-    /// Starts the gateway in this process.
+    /// Starts the gateway in this process, at ports that the kernel assigns.
     pub async fn start(self) -> World {
-        let mut world = self.build();
+        let mut world = self.assemble();
         world.start_here().await;
         world
     }
 
-    /// Starts the real binary.
+    /// Starts the real binary, at reserved addresses.
     pub async fn start_process(self) -> World {
         let mut world = self.build();
         world.start_process().await;
         world
     }
 
-    /// Returns the world without a running gateway.
+    /// Returns the world without a running gateway. Its configuration names reserved addresses, for the real binary and
+    /// for tests that read the configuration.
     pub fn build(self) -> World {
+        let mut world = self.assemble();
+        world.reserve_addresses();
+        world
+    }
+
+    fn assemble(self) -> World {
         let mut world = World {
             folder: self.folder,
             pki: self.pki,

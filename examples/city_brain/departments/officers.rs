@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_heard_when_it_is_whole() {
+    fn event_is_parsed_once_it_is_complete() {
         let mut text = b"data: 1\n".to_vec();
         assert_eq!(next_event(&mut text), None);
         text.extend_from_slice(b"\ndata: 2\n\nda");

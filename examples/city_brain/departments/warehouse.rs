@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_warehouse_grows_twentyfold_and_no_further() {
+    fn warehouse_grows_at_most_twentyfold() {
         let growth = Duration::from_secs(60);
         for (seconds, expected) in [(0, 3_000), (30, 31_500), (60, 60_000), (600, 60_000)] {
             assert_eq!(movements_per_day(Duration::from_secs(seconds), growth), expected);

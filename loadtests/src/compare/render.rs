@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_just_over_its_target_does_not_look_met() {
+    fn ratio_just_over_its_target_is_not_rounded_to_it() {
         assert_eq!(times(1001), "1.01");
         assert_eq!(times(1000), "1.00");
         assert_eq!(times(990), "0.99");

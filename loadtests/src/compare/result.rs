@@ -198,7 +198,7 @@ pub mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
+    fn ratios_are_computed_per_round() {
         let (ours, theirs) = (Kind::Tallygate, Kind::Haproxy);
         let costs =
             [(1, ours, 900), (1, theirs, 1000), (2, ours, 2000), (2, theirs, 1600), (3, ours, 30), (3, theirs, 30)];
@@ -210,7 +210,7 @@ pub mod tests {
     }
 
     #[test]
-    fn peers_alone_have_no_ratio() {
+    fn peers_without_the_gateway_have_no_ratio() {
         let samples = [sample(1, Kind::Haproxy, 10), sample(1, Kind::Nginx, 20)];
         assert!(ratios(&samples).is_empty());
         assert_eq!(summaries(&samples).len(), 2);

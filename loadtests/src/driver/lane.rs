@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_understood_or_refused_with_a_reason() {
+    fn response_is_parsed_or_refused_with_a_reason() {
         let good = understand(b"HTTP/1.1 429 Slow Down\r\ncontent-length: 12\r\n\r\n").expect("a good head");
         assert_eq!(good, (429, 12));
         let chunked = understand(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").expect_err("no length");

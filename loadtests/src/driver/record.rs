@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_add_up_and_no_two_are_the_same() {
+    fn shares_sum_up_and_are_distinct() {
         for commands in [64, 71, 100_000, 99_999] {
             let shares = shares(commands);
             assert_eq!(shares.iter().sum::<u64>(), commands);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_of_200_counts_as_a_departments_command() {
+    fn only_a_200_response_counts_as_a_command() {
         let mut record = Record::new().expect("a histogram");
         record.answered(0, 200, Duration::from_micros(5));
         record.answered(0, 429, Duration::from_micros(5));

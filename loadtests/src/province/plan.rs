@@ -135,7 +135,7 @@ mod tests {
                         subsystems:\n  - { id: cameras }\ngrants:\n  - { department: dept-1 }\n";
 
     #[test]
-    fn one_file_and_many_say_the_same() {
+    fn one_file_and_many_files_compile_equally() {
         let folder = tempfile::tempdir().expect("a folder");
         let one = plan().in_one_file(MAIN);
         plan().in_many_files(MAIN, folder.path()).expect("files");

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bound_is_a_bound() {
+    fn every_bound_is_enforced() {
         assert!(kept().is_met(), "{}", kept().table());
         let slow = Start { took: Duration::from_millis(10_001), ..kept().one_file };
         let large = Start { memory_kib: MEMORY_KIB_MAX + 1, ..kept().one_file };

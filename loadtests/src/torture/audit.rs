@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn books_that_fit_break_no_rule() {
+    fn consistent_books_break_no_rule() {
         let findings = audit(&seen(10, 7), &usage(8, 2), &received(9));
         assert_eq!((findings.broken.len(), findings.lost, findings.double), (0, 0, 0), "{findings:?}");
         assert_eq!((findings.sent, findings.answered, findings.ok, findings.interrupted), (10, 7, 8, 2));

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_is_read_once_and_half_a_line_later() {
+    fn complete_lines_are_read_once_and_a_partial_line_later() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let mut journal = Journal::open(&path).expect("a log");

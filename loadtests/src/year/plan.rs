@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_expected_is_what_walking_the_year_gives() {
+    fn expected_counts_equal_those_of_the_simulated_year() {
         let plan = Plan::new(1_000_003, 50, (3, 5), 2).expect("a plan");
         let mut walked = vec![[0_u64; Finished::ALL.len()]; plan.series.len()];
         for share in plan.shares() {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hours_make_up_the_year() {
+    fn hours_sum_up_to_the_year() {
         let plan = Plan::new(3_560_000_000, 8760, (1, 1), 2).expect("a plan");
         assert_eq!((0..8760).map(|hour| plan.of_hour(hour)).sum::<u64>(), 3_560_000_000);
         assert!(plan.of_hour(8) > 4 * plan.of_hour(3), "there is a night");

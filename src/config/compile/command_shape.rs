@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_location_is_a_url_or_a_path() {
+    fn location_is_a_url_or_a_path() {
         for (text, parts) in [
             ("https://there.example/a/{id}", Some(("https://there.example", "/a/{id}"))),
             ("http://there.example:8080", Some(("http://there.example:8080", "/"))),

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_written_as_browsers_write_them() {
+    fn origins_have_the_spelling_of_browsers() {
         for (text, fits) in [
             ("https://console.city.example", true),
             ("http://127.0.0.1:3000", true),

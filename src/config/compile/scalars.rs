@@ -234,12 +234,12 @@ mod tests {
         }
         assert_eq!(parse_rate("2000/x"), Err("\"2000/x\" is not a rate; write N/s, N/m or N/h".to_owned()));
         for huge in ["5000000000/s", "99999999999999999999999/s"] {
-            assert!(parse_rate(huge).is_err_and(|said| said.contains("too high")), "{huge}");
+            assert!(parse_rate(huge).is_err_and(|reason| reason.contains("too high")), "{huge}");
         }
     }
 
     #[test]
-    fn durations_are_whole() {
+    fn durations_are_whole_numbers() {
         for (text, milliseconds) in [
             ("250ms", Some(250)),
             ("2s", Some(2_000)),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_binary() {
+    fn sizes_have_binary_units() {
         for (text, bytes) in [
             ("0B", Some(0)),
             ("64KiB", Some(65_536)),
@@ -370,10 +370,10 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_no_request_can_ask_for_are_told() {
-        for (text, said) in [("/v1/../a", "dot segment"), ("/v1//a", "empty segment"), ("/v1/a;b", "semicolon")] {
-            let told = parse_template(text).expect_err("unreachable");
-            assert!(told.contains(said), "{told}");
+    fn paths_that_no_request_can_have_are_problems() {
+        for (text, reason) in [("/v1/../a", "dot segment"), ("/v1//a", "empty segment"), ("/v1/a;b", "semicolon")] {
+            let message = parse_template(text).expect_err("unreachable");
+            assert!(message.contains(reason), "{message}");
         }
         for text in ["/", "/v1/.well-known/{id}", "/v1/{*rest}", "/v1/"] {
             assert!(parse_template(text).is_ok(), "{text}");
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_are_written_in_capitals() {
+    fn methods_are_upper_case() {
         assert_eq!(parse_method("POST"), Ok(Method::POST));
         assert_eq!(parse_method("PURGE").map(|method| method.to_string()), Ok("PURGE".to_owned()));
         assert!(parse_method("post").is_err());

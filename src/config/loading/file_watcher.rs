@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edits_removals_and_swapped_links_are_changes_and_told_once() {
+    fn edits_removals_and_swapped_links_are_reported_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("a"), "one").expect("a file");
@@ -129,7 +129,7 @@ mod tests {
         assert!(!watch.has_changed());
     }
     #[test]
-    fn files_that_come_to_match_and_swapped_folders_are_changes() {
+    fn new_matching_files_and_swapped_folders_are_changes() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         for version in ["..1", "..2"] {
@@ -137,7 +137,7 @@ mod tests {
             fs::write(at(version).join("fire.yaml"), version).expect("a file");
         }
         symlink("..1", at("..data")).expect("a link");
-        symlink("..data/fire.yaml", at("fire.yaml")).expect("a link, as Kubernetes makes it");
+        symlink("..data/fire.yaml", at("fire.yaml")).expect("a symbolic link, as Kubernetes creates it");
         let patterns = IncludePatterns::new(&["*.yaml".to_owned()], &at("gateway.yml"));
         let mut watch = FileWatcher::new([at("gateway.yml")]);
         let listing = patterns.list_files();
@@ -149,13 +149,13 @@ mod tests {
         assert!(watch.has_changed());
         fs::write(at("police.yaml"), "").expect("a new file");
         assert!(watch.has_changed());
-        fs::remove_file(at("police.yaml")).expect("a file less");
+        fs::remove_file(at("police.yaml")).expect("a removed file");
         assert!(watch.has_changed());
         assert!(!watch.has_changed());
     }
 
     #[test]
-    fn what_a_rejected_reading_names_is_watched_beside_what_was_named_before() {
+    fn files_of_a_rejected_configuration_are_watched_beside_the_live_ones() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         let mut watch = FileWatcher::new([at("main"), at("old")]);

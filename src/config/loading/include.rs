@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_sorted_and_once_without_hidden_ones_folders_and_the_main_file() {
+    fn files_are_sorted_and_unique_without_hidden_ones_folders_and_the_main_file() {
         let folder = tempfile::tempdir().expect("a folder");
         for below in ["departments.d/b", "departments.d/folder.yaml", "more/x", "more/y"] {
             fs::create_dir_all(folder.path().join(below)).expect("a folder");
@@ -166,18 +166,18 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_mean_nothing_are_problems_with_their_path() {
+    fn invalid_patterns_are_problems_with_their_path() {
         let folder = tempfile::tempdir().expect("a folder");
-        for (pattern, said) in
+        for (pattern, reason) in
             [("", "a path is missing"), ("a/**/b.yaml", "** is not supported"), ("a/[.yaml", "not a pattern")]
         {
             let (_, problems) = listed(folder.path(), &["ok.yaml", pattern]);
-            assert!(problems[0].starts_with("include[1]: ") && problems[0].contains(said), "{problems:?}");
+            assert!(problems[0].starts_with("include[1]: ") && problems[0].contains(reason), "{problems:?}");
         }
     }
 
     #[test]
-    fn the_number_of_files_is_bounded() {
+    fn number_of_included_files_is_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
         for number in 0..=INCLUDED_FILES_MAX {
             fs::write(folder.path().join(format!("{number}.part")), "").expect("a file");

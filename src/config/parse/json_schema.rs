@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_schema_is_that_of_the_types() {
+    fn published_schema_equals_that_of_the_types() {
         let published = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.schema.json");
         let text = format!("{}\n", serde_json::to_string_pretty(&json_schema()).expect("a schema is plain JSON"));
         if std::env::var_os("TALLYGATE_WRITE_SCHEMA").is_some() {

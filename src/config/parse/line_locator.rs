@@ -227,7 +227,7 @@ subsystems:
 ";
 
     #[test]
-    fn paths_are_found_at_their_value_or_nearest_parent() {
+    fn paths_are_located_at_their_value_or_nearest_parent() {
         let cases = [
             ("ledger", (1, 1)),
             ("ledger.path", (1, 17)),
@@ -249,7 +249,7 @@ subsystems:
     }
 
     #[test]
-    fn ids_stand_beside_their_items() {
+    fn ids_are_found_beside_their_items() {
         let path = "subsystems[0].commands[0].match.path";
         let located = LocatedPaths::locate(TEXT, [path]);
         let ids: Vec<_> = located.ids_on_path(path).collect();
@@ -257,7 +257,7 @@ subsystems:
     }
 
     #[test]
-    fn a_broken_text_is_read_as_far_as_possible() {
+    fn invalid_text_is_located_up_to_its_error() {
         let located = LocatedPaths::locate("a: 1\nb: \"\n", ["a", "b"]);
         assert_eq!(located.position_of_path("a"), Some(LinePosition { line: 1, column: 4 }));
         assert_eq!(located.position_of_path("b"), None);

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_counts_within_its_file() {
+    fn positions_are_relative_to_their_file() {
         let sources = three_files();
         for (path, expected) in [
             ("departments[1].id", (0, "departments[1].id")),

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_shown_as_they_are_written() {
+    fn durations_are_shown_as_configured() {
         for (milliseconds, shown) in
             [(0, "0ms"), (250, "250ms"), (1_000, "1s"), (90_000, "90s"), (3_600_000, "1h"), (92 * 86_400_000, "92d")]
         {

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_shown_in_bounded_and_visible_words() {
+    fn summary_is_bounded_and_printable() {
         let shown = CertificateSummary::from_der(&certificate("警察\n\u{202e}a")).expect("a certificate");
         assert_eq!(shown.to_string(), "subject CN=警察\\u{a}\\u{202e}a, issuer CN=警察\\u{a}\\u{202e}a, serial 0102");
         let long = CertificateSummary::from_der(&certificate(&"x".repeat(5_000))).expect("a certificate");
@@ -115,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_is_taken_once_and_by_its_thread() {
+    fn refused_certificate_is_taken_once_by_its_own_thread() {
         let refused = RefusedCertificates::default();
         refused.record(&certificate("a"));
         refused.record(&certificate("b"));
         thread::scope(|scope| {
-            scope.spawn(|| assert_eq!(refused.take_for_thread(), None, "another thread's"));
+            scope.spawn(|| assert_eq!(refused.take_for_thread(), None, "recorded by another thread"));
         });
         assert_eq!(refused.take_for_thread().map(|shown| shown.subject).as_deref(), Some("CN=b"));
         assert_eq!(refused.take_for_thread(), None);

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_certificates_are_refused_whole() {
+    fn malformed_certificates_are_refused() {
         let cn = (DnType::CommonName, "a");
         let named = [cn.clone()];
         let many = vec![dns("a.example"); SANS_MAX + 1];
@@ -237,14 +237,14 @@ mod tests {
             (b"not a certificate".to_vec(), "well-formed"),
         ] {
             let refused = identities_of_der(&der).expect_err(expected);
-            assert!(refused.0.contains(expected), "{refused} should say {expected:?}");
+            assert!(refused.0.contains(expected), "{refused} lacks {expected:?}");
         }
     }
 
     #[test]
-    fn names_beyond_ascii_are_refused_in_any_encoding() {
+    fn non_ascii_names_are_refused_in_any_encoding() {
         let der = certificate(&[dns("XX.example"), uri("spiffe://c/a")], &[]);
-        let at = der.windows(10).position(|part| part == b"XX.example").expect("the name is in there");
+        let at = der.windows(10).position(|part| part == b"XX.example").expect("the name is in the certificate");
         for bytes in [[0xc3, 0xa9], [0xff, 0xfe]] {
             let mut patched = der.clone();
             patched[at..at + 2].copy_from_slice(&bytes);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_has_a_largest_size_and_no_tail() {
+    fn leaf_has_a_maximum_size_and_no_trailing_bytes() {
         let mut large = params(&[uri("spiffe://c/a")], &[]);
         large
             .custom_extensions

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ends_within_two_weeks_is_warned_of_and_what_ends_first_comes_first() {
+    fn expiry_within_two_weeks_is_a_warning_and_the_earliest_comes_first() {
         let now: Timestamp = "2026-06-15T12:00:00Z".parse().expect("a time");
         let expiry = |role, hours| ExpiringItem {
             role,
@@ -101,18 +101,22 @@ mod tests {
             expiry("server", -1),
             expiry("caller", 1),
         ];
-        let told = expiry_warnings(&all, now);
+        let warnings = expiry_warnings(&all, now);
         let beginnings = [
             "the gateway's own certificate CN=City has expired at 2026-06-15T11:00:00Z",
             "the certificate of the authority CN=City expires within two hours, at 2026-06-15T13:00:00Z",
             "the revocation list of CN=City expires in 47 hours, at 2026-06-17T11:00:00Z; fetch a new one",
             "the certificate of the authority CN=City expires in 14 days, at 2026-06-29T12:00:00Z",
         ];
-        assert_eq!(told.len(), beginnings.len(), "{told:?}");
-        for (told, beginning) in told.iter().zip(beginnings) {
-            assert!(told.starts_with(beginning), "{told}");
+        assert_eq!(warnings.len(), beginnings.len(), "{warnings:?}");
+        for (warnings, beginning) in warnings.iter().zip(beginnings) {
+            assert!(warnings.starts_with(beginning), "{warnings}");
         }
-        assert_eq!(next_expiry(&all, now), Some(now + SignedDuration::from_hours(1)), "not one that is over");
-        assert_eq!(next_expiry(&all[5..], now), None, "not the caller's");
+        assert_eq!(
+            next_expiry(&all, now),
+            Some(now + SignedDuration::from_hours(1)),
+            "an expired certificate is not listed"
+        );
+        assert_eq!(next_expiry(&all[5..], now), None, "certificates of callers are excluded");
     }
 }

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_names_the_first_identity_and_cannot_be_read_as_another() {
+    fn header_has_the_first_identity_in_an_unambiguous_encoding() {
         let uri = CallerId::Uri("spiffe://city.example/department/police".to_owned());
         let host = CallerId::Dns("police.city.example".to_owned());
         for (identities, expected) in [
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_is_lower_case_hexadecimal() {
+    fn fingerprint_is_lower_case_hexadecimal() {
         assert_eq!(hex_text(&[0x00, 0xAB, 0x7f]), "00ab7f");
     }
 }

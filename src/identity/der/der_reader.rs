@@ -128,19 +128,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_read_again() {
+    fn encoded_elements_are_decoded_unchanged() {
         for length in [0, 1, 127, 128, 255, 256, 65_535, 65_536] {
             let value = vec![7; length];
             let encoded = encode_element(SEQUENCE, &value);
             assert_eq!(only_element(&encoded, SEQUENCE), Ok(&value[..]), "{length}");
             assert_eq!(only_element(&encoded, INTEGER), Err(MalformedDer));
-            assert_eq!(only_element(&encoded[..encoded.len() - 1], SEQUENCE), Err(MalformedDer), "cut off");
-            assert_eq!(only_element(&[&encoded[..], &[0]].concat(), SEQUENCE), Err(MalformedDer), "a tail");
+            assert_eq!(only_element(&encoded[..encoded.len() - 1], SEQUENCE), Err(MalformedDer), "truncated");
+            assert_eq!(only_element(&[&encoded[..], &[0]].concat(), SEQUENCE), Err(MalformedDer), "trailing bytes");
         }
     }
 
     #[test]
-    fn only_shortest_definite_lengths_are_read() {
+    fn only_minimal_definite_lengths_are_accepted() {
         for bytes in [
             &[][..],
             &[0x30],

@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_with_its_number_and_entries() {
+    fn crl_is_parsed_with_its_number_and_entries() {
         let reason = encode_element(SEQUENCE, &extension(21, false, &[0x0a, 1, 1]));
         let entries = [entry(&[0, 0x80], &reason), entry(&[7; 20], &[]), entry(&[1], &encode_element(SEQUENCE, &[]))];
         let read = RevocationList::parse(&with(&entries, &[extension(20, false, &encode_element(INTEGER, &[1, 0]))]));
@@ -386,13 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_the_first_version_has_no_extensions() {
+    fn version_1_crl_has_no_extensions() {
         let first = list(&[ALGORITHM.to_vec(), OF_A.to_vec(), time(), time()]);
         assert_eq!(RevocationList::parse(&first).expect("a list").scope, CrlScopeExtension::default());
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn unsupported_crl_extension_is_named() {
         for (bytes, expected) in [
             (with(&[], &[extension(27, true, &encode_element(INTEGER, &[1]))]), "is a delta list"),
             (
@@ -407,15 +407,18 @@ mod tests {
             (with(&[entry(&[1], &encode_element(SEQUENCE, &extension(99, true, &[])))], &[]), "critical extension"),
         ] {
             match RevocationList::parse(&bytes) {
-                Err(BadRevocationList::Unsupported(told)) => assert!(told.contains(expected), "{told}"),
+                Err(BadRevocationList::Unsupported(message)) => assert!(message.contains(expected), "{message}"),
                 other => panic!("{expected}: {other:?}"),
             }
         }
-        assert!(RevocationList::parse(&with(&[], &[extension(99, false, &[])])).is_ok(), "it may be ignored");
+        assert!(
+            RevocationList::parse(&with(&[], &[extension(99, false, &[])])).is_ok(),
+            "an unknown non-critical extension is ignored"
+        );
     }
 
     #[test]
-    fn what_is_garbled_is_not_read() {
+    fn malformed_crl_is_refused() {
         let good = with(&[entry(&[1], &[])], &[extension(20, false, &encode_element(INTEGER, &[1]))]);
         assert!(RevocationList::parse(&good).is_ok());
         let number = extension(20, false, &encode_element(INTEGER, &[1]));

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_a_scope_speaks_of_everything() {
+    fn crl_without_a_scope_covers_all_certificates() {
         let all = CrlScopeExtension::default();
         let pointed = points(&[name(&[uri("http://x/a.crl")])]);
         for (is_authority, points) in
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_speak_of_one_kind_of_certificates() {
+    fn scope_can_be_limited_to_one_kind_of_certificates() {
         let (user, authority) = (scope(&[flag(1)]).expect("a scope"), scope(&[flag(2)]).expect("a scope"));
         assert!(covers(&user, false, None) && !covers(&user, true, None));
         assert!(!covers(&authority, false, None) && covers(&authority, true, None));
@@ -242,33 +242,33 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_speaks_of_certificates_that_point_to_it() {
+    fn partition_covers_certificates_with_its_distribution_point() {
         let b = scope(&[name(&[uri("http://x/other"), uri("http://x/b.crl")])]).expect("a scope");
         assert!(b.to_string().ends_with("of the distribution point http://x/other, http://x/b.crl"));
         let to_a = points(&[name(&[uri("http://x/a.crl")])]);
         let to_both = points(&[name(&[uri("http://x/a.crl")]), name(&[uri("ldap://y"), uri("http://x/b.crl")])]);
         assert!(covers(&b, false, Some(&to_both)));
         assert!(!covers(&b, false, Some(&to_a)));
-        assert!(!covers(&b, false, None), "a certificate that points nowhere has no partition");
+        assert!(!covers(&b, false, None), "a certificate without a distribution point is in no partition");
         let some_reasons =
             points(&[[name(&[uri("http://x/b.crl")]), encode_element(primitive_tag(1), &[1, 0x40])].concat()]);
         let of_another =
             points(&[[name(&[uri("http://x/b.crl")]), encode_element(constructed_tag(2), &uri("c"))].concat()]);
         assert!(!covers(&b, false, Some(&some_reasons)) && !covers(&b, false, Some(&of_another)));
-        assert!(!covers(&b, false, Some(&to_both[..to_both.len() - 1])), "garbled points are none");
+        assert!(!covers(&b, false, Some(&to_both[..to_both.len() - 1])), "malformed distribution points are ignored");
         let user_b = scope(&[name(&[uri("http://x/b.crl")]), flag(1)]).expect("a scope");
         assert!(covers(&user_b, false, Some(&to_both)) && !covers(&user_b, true, Some(&to_both)));
     }
 
     #[test]
-    fn the_issuers_name_is_the_point_of_certificates_that_name_none() {
+    fn issuer_name_is_the_distribution_point_of_certificates_without_one() {
         let own = scope(&[name(&[encode_element(DIRECTORY_NAME, ISSUER)])]).expect("a scope");
         let another = scope(&[name(&[encode_element(DIRECTORY_NAME, &[0x30, 0x02, 0x31, 0x00])])]).expect("a scope");
         assert!(covers(&own, false, None) && !covers(&another, false, None));
     }
 
     #[test]
-    fn what_is_not_supported_is_named_and_what_is_garbled_is_not_read() {
+    fn unsupported_scope_is_named_and_malformed_scope_is_refused() {
         for (fields, expected) in [
             (vec![encode_element(primitive_tag(3), &[1, 0x40])], "onlySomeReasons"),
             (vec![flag(4)], "indirect"),
@@ -278,8 +278,8 @@ mod tests {
                 "nameRelativeToCRLIssuer",
             ),
         ] {
-            let Err(BadCrlScope::Unsupported(told)) = scope(&fields) else { panic!("{expected}") };
-            assert!(told.contains(expected), "{told}");
+            let Err(BadCrlScope::Unsupported(message)) = scope(&fields) else { panic!("{expected}") };
+            assert!(message.contains(expected), "{message}");
         }
         for fields in [
             vec![flag(1), flag(2)],

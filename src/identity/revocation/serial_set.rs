@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_serial_is_found_and_no_other() {
+    fn exactly_the_inserted_serials_are_found() {
         let serials: Vec<Vec<u8>> = (0..1_000_u32)
             .map(|number| {
                 (number * 3).to_be_bytes().into_iter().chain(std::iter::repeat_n(7, number as usize % 5)).collect()
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn leading_zeros_do_not_count() {
+    fn leading_zeros_are_ignored() {
         assert_eq!(without_leading_zeros(&[0, 0, 1, 0]), [1, 0]);
         assert!(without_leading_zeros(&[0]).is_empty());
     }

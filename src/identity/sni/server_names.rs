@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_read_and_shown_in_one_spelling() {
+    fn entries_have_one_spelling() {
         for (text, shown) in [
             ("Gateway.City.Example.", "gateway.city.example"),
             ("*.City.example", "*.city.example"),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_may_ask_for_what_its_server_name_belongs_to_and_for_nothing_else() {
+    fn connection_is_limited_to_hosts_of_the_entry_that_its_sni_matched() {
         let all = names(&["gateway.city.example", "*.city.example", "127.0.0.1", "::1"], MissingSni::Allow);
         for (server_name, host, covered) in [
             (Some("gateway.city.example"), "gateway.city.example", true),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_make_no_connection_and_missing_ones_as_the_policy_says() {
+    fn unknown_sni_is_refused_and_missing_sni_follows_the_policy() {
         let strict = names(&["gateway.city.example"], MissingSni::Refuse);
         for (name, served) in [
             (Some("gateway.city.example"), true),

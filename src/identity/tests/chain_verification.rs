@@ -159,8 +159,9 @@ impl ListenerBench {
             client_auth: Some(auth),
             host_policy: HostPolicy::default(),
         };
-        let told = |problems: Vec<TlsProblem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        files.load_with(&self.clock).map_err(told)
+        let message =
+            |problems: Vec<TlsProblem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        files.load_with(&self.clock).map_err(message)
     }
 
     fn load(&self, authorities: &[&TestSigner], lists: &[String]) -> ServerTls {
@@ -176,8 +177,8 @@ impl ListenerBench {
 }
 
 #[test]
-fn who_is_on_any_list_of_its_issuer_is_out() {
-    let (door, root) = (ListenerBench::new(), root());
+fn certificate_on_any_crl_of_its_issuer_is_refused() {
+    let (bench, root) = (ListenerBench::new(), root());
     let (kept, revoked) = (root.caller(10, |_| ()), root.caller(11, |_| ()));
     let (empty, full) = (root.list(&[], 2, WHOLE), root.list(&[7, 11, 9], 1, WHOLE));
     for lists in [
@@ -187,11 +188,11 @@ fn who_is_on_any_list_of_its_issuer_is_out() {
         vec![full.clone() + &empty],
         vec![empty.clone(), empty.clone(), full.clone()],
     ] {
-        let tls = door.load(&[&root], &lists);
-        assert_eq!(door.verdict(&tls, &kept), "good");
-        assert!(door.verdict(&tls, &revoked).contains("Revoked"), "of {} files", lists.len());
+        let tls = bench.load(&[&root], &lists);
+        assert_eq!(bench.verdict(&tls, &kept), "good");
+        assert!(bench.verdict(&tls, &revoked).contains("Revoked"), "of {} files", lists.len());
     }
-    let tls = door.load(&[&root], &[empty, full]);
+    let tls = bench.load(&[&root], &[empty, full]);
     let shown: Vec<_> =
         tls.trusted.lists.iter().map(|list| (list.issuer.as_str(), list.number.as_deref(), list.revoked)).collect();
     assert_eq!(shown, [("CN=City", Some("2"), 0), ("CN=City", Some("1"), 3)]);
@@ -199,31 +200,31 @@ fn who_is_on_any_list_of_its_issuer_is_out() {
 }
 
 #[test]
-fn a_new_key_under_an_old_name_has_lists_of_its_own() {
-    let (door, old, new) = (ListenerBench::new(), root(), root());
+fn new_key_under_an_old_name_has_its_own_crls() {
+    let (bench, old, new) = (ListenerBench::new(), root(), root());
     let lists = [old.list(&[20], 1, WHOLE), new.list(&[21], 1, WHOLE)];
     for (authorities, lists) in [
         ([&old, &new], lists.to_vec()),
         ([&new, &old], lists.to_vec()),
         ([&old, &new], vec![lists[1].clone() + &lists[0]]),
     ] {
-        let tls = door.load(&authorities, &lists);
+        let tls = bench.load(&authorities, &lists);
         for (authority, good, revoked) in [(&old, 21, 20), (&new, 20, 21)] {
-            assert_eq!(door.verdict(&tls, &authority.caller(good, |_| ())), "good");
-            assert!(door.verdict(&tls, &authority.caller(revoked, |_| ())).contains("Revoked"));
+            assert_eq!(bench.verdict(&tls, &authority.caller(good, |_| ())), "good");
+            assert!(bench.verdict(&tls, &authority.caller(revoked, |_| ())).contains("Revoked"));
         }
     }
-    let tls = door.load(&[&old, &new], &lists[..1]);
+    let tls = bench.load(&[&old, &new], &lists[..1]);
     assert!(tls.warnings.iter().any(|warning| warning.contains("authority-1.pem: CN=City has no revocation list")));
-    assert!(door.verdict(&tls, &new.caller(1, |_| ())).contains("UnknownRevocationStatus"));
+    assert!(bench.verdict(&tls, &new.caller(1, |_| ())).contains("UnknownRevocationStatus"));
 }
 
 #[test]
-fn whoever_may_sign_certificates_may_sign_lists() {
+fn crls_are_verified_with_each_authority_key_algorithm() {
     use rcgen::{
         PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA256, PKCS_ECDSA_P521_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
     };
-    let door = ListenerBench::new();
+    let bench = ListenerBench::new();
     let algorithms = [
         &PKCS_ECDSA_P384_SHA384,
         &PKCS_ECDSA_P521_SHA256,
@@ -233,24 +234,24 @@ fn whoever_may_sign_certificates_may_sign_lists() {
     ];
     for algorithm in algorithms {
         let root = root_with(algorithm, |_| ());
-        let tls = door.load(&[&root], &[root.list(&[2], 1, WHOLE)]);
-        assert_eq!(door.verdict(&tls, &root.caller(1, |_| ())), "good", "{algorithm:?}");
-        assert!(door.verdict(&tls, &root.caller(2, |_| ())).contains("Revoked"), "{algorithm:?}");
+        let tls = bench.load(&[&root], &[root.list(&[2], 1, WHOLE)]);
+        assert_eq!(bench.verdict(&tls, &root.caller(1, |_| ())), "good", "{algorithm:?}");
+        assert!(bench.verdict(&tls, &root.caller(2, |_| ())).contains("Revoked"), "{algorithm:?}");
     }
 }
 
 #[test]
-fn an_authority_may_compute_the_key_identifier_of_its_list_in_another_way() {
-    let door = ListenerBench::new();
+fn crl_key_identifier_may_be_computed_in_another_way() {
+    let bench = ListenerBench::new();
     let root = root_with(&rcgen::PKCS_ECDSA_P256_SHA256, |params| params.key_identifier_method = KeyIdMethod::Sha512);
-    let tls = door.load(&[&root], &[root.list(&[2], 1, WHOLE)]); // by SHA-256
-    assert_eq!(door.verdict(&tls, &root.caller(1, |_| ())), "good");
-    assert!(door.verdict(&tls, &root.caller(2, |_| ())).contains("Revoked"));
+    let tls = bench.load(&[&root], &[root.list(&[2], 1, WHOLE)]); // by SHA-256
+    assert_eq!(bench.verdict(&tls, &root.caller(1, |_| ())), "good");
+    assert!(bench.verdict(&tls, &root.caller(2, |_| ())).contains("Revoked"));
 }
 
 #[test]
-fn a_list_signed_with_an_unsupported_algorithm_is_told_as_such() {
-    let (door, root) = (ListenerBench::new(), root());
+fn unsupported_crl_signature_algorithm_is_named() {
+    let (bench, root) = (ListenerBench::new(), root());
     // ecdsa-with-SHA256 becomes ecdsa-with-SHA1, 1.2.840.10045.4.1, in both places.
     let list = root.list(&[], 1, WHOLE);
     let der =
@@ -267,8 +268,11 @@ fn a_list_signed_with_an_unsupported_algorithm_is_told_as_such() {
     for at in places {
         der[at + 2..at + 2 + without.len()].copy_from_slice(&without);
     }
-    let told = door.try_load(std::slice::from_ref(&root.pem), &[pem("X509 CRL", &der)]).expect_err("unsupported");
-    assert!(told.contains("signed with an algorithm that is not supported") && told.contains("P-521"), "{told}");
+    let message = bench.try_load(std::slice::from_ref(&root.pem), &[pem("X509 CRL", &der)]).expect_err("unsupported");
+    assert!(
+        message.contains("signed with an algorithm that is not supported") && message.contains("P-521"),
+        "{message}"
+    );
 }
 
 /// The bytes in PEM form, with the base64 alphabet written out.
@@ -286,8 +290,8 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 #[test]
-fn only_a_list_whose_scope_covers_a_certificate_speaks_of_it() {
-    let (door, root) = (ListenerBench::new(), root());
+fn only_a_crl_whose_scope_covers_a_certificate_applies_to_it() {
+    let (bench, root) = (ListenerBench::new(), root());
     let (a, b) = ("http://x/a.crl", "http://x/b.crl");
     let (pointless, to_a, to_b) =
         (root.caller(30, |_| ()), root.caller(30, points_to(a)), root.caller(30, points_to(b)));
@@ -303,62 +307,65 @@ fn only_a_list_whose_scope_covers_a_certificate_speaks_of_it() {
         (vec![none(partition(a, Some(CrlScope::UserCertsOnly)))], unknown, good, unknown),
         (vec![none(partition(a, Some(CrlScope::CaCertsOnly)))], unknown, unknown, unknown),
     ] {
-        let tls = door.load(&[&root], &lists);
+        let tls = bench.load(&[&root], &lists);
         for (caller, expected) in [(&pointless, of_pointless), (&to_a, of_a), (&to_b, of_b)] {
-            let verdict = door.verdict(&tls, caller);
-            assert!(verdict.contains(expected), "{verdict} should be {expected}: {:?}", tls.trusted.lists);
+            let verdict = bench.verdict(&tls, caller);
+            assert!(verdict.contains(expected), "{verdict} is not {expected}: {:?}", tls.trusted.lists);
         }
     }
 }
 
 #[test]
-fn lists_of_intermediate_authorities_are_theirs_by_key_too() {
-    let (door, root) = (ListenerBench::new(), root());
+fn crls_of_intermediate_authorities_are_matched_by_key() {
+    let (bench, root) = (ListenerBench::new(), root());
     let (one, namesake) = (root.below("Below", 40, |_| ()), root.below("Below", 41, |_| ()));
     let of_root = root.list(&[], 1, WHOLE);
     let lists = [of_root.clone(), one.list(&[50], 1, WHOLE), namesake.list(&[51], 1, WHOLE)];
-    let tls = door.load(&[&root], &lists);
+    let tls = bench.load(&[&root], &lists);
     for _again in 0..2 {
         for (signer, good, revoked) in [(&one, 51, 50), (&namesake, 50, 51)] {
-            assert_eq!(door.verdict(&tls, &signer.caller(good, |_| ())), "good");
-            assert!(door.verdict(&tls, &signer.caller(revoked, |_| ())).contains("Revoked"));
+            assert_eq!(bench.verdict(&tls, &signer.caller(good, |_| ())), "good");
+            assert!(bench.verdict(&tls, &signer.caller(revoked, |_| ())).contains("Revoked"));
         }
     }
     let silent = root.below("Below", 42, |params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]);
-    assert!(door.verdict(&tls, &silent.caller(1, |_| ())).contains("UnknownRevocationStatus"), "it has no list");
-    let tls = door.load(&[&root], &[root.list(&[40], 2, WHOLE), lists[1].clone(), of_root]);
-    assert!(door.verdict(&tls, &one.caller(52, |_| ())).contains("Revoked"), "the intermediate is");
+    assert!(bench.verdict(&tls, &silent.caller(1, |_| ())).contains("UnknownRevocationStatus"), "it has no CRL");
+    let tls = bench.load(&[&root], &[root.list(&[40], 2, WHOLE), lists[1].clone(), of_root]);
+    assert!(
+        bench.verdict(&tls, &one.caller(52, |_| ())).contains("Revoked"),
+        "the intermediate certificate is revoked"
+    );
 }
 
 #[test]
-fn time_ends_lists_and_a_newer_one_takes_their_place() {
-    let (door, root) = (ListenerBench::new(), root());
+fn newer_crl_supersedes_an_expired_one_which_still_revokes() {
+    let (bench, root) = (ListenerBench::new(), root());
     let short = root.list(&[60], 1, ListShape { until: SOON, point: None });
     let (long, other) = (root.list(&[], 2, WHOLE), root.caller(61, |_| ()));
-    let tls = door.load(&[&root], std::slice::from_ref(&short));
-    let both = door.load(&[&root], &[short.clone(), long.clone()]);
+    let tls = bench.load(&[&root], std::slice::from_ref(&short));
+    let both = bench.load(&[&root], &[short.clone(), long.clone()]);
     let ends: Timestamp = "2026-07-01T00:00:00Z".parse().expect("a time");
     assert_eq!((tls.no_current_crl_since(now()), tls.no_current_crl_since(ends)), (None, Some(ends)));
-    door.clock.advance(std::time::Duration::from_secs(30 * 86_400));
-    assert!(door.verdict(&tls, &other).contains("ExpiredRevocationList"));
-    assert!(door.verdict(&tls, &root.caller(60, |_| ())).contains("Revoked"), "an expired list goes on revoking");
-    assert_eq!(door.verdict(&both, &other), "good", "one list is current");
-    assert!(door.verdict(&both, &root.caller(60, |_| ())).contains("Revoked"));
+    bench.clock.advance(std::time::Duration::from_secs(30 * 86_400));
+    assert!(bench.verdict(&tls, &other).contains("ExpiredRevocationList"));
+    assert!(bench.verdict(&tls, &root.caller(60, |_| ())).contains("Revoked"), "an expired CRL still revokes");
+    assert_eq!(bench.verdict(&both, &other), "good", "one CRL is current");
+    assert!(bench.verdict(&both, &root.caller(60, |_| ())).contains("Revoked"));
     assert_eq!(both.no_current_crl_since(ends), None);
-    let told = door.try_load(std::slice::from_ref(&root.pem), std::slice::from_ref(&short)).expect_err("expired");
-    assert!(told.contains("list-0.pem: the revocation list of CN=City expired at 2026-07-01"), "{told}");
-    let again = door.load(&[&root], &[short, long]);
+    let message = bench.try_load(std::slice::from_ref(&root.pem), std::slice::from_ref(&short)).expect_err("expired");
+    assert!(message.contains("list-0.pem: the revocation list of CN=City expired at 2026-07-01"), "{message}");
+    let again = bench.load(&[&root], &[short, long]);
     assert!(again.warnings[0].contains("list-0.pem") && again.warnings[0].contains("a newer one is in"));
 }
 
 #[test]
-fn what_ends_within_two_weeks_is_a_warning_when_it_is_read() {
-    let (door, root) = (ListenerBench::new(), root());
-    door.clock.advance(std::time::Duration::from_secs(86_400));
+fn expiry_within_two_weeks_is_a_warning_at_load() {
+    let (bench, root) = (ListenerBench::new(), root());
+    bench.clock.advance(std::time::Duration::from_secs(86_400));
     let lists = [root.list(&[], 1, ListShape { until: SOON, point: None })];
-    assert_eq!(door.load(&[&root], &lists).warnings, Vec::<String>::new(), "14 days and a half");
-    door.clock.advance(std::time::Duration::from_secs(43_200));
-    let warnings = door.load(&[&root], &lists).warnings;
+    assert_eq!(bench.load(&[&root], &lists).warnings, Vec::<String>::new(), "14 days and a half");
+    bench.clock.advance(std::time::Duration::from_secs(43_200));
+    let warnings = bench.load(&[&root], &lists).warnings;
     assert!(
         warnings[0].starts_with("the revocation list of CN=City expires in 14 days, at 2026-07-01"),
         "{warnings:?}"
@@ -367,10 +374,10 @@ fn what_ends_within_two_weeks_is_a_warning_when_it_is_read() {
 }
 
 #[test]
-fn keys_do_what_their_usage_says_and_nothing_else() {
+fn key_usage_is_enforced() {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
-    let (door, root) = (ListenerBench::new(), root());
-    let tls = door.load(&[&root], &[]);
+    let (bench, root) = (ListenerBench::new(), root());
+    let tls = bench.load(&[&root], &[]);
     for (usages, expected) in [
         (vec![], "good"),
         (vec![DigitalSignature], "good"),
@@ -378,7 +385,7 @@ fn keys_do_what_their_usage_says_and_nothing_else() {
         (vec![KeyEncipherment], "lacks digitalSignature"),
         (vec![KeyAgreement, CrlSign], "lacks digitalSignature"),
     ] {
-        let verdict = door.verdict(&tls, &root.caller(1, |params| params.key_usages.clone_from(&usages)));
+        let verdict = bench.verdict(&tls, &root.caller(1, |params| params.key_usages.clone_from(&usages)));
         assert!(verdict.contains(expected), "{usages:?}: {verdict}");
     }
     for (usages, expected) in [
@@ -387,26 +394,26 @@ fn keys_do_what_their_usage_says_and_nothing_else() {
         (vec![CrlSign, DigitalSignature], "CN=Below may not sign certificates (keyUsage lacks keyCertSign)"),
     ] {
         let below = root.below("Below", 2, |params| params.key_usages.clone_from(&usages));
-        let verdict = door.verdict(&tls, &below.caller(1, |_| ()));
+        let verdict = bench.verdict(&tls, &below.caller(1, |_| ()));
         assert!(verdict.contains(expected), "{usages:?}: {verdict}");
     }
 }
 
 #[test]
-fn an_authority_may_allow_few_authorities_below_it() {
-    let door = ListenerBench::new();
+fn path_length_constraint_of_an_authority_is_enforced() {
+    let bench = ListenerBench::new();
     for (allowed, expected) in
         [(0, ["good", "CN=City allows 0", "CN=City allows 0"]), (1, ["good", "good", "allows 1"])]
     {
         let root = root_with(&rcgen::PKCS_ECDSA_P256_SHA256, |params| {
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(allowed));
         });
-        let tls = door.load(&[&root], &[]);
+        let tls = bench.load(&[&root], &[]);
         let below = root.below("Below", 2, |_| ());
         let further = below.below("Further", 3, |_| ());
         for (signer, expected) in [&root, &below, &further].into_iter().zip(expected) {
-            let verdict = door.verdict(&tls, &signer.caller(1, |_| ()));
-            assert!(verdict.contains(expected), "{verdict} should be {expected}");
+            let verdict = bench.verdict(&tls, &signer.caller(1, |_| ()));
+            assert!(verdict.contains(expected), "{verdict} is not {expected}");
         }
     }
 }
@@ -421,8 +428,8 @@ fn uri_constraint(tag: u8, base: &str) -> impl FnOnce(&mut CertificateParams) {
 }
 
 #[test]
-fn name_constraints_of_an_authority_on_uris_are_kept() {
-    let door = ListenerBench::new();
+fn uri_name_constraints_of_an_authority_are_enforced() {
+    let bench = ListenerBench::new();
     let (permitted, excluded) = (constructed_tag(0), constructed_tag(1));
     for (tag, base, expected) in [
         (permitted, "city.example", "good"),
@@ -431,27 +438,27 @@ fn name_constraints_of_an_authority_on_uris_are_kept() {
         (excluded, "other.example", "good"),
     ] {
         let root = root_with(&rcgen::PKCS_ECDSA_P256_SHA256, uri_constraint(tag, base));
-        let tls = door.load(&[&root], &[]);
+        let tls = bench.load(&[&root], &[]);
         for signer in [&root, &root.below("Below", 2, |_| ())] {
-            let verdict = door.verdict(&tls, &signer.caller(1, |_| ()));
-            assert!(verdict.contains(expected), "{base}: {verdict} should be {expected}");
+            let verdict = bench.verdict(&tls, &signer.caller(1, |_| ()));
+            assert!(verdict.contains(expected), "{base}: {verdict} is not {expected}");
         }
     }
     let root = root();
     let below = root.below("Below", 2, uri_constraint(permitted, "city.example"));
-    let verdict = door.verdict(&door.load(&[&root], &[]), &below.caller(1, |_| ()));
+    let verdict = bench.verdict(&bench.load(&[&root], &[]), &below.caller(1, |_| ()));
     assert!(verdict.contains("add that authority to clientAuth.authorities"), "{verdict}");
-    let tls = door.load(&[&root, &below], &[]);
-    assert_eq!(door.verdict(&tls, &below.caller(1, |_| ())), "good", "named itself, it is judged");
+    let tls = bench.load(&[&root, &below], &[]);
+    assert_eq!(bench.verdict(&tls, &below.caller(1, |_| ())), "good", "its own issuer is judged");
 }
 
 #[test]
-fn towards_subsystems_what_is_not_judged_and_what_ends_soon_is_a_warning() {
-    let door = ListenerBench::new();
+fn unsupported_constraints_and_near_expiry_towards_subsystems_are_warnings() {
+    let bench = ListenerBench::new();
     let load = |authority: &TestSigner, now| {
-        let own = ["server.pem", "server.key"].map(|file| door.folder.path().join(file));
+        let own = ["server.pem", "server.key"].map(|file| bench.folder.path().join(file));
         let files = SubsystemTlsFiles {
-            authorities: door.write("subsystem", std::slice::from_ref(&authority.pem)),
+            authorities: bench.write("subsystem", std::slice::from_ref(&authority.pem)),
             client_certificate: Some(own.into()),
             server_name: None,
             protocol: "http/1.1",
@@ -472,8 +479,8 @@ fn towards_subsystems_what_is_not_judged_and_what_ends_soon_is_a_warning() {
 }
 
 #[test]
-fn no_authority_of_a_bundle_is_lost() {
-    let (door, one, two) = (ListenerBench::new(), root(), root());
+fn all_authorities_of_a_bundle_are_loaded() {
+    let (bench, one, two) = (ListenerBench::new(), root(), root());
     let (a, b) = (&one.pem, &two.pem);
     for bundle in [
         format!("{a}{b}"),
@@ -482,42 +489,38 @@ fn no_authority_of_a_bundle_is_lost() {
         format!("{a}{b}").replace('\n', "\r\n"),
         format!("{a}{}", b.replace(" CERTIFICATE", " TRUSTED CERTIFICATE")),
     ] {
-        let tls = door.try_load(std::slice::from_ref(&bundle), &[]).expect("both");
+        let tls = bench.try_load(std::slice::from_ref(&bundle), &[]).expect("both");
         assert_eq!(tls.trusted.authorities.len(), 2, "{bundle}");
         for signer in [&one, &two] {
-            assert_eq!(door.verdict(&tls, &signer.caller(1, |_| ())), "good");
+            assert_eq!(bench.verdict(&tls, &signer.caller(1, |_| ())), "good");
         }
     }
     let unknown = format!("{a}{}", b.replace(" CERTIFICATE", " PKCS7"));
-    let told = door.try_load(&[unknown], &[]).expect_err("an unknown section");
+    let message = bench.try_load(&[unknown], &[]).expect_err("an unknown section");
     let line = a.lines().count() + 1;
     assert!(
-        told.contains(&format!("authority-0.pem: is not well-formed PEM: line {line}: contains an unknown section")),
-        "{told}"
+        message.contains(&format!("authority-0.pem: is not well-formed PEM: line {line}: contains an unknown section")),
+        "{message}"
     );
     let with_list = format!("{a}{}", one.list(&[], 1, WHOLE));
-    let tls = door.try_load(&[with_list], &[]).expect("an authority");
+    let tls = bench.try_load(&[with_list], &[]).expect("an authority");
     assert!(tls.warnings[0].contains("a revocation list is ignored in this file"), "{:?}", tls.warnings);
 }
 
 #[test]
-fn what_is_judged_outside_of_a_handshake_is_told_and_not_noted() {
-    let (door, root) = (ListenerBench::new(), root());
-    let tls = door.load(&[&root], &[]);
-    let verdict = door.verdict(&tls, &root.caller(1, |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]));
+fn verification_outside_of_a_handshake_records_no_refused_certificate() {
+    let (bench, root) = (ListenerBench::new(), root());
+    let tls = bench.load(&[&root], &[]);
+    let verdict = bench.verdict(&tls, &root.caller(1, |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]));
     assert!(
         verdict.ends_with(": the certificate of CN=police may not sign handshakes (keyUsage lacks digitalSignature)")
     );
-    assert_eq!(tls.take_refused_certificate(), None, "judged outside of a handshake");
+    assert_eq!(tls.take_refused_certificate(), None, "verified outside of a handshake");
 }
 
 #[test]
-fn without_lists_nothing_closes_a_listener() {
-    let (door, root) = (ListenerBench::new(), root());
-    let tls = door.load(&[&root], &[]);
-    assert_eq!(
-        tls.no_current_crl_since(now() + SignedDuration::from_hours(24 * 365 * 50)),
-        None,
-        "no lists, nothing to end"
-    );
+fn listener_without_crls_has_no_crl_expiry() {
+    let (bench, root) = (ListenerBench::new(), root());
+    let tls = bench.load(&[&root], &[]);
+    assert_eq!(tls.no_current_crl_since(now() + SignedDuration::from_hours(24 * 365 * 50)), None, "no CRLs, no expiry");
 }

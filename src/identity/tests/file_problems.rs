@@ -75,14 +75,14 @@ fn write(folder: &AuthorityFolder, file: &str, text: &str) {
 }
 
 #[test]
-fn good_files_tell_what_expires_when() {
+fn valid_files_report_their_expiry() {
     let folder = AuthorityFolder::new();
     let tls = folder.files().load(now()).expect("good files");
-    let told: Vec<_> =
+    let message: Vec<_> =
         tls.expiries.iter().map(|expiry| (expiry.role, expiry.name.as_str(), expiry.expires_at)).collect();
     let until = |days| ValidityPeriod::days(now(), days).until;
     assert_eq!(
-        told,
+        message,
         [("server", "CN=localhost", until(90)), ("ca", "CN=City", until(365)), ("crl", "CN=City", until(30))]
     );
     assert_eq!(tls.warnings, Vec::<String>::new());
@@ -90,7 +90,7 @@ fn good_files_tell_what_expires_when() {
 }
 
 #[test]
-fn one_spoilt_file_is_told_with_its_name_and_what_to_do() {
+fn invalid_file_is_reported_with_its_name_and_remedy() {
     type Spoil = fn(&AuthorityFolder);
     let cases: [(Spoil, &str, &str); 15] = [
         (|at| fs::remove_file(at.at("server.pem")).expect("removed"), "server.pem", "cannot be read: No such file"),
@@ -111,8 +111,8 @@ fn one_spoilt_file_is_told_with_its_name_and_what_to_do() {
     ];
     for (spoil, file, expected) in cases {
         let folder = AuthorityFolder::new();
-        let told = folder.problems(0, spoil);
-        assert!(told.contains(file) && told.contains(expected), "{told}\nshould say of {file}: {expected}");
+        let message = folder.problems(0, spoil);
+        assert!(message.contains(file) && message.contains(expected), "{message}\nlacks, of {file}: {expected}");
     }
 }
 
@@ -137,20 +137,20 @@ fn forge_list(folder: &AuthorityFolder) {
 }
 
 #[test]
-fn what_has_expired_is_told_and_all_of_it_at_once() {
+fn all_expired_files_are_reported_at_once() {
     for (days, expected) in [
         (31, vec!["the revocation list of CN=City expired"]),
         (91, vec!["the certificate of CN=localhost expired", "the revocation list of CN=City expired"]),
         (366, vec!["CN=localhost expired", "the certificate of CN=City expired", "list of CN=City expired"]),
     ] {
-        let told = AuthorityFolder::new().problems(days, |_| {});
-        assert_eq!(told.lines().count(), expected.len(), "{told}");
-        assert!(expected.iter().all(|part| told.contains(part)), "{told}\nshould say {expected:?}");
+        let message = AuthorityFolder::new().problems(days, |_| {});
+        assert_eq!(message.lines().count(), expected.len(), "{message}");
+        assert!(expected.iter().all(|part| message.contains(part)), "{message}\nlacks {expected:?}");
     }
 }
 
 #[test]
-fn certificates_from_the_future_point_at_the_clock() {
+fn certificates_not_yet_valid_hint_at_the_clock() {
     let yesterday = now() - jiff::SignedDuration::from_hours(24);
     let problems = AuthorityFolder::new().files().load(yesterday).expect_err("too early");
     assert_eq!(problems.len(), 3, "server, authority and list");
@@ -158,16 +158,16 @@ fn certificates_from_the_future_point_at_the_clock() {
 }
 
 #[test]
-fn asking_for_certificates_needs_somebody_to_trust() {
+fn client_authentication_requires_a_trust_anchor() {
     let folder = AuthorityFolder::new();
     let auth = ClientAuth { authorities: Vec::new(), ..folder.files().client_auth.expect("asked for") };
     let files = TlsFiles { client_auth: Some(auth), ..folder.files() };
-    let problems = files.load(now()).expect_err("nobody to trust");
+    let problems = files.load(now()).expect_err("no trust anchors");
     assert!(problems[0].what.contains("clientAuth.authorities"), "{problems:?}");
 }
 
 #[test]
-fn what_is_odd_but_usable_is_a_warning() {
+fn unusual_but_usable_files_are_warnings() {
     let folder = AuthorityFolder::new();
     let other = folder.other("Other");
     let mut files = folder.files();
@@ -181,12 +181,12 @@ fn what_is_odd_but_usable_is_a_warning() {
 }
 
 #[test]
-fn secrets_do_not_show_in_what_is_told() {
+fn private_keys_are_shown_in_no_problem_and_no_debug_output() {
     let folder = AuthorityFolder::new();
     let key = fs::read_to_string(folder.at("server.key")).expect("a key");
     let secret = key.lines().nth(1).expect("a line of the key");
-    let told = folder.problems(0, |at| copy(at, "server.key", "server.pem"));
-    assert!(!told.contains(secret));
+    let message = folder.problems(0, |at| copy(at, "server.key", "server.pem"));
+    assert!(!message.contains(secret));
     let tls = AuthorityFolder::new().files().load(now()).expect("good files");
     assert!(!format!("{tls:?}").contains("PRIVATE"));
 }
@@ -206,7 +206,7 @@ fn serve(folder: &AuthorityFolder, change: impl FnOnce(&mut rcgen::CertificatePa
 }
 
 #[test]
-fn a_server_certificate_is_for_servers_and_names_hosts() {
+fn server_certificate_needs_server_usage_and_host_names() {
     use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
     type Change = fn(&mut rcgen::CertificateParams);
     let cases: [(Change, &str); 3] = [
@@ -216,8 +216,8 @@ fn a_server_certificate_is_for_servers_and_names_hosts() {
     ];
     for (change, expected) in cases {
         let folder = AuthorityFolder::new();
-        let told = folder.problems(0, |folder| serve(folder, change));
-        assert!(told.contains("server.pem") && told.contains(expected), "{told}\nshould say {expected}");
+        let message = folder.problems(0, |folder| serve(folder, change));
+        assert!(message.contains("server.pem") && message.contains(expected), "{message}\nlacks {expected}");
     }
     let folder = AuthorityFolder::new();
     serve(&folder, |params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth));
@@ -229,7 +229,7 @@ fn a_server_certificate_is_for_servers_and_names_hosts() {
 }
 
 #[test]
-fn an_authority_that_may_not_sign_is_a_problem_with_its_path() {
+fn authority_without_signing_usage_is_a_problem_with_its_path() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
     for (usages, file, expected) in [
         (vec![KeyUsagePurpose::CrlSign], "ca.pem", "keyUsage lacks keyCertSign"),
@@ -252,13 +252,13 @@ fn an_authority_that_may_not_sign_is_a_problem_with_its_path() {
         };
         let list = list.signed_by(&Issuer::new(params, key)).expect("a list");
         write(&folder, "revoked.crl", &list.pem().expect("PEM"));
-        let told = folder.problems(0, |_| {});
-        assert!(told.contains(file) && told.contains(expected), "{told}\nshould say of {file}: {expected}");
+        let message = folder.problems(0, |_| {});
+        assert!(message.contains(file) && message.contains(expected), "{message}\nlacks, of {file}: {expected}");
     }
 }
 
 #[test]
-fn an_expired_list_is_believed_only_if_somebody_says_so() {
+fn expired_crl_is_accepted_only_if_configured() {
     let folder = AuthorityFolder::new();
     let mut files = folder.files();
     files.client_auth.as_mut().expect("asked for").expired_crl = ExpiredCrlPolicy::Allow;
@@ -270,7 +270,7 @@ fn an_expired_list_is_believed_only_if_somebody_says_so() {
 }
 
 #[test]
-fn the_same_trust_is_known_and_another_too() {
+fn equal_trust_is_recognised_and_different_trust_too() {
     let folder = AuthorityFolder::new();
     let before = folder.files().load(now()).expect("usable");
     assert!(folder.files().load(now()).expect("usable").has_same_trust(&before));
@@ -279,7 +279,7 @@ fn the_same_trust_is_known_and_another_too() {
         .expect("the same")
         .revoke(&police, ValidityPeriod::days(now(), 30))
         .expect("revoked");
-    assert!(!folder.files().load(now()).expect("usable").has_same_trust(&before), "a list has changed");
+    assert!(!folder.files().load(now()).expect("usable").has_same_trust(&before), "a CRL has changed");
     let mut files = folder.files();
     files.client_auth.as_mut().expect("asked for").required = false;
     assert!(!files.load(now()).expect("usable").has_same_trust(&before), "other rules");

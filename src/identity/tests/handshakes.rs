@@ -114,7 +114,7 @@ impl TlsBench {
     ) -> Result<Option<Caller>, rustls::Error> {
         let (_, server) = connect(&self.client_config(identity, version), tls)?;
         assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
-        Ok(Caller::from_handshake(&server).expect("a certificate that this house accepts"))
+        Ok(Caller::from_handshake(&server).expect("a certificate that the gateway accepts"))
     }
 }
 
@@ -162,13 +162,13 @@ fn refusal(result: Result<Option<Caller>, rustls::Error>) -> String {
 }
 
 #[test]
-fn a_good_certificate_makes_a_caller() {
+fn valid_certificate_makes_a_caller() {
     let city = TlsBench::new();
     let good = city.good("police");
     for required in [true, false] {
         let tls = city.load(&city.files(required));
         for version in [&TLS12, &TLS13] {
-            let caller = city.connect(&tls, Some(&good), version).expect("let in").expect("a caller");
+            let caller = city.connect(&tls, Some(&good), version).expect("accepted").expect("a caller");
             assert_eq!(caller.header(), "spiffe://city.example/department/police");
             assert_eq!(caller.identities().len(), 2, "the URI and the subject");
             assert_eq!(caller.expires_at(), ValidityPeriod::days(now(), 90).until);
@@ -178,18 +178,18 @@ fn a_good_certificate_makes_a_caller() {
 }
 
 #[test]
-fn whoever_may_come_without_a_certificate_is_no_caller() {
+fn client_without_an_optional_certificate_is_no_caller() {
     let city = TlsBench::new();
     for version in [&TLS12, &TLS13] {
         let optional = city.load(&city.files(false));
-        assert!(city.connect(&optional, None, version).expect("let in").is_none());
+        assert!(city.connect(&optional, None, version).expect("accepted").is_none());
         let required = city.load(&city.files(true));
         assert_eq!(refusal(city.connect(&required, None, version)), "NoCertificatesPresented");
     }
 }
 
 #[test]
-fn bad_certificates_are_refused_whether_or_not_one_is_required() {
+fn invalid_certificates_are_refused_even_if_optional() {
     let city = TlsBench::new();
     let elsewhere = CertificateAuthority::create(&city.path("elsewhere"), "City", ValidityPeriod::days(now(), 365))
         .expect("an authority");
@@ -213,16 +213,12 @@ fn bad_certificates_are_refused_whether_or_not_one_is_required() {
         for (identity, expected) in &cases {
             for version in [&TLS12, &TLS13] {
                 let refusal = refusal(city.connect(&tls, Some(identity), version));
-                assert!(
-                    refusal.contains(expected),
-                    "{}: {refusal} should be {expected}",
-                    identity.certificate.display()
-                );
+                assert!(refusal.contains(expected), "{}: {refusal} is not {expected}", identity.certificate.display());
                 let der = CertificateDer::from_pem_file(&identity.certificate).expect("a certificate");
                 assert_eq!(
                     tls.take_refused_certificate(),
                     CertificateSummary::from_der(&der),
-                    "it is known which one was refused"
+                    "the refused certificate is recorded"
                 );
                 assert_eq!(tls.take_refused_certificate(), None);
             }
@@ -245,30 +241,30 @@ fn only_the_revoked_certificate_is_refused() {
 }
 
 #[test]
-fn a_caller_of_an_open_connection_is_judged_again_after_a_reload() {
+fn open_connection_is_verified_again_after_a_reload() {
     let city = TlsBench::new();
     let stranger = CertificateAuthority::create(&city.path("stranger"), "Stranger", ValidityPeriod::days(now(), 365))
         .expect("an authority");
     let (kept, revoked) = (city.good("kept"), city.good("revoked"));
     let before = city.load(&city.files(true));
-    let knock = |identity| city.connect(&before, Some(identity), &TLS13).expect("let in").expect("a caller");
-    let (kept, revoked, file) = (knock(&kept), knock(&revoked), revoked.certificate);
+    let connect_as = |identity| city.connect(&before, Some(identity), &TLS13).expect("accepted").expect("a caller");
+    let (kept, revoked, file) = (connect_as(&kept), connect_as(&revoked), revoked.certificate);
     city.authority.revoke(&file, ValidityPeriod::days(now(), 365)).expect("revoked");
     let after = city.load(&city.files(true));
-    assert!(before.still_accepts(&revoked, now()), "it could not know");
+    assert!(before.still_accepts(&revoked, now()), "the earlier trust does not know the revocation");
     assert!(!after.still_accepts(&revoked, now()));
     assert!(after.still_accepts(&kept, now()));
     assert!(!after.still_accepts(&kept, now() + DAY * 91), "expired");
     let auth =
         ClientAuth { authorities: vec![stranger.certificate_path()], revocation_lists: Vec::new(), ..city.auth() };
     let elsewhere = city.load(&TlsFiles { client_auth: Some(auth), ..city.files(true) });
-    assert!(!elsewhere.still_accepts(&kept, now()), "the authority is gone");
+    assert!(!elsewhere.still_accepts(&kept, now()), "the authority was removed");
     let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
-    assert!(!open.still_accepts(&kept, now()), "nobody is asked");
+    assert!(!open.still_accepts(&kept, now()), "no certificate is requested");
 }
 
 #[test]
-fn an_authority_opened_again_goes_on_where_it_was() {
+fn reopened_authority_continues_its_serials() {
     let city = TlsBench::new();
     let (first, second) = (city.good("first"), city.good("second"));
     for issued in [&first, &second] {
@@ -307,7 +303,7 @@ fn below(city: &TlsBench) -> (CertificateAuthority, IssuedFiles) {
 }
 
 #[test]
-fn every_issuer_in_a_chain_needs_a_list_and_may_be_on_one() {
+fn every_issuer_in_a_chain_needs_a_crl_and_can_be_revoked() {
     let city = TlsBench::new();
     let (below, caller) = below(&city);
     let with_lists = |lists: &[PathBuf]| {
@@ -320,11 +316,11 @@ fn every_issuer_in_a_chain_needs_a_list_and_may_be_on_one() {
     assert!(with_lists(&[of_root.clone(), of_below.clone()]).contains("let in"));
     assert!(with_lists(std::slice::from_ref(&of_root)).contains("UnknownRevocationStatus"));
     city.authority.revoke(&city.path("below/crossed.pem"), ValidityPeriod::days(now(), 30)).expect("revoked");
-    assert!(with_lists(&[of_root, of_below]).contains("Revoked"), "the intermediate is");
+    assert!(with_lists(&[of_root, of_below]).contains("Revoked"), "the intermediate certificate is revoked");
 }
 
 #[test]
-fn time_that_passes_ends_certificates_and_revocation_lists() {
+fn certificates_and_crls_expire_while_the_gateway_runs() {
     let city = TlsBench::new();
     city.authority.renew_revocation_list(ValidityPeriod::days(now(), 30)).expect("a list");
     let (short, long) = (city.client("short", ValidityPeriod::days(now(), 9)), city.good("long"));
@@ -338,17 +334,17 @@ fn time_that_passes_ends_certificates_and_revocation_lists() {
 }
 
 #[test]
-fn a_second_connection_resumes_nothing_where_certificates_are_asked_for() {
+fn sessions_are_not_resumed_where_certificates_are_requested() {
     let city = TlsBench::new();
     let good = city.good("police");
-    let asking = [city.load(&city.files(true)), city.load(&city.files(false))];
+    let listeners = [city.load(&city.files(true)), city.load(&city.files(false))];
     let open = city.load(&TlsFiles { client_auth: None, ..city.files(true) });
     for version in [&TLS12, &TLS13] {
-        for tls in &asking {
+        for tls in &listeners {
             assert_eq!(second_handshake(&city.client_config(Some(&good), version), tls), HandshakeKind::Full);
         }
         let resumed = second_handshake(&city.client_config(None, version), &open);
-        assert_eq!(resumed, HandshakeKind::Resumed, "the client does ask for resumption");
+        assert_eq!(resumed, HandshakeKind::Resumed, "the client requests resumption");
     }
 }
 
@@ -359,7 +355,7 @@ fn second_handshake(client: &Arc<ClientConfig>, tls: &ServerTls) -> HandshakeKin
 }
 
 #[test]
-fn a_handshake_that_is_not_finished_proves_nothing() {
+fn unfinished_handshake_makes_no_caller() {
     let city = TlsBench::new();
     let tls = city.load(&city.files(true));
     let server = ServerConnection::new(Arc::clone(&tls.config)).expect("a server");
@@ -367,11 +363,11 @@ fn a_handshake_that_is_not_finished_proves_nothing() {
 }
 
 #[test]
-fn the_key_exchange_is_post_quantum_with_whoever_can() {
+fn key_exchange_is_post_quantum_if_the_client_supports_it() {
     let city = TlsBench::new();
     let good = city.good("police");
     let tls = city.load(&city.files(true));
-    let (_, server) = connect(&city.client_config(Some(&good), &TLS13), &tls).expect("let in");
+    let (_, server) = connect(&city.client_config(Some(&good), &TLS13), &tls).expect("accepted");
     let group = server.negotiated_key_exchange_group().expect("a group");
     assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
 }

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_read_however_they_are_put_together() {
+    fn sections_are_parsed_in_any_layout() {
         use SectionKind::{Certificate, Parameters, PrivateKey, RevocationList, TrustedCertificate};
         let two = section("CERTIFICATE") + &section("X509 CRL");
         let both = Ok(vec![(Certificate, 1), (RevocationList, 5)]);
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(kinds(two.replace('\n', "  \n  ")), both);
         assert_eq!(kinds([b"\xef\xbb\xbf", two.as_bytes()].concat()), both, "a byte order mark");
         assert_eq!(kinds(two.replace("----\n-----B", "---------B")), Ok(vec![(Certificate, 1), (RevocationList, 4)]));
-        assert_eq!(kinds(two.trim_end()), both, "no line end at the end");
+        assert_eq!(kinds(two.trim_end()), both, "no line end at the end of the file");
         let comments = format!("subject=CN = a\n-----------\n\n{two}-- the end\n");
         assert_eq!(kinds(comments), Ok(vec![(Certificate, 4), (RevocationList, 8)]));
         let key = section("EC PARAMETERS") + &section("EC PRIVATE KEY");
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_key_is_known_in_both_forms() {
+    fn encrypted_key_is_recognised_in_both_formats() {
         let traditional = section("EC PRIVATE KEY")
             .replace("AAAA", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF0123456789ABCDEF\n\nAAAA");
         for text in [traditional, section("ENCRYPTED PRIVATE KEY")] {
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_told_with_its_line() {
+    fn unknown_sections_are_reported_with_their_line() {
         let good = section("CERTIFICATE");
         for (text, expected) in [
             (good.clone() + &section("PKCS7"), "line 5: contains an unknown section \"PKCS7\""),
@@ -347,13 +347,13 @@ mod tests {
             (good.replace("AAAA", "A*AA"), "line 2: the section \"CERTIFICATE\" is not base64"),
             (good.replace("-----\nAAAA", "-----AAAA"), "line 1: this is not a boundary of a section"),
         ] {
-            let told = kinds(&text).expect_err(expected);
-            assert!(told.contains(expected), "{told}\nshould say {expected}");
+            let message = kinds(&text).expect_err(expected);
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
     }
 
     #[test]
-    fn a_trusted_certificate_is_read_without_its_settings_or_not_at_all() {
+    fn trusted_certificate_is_read_without_its_settings_or_refused() {
         let path = Path::new("a.pem");
         let trusted = |der: &str| {
             let text = format!("-----BEGIN TRUSTED CERTIFICATE-----\n{der}\n-----END TRUSTED CERTIFICATE-----\n");
@@ -362,7 +362,7 @@ mod tests {
         let own = CertificateDer::from(vec![0x30, 0x01, 0x05]);
         assert_eq!(trusted("MAEF"), Ok(own.clone()));
         assert_eq!(trusted("MAEFMAA="), Ok(own));
-        let told = trusted("MAEFMAEF").expect_err("settings").to_string();
-        assert!(told.contains("a.pem: line 1") && told.contains("openssl x509"), "{told}");
+        let message = trusted("MAEFMAEF").expect_err("settings").to_string();
+        assert!(message.contains("a.pem: line 1") && message.contains("openssl x509"), "{message}");
     }
 }

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn uris_are_judged_by_their_host() {
+    fn uris_are_matched_by_their_host() {
         let host = rules(&[(URI, b"City.example")], &[]).rules;
         let domain = rules(&[(URI, b".city.example")], &[]).rules;
         let excluded = rules(&[], &[(URI, b"evil.example"), (URI, b".evil.example")]).rules;
@@ -358,11 +358,11 @@ mod tests {
             assert_eq!(found, (of_host, below_domain, not_evil), "{text}");
         }
         let nameless = certificate(vec![], &[(DnType::CommonName, "a")]);
-        assert!(keeps(&host, &nameless), "a constraint on URIs says nothing of other names");
+        assert!(keeps(&host, &nameless), "a constraint on URIs does not apply to other names");
     }
 
     #[test]
-    fn emails_are_judged_by_address_host_and_domain() {
+    fn emails_are_matched_by_address_host_and_domain() {
         let email = |text: &str| certificate(vec![SanType::Rfc822Name(text.try_into().expect("ASCII"))], &[]);
         for (base, text, expected) in [
             ("a@city.example", "A@City.example", true),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_names_are_judged_from_their_beginning() {
+    fn directory_names_are_matched_by_prefix() {
         let country = |text| (DnType::CountryName, text);
         let base = certificate(vec![], &[country("CN"), (DnType::OrganizationName, "The  City")]);
         let (_, base) = X509Certificate::from_der(&base).expect("a certificate");
@@ -394,11 +394,11 @@ mod tests {
             let der = certificate(vec![], &subject);
             assert_eq!((keeps(&permitted, &der), !keeps(&excluded, &der)), (expected, expected), "{subject:?}");
         }
-        assert!(keeps(&permitted, &uri("spiffe://a/b")), "no subject, no directory name");
+        assert!(keeps(&permitted, &uri("spiffe://a/b")), "without a subject there is no directory name");
     }
 
     #[test]
-    fn what_webpki_judges_stays_with_webpki() {
+    fn constraints_that_webpki_enforces_are_left_to_webpki() {
         const DNS: u8 = primitive_tag(2);
         let split = rules(&[(DNS, b"a.example"), (URI, b"city.example")], &[(URI, b"b.example")]);
         let kept = encode_element(constructed_tag(0), &encode_element(SEQUENCE, &encode_element(DNS, b"a.example")));

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_ends_where_the_next_begins_and_none_begins_before_the_horizon() {
+    fn day_ends_at_the_next_day_or_at_the_horizon() {
         let calendar = CalendarOffset::default(); // day 20,000 begins at 16:00 of the day before
         let midnight = 20_000 * 24 - 8;
         let rolled = [midnight - 48, midnight - 24].map(Window).to_vec();

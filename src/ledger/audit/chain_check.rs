@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_noted_head_is_a_number_and_a_hash() {
+    fn noted_head_is_a_number_and_a_hash() {
         let hash = "0".repeat(63) + "A";
         let noted = NotedHead::parse(&format!("12:{hash}")).expect("a head");
         assert_eq!((noted.number, noted.hash.ends_with('a')), (12, true));

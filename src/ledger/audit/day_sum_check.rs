@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_names_its_first_field_and_a_full_integer_is_none() {
+    fn difference_names_its_first_field_and_a_saturated_sum_is_no_difference() {
         let full = i128::from(i64::MAX);
         let rows = |rows: &[(DaySumKey, [i128; 5])]| {
             rows.iter().map(|(key, numbers)| (*key, WideMeasures::from(*numbers))).collect::<BTreeMap<_, _>>()

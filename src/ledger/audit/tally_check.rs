@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_that_moved_meet_where_their_values_overlap() {
+    fn moving_sums_agree_if_their_ranges_overlap() {
         for (one, other, expected) in [
             ([5, 5], [5, 5], true),
             ([5, 5], [6, 6], true), // one command is in progress

@@ -86,33 +86,33 @@ mod tests {
 
     const PLACE: (Window, SeriesId) = (Window(7), SeriesId(0));
 
-    fn flying(response_bytes: u64, seconds: u64) -> Measures {
+    fn unfinished(response_bytes: u64, seconds: u64) -> Measures {
         let duration_ns = seconds * 1_000_000_000;
         Measures { commands: 2, units: 6, response_bytes, duration_ns, ..Measures::default() }
     }
 
     #[test]
-    fn a_row_is_written_when_its_bytes_move_and_seldom_for_its_time_alone() {
+    fn row_is_written_on_new_bytes_and_rarely_for_its_age_alone() {
         for (response_bytes, seconds, expected) in [(5, 1, false), (5, 20, false), (6, 1, true), (5, 21, true)] {
-            let written = is_worth_writing(&flying(5, 1), &flying(response_bytes, seconds));
+            let written = is_worth_writing(&unfinished(5, 1), &unfinished(response_bytes, seconds));
             assert_eq!(written, expected, "{response_bytes} bytes, {seconds} s");
         }
     }
 
     #[test]
-    fn the_book_says_what_is_in_flight_and_forgets_what_has_ended() {
+    fn book_lists_in_flight_commands_and_removes_ended_ones() {
         let mut book = rusqlite::Connection::open_in_memory().expect("a book");
         book.execute_batch(super::super::schema::SCHEMA).expect("its tables");
         book.pragma_update(None, "foreign_keys", "OFF").expect("rows without their epoch");
         let transaction = book.transaction().expect("a transaction");
-        let said = |query: &str| -> i64 { transaction.query_row(query, [], |row| row.get(0)).expect(query) };
+        let number = |query: &str| -> i64 { transaction.query_row(query, [], |row| row.get(0)).expect(query) };
         let mut rows = InFlightRows::new();
         for (response_bytes, seconds, expected) in [(5, 1, 2), (5, 3, 2), (6, 4, 8), (6, 30, 60)] {
-            let now = InFlightRows::from([(PLACE, flying(response_bytes, seconds))]);
+            let now = InFlightRows::from([(PLACE, unfinished(response_bytes, seconds))]);
             rows = write_in_flight(&transaction, 1, (&rows, &now)).expect("written");
-            assert_eq!(said("SELECT 2 * duration_ns / 1000000000 FROM in_flight"), expected);
+            assert_eq!(number("SELECT 2 * duration_ns / 1000000000 FROM in_flight"), expected);
         }
         rows = write_in_flight(&transaction, 1, (&rows, &InFlightRows::new())).expect("written");
-        assert_eq!((rows.len(), said("SELECT count(*) FROM in_flight")), (0, 0));
+        assert_eq!((rows.len(), number("SELECT count(*) FROM in_flight")), (0, 0));
     }
 }

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_escaped_in_a_uri() {
+    fn path_is_escaped_in_a_uri() {
         assert_eq!(immutable_uri(Path::new("/a b/50%?#é.db")), "file:/a%20b/50%25%3F%23%C3%A9.db?immutable=1");
     }
 }

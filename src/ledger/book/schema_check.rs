@@ -156,25 +156,25 @@ mod tests {
     }
 
     #[test]
-    fn a_book_as_its_format_makes_it_has_no_differences() {
+    fn unaltered_book_has_no_schema_differences() {
         assert_eq!(schema_differences(&book()).expect("a schema"), []);
         let analysed = book();
         analysed.execute_batch("INSERT INTO series VALUES (1, 'a', 'b', 'c'); ANALYZE").expect("statistics");
         analysed.execute_batch("ALTER TABLE waived RENAME TO a; ALTER TABLE a RENAME TO waived").expect("renamed");
-        assert_eq!(schema_differences(&analysed).expect("a schema"), [], "SQLite's own, and quotes");
+        assert_eq!(schema_differences(&analysed).expect("a schema"), [], "tables of SQLite, and quotes");
     }
 
     #[test]
-    fn a_difference_is_shown_where_it_is() {
+    fn schema_difference_is_shown_at_its_position() {
         let (one, other) = (format!("{}half", "a".repeat(100)), format!("{}whole", "a".repeat(100)));
-        let said = format!("it is `...{a}half`, not `...{a}whole`", a = "a".repeat(30));
-        assert_eq!(difference_excerpt(&one, &other), said);
+        let expected = format!("it is `...{a}half`, not `...{a}whole`", a = "a".repeat(30));
+        assert_eq!(difference_excerpt(&one, &other), expected);
         assert_eq!(difference_excerpt("ok 0 none", "ok 0 us"), "it is `ok 0 none`, not `ok 0 us`");
         assert_eq!(excerpt(&"é".repeat(61), 0), format!("{}...", "é".repeat(60)));
     }
 
     #[test]
-    fn whatever_is_altered_missing_or_added_is_named() {
+    fn altered_missing_and_added_schema_items_are_named() {
         for (edit, expected) in [
             ("DROP VIEW usage_hourly; CREATE VIEW usage_hourly AS SELECT 1", vec!["view usage_hourly"]),
             ("DROP VIEW usage_hourly; CREATE TABLE usage_hourly (a)", vec!["table usage_hourly", "view usage_hourly"]),

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn each_waits_for_its_own_sync() {
+    fn each_waiter_is_released_by_its_own_sync() {
         let (waiters, waker) = (SyncWaiters::default(), Waker::from(std::sync::Arc::new(Nobody)));
         let mut context = Context::from_waker(&waker);
         let (mut first, mut second) = (waiters.wait_for(1), waiters.wait_for(2));

@@ -52,7 +52,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn links_of_folder_and_file_lead_to_one_path() {
+    fn links_to_folder_and_file_resolve_to_one_path() {
         let made = tempfile::tempdir().expect("a folder");
         let folder = made.path().canonicalize().expect("it is there");
         std::fs::create_dir(folder.join("data")).expect("a folder");
@@ -60,7 +60,7 @@ mod tests {
         symlink("data/ledger.db", folder.join("other.db")).expect("a link of the file");
         let book = folder.join("data/ledger.db");
         assert_eq!(canonical_path(&folder.join("link/ledger.db")).expect("a new book"), book);
-        let dangling = canonical_path(&folder.join("other.db")).expect_err("it leads to nothing");
+        let dangling = canonical_path(&folder.join("other.db")).expect_err("the link is dangling");
         assert!(matches!(dangling, LedgerError::DanglingLink(_)), "{dangling}");
         std::fs::write(&book, "").expect("a file");
         for way in ["data/ledger.db", "link/ledger.db", "other.db", "data/../link/ledger.db"] {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_named_after_the_whole_book() {
+    fn write_ahead_log_is_named_after_the_full_book_name() {
         assert_eq!(path_with_suffix(Path::new("a/ledger.sqlite"), LOG_SUFFIX), Path::new("a/ledger.sqlite-wal"));
     }
 }

@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_was_packed_says_the_same() {
+    fn packed_row_is_unpacked_unchanged() {
         let numbers = std::array::from_fn(|at| if at < REFUSED_AT + Refused::ALL.len() { at as u64 + 1 } else { 0 });
         let row = FoldRow::from_numbers(&numbers);
         assert_eq!(row.as_numbers(), numbers);
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_seen_twice_counts_once_and_one_that_grew_counts_what_it_grew() {
+    fn slot_folded_twice_counts_once_and_then_its_growth() {
         let mut fold = TallyFold::default();
         for count in [2, 2, 5] {
             fold.absorb(9, &slot(1, NOON, &[(offset::ADMITTED, count), (offset::FINISHED, count)]), names);
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_in_its_second_use_counts_from_nothing() {
+    fn reused_slot_counts_from_zero() {
         let mut fold = TallyFold::default();
         fold.absorb(9, &slot(1, NOON, &[(offset::REFUSED, 5)]), names);
         fold.absorb(9, &slot(2, NOON.next(), &[(offset::REFUSED, 2)]), names);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_two_workers_make_one_row() {
+    fn slots_of_two_workers_are_folded_into_one_row() {
         let mut fold = TallyFold::default();
         fold.absorb(9, &slot(1, NOON, &[(offset::FINISHED, 5)]), names);
         fold.absorb(99, &slot(1, NOON, &[(offset::FINISHED, 2)]), names);
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn only_changed_rows_are_written_and_sealed_ones_never_again() {
+    fn only_changed_rows_are_written_and_sealed_rows_never() {
         let mut fold = TallyFold::default();
         fold.absorb(9, &slot(1, NOON, &[(offset::FINISHED, 5)]), names);
         assert_eq!((fold.new_series().count(), fold.changed_rows().count()), (1, 1));
@@ -561,11 +561,11 @@ mod tests {
             names,
         );
         assert_eq!((fold.changed_rows().count(), all(&fold).len()), (0, 0));
-        assert_eq!(fold.totals()[0].response_bytes, 4, "bytes of a stream still count");
+        assert_eq!(fold.totals()[0].response_bytes, 4, "bytes of an open stream are counted");
     }
 
     #[test]
-    fn what_was_in_flight_is_interrupted_in_its_own_window_unless_that_is_sealed() {
+    fn in_flight_commands_are_interrupted_in_their_window_unless_it_is_sealed() {
         let evening = Window(NOON.0 + 6);
         for (floor, expected) in [(Window(0), NOON), (NOON.next(), evening)] {
             let mut fold = TallyFold::new(Vec::new(), floor);

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_that_were_packed_are_the_same() {
+    fn packed_sums_are_unpacked_unchanged() {
         let numbers = std::array::from_fn(|at| if at < NUMBERS_END { at as u64 + 1 } else { 0 });
         let sums = SeriesSums::from_numbers(&numbers);
         assert_eq!(sums.as_numbers(), numbers);

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out_whatever_was_there_before() {
+    fn values_are_read_back_whatever_the_buffer_held() {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut row = SparseRow::default();
         assert_eq!(row.load(), [0; ROW_NUMBERS]);

@@ -177,7 +177,7 @@ mod tests {
         StoredMeasures { commands: 2, units: 6, request_bytes: 10, response_bytes: 20, duration_ns: 30 };
 
     #[test]
-    fn lines_are_those_of_the_description() {
+    fn lines_equal_the_documented_format() {
         for (line, expected) in [
             (admission_line(NAMES, [2, 6]), "admission\tpolice\tcameras\tread\t2\t6"),
             (usage_line(NAMES, "ok", Some(3), &NUMBERS), "usage\tpolice\tcameras\tread\tok\t3\t2\t6\t10\t20\t30"),
@@ -196,7 +196,7 @@ mod tests {
 
     /// The expected hashes were computed with `printf ... | sha256sum`.
     #[test]
-    fn hashes_are_those_that_others_compute() {
+    fn hashes_equal_those_of_sha256sum() {
         let lines = [admission_line(NAMES, [2, 6])];
         assert_eq!(content_hash(&[]), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         let mut seal = SealRow {

@@ -74,7 +74,7 @@ mod tests {
     use crate::ledger::tally::disk::SystemDisk;
 
     #[test]
-    fn a_file_that_is_removed_or_replaced_is_noticed_and_one_that_grows_is_not() {
+    fn removed_or_replaced_file_is_detected_and_growth_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, aside) = (folder.path().join("data/ledger.db"), folder.path().join("aside"));
         std::fs::create_dir(folder.path().join("data")).expect("a folder");

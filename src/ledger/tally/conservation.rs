@@ -89,12 +89,12 @@ pub(crate) fn imbalance(before: &WorkerTotals, slots: &SlotTotals, after: &Worke
 mod tests {
     use super::*;
 
-    fn said([received, refused, admitted, ending, finished]: [u64; 5]) -> WorkerTotals {
+    fn totals([received, refused, admitted, ending, finished]: [u64; 5]) -> WorkerTotals {
         WorkerTotals { received, refused, admitted, ends_begun: ending, finished }
     }
 
     #[test]
-    fn what_a_moment_can_explain_is_balanced_and_nothing_else() {
+    fn only_differences_of_commands_in_progress_are_balanced() {
         let still = [10, 2, 8, 7, 7];
         for (what, before, slots, after, expected) in [
             ("at rest", still, [2, 8, 7, 7], still, 0),
@@ -111,7 +111,7 @@ mod tests {
         ] {
             let [refused, admitted, finished, gone] = slots;
             let slots = SlotTotals { refused, admitted, finished, no_longer_in_flight: gone };
-            assert_eq!(imbalance(&said(before), &slots, &said(after)), expected, "{what}");
+            assert_eq!(imbalance(&totals(before), &slots, &totals(after)), expected, "{what}");
         }
     }
 }

@@ -218,7 +218,7 @@ mod tests {
     use crate::model::{Name, Refused};
 
     #[test]
-    fn records_do_not_overlap_and_end_within_the_slot() {
+    fn records_are_disjoint_and_within_the_slot() {
         assert_eq!(offset::FINISHED + Finished::ALL.len() * 4, offset::REFUSED);
         assert_eq!(offset::REFUSED + Refused::ALL.len(), offset::LATE_IN);
         const {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_in_a_new_use_forgets_the_old_one() {
+    fn reused_slot_has_no_old_counts() {
         let slot = Slot::empty();
         slot.begin_use(SlotKind::Count, |slot| slot.set(offset::UNITS_EACH, 3));
         slot.add(offset::ADMITTED, 2);

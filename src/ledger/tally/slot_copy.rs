@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_flight_is_what_began_or_came_and_neither_ended_nor_went() {
+    fn in_flight_is_started_plus_moved_in_minus_ended_minus_moved_out() {
         let started = 100_u64 + 140;
         for (what, set, expected) in [
             ("nothing", vec![], (0, 0, 0)),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_process_has_not_ended_is_told_by_the_ends_and_not_by_the_note_of_them() {
+    fn unended_commands_of_a_dead_process_are_computed_from_ends_and_not_from_their_note() {
         let admitted =
             [(offset::ADMITTED, 3), (offset::FINISHED, 1), (offset::STARTED, 100 + 140), (offset::REQUEST_BYTES, 9)];
         let noted = [(offset::ADMITTED, 3), (offset::FINISHED, 1), (offset::STARTED, 140), (offset::LATE_OUT, 1)];
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_of_format_1_has_in_flight_what_it_had() {
+    fn format_1_slot_keeps_its_in_flight_count() {
         let slot = words(&[
             (offset::STATE, SlotKind::Count as u64),
             (offset::ADMITTED, 5),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn late_is_the_distance_to_the_window_of_admission() {
+    fn late_offset_is_the_distance_to_the_window_of_admission() {
         for (of, late) in [(0, 0), (997, 3), (1000, 0)] {
             assert_eq!(
                 words(&[(offset::WINDOW_AND_SERIES, pack_halves(1000, 7)), (offset::ADMISSION_WINDOW, of)])

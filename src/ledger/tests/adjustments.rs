@@ -15,7 +15,7 @@ fn correction() -> Adjustment {
 }
 
 #[test]
-fn a_correction_is_added_and_sealed_beside_a_running_gateway() {
+fn adjustment_is_added_and_sealed_while_the_gateway_runs() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -31,7 +31,7 @@ fn a_correction_is_added_and_sealed_beside_a_running_gateway() {
         "one chain of three"
     );
     assert_eq!(bench.number("SELECT head_number FROM meta"), 3);
-    assert_eq!(brief(&bench.files()), [("ok", 1, 3)], "usage itself is as it was");
+    assert_eq!(brief(&bench.files()), [("ok", 1, 3)], "usage rows are unchanged");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_stored_correction_is_one_object_in_json_with_its_fields_in_their_order() {
 }
 
 #[test]
-fn a_correction_that_makes_no_sense_is_refused_and_nothing_is_written() {
+fn invalid_adjustment_is_refused_and_nothing_is_written() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -71,7 +71,7 @@ fn a_correction_that_makes_no_sense_is_refused_and_nothing_is_written() {
         (Adjustment { department: name("nobody").expect("a name"), ..correction() }, "no record of nobody"),
     ] {
         let error = add_adjustment(&bench.path(), &wrong, &bench.clock).expect_err(says);
-        assert!(error.to_string().contains(says), "{error} does not say {says}");
+        assert!(error.to_string().contains(says), "{error} lacks {says}");
     }
     assert_eq!(bench.number("SELECT count(*) FROM adjustment"), 0);
     assert_eq!(bench.number("SELECT count(*) FROM seal"), 0);

@@ -4,7 +4,7 @@ use crate::ledger::audit::{AuditVerdict, NotedHead, SealsAfterHead, verify};
 use crate::ledger::hash_chain::canonical::SealKind;
 use crate::ledger::hash_chain::seal::{SealContent, append_seal};
 
-use super::audit::{HOUR, audited, busy, closed, sound};
+use super::audit::{HOUR, assert_sound, audit_report, busy, closed};
 use super::*;
 
 /// An epoch with one hour, written by an attacker who can compute all hashes.
@@ -64,7 +64,7 @@ fn series_1(bench: &LedgerBench) {
 /// The book of `closed` has hours 0, 1, 2 and 3 sealed by seals 1, 2, 3 and 5. Hour 4 is open. Seal 6 covers the end of
 /// the epoch.
 #[test]
-fn what_is_appended_for_a_past_hour_is_found() {
+fn row_appended_for_a_past_hour_is_found() {
     let (before, after) = ("2026-11-24T03:05:00Z", "2026-11-25T03:05:00Z");
     let sealed = "2026-11-25T09:00:00Z";
     let append = |started_at: &'static str, sealed_at: &'static str, hour: i32| AppendedSeals {
@@ -83,7 +83,7 @@ fn what_is_appended_for_a_past_hour_is_found() {
     ] {
         let bench = closed();
         series_1(&bench);
-        let head = audited(&bench.path()).head;
+        let head = audit_report(&bench.path()).head;
         let head = NotedHead { number: head.number, hash: head.hash };
         appended.write(&bench);
         let hour = if appended.hour == 1 { "04" } else { "06" };
@@ -100,35 +100,35 @@ fn what_is_appended_for_a_past_hour_is_found() {
         );
         assert_eq!(without.notes.iter().any(|note| note.contains("had been set back")), is_set_back, "{what}");
         for (head, expected) in [(None, plain), (Some(&head), noted)] {
-            let said = audit::stranger_knowing(&bench, head);
-            assert_eq!(said.is_err(), !expected.is_empty(), "{what}: a stranger says {said:?}");
+            let output = audit::independent_audit_from(&bench, head);
+            assert_eq!(output.is_err(), !expected.is_empty(), "{what}: the independent audit reports {output:?}");
         }
     }
 }
 
 /// Only the end of the epoch is sealed yet.
 #[test]
-fn what_is_appended_for_an_hour_before_a_closing_is_found() {
+fn row_appended_for_an_hour_before_an_epoch_end_is_found() {
     for (sealed_at, plain) in [("2026-11-24T02:05:00Z", 1), ("2026-11-24T09:00:00Z", 0)] {
         let bench = LedgerBench::new();
         let (ledger, meter) = bench.open_one();
         admit(&meter, &bench.clock).settle(Finished::Ok);
         drop(meter);
         ledger.close().expect("closed");
-        let head = audited(&bench.path()).head;
+        let head = audit_report(&bench.path()).head;
         let head = NotedHead { number: head.number, hash: head.hash };
         series_1(&bench);
         AppendedSeals { started_at: "2026-11-24T02:00:00Z", sealed_at, hour: -1, commands: 1000 }.write(&bench);
         let (without, with) = (checked(&bench, None), checked(&bench, Some(&head)));
         assert_eq!(without.findings.len(), plain, "{:#?}", without.findings);
         assert_eq!(found(&with), ["head at seal 2 (epoch 2, hour 2026-11-24T02:00:00Z)"], "{:#?}", with.findings);
-        assert_eq!(audit::stranger_knowing(&bench, None).is_err(), plain > 0);
-        assert!(audit::stranger_knowing(&bench, Some(&head)).is_err());
+        assert_eq!(audit::independent_audit_from(&bench, None).is_err(), plain > 0);
+        assert!(audit::independent_audit_from(&bench, Some(&head)).is_err());
     }
 }
 
 #[test]
-fn a_negative_number_is_found_wherever_it_stands() {
+fn negative_number_is_found_in_every_column() {
     let bench = closed();
     series_1(&bench);
     let appended = AppendedSeals {
@@ -138,8 +138,8 @@ fn a_negative_number_is_found_wherever_it_stands() {
         commands: -1000,
     };
     appended.write(&bench);
-    let said = audit::stranger_knowing(&bench, None).expect_err("a stranger finds it");
-    assert!(said.contains("a count is negative"), "{said}");
+    let output = audit::independent_audit_from(&bench, None).expect_err("the independent audit finds it");
+    assert!(output.contains("a count is negative"), "{output}");
     let places: Vec<_> = found(&checked(&bench, None)).into_iter().filter(|one| one.starts_with("negative")).collect();
     let hour = "hour 2026-11-25T05:00:00Z";
     assert_eq!(places.iter().filter(|place| place.contains("series 1")).count(), places.len(), "{places:?}");
@@ -150,15 +150,15 @@ fn a_negative_number_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn what_comes_after_a_noted_head_is_counted() {
+fn rows_after_a_noted_head_are_counted() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
-    let head = audited(&bench.path()).head;
+    let (ledger, meter, unfinished) = busy(&bench);
+    let head = audit_report(&bench.path()).head;
     let head = NotedHead { number: head.number, hash: head.hash };
     assert_eq!(checked(&bench, Some(&head)).after, Some(SealsAfterHead::default()));
     add_adjustment(&bench.path(), &audit::correction(7), &bench.clock).expect("a correction");
     bench.pass(HOUR, &ledger, &meter);
-    drop((flying, meter));
+    drop((unfinished, meter));
     ledger.close().expect("closed");
     let verdict = checked(&bench, Some(&head));
     assert!(verdict.ok, "{:?}", verdict.findings);
@@ -167,7 +167,7 @@ fn what_comes_after_a_noted_head_is_counted() {
 }
 
 #[test]
-fn a_gateway_whose_clock_was_set_back_between_two_lives_keeps_a_sound_ledger() {
+fn clock_set_back_between_two_epochs_keeps_the_ledger_sound() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for _ in 0..4 {
@@ -184,12 +184,12 @@ fn a_gateway_whose_clock_was_set_back_between_two_lives_keeps_a_sound_ledger() {
     }
     drop(meter);
     ledger.close().expect("closed");
-    let verdict = sound(&bench.path(), "set back");
+    let verdict = assert_sound(&bench.path(), "set back");
     assert!(verdict.notes.iter().any(|note| note.contains("3 of its hours")), "{:?}", verdict.notes);
 }
 
 #[test]
-fn an_epoch_counts_into_no_hour_that_was_over_when_it_began() {
+fn epoch_counts_into_no_hour_that_ended_before_it_began() {
     let bench = LedgerBench::new();
     bench.clock.step_wall("2026-11-24T05:30:00Z".parse().expect("a time"));
     let (ledger, meter) = bench.open_one();

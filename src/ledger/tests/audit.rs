@@ -7,7 +7,7 @@ use super::*;
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const SERIES: &str = "department-1/cameras/command-1";
 
-pub(crate) fn audited(path: &Path) -> AuditVerdict {
+pub(crate) fn audit_report(path: &Path) -> AuditVerdict {
     verify(path, None, &mut |_, _, _| ()).expect("an audit")
 }
 
@@ -38,16 +38,16 @@ pub(crate) fn busy(bench: &LedgerBench) -> (Ledger, Meter, Ticket) {
     stream.settle(Finished::Aborted);
     add_adjustment(&bench.path(), &correction(-5), &bench.clock).expect("a correction");
     bench.pass(HOUR, &ledger, &meter);
-    let flying = admit(&meter, &bench.clock);
+    let unfinished = admit(&meter, &bench.clock);
     wait(ledger.reader().fold_now()).expect("a fold");
-    (ledger, meter, flying)
+    (ledger, meter, unfinished)
 }
 
 /// Returns [`busy`] after a clean close: seal 6 covers the end of the epoch.
 pub(crate) fn closed() -> LedgerBench {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
-    drop((flying, meter));
+    let (ledger, meter, unfinished) = busy(&bench);
+    drop((unfinished, meter));
     ledger.close().expect("closed");
     bench
 }
@@ -57,18 +57,18 @@ pub(crate) fn edit(bench: &LedgerBench, statements: &str) {
     book.execute_batch(&format!("PRAGMA foreign_keys = OFF; {statements}")).expect(statements);
 }
 
-pub(crate) fn sound(path: &Path, what: &str) -> AuditVerdict {
-    let verdict = audited(path);
+pub(crate) fn assert_sound(path: &Path, what: &str) -> AuditVerdict {
+    let verdict = audit_report(path);
     assert!(verdict.ok, "{what}: {:#?}", verdict.findings);
     verdict
 }
 
 /// Returns all findings with their places.
 pub(crate) fn found(bench: &LedgerBench) -> Vec<String> {
-    audited(&bench.path()).findings.iter().map(|one| format!("{} at {}", one.check, one.place)).collect()
+    audit_report(&bench.path()).findings.iter().map(|one| format!("{} at {}", one.check, one.place)).collect()
 }
 
-pub(crate) fn forgetful(bench: &LedgerBench) -> (Ledger, Meter) {
+pub(crate) fn open_compacting(bench: &LedgerBench) -> (Ledger, Meter) {
     let settings = LedgerSettings { compact_after: Some(48 * HOUR), ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");
@@ -91,44 +91,44 @@ pub(crate) fn another_boot(bench: &LedgerBench) {
 }
 
 #[test]
-fn a_sound_ledger_has_no_findings_live_killed_copied_or_closed() {
+fn sound_ledger_has_no_findings_live_killed_copied_or_closed() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
-    let live = sound(&bench.path(), "live");
+    let (ledger, meter, unfinished) = busy(&bench);
+    let live = assert_sound(&bench.path(), "live");
     assert_eq!((live.checked.seals, live.checked.adjustments, live.head.number), (5, 1, 5));
-    let told = ledger_info(&bench.path()).expect("info");
-    assert_eq!((told.is_kept, told.tally.map(|tally| tally.in_flight)), (true, Some(1)));
-    assert_eq!((told.windows.sealed, told.windows.unsealed, told.adjustments.len()), (4, 1, 1));
+    let info = ledger_info(&bench.path()).expect("info");
+    assert_eq!((info.is_kept, info.tally.map(|tally| tally.in_flight)), (true, Some(1)));
+    assert_eq!((info.windows.sealed, info.windows.unsealed, info.adjustments.len()), (4, 1, 1));
     let copy = tempfile::tempdir().expect("a folder");
     for extension in ["db", "db-wal", "tally"] {
         let to = copy.path().join("ledger").with_extension(extension);
         std::fs::copy(bench.path().with_extension(extension), to).expect("a copy");
     }
-    sound(&copy.path().join("ledger.db"), "a copy");
+    assert_sound(&copy.path().join("ledger.db"), "a copy");
     drop(ledger); // like a crash: the epoch has no clean end
-    sound(&bench.path(), "killed");
-    drop((flying, meter));
+    assert_sound(&bench.path(), "killed");
+    drop((unfinished, meter));
     let (ledger, _) = bench.open_one();
-    sound(&bench.path(), "recovered");
+    assert_sound(&bench.path(), "recovered");
     ledger.close().expect("closed");
-    let closed = sound(&bench.path(), "closed");
+    let closed = assert_sound(&bench.path(), "closed");
     assert!(closed.notes.is_empty(), "{:?}", closed.notes);
     let endings: Vec<_> = ledger_info(&bench.path()).expect("info").epochs.into_iter().map(|one| one.meaning).collect();
     assert_eq!(endings, ["the process died; counts exact", "closed; counts exact"]);
 }
 
 #[test]
-fn a_book_that_another_gateway_made_and_never_counted_in_is_sound() {
+fn book_created_and_never_used_is_sound() {
     let bench = LedgerBench::new();
     let other = Name::parse("gateway-0").expect("a name");
     drop(BookWriter::open(&bench.path(), &other, CalendarOffset::default()).expect("a book"));
     let (ledger, _) = bench.open_one();
     ledger.close().expect("closed");
-    sound(&bench.path(), "the book is the gateway's that counted in it first");
+    assert_sound(&bench.path(), "the book is the gateway's that counted in it first");
 }
 
 #[test]
-fn a_ledger_is_sound_at_every_moment_of_a_busy_worker() {
+fn ledger_is_sound_at_every_moment_of_a_busy_worker() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -136,7 +136,7 @@ fn a_ledger_is_sound_at_every_moment_of_a_busy_worker() {
     std::thread::scope(|scope| {
         let auditor = scope.spawn(|| {
             for _ in 0..30 {
-                sound(&bench.path(), "busy");
+                assert_sound(&bench.path(), "busy");
                 assert_balanced(&exported(&bench.path()));
             }
             done.store(true, order);
@@ -150,7 +150,7 @@ fn a_ledger_is_sound_at_every_moment_of_a_busy_worker() {
         }
     });
     wait(ledger.reader().fold_now()).expect("a fold");
-    sound(&bench.path(), "at rest");
+    assert_sound(&bench.path(), "at rest");
 }
 
 fn exported(path: &Path) -> Vec<String> {
@@ -179,32 +179,32 @@ fn assert_balanced(lines: &[String]) {
 }
 
 #[test]
-fn a_book_whose_tally_is_gone_is_told_and_balances_as_of_its_last_fold() {
+fn missing_tally_is_reported_and_the_book_balances_as_of_its_last_fold() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
     for extension in ["db", "db-wal"] {
         std::fs::copy(bench.path().with_extension(extension), copy.path().with_extension(extension)).expect("a copy");
     }
-    let verdict = sound(&copy.path(), "as of its last fold");
+    let verdict = assert_sound(&copy.path(), "as of its last fold");
     assert!(verdict.notes.iter().any(|note| note.starts_with("epoch 1 has not ended and there is no tally beside")));
     assert_balanced(&exported(&copy.path()));
     let (ledger_2, _) = copy.open_one();
-    sound(&copy.path(), "the next start ends the epoch as the last fold saw it");
+    assert_sound(&copy.path(), "the next start ends the epoch as the last fold saw it");
     ledger_2.close().expect("closed");
     assert_balanced(&exported(&copy.path()));
-    drop((ledger, flying, meter));
+    drop((ledger, unfinished, meter));
 }
 
 /// Lists every finding of every edit, with its place.
 #[test]
-fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
+fn migrated_and_compacted_ledgers_are_sound() {
     for (text, seals) in [(BOOK_1, 4), (BOOK_2, 11)] {
         let bench = LedgerBench::new();
         old_book(&bench, text);
-        let (ledger, meter) = forgetful(&bench);
-        assert_eq!(sound(&bench.path(), "migrated").head.number, seals);
-        stranger(&bench).expect("a stranger says the same");
+        let (ledger, meter) = open_compacting(&bench);
+        assert_eq!(assert_sound(&bench.path(), "migrated").head.number, seals);
+        independent_audit(&bench).expect("the independent audit agrees");
         for _ in 0..30 {
             admit(&meter, &bench.clock).settle(Finished::Ok);
             bench.pass(HOUR, &ledger, &meter);
@@ -213,24 +213,24 @@ fn a_ledger_that_was_migrated_or_forgot_its_hours_is_sound() {
         for _ in 0..8 {
             wait(ledger.reader().fold_now()).expect("a fold");
         }
-        assert!(sound(&bench.path(), "forgetful").checked.rolled > 0);
-        stranger(&bench).expect("a stranger says the same");
+        assert!(assert_sound(&bench.path(), "forgetful").checked.rolled > 0);
+        independent_audit(&bench).expect("the independent audit agrees");
         edit(
             &bench,
             "UPDATE day_sum SET commands = commands + 1 WHERE outcome = 1 AND day = (SELECT min(day) FROM day_sum)",
         );
-        let told = stranger(&bench).expect_err("a day was edited");
-        assert!(told.contains("(day ") && told.contains("its rows are not those that were sealed"), "{told}");
+        let message = independent_audit(&bench).expect_err("a day was edited");
+        assert!(message.contains("(day ") && message.contains("its rows are not those that were sealed"), "{message}");
     }
 }
 
 /// Runs `docs/check_ledger.py` on an export. Returns its output, or an error if it has findings.
-pub(crate) fn stranger(bench: &LedgerBench) -> Result<String, String> {
-    stranger_knowing(bench, None)
+pub(crate) fn independent_audit(bench: &LedgerBench) -> Result<String, String> {
+    independent_audit_from(bench, None)
 }
 
-/// Like [`stranger`], with a noted head of the hash chain.
-pub(crate) fn stranger_knowing(bench: &LedgerBench, head: Option<&NotedHead>) -> Result<String, String> {
+/// Like [`independent_audit`], with a noted head of the hash chain.
+pub(crate) fn independent_audit_from(bench: &LedgerBench, head: Option<&NotedHead>) -> Result<String, String> {
     let file = bench.folder.path().join("export.txt");
     let mut text = String::new();
     let mut keep = |part: crate::ledger::audit::ExportPart| {
@@ -245,8 +245,8 @@ pub(crate) fn stranger_knowing(bench: &LedgerBench, head: Option<&NotedHead>) ->
     let head = head.map(|head| format!("--head={}:{}", head.number, head.hash));
     let ended = std::process::Command::new("python3").arg(program).args(head).arg(file).output();
     let ended = ended.expect("python3; `make test` installs it (apt-get install python3)");
-    let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
-    if ended.status.success() { Ok(said) } else { Err(said) }
+    let printed = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    if ended.status.success() { Ok(printed) } else { Err(printed) }
 }
 
 pub(crate) const BOOK_1: &str = include_str!("../../../tests/data/book-1.sql");
@@ -254,9 +254,9 @@ pub(crate) const BOOK_2: &str = include_str!("../../../tests/data/book-2.sql");
 
 /// An epoch that lost counts excuses only the counts that it lacks.
 #[test]
-fn an_export_holds_every_line_that_is_sealed_and_every_row_that_is_not() {
+fn export_has_every_sealed_line_and_every_unsealed_row() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     let parts = || {
         let mut parts = Vec::new();
         let mut keep = |part| {
@@ -285,11 +285,11 @@ fn an_export_holds_every_line_that_is_sealed_and_every_row_that_is_not() {
     let dead = parts();
     let open = dead.iter().find(|part| part.heading[0] == "open").expect("an hour");
     let interrupted = format!("usage\t{}\tinterrupted\t0\t1\t3\t", SERIES.replace('/', "\t"));
-    assert!(open.lines.iter().any(|line| line.starts_with(&interrupted)), "as in reports: {:?}", open.lines);
+    assert!(open.lines.iter().any(|line| line.starts_with(&interrupted)), "equal to the reports: {:?}", open.lines);
     assert!(dead.iter().all(|part| part.heading[0] != "flying" || part.lines.is_empty()));
-    drop((flying, meter));
+    drop((unfinished, meter));
     drop(bench.open_one());
     let recovered = parts();
-    let end = recovered.iter().find(|part| part.heading.get(3).is_some_and(|kind| kind == "epoch")).expect("its end");
+    let end = recovered.iter().find(|part| part.heading.get(3).is_some_and(|kind| kind == "epoch")).expect("the end");
     assert!(end.lines[0].ends_with("\tprocess died") && end.lines[0] == recovered[1].lines[0], "{:?}", end.lines);
 }

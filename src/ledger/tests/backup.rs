@@ -2,7 +2,7 @@
 
 use crate::ledger::audit::{BackupError, LedgerBackup, backup, ledger_info};
 
-use super::audit::{busy, closed, sound};
+use super::audit::{assert_sound, busy, closed};
 use super::*;
 
 /// Returns a backup in its own folder.
@@ -20,60 +20,60 @@ fn files_of(bench: &LedgerBench) -> Vec<String> {
 }
 
 #[test]
-fn a_copy_of_a_kept_ledger_is_one_sound_book_that_says_what_the_ledger_said() {
+fn backup_of_a_live_ledger_is_one_sound_book_with_equal_totals() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     admit(&meter, &bench.clock).settle(Finished::Timeout); // in the tally only
     let (copy, made) = copy_of(&bench);
-    assert_eq!(files_of(&copy), ["ledger.db"], "no tally, no log, no draft");
+    assert_eq!(files_of(&copy), ["ledger.db"], "no tally, no log and no partial file");
     assert_eq!((made.is_kept, made.tally, made.head.number), (true, None, 5));
     assert_eq!(made.bytes, std::fs::metadata(copy.path()).expect("the copy").len());
     assert_eq!(copy.files(), bench.files());
-    let verdict = sound(&copy.path(), "a backup");
+    let verdict = assert_sound(&copy.path(), "a backup");
     assert!(verdict.notes.iter().any(|note| note.contains("there is no tally beside the book")), "{:?}", verdict.notes);
     assert_eq!(copy.number("SELECT sum(commands) FROM in_flight_hourly"), 1);
 
     let (restored, _) = copy.open_one();
     restored.close().expect("closed");
     let (before, after) = (brief(&bench.files()), brief(&copy.files()));
-    assert_eq!(after.len(), before.len() + 1, "what was in flight is interrupted: {after:?}");
+    assert_eq!(after.len(), before.len() + 1, "commands in flight are interrupted: {after:?}");
     assert!(after.contains(&("interrupted", 1, 3)), "{after:?}");
-    sound(&copy.path(), "restored and kept on");
+    assert_sound(&copy.path(), "restored and kept on");
     assert!(ledger_info(&copy.path()).expect("info").epochs[0].meaning.contains("its tally was missing"));
-    drop((ledger, meter, flying));
+    drop((ledger, meter, unfinished));
 }
 
 #[test]
-fn a_copy_of_a_dead_ledger_is_recovered_as_the_ledger_itself() {
+fn backup_of_a_killed_ledger_is_recovered_as_the_ledger() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     admit(&meter, &bench.clock).settle(Finished::Timeout);
     drop(ledger);
     let (copy, made) = copy_of(&bench);
     assert!(!made.is_kept && made.tally.is_some());
     assert_eq!(files_of(&copy), ["ledger.db", "ledger.tally"]);
     assert_eq!(copy.files(), bench.files());
-    sound(&copy.path(), "a backup");
+    assert_sound(&copy.path(), "a backup");
     let (restored, _) = copy.open_one();
     restored.close().expect("closed");
     assert_eq!(copy.files(), bench.files());
-    sound(&copy.path(), "recovered");
-    drop((meter, flying));
+    assert_sound(&copy.path(), "recovered");
+    drop((meter, unfinished));
 }
 
 #[test]
-fn a_copy_of_a_closed_ledger_holds_its_chain() {
+fn backup_of_a_closed_ledger_has_its_chain() {
     let bench = closed();
     let (copy, made) = copy_of(&bench);
     assert_eq!(files_of(&copy), ["ledger.db"]);
     assert_eq!(copy.files(), bench.files());
-    let (of_copy, of_bench) = (sound(&copy.path(), "a backup"), sound(&bench.path(), "closed"));
+    let (of_copy, of_bench) = (assert_sound(&copy.path(), "a backup"), assert_sound(&bench.path(), "closed"));
     assert_eq!((of_copy.head.number, &of_copy.head), (6, &of_bench.head));
     assert_eq!((made.head, of_copy.notes), (of_bench.head, vec![]));
 }
 
 #[test]
-fn a_copy_overwrites_nothing_and_leaves_nothing_half_made() {
+fn backup_overwrites_nothing_and_leaves_no_partial_files() {
     let bench = closed();
     let to = tempfile::tempdir().expect("a folder");
     let (book, tally) = (to.path().join("a.db"), to.path().join("b.tally"));
@@ -90,7 +90,7 @@ fn a_copy_overwrites_nothing_and_leaves_nothing_half_made() {
 }
 
 #[test]
-fn copies_of_a_busy_ledger_are_sound() {
+fn backups_of_a_busy_ledger_are_sound() {
     let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -99,7 +99,7 @@ fn copies_of_a_busy_ledger_are_sound() {
         let copier = scope.spawn(|| {
             for number in 0..5 {
                 let (copy, _) = copy_of(&bench);
-                sound(&copy.path(), &format!("copy {number}"));
+                assert_sound(&copy.path(), &format!("copy {number}"));
             }
             done.store(true, order);
         });
@@ -115,18 +115,18 @@ fn copies_of_a_busy_ledger_are_sound() {
 
 /// A copy by `sqlite3 ledger.db ".backup copy.db"` has the book of the last fold, without log and tally.
 #[test]
-fn a_copy_of_the_book_alone_is_sound_and_its_note_says_what_is_not_proven() {
+fn sqlite_backup_is_sound_and_notes_what_is_not_proven() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     admit(&meter, &bench.clock).settle(Finished::Ok);
     let copy = LedgerBench { folder: tempfile::tempdir().expect("a folder"), clock: bench.clock.clone() };
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
     book.execute("VACUUM INTO ?1", [copy.path().to_str().expect("a name")]).expect("a copy");
-    let verdict = sound(&copy.path(), "a copy of the book alone");
+    let verdict = assert_sound(&copy.path(), "a copy of the book alone");
     let note = verdict.notes.join("\n");
     assert!(
         note.contains("epoch 1") && note.contains("later counts of the tally are missing and not proven"),
         "{note}"
     );
-    drop((ledger, meter, flying));
+    drop((ledger, meter, unfinished));
 }

@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Opens a ledger that removes hours after two days.
-fn forgetful(bench: &LedgerBench) -> (Ledger, Meter) {
+fn open_compacting(bench: &LedgerBench) -> (Ledger, Meter) {
     let settings = LedgerSettings { compact_after: Some(2 * DAY), ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
     let (ledger, mut seeds) = opened.expect("a ledger");
@@ -37,7 +37,7 @@ fn by_day(bench: &LedgerBench, windows: std::ops::Range<Window>) -> Vec<UsageRow
 }
 
 #[test]
-fn days_say_what_their_hours_say() {
+fn day_sums_equal_the_sums_of_their_hours() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     count_hours(&bench, (&ledger, &meter), 60);
@@ -72,7 +72,7 @@ fn days_say_what_their_hours_say() {
 }
 
 #[test]
-fn an_hour_that_is_sealed_between_two_looks_is_not_counted_by_both() {
+fn hour_sealed_between_two_reads_is_not_counted_twice() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     count_hours(&bench, (&ledger, &meter), 1);
@@ -86,14 +86,14 @@ fn an_hour_that_is_sealed_between_two_looks_is_not_counted_by_both() {
     bench.pass(HOUR, &ledger, &meter);
     let read = |open: &OpenRows, grain| read_usage(&bench.path(), (&ALWAYS, open), grain).expect("rows");
     for grain in [UsageResolution::Whole, UsageResolution::Day, UsageResolution::Hour] {
-        assert_eq!(read(&open, grain), None, "the first look is out of date");
+        assert_eq!(read(&open, grain), None, "the first reading is out of date");
         let (found, open) = look();
         assert_eq!((found, sum(&read(&open, grain).expect("rows"), commands)), (0, 3));
     }
 }
 
 #[test]
-fn a_start_reads_sums_and_goes_on_from_them() {
+fn start_reads_day_sums_and_continues_from_them() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     count_hours(&bench, (&ledger, &meter), 5);
@@ -111,7 +111,7 @@ fn a_start_reads_sums_and_goes_on_from_them() {
 /// Independent of SQLite's query planner: the second table of such a join is looked up by the rows of the first table,
 /// never scanned.
 #[test]
-fn starts_and_reports_by_day_walk_through_unsealed_hours_only() {
+fn starts_and_reports_by_day_scan_unsealed_hours_only() {
     let bench = LedgerBench::new();
     drop(bench.open_one());
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
@@ -131,9 +131,9 @@ fn starts_and_reports_by_day_walk_through_unsealed_hours_only() {
 }
 
 #[test]
-fn old_hours_become_days_and_nothing_is_lost() {
+fn old_hours_are_compacted_into_days_without_loss() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     count_hours(&bench, (&ledger, &meter), 30);
     let before = bench.files();
     bench.pass(10 * DAY, &ledger, &meter);
@@ -150,36 +150,36 @@ fn old_hours_become_days_and_nothing_is_lost() {
     }
     assert_eq!(after, by_day(&bench, ALWAYS));
     assert_eq!(bench.number("SELECT sum(commands) FROM usage_hourly"), 60);
-    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'hour'"), 30, "the chain keeps every link");
+    assert_eq!(bench.number("SELECT count(*) FROM seal WHERE kind = 'hour'"), 30, "the chain keeps every seal");
 }
 
 #[test]
-fn a_range_that_cuts_a_forgotten_day_is_refused_and_one_that_does_not_is_not() {
+fn range_that_cuts_a_compacted_day_is_refused_and_others_are_not() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     count_hours(&bench, (&ledger, &meter), 30);
     bench.pass(10 * DAY, &ledger, &meter);
     let days = bench.files();
     let files = LedgerFiles::open(&bench.path()).expect("files");
     let (first, second) = (days[0].window, days[2].window);
-    let error = files.usage_by_hour(Window(first.0 + 3)..Window(u32::MAX)).expect_err("it cuts the first day");
+    let error = files.usage_by_hour(Window(first.0 + 3)..Window(u32::MAX)).expect_err("the range cuts the first day");
     assert!(matches!(error, LedgerError::RangeCutsDay { day, .. } if day == first), "{error}");
     assert_eq!(files.usage_by_hour(second..Window(u32::MAX)).expect("the second day"), days[2..]);
     assert_eq!(files.usage_by_hour(Window(0)..second).expect("the first day"), days[..2]);
 }
 
 #[test]
-fn a_clock_that_was_years_ahead_hides_nothing_that_is_counted_after_it_was_put_right() {
+fn counts_after_a_clock_was_years_ahead_are_visible() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     bench.clock.advance(1000 * DAY);
     count_hours(&bench, (&ledger, &meter), 30);
     bench.pass(10 * DAY, &ledger, &meter);
     let before = sum(&bench.files(), commands);
     drop(meter);
     ledger.close().expect("closed");
-    bench.clock.step_wall(START.parse().expect("the right time"));
-    let (ledger, meter) = forgetful(&bench);
+    bench.clock.step_wall(START.parse().expect("the correct time"));
+    let (ledger, meter) = open_compacting(&bench);
     count_hours(&bench, (&ledger, &meter), 2);
     for _ in 0..4 {
         wait(ledger.reader().fold_now()).expect("a fold");
@@ -189,14 +189,14 @@ fn a_clock_that_was_years_ahead_hides_nothing_that_is_counted_after_it_was_put_r
 }
 
 #[test]
-fn a_sum_that_reaches_the_greatest_integer_stays_there_and_hours_go_on_being_sealed() {
+fn sum_saturates_at_the_maximum_integer_and_sealing_continues() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     count_hours(&bench, (&ledger, &meter), 1);
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
     for table in ["ever_sum", "day_sum"] {
         let near = format!("UPDATE {table} SET duration_ns = 9223372036854775000, request_bytes = 5 WHERE outcome = 1");
-        book.execute(&near, []).expect("three centuries of streams");
+        book.execute(&near, []).expect("streams of three centuries in total");
     }
     let stream = admit(&meter, &bench.clock);
     bench.clock.advance(HOUR / 2);
@@ -209,9 +209,9 @@ fn a_sum_that_reaches_the_greatest_integer_stays_there_and_hours_go_on_being_sea
 }
 
 #[test]
-fn a_day_stays_as_hours_while_one_of_them_is_open() {
+fn day_with_an_open_hour_is_not_compacted() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     count_hours(&bench, (&ledger, &meter), 3);
     bench.clock.advance(10 * DAY); // the worker has not acknowledged the end of the earlier hours
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -219,17 +219,17 @@ fn a_day_stays_as_hours_while_one_of_them_is_open() {
     for _ in 0..4 {
         wait(ledger.reader().fold_now()).expect("a fold");
     }
-    assert_eq!(days(), 0, "were its clock set back, the worker would count there");
+    assert_eq!(days(), 0, "if its clock is set back, the worker counts into that hour");
     for _ in 0..4 {
         meter.tick();
         wait(ledger.reader().fold_now()).expect("a fold");
     }
-    assert_eq!(days(), 1, "all hours of it are sealed, and left");
+    assert_eq!(days(), 1, "all its hours are sealed, and every worker has left them");
     assert!(bench.number("SELECT count(*) FROM usage") > 0, "the present hour is open");
 }
 
 #[test]
-fn another_calendar_has_other_days_and_the_same_sums() {
+fn another_calendar_has_other_days_and_equal_sums() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     count_hours(&bench, (&ledger, &meter), 30);
@@ -259,9 +259,9 @@ fn response_bytes(totals: &Measures) -> u64 {
 }
 
 #[test]
-fn a_clock_set_back_behind_forgotten_hours_counts_into_the_first_hour_after_them() {
+fn clock_set_back_before_compacted_hours_counts_into_the_first_kept_hour() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     count_hours(&bench, (&ledger, &meter), 30);
     let before = bench.clock.wall();
     bench.pass(5 * DAY, &ledger, &meter);
@@ -269,21 +269,21 @@ fn a_clock_set_back_behind_forgotten_hours_counts_into_the_first_hour_after_them
         wait(ledger.reader().fold_now()).expect("a fold");
     }
     let horizon = bench.number("SELECT rolled_before FROM meta");
-    assert!(horizon > 0, "hours are forgotten");
+    assert!(horizon > 0, "hours are compacted");
     drop(meter);
     ledger.close().expect("closed");
     let counted = sum(&by_day(&bench, ALWAYS), commands);
     bench.clock.step_wall(before - jiff::SignedDuration::from_hours(24));
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     admit(&meter, &bench.clock).settle(Finished::Ok);
     refuse(&meter, &bench.clock);
     bench.pass(HOUR, &ledger, &meter);
-    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nothing is counted where nobody reads");
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "no command is counted in a compacted hour");
     let first = format!("SELECT sum(commands) FROM usage WHERE \"window\" = {horizon}");
     assert_eq!(bench.number(&first), 2);
     bench.pass(30 * DAY, &ledger, &meter);
     for _ in 0..4 {
         wait(ledger.reader().fold_now()).expect("a fold");
     }
-    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "nor lost when its hour becomes a day");
+    assert_eq!(sum(&by_day(&bench, ALWAYS), commands), counted + 2, "no command is lost when the hour is compacted");
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_counted_is_seen_at_once_by_every_reader() {
+fn counts_are_visible_to_every_reader_at_once() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let mut ticket = admit(&meter, &bench.clock);
@@ -19,18 +19,18 @@ fn what_is_counted_is_seen_at_once_by_every_reader() {
     let totals = wait(ledger.reader().totals()).expect("totals");
     assert_eq!(totals.imbalance, 0);
     let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
-    assert_eq!((series.admitted, series.units, series.in_flight()), (3, 6, 1), "units of what has ended");
+    assert_eq!((series.admitted, series.units, series.in_flight()), (3, 6, 1), "units of ended commands");
     assert_eq!((series.request_bytes, series.response_bytes), (100, 7));
     assert_eq!(series.finished[Finished::Ok.index()], 1);
     let rows = wait(ledger.reader().usage_by_hour(ALWAYS)).expect("rows");
     assert_eq!(rows[0].totals.duration_ns, 5_000_000);
     assert_eq!(brief(&rows), [("ok", 1, 3), ("aborted", 1, 3), ("forbidden", 1, 0)]);
-    assert_eq!(bench.files(), rows, "the files say the same while the gateway lives");
+    assert_eq!(bench.files(), rows, "the files have equal content while the gateway runs");
     drop(open);
 }
 
 #[test]
-fn the_view_for_finance_equals_the_totals() {
+fn finance_view_equals_the_totals() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for _ in 0..10 {
@@ -46,7 +46,7 @@ fn the_view_for_finance_equals_the_totals() {
 }
 
 #[test]
-fn units_changed_by_a_reload_count_from_then_on() {
+fn units_changed_by_a_reload_apply_from_then_on() {
     let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     for units in [3, 5, 3] {
@@ -133,7 +133,7 @@ fn as_many_new_series_as_there_are_find_slots_while_the_keeper_is_busy() {
 }
 
 #[test]
-fn an_answer_can_wait_until_its_admission_is_on_the_disk() {
+fn response_can_wait_until_its_admission_is_synced() {
     let bench = LedgerBench::new();
     let settings = LedgerSettings { sync_every: Duration::from_secs(3600), ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|error| panic!("{error}")));
@@ -145,11 +145,11 @@ fn an_answer_can_wait_until_its_admission_is_on_the_disk() {
         let ticket = admit(&meter, &bench.clock);
         wait(futures_util::future::select(Box::pin(ticket.wait_until_durable()), Box::pin(meter.run_sync_notifier())));
     }
-    assert!(syncs() >= before + 3, "each was covered by a sync begun after it");
+    assert!(syncs() >= before + 3, "each admission was covered by a later sync");
 }
 
 #[test]
-fn what_is_in_flight_is_in_the_book_with_its_bytes_and_time_so_far() {
+fn in_flight_commands_are_in_the_book_with_bytes_and_duration() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let mut stream = admit(&meter, &bench.clock);
@@ -170,7 +170,7 @@ fn what_is_in_flight_is_in_the_book_with_its_bytes_and_time_so_far() {
 }
 
 #[test]
-fn a_slot_that_contradicts_its_worker_is_an_imbalance() {
+fn slot_that_contradicts_its_worker_is_an_imbalance() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for _ in 0..5 {

@@ -27,7 +27,7 @@ const FILES: [&str; 7] = ["db", "db-wal", "db-shm", "db-journal", "tally", "tall
 const AT_ONCE: usize = 2;
 /// The commands of the scenario. With their names they need so much space that the tally must grow.
 const COMMANDS: u32 = 300;
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A crash before the n-th call of its kind.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ fn assert_in_balance(bench: &LedgerBench, point: &CrashPoint) {
     let ended = bench.number("SELECT coalesce(sum(commands), 0) FROM usage WHERE outcome < 100");
     assert_eq!(admitted, ended, "{point:?}: admitted and ended");
     let open = bench.number("SELECT count(*) FROM epoch WHERE ending IS NULL OR ending = 'tally missing'");
-    assert_eq!(open, 0, "{point:?}: every epoch has an end that is known");
+    assert_eq!(open, 0, "{point:?}: every epoch has a known end");
 }
 
 // ----- the start of a gateway after a crash -----
@@ -167,17 +167,17 @@ fn copy(dead: &LedgerBench) -> LedgerBench {
 }
 
 #[test]
-fn a_start_that_is_killed_at_any_disk_operation_changes_no_count() {
+fn start_killed_at_any_disk_operation_changes_no_count() {
     let dead = dead_ledger();
     let expected = sorted(&dead);
     let run = |point: Option<&CrashPoint>| {
         let bench = copy(&dead);
-        let starting = child("child_that_starts", &bench);
+        let starting = child("child_process_that_starts_a_ledger", &bench);
         let mut command = strace(&bench, point);
         command.arg("-f").arg(starting.get_program()).args(starting.get_args()).env(PATH, bench.path());
         let output = command.stdout(Stdio::piped()).output().expect("strace runs");
-        let said = String::from_utf8_lossy(&output.stdout).contains("started");
-        (bench, said)
+        let scenario_output = String::from_utf8_lossy(&output.stdout).contains("started");
+        (bench, scenario_output)
     };
     let (whole, started) = run(None);
     assert!(started, "an undisturbed start succeeds");
@@ -186,7 +186,7 @@ fn a_start_that_is_killed_at_any_disk_operation_changes_no_count() {
     for_all(&points, |point| {
         let (bench, started) = run(Some(point));
         assert!(!started, "{point:?} was not reached");
-        assert_eq!(sorted(&bench), expected, "{point:?}: read as it lies");
+        assert_eq!(sorted(&bench), expected, "{point:?}: read before recovery");
         let (ledger, _) = bench.open_one();
         ledger.close().expect("closed");
         assert_eq!(sorted(&bench), expected, "{point:?}: after the next start");
@@ -196,7 +196,7 @@ fn a_start_that_is_killed_at_any_disk_operation_changes_no_count() {
 
 #[test]
 #[ignore = "run by the test above, in a process of its own"]
-fn child_that_starts() {
+fn child_process_that_starts_a_ledger() {
     let Some(path) = std::env::var_os(PATH) else { return };
     let settings = LedgerSettings { path: path.into(), ..LedgerBench::new().settings(1) };
     let clock = Clock::manual("2026-11-24T05:20:00Z".parse().expect("a time"));
@@ -210,42 +210,45 @@ fn child_that_starts() {
 /// Runs a scenario whose keeper is traced by strace from after its start.
 fn run_keeper(point: Option<&CrashPoint>) -> (LedgerBench, CrashOutput) {
     let bench = LedgerBench::new();
-    let mut scenario = child("child_that_keeps", &bench).spawn().expect("a child");
+    let mut scenario = child("child_process_that_runs_a_keeper", &bench).spawn().expect("a child");
     let mut lines = BufReader::new(scenario.stdout.take().expect("its output")).lines().map_while(Result::ok);
     let keeper = lines.find_map(|line| Some(line.split_once("keeper ")?.1.to_owned())).expect("its keeper's thread");
     let mut strace = strace(&bench, point).args(["-p", &keeper]).spawn().expect("strace");
     until_traced(&mut strace, &keeper);
     writeln!(scenario.stdin.take().expect("its input"), "go").expect("it listens");
-    let mut said = CrashOutput::default();
-    lines.for_each(|line| said.take(&line));
-    scenario.wait().expect("its end");
+    let mut scenario_output = CrashOutput::default();
+    lines.for_each(|line| scenario_output.take(&line));
+    scenario.wait().expect("the end");
     strace.wait().expect("the end of strace");
-    (bench, said)
+    (bench, scenario_output)
 }
 
 fn until_traced(strace: &mut Child, thread: &str) {
     let begin = Instant::now();
     let status = || std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     while !status().lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0")) {
-        assert!(begin.elapsed() < PATIENCE && strace.try_wait().expect("strace").is_none(), "strace does not attach");
+        assert!(begin.elapsed() < WAIT_MAX && strace.try_wait().expect("strace").is_none(), "strace does not attach");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 #[test]
-fn a_keeper_that_is_killed_at_any_disk_operation_loses_nothing_that_was_answered() {
-    let (whole, said) = run_keeper(None);
-    assert!(said.has("closed"), "an undisturbed life ends well: {said:?}");
+fn keeper_killed_at_any_disk_operation_loses_no_answered_command() {
+    let (whole, scenario_output) = run_keeper(None);
+    assert!(scenario_output.has("closed"), "a run without faults completes: {scenario_output:?}");
     let points = points(&whole);
     let of = |call: &str| points.iter().filter(|point| point.call == call).count();
     assert!(of("fdatasync") > 5 && of("fsync") > 5 && of("pwrite64") > 40 && of("unlink") > 0, "{points:?}");
     let reached = AtomicUsize::new(0);
     for_all(&points, |point| {
-        let (bench, said) = run_keeper(Some(point));
-        reached.fetch_add(usize::from(!said.has("closed")), Ordering::Relaxed);
+        let (bench, scenario_output) = run_keeper(Some(point));
+        reached.fetch_add(usize::from(!scenario_output.has("closed")), Ordering::Relaxed);
         let dead = sorted(&bench);
         let ok: u64 = dead.iter().filter(|row| row.outcome.name() == "ok").map(|row| row.totals.commands).sum();
-        assert!((said.done..=said.made).contains(&ok), "{point:?}: {ok} in the ledger, {said:?}");
+        assert!(
+            (scenario_output.done..=scenario_output.made).contains(&ok),
+            "{point:?}: {ok} in the ledger, {scenario_output:?}"
+        );
         let (ledger, _) = bench.open_one();
         ledger.close().expect("closed");
         assert_eq!(sorted(&bench), dead, "{point:?}: after the next start");
@@ -258,7 +261,7 @@ fn a_keeper_that_is_killed_at_any_disk_operation_loses_nothing_that_was_answered
 
 #[test]
 #[ignore = "run by the test above, in a process of its own"]
-fn child_that_keeps() {
+fn child_process_that_runs_a_keeper() {
     let Some(path) = std::env::var_os(PATH) else { return };
     let bench = LedgerBench::new();
     // No sync and no fold is triggered by the clock, so the points are the same in each run.
@@ -267,7 +270,7 @@ fn child_that_keeps() {
     let (ledger, mut seeds) = opened.expect("a ledger");
     let meter = seeds.remove(0).into_meter();
     println!("\nkeeper {}", keepers_thread());
-    std::io::stdin().read_line(&mut String::new()).expect("the word to go on");
+    std::io::stdin().read_line(&mut String::new()).expect("the signal to continue");
     live(&bench, ledger, &meter);
     println!("closed");
 }
@@ -282,7 +285,7 @@ fn keepers_thread() -> String {
                 return task.file_name().expect("its number").to_string_lossy().into_owned();
             }
         }
-        assert!(begin.elapsed() < PATIENCE, "there is no keeper");
+        assert!(begin.elapsed() < WAIT_MAX, "no keeper thread within the time limit");
     }
 }
 

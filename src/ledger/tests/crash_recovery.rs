@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_crash_loses_nothing_and_shows_what_was_in_flight_as_interrupted() {
+fn crash_loses_no_counts_and_interrupts_commands_in_flight() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -19,18 +19,18 @@ fn a_crash_loses_nothing_and_shows_what_was_in_flight_as_interrupted() {
     assert_eq!(dead[1].totals.duration_ns, 2_000_000_000);
 
     let (ledger, meter_after) = bench.open_one();
-    assert_eq!(wait(ledger.reader().usage_by_hour(ALWAYS)).expect("rows"), dead, "recovered as the files said");
+    assert_eq!(wait(ledger.reader().usage_by_hour(ALWAYS)).expect("rows"), dead, "recovery agrees with the files");
     assert_eq!(bench.files(), dead);
     assert_eq!(bench.number("SELECT count(*) FROM epoch WHERE ending = 'process died'"), 1);
     admit(&meter_after, &bench.clock).settle(Finished::Ok);
     let totals = wait(ledger.reader().totals()).expect("totals");
     let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
-    assert_eq!((series.admitted, series.in_flight(), series.response_bytes), (3, 0, 1000), "counters go on");
+    assert_eq!((series.admitted, series.in_flight(), series.response_bytes), (3, 0, 1000), "counters continue");
     drop(in_flight);
 }
 
 #[test]
-fn recovery_of_an_epoch_that_is_in_the_book_already_adds_nothing() {
+fn recovery_of_an_epoch_already_in_the_book_adds_nothing() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -45,7 +45,7 @@ fn recovery_of_an_epoch_that_is_in_the_book_already_adds_nothing() {
 }
 
 #[test]
-fn a_copy_of_a_live_ledger_can_be_read_and_kept() {
+fn copy_of_a_live_ledger_can_be_read_and_opened() {
     let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::ServerError);
@@ -62,7 +62,7 @@ fn a_copy_of_a_live_ledger_can_be_read_and_kept() {
 }
 
 #[test]
-fn a_death_of_the_machine_is_told_from_a_death_of_the_process() {
+fn machine_death_is_distinguished_from_process_death() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -78,7 +78,7 @@ fn a_death_of_the_machine_is_told_from_a_death_of_the_process() {
 }
 
 #[test]
-fn without_its_tally_an_epoch_ends_as_its_last_fold_saw_it() {
+fn epoch_without_its_tally_ends_at_its_last_fold() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let mut old = admit(&meter, &bench.clock);
@@ -102,7 +102,7 @@ fn without_its_tally_an_epoch_ends_as_its_last_fold_saw_it() {
 }
 
 #[test]
-fn a_clean_end_removes_the_tally_and_counters_go_on() {
+fn clean_end_removes_the_tally_and_counters_continue() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -115,7 +115,7 @@ fn a_clean_end_removes_the_tally_and_counters_go_on() {
 }
 
 #[test]
-fn what_is_in_flight_at_a_clean_end_is_interrupted() {
+fn commands_in_flight_at_a_clean_end_are_interrupted() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let open = admit(&meter, &bench.clock);
@@ -125,16 +125,16 @@ fn what_is_in_flight_at_a_clean_end_is_interrupted() {
 }
 
 #[test]
-fn a_second_gateway_is_refused_and_told_who_holds_the_ledger() {
+fn second_gateway_is_refused_with_the_holder_of_the_ledger() {
     let bench = LedgerBench::new();
     let (_ledger, _meter) = bench.open_one();
     let second = Ledger::open(bench.settings(1), bench.clock.clone(), Box::new(|_| ()));
-    let said = second.expect_err("refused").to_string();
-    assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
+    let error = second.expect_err("refused").to_string();
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
 }
 
 #[test]
-fn a_tally_that_is_not_ours_is_set_aside_and_not_overwritten() {
+fn foreign_tally_is_set_aside_and_not_overwritten() {
     for content in [b"something else".to_vec(), foreign_tally()] {
         let bench = LedgerBench::new();
         std::fs::write(bench.path().with_extension(TALLY_EXTENSION), &content).expect("written");
@@ -155,7 +155,7 @@ fn foreign_tally() -> Vec<u8> {
 }
 
 #[test]
-fn a_newer_book_and_a_file_that_is_no_book_are_refused() {
+fn newer_book_and_non_database_are_refused() {
     let bench = LedgerBench::new();
     drop(bench.open_one());
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
@@ -174,7 +174,7 @@ fn a_newer_book_and_a_file_that_is_no_book_are_refused() {
 }
 
 #[test]
-fn a_panic_under_way_ends_the_command_as_aborted() {
+fn ticket_dropped_in_a_panic_is_aborted() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let mut ticket = admit(&meter, &bench.clock);

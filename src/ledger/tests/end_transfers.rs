@@ -62,7 +62,7 @@ fn recovered(slots: &[&Slot]) -> Vec<(Window, &'static str, u64, u64, u64)> {
 }
 
 #[test]
-fn a_late_end_is_counted_once_wherever_its_process_dies() {
+fn late_end_is_counted_once_wherever_its_process_dies() {
     let stores = {
         let slots = slots();
         let place = |position: usize| SlotRef { position: position as u32, slot: slots[position] };
@@ -70,7 +70,7 @@ fn a_late_end_is_counted_once_wherever_its_process_dies() {
         journaled_stores(&slots[0].copy().expect("a slot")).count()
     };
     assert!(stores > 0);
-    assert_eq!(recovered(&slots()), [(Window(NOW), "interrupted", 1, 3, 10)], "before it is written down");
+    assert_eq!(recovered(&slots()), [(Window(NOW), "interrupted", 1, 3, 10)], "before the journal is written");
     for made in 0..=stores {
         let slots = slots();
         let place = |position: usize| SlotRef { position: position as u32, slot: slots[position] };
@@ -84,12 +84,12 @@ fn a_late_end_is_counted_once_wherever_its_process_dies() {
     let end = EndTransfer::new(&end(), place(2), place(3), place(0));
     end.write_journal(slots[0]);
     end.apply(slots[0]);
-    assert_eq!(journaled_stores(&slots[0].copy().expect("a slot")).count(), 0, "nothing is left to be done");
+    assert_eq!(journaled_stores(&slots[0].copy().expect("a slot")).count(), 0, "the journal is empty");
     assert_eq!(recovered(&slots), [(Window(NOW), "ok", 1, 3, 10)]);
 }
 
 #[test]
-fn a_page_that_is_younger_than_the_move_written_down_is_believed() {
+fn page_newer_than_the_recorded_move_is_used() {
     let slots = slots();
     let place = |position: usize| SlotRef { position: position as u32, slot: slots[position] };
     let end = EndTransfer::new(&end(), place(2), place(3), place(0));
@@ -99,5 +99,9 @@ fn a_page_that_is_younger_than_the_move_written_down_is_believed() {
     slots[2].add_end(&self::end());
     slots[2].add_bytes(offset::RESPONSE_BYTES, 10);
     let rows = recovered(&slots);
-    assert_eq!(rows, [(Window(NOW), "ok", 1, 3, 10)], "what was sealed is in the book, what was late is counted once");
+    assert_eq!(
+        rows,
+        [(Window(NOW), "ok", 1, 3, 10)],
+        "sealed counts are in the book, and the late end is counted once"
+    );
 }

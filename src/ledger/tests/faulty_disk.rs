@@ -58,7 +58,7 @@ fn open(folder: &std::path::Path) -> (Ledger, Meter, Arc<DiskFaults>, DiskFailur
     };
     let clock = Clock::manual("2026-11-24T03:10:00Z".parse().expect("a time"));
     let (failed, failures) = mpsc::channel();
-    let failed = Box::new(move |error| failed.send(error).expect("somebody listens"));
+    let failed = Box::new(move |error| failed.send(error).expect("the receiver is open"));
     let opened = Ledger::open_on(Box::new(FaultyDisk(Arc::clone(&faults))), settings, clock, failed);
     let (ledger, mut seeds) = opened.expect("a ledger");
     (ledger, seeds.remove(0).into_meter(), faults, failures)
@@ -69,7 +69,7 @@ fn command(number: u32) -> CommandKey {
 }
 
 #[test]
-fn a_full_disk_refuses_what_has_no_slot_counts_the_refusals_and_heals() {
+fn full_disk_refuses_commands_without_a_slot_counts_them_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ledger, meter, faults, _failures) = open(folder.path());
     faults.is_full.store(true, Ordering::SeqCst);
@@ -82,14 +82,14 @@ fn a_full_disk_refuses_what_has_no_slot_counts_the_refusals_and_heals() {
     };
     let admitted = (1..=3000).filter(|number| try_one(*number)).count() as u64;
     assert!(admitted < 3000, "more commands than slots");
-    assert!(try_one(1), "what has a slot goes on counting");
+    assert!(try_one(1), "commands with a slot continue");
     assert!(!try_one(3000));
 
     faults.is_full.store(false, Ordering::SeqCst);
     wait(ledger.reader().fold_now()).expect("a turn of the keeper");
     wait(ledger.reader().totals()).expect("the end of that turn");
     meter.tick();
-    assert!(try_one(3000), "healed without a restart");
+    assert!(try_one(3000), "recovered without a restart");
     meter.tick();
     let totals = wait(ledger.reader().totals()).expect("totals");
     let sum = |of: fn(&SeriesTotals) -> u64| totals.series.iter().map(of).sum::<u64>();
@@ -99,19 +99,19 @@ fn a_full_disk_refuses_what_has_no_slot_counts_the_refusals_and_heals() {
 }
 
 #[test]
-fn a_failed_sync_ends_the_keeper_and_is_told_once() {
+fn failed_sync_ends_the_keeper_and_is_reported_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ledger, meter, faults, failures) = open(folder.path());
     let ticket = meter.open(&Department::unknown(), &command(1), 1, Window(1)).expect("a slot");
     faults.loses_syncs.store(true, Ordering::SeqCst);
     assert!(wait(ledger.reader().fold_now()).is_err());
-    let told = failures.recv().expect("the failure").to_string();
-    assert!(told.contains("the disk is broken") && told.contains("ledger.tally"), "{told}");
-    assert!(failures.recv().is_err(), "never told again");
+    let message = failures.recv().expect("the failure").to_string();
+    assert!(message.contains("the disk is broken") && message.contains("ledger.tally"), "{message}");
+    assert!(failures.recv().is_err(), "the failure is not reported again");
     assert!(matches!(wait(ledger.reader().totals()), Err(LedgerError::Stopped)));
     let both = futures_util::future::join(ticket.wait_until_durable(), meter.run_sync_notifier());
     let waiting = async { tokio::time::timeout(Duration::ZERO, both).await };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    assert!(runtime.block_on(waiting).is_err(), "nothing is called durable any more");
+    assert!(runtime.block_on(waiting).is_err(), "no count is durable after the failure");
     assert!(matches!(ledger.close(), Err(LedgerError::Stopped)));
 }

@@ -5,26 +5,26 @@ use std::process::Command;
 
 use crate::ledger::audit::{export, ledger_info};
 
-use super::audit::{closed, sound};
+use super::audit::{assert_sound, closed};
 use super::*;
 
 /// Starts a second gateway on `path`. Returns the error.
 fn refused(bench: &LedgerBench, path: PathBuf) -> String {
     let settings = LedgerSettings { path, ..bench.settings(1) };
     let opened = Ledger::open(settings, bench.clock.clone(), Box::new(|_| ()));
-    opened.expect_err("two gateways on one ledger").to_string()
+    opened.expect_err("two gateways have opened one ledger").to_string()
 }
 
 /// Opens a ledger whose keeper reports the reason for its end.
 fn watched(bench: &LedgerBench) -> (Ledger, Meter, mpsc::Receiver<LedgerError>) {
     let (failed, failures) = mpsc::channel();
-    let failed = Box::new(move |error| failed.send(error).expect("somebody listens"));
+    let failed = Box::new(move |error| failed.send(error).expect("the receiver is open"));
     let (ledger, mut seeds) = Ledger::open(bench.settings(1), bench.clock.clone(), failed).expect("a ledger");
     (ledger, seeds.remove(0).into_meter(), failures)
 }
 
 #[test]
-fn a_second_gateway_is_refused_by_whatever_name_or_lock_it_comes() {
+fn second_gateway_is_refused_for_every_name_and_lock() {
     let bench = LedgerBench::new();
     let (ledger, _meter, failures) = watched(&bench);
     let beside = |name: &str| bench.folder.path().join(name);
@@ -32,66 +32,66 @@ fn a_second_gateway_is_refused_by_whatever_name_or_lock_it_comes() {
     symlink("ledger.db", beside("other.db")).expect("a link of the file");
     symlink(bench.folder.path(), beside("folder")).expect("a link of the folder");
     for name in ["other.db", "folder/ledger.db", "folder/other.db"] {
-        let said = refused(&bench, beside(name));
-        assert!(said.contains(&me), "{name}: {said}");
+        let error_text = refused(&bench, beside(name));
+        assert!(error_text.contains(&me), "{name}: {error_text}");
     }
-    std::fs::rename(bench.path().with_extension("lock"), beside("ledger.was-lock")).expect("the lock file is gone");
-    let said = refused(&bench, bench.path());
-    assert!(said.contains("the same file as the book of another running gateway"), "{said}");
-    let why = failures.recv_timeout(Duration::from_secs(20)).expect("the first one ends too").to_string();
+    std::fs::rename(bench.path().with_extension("lock"), beside("ledger.was-lock")).expect("the lock file is renamed");
+    let error_text = refused(&bench, bench.path());
+    assert!(error_text.contains("the same file as the book of another running gateway"), "{error_text}");
+    let why = failures.recv_timeout(Duration::from_secs(20)).expect("the first gateway ends as well").to_string();
     assert!(why.contains("ledger.lock was replaced"), "{why}");
     drop(ledger);
 }
 
 /// Like a file mounted into two containers: lock file and folder differ.
 #[test]
-fn a_second_gateway_with_a_lock_file_of_its_own_is_refused_by_the_books_inode() {
+fn second_gateway_with_its_own_lock_file_is_refused_by_the_inode_of_the_book() {
     let bench = LedgerBench::new();
     let (_ledger, _meter) = bench.open_one();
     let other = tempfile::tempdir().expect("a folder");
     let mounted = other.path().join("ledger.db");
     std::fs::hard_link(bench.path(), &mounted).expect("another name");
-    let said = refused(&bench, mounted.clone());
-    assert!(said.contains("has 2 hard links") && said.contains("-samefile"), "{said}");
-    std::fs::remove_file(mounted).expect("the other name is gone");
+    let error_text = refused(&bench, mounted.clone());
+    assert!(error_text.contains("has 2 hard links") && error_text.contains("-samefile"), "{error_text}");
+    std::fs::remove_file(mounted).expect("the other name is removed");
     let book = std::fs::File::open(bench.path()).expect("the book"); // its close would affect this process's SQLite
     assert!(matches!(book.try_lock(), Err(std::fs::TryLockError::WouldBlock)), "the inode itself is locked");
     std::mem::forget(book);
 }
 
 #[test]
-fn a_book_with_two_hard_links_is_refused_and_a_link_to_nothing_too() {
+fn book_with_two_hard_links_and_dangling_link_are_refused() {
     let bench = closed();
     std::fs::hard_link(bench.path(), bench.folder.path().join("copy.db")).expect("another name");
-    let said = refused(&bench, bench.path());
-    assert!(said.contains("has 2 hard links") && said.contains("mv"), "{said}");
-    sound(&bench.path(), "readers do not mind");
+    let error_text = refused(&bench, bench.path());
+    assert!(error_text.contains("has 2 hard links") && error_text.contains("mv"), "{error_text}");
+    assert_sound(&bench.path(), "readers do not mind");
     let nothing = bench.folder.path().join("nothing.db");
     symlink("none/ledger.db", &nothing).expect("a link");
-    let said = refused(&bench, nothing);
-    assert!(said.contains("a symbolic link to a file that is not there"), "{said}");
+    let error_text = refused(&bench, nothing);
+    assert!(error_text.contains("a symbolic link to a file that is not there"), "{error_text}");
 }
 
 #[test]
-fn a_ledger_is_read_and_corrected_through_a_link_as_through_its_own_name() {
+fn ledger_is_read_and_corrected_through_a_link() {
     let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok); // in the tally only
     let link = bench.folder.path().join("link.db");
     symlink("ledger.db", &link).expect("a link");
     assert_eq!(brief(&usage_of_files(&link)), [("ok", 1, 3)]);
-    sound(&link, "through a link");
+    assert_sound(&link, "through a link");
     assert!(ledger_info(&link).expect("info").is_kept);
 }
 
 #[test]
-fn a_file_that_is_taken_away_ends_the_keeper_within_a_second_or_so_and_loses_nothing_that_can_be_kept() {
+fn displaced_file_ends_the_keeper_within_a_second_without_loss() {
     for (extension, keeps) in [("lock", true), ("tally", true), ("db-wal", true), ("db-shm", true), ("db", false)] {
         let bench = LedgerBench::new();
         let (ledger, meter, failures) = watched(&bench);
         admit(&meter, &bench.clock).settle(Finished::Ok); // possibly not folded yet
         let begun = std::time::Instant::now();
-        std::fs::remove_file(bench.path().with_extension(extension)).expect("it was there");
+        std::fs::remove_file(bench.path().with_extension(extension)).expect("the file existed");
         let why = failures.recv_timeout(Duration::from_secs(20)).expect("the keeper ends").to_string();
         assert!(why.contains(&format!("ledger.{extension} was removed")), "{why}");
         assert!(begun.elapsed() < Duration::from_secs(10), "{extension}: {:?}", begun.elapsed());
@@ -100,20 +100,20 @@ fn a_file_that_is_taken_away_ends_the_keeper_within_a_second_or_so_and_loses_not
         if keeps {
             assert_eq!(brief(&bench.files()), [("ok", 1, 3)], "{extension}");
             let (ledger, _) = bench.open_one();
-            sound(&bench.path(), extension);
+            assert_sound(&bench.path(), extension);
             ledger.close().expect("closed");
         }
     }
 }
 
 #[test]
-fn a_close_never_removes_a_tally_that_is_not_its_own() {
+fn close_never_removes_a_foreign_tally() {
     let bench = LedgerBench::new();
     let (ledger, _meter, _failures) = watched(&bench);
     let tally = bench.path().with_extension(TALLY_EXTENSION);
-    std::fs::remove_file(&tally).expect("it was there");
+    std::fs::remove_file(&tally).expect("the file existed");
     std::fs::write(&tally, "another's").expect("written");
-    assert!(ledger.close().is_err(), "it says so");
+    assert!(ledger.close().is_err(), "the error is reported");
     assert_eq!(std::fs::read(&tally).expect("it is there"), b"another's");
 }
 
@@ -155,8 +155,8 @@ fn as_reader(test: &str, bench: &LedgerBench) -> (bool, String) {
     }
     command.args(["--exact", &format!("ledger::tests::files_and_locks::{test}"), "--ignored", "--nocapture"]);
     let ended = command.env(READS, bench.path()).output().expect("a child");
-    let said = [ended.stdout, ended.stderr].concat();
-    (ended.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let error_text = [ended.stdout, ended.stderr].concat();
+    (ended.status.success(), String::from_utf8_lossy(&error_text).into_owned())
 }
 
 /// The variable with the path that the child reads.
@@ -164,11 +164,11 @@ const READS: &str = "TALLYGATE_TEST_READS";
 
 #[test]
 #[ignore = "a child of the test below"]
-fn reads_all() {
+fn reads_every_ledger_file() {
     let Some(path) = std::env::var_os(READS).map(PathBuf::from) else { return };
-    assert!(std::fs::File::create(path.with_extension("mine")).is_err(), "this user may write nothing here");
+    assert!(std::fs::File::create(path.with_extension("mine")).is_err(), "this user has no write permission");
     assert!(!usage_of_files(&path).is_empty());
-    sound(&path, "where nobody may write");
+    assert_sound(&path, "where nobody may write");
     assert!(!ledger_info(&path).expect("info").is_kept);
     let mut parts = 0;
     let mut count = |_| {
@@ -180,32 +180,32 @@ fn reads_all() {
 }
 
 #[test]
-fn a_closed_ledger_is_read_where_its_reader_may_not_write() {
+fn closed_ledger_is_readable_without_write_permission() {
     let bench = closed();
     for with_lock in [true, false] {
         if !with_lock {
-            std::fs::remove_file(bench.path().with_extension("lock")).expect("it was there");
+            std::fs::remove_file(bench.path().with_extension("lock")).expect("the file existed");
         }
         let before = std::fs::read(bench.path()).expect("the book");
         let unwritable = UnwritableFolder::make(&bench);
-        let (well, said) = as_reader("reads_all", &bench);
-        assert!(well && said.contains("1 passed"), "with its lock: {with_lock}: {said}");
+        let (succeeded, error_text) = as_reader("reads_every_ledger_file", &bench);
+        assert!(succeeded && error_text.contains("1 passed"), "with its lock: {with_lock}: {error_text}");
         drop(unwritable);
         assert_eq!(std::fs::read(bench.path()).expect("the book"), before);
     }
 }
 
 #[test]
-fn a_book_with_a_log_that_cannot_be_read_where_nobody_may_write_says_what_to_do() {
+fn book_with_unreadable_log_on_read_only_storage_is_refused_with_a_remedy() {
     let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
     let copy = copied(&bench, &["db", "db-wal", TALLY_EXTENSION]);
     let unwritable = UnwritableFolder::make(&copy);
-    let (well, said) = as_reader("reads_all", &copy);
-    assert!(well || said.contains("UnreadableLog"), "{said}");
+    let (succeeded, error_text) = as_reader("reads_every_ledger_file", &copy);
+    assert!(succeeded || error_text.contains("UnreadableLog"), "{error_text}");
     drop(unwritable);
-    sound(&copy.path(), "where its reader may write");
+    assert_sound(&copy.path(), "where its reader may write");
 }
 
 fn copied(bench: &LedgerBench, extensions: &[&str]) -> LedgerBench {
@@ -217,22 +217,22 @@ fn copied(bench: &LedgerBench, extensions: &[&str]) -> LedgerBench {
 }
 
 #[test]
-fn a_copy_without_the_log_is_told_so() {
+fn copy_without_its_log_is_reported() {
     let bench = LedgerBench::new();
     let (_ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
     let copy = copied(&bench, &["db", TALLY_EXTENSION]);
-    for said in [
+    for error_text in [
         LedgerFiles::open(&copy.path()).expect_err("nothing to read").to_string(),
         ledger_info(&copy.path()).expect_err("nothing to read").to_string(),
     ] {
-        assert!(said.contains("a copy without the book's log") && said.contains("-wal"), "{said}");
+        assert!(error_text.contains("a copy without the book's log") && error_text.contains("-wal"), "{error_text}");
     }
 }
 
 /// The copied pages are from different moments: the worker's own sums are older than the slots.
 #[test]
-fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_finding() {
+fn tally_copied_while_counting_is_a_note_and_otherwise_a_finding() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -245,7 +245,7 @@ fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_f
     let own = 9 * crate::ledger::tally::slot::SLOT_BYTES; // the header's page, and the worker's own slot
     torn[own..].copy_from_slice(&later[own..]);
     std::fs::write(copy.path().with_extension(TALLY_EXTENSION), &torn).expect("a copy");
-    let verdict = sound(&copy.path(), "a copy");
+    let verdict = assert_sound(&copy.path(), "a copy");
     let note = verdict.notes.join("\n");
     assert!(
         note.contains(
@@ -254,7 +254,7 @@ fn a_tally_that_was_copied_while_it_counted_is_noted_and_one_that_was_not_is_a_f
         "{note}"
     );
     drop(ledger); // like a crash
-    std::fs::write(&tally, &torn).expect("the file itself is changed");
+    std::fs::write(&tally, &torn).expect("the file itself is written");
     assert_eq!(super::audit::found(&bench), ["balance at epoch 1, worker 0"]);
     drop(held);
 }

@@ -14,19 +14,19 @@ fn texts(bench: &LedgerBench, query: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_book_of_format_1_is_brought_to_the_present_one_and_says_the_same() {
+fn format_1_book_is_migrated_with_equal_content() {
     let bench = LedgerBench::new();
     old_book(&bench);
     let view = "SELECT concat_ws('|', window_start, department, command, outcome, commands, units, request_bytes,
                                  response_bytes, duration_ns) FROM usage_hourly ORDER BY 1";
     let (before, seals) = (texts(&bench, view), texts(&bench, "SELECT hash FROM seal ORDER BY number"));
-    let refused = LedgerFiles::open(&bench.path()).expect_err("a reader does not migrate");
+    let refused = LedgerFiles::open(&bench.path()).expect_err("a reader does not migrate the book");
     assert!(matches!(refused, LedgerError::OlderFormat { found: 1, .. }), "{refused}");
     let (ledger, _) = bench.open_one();
     assert_eq!(texts(&bench, view), before);
     assert_eq!(bench.number("PRAGMA user_version"), i64::from(crate::ledger::book::schema::BOOK_FORMAT));
     let kept = texts(&bench, "SELECT hash FROM seal WHERE format = 1 ORDER BY number");
-    assert_eq!(kept, seals, "old seals stay as they were");
+    assert_eq!(kept, seals, "old seals are unchanged");
     let totals = wait(ledger.reader().totals()).expect("totals");
     let read = totals.series.iter().find(|one| one.command.as_str() == "read").expect("the series");
     assert_eq!((read.admitted, read.units, read.finished[0]), (10, 30, 9));
@@ -54,7 +54,7 @@ fn seals_of_format_1_are_covered_by_a_new_one() {
 
 /// Format 2 differs only in its seals: they had no space for ends of epochs.
 #[test]
-fn a_book_of_format_2_keeps_its_chain_and_goes_on_with_the_ends_of_its_epochs() {
+fn format_2_book_keeps_its_chain_and_continues_with_epoch_ends() {
     let bench = LedgerBench::new();
     audit::old_book(&bench, audit::BOOK_2);
     let chain =
@@ -73,17 +73,17 @@ fn a_book_of_format_2_keeps_its_chain_and_goes_on_with_the_ends_of_its_epochs() 
 }
 
 #[test]
-fn a_migration_that_is_interrupted_has_not_happened() {
+fn interrupted_migration_is_rolled_back() {
     let bench = LedgerBench::new();
     old_book(&bench);
     let book = rusqlite::Connection::open(bench.path()).expect("a book");
     book.execute_batch("CREATE TABLE day_sum (in_the_way INTEGER)").expect("a table");
     let opened = Ledger::open(bench.settings(1), bench.clock.clone(), Box::new(|error| panic!("{error}")));
-    let error = opened.expect_err("something is in the way");
+    let error = opened.expect_err("a table blocks the migration");
     assert!(error.to_string().contains("migrate to the new format"), "{error}");
     assert_eq!(bench.number("PRAGMA user_version"), 1);
     assert_eq!(bench.number("SELECT sum(commands) FROM usage_hourly"), 10);
-    book.execute_batch("DROP TABLE day_sum").expect("out of the way");
+    book.execute_batch("DROP TABLE day_sum").expect("the blocking table is dropped");
     drop(bench.open_one());
     assert_eq!(bench.number("SELECT sum(commands) FROM usage_hourly"), 10);
 }

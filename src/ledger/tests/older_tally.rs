@@ -1,6 +1,6 @@
 //! An older copy of the tally beside a newer book: no count decreases.
 
-use super::audit::{HOUR, sound};
+use super::audit::{HOUR, assert_sound};
 use super::*;
 
 fn tally(bench: &LedgerBench) -> PathBuf {
@@ -32,16 +32,16 @@ fn with_an_older_tally(bench: &LedgerBench, sealed_between: bool) {
     }
     count(bench, &meter, (7, Finished::Ok));
     stream.settle(Finished::ClientError);
-    let mut flying = admit(&meter, &bench.clock);
-    flying.add_response_bytes(5);
+    let mut unfinished = admit(&meter, &bench.clock);
+    unfinished.add_response_bytes(5);
     wait(ledger.reader().fold_now()).expect("a fold");
     drop(ledger); // like a crash
-    drop((flying, meter)); // they still count into the mapped file
+    drop((unfinished, meter)); // they still count into the mapped file
     std::fs::write(tally(bench), older).expect("the older tally");
 }
 
 #[test]
-fn an_older_tally_lowers_no_number_of_the_book() {
+fn older_tally_lowers_no_count_of_the_book() {
     for sealed_between in [false, true] {
         let bench = LedgerBench::new();
         with_an_older_tally(&bench, sealed_between);
@@ -58,16 +58,16 @@ fn an_older_tally_lowers_no_number_of_the_book() {
         assert_eq!((sum("ok"), sum("client_error"), sum("forbidden").0), ((10, 30, 0), (1, 3, 0), 1), "{rows:?}");
         assert_eq!(sum("interrupted"), (1, 3, 5), "what was in flight at the last fold: {rows:?}");
         assert_eq!(ending(&bench), "tally missing");
-        sound(&bench.path(), "recovered");
+        assert_sound(&bench.path(), "recovered");
         let aside = std::fs::read_dir(bench.folder.path()).expect("a folder").flatten();
         assert_eq!(aside.filter(|file| file.file_name().to_string_lossy().contains("aside")).count(), 1);
         ledger.close().expect("closed");
-        sound(&bench.path(), "closed");
+        assert_sound(&bench.path(), "closed");
     }
 }
 
 #[test]
-fn of_a_tally_with_halved_counts_the_larger_numbers_stay() {
+fn tally_with_halved_counts_keeps_the_larger_ones() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     count(&bench, &meter, (8, Finished::Ok));
@@ -82,15 +82,15 @@ fn of_a_tally_with_halved_counts_the_larger_numbers_stay() {
     let (_ledger, _meter) = bench.open_one();
     assert_eq!(brief(&bench.files()), [("ok", 8, 24), ("server_error", 4, 12)]);
     assert_eq!(ending(&bench), "tally missing");
-    sound(&bench.path(), "recovered");
+    assert_sound(&bench.path(), "recovered");
 }
 
 #[test]
-fn the_tally_that_was_there_is_no_older_one() {
+fn original_tally_is_not_treated_as_older() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = audit::busy(&bench);
+    let (ledger, meter, unfinished) = audit::busy(&bench);
     drop(ledger);
-    drop((flying, meter));
+    drop((unfinished, meter));
     drop(bench.open_one());
     assert_eq!(ending(&bench), "process died");
 }

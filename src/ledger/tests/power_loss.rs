@@ -160,11 +160,11 @@ fn audit(bench: &LedgerBench, synced: &TestCounts, made: &TestCounts, what: &str
     let found = counts(bench);
     let of = |counts: &TestCounts, key: &(String, String)| counts.get(key).copied().unwrap_or(0);
     for (key, least) in synced {
-        assert!(of(&found, key) >= *least, "{what}: {key:?} was synced as {least}: {found:?}");
+        assert!(of(&found, key) >= *least, "{what}: {key:?} is below its synced count {least}: {found:?}");
     }
     for (key, count) in &found {
         let most = if key.1 == "interrupted" { (key.0.clone(), "admitted".to_owned()) } else { key.clone() };
-        assert!(*count <= of(made, &most), "{what}: {key:?} is more than was made: {found:?}");
+        assert!(*count <= of(made, &most), "{what}: {key:?} is more than was counted: {found:?}");
     }
     let ended = |command: &str| {
         let rows =
@@ -175,7 +175,7 @@ fn audit(bench: &LedgerBench, synced: &TestCounts, made: &TestCounts, what: &str
         assert_eq!(ended(command), *admitted, "{what}: admitted and ended of {command}: {found:?}");
     }
     let deaths = "SELECT count(*) FROM epoch WHERE ending = 'machine died'";
-    assert_eq!(bench.number(deaths), 1, "{what}: a death of the machine is called so, once");
+    assert_eq!(bench.number(deaths), 1, "{what}: one epoch ended by a death of the machine");
 }
 
 /// Returns the files at the power loss, the counts before the last sync, and all counts.
@@ -209,13 +209,13 @@ fn lose_power(commands: u32) -> (DiskRemains, TestCounts, TestCounts) {
 }
 
 #[test]
-fn whatever_pages_a_loss_of_power_drops_nothing_synced_is_lost() {
+fn power_loss_that_drops_any_pages_loses_nothing_synced() {
     let (remains, synced, made) = lose_power(4);
     audit_all_pages(&remains, (&synced, &made), 3..=8);
 }
 
 #[test]
-fn whatever_sectors_a_loss_of_power_tears_nothing_synced_is_lost() {
+fn power_loss_that_tears_any_sectors_loses_nothing_synced() {
     let (remains, synced, made) = lose_power(60);
     for seed in SEED..SEED + COMBINATIONS {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -226,7 +226,7 @@ fn whatever_sectors_a_loss_of_power_tears_nothing_synced_is_lost() {
 }
 
 #[test]
-fn a_log_of_the_book_that_is_cut_or_torn_after_its_last_commit_loses_nothing() {
+fn book_log_truncated_or_torn_after_its_last_commit_loses_nothing() {
     let bench = LedgerBench::new();
     let (ledger, meters, synced) = open(&bench, 1);
     let mut made = TestLedger::default();
@@ -284,7 +284,7 @@ fn audit_all_pages(
     pages: std::ops::RangeInclusive<usize>,
 ) {
     let dirty = remains.dirty();
-    assert!(pages.contains(&dirty.len()), "few enough for all combinations, enough to tear: {dirty:?}");
+    assert!(pages.contains(&dirty.len()), "too many or too few dirty pages for all combinations: {dirty:?}");
     for combination in 0..1_usize << dirty.len() {
         let reached = |sector: usize| {
             let place = dirty.iter().position(|page| *page == sector * SECTOR / PAGE);
@@ -296,7 +296,7 @@ fn audit_all_pages(
 }
 
 #[test]
-fn a_late_end_is_counted_once_whatever_pages_a_loss_of_power_drops() {
+fn late_end_is_counted_once_whatever_pages_a_power_loss_drops() {
     let bench = LedgerBench::new();
     let (ledger, meters, image) = open(&bench, 1);
     let mut made = TestLedger::default();
@@ -312,7 +312,7 @@ fn a_late_end_is_counted_once_whatever_pages_a_loss_of_power_drops() {
 }
 
 #[test]
-fn slots_of_late_ends_stay_as_long_as_the_slot_of_their_admissions() {
+fn slots_of_late_ends_live_as_long_as_those_of_their_admissions() {
     let bench = LedgerBench::new();
     let (ledger, meters, image) = open(&bench, 1);
     let meter = &meters[0];
@@ -342,7 +342,7 @@ fn slots_of_late_ends_stay_as_long_as_the_slot_of_their_admissions() {
 }
 
 #[test]
-fn the_book_is_never_ahead_of_the_tally_on_the_disk() {
+fn book_is_never_ahead_of_the_tally_on_disk() {
     let bench = LedgerBench::new();
     let (ledger, meters, synced) = open(&bench, 1);
     let mut made = TestLedger::default();
@@ -365,7 +365,7 @@ fn the_book_is_never_ahead_of_the_tally_on_the_disk() {
 }
 
 #[test]
-fn an_end_that_was_sealed_is_not_interrupted_too() {
+fn sealed_end_is_not_interrupted_as_well() {
     let bench = LedgerBench::new();
     let (ledger, meters, synced) = open(&bench, 1);
     let mut made = TestLedger::default();

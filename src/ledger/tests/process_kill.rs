@@ -10,7 +10,7 @@ const PATH: &str = "TALLYGATE_TEST_LEDGER";
 const KILLS: usize = 5;
 
 #[test]
-fn kill_9_loses_nothing_that_was_answered_and_counts_nothing_twice() {
+fn sigkill_loses_no_answered_command_and_counts_none_twice() {
     let bench = LedgerBench::new();
     let mut before = 0;
     for kill in 1..=KILLS {
@@ -37,7 +37,7 @@ fn count_until_killed(path: &Path, answers: usize) -> u64 {
     let mut lines = output.lines().map_while(Result::ok).filter(|line| line.ends_with("counted"));
     let before = lines.by_ref().take(answers).count();
     child.kill().expect("killed");
-    child.wait().expect("its end");
+    child.wait().expect("the end");
     assert_eq!(before, answers, "the child ended by itself");
     (before + lines.count()) as u64 * BUNCH
 }
@@ -46,7 +46,7 @@ fn start_child(path: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args([
         "--exact",
-        "ledger::tests::process_kill::child_that_counts_until_it_is_killed",
+        "ledger::tests::process_kill::child_process_that_counts_until_it_is_killed",
         "--ignored",
         "--nocapture",
     ]);
@@ -55,7 +55,7 @@ fn start_child(path: &Path) -> Child {
 
 #[test]
 #[ignore = "run by the test above, in a process of its own"]
-fn child_that_counts_until_it_is_killed() {
+fn child_process_that_counts_until_it_is_killed() {
     use std::io::Write;
     let Some(path) = std::env::var_os(PATH) else { return };
     let settings = LedgerSettings { path: path.into(), ..LedgerBench::new().settings(1) };
@@ -69,6 +69,6 @@ fn child_that_counts_until_it_is_killed() {
             admit(&meter, &clock).settle(Finished::Ok);
         }
         meter.tick();
-        writeln!(output, "counted").expect("somebody reads");
+        writeln!(output, "counted").expect("the reader is open");
     }
 }

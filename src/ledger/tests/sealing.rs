@@ -5,7 +5,7 @@ use sha2::Digest;
 use super::*;
 
 #[test]
-fn an_hour_is_sealed_when_it_is_over_and_every_worker_has_left_it() {
+fn hour_is_sealed_once_it_is_over_and_every_worker_has_left_it() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -13,10 +13,10 @@ fn an_hour_is_sealed_when_it_is_over_and_every_worker_has_left_it() {
     wait(ledger.reader().fold_now()).expect("a fold");
     meter.tick();
     wait(ledger.reader().fold_now()).expect("a fold");
-    assert_eq!(bench.number("SELECT count(*) FROM seal"), 0, "over for less than a minute");
+    assert_eq!(bench.number("SELECT count(*) FROM seal"), 0, "the hour ended less than a minute ago");
     bench.clock.advance(Duration::from_secs(1));
     wait(ledger.reader().fold_now()).expect("a fold");
-    assert_eq!(bench.number("SELECT count(*) FROM seal"), 0, "the worker has not left it");
+    assert_eq!(bench.number("SELECT count(*) FROM seal"), 0, "the worker has not left the hour");
     meter.tick();
     wait(ledger.reader().fold_now()).expect("a fold");
     assert_eq!(bench.number("SELECT count(*) FROM seal"), 1);
@@ -24,14 +24,14 @@ fn an_hour_is_sealed_when_it_is_over_and_every_worker_has_left_it() {
 }
 
 #[test]
-fn an_hour_that_every_worker_has_left_is_sealed_though_more_hours_have_passed_since() {
+fn hour_left_by_every_worker_is_sealed_even_if_later_hours_have_passed() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for hours in 0..3 {
         admit(&meter, &bench.clock).settle(Finished::Ok);
         bench.clock.advance(Duration::from_secs(3600));
         wait(ledger.reader().fold_now()).expect("a fold");
-        assert_eq!(bench.number("SELECT count(*) FROM seal"), hours, "all but the hour that was asked for just now");
+        assert_eq!(bench.number("SELECT count(*) FROM seal"), hours, "all but the hour that was just requested");
         meter.tick();
     }
 }
@@ -51,16 +51,16 @@ fn late_ends_count_in_the_present_hour_and_never_in_a_sealed_one() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].window, bench.clock.window());
     assert_eq!((rows[0].totals.commands, rows[0].totals.units, rows[0].totals.response_bytes), (1, 3, 15));
-    assert_eq!(bench.number("SELECT late FROM usage"), 2, "it refers to the hour of its admission");
+    assert_eq!(bench.number("SELECT late FROM usage"), 2, "the late end refers to the hour of its admission");
     let totals = wait(ledger.reader().totals()).expect("totals");
     let series = totals.series.iter().find(|one| one.department.as_str() == "department-1").expect("the series");
     assert_eq!((series.in_flight(), series.response_bytes, totals.imbalance), (0, 15, 0));
     drop(ledger);
-    assert_eq!(bench.files(), rows, "nothing is interrupted");
+    assert_eq!(bench.files(), rows, "no command is interrupted");
 }
 
 #[test]
-fn a_stream_of_a_sealed_hour_that_a_crash_ends_is_interrupted_in_the_last_hour_alive() {
+fn crashed_stream_of_a_sealed_hour_is_interrupted_in_the_last_live_hour() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let stream = admit(&meter, &bench.clock);
@@ -72,12 +72,12 @@ fn a_stream_of_a_sealed_hour_that_a_crash_ends_is_interrupted_in_the_last_hour_a
     assert_eq!((brief(&dead), dead[0].window), (vec![("interrupted", 1, 3)], alive));
     let (_ledger, _) = bench.open_one();
     assert_eq!(bench.files(), dead);
-    assert_eq!(bench.number("SELECT late FROM usage"), 2, "it refers to the hour of its admission");
+    assert_eq!(bench.number("SELECT late FROM usage"), 2, "the late end refers to the hour of its admission");
     drop(stream);
 }
 
 #[test]
-fn slots_are_used_again_when_their_hour_is_done_with() {
+fn slots_are_reused_once_their_hour_is_sealed() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for hour in 0..5 {
@@ -100,7 +100,7 @@ fn slots_are_used_again_when_their_hour_is_done_with() {
 }
 
 #[test]
-fn a_clock_that_steps_back_moves_nothing_back() {
+fn clock_stepped_back_moves_no_counts_back() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     admit(&meter, &bench.clock).settle(Finished::Ok);
@@ -114,7 +114,7 @@ fn a_clock_that_steps_back_moves_nothing_back() {
 }
 
 #[test]
-fn every_seal_can_be_computed_again_from_the_book_and_an_edit_shows() {
+fn every_seal_is_reproducible_from_the_book_and_an_edit_is_found() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for _ in 0..3 {
@@ -131,7 +131,7 @@ fn every_seal_can_be_computed_again_from_the_book_and_an_edit_shows() {
 }
 
 #[test]
-fn a_tail_that_was_cut_off_shows_even_after_the_chain_went_on() {
+fn truncated_chain_is_found_even_after_new_seals() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let count_an_hour = || {

@@ -37,7 +37,7 @@ const REGRESSIONS: &[(u64, &str)] = &[(845, "power failed between the two pages 
 const FAILURES: usize = 20;
 
 #[test]
-fn ten_thousand_random_histories_leave_the_books_that_a_small_model_foretells() {
+fn ten_thousand_random_histories_agree_with_the_model() {
     let seeds = seeds();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let failed = || failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,13 +92,13 @@ fn simulate(seed: u64, folder: &Path) -> Result<(), String> {
             "seed {seed} failed at step {taken} of {}: {}\n{}\nrun it again with TALLYGATE_SEED={seed} cargo test --lib \
              ledger::tests::simulation, and add it to REGRESSIONS",
             steps.len(),
-            said(&*panic),
+            panic_message(&*panic),
             history.join("\n")
         )
     })
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }

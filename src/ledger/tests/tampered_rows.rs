@@ -3,12 +3,13 @@
 use crate::ledger::audit::{AuditCheck, NotedHead, verify};
 
 use super::audit::{
-    BOOK_1, HOUR, SERIES, another_boot, audited, busy, closed, edit, forgetful, found, old_book, sound,
+    BOOK_1, HOUR, SERIES, another_boot, assert_sound, audit_report, busy, closed, edit, found, old_book,
+    open_compacting,
 };
 use super::*;
 
 #[test]
-fn every_edit_of_the_book_is_found_where_it_is() {
+fn every_edit_of_the_book_is_found_at_its_position() {
     let hour = |hour: u32| format!("epoch 1, hour 2026-11-24T{hour:02}:00:00Z");
     let seal = |seal: u32, of: u32| format!("seal {seal} (epoch 1, hour 2026-11-24T{of:02}:00:00Z)");
     let day = |outcome: &str| format!("sums at day 2026-11-24, {SERIES}, {outcome}");
@@ -147,12 +148,12 @@ fn every_edit_of_the_book_is_found_where_it_is() {
         let bench = closed();
         let first = bench.number("SELECT min(\"window\") FROM usage").to_string();
         edit(&bench, &statements.replace("FIRST", &first));
-        assert_eq!(found(&bench), expected, "{what}: {:#?}", audited(&bench.path()).findings);
+        assert_eq!(found(&bench), expected, "{what}: {:#?}", audit_report(&bench.path()).findings);
     }
 }
 
 #[test]
-fn a_live_book_that_has_more_than_its_tally_is_found() {
+fn live_book_with_more_than_its_tally_is_found() {
     let bench = LedgerBench::new();
     let (_ledger, _meter, _flying) = busy(&bench);
     edit(
@@ -163,28 +164,28 @@ fn a_live_book_that_has_more_than_its_tally_is_found() {
 }
 
 #[test]
-fn a_crash_that_was_made_a_clean_end_is_found() {
+fn crash_relabelled_as_a_clean_end_is_found() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     drop(ledger);
     another_boot(&bench);
-    drop((flying, meter));
+    drop((unfinished, meter));
     let (ledger, _) = bench.open_one();
     ledger.close().expect("closed");
-    sound(&bench.path(), "as it was");
+    assert_sound(&bench.path(), "as it was");
     assert_eq!(bench.number("SELECT number FROM seal WHERE kind = 'epoch' AND epoch = 1"), 6);
     edit(&bench, "UPDATE epoch SET ending = 'clean' WHERE ending = 'machine died'");
     assert_eq!(found(&bench), ["epochs at seal 6 (end of epoch 1)"]);
 }
 
 #[test]
-fn a_head_that_was_noted_elsewhere_betrays_a_chain_that_was_made_anew() {
+fn noted_head_detects_a_recomputed_chain() {
     let bench = LedgerBench::new();
     let (ledger, _meter, _flying) = busy(&bench);
-    let head = audited(&bench.path()).head;
+    let head = audit_report(&bench.path()).head;
     let noted = NotedHead::parse(&format!("{}:{}", head.number, head.hash)).expect("a head");
     bench.pass(HOUR, &ledger, &_meter);
-    assert!(verify(&bench.path(), Some(&noted), &mut |_, _, _| ()).expect("an audit").ok, "the chain went on");
+    assert!(verify(&bench.path(), Some(&noted), &mut |_, _, _| ()).expect("an audit").ok, "the chain has continued");
     let other = NotedHead { hash: "0".repeat(64), ..noted.clone() };
     let beyond = NotedHead { number: 99, ..noted };
     for (wrong, place) in [(other, "seal 5"), (beyond, "seal 99")] {
@@ -195,28 +196,28 @@ fn a_head_that_was_noted_elsewhere_betrays_a_chain_that_was_made_anew() {
 }
 
 #[test]
-fn an_epoch_with_gaps_excuses_no_imbalance_of_other_epochs() {
+fn epoch_with_gaps_excuses_no_imbalance_of_other_epochs() {
     let bench = LedgerBench::new();
     old_book(&bench, BOOK_1);
-    let (ledger, meter, flying) = busy(&bench);
+    let (ledger, meter, unfinished) = busy(&bench);
     drop(ledger);
     another_boot(&bench);
-    drop((flying, meter));
+    drop((unfinished, meter));
     let (ledger, _) = bench.open_one();
     ledger.close().expect("closed");
-    sound(&bench.path(), "as it was");
+    assert_sound(&bench.path(), "as it was");
     let balances = || found(&bench).into_iter().filter(|one| one.starts_with("balance")).collect::<Vec<_>>();
     edit(&bench, "UPDATE usage SET commands = commands - 1 WHERE epoch = 2 AND outcome = 1");
     assert_eq!(balances(), [""; 0]);
-    assert!(audited(&bench.path()).notes.iter().any(|note| note.starts_with("epoch 2 ended `machine died`")));
+    assert!(audit_report(&bench.path()).notes.iter().any(|note| note.starts_with("epoch 2 ended `machine died`")));
     edit(&bench, "UPDATE usage SET commands = commands - 1 WHERE epoch = 1 AND outcome = 1");
     assert_eq!(balances(), ["balance at epoch 1, police/cameras/read"]);
 }
 
 #[test]
-fn an_imbalance_of_days_is_found_where_no_epoch_with_gaps_explains_it() {
+fn imbalance_of_days_is_found_where_no_epoch_with_gaps_explains_it() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     for _ in 0..3 {
         admit(&meter, &bench.clock).settle(Finished::Ok);
         bench.pass(24 * HOUR, &ledger, &meter);
@@ -224,13 +225,13 @@ fn an_imbalance_of_days_is_found_where_no_epoch_with_gaps_explains_it() {
     drop(ledger);
     another_boot(&bench);
     drop(meter);
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     bench.pass(240 * HOUR, &ledger, &meter);
     for _ in 0..8 {
         wait(ledger.reader().fold_now()).expect("a fold");
     }
     ledger.close().expect("closed");
-    sound(&bench.path(), "three days");
+    assert_sound(&bench.path(), "three days");
     let more = |day: u32| {
         format!(
             "UPDATE day_sum SET commands = commands + 1 WHERE outcome = 1 AND day = (SELECT min(day) FROM day_sum) + {}",

@@ -3,7 +3,7 @@
 
 use crate::ledger::audit::{ExportError, export};
 
-use super::audit::{HOUR, SERIES, audited, closed, edit, found, sound};
+use super::audit::{HOUR, SERIES, assert_sound, audit_report, closed, edit, found};
 use super::*;
 
 /// From attack s4 on the ledger: every later fold was to count only a fifth.
@@ -29,7 +29,7 @@ fn refused(bench: &LedgerBench) -> String {
 }
 
 #[test]
-fn an_altered_schema_is_refused_at_the_start_and_by_reports_and_found_by_verify() {
+fn altered_schema_is_refused_at_start_and_by_reports_and_found_by_verify() {
     for (edits, place) in [
         (HALF_A_VIEW, "view usage_hourly"),
         (TRIGGERS, "trigger t1"),
@@ -52,17 +52,17 @@ fn an_altered_schema_is_refused_at_the_start_and_by_reports_and_found_by_verify(
 }
 
 #[test]
-fn a_table_that_became_a_view_is_found_though_nothing_else_can_be_checked() {
+fn table_replaced_by_a_view_is_found_although_other_checks_cannot_run() {
     let bench = closed();
     edit(&bench, "ALTER TABLE day_sum RENAME TO hidden; CREATE VIEW day_sum AS SELECT * FROM hidden");
-    let verdict = audited(&bench.path());
+    let verdict = audit_report(&bench.path());
     assert!(!verdict.ok && verdict.notes.iter().any(|note| note.contains("could not be checked")), "{verdict:?}");
     let places: Vec<_> = verdict.findings.iter().map(|one| one.place.as_str()).collect();
     assert!(places.contains(&"table day_sum") && places.contains(&"view day_sum"), "{places:?}");
 }
 
 #[test]
-fn triggers_that_are_planted_in_a_running_ledger_change_nothing_that_is_counted() {
+fn triggers_added_to_a_live_ledger_change_no_counts() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     edit(&bench, TRIGGERS);
@@ -74,7 +74,7 @@ fn triggers_that_are_planted_in_a_running_ledger_change_nothing_that_is_counted(
     assert_eq!(bench.number("SELECT sum(units) FROM admission"), 24);
     assert_eq!(found(&bench), ["schema at trigger t1", "schema at trigger t2"]);
     edit(&bench, "DROP TRIGGER t1; DROP TRIGGER t2");
-    sound(&bench.path(), "without them");
+    assert_sound(&bench.path(), "without them");
 }
 
 /// Each change is made after a fold, so that no row of the hour is folded again before the seal.
@@ -105,7 +105,7 @@ fn counted(bench: &LedgerBench) -> (Ledger, Meter) {
 }
 
 #[test]
-fn what_somebody_changes_in_an_open_hour_is_sealed_as_the_tally_has_it() {
+fn rows_changed_in_an_open_hour_are_sealed_from_the_tally() {
     for change in CHANGES {
         let bench = LedgerBench::new();
         let (ledger, meter) = counted(&bench);
@@ -114,14 +114,14 @@ fn what_somebody_changes_in_an_open_hour_is_sealed_as_the_tally_has_it() {
         bench.pass(HOUR, &ledger, &meter);
         assert_eq!(bench.files(), before, "{change}");
         let mended = wait(ledger.reader().totals()).expect("totals").mended;
-        assert!(mended > 0, "nothing was said of {change}");
+        assert!(mended > 0, "no repair was counted after {change}");
         drop((meter, ledger));
-        sound(&bench.path(), change);
+        assert_sound(&bench.path(), change);
     }
 }
 
 #[test]
-fn what_somebody_changes_before_the_end_is_closed_as_the_tally_has_it() {
+fn rows_changed_before_the_end_are_restored_from_the_tally() {
     for change in CHANGES {
         let bench = LedgerBench::new();
         let (ledger, meter) = counted(&bench);
@@ -130,35 +130,35 @@ fn what_somebody_changes_before_the_end_is_closed_as_the_tally_has_it() {
         drop(meter);
         ledger.close().expect("closed");
         assert_eq!(bench.files(), before, "{change}");
-        sound(&bench.path(), change);
+        assert_sound(&bench.path(), change);
     }
 }
 
 #[test]
-fn what_nobody_changes_needs_no_mending() {
+fn unchanged_rows_are_not_repaired() {
     let bench = LedgerBench::new();
-    let (ledger, meter, flying) = audit::busy(&bench);
+    let (ledger, meter, unfinished) = audit::busy(&bench);
     bench.pass(HOUR, &ledger, &meter);
     assert_eq!(wait(ledger.reader().totals()).expect("totals").mended, 0);
-    drop(flying);
+    drop(unfinished);
 }
 
 #[test]
-fn a_sealed_hour_with_less_than_its_tally_still_shows_is_found() {
+fn sealed_hour_with_less_than_its_tally_is_found() {
     let bench = LedgerBench::new();
     let (_ledger, _meter, _flying) = audit::busy(&bench);
     edit(
         &bench,
         "UPDATE usage SET units = 0 WHERE \"window\" = (SELECT max(\"window\") FROM seal WHERE kind = 'hour')",
     );
-    let findings = audited(&bench.path()).findings;
+    let findings = audit_report(&bench.path()).findings;
     let place = format!("epoch 1, hour 2026-11-24T06:00:00Z, {SERIES}");
     let mut of_hour = findings.iter().filter(|one| one.place == place);
     assert!(of_hour.any(|one| one.what.contains("their tally has 3")), "{findings:#?}");
 }
 
 #[test]
-fn names_of_departments_are_in_the_book_and_a_change_of_them_too() {
+fn department_names_and_their_changes_are_in_the_book() {
     let bench = LedgerBench::new();
     let (ledger, _meter) = bench.open_one();
     let note = |names: [&str; 2]| {
@@ -169,12 +169,12 @@ fn names_of_departments_are_in_the_book_and_a_change_of_them_too() {
     };
     assert_eq!(note(["Police", "Fire"]), ["Police", "Fire"]);
     assert_eq!(note(["Police", "Fire"]), ["Police", "Fire"]);
-    assert_eq!(bench.number("SELECT count(*) FROM department_name"), 2, "what is known is not written again");
+    assert_eq!(bench.number("SELECT count(*) FROM department_name"), 2, "a known name is not written again");
     bench.clock.advance(HOUR);
     assert_eq!(note(["Police", "Fire and Rescue"]), ["Police", "Fire and Rescue"]);
-    assert_eq!(note(["Police", "Fire"]), ["Police", "Fire"], "a name that comes back");
+    assert_eq!(note(["Police", "Fire"]), ["Police", "Fire"], "a name that is used again");
     let kept = LedgerFiles::open(&bench.path()).expect("files").department_names().expect("names");
     assert_eq!(kept.get("department-2").map(String::as_str), Some("Fire"));
     ledger.close().expect("closed");
-    sound(&bench.path(), "with names");
+    assert_sound(&bench.path(), "with names");
 }

@@ -2,7 +2,7 @@
 
 use crate::model::Outcome;
 
-use super::audit::{HOUR, audited, forgetful, sound, stranger};
+use super::audit::{HOUR, assert_sound, audit_report, independent_audit, open_compacting};
 use super::*;
 
 /// Ends commands of 3 units with every outcome, once charged and once waived.
@@ -31,7 +31,7 @@ fn charged(rows: &[UsageRow], times: u64) {
 const WAIVED: &str = "SELECT 1000 * sum(commands) + sum(units) FROM waived";
 
 #[test]
-fn a_command_of_which_nothing_was_sent_costs_no_units_wherever_it_is_read() {
+fn unsent_command_costs_no_units_in_every_report() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     end_in_every_way(&meter, &bench.clock);
@@ -42,27 +42,27 @@ fn a_command_of_which_nothing_was_sent_costs_no_units_wherever_it_is_read() {
     charged(&wait(ledger.reader().usage_by_hour(ALWAYS)).expect("rows"), 1);
     wait(ledger.reader().fold_now()).expect("a fold");
     assert_eq!(bench.number("SELECT sum(units) FROM usage_hourly"), 33);
-    assert_eq!(bench.number(WAIVED), 5015, "the other five, whole");
-    assert_eq!(bench.number("SELECT sum(units) FROM admission"), 48, "what was admitted is admitted");
-    sound(&bench.path(), "live");
+    assert_eq!(bench.number(WAIVED), 5015, "five commands with all their 15 units");
+    assert_eq!(bench.number("SELECT sum(units) FROM admission"), 48, "admitted counts are unchanged");
+    assert_sound(&bench.path(), "live");
     bench.pass(HOUR, &ledger, &meter);
-    sound(&bench.path(), "sealed");
+    assert_sound(&bench.path(), "sealed");
     drop(ledger);
-    sound(&bench.path(), "killed");
-    let said = stranger(&bench).expect("a stranger says the same");
-    assert!(said.contains("department-1\twaived\t5\t15"), "{said}");
+    assert_sound(&bench.path(), "killed");
+    let output = independent_audit(&bench).expect("the independent audit agrees");
+    assert!(output.contains("department-1\twaived\t5\t15"), "{output}");
     drop(meter);
     let (ledger, meter) = bench.open_one();
     charged(&bench.files(), 1);
     let totals = wait(ledger.reader().totals()).expect("totals");
-    assert_eq!(totals.series.iter().map(|one| one.units).sum::<u64>(), 33, "a counter goes on where it was");
+    assert_eq!(totals.series.iter().map(|one| one.units).sum::<u64>(), 33, "a counter continues at its value");
     drop(meter);
     ledger.close().expect("closed");
-    sound(&bench.path(), "closed");
+    assert_sound(&bench.path(), "closed");
 }
 
 #[test]
-fn what_is_waived_after_its_hour_was_sealed_is_waived_in_the_present_one() {
+fn units_waived_after_their_hour_was_sealed_are_waived_in_the_present_hour() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     let tickets: Vec<_> = (0..4).map(|_| admit(&meter, &bench.clock)).collect();
@@ -76,20 +76,20 @@ fn what_is_waived_after_its_hour_was_sealed_is_waived_in_the_present_one() {
     wait(ledger.reader().fold_now()).expect("a fold");
     assert_eq!(brief(&bench.files()), [("ok", 1, 3), ("timeout", 3, 3)]);
     assert_eq!(bench.number("SELECT 1000 * late + units FROM waived"), 1006);
-    sound(&bench.path(), "live");
+    assert_sound(&bench.path(), "live");
     bench.pass(HOUR, &ledger, &meter);
-    sound(&bench.path(), "sealed");
+    assert_sound(&bench.path(), "sealed");
     drop((ledger, meter));
     let (ledger, _) = bench.open_one();
     assert_eq!(brief(&bench.files()), [("ok", 1, 3), ("timeout", 3, 3)]);
     ledger.close().expect("closed");
-    sound(&bench.path(), "closed");
+    assert_sound(&bench.path(), "closed");
 }
 
 #[test]
-fn days_in_place_of_hours_balance_with_what_was_waived() {
+fn days_in_place_of_hours_balance_with_waived_units() {
     let bench = LedgerBench::new();
-    let (ledger, meter) = forgetful(&bench);
+    let (ledger, meter) = open_compacting(&bench);
     for _ in 0..3 {
         end_in_every_way(&meter, &bench.clock);
         bench.pass(24 * HOUR, &ledger, &meter);
@@ -100,24 +100,24 @@ fn days_in_place_of_hours_balance_with_what_was_waived() {
     for _ in 0..8 {
         wait(ledger.reader().fold_now()).expect("a fold");
     }
-    assert_eq!(bench.number("SELECT count(*) FROM waived"), 0, "the hours are gone");
+    assert_eq!(bench.number("SELECT count(*) FROM waived"), 0, "the hours are compacted");
     assert_eq!(bench.number("SELECT sum(units) FROM day_sum WHERE outcome = 100"), 45);
     charged(&by_day(&ledger), 3);
     drop(meter);
     ledger.close().expect("closed");
-    sound(&bench.path(), "days");
-    let said = stranger(&bench).expect("a stranger says the same");
-    assert!(said.contains("department-1\twaived\t15\t45"), "{said}");
+    assert_sound(&bench.path(), "days");
+    let output = independent_audit(&bench).expect("the independent audit agrees");
+    assert!(output.contains("department-1\twaived\t15\t45"), "{output}");
     let edits = "UPDATE day_sum SET units = units + 3 WHERE outcome = 100 AND day = (SELECT min(day) FROM day_sum);
                  UPDATE ever_sum SET units = units + 3 WHERE outcome = 100";
     audit::edit(&bench, edits);
-    let findings = audited(&bench.path()).findings;
+    let findings = audit_report(&bench.path()).findings;
     assert!(findings.iter().any(|one| one.check == crate::ledger::audit::AuditCheck::Balance), "{findings:?}");
 }
 
 /// A tally of the version before: word 58 and the words after it were free.
 #[test]
-fn a_tally_of_format_2_charges_all_that_ended() {
+fn format_2_tally_charges_all_ended_commands() {
     let bench = LedgerBench::new();
     let (ledger, meter) = bench.open_one();
     for finished in Finished::ALL {
@@ -134,5 +134,5 @@ fn a_tally_of_format_2_charges_all_that_ended() {
     drop(meter);
     let (_ledger, _meter) = bench.open_one();
     assert_eq!(bench.files().iter().map(|row| row.totals.units).sum::<u64>(), 24);
-    sound(&bench.path(), "recovered");
+    assert_sound(&bench.path(), "recovered");
 }

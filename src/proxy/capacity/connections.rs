@@ -93,24 +93,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_holder_has_as_many_places_as_it_may_and_gives_them_back() {
+    fn holder_has_at_most_its_limit_of_permits_and_returns_them() {
         let telemetry = Telemetry::new();
         let limits = Arc::new(ConnectionLimits::new(Arc::clone(&telemetry)));
         let police = LimitScope::Department(1);
         let (one, two) = (limits.try_acquire(police, 2), limits.try_acquire(police, 2));
         assert!(one.is_some() && two.is_some());
         assert!(limits.try_acquire(police, 2).is_none());
-        assert!(limits.try_acquire(LimitScope::Department(2), 2).is_some(), "another's are another's");
+        assert!(limits.try_acquire(LimitScope::Department(2), 2).is_some(), "limits are separate for each holder");
         assert_eq!(telemetry.limit_hit_count(LimitHit::DepartmentConnections), 1);
         drop(one);
         assert!(limits.try_acquire(police, 2).is_some());
         drop(two);
-        assert!(limits.open_connections.is_empty(), "nobody who holds nothing is remembered");
+        assert!(limits.open_connections.is_empty(), "holders without permits are removed");
         assert!(limits.try_acquire(police, 0).is_none());
     }
 
     #[test]
-    fn threads_take_no_more_than_there_is() {
+    fn concurrent_threads_acquire_at_most_the_limit() {
         let limits = Arc::new(ConnectionLimits::new(Telemetry::new()));
         let takers = (0..4).map(|_| {
             let limits = Arc::clone(&limits);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_stands_for_its_network() {
+    fn ipv6_addresses_are_limited_per_64_bit_network() {
         let of = |text: &str| LimitScope::for_address(text.parse().expect("an address"));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));

@@ -104,7 +104,7 @@ mod tests {
 
     const LATE: Duration = Duration::from_millis(1_001);
 
-    fn given_up(handshakes: &mut [HandshakePermit<'_>]) -> Vec<u64> {
+    fn evicted(handshakes: &mut [HandshakePermit<'_>]) -> Vec<u64> {
         let gone = |handshake: &mut HandshakePermit<'_>| {
             handshake.eviction.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
         };
@@ -112,44 +112,44 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_finds_room_for_a_second_and_then_the_oldest_makes_it() {
+    fn handshakes_older_than_one_second_are_evicted_over_the_limit() {
         let (all, now) = (HandshakeLimiter::new(2), Instant::now());
         let mut started: Vec<_> = (0..4).map(|_| all.acquire(now)).collect();
-        assert!(given_up(&mut started).is_empty(), "twice as many as there may be");
+        assert!(evicted(&mut started).is_empty(), "at most twice the limit");
         started.push(all.acquire(now));
-        assert_eq!(given_up(&mut started), [0], "and no more");
+        assert_eq!(evicted(&mut started), [0], "the hard cap evicts the oldest");
         started.push(all.acquire(now + LATE));
-        assert_eq!(given_up(&mut started), [0, 1, 2, 3], "all that have had their second and are too many");
+        assert_eq!(evicted(&mut started), [0, 1, 2, 3], "all handshakes older than a second over the limit");
         started.push(all.acquire(now + LATE));
-        assert_eq!(given_up(&mut started), [0, 1, 2, 3, 4]);
+        assert_eq!(evicted(&mut started), [0, 1, 2, 3, 4]);
         drop(started);
         assert!(all.pending.borrow().is_empty());
     }
 
     #[test]
-    fn who_has_finished_needs_no_room() {
+    fn finished_handshakes_release_their_permits() {
         let (all, now) = (HandshakeLimiter::new(1), Instant::now());
         drop(all.acquire(now));
         let mut started = vec![all.acquire(now)];
         drop(started.pop());
         started.push(all.acquire(now + LATE));
-        assert!(given_up(&mut started).is_empty());
+        assert!(evicted(&mut started).is_empty());
     }
 
     #[test]
-    fn who_has_said_nothing_makes_room_first() {
+    fn handshakes_without_a_client_hello_are_evicted_first() {
         let (all, now) = (HandshakeLimiter::new(2), Instant::now());
         let mut started: Vec<_> = (0..4).map(|_| all.acquire(now)).collect();
         started[0].hello_answered.set(true);
         started.push(all.acquire(now));
-        assert_eq!(given_up(&mut started), [1]);
+        assert_eq!(evicted(&mut started), [1]);
         started.push(all.acquire(now + LATE));
-        assert_eq!(given_up(&mut started), [1, 2, 3, 4]);
+        assert_eq!(evicted(&mut started), [1, 2, 3, 4]);
         started.push(all.acquire(now + LATE));
         assert_eq!(
-            given_up(&mut started),
+            evicted(&mut started),
             [0, 1, 2, 3, 4],
-            "one that stalls after its hello, before any that has just come"
+            "a stalled handshake with a ClientHello is evicted before a new one"
         );
     }
 }

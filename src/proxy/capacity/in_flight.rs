@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     /// Adds commands of the departments in turn until none is admitted. Returns how many each holds.
-    fn pressed(in_flight: &InFlightLimiter, departments: std::ops::Range<u32>) -> Vec<usize> {
+    fn fill_limiter(in_flight: &InFlightLimiter, departments: std::ops::Range<u32>) -> Vec<usize> {
         for _ in 0..in_flight.max {
             for department in departments.clone() {
                 if in_flight.check_capacity(department).is_ok() {
@@ -102,18 +102,18 @@ mod tests {
     }
 
     #[test]
-    fn those_who_press_share_alike_and_leave_room_for_the_next() {
+    fn busy_departments_share_evenly_and_leave_places_for_others() {
         for (departments, each) in [(1, 847), (2, 436), (3, 293), (10, 89)] {
             let in_flight = InFlightLimiter::new(900);
-            let held = pressed(&in_flight, 0..departments);
+            let held = fill_limiter(&in_flight, 0..departments);
             assert!(held.iter().all(|held| held.abs_diff(each) <= 1), "{departments} departments hold {held:?}");
             assert_eq!(in_flight.check_capacity(0), Err(Overloaded::FairShare));
-            assert_eq!(in_flight.check_capacity(99), Ok(()), "a department that holds nothing");
+            assert_eq!(in_flight.check_capacity(99), Ok(()), "a department without commands in flight");
         }
     }
 
     #[test]
-    fn many_answers_have_little_memory_each() {
+    fn read_ahead_limit_shrinks_with_commands_in_flight() {
         let in_flight = InFlightLimiter::new(100_000);
         for (commands, ahead) in [(1, READ_AHEAD_MAX), (64, READ_AHEAD_MAX), (128, 32 * 1024), (10_000, READ_AHEAD_MIN)]
         {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_comes_into_what_is_full_and_what_leaves_makes_room() {
+    fn full_limiter_refuses_and_an_ended_command_frees_a_place() {
         let in_flight = InFlightLimiter::new(3);
         for department in 0..3 {
             assert_eq!(in_flight.check_capacity(department), Ok(()));
@@ -133,6 +133,6 @@ mod tests {
         in_flight.end_command(1);
         assert_eq!(in_flight.check_capacity(9), Ok(()));
         (0..3).filter(|department| *department != 1).for_each(|department| in_flight.end_command(department));
-        assert!(in_flight.by_department.borrow().is_empty(), "who has nothing in flight is forgotten");
+        assert!(in_flight.by_department.borrow().is_empty(), "departments without commands in flight are removed");
     }
 }

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_a_small_task() {
+    fn connection_task_is_small() {
         let bytes = size_of_task(serve_connection);
         assert!(bytes <= TASK_MAX, "{bytes} bytes");
     }

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_and_resets_are_found_however_they_are_cut() {
+    fn responses_and_resets_are_found_for_every_split() {
         let bytes = [
             frame(4, 0, &[0; 6]),
             frame(HEADERS_FRAME, 1, b"block"),
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn other_frames_may_stand_between_whole_frames_but_not_in_a_header_block() {
+    fn other_frames_can_be_between_whole_frames_but_not_in_a_header_block() {
         let mut frames = SentFrameScanner::default();
         let mut after = |bytes: &[u8]| {
             frames.scan(bytes, |_| ());
@@ -300,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn a_head_with_a_known_number_is_taken_up_whatever_stands_before_it() {
+    fn numbered_head_is_accepted_in_any_order() {
         let pending_heads = HeadQueue::default();
         [1, 3, 5].into_iter().for_each(|stream| pending_heads.note_received(stream, true));
         pending_heads.note_accepted(Some(3));
-        assert!(pending_heads.note_sent(reset(1, 1)), "it was refused");
-        assert!(!pending_heads.note_sent(reset(3, 1)), "it is a command");
+        assert!(pending_heads.note_sent(reset(1, 1)), "the head was refused");
+        assert!(!pending_heads.note_sent(reset(3, 1)), "the head is a command");
         pending_heads.note_accepted(None);
         assert!(!pending_heads.note_sent(reset(5, 1)));
     }
@@ -315,12 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_is_refused_before_it_is_taken_up_is_counted_once() {
+    fn head_refused_before_it_is_accepted_is_counted_once() {
         let pending_heads = HeadQueue::default();
         [1, 3, 5, 7].into_iter().for_each(|stream| pending_heads.note_received(stream, true));
         assert!(pending_heads.note_sent(reset(1, 1)) && !pending_heads.note_sent(reset(1, 1)));
         pending_heads.note_accepted(None); // 3
-        assert!(!pending_heads.note_sent(reset(3, 1)), "it is a command, and counted as one");
+        assert!(!pending_heads.note_sent(reset(3, 1)), "the head is a command, and counted as one");
         assert!(
             pending_heads.note_sent(SentFrame::Headers { stream: 5 }) && !pending_heads.note_sent(reset(5, 1)),
             "a 431 and its reset"
@@ -332,12 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reset_after_its_head_is_a_command_if_it_is_taken_up_in_the_same_turn() {
+    fn reset_after_the_head_is_a_command_if_it_is_accepted_in_the_same_poll() {
         let pending_heads = HeadQueue::default();
         for stream in [1, 3] {
             pending_heads.note_received(stream, true);
             pending_heads.note_received(stream, false);
-            assert!(!pending_heads.note_sent(reset(stream, 1)), "in doubt");
+            assert!(!pending_heads.note_sent(reset(stream, 1)), "not decided yet");
         }
         pending_heads.note_accepted(Some(1)); // its body was malformed
         assert_eq!((pending_heads.take_refused(), pending_heads.take_refused()), (1, 0));
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn pending_heads_are_bounded() {
         let pending_heads = HeadQueue::default();
         (1..=1000).for_each(|stream| pending_heads.note_received(stream, true));
         assert_eq!(pending_heads.heads.borrow().len(), PENDING_MAX);

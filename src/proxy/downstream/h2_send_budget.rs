@@ -228,7 +228,7 @@ mod tests {
     use crate::proxy::io::tick_timer::TickTimers;
     use crate::proxy::io::waker_queue::WakeCounter;
 
-    fn untaken() -> Rc<SendBudget> {
+    fn empty_budget() -> Rc<SendBudget> {
         Rc::new(SendBudget::new(TickTimers::new().coarse_timer()))
     }
 
@@ -249,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn many_streams_hold_no_more_than_a_few_may() {
-        let all = untaken();
+    fn many_streams_hold_at_most_the_shared_budget() {
+        let all = empty_budget();
         let (mut shares, mut pieces) = (shares(&all, 100), Vec::new());
         for share in &mut shares {
             let Poll::Ready(most) = room(share, Waker::noop()) else { break };
@@ -258,18 +258,18 @@ mod tests {
             pieces.push(share.send_chunk(bytes(1024), read - 1024));
         }
         assert_eq!(pieces.len(), 3);
-        assert_eq!(all.bytes.get(), BUDGET_MAX + 1024 + CHUNK_OVERHEAD, "reads, and what was copied out of them");
+        assert_eq!(all.bytes.get(), BUDGET_MAX + 1024 + CHUNK_OVERHEAD, "reads, and the bytes copied from them");
         assert!(room(&shares[99], Waker::noop()).is_pending());
-        assert!(room(&shares[0], Waker::noop()).is_ready(), "it has read ahead");
+        assert!(room(&shares[0], Waker::noop()).is_ready(), "the stream has read ahead");
         drop(shares);
-        assert_eq!(all.bytes.get(), 3 * (1024 + CHUNK_OVERHEAD), "its streams have ended");
+        assert_eq!(all.bytes.get(), 3 * (1024 + CHUNK_OVERHEAD), "the streams have ended");
         drop(pieces);
         assert_eq!(all.bytes.get(), 0);
     }
 
     #[test]
-    fn those_who_wait_go_on_one_after_another_and_nobodys_turn_is_lost() {
-        let all = untaken();
+    fn waiting_streams_are_woken_in_fifo_order_and_no_wakeup_is_lost() {
+        let all = empty_budget();
         let _aside = share(&all, BUDGET_MAX);
         let woken: Vec<Arc<WakeCounter>> = std::iter::repeat_with(Arc::default).take(4).collect();
         let mut waiting = shares(&all, 4);
@@ -279,7 +279,7 @@ mod tests {
         }
         let turns = || woken.iter().map(|woken| woken.times()).collect::<Vec<_>>();
         assert_eq!(turns(), [1, 0, 0, 0]);
-        assert!(ready(&waiting[1], &woken[1]).is_pending(), "it is another's turn");
+        assert!(ready(&waiting[1], &woken[1]).is_pending(), "another stream is first");
         assert_eq!(ready(&waiting[0], &woken[0]), Poll::Ready(READ_MIN));
         let _piece = waiting[0].send_chunk(bytes(READ_MIN), 0);
         assert_eq!(turns(), [1, 1, 0, 0]);
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(turns(), [1, 1, 1, 0]);
         drop(waiting.remove(2));
         assert_eq!(turns(), [1, 1, 1, 1]);
-        assert!(ready(&waiting[0], &woken[0]).is_pending(), "again behind the others");
+        assert!(ready(&waiting[0], &woken[0]).is_pending(), "the stream is last in the queue");
         assert!(ready(&waiting[2], &woken[3]).is_ready());
         let _another = waiting[2].send_chunk(bytes(READ_MIN), 0);
         assert_eq!(turns(), [2, 1, 1, 1]);
@@ -297,8 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_gets_the_room_that_is_made() {
-        let all = untaken();
+    fn waiting_stream_gets_released_budget() {
+        let all = empty_budget();
         let (mut first, second) = (share(&all, 0), share(&all, 0));
         let piece = first.send_chunk(bytes(BUDGET_MAX), 0);
         let woken = Arc::new(WakeCounter::default());
@@ -309,8 +309,8 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_piece_that_is_written_is_taken() {
-        let (all, unsent) = (untaken(), Rc::new(UnsentBytes::default()));
+    fn partial_write_of_a_chunk_counts_as_sent() {
+        let (all, unsent) = (empty_budget(), Rc::new(UnsentBytes::default()));
         let mut share = StreamBudget::new(Rc::clone(&all), Rc::clone(&unsent), 0);
         let mut piece = share.send_chunk(bytes(100), 0);
         let long_ago = Instant::now() - std::time::Duration::from_secs(60);
@@ -319,12 +319,12 @@ mod tests {
         piece.advance(1);
         assert!(unsent.unsent_since().is_some_and(|since| since > long_ago));
         drop(piece);
-        assert_eq!(unsent.unsent_since(), None, "nothing is left to be taken");
+        assert_eq!(unsent.unsent_since(), None, "no bytes are unsent");
     }
 
     #[test]
-    fn a_stream_knows_what_it_has_handed_over() {
-        let (all, unsent) = (untaken(), Rc::new(UnsentBytes::default()));
+    fn stream_accounts_for_the_chunks_it_has_handed_over() {
+        let (all, unsent) = (empty_budget(), Rc::new(UnsentBytes::default()));
         let mut share = StreamBudget::new(Rc::clone(&all), Rc::clone(&unsent), 0);
         let (one, two) = (share.send_chunk(bytes(100), 50), share.send_chunk(bytes(50), 0));
         assert_eq!((unsent.bytes.get(), all.bytes.get()), (150 + 2 * CHUNK_OVERHEAD, 150 + 2 * CHUNK_OVERHEAD));

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_is_the_number_and_the_others_are_the_callers() {
+    fn last_value_is_the_number_and_the_others_are_from_the_caller() {
         assert_eq!(taken(&["7"]), (Some(7), Vec::new()));
         assert_eq!(taken(&["3", "5", "7"]), (Some(7), vec!["3".to_owned(), "5".to_owned()]));
         assert_eq!(taken(&[]), (None, Vec::new()));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_written_as_a_literal_with_a_known_name() {
+    fn number_is_a_literal_with_an_indexed_name() {
         for (stream, digits) in [(1, "1"), (0, "0"), (70_001, "70001"), (0x7fff_ffff, "2147483647")] {
             let mut block = b"\x82".to_vec();
             put_number(&mut block, stream);

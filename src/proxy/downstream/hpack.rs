@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn two_updates_before_the_first_field_are_taken_however_they_are_cut() {
+    fn two_size_updates_before_the_first_field_are_accepted_for_every_split() {
         for updates in [&b""[..], b"\x20", b"\x3f\xe1\x1f", b"\x20\x3f\xe1\x1f"] {
             let block = [updates, &fields()].concat();
             for at_a_time in 1..=block.len() {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_update_and_one_after_a_field_are_found_where_they_stand() {
+    fn third_size_update_and_size_update_after_a_field_are_located() {
         let after = fields().len();
         for (block, at) in [
             (vec![0x20, 0x20, 0x20], 2),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_without_end_is_followed_without_harm() {
+    fn endless_integer_is_skipped() {
         let mut walk = HeaderBlockWalk::default();
         assert_eq!(walk.walk(&[0xff; 4096]), Ok(()));
         let mut string = HeaderBlockWalk::default();

@@ -161,11 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_accepted_keeps_little_that_is_not_sent() {
+    fn accepted_sockets_have_a_small_unsent_limit() {
         let listener = TrafficListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a listener");
         let _caller = std::net::TcpStream::connect(listener.address()).expect("a connection");
         listener.socket.set_nonblocking(false).expect("a socket that waits");
-        let (accepted, _) = listener.socket.accept().expect("its other end");
+        let (accepted, _) = listener.socket.accept().expect("the accepted socket");
         assert_eq!(socket2::SockRef::from(&accepted).tcp_notsent_lowat().ok(), Some(UNSENT_BYTES_MAX));
     }
 }

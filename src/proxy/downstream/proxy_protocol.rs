@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_versions_tell_the_address_and_leave_the_rest() {
+    async fn both_versions_give_the_address_and_leave_the_remaining_bytes() {
         let four = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x34, 0x01, 0xbb];
         let six = [&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0; 20]].concat();
         let with_extensions = [&four[..], &[0x04, 0, 3, 1, 2, 3]].concat();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
+    async fn invalid_headers_are_refused() {
         for bytes in [
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00".to_vec(), // TLS without a PROXY header
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),

@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_become_outcomes() {
+    fn statuses_map_to_outcomes() {
         for (status, outcome) in [
             (200, Finished::Ok),
             (304, Finished::Ok),

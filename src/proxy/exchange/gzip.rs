@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_takes_gzip_if_it_says_so() {
+    fn gzip_is_used_only_if_accept_encoding_allows_it() {
         for (accept, expected) in [
             ("gzip", true),
             ("GZIP", true),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn only_text_that_may_be_changed_is_compressed() {
+    fn only_text_that_may_be_transformed_is_compressed() {
         const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
         for (status, fields, expected) in [
             (200, &[JSON][..], true),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn caches_and_tags_are_told() {
+    fn vary_and_etag_are_adjusted() {
         let mut head = headers(&[("vary", "Origin"), ("etag", "\"7\"")]);
         add_vary(&mut head);
         add_vary(&mut head);

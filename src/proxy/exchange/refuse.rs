@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_rounded_up() {
+    fn retry_after_is_rounded_up() {
         for (after, seconds) in
             [(Duration::from_millis(1), 1), (Duration::from_secs(2), 2), (Duration::from_millis(2001), 3)]
         {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_the_status_of_the_contract() {
+    fn every_refusal_has_its_documented_status() {
         let statuses: Vec<_> = Refused::ALL.into_iter().map(|refused| status_of_refusal(refused).as_u16()).collect();
         assert_eq!(statuses, [400, 401, 421, 404, 403, 429, 429, 429, 503, 503, 413]);
     }

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_lets_one_go_on_and_a_flush_all() {
+    fn partial_write_releases_one_waiter_and_flush_releases_all() {
         let activity = Rc::new(ConnectionActivity::new(TickTimers::new().coarse_timer(), None));
         let all: Vec<(ActiveRequest, Arc<WakeCounter>)> =
             std::iter::repeat_with(|| (activity.begin_request(), Arc::default())).take(4).collect();
@@ -167,9 +167,9 @@ mod tests {
         assert!(activity.note_partial_write(Poll::Ready(())).is_ready());
         assert_eq!(woken(), [1, 0, 0, 0]);
         assert!(activity.note_partial_write(Poll::<()>::Pending).is_pending());
-        assert!(!taken(&all[1]), "it was another's turn");
-        assert!(taken(&all[0]), "it was let through");
-        assert!(!taken(&all[0]), "behind the others now");
+        assert!(!taken(&all[1]), "another request was first");
+        assert!(taken(&all[0]), "it was released");
+        assert!(!taken(&all[0]), "it is last in the queue");
         assert!(activity.note_partial_write(Poll::Ready(())).is_ready());
         assert_eq!(woken(), [1, 1, 0, 0]);
         assert!(activity.note_flush(Poll::Ready(())).is_ready());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_not_let_through_in_anothers_place() {
+    fn dropped_waiter_does_not_consume_a_release() {
         let activity = Rc::new(ConnectionActivity::new(TickTimers::new().coarse_timer(), None));
         let woken = Arc::new(WakeCounter::default());
         let _ = activity.note_partial_write(Poll::<()>::Pending);
@@ -187,7 +187,7 @@ mod tests {
         let last = activity.begin_request();
         assert!(last.poll_writable(&Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
         let _ = activity.note_partial_write(Poll::Ready(()));
-        assert_eq!(woken.times(), 1, "the first of those who are still there");
+        assert_eq!(woken.times(), 1, "the first remaining waiter");
         drop(last);
         assert_eq!(activity.blocked_streams.counts(), (0, 0));
     }

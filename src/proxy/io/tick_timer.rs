@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_ends_at_its_deadline_by_a_timer_of_its_own() {
+    async fn wait_ends_at_its_deadline_by_a_precise_timer() {
         let timers = TickTimers::new();
         for wait in [Duration::ZERO, Duration::from_millis(3), PRECISE_WITHIN + TICK_INTERVAL] {
             let deadline = Instant::now() + wait;
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn places_are_used_again() {
+    async fn timer_positions_are_reused() {
         let timers = TickTimers::new();
         for _ in 0..3 {
             let deadline = Instant::now() + 2 * PRECISE_WITHIN;

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_waits_once_and_leaves_nothing_behind() {
+    fn waiter_is_registered_once_and_removed_without_trace() {
         let waiters = WakerQueue::default();
         let (one, two) = (WaiterId::default(), WaiterId::default());
         for _ in 0..10_000 {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waited_longest_is_let_through_once() {
+    fn longest_waiter_is_released_once() {
         let waiters = WakerQueue::default();
         let (one, two) = (WaiterId::default(), WaiterId::default());
         waiters.register(&two, Waker::noop());

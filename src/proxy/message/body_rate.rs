@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_is_waited_for_too_much_is_slow() {
+    fn caller_below_the_minimum_rate_is_slow() {
         let mut pace = BodyRateMeter::new(MinBodyRate { idle: seconds(10), bytes_per_second: 100 });
         let begun = Instant::now();
         let late_after = (1..=20).find(|second| {
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_nobody_waits_for_the_caller_does_not_count() {
+    fn time_without_a_pending_read_does_not_count() {
         let mut pace = BodyRateMeter::new(MinBodyRate { idle: seconds(1), bytes_per_second: 1000 });
         let begun = Instant::now();
         assert!((1..=10).all(|minute| pace.record(1, begun + seconds(60 * minute))));
     }
 
     #[test]
-    fn a_grpc_stream_has_no_least_rate_and_everything_else_has() {
+    fn grpc_stream_has_no_minimum_rate_and_other_bodies_have() {
         let capacity = CapacitySettings::default();
         let rate = |kind: &'static str| {
             let kind = (http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));

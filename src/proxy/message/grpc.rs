@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_known_by_their_content_type() {
+    fn calls_are_recognised_by_their_content_type() {
         for (kind, spoken) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_outcomes() {
+    fn statuses_map_to_outcomes() {
         for (status, expected) in [
             ("0", Finished::Ok),
             ("5", Finished::ClientError),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_are_read_and_written() {
+    fn deadlines_are_parsed_and_formatted() {
         for (text, expected) in [
             ("250m", Some(Duration::from_millis(250))),
             ("2S", Some(Duration::from_secs(2))),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_escaped() {
+    fn messages_are_percent_encoded() {
         assert_eq!(percent_encoded("100 % \u{e9}"), "100 %25 %C3%A9");
     }
 }

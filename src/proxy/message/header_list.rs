@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_are_trimmed_and_empty_ones_left_out() {
+    fn items_are_trimmed_and_empty_ones_are_skipped() {
         let value = HeaderValue::from_bytes(b" close ,,\tkeep-alive, \xff, x").expect("a value");
         let items: Vec<_> = list_items(&value).collect();
         assert_eq!(items, [&b"close"[..], b"keep-alive", b"\xff", b"x"]);

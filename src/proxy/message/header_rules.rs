@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_and_nominated_fields_stay_behind() {
+    fn hop_by_hop_and_nominated_fields_are_not_forwarded() {
         let mut given = headers(&[
             ("connection", "close, X-Secret"),
             ("connection", "host"),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_connection_names_is_found() {
+    fn reserved_name_in_connection_is_found() {
         for (list, found) in [
             ("X-Tallygate-Department", true),
             ("close, x-forwarded-for", true),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_to_a_subsystem_is_the_callers_own_and_one_cookie() {
+    fn forwarded_head_has_the_callers_fields_and_one_cookie() {
         let given = headers(&[
             ("host", "h"),
             ("cookie", "a=1"),
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_connection_names_stays_behind() {
+    fn cookie_named_in_connection_is_not_forwarded() {
         let given = headers(&[("cookie", "a=1"), ("connection", "cookie")]);
         assert!(!sanitize_request(&given, |name, _| panic!("{name}")));
     }
 
     #[test]
-    fn the_trailers_of_an_answer_neither_frame_nor_route() {
+    fn framing_and_routing_fields_are_removed_from_response_trailers() {
         let mut given = headers(&[
             ("grpc-status", "0"),
             ("content-length", "9"),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_claim_nothing() {
+    fn reserved_fields_are_removed_from_request_trailers() {
         let mut given = headers(&[("x-tallygate-department", "mayor"), ("x-checksum", "1"), ("cookie", "a=1")]);
         sanitize_request_trailers(&mut given);
         assert_eq!(given.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);

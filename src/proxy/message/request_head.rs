@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_heads_are_read() {
+    fn ordinary_heads_are_accepted() {
         for (uri, host, expected_host, path) in [
             ("/a/b?x=//..", "city.example", "city.example", "/a/b"),
             ("/a", "city.example:8443", "city.example", "/a"),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_paths_are_refused() {
+    fn invalid_paths_are_refused() {
         for path in [
             "//a",
             "/a//b",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closer_look_is_taken_wherever_something_odd_stands() {
+    fn full_check_is_triggered_by_every_special_byte() {
         for at in 1..20 {
             for (first, second) in
                 (0..=u8::MAX).flat_map(|first| [b'a', b'/', b'.', b']', 0].map(|second| (first, second)))
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_hosts_are_refused() {
+    fn invalid_hosts_are_refused() {
         for hosts in [&[][..], &["a", "a"], &[""], &["user@h"], &["h:99999"], &["h:"], &["h/x"], &[":80"], &["a b"]] {
             assert!(read("/", hosts).is_err(), "{hosts:?}");
         }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_names_and_methods_are_refused() {
+    fn invalid_names_and_methods_are_refused() {
         let request = Request::builder().uri("/").header(HOST, "h").header("x_tallygate_department", "me").body(());
         assert!(RequestHead::parse(&request.expect("a request")).is_err());
         for method in [Method::CONNECT, Method::TRACE] {

@@ -136,7 +136,7 @@ mod tests {
     const ID: RequestId = RequestId { high: 0, low: 0xabc, span: 0x1f };
 
     #[test]
-    fn an_id_is_the_same_everywhere() {
+    fn request_id_has_one_spelling_and_is_unique() {
         assert_eq!(ID.to_header().to_str().expect("text"), ID.to_text());
         assert_eq!(ID.to_text(), "00000000000000000000000000000abc");
         let ids = RequestIdGenerator::default();
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn hex_digits_are_those_of_the_standard_library() {
+    fn hex_digits_equal_those_of_the_standard_library() {
         for number in [0, u64::MAX, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x9a0f_a090_0000_000a] {
             assert_eq!(hex_digits(number), *format!("{number:016x}").as_bytes(), "{number:x}");
         }
     }
 
     #[test]
-    fn a_callers_own_id_is_one_word() {
+    fn request_id_of_a_caller_is_one_token() {
         let of = |ids: &[&str]| {
             let ids = ids.iter().map(|id| (REQUEST_ID, HeaderValue::from_str(id).expect("a header value")));
             caller_request_id(&ids.collect::<Vec<_>>().into_iter().fold(HeaderMap::new(), |mut all, (name, id)| {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_websocket_key_is_16_bytes_in_base64() {
+    fn websocket_key_is_16_bytes_in_base64() {
         assert_eq!(&ID.websocket_key(), b"000000000000000000abcw==");
         let (four_bits_more, alphabet) = (0b1111, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
         let last = alphabet.iter().position(|letter| *letter == b'w').expect("a letter");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_trace_goes_on_and_a_bad_one_does_not() {
+    fn trace_of_a_caller_is_continued_and_an_invalid_one_is_not() {
         let new = "00-00000000000000000000000000000abc-000000000000001f-01";
         let going_on = "00-0af7651916cd43dd8448eb211c80319c-000000000000001f-00";
         for (given, expected) in [

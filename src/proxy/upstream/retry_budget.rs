@@ -113,11 +113,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries_are_a_part_of_the_commands() {
+    fn retries_are_limited_to_a_percentage_of_commands() {
         let budget = RetryBudget::new(&RetryPolicy { attempts: 1, budget_percent: 20, on: Vec::new() });
         let spent = |commands: usize| (0..commands).inspect(|_| budget.deposit()).filter(|_| budget.spend()).count();
-        assert_eq!(spent(1_000), 203, "a fifth, and what a worker begins with");
+        assert_eq!(spent(1_000), 203, "a fifth, and the initial budget of a worker");
         (0..1_000).for_each(|_| budget.deposit());
-        assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 10, "what is saved has an end");
+        assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 10, "the saved budget is bounded");
     }
 }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn corrections_are_lines_of_their_own_with_a_column_of_their_own() {
+    fn adjustments_are_separate_rows_with_a_separate_column() {
         for (by, first, second) in [
             ("department,day", "police,,0,0,0,0,0,-5,-5,1,2026-01,", "police,2026-01-02,0,0,0,0,0,7,7,1,2026-01-02,"),
             ("subsystem,month", ",2026-01,0,0,0,0,0,-5,-5,1,2026-01,", ",2026-01,0,0,0,0,0,7,7,1,2026-01-02,"),
@@ -99,15 +99,15 @@ mod tests {
             usage.adjustments = vec![adjustment("2026-01", -5), adjustment("2026-01-02", 7)];
             let text = render_csv(&usage).expect("it renders");
             let lines: Vec<_> = text.lines().collect();
-            let said = "a test of the new cameras,finance,";
+            let reason = "a test of the new cameras,finance,";
             for (line, begins) in lines[lines.len() - 2..].iter().zip([first, second]) {
-                assert!(line.starts_with(&format!("{begins}{said}")), "{begins}\n{text}");
+                assert!(line.starts_with(&format!("{begins}{reason}")), "{begins}\n{text}");
             }
         }
     }
 
     #[test]
-    fn a_cell_is_never_a_formula() {
+    fn cell_is_never_a_formula() {
         for (text, shown) in [
             ("=1+1", "'=1+1"),
             ("+1", "'+1"),

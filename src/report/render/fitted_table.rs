@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_wider_than_the_terminal_and_the_least_needed_columns_go_first() {
+    fn lines_fit_the_terminal_and_the_least_important_columns_are_dropped_first() {
         for (columns, left_out) in [
             (80, None),
             (53, None),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_gets_all_columns() {
+    fn pipe_gets_all_columns() {
         let text = table().render(TableTarget::Pipe);
         assert!(text.contains("duration") && text.contains("交通警察局") && text.contains("12 ms"), "{text}");
     }

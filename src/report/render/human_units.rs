@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_separated_by_thousands() {
+    fn thousands_are_separated() {
         for (number, shown) in [
             (0, "0"),
             (999, "999"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_binary_and_cut_off() {
+    fn sizes_are_binary_and_truncated() {
         for (bytes, shown) in [
             (0, "0 B"),
             (1_023, "1023 B"),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_the_unit_that_fits() {
+    fn durations_have_a_fitting_unit() {
         for (nanoseconds, shown) in [
             (0, "0 s"),
             (999, "999 ns"),

@@ -72,7 +72,7 @@ mod tests {
     use crate::report::usage_report::tests::usage;
 
     #[test]
-    fn the_document_says_what_it_covers() {
+    fn document_says_what_it_covers() {
         let text = render_json(&usage("outcome")).expect("it renders");
         let expected = r#"{
   "from": "1970-01-01T00:00:00Z",
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_ledger_it_says_whether_the_period_can_still_change() {
+    fn document_says_whether_the_period_can_still_change() {
         let mut usage = usage("department");
         usage.coverage = Some(crate::report::usage_report::tests::coverage());
         usage.names = [("police".to_owned(), "Police Bureau".to_owned())].into();

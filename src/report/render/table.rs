@@ -193,7 +193,7 @@ mod tests {
     use crate::report::usage_report::tests::{adjustment, coverage, usage};
 
     #[test]
-    fn a_plain_table_has_a_total_and_numbers_to_the_right() {
+    fn plain_table_has_a_total_and_right_aligned_numbers() {
         assert_eq!(
             render_table(&usage("department,outcome"), TableTarget::Pipe),
             " department  outcome    commands  units   request  response  duration
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heading_says_gateway_period_calendar_and_whether_it_can_still_change() {
+    fn heading_has_gateway_period_calendar_and_whether_it_can_still_change() {
         let mut usage = usage("department");
         usage.coverage = Some(coverage());
         let text = render_table(&usage, TableTarget::Pipe);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stand_beside_their_ids_and_fit_the_terminal() {
+    fn names_are_beside_their_ids_and_fit_the_terminal() {
         let mut usage = usage("department,outcome");
         usage.names = [("police".to_owned(), "交通警察局".to_owned())].into();
         let text = render_table(&usage, TableTarget::Terminal(100));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn corrections_stand_below_the_total_and_net_units_below_them() {
+    fn adjustments_are_below_the_total_and_net_units_below_them() {
         let mut usage = usage("department");
         usage.adjustments = vec![adjustment("2026-01", -1500)];
         let shown = render_table(&usage, TableTarget::Pipe);

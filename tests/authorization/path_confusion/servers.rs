@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tokio::net::TcpStream;
 
-use crate::world::{Process, free_address, tool, until};
+use crate::world::{Process, reserve_address, tool, until};
 
 /// The response body of a server that has read a path below `/admin`.
 pub const UNDERSTOOD: &str = "x-zone: admin";
@@ -24,7 +24,7 @@ impl Servers {
     pub async fn start(folder: &Path) -> Self {
         let starts: [(&str, Start); 5] =
             [("nginx", nginx), ("apache", apache), ("node", node), ("gunicorn", gunicorn), ("tomcat", tomcat)];
-        let addresses = starts.map(|(name, _)| (name, free_address()));
+        let addresses = starts.map(|(name, _)| (name, reserve_address()));
         let processes = starts.iter().zip(addresses).map(|((_, start), (_, address))| start(folder, address)).collect();
         for (name, address) in addresses {
             until(&format!("{name} listens"), async || TcpStream::connect(address).await.ok()).await;

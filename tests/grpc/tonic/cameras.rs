@@ -12,10 +12,11 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
 use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tower::service_fn;
 
-use crate::world::{free_address, until};
+use crate::world::ANY_PORT;
 
 /// A codec that passes messages unchanged: a gateway does not parse their content.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,7 +92,7 @@ impl CameraLog {
             cancelled: false,
             open: true,
         });
-        Open { log: self.clone(), position: calls.len() - 1, said: false }
+        Open { log: self.clone(), position: calls.len() - 1, ended: false }
     }
 }
 
@@ -99,28 +100,29 @@ impl CameraLog {
 struct Open {
     log: CameraLog,
     position: usize,
-    said: bool,
+    ended: bool,
 }
 
 impl Open {
     fn done(mut self) {
-        self.said = true;
+        self.ended = true;
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         let call = &mut self.log.0.lock().unwrap()[self.position];
-        (call.open, call.cancelled) = (false, !self.said);
+        (call.open, call.cancelled) = (false, !self.ended);
     }
 }
 
 /// Starts the subsystem on the runtime of the test.
 pub async fn start() -> (SocketAddr, CameraLog) {
-    let (address, log) = (free_address(), CameraLog::default());
-    let serving = tonic::transport::Server::builder().serve(address, Cameras(log.clone()));
+    let (listener, log) = (tokio::net::TcpListener::bind(ANY_PORT).await.unwrap(), CameraLog::default());
+    let address = listener.local_addr().unwrap();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = tonic::transport::Server::builder().serve_with_incoming(Cameras(log.clone()), incoming);
     tokio::spawn(async { serving.await.unwrap() });
-    until("the subsystem listens", async || tokio::net::TcpStream::connect(address).await.ok()).await;
     (address, log)
 }
 
@@ -177,11 +179,11 @@ async fn submit(open: Open, asked: Request<Bytes>) -> Result<Response<Bytes>, St
 async fn fail(open: Open, asked: Request<Bytes>) -> Result<Response<Bytes>, Status> {
     let code = Code::from_bytes(&asked.into_inner());
     open.done();
-    Err(told(code))
+    Err(scripted_status(code))
 }
 
 /// Returns a status with all parts that a status can have.
-fn told(code: Code) -> Status {
+fn scripted_status(code: Code) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert("x-told-by", MetadataValue::from_static("cameras"));
     Status::with_details_and_metadata(code, "as told: 100 %", Bytes::from_static(&[0, 1, 255]), metadata)
@@ -220,7 +222,7 @@ async fn watch(open: Open, asked: Request<Bytes>, end: CallEnd) -> Result<Respon
         }
         open.done();
         match end {
-            CallEnd::Badly => Some(Err(told(Code::DataLoss))),
+            CallEnd::Badly => Some(Err(scripted_status(Code::DataLoss))),
             CallEnd::Well | CallEnd::Never => None,
         }
     });
@@ -231,11 +233,11 @@ async fn watch(open: Open, asked: Request<Bytes>, end: CallEnd) -> Result<Respon
 async fn talk(open: Open, asked: Request<Streaming<Bytes>>) -> Result<Response<Answers>, Status> {
     let talk = (Some(open), asked.into_inner());
     let answers = stream::try_unfold(talk, async |(mut open, mut asked)| {
-        let Some(heard) = asked.message().await? else {
+        let Some(received) = asked.message().await? else {
             open.take().unwrap().done();
             return Ok(None);
         };
-        Ok(Some(([b"heard ", heard.as_ref()].concat().into(), (open, asked))))
+        Ok(Some(([b"heard ", received.as_ref()].concat().into(), (open, asked))))
     });
     Ok(Response::new(answers.boxed()))
 }

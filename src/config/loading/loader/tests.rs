@@ -41,7 +41,7 @@ impl LoaderBench {
 
     /// The problems other than the missing certificates, with paths relative to the folder.
     fn problems(&self, loader: &mut ConfigLoader) -> Vec<String> {
-        let found = loader.load(&NameInterner::default()).configuration.expect_err("no certificate is there").0;
+        let found = loader.load(&NameInterner::default()).configuration.expect_err("no certificate is present").0;
         let others = found.iter().filter(|problem| !problem.path.starts_with("listeners[0].tls"));
         let folder = format!("{}/", self.0.path().display());
         others.map(|problem| problem.to_string().replace(&folder, "")).collect()
@@ -49,7 +49,7 @@ impl LoaderBench {
 }
 
 #[test]
-fn teams_own_files_of_their_own() {
+fn each_team_can_own_its_files() {
     let fire = "departments:\n  - id: fire\n    callers: [{ dns: fire }]\n    limits: { rate: 7/s }\n";
     let grant = "grants:\n  - { department: fire, subsystem: lab, commands: [\"*\"] }\n";
     let lab = "subsystems:\n  - { id: lab, path: /lab, upstreams: [{ url: \"http://127.0.0.1:1\" }], otherCommands: allow }\n";
@@ -76,7 +76,7 @@ fn problems_name_file_line_and_id() {
         "gateway.yaml:9: grants[0].department: there is no department \"fier\" (did you mean \"fire\"?)",
     ];
     assert_eq!(desk.problems(&mut loader), expected);
-    assert_eq!(desk.problems(&mut loader), expected, "and so again, although the files have not changed");
+    assert_eq!(desk.problems(&mut loader), expected, "the same result again, although the files have not changed");
     let found = loader.load(&NameInterner::default()).configuration.expect_err("wrong").0;
     let json = serde_json::to_value(&found[1]).expect("JSON");
     assert_eq!((&json["line"], &json["column"], &json["id"]), (&6.into(), &13.into(), &"fire".into()), "{json}");
@@ -87,7 +87,7 @@ fn problems_name_file_line_and_id() {
 }
 
 #[test]
-fn what_stands_twice_is_named_with_both_places() {
+fn duplicates_are_reported_with_both_positions() {
     let twin =
         "departments:\n  - id: police\n    callers: [{ dns: second }]\n  - id: fire\n    callers: [{ dns: police }]\n";
     let root =
@@ -107,7 +107,7 @@ fn what_stands_twice_is_named_with_both_places() {
 }
 
 #[test]
-fn only_the_main_file_has_settings_and_names_files() {
+fn only_the_main_file_has_settings_and_includes() {
     let desk = LoaderBench::with(&[("teams.d/a.yaml", "include: [x.yaml]\nworkers: 2\ndepartment: []\n")]);
     let here = "(allowed here: departments, subsystems, grants)";
     assert_eq!(
@@ -125,7 +125,7 @@ fn only_the_main_file_has_settings_and_names_files() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_problems_and_empty_ones_are_none() {
+fn unreadable_files_are_problems_and_empty_ones_are_not() {
     let desk = LoaderBench::with(&[("teams.d/empty.yaml", ""), ("teams.d/silent.yaml", "# nothing\n\n")]);
     desk.write("teams.d/broken.yaml", "departments:\n  - id: \"x\n");
     fs::write(desk.0.path().join("teams.d/latin.yaml"), b"# caf\xe9\n").expect("a file");
@@ -145,11 +145,11 @@ fn files_that_cannot_be_read_are_problems_and_empty_ones_are_none() {
         "{found:#?}"
     );
     assert!(found[3].starts_with("teams.d/broken.yaml:") && found[3].contains("departments[0]"), "{found:#?}");
-    assert!(!found[3].contains(", at line"), "the line is told once: {found:#?}");
+    assert!(!found[3].contains(", at line"), "the line is reported once: {found:#?}");
 }
 
 #[test]
-fn files_of_an_included_subsystem_lie_beside_it() {
+fn paths_of_an_included_file_are_relative_to_it() {
     let lab = "subsystems:\n  - id: lab\n    path: /lab\n    upstreams: [{ url: \"https://127.0.0.1:1\" }]\n    \
                otherCommands: allow\n    tls: { authorities: [lab-ca.pem] }\n";
     let desk = LoaderBench::with(&[("teams.d/lab.yaml", lab)]);
@@ -160,15 +160,15 @@ fn files_of_an_included_subsystem_lie_beside_it() {
 }
 
 #[test]
-fn the_version_is_that_of_all_files() {
+fn version_covers_all_files() {
     let desk = LoaderBench::with(&[]);
     let mut loader = desk.loader();
     let mut version = || {
         desk.problems(&mut loader);
-        loader.version().expect("it was read").to_owned()
+        loader.version().expect("the file was read").to_owned()
     };
     let alone = version();
-    assert_eq!(alone, short_hash(&Sha256::digest(MAIN)), "without included files, that of the file");
+    assert_eq!(alone, short_hash(&Sha256::digest(MAIN)), "without included files, the hash of the file");
     desk.write("teams.d/fire.yaml", "grants: []\n");
     let one = version();
     desk.write("teams.d/fire.yaml", "grants: [] \n");
@@ -182,7 +182,7 @@ fn the_version_is_that_of_all_files() {
 }
 
 #[test]
-fn a_file_that_changes_is_read_anew_and_the_others_are_not() {
+fn changed_file_is_parsed_again_and_unchanged_ones_are_not() {
     let team = |name: &str| format!("departments:\n  - {{ id: {name}, callers: [{{ dns: {name} }}] }}\n");
     let desk = LoaderBench::with(&[("teams.d/a.yaml", &team("fire")), ("teams.d/b.yaml", &team("water"))]);
     let mut loader = desk.loader();
@@ -191,16 +191,20 @@ fn a_file_that_changes_is_read_anew_and_the_others_are_not() {
     let (a, b) = (kept(&loader, "teams.d/a.yaml"), kept(&loader, "teams.d/b.yaml"));
     desk.write("teams.d/b.yaml", &team("fire"));
     let found = desk.problems(&mut loader);
-    assert_eq!(found.len(), 2, "id and caller stand twice: {found:#?}");
+    assert_eq!(found.len(), 2, "id and caller are duplicated: {found:#?}");
     assert_eq!(kept(&loader, "teams.d/a.yaml"), a);
     assert_ne!(kept(&loader, "teams.d/b.yaml"), b);
-    assert_eq!(loader.main.as_ref().map(|main| main.document.departments.len()), Some(1), "the main file's own");
+    assert_eq!(
+        loader.main.as_ref().map(|main| main.document.departments.len()),
+        Some(1),
+        "the departments of the main file only"
+    );
 }
 
 /// A main file with this number of departments, each with four callers and a grant.
 fn province(departments: usize) -> String {
     let mut text = MAIN.replace("include: [\"teams.d/*.yaml\"]\n", "");
-    let (head, tail) = text.split_once("subsystems:").expect("there are subsystems");
+    let (head, tail) = text.split_once("subsystems:").expect("the configuration has subsystems");
     let mut written = head.to_owned();
     for number in 0..departments {
         let _ = writeln!(written, "  - id: d-{number}\n    limits: {{ rate: 10/s, burst: 20 }}\n    callers:");
@@ -217,7 +221,7 @@ fn province(departments: usize) -> String {
 }
 
 #[test]
-fn ten_thousand_departments_are_read() {
+fn ten_thousand_departments_are_loaded() {
     let read = compile_text(&province(10_000), Path::new("/"), &NameInterner::default()).expect("no problems");
     assert_eq!(read.snapshot.departments.len(), 10_001);
     let last = crate::model::CallerId::Uri("spiffe://province/9999/3".to_owned());
@@ -228,7 +232,7 @@ fn ten_thousand_departments_are_read() {
 }
 
 #[test]
-fn thousands_of_problems_are_told_in_a_bounded_number_and_time() {
+fn thousands_of_problems_are_reported_in_bounded_number_and_time() {
     let text = province(3_000).replace("department: d-", "department: e-").replace("rate: 10/s", "rat: 10/s");
     let begin = Instant::now();
     let found = compile_text(&text, Path::new("/"), &NameInterner::default()).expect_err("wrong").0;
@@ -238,7 +242,7 @@ fn thousands_of_problems_are_told_in_a_bounded_number_and_time() {
 }
 
 #[test]
-fn one_anchor_may_serve_every_department() {
+fn one_anchor_can_serve_every_department() {
     let text = province(2_000);
     let text = text.replacen("limits: { rate: 10/s, burst: 20 }", "limits: &usual { rate: 10/s, burst: 20 }", 1);
     let text = text.replace("limits: { rate: 10/s, burst: 20 }", "limits: *usual");
@@ -247,7 +251,7 @@ fn one_anchor_may_serve_every_department() {
 }
 
 #[test]
-fn bombs_are_refused_in_a_bounded_time() {
+fn alias_bombs_are_refused_in_bounded_time() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -265,8 +269,8 @@ fn bombs_are_refused_in_a_bounded_time() {
         let begin = Instant::now();
         let found = compile_text(&text, Path::new("/"), &NameInterner::default()).expect_err(name).0;
         let refused = found.iter().any(|problem| {
-            let said = problem.to_string();
-            ["check for nested aliases (*name)", "depth", "nest", "limit"].iter().any(|word| said.contains(word))
+            let problem_text = problem.to_string();
+            ["check for nested aliases (*name)", "depth", "nest", "limit"].iter().any(|word| problem_text.contains(word))
         });
         assert!(refused, "{name}: {:#?}", &found[..found.len().min(3)]);
         assert!(begin.elapsed() < Duration::from_secs(60), "{name}: {:?}", begin.elapsed());

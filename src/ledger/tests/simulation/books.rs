@@ -40,7 +40,7 @@ impl BookReadings {
 
     pub(crate) fn check(&self, rows: &[UsageRow]) {
         let seen: BookRows = rows.iter().map(|row| (key(row), row.totals)).collect();
-        assert_eq!(seen.len(), rows.len(), "a row twice");
+        assert_eq!(seen.len(), rows.len(), "a duplicate row");
         assert_eq!(seen, self.hours, "rows of a reader, and of the model");
     }
 

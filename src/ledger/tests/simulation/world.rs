@@ -129,12 +129,15 @@ impl SimulatedWorld {
         for worker in 0..2 {
             let before = self.model.open.len();
             self.admit(worker, (9, 9), 1);
-            assert!(self.life.is_none() || self.model.open.len() == before + 1, "there is room, and nobody is let in");
+            assert!(
+                self.life.is_none() || self.model.open.len() == before + 1,
+                "a slot is free, and the command is refused"
+            );
         }
         if let Some(life) = &self.life {
             let over = Window::of_unix_seconds(self.clock.unix_seconds() - 60);
             books::check_all_sealed(self.book(), over);
-            assert!(life.windows.iter().all(|window| *window >= over), "a worker stayed behind");
+            assert!(life.windows.iter().all(|window| *window >= over), "a worker stayed in an earlier hour");
         }
         self.kill();
         self.look();

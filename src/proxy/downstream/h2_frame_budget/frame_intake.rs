@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_of_new_streams_get_their_number_however_they_are_cut() {
+    fn new_streams_get_their_number_field_for_every_split() {
         let block = b"\x82\x87\x84\x01\x01h";
         let (one, two) = (numbered(b"1"), numbered(b"300"));
         let with = |field: &[u8]| [block, field].concat();
@@ -253,14 +253,14 @@ mod tests {
             let expected = [&frame(4, 0, 0, &[0; 6]), &expected[..], &data].concat();
             for come in 1..=sent.len() + PREFACE.len() {
                 for go in [1, 7, 4096] {
-                    assert_eq!(passed(&sent, come, go), (expected.clone(), 0), "{come} come, {go} go");
+                    assert_eq!(passed(&sent, come, go), (expected.clone(), 0), "{come} bytes in, {go} bytes out");
                 }
             }
         }
     }
 
     #[test]
-    fn what_cannot_be_numbered_goes_on_as_it_is_and_is_told() {
+    fn unnumberable_heads_pass_unchanged_and_are_counted() {
         let large = vec![0x82; 16 * 1024];
         for (sent, without) in [
             (frame(HEADERS_FRAME, END_HEADERS_FLAG, 1, &large), 1),
@@ -274,7 +274,7 @@ mod tests {
             (frame(CONTINUATION_FRAME, END_HEADERS_FLAG, 1, b"\x82"), 0),
         ] {
             for come in [1, 10, 11, 100_000] {
-                assert_eq!(passed(&sent, come, 4096), (sent.clone(), without), "{sent:?}, {come} come");
+                assert_eq!(passed(&sent, come, 4096), (sent.clone(), without), "{sent:?}, {come} bytes in");
             }
         }
     }

@@ -305,37 +305,37 @@ mod tests {
         (events, passed)
     }
 
-    fn let_through(scanner: &mut FrameScanner, bytes: &[u8], at_a_time: usize) -> usize {
+    fn bytes_until_exhausted(scanner: &mut FrameScanner, bytes: &[u8], at_a_time: usize) -> usize {
         scanned(scanner, bytes, at_a_time).1
     }
 
     #[test]
-    fn what_does_nothing_is_let_through_until_the_budget_is_used_up_however_it_is_cut() {
+    fn control_frames_pass_until_the_budget_is_exhausted_for_every_split() {
         for at_a_time in [1, 5, 17, 100, 4096] {
             let pings = frame(PING, 8).repeat(5000);
-            let passed = let_through(&mut opened(), &pings, at_a_time);
+            let passed = bytes_until_exhausted(&mut opened(), &pings, at_a_time);
             assert_eq!(passed, FRAMES_INITIAL as usize * 17, "{at_a_time} bytes at a time");
         }
     }
 
     #[test]
-    fn requests_and_data_and_answers_earn_as_much_as_callers_need() {
+    fn requests_data_and_responses_earn_the_budget_of_normal_clients() {
         let upload = [frame(DATA_FRAME, 100), frame(PING, 8), frame(WINDOW_UPDATE, 4)].concat().repeat(5000);
-        assert_eq!(let_through(&mut opened(), &upload, 999), upload.len());
+        assert_eq!(bytes_until_exhausted(&mut opened(), &upload, 999), upload.len());
         let calls = [frame(HEADERS_FRAME, 20), frame(PING, 8), frame(PING, 8)].concat().repeat(5000);
-        assert_eq!(let_through(&mut opened(), &calls, 999), calls.len());
+        assert_eq!(bytes_until_exhausted(&mut opened(), &calls, 999), calls.len());
         let (mut download, updates) = (opened(), frame(WINDOW_UPDATE, 4).repeat(2));
         for _ in 0..5000 {
             download.credit_written(16 * 1024);
-            assert_eq!(let_through(&mut download, &updates, 999), updates.len());
+            assert_eq!(bytes_until_exhausted(&mut download, &updates, 999), updates.len());
         }
     }
 
     #[test]
-    fn empty_data_and_unknown_kinds_do_nothing() {
+    fn empty_data_and_unknown_frame_types_have_no_event() {
         for kind in [DATA_FRAME, 99] {
             let frames = frame(kind, 0).repeat(5000);
-            assert_eq!(let_through(&mut opened(), &frames, 999), FRAMES_INITIAL as usize * FRAME_HEAD_LENGTH);
+            assert_eq!(bytes_until_exhausted(&mut opened(), &frames, 999), FRAMES_INITIAL as usize * FRAME_HEAD_LENGTH);
         }
     }
 
@@ -367,7 +367,11 @@ mod tests {
             ),
         ] {
             for at_a_time in 1..=frames.len() {
-                assert_eq!(let_through(&mut opened(), &frames, at_a_time), at, "{frames:?}, {at_a_time} at a time");
+                assert_eq!(
+                    bytes_until_exhausted(&mut opened(), &frames, at_a_time),
+                    at,
+                    "{frames:?}, {at_a_time} at a time"
+                );
             }
         }
         let twice = [
@@ -380,12 +384,12 @@ mod tests {
         ]
         .concat();
         for at_a_time in 1..=60 {
-            assert_eq!(let_through(&mut opened(), &good.concat(), at_a_time), good.concat().len());
+            assert_eq!(bytes_until_exhausted(&mut opened(), &good.concat(), at_a_time), good.concat().len());
         }
     }
 
     #[test]
-    fn heads_blocks_and_settings_are_told_however_they_are_cut() {
+    fn headers_blocks_and_settings_are_reported_for_every_split() {
         let settings =
             [&[0, 0, 12, SETTINGS_FRAME, 0, 0, 0, 0, 0][..], &[0, 1, 0, 0, 16, 0], &[0, 6, 0, 0, 0, 64]].concat();
         let frames = [
@@ -396,18 +400,18 @@ mod tests {
             head(HEADERS_FRAME, 0, &[]),
         ]
         .concat();
-        let told = |payload, kind, flags, stream| ScanEvent::Frame(FrameHead { payload, kind, flags, stream });
+        let frame_event = |payload, kind, flags, stream| ScanEvent::Frame(FrameHead { payload, kind, flags, stream });
         for at_a_time in 1..=frames.len() {
             let expected = [
-                told(12, SETTINGS_FRAME, 0, 0),
+                frame_event(12, SETTINGS_FRAME, 0, 0),
                 ScanEvent::Setting(PeerSetting { number: 1, value: 4096 }),
                 ScanEvent::Setting(PeerSetting { number: 6, value: 64 }),
-                told(4, HEADERS_FRAME, END_HEADERS_FLAG | PADDED_FLAG, 1),
+                frame_event(4, HEADERS_FRAME, END_HEADERS_FLAG | PADDED_FLAG, 1),
                 ScanEvent::BlockEnds { is_between_fields: true },
-                told(20, DATA_FRAME, 0, 0),
-                told(1, CONTINUATION_FRAME, 0, 1),
+                frame_event(20, DATA_FRAME, 0, 0),
+                frame_event(1, CONTINUATION_FRAME, 0, 1),
                 ScanEvent::BlockEnds { is_between_fields: false },
-                told(0, HEADERS_FRAME, 0, 1),
+                frame_event(0, HEADERS_FRAME, 0, 1),
             ];
             assert_eq!(scanned(&mut opened(), &frames, at_a_time).0, expected, "{at_a_time} at a time");
         }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_over_http2_is_judged_as_over_http1() {
+    fn http2_head_has_the_rules_of_an_http1_head() {
         let long = "A".repeat(25);
         for (method, uri, fields, expected) in [
             ("GET", "https://h/a?b=c|d[]", &[("accept", "*/*"), ("content-length", "0")][..], None),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_head_is_that_of_all_its_fields() {
+    fn size_of_a_head_is_the_sum_of_its_fields() {
         let fixed = header_size(":method", 3)
             + header_size(":scheme", 5)
             + header_size(":authority", 1)
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trailer_is_judged_as_over_http1() {
+    fn http2_trailer_has_the_rules_of_an_http1_trailer() {
         let status = |name: &str, value: &str| {
             let trailers = request("GET", "/", &[(name, value)]).headers().clone();
             check_trailers(&trailers, LIMITS).err().map(|fault| fault.status.as_u16())

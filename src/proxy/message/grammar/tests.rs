@@ -37,7 +37,7 @@ fn byte_by_byte(bytes: &[u8]) -> ScanVerdict {
 const GOOD: [&str; 11] = include!("../../../../tests/data/http1_good.rs");
 
 #[test]
-fn what_is_well_formed_passes_however_it_is_cut() {
+fn well_formed_messages_pass_for_every_split() {
     for good in GOOD {
         let bytes = good.as_bytes();
         let whole = ScanVerdict { passed: bytes.len(), fault: None };
@@ -50,14 +50,14 @@ fn what_is_well_formed_passes_however_it_is_cut() {
 }
 
 #[test]
-fn messages_follow_one_another_in_one_piece() {
+fn pipelined_messages_in_one_buffer_are_accepted() {
     let all = GOOD.concat();
     assert_eq!(at_once(all.as_bytes()), ScanVerdict { passed: all.len(), fault: None });
     assert_eq!(byte_by_byte(all.as_bytes()), ScanVerdict { passed: all.len(), fault: None });
 }
 
 #[test]
-fn nothing_of_a_head_passes_before_it_is_whole() {
+fn no_byte_of_a_head_passes_before_it_is_complete() {
     let head = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     for cut in 0..head.len() {
         assert_eq!(at_once(&head.as_bytes()[..cut]), ScanVerdict { passed: 0, fault: None }, "{cut}");
@@ -68,7 +68,7 @@ fn nothing_of_a_head_passes_before_it_is_whole() {
 const BAD_HEADS: [(&str, u16); 62] = include!("../../../../tests/data/http1_bad_heads.rs");
 
 #[test]
-fn a_bad_head_is_refused_whole_however_it_is_cut() {
+fn invalid_head_is_refused_whole_for_every_split() {
     let before = GOOD[4];
     for (bad, status) in BAD_HEADS {
         let refused = ScanVerdict { passed: 0, fault: Some((status, FaultPosition::Head)) };
@@ -84,7 +84,7 @@ fn a_bad_head_is_refused_whole_however_it_is_cut() {
 const BAD_BODIES: [&str; 22] = include!("../../../../tests/data/http1_bad_bodies.rs");
 
 #[test]
-fn a_bad_body_is_refused_with_its_head_or_broken_off_after_it() {
+fn invalid_body_is_refused_with_its_head_or_aborted_after_it() {
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     for bad in BAD_BODIES {
         let all = format!("{head}{bad}");
@@ -99,7 +99,7 @@ fn a_bad_body_is_refused_with_its_head_or_broken_off_after_it() {
 }
 
 #[test]
-fn large_heads_are_refused_before_they_are_whole() {
+fn large_heads_are_refused_before_they_are_complete() {
     let target = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(8192));
     assert_eq!(at_once(target.as_bytes()).fault, Some((414, FaultPosition::Head)));
     for (endless, status) in [(format!("GET /{}", "a".repeat(9000)), 414), ("A".repeat(25), 400)] {
@@ -115,7 +115,7 @@ fn large_heads_are_refused_before_they_are_whole() {
 }
 
 #[test]
-fn a_head_of_exactly_the_limit_passes() {
+fn head_of_exactly_the_limit_is_accepted() {
     let head = |length: usize| {
         let (begin, end) = ("GET / HTTP/1.1\r\nX: ", "\r\n\r\n");
         format!("{begin}{}{end}", "a".repeat(length - begin.len() - end.len()))
@@ -127,7 +127,7 @@ fn a_head_of_exactly_the_limit_passes() {
 
 /// Any bytes in any pieces: the verdict is the same, and at most the given bytes are passed.
 #[test]
-fn cutting_changes_nothing() {
+fn verdict_is_independent_of_the_split() {
     let mut random = fastrand::Rng::with_seed(1);
     let seeds: Vec<String> = GOOD
         .iter()

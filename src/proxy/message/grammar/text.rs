@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_bytes_are_found_wherever_they_stand() {
+    fn control_bytes_are_found_at_every_position() {
         for length in 0..50 {
             let clean = vec![b'a'; length];
             assert_eq!(find_control(&clean), None);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_ends_with_both_its_letters() {
+    fn line_ends_with_cr_lf() {
         assert_eq!(split_line(b"a b\r\nc", false), Ok(Some((&b"a b"[..], 5))));
         assert_eq!(split_line(b"a\tb\r\n", true), Ok(Some((&b"a\tb"[..], 5))));
         for partial in [&b""[..], b"a", b"a\r", b"a\tb"] {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_that_is_let_through_is_one_to_http() {
+    fn every_accepted_target_is_a_valid_uri() {
         for byte in 0..=u8::MAX {
             let text = [b'/', b'a', byte, b'?', byte];
             assert!(!is_target(&text) || http::Uri::try_from(&text[..]).is_ok(), "{byte}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_around_a_value_are_not_part_of_it() {
+    fn whitespace_around_a_value_is_not_part_of_it() {
         assert_eq!(trim_blanks(b" \t a b\t "), b"a b");
         assert_eq!(trim_blanks(b" \t "), b"");
     }

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_holds_the_status_and_the_fields_as_literals() {
+    fn frame_has_status_and_fields_as_literals() {
         let hints = [("link", "</a.css>"), ("x-request-id", "forged"), ("server", "old"), ("x-odd", " a ")];
         let expected = [
             &[0, 0, 29, HEADERS_FRAME, END_HEADERS_FLAG, 0, 0, 0, 7][..],
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_written_as_hpack_has_them() {
+    fn lengths_are_hpack_integers() {
         for (length, expected) in [
             (0, &[0][..]),
             (126, &[126]),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_a_caller_must_accept_is_left_out() {
+    fn oversized_frame_is_omitted() {
         let with = |bytes: usize| InterimResponse {
             status: http::StatusCode::EARLY_HINTS,
             headers: [(http::header::LINK, "x".repeat(bytes).parse().expect("a value"))].into_iter().collect(),

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_written_in_order_without_what_only_the_gateway_may_say() {
+    fn heads_are_written_in_order_without_reserved_fields() {
         for at_a_time in [1, 7, 4096] {
             let heads = Http1InterimQueue::default();
             let hints = [("link", "</a.css>"), ("x-request-id", "forged"), ("ratelimit", "x"), ("server", "old")];
@@ -136,23 +136,23 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_come_between_whole_heads_only() {
+    fn other_bytes_are_written_between_whole_heads_only() {
         let heads = Http1InterimQueue::default();
         heads.push(&interim(103, &[]), |_| false);
         heads.push(&interim(102, &[]), |_| false);
-        assert_eq!(all_of(&heads, 4096, true), "", "none was begun");
+        assert_eq!(all_of(&heads, 4096, true), "", "no frame was started");
         let mut room = 5;
         let begun = heads.poll_write(false, |bytes: &[u8]| match std::mem::take(&mut room) {
             0 => Poll::Pending,
             some => Poll::Ready(Ok::<_, std::convert::Infallible>(some.min(bytes.len()))),
         });
         assert!(begun.is_pending());
-        assert_eq!(all_of(&heads, 4096, true), "1.1 103 Early Hints\r\n\r\n", "the rest of the one that was begun");
+        assert_eq!(all_of(&heads, 4096, true), "1.1 103 Early Hints\r\n\r\n", "the rest of the started frame");
         assert_eq!(all_of(&heads, 4096, false), "HTTP/1.1 102 Processing\r\n\r\n");
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn queued_heads_are_bounded() {
         let heads = Http1InterimQueue::default();
         let large = InterimResponse {
             status: StatusCode::EARLY_HINTS,

@@ -320,7 +320,7 @@ mod tests {
         });
         assert!(done.is_ready());
         let one = headers_frame::headers_frame(0, &interim(103, &[("link", "</a>")]), |_| false, usize::MAX)
-            .expect("it is small")
+            .expect("a small frame")
             .len();
         assert_eq!(out.len() % one, 0, "whole frames");
         out.chunks(one).map(|frame| u32::from_be_bytes([frame[5], frame[6], frame[7], frame[8]])).collect()
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_is_written_on_its_own_stream_and_its_command_goes_on() {
+    fn each_frame_is_written_on_its_stream_and_its_command_is_woken() {
         for at_a_time in [1, 5, 4096] {
             let (streams, open) = opened(&[1, 3, 5]);
             let woken = Arc::new(WakeCounter::default());
@@ -344,22 +344,22 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_answered_or_reset_gets_nothing_any_more() {
+    fn answered_or_reset_stream_gets_no_interim_response() {
         let (streams, open) = opened(&[1, 3, 5]);
         let woken = Arc::new(WakeCounter::default());
         open.iter().for_each(hint);
         assert!(!left(&open[1], &woken));
         streams.note_closed(3);
-        assert_eq!(woken.times(), 1, "nothing is left of it");
+        assert_eq!(woken.times(), 1, "no frame of the stream is queued");
         hint(&open[1]);
         assert!(left(&open[1], &woken) && !streams.is_open(3));
         assert_eq!(written(&streams, 4096), [1, 5]);
-        assert!(!streams.note_opened(3) && !streams.note_opened(5), "trailers open nothing");
+        assert!(!streams.note_opened(3) && !streams.note_opened(5), "trailers open no stream");
         assert!(streams.note_opened(9));
     }
 
     #[test]
-    fn a_frame_that_is_begun_is_written_to_its_end_before_anything_else() {
+    fn started_frame_is_completed_before_other_frames() {
         let (streams, open) = opened(&[1, 3]);
         open.iter().for_each(hint);
         let mut room = 5;
@@ -374,12 +374,12 @@ mod tests {
             rest += bytes.len();
             Poll::Ready(Ok::<_, Infallible>(bytes.len()))
         });
-        assert!(done.is_ready() && rest > 0, "the rest of the first, and nothing of the second");
+        assert!(done.is_ready() && rest > 0, "the rest of the first frame, and no byte of the second");
         assert_eq!(written(&streams, 4096), [3]);
     }
 
     #[test]
-    fn a_smaller_table_is_told_by_h2_before_anything_else_is_written() {
+    fn smaller_header_table_is_announced_by_h2_before_a_frame_is_written() {
         let (streams, open) = opened(&[1]);
         let resize = |value: u32| {
             streams.note_settings();
@@ -387,7 +387,7 @@ mod tests {
         };
         resize(65_536);
         hint(&open[0]);
-        assert_eq!(written(&streams, 4096), [1], "a larger one need not be used");
+        assert_eq!(written(&streams, 4096), [1], "a larger table is optional");
         hint(&open[0]);
         resize(0);
         hint(&open[0]);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_has_no_room_for_and_what_is_too_much_is_left_out() {
+    fn frames_over_the_list_size_or_the_queue_limit_are_omitted() {
         let (streams, open) = opened(&[1]);
         let large = InterimResponse {
             status: http::StatusCode::EARLY_HINTS,
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn without_numbers_and_beyond_the_known_streams_there_are_none() {
+    fn disabled_queue_and_streams_over_the_limit_get_no_interim_response() {
         let (streams, open) = opened(&[1]);
         hint(&open[0]);
         streams.disable();

@@ -315,10 +315,10 @@ mod tests {
     use crate::proxy::upstream::endpoint::slow_start::SLOW_START_MIN;
 
     #[test]
-    fn a_server_that_comes_back_gets_its_share_bit_by_bit() {
+    fn recovered_server_regains_its_share_gradually() {
         let (health, clock) = health();
         let slow = Duration::from_secs(10);
-        assert_eq!(health.slow_start_weight(slow), FULL_WEIGHT, "it was there from the start");
+        assert_eq!(health.slow_start_weight(slow), FULL_WEIGHT, "the server was in the first configuration");
         fail(&health, FAILURES_MAX);
         clock.advance(EJECTION_BASE);
         assert_eq!(health.slow_start_weight(slow), SLOW_START_MIN);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_passes_its_checks_again_gets_its_share_bit_by_bit() {
+    fn server_that_passes_its_checks_regains_its_share_gradually() {
         let (health, clock) = health();
         let (slow, check) = (Duration::from_secs(10), check());
         let note = |passed, times| (0..times).for_each(|_| _ = health.note_check(passed, &check));
@@ -344,11 +344,15 @@ mod tests {
         };
         assert_eq!([Duration::ZERO, slow / 2, slow].map(warmth_after), [SLOW_START_MIN, FULL_WEIGHT / 2, FULL_WEIGHT]);
         note(true, 9);
-        assert_eq!(health.slow_start_weight(slow), FULL_WEIGHT, "one that stays well does not begin anew");
+        assert_eq!(
+            health.slow_start_weight(slow),
+            FULL_WEIGHT,
+            "a server that stays healthy does not restart slow start"
+        );
     }
 
     #[test]
-    fn a_server_that_a_reload_brings_is_new() {
+    fn server_added_by_a_reload_is_new() {
         let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
         let all = UpstreamHealth::new(Telemetry::new(), clock);
         let old = all.server_health(&Name::unknown(), &server(1));
@@ -396,16 +400,16 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_in_a_row_eject_for_ten_seconds() {
+    fn five_consecutive_failures_eject_for_ten_seconds() {
         let (health, clock) = health();
         fail(&health, FAILURES_MAX - 1);
         health.note_success();
         fail(&health, FAILURES_MAX - 1);
-        assert!(health.is_healthy(), "a success in between forgives");
+        assert!(health.is_healthy(), "a success resets the failures");
         fail(&health, 1);
         assert!(!health.is_healthy());
         clock.advance(EJECTION_BASE);
-        assert!(health.is_healthy(), "after its time it is tried again");
+        assert!(health.is_healthy(), "the server is tried again after the ejection");
     }
 
     /// The lines that `deed` logs.
@@ -448,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_takes_its_leave_or_closes_what_is_idle_is_well() {
+    fn goaway_and_closed_idle_connections_are_no_failures() {
         let (health, _) = health();
         (0..2 * FAILURES_MAX).for_each(|_| health.note_stale_connection());
         assert!(health.is_healthy());
@@ -456,25 +460,25 @@ mod tests {
         (0..FAILURES_MAX).for_each(|_| {
             health.note_connection_error(&ConnectionError::InvalidResponse("two different values of Content-Length"))
         });
-        assert!(!health.is_healthy(), "a malformed answer is a failure");
+        assert!(!health.is_healthy(), "a malformed response is a failure");
         assert_eq!(health.stats.failures_malformed.get(), u64::from(FAILURES_MAX));
     }
 
     #[test]
-    fn checks_take_a_server_out_and_bring_it_back() {
+    fn health_checks_eject_a_server_and_restore_it() {
         let (health, clock) = health();
         let check = check();
         let turns = |passed: &[bool]| -> Vec<_> { passed.iter().map(|one| health.note_check(*one, &check)).collect() };
-        assert_eq!(turns(&[false, false, true, false, false]), [None; 5], "never three in a row");
+        assert_eq!(turns(&[false, false, true, false, false]), [None; 5], "never three failures in a row");
         assert_eq!(turns(&[false]), [Some(HealthTransition::Ejected)]);
         health.note_success();
         clock.advance(EJECTION_MAX);
-        assert!(!health.is_healthy(), "neither a command nor time brings it back");
+        assert!(!health.is_healthy(), "neither a command nor time restores the server");
         assert_eq!(turns(&[true, false, true, true]), [None, None, None, Some(HealthTransition::Readmitted)]);
         assert!(health.is_healthy());
         fail(&health, FAILURES_MAX);
         assert_eq!(turns(&[true, true, true]), [None; 3]);
-        assert!(!health.is_healthy(), "what commands told is another matter");
+        assert!(!health.is_healthy(), "passed checks do not end an ejection by failed commands");
         turns(&[false, false, false]);
         assert_eq!(health.stats.ejected.get(), 2);
         health.forget_checks();
@@ -482,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn every_ejection_lasts_longer_until_a_success() {
+    fn each_ejection_lasts_longer_until_a_success() {
         let (health, clock) = health();
         for nth in 1..=3 {
             fail(&health, FAILURES_MAX);

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_weight_grows_in_proportion_within_its_bounds() {
+    fn weight_grows_linearly_within_its_bounds() {
         let weights = [0, 500, 1_000, 5_000, 10_000, 60_000].map(|ms| weight_after(ms, Duration::from_secs(10)));
         assert_eq!(weights, [100, 100, 100, 500, 1000, 1000]);
         assert_eq!(weight_after(1, Duration::ZERO), FULL_WEIGHT);

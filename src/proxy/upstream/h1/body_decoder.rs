@@ -254,7 +254,7 @@ mod tests {
         let mut read = Bytes::new();
         loop {
             let step = decoder.decode_next(&mut read);
-            assert!(step.is_ok() || !decoder.is_done(), "an error is no end");
+            assert!(step.is_ok() || !decoder.is_done(), "an error is not an end");
             match step? {
                 DecodedPart::Data(data) => content.extend_from_slice(&data),
                 DecodedPart::Trailers(fields) => names.extend(fields.keys().map(ToString::to_string)),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_before_a_malformed_line_is_not_lost() {
+    fn data_before_a_malformed_chunk_line_is_delivered() {
         let mut decoder = BodyDecoder::Chunked(ChunkDecoder::default());
         let mut read = Bytes::from_static(b"5\r\nhello\r\nno size\r\n");
         assert!(matches!(decoder.decode_next(&mut read), Ok(DecodedPart::Data(data)) if data == "hello"));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_end_where_they_say_however_they_arrive() {
+    fn bodies_end_at_their_framing_for_every_split() {
         let chunked = || BodyDecoder::Chunked(ChunkDecoder::default());
         type Case = (fn() -> BodyDecoder, &'static [u8], &'static [u8], &'static [&'static str], &'static [u8]);
         let cases: [Case; 6] = [
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_known_with_the_last_piece() {
+    fn end_is_known_with_the_last_data() {
         let mut decoder = BodyDecoder::Chunked(ChunkDecoder::default());
         let mut read = Bytes::from_static(b"2\r\nhi\r\n0\r\n\r\n");
         assert!(matches!(decoder.decode_next(&mut read), Ok(DecodedPart::Data(data)) if data == "hi"));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_bodies_are_errors() {
+    fn malformed_bodies_are_errors() {
         for wire in [
             &b"x\r\n"[..],
             b"\r\n",
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_and_trailers_are_errors_however_they_arrive() {
+    fn long_chunk_lines_and_trailers_are_errors_for_every_split() {
         let line = [b"1;".as_slice(), &vec![b'a'; CHUNK_LINE_MAX - 3], b"\r\n!\r\n0\r\n\r\n"].concat();
         let field = [b"0\r\nX:".as_slice(), &vec![b'a'; TRAILERS_MAX - 5], b"\r\n\r\n"].concat();
         for wire in [vec![b'1'; CHUNK_LINE_MAX + 2], line, field] {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_cut_is_not_whole() {
+    fn truncated_body_is_incomplete() {
         assert!(matches!(decode(BodyDecoder::Length(5), b"hell", 2), Err(ConnectionError::Closed)));
         assert!(matches!(
             decode(BodyDecoder::Chunked(ChunkDecoder::default()), b"5\r\nhell", 2),

@@ -192,7 +192,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_read_does_not_keep_a_large_buffer() {
+    async fn small_read_does_not_keep_a_large_buffer() {
         let (stream, mut server) = UnixStream::pair().expect("a pair");
         let mut connection = wire(stream);
         assert_eq!(read_of(&mut connection, &mut server, READ_MIN).await.len(), READ_MIN);

@@ -210,13 +210,13 @@ mod tests {
         let mut body =
             Http1Body::new(Box::new(wire(stream)), BodyDecoder::Chunked(ChunkDecoder::default()), true, None);
         server.write_all(format!("5\r\nhello\r\n{rest}").as_bytes()).await.expect("the server writes");
-        let first = body.frame().await.expect("a frame").expect("it is whole");
+        let first = body.frame().await.expect("a frame").expect("it is complete");
         assert_eq!(first.into_data().expect("it is data"), "hello");
         body
     }
 
     #[tokio::test]
-    async fn what_is_malformed_behind_a_piece_is_no_end_and_its_connection_is_not_kept() {
+    async fn malformed_bytes_after_data_are_no_end_and_the_connection_is_not_reused() {
         for rest in ["0\r\nbad trailer\r\n\r\n", "no size\r\n"] {
             let mut body = after_hello(rest).await;
             assert!(!body.is_end_stream(), "{rest:?}");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ends_well_is_kept() {
+    async fn connection_of_a_complete_body_is_reusable() {
         let mut body = after_hello("0\r\n\r\n").await;
         assert!(body.is_end_stream() && body.take_reusable().is_some());
     }

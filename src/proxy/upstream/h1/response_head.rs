@@ -240,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn a_date_stays_out_of_the_compression_table_of_http2() {
+    fn date_is_sensitive_so_that_hpack_does_not_index_it() {
         let (head, _) = head("HTTP/1.1 200 OK\r\ndate: now\r\nserver: x\r\n\r\n", false).expect("good").expect("whole");
         assert!(head.headers[DATE].is_sensitive() && !head.headers[SERVER].is_sensitive());
     }
 
     #[test]
-    fn heads_say_how_their_bodies_are_framed() {
+    fn heads_determine_the_framing_of_their_bodies() {
         for (text, to_head, body, keeps) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false, "Length(5)", true),
             ("HTTP/1.1 200\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", false, "Length(5)", true),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_says_how_long_and_how_often_it_keeps_a_connection() {
+    fn keep_alive_field_limits_time_and_requests_of_a_connection() {
         for (field, millis, keeps) in [
             ("Keep-Alive: timeout=5", Some(4000), true),
             ("keep-alive: max=100 ,  Timeout = \"60\"", Some(59_000), true),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_connection_go_no_further_and_the_rest_does() {
+    fn connection_fields_are_removed_and_others_are_kept() {
         let text = "HTTP/1.1 200 OK\r\nConnection: x-secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n\
                     Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi";
         let (head, left) = head(text, false).expect("a good head").expect("a whole head");
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_heads_are_errors_and_short_ones_wait() {
+    fn malformed_heads_are_errors_and_incomplete_ones_wait() {
         for text in [
             "HTTP/2 200 OK\r\n\r\n",
             "HTTP/1.1 99 No\r\n\r\n",

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_quiet_session_with_a_request_is_pinged_and_its_answer_is_heard() {
+    async fn idle_session_with_a_request_is_pinged_and_kept_by_the_response() {
         let (near, far) = tokio::io::duplex(64 * 1024);
         tokio::spawn(async move {
             let mut server = h2::server::handshake(far).await.expect("a handshake");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_without_requests_is_left_alone() {
+    async fn session_without_requests_is_not_pinged() {
         let (usage, _) = quiet(true);
         let mut keep_alive = KeepAlive::new(None);
         assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_pending());
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ping_without_an_answer_ends_the_session() {
+    async fn unanswered_ping_ends_the_session() {
         let (usage, _counted) = quiet(false);
         let mut keep_alive = KeepAlive::new(None);
         assert!(keep_alive.poll_unresponsive(&mut Context::from_waker(Waker::noop()), &usage).is_pending());

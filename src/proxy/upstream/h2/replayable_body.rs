@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    fn lent(body: &'static [u8]) -> ReplayableBody {
+    fn replayable(body: &'static [u8]) -> ReplayableBody {
         ReplayableBody::new(RequestBody::buffered(Bytes::from_static(body)))
     }
 
@@ -177,37 +177,37 @@ mod tests {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().map(Ok),
             Poll::Ready(Some(Err(error))) => Some(Err(error.to_string())),
             Poll::Ready(None) => None,
-            Poll::Pending => panic!("it is here already"),
+            Poll::Pending => panic!("the connection is established already"),
         }
     }
 
     #[test]
-    fn a_body_that_was_taken_is_sent_again_from_its_beginning_as_often_as_needed() {
-        let mut body = lent(b"a body");
+    fn read_body_is_replayed_from_its_beginning_any_number_of_times() {
+        let mut body = replayable(b"a body");
         for _ in 0..3 {
             assert_eq!(body.size_hint().exact(), Some(6));
             assert!(!body.is_end_stream());
             assert_eq!(next(&mut body), Some(Ok(Bytes::from_static(b"a body"))));
             assert!(body.is_end_stream());
-            body = body.rewind().expect("all of it is held");
+            body = body.rewind().expect("the complete body is buffered");
         }
     }
 
     #[test]
-    fn a_body_of_which_nothing_was_taken_comes_back_whatever_its_length() {
+    fn unread_body_is_returned_whatever_its_length() {
         static LARGE: [u8; REPLAY_MAX + 1] = [7; REPLAY_MAX + 1];
-        let body = lent(&LARGE);
-        let mut resendable = body.rewind().expect("nothing of it was taken");
+        let body = replayable(&LARGE);
+        let mut resendable = body.rewind().expect("no byte was read");
         assert_eq!(next(&mut resendable).map(|data| data.map(|data| data.len())), Some(Ok(LARGE.len())));
-        assert!(resendable.rewind().is_none(), "more than is held was taken");
+        assert!(resendable.rewind().is_none(), "more was read than the buffer holds");
     }
 
     #[test]
-    fn what_the_server_has_taken_up_does_not_come_back() {
-        let mut body = lent(b"a body");
+    fn discarded_body_is_not_replayed() {
+        let mut body = replayable(b"a body");
         assert!(next(&mut body).is_some());
         body.discard();
         assert!(body.rewind().is_none());
-        assert!(ReplayableBody::new(RequestBody::empty()).rewind().is_some(), "no body is always whole");
+        assert!(ReplayableBody::new(RequestBody::empty()).rewind().is_some(), "an empty body can always be replayed");
     }
 }

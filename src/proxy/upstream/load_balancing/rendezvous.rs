@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_what_their_definitions_say() {
+    fn hashes_equal_their_reference_values() {
         assert_eq!(mix_hash(1), 0xb456_bcfc_34c2_cb2c, "fmix64");
         for (bytes, fnv) in [("", FNV_BASIS), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)] {
             assert_eq!(HashKey::from_bytes(bytes.as_bytes()), HashKey(mix_hash(fnv)), "{bytes:?}, of RFC 9923");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn logarithms_are_right_to_the_last_digit() {
+    fn logarithms_are_exact_to_the_last_digit() {
         let one = 1 << FRACTION_BITS;
         for (draw, expected) in [(0, 64 * one), (1, 64 * one), (1 << 32, 32 * one), (1 << 63, one)] {
             assert_eq!(negative_log2(draw), expected, "{draw:x}");

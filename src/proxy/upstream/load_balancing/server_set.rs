@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_come_in_order() {
+    fn positions_are_iterated_in_order() {
         let set = ServerSet::first(5).without(ServerSet::single(2));
         assert_eq!(set.positions().collect::<Vec<_>>(), [0, 1, 3, 4]);
         assert_eq!((set.nth(2), set.nth(4)), (Some(3), None));

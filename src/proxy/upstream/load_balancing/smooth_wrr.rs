@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_those_of_nginx() {
+    fn order_equals_that_of_nginx() {
         let turns = SmoothWrr::new(3);
         let shares = [5, 1, 1];
         let next = |_| turns.select_next(ServerSet::first(3), |position| shares[position]).expect("somebody");
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_stay_small_whoever_comes_and_goes() {
+    fn current_weights_stay_bounded_for_changing_sets() {
         let turns = SmoothWrr::new(5);
         let random = RefCell::new(fastrand::Rng::with_seed(1));
         for _ in 0..100_000 {

@@ -77,31 +77,35 @@ fn by_weighted_hash(servers: &[FakeServer], weights: &[u64], key: &[u8]) -> &'st
 }
 
 #[test]
-fn round_robin_takes_turns_among_the_healthy() {
+fn round_robin_alternates_among_healthy_servers() {
     let servers = servers(&[(true, 0), (false, 0), (true, 0)]);
     assert_eq!(picks(LoadBalancing::RoundRobin, &servers, 4), [0, 2, 0, 2]);
 }
 
 #[test]
-fn least_request_never_takes_the_busiest_nor_an_ill_one() {
+fn least_request_never_selects_the_busiest_nor_an_unhealthy_server() {
     let servers = servers(&[(true, 5), (true, 2), (false, 0), (true, 3)]);
     let picked = picks(LoadBalancing::LeastRequest, &servers, 200);
     assert!(picked.iter().all(|position| [1, 3].contains(position)), "{picked:?}");
     assert!(picked.contains(&1) && picked.contains(&3));
     let two = &servers[..3];
-    assert!(picks(LoadBalancing::LeastRequest, two, 50).iter().all(|position| *position == 1), "of two the less busy");
+    assert!(picks(LoadBalancing::LeastRequest, two, 50).iter().all(|position| *position == 1), "the less busy of two");
 }
 
 #[test]
-fn a_server_that_leaves_moves_only_its_own_keys() {
+fn removed_server_moves_only_its_own_keys() {
     let all = servers(&[(true, 9), (true, 0), (true, 3), (true, 0), (true, 1)]);
-    let ill = servers(&[(true, 9), (true, 0), (false, 3), (true, 0), (true, 1)]);
+    let unhealthy = servers(&[(true, 9), (true, 0), (false, 3), (true, 0), (true, 1)]);
     let gone: Vec<_> = servers(&[(true, 0); 5]).into_iter().filter(|server| server.name != "c:1").collect();
     let mut moved = 0;
     for key in 0..500 {
         let before = by_hash(&all, key);
         assert_eq!(before, by_hash(&all, key));
-        assert_eq!(by_hash(&ill, key), by_hash(&gone, key), "whether it is ill or gone, wherever it stood in the list");
+        assert_eq!(
+            by_hash(&unhealthy, key),
+            by_hash(&gone, key),
+            "an unhealthy and a removed server have the same effect at every position"
+        );
         if before == "c:1" {
             moved += 1;
         } else {
@@ -112,7 +116,7 @@ fn a_server_that_leaves_moves_only_its_own_keys() {
 }
 
 #[test]
-fn when_none_is_healthy_any_is_tried_and_none_twice() {
+fn panic_mode_tries_each_server_once() {
     let servers = servers(&[(false, 0), (false, 0)]);
     let balancer = balancer(LoadBalancing::LeastRequest, &[1, 1]);
     let mut tried = ServerSet::default();
@@ -127,7 +131,7 @@ fn when_none_is_healthy_any_is_tried_and_none_twice() {
 }
 
 #[test]
-fn a_full_server_is_passed_over_and_an_ill_one_does_not_stand_in_for_it() {
+fn full_server_is_skipped_and_unhealthy_one_does_not_replace_it() {
     for balance in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Hash(HashSource::Department)]
     {
         let mut servers = servers(&[(true, 0), (true, 9), (false, 0)]);
@@ -146,23 +150,23 @@ fn of_the_second(picked: &[usize]) -> usize {
 }
 
 #[test]
-fn a_server_that_starts_slowly_gets_its_share() {
+fn slow_starting_server_gets_its_reduced_share() {
     for (balance, expected) in [(LoadBalancing::LeastRequest, 140..=225), (LoadBalancing::RoundRobin, 181..=182)] {
         let mut servers = servers(&[(true, 0), (true, 0)]);
         servers[1].warmth = FULL_WEIGHT / 10;
         let count = of_the_second(&picks(balance.clone(), &servers, 2_000));
-        assert!(expected.contains(&count), "{count} of 2000 by {balance:?}, one in eleven was expected");
+        assert!(expected.contains(&count), "{count} of 2000 with {balance:?}, one in eleven was expected");
         servers[0].healthy = false;
-        assert_eq!(picks(balance.clone(), &servers, 3), [1; 3], "it is the only one that is well");
+        assert_eq!(picks(balance.clone(), &servers, 3), [1; 3], "it is the only healthy server");
         // Weight and slow start multiply: 10 times a tenth is 1.
         servers[0].healthy = true;
         let count = of_the_second(&weighted_picks(balance.clone(), &servers, &[1, 10], 2_000));
-        assert!((900..=1100).contains(&count), "{count} of 2000 by {balance:?}, half was expected");
+        assert!((900..=1100).contains(&count), "{count} of 2000 with {balance:?}, half was expected");
     }
 }
 
 #[test]
-fn in_turn_nine_to_one_is_ninety_to_ten_exactly() {
+fn round_robin_splits_nine_to_one_exactly() {
     let servers = servers(&[(true, 0), (true, 0)]);
     let picked = weighted_picks(LoadBalancing::RoundRobin, &servers, &[9, 1], 100);
     assert_eq!(of_the_second(&picked), 10);
@@ -170,7 +174,7 @@ fn in_turn_nine_to_one_is_ninety_to_ten_exactly() {
 }
 
 #[test]
-fn by_least_request_nine_to_one_is_ninety_to_ten_at_rest_and_under_load() {
+fn least_request_splits_nine_to_one_idle_and_under_load() {
     let mut servers = servers(&[(true, 0), (true, 0)]);
     let at_rest = of_the_second(&weighted_picks(LoadBalancing::LeastRequest, &servers, &[9, 1], 10_000));
     assert!((940..=1060).contains(&at_rest), "{at_rest} of 10000");
@@ -196,18 +200,21 @@ fn by_least_request_nine_to_one_is_ninety_to_ten_at_rest_and_under_load() {
 }
 
 #[test]
-fn the_same_weight_for_all_changes_nothing() {
+fn equal_weights_equal_no_weights() {
     let servers = servers(&[(true, 5), (true, 4), (true, 5)]);
     for weights in [[1; 3], [10; 3]] {
         let picked = weighted_picks(LoadBalancing::LeastRequest, &servers, &weights, 300);
         let less_busy = of_the_second(&picked);
-        assert!((180..=220).contains(&less_busy), "{less_busy} of 300: whenever it is one of the two");
+        assert!(
+            (180..=220).contains(&less_busy),
+            "{less_busy} of 300: expected whenever it is one of the two candidates"
+        );
         assert_eq!(weighted_picks(LoadBalancing::RoundRobin, &servers, &weights, 6), [0, 1, 2, 0, 1, 2]);
     }
 }
 
 #[test]
-fn by_hash_nine_to_one_is_ninety_to_ten_and_a_weight_moves_only_its_own_keys() {
+fn hash_splits_nine_to_one_and_a_changed_weight_moves_only_its_own_keys() {
     let servers = servers(&[(true, 0), (true, 0), (true, 0)]);
     let (mut second, mut moved) = (0, 0);
     for key in 0..10_000_usize {
@@ -215,12 +222,12 @@ fn by_hash_nine_to_one_is_ninety_to_ten_and_a_weight_moves_only_its_own_keys() {
         let (before, after) = (by(&[9, 1, 0]), by(&[9, 2, 0]));
         second += usize::from(before == "b:1");
         if before != after {
-            assert_eq!((before, after), ("a:1", "b:1"), "it takes, and nobody else changes");
+            assert_eq!((before, after), ("a:1", "b:1"), "it gains keys, and no other server does");
             moved += 1;
         }
     }
     assert!((940..=1060).contains(&second), "{second} of 10000");
-    assert!((760..=876).contains(&moved), "{moved} of 10000: a tenth has become two elevenths");
+    assert!((760..=876).contains(&moved), "{moved} of 10000: the share changed from a tenth to two elevenths");
     for key in 0..1_000_usize {
         let (even, odd) = ([7, 7, 7], [7, 7, 0]);
         assert_eq!(by_weighted_hash(&servers, &even, &key.to_be_bytes()), by_hash(&servers, key));
@@ -229,7 +236,7 @@ fn by_hash_nine_to_one_is_ninety_to_ten_and_a_weight_moves_only_its_own_keys() {
 }
 
 #[test]
-fn a_server_without_a_weight_gets_nothing_whatever_becomes_of_the_others() {
+fn server_of_weight_zero_gets_nothing_even_if_others_fail() {
     for balance in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Hash(HashSource::Department)]
     {
         let mut servers = servers(&[(true, 9), (true, 0)]);
@@ -245,12 +252,12 @@ fn a_server_without_a_weight_gets_nothing_whatever_becomes_of_the_others() {
 }
 
 #[test]
-fn weights_of_those_that_are_left_stay_in_relation() {
-    for (ill, full) in [(true, false), (false, true)] {
+fn remaining_servers_keep_the_ratio_of_their_weights() {
+    for (unhealthy, full) in [(true, false), (false, true)] {
         for balance in
             [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Hash(HashSource::Department)]
         {
-            let mut servers = servers(&[(true, 0), (!ill, 0), (true, 0)]);
+            let mut servers = servers(&[(true, 0), (!unhealthy, 0), (true, 0)]);
             servers[1].room = !full;
             let balancer = balancer(balance.clone(), &[3, 8, 1]);
             let mut picked = [0; 3];
@@ -262,7 +269,7 @@ fn weights_of_those_that_are_left_stay_in_relation() {
                 picked[position] += 1;
             }
             assert_eq!(picked[1], 0, "{balance:?}");
-            assert!((900..=1_100).contains(&picked[2]), "{picked:?} by {balance:?}, a quarter was expected");
+            assert!((900..=1_100).contains(&picked[2]), "{picked:?} with {balance:?}, a quarter was expected");
         }
     }
 }
@@ -270,7 +277,7 @@ fn weights_of_those_that_are_left_stay_in_relation() {
 /// A change of these values sends keys to other servers after an upgrade. It needs a line in the changelog, and is
 /// better avoided.
 #[test]
-fn what_a_hash_chooses_is_fixed_for_all_versions() {
+fn hash_selections_are_fixed_for_all_versions() {
     let names = ["10.0.0.1:9001", "10.0.0.2:9001", "10.0.0.3:9001", "cameras.city.example:443", "/run/cameras.sock"];
     let mut servers = servers(&[(true, 0); 5]);
     servers.iter_mut().zip(names).for_each(|(server, name)| server.name = name);

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_the_whole() {
+    fn worker_shares_sum_up_to_the_whole() {
         for (whole, of) in [(1, 1), (7, 2), (8, 3), (3, 3), (100, 7)] {
             let parts = (0..of).map(|index| WorkerShare { index, workers: of }.exact_share(whole));
             assert_eq!(parts.sum::<usize>(), whole, "{whole} among {of}");

@@ -108,11 +108,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_may_go_and_who_leaves_lets_the_next_be_first() {
+    fn only_the_first_waiter_proceeds_and_a_cancelled_one_promotes_the_next() {
         let queue = Rc::new(WaitQueue::new(Arc::default()));
         let (one, two) = (queue.join(3).expect("room"), queue.join(3).expect("room"));
         let three = queue.join(3).expect("room");
-        assert!(queue.join(3).is_none(), "three wait already");
+        assert!(queue.join(3).is_none(), "three commands wait already");
         assert_eq!((one.is_first(), two.is_first(), queue.stats.waiting.get()), (true, false, 3));
         drop(two);
         assert!(!three.is_first());

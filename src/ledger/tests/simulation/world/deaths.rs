@@ -72,8 +72,8 @@ impl SimulatedWorld {
         let (failed, failures) = mpsc::channel();
         let kept = run_keeper(life.keeper, &life.inbox, Box::new(move |error| failed.send(error).expect("a listener")));
         assert!(matches!(kept, Err(LedgerError::Stopped)), "{kept:?}");
-        assert!(matches!(failures.recv(), Ok(LedgerError::Sync { .. })), "it says why");
-        assert!(failures.recv().is_err(), "it says so once");
+        assert!(matches!(failures.recv(), Ok(LedgerError::Sync { .. })), "the error has its cause");
+        assert!(failures.recv().is_err(), "the error is reported once");
         let image = self.tally();
         drop((life.tickets, life.meters, life._lock));
         self.bury(&image);
@@ -91,13 +91,13 @@ impl SimulatedWorld {
         self.life = None; // closes the book and ends the tickets, unlike a crash
         for (path, bytes) in book.iter().zip(kept) {
             match bytes {
-                Some(bytes) => std::fs::write(path, bytes).expect("the book as it was"),
+                Some(bytes) => std::fs::write(path, bytes).expect("the book is restored"),
                 None => assert!(!path.exists(), "a log from nowhere"),
             }
         }
         let _ = std::fs::remove_file(self.path.with_extension("db-shm"));
         let tally = File::options().write(true).open(self.path.with_extension(TALLY_EXTENSION)).expect("the tally");
-        tally.set_len(0).and_then(|()| tally.write_all_at(image, 0)).expect("the tally as it was");
+        tally.set_len(0).and_then(|()| tally.write_all_at(image, 0)).expect("the tally is restored");
         let header = TallyImage::parse(image).expect("a tally").header;
         let floor = books::floor(self.book(), header.epoch);
         self.model.interrupt(header.synced_ns, floor, fallback_window(header.synced_at, floor));

@@ -41,7 +41,7 @@ impl GatewayLife {
     pub(crate) fn ask<T>(&mut self, question: impl Future<Output = T>) -> T {
         let mut question = pin!(question);
         let mut context = Context::from_waker(Waker::noop());
-        assert!(question.as_mut().poll(&mut context).is_pending(), "nobody has answered yet");
+        assert!(question.as_mut().poll(&mut context).is_pending(), "no waiter is released");
         self.drain();
         wait(question)
     }
@@ -64,7 +64,7 @@ impl GatewayLife {
     /// Returns the hour in which a worker counts refusals without a slot of their own. It may be before the worker's
     /// present hour, but never an hour that the worker has left.
     pub(crate) fn unnamed_window(&self, worker: usize) -> Window {
-        let window = self.meters[worker].unnamed_window().expect("a slot for what has no name");
+        let window = self.meters[worker].unnamed_window().expect("a slot for a series without a name");
         assert!(self.meters[worker].acknowledged_window() <= window && window <= self.windows[worker], "{window}");
         window
     }

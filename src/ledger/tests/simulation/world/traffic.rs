@@ -31,7 +31,10 @@ impl SimulatedWorld {
                     .admit(moment, ModelTicket { worker, window, series, units, request_bytes, response_bytes, over });
             }
             Err(refused) => {
-                assert!(refused == Refused::LedgerUnavailable && was_tight, "refused with room: {refused:?}");
+                assert!(
+                    refused == Refused::LedgerUnavailable && was_tight,
+                    "refused although slots are free: {refused:?}"
+                );
                 self.refuse(worker, series, refused);
             }
         }
@@ -85,7 +88,7 @@ impl SimulatedWorld {
             let window = open.window;
             self.model.end(moment, window, end);
         } else if meter.pending_windows().contains(&moment) {
-            assert!(meter.is_nearly_full(), "an end waits with room");
+            assert!(meter.is_nearly_full(), "an end waits although slots are free");
             open.over = Some(end);
         } else {
             let window = life.windows[open.worker];
@@ -101,14 +104,14 @@ impl SimulatedWorld {
         meter.tick();
         let waiting = meter.pending_windows();
         for moment in waited.iter().filter(|moment| !waiting.contains(moment)) {
-            let end = self.model.open[moment].over.expect("it is over");
+            let end = self.model.open[moment].over.expect("the command has ended");
             self.model.end(*moment, life.windows[worker], end);
         }
         life.windows[worker] = life.windows[worker].max(meter.acknowledged_window());
         let over = Window::of_unix_seconds(self.latest - 60);
         assert!(
             meter.acknowledged_window() <= over,
-            "{} was left before it was over by a minute",
+            "{} was left less than a minute after its end",
             meter.acknowledged_window()
         );
     }
