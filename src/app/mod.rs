@@ -48,7 +48,7 @@ use self::components::SharedComponents;
 use self::listener_set::ListenerSet;
 use binding::bind_sockets;
 use control_thread::ControlThread;
-use reload::{ConfigReloader, ConfigSource, LoadedConfig, ReloadHandle};
+use reload::{ConfigReloader, ConfigSource, ReloadHandle};
 use shutdown::RunningParts;
 
 pub use self::app_error::AppError;
@@ -75,33 +75,34 @@ pub struct RunningGateway {
 pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let StartOptions { config, clock } = start;
     let numbers = NameInterner::default();
-    let mut loader = ConfigLoader::new(&config);
-    let (watch, loaded) = reload::load_config(&mut loader, &numbers, &clock);
-    let mut loaded = loaded?;
-    let Configuration { settings, snapshot, .. } = loaded.configuration.clone();
+    let mut loader = ConfigLoader::new(&config, clock.clone());
+    let (watch, loaded) = reload::load_config(&mut loader, &numbers);
+    let configuration = loaded?;
+    let Configuration { settings, snapshot, .. } = &configuration;
     let connections_max = file_descriptors::connections_max(&settings.capacity)?;
-    let bound = bind_sockets(&settings)?;
+    let bound = bind_sockets(settings)?;
     let ready = Readiness::default();
-    let ledger_settings = ledger_settings(&settings, &ready);
+    let ledger_settings = ledger_settings(settings, &ready);
     let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(exit_on_storage_failure))?;
 
     let starting = ready.block("the start");
-    let components = shared_components(&mut loaded, ledger.reader(), &ready, clock);
-    components.traffic.limiters.enforce(&snapshot);
-    restore_quotas(&components, &snapshot)?;
-    components.reader.update_department_names(department_names(&snapshot));
+    let components = shared_components(&configuration, ledger.reader(), &ready, clock);
+    components.traffic.limiters.enforce(snapshot);
+    restore_quotas(&components, snapshot)?;
+    components.reader.update_department_names(department_names(snapshot));
 
     let (traffic, traffic_watcher) = drain();
     let (end, end_watcher) = drain();
     let (handles, workers) = start_workers(
-        &settings,
+        settings,
         &components,
         seeds,
         &WorkerShutdown { drain: traffic_watcher.clone(), abort: end_watcher },
     )?;
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    let reloader = ConfigReloader::new(ConfigSource { loader, interner: numbers, watch }, loaded, components.clone());
+    let source = ConfigSource { loader, interner: numbers, watch };
+    let reloader = ConfigReloader::new(source, settings.clone(), components.clone());
     let accept = ListenerSet {
         bound: bound.listeners,
         settings: settings.clone(),
@@ -116,16 +117,16 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     Ok(RunningGateway { listeners, admin, parts })
 }
 
-/// What all parts of the gateway share. Takes the TLS settings out of the loaded configuration.
+/// What all parts of the gateway share.
 fn shared_components(
-    loaded: &mut LoadedConfig,
+    configuration: &Configuration,
     reader: LedgerReader,
     ready: &Readiness,
     clock: Clock,
 ) -> SharedComponents {
-    let tls = std::mem::take(&mut loaded.tls).into_iter();
-    let tls = tls.map(|(name, tls)| (name, Arc::new(ArcSwap::from_pointee(tls)))).collect();
-    let Configuration { settings, snapshot, .. } = &loaded.configuration;
+    let Configuration { settings, snapshot, tls, .. } = configuration;
+    let listener_tls = tls.listeners.iter().cloned().map(|(name, tls)| (name, Arc::new(ArcSwap::new(tls)))).collect();
+    let subsystem_tls = tls.subsystems.iter().cloned().collect();
     let telemetry = Telemetry::new();
     let traffic = TrafficComponents {
         limiters: Arc::new(LimiterRegistry::new(clock.clone(), settings.calendar)),
@@ -133,10 +134,16 @@ fn shared_components(
         connection_limits: Arc::new(ConnectionLimits::new(Arc::clone(&telemetry))),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
-        subsystem_tls: Arc::new(ArcSwap::from_pointee(std::mem::take(&mut loaded.subsystem_tls))),
+        subsystem_tls: Arc::new(ArcSwap::from_pointee(subsystem_tls)),
         clock,
     };
-    SharedComponents { traffic, reader, listener_tls: Arc::new(tls), ready: ready.clone(), calendar: settings.calendar }
+    SharedComponents {
+        traffic,
+        reader,
+        listener_tls: Arc::new(listener_tls),
+        ready: ready.clone(),
+        calendar: settings.calendar,
+    }
 }
 
 impl RunningGateway {

@@ -8,7 +8,6 @@
 //!
 //! Leaves to others: the check for changed files (`config`), and the schedule (`control_thread`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -16,12 +15,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
-use crate::config::{
-    ConfigLoader, ConfigProblem, ConfigProblems, Configuration, FileWatcher, GatewaySettings, LoadResult,
-    SubsystemTlsSettings,
-};
-use crate::identity::{ExpiringItem, ServerTls, SubsystemTls, TlsProblem};
+use crate::config::{ConfigLoader, ConfigProblems, Configuration, FileWatcher, GatewaySettings, LoadResult, LoadedTls};
+use crate::identity::{ExpiringItem, ServerTls};
 use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
 use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
@@ -29,7 +24,7 @@ use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
 use super::components::SharedComponents;
 use super::removed_ids;
 use super::threads::run_low_priority;
-use super::tls_changes::{FileDigests, tls_changes};
+use super::tls_changes::tls_changes;
 
 /// How long [`ReloadHandle::request`] waits for the result.
 pub(crate) const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,8 +64,6 @@ pub(crate) struct ConfigReloader {
     source: ConfigSource,
     /// The settings of the start.
     settings: GatewaySettings,
-    /// The digests of the live files.
-    digests: FileDigests,
     components: SharedComponents,
     /// Snapshots that a worker or command may still hold. They are kept so that no traffic thread drops the last
     /// reference.
@@ -78,40 +71,31 @@ pub(crate) struct ConfigReloader {
     status: Arc<ArcSwap<ConfigStatus>>,
 }
 
-/// A configuration with all files that it names, read and built.
-pub(crate) struct LoadedConfig {
-    pub(crate) configuration: Configuration,
-    pub(crate) tls: Vec<(Name, ServerTls)>,
-    pub(crate) subsystem_tls: HashMap<Name, SubsystemTls>,
-    pub(crate) digests: FileDigests,
-}
-
-/// Loads a configuration and the files that it names. Also returns a watcher of these files, even on failure.
+/// Loads a configuration with the files that it names, and logs the oddities of these files. Also returns a watcher of
+/// all files, even on failure.
 pub(crate) fn load_config(
     loader: &mut ConfigLoader,
     numbers: &NameInterner,
-    clock: &Clock,
-) -> (FileWatcher, Result<LoadedConfig, ConfigProblems>) {
-    let LoadResult { configuration, mut watch } = loader.load(numbers);
-    let configuration = match configuration {
-        Ok(configuration) => configuration,
-        Err(problems) => return (watch, Err(problems)),
-    };
-    watch = watch.with_files(configuration.settings.listeners.iter().flat_map(|listener| listener.tls.paths()));
-    watch = watch.with_files(configuration.subsystem_tls.iter().flat_map(|subsystem| subsystem.files.paths()));
-    (watch, load_with_tls(configuration, clock))
+) -> (FileWatcher, Result<Configuration, ConfigProblems>) {
+    let LoadResult { configuration, watch } = loader.load(numbers);
+    if let Ok(configuration) = &configuration {
+        log_tls_warnings(&configuration.tls);
+    }
+    (watch, configuration)
 }
 
-fn load_with_tls(configuration: Configuration, clock: &Clock) -> Result<LoadedConfig, ConfigProblems> {
-    let tls = load_tls(&configuration.settings, clock)?;
-    let subsystem_tls = load_subsystem_tls(&configuration.subsystem_tls, clock)?;
-    let digests = FileDigests::read_digests(&configuration);
-    Ok(LoadedConfig { configuration, tls, subsystem_tls, digests })
+fn log_tls_warnings(tls: &LoadedTls) {
+    for (listener, tls) in &tls.listeners {
+        tls.warnings.iter().for_each(|warning| tracing::warn!(%listener, "{warning}"));
+    }
+    for (subsystem, tls) in &tls.subsystems {
+        tls.warnings.iter().for_each(|warning| tracing::warn!(%subsystem, "{warning}"));
+    }
 }
 
 impl ConfigReloader {
-    /// A reloader for the live configuration `read` and the running `components`.
-    pub(crate) fn new(source: ConfigSource, read: LoadedConfig, components: SharedComponents) -> Self {
+    /// A reloader for the running `components`, which were started with `settings`.
+    pub(crate) fn new(source: ConfigSource, settings: GatewaySettings, components: SharedComponents) -> Self {
         let live = LiveConfig {
             version: components.traffic.published.load().version.clone(),
             since: components.traffic.clock.wall(),
@@ -119,8 +103,7 @@ impl ConfigReloader {
         let weakened = insecure_settings(&components);
         let status = ConfigStatus { live, weakened, restart_needed: Vec::new(), changes: None, rejected: None };
         let status = Arc::new(ArcSwap::from_pointee(status));
-        let (settings, digests) = (read.configuration.settings, read.digests);
-        Self { source, settings, digests, components, retired: Vec::new(), status }
+        Self { source, settings, components, retired: Vec::new(), status }
     }
 
     /// The status that `/config` shows.
@@ -145,11 +128,10 @@ impl ConfigReloader {
     }
 
     /// Loads the current files at a lower priority than traffic.
-    fn load(&mut self) -> Result<LoadedConfig, ConfigProblems> {
-        let (ConfigSource { loader, interner: numbers, watch }, clock) =
-            (&mut self.source, &self.components.traffic.clock);
-        let (seen, read) = run_low_priority(|| load_config(loader, numbers, clock))
-            .map_err(|error| file_problem(error.to_string()))?;
+    fn load(&mut self) -> Result<Configuration, ConfigProblems> {
+        let ConfigSource { loader, interner: numbers, watch } = &mut self.source;
+        let (seen, read) =
+            run_low_priority(|| load_config(loader, numbers)).map_err(|error| file_problem(error.to_string()))?;
         match &read {
             Ok(_) => *watch = seen,
             Err(_) => watch.merge(seen),
@@ -157,32 +139,31 @@ impl ConfigReloader {
         read
     }
 
-    fn publish(&mut self, read: LoadedConfig) {
+    fn publish(&mut self, configuration: Configuration) {
+        let Configuration { settings, snapshot, tls, .. } = configuration;
         let before = self.components.traffic.published.load_full();
-        let difference = before.difference(&read.configuration.snapshot);
-        let changes = tls_changes(&self.components, &self.digests, &read);
+        let difference = before.difference(&snapshot);
+        let changes = tls_changes(&self.components, &tls);
         let changes =
             ConfigChanges::new(&difference, (self.components.traffic.clock.wall(), before.version.clone()), changes);
-        let LoadedConfig { configuration, tls, subsystem_tls, digests } = read;
-        for (name, tls) in tls {
+        for (name, tls) in tls.listeners {
             if let Some(live) = self.components.listener_tls.get(&name) {
-                live.store(Arc::new(tls));
+                live.store(tls);
             }
         }
+        let subsystem_tls = tls.subsystems.into_iter().collect();
         self.components.traffic.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // The snapshot is published first: the next command of each worker looks up its limits again and carries over
         // their use. Then the remaining old limits are dropped.
-        self.retired.push(self.components.traffic.published.swap(Arc::clone(&configuration.snapshot)));
-        self.components.traffic.limiters.enforce(&configuration.snapshot);
-        self.components.reader.update_department_names(department_names(&configuration.snapshot));
-        self.digests = digests;
-        self.publish_status(&configuration, changes);
+        self.retired.push(self.components.traffic.published.swap(Arc::clone(&snapshot)));
+        self.components.traffic.limiters.enforce(&snapshot);
+        self.components.reader.update_department_names(department_names(&snapshot));
+        self.publish_status(&snapshot.version, &settings, changes);
         warn_of_removed_ids(&self.components, &difference);
     }
 
     /// Publishes the live version, the changes, and the settings that need a restart.
-    fn publish_status(&self, configuration: &Configuration, changes: ConfigChanges) {
-        let version = configuration.snapshot.version.clone();
+    fn publish_status(&self, version: &str, settings: &GatewaySettings, changes: ConfigChanges) {
         tracing::info!(
             version,
             changed_departments = changes.departments.to_text(),
@@ -193,7 +174,7 @@ impl ConfigReloader {
             changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
             "configuration is live"
         );
-        let restart_needed = self.settings.needs_restart(&configuration.settings);
+        let restart_needed = self.settings.needs_restart(settings);
         for setting in &restart_needed {
             let (live, file) = (setting.live.as_deref(), setting.file.as_deref());
             tracing::warn!(
@@ -203,7 +184,7 @@ impl ConfigReloader {
                 "this setting is read only at start; restart the gateway to change it"
             );
         }
-        let live = LiveConfig { version, since: self.components.traffic.clock.wall() };
+        let live = LiveConfig { version: version.to_owned(), since: self.components.traffic.clock.wall() };
         let weakened = insecure_settings(&self.components);
         // A file change and a SIGHUP for it are two reloads. The second one must not hide the changes of the first.
         let changes =
@@ -237,44 +218,6 @@ fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDiffe
             Err(error) => tracing::warn!(%error, "could not check whether removed ids have usage this month"),
         }
     });
-}
-
-/// Loads the keys and trust stores of all listeners; reports every problem.
-fn load_tls(settings: &GatewaySettings, clock: &Clock) -> Result<Vec<(Name, ServerTls)>, ConfigProblems> {
-    let (mut loaded, mut problems) = (Vec::new(), Vec::new());
-    for (index, listener) in settings.listeners.iter().enumerate() {
-        match listener.tls.load_with(clock) {
-            Ok(tls) => {
-                tls.warnings.iter().for_each(|warning| tracing::warn!(listener = %listener.name, "{warning}"));
-                loaded.push((listener.name.clone(), tls));
-            }
-            Err(faults) => problems.extend(tls_problems(&format!("listeners[{index}].tls"), &faults)),
-        }
-    }
-    if problems.is_empty() { Ok(loaded) } else { Err(ConfigProblems(problems)) }
-}
-
-/// Loads the trust stores of all subsystems that use TLS; reports every problem.
-fn load_subsystem_tls(
-    subsystems: &[SubsystemTlsSettings],
-    clock: &Clock,
-) -> Result<HashMap<Name, SubsystemTls>, ConfigProblems> {
-    let (mut loaded, mut problems) = (HashMap::new(), Vec::new());
-    for SubsystemTlsSettings { index, name, files } in subsystems {
-        match files.load(clock.wall()) {
-            Ok(tls) => {
-                tls.warnings.iter().for_each(|warning| tracing::warn!(subsystem = %name, "{warning}"));
-                loaded.insert(name.clone(), tls);
-            }
-            Err(faults) => problems.extend(tls_problems(&format!("subsystems[{index}].tls"), &faults)),
-        }
-    }
-    if problems.is_empty() { Ok(loaded) } else { Err(ConfigProblems(problems)) }
-}
-
-/// The problems of files, at the configuration path that names them.
-fn tls_problems(path: &str, faults: &[TlsProblem]) -> Vec<ConfigProblem> {
-    faults.iter().map(|fault| ConfigProblem::new(path, fault.to_string())).collect()
 }
 
 /// The expiry dates of all listeners, subsystems and callers.

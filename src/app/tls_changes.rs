@@ -7,83 +7,39 @@
 //!
 //! Leaves to others: the changes of the policy (`policy`).
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
-
-use crate::config::{self, Configuration};
-use crate::identity::{ExpiringItem, ServerTls, SubsystemTls, SubsystemTlsFiles, TlsFiles};
+use crate::config::LoadedTls;
+use crate::identity::{ExpiringItem, FileDigest, ServerTls};
 
 use super::components::SharedComponents;
-use super::reload::LoadedConfig;
-
-/// The first 12 hex digits of the SHA-256 of every certificate and revocation list file; `None` if a file could not be
-/// read.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileDigests(BTreeMap<PathBuf, Option<String>>);
-
-impl FileDigests {
-    /// Reads the files that a configuration names.
-    pub(crate) fn read_digests(configuration: &Configuration) -> Self {
-        let listeners = configuration.settings.listeners.iter().flat_map(|listener| public_files(&listener.tls));
-        let subsystems =
-            configuration.subsystem_tls.iter().flat_map(|subsystem| public_subsystem_files(&subsystem.files));
-        let marked = |path: &Path| (path.to_owned(), config::digest_of_file(path));
-        Self(listeners.chain(subsystems).map(marked).collect())
-    }
-
-    /// The files in `files` whose contents differ in `new`, as text.
-    fn changed_files<'a>(&self, new: &Self, whose: &str, files: impl Iterator<Item = &'a Path>) -> Vec<String> {
-        let both = files.filter_map(|path| Some((path, self.0.get(path)?, new.0.get(path)?)));
-        let changed = both.filter(|(_, old, new)| old != new);
-        let word = |mark: &Option<String>| mark.clone().unwrap_or_else(|| "unreadable".to_owned());
-        let words = |(path, old, new): (&Path, _, _)| {
-            format!("{whose}: {} has changed (SHA-256 {}, previously {})", path.display(), word(new), word(old))
-        };
-        changed.map(words).collect()
-    }
-}
-
-fn public_files(files: &TlsFiles) -> impl Iterator<Item = &Path> {
-    let auth = files.client_auth.iter().flat_map(|auth| auth.authorities.iter().chain(&auth.revocation_lists));
-    [&files.certificate].into_iter().chain(auth).map(PathBuf::as_path)
-}
-
-fn public_subsystem_files(files: &SubsystemTlsFiles) -> impl Iterator<Item = &Path> {
-    files.client_certificate.iter().map(|(certificate, _)| certificate).chain(&files.authorities).map(PathBuf::as_path)
-}
 
 /// The changes from the live `components` to `loaded`.
-pub(crate) fn tls_changes(components: &SharedComponents, digests: &FileDigests, loaded: &LoadedConfig) -> Vec<String> {
-    let configuration = &loaded.configuration;
-    let of_listeners = configuration.settings.listeners.iter().flat_map(|listener| {
-        digests.changed_files(&loaded.digests, &format!("listener {}", listener.name), public_files(&listener.tls))
-    });
-    let of_subsystems = configuration.subsystem_tls.iter().flat_map(|subsystem| {
-        digests.changed_files(
-            &loaded.digests,
-            &format!("subsystem {}", subsystem.name),
-            public_subsystem_files(&subsystem.files),
-        )
-    });
-    expiry_and_host_changes(components, loaded).into_iter().chain(of_listeners).chain(of_subsystems).collect()
+pub(crate) fn tls_changes(components: &SharedComponents, loaded: &LoadedTls) -> Vec<String> {
+    let (mut changes, mut files) = (Vec::new(), Vec::new());
+    for (name, new) in &loaded.listeners {
+        let Some(live) = components.listener_tls.get(name) else { continue };
+        let (whose, live) = (format!("listener {name}"), live.load());
+        changes.extend(listener_changes(&whose, &live, new));
+        files.extend(changed_files(&whose, &live.files, &new.files));
+    }
+    let live = components.traffic.subsystem_tls.load();
+    for (name, new) in &loaded.subsystems {
+        let Some(live) = live.get(name) else { continue };
+        let whose = format!("subsystem {name}");
+        changes.extend(expiry_changes(&whose, &live.expiries, &new.expiries));
+        files.extend(changed_files(&whose, &live.files, &new.files));
+    }
+    changes.extend(files);
+    changes
 }
 
-fn expiry_and_host_changes(components: &SharedComponents, loaded: &LoadedConfig) -> Vec<String> {
-    let listeners = loaded.tls.iter().filter_map(|(name, new)| {
-        let live: &Arc<ArcSwap<ServerTls>> = components.listener_tls.get(name)?;
-        Some(listener_changes(&format!("listener {name}"), &live.load(), new))
-    });
-    let live = components.traffic.subsystem_tls.load();
-    let mut subsystems: Vec<_> = loaded.subsystem_tls.iter().collect();
-    subsystems.sort_by_key(|(name, _)| *name);
-    let subsystems = subsystems.into_iter().filter_map(|(name, new)| {
-        let live: &SubsystemTls = live.get(name)?;
-        Some(expiry_changes(&format!("subsystem {name}"), &live.expiries, &new.expiries))
-    });
-    listeners.chain(subsystems).flatten().collect()
+/// The files in `new` whose contents differ in `live`, as text.
+fn changed_files(whose: &str, live: &[FileDigest], new: &[FileDigest]) -> Vec<String> {
+    let both = new.iter().filter_map(|new| Some((new, live.iter().find(|live| live.path == new.path)?)));
+    let changed = both.filter(|(new, live)| new.sha256 != live.sha256);
+    let words = |(new, live): (&FileDigest, &FileDigest)| {
+        format!("{whose}: {} has changed (SHA-256 {}, previously {})", new.path.display(), new.sha256, live.sha256)
+    };
+    changed.map(words).collect()
 }
 
 fn listener_changes(whose: &str, live: &ServerTls, new: &ServerTls) -> Vec<String> {
@@ -131,18 +87,15 @@ mod tests {
 
     #[test]
     fn changed_file_is_reported_with_both_digests() {
-        let digests = |a: &str, b: Option<&str>| {
-            let mark = |path: &str, mark: Option<&str>| (PathBuf::from(path), mark.map(str::to_owned));
-            FileDigests(BTreeMap::from([mark("/a.pem", Some(a)), mark("/b.pem", b)]))
-        };
-        let files = || ["/a.pem", "/b.pem", "/new.pem"].into_iter().map(Path::new);
-        let (old, new) = (digests("0a", Some("0b")), digests("1a", None));
-        assert_eq!(old.changed_files(&old, "listener a", files()), Vec::<String>::new());
+        let digest = |path: &str, sha256: &str| FileDigest { path: path.into(), sha256: sha256.to_owned() };
+        let live = [digest("/a.pem", "0a"), digest("/b.pem", "0b"), digest("/old.pem", "0c")];
+        let new = [digest("/a.pem", "1a"), digest("/b.pem", "1b"), digest("/new.pem", "0c")];
+        assert_eq!(changed_files("listener a", &live, &live), Vec::<String>::new());
         assert_eq!(
-            old.changed_files(&new, "listener a", files()),
+            changed_files("listener a", &live, &new),
             [
                 "listener a: /a.pem has changed (SHA-256 1a, previously 0a)",
-                "listener a: /b.pem has changed (SHA-256 unreadable, previously 0b)"
+                "listener a: /b.pem has changed (SHA-256 1b, previously 0b)"
             ]
         );
     }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::clock::Clock;
 use crate::config::{self, ConfigProblems, Configuration};
 use crate::identity::{AuthorityInUse, RevocationListInUse, TrustedFiles};
 use crate::ledger::{SeriesMemory, series_memory};
@@ -24,8 +25,8 @@ pub struct CheckArgs {
 
 /// Reads and compiles the configuration. Problems go to stderr as text, or to stdout as JSON. The exit code is 0
 /// without problems and 1 with problems.
-pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let checked = config::load_configuration(&args.config, &NameInterner::default());
+pub fn check(args: &CheckArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let checked = config::load_configuration(&args.config, &NameInterner::default(), clock);
     let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
     match (args.format, checked) {
         (OutputFormat::Json, checked) => writeln!(out, "{:#}", result_json(&checked))?,
@@ -44,8 +45,7 @@ pub(super) fn problems_text(config: &Path, problems: &ConfigProblems) -> String 
 
 /// The summary of a valid configuration: its item counts, the authorities that the listeners trust, and its warnings.
 fn summary_text(config: &Path, read: &Configuration) -> String {
-    let trusted: String =
-        config::trusted_files(&read.settings).iter().map(|(name, trusted)| trust_text(name, trusted)).collect();
+    let trusted: String = read.tls.listeners.iter().map(|(name, tls)| trust_text(name, &tls.trusted)).collect();
     let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
     let (counts, memory) = (count_text(read), memory_line(&memory_estimate(read)));
     format!("{}: {counts}\n  {memory}{trusted}{}", config.display(), warnings.collect::<String>())
@@ -103,7 +103,7 @@ fn list_text(list: &RevocationListInUse) -> String {
     )
 }
 
-fn trust_json((listener, trusted): &(Name, TrustedFiles)) -> serde_json::Value {
+fn trust_json(listener: &Name, trusted: &TrustedFiles) -> serde_json::Value {
     let authorities = trusted.authorities.iter().map(
         |authority| serde_json::json!({ "file": authority.path, "name": authority.name, "until": authority.valid_until }),
     );
@@ -133,7 +133,7 @@ fn result_json(checked: &Result<Configuration, ConfigProblems>) -> serde_json::V
             "problems": [],
             "memory": memory_estimate(read),
             "warnings": config::warnings(read),
-            "trust": config::trusted_files(&read.settings).iter().map(trust_json).collect::<Vec<_>>(),
+            "trust": read.tls.listeners.iter().map(|(name, tls)| trust_json(name, &tls.trusted)).collect::<Vec<_>>(),
         }),
         Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
     }
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn missing_file_is_one_problem() {
         let missing = Path::new("/nowhere/tallygate.yaml");
-        let problems = config::load_configuration(missing, &NameInterner::default()).expect_err("nothing there");
+        let problems =
+            config::load_configuration(missing, &NameInterner::default(), &Clock::system()).expect_err("nothing there");
         let output = problems_text(missing, &problems);
         assert!(
             output.starts_with("/nowhere/tallygate.yaml: 1 problem\n  /nowhere/tallygate.yaml cannot be read"),

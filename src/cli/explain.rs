@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use http::{Method, Request, Uri};
 use jiff::Timestamp;
@@ -15,9 +16,11 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration, GatewaySettings, ListenerSettings};
-use crate::identity::{describe_tls_error, identities_of_der, read_certificates};
-use crate::model::{CallerId, MonthlyQuota, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits};
+use crate::config::{self, Configuration};
+use crate::identity::{ServerTls, describe_tls_error, identities_of_der, read_certificates};
+use crate::model::{
+    CallerId, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
+};
 use crate::policy::{
     CallerUnclaimed, Command, DepartmentPolicy, PolicySnapshot, RouteMatch, Subsystem, UpstreamServer,
 };
@@ -84,8 +87,8 @@ pub struct ExplainArgs {
 /// - 0 if the request would be admitted;
 /// - 1 if it would be rejected or the configuration has problems;
 /// - 2 if the certificate or the request cannot be read.
-pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let configuration = match config::load_configuration(&args.config, &NameInterner::default()) {
+pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let configuration = match config::load_configuration(&args.config, &NameInterner::default(), clock) {
         Ok(configuration) => configuration,
         Err(problems) => {
             match args.format {
@@ -96,7 +99,7 @@ pub fn explain(args: &ExplainArgs, out: &mut impl Write) -> anyhow::Result<ExitC
         }
     };
     let (shown, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
-    let explanation = match handshake_refusal(&configuration.settings, &shown, &request, Clock::system().wall()) {
+    let explanation = match handshake_refusal(&configuration, &shown, &request, clock.wall()) {
         Some(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
         None => decide(&configuration, &shown.identities, &request),
     };
@@ -117,17 +120,17 @@ fn read_inputs(cert: &Path, request: &str) -> Result<(CallerCertificate, Request
 /// The reason why the TLS handshake would fail, from the listeners that could receive the request. `None` if one of
 /// them accepts the caller.
 fn handshake_refusal(
-    settings: &GatewaySettings,
+    configuration: &Configuration,
     shown: &CallerCertificate,
     request: &Request<()>,
     now: Timestamp,
 ) -> Option<String> {
     let port = request.uri().port_u16().unwrap_or(HTTPS_PORT);
-    let listens = |listener: &&ListenerSettings| listener.address.port() == port;
-    let named: Vec<_> = settings.listeners.iter().filter(listens).collect();
-    let action = if named.is_empty() { settings.listeners.iter().collect() } else { named };
+    let addresses = configuration.settings.listeners.iter().map(|listener| listener.address);
+    let all: Vec<_> = addresses.zip(&configuration.tls.listeners).collect();
+    let named: Vec<_> = all.iter().filter(|(address, _)| address.port() == port).copied().collect();
     let mut against = Vec::new();
-    for listener in action {
+    for (_, listener) in if named.is_empty() { all } else { named } {
         match check_listener(listener, shown, request.uri().host().unwrap_or_default(), now) {
             Ok(()) => return None,
             Err(why) => against.push(why),
@@ -137,26 +140,21 @@ fn handshake_refusal(
 }
 
 fn check_listener(
-    listener: &ListenerSettings,
+    (name, tls): &(Name, Arc<ServerTls>),
     shown: &CallerCertificate,
     host: &str,
     now: Timestamp,
 ) -> Result<(), String> {
-    // The files were read a moment ago. If they have been removed since, the error reports that.
-    let tls = listener.tls.load(now).map_err(|problems| {
-        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        format!("listener {} cannot be used: {}", listener.name, problems.join("; "))
-    })?;
     // A caller sends the host as its server name (SNI), unless the host is an IP address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
     let served = tls.hosts.hosts_for_sni((!is_address).then_some(host));
     if !served.is_some_and(|served| served.covers(host)) {
-        return Err(format!("listener {} serves {} and not {host:?}", listener.name, tls.hosts));
+        return Err(format!("listener {name} serves {} and not {host:?}", tls.hosts));
     }
     tls.verify_chain(&shown.chain, now).map_err(|fault| {
         let reason = HandshakeFailure::from_tls_error(&fault).name();
         let fault = describe_tls_error(&fault);
-        format!("listener {} rejects this certificate in the handshake: {reason} ({fault})", listener.name)
+        format!("listener {name} rejects this certificate in the handshake: {reason} ({fault})")
     })
 }
 

@@ -73,8 +73,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match command {
         CliCommand::Serve(args) => serve::serve(args),
-        CliCommand::Check(args) => check::check(args, out),
-        CliCommand::Explain(args) => explain::explain(args, out),
+        CliCommand::Check(args) => check::check(args, &Clock::system(), out),
+        CliCommand::Explain(args) => explain::explain(args, &Clock::system(), out),
         CliCommand::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
         CliCommand::Report(args) => report::report(args, &Clock::system(), out),
         CliCommand::Pki(args) => pki::run(args, Clock::system().wall(), out),

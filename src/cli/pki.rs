@@ -248,7 +248,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::identity::{ClientAuth, ExpiredCrlPolicy, HostPolicy, TlsFiles};
+    use crate::clock::Clock;
+    use crate::identity::{ClientAuth, DiskFiles, ExpiredCrlPolicy, HostPolicy, PemStore, TlsFiles};
 
     #[derive(Parser)]
     struct Command {
@@ -292,7 +293,8 @@ mod tests {
         let message = pki(&directory, "issue --dir DIR --department traffic-police").expect("a certificate");
         assert!(message.contains("uri:spiffe://city.example/department/traffic-police"), "{message}");
         pki(&directory, "revoke --dir DIR DIR/clients/traffic-police.pem").expect("revoked");
-        let tls = listener_files(&directory).load(now()).expect("usable files");
+        let tls =
+            listener_files(&directory).load(&PemStore::new(&DiskFiles), &Clock::manual(now())).expect("usable files");
         assert_eq!(tls.warnings, Vec::<String>::new());
         for key in ["ca.key", "server.key", "clients/traffic-police.key"] {
             let mode = std::fs::metadata(directory.path().join(key)).expect("a key").permissions().mode();
@@ -320,7 +322,10 @@ mod tests {
         pki(&directory, "revoke --dir DIR DIR/clients/a.pem").expect("revoked");
         let message = pki(&directory, "renew --dir DIR --days 90").expect("a list");
         assert!(message.contains("valid until 2026-09-13T12:00:00Z"), "{message}");
-        let trusted = listener_files(&directory).load(now()).expect("usable files").trusted;
+        let trusted = listener_files(&directory)
+            .load(&PemStore::new(&DiskFiles), &Clock::manual(now()))
+            .expect("usable files")
+            .trusted;
         assert_eq!(trusted.lists[0].revoked, 1);
         assert_eq!(trusted.lists[0].next_update, "2026-09-13T12:00:00Z".parse().expect("a time"));
     }

@@ -13,19 +13,18 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::clock::Clock;
 use crate::model::NameInterner;
 
 pub use self::loading::configuration::Configuration;
-pub(crate) use self::loading::configuration::compile_document_with;
 pub use self::settings::gateway_settings::CapacitySettings;
 pub use self::settings::gateway_settings::GatewaySettings;
 pub use self::settings::gateway_settings::ListenerSettings;
 pub use self::settings::gateway_settings::ShutdownSettings;
-pub use self::settings::gateway_settings::SubsystemTlsSettings;
 pub use self::settings::gateway_settings::TrustedProxies;
-pub use loading::file_checks::trusted_files;
 pub use loading::file_watcher::FileWatcher;
 pub use loading::loader::{ConfigLoader, LoadResult};
+pub use loading::tls_loader::LoadedTls;
 pub use parse::json_schema::json_schema;
 pub use parse::problem::{ConfigProblem, ConfigProblems, ProblemSite, RelatedPath};
 pub use parse::source_files::SourceFiles;
@@ -33,24 +32,26 @@ pub use settings::pending_restart::PendingSetting;
 pub use warnings::warnings;
 
 /// Reads and compiles the file at `path` and the files that it includes. Relative paths are relative to the folder of
-/// the file that contains them. The named files are checked too: a certificate that does not match its key is a problem
-/// of the configuration.
-pub fn load_configuration(path: &Path, interner: &NameInterner) -> Result<Configuration, ConfigProblems> {
-    ConfigLoader::new(path).load(interner).configuration
+/// the file that contains them. The named files are read too: a certificate that does not match its key, or that is not
+/// current by `clock`, is a problem of the configuration.
+pub fn load_configuration(
+    path: &Path,
+    interner: &NameInterner,
+    clock: &Clock,
+) -> Result<Configuration, ConfigProblems> {
+    ConfigLoader::new(path, clock.clone()).load(interner).configuration
 }
 
-/// Compiles the text of a main file alone. The files that it names are not read.
+/// Compiles the text of a main file alone. The files that it names are not read, so the configuration has no TLS
+/// settings.
 pub fn compile_text(text: &str, folder: &Path, interner: &NameInterner) -> Result<Configuration, ConfigProblems> {
     let (document, problems) = parse::yaml::parse_document(text);
     let Some(document) = document else { return Err(ConfigProblems(problems)) };
     let version = loading::loader::short_hash(&Sha256::digest(text));
     let sources = SourceFiles::new(&folder.join("tallygate.yaml"));
-    compile_document_with(&document, &version, interner, sources).into_configuration(problems)
-}
-
-/// The first 12 hex digits of the SHA-256 of the file at `path`; `None` if it cannot be read.
-pub fn digest_of_file(path: &Path) -> Option<String> {
-    std::fs::read(path).ok().map(|bytes| loading::loader::short_hash(&Sha256::digest(bytes)))
+    let context = compile::CompileContext { sources: &sources, version: &version, numbers: interner };
+    let compiled = compile::compile_document(&document, context);
+    Configuration::new(compiled, LoadedTls::default(), sources, problems)
 }
 
 mod loading;

@@ -378,7 +378,7 @@ fn files_are_checked_even_if_there_are_other_problems() {
     std::fs::create_dir(folder.path().join("data")).expect("a folder");
     let text = EXAMPLE.replace("rate: 2000/s", "rate: fast").replace("mode: required", "mod: required");
     std::fs::write(&path, text.replace("data/ledger.db", "data")).expect("a file");
-    let found = load_configuration(&path, &NameInterner::default()).expect_err("wrong").0;
+    let found = load_configuration(&path, &NameInterner::default(), &Clock::system()).expect_err("wrong").0;
     let paths: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
     for expected in
         ["departments[0].limits.rate", "listeners[0].tls.clientAuth.mod", "listeners[0].tls.key", "ledger.path"]
@@ -386,7 +386,7 @@ fn files_are_checked_even_if_there_are_other_problems() {
         assert!(paths.contains(&expected), "{expected}: {found:#?}");
     }
     std::fs::write(&path, EXAMPLE.replace("[pki/ca.pem]", "[]")).expect("a file");
-    let found = load_configuration(&path, &NameInterner::default()).expect_err("wrong").0;
+    let found = load_configuration(&path, &NameInterner::default(), &Clock::system()).expect_err("wrong").0;
     assert_eq!(found.len(), 1, "files with a substitute are not read from the disk: {found:#?}");
 }
 

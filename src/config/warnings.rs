@@ -9,11 +9,10 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use crate::identity::ServerTls;
 use crate::policy::PolicySnapshot;
 
 use super::loading::configuration::Configuration;
-use super::loading::file_checks;
+use super::loading::tls_loader::LoadedTls;
 use super::settings::gateway_settings::GatewaySettings;
 
 /// The most entries of a list that are named.
@@ -21,18 +20,23 @@ const NAMES_LISTED_MAX: usize = 5;
 
 /// All warnings, each with the key or the file that it is about.
 pub fn warnings(configuration: &Configuration) -> Vec<String> {
-    let (settings, snapshot) = (&configuration.settings, &configuration.snapshot);
-    let listeners = file_checks::listener_tls(settings);
-    let mut found: Vec<String> = listeners.iter().flat_map(|tls| tls.warnings.clone()).collect();
+    let Configuration { settings, snapshot, tls, .. } = configuration;
+    let mut found: Vec<String> = tls.listeners.iter().flat_map(|(_, tls)| tls.warnings.clone()).collect();
     let mut seen = HashSet::new(); // listeners may share files
     found.retain(|warning| seen.insert(warning.clone()));
-    found.extend(file_checks::subsystem_warnings(&configuration.subsystem_tls));
+    found.extend(subsystem_warnings(tls));
     found.extend(unwritable_ledger(&settings.ledger_path));
     found.extend(exposed_admin(settings));
     found.extend(ungranted_departments(snapshot));
     found.extend(idle_grants(snapshot));
-    found.extend(unserved_hosts(snapshot, &listeners));
+    found.extend(unserved_hosts(snapshot, tls));
     found
+}
+
+/// Oddities of the files of subsystems.
+fn subsystem_warnings(tls: &LoadedTls) -> impl Iterator<Item = String> {
+    let each = tls.subsystems.iter().flat_map(|(name, tls)| tls.warnings.iter().map(move |warning| (name, warning)));
+    each.map(|(name, warning)| format!("subsystem {name}: {warning}"))
 }
 
 /// Warns of a ledger that the current user cannot write.
@@ -99,8 +103,8 @@ fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
 }
 
 /// Warns of hosts of subsystems that no listener serves: every request for them is misdirected.
-fn unserved_hosts(snapshot: &PolicySnapshot, listeners: &[ServerTls]) -> Vec<String> {
-    let is_served = |host: &str| listeners.iter().any(|tls| tls.hosts.hosts_for_sni(Some(host)).is_some());
+fn unserved_hosts(snapshot: &PolicySnapshot, tls: &LoadedTls) -> Vec<String> {
+    let is_served = |host: &str| tls.listeners.iter().any(|(_, tls)| tls.hosts.hosts_for_sni(Some(host)).is_some());
     let unserved = snapshot.subsystems.iter().flat_map(|subsystem| {
         let hosts = snapshot.hosts_of(subsystem).into_iter().filter(|host| !is_served(host));
         hosts.map(|host| {

@@ -11,6 +11,7 @@
 //! Leaves to others:
 //! - the department of a caller: `policy`;
 //! - the moment to read the files again: `app`;
+//! - the problems of files as problems of the configuration: `config`;
 //! - the call of [`ServerTls::still_accepts`] for the callers of open connections after a reload: `proxy`.
 
 mod certificate;
@@ -32,6 +33,8 @@ pub use sni::server_names::{ConnectionHosts, HostPattern, HostPolicy, ListenerHo
 pub use sni::sni_resolver::is_unserved_host_error;
 pub use tls_config::client_config::{SubsystemTls, SubsystemTlsFiles};
 pub use tls_config::server_config::ServerTls;
+pub use tls_files::pem_source::{DiskFiles, PemSource, PemText};
+pub use tls_files::pem_store::{FileDigest, PemStore};
 pub use tls_files::{ClientAuth, ExpiredCrlPolicy, PathBufDisplay, TlsFiles, TlsProblem, read_certificates};
 pub(crate) use tls_files::{read_private_key, read_revocation_list};
 pub use verification::trusted_files::{AuthorityInUse, RevocationListInUse, TrustedFiles};

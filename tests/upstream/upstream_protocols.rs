@@ -199,8 +199,12 @@ async fn missing_trust_anchor_of_a_subsystem_is_a_problem_with_its_path() {
         document["subsystems"][0]["tls"] = tls.clone();
         let file = world.folder().join("secure.yaml");
         std::fs::write(&file, document.to_string()).unwrap();
-        let problems = tallygate::config::load_configuration(&file, &tallygate::model::NameInterner::default())
-            .expect_err("a problem");
+        let problems = tallygate::config::load_configuration(
+            &file,
+            &tallygate::model::NameInterner::default(),
+            &tallygate::clock::Clock::system(),
+        )
+        .expect_err("a problem");
         assert!(problems.0.iter().any(|problem| problem.path == path), "{tls}: {problems}");
     }
 }

@@ -47,10 +47,8 @@ impl FileWatcher {
 
     /// Adds more files. The watcher starts with the configuration files before they are read. The files that they name
     /// are added before those are read. So no change during the reading is missed.
-    #[must_use]
-    pub fn with_files(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub fn add_files(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         self.files.extend(Self::new(paths).files);
-        self
     }
 
     /// Watches the matches of `include`: the present files, and files that are added or removed.

@@ -3,10 +3,11 @@
 //!
 //! Guarantees:
 //! - A configuration is always compiled as a whole, independent of the cache, so its meaning is that of its files.
+//! - Each file is read once per load. A configuration comes with the TLS settings that were built from its files.
 //! - The file watch is created before the files are read, so no change is missed.
 //! - Bounds: [`CONFIGURATION_BYTES_MAX`] of text, and the bound on files in [`super::include`].
 //!
-//! Leaves to `compile`: the meaning of the document.
+//! Leaves to others: the meaning of the document (`compile`), and TLS files (`tls_loader`).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,15 +19,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::clock::Clock;
 use crate::config::FileWatcher;
+use crate::config::compile::{CompileContext, compile_document};
 use crate::config::document::{ConfigDocument, IncludedDocument};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
 use crate::config::parse::yaml;
+use crate::identity::{DiskFiles, PemSource};
 use crate::model::{NameInterner, hex_text};
 
-use super::configuration::{Configuration, compile_document_with};
+use super::configuration::{Configuration, ledger_folder_problem};
 use super::include::IncludePatterns;
+use super::tls_loader::NamedFiles;
 
 /// The largest total text of all files of a configuration. A province of 30,000 departments and 410,000 callers has 38
 /// MB.
@@ -38,6 +43,8 @@ type ContentHash = [u8; 32];
 #[derive(Debug)]
 pub struct ConfigLoader {
     path: PathBuf,
+    clock: Clock,
+    pem_source: Box<dyn PemSource>,
     main: Option<MainFile>,
     parts: HashMap<PathBuf, (ContentHash, Arc<IncludedDocument>)>,
     version: Option<String>,
@@ -69,9 +76,14 @@ struct IncludedFile {
 }
 
 impl ConfigLoader {
-    /// A loader with an empty cache.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), main: None, parts: HashMap::new(), version: None }
+    /// A loader with an empty cache. `clock` judges whether certificates and revocation lists are current.
+    pub fn new(path: &Path, clock: Clock) -> Self {
+        Self::with_pem_source(path, clock, Box::new(DiskFiles))
+    }
+
+    /// A loader that takes keys, certificates and revocation lists from `pem_source`.
+    pub fn with_pem_source(path: &Path, clock: Clock, pem_source: Box<dyn PemSource>) -> Self {
+        Self { path: path.to_path_buf(), clock, pem_source, main: None, parts: HashMap::new(), version: None }
     }
 
     /// The version of the last load, valid or not; `None` if the files could not be read.
@@ -79,7 +91,8 @@ impl ConfigLoader {
         self.version.as_deref()
     }
 
-    /// Reads the files and compiles them.
+    /// Reads the files and compiles them. The TLS files are read although the document has problems elsewhere: all
+    /// problems are reported together.
     pub fn load(&mut self, interner: &NameInterner) -> LoadResult {
         let mut watch = FileWatcher::new([self.path.clone()]);
         let configuration = self.read_configuration(interner, &mut watch);
@@ -110,13 +123,20 @@ impl ConfigLoader {
         let origins = main.append_documents(&self.path, sources.iter().zip(&parts));
         let texts: Vec<&str> = std::iter::once(text.as_str()).chain(sources.iter().map(|s| s.text.as_str())).collect();
         let version = self.version.clone().unwrap_or_default();
-        let understood = compile_document_with(&main.document, &version, interner, origins)
-            .with_file_problems(&problems)
-            .with_locations(&texts);
+        let context = CompileContext { sources: &origins, version: &version, numbers: interner };
+        let mut compiled = compile_document(&main.document, context);
+        let named = NamedFiles::new(&compiled, &problems);
+        watch.add_files(named.paths());
+        let (tls, faults) = named.load(self.pem_source.as_ref(), &self.clock);
+        compiled.problems.extend(faults);
+        compiled.problems.extend(ledger_folder_problem(&compiled, &problems));
+        if !compiled.problems.is_empty() {
+            origins.locate_problems(&mut compiled.problems, &texts);
+        }
         if problems.is_empty() {
             self.cache(main, sources, parts); // without a cache, the next load reports all problems again
         }
-        understood.into_configuration(problems)
+        Configuration::new(compiled, tls, origins, problems)
     }
 
     /// The first 12 hex digits of a SHA-256. The input is the text of the main file, followed by two values per

@@ -1,4 +1,4 @@
-//! Loading and reloading of a configuration from its files: the loader, `include`, and the file watcher.
+//! Loading and reloading of a configuration from its files: the loader, `include`, TLS files, and the file watcher.
 //!
 //! Guarantees:
 //! - A configuration is always compiled as a whole.
@@ -9,7 +9,7 @@
 //! - the meaning of the document: `compile`.
 
 pub(crate) mod configuration;
-pub(crate) mod file_checks;
 pub(crate) mod file_watcher;
 mod include;
 pub(crate) mod loader;
+pub(crate) mod tls_loader;

@@ -10,13 +10,13 @@ use crate::policy::Durability;
 
 /// The TLS settings towards one subsystem (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubsystemTlsSettings {
+pub(crate) struct SubsystemTlsSettings {
     /// The subsystem's position in the list of all files.
-    pub index: usize,
+    pub(crate) index: usize,
     /// The subsystem's id.
-    pub name: Name,
+    pub(crate) name: Name,
     /// The files with key, certificate and authorities.
-    pub files: SubsystemTlsFiles,
+    pub(crate) files: SubsystemTlsFiles,
 }
 
 /// The static settings of the gateway, which are read once, at start.

@@ -119,7 +119,7 @@ impl CrlStore {
 }
 
 /// Reads the lists; problems go to `findings`.
-pub(crate) fn read_crls(paths: &[PathBuf], context: CrlContext<'_>, findings: &mut TlsFindings) -> CrlStore {
+pub(crate) fn read_crls(paths: &[PathBuf], context: CrlContext<'_>, findings: &mut TlsFindings<'_>) -> CrlStore {
     let mut lists = Vec::new();
     for path in paths {
         for der in findings.read_revocation_lists(path) {
@@ -138,7 +138,7 @@ fn read_crl(
     path: &Path,
     der: &CertificateRevocationListDer<'_>,
     context: CrlContext<'_>,
-    findings: &mut TlsFindings,
+    findings: &mut TlsFindings<'_>,
 ) -> Option<RevocationList> {
     let mut list = match RevocationList::parse(der) {
         Ok(list) => list,
@@ -221,7 +221,7 @@ fn check_dates(
     (path, list): (&Path, &RevocationList),
     all: &[CrlFile],
     context: CrlContext<'_>,
-    findings: &mut TlsFindings,
+    findings: &mut TlsFindings<'_>,
 ) {
     let (issuer, from, until, now) = (&list.issuer_name, list.this_update, list.next_update, context.now);
     if now < from {
@@ -250,7 +250,7 @@ fn check_dates(
 
 /// Warns of authorities without a list. Once any list is configured, such an authority's callers are refused. The
 /// warning at load time makes the cause visible before the first refusal.
-fn warn_of_uncovered_authorities(trust: &TrustStore, lists: &CrlStore, findings: &mut TlsFindings) {
+fn warn_of_uncovered_authorities(trust: &TrustStore, lists: &CrlStore, findings: &mut TlsFindings<'_>) {
     if lists.is_empty() {
         return;
     }

@@ -161,7 +161,7 @@ impl ListenerBench {
         };
         let message =
             |problems: Vec<TlsProblem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        files.load_with(&self.clock).map_err(message)
+        files.load(&PemStore::new(&DiskFiles), &self.clock).map_err(message)
     }
 
     fn load(&self, authorities: &[&TestSigner], lists: &[String]) -> ServerTls {
@@ -463,7 +463,7 @@ fn unsupported_constraints_and_near_expiry_towards_subsystems_are_warnings() {
             server_name: None,
             protocol: "http/1.1",
         };
-        files.load(now).expect("usable files").warnings
+        files.load(&PemStore::new(&DiskFiles), &Clock::manual(now)).expect("usable files").warnings
     };
     assert_eq!(load(&root(), now()), Vec::<String>::new());
     let soon = now() + SignedDuration::from_hours(24 * 360);

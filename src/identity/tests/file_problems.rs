@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::cli::trial_authority::{CertificateAuthority, ClientRequest, ValidityPeriod};
+use crate::clock::Clock;
 use crate::identity::sni::server_names::HostPolicy;
 use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy, TlsFiles};
-use crate::identity::{HostPattern, ServerTls};
+use crate::identity::{DiskFiles, HostPattern, PemStore, ServerTls, TlsProblem};
 use crate::model::Name;
 
 fn now() -> Timestamp {
@@ -61,9 +62,14 @@ impl AuthorityFolder {
     /// The problems reported after `spoil` has changed the files, `days` from now.
     fn problems(&self, days: u32, spoil: impl FnOnce(&Self)) -> String {
         spoil(self);
-        let problems = self.files().load(ValidityPeriod::days(now(), days).until).expect_err("a problem");
+        let problems = load_files(&self.files(), ValidityPeriod::days(now(), days).until).expect_err("a problem");
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The listener settings of `files`, at `now`.
+fn load_files(files: &TlsFiles, now: Timestamp) -> Result<ServerTls, Vec<TlsProblem>> {
+    files.load(&PemStore::new(&DiskFiles), &Clock::manual(now))
 }
 
 fn copy(folder: &AuthorityFolder, from: &str, to: &str) {
@@ -77,7 +83,7 @@ fn write(folder: &AuthorityFolder, file: &str, text: &str) {
 #[test]
 fn valid_files_report_their_expiry() {
     let folder = AuthorityFolder::new();
-    let tls = folder.files().load(now()).expect("good files");
+    let tls = load_files(&folder.files(), now()).expect("good files");
     let message: Vec<_> =
         tls.expiries.iter().map(|expiry| (expiry.role, expiry.name.as_str(), expiry.expires_at)).collect();
     let until = |days| ValidityPeriod::days(now(), days).until;
@@ -152,7 +158,7 @@ fn all_expired_files_are_reported_at_once() {
 #[test]
 fn certificates_not_yet_valid_hint_at_the_clock() {
     let yesterday = now() - jiff::SignedDuration::from_hours(24);
-    let problems = AuthorityFolder::new().files().load(yesterday).expect_err("too early");
+    let problems = load_files(&AuthorityFolder::new().files(), yesterday).expect_err("too early");
     assert_eq!(problems.len(), 3, "server, authority and list");
     assert!(problems.iter().all(|problem| problem.what.contains("check this machine's clock")));
 }
@@ -162,7 +168,7 @@ fn client_authentication_requires_a_trust_anchor() {
     let folder = AuthorityFolder::new();
     let auth = ClientAuth { authorities: Vec::new(), ..folder.files().client_auth.expect("asked for") };
     let files = TlsFiles { client_auth: Some(auth), ..folder.files() };
-    let problems = files.load(now()).expect_err("no trust anchors");
+    let problems = load_files(&files, now()).expect_err("no trust anchors");
     assert!(problems[0].what.contains("clientAuth.authorities"), "{problems:?}");
 }
 
@@ -174,7 +180,7 @@ fn unusual_but_usable_files_are_warnings() {
     fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).expect("permissions");
     let auth = files.client_auth.as_mut().expect("asked for");
     auth.authorities.push(other.certificate_path());
-    let warnings = files.load(now()).expect("usable").warnings;
+    let warnings = load_files(&files, now()).expect("usable").warnings;
     assert!(warnings[0].contains("readable by every user"), "{warnings:?}");
     assert!(warnings[1].contains("CN=Other has no revocation list"), "{warnings:?}");
     assert_eq!(warnings.len(), 2);
@@ -187,7 +193,7 @@ fn private_keys_are_shown_in_no_problem_and_no_debug_output() {
     let secret = key.lines().nth(1).expect("a line of the key");
     let message = folder.problems(0, |at| copy(at, "server.key", "server.pem"));
     assert!(!message.contains(secret));
-    let tls = AuthorityFolder::new().files().load(now()).expect("good files");
+    let tls = load_files(&AuthorityFolder::new().files(), now()).expect("good files");
     assert!(!format!("{tls:?}").contains("PRIVATE"));
 }
 
@@ -221,11 +227,14 @@ fn server_certificate_needs_server_usage_and_host_names() {
     }
     let folder = AuthorityFolder::new();
     serve(&folder, |params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth));
-    assert!(folder.files().load(now()).is_ok());
+    assert!(load_files(&folder.files(), now()).is_ok());
     serve(&folder, |params| params.subject_alt_names.clear());
     let mut files = folder.files();
     files.host_policy.names = Some(vec![HostPattern::parse("gateway.city.example").expect("a host")]);
-    assert_eq!(files.load(now()).expect("named in the configuration").hosts.to_string(), "gateway.city.example");
+    assert_eq!(
+        load_files(&files, now()).expect("named in the configuration").hosts.to_string(),
+        "gateway.city.example"
+    );
 }
 
 #[test]
@@ -263,24 +272,24 @@ fn expired_crl_is_accepted_only_if_configured() {
     let mut files = folder.files();
     files.client_auth.as_mut().expect("asked for").expired_crl = ExpiredCrlPolicy::Allow;
     let later = ValidityPeriod::days(now(), 31).until;
-    let tls: ServerTls = files.load(later).expect("usable");
+    let tls: ServerTls = load_files(&files, later).expect("usable");
     assert!(tls.accepts_expired_crls);
     assert!(tls.warnings.iter().any(|warning| warning.contains("expired") && warning.contains("it is accepted")));
-    assert!(folder.files().load(later).is_err());
+    assert!(load_files(&folder.files(), later).is_err());
 }
 
 #[test]
 fn equal_trust_is_recognised_and_different_trust_too() {
     let folder = AuthorityFolder::new();
-    let before = folder.files().load(now()).expect("usable");
-    assert!(folder.files().load(now()).expect("usable").has_same_trust(&before));
+    let before = load_files(&folder.files(), now()).expect("usable");
+    assert!(load_files(&folder.files(), now()).expect("usable").has_same_trust(&before));
     let police = folder.at("clients/police.pem");
     CertificateAuthority::open_directory(folder.0.path())
         .expect("the same")
         .revoke(&police, ValidityPeriod::days(now(), 30))
         .expect("revoked");
-    assert!(!folder.files().load(now()).expect("usable").has_same_trust(&before), "a CRL has changed");
+    assert!(!load_files(&folder.files(), now()).expect("usable").has_same_trust(&before), "a CRL has changed");
     let mut files = folder.files();
     files.client_auth.as_mut().expect("asked for").required = false;
-    assert!(!files.load(now()).expect("usable").has_same_trust(&before), "other rules");
+    assert!(!load_files(&files, now()).expect("usable").has_same_trust(&before), "other rules");
 }

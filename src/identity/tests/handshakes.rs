@@ -77,7 +77,7 @@ impl TlsBench {
     }
 
     fn load(&self, files: &TlsFiles) -> ServerTls {
-        files.load_with(&self.clock).expect("good files")
+        files.load(&PemStore::new(&DiskFiles), &self.clock).expect("good files")
     }
 
     /// A client configuration that presents `identity`. It can be kept for several connections.

@@ -10,15 +10,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::clock::Clock;
 use crate::identity::certificate::expiry::ExpiringItem;
-use crate::identity::tls_files::TlsProblem;
+use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
+use crate::identity::tls_files::{TlsFindings, TlsProblem};
 use crate::identity::trust::trust_anchors;
 
 use super::server_config::TlsLoader;
@@ -47,6 +48,8 @@ pub struct SubsystemTls {
     pub expiries: Vec<ExpiringItem>,
     /// Oddities of the files that do not prevent their use, for the log.
     pub warnings: Vec<String>,
+    /// The files that it was built from, without that of the key.
+    pub files: Vec<FileDigest>,
 }
 
 impl SubsystemTlsFiles {
@@ -56,18 +59,18 @@ impl SubsystemTlsFiles {
         self.authorities.iter().chain(own).cloned().collect()
     }
 
-    /// Reads all files and checks them as of `now`.
+    /// Checks the files of `store` as of now by `clock`. Handshakes use the system clock.
     ///
     /// # Errors
     /// Every problem found, each with its file and advice.
-    pub fn load(&self, now: Timestamp) -> Result<SubsystemTls, Vec<TlsProblem>> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut loader = TlsLoader::new(Arc::clone(&provider), now);
+    pub fn load(&self, store: &PemStore<'_>, clock: &Clock) -> Result<SubsystemTls, Vec<TlsProblem>> {
+        let now = clock.wall();
+        let mut loader = TlsLoader::new(store, now);
         let trust = trust_anchors::read_trust_anchors(&self.authorities, now, &mut loader.findings);
         trust.warn_of_unjudged_constraints(&mut loader.findings);
         let own = self.client_certificate.as_ref().map(|(certificate, key)| loader.load_key(certificate, key));
         loader.findings.warn_of_expiry(now);
-        let findings = loader.findings;
+        let TlsLoader { provider, findings, .. } = loader;
         if !findings.problems.is_empty() {
             return Err(findings.problems);
         }
@@ -75,12 +78,8 @@ impl SubsystemTlsFiles {
             self.client_config(provider, (trust.roots, own.flatten())).map_err(|what| vec![self.tls_problem(what)])?;
         let server_name = self.server_name.clone().map(ServerName::try_from).transpose();
         let server_name = server_name.map_err(|_| vec![self.tls_problem("serverName is not a DNS name".to_owned())])?;
-        Ok(SubsystemTls {
-            config: Arc::new(config),
-            server_name,
-            expiries: findings.expiries,
-            warnings: findings.warnings,
-        })
+        let TlsFindings { expiries, warnings, files, .. } = findings;
+        Ok(SubsystemTls { config: Arc::new(config), server_name, expiries, warnings, files })
     }
 
     fn client_config(

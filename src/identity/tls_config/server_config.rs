@@ -8,7 +8,6 @@
 //! - No session resumption where client certificates are asked for: a resumed session would present a certificate that
 //!   is not verified again.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::time_provider::TimeProvider;
 use rustls::{InconsistentKeys, ServerConfig};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -32,6 +31,7 @@ use crate::identity::certificate::verified_caller::Caller;
 use crate::identity::revocation::crl_store;
 use crate::identity::sni::server_names::ListenerHosts;
 use crate::identity::sni::sni_resolver::SniResolver;
+use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
 use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy, TlsFiles, TlsFindings, TlsProblem};
 use crate::identity::trust::trust_anchors;
 use crate::identity::verification::client_verifier::ClientVerifier;
@@ -54,6 +54,8 @@ pub struct ServerTls {
     pub accepts_expired_crls: bool,
     /// The authorities and lists that verify callers, for display. Empty where no client certificates are asked for.
     pub trusted: TrustedFiles,
+    /// The files that it was built from, without that of the key.
+    pub files: Vec<FileDigest>,
     /// The fingerprint of the authorities and lists that verify callers.
     trust_fingerprint: TrustFingerprint,
     /// The verifier of callers; `None` where no client certificates are asked for.
@@ -108,35 +110,23 @@ impl ServerTls {
     }
 }
 
-/// The shared state of one load of files.
-pub(crate) struct TlsLoader {
-    provider: Arc<CryptoProvider>,
+/// The state of building the TLS settings of one listener or subsystem.
+pub(crate) struct TlsLoader<'s> {
+    pub(crate) provider: Arc<CryptoProvider>,
     now: Timestamp,
-    pub(crate) findings: TlsFindings,
+    pub(crate) findings: TlsFindings<'s>,
     trust_fingerprint: TrustFingerprint,
     trusted: TrustedFiles,
 }
 
 impl TlsFiles {
-    /// Reads all files and checks them as of `now`. Later handshakes use the system clock.
+    /// Checks the files of `store` as of now by `clock`. Handshakes use the same clock.
     ///
     /// # Errors
     /// Every problem found, not only the first, each with its file and advice.
-    pub fn load(&self, now: Timestamp) -> Result<ServerTls, Vec<TlsProblem>> {
-        self.load_at(now, Arc::new(DefaultTimeProvider))
-    }
-
-    /// As [`TlsFiles::load`], but handshakes use `clock` too, so that tests control the time.
-    ///
-    /// # Errors
-    /// As [`TlsFiles::load`].
-    pub fn load_with(&self, clock: &Clock) -> Result<ServerTls, Vec<TlsProblem>> {
-        self.load_at(clock.wall(), Arc::new(ClockTimeProvider(clock.clone())))
-    }
-
-    fn load_at(&self, now: Timestamp, time: Arc<dyn TimeProvider>) -> Result<ServerTls, Vec<TlsProblem>> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut loader = TlsLoader::new(provider, now);
+    pub fn load(&self, store: &PemStore<'_>, clock: &Clock) -> Result<ServerTls, Vec<TlsProblem>> {
+        let now = clock.wall();
+        let mut loader = TlsLoader::new(store, now);
         let own = loader.load_server_key(self);
         let verifier = match &self.client_auth {
             None => None,
@@ -151,16 +141,17 @@ impl TlsFiles {
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let names = own.names.clone();
+        let time = Arc::new(ClockTimeProvider(clock.clone()));
         let config = Arc::new(server_config(provider, time, client_verifier, own));
-        let TlsFindings { expiries, warnings, .. } = findings;
-        let believes_expired_lists = self.accepts_expired_crls();
+        let TlsFindings { expiries, warnings, files, .. } = findings;
         Ok(ServerTls {
             config,
             expiries,
             warnings,
             hosts: names,
-            accepts_expired_crls: believes_expired_lists,
+            accepts_expired_crls: self.accepts_expired_crls(),
             trusted,
+            files,
             trust_fingerprint: trust,
             verifier,
         })
@@ -171,10 +162,15 @@ impl TlsFiles {
     }
 }
 
-impl TlsLoader {
-    pub(crate) fn new(provider: Arc<CryptoProvider>, now: Timestamp) -> Self {
-        let (findings, trust, trusted) = (TlsFindings::default(), TrustFingerprint::default(), TrustedFiles::default());
-        Self { provider, now, findings, trust_fingerprint: trust, trusted }
+impl<'s> TlsLoader<'s> {
+    pub(crate) fn new(store: &'s PemStore<'s>, now: Timestamp) -> Self {
+        Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            now,
+            findings: TlsFindings::new(store),
+            trust_fingerprint: TrustFingerprint::default(),
+            trusted: TrustedFiles::default(),
+        }
     }
 
     /// The certificate resolver with the server's own chain and key, if they match, and the hosts that it serves.
@@ -196,7 +192,6 @@ impl TlsLoader {
     pub(crate) fn load_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
         let chain = self.findings.read_certificates(certificate, "a certificate");
         let pair = self.findings.read_key(key);
-        self.warn_of_readable_key(key);
         self.check_server_certificate(certificate, chain.first()?);
         let certified = CertifiedKey::from_der(chain, pair?, &self.provider);
         self.findings.value_or_problem(
@@ -213,16 +208,6 @@ impl TlsLoader {
         }
         let at = expiry::asn1_timestamp(leaf.validity().not_after);
         self.findings.expiries.push(ExpiringItem { role: "server", name: leaf.subject().to_string(), expires_at: at });
-    }
-
-    fn warn_of_readable_key(&mut self, path: &Path) {
-        let Ok(metadata) = std::fs::metadata(path) else { return };
-        if metadata.permissions().mode() & 0o007 != 0 {
-            self.findings.add_warning(
-                path,
-                "this private key is readable by every user of this machine; restrict it with `chmod 600`",
-            );
-        }
     }
 
     fn report_missing_authorities(&mut self, certificate: &Path) -> Option<Arc<ClientVerifier>> {

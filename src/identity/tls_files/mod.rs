@@ -1,6 +1,13 @@
-//! The TLS files of a listener: keys, certificates, authorities and revocation lists, and the problems found in them.
+//! The TLS files of listeners and subsystems: keys, certificates, authorities and revocation lists, and the problems
+//! found in them.
+//!
+//! Guarantees: a file is read and parsed once per [`PemStore`].
+//!
+//! Leaves to others: trust (`trust`, `revocation`), and the rustls configurations (`tls_config`).
 
 mod pem;
+pub(crate) mod pem_source;
+pub(crate) mod pem_store;
 mod tls_problem;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +16,8 @@ use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use self::pem::{PemSection, SectionKind};
+use self::pem_source::DiskFiles;
+use self::pem_store::{FileDigest, PemFile, PemStore};
 pub use self::tls_problem::PathBufDisplay;
 pub use self::tls_problem::TlsProblem;
 use super::certificate::expiry::{self, ExpiringItem};
@@ -51,15 +60,23 @@ pub enum ExpiredCrlPolicy {
     Allow,
 }
 
-/// The problems and warnings gathered while files are read. All problems are reported together.
-#[derive(Debug, Default)]
-pub(crate) struct TlsFindings {
+/// The files that one listener or subsystem reads, and the problems and warnings found in them. All problems are reported
+/// together.
+#[derive(Debug)]
+pub(crate) struct TlsFindings<'s> {
+    store: &'s PemStore<'s>,
     pub(crate) problems: Vec<TlsProblem>,
     pub(crate) warnings: Vec<String>,
     pub(crate) expiries: Vec<ExpiringItem>,
+    /// The files that were read, without those of keys.
+    pub(crate) files: Vec<FileDigest>,
 }
 
-impl TlsFindings {
+impl<'s> TlsFindings<'s> {
+    pub(crate) fn new(store: &'s PemStore<'s>) -> Self {
+        Self { store, problems: Vec::new(), warnings: Vec::new(), expiries: Vec::new(), files: Vec::new() }
+    }
+
     /// The value of a result; an error is recorded as a problem.
     pub(crate) fn value_or_problem<T>(&mut self, result: Result<T, TlsProblem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
@@ -91,31 +108,33 @@ impl TlsFiles {
     }
 }
 
-impl TlsFindings {
+impl TlsFindings<'_> {
     /// The certificates in a file of the gateway's own, which may hold the key as well.
     pub(crate) fn read_certificates(&mut self, path: &Path, expected: &'static str) -> Vec<CertificateDer<'static>> {
-        let beside = [SectionKind::PrivateKey, SectionKind::EncryptedKey, SectionKind::Parameters];
-        let found = self.read_sections(path, &WantedSections { expected, ..WANTED_CERTIFICATES }, &beside);
-        self.decode_each(&found, |section| section.certificate(path))
+        let wanted = WantedSections { expected, ..WANTED_CERTIFICATES };
+        self.read_public(path, &wanted, |section| section.certificate(path))
     }
 
     /// The certificates in a bundle of authorities.
     pub(crate) fn read_authorities(&mut self, path: &Path) -> Vec<CertificateDer<'static>> {
-        let wanted = WantedSections { expected: "a certificate authority's certificate", ..WANTED_CERTIFICATES };
-        let found = self.read_sections(path, &wanted, &[]);
-        self.decode_each(&found, |section| section.certificate(path))
+        self.read_public(path, &WANTED_AUTHORITIES, |section| section.certificate(path))
     }
 
     /// The revocation lists in a file.
     pub(crate) fn read_revocation_lists(&mut self, path: &Path) -> Vec<CertificateRevocationListDer<'static>> {
-        let found = self.read_sections(path, &WANTED_REVOCATION_LISTS, &[]);
-        self.decode_each(&found, |section| section.revocation_list(path))
+        self.read_public(path, &WANTED_REVOCATION_LISTS, |section| section.revocation_list(path))
     }
 
     /// The one key in a file, which may hold the certificates as well.
     pub(crate) fn read_key(&mut self, path: &Path) -> Option<PrivateKeyDer<'static>> {
-        let beside = [SectionKind::Certificate, SectionKind::TrustedCertificate, SectionKind::Parameters];
-        let found = self.read_sections(path, &WANTED_KEYS, &beside);
+        let file = self.store.file(path);
+        let found = self.find_sections(&file, &WANTED_KEYS);
+        if file.is_open_to_everyone() {
+            self.add_warning(
+                path,
+                "this private key is readable by every user of this machine; restrict it with `chmod 600`",
+            );
+        }
         if let [first, second, ..] = &found[..] {
             let what = format!(
                 "contains several private keys (lines {} and {}); expected exactly one",
@@ -124,25 +143,31 @@ impl TlsFindings {
             self.add_problem(path, what);
             return None;
         }
-        self.decode_each(&found, |section| section.key(path)).pop()
+        self.value_or_problem(found.first()?.key(path))
     }
 
-    /// The sections of the wanted kinds. Other sections are reported as a warning, unless their kind is in `beside`.
-    fn read_sections(&mut self, path: &Path, wanted: &WantedSections, beside: &[SectionKind]) -> Vec<PemSection> {
-        let read = pem::read_sections(path, wanted.expected).and_then(|read| wanted.split_sections(path, read));
+    /// Decodes the wanted sections of a file that holds no secret, and records its digest.
+    fn read_public<T>(
+        &mut self,
+        path: &Path,
+        wanted: &WantedSections,
+        decode: impl Fn(&PemSection) -> Result<T, TlsProblem>,
+    ) -> Vec<T> {
+        let file = self.store.file(path);
+        self.files.extend(file.digest());
+        let found = self.find_sections(&file, wanted);
+        found.into_iter().filter_map(|section| self.value_or_problem(decode(section))).collect()
+    }
+
+    /// The sections of the wanted kinds. A section of a kind that is not expected in the file is a warning.
+    fn find_sections<'f>(&mut self, file: &'f PemFile, wanted: &WantedSections) -> Vec<&'f PemSection> {
+        let path = &file.path;
+        let read = file.sections(wanted.expected).and_then(|read| wanted.split_sections(path, read));
         let Some((found, others)) = self.value_or_problem(read) else { return Vec::new() };
-        for other in others.iter().filter(|other| !beside.contains(&other.kind)) {
+        for other in others.iter().filter(|other| !wanted.beside.contains(&other.kind)) {
             self.add_warning(path, format_args!("line {}: {} is ignored in this file", other.line, other.kind.name()));
         }
         found
-    }
-
-    fn decode_each<T>(
-        &mut self,
-        sections: &[PemSection],
-        read: impl Fn(&PemSection) -> Result<T, TlsProblem>,
-    ) -> Vec<T> {
-        sections.iter().filter_map(|section| self.value_or_problem(read(section))).collect()
     }
 }
 
@@ -150,25 +175,36 @@ impl TlsFindings {
 #[derive(Clone, Copy)]
 struct WantedSections {
     kinds: &'static [SectionKind],
+    /// The kinds that may stand beside the wanted ones without a warning.
+    beside: &'static [SectionKind],
     /// The expected contents in words, with the article.
     expected: &'static str,
 }
 
-const WANTED_CERTIFICATES: WantedSections =
-    WantedSections { kinds: &[SectionKind::Certificate, SectionKind::TrustedCertificate], expected: "a certificate" };
+const WANTED_CERTIFICATES: WantedSections = WantedSections {
+    kinds: &[SectionKind::Certificate, SectionKind::TrustedCertificate],
+    beside: &[SectionKind::PrivateKey, SectionKind::EncryptedKey, SectionKind::Parameters],
+    expected: "a certificate",
+};
+const WANTED_AUTHORITIES: WantedSections =
+    WantedSections { beside: &[], expected: "a certificate authority's certificate", ..WANTED_CERTIFICATES };
 const WANTED_REVOCATION_LISTS: WantedSections =
-    WantedSections { kinds: &[SectionKind::RevocationList], expected: "a revocation list" };
-const WANTED_KEYS: WantedSections = WantedSections { kinds: &[SectionKind::PrivateKey], expected: "a private key" };
+    WantedSections { kinds: &[SectionKind::RevocationList], beside: &[], expected: "a revocation list" };
+const WANTED_KEYS: WantedSections = WantedSections {
+    kinds: &[SectionKind::PrivateKey],
+    beside: &[SectionKind::Certificate, SectionKind::TrustedCertificate, SectionKind::Parameters],
+    expected: "a private key",
+};
 
 impl WantedSections {
     /// The wanted sections, at least one, and the others.
-    fn split_sections(
+    fn split_sections<'f>(
         &self,
         path: &Path,
-        sections: Vec<PemSection>,
-    ) -> Result<(Vec<PemSection>, Vec<PemSection>), TlsProblem> {
-        let is_wanted = |section: &PemSection| self.kinds.contains(&section.kind);
-        let (found, others): (Vec<_>, Vec<_>) = sections.into_iter().partition(is_wanted);
+        sections: &'f [PemSection],
+    ) -> Result<(Vec<&'f PemSection>, Vec<&'f PemSection>), TlsProblem> {
+        let is_wanted = |section: &&PemSection| self.kinds.contains(&section.kind);
+        let (found, others): (Vec<_>, Vec<_>) = sections.iter().partition(is_wanted);
         if !found.is_empty() {
             return Ok((found, others));
         }
@@ -183,22 +219,23 @@ impl WantedSections {
 /// # Errors
 /// If the file cannot be read, is not well-formed PEM, or holds no certificate.
 pub fn read_certificates(path: &Path, expected: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
-    let mut findings = TlsFindings::default();
+    let store = PemStore::new(&DiskFiles);
+    let mut findings = TlsFindings::new(&store);
     let found = findings.read_certificates(path, expected);
     findings.problems.into_iter().next().map_or(Ok(found), Err)
 }
 
 /// The first revocation list in a PEM file.
 pub(crate) fn read_revocation_list(path: &Path) -> Result<CertificateRevocationListDer<'static>, TlsProblem> {
-    let (found, _) = pem::read_sections(path, WANTED_REVOCATION_LISTS.expected)
-        .and_then(|read| WANTED_REVOCATION_LISTS.split_sections(path, read))?;
-    found[0].revocation_list(path)
+    let file = PemStore::new(&DiskFiles).file(path);
+    let read = file.sections(WANTED_REVOCATION_LISTS.expected)?;
+    WANTED_REVOCATION_LISTS.split_sections(path, read)?.0[0].revocation_list(path)
 }
 
 /// The key in a PEM file.
 pub(crate) fn read_private_key(path: &Path, expected: &str) -> Result<PrivateKeyDer<'static>, TlsProblem> {
-    let (found, _) = pem::read_sections(path, expected).and_then(|read| WANTED_KEYS.split_sections(path, read))?;
-    found[0].key(path)
+    let file = PemStore::new(&DiskFiles).file(path);
+    WANTED_KEYS.split_sections(path, file.sections(expected)?)?.0[0].key(path)
 }
 
 fn noun_of(expected: &str) -> &str {
@@ -206,7 +243,7 @@ fn noun_of(expected: &str) -> &str {
 }
 
 /// The contents of a file without a wanted section, for an operator who confused two files.
-fn describe_contents(others: &[PemSection]) -> String {
+fn describe_contents(others: &[&PemSection]) -> String {
     let Some(first) = others.iter().find(|other| other.kind != SectionKind::Parameters) else {
         return ", a section that starts with \"-----BEGIN\"; if it is in DER form, openssl can convert it".to_owned();
     };

@@ -1,4 +1,4 @@
-//! PEM files, read section by section (RFC 7468). One parser for certificates, revocation lists and keys.
+//! PEM text, parsed section by section (RFC 7468). One parser for certificates, revocation lists and keys.
 //!
 //! Guarantees:
 //! - No section is skipped. Each section is returned with its kind and line, or is a problem that names the line.
@@ -6,11 +6,9 @@
 //!   reads them as OpenSSL or a person would.
 //! - Text between sections is a comment, unless it holds a boundary.
 //!
-//! Leaves to others: base64 (rustls-pki-types), and the meaning of the bytes.
+//! Leaves to others: the file (`pem_source`), base64 (rustls-pki-types), and the meaning of the bytes.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
@@ -20,8 +18,6 @@ use crate::identity::der::der_reader::{DerReader, SEQUENCE};
 
 use super::tls_problem::TlsProblem;
 
-/// The largest PEM file in bytes. A revocation list with a million entries has about 70 MB.
-pub(crate) const PEM_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const BOUNDARY: &str = "-----";
 
@@ -47,7 +43,6 @@ pub(crate) enum SectionKind {
 }
 
 /// One section of a PEM file.
-#[derive(Clone)]
 pub(crate) struct PemSection {
     pub(crate) kind: SectionKind,
     /// The line of the BEGIN boundary, from 1.
@@ -94,7 +89,8 @@ impl fmt::Debug for PemSection {
 }
 
 /// A syntax error at a line.
-struct PemError {
+#[derive(Debug)]
+pub(crate) struct PemError {
     line: usize,
     what: String,
 }
@@ -104,22 +100,9 @@ impl PemError {
         Self { line, what: what.into() }
     }
 
-    fn into_problem(self, path: &Path) -> TlsProblem {
+    pub(crate) fn as_problem(&self, path: &Path) -> TlsProblem {
         TlsProblem::new(path, format!("is not well-formed PEM: line {}: {}", self.line, self.what))
     }
-}
-
-/// All sections of a file, in their order.
-///
-/// `expected` is the purpose of the file in words, such as "a certificate".
-pub(crate) fn read_sections(path: &Path, expected: &str) -> Result<Vec<PemSection>, TlsProblem> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes));
-    read.map_err(|error| TlsProblem::new(path, format!("cannot be read: {error}; expected {expected}")))?;
-    if bytes.len() as u64 > PEM_BYTES_MAX {
-        return Err(TlsProblem::new(path, format!("has more than {PEM_BYTES_MAX} bytes, which is the maximum")));
-    }
-    sections(&bytes).map_err(|fault| fault.into_problem(path))
 }
 
 /// A section whose END boundary has not been read yet.
@@ -130,7 +113,8 @@ struct OpenSection {
     base64: String,
 }
 
-fn sections(bytes: &[u8]) -> Result<Vec<PemSection>, PemError> {
+/// All sections of a PEM text, in their order.
+pub(crate) fn parse_sections(bytes: &[u8]) -> Result<Vec<PemSection>, PemError> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut read, mut open, mut last) = (Vec::new(), None, 0);
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
@@ -276,7 +260,7 @@ impl PemSection {
         let text = format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", self.base64);
         T::from_pem_slice(text.as_bytes()).map_err(|_| {
             let what = format!("the section {:?} that begins here is not base64", self.label);
-            PemError::new(self.line, what).into_problem(path)
+            PemError::new(self.line, what).as_problem(path)
         })
     }
 
@@ -296,7 +280,7 @@ mod tests {
     }
 
     fn kinds(text: impl AsRef<[u8]>) -> Result<Vec<(SectionKind, usize)>, String> {
-        let read = sections(text.as_ref()).map_err(|fault| format!("line {}: {}", fault.line, fault.what))?;
+        let read = parse_sections(text.as_ref()).map_err(|fault| format!("line {}: {}", fault.line, fault.what))?;
         Ok(read.iter().map(|section| (section.kind, section.line)).collect())
     }
 
@@ -357,7 +341,7 @@ mod tests {
         let path = Path::new("a.pem");
         let trusted = |der: &str| {
             let text = format!("-----BEGIN TRUSTED CERTIFICATE-----\n{der}\n-----END TRUSTED CERTIFICATE-----\n");
-            sections(text.as_bytes()).ok().expect("PEM")[0].certificate(path)
+            parse_sections(text.as_bytes()).expect("PEM")[0].certificate(path)
         };
         let own = CertificateDer::from(vec![0x30, 0x01, 0x05]);
         assert_eq!(trusted("MAEF"), Ok(own.clone()));

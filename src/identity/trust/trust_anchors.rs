@@ -42,7 +42,7 @@ pub(crate) struct TrustedAuthority {
 }
 
 /// Reads the bundles; problems go to `findings`.
-pub(crate) fn read_trust_anchors(bundles: &[PathBuf], now: Timestamp, findings: &mut TlsFindings) -> TrustStore {
+pub(crate) fn read_trust_anchors(bundles: &[PathBuf], now: Timestamp, findings: &mut TlsFindings<'_>) -> TrustStore {
     let mut trust = TrustStore { roots: RootCertStore::empty(), authorities: Vec::new() };
     for path in bundles {
         for der in findings.read_authorities(path) {
@@ -58,7 +58,7 @@ impl TrustStore {
         path: &Path,
         der: &CertificateDer<'static>,
         now: Timestamp,
-        findings: &mut TlsFindings,
+        findings: &mut TlsFindings<'_>,
     ) {
         let Ok(([], authority)) = X509Certificate::from_der(der) else {
             return findings.add_problem(path, "contains a certificate that is not well-formed X.509");
@@ -80,7 +80,7 @@ impl TrustStore {
 
     /// Warns of the authorities with name constraints that webpki does not evaluate: webpki refuses every certificate
     /// that has such a name. For verifiers that use webpki alone.
-    pub(crate) fn warn_of_unjudged_constraints(&self, findings: &mut TlsFindings) {
+    pub(crate) fn warn_of_unjudged_constraints(&self, findings: &mut TlsFindings<'_>) {
         for (authority, root) in self.authorities.iter().zip(&self.roots.roots) {
             let constraints = root.name_constraints.as_ref();
             let constraints = constraints.map(|constraints| {

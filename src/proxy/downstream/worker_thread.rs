@@ -8,6 +8,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -40,7 +41,11 @@ pub struct WorkerShutdown {
     pub abort: DrainWatcher,
 }
 
-/// Starts the thread of one worker. Tools such as `top` show its name, `worker-INDEX`.
+/// Starts the thread of one worker, and returns when the worker has its first view of the configuration. So the next
+/// configuration is a reload to every worker: servers that it adds begin with slow start. Tools such as `top` show its name, `worker-INDEX`.
+///
+/// # Errors
+/// If the system gives no thread or no runtime.
 pub fn start_worker(
     components: TrafficComponents,
     settings: WorkerSettings,
@@ -49,16 +54,22 @@ pub fn start_worker(
 ) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel(QUEUED_CONNECTIONS_MAX);
     let handle = WorkerHandle { sender, connections: Arc::default() };
+    let (started, is_started) = sync_channel(1);
     let thread = thread::Builder::new().name(format!("worker-{}", settings.index)).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => {
-                let worker = Rc::new(TrafficWorker::new(components, settings, seed.into_meter()));
-                runtime.block_on(run_worker(Rc::clone(&worker), receiver, stop));
-                worker.begin_abort(); // Dropping the runtime drops the commands in flight.
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = started.send(Err(error)); // `start_worker` waits for it
+                return;
             }
-            Err(error) => tracing::error!(%error, "cannot start the async runtime of a worker"),
-        }
+        };
+        let worker = Rc::new(TrafficWorker::new(components, settings, seed.into_meter()));
+        let _ = started.send(Ok(()));
+        runtime.block_on(run_worker(Rc::clone(&worker), receiver, stop));
+        worker.begin_abort(); // Dropping the runtime drops the commands in flight.
     })?;
+    is_started.recv().map_err(|_| io::Error::other("a worker ended before it had started"))??;
     Ok((handle, thread))
 }
 

@@ -36,7 +36,7 @@ impl LoaderBench {
     }
 
     fn loader(&self) -> ConfigLoader {
-        ConfigLoader::new(&self.0.path().join("gateway.yaml"))
+        ConfigLoader::new(&self.0.path().join("gateway.yaml"), Clock::system())
     }
 
     /// The problems other than the missing certificates, with paths relative to the folder.
@@ -270,7 +270,9 @@ fn alias_bombs_are_refused_in_bounded_time() {
         let found = compile_text(&text, Path::new("/"), &NameInterner::default()).expect_err(name).0;
         let refused = found.iter().any(|problem| {
             let problem_text = problem.to_string();
-            ["check for nested aliases (*name)", "depth", "nest", "limit"].iter().any(|word| problem_text.contains(word))
+            ["check for nested aliases (*name)", "depth", "nest", "limit"]
+                .iter()
+                .any(|word| problem_text.contains(word))
         });
         assert!(refused, "{name}: {:#?}", &found[..found.len().min(3)]);
         assert!(begin.elapsed() < Duration::from_secs(60), "{name}: {:?}", begin.elapsed());

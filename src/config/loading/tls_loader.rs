@@ -1,0 +1,126 @@
+//! Builds the TLS settings of a configuration from the files that it names. No other module of the gateway reads these
+//! files.
+//!
+//! Guarantees:
+//! - Each file is read and parsed once per load, and judged by the clock of the loader.
+//! - Every fault of a file is a problem of the configuration, at the path that names the file.
+//!
+//! Leaves to others: certificates, keys and lists (`identity`), and which settings are live (`app`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::compile::CompiledDocument;
+use crate::config::parse::problem::ConfigProblem;
+use crate::config::parse::yaml;
+use crate::config::settings::gateway_settings::{ListenerSettings, SubsystemTlsSettings};
+use crate::identity::{PemSource, PemStore, ServerTls, SubsystemTls, TlsFiles, TlsProblem};
+use crate::model::Name;
+
+/// The TLS settings of a configuration, built from its files.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedTls {
+    /// The settings of each listener, in the order of the configuration.
+    pub listeners: Vec<(Name, Arc<ServerTls>)>,
+    /// The settings towards each subsystem that uses TLS, in the order of the configuration.
+    pub subsystems: Vec<(Name, SubsystemTls)>,
+}
+
+/// The listeners and subsystems whose TLS files a document names. Those with a problem at or below `tls` are left out:
+/// one of their paths may be a placeholder.
+pub(crate) struct NamedFiles<'c> {
+    listeners: Vec<(String, &'c ListenerSettings)>,
+    subsystems: Vec<(String, &'c SubsystemTlsSettings)>,
+}
+
+/// One load: the files that were read, the clock, and the problems found.
+struct TlsLoad<'s> {
+    store: PemStore<'s>,
+    clock: &'s Clock,
+    problems: Vec<ConfigProblem>,
+}
+
+impl<'c> NamedFiles<'c> {
+    /// The files that `compiled` names. `parsed` are the problems of the parser.
+    pub(crate) fn new(compiled: &'c CompiledDocument, parsed: &[ConfigProblem]) -> Self {
+        let has_problem = |place: &str, counts: fn(&ConfigProblem) -> bool| {
+            let mut known = parsed.iter().chain(&compiled.problems);
+            known.any(|problem| problem.path.starts_with(place) && counts(problem))
+        };
+        let listeners = compiled.settings.listeners.iter().enumerate();
+        let listeners = listeners.map(|(index, listener)| (format!("listeners[{index}].tls"), listener));
+        let subsystems = compiled.subsystem_tls.iter();
+        let subsystems = subsystems.map(|subsystem| (format!("subsystems[{}].tls", subsystem.index), subsystem));
+        Self {
+            listeners: listeners
+                .filter(|(place, _)| !has_problem(place, |problem| problem.message != yaml::UNKNOWN_KEY))
+                .collect(),
+            subsystems: subsystems.filter(|(place, _)| !has_problem(place, |_| true)).collect(),
+        }
+    }
+
+    /// The paths of all files.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let listeners = self.listeners.iter().flat_map(|(_, listener)| listener.tls.paths());
+        listeners.chain(self.subsystems.iter().flat_map(|(_, subsystem)| subsystem.files.paths()))
+    }
+
+    /// Reads the files and builds the TLS settings, as far as the files are valid. Also returns the problems of the
+    /// files.
+    pub(crate) fn load(&self, source: &dyn PemSource, clock: &Clock) -> (LoadedTls, Vec<ConfigProblem>) {
+        let mut load = TlsLoad { store: PemStore::new(source), clock, problems: Vec::new() };
+        let listeners = self.listeners.iter().filter_map(|(place, listener)| load.listener_tls(place, listener));
+        let listeners = listeners.collect();
+        let subsystems = self.subsystems.iter().filter_map(|(place, subsystem)| load.subsystem_tls(place, subsystem));
+        let subsystems = subsystems.collect();
+        (LoadedTls { listeners, subsystems }, load.problems)
+    }
+}
+
+impl TlsLoad<'_> {
+    fn listener_tls(&mut self, place: &str, listener: &ListenerSettings) -> Option<(Name, Arc<ServerTls>)> {
+        let ListenerSettings { name, tls: files, .. } = listener;
+        let read = files.load(&self.store, self.clock);
+        let tls = self.value_or_problems(read, |problem| format!("{place}{}", tls_key(files, &problem.path.0)))?;
+        Some((name.clone(), Arc::new(tls)))
+    }
+
+    fn subsystem_tls(&mut self, place: &str, subsystem: &SubsystemTlsSettings) -> Option<(Name, SubsystemTls)> {
+        let read = subsystem.files.load(&self.store, self.clock);
+        let tls = self.value_or_problems(read, |_| place.to_owned())?;
+        Some((subsystem.name.clone(), tls))
+    }
+
+    /// The value of a result. Its errors are recorded, each at the path that `place_of` returns.
+    fn value_or_problems<T>(
+        &mut self,
+        result: Result<T, Vec<TlsProblem>>,
+        place_of: impl Fn(&TlsProblem) -> String,
+    ) -> Option<T> {
+        let as_problem = |problem: &TlsProblem| ConfigProblem::new(place_of(problem), problem.to_string());
+        result.map_err(|found| self.problems.extend(found.iter().map(as_problem))).ok()
+    }
+}
+
+/// The key below `tls` that names a file.
+fn tls_key(files: &TlsFiles, file: &Path) -> String {
+    let auth = files.client_auth.as_ref();
+    let position = |list: &[PathBuf]| list.iter().position(|path| path == file);
+    if files.certificate == file {
+        return ".certificate".to_owned();
+    }
+    if files.key == file {
+        return ".key".to_owned();
+    }
+    if let Some(position) = auth.and_then(|auth| position(&auth.authorities)) {
+        return format!(".clientAuth.authorities[{position}]");
+    }
+    match auth.and_then(|auth| position(&auth.revocation_lists)) {
+        Some(position) => format!(".clientAuth.revocation[{position}]"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
