@@ -9,4 +9,3 @@
 pub(crate) mod connections;
 pub(crate) mod handshakes;
 pub(crate) mod in_flight;
-pub(crate) mod local_semaphore;

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sink};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +26,7 @@ use crate::identity::{Caller, CertificateSummary, describe_tls_error};
 use crate::lifecycle::DrainWatcher;
 use crate::policy::PolicySnapshot;
 use crate::proxy::capacity::connections::{ConnectionPermit, LimitScope};
+use crate::proxy::io::lingering_close::close_after_handshake;
 use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::{DownstreamPeer, HandshakeInfo, ListenerTls};
@@ -37,9 +37,6 @@ use super::{http1, http2, proxy_protocol};
 
 /// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.
 const TLS_RECORD_MAX: usize = 16 * 1024;
-/// The limits of the lingering close after a failed handshake: bytes that are read and discarded, and time.
-const LINGER_BYTES: u64 = 64 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// How long a draining gateway waits for pending handshakes. A normal handshake takes at most three round trips.
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -84,7 +81,7 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
     let opening = OpeningConnection { worker: &worker, address, tls: &tls, proxies: &proxies, stats: &stats };
     let Some((mut stream, proxied_address)) = opening.complete_handshake(stream, &mut drain).await else { return };
     let Some(handshake) = opening.identify_caller(stream.get_ref().1, proxied_address) else {
-        return lingering_close(Some(stream)).await;
+        return close_after_handshake(stream).await;
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let peer = Rc::new(DownstreamPeer::new(
@@ -94,7 +91,7 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
         (&worker.components.clock, worker.grace),
     ));
     let Some(_places) = worker.caller_permits(&peer, proxied_address) else {
-        return lingering_close(Some(stream)).await;
+        return close_after_handshake(stream).await;
     };
     worker.revalidator.watch(&peer);
     stream.get_mut().1.set_buffer_limit(Some(worker.in_flight.read_ahead_limit().max(TLS_RECORD_MAX)));
@@ -147,7 +144,9 @@ impl OpeningConnection<'_> {
             Ok(Ok(outcome)) => return Some(outcome),
             Ok(Err((error, socket))) => {
                 self.record_error(&error);
-                lingering_close(socket).await;
+                if let Some(socket) = socket {
+                    close_after_handshake(socket).await;
+                }
             }
             Err(elapsed) => self.record_failure(FailedHandshake::new(HandshakeFailure::Timeout, &elapsed)),
         }
@@ -281,17 +280,6 @@ impl<'a> FailedHandshake<'a> {
     fn with_certificate(self, certificate: Option<CertificateSummary>) -> Self {
         Self { certificate, ..self }
     }
-}
-
-/// Lingering close: shuts the write side down, then reads and discards, so that the caller can read the TLS alert. A
-/// close with unread bytes would make the kernel send RST, and the alert would be lost.
-async fn lingering_close(stream: Option<impl AsyncRead + AsyncWrite + Unpin>) {
-    let Some(mut stream) = stream else { return };
-    let parting = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut sink()).await
-    };
-    let _ = timeout(LINGER_TIME, parting).await; // The connection is closed in both cases.
 }
 
 #[cfg(test)]

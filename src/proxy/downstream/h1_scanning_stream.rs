@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::proxy::io::connection_activity::ConnectionActivity;
 use crate::proxy::io::deadline_timer::DeadlineTimer;
+use crate::proxy::io::lingering_close::LingeringClose;
 use crate::proxy::message::grammar::h1_scanner::{FaultPosition, H1Scanner, HeadLimits, ScanResult};
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::interim_response::Http1InterimQueue;
@@ -32,10 +33,6 @@ use crate::proxy::message::interim_response::Http1InterimQueue;
 const PLACEHOLDER_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 /// The read size while bytes are held back.
 const READ_SIZE: usize = 4096;
-/// The limits of the lingering close: bytes that are read and discarded after the last response, and time. A close with
-/// unread bytes would make the kernel send RST, and the response would be lost.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// The fault that the scanner of a connection has found, until the placeholder request is handed over.
 #[derive(Debug, Default)]
@@ -83,8 +80,8 @@ pub(crate) struct ScanningStream<S> {
     /// Since when a head is incomplete, or the first head is awaited.
     head_since: Option<Instant>,
     deadline: DeadlineTimer,
-    /// The remaining bytes of the lingering close, and its deadline.
-    linger: Option<(usize, Instant)>,
+    /// The lingering close, once it has begun.
+    linger: Option<LingeringClose>,
 }
 
 /// What hyper reads after the bytes that may go on.
@@ -257,22 +254,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
     fn is_mid_message(&self) -> bool {
         !matches!(self.next_read, NextRead::Stream | NextRead::End) || !self.scanner.is_message_boundary()
     }
-
-    /// Lingering close: reads and discards the rest of the request.
-    fn poll_lingering_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (left, deadline) = self.linger.get_or_insert_with(|| (LINGER_BYTES, Instant::now() + LINGER_TIME));
-        let deadline = *deadline;
-        while *left > 0 {
-            let mut piece = [MaybeUninit::uninit(); READ_SIZE];
-            let mut piece = ReadBuf::uninit(&mut piece);
-            match Pin::new(&mut self.stream).poll_read(context, &mut piece) {
-                Poll::Ready(Ok(())) if !piece.filled().is_empty() => *left = left.saturating_sub(piece.filled().len()),
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.deadline.poll_at(context, deadline),
-            }
-        }
-        Poll::Ready(())
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ScanningStream<S> {
@@ -314,7 +295,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ScanningStream<S> {
             ready!(Pin::new(&mut guard.stream).poll_shutdown(context))?;
         }
         if guard.is_mid_message() {
-            ready!(guard.poll_lingering_close(context));
+            let linger = guard.linger.get_or_insert_with(LingeringClose::after_response);
+            ready!(linger.poll_discard_stream(context, &mut guard.stream));
         }
         Poll::Ready(Ok(()))
     }

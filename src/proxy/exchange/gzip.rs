@@ -11,6 +11,7 @@
 
 use std::io::{self, Write as _};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::buf::Writer;
@@ -23,9 +24,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::policy::Command;
-use crate::proxy::capacity::local_semaphore::LocalPermit;
 use crate::proxy::message::header_list::{list_items, text_items};
 use crate::proxy::worker::TrafficWorker;
 
@@ -85,7 +86,7 @@ pub(crate) fn start_encoding(
     if !is_taken || length.upper().is_some_and(|bytes| bytes < LENGTH_MIN) {
         return None;
     }
-    let permit = worker.gzip_permits.try_acquire()?;
+    let permit = Arc::clone(&worker.gzip_permits).try_acquire_owned().ok()?;
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.remove(CONTENT_LENGTH);
     headers.remove(ACCEPT_RANGES); // byte ranges of the original do not apply
@@ -145,11 +146,11 @@ pub(crate) struct GzipEncoder {
     gzip: GzEncoder<Writer<BytesMut>>,
     /// Whether the encoder holds input that is not in its output yet.
     has_pending: bool,
-    _permit: LocalPermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl GzipEncoder {
-    fn new(permit: LocalPermit) -> Self {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
         Self { gzip: GzEncoder::new(BytesMut::new().writer(), GZIP_LEVEL), has_pending: false, _permit: permit }
     }
 
@@ -178,7 +179,7 @@ impl GzipEncoder {
 
 /// A subsystem's response body, compressed.
 pub(crate) struct GzipBody {
-    body: MeteredBody,
+    pub(crate) body: MeteredBody,
     /// Taken at the end of the body.
     encoder: Option<GzipEncoder>,
     /// Sent after the end of the body.
@@ -191,16 +192,6 @@ pub(crate) struct GzipBody {
 impl GzipBody {
     pub(crate) fn new(body: MeteredBody, encoder: GzipEncoder) -> Self {
         Self { body, encoder: Some(encoder), trailers: None, pending_error: None, has_yielded: false }
-    }
-
-    /// See [`super::response_body::ResponseBody::set_read_ahead_max`].
-    pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
-        self.body.set_read_ahead_max(bytes);
-    }
-
-    /// See [`super::response_body::ResponseBody::buffered_bytes`].
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.body.buffered_bytes()
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

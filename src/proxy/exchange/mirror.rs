@@ -10,14 +10,15 @@
 //!   skipped.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::policy::Subsystem;
-use crate::proxy::capacity::local_semaphore::LocalPermit;
 use crate::proxy::message::request_body::{BodyTap, RequestBody};
 use crate::proxy::message::upload_progress::UploadProgress;
 use crate::proxy::upstream::{
@@ -53,7 +54,7 @@ struct ShadowTarget {
     /// The key for sticky routing within the mirror subsystem.
     hash_key: Option<HashKey>,
     worker: Rc<TrafficWorker>,
-    _permit: LocalPermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl ShadowRequest {
@@ -65,7 +66,8 @@ impl ShadowRequest {
             return None;
         }
         let is_large = matches!(passing.framing, RequestFraming::Length(length) if length > SHADOW_BODY_MAX as u64);
-        let Some(permit) = worker.shadow_permits.try_acquire().filter(|_| !is_large) else {
+        let permit = Arc::clone(&worker.shadow_permits).try_acquire_owned().ok();
+        let Some(permit) = permit.filter(|_| !is_large) else {
             worker.components.telemetry.count_mirrored(MirrorOutcome::Skipped);
             return None;
         };

@@ -53,20 +53,22 @@ impl ResponseBody {
 
     /// Limits the bytes read ahead from now on.
     pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
-        match self {
-            Self::Local(_) | Self::Upgrade(_) => {}
-            Self::Metered(metered) => metered.set_read_ahead_max(bytes),
-            Self::Gzip(compressed) => compressed.set_read_ahead_max(bytes),
-        }
+        let below = match self {
+            Self::Local(_) | Self::Upgrade(_) => return,
+            Self::Metered(metered) => metered,
+            Self::Gzip(compressed) => &mut compressed.body,
+        };
+        below.upstream_body.set_read_ahead_max(bytes);
     }
 
     /// Bytes that were read and not handed over yet.
     pub(crate) fn buffered_bytes(&self) -> usize {
-        match self {
-            Self::Local(_) | Self::Upgrade(_) => 0,
-            Self::Metered(metered) => metered.buffered_bytes(),
-            Self::Gzip(compressed) => compressed.buffered_bytes(),
-        }
+        let below = match self {
+            Self::Local(_) | Self::Upgrade(_) => return 0,
+            Self::Metered(metered) => metered,
+            Self::Gzip(compressed) => &compressed.body,
+        };
+        below.upstream_body.buffered_bytes()
     }
 }
 
@@ -139,16 +141,6 @@ impl MeteredBody {
             idle_timer: DeadlineTimer::default(),
             deadline: DeadlineTimer::new(deadline),
         }
-    }
-
-    /// See [`ResponseBody::set_read_ahead_max`].
-    pub(crate) fn set_read_ahead_max(&mut self, bytes: usize) {
-        self.upstream_body.set_read_ahead_max(bytes);
-    }
-
-    /// See [`ResponseBody::buffered_bytes`].
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.upstream_body.buffered_bytes()
     }
 
     pub(crate) fn poll_metered(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {

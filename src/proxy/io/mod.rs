@@ -9,6 +9,7 @@
 pub(crate) mod close_notice;
 pub(crate) mod connection_activity;
 pub(crate) mod deadline_timer;
+pub(crate) mod lingering_close;
 pub(crate) mod tcp_connection;
 pub(crate) mod tick_timer;
 pub(crate) mod waker_queue;

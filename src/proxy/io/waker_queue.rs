@@ -1,8 +1,8 @@
 //! A FIFO queue of wakers for one event on one thread.
 //!
 //! Guarantees:
-//! - A waiter has one place in the queue, however often it is polled. Each operation costs the same however long the
-//!   queue is.
+//! - A waiter has one place in the queue, however often it is polled, also after a release. Each operation costs the
+//!   same however long the queue is.
 //! - A release stays valid until its waiter is polled, and is used once, whatever has changed in between.
 //! - A waiter that may be dropped while it waits removes itself. So the queue is never longer than the number of
 //!   streams.
@@ -61,6 +61,17 @@ impl WakerQueue {
     /// Whether a released waiter has not been polled yet.
     pub(crate) fn has_unused_release(&self) -> bool {
         !self.released.borrow().is_empty()
+    }
+
+    /// The number of waiters, with released ones that have not been polled yet.
+    pub(crate) fn places(&self) -> usize {
+        self.wakers.borrow().len() + self.released.borrow().len()
+    }
+
+    /// Whether no other waiter was there before this one.
+    pub(crate) fn is_first(&self, waiter: &WaiterId) -> bool {
+        let before = |other: Option<u64>| other.zip(waiter.0.get()).is_some_and(|(other, own)| other < own);
+        !before(self.wakers.borrow().keys().next().copied()) && !before(self.released.borrow().first().copied())
     }
 
     /// Whether no waiter is in the queue; released waiters do not count.

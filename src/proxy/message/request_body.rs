@@ -9,34 +9,27 @@
 //! - The rest of an unneeded body is drained for a short time (a lingering close), so that the caller receives the
 //!   response.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
 use http::{Request, Version};
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::proxy::io::close_notice::CloseNotice;
+use crate::proxy::io::lingering_close::LingeringClose;
 
 use super::body_rate::{BodyRateMeter, MinBodyRate};
 use super::grammar::{HeadLimits, check_trailers};
 use super::header_rules::sanitize_request_trailers;
 use super::message_body::MessageBody;
 use super::upload_progress::{RequestBodyError, UploadProgress};
-
-/// The limits of a drained request body, in bytes and in time (lingering close).
-///
-/// They are enough for a caller that reads the response only after it has sent its body. Without draining, a reset of
-/// the connection or the stream would destroy the response (curl then drops a response that it already has).
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// A receiver of a copy of a body. It is dropped if the body does not end, or if the receiver refuses a piece.
 pub(crate) trait BodyTap {
@@ -47,19 +40,15 @@ pub(crate) trait BodyTap {
     fn finish(self: Box<Self>);
 }
 
-/// Drains a request body whose content is not needed. A body beyond the limits ends the connection or the stream.
+/// Drains a request body whose content is not needed. A body beyond the limits of a lingering close ends the
+/// connection or the stream.
 async fn discard_body<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
-    let drain = async {
-        let mut left = LINGER_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            match left.checked_sub(bytes) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
+    let mut linger = LingeringClose::after_response();
+    let mut poll_next = |context: &mut Context<'_>| {
+        let next = Pin::new(&mut body).poll_frame(context);
+        next.map(|next| next?.ok().map(|frame| frame.data_ref().map_or(0, Bytes::len)))
     };
-    let _ = tokio::time::timeout(LINGER_TIME, drain).await; // the body is dropped in either case
+    poll_fn(|context| linger.poll_discard(context, &mut poll_next)).await;
 }
 
 /// Drains the body of a request that is not forwarded. No body comes if the caller waits over HTTP/1.1 for a `100

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::CapacitySettings;
@@ -29,7 +30,6 @@ use self::peer_revalidator::PeerRevalidator;
 use super::capacity::connections::ConnectionLimits;
 use super::capacity::handshakes::HandshakeLimiter;
 use super::capacity::in_flight::InFlightLimiter;
-use super::capacity::local_semaphore::LocalSemaphore;
 use super::io::tick_timer::TickTimers;
 use super::message::request_id::{RequestId, RequestIdGenerator};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};
@@ -83,8 +83,8 @@ pub(crate) struct TrafficWorker {
     pub(crate) grace: Duration,
     pub(crate) tick_timers: TickTimers,
     pub(crate) revalidator: PeerRevalidator,
-    pub(crate) shadow_permits: LocalSemaphore,
-    pub(crate) gzip_permits: LocalSemaphore,
+    pub(crate) shadow_permits: Arc<Semaphore>,
+    pub(crate) gzip_permits: Arc<Semaphore>,
     pub(crate) rate_limit_headers: RateLimitHeaders,
     current_config: RefCell<Rc<WorkerConfig>>,
     pools: WorkerPools,
@@ -115,8 +115,8 @@ impl TrafficWorker {
             grace,
             tick_timers: TickTimers::new(),
             revalidator: PeerRevalidator::default(),
-            shadow_permits: LocalSemaphore::new(SHADOW_REQUESTS_MAX),
-            gzip_permits: LocalSemaphore::new(GZIP_STREAMS_MAX),
+            shadow_permits: Arc::new(Semaphore::new(SHADOW_REQUESTS_MAX)),
+            gzip_permits: Arc::new(Semaphore::new(GZIP_STREAMS_MAX)),
             rate_limit_headers: RateLimitHeaders::default(),
             current_config: RefCell::new(Rc::new(config)),
             pools,

@@ -33,12 +33,12 @@ pub(crate) struct ResponseDeadline<'a> {
 impl ResponseDeadline<'_> {
     /// Whether the response timeout of the configuration has passed. A deadline that a caller sets is no measure of
     /// the health of a server.
-    /// Waits for the head of the response while the request body makes progress, and `response_timeout` longer. `None`
-    /// on a timeout.
     pub(crate) fn is_response_timeout_over(&self) -> bool {
         self.progress.last_progress.get() + self.response_timeout <= Instant::now()
     }
 
+    /// Waits for the head of the response while the request body makes progress, and `response_timeout` longer. `None`
+    /// on a timeout.
     pub(crate) async fn wait_head(
         &self,
         exchange: &mut UpstreamExchange,

@@ -7,25 +7,25 @@
 //!
 //! Leaves to [`crate::proxy::upstream::SubsystemServers`]: which server has room.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
-use tokio::sync::Notify;
-
+use crate::proxy::io::waker_queue::{WaiterId, WakerQueue};
 use crate::telemetry::QueueStats;
 
 /// The wait queue of one subsystem. It outlives configurations.
 pub(crate) struct WaitQueue {
-    positions: RefCell<VecDeque<Rc<Notify>>>,
+    positions: WakerQueue,
     pub(crate) stats: Arc<QueueStats>,
 }
 
 /// A position in the queue.
 pub(crate) struct QueuePosition {
     queue: Rc<WaitQueue>,
-    woken: Rc<Notify>,
+    waiter: WaiterId,
 }
 
 /// The number of one worker's requests in flight at one server, and the queue to wake when that number drops.
@@ -36,49 +36,56 @@ pub(crate) struct ServerInFlight {
 
 impl WaitQueue {
     pub(crate) fn new(stats: Arc<QueueStats>) -> Self {
-        Self { positions: RefCell::default(), stats }
+        Self { positions: WakerQueue::default(), stats }
     }
 
     /// Whether the queue is empty. Only then may a new command skip it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.positions.borrow().is_empty()
+        self.positions.places() == 0
     }
 
     /// Joins the queue; `None` if the queue has reached its maximum length.
     pub(crate) fn join(self: &Rc<Self>, length: usize) -> Option<QueuePosition> {
-        let mut waiting = self.positions.borrow_mut();
-        if waiting.len() >= length {
+        if self.positions.places() >= length {
             return None;
         }
-        let woken = Rc::new(Notify::new());
-        waiting.push_back(Rc::clone(&woken));
+        let position = QueuePosition { queue: Rc::clone(self), waiter: WaiterId::default() };
+        self.positions.register(&position.waiter, Waker::noop()); // the first poll registers its own waker
         self.stats.waiting.increment();
-        Some(QueuePosition { queue: Rc::clone(self), woken })
+        Some(position)
     }
 
-    /// Wakes the first command, because a server may have room.
+    /// Wakes the first command, because a server may have room. A command that was woken and not polled yet is still
+    /// the first.
     pub(crate) fn wake_first(&self) {
-        if let Some(first) = self.positions.borrow().front() {
-            first.notify_one();
+        if !self.positions.has_unused_release() {
+            self.positions.release_first();
         }
     }
 }
 
 impl QueuePosition {
-    /// Waits for a wake-up, after which a server may have room.
+    /// Waits for a wake-up, after which a server may have room. A command that waits again keeps its position.
     pub(crate) async fn wait_until_woken(&self) {
-        self.woken.notified().await;
+        poll_fn(|context| {
+            if self.queue.positions.take_release(&self.waiter) {
+                return Poll::Ready(());
+            }
+            self.queue.positions.register(&self.waiter, context.waker());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Whether this command may take a permit.
     pub(crate) fn is_first(&self) -> bool {
-        self.queue.positions.borrow().front().is_some_and(|first| Rc::ptr_eq(first, &self.woken))
+        self.queue.positions.is_first(&self.waiter)
     }
 }
 
 impl Drop for QueuePosition {
     fn drop(&mut self) {
-        self.queue.positions.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.woken));
+        self.queue.positions.remove(&self.waiter);
         self.queue.stats.waiting.decrement();
         self.queue.wake_first();
     }
@@ -105,6 +112,9 @@ impl ServerInFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+
     use super::*;
 
     #[test]
@@ -120,5 +130,25 @@ mod tests {
         assert!(three.is_first());
         drop(three);
         assert!(queue.is_empty() && queue.stats.waiting.get() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_woken_command_that_waits_again_is_still_the_first() {
+        let queue = Rc::new(WaitQueue::new(Arc::default()));
+        let (one, two) = (queue.join(2).expect("room"), queue.join(2).expect("room"));
+        queue.wake_first();
+        queue.wake_first(); // the second is not woken for it
+        one.wait_until_woken().await;
+        {
+            let mut again = pin!(one.wait_until_woken());
+            assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(pin!(two.wait_until_woken()).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(one.is_first() && !two.is_first());
+            queue.wake_first();
+            again.await;
+        }
+        drop(one);
+        assert!(two.is_first());
+        two.wait_until_woken().await;
     }
 }
