@@ -12,7 +12,7 @@ async fn response_missing_in_the_ledger_fails_its_test() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "that nobody answered for")]
+#[should_panic(expected = "without a response, only")]
 async fn command_without_a_client_request_fails_its_test() {
     let world = World::city().start().await;
     world.client("traffic-police").get(READ).await;

@@ -175,7 +175,7 @@ fn callers_of_one_department_agree(department: &str, sent: &[&Sent], ledger: &Us
     }
     assert!(
         beyond <= open,
-        "the ledger holds {beyond} commands of {department} that nobody answered for, only {open} were left open: \
+        "the ledger holds {beyond} commands of {department} without a response, only {open} were left open: \
          {ledger:#?} {sent:#?}"
     );
     if open == 0 && sent.iter().all(|sent| sent.request_bytes.is_some()) {

@@ -17,7 +17,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {WAIT_MAX:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "not reached within {WAIT_MAX:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -52,7 +52,7 @@ pub async fn let_time_pass(duration: Duration) {
 
 /// Waits for a future within the limit. Fails the test with `what` after the limit.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(WAIT_MAX, future).await.unwrap_or_else(|_| panic!("waited {WAIT_MAX:?} in vain: {what}"))
+    tokio::time::timeout(WAIT_MAX, future).await.unwrap_or_else(|_| panic!("not reached within {WAIT_MAX:?}: {what}"))
 }
 
 /// The loopback address with port 0: the kernel assigns a free port at bind. For servers of the test itself.

@@ -19,7 +19,7 @@ pub(crate) const WAIVED_CODE: u32 = 100;
 /// The five measures of a number of commands.
 ///
 /// - `u64`: counts and sums, in the tally, in rows and in reports. Sums saturate.
-/// - `i64`: as stored in the book ([`StoredMeasures`]).
+/// - `i64`: as stored in the book (`StoredMeasures`).
 /// - `i128`: sums of stored numbers that cannot overflow, in the audit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measures<N = u64> {
