@@ -1,6 +1,6 @@
 //! Admission: decides whether a command may run.
 //!
-//! The steps in order: head, host, command, grant, size, limits, quota, ticket. Each step is a plain decision that
+//! The steps in order: host, department, command, grant, size, limits, quota, ticket. Each step is a plain decision that
 //! returns evidence.
 //!
 //! Guarantees:
@@ -8,13 +8,15 @@
 //! - [`Admitted`] exists only for a command that passed every step and is on the tally.
 //! - The ticket comes last: nothing is admitted without being counted, and nothing counted as admitted is refused
 //!   later.
+//!
+//! Leaves to others: the validation of the head (`message::request_head`), which comes before.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ORIGIN;
-use http::{HeaderValue, Request, StatusCode, Version};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
@@ -22,10 +24,8 @@ use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, Subsystem};
 use crate::proxy::capacity::in_flight::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
-use crate::proxy::message::grammar::{HeadLimits, check_head};
-use crate::proxy::message::request_head::{RequestHead, host_header};
+use crate::proxy::message::request_head::RequestHead;
 use crate::proxy::message::upgrade_request::UpgradeRequest;
-use crate::proxy::message::{grpc, header_rules};
 
 use super::context::RequestContext;
 use super::gzip;
@@ -46,7 +46,7 @@ pub(crate) struct Admitted {
     pub(crate) upgrade: Option<HeaderValue>,
     /// Whether the caller accepts a gzip response, if this command allows compression.
     pub(crate) accepts_gzip: Option<bool>,
-    /// The time limit of a gRPC call, counted from its arrival.
+    /// The time limit of a gRPC call, counted from its arrival: the smaller of the caller's and the subsystem's.
     pub(crate) deadline: Option<Duration>,
     /// The cross-origin request of a page in a browser, if the command has a CORS policy.
     pub(crate) cors_request: Option<CorsRequest>,
@@ -108,9 +108,12 @@ impl CommandRefusal {
 }
 
 /// Decides about one command.
-pub(crate) fn admit(context: &RequestContext, request: &Request<Incoming>) -> Result<Admitted, Box<CommandRefusal>> {
+pub(crate) fn admit(
+    context: &RequestContext,
+    head: RequestHead<'_>,
+    request: &Request<Incoming>,
+) -> Result<Admitted, Box<CommandRefusal>> {
     let snapshot = &*context.config.snapshot;
-    let head = parse_head(context, request).map_err(|fault| context.malformed_refusal(fault))?;
     if !context.peer.is_host_allowed(head.host, &context.config.snapshot) {
         return Err(
             context.unrouted_refusal(Refused::Misdirected, "the host of the request does not match this connection")
@@ -126,8 +129,8 @@ pub(crate) fn admit(context: &RequestContext, request: &Request<Incoming>) -> Re
     match check_grant_and_limits(context, request, &department, &placed) {
         Ok((grant, budget, in_flight)) => {
             let RoutedCommand { subsystem, command, local_response } = placed;
-            let deadline = grpc_deadline(context, request, &subsystem);
-            let host = host_header(request, head);
+            let deadline = context.grpc_timeout.map(|timeout| timeout.min(subsystem.timeouts.deadline));
+            let host = head.host_header();
             let upgrade = allowed_upgrade(context.upgrade.as_deref(), &command).cloned();
             let compress = gzip::negotiate(request, &command);
             Ok(Admitted {
@@ -209,26 +212,6 @@ fn no_upgrade_detail(command: &CommandKey) -> Cow<'static, str> {
         "the command `{command}` of the subsystem `{subsystem}` does not allow an upgrade to the requested protocol"
     )
     .into()
-}
-
-/// The deadline of a gRPC call: the smaller of the caller's timeout and the subsystem's limit.
-fn grpc_deadline(context: &RequestContext, request: &Request<Incoming>, subsystem: &Subsystem) -> Option<Duration> {
-    let given = context.is_grpc.then(|| grpc::call_timeout(request.headers()))??;
-    Some(given.min(subsystem.timeouts.deadline))
-}
-
-/// Parses the head. The grammar of HTTP/2 is checked here; over HTTP/1.1 the scanner checked it before hyper parsed it.
-fn parse_head<'a>(
-    context: &RequestContext,
-    request: &'a Request<Incoming>,
-) -> Result<RequestHead<'a>, MalformedRequest> {
-    if request.version() == Version::HTTP_2 {
-        check_head(request, HeadLimits::from_capacity(&context.worker.capacity))?;
-    }
-    if header_rules::connection_names_reserved(request.headers()) {
-        return Err(MalformedRequest::bad_request("Connection names a field that is reserved for the gateway"));
-    }
-    RequestHead::parse(request)
 }
 
 impl RequestContext {

@@ -1,6 +1,7 @@
 //! The context of one command, shared by every step from admission to response.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -31,6 +32,8 @@ pub(crate) struct RequestContext {
     /// Whether the caller uses gRPC: local responses then use gRPC too. False where a 200 would mean that a tunnel
     /// begins.
     pub(crate) is_grpc: bool,
+    /// The caller's time limit for a gRPC call.
+    pub(crate) grpc_timeout: Option<Duration>,
     /// The protocol that the caller asks to switch to, if it asks for one.
     pub(crate) upgrade: Option<Box<UpgradeRequest>>,
     /// The target for interim responses, if the caller accepts any.
@@ -52,6 +55,7 @@ impl RequestContext {
         // Of CONNECT requests, only a plain one still has that method.
         let asks_for_tunnel = *request.method() == Method::CONNECT
             || upgrade.as_ref().is_some_and(|upgrade| upgrade.is_extended_connect());
+        let is_grpc = grpc::is_grpc(request.headers()) && !asks_for_tunnel;
         Self {
             config: worker.config(),
             request_id: worker.next_request_id(),
@@ -59,7 +63,8 @@ impl RequestContext {
             arrived_at: still.instant().into(),
             window: worker.components.clock.window(),
             is_head_request: *request.method() == Method::HEAD,
-            is_grpc: grpc::is_grpc(request.headers()) && !asks_for_tunnel,
+            is_grpc,
+            grpc_timeout: is_grpc.then(|| grpc::call_timeout(request.headers())).flatten(),
             upgrade,
             interim_target: None,
             worker: Rc::clone(worker),

@@ -114,11 +114,8 @@ fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request
     let head = passing.encode();
     let has_body = framing != RequestFraming::None;
     let waits = has_body && request.headers().contains_key(EXPECT);
-    let minimum = if has_body {
-        MinBodyRate::for_request(request.headers(), &call.worker.capacity)
-    } else {
-        MinBodyRate::default()
-    };
+    let minimum =
+        if has_body { MinBodyRate::for_request(call.is_grpc, &call.worker.capacity) } else { MinBodyRate::default() };
     let caller = (call.peer.close_notice(), admitted.in_flight.progress());
     let limits = (admitted.command.body_max, minimum, HeadLimits::from_capacity(&call.worker.capacity));
     let tap = shadow.map(|shadow| Box::new(shadow) as Box<dyn BodyTap>);

@@ -39,9 +39,11 @@ use self::forward::forward;
 use self::local_response::respond_locally;
 use self::refuse::refuse;
 use self::response_body::ExchangeResult;
+use super::message::grammar::HeadLimits;
 use super::message::grammar::malformed::MalformedRequest;
 use super::message::interim_response::InterimTarget;
 use super::message::request_body::discard_request_body;
+use super::message::request_head::RequestHead;
 use super::worker::TrafficWorker;
 use super::worker::peer::DownstreamPeer;
 
@@ -60,7 +62,10 @@ pub(crate) fn exchange(
     let still = FrozenTime::freeze(); // the whole decision sees one moment
     let context =
         RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &mut request, &still) };
-    let decided = admit(&context, &request);
+    let limits = HeadLimits::from_capacity(&worker.capacity);
+    let decided = RequestHead::parse_received(&request, limits)
+        .map_err(|fault| context.malformed_refusal(fault))
+        .and_then(|head| admit(&context, head, &request));
     drop(still);
     match decided {
         Ok(admitted) => match admitted.local_response {

@@ -9,13 +9,10 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::config::CapacitySettings;
 use crate::proxy::io::deadline_timer::DeadlineTimer;
-
-use super::grpc;
 
 /// The minimum that a caller must keep to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +25,8 @@ pub(crate) struct MinBodyRate {
 impl MinBodyRate {
     /// The minimum for a request. A gRPC stream may carry little data for a long time: it has an idle timeout and no
     /// minimum rate.
-    pub(crate) fn for_request(headers: &HeaderMap, capacity: &CapacitySettings) -> Self {
-        Self { idle: capacity.body_idle, bytes_per_second: if grpc::is_grpc(headers) { 0 } else { capacity.body_rate } }
+    pub(crate) fn for_request(is_grpc: bool, capacity: &CapacitySettings) -> Self {
+        Self { idle: capacity.body_idle, bytes_per_second: if is_grpc { 0 } else { capacity.body_rate } }
     }
 }
 
@@ -73,6 +70,7 @@ impl MinBodyRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::message::grpc;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -101,9 +99,9 @@ mod tests {
         let capacity = CapacitySettings::default();
         let rate = |kind: &'static str| {
             let kind = (http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
-            MinBodyRate::for_request(&[kind].into_iter().collect(), &capacity).bytes_per_second
+            MinBodyRate::for_request(grpc::is_grpc(&[kind].into_iter().collect()), &capacity).bytes_per_second
         };
-        assert_eq!(MinBodyRate::for_request(&HeaderMap::new(), &capacity).bytes_per_second, capacity.body_rate);
+        assert_eq!(MinBodyRate::for_request(false, &capacity).bytes_per_second, capacity.body_rate);
         for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
             assert_eq!(rate(grpc), 0, "{grpc}");
         }

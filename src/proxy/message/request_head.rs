@@ -13,10 +13,11 @@
 
 use http::header::HOST;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Request, Version};
 
 use super::grammar::malformed::MalformedRequest;
-use super::grammar::{check_names, is_plain_host};
+use super::grammar::{HeadLimits, check_head, check_names, is_plain_host};
+use super::header_rules::connection_names_reserved;
 
 /// The longest path and query, in bytes. nginx has the same limit.
 const TARGET_MAX: usize = 8 * 1024;
@@ -30,6 +31,16 @@ pub struct RequestHead<'a> {
     pub host: &'a str,
     /// The path, unchanged.
     pub path: &'a str,
+    authority: HeadAuthority<'a>,
+}
+
+/// The place of the authority in a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadAuthority<'a> {
+    /// The request target.
+    Target(&'a str),
+    /// The field `Host`.
+    Host(&'a HeaderValue),
 }
 
 impl<'a> RequestHead<'a> {
@@ -48,31 +59,59 @@ impl<'a> RequestHead<'a> {
             return Err(MalformedRequest::uri_too_long("the request target is longer than 8192 bytes"));
         }
         check_names(request.headers())?;
-        Ok(Self { method, host: request_host(request)?, path })
+        let authority = head_authority(request)?;
+        Ok(Self { method, host: host_without_port(authority.text()?)?, path, authority })
+    }
+
+    /// Validates the head of a request that is to be forwarded. The grammar of HTTP/2 is checked here; over HTTP/1.1
+    /// the scanner checked it before hyper parsed it.
+    ///
+    /// # Errors
+    /// As [`RequestHead::parse`].
+    pub(crate) fn parse_received<B>(request: &'a Request<B>, limits: HeadLimits) -> Result<Self, MalformedRequest> {
+        if request.version() == Version::HTTP_2 {
+            check_head(request, limits)?;
+        }
+        let head = Self::parse(request)?;
+        match connection_names_reserved(request.headers()) {
+            true => Err(MalformedRequest::bad_request("Connection names a field that is reserved for the gateway")),
+            false => Ok(head),
+        }
+    }
+
+    /// The value of `Host` to forward.
+    pub(crate) fn host_header(&self) -> HeaderValue {
+        match self.authority {
+            HeadAuthority::Target(text) => HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")),
+            HeadAuthority::Host(value) => value.clone(),
+        }
     }
 }
 
-/// The value of `Host` to forward for a validated head.
-pub(crate) fn host_header<B>(request: &Request<B>, head: RequestHead<'_>) -> HeaderValue {
-    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    let host = authority.or_else(|| request.headers().get(HOST).cloned());
-    host.unwrap_or_else(|| HeaderValue::from_str(head.host).unwrap_or(HeaderValue::from_static("")))
+impl<'a> HeadAuthority<'a> {
+    fn text(self) -> Result<&'a str, MalformedRequest> {
+        match self {
+            Self::Target(text) => Ok(text),
+            Self::Host(value) => header_text(value),
+        }
+    }
 }
 
-fn request_host<B>(request: &Request<B>) -> Result<&str, MalformedRequest> {
+fn head_authority<B>(request: &Request<B>) -> Result<HeadAuthority<'_>, MalformedRequest> {
     let target = request.uri().authority();
     let mut hosts = request.headers().get_all(HOST).iter();
-    let authority = match (target, hosts.next(), hosts.next()) {
-        (_, _, Some(_)) => return Err(MalformedRequest::bad_request("more than one Host")),
-        (None, None, None) => return Err(MalformedRequest::bad_request("no Host")),
-        (Some(target), None, None) => target.as_str(),
-        (None, Some(host), None) => header_text(host)?,
-        (Some(target), Some(host), None) if header_text(host)?.eq_ignore_ascii_case(target.as_str()) => target.as_str(),
-        (Some(_), Some(_), None) => {
-            return Err(MalformedRequest::bad_request("Host and the request target name different authorities"));
+    match (target, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => Err(MalformedRequest::bad_request("more than one Host")),
+        (None, None, None) => Err(MalformedRequest::bad_request("no Host")),
+        (Some(target), None, None) => Ok(HeadAuthority::Target(target.as_str())),
+        (None, Some(host), None) => Ok(HeadAuthority::Host(host)),
+        (Some(target), Some(host), None) if header_text(host)?.eq_ignore_ascii_case(target.as_str()) => {
+            Ok(HeadAuthority::Target(target.as_str()))
         }
-    };
-    host_without_port(authority)
+        (Some(_), Some(_), None) => {
+            Err(MalformedRequest::bad_request("Host and the request target name different authorities"))
+        }
+    }
 }
 
 fn header_text(value: &HeaderValue) -> Result<&str, MalformedRequest> {
