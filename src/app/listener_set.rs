@@ -26,7 +26,6 @@ impl ListenerSet {
     /// Spawns every listener on the control runtime.
     pub(crate) fn spawn_listeners(self, components: &SharedComponents) {
         for (position, (name, listener)) in self.bound.into_iter().enumerate() {
-            let Some(tls) = components.listener_tls.get(&name) else { continue };
             let settings = &self.settings.listeners[position]; // in the order of the settings
             let max = ConnectionsMax {
                 all: self.connections_max,
@@ -34,7 +33,8 @@ impl ListenerSet {
                 address: self.settings.capacity.address_connections,
             };
             let accept = AcceptSettings {
-                tls: Arc::clone(tls),
+                tls: components.listener_tls.get(&name).cloned(),
+                name,
                 position,
                 connections_max: max,
                 trusted_proxies: Arc::new(settings.proxies.clone()),

@@ -8,7 +8,6 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use http::{Method, Request, Uri};
 use jiff::Timestamp;
@@ -16,8 +15,8 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration};
-use crate::identity::{ServerTls, describe_tls_error, identities_of_der, read_certificates};
+use crate::config::{self, Configuration, LoadedTls};
+use crate::identity::{describe_tls_error, identities_of_der, read_certificates};
 use crate::model::{
     CallerId, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
@@ -32,8 +31,9 @@ use super::{BadUsage, NOT_SO, OutputFormat, print_message};
 
 /// The pseudo-outcome of a request whose TLS handshake would fail.
 const HANDSHAKE_OUTCOME: &str = "handshake";
-/// The port of a URL without a port.
+/// The ports of URLs without a port.
 const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
 
 /// The decision of the gateway, step by step.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -59,7 +59,8 @@ struct RequestExplanation {
     why: String,
 }
 
-/// A client certificate as a caller would present it.
+/// A client certificate as a caller would present it. Empty if the caller presents none.
+#[derive(Default)]
 struct CallerCertificate {
     /// The chain, with the caller's own certificate first.
     chain: Vec<CertificateDer<'static>>,
@@ -72,9 +73,9 @@ pub struct ExplainArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The caller's certificate
+    /// The caller's certificate; without it, a caller that presents none
     #[arg(long, value_name = "PEM")]
-    cert: PathBuf,
+    cert: Option<PathBuf>,
     /// A method and a URL, such as 'POST https://host/path'
     #[arg(long, value_name = "REQUEST")]
     request: String,
@@ -98,10 +99,10 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
             return Ok(ExitCode::from(NOT_SO));
         }
     };
-    let (shown, request) = read_inputs(&args.cert, &args.request).map_err(BadUsage)?;
-    let explanation = match handshake_refusal(&configuration, &shown, &request, clock.wall()) {
-        Some(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
-        None => decide(&configuration, &shown.identities, &request),
+    let (shown, request) = read_inputs(args.cert.as_deref(), &args.request).map_err(BadUsage)?;
+    let explanation = match find_listener(&configuration, &shown, &request, clock.wall()) {
+        Err(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
+        Ok(listener) => decide(&configuration, (&shown.identities, listener), &request),
     };
     match args.format {
         OutputFormat::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
@@ -110,51 +111,64 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
     Ok(if explanation.refused.is_some() { ExitCode::from(NOT_SO) } else { ExitCode::SUCCESS })
 }
 
-fn read_inputs(cert: &Path, request: &str) -> Result<(CallerCertificate, Request<()>), String> {
+fn read_inputs(cert: Option<&Path>, request: &str) -> Result<(CallerCertificate, Request<()>), String> {
+    let Some(cert) = cert else { return Ok((CallerCertificate::default(), read_request(request)?)) };
     let chain = read_certificates(cert, "the caller's certificate").map_err(|problem| problem.to_string())?;
     let own = chain.first().ok_or_else(|| format!("{}: contains no certificate", cert.display()))?;
     let identities = identities_of_der(own).map_err(|error| format!("{}: {error}", cert.display()))?;
     Ok((CallerCertificate { chain, identities }, read_request(request)?))
 }
 
-/// The reason why the TLS handshake would fail, from the listeners that could receive the request. `None` if one of
-/// them accepts the caller.
-fn handshake_refusal(
-    configuration: &Configuration,
+/// The listener that accepts the caller, among those with the scheme and the port of the request. Among all with the
+/// scheme, if none has the port, which a load balancer may have changed. An error has the reason of each listener why
+/// the connection would fail.
+fn find_listener<'a>(
+    configuration: &'a Configuration,
     shown: &CallerCertificate,
     request: &Request<()>,
     now: Timestamp,
-) -> Option<String> {
-    let port = request.uri().port_u16().unwrap_or(HTTPS_PORT);
-    let addresses = configuration.settings.listeners.iter().map(|listener| listener.address);
-    let all: Vec<_> = addresses.zip(&configuration.tls.listeners).collect();
-    let named: Vec<_> = all.iter().filter(|(address, _)| address.port() == port).copied().collect();
+) -> Result<&'a Name, String> {
+    let is_https = request.uri().scheme_str() != Some("http");
+    let port = request.uri().port_u16().unwrap_or(if is_https { HTTPS_PORT } else { HTTP_PORT });
+    let alike: Vec<_> =
+        configuration.settings.listeners.iter().filter(|listener| listener.tls.is_some() == is_https).collect();
+    let named: Vec<_> = alike.iter().copied().filter(|listener| listener.address.port() == port).collect();
+    let candidates = if named.is_empty() { alike } else { named };
     let mut against = Vec::new();
-    for (_, listener) in if named.is_empty() { all } else { named } {
-        match check_listener(listener, shown, request.uri().host().unwrap_or_default(), now) {
-            Ok(()) => return None,
+    for listener in candidates {
+        match check_listener((&listener.name, &configuration.tls), shown, request.uri().host().unwrap_or_default(), now)
+        {
+            Ok(()) => return Ok(&listener.name),
             Err(why) => against.push(why),
         }
     }
-    Some(against.join("; "))
+    if against.is_empty() {
+        against.push(format!("no listener uses {}", if is_https { "https" } else { "http" }));
+    }
+    Err(against.join("; "))
 }
 
 fn check_listener(
-    (name, tls): &(Name, Arc<ServerTls>),
+    (listener, tls): (&Name, &LoadedTls),
     shown: &CallerCertificate,
     host: &str,
     now: Timestamp,
 ) -> Result<(), String> {
+    let Some((_, tls)) = tls.listeners.iter().find(|(name, _)| name == listener) else { return Ok(()) }; // plain HTTP
     // A caller sends the host as its server name (SNI), unless the host is an IP address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
     let served = tls.hosts.hosts_for_sni((!is_address).then_some(host));
     if !served.is_some_and(|served| served.covers(host)) {
-        return Err(format!("listener {name} serves {} and not {host:?}", tls.hosts));
+        return Err(format!("listener {listener} serves {} and not {host:?}", tls.hosts));
+    }
+    if shown.chain.is_empty() {
+        let refused = format!("listener {listener} requires a client certificate, and --cert names none");
+        return if tls.requires_certificates() { Err(refused) } else { Ok(()) };
     }
     tls.verify_chain(&shown.chain, now).map_err(|fault| {
         let reason = HandshakeFailure::from_tls_error(&fault).name();
         let fault = describe_tls_error(&fault);
-        format!("listener {name} rejects this certificate in the handshake: {reason} ({fault})")
+        format!("listener {listener} rejects this certificate in the handshake: {reason} ({fault})")
     })
 }
 
@@ -172,15 +186,27 @@ fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
 }
 
 /// The steps of the gateway in their order, up to the first rejection.
-fn decide(configuration: &Configuration, identities: &[CallerId], request: &Request<()>) -> RequestExplanation {
+fn decide(
+    configuration: &Configuration,
+    (identities, listener): (&[CallerId], &Name),
+    request: &Request<()>,
+) -> RequestExplanation {
     let snapshot = &configuration.snapshot;
     let mut explanation = new_explanation(identities);
     let head = match RequestHead::parse(request) {
         Ok(head) => head,
         Err(malformed) => return refused_explanation(explanation, Refused::Malformed, malformed.detail.to_owned()),
     };
-    let department = match snapshot.department_of(identities) {
+    let claimed = match identities {
+        [] => snapshot.anonymous_department(listener),
+        _ => snapshot.department_of(identities),
+    };
+    let department = match claimed {
         Ok(department) => department,
+        Err(CallerUnclaimed::Nobody) if identities.is_empty() => {
+            let why = format!("no department has callers without a certificate on the listener {listener}");
+            return refused_explanation(explanation, Refused::Unauthenticated, why);
+        }
         Err(unclaimed) => {
             return refused_explanation(explanation, Refused::Unauthenticated, unclaimed_text(&unclaimed));
         }
@@ -294,7 +320,7 @@ fn quota_text(quota: &MonthlyQuota) -> String {
 fn explanation_text(explanation: &RequestExplanation) -> String {
     let verdict = explanation.refused.map_or("admitted".to_owned(), |refused| format!("refused: {refused}"));
     let rows = [
-        ("caller", Some(explanation.caller.join(", "))),
+        ("caller", Some(caller_text(&explanation.caller))),
         ("department", explanation.department.clone()),
         ("subsystem", explanation.subsystem.clone()),
         ("command", explanation.command.clone()),
@@ -309,6 +335,10 @@ fn explanation_text(explanation: &RequestExplanation) -> String {
     lines.join("\n")
 }
 
+fn caller_text(identities: &[String]) -> String {
+    if identities.is_empty() { "without a certificate".to_owned() } else { identities.join(", ") }
+}
+
 fn list_text(items: &[String]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join("\n            ") }
 }
@@ -318,8 +348,16 @@ mod tests {
     use super::*;
     use crate::config::test_fixtures::{EXAMPLE, compile_valid};
 
+    fn listener() -> Name {
+        Name::parse("departments").expect("a name")
+    }
+
     fn explained(uri: &str, request: &str) -> RequestExplanation {
-        decide(&compile_valid(EXAMPLE), &[CallerId::Uri(uri.to_owned())], &read_request(request).expect("a request"))
+        decide(
+            &compile_valid(EXAMPLE),
+            (&[CallerId::Uri(uri.to_owned())], &listener()),
+            &read_request(request).expect("a request"),
+        )
     }
 
     #[test]
@@ -352,7 +390,11 @@ mod tests {
         assert_eq!(explained(police, submit).upstreams, ["127.0.0.1:9001"]);
         let text = EXAMPLE.replace("9001\" }", "9001\", weight: 9 }, { url: \"http://127.0.0.1:9002\" }");
         let read = compile_valid(&text);
-        let explanation = decide(&read, &[CallerId::Uri(police.to_owned())], &read_request(submit).expect("a request"));
+        let explanation = decide(
+            &read,
+            (&[CallerId::Uri(police.to_owned())], &listener()),
+            &read_request(submit).expect("a request"),
+        );
         assert_eq!(explanation.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
     }
 

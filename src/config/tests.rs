@@ -31,7 +31,10 @@ fn example_compiles_to_the_described_snapshot() {
     let read = compile_text(EXAMPLE, Path::new("/etc/tallygate"), &numbers).expect("no problems");
     let settings = &read.settings;
     assert_eq!(settings.gateway.as_str(), "tallygate");
-    assert_eq!(settings.listeners[0].tls.certificate, Path::new("/etc/tallygate/pki/server.pem"));
+    assert_eq!(
+        settings.listeners[0].tls.as_ref().expect("TLS").certificate,
+        Path::new("/etc/tallygate/pki/server.pem")
+    );
     assert_eq!(settings.ledger_path, Path::new("/etc/tallygate/data/ledger.db"));
     assert_eq!(settings.sync_every, Duration::from_millis(50));
     assert_eq!(settings.workers, 2);

@@ -29,7 +29,10 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     found.extend(exposed_admin(settings));
     found.extend(ungranted_departments(snapshot));
     found.extend(idle_grants(snapshot));
-    found.extend(unserved_hosts(snapshot, tls));
+    found.extend(plain_listeners(settings, snapshot));
+    if settings.listeners.iter().all(|listener| listener.tls.is_some()) {
+        found.extend(unserved_hosts(snapshot, tls));
+    }
     found
 }
 
@@ -79,6 +82,26 @@ fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
         "admin.address: {admin} may be reachable from other machines, and the admin listener has no authentication; \
          bind it to 127.0.0.1, or let only the network of operators reach it"
     ))
+}
+
+/// Warns of listeners of plain HTTP: that other machines reach, or on which no command can be authenticated.
+fn plain_listeners(settings: &GatewaySettings, snapshot: &PolicySnapshot) -> Vec<String> {
+    let mut found = Vec::new();
+    for (index, listener) in settings.listeners.iter().enumerate().filter(|(_, listener)| listener.tls.is_none()) {
+        let path = format!("listeners[{index}].protocol");
+        if !listener.address.ip().is_loopback() {
+            let address = listener.address;
+            found.push(format!("{path}: plain HTTP on {address}: others on the network can read and change commands"));
+        }
+        if snapshot.anonymous_department(&listener.name).is_err() {
+            let name = &listener.name;
+            found.push(format!(
+                "{path}: every command on {name} is refused as unauthenticated, because plain HTTP has no client \
+                 certificates; give a department `callers: [{{ listener: {name} }}]`"
+            ));
+        }
+    }
+    found
 }
 
 /// Warns of departments without a grant.

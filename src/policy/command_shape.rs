@@ -51,10 +51,11 @@ pub struct RedirectTarget {
     pub path: PathFilling,
 }
 
-/// Header fields to set, and header fields to remove.
+/// Header fields to set, to add, and to remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldEdits {
     set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
 }
 
@@ -73,7 +74,7 @@ impl FieldEdits {
 
     /// Whether there are no edits.
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.remove.is_empty()
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
     }
 
     /// Sets a field. Replaces an earlier edit of the field.
@@ -88,14 +89,20 @@ impl FieldEdits {
         self.remove.push(name);
     }
 
+    /// Adds a value to a field. The value follows those of the message, or the one that is set.
+    pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        self.add.push((name, value));
+    }
+
     fn discard(&mut self, name: &HeaderName) {
         self.set.retain(|(set, _)| set != name);
+        self.add.retain(|(added, _)| added != name);
         self.remove.retain(|removed| removed != name);
     }
 
-    /// The fields to set.
-    pub fn set_fields(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.set
+    /// The fields to write, in this order: those that are set, then those that are added.
+    pub fn new_fields(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
+        self.set.iter().chain(&self.add)
     }
 
     /// Whether the original value of a field is dropped: the field is removed, or set to another value.
@@ -110,6 +117,9 @@ impl FieldEdits {
         }
         for (name, value) in &self.set {
             headers.insert(name.clone(), value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name.clone(), value.clone());
         }
     }
 
@@ -248,8 +258,31 @@ mod tests {
         let mut edits = FieldEdits::default();
         edits.remove(name.clone());
         edits.set(name.clone(), value.clone());
-        assert_eq!((edits.set_fields(), edits.remove.len()), (&[(name.clone(), value)][..], 0));
+        assert_eq!((&edits.set[..], edits.remove.len()), (&[(name.clone(), value)][..], 0));
         edits.remove(name.clone());
-        assert!(edits.set_fields().is_empty() && edits.overrides(&name));
+        assert!(edits.set.is_empty() && edits.overrides(&name));
+    }
+
+    #[test]
+    fn added_values_follow_the_values_of_the_message() {
+        let name = |text| HeaderName::from_static(text);
+        let value = |text| HeaderValue::from_static(text);
+        let mut edits = FieldEdits::default();
+        edits.add(name("x-a"), value("2"));
+        edits.set(name("x-b"), value("1"));
+        edits.add(name("x-b"), value("2"));
+        edits.add(name("x-c"), value("1"));
+        edits.remove(name("x-c"));
+        let mut headers = HeaderMap::new();
+        headers.insert(name("x-a"), value("1"));
+        headers.insert(name("x-b"), value("0"));
+        headers.insert(name("x-c"), value("0"));
+        edits.apply(&mut headers);
+        let values = |name: &str| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(
+            (values("x-a"), values("x-b"), values("x-c")),
+            (vec![value("1"), value("2")], vec![value("1"), value("2")], vec![])
+        );
+        assert!(edits.overrides(&name("x-b")) && !edits.overrides(&name("x-a")));
     }
 }

@@ -17,10 +17,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 pub struct CorsPolicy {
     /// The allowed origins.
     pub origins: AllowedOrigins,
-    /// The value of `Access-Control-Allow-Methods`; without it, the method that a preflight asks for.
-    pub methods: Option<HeaderValue>,
-    /// The value of `Access-Control-Allow-Headers`.
-    pub headers: Option<HeaderValue>,
+    /// The methods that a page may use; without them, the method that a preflight asks for.
+    pub methods: Option<AllowedNames>,
+    /// The fields that a page may send.
+    pub headers: Option<AllowedNames>,
     /// The value of `Access-Control-Expose-Headers`.
     pub expose: Option<HeaderValue>,
     /// The value of `Access-Control-Max-Age`, in seconds.
@@ -32,13 +32,57 @@ pub struct CorsPolicy {
 /// The origins whose pages may read responses.
 #[derive(Debug, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// All origins. Never with credentials: browsers refuse that combination.
+    /// All origins. With credentials, the response names the origin of the request, because browsers refuse `*` then.
     Any,
-    /// These origins, compared byte for byte.
-    Listed(Vec<HeaderValue>),
+    /// These origins.
+    Listed(Vec<OriginPattern>),
 }
 
-const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+/// One allowed origin, or all subdomains of a host. Compared byte for byte: browsers send scheme and host in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginPattern {
+    /// One origin.
+    Exact(HeaderValue),
+    /// `https://*.city.example`: one or more labels below the host, with the same scheme and port.
+    Subdomains {
+        /// The scheme with its separator: `https://`.
+        scheme: &'static str,
+        /// The rest, with its first dot: `.city.example`, `.city.example:8443`.
+        suffix: String,
+    },
+}
+
+/// The methods or fields that a page may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedNames {
+    /// All. With credentials, the response repeats what the preflight asks for, because `*` means nothing to browsers
+    /// then.
+    Any,
+    /// A comma-separated list.
+    Listed(HeaderValue),
+}
+
+impl OriginPattern {
+    fn matches(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Exact(allowed) => allowed == origin,
+            Self::Subdomains { scheme, suffix } => {
+                let labels = origin.as_bytes().strip_prefix(scheme.as_bytes());
+                labels.and_then(|rest| rest.strip_suffix(suffix.as_bytes())).is_some_and(are_labels)
+            }
+        }
+    }
+}
+
+/// Whether the bytes are labels of a host name, with dots between them.
+fn are_labels(bytes: &[u8]) -> bool {
+    bytes.split(|byte| *byte == b'.').all(|label| {
+        !label.is_empty()
+            && label.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+    })
+}
+
+const ANY: HeaderValue = HeaderValue::from_static("*");
 const CREDENTIALS_TRUE: HeaderValue = HeaderValue::from_static("true");
 /// The response fields that the gateway controls where CORS is configured.
 const CORS_RESPONSE_HEADERS: [HeaderName; 6] = [
@@ -65,7 +109,7 @@ impl CorsPolicy {
         for ours in CORS_RESPONSE_HEADERS {
             headers.remove(ours);
         }
-        if let AllowedOrigins::Listed(_) = self.origins {
+        if self.depends_on_origin() {
             headers.append(VARY, HeaderValue::from_name(ORIGIN));
         }
         let Some(allowed) = self.allowed_origin(origin) else { return };
@@ -83,9 +127,12 @@ impl CorsPolicy {
         let Some(allowed) = self.allowed_origin(request.get(ORIGIN)) else { return headers };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
         headers.extend(self.credentials.then_some((ACCESS_CONTROL_ALLOW_CREDENTIALS, CREDENTIALS_TRUE)));
-        let methods = self.methods.clone().or_else(|| request.get(ACCESS_CONTROL_REQUEST_METHOD).cloned());
+        let asked = request.get(ACCESS_CONTROL_REQUEST_METHOD);
+        let methods = self.methods.as_ref().map_or(asked.cloned(), |methods| self.allowed_names(methods, asked));
         headers.extend(methods.map(|methods| (ACCESS_CONTROL_ALLOW_METHODS, methods)));
-        headers.extend(self.headers.clone().map(|names| (ACCESS_CONTROL_ALLOW_HEADERS, names)));
+        let asked = request.get(ACCESS_CONTROL_REQUEST_HEADERS);
+        let names = self.headers.as_ref().and_then(|names| self.allowed_names(names, asked));
+        headers.extend(names.map(|names| (ACCESS_CONTROL_ALLOW_HEADERS, names)));
         headers.extend(self.max_age.clone().map(|seconds| (ACCESS_CONTROL_MAX_AGE, seconds)));
         headers
     }
@@ -93,8 +140,25 @@ impl CorsPolicy {
     /// The value of `Access-Control-Allow-Origin` for a request from `origin`.
     fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match &self.origins {
-            AllowedOrigins::Any => Some(ANY_ORIGIN),
-            AllowedOrigins::Listed(origins) => origin.filter(|origin| origins.contains(origin)).cloned(),
+            AllowedOrigins::Any if self.credentials => origin.cloned(),
+            AllowedOrigins::Any => Some(ANY),
+            AllowedOrigins::Listed(origins) => {
+                origin.filter(|origin| origins.iter().any(|allowed| allowed.matches(origin))).cloned()
+            }
+        }
+    }
+
+    /// Whether responses differ by the origin of the request.
+    fn depends_on_origin(&self) -> bool {
+        self.credentials || matches!(self.origins, AllowedOrigins::Listed(_))
+    }
+
+    /// The value of a list in the response to a preflight that asks for `asked`.
+    fn allowed_names(&self, names: &AllowedNames, asked: Option<&HeaderValue>) -> Option<HeaderValue> {
+        match names {
+            AllowedNames::Listed(names) => Some(names.clone()),
+            AllowedNames::Any if self.credentials => asked.cloned(),
+            AllowedNames::Any => Some(ANY),
         }
     }
 }
@@ -105,7 +169,8 @@ mod tests {
 
     fn cors(origins: AllowedOrigins, credentials: bool) -> CorsPolicy {
         let value = |text| Some(HeaderValue::from_static(text));
-        let (headers, expose, max_age) = (value("x-key"), value("x-request-id"), value("600"));
+        let (expose, max_age) = (value("x-request-id"), value("600"));
+        let headers = Some(AllowedNames::Listed(HeaderValue::from_static("x-key")));
         CorsPolicy { origins, methods: None, headers, expose, max_age, credentials }
     }
 
@@ -137,7 +202,7 @@ mod tests {
 
     #[test]
     fn only_allowed_origins_get_cors_fields() {
-        let these = || AllowedOrigins::Listed(vec![HeaderValue::from_static("https://a")]);
+        let these = || AllowedOrigins::Listed(vec![OriginPattern::Exact(HeaderValue::from_static("https://a"))]);
         let sent_fields = fields(&cors(these(), true).preflight_headers(&preflight_from("https://a")));
         let expected = [
             "allow-credentials: true",
@@ -161,13 +226,56 @@ mod tests {
     }
 
     #[test]
+    fn a_wildcard_origin_stands_for_subdomains_of_any_depth() {
+        let pattern = OriginPattern::Subdomains { scheme: "https://", suffix: ".city.example".to_owned() };
+        for (origin, matches) in [
+            ("https://a.city.example", true),
+            ("https://a.b-1.city.example", true),
+            ("https://city.example", false),
+            ("https://.city.example", false),
+            ("https://a..city.example", false),
+            ("http://a.city.example", false),
+            ("https://a.city.example:8443", false),
+            ("https://evilcity.example", false),
+            ("https://evil.example/.city.example", false),
+            ("https://u@a.city.example", false),
+        ] {
+            assert_eq!(pattern.matches(&HeaderValue::from_static(origin)), matches, "{origin}");
+        }
+    }
+
+    #[test]
+    fn with_credentials_wildcards_are_answered_by_what_the_request_names() {
+        let policy = |credentials| CorsPolicy {
+            methods: Some(AllowedNames::Any),
+            headers: Some(AllowedNames::Any),
+            ..cors(AllowedOrigins::Any, credentials)
+        };
+        let mut request = preflight_from("https://a");
+        request.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-one, x-two"));
+        let values = |headers: &HeaderMap| {
+            [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS]
+                .map(|name| headers.get(name).cloned().unwrap_or(HeaderValue::from_static("none")))
+        };
+        assert_eq!(values(&policy(false).preflight_headers(&request)), ["*", "*", "*"]);
+        assert_eq!(values(&policy(true).preflight_headers(&request)), ["https://a", "PUT", "x-one, x-two"]);
+        let mut response = HeaderMap::new();
+        policy(true).apply(&mut response, Some(&HeaderValue::from_static("https://a")));
+        assert_eq!(
+            (response.get(ACCESS_CONTROL_ALLOW_ORIGIN), response.get(VARY)),
+            (Some(&HeaderValue::from_static("https://a")), Some(&HeaderValue::from_name(ORIGIN)))
+        );
+    }
+
+    #[test]
     fn cors_fields_of_a_subsystem_are_removed() {
         let mut headers = HeaderMap::new();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("https://evil"));
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, CREDENTIALS_TRUE);
         headers.insert(VARY, HeaderValue::from_static("accept"));
         let mut from_any = headers.clone();
-        let these = cors(AllowedOrigins::Listed(vec![HeaderValue::from_static("https://a")]), false);
+        let these =
+            cors(AllowedOrigins::Listed(vec![OriginPattern::Exact(HeaderValue::from_static("https://a"))]), false);
         these.apply(&mut headers, Some(&HeaderValue::from_static("https://evil")));
         assert_eq!(fields(&headers), "vary: accept\nvary: origin");
         cors(AllowedOrigins::Any, false).apply(&mut from_any, None);

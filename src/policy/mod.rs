@@ -25,7 +25,7 @@ pub use self::subsystem::{
     UpstreamTimeouts,
 };
 pub use command_shape::{CommandShape, FieldEdits, MirrorTarget, PathRewrite, RedirectTarget};
-pub use cors::{AllowedOrigins, CorsPolicy};
+pub use cors::{AllowedNames, AllowedOrigins, CorsPolicy, OriginPattern};
 pub use grant::{CommandGlob, Grant};
 pub use header_names::{is_hop_by_hop, is_reserved_header};
 pub use path_template::{BadTemplate, PathFilling, PathTemplate};

@@ -25,6 +25,8 @@ pub struct PolicySnapshot {
     pub subsystems: Vec<Arc<Subsystem>>,
     /// The department that claims each identity.
     pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    /// The department of the callers without a certificate, by listener.
+    pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
     /// The routes from requests to commands.
     pub(crate) routes: RouteTable,
     /// The grants of the departments.
@@ -42,7 +44,30 @@ pub enum CallerUnclaimed {
     Disabled(Name),
 }
 
+/// The callers that a department claims.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CallerClaim<'a> {
+    /// Those with this identity in their certificate.
+    Certificate(&'a CallerId),
+    /// Those without a certificate on this listener.
+    Listener(&'a Name),
+}
+
 impl PolicySnapshot {
+    /// All claims, each with its department, in no order.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (CallerClaim<'_>, &Arc<DepartmentPolicy>)> {
+        let certificates = self.callers.iter().map(|(id, policy)| (CallerClaim::Certificate(id), policy));
+        certificates.chain(self.anonymous.iter().map(|(name, policy)| (CallerClaim::Listener(name), policy)))
+    }
+
+    /// The department with this claim.
+    pub(crate) fn claimant(&self, claim: CallerClaim<'_>) -> Option<&Arc<DepartmentPolicy>> {
+        match claim {
+            CallerClaim::Certificate(identity) => self.callers.get(identity),
+            CallerClaim::Listener(listener) => self.anonymous.get(listener),
+        }
+    }
+
     /// The one department that claims these identities.
     pub fn department_of(&self, identities: &[CallerId]) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
         let mut claimed = identities.iter().filter_map(|identity| self.callers.get(identity));
@@ -52,6 +77,15 @@ impl PolicySnapshot {
             None if first.disabled => Err(CallerUnclaimed::Disabled(first.department.id.clone())),
             None => Ok(first),
         }
+    }
+
+    /// The department of the callers that present no certificate on this listener.
+    pub fn anonymous_department(&self, listener: &Name) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
+        let department = self.anonymous.get(listener).ok_or(CallerUnclaimed::Nobody)?;
+        if department.disabled {
+            return Err(CallerUnclaimed::Disabled(department.department.id.clone()));
+        }
+        Ok(department)
     }
 
     /// The one of these identities that a department claims: the name of the caller in this city.

@@ -145,9 +145,9 @@ impl ItemChanges {
 fn moved_callers(old: &PolicySnapshot, new: &PolicySnapshot) -> HashSet<u32> {
     let mut moved = HashSet::new();
     for (one, other) in [(old, new), (new, old)] {
-        for (caller, policy) in &one.callers {
+        for (claim, policy) in one.claims() {
             let number = policy.department.number;
-            if other.callers.get(caller).is_none_or(|policy| policy.department.number != number) {
+            if other.claimant(claim).is_none_or(|policy| policy.department.number != number) {
                 moved.insert(number);
             }
         }
@@ -162,8 +162,8 @@ fn find_successors<'a>(
     after: &HashMap<u32, &Arc<DepartmentPolicy>>,
 ) -> HashMap<u32, Option<&'a DepartmentPolicy>> {
     let mut heirs: HashMap<u32, Option<&DepartmentPolicy>> = HashMap::new();
-    for (caller, policy) in old.callers.iter().filter(|(_, policy)| !after.contains_key(&policy.department.number)) {
-        let heir = new.callers.get(caller).map(|policy| &**policy);
+    for (claim, policy) in old.claims().filter(|(_, policy)| !after.contains_key(&policy.department.number)) {
+        let heir = new.claimant(claim).map(|policy| &**policy);
         let all = heirs.entry(policy.department.number).or_insert(heir);
         if all.map(|one| one.department.number) != heir.map(|one| one.department.number) {
             *all = None;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{CallerId, RateLimit};
+use crate::model::{CallerId, Name, RateLimit};
 
 use super::grant::{GrantDraft, GrantTable};
 use super::policy_conflict::PolicyConflict;
@@ -23,6 +23,8 @@ pub struct SnapshotDraft {
     pub departments: Vec<Arc<DepartmentPolicy>>,
     /// The department that claims each identity.
     pub callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    /// See [`PolicySnapshot::anonymous`].
+    pub anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
     /// The subsystems with their hosts, in lower case; no hosts means any. Position and [`Subsystem::index`] are the
     /// same.
     pub subsystems: Vec<(Arc<Subsystem>, Vec<String>)>,
@@ -48,6 +50,7 @@ impl SnapshotDraft {
             departments: self.departments,
             subsystems: self.subsystems.into_iter().map(|(subsystem, _)| subsystem).collect(),
             callers: self.callers,
+            anonymous: self.anonymous,
             routes,
             grants,
         })

@@ -1,6 +1,7 @@
 //! Caller identity:
 //! - mTLS client certificates and chains, certificate revocation lists (CRL), live revocation on open connections;
 //! - SNI and `Host` / `:authority` matching (421 Misdirected Request);
+//! - plain HTTP listeners and callers without a certificate;
 //! - spoofed headers, and the PROXY protocol behind a load balancer.
 
 mod certificate_matrix;
@@ -8,5 +9,6 @@ mod client_certificates;
 mod crl;
 mod header_spoofing;
 mod live_revocation;
+mod plain_listeners;
 mod proxy_protocol;
 mod sni_and_host;

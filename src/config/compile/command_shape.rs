@@ -2,7 +2,7 @@
 //! requests and responses.
 
 use http::uri::Authority;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::config::document::{
     CommandDocument, HeaderEditsDocument, MirrorDocument, RedirectDocument, RewriteDocument, SubsystemDocument,
@@ -71,18 +71,14 @@ fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
 }
 
 pub(crate) fn add_edits(edits: &mut FieldEdits, written: Option<&HeaderEditsDocument>, place: &DocPath<'_>) {
-    let Some(HeaderEditsDocument { set, remove }) = written else { return };
-    if set.len() > FieldEdits::MAX || remove.len() > FieldEdits::MAX {
-        place.problem(format!("at most {} fields can be set and as many removed", FieldEdits::MAX));
+    let Some(HeaderEditsDocument { set, add, remove }) = written else { return };
+    if [set.len(), add.len(), remove.len()].into_iter().any(|count| count > FieldEdits::MAX) {
+        place.problem(format!("at most {} fields can be set, as many added, and as many removed", FieldEdits::MAX));
     }
     let mut named = Vec::new();
     for (name, value) in set {
         let place = place.key("set").key(name);
-        let (Some(field), Some(value)) =
-            (place.value_or_problem(FieldEdits::parse_name(name)), place.value_or_problem(parse_field_value(value)))
-        else {
-            continue;
-        };
+        let Some((field, value)) = parse_field(name, value, &place) else { continue };
         if named.contains(&field) {
             place.problem(format!("{field} is set twice"));
         }
@@ -98,6 +94,17 @@ pub(crate) fn add_edits(edits: &mut FieldEdits, written: Option<&HeaderEditsDocu
         named.push(field.clone());
         edits.remove(field);
     }
+    for (name, value) in add {
+        if let Some((field, value)) = parse_field(name, value, &place.key("add").key(name)) {
+            edits.add(field, value);
+        }
+    }
+}
+
+fn parse_field(name: &str, value: &str, place: &DocPath<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let name = place.value_or_problem(FieldEdits::parse_name(name));
+    let value = place.value_or_problem(parse_field_value(value));
+    name.zip(value)
 }
 
 fn parse_field_value(text: &str) -> Result<HeaderValue, String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::config::document::CorsDocument;
-use crate::policy::{AllowedOrigins, CorsPolicy};
+use crate::policy::{AllowedNames, AllowedOrigins, CorsPolicy, OriginPattern};
 
 use super::doc_path::DocPath;
 use super::scalars;
@@ -14,7 +14,7 @@ pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<C
     let credentials = written.credentials.unwrap_or(false);
     let list = |names: &Option<Vec<String>>, key, read| {
         let place = place.key(key);
-        joined_names(names.as_deref()?, (read, credentials), &place)
+        compile_names(names.as_deref()?, read, &place)
     };
     let max_age =
         written.max_age.as_deref().and_then(|text| place.key("maxAge").value_or_problem(scalars::parse_duration(text)));
@@ -22,7 +22,7 @@ pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<C
         origins: compile_origins(&written.origins, credentials, &place.key("origins")),
         methods: list(&written.methods, "methods", |text| scalars::parse_method(text).map(|method| method.to_string())),
         headers: list(&written.headers, "headers", parse_field_name),
-        expose: list(&written.expose_headers, "exposeHeaders", parse_field_name),
+        expose: compile_exposed(written, credentials, &place.key("exposeHeaders")),
         max_age: max_age.map(|age| HeaderValue::from(age.as_secs())),
         credentials,
     })
@@ -49,23 +49,31 @@ fn compile_origins(written: &[String], credentials: bool, place: &DocPath<'_>) -
 
 /// Parses an origin in the form that browsers send: scheme, host in lower case, and a port if it differs from the
 /// scheme's default.
-fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+///
+/// `*.` at the beginning of the host stands for subdomains of any depth.
+fn parse_origin(text: &str) -> Result<OriginPattern, String> {
     let bad = || format!("{text:?} is not an origin; write it as browsers do, such as https://console.city.example");
     let (scheme, authority) = text.split_once("://").ok_or_else(bad)?;
-    let usual_port = match scheme {
-        "http" => 80,
-        "https" => 443,
+    let (scheme, usual_port) = match scheme {
+        "http" => ("http://", 80),
+        "https" => ("https://", 443),
         _ => return Err(bad()),
     };
-    let uri: Uri = text.parse().map_err(|_| bad())?;
-    let plain = uri.authority().is_some_and(|read| read.as_str() == authority && !authority.contains('@'));
-    if !plain || authority != authority.to_ascii_lowercase() || authority.ends_with(':') {
+    let parent = authority.strip_prefix("*.");
+    let authority = parent.unwrap_or(authority);
+    let plain = format!("{scheme}{authority}");
+    let uri: Uri = plain.parse().map_err(|_| bad())?;
+    let is_plain = uri.authority().is_some_and(|read| read.as_str() == authority && !authority.contains(['@', '*']));
+    if !is_plain || authority != authority.to_ascii_lowercase() || authority.ends_with(':') {
         return Err(bad());
     }
     if uri.port_u16() == Some(usual_port) {
         return Err(format!("{text:?}: browsers omit the default port {usual_port} of {scheme}; omit it here, too"));
     }
-    HeaderValue::from_str(text).map_err(|_| bad())
+    if let Some(parent) = parent {
+        return Ok(OriginPattern::Subdomains { scheme, suffix: format!(".{parent}") });
+    }
+    HeaderValue::from_str(text).map(OriginPattern::Exact).map_err(|_| bad())
 }
 
 fn parse_field_name(text: &str) -> Result<String, String> {
@@ -75,24 +83,33 @@ fn parse_field_name(text: &str) -> Result<String, String> {
 
 type FieldParser = fn(&str) -> Result<String, String>;
 
-fn joined_names(
-    names: &[String],
-    (read, credentials): (FieldParser, bool),
-    place: &DocPath<'_>,
-) -> Option<HeaderValue> {
+/// A list of methods or fields; `*` means all.
+fn compile_names(names: &[String], read: FieldParser, place: &DocPath<'_>) -> Option<AllowedNames> {
     if names.is_empty() {
         return place.missing("an empty list names nothing; leave it out");
     }
     limit_names(names, place);
-    let each = |(index, text): (usize, &String)| match text.as_str() {
-        "*" if credentials => {
-            place.item(index).missing("browsers do not treat \"*\" as a wildcard with credentials; list the names")
+    if names.iter().any(|name| name == "*") {
+        if names.len() > 1 {
+            place.problem("\"*\" means all; leave the others out");
         }
-        "*" => Some("*".to_owned()),
-        text => place.item(index).value_or_problem(read(text)),
-    };
+        return Some(AllowedNames::Any);
+    }
+    let each = |(index, text): (usize, &String)| place.item(index).value_or_problem(read(text));
     let names: Vec<String> = names.iter().enumerate().filter_map(each).collect();
-    HeaderValue::from_str(&names.join(", ")).ok()
+    HeaderValue::from_str(&names.join(", ")).ok().map(AllowedNames::Listed)
+}
+
+/// The value of `Access-Control-Expose-Headers`. A response to a request with credentials cannot expose all fields:
+/// nothing in the request names them.
+fn compile_exposed(written: &CorsDocument, credentials: bool, place: &DocPath<'_>) -> Option<HeaderValue> {
+    match compile_names(written.expose_headers.as_deref()?, parse_field_name, place)? {
+        AllowedNames::Listed(names) => Some(names),
+        AllowedNames::Any if credentials => {
+            place.missing("browsers do not treat \"*\" as a wildcard with credentials; list the fields")
+        }
+        AllowedNames::Any => Some(HeaderValue::from_static("*")),
+    }
 }
 
 fn limit_names(names: &[String], place: &DocPath<'_>) {
@@ -120,6 +137,12 @@ mod tests {
             ("console.city.example", false),
             ("null", false),
             ("https://*.city.example/x", false),
+            ("https://*.city.example", true),
+            ("http://*.city.example:3000", true),
+            ("https://*", false),
+            ("https://a.*.example", false),
+            ("https://*.*.example", false),
+            ("https://*.", false),
         ] {
             assert_eq!(parse_origin(text).is_ok(), fits, "{text}");
         }

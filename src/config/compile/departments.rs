@@ -2,44 +2,62 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::document::{CallerDocument, DepartmentDocument};
+use crate::config::document::{CallerDocument, DepartmentDocument, SubjectDocument};
+use crate::config::settings::gateway_settings::ListenerSettings;
 use crate::model::{CallerId, Department, Name, NameInterner};
 use crate::policy::DepartmentPolicy;
 
 use super::doc_path::DocPath;
 use super::{limits, scalars};
 
-/// The departments, and the map from caller identity to department.
-type CompiledDepartments = (Vec<Arc<DepartmentPolicy>>, HashMap<CallerId, Arc<DepartmentPolicy>>);
+/// The departments, and which callers each of them claims.
+pub(crate) struct CompiledDepartments {
+    pub(crate) departments: Vec<Arc<DepartmentPolicy>>,
+    /// The department of each identity in a certificate.
+    pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    /// The department of the callers without a certificate, by listener.
+    pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
+}
 
 pub(crate) fn compile_departments(
     departments: &[Arc<DepartmentDocument>],
+    listeners: &[ListenerSettings],
     interner: &NameInterner,
     place: &DocPath<'_>,
 ) -> CompiledDepartments {
     if departments.is_empty() {
         place.problem("at least one department is required; without one, every command is refused");
     }
-    let mut register = IdentityRegister { list: place, ids: HashMap::new(), claims: HashMap::new() };
+    let mut register = IdentityRegister {
+        list: place,
+        listeners,
+        ids: HashMap::new(),
+        claims: HashMap::new(),
+        anonymous: HashMap::new(),
+    };
     let mut compiled = Vec::with_capacity(departments.len());
     for (index, department) in departments.iter().enumerate() {
         let policy = Arc::new(compile_department(department, interner, &place.item(index)));
         register.register_id(department, index, &policy);
         compiled.push(policy);
     }
-    (compiled, register.claims)
+    CompiledDepartments { departments: compiled, callers: register.claims, anonymous: register.anonymous }
 }
 
 /// The owner of each department id and of each caller identity, to find duplicates.
 struct IdentityRegister<'a> {
     list: &'a DocPath<'a>,
+    listeners: &'a [ListenerSettings],
     /// The index of the first occurrence of each id.
     ids: HashMap<Name, usize>,
     claims: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    /// By listener.
+    anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
 }
 
 impl IdentityRegister<'_> {
@@ -64,18 +82,60 @@ impl IdentityRegister<'_> {
         }
         for (index, caller) in department.callers.iter().enumerate() {
             let place = place.item(index);
-            let Some(identity) = compile_identity(caller, &place) else { continue };
-            match self.claims.entry(identity) {
-                Entry::Vacant(free) => drop(free.insert(Arc::clone(policy))),
-                Entry::Occupied(claimed) => {
-                    let other = &claimed.get().department.id;
-                    let message = format!("{} is already claimed by department {other}", claimed.key());
-                    let first = self.ids.get(other).copied().unwrap_or_default();
-                    place.problem_beside(message, &self.list.item(first));
+            let other = match compile_claim(caller, &place) {
+                None => continue,
+                Some(CompiledClaim::Certificate(identity)) => {
+                    let shown = identity.to_string();
+                    claim(&mut self.claims, identity, policy).map(|other| (other, shown))
                 }
+                Some(CompiledClaim::Listener(listener)) => {
+                    self.check_anonymous(&listener, &place.key("listener"));
+                    let shown = format!("the callers without a certificate on the listener {listener}");
+                    claim(&mut self.anonymous, listener, policy).map(|other| (other, shown))
+                }
+            };
+            if let Some((other, shown)) = other {
+                let first = self.ids.get(&other).copied().unwrap_or_default();
+                let message = format!("{shown} is already claimed by department {other}");
+                place.problem_beside(message, &self.list.item(first));
             }
         }
     }
+
+    /// Checks that callers without a certificate can connect to a listener.
+    fn check_anonymous(&self, listener: &Name, place: &DocPath<'_>) {
+        match self.listeners.iter().find(|known| known.name == *listener) {
+            None => place.problem(format!("there is no listener {listener}")),
+            Some(known) if !known.accepts_anonymous() => place.problem_with_hint(
+                format!("the listener {listener} requires client certificates, so it has no caller without one"),
+                "set clientAuth.mode: optional there, or name the certificates instead",
+            ),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Claims a key for a department. Returns the department that has claimed it before, if any.
+fn claim<K: Eq + Hash>(
+    claims: &mut HashMap<K, Arc<DepartmentPolicy>>,
+    key: K,
+    policy: &Arc<DepartmentPolicy>,
+) -> Option<Name> {
+    match claims.entry(key) {
+        Entry::Vacant(free) => {
+            free.insert(Arc::clone(policy));
+            None
+        }
+        Entry::Occupied(claimed) => Some(claimed.get().department.id.clone()),
+    }
+}
+
+/// The callers that one entry of `callers` names.
+enum CompiledClaim {
+    /// Those with this identity in their certificate.
+    Certificate(CallerId),
+    /// Those without a certificate on this listener.
+    Listener(Name),
 }
 
 /// A name as a header value.
@@ -102,23 +162,25 @@ fn compile_department(
     }
 }
 
-fn compile_identity(caller: &CallerDocument, place: &DocPath<'_>) -> Option<CallerId> {
-    match (&caller.uri, &caller.dns, &caller.subject) {
-        (Some(uri), None, None) => uri_identity(uri, &place.key("uri")),
-        (None, Some(dns), None) => dns_identity(dns, &place.key("dns")),
-        (None, None, Some(subject)) => {
-            if subject.common_name.is_empty() {
-                place.key("subject").key("commonName").problem("a common name must not be empty");
-            }
-            Some(CallerId::Subject {
-                common_name: subject.common_name.clone(),
-                organizational_unit: subject.organizational_unit.clone(),
-            })
+fn compile_claim(caller: &CallerDocument, place: &DocPath<'_>) -> Option<CompiledClaim> {
+    match (&caller.uri, &caller.dns, &caller.subject, &caller.listener) {
+        (Some(uri), None, None, None) => uri_identity(uri, &place.key("uri")).map(CompiledClaim::Certificate),
+        (None, Some(dns), None, None) => dns_identity(dns, &place.key("dns")).map(CompiledClaim::Certificate),
+        (None, None, Some(subject), None) => {
+            Some(CompiledClaim::Certificate(subject_identity(subject, &place.key("subject"))))
         }
-        _ => {
-            place.problem("a caller is exactly one of uri, dns or subject");
-            None
-        }
+        (None, None, None, Some(listener)) => Some(CompiledClaim::Listener(place.key("listener").parse_name(listener))),
+        _ => place.missing("a caller is exactly one of uri, dns, subject or listener"),
+    }
+}
+
+fn subject_identity(subject: &SubjectDocument, place: &DocPath<'_>) -> CallerId {
+    if subject.common_name.is_empty() {
+        place.key("commonName").problem("a common name must not be empty");
+    }
+    CallerId::Subject {
+        common_name: subject.common_name.clone(),
+        organizational_unit: subject.organizational_unit.clone(),
     }
 }
 

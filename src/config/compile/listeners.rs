@@ -43,7 +43,7 @@ fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<
     ListenerSettings {
         name: place.key("name").parse_name(&listener.name),
         address: parse_address(&listener.address, &place.key("address")),
-        tls: compile_tls(&listener.tls, folder, &place.key("tls")),
+        tls: compile_security(listener, folder, place),
         connections: listener
             .connections
             .map(|written| super::values::count_or(Some(written), 1, &place.key("connections"))),
@@ -53,6 +53,23 @@ fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<
         },
     }
 }
+
+/// The TLS files of a listener; `None` for plain HTTP. Plain HTTP is never the result of a missing key.
+fn compile_security(listener: &ListenerDocument, folder: &Path, place: &DocPath<'_>) -> Option<TlsFiles> {
+    let written = listener.protocol.as_deref().unwrap_or("https");
+    let is_https = place.key("protocol").value_or_problem(scalars::parse_keyword(written, &PROTOCOL_KEYWORDS))?;
+    match (&listener.tls, is_https) {
+        (Some(tls), true) => Some(compile_tls(tls, folder, &place.key("tls"))),
+        (None, true) => place
+            .key("tls")
+            .missing("is missing; write certificate and key, or protocol: http for a listener without TLS"),
+        (Some(_), false) => place.key("tls").missing("cannot stand beside protocol: http; remove one of the two"),
+        (None, false) => None,
+    }
+}
+
+/// Whether a listener uses TLS.
+const PROTOCOL_KEYWORDS: [(&str, bool); 2] = [("https", true), ("http", false)];
 
 fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
     let mut networks = NetworkRanges::default();

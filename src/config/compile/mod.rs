@@ -29,6 +29,7 @@ use super::document::ConfigDocument;
 use super::parse::problem::ConfigProblem;
 use super::parse::source_files::SourceFiles;
 use super::settings::gateway_settings::{GatewaySettings, SubsystemTlsSettings};
+use departments::CompiledDepartments;
 use doc_path::{DocPath, ProblemList};
 
 /// The context in which a document is compiled.
@@ -67,8 +68,12 @@ fn compile_snapshot(
     context: CompileContext<'_>,
     root: &DocPath<'_>,
 ) -> Option<PolicySnapshot> {
-    let (departments, callers) =
-        departments::compile_departments(&document.departments, context.numbers, &root.key("departments"));
+    let CompiledDepartments { departments, callers, anonymous } = departments::compile_departments(
+        &document.departments,
+        &settings.listeners,
+        context.numbers,
+        &root.key("departments"),
+    );
     let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, root);
     let known = grants::KnownNames::new(&departments, &subsystems);
     let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
@@ -78,6 +83,7 @@ fn compile_snapshot(
         total_rate: total,
         departments,
         callers,
+        anonymous,
         subsystems,
         grants,
     };

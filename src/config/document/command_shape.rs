@@ -24,6 +24,9 @@ pub(crate) struct HeaderEditsDocument {
     /// Names with their new values; earlier values are replaced.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,
+    /// Names with values that are added; earlier values stay.
+    #[serde(default)]
+    pub(crate) add: BTreeMap<String, String>,
     /// The names of the fields to remove.
     #[serde(default)]
     pub(crate) remove: Vec<String>,
@@ -56,7 +59,7 @@ pub(crate) struct RedirectDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct CorsDocument {
-    /// Origins such as <https://console.city.example>, or * for all; at least one.
+    /// Origins such as <https://console.city.example> or https://*.city.example, or * for all; at least one.
     #[serde(default)]
     pub(crate) origins: Vec<String>,
     /// The methods that a page may use. Default: the requested method, if a command matches it.

@@ -79,8 +79,10 @@ pub(crate) struct ListenerDocument {
     pub(crate) name: String,
     /// IP address and port, such as 0.0.0.0:8443.
     pub(crate) address: String,
-    /// Key, certificate and authorities.
-    pub(crate) tls: TlsDocument,
+    /// https (default) or http: plain HTTP, without TLS and without client certificates.
+    pub(crate) protocol: Option<String>,
+    /// Key, certificate and authorities; required for https.
+    pub(crate) tls: Option<TlsDocument>,
     /// The most connections. Default: capacity.connections.
     pub(crate) connections: Option<u64>,
     /// Ranges of trusted load balancers that begin each connection with a PROXY protocol header (version 1 or 2).
@@ -213,7 +215,7 @@ pub(crate) struct DepartmentDocument {
     pub(crate) disabled: Option<bool>,
 }
 
-/// One identity in a certificate: exactly one of the three.
+/// One identity in a certificate, or the callers without a certificate on one listener: exactly one of the four.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -224,6 +226,8 @@ pub(crate) struct CallerDocument {
     pub(crate) dns: Option<String>,
     /// A subject.
     pub(crate) subject: Option<SubjectDocument>,
+    /// The name of a listener: its callers without a certificate.
+    pub(crate) listener: Option<String>,
 }
 
 /// The subject of a certificate.

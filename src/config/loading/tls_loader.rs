@@ -14,14 +14,14 @@ use crate::clock::Clock;
 use crate::config::compile::CompiledDocument;
 use crate::config::parse::problem::ConfigProblem;
 use crate::config::parse::yaml;
-use crate::config::settings::gateway_settings::{ListenerSettings, SubsystemTlsSettings};
+use crate::config::settings::gateway_settings::SubsystemTlsSettings;
 use crate::identity::{PemSource, PemStore, ServerTls, SubsystemTls, TlsFiles, TlsProblem};
 use crate::model::Name;
 
 /// The TLS settings of a configuration, built from its files.
 #[derive(Clone, Debug, Default)]
 pub struct LoadedTls {
-    /// The settings of each listener, in the order of the configuration.
+    /// The settings of each listener with TLS, in the order of the configuration.
     pub listeners: Vec<(Name, Arc<ServerTls>)>,
     /// The settings towards each subsystem that uses TLS, in the order of the configuration.
     pub subsystems: Vec<(Name, SubsystemTls)>,
@@ -30,7 +30,7 @@ pub struct LoadedTls {
 /// The listeners and subsystems whose TLS files a document names. Those with a problem at or below `tls` are left out:
 /// one of their paths may be a placeholder.
 pub(crate) struct NamedFiles<'c> {
-    listeners: Vec<(String, &'c ListenerSettings)>,
+    listeners: Vec<(String, &'c Name, &'c TlsFiles)>,
     subsystems: Vec<(String, &'c SubsystemTlsSettings)>,
 }
 
@@ -48,13 +48,14 @@ impl<'c> NamedFiles<'c> {
             let mut known = parsed.iter().chain(&compiled.problems);
             known.any(|problem| problem.path.starts_with(place) && counts(problem))
         };
-        let listeners = compiled.settings.listeners.iter().enumerate();
-        let listeners = listeners.map(|(index, listener)| (format!("listeners[{index}].tls"), listener));
+        let listeners = compiled.settings.tls_listeners();
+        let listeners =
+            listeners.map(|(index, listener, files)| (format!("listeners[{index}].tls"), &listener.name, files));
         let subsystems = compiled.subsystem_tls.iter();
         let subsystems = subsystems.map(|subsystem| (format!("subsystems[{}].tls", subsystem.index), subsystem));
         Self {
             listeners: listeners
-                .filter(|(place, _)| !has_problem(place, |problem| problem.message != yaml::UNKNOWN_KEY))
+                .filter(|(place, ..)| !has_problem(place, |problem| problem.message != yaml::UNKNOWN_KEY))
                 .collect(),
             subsystems: subsystems.filter(|(place, _)| !has_problem(place, |_| true)).collect(),
         }
@@ -62,7 +63,7 @@ impl<'c> NamedFiles<'c> {
 
     /// The paths of all files.
     pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        let listeners = self.listeners.iter().flat_map(|(_, listener)| listener.tls.paths());
+        let listeners = self.listeners.iter().flat_map(|(.., files)| files.paths());
         listeners.chain(self.subsystems.iter().flat_map(|(_, subsystem)| subsystem.files.paths()))
     }
 
@@ -70,7 +71,7 @@ impl<'c> NamedFiles<'c> {
     /// files.
     pub(crate) fn load(&self, source: &dyn PemSource, clock: &Clock) -> (LoadedTls, Vec<ConfigProblem>) {
         let mut load = TlsLoad { store: PemStore::new(source), clock, problems: Vec::new() };
-        let listeners = self.listeners.iter().filter_map(|(place, listener)| load.listener_tls(place, listener));
+        let listeners = self.listeners.iter().filter_map(|(place, name, files)| load.listener_tls(place, name, files));
         let listeners = listeners.collect();
         let subsystems = self.subsystems.iter().filter_map(|(place, subsystem)| load.subsystem_tls(place, subsystem));
         let subsystems = subsystems.collect();
@@ -79,8 +80,7 @@ impl<'c> NamedFiles<'c> {
 }
 
 impl TlsLoad<'_> {
-    fn listener_tls(&mut self, place: &str, listener: &ListenerSettings) -> Option<(Name, Arc<ServerTls>)> {
-        let ListenerSettings { name, tls: files, .. } = listener;
+    fn listener_tls(&mut self, place: &str, name: &Name, files: &TlsFiles) -> Option<(Name, Arc<ServerTls>)> {
         let read = files.load(&self.store, self.clock);
         let tls = self.value_or_problems(read, |problem| format!("{place}{}", tls_key(files, &problem.path.0)))?;
         Some((name.clone(), Arc::new(tls)))

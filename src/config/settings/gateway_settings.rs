@@ -55,12 +55,28 @@ pub struct ListenerSettings {
     pub name: Name,
     /// The address to bind.
     pub address: SocketAddr,
-    /// The TLS files: key, certificate and authorities.
-    pub tls: TlsFiles,
+    /// The TLS files: key, certificate and authorities. `None` for a listener of plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// The most connections, if fewer than the limit over all listeners.
     pub connections: Option<usize>,
     /// The trusted proxies in front of the listener.
     pub proxies: TrustedProxies,
+}
+
+impl GatewaySettings {
+    /// The listeners with TLS: their positions, settings and files.
+    pub fn tls_listeners(&self) -> impl Iterator<Item = (usize, &ListenerSettings, &TlsFiles)> {
+        let listeners = self.listeners.iter().enumerate();
+        listeners.filter_map(|(index, listener)| Some((index, listener, listener.tls.as_ref()?)))
+    }
+}
+
+impl ListenerSettings {
+    /// Whether a caller without a client certificate can connect.
+    pub fn accepts_anonymous(&self) -> bool {
+        let auth = self.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
+        auth.is_none_or(|auth| !auth.required)
+    }
 }
 
 /// The proxies and load balancers in front of a listener whose statements about callers are trusted.

@@ -65,6 +65,7 @@ impl ListenerSettings {
     fn record_static_values(&self, note: &mut impl FnMut(&str, &dyn Display)) {
         let mut note = |key: &str, value: &dyn Display| note(&format!("listeners[{}].{key}", self.name), value);
         note("address", &self.address);
+        note("protocol", if self.tls.is_some() { &"https" } else { &"http" });
         if let Some(connections) = self.connections {
             note("connections", &connections);
         }

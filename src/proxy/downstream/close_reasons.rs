@@ -11,17 +11,11 @@
 use std::future::poll_fn;
 
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 
 use crate::lifecycle::DrainWatcher;
 use crate::proxy::io::connection_activity::ConnectionActivity;
-use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
-
-/// A TLS stream after its handshake. Boxed, because each future that passes it on reserves its size twice (more than 1
-/// KiB).
-pub(crate) type TlsSocket = Box<TlsStream<TcpConnection>>;
 
 /// Ready when a connection takes no more commands: the gateway drains, the caller is deauthorized, or the connection
 /// has reached its maximum age or number of commands. Revocation and the spreading of load over gateways need

@@ -1,7 +1,9 @@
-//! One connection of a caller: one TLS handshake, then its commands over the protocol that ALPN selected.
+//! One connection of a caller: one TLS handshake, then its commands over the protocol that ALPN selected. A listener of
+//! plain HTTP has no handshake and no ALPN.
 //!
 //! Guarantees:
-//! - ALPN alone selects the protocol. The first bytes of the stream are never sniffed.
+//! - ALPN alone selects the protocol over TLS. The first bytes of the stream are never sniffed.
+//! - Over plain HTTP, only the connection preface selects HTTP/2 ([`super::plain_protocol`]).
 //! - The caller is identified once per connection, its department once per configuration.
 //! - A connection of a caller that is no longer authorized ends by graceful shutdown.
 //! - A handshake has a time limit, and a connection has a maximum age.
@@ -20,6 +22,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::TrustedProxies;
 use crate::identity::{Caller, CertificateSummary, describe_tls_error};
@@ -29,10 +32,11 @@ use crate::proxy::capacity::connections::{ConnectionPermit, LimitScope};
 use crate::proxy::io::lingering_close::close_after_handshake;
 use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::worker::TrafficWorker;
-use crate::proxy::worker::peer::{DownstreamPeer, HandshakeInfo, ListenerTls};
+use crate::proxy::worker::peer::{AcceptingListener, DownstreamPeer, HandshakeInfo, ListenerTls};
 use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnection};
 
-use super::close_reasons::TlsSocket;
+use super::client_stream::{ClientStream, PlainStream};
+use super::plain_protocol::PeekedBytes;
 use super::{http1, http2, proxy_protocol};
 
 /// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.
@@ -40,12 +44,17 @@ const TLS_RECORD_MAX: usize = 16 * 1024;
 
 /// How long a draining gateway waits for pending handshakes. A normal handshake takes at most three round trips.
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long a draining gateway waits for the first bytes of a plain connection, which may be on their way.
+const FIRST_BYTES_DRAIN_TIME: Duration = Duration::from_millis(250);
+
+/// A TLS stream after its handshake.
+type TlsSocket = Box<TlsStream<TcpConnection>>;
 
 /// A connection as the listener passes it to a worker.
 pub(crate) struct AcceptedConnection {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) address: SocketAddr,
-    pub(crate) tls: ListenerTls,
+    pub(crate) listener: AcceptingListener,
     pub(crate) stats: Arc<ConnectionStats>,
     pub(crate) proxies: Arc<TrustedProxies>,
     pub(crate) guards: ConnectionGuards,
@@ -77,25 +86,22 @@ impl Drop for WorkerConnection {
 
 /// Serves a connection from the handshake to the close.
 pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: AcceptedConnection, mut drain: DrainWatcher) {
-    let AcceptedConnection { stream, address, tls, proxies, stats, guards: held } = accepted;
-    let opening = OpeningConnection { worker: &worker, address, tls: &tls, proxies: &proxies, stats: &stats };
-    let Some((mut stream, proxied_address)) = opening.complete_handshake(stream, &mut drain).await else { return };
-    let Some(handshake) = opening.identify_caller(stream.get_ref().1, proxied_address) else {
-        return close_after_handshake(stream).await;
+    let AcceptedConnection { stream, address, listener, proxies, stats, guards: held } = accepted;
+    let opening = OpeningConnection { worker: &worker, address, proxies: &proxies, stats: &stats };
+    let opened = match &listener.tls {
+        Some(tls) => opening.open_tls(stream, tls, &mut drain).await,
+        // Boxed: otherwise each TLS connection would reserve the size of this future.
+        None => Box::pin(opening.open_plain(stream, &mut drain)).await,
     };
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let peer = Rc::new(DownstreamPeer::new(
-        handshake,
-        tls,
-        &worker.config().snapshot,
-        (&worker.components.clock, worker.grace),
-    ));
+    let Some(OpenedConnection { mut stream, is_http2, handshake, proxied_address }) = opened else { return };
+    let snapshot = &worker.config().snapshot;
+    let peer = Rc::new(DownstreamPeer::new(handshake, listener, snapshot, (&worker.components.clock, worker.grace)));
     let Some(_places) = worker.caller_permits(&peer, proxied_address) else {
         return close_after_handshake(stream).await;
     };
     worker.revalidator.watch(&peer);
-    stream.get_mut().1.set_buffer_limit(Some(worker.in_flight.read_ahead_limit().max(TLS_RECORD_MAX)));
-    let served = match is_h2 {
+    stream.set_buffer_limit(worker.in_flight.read_ahead_limit().max(TLS_RECORD_MAX));
+    let served = match is_http2 {
         true => http2::serve_http2(worker, peer, stream, drain).await,
         false => http1::serve_http1(worker, peer, stream, drain).await,
     };
@@ -105,27 +111,87 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
     drop(held);
 }
 
+/// A connection whose caller and protocol are known.
+struct OpenedConnection {
+    stream: ClientStream,
+    is_http2: bool,
+    handshake: HandshakeInfo,
+    /// The caller's address, if a PROXY header names one.
+    proxied_address: Option<IpAddr>,
+}
+
 /// A connection until its caller is known.
 struct OpeningConnection<'a> {
     worker: &'a TrafficWorker,
     address: SocketAddr,
-    tls: &'a ListenerTls,
     proxies: &'a TrustedProxies,
     stats: &'a ConnectionStats,
 }
 
 impl OpeningConnection<'_> {
+    /// Opens a connection of a TLS listener. `None` after a failure, which is then recorded.
+    async fn open_tls(
+        &self,
+        stream: std::net::TcpStream,
+        tls: &ListenerTls,
+        drain: &mut DrainWatcher,
+    ) -> Option<OpenedConnection> {
+        let (stream, proxied_address) = self.complete_handshake(stream, tls, drain).await?;
+        let Some(handshake) = self.identify_caller(stream.get_ref().1, proxied_address) else {
+            close_after_handshake(stream).await;
+            return None;
+        };
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Some(OpenedConnection { stream: ClientStream::Tls(stream), is_http2, handshake, proxied_address })
+    }
+
+    /// Opens a connection of a plain HTTP listener: reads its PROXY header, if it has one, and determines its protocol.
+    /// `None` if the client sends nothing within the limits: there is nothing to refuse.
+    async fn open_plain(&self, stream: std::net::TcpStream, drain: &mut DrainWatcher) -> Option<OpenedConnection> {
+        let mut socket = TcpStream::from_std(stream).and_then(TcpConnection::new).ok()?;
+        let capacity = &self.worker.capacity;
+        let mut peeked = PeekedBytes::default();
+        let by_balancer = self.proxies.protocol.contains(self.address.ip());
+        let proxied_address = match by_balancer {
+            true => match timeout(capacity.handshake, proxy_protocol::read_proxy_header(&mut socket)).await {
+                Ok(Ok(address)) => address,
+                Ok(Err(error)) => {
+                    self.record_error(&error);
+                    return None;
+                }
+                Err(late) => {
+                    self.record_failure(FailedHandshake::new(HandshakeFailure::Timeout, &late));
+                    return None;
+                }
+            },
+            false => None,
+        };
+        let is_http2 = tokio::select! {
+            detected = timeout(capacity.idle, peeked.detect_http2(&mut socket)) => detected.ok()?.ok()?,
+            () = plain_drain(drain) => return None,
+        };
+        let handshake = HandshakeInfo {
+            caller: None,
+            server_name: None,
+            address: proxied_address.unwrap_or(self.address.ip()),
+            is_proxy: self.proxies.forwarded_for.contains(self.address.ip()),
+        };
+        let stream = ClientStream::Plain(Box::new(PlainStream { socket, peeked }));
+        Some(OpenedConnection { stream, is_http2, handshake, proxied_address })
+    }
+
     /// Completes the handshake within its limits. Returns the TLS stream, and the caller's address if a PROXY header
     /// names one. `None` after a failure, which is then recorded.
     async fn complete_handshake(
         &self,
         stream: std::net::TcpStream,
+        tls: &ListenerTls,
         drain: &mut DrainWatcher,
     ) -> Option<(TlsSocket, Option<IpAddr>)> {
         let mut permit = self.worker.handshakes.acquire(Instant::now());
         let by_balancer = self.proxies.protocol.contains(self.address.ip());
         let hello_answered = Rc::clone(&permit.hello_answered);
-        let handshake = tls_handshake(stream, self.tls, by_balancer, Rc::clone(&hello_answered));
+        let handshake = tls_handshake(stream, tls, by_balancer, Rc::clone(&hello_answered));
         let outcome = tokio::select! {
             outcome = timeout(self.worker.capacity.handshake, handshake) => outcome,
             () = handshake_drain(drain, &hello_answered) => {
@@ -143,7 +209,7 @@ impl OpeningConnection<'_> {
         match outcome {
             Ok(Ok(outcome)) => return Some(outcome),
             Ok(Err((error, socket))) => {
-                self.record_error(&error);
+                self.record_tls_error(&error, tls);
                 if let Some(socket) = socket {
                     close_after_handshake(socket).await;
                 }
@@ -174,11 +240,15 @@ impl OpeningConnection<'_> {
     }
 
     /// Records a handshake that failed with this error.
-    fn record_error(&self, error: &io::Error) {
-        let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let words = fault.map_or_else(|| error.to_string(), describe_tls_error);
+    fn record_tls_error(&self, error: &io::Error, tls: &ListenerTls) {
+        let words = tls_error_text(error);
         let failed = FailedHandshake::new(HandshakeFailure::from_io_error(error), &words);
-        self.record_failure(failed.with_certificate(self.tls.at_handshake.take_refused_certificate()));
+        self.record_failure(failed.with_certificate(tls.at_handshake.take_refused_certificate()));
+    }
+
+    /// Records a plain connection whose beginning is not valid.
+    fn record_error(&self, error: &io::Error) {
+        self.record_failure(FailedHandshake::new(HandshakeFailure::from_io_error(error), error));
     }
 
     /// Counts a failed handshake and logs it. The log has at most one line a second for all failures, because any
@@ -198,6 +268,18 @@ impl OpeningConnection<'_> {
             tracing::info!(%address, reason, %error, subject, issuer, serial, suppressed, "handshake failed");
         }
     }
+}
+
+/// The text of an error of a handshake.
+fn tls_error_text(error: &io::Error) -> String {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    fault.map_or_else(|| error.to_string(), describe_tls_error)
+}
+
+/// Ready when the gateway drains and the time for the first bytes of a plain connection is over.
+async fn plain_drain(drain: &mut DrainWatcher) {
+    drain.begun().await;
+    tokio::time::sleep(FIRST_BYTES_DRAIN_TIME).await;
 }
 
 /// Ready when the gateway drains and the time for a pending handshake is over. A handshake whose `ClientHello` has not

@@ -40,7 +40,8 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
-use super::close_reasons::{TlsSocket, shutdown_requested};
+use super::client_stream::ClientStream;
+use super::close_reasons::shutdown_requested;
 use super::h1_scanning_stream::{ClientLimits, PendingFault, ScanningStream};
 use super::response_stream::ResponseStream;
 
@@ -54,7 +55,7 @@ const BUFFER_SIZE: usize = 32 * 1024;
 pub(crate) async fn serve_http1(
     worker: Rc<TrafficWorker>,
     peer: Rc<DownstreamPeer>,
-    stream: TlsSocket,
+    stream: ClientStream,
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;

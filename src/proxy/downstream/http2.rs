@@ -37,7 +37,8 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
-use super::close_reasons::{TlsSocket, shutdown_requested};
+use super::client_stream::ClientStream;
+use super::close_reasons::shutdown_requested;
 use super::h2_frame_budget::{FrameBudget, FrameObservers};
 use super::h2_refused_heads::PendingHeads;
 use super::h2_send_budget::SendBudget;
@@ -88,7 +89,7 @@ fn header_list_max(capacity: &CapacitySettings) -> u32 {
 pub(crate) async fn serve_http2(
     worker: Rc<TrafficWorker>,
     peer: Rc<DownstreamPeer>,
-    stream: TlsSocket,
+    stream: ClientStream,
     mut drain: DrainWatcher,
 ) -> hyper::Result<()> {
     let capacity = worker.capacity;

@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::config::TrustedProxies;
 use crate::identity::ServerTls;
 use crate::lifecycle::DrainWatcher;
+use crate::model::Name;
 use crate::proxy::capacity::connections::{ConnectionLimits, ConnectionPermit, LimitScope};
-use crate::proxy::worker::peer::ListenerTls;
+use crate::proxy::worker::peer::{AcceptingListener, ListenerTls};
 use crate::telemetry::{LimitHit, Telemetry};
 
 use super::connection::{AcceptedConnection, ConnectionGuards};
@@ -37,8 +38,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The settings of a listener.
 #[derive(Clone)]
 pub struct AcceptSettings {
-    /// The server certificates and trust anchors. A reload replaces them.
-    pub tls: Arc<ArcSwap<ServerTls>>,
+    /// The listener's name.
+    pub name: Name,
+    /// The server certificates and trust anchors, which a reload replaces. `None` for plain HTTP.
+    pub tls: Option<Arc<ArcSwap<ServerTls>>>,
     /// The index of this listener.
     pub position: usize,
     /// The connection limits.
@@ -142,11 +145,13 @@ fn dispatch(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, w
     let living = workers.iter().filter(|worker| worker.is_alive());
     let Some(idlest) = living.min_by_key(|worker| worker.connections()) else { return };
     let Ok(stream) = stream.into_std() else { return };
-    let tls = ListenerTls { current: Arc::clone(&settings.tls), at_handshake: settings.tls.load_full() };
+    let tls = settings.tls.as_ref();
+    let tls = tls.map(|tls| ListenerTls { current: Arc::clone(tls), at_handshake: tls.load_full() });
+    let listener = AcceptingListener { name: settings.name.clone(), tls };
     let taken = idlest.send_connection(|carried| AcceptedConnection {
         stream,
         address,
-        tls,
+        listener,
         stats: Arc::clone(stats),
         proxies: Arc::clone(&settings.trusted_proxies),
         guards: ConnectionGuards { _open: stats.count_accepted(), _worker: carried, _permits: places },

@@ -7,6 +7,7 @@
 //! Leaves to others: the decision about a request and its response (`exchange`), and every byte between the gateway and
 //! a subsystem (`upstream`).
 
+mod client_stream;
 mod close_reasons;
 mod connection;
 pub(crate) mod h1_scanning_stream;
@@ -18,6 +19,7 @@ mod hpack;
 mod http1;
 mod http2;
 pub(crate) mod listener;
+mod plain_protocol;
 pub(crate) mod proxy_protocol;
 mod response_stream;
 pub(crate) mod worker_thread;

@@ -15,7 +15,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
-use crate::policy::{Subsystem, UpstreamProtocol};
+use crate::policy::{FieldEdits, Subsystem, UpstreamProtocol};
 use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
 use crate::proxy::message::request_id::{REQUEST_ID, caller_request_id};
 use crate::proxy::message::{grpc, header_rules};
@@ -127,7 +127,7 @@ impl UpstreamHead<'_> {
                 put(name, value);
             }
         });
-        for (name, value) in edits.map_or(&[][..], |edits| edits.set_fields()) {
+        for (name, value) in edits.into_iter().flat_map(FieldEdits::new_fields) {
             put(name, value.as_bytes());
         }
         if self.mirror_to.is_some() {
@@ -147,7 +147,7 @@ impl UpstreamHead<'_> {
         let traceparent = if has_reserved { request.headers().get(TRACEPARENT) } else { None };
         put(&TRACEPARENT, &context.request_id.traceparent(traceparent));
         put(&FORWARDED_FOR, &context.peer.forwarded_for(request.headers()));
-        put(&FORWARDED_PROTO, b"https");
+        put(&FORWARDED_PROTO, context.peer.scheme().as_bytes());
         put(&FORWARDED_HOST, admitted.host.as_bytes());
         if let Some(deadline) = admitted.deadline {
             put(&GRPC_TIMEOUT, grpc::format_timeout(deadline).as_bytes());

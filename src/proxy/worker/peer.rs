@@ -22,6 +22,7 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ConnectionHosts, ServerTls};
+use crate::model::Name;
 use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
 use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::field_line::FORWARDED_FOR;
@@ -29,7 +30,16 @@ use crate::proxy::message::field_line::FORWARDED_FOR;
 /// How long the commands of a caller go on after its certificate has lost trust: enough time to send a refusal.
 const REVOKED_GRACE: Duration = Duration::from_millis(100);
 
+/// The listener that accepted a connection.
+pub(crate) struct AcceptingListener {
+    /// Its name, which determines the department of callers without a certificate.
+    pub(crate) name: Name,
+    /// Its TLS settings; `None` for plain HTTP.
+    pub(crate) tls: Option<ListenerTls>,
+}
+
 /// The TLS settings of the listener that accepted a connection.
+#[derive(Clone)]
 pub(crate) struct ListenerTls {
     /// The current server certificates and trust anchors.
     pub(crate) current: Arc<ArcSwap<ServerTls>>,
@@ -37,7 +47,7 @@ pub(crate) struct ListenerTls {
     pub(crate) at_handshake: Arc<ServerTls>,
 }
 
-/// The results of a handshake.
+/// The results of a handshake. A connection without TLS has only the address.
 pub(crate) struct HandshakeInfo {
     pub(crate) caller: Option<Caller>,
     /// The host in the SNI extension.
@@ -53,7 +63,9 @@ pub(crate) struct DownstreamPeer {
     address: HeaderValue,
     is_proxy: bool,
     server_name: Option<Box<str>>,
-    tls: Arc<ArcSwap<ServerTls>>,
+    listener: Name,
+    /// The current TLS settings of the listener; `None` for plain HTTP.
+    tls: Option<Arc<ArcSwap<ServerTls>>>,
     clock: Clock,
     authorization: RefCell<PeerAuthorization>,
     has_requests: Cell<bool>,
@@ -65,35 +77,66 @@ pub(crate) struct DownstreamPeer {
 /// The authorization of a caller under one configuration.
 struct PeerAuthorization {
     snapshot: Arc<PolicySnapshot>,
-    tls: Arc<ServerTls>,
+    /// `None` for plain HTTP.
+    tls: Option<Arc<ServerTls>>,
     is_trusted: bool,
-    served_names: Option<ConnectionHosts>,
+    hosts: AllowedHosts,
     department: Option<Arc<DepartmentPolicy>>,
+}
+
+/// The hosts that the commands of a connection may name.
+enum AllowedHosts {
+    /// Those that belong to the server name of the handshake.
+    Served(ConnectionHosts),
+    /// Every host, over plain HTTP: there is no certificate that could be valid for another one.
+    All,
+    /// None: the listener no longer serves the server name of the handshake.
+    None,
+}
+
+impl AllowedHosts {
+    fn new(tls: Option<&ServerTls>, server_name: Option<&str>) -> Self {
+        match tls {
+            None => Self::All,
+            Some(tls) => tls.hosts.hosts_for_sni(server_name).map_or(Self::None, Self::Served),
+        }
+    }
+
+    fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Served(served) => served.covers(host),
+            Self::All => true,
+            Self::None => false,
+        }
+    }
 }
 
 impl DownstreamPeer {
     /// The peer of a connection whose handshake has just completed.
     pub(crate) fn new(
         handshake: HandshakeInfo,
-        door: ListenerTls,
+        listener: AcceptingListener,
         snapshot: &Arc<PolicySnapshot>,
         (clock, grace): (&Clock, Duration),
     ) -> Self {
         let address = HeaderValue::try_from(handshake.address.to_canonical().to_string());
         let address = address.expect("an IP address is a valid header value");
+        let AcceptingListener { name: listener, tls } = listener;
+        let (current, at_handshake) = tls.map(|tls| (tls.current, tls.at_handshake)).unzip();
         let authorization = PeerAuthorization {
             snapshot: Arc::clone(snapshot),
             is_trusted: true,
-            served_names: door.at_handshake.hosts.hosts_for_sni(handshake.server_name.as_deref()),
-            department: department_for(handshake.caller.as_ref(), snapshot),
-            tls: door.at_handshake,
+            hosts: AllowedHosts::new(at_handshake.as_deref(), handshake.server_name.as_deref()),
+            department: department_for(handshake.caller.as_ref(), &listener, snapshot),
+            tls: at_handshake,
         };
         Self {
             caller: handshake.caller,
             address,
             is_proxy: handshake.is_proxy,
             server_name: handshake.server_name,
-            tls: door.current,
+            listener,
+            tls: current,
             clock: clock.clone(),
             authorization: RefCell::new(authorization),
             has_requests: Cell::new(false),
@@ -105,6 +148,11 @@ impl DownstreamPeer {
     /// The caller, if the connection has a client certificate.
     pub(crate) fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
+    }
+
+    /// The scheme of the connection, for `X-Forwarded-Proto`.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// The value of `X-Forwarded-For` for the subsystem: the address of the peer. If the peer is a trusted proxy, the
@@ -127,7 +175,15 @@ impl DownstreamPeer {
     /// Why no department may send commands on this connection; a text for the caller.
     pub(crate) fn unauthenticated_detail(&self, snapshot: &PolicySnapshot) -> &'static str {
         let Some(caller) = &self.caller else {
-            return "no client certificate was presented on this connection; every command needs one";
+            return match snapshot.anonymous_department(&self.listener) {
+                Err(CallerUnclaimed::Disabled(_)) => {
+                    "the department of callers without a client certificate is disabled"
+                }
+                _ if self.tls.is_none() => {
+                    "this listener uses plain HTTP, and no department has callers without a client certificate here"
+                }
+                _ => "no client certificate was presented on this connection; every command needs one",
+            };
         };
         if !self.authorization.borrow().is_trusted {
             return "this certificate is no longer accepted: it has expired, is revoked, or its authority was removed";
@@ -142,7 +198,7 @@ impl DownstreamPeer {
     /// Whether this connection may ask for a host under this snapshot (the hosts that its SNI selects).
     pub(crate) fn is_host_allowed(&self, host: &str, snapshot: &Arc<PolicySnapshot>) -> bool {
         self.refresh(snapshot);
-        self.authorization.borrow().served_names.as_ref().is_some_and(|served| served.covers(host))
+        self.authorization.borrow().hosts.covers(host)
     }
 
     /// Checks the authorization again. For connections on which no command arrives.
@@ -198,7 +254,7 @@ impl DownstreamPeer {
         let lost = before.department.is_some() && now.department.is_none();
         if !now.is_trusted && !self.has_expired(self.clock.wall()) {
             self.close_notice.announce(REVOKED_GRACE.min(self.grace));
-        } else if lost || !now.is_trusted || now.served_names.is_none() {
+        } else if lost || !now.is_trusted || matches!(now.hosts, AllowedHosts::None) {
             self.close_notice.announce(self.grace);
         } else if now.department.is_some() {
             self.close_notice.withdraw();
@@ -206,15 +262,15 @@ impl DownstreamPeer {
     }
 
     fn authorize_under(&self, snapshot: &Arc<PolicySnapshot>) -> PeerAuthorization {
-        let tls = self.tls.load_full();
+        let tls = self.tls.as_ref().map(|tls| tls.load_full());
         let now = self.clock.wall();
-        let trusted = self.is_trusted_by(&tls, now) && !self.has_expired(now);
-        let caller = self.caller.as_ref().filter(|_| trusted);
+        let trusted = tls.as_ref().is_none_or(|tls| self.is_trusted_by(tls, now)) && !self.has_expired(now);
+        let department = if trusted { department_for(self.caller.as_ref(), &self.listener, snapshot) } else { None };
         PeerAuthorization {
             snapshot: Arc::clone(snapshot),
             is_trusted: trusted,
-            served_names: tls.hosts.hosts_for_sni(self.server_name.as_deref()),
-            department: department_for(caller, snapshot),
+            hosts: AllowedHosts::new(tls.as_deref(), self.server_name.as_deref()),
+            department,
             tls,
         }
     }
@@ -222,7 +278,7 @@ impl DownstreamPeer {
     fn is_trusted_by(&self, tls: &ServerTls, now: Timestamp) -> bool {
         let before = self.authorization.borrow();
         match &self.caller {
-            _ if tls.has_same_trust(&before.tls) => before.is_trusted,
+            _ if before.tls.as_ref().is_some_and(|before| tls.has_same_trust(before)) => before.is_trusted,
             Some(caller) => tls.still_accepts(caller, now),
             None => !tls.requires_certificates(),
         }
@@ -233,8 +289,16 @@ impl DownstreamPeer {
     }
 }
 
-fn department_for(caller: Option<&Caller>, snapshot: &PolicySnapshot) -> Option<Arc<DepartmentPolicy>> {
-    let claimed = snapshot.department_of(caller?.identities());
+/// The department of a caller; without a certificate, that of the listener's anonymous callers.
+fn department_for(
+    caller: Option<&Caller>,
+    listener: &Name,
+    snapshot: &PolicySnapshot,
+) -> Option<Arc<DepartmentPolicy>> {
+    let claimed = match caller {
+        Some(caller) => snapshot.department_of(caller.identities()),
+        None => snapshot.anonymous_department(listener),
+    };
     let claimed_by =
         claimed.inspect_err(|unclaimed| tracing::debug!(?unclaimed, "no single department claims this caller"));
     claimed_by.ok().map(Arc::clone)
