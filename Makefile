@@ -12,7 +12,7 @@ DEMO_SECONDS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECOND
 
 .PHONY: help
 help: ## list of targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 .PHONY: demo
 demo: need-compiler need-curl ## run the demo city: make demo [SECONDS=30] [ARGS="--dir FOLDER"]
@@ -53,6 +53,17 @@ torture: need-compiler ## crash test (100 kills under load, each followed by an 
 		--out loadtests/results/$(shell date -u +%F)-torture.md $(ARGS)
 	$(TARGET_DIR)/demo/loadtests siege --tallygate $(TARGET_DIR)/demo/tallygate \
 		--out loadtests/results/$(shell date -u +%F)-siege.md
+
+# A real kubelet with real pods, apart from `make test`: it needs root and a long first build. CLUSTER=NAME starts another one.
+.PHONY: cluster-up cluster-down cluster-test
+cluster-up: ## start a Kubernetes cluster of one node, as root: tests/cluster/README.md (the first build takes 5 to 10 minutes)
+	@tests/cluster/cluster up
+
+cluster-down: ## end the cluster and remove everything it made
+	@tests/cluster/cluster down
+
+cluster-test: ## test the cluster itself: workloads, volumes, rolling restart, nothing left behind; one minute after the first build
+	@tests/cluster/cluster test
 
 # The fuzz targets: entry points of untrusted input (docs/decisions/fuzzing.md). New inputs are written to a separate folder.
 # Inputs worth keeping are copied to fuzz/corpus.

@@ -1,0 +1,3 @@
+module tallygate.test/cluster
+
+go 1.26.0
