@@ -142,8 +142,11 @@ fn result_json(checked: &Result<Configuration, ConfigProblems>) -> serde_json::V
 fn count_text(read: &Configuration) -> String {
     let snapshot = &read.snapshot;
     let commands: usize = snapshot.subsystems.iter().map(|subsystem| subsystem.commands.len()).sum();
+    let compiled = snapshot.subsystems.iter().flat_map(|subsystem| &subsystem.commands);
+    let matches: usize = compiled.map(|command| command.matches.len()).sum();
+    let matches = if matches == commands { String::new() } else { format!(" ({matches} matches)") };
     format!(
-        "no problems; version {}, {}, {}, {}, {}",
+        "no problems; version {}, {}, {}, {}, {}{matches}",
         snapshot.version,
         plural(read.settings.listeners.len(), "listener"),
         plural(snapshot.departments.len(), "department"),

@@ -6,10 +6,10 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use http::{Method, Request, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
@@ -18,10 +18,11 @@ use crate::clock::Clock;
 use crate::config::{self, Configuration, LoadedTls};
 use crate::identity::{describe_tls_error, identities_of_der, read_certificates};
 use crate::model::{
-    CallerId, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
+    CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
-    CallerUnclaimed, Command, DepartmentPolicy, PolicySnapshot, RouteMatch, Subsystem, UpstreamServer,
+    CallerUnclaimed, Command, CommandMatch, DepartmentPolicy, PolicySnapshot, RouteMatch, RouteRequest, Subsystem,
+    UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -45,6 +46,9 @@ struct RequestExplanation {
     department: Option<String>,
     subsystem: Option<String>,
     command: Option<String>,
+    /// The conditions of the match that was taken. After a rejection: those of the matches at this path, each with
+    /// whether it holds.
+    conditions: Vec<String>,
     /// The grant that allows the command.
     grant: Option<String>,
     /// The limits that could still reject the request, narrowest first.
@@ -79,6 +83,9 @@ pub struct ExplainArgs {
     /// A method and a URL, such as 'POST https://host/path'
     #[arg(long, value_name = "REQUEST")]
     request: String,
+    /// A field of the request, such as 'Version: two'; may be repeated
+    #[arg(long = "header", value_name = "FIELD")]
+    headers: Vec<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
@@ -99,7 +106,7 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
             return Ok(ExitCode::from(NOT_SO));
         }
     };
-    let (shown, request) = read_inputs(args.cert.as_deref(), &args.request).map_err(BadUsage)?;
+    let (shown, request) = read_inputs(args).map_err(BadUsage)?;
     let explanation = match find_listener(&configuration, &shown, &request, clock.wall()) {
         Err(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
         Ok(listener) => decide(&configuration, (&shown.identities, listener), &request),
@@ -111,12 +118,13 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
     Ok(if explanation.refused.is_some() { ExitCode::from(NOT_SO) } else { ExitCode::SUCCESS })
 }
 
-fn read_inputs(cert: Option<&Path>, request: &str) -> Result<(CallerCertificate, Request<()>), String> {
-    let Some(cert) = cert else { return Ok((CallerCertificate::default(), read_request(request)?)) };
+fn read_inputs(args: &ExplainArgs) -> Result<(CallerCertificate, Request<()>), String> {
+    let request = read_request(&args.request, &args.headers)?;
+    let Some(cert) = &args.cert else { return Ok((CallerCertificate::default(), request)) };
     let chain = read_certificates(cert, "the caller's certificate").map_err(|problem| problem.to_string())?;
     let own = chain.first().ok_or_else(|| format!("{}: contains no certificate", cert.display()))?;
     let identities = identities_of_der(own).map_err(|error| format!("{}: {error}", cert.display()))?;
-    Ok((CallerCertificate { chain, identities }, read_request(request)?))
+    Ok((CallerCertificate { chain, identities }, request))
 }
 
 /// The listener that accepts the caller, among those with the scheme and the port of the request. Among all with the
@@ -172,13 +180,26 @@ fn check_listener(
     })
 }
 
-fn read_request(text: &str) -> Result<Request<()>, String> {
+fn read_request(text: &str, headers: &[String]) -> Result<Request<()>, String> {
     let bad = || format!("{text:?} is not a request; write a method and a URL, such as 'POST https://host/path'");
     let (method, url) = text.split_once(' ').ok_or_else(bad)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad())?;
     let uri: Uri = url.trim().parse().map_err(|_| bad())?;
     uri.authority().ok_or_else(bad)?;
-    Request::builder().method(method).uri(uri).body(()).map_err(|_| bad())
+    let mut request = Request::builder().method(method).uri(uri).body(()).map_err(|_| bad())?;
+    for text in headers {
+        let (name, value) = read_field(text)?;
+        request.headers_mut().append(name, value);
+    }
+    Ok(request)
+}
+
+fn read_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let field = text.split_once(':').and_then(|(name, value)| {
+        let value = HeaderValue::from_str(value.trim_matches([' ', '\t'])).ok()?;
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+    });
+    field.ok_or_else(|| format!("{text:?} is not a field; write a name and a value, such as 'Version: two'"))
 }
 
 fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
@@ -212,21 +233,27 @@ fn decide(
         }
     };
     explanation.department = Some(format!("{} ({})", department.department.id, department.department.name));
-    let (subsystem, command) = match snapshot.find_route(head.host, head.method, head.path) {
-        RouteMatch::Command { subsystem, command } => (subsystem, command),
+    let wanted = head.route_request();
+    let (subsystem, command) = match snapshot.find_route(&wanted) {
+        RouteMatch::Command { subsystem, command, matched } => {
+            explanation.command = Some(command_text(command, matched));
+            explanation.conditions = conditions_of_match(command, matched, &wanted);
+            (subsystem, command)
+        }
         RouteMatch::NoCommand { subsystem } => {
             explanation.subsystem = Some(subsystem.id.to_string());
+            explanation.conditions = conditions_at_path(snapshot, &wanted);
             let why =
                 format!("no command of {} matches this method and path, and otherCommands is refuse", subsystem.id);
             return refused_explanation(explanation, Refused::UnknownCommand, why);
         }
         RouteMatch::NoSubsystem => {
+            explanation.conditions = conditions_at_path(snapshot, &wanted);
             let why = "no subsystem matches this host and path".to_owned();
             return refused_explanation(explanation, Refused::UnknownCommand, why);
         }
     };
     explanation.subsystem = Some(subsystem.id.to_string());
-    explanation.command = Some(command_text(command));
     let Some(grant) = snapshot.find_grant(department, command) else {
         let why = format!("no grant allows {} to run {}", department.department.id, command.key.command);
         return refused_explanation(explanation, Refused::Forbidden, why);
@@ -272,13 +299,47 @@ fn unclaimed_text(unclaimed: &CallerUnclaimed) -> String {
     }
 }
 
-fn command_text(command: &Command) -> String {
+fn command_text(command: &Command, matched: Option<usize>) -> String {
     let id = &command.key.command;
-    let method = command.method.as_ref().map_or("any method", |method| method.as_str());
-    match &command.path {
-        Some(path) => format!("{id} ({method} {path}; {} units, body up to {} bytes)", command.units, command.body_max),
+    match matched.and_then(|position| command.matches.get(position)) {
+        Some(matched) => {
+            format!("{id} ({}; {} units, body up to {} bytes)", match_text(matched), command.units, command.body_max)
+        }
         None => format!("{id} (otherCommands: allow; {} units)", command.units),
     }
+}
+
+fn match_text(matched: &CommandMatch) -> String {
+    let method = matched.method.as_ref().map_or("any method", |method| method.as_str());
+    format!("{method} {}", matched.path)
+}
+
+/// The conditions beside method and path of the match that was taken.
+fn conditions_of_match(command: &Command, matched: Option<usize>, request: &RouteRequest<'_>) -> Vec<String> {
+    let matched = matched.and_then(|position| command.matches.get(position));
+    let conditions = matched.into_iter().flat_map(|matched| {
+        let method = usize::from(matched.method.is_some());
+        matched.condition_results(request).into_iter().skip(method)
+    });
+    conditions.map(|(condition, _)| condition).collect()
+}
+
+/// The conditions of all matches at the path of a request that no command accepts, each with whether it holds.
+fn conditions_at_path(snapshot: &PolicySnapshot, request: &RouteRequest<'_>) -> Vec<String> {
+    let mut texts = Vec::new();
+    for subsystem in snapshot.subsystems_at(request) {
+        let below = Some(subsystem.path_below(request.path)).filter(|below| !below.is_empty()).unwrap_or("/");
+        let matches = subsystem.commands.iter().flat_map(|command| command.matches.iter().map(move |m| (command, m)));
+        for (command, matched) in matches.filter(|(_, matched)| matched.path.fits(below)) {
+            let results = matched.condition_results(request).into_iter();
+            let results: Vec<_> = results
+                .map(|(text, holds)| format!("{text} {}", if holds { "holds" } else { "does not hold" }))
+                .collect();
+            let CommandKey { subsystem, command, .. } = &command.key;
+            texts.push(format!("{subsystem}/{command} ({}): {}", matched.path, results.join(", ")));
+        }
+    }
+    texts
 }
 
 fn forwarded_path(subsystem: &Subsystem, command: &Command, path: &str) -> String {
@@ -324,6 +385,7 @@ fn explanation_text(explanation: &RequestExplanation) -> String {
         ("department", explanation.department.clone()),
         ("subsystem", explanation.subsystem.clone()),
         ("command", explanation.command.clone()),
+        ("conditions", (!explanation.conditions.is_empty()).then(|| list_text(&explanation.conditions))),
         ("grant", explanation.grant.clone()),
         ("limits", explanation.refused.is_none().then(|| list_text(&explanation.limits))),
         ("upstream", explanation.refused.is_none().then(|| list_text(&explanation.upstreams))),
@@ -345,6 +407,8 @@ fn list_text(items: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::test_fixtures::{EXAMPLE, compile_valid};
 
@@ -356,7 +420,7 @@ mod tests {
         decide(
             &compile_valid(EXAMPLE),
             (&[CallerId::Uri(uri.to_owned())], &listener()),
-            &read_request(request).expect("a request"),
+            &read_request(request, &[]).expect("a request"),
         )
     }
 
@@ -393,7 +457,7 @@ mod tests {
         let explanation = decide(
             &read,
             (&[CallerId::Uri(police.to_owned())], &listener()),
-            &read_request(submit).expect("a request"),
+            &read_request(submit, &[]).expect("a request"),
         );
         assert_eq!(explanation.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
     }
@@ -401,7 +465,46 @@ mod tests {
     #[test]
     fn request_is_a_method_and_an_absolute_url() {
         for text in ["POST", "POST /path", "https://host/path", "P(ST https://host/"] {
-            assert!(read_request(text).is_err(), "{text}");
+            assert!(read_request(text, &[]).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn conditions_are_told_with_what_holds() {
+        let police = "spiffe://city.example/department/traffic-police";
+        let text = include_str!("../config/testdata/example.yaml").replace(
+            "match: { method: POST, path: /v1/snapshots }",
+            "match:
+          - { method: PUT, path: /v1/x }
+          - method: POST
+            pathPrefix: /v1/snapshots
+            headers: [{ name: Version, value: \"2\" }]
+            query: [{ name: x, present: true }]",
+        );
+        let read = config::compile_text(&text, Path::new("/"), &NameInterner::default()).expect("no problems");
+        let told = |headers: &[&str]| {
+            let headers: Vec<_> = headers.iter().map(|text| (*text).to_owned()).collect();
+            let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots/a?x=1";
+            decide(
+                &read,
+                (&[CallerId::Uri(police.to_owned())], &listener()),
+                &read_request(submit, &headers).expect("a request"),
+            )
+        };
+        let matched = told(&["version: 2"]);
+        assert_eq!(matched.refused, None);
+        let command = matched.command.unwrap_or_default();
+        assert!(command.starts_with("snapshot.submit (POST pathPrefix /v1/snapshots;"), "{command}");
+        assert_eq!(matched.conditions, ["header version = \"2\"", "query x present"]);
+        let refused = told(&["version: 3"]);
+        assert_eq!(refused.refused, Some("unknown_command"));
+        let expected = [
+            "cameras/snapshot.submit (pathPrefix /v1/snapshots): method POST holds, header version = \"2\" does not hold, \
+             query x present holds",
+            "cameras/snapshot.read (/v1/snapshots/{id}): method GET does not hold",
+        ];
+        assert_eq!(refused.conditions, expected);
+        assert!(explanation_text(&refused).contains("conditions  cameras/snapshot.submit"));
+        assert!(read_request("GET https://a/", &["version".to_owned()]).is_err());
     }
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::model::CallerId;
-use crate::policy::{PolicySnapshot, RouteMatch};
+use crate::policy::{PolicySnapshot, QueryPairs, RouteMatch, RouteRequest};
 
 use super::test_fixtures::{EXAMPLE, compile_valid, config_text};
 use super::*;
@@ -43,8 +43,8 @@ fn example_compiles_to_the_described_snapshot() {
     let police = CallerId::Uri("spiffe://city.example/department/traffic-police".to_owned());
     let department = snapshot.department_of(&[police]).expect("claimed");
     assert_eq!(department.department.name, "Traffic Police Bureau");
-    let RouteMatch::Command { subsystem, command } =
-        snapshot.find_route("gateway.city.example:8443", &Method::POST, "/cameras/v1/snapshots")
+    let RouteMatch::Command { subsystem, command, .. } =
+        route_of(snapshot, "gateway.city.example:8443", &Method::POST, "/cameras/v1/snapshots")
     else {
         panic!("not a command");
     };
@@ -92,6 +92,75 @@ fn every_problem_is_reported_with_its_path() {
             "POST, path: /v1/snapshots",
             "subsystems[0].commands[1].match",
             "commands[0]",
+        ),
+        ("path: /v1/snapshots }", "pathPrefix: v1 }", "subsystems[0].commands[0].match.pathPrefix", "start with '/'"),
+        ("path: /v1/snapshots }", "pathRegex: \"(\" }", "subsystems[0].commands[0].match.pathRegex", "not a regular"),
+        ("path: /v1/snapshots }", "}", "subsystems[0].commands[0].match.path", "is missing"),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, pathPrefix: /b }",
+            "subsystems[0].commands[0].match.pathPrefix",
+            "beside a path",
+        ),
+        (
+            "match: { method: POST, path: /v1/snapshots }",
+            "match: []",
+            "subsystems[0].commands[0].match",
+            "at least one match",
+        ),
+        (
+            "match: { method: POST, path: /v1/snapshots }",
+            "match: [{ path: /a }, { method: get, path: /b }]",
+            "subsystems[0].commands[0].match[1].method",
+            "in capitals",
+        ),
+        (
+            "match: { method: POST, path: /v1/snapshots }",
+            "match: [{ path: /a, header: [] }]",
+            "subsystems[0].commands[0].match[0].header",
+            "did you mean \"headers\"?",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, headers: [{ name: Host, value: a }] }",
+            "subsystems[0].commands[0].match.headers[0].name",
+            "hosts of the subsystem",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, headers: [{ name: X-Forwarded-For, present: true }] }",
+            "subsystems[0].commands[0].match.headers[0].name",
+            "only the gateway may write it",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, headers: [{ name: a_b, present: true }] }",
+            "subsystems[0].commands[0].match.headers[0].name",
+            "letters, digits and hyphens",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, headers: [{ name: a, value: x }, { name: A, value: y }] }",
+            "subsystems[0].commands[0].match.headers[1].name",
+            "named twice",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, headers: [{ name: a, value: x, present: true }] }",
+            "subsystems[0].commands[0].match.headers[0]",
+            "exactly one of value, regex and present",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, query: [{ name: a, present: false }] }",
+            "subsystems[0].commands[0].match.query[0].present",
+            "absence",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "path: /a, query: [{ name: a, regex: \"[\" }] }",
+            "subsystems[0].commands[0].match.query[0].regex",
+            "not a regular",
         ),
         ("max: 16MiB", "max: 16MB", "subsystems[0].commands[0].body.max", "not a size"),
         ("max: 16MiB", "max: 0B", "subsystems[0].commands[0].body.max", "0 would"),
@@ -162,7 +231,10 @@ fn every_problem_is_reported_with_its_path() {
         ("connect: 2s", "connect: 2", "subsystems[0].timeouts.connect", "not a duration"),
         ("connect: 2s", "connect: 0s", "subsystems[0].timeouts.connect", "0 would expire immediately"),
         ("otherCommands: refuse", "otherCommands: yes", "subsystems[0].otherCommands", "refuse, allow"),
-        ("[gateway.city.example]", "[\"*.city.example\"]", "subsystems[0].hosts[0]", "wildcards"),
+        ("[gateway.city.example]", "[\"a.*.example\"]", "subsystems[0].hosts[0]", "wildcards"),
+        ("[gateway.city.example]", "[\"*\"]", "subsystems[0].hosts[0]", "wildcards"),
+        ("[gateway.city.example]", "[\"*.\"]", "subsystems[0].hosts[0]", "*.name for one label"),
+        ("[gateway.city.example]", "[\"*.a\", \"*.A\"]", "subsystems[0].hosts[1]", "named twice"),
         ("[gateway.city.example]", "[]", "subsystems[0].hosts", "omit it"),
         (
             "\ngrants:",
@@ -217,6 +289,18 @@ fn every_problem_is_reported_with_its_path() {
             "rewrite: { path: \"/v2/{id}\" }",
             "subsystems[0].commands[0].rewrite.path",
             "{id} is not captured",
+        ),
+        (
+            "{ method: GET, path: \"/v1/snapshots/{id}\" }",
+            "[{ path: \"/a/{id}\" }, { path: \"/{id}\" }]\n        rewrite: { path: \"/v2/{id}\" }",
+            "subsystems[0].commands[1].rewrite.path",
+            "at different places",
+        ),
+        (
+            "path: /v1/snapshots }",
+            "pathPrefix: /a }\n        redirect: { location: \"/v2/{id}\" }",
+            "subsystems[0].commands[0].redirect.location",
+            "only match.path captures",
         ),
         ("body: { max: 16MiB }", "rewrite: { path: /a/../b }", "subsystems[0].commands[0].rewrite.path", "dot segment"),
         (
@@ -539,9 +623,15 @@ fn snapshot_of(text: &str) -> Arc<PolicySnapshot> {
     compile_valid(text).snapshot
 }
 
+/// The route of a request without fields and query.
+fn route_of<'a>(snapshot: &'a PolicySnapshot, host: &str, method: &Method, path: &str) -> RouteMatch<'a> {
+    let headers = HeaderMap::new();
+    snapshot.find_route(&RouteRequest { host, method, path, query: QueryPairs::default(), headers: &headers })
+}
+
 /// The command of a request, as `subsystem/command`.
 fn command_of(snapshot: &PolicySnapshot, host: &str, method: &Method, path: &str) -> String {
-    match snapshot.find_route(host, method, path) {
+    match route_of(snapshot, host, method, path) {
         RouteMatch::Command { command, .. } => command.header.to_str().expect("ASCII").to_owned(),
         RouteMatch::NoCommand { subsystem } => format!("{}/-", subsystem.id),
         RouteMatch::NoSubsystem => "-".to_owned(),

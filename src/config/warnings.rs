@@ -127,7 +127,13 @@ fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
 
 /// Warns of hosts of subsystems that no listener serves: every request for them is misdirected.
 fn unserved_hosts(snapshot: &PolicySnapshot, tls: &LoadedTls) -> Vec<String> {
-    let is_served = |host: &str| tls.listeners.iter().any(|(_, tls)| tls.hosts.hosts_for_sni(Some(host)).is_some());
+    let is_served = |host: &str| {
+        let suffix = host.starts_with('*').then(|| host.trim_start_matches('*'));
+        tls.listeners.iter().any(|(_, tls)| match suffix {
+            Some(suffix) => tls.hosts.has_host_below(suffix),
+            None => tls.hosts.hosts_for_sni(Some(host)).is_some(),
+        })
+    };
     let unserved = snapshot.subsystems.iter().flat_map(|subsystem| {
         let hosts = snapshot.hosts_of(subsystem).into_iter().filter(|host| !is_served(host));
         hosts.map(|host| {

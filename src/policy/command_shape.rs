@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::cors::CorsPolicy;
 use super::header_names::why_protected;
-use super::path_template::{PathFilling, PathTemplate};
+use super::path_template::PathFilling;
 
 /// The transformations of a command's request and response.
 #[derive(Debug)]
@@ -159,19 +159,10 @@ impl RedirectTarget {
     }
 }
 
-impl PathRewrite {
-    /// A rewrite to `path`, whose parameters are captured by `matched`.
-    ///
-    /// # Errors
-    /// If `matched` does not capture a parameter in the same way.
-    pub fn new(path: &PathTemplate, matched: &PathTemplate) -> Result<Self, String> {
-        path.filled_by(matched).map(Self::Path)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::path_template::PathTemplate;
 
     fn path(text: &str) -> PathTemplate {
         PathTemplate::parse(text).expect("a template")
@@ -188,7 +179,7 @@ mod tests {
             ("/v1/now", "/", "/v1/now?x", "/?x"),
             ("/", "/v2", "?x", "/v2?x"),
         ] {
-            let rewrite = PathRewrite::new(&path(to), &path(matched)).expect("captured");
+            let rewrite = PathRewrite::Path(path(to).filled_by(&path(matched)).expect("captured"));
             assert_eq!(rewrite.rewritten_path(below), expected, "{matched} to {to}");
         }
     }
@@ -204,7 +195,7 @@ mod tests {
     #[test]
     fn rewrite_parameter_must_be_captured_by_the_path() {
         for to in ["/v2/{day}", "/v2/{*id}", "/v2/{rest}"] {
-            assert!(PathRewrite::new(&path(to), &path("/v1/{id}/{*rest}")).is_err(), "{to}");
+            assert!(path(to).filled_by(&path("/v1/{id}/{*rest}")).is_err(), "{to}");
         }
     }
 

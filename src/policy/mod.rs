@@ -11,6 +11,7 @@ mod grant;
 mod header_names;
 mod path_template;
 mod policy_conflict;
+mod request_conditions;
 mod route;
 mod snapshot;
 mod snapshot_difference;
@@ -19,7 +20,7 @@ mod subsystem;
 mod upstream_policy;
 
 pub use self::grant::GrantDraft;
-pub use self::policy_conflict::PolicyConflict;
+pub use self::policy_conflict::{MatchPlace, PolicyConflict};
 pub use self::subsystem::{
     Command, DepartmentPolicy, Durability, GrantRule, Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer,
     UpstreamTimeouts,
@@ -29,6 +30,9 @@ pub use cors::{AllowedNames, AllowedOrigins, CorsPolicy, OriginPattern};
 pub use grant::{CommandGlob, Grant};
 pub use header_names::{is_hop_by_hop, is_reserved_header};
 pub use path_template::{BadTemplate, PathFilling, PathTemplate};
+pub use request_conditions::{
+    AnchoredRegex, CommandMatch, HeaderCondition, PathMatch, QueryCondition, QueryPairs, RouteRequest, ValueCondition,
+};
 pub use route::{RouteMatch, RouteTable};
 pub use snapshot::{CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};

@@ -23,9 +23,13 @@ pub enum BadTemplate {
     Character(String, char),
 }
 
-enum TemplateSegment {
+/// The kind of one segment of a template.
+pub(crate) enum TemplateSegment {
+    /// The text itself.
     Literal,
+    /// `{name}`: one segment that is not empty.
     One,
+    /// `{*name}`: at least one character.
     Rest,
 }
 
@@ -95,6 +99,44 @@ impl PathTemplate {
             Some(TemplateSegment::Literal) | None => Ok(FillingPiece::Literal(part.to_owned())),
         };
         self.0.split('/').skip(1).map(piece).collect::<Result<_, _>>().map(PathFilling)
+    }
+
+    /// This template as a path, for matches that capture no parameters.
+    ///
+    /// # Errors
+    /// If the template has a parameter.
+    pub fn filled_by_nothing(&self) -> Result<PathFilling, String> {
+        let parameter = self.segments().find(|(_, segment)| !matches!(segment, TemplateSegment::Literal));
+        match parameter {
+            Some((parameter, _)) => Err(format!("{parameter} is not captured; only match.path captures parameters")),
+            None => self.filled_by(self),
+        }
+    }
+
+    /// Whether the template has a parameter. Without one it matches a single path.
+    pub(crate) fn has_parameters(&self) -> bool {
+        self.segments().any(|(_, segment)| !matches!(segment, TemplateSegment::Literal))
+    }
+
+    /// The segments, each with its text.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (&str, TemplateSegment)> {
+        self.0.split('/').skip(1).map(|part| (part, segment_of(part).unwrap_or(TemplateSegment::Literal)))
+    }
+
+    /// Whether a path matches.
+    pub(crate) fn fits(&self, path: &str) -> bool {
+        let mut rest = path;
+        for (text, segment) in self.segments() {
+            let Some(below) = rest.strip_prefix('/') else { return false };
+            let (part, after) = below.split_at(below.find('/').unwrap_or(below.len()));
+            match segment {
+                TemplateSegment::Rest => return !below.is_empty(),
+                TemplateSegment::One if part.is_empty() => return false,
+                TemplateSegment::Literal if part != text => return false,
+                TemplateSegment::One | TemplateSegment::Literal => rest = after,
+            }
+        }
+        rest.is_empty()
     }
 
     /// The position of a parameter, which is given with its braces.

@@ -12,14 +12,12 @@ pub enum PolicyConflict {
         /// The host that both claim; `None` for any host.
         host: Option<String>,
     },
-    /// Two commands match the same requests, or no precedence rule decides between them.
+    /// Two matches of commands accept the same requests, or no precedence rule decides between them.
     SameRoute {
-        /// Their subsystem.
-        subsystem: usize,
-        /// The later command.
-        command: usize,
-        /// The earlier command, if it is known.
-        with: Option<usize>,
+        /// The later match.
+        place: MatchPlace,
+        /// The earlier match, if it is known.
+        with: Option<MatchPlace>,
     },
     /// A glob that matches no command of its subsystem.
     UnmatchedGlob {
@@ -28,4 +26,15 @@ pub enum PolicyConflict {
         /// The glob's position in the grant.
         glob: usize,
     },
+}
+
+/// A match of a command, by its positions in the draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatchPlace {
+    /// The position of the subsystem.
+    pub subsystem: usize,
+    /// The position of the command in the subsystem.
+    pub command: usize,
+    /// The position of the match in the command.
+    pub position: usize,
 }

@@ -1,25 +1,33 @@
-//! Routing: from host, method and path to a command.
+//! Routing: from host, method, path, header fields and query to a command.
 //!
 //! The most specific route wins:
-//! - a named host over any host;
-//! - the longest prefix;
-//! - literal segments over parameters;
-//! - a named method over any method.
+//! - an exact host over a wildcard, a longer wildcard over a shorter, a wildcard over any host;
+//! - the longest prefix of a subsystem;
+//! - an exact path over a template, literal segments over parameters, a template over a path prefix, a longer path
+//!   prefix over a shorter, a path prefix over a regular expression;
+//! - a named method over any method, then more header conditions, then more query conditions, then the order of the
+//!   document.
 //!
-//! Guarantees: every request has one result, without allocation.
+//! Guarantees: every request has one result, without allocation (exceptions: `request_conditions`).
 //!
 //! Leaves to `proxy`: the check, before routing, that a path is fit to be routed (dots, escapes, doubled slashes).
 //! Paths are compared as they are.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::HashMap;
+mod host_table;
+mod path_table;
+mod prefix_index;
+mod segment_tree;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use http::Method;
-use matchit::Router;
-
+use self::host_table::HostTable;
+use self::path_table::{MethodRouters, PathTable};
 use super::policy_conflict::PolicyConflict;
-use super::snapshot::PolicySnapshot;
+use super::request_conditions::RouteRequest;
 use super::subsystem::{Command, Subsystem};
 
 /// The result of routing a request.
@@ -31,6 +39,8 @@ pub enum RouteMatch<'a> {
         subsystem: &'a Arc<Subsystem>,
         /// The command.
         command: &'a Arc<Command>,
+        /// The position of the match in [`Command::matches`]; `None` for `other` commands.
+        matched: Option<usize>,
     },
     /// The request is below a subsystem's prefix but matches no command, and the subsystem has `otherCommands: refuse`.
     NoCommand {
@@ -44,226 +54,142 @@ pub enum RouteMatch<'a> {
 /// The compiled routes.
 #[derive(Debug)]
 pub struct RouteTable {
-    /// Named hosts, lower case, in byte order, each with its subsystems.
-    hosts: Vec<(String, PrefixTable)>,
-    /// The subsystems that take any host.
-    any_host: PrefixTable,
-    /// The commands of each subsystem, by its index.
-    commands: Vec<CommandRouter>,
+    hosts: HostTable,
+    tables: Vec<PrefixTable>,
+    /// The hosts of each subsystem, by its index, lower case and in byte order; empty for any host.
+    hosts_by_subsystem: Vec<Vec<String>>,
 }
 
-/// Prefixes, each with the index of its subsystem, the longest first.
-type PrefixTable = Vec<(String, usize)>;
-
-/// The routers for the commands of one subsystem.
+/// The commands at one prefix.
 #[derive(Debug)]
-struct CommandRouter {
-    /// For each method that a command names: the router with its commands and those of any method.
-    named: Vec<(Method, Router<usize>)>,
-    /// The router for all other methods.
-    any: Router<usize>,
+struct PrefixTable {
+    /// The subsystem with this prefix. If several share it, all of them pass unnamed requests on.
+    subsystems: Vec<usize>,
+    commands: PathTable,
 }
+
+/// The subsystems of each host (`None` for any) and prefix, in the order of the document.
+type HostClaims<'a> = HashMap<Option<&'a str>, HashMap<&'a str, Vec<usize>>>;
 
 impl RouteTable {
     pub(crate) fn compile_routes(
         subsystems: &[(Arc<Subsystem>, Vec<String>)],
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
-        let mut places: HashMap<Option<&str>, PrefixTable> = HashMap::new();
-        for (subsystem, hosts) in subsystems {
-            for host in claimed_hosts(hosts) {
-                claim_prefix(places.entry(host).or_default(), host, subsystem, conflicts);
-            }
-        }
-        places.values_mut().for_each(|prefixes| prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len())));
-        let any_host = places.remove(&None).unwrap_or_default();
-        let mut hosts: Vec<_> =
-            places.into_iter().filter_map(|(host, prefixes)| Some((host?.to_owned(), prefixes))).collect();
-        hosts.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let commands =
-            subsystems.iter().map(|(subsystem, _)| CommandRouter::compile_router(subsystem, conflicts)).collect();
-        Self { hosts, any_host, commands }
+        let claims = claim_prefixes(subsystems, conflicts);
+        let routers = subsystems.iter().map(|(subsystem, _)| {
+            path_table::report_equal_matches(&[subsystem], conflicts);
+            Some(MethodRouters::compile(subsystem, conflicts))
+        });
+        let mut routers: Vec<_> = routers.collect();
+        let groups: BTreeSet<&[usize]> = claims.values().flat_map(HashMap::values).map(Vec::as_slice).collect();
+        let positions: HashMap<&[usize], usize> = groups.iter().enumerate().map(|(at, group)| (*group, at)).collect();
+        let tables = groups.iter().map(|group| {
+            let members: Vec<_> = group.iter().map(|index| &subsystems[*index].0).collect();
+            path_table::report_equal_matches(&members, conflicts);
+            let routers = if members.len() == 1 { routers[group[0]].take() } else { None };
+            let commands = PathTable::compile(&members, routers);
+            PrefixTable { subsystems: group.to_vec(), commands }
+        });
+        let tables = tables.collect();
+        let hosts = HostTable::build(claims.iter().map(|(host, prefixes)| {
+            let prefixes = prefixes.iter().map(|(prefix, group)| ((*prefix).to_owned(), positions[group.as_slice()]));
+            (host.map(str::to_owned), prefixes.collect())
+        }));
+        Self { hosts, tables, hosts_by_subsystem: subsystems.iter().map(|(_, hosts)| sorted(hosts)).collect() }
     }
 
     pub(crate) fn find_route<'a>(
         &'a self,
-        snapshot: &'a PolicySnapshot,
-        host: &str,
-        method: &Method,
-        path: &str,
+        subsystems: &'a [Arc<Subsystem>],
+        request: &RouteRequest<'_>,
     ) -> RouteMatch<'a> {
-        let Some((index, below)) = self.subsystem_of(host, path) else { return RouteMatch::NoSubsystem };
-        let subsystem = &snapshot.subsystems[index];
-        let named = self.commands[index].find_command(method, below).map(|position| &subsystem.commands[position]);
-        match named.or(subsystem.other.as_ref()) {
-            Some(command) => RouteMatch::Command { subsystem, command },
-            None => RouteMatch::NoCommand { subsystem },
-        }
+        let found = self.hosts.visit_tables(request.host, request.path, |position, below| {
+            let table = &self.tables[position];
+            if let Some(place) = table.commands.find(request, below) {
+                let subsystem = &subsystems[place.subsystem];
+                let command = &subsystem.commands[place.command];
+                return ControlFlow::Break(RouteMatch::Command { subsystem, command, matched: Some(place.position) });
+            }
+            let subsystem = &subsystems[table.subsystems[0]];
+            match &subsystem.other {
+                Some(command) => ControlFlow::Break(RouteMatch::Command { subsystem, command, matched: None }),
+                None if subsystem.passes_on => ControlFlow::Continue(()),
+                None => ControlFlow::Break(RouteMatch::NoCommand { subsystem }),
+            }
+        });
+        found.unwrap_or(RouteMatch::NoSubsystem)
     }
 
-    /// The methods that commands at this path name, in byte order.
-    pub(crate) fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
-        let Some((index, below)) = self.subsystem_of(host, path) else { return Vec::new() };
-        let routers = self.commands[index].named.iter();
-        routers.filter(|(_, router)| router.at(below).is_ok()).map(|(method, _)| method.as_str()).collect()
+    /// The methods that commands name which accept the request otherwise, in byte order.
+    pub(crate) fn methods_at(&self, subsystems: &[Arc<Subsystem>], request: &RouteRequest<'_>) -> Vec<&str> {
+        let mut methods = Vec::new();
+        self.hosts.visit_tables(request.host, request.path, |position, below| {
+            let table = &self.tables[position];
+            table.commands.add_methods(request, below, &mut methods);
+            match subsystems[table.subsystems[0]].passes_on {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        methods.sort_unstable();
+        methods.dedup();
+        methods
+    }
+
+    /// The subsystems whose commands may be those of a request, the most specific first.
+    pub(crate) fn subsystems_at<'a>(
+        &self,
+        subsystems: &'a [Arc<Subsystem>],
+        request: &RouteRequest<'_>,
+    ) -> Vec<&'a Arc<Subsystem>> {
+        let mut found = Vec::new();
+        self.hosts.visit_tables(request.host, request.path, |position, _| {
+            found.extend(self.tables[position].subsystems.iter().map(|index| &subsystems[*index]));
+            match found.last().is_some_and(|subsystem| subsystem.passes_on) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        found
     }
 
     /// The hosts of the subsystem with this index, lower case and in byte order; empty means any host.
     pub(crate) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
-        let claims = |(_, prefixes): &&(String, PrefixTable)| prefixes.iter().any(|(_, index)| *index == subsystem);
-        self.hosts.iter().filter(claims).map(|(host, _)| host.as_str()).collect()
-    }
-
-    /// The index of the subsystem with this host and path, and the path below its prefix.
-    fn subsystem_of<'p>(&self, host: &str, path: &'p str) -> Option<(usize, &'p str)> {
-        let host = bare_host(host);
-        let named = self.hosts.binary_search_by(|(known, _)| compare_lower(known, host)).ok();
-        named
-            .and_then(|position| longest_prefix(&self.hosts[position].1, path))
-            .or_else(|| longest_prefix(&self.any_host, path))
+        self.hosts_by_subsystem[subsystem].iter().map(String::as_str).collect()
     }
 }
 
-impl CommandRouter {
-    fn compile_router(subsystem: &Subsystem, conflicts: &mut Vec<PolicyConflict>) -> Self {
-        let mut methods: Vec<&Method> = subsystem.commands.iter().filter_map(|c| c.method.as_ref()).collect();
-        methods.sort_by_key(|method| method.as_str());
-        methods.dedup();
-        let any = router_for(subsystem, None, conflicts);
-        let named = methods.into_iter().map(|m| (m.clone(), router_for(subsystem, Some(m), conflicts))).collect();
-        Self { named, any }
-    }
-
-    fn find_command(&self, method: &Method, path: &str) -> Option<usize> {
-        let router = self.named.iter().find(|(named, _)| named == method).map_or(&self.any, |(_, router)| router);
-        router.at(path).ok().map(|found| *found.value)
-    }
-}
-
-/// The router of one method: first the commands that name the method, then the commands of any method whose template is
-/// still free.
-fn router_for(subsystem: &Subsystem, method: Option<&Method>, conflicts: &mut Vec<PolicyConflict>) -> Router<usize> {
-    let mut router = Router::new();
-    let mut taken: HashMap<String, usize> = HashMap::new();
-    let (own, any): (Vec<_>, Vec<_>) = subsystem
-        .commands
-        .iter()
-        .enumerate()
-        .filter(|(_, command)| command.method.is_none() || command.method.as_ref() == method)
-        .partition(|(_, command)| command.method.is_some());
-    for (position, command) in own.into_iter().chain(any) {
-        let Some(shape) = command.path.as_ref().map(super::PathTemplate::normalized) else { continue };
-        let earlier = taken.get(&shape).copied();
-        match earlier {
-            Some(earlier) if subsystem.commands[earlier].method != command.method => continue, // a named method wins
-            Some(_) => push_once(
-                conflicts,
-                PolicyConflict::SameRoute { subsystem: subsystem.index, command: position, with: earlier },
-            ),
-            None if router.insert(shape.clone(), position).is_err() => {
-                push_once(
-                    conflicts,
-                    PolicyConflict::SameRoute { subsystem: subsystem.index, command: position, with: None },
-                );
+/// The subsystems of each host and prefix. Only subsystems that pass unnamed requests on may share a prefix.
+fn claim_prefixes<'a>(
+    subsystems: &'a [(Arc<Subsystem>, Vec<String>)],
+    conflicts: &mut Vec<PolicyConflict>,
+) -> HostClaims<'a> {
+    let mut claims = HostClaims::new();
+    for (subsystem, hosts) in subsystems {
+        for host in claimed_hosts(hosts) {
+            let holders = claims.entry(host).or_default().entry(subsystem.prefix.as_str()).or_default();
+            match holders.first() {
+                Some(with) if !(subsystem.passes_on && subsystems[*with].0.passes_on) => {
+                    conflicts.push(PolicyConflict::SameSubsystemPath {
+                        subsystem: subsystem.index,
+                        with: *with,
+                        host: host.map(str::to_owned),
+                    });
+                }
+                _ => holders.push(subsystem.index),
             }
-            None => drop(taken.insert(shape, position)),
         }
     }
-    router
-}
-
-/// Adds a conflict once: commands of any method are in several routers, and their conflicts would repeat.
-fn push_once(conflicts: &mut Vec<PolicyConflict>, conflict: PolicyConflict) {
-    if !conflicts.contains(&conflict) {
-        conflicts.push(conflict);
-    }
+    claims
 }
 
 fn claimed_hosts(hosts: &[String]) -> Vec<Option<&str>> {
     if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
 }
 
-fn claim_prefix(
-    prefixes: &mut PrefixTable,
-    host: Option<&str>,
-    subsystem: &Subsystem,
-    conflicts: &mut Vec<PolicyConflict>,
-) {
-    match prefixes.iter().find(|(prefix, _)| *prefix == subsystem.prefix) {
-        Some((_, with)) => conflicts.push(PolicyConflict::SameSubsystemPath {
-            subsystem: subsystem.index,
-            with: *with,
-            host: host.map(str::to_owned),
-        }),
-        None => prefixes.push((subsystem.prefix.clone(), subsystem.index)),
-    }
-}
-
-fn longest_prefix<'p>(prefixes: &PrefixTable, path: &'p str) -> Option<(usize, &'p str)> {
-    prefixes.iter().find_map(|(prefix, index)| Some((*index, path_below(prefix, path)?)))
-}
-
-/// The path below a prefix; `None` unless the prefix ends at the end of a segment.
-fn path_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
-    match path.strip_prefix(prefix)? {
-        "" => Some("/"),
-        rest if rest.starts_with('/') => Some(rest),
-        _ => None,
-    }
-}
-
-/// A host without its port and without the trailing dot of a fully qualified name.
-fn bare_host(authority: &str) -> &str {
-    let address_end = if authority.starts_with('[') { authority.find(']') } else { None };
-    let host_end = address_end.map(|bracket| bracket + 1).or_else(|| authority.bytes().position(|byte| byte == b':'));
-    let host = &authority[..host_end.unwrap_or(authority.len())];
-    host.strip_suffix('.').unwrap_or(host)
-}
-
-/// Compares a lower-case name with a name in any case.
-fn compare_lower(known: &str, host: &str) -> Ordering {
-    if known == host {
-        return Ordering::Equal; // most callers write it in lower case
-    }
-    known.bytes().cmp(host.bytes().map(|byte| byte.to_ascii_lowercase()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefix_ends_at_a_segment_boundary() {
-        for (prefix, path, expected) in [
-            ("/cameras", "/cameras/v1", Some("/v1")),
-            ("/cameras", "/cameras", Some("/")),
-            ("/cameras", "/cameras/", Some("/")),
-            ("/cameras", "/camerasx", None),
-            ("/cameras", "/signals", None),
-            ("", "/anything", Some("/anything")),
-            ("", "*", None),
-        ] {
-            assert_eq!(path_below(prefix, path), expected, "{prefix} {path}");
-        }
-    }
-
-    #[test]
-    fn host_is_compared_without_port_and_trailing_dot() {
-        for (authority, host) in [
-            ("city.example", "city.example"),
-            ("city.example:8443", "city.example"),
-            ("city.example.:8443", "city.example"),
-            ("[::1]:8443", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("", ""),
-        ] {
-            assert_eq!(bare_host(authority), host, "{authority}");
-        }
-    }
-
-    #[test]
-    fn hosts_are_compared_case_insensitively() {
-        assert_eq!(compare_lower("city.example", "City.EXAMPLE"), Ordering::Equal);
-        assert_eq!(compare_lower("a.example", "B.example"), Ordering::Less);
-    }
+fn sorted(hosts: &[String]) -> Vec<String> {
+    let mut hosts = hosts.to_vec();
+    hosts.sort();
+    hosts
 }

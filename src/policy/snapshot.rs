@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use http::Method;
-
 use crate::model::{CallerId, Name, RateLimit};
 
 use super::RouteTable;
@@ -99,14 +97,20 @@ impl PolicySnapshot {
     }
 
     /// The route of a request: see [`super::RouteMatch`].
-    pub fn find_route(&self, host: &str, method: &Method, path: &str) -> super::RouteMatch<'_> {
-        self.routes.find_route(self, host, method, path)
+    pub fn find_route(&self, request: &super::RouteRequest<'_>) -> super::RouteMatch<'_> {
+        self.routes.find_route(&self.subsystems, request)
     }
 
-    /// The methods of the commands at a path, for a request to which [`PolicySnapshot::find_route`] finds no command
-    /// with its method. In byte order. Empty if the path belongs to no command.
-    pub fn methods_at(&self, host: &str, path: &str) -> Vec<&str> {
-        self.routes.methods_at(host, path)
+    /// The methods of the commands that accept a request but for its method, for a request to which
+    /// [`PolicySnapshot::find_route`] finds no command. In byte order. Empty if there is no such command.
+    pub fn methods_at(&self, request: &super::RouteRequest<'_>) -> Vec<&str> {
+        self.routes.methods_at(&self.subsystems, request)
+    }
+
+    /// The subsystems whose commands may be those of a request, the most specific first: the last one is the only one
+    /// without `otherCommands: next`.
+    pub fn subsystems_at(&self, request: &super::RouteRequest<'_>) -> Vec<&Arc<Subsystem>> {
+        self.routes.subsystems_at(&self.subsystems, request)
     }
 
     /// The grant for this department and command, with the rule that allows it; `None` if no rule does.
@@ -127,7 +131,8 @@ impl PolicySnapshot {
         self.grants.unused_rules()
     }
 
-    /// The hosts by which a subsystem of this snapshot is called, in lower case. Empty means any host.
+    /// The hosts by which a subsystem of this snapshot is called, in lower case, wildcards as they are
+    /// written. Empty means any host.
     pub fn hosts_of(&self, subsystem: &Subsystem) -> Vec<&str> {
         self.routes.hosts_of(subsystem.index)
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::model::Name;
 
 use super::command_shape::CommandShape;
+use super::request_conditions::CommandMatch;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{Command, DepartmentPolicy, Subsystem};
 
@@ -190,26 +191,28 @@ fn differing_keys<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'stat
 fn subsystems(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
     let (before, after) = (old.subsystems_by_id(), new.subsystems_by_id());
     let is_new = |subsystem: &&Arc<Subsystem>| !before.contains_key(&subsystem.id);
-    let mut free: HashMap<_, _> =
-        new.subsystems.iter().filter(is_new).map(|subsystem| (call_path(new, subsystem), subsystem)).collect();
+    let mut free: HashMap<_, Vec<&Arc<Subsystem>>> = HashMap::new();
+    for subsystem in new.subsystems.iter().filter(is_new) {
+        free.entry(call_path(new, subsystem)).or_default().push(subsystem);
+    }
     let mut changes = ItemChanges::default();
     for subsystem in &old.subsystems {
         let id = subsystem.id.to_string();
         match after.get(&subsystem.id) {
             Some(same) => changes.record_change(&id, &subsystem_keys((old, subsystem), (new, same))),
-            None => match free.remove(&call_path(old, subsystem)) {
+            None => match free.get_mut(&call_path(old, subsystem)).and_then(Vec::pop) {
                 Some(heir) => changes.renamed.push((id, heir.id.to_string())),
                 None => changes.removed.push(RemovedItem { id, successor: None }),
             },
         }
     }
-    let added: HashSet<&Name> = free.values().map(|subsystem| &subsystem.id).collect();
+    let added: HashSet<&Name> = free.values().flatten().map(|subsystem| &subsystem.id).collect();
     let added = new.subsystems.iter().filter(|subsystem| added.contains(&subsystem.id));
     changes.added = added.map(|subsystem| subsystem.id.to_string()).collect();
     changes
 }
 
-/// The calling path of a subsystem: its hosts and its prefix. Each is unique in a snapshot.
+/// The calling path of a subsystem: its hosts and its prefix. Only subsystems with `otherCommands: next` share one.
 fn call_path<'a>(snapshot: &'a PolicySnapshot, subsystem: &'a Subsystem) -> (Vec<&'a str>, &'a str) {
     (snapshot.routes.hosts_of(subsystem.index), subsystem.prefix.as_str())
 }
@@ -230,7 +233,7 @@ fn subsystem_keys(
         ("retries", one.retries != other.retries),
         ("healthCheck", one.health_check != other.health_check),
         ("timeouts", one.timeouts != other.timeouts),
-        ("otherCommands", one.other.is_some() != other.other.is_some()),
+        ("otherCommands", (one.other.is_some(), one.passes_on) != (other.other.is_some(), other.passes_on)),
     ])
 }
 
@@ -277,8 +280,8 @@ fn commands_of(
 }
 
 /// The requests that match a command, below the prefix of its subsystem.
-fn matched_requests(command: &Command) -> (Option<&str>, Option<&str>) {
-    (command.method.as_ref().map(http::Method::as_str), command.path.as_ref().map(|path| path.0.as_str()))
+fn matched_requests(command: &Command) -> Vec<String> {
+    command.matches.iter().map(CommandMatch::canonical_text).collect()
 }
 
 fn command_keys(
@@ -286,7 +289,7 @@ fn command_keys(
     (new, other): (&PolicySnapshot, &Command),
 ) -> Vec<&'static str> {
     let mut keys = differing_keys([
-        ("match", matched_requests(one) != matched_requests(other)),
+        ("match", one.matches != other.matches),
         ("units", one.units != other.units),
         ("limits", one.limits != other.limits),
         ("body", one.body_max != other.body_max),

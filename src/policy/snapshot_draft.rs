@@ -25,8 +25,8 @@ pub struct SnapshotDraft {
     pub callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
     /// See [`PolicySnapshot::anonymous`].
     pub anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
-    /// The subsystems with their hosts, in lower case; no hosts means any. Position and [`Subsystem::index`] are the
-    /// same.
+    /// The subsystems with their hosts: names, `*.suffix` or `**.suffix`, in lower case; no hosts means any. Position
+    /// and [`Subsystem::index`] are the same.
     pub subsystems: Vec<(Arc<Subsystem>, Vec<String>)>,
     /// The grants.
     pub grants: Vec<GrantDraft>,

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::Method;
 
 use crate::model::{CommandKey, Department, MonthlyQuota, Name, TrafficLimits};
 
 use super::command_shape::{MirrorTarget, RedirectTarget};
 use super::cors::CorsPolicy;
-use super::{CommandShape, HealthCheckPolicy, LoadBalancing, PathTemplate, QueuePolicy, RetryPolicy};
+use super::request_conditions::CommandMatch;
+use super::{CommandShape, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};
 
 /// A department with its limits and quota.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub struct Subsystem {
     pub commands: Vec<Arc<Command>>,
     /// The command for all unnamed requests (`otherCommands: allow`), if any.
     pub other: Option<Arc<Command>>,
+    /// Whether unnamed requests are offered to less specific subsystems (`otherCommands: next`).
+    pub passes_on: bool,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
 }
@@ -153,10 +155,8 @@ pub struct Command {
     pub index: usize,
     /// The value of `X-Tallygate-Command`: `subsystem/command`.
     pub header: HeaderValue,
-    /// The method of the command; `None` means any.
-    pub method: Option<Method>,
-    /// The template of its path below the prefix; `None` for `other` commands.
-    pub path: Option<PathTemplate>,
+    /// The requests that are this command: any of these; empty for `other` commands.
+    pub matches: Vec<CommandMatch>,
     /// The number of units that one call counts.
     pub units: u64,
     /// The limits of each department on this command.

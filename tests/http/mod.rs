@@ -1,4 +1,5 @@
 //! HTTP messages over HTTP/1.1 and HTTP/2:
+//! - the choice of the command by host, path, header fields and query parameters;
 //! - request grammar and message framing (request smuggling, `Content-Length`, `Transfer-Encoding`, trailers);
 //! - hop-by-hop headers, header and path rewriting, CORS preflights, gzip compression;
 //! - streaming bodies, large bodies (flow control, bounded memory), truncated messages, early responses;
@@ -14,5 +15,6 @@ mod message_ends;
 mod message_framing;
 mod refusal_responses;
 mod request_grammar;
+mod route_matching;
 mod streaming_bodies;
 mod truncated_messages;

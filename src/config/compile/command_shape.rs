@@ -5,9 +5,12 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::config::document::{
-    CommandDocument, HeaderEditsDocument, MirrorDocument, RedirectDocument, RewriteDocument, SubsystemDocument,
+    CommandDocument, HeaderEditsDocument, MatchListDocument, MirrorDocument, RedirectDocument, RewriteDocument,
+    SubsystemDocument,
 };
-use crate::policy::{CommandShape, FieldEdits, MirrorTarget, PathRewrite, PathTemplate, RedirectTarget};
+use crate::policy::{
+    CommandMatch, CommandShape, FieldEdits, MirrorTarget, PathFilling, PathRewrite, PathTemplate, RedirectTarget,
+};
 
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
@@ -30,11 +33,11 @@ pub(crate) fn compile_common(written: &SubsystemDocument, place: &DocPath<'_>) -
     common
 }
 
-/// Compiles the shape of a command whose path is `matched`. Of `shared`, only the current subsystem and the ids of all
-/// subsystems are used.
+/// Compiles the shape of a command whose requests are `matches`. Of `shared`, only the current subsystem and the ids of
+/// all subsystems are used.
 pub(crate) fn compile_shape(
     written: &CommandDocument,
-    matched: Option<&PathTemplate>,
+    matches: &[CommandMatch],
     context: &CommandContext<'_>,
     place: &DocPath<'_>,
 ) -> Option<Box<CommandShape>> {
@@ -44,9 +47,9 @@ pub(crate) fn compile_shape(
         own.cors = Some(cors::compile_cors(written, &place.key("cors")));
     }
     own.compress = written.compress.unwrap_or(own.compress);
-    let rewrite = written.rewrite.as_ref().and_then(|written| compile_rewrite(written, matched, &place.key("rewrite")));
+    let rewrite = written.rewrite.as_ref().and_then(|written| compile_rewrite(written, matches, &place.key("rewrite")));
     let redirect =
-        written.redirect.as_ref().and_then(|written| compile_redirect(written, matched, &place.key("redirect")));
+        written.redirect.as_ref().and_then(|written| compile_redirect(written, matches, &place.key("redirect")));
     if written.redirect.is_some() {
         refuse_beside_redirect(written, place);
     }
@@ -63,10 +66,17 @@ fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
         ("rewrite", written.rewrite.is_some()),
         ("upgrade", written.upgrade.is_some()),
         ("mirror", written.mirror.is_some()),
-        ("match.grpc", written.r#match.grpc.is_some()),
+        ("match.grpc", matches_grpc(&written.r#match)),
     ];
     for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {
         place.key("redirect").problem(format!("cannot be combined with {key}: this command is not forwarded"));
+    }
+}
+
+fn matches_grpc(written: &MatchListDocument) -> bool {
+    match written {
+        MatchListDocument::One(written) => written.grpc.is_some(),
+        MatchListDocument::Any(written) => written.iter().any(|written| written.grpc.is_some()),
     }
 }
 
@@ -113,16 +123,12 @@ fn parse_field_value(text: &str) -> Result<HeaderValue, String> {
     value.ok_or_else(|| format!("{text:?} is not a value; write printable ASCII without spaces around it"))
 }
 
-fn compile_rewrite(
-    written: &RewriteDocument,
-    matched: Option<&PathTemplate>,
-    place: &DocPath<'_>,
-) -> Option<PathRewrite> {
+fn compile_rewrite(written: &RewriteDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> Option<PathRewrite> {
     match (&written.path, &written.prefix) {
         (Some(path), None) => {
             let place = place.key("path");
             let path = place.value_or_problem(scalars::parse_template(path))?;
-            place.value_or_problem(PathRewrite::new(&path, matched?))
+            place.value_or_problem(fill_path(&path, matches)?).map(PathRewrite::Path)
         }
         (None, Some(prefix)) => {
             place.key("prefix").value_or_problem(scalars::parse_prefix(prefix)).map(PathRewrite::Prefix)
@@ -133,7 +139,7 @@ fn compile_rewrite(
 
 fn compile_redirect(
     written: &RedirectDocument,
-    matched: Option<&PathTemplate>,
+    matches: &[CommandMatch],
     place: &DocPath<'_>,
 ) -> Option<RedirectTarget> {
     let status = written.status.unwrap_or(308);
@@ -147,8 +153,13 @@ fn compile_redirect(
     Some(RedirectTarget {
         status: status?,
         base: base.to_owned(),
-        path: place.value_or_problem(path.filled_by(matched?))?,
+        path: place.value_or_problem(fill_path(&path, matches)?)?,
     })
+}
+
+/// A path with the parameters that each match captures; `None` if no match could be compiled.
+fn fill_path(path: &PathTemplate, matches: &[CommandMatch]) -> Option<Result<PathFilling, String>> {
+    (!matches.is_empty()).then(|| CommandMatch::fill_from_each(matches, path))
 }
 
 fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<MirrorTarget> {

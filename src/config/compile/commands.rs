@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 
-use crate::config::document::{BodyDocument, CommandDocument, MatchDocument};
+use crate::config::document::{BodyDocument, CommandDocument};
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Name, NameInterner, TrafficLimits};
-use crate::policy::{Command, PathTemplate, PolicySnapshot, UpstreamProtocol};
+use crate::policy::{Command, PolicySnapshot, UpstreamProtocol};
 
 use super::command_context::CommandContext;
 use super::departments::header_value;
 use super::doc_path::DocPath;
-use super::{command_shape, limits, scalars, settings};
+use super::{command_match, command_shape, limits, scalars, settings};
 
 pub(crate) fn compile_commands(
     commands: &[CommandDocument],
@@ -40,8 +40,7 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
         header: header_value(&format!("{subsystem}/{}", Name::OTHER)),
         key: command_key(subsystem, Name::other(), context.name_interner),
         index: next_index(context),
-        method: None,
-        path: None,
+        matches: Vec::new(),
         units: 1,
         limits: TrafficLimits::default(),
         body_max: PolicySnapshot::BODY_MAX_DEFAULT,
@@ -63,14 +62,13 @@ fn compile_command(
     place: &DocPath<'_>,
 ) -> Command {
     let id = place.key("id").parse_name(&written.id);
-    let (method, path) = compile_match(&written.r#match, &place.key("match"));
+    let matches = command_match::compile_matches(&written.r#match, &place.key("match"));
     Command {
         header: header_value(&format!("{subsystem}/{id}")),
         key: command_key(subsystem, id, context.name_interner),
         index: next_index(context),
-        shape: command_shape::compile_shape(written, path.as_ref(), context, place),
-        method,
-        path,
+        shape: command_shape::compile_shape(written, &matches, context, place),
+        matches,
         units: compile_units(written.units, &place.key("units")),
         limits: limits::compile_limits(written.limits.as_ref(), &place.key("limits")),
         upgrade: written
@@ -79,25 +77,6 @@ fn compile_command(
             .and_then(|text| compile_upgrade(text, context.protocol, &place.key("upgrade"))),
         body_max: compile_body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::compile_durability(written.durability.as_deref(), context.durability, place),
-    }
-}
-
-/// The method (if any) and the path of the requests that match a command.
-fn compile_match(written: &MatchDocument, place: &DocPath<'_>) -> (Option<Method>, Option<PathTemplate>) {
-    let method =
-        || written.method.as_deref().and_then(|text| place.key("method").value_or_problem(scalars::parse_method(text)));
-    match (&written.path, &written.grpc) {
-        (Some(path), None) => (method(), place.key("path").value_or_problem(scalars::parse_template(path))),
-        (None, Some(grpc)) => {
-            if written.method.is_some() {
-                place.key("method").problem("a gRPC method is always POST; leave it out");
-            }
-            (Some(Method::POST), place.key("grpc").value_or_problem(scalars::parse_grpc_method(grpc)))
-        }
-        (None, None) => (None, place.key("path").missing("is missing; write a path, or grpc: package.Service/Method")),
-        (Some(_), Some(_)) => {
-            (None, place.key("grpc").missing("cannot be combined with path; a command has one of the two"))
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! well. The `config` module never uses the result if a problem was recorded.
 
 mod command_context;
+mod command_match;
 mod command_shape;
 mod commands;
 mod cors;
@@ -23,9 +24,9 @@ mod values;
 use std::sync::Arc;
 
 use crate::model::NameInterner;
-use crate::policy::{PolicyConflict, PolicySnapshot, SnapshotDraft};
+use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
 
-use super::document::ConfigDocument;
+use super::document::{ConfigDocument, MatchListDocument};
 use super::parse::problem::ConfigProblem;
 use super::parse::source_files::SourceFiles;
 use super::settings::gateway_settings::{GatewaySettings, SubsystemTlsSettings};
@@ -102,19 +103,40 @@ fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &
             let message = format!("the same path on {host} already belongs to {}", document.subsystems[*with].id);
             subsystems.item(*subsystem).key("path").problem_beside(message, &subsystems.item(*with));
         }
-        PolicyConflict::SameRoute { subsystem, command, with: Some(with) } => {
-            let message = format!("commands[{with}] already matches the same method and path");
-            subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
+        PolicyConflict::SameRoute { place, with: Some(with) } => {
+            let message = match (with.subsystem == place.subsystem, with.command == place.command) {
+                (true, true) => format!("{} accepts the same requests already", match_key(*with, document)),
+                (true, false) => format!("commands[{}] already matches the same method and path", with.command),
+                (false, _) => {
+                    let other = &document.subsystems[with.subsystem];
+                    format!("{} of {} answers to the same requests already", other.commands[with.command].id, other.id)
+                }
+            };
+            match_path(*place, document, root).problem_beside(message, &match_path(*with, document, root));
         }
-        PolicyConflict::SameRoute { subsystem, command, with: None } => {
+        PolicyConflict::SameRoute { place, with: None } => {
             let message =
                 "{name} and {*name} cannot be in the same position of two paths: the match would be ambiguous";
-            subsystems.item(*subsystem).key("commands").item(*command).key("match").problem(message);
+            match_path(*place, document, root).problem(message);
         }
         PolicyConflict::UnmatchedGlob { grant, glob } => {
             let written = &document.grants[*grant];
             let message = format!("{:?} matches no command of {}", written.commands[*glob], written.subsystem);
             root.key("grants").item(*grant).key("commands").item(*glob).problem(message);
         }
+    }
+}
+
+/// The path of a match in the document.
+fn match_path<'a>(place: MatchPlace, document: &ConfigDocument, root: &DocPath<'a>) -> DocPath<'a> {
+    let subsystem = root.key("subsystems").item(place.subsystem);
+    subsystem.key("commands").item(place.command).key(&match_key(place, document))
+}
+
+/// `match`, or `match[1]` in a list.
+fn match_key(place: MatchPlace, document: &ConfigDocument) -> String {
+    match document.subsystems[place.subsystem].commands[place.command].r#match {
+        MatchListDocument::One(_) => "match".to_owned(),
+        MatchListDocument::Any(_) => format!("match[{}]", place.position),
     }
 }

@@ -141,11 +141,25 @@ pub(crate) fn parse_grpc_method(text: &str) -> Result<PathTemplate, String> {
     }
 }
 
+/// Parses a host of a subsystem: a name or address without a port, `*.name` or `**.name`. Returns it in lower case and
+/// without a trailing dot.
+pub(crate) fn parse_host_pattern(text: &str) -> Result<String, String> {
+    let Some((stars, suffix)) = text.split_once('.').filter(|(stars, _)| matches!(*stars, "*" | "**")) else {
+        return parse_host(text);
+    };
+    match parse_host(suffix) {
+        Ok(suffix) if !suffix.starts_with('[') => Ok(format!("{stars}.{suffix}")),
+        _ => {
+            Err(format!("{text:?} is not a wildcard; write *.name for one label below a name, **.name for one or more"))
+        }
+    }
+}
+
 /// Parses a host name or address without a port. Returns it in lower case and without a trailing dot.
 pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if host.contains('*') {
-        return Err(format!("{text:?}: wildcards are not supported in hosts; omit hosts to match any host"));
+        return Err(format!("{text:?}: wildcards are not possible here"));
     }
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let plain = match inner {
@@ -348,6 +362,27 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_host(text).ok().as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_subsystems_may_begin_with_a_wildcard() {
+        for (text, expected) in [
+            ("Gateway.City.Example", Some("gateway.city.example")),
+            ("*.City.Example.", Some("*.city.example")),
+            ("**.city.example", Some("**.city.example")),
+            ("[::1]", Some("[::1]")),
+            ("*", None),
+            ("**", None),
+            ("*.", None),
+            ("*.*.example", None),
+            ("***.example", None),
+            ("a.*.example", None),
+            ("a*.example", None),
+            ("*.[::1]", None),
+            ("*.city.example:8443", None),
+        ] {
+            assert_eq!(parse_host_pattern(text).ok().as_deref(), expected, "{text:?}");
         }
     }
 

@@ -66,7 +66,7 @@ fn compile_subsystem(
         .value_or_problem(scalars::parse_keyword(protocol, &PROTOCOL_KEYWORDS))
         .unwrap_or_default();
     let commands = commands::compile_commands(&written.commands, &id, context, &place.key("commands"));
-    let other = compile_other_commands(written, &id, context, place);
+    let (other, passes_on) = compile_other_commands(written, &id, context, place);
     if commands.is_empty() && other.is_none() {
         place.key("commands").problem_with_hint("at least one command is required", "or write otherCommands: allow");
     }
@@ -84,6 +84,7 @@ fn compile_subsystem(
         timeouts: compile_timeouts(written.timeouts.as_ref(), &place.key("timeouts")),
         commands,
         other,
+        passes_on,
         unknown: commands::command_key(&id, Name::unknown(), context.name_interner),
         id,
     }
@@ -97,7 +98,7 @@ fn compile_hosts(written: &SubsystemDocument, place: &DocPath<'_>) -> Vec<String
     let mut read: Vec<String> = Vec::with_capacity(hosts.len());
     for (index, text) in hosts.iter().enumerate() {
         let place = place.item(index);
-        match place.value_or_problem(scalars::parse_host(text)) {
+        match place.value_or_problem(scalars::parse_host_pattern(text)) {
             Some(host) if read.contains(&host) => place.problem(format!("{host} is named twice")),
             Some(host) => read.push(host),
             None => {}
@@ -116,14 +117,16 @@ fn compile_timeouts(timeouts: Option<&TimeoutsDocument>, place: &DocPath<'_>) ->
     }
 }
 
+/// The command for unnamed requests, if they are allowed, and whether they are offered to less specific subsystems.
 fn compile_other_commands(
     written: &SubsystemDocument,
     id: &Name,
     context: &mut CommandContext<'_>,
     place: &DocPath<'_>,
-) -> Option<Arc<Command>> {
-    let words = [("refuse", false), ("allow", true)];
+) -> (Option<Arc<Command>>, bool) {
+    let words = [("refuse", (false, false)), ("allow", (true, false)), ("next", (false, true))];
     let word = written.other_commands.as_deref().unwrap_or("refuse");
-    let allowed = place.key("otherCommands").value_or_problem(scalars::parse_keyword(word, &words))?;
-    allowed.then(|| Arc::new(commands::compile_unnamed(id, context)))
+    let read = place.key("otherCommands").value_or_problem(scalars::parse_keyword(word, &words));
+    let (allowed, passes_on) = read.unwrap_or_default();
+    (allowed.then(|| Arc::new(commands::compile_unnamed(id, context))), passes_on)
 }

@@ -3,6 +3,7 @@
 //! Leaf values (rates, durations, sizes, names, addresses) stay text here. `compile` parses them, so that every problem
 //! is found in one run. `docs/config.schema.json` is generated from these types and their comments.
 
+mod command_match;
 mod command_shape;
 mod upstream_policy;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use command_match::{FieldMatchDocument, MatchDocument, MatchListDocument};
 pub(crate) use command_shape::{
     CorsDocument, HeaderEditsDocument, HeadersDocument, MirrorDocument, RedirectDocument, RewriteDocument,
 };
@@ -264,7 +266,7 @@ pub(crate) struct QuotaDocument {
 pub(crate) struct SubsystemDocument {
     /// The id in the ledger, in metrics and on bills.
     pub(crate) id: String,
-    /// The hosts by which it is called. Default: any.
+    /// The hosts by which it is called: names, *.name for one label below, **.name for one or more. Default: any.
     pub(crate) hosts: Option<Vec<String>>,
     /// The prefix of its paths, such as /cameras. Default: /.
     pub(crate) path: Option<String>,
@@ -298,7 +300,8 @@ pub(crate) struct SubsystemDocument {
     pub(crate) cors: Option<CorsDocument>,
     /// Whether responses of its commands are compressed for callers that accept it. Default: false.
     pub(crate) compress: Option<bool>,
-    /// The treatment of requests that match none of its commands: refuse (default) or allow.
+    /// The treatment of requests that match none of its commands: refuse (default), allow, or next for less specific
+    /// subsystems.
     pub(crate) other_commands: Option<String>,
 }
 
@@ -353,8 +356,8 @@ pub(crate) struct TimeoutsDocument {
 pub(crate) struct CommandDocument {
     /// The id in the ledger, in metrics and on bills.
     pub(crate) id: String,
-    /// The requests that are this command.
-    pub(crate) r#match: MatchDocument,
+    /// The requests that are this command: one set of conditions, or a list of sets of which one must hold.
+    pub(crate) r#match: MatchListDocument,
     /// The number of units that one call counts. Default: 1.
     pub(crate) units: Option<u64>,
     /// The limits of each department on this command.
@@ -377,19 +380,6 @@ pub(crate) struct CommandDocument {
     pub(crate) compress: Option<bool>,
     /// As ledger.durability, for this command.
     pub(crate) durability: Option<String>,
-}
-
-/// The requests that match a command.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct MatchDocument {
-    /// GET, POST, ... Default: any.
-    pub(crate) method: Option<String>,
-    /// The path below the subsystem's prefix: literal segments, {name} for one, {*name} for the rest.
-    pub(crate) path: Option<String>,
-    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for a whole service.
-    pub(crate) grpc: Option<String>,
 }
 
 /// The limits of a request body.

@@ -127,6 +127,15 @@ impl ListenerHosts {
         Some(ConnectionHosts { patterns: Arc::clone(&self.patterns), bound_entry: only })
     }
 
+    /// Whether some host below a name is served. The name is given in lower case, with a dot before it.
+    pub fn has_host_below(&self, suffix: &str) -> bool {
+        self.patterns.iter().any(|pattern| match pattern {
+            HostPattern::Any => true,
+            HostPattern::Name(name) | HostPattern::Wildcard(name) => name.ends_with(suffix),
+            HostPattern::Address(_) => false,
+        })
+    }
+
     /// The entry that a host belongs to.
     fn find_entry(&self, host: &str) -> Option<usize> {
         find_pattern(&self.patterns, host)
@@ -223,6 +232,22 @@ mod tests {
     fn names(patterns: &[&str], missing: MissingSni) -> ListenerHosts {
         let patterns = patterns.iter().map(|text| HostPattern::parse(text).expect("a pattern"));
         ListenerHosts { patterns: patterns.collect(), missing }
+    }
+
+    #[test]
+    fn hosts_below_a_name_are_known() {
+        for (pattern, suffix, expected) in [
+            ("*", ".city.example", true),
+            ("a.city.example", ".city.example", true),
+            ("city.example", ".city.example", false),
+            ("*.city.example", ".city.example", true),
+            ("*.a.city.example", ".city.example", true),
+            ("*.city.example", ".a.city.example", false),
+            ("acity.example", ".city.example", false),
+            ("127.0.0.1", ".0.1", false),
+        ] {
+            assert_eq!(names(&[pattern], MissingSni::Allow).has_host_below(suffix), expected, "{pattern} {suffix}");
+        }
     }
 
     #[test]

@@ -21,7 +21,9 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, Subsystem};
+use crate::policy::{
+    Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, RouteRequest, Subsystem,
+};
 use crate::proxy::capacity::in_flight::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
@@ -246,21 +248,22 @@ fn route_command(
     request: &Request<Incoming>,
 ) -> Result<RoutedCommand, Box<CommandRefusal>> {
     let requested_method = CorsPolicy::requested_method(head.method, request.headers());
-    if let Some(RouteMatch::Command { subsystem, command }) =
-        requested_method.map(|method| snapshot.find_route(head.host, &method, head.path))
+    let wanted = head.route_request();
+    if let Some(RouteMatch::Command { subsystem, command, .. }) =
+        requested_method.as_ref().map(|method| snapshot.find_route(&RouteRequest { method, ..wanted.clone() }))
         && command.cors().is_some()
     {
         let (subsystem, command) = (Arc::clone(subsystem), Arc::clone(command));
         return Ok(RoutedCommand { subsystem, command, local_response: Some(LocalResponse::Preflight) });
     }
     let unknown = |command, detail| CommandRefusal::new(department, command, Refused::UnknownCommand, detail);
-    match snapshot.find_route(head.host, head.method, head.path) {
-        RouteMatch::Command { subsystem, command } => {
+    match snapshot.find_route(&wanted) {
+        RouteMatch::Command { subsystem, command, .. } => {
             let local_response = command.redirect().map(|_| LocalResponse::Redirect);
             Ok(RoutedCommand { subsystem: Arc::clone(subsystem), command: Arc::clone(command), local_response })
         }
         RouteMatch::NoCommand { subsystem } => {
-            let methods = snapshot.methods_at(head.host, head.path);
+            let methods = snapshot.methods_at(&wanted);
             let mut refusal = unknown(&subsystem.unknown, unknown_command_detail(!methods.is_empty()));
             if !methods.is_empty() {
                 refusal.status = Some(StatusCode::METHOD_NOT_ALLOWED);

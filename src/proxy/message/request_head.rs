@@ -13,7 +13,9 @@
 
 use http::header::HOST;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+
+use crate::policy::{QueryPairs, RouteRequest};
 
 use super::grammar::malformed::MalformedRequest;
 use super::grammar::{HeadLimits, check_head, check_names, is_plain_host};
@@ -32,6 +34,8 @@ pub struct RequestHead<'a> {
     /// The path, unchanged.
     pub path: &'a str,
     authority: HeadAuthority<'a>,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
 }
 
 /// The place of the authority in a head.
@@ -60,7 +64,8 @@ impl<'a> RequestHead<'a> {
         }
         check_names(request.headers())?;
         let authority = head_authority(request)?;
-        Ok(Self { method, host: host_without_port(authority.text()?)?, path, authority })
+        let host = host_without_port(authority.text()?)?;
+        Ok(Self { method, host, path, authority, query: request.uri().query(), headers: request.headers() })
     }
 
     /// Validates the head of a request that is to be forwarded. The grammar of HTTP/2 is checked here; over HTTP/1.1
@@ -85,6 +90,12 @@ impl<'a> RequestHead<'a> {
             HeadAuthority::Target(text) => HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")),
             HeadAuthority::Host(value) => value.clone(),
         }
+    }
+
+    /// The parts of the request that decide its route.
+    pub(crate) fn route_request(self) -> RouteRequest<'a> {
+        let Self { method, host, path, query, headers, .. } = self;
+        RouteRequest { host, method, path, query: QueryPairs::new(query), headers }
     }
 }
 
