@@ -21,8 +21,8 @@ use crate::model::{
     CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
-    CallerUnclaimed, Command, CommandMatch, DepartmentPolicy, PolicySnapshot, RouteMatch, RouteRequest, Subsystem,
-    UpstreamServer,
+    CallerUnclaimed, Command, CommandMatch, DepartmentPolicy, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl,
+    RouteMatch, RouteRequest, Subsystem, UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -56,6 +56,10 @@ struct RequestExplanation {
     upstreams: Vec<String>,
     /// The path that the subsystem receives.
     forwarded_path: Option<String>,
+    /// The host that the subsystem receives, if it is not the one of the request.
+    forwarded_host: Option<String>,
+    /// The subsystems that get copies, each with its fraction of the requests.
+    mirrors: Vec<String>,
     /// The outcome of a rejection. It is `handshake` if the connection would fail, in which case nothing would be
     /// counted.
     refused: Option<&'static str>,
@@ -262,18 +266,48 @@ fn decide(
     let written = configuration.sources.path_in_file(&format!("grants[{}]", grant.rule()));
     explanation.grant = Some(format!("{written}, pattern {pattern:?}"));
     explanation.limits = limit_texts(snapshot, department, command);
-    if let Some(redirect) = command.redirect() {
-        let location = redirect.location(subsystem.path_below(head.path));
-        let location = location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
-        explanation.why =
-            format!("it would be admitted, counted and redirected to {location} with {}", redirect.status.as_u16());
-        return explanation;
+    admitted_explanation(explanation, snapshot, (subsystem, command), (head, request.uri()))
+}
+
+/// The response to a command that every check admits: a redirect, or that of its subsystem.
+fn admitted_explanation(
+    mut explanation: RequestExplanation,
+    snapshot: &PolicySnapshot,
+    (subsystem, command): (&Subsystem, &Command),
+    (head, uri): (RequestHead<'_>, &Uri),
+) -> RequestExplanation {
+    match command.redirect() {
+        Some(redirect) => {
+            let location = redirect_location(redirect, subsystem, head, uri);
+            let status = redirect.status.as_u16();
+            explanation.why = format!("it would be admitted, counted and redirected to {location} with {status}");
+        }
+        None => {
+            explanation.upstreams = upstream_texts(subsystem);
+            explanation.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
+            explanation.forwarded_host = command.forwarded_host().map(field_text);
+            explanation.mirrors = mirror_texts(snapshot, command);
+            explanation.why =
+                "it would be admitted, counted and forwarded, unless a limit refuses it at that moment".to_owned();
+        }
     }
-    explanation.upstreams = upstream_texts(subsystem);
-    explanation.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
-    explanation.why =
-        "it would be admitted, counted and forwarded, unless a limit refuses it at that moment".to_owned();
     explanation
+}
+
+/// The location of a redirect. The query is left out, as it is of the other paths.
+fn redirect_location(redirect: &RedirectTarget, subsystem: &Subsystem, head: RequestHead<'_>, uri: &Uri) -> String {
+    let authority = field_text(&head.host_header());
+    let location = redirect.location(RequestUrl {
+        scheme: uri.scheme_str().unwrap_or("https"),
+        authority: &authority,
+        target: head.path,
+        below: subsystem.path_below(head.path),
+    });
+    location.as_ref().map(field_text).unwrap_or_default()
+}
+
+fn field_text(value: &HeaderValue) -> String {
+    value.to_str().unwrap_or_default().to_owned()
 }
 
 /// The upstream servers, with their weights if the weights differ.
@@ -285,6 +319,14 @@ fn upstream_texts(subsystem: &Subsystem) -> Vec<String> {
         false => format!("{} (weight {})", upstream.authority, upstream.weight),
     };
     servers.iter().map(shown).collect()
+}
+
+fn mirror_texts(snapshot: &PolicySnapshot, command: &Command) -> Vec<String> {
+    let text = |target: &MirrorTarget| {
+        let subsystem = snapshot.subsystems.get(target.subsystem)?;
+        Some(format!("{} ({})", subsystem.id, target.fraction))
+    };
+    command.mirrors().iter().filter_map(text).collect()
 }
 
 fn refused_explanation(explanation: RequestExplanation, refused: Refused, why: String) -> RequestExplanation {
@@ -390,6 +432,8 @@ fn explanation_text(explanation: &RequestExplanation) -> String {
         ("limits", explanation.refused.is_none().then(|| list_text(&explanation.limits))),
         ("upstream", explanation.refused.is_none().then(|| list_text(&explanation.upstreams))),
         ("sent path", explanation.forwarded_path.clone()),
+        ("sent host", explanation.forwarded_host.clone()),
+        ("copies to", (!explanation.mirrors.is_empty()).then(|| list_text(&explanation.mirrors))),
         ("verdict", Some(verdict)),
         ("why", Some(explanation.why.clone())),
     ];
@@ -460,6 +504,44 @@ mod tests {
             &read_request(submit, &[]).expect("a request"),
         );
         assert_eq!(explanation.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
+    }
+
+    #[test]
+    fn forwarded_host_and_copies_are_shown_where_configured() {
+        let police = "spiffe://city.example/department/traffic-police";
+        let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots";
+        let plain = explained(police, submit);
+        assert_eq!((plain.forwarded_host, plain.mirrors.len()), (None, 0));
+        let settings = "rewrite: { host: cameras.internal, prefix: /a }\n        \
+                        mirror: { subsystem: lab, fraction: { numerator: 1, denominator: 3 } }";
+        let explanation = explained_with(settings, submit);
+        assert_eq!(explanation.forwarded_path.as_deref(), Some("/a/v1/snapshots"));
+        let text = explanation_text(&explanation);
+        for row in ["sent host   cameras.internal", "copies to   lab (1 of 3)"] {
+            assert!(text.contains(row), "{row} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn redirect_location_is_shown_for_the_requested_url() {
+        for (port, location) in [
+            (":8443", "https://new.example:8443/cameras/v1/snapshots"),
+            ("", "https://new.example/cameras/v1/snapshots"),
+        ] {
+            let request = format!("POST https://gateway.city.example{port}/cameras/v1/snapshots?x=1");
+            let why = explained_with("redirect: { host: new.example, status: 302 }", &request).why;
+            assert!(why.ends_with(&format!("redirected to {location} with 302")), "{why}");
+        }
+    }
+
+    /// Explains a request of the traffic police to the example, with further settings of its first command, and with a
+    /// further subsystem, `lab`.
+    fn explained_with(settings: &str, request: &str) -> RequestExplanation {
+        let police = CallerId::Uri("spiffe://city.example/department/traffic-police".to_owned());
+        let lab = "  - { id: lab, path: /lab, upstreams: [{ url: \"http://127.0.0.1:1\" }], otherCommands: allow }";
+        let text = EXAMPLE.replacen("body: { max: 16MiB }", settings, 1);
+        let read = compile_valid(&text.replacen("\ngrants:", &format!("\n{lab}\ngrants:"), 1));
+        decide(&read, (&[police], &listener()), &read_request(request, &[]).expect("a request"))
     }
 
     #[test]

@@ -383,6 +383,164 @@ fn every_problem_is_reported_with_its_path() {
             "subsystems[0].commands[0].mirror.percent",
             "between 1 and 100",
         ),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { path: /a, prefix: /b }",
+            "subsystems[0].commands[0].rewrite",
+            "only one of them",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { host: \"cameras.internal:80\" }",
+            "subsystems[0].commands[0].rewrite.host",
+            "is not a host",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { host: \"*.internal\" }",
+            "subsystems[0].commands[0].rewrite.host",
+            "wildcards",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { host: \"a b\" }",
+            "subsystems[0].commands[0].rewrite.host",
+            "is not a host",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "rewrite: { host: \"{id}\" }",
+            "subsystems[0].commands[0].rewrite.host",
+            "is not a host",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "headers: { request: { set: { Host: a } } }",
+            "subsystems[0].commands[0].headers.request.set.Host",
+            "rewrite.host",
+        ),
+        ("body: { max: 16MiB }", "redirect: { status: 301 }", "subsystems[0].commands[0].redirect", "needs a location"),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { location: /a, host: b }",
+            "subsystems[0].commands[0].redirect",
+            "only one of the two",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { path: /a, prefix: /b }",
+            "subsystems[0].commands[0].redirect",
+            "only one of them",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { scheme: ftp }",
+            "subsystems[0].commands[0].redirect.scheme",
+            "http, https",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { host: \"a:80\" }",
+            "subsystems[0].commands[0].redirect.host",
+            "is not a host",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { host: \"a\\r\\nX-A: b\" }",
+            "subsystems[0].commands[0].redirect.host",
+            "is not a host",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { port: 0 }",
+            "subsystems[0].commands[0].redirect.port",
+            "between 1 and 65535",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { port: 65536 }",
+            "subsystems[0].commands[0].redirect.port",
+            "between 1 and 65535",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { path: \"/a/{id}\" }",
+            "subsystems[0].commands[0].redirect.path",
+            "{id} is not captured",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { path: \"/a?b\" }",
+            "subsystems[0].commands[0].redirect.path",
+            "not allowed in the path",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { prefix: \"//a\" }",
+            "subsystems[0].commands[0].redirect.prefix",
+            "empty segment",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "redirect: { scheme: https, status: 200 }",
+            "subsystems[0].commands[0].redirect.status",
+            "301, 302",
+        ),
+        ("body: { max: 16MiB }", "mirror: []", "subsystems[0].commands[0].mirror", "at least one mirror and at most 4"),
+        (
+            "body: { max: 16MiB }",
+            "mirror: [{ subsystem: lab }, { subsystem: lab }, { subsystem: lab }, { subsystem: lab }, { subsystem: lab }]",
+            "subsystems[0].commands[0].mirror",
+            "at least one mirror and at most 4",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: [{ subsystem: lab }, { subsystem: cameras }]",
+            "subsystems[0].commands[0].mirror[1].subsystem",
+            "command's own",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: [{ subsystem: lab }]",
+            "subsystems[0].commands[0].mirror[0].subsystem",
+            "no subsystem",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, percent: 1, fraction: { numerator: 1 } }",
+            "subsystems[0].commands[0].mirror",
+            "only one of them",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, fraction: { numerator: 0 } }",
+            "subsystems[0].commands[0].mirror.fraction",
+            "between 1 and the denominator",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, fraction: { numerator: 101 } }",
+            "subsystems[0].commands[0].mirror.fraction",
+            "between 1 and the denominator",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, fraction: { numerator: 1, denominator: 0 } }",
+            "subsystems[0].commands[0].mirror.fraction",
+            "between 1 and the denominator",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, fraction: { numerator: 1, denominator: 1000001 } }",
+            "subsystems[0].commands[0].mirror.fraction",
+            "between 1 and the denominator",
+        ),
+        (
+            "body: { max: 16MiB }",
+            "mirror: { subsystem: lab, fraction: { numerator: 4294967297 } }",
+            "subsystems[0].commands[0].mirror.fraction",
+            "between 1 and the denominator",
+        ),
         ("units: 50000000, warn: [80, 90]", "units: 0, warn: [90, 80]", "departments[0].quota.warn[1]", "sort them"),
     ];
     for (from, to, path, text_part) in cases {
@@ -417,6 +575,14 @@ fn misspelt_keys_are_reported_with_a_hint() {
     let found = changed("otherCommands: refuse", "others: refuse");
     assert_eq!(found[0].path, "subsystems[0].others");
     assert!(found[0].hint.as_ref().is_some_and(|hint| hint.contains("otherCommands")), "{found:?}");
+    for (mirror, key) in
+        [("{ subsystem: lab, persent: 1 }", "persent"), ("[{ subsystem: lab, persent: 1 }]", "[0].persent")]
+    {
+        let found = changed("body: { max: 16MiB }", &format!("mirror: {mirror}"));
+        let dot = if key.starts_with('[') { "" } else { "." };
+        let expected = format!("subsystems[0].commands[0].mirror{dot}{key}: unknown key (did you mean \"percent\"?)");
+        assert!(found.iter().any(|problem| problem.to_string() == expected), "{expected}: {found:?}");
+    }
 }
 
 #[test]
@@ -428,6 +594,12 @@ fn wrong_types_are_reported_with_their_path_in_plain_words() {
         ("ledger:\n  path", "ledger: x\nno:\n  path", "ledger: a mapping (keys with values) was expected"),
         ("address: 127.0.0.1:9090", "address: [::1]:9090", "admin.address: a scalar value was expected"),
         ("  address: 127.0.0.1:9090", "  {}", "admin.address: is missing"),
+        ("body: { max: 16MiB }", "mirror: {}", "subsystems[0].commands[0].mirror.subsystem: is missing"),
+        (
+            "body: { max: 16MiB }",
+            "mirror: [{ subsystem: lab, percent: half }]",
+            "subsystems[0].commands[0].mirror[0].percent: a whole number was expected",
+        ),
     ] {
         let found = changed(from, to);
         let texts: Vec<_> = found.iter().map(ToString::to_string).collect();

@@ -1,16 +1,17 @@
-//! The transformation of a command by the gateway: header edits, path rewrite, redirect, CORS, mirroring, compression.
+//! The transformation of a command by the gateway: header edits, rewrite, redirect, CORS, mirroring, compression.
 //!
 //! Guarantees:
 //! - The shape is compiled once per configuration. A command without a shape stores none and costs no lookup.
 //! - The forwarded request consists only of the configuration's own text and of the bytes that were authorised.
 
+use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cors::CorsPolicy;
 use super::header_names::why_protected;
-use super::path_template::PathFilling;
+use super::request_target::{RedirectTarget, RequestRewrite};
 
 /// The transformations of a command's request and response.
 #[derive(Debug)]
@@ -19,36 +20,32 @@ pub struct CommandShape {
     pub request: FieldEdits,
     /// Edits of the response headers, towards the caller (downstream).
     pub response: FieldEdits,
-    /// The path rewrite, if the forwarded path differs.
-    pub rewrite: Option<PathRewrite>,
+    /// The rewrite, if the forwarded host or path differs.
+    pub rewrite: Option<RequestRewrite>,
     /// The redirect target, if callers are redirected; then nothing is forwarded.
     pub redirect: Option<RedirectTarget>,
     /// The CORS policy of the command.
     pub cors: Option<Arc<CorsPolicy>>,
-    /// The target of request mirroring (shadowing).
-    pub mirror: Option<MirrorTarget>,
+    /// The targets of request mirroring (shadowing): at most [`MirrorTarget::MAX`].
+    pub mirrors: Vec<MirrorTarget>,
     /// Whether responses are compressed, for callers that accept it.
     pub compress: bool,
 }
 
-/// The target of mirrored requests. The responses to them are discarded.
+/// A target of mirrored requests. The responses to them are discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorTarget {
     /// The subsystem's index.
     pub subsystem: usize,
-    /// The percentage of requests that are copied, on average: 1 to 100.
-    pub percent: u8,
+    /// The fraction of requests that are copied, on average.
+    pub fraction: MirrorFraction,
 }
 
-/// The target of a redirect. The query is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedirectTarget {
-    /// 301, 302, 303, 307 or 308.
-    pub status: StatusCode,
-    /// Scheme and authority; empty for a path on the host that was called.
-    pub base: String,
-    /// The path of the target.
-    pub path: PathFilling,
+/// A fraction of the requests of a command: at least 1, and at most the denominator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorFraction {
+    numerator: u32,
+    denominator: u32,
 }
 
 /// Header fields to set, to add, and to remove.
@@ -59,13 +56,34 @@ pub struct FieldEdits {
     remove: Vec<HeaderName>,
 }
 
-/// The rewrite of the forwarded path. The query is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathRewrite {
-    /// A prefix that replaces the subsystem's prefix: empty, or starting with `/` and without a trailing slash.
-    Prefix(String),
-    /// A path that replaces the whole path.
-    Path(PathFilling),
+impl MirrorTarget {
+    /// The most mirror targets of one command.
+    pub const MAX: usize = 4;
+}
+
+impl MirrorFraction {
+    /// The largest denominator.
+    pub const DENOMINATOR_MAX: u32 = 1_000_000;
+
+    /// A fraction, or `None` if it is not between 0, exclusive, and 1, or its denominator is too large.
+    pub fn new(numerator: u32, denominator: u32) -> Option<Self> {
+        let is_valid = (1..=denominator).contains(&numerator) && denominator <= Self::DENOMINATOR_MAX;
+        is_valid.then_some(Self { numerator, denominator })
+    }
+
+    /// Whether a request is within the fraction. `draw` returns a random number between its two arguments.
+    pub(crate) fn contains_random(self, draw: impl FnOnce(u32, u32) -> u32) -> bool {
+        self.numerator == self.denominator || draw(1, self.denominator) <= self.numerator
+    }
+}
+
+impl fmt::Display for MirrorFraction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.denominator {
+            100 => write!(f, "{} %", self.numerator),
+            denominator => write!(f, "{} of {denominator}", self.numerator),
+        }
+    }
 }
 
 impl FieldEdits {
@@ -139,76 +157,39 @@ impl FieldEdits {
     }
 }
 
-impl PathRewrite {
-    /// The forwarded path and query, from the path and query below the subsystem's prefix.
-    pub(crate) fn rewritten_path(&self, below: &str) -> String {
-        let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
-        let rewritten = match self {
-            Self::Prefix(prefix) => [prefix, path, query].concat(),
-            Self::Path(filling) => [&filling.fill(path), query].concat(),
-        };
-        if rewritten.starts_with('/') { rewritten } else { format!("/{rewritten}") }
-    }
-}
-
-impl RedirectTarget {
-    /// The value of `Location` for a path and query below the subsystem's prefix.
-    pub fn location(&self, below: &str) -> Option<HeaderValue> {
-        let (path, query) = below.split_at(below.find('?').unwrap_or(below.len()));
-        HeaderValue::from_str(&[&self.base, &self.path.fill(path), query].concat()).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::path_template::PathTemplate;
-
-    fn path(text: &str) -> PathTemplate {
-        PathTemplate::parse(text).expect("a template")
-    }
 
     #[test]
-    fn rewritten_path_is_made_of_the_authorised_bytes() {
-        for (matched, to, below, expected) in [
-            ("/v1/{id}", "/v2/cameras/{id}", "/v1/7", "/v2/cameras/7"),
-            ("/v1/{id}", "/v2/{id}/of/{id}", "/v1/%E4%BA%A4?x=/..", "/v2/%E4%BA%A4/of/%E4%BA%A4?x=/.."),
-            ("/{a}/{b}", "/{b}/{a}", "/1/2?q", "/2/1?q"),
-            ("/files/{*rest}", "/store/{*rest}", "/files/a/b/", "/store/a/b/"),
-            ("/{*rest}", "/v2/{*rest}", "/a?b?c", "/v2/a?b?c"),
-            ("/v1/now", "/", "/v1/now?x", "/?x"),
-            ("/", "/v2", "?x", "/v2?x"),
+    fn fractions_are_above_zero_and_at_most_one() {
+        for (numerator, denominator, text) in [
+            (1, 1, Some("1 of 1")),
+            (30, 100, Some("30 %")),
+            (100, 100, Some("100 %")),
+            (1, 1_000_000, Some("1 of 1000000")),
+            (0, 100, None),
+            (101, 100, None),
+            (1, 0, None),
+            (0, 0, None),
+            (1, 1_000_001, None),
         ] {
-            let rewrite = PathRewrite::Path(path(to).filled_by(&path(matched)).expect("captured"));
-            assert_eq!(rewrite.rewritten_path(below), expected, "{matched} to {to}");
+            let fraction = MirrorFraction::new(numerator, denominator);
+            assert_eq!(fraction.map(|fraction| fraction.to_string()).as_deref(), text, "{numerator} of {denominator}");
         }
     }
 
     #[test]
-    fn redirect_keeps_the_query() {
-        let path = path("/new/{id}").filled_by(&path("/v1/{id}")).expect("captured");
-        let redirect = RedirectTarget { status: StatusCode::FOUND, base: "https://there.example".to_owned(), path };
-        let location = redirect.location("/v1/a%20b?x=/../y").expect("a value");
-        assert_eq!(location, "https://there.example/new/a%20b?x=/../y");
-    }
-
-    #[test]
-    fn rewrite_parameter_must_be_captured_by_the_path() {
-        for to in ["/v2/{day}", "/v2/{*id}", "/v2/{rest}"] {
-            assert!(path(to).filled_by(&path("/v1/{id}/{*rest}")).is_err(), "{to}");
-        }
-    }
-
-    #[test]
-    fn prefix_rewrite_replaces_the_subsystem_path() {
-        for (prefix, below, expected) in [
-            ("/internal", "/v1/7?x=1", "/internal/v1/7?x=1"),
-            ("/internal", "", "/internal"),
-            ("/internal", "?x", "/internal?x"),
-            ("", "?x", "/?x"),
-            ("", "/v1", "/v1"),
-        ] {
-            assert_eq!(PathRewrite::Prefix(prefix.to_owned()).rewritten_path(below), expected);
+    fn fraction_contains_as_many_draws_as_its_numerator() {
+        for (numerator, denominator) in [(1, 3), (3, 3), (30, 100), (1, 1000)] {
+            let fraction = MirrorFraction::new(numerator, denominator).expect("a fraction");
+            let draws = (1..=denominator).filter(|number| {
+                fraction.contains_random(|least, most| {
+                    assert_eq!((least, most), (1, denominator));
+                    *number
+                })
+            });
+            assert_eq!(draws.count(), numerator as usize, "{fraction}");
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn why_protected(name: &HeaderName) -> Option<&'static str> {
     match name.as_str() {
         _ if framing.contains(name) => Some("frames the message, which only the gateway does"),
         _ if is_hop_by_hop(name) => Some("is hop-by-hop and is never forwarded"),
-        _ if *name == HOST => Some("is the host that was authorised"),
+        _ if *name == HOST => Some("is the host that was authorised; rewrite.host forwards another one"),
         _ if is_reserved_header(name) => Some("identifies the caller or the request, which only the gateway does"),
         "ratelimit" | "ratelimit-policy" => Some("reports the limits of a department, which only the gateway does"),
         name if name.starts_with("grpc-") => Some("is a gRPC header, from which outcomes and deadlines are read"),

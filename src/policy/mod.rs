@@ -12,6 +12,7 @@ mod header_names;
 mod path_template;
 mod policy_conflict;
 mod request_conditions;
+mod request_target;
 mod route;
 mod snapshot;
 mod snapshot_difference;
@@ -25,7 +26,7 @@ pub use self::subsystem::{
     Command, DepartmentPolicy, Durability, GrantRule, Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer,
     UpstreamTimeouts,
 };
-pub use command_shape::{CommandShape, FieldEdits, MirrorTarget, PathRewrite, RedirectTarget};
+pub use command_shape::{CommandShape, FieldEdits, MirrorFraction, MirrorTarget};
 pub use cors::{AllowedNames, AllowedOrigins, CorsPolicy, OriginPattern};
 pub use grant::{CommandGlob, Grant};
 pub use header_names::{is_hop_by_hop, is_reserved_header};
@@ -33,6 +34,7 @@ pub use path_template::{BadTemplate, PathFilling, PathTemplate};
 pub use request_conditions::{
     AnchoredRegex, CommandMatch, HeaderCondition, PathMatch, QueryCondition, QueryPairs, RouteRequest, ValueCondition,
 };
+pub use request_target::{PathRewrite, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl};
 pub use route::{RouteMatch, RouteTable};
 pub use snapshot::{CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};

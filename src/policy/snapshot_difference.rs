@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::model::Name;
 
-use super::command_shape::CommandShape;
+use super::command_shape::{CommandShape, MirrorTarget};
 use super::request_conditions::CommandMatch;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{Command, DepartmentPolicy, Subsystem};
@@ -311,16 +311,16 @@ fn shape_keys(
             vec!["headers, rewrite, cors, mirror or compress"]
         };
     };
-    let mirror = |snapshot: &PolicySnapshot, shape: &CommandShape| {
-        let mirror = shape.mirror?;
-        Some((snapshot.subsystems.get(mirror.subsystem)?.id.clone(), mirror.percent))
+    let mirrors = |snapshot: &PolicySnapshot, shape: &CommandShape| -> Vec<_> {
+        let id = |target: &MirrorTarget| snapshot.subsystems.get(target.subsystem).map(|mirror| mirror.id.clone());
+        shape.mirrors.iter().map(|target| (id(target), target.fraction)).collect()
     };
     differing_keys([
         ("headers", one.request != other.request || one.response != other.response),
         ("rewrite", one.rewrite != other.rewrite),
         ("redirect", one.redirect != other.redirect),
         ("cors", one.cors != other.cors),
-        ("mirror", mirror(old, one) != mirror(new, other)),
+        ("mirror", mirrors(old, one) != mirrors(new, other)),
         ("compress", one.compress != other.compress),
     ])
 }
@@ -435,6 +435,32 @@ mod tests {
         assert_eq!(found.commands.renamed, [("s/e".to_owned(), "s/h".to_owned())]);
         assert_eq!(removed(&found.commands), [("s/g", None)]);
         assert_eq!((found.subsystems.added, found.commands.added), (vec![], vec![]));
+    }
+
+    #[test]
+    fn changed_rewrites_redirects_and_mirrors_are_named() {
+        let d = department("a", "a", "");
+        let text = |setting: &str, others: &[&str]| {
+            let shaped = subsystem("s", "/s", "c").replace("{ id: c, ", &format!("{{ id: c, {setting}, "));
+            let others = others.iter().map(|id| subsystem(id, &format!("/{id}"), "c"));
+            let all: Vec<_> = [shaped].into_iter().chain(others).collect();
+            document(&d, &all.join(", "), "")
+        };
+        for (old, new, key) in [
+            ("rewrite: { host: a }", "rewrite: { host: b }", Some("rewrite")),
+            ("rewrite: { host: a, prefix: /a }", "rewrite: { host: a }", Some("rewrite")),
+            ("redirect: { location: /a }", "redirect: { path: /a }", Some("redirect")),
+            ("redirect: { host: a }", "redirect: { host: a, port: 80 }", Some("redirect")),
+            ("mirror: { subsystem: t }", "mirror: { subsystem: u }", Some("mirror")),
+            ("mirror: { subsystem: t }", "mirror: [{ subsystem: t }, { subsystem: u }]", Some("mirror")),
+            ("mirror: { subsystem: t }", "mirror: { subsystem: t, fraction: { numerator: 1 } }", Some("mirror")),
+            ("mirror: { subsystem: t }", "mirror: [{ subsystem: t, percent: 100 }]", None),
+        ] {
+            // The order of the other subsystems changes, and with it their indices.
+            let found = difference(&text(old, &["t", "u"]), &text(new, &["u", "t"]));
+            let expected: Vec<_> = key.map(|key| format!("s/c ({key})")).into_iter().collect();
+            assert_eq!(found.commands.changed, expected, "{old} to {new}");
+        }
     }
 
     #[test]

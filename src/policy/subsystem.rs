@@ -16,9 +16,10 @@ use http::HeaderValue;
 
 use crate::model::{CommandKey, Department, MonthlyQuota, Name, TrafficLimits};
 
-use super::command_shape::{MirrorTarget, RedirectTarget};
+use super::command_shape::MirrorTarget;
 use super::cors::CorsPolicy;
 use super::request_conditions::CommandMatch;
+use super::request_target::{RedirectTarget, RequestRewrite};
 use super::{CommandShape, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};
 
 /// A department with its limits and quota.
@@ -191,9 +192,18 @@ impl Command {
         self.shape.as_ref()?.cors.as_ref()
     }
 
-    /// The target of request mirroring.
-    pub fn mirror(&self) -> Option<MirrorTarget> {
-        self.shape.as_ref()?.mirror
+    /// The targets of request mirroring.
+    pub fn mirrors(&self) -> &[MirrorTarget] {
+        self.shape.as_ref().map_or(&[], |shape| &shape.mirrors)
+    }
+
+    /// The forwarded host, if it differs from the requested one.
+    pub fn forwarded_host(&self) -> Option<&HeaderValue> {
+        self.rewrite()?.host.as_ref()
+    }
+
+    fn rewrite(&self) -> Option<&RequestRewrite> {
+        self.shape.as_ref()?.rewrite.as_ref()
     }
 
     /// The redirect target, if callers are redirected and nothing is forwarded.
@@ -210,7 +220,7 @@ impl Subsystem {
 
     /// The forwarded form of the path and query for which `command` was authorised; its first '/' may be missing.
     pub fn forwarded_target<'t>(&self, command: &Command, authorised: &'t str) -> Cow<'t, str> {
-        match command.shape.as_ref().and_then(|shape| shape.rewrite.as_ref()) {
+        match command.rewrite().and_then(|rewrite| rewrite.path.as_ref()) {
             Some(rewrite) => Cow::Owned(rewrite.rewritten_path(self.path_below(authorised))),
             None if self.keep_path => Cow::Borrowed(authorised),
             None => Cow::Borrowed(self.path_below(authorised)),

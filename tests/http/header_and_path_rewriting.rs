@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, empty, fed, request};
+use crate::world::{GATEWAY, World, empty, fed, request, request_to};
 
 const READ: &str = "/cameras/v1/snapshots/7";
 
@@ -86,6 +86,78 @@ const PATHS: [(&str, &str); 4] = [
     ("/cameras/v1/snapshots/a%20b?path=/../c", "/v2/a%20b/picture?path=/../c"),
     ("/cameras/v1/snapshots/%E4%BA%A4", "/v2/%E4%BA%A4/picture"),
     ("/cameras/do/echo?x=1", "/internal/do/echo?x=1"),
+];
+
+#[tokio::test]
+async fn host_is_rewritten_and_the_requested_one_is_forwarded_beside_it() {
+    for protocol in ["http1", "http2"] {
+        let plan = World::city().edit(|document| {
+            document["subsystems"][0]["protocol"] = json!(protocol);
+            command(document, 1, "rewrite", json!({ "host": "cameras.internal", "path": "/whole" }));
+            command(document, 2, "rewrite", json!({ "host": "cameras.internal" }));
+        });
+        let world = plan.start().await;
+        for client in world.clients("traffic-police") {
+            for path in [&format!("{READ}?x=1"), "/cameras/do/echo"] {
+                let mut outgoing = request_to("gateway.city.example:8443", "GET", path, empty());
+                outgoing.headers_mut().insert("x-forwarded-host", "mine.example".parse().unwrap());
+                assert_eq!(client.send(outgoing).await.status, 200, "{path}");
+            }
+            assert_eq!(client.send(request("POST", "/cameras/v1/snapshots", empty())).await.status, 200);
+        }
+        let got = world.server("cameras").log.all();
+        assert_eq!(got.len(), 6);
+        for got in &got {
+            let (host, requested, path) = match got.command() {
+                "cameras/snapshot.read" => ("cameras.internal", "gateway.city.example:8443", "/whole?x=1"),
+                "cameras/do" => ("cameras.internal", "gateway.city.example:8443", "/do/echo"),
+                _ => (GATEWAY, GATEWAY, "/v1/snapshots"),
+            };
+            assert_eq!((got.host.as_str(), got.path.as_str()), (host, path), "{protocol}, {}", got.command());
+            let forwarded: Vec<_> = got.headers.get_all("x-forwarded-host").iter().collect();
+            assert_eq!(forwarded, [requested], "{protocol}, {}", got.command());
+        }
+        let usage = world.close().await;
+        assert_eq!(usage.of("traffic-police", "ok"), 6);
+    }
+}
+
+#[tokio::test]
+async fn redirect_by_parts_keeps_what_it_does_not_replace() {
+    let plan = World::city().edit(|document| {
+        command(document, 0, "redirect", json!({ "host": "there.example", "path": "/new", "status": 303 }));
+        command(document, 1, "redirect", json!({ "scheme": "http", "path": "/v2/{id}" }));
+        command(document, 2, "redirect", json!({ "prefix": "/moved", "port": 443 }));
+    });
+    let mut world = plan.start().await;
+    for client in world.clients("traffic-police") {
+        for (authority, method, path, status, location) in REDIRECTS {
+            let reply = client.send(request_to(authority, method, path, empty())).await;
+            assert_eq!((reply.status.as_u16(), reply.header("location")), (status, location), "{authority}{path}");
+            assert!(reply.body.is_empty());
+        }
+    }
+    assert!(world.server("cameras").log.all().is_empty());
+    for (name, count) in [("cameras/snapshot.submit", 4), ("cameras/snapshot.read", 2), ("cameras/do", 4)] {
+        world.note_answered_here("traffic-police", name, count);
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 10);
+}
+
+/// The authority, method and path of a request over https, and the status and location of its redirect.
+const REDIRECTS: [(&str, &str, &str, u16, &str); 5] = [
+    (GATEWAY, "POST", "/cameras/v1/snapshots?x=1", 303, "https://there.example/new?x=1"),
+    ("gateway.city.example:8443", "POST", "/cameras/v1/snapshots", 303, "https://there.example:8443/new"),
+    (
+        "gateway.city.example:8443",
+        "GET",
+        "/cameras/v1/snapshots/a%20b?x=/../y",
+        308,
+        "http://gateway.city.example/v2/a%20b?x=/../y",
+    ),
+    ("gateway.city.example:8443", "GET", "/cameras/do/echo?x", 308, "https://gateway.city.example/moved/do/echo?x"),
+    (GATEWAY, "GET", "/cameras/do/echo", 308, "https://gateway.city.example/moved/do/echo"),
 ];
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{SUBMIT, World, empty, fed, request, until, whole};
+use crate::world::{Plan, SUBMIT, World, empty, fed, request, until, whole};
 
 const READ: &str = "/cameras/v1/snapshots/7";
 
@@ -123,6 +123,93 @@ async fn mirrored_percentage_is_met_on_average() {
     assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 0));
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 400);
+}
+
+#[tokio::test]
+async fn mirrored_fraction_is_met_on_average() {
+    let plan = World::city().subsystem("lab").edit(mirrored).edit(|document| {
+        let fraction = json!({ "numerator": 250_000, "denominator": 1_000_000 });
+        document["subsystems"][0]["commands"][0]["mirror"]["fraction"] = fraction;
+    });
+    let world = plan.start().await;
+    let client = world.client("traffic-police").h2();
+    for _ in 0..400 {
+        assert_eq!(client.send(request("POST", SUBMIT, empty())).await.status, 200);
+    }
+    let copied = until("the mirrored requests are answered", async || {
+        let answered = copies(&world, "answered").await;
+        (answered as usize == world.server("lab").log.all().len()).then_some(answered)
+    });
+    let copied = copied.await;
+    assert!(
+        (50..=150).contains(&copied),
+        "{copied} of 400 were mirrored; 100 are expected, with a standard deviation of 9"
+    );
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 400);
+}
+
+/// A city whose submissions are mirrored to `lab` and to `trial`, with a host of their own.
+fn city_with_two_mirrors() -> Plan {
+    World::city().subsystem("lab").subsystem("trial").edit(mirrored).edit(|document| {
+        document["subsystems"][0]["commands"][0]["mirror"] = json!([{ "subsystem": "lab" }, { "subsystem": "trial" }]);
+        document["subsystems"][0]["commands"][0]["rewrite"] = json!({ "host": "cameras.internal" });
+        document["subsystems"][2]["protocol"] = json!("http2");
+    })
+}
+
+#[tokio::test]
+async fn each_of_several_mirrors_gets_a_copy() {
+    let world = city_with_two_mirrors().start().await;
+    for client in world.clients("traffic-police") {
+        assert_eq!(client.post(&format!("{SUBMIT}?x=1"), vec![7; 1000]).await.status, 200);
+        let (feed, body) = fed();
+        let stream = client.open(request("POST", SUBMIT, body));
+        feed.send(Ok(vec![7; 30_000].into())).unwrap();
+        feed.send(Ok(vec![7; 30_000].into())).unwrap();
+        drop(feed);
+        assert_eq!(stream.await.unwrap().whole().await.status, 200);
+        // Too large: by its `Content-Length`, and by its body. Each copy is counted.
+        assert_eq!(client.send(request("POST", SUBMIT, whole(vec![7; 70_000]))).await.status, 200);
+        let (feed, body) = fed();
+        let stream = client.open(request("POST", SUBMIT, body));
+        feed.send(Ok(vec![7; 70_000].into())).unwrap();
+        drop(feed);
+        assert_eq!(stream.await.unwrap().whole().await.status, 200);
+    }
+    until("the mirrored requests are answered", async || (copies(&world, "answered").await == 8).then_some(())).await;
+    assert_eq!((copies(&world, "failed").await, copies(&world, "left_out").await), (0, 8));
+    let originals = world.server("cameras").log.all();
+    for mirror in ["lab", "trial"] {
+        let copies = world.server(mirror).log.all();
+        assert_eq!((originals.len(), copies.len()), (8, 4), "{mirror}");
+        for copy in &copies {
+            let id = copy.header("x-request-id");
+            let original = originals.iter().find(|original| original.header("x-request-id") == id).unwrap();
+            assert_eq!((&copy.path, copy.bytes()), (&original.path, original.bytes()), "{mirror}");
+            assert_eq!((copy.header("x-tallygate-mirror"), copy.host.as_str()), ("1", "cameras.internal"), "{mirror}");
+        }
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("traffic-police", "ok"), 8);
+    assert_eq!(usage.sum(|key| key.subsystem != "cameras"), 0, "a mirrored request is not metered");
+}
+
+#[tokio::test]
+async fn failed_mirror_does_not_affect_the_other_one() {
+    let mut world = city_with_two_mirrors().start().await;
+    drop(world.remove_server("lab"));
+    let client = world.client("traffic-police");
+    for _ in 0..3 {
+        assert_eq!(client.post(SUBMIT, "picture").await.status, 200);
+    }
+    until("the mirrored requests have ended", async || {
+        (copies(&world, "failed").await == 3 && copies(&world, "answered").await == 3).then_some(())
+    })
+    .await;
+    assert_eq!(world.server("trial").log.all().len(), 3);
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (3, 0));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -47,6 +47,8 @@ pub struct Received {
     pub connection: u64,
     pub method: String,
     pub path: String,
+    /// `:authority`, or over HTTP/1.1 `Host`.
+    pub host: String,
     pub headers: HeaderMap,
     pub body: Arc<BodyLog>,
     /// Whether the request was dropped before its response was ready or its body was read.
@@ -222,10 +224,12 @@ impl Town {
 
     async fn command(self, connection: u64, request: Request<Incoming>) -> Result<Response<ServerResponse>, io::Error> {
         let (head, body) = request.into_parts();
+        let field = head.headers.get("host").and_then(|host| host.to_str().ok());
         let received = Received {
             connection,
             method: head.method.to_string(),
             path: head.uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
+            host: head.uri.authority().map(Authority::as_str).or(field).unwrap_or_default().to_owned(),
             headers: head.headers,
             body: Arc::default(),
             cancelled: Arc::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::document::HeadersDocument;
 use crate::model::NameInterner;
 use crate::policy::{
-    CommandShape, CorsPolicy, Durability, FieldEdits, MirrorTarget, PathRewrite, RedirectTarget, UpstreamProtocol,
+    CommandShape, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget, RequestRewrite, UpstreamProtocol,
 };
 
 use super::command_shape::add_edits;
@@ -44,15 +44,16 @@ impl CommonShape {
     /// The shape of a command without settings of its own.
     pub(crate) fn shape(
         self,
-        rewrite: Option<PathRewrite>,
+        rewrite: Option<RequestRewrite>,
         redirect: Option<RedirectTarget>,
-        mirror: Option<MirrorTarget>,
+        mirrors: Vec<MirrorTarget>,
     ) -> Option<Box<CommandShape>> {
         let Self { request, response, cors, compress } = self;
         let is_edited = !request.is_empty() || !response.is_empty();
         let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
-        let shape = CommandShape { request, response, rewrite, redirect, cors, mirror, compress };
-        (is_shaped || compress || mirror.is_some()).then(|| Box::new(shape))
+        let is_shaped = is_shaped || compress || !mirrors.is_empty();
+        let shape = CommandShape { request, response, rewrite, redirect, cors, mirrors, compress };
+        is_shaped.then(|| Box::new(shape))
     }
 
     pub(crate) fn add_headers(&mut self, headers: Option<&HeadersDocument>, place: &DocPath<'_>) {

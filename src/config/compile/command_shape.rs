@@ -5,11 +5,12 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::config::document::{
-    CommandDocument, HeaderEditsDocument, MatchListDocument, MirrorDocument, RedirectDocument, RewriteDocument,
-    SubsystemDocument,
+    CommandDocument, HeaderEditsDocument, MatchListDocument, MirrorDocument, MirrorsDocument, RedirectDocument,
+    RewriteDocument, SubsystemDocument,
 };
 use crate::policy::{
-    CommandMatch, CommandShape, FieldEdits, MirrorTarget, PathFilling, PathRewrite, PathTemplate, RedirectTarget,
+    CommandMatch, CommandShape, FieldEdits, MirrorFraction, MirrorTarget, PathFilling, PathRewrite, PathTemplate,
+    RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite,
 };
 
 use super::command_context::{CommandContext, CommonShape};
@@ -23,6 +24,9 @@ const REDIRECT_STATUSES: [StatusCode; 5] = [
     StatusCode::TEMPORARY_REDIRECT,
     StatusCode::PERMANENT_REDIRECT,
 ];
+
+/// The denominator of percentages, and the default one of fractions.
+const PERCENT: u64 = 100;
 
 /// Compiles the settings of a subsystem for all its commands.
 pub(crate) fn compile_common(written: &SubsystemDocument, place: &DocPath<'_>) -> CommonShape {
@@ -53,11 +57,11 @@ pub(crate) fn compile_shape(
     if written.redirect.is_some() {
         refuse_beside_redirect(written, place);
     }
-    let mirror = written.mirror.as_ref().and_then(|written| compile_mirror(written, context, &place.key("mirror")));
+    let mirrors = written.mirror.as_ref().map(|written| compile_mirrors(written, context, &place.key("mirror")));
     if written.mirror.is_some() && written.upgrade.is_some() {
         place.key("mirror").problem("cannot be combined with upgrade: a tunnel cannot be mirrored");
     }
-    own.shape(rewrite, redirect, mirror)
+    own.shape(rewrite, redirect, mirrors.unwrap_or_default())
 }
 
 /// Rejects forwarding options beside `redirect`, because a redirected command is not forwarded.
@@ -123,8 +127,27 @@ fn parse_field_value(text: &str) -> Result<HeaderValue, String> {
     value.ok_or_else(|| format!("{text:?} is not a value; write printable ASCII without spaces around it"))
 }
 
-fn compile_rewrite(written: &RewriteDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> Option<PathRewrite> {
-    match (&written.path, &written.prefix) {
+fn compile_rewrite(written: &RewriteDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> Option<RequestRewrite> {
+    let RewriteDocument { host, path, prefix } = written;
+    if host.is_none() && path.is_none() && prefix.is_none() {
+        return place.missing("needs a host, or a path or a prefix, and of those two only one of them");
+    }
+    let host = host.as_deref().and_then(|host| {
+        let place = place.key("host");
+        let host = place.value_or_problem(scalars::parse_host(host))?;
+        place.value_or_problem(HeaderValue::try_from(host))
+    });
+    Some(RequestRewrite { host, path: compile_path((path.as_deref(), prefix.as_deref()), matches, place) })
+}
+
+/// Compiles the keys `path` and `prefix` of `place`, of which at most one may be written.
+fn compile_path(
+    written: (Option<&str>, Option<&str>),
+    matches: &[CommandMatch],
+    place: &DocPath<'_>,
+) -> Option<PathRewrite> {
+    match written {
+        (None, None) => None,
         (Some(path), None) => {
             let place = place.key("path");
             let path = place.value_or_problem(scalars::parse_template(path))?;
@@ -133,7 +156,7 @@ fn compile_rewrite(written: &RewriteDocument, matches: &[CommandMatch], place: &
         (None, Some(prefix)) => {
             place.key("prefix").value_or_problem(scalars::parse_prefix(prefix)).map(PathRewrite::Prefix)
         }
-        _ => place.missing("needs a path or a prefix, and only one of them"),
+        (Some(_), Some(_)) => place.missing("has both a path and a prefix; write only one of them"),
     }
 }
 
@@ -147,14 +170,22 @@ fn compile_redirect(
     if status.is_none() {
         place.key("status").problem("is not a redirect; write 301, 302, 303, 307 or 308");
     }
-    let place = place.key("location");
-    let (base, path) = place.value_or_problem(split_location(&written.location))?;
+    let RedirectDocument { location, scheme, host, port, path, prefix, .. } = written;
+    let has_parts = [scheme, host, path, prefix].iter().any(|part| part.is_some()) || port.is_some();
+    let location = match (location, has_parts) {
+        (Some(location), false) => compile_location(location, matches, &place.key("location")),
+        (None, true) => Some(RedirectLocation::Parts(Box::new(compile_parts(written, matches, place)))),
+        (Some(_), true) => place.missing("has a location and parts of a URL; write only one of the two"),
+        (None, false) => place.missing("needs a location, or at least one of scheme, host, port, path and prefix"),
+    };
+    Some(RedirectTarget { status: status?, location: location? })
+}
+
+fn compile_location(text: &str, matches: &[CommandMatch], place: &DocPath<'_>) -> Option<RedirectLocation> {
+    let (base, path) = place.value_or_problem(split_location(text))?;
     let path = place.value_or_problem(scalars::parse_template(path))?;
-    Some(RedirectTarget {
-        status: status?,
-        base: base.to_owned(),
-        path: place.value_or_problem(fill_path(&path, matches)?)?,
-    })
+    let path = place.value_or_problem(fill_path(&path, matches)?)?;
+    Some(RedirectLocation::Whole { base: base.to_owned(), path })
 }
 
 /// A path with the parameters that each match captures; `None` if no match could be compiled.
@@ -162,11 +193,35 @@ fn fill_path(path: &PathTemplate, matches: &[CommandMatch]) -> Option<Result<Pat
     (!matches.is_empty()).then(|| CommandMatch::fill_from_each(matches, path))
 }
 
-fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<MirrorTarget> {
-    let percent = u8::try_from(written.percent.unwrap_or(100)).ok().filter(|percent| (1..=100).contains(percent));
-    if percent.is_none() {
-        place.key("percent").problem("write a whole number between 1 and 100");
+fn compile_parts(written: &RedirectDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> ReplacedParts {
+    let RedirectDocument { scheme, host, port, path, prefix, .. } = written;
+    let port = port.map(|port| u16::try_from(port).ok().filter(|port| *port != 0));
+    if port == Some(None) {
+        place.key("port").problem("is not a port; write a whole number between 1 and 65535");
     }
+    let parse_scheme = |scheme: &str| scalars::parse_keyword(scheme, &[("http", "http"), ("https", "https")]);
+    ReplacedParts {
+        scheme: scheme.as_deref().and_then(|scheme| place.key("scheme").value_or_problem(parse_scheme(scheme))),
+        host: host.as_deref().and_then(|host| place.key("host").value_or_problem(scalars::parse_host(host))),
+        port: port.flatten(),
+        path: compile_path((path.as_deref(), prefix.as_deref()), matches, place),
+    }
+}
+
+fn compile_mirrors(written: &MirrorsDocument, context: &CommandContext<'_>, place: &DocPath<'_>) -> Vec<MirrorTarget> {
+    let several = match written {
+        MirrorsDocument::One(written) => return compile_mirror(written, context, place).into_iter().collect(),
+        MirrorsDocument::Several(several) => several,
+    };
+    if !(1..=MirrorTarget::MAX).contains(&several.len()) {
+        place.problem(format!("write at least one mirror and at most {}", MirrorTarget::MAX));
+    }
+    let each = several.iter().enumerate();
+    each.filter_map(|(index, written)| compile_mirror(written, context, &place.item(index))).collect()
+}
+
+fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<MirrorTarget> {
+    let fraction = compile_fraction(written, place);
     let place = place.key("subsystem");
     let subsystem = context.subsystem_ids.iter().position(|id| *id == written.subsystem);
     match subsystem {
@@ -176,7 +231,27 @@ fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place:
         }
         Some(_) => {}
     }
-    Some(MirrorTarget { subsystem: subsystem?, percent: percent? })
+    Some(MirrorTarget { subsystem: subsystem?, fraction: fraction? })
+}
+
+fn compile_fraction(written: &MirrorDocument, place: &DocPath<'_>) -> Option<MirrorFraction> {
+    let (key, numerator, denominator) = match (written.percent, &written.fraction) {
+        (percent, None) => ("percent", percent.unwrap_or(PERCENT), PERCENT),
+        (None, Some(fraction)) => ("fraction", fraction.numerator, fraction.denominator.unwrap_or(PERCENT)),
+        (Some(_), Some(_)) => return place.missing("has both a percent and a fraction; write only one of them"),
+    };
+    let terms = u32::try_from(numerator).ok().zip(u32::try_from(denominator).ok());
+    let fraction = terms.and_then(|(numerator, denominator)| MirrorFraction::new(numerator, denominator));
+    if fraction.is_none() {
+        place.key(key).problem(match key {
+            "percent" => "write a whole number between 1 and 100".to_owned(),
+            _ => format!(
+                "write a numerator between 1 and the denominator, which is at most {}",
+                MirrorFraction::DENOMINATOR_MAX
+            ),
+        });
+    }
+    fraction
 }
 
 /// Splits a location into its scheme with authority, which contains no path parameters, and its path.
@@ -193,7 +268,84 @@ fn split_location(text: &str) -> Result<(&str, &str), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::test_fixtures::{compile_valid, config_text};
+    use crate::policy::Command;
+
+    /// A command with one setting.
+    fn command(setting: &str) -> Arc<Command> {
+        let subsystem = |id: &str, command: &str| {
+            format!(
+                "{{ id: {id}, path: /{id}, upstreams: [{{ url: \"http://127.0.0.1:1\" }}], commands: [{command}] }}"
+            )
+        };
+        let command = format!("{{ id: c, match: {{ path: \"/v1/{{id}}\" }}, {setting} }}");
+        let others = ["lab", "trial"].map(|id| subsystem(id, "{ id: c, match: { path: /c } }")).join(", ");
+        let text = config_text(&format!(
+            "departments: [{{ id: a, callers: [{{ dns: a.example }}] }}]\n\
+             subsystems: [{}, {others}]\n\
+             grants: []\n",
+            subsystem("cameras", &command)
+        ));
+        Arc::clone(&compile_valid(&text).snapshot.subsystems[0].commands[0])
+    }
+
+    #[test]
+    fn mirrors_are_one_mapping_or_a_list() {
+        for (written, mirrors) in [
+            ("{ subsystem: lab }", &[(1, 100, 100)][..]),
+            ("{ subsystem: trial, percent: 30 }", &[(2, 30, 100)]),
+            ("{ subsystem: lab, fraction: { numerator: 30 } }", &[(1, 30, 100)]),
+            ("[{ subsystem: lab }]", &[(1, 100, 100)]),
+            (
+                "[{ subsystem: lab, fraction: { numerator: 1, denominator: 1000000 } }, { subsystem: trial, percent: 1 }]",
+                &[(1, 1, 1_000_000), (2, 1, 100)],
+            ),
+        ] {
+            let target = |&(subsystem, numerator, denominator)| {
+                let fraction = MirrorFraction::new(numerator, denominator).expect("a fraction");
+                MirrorTarget { subsystem, fraction }
+            };
+            let expected: Vec<_> = mirrors.iter().map(target).collect();
+            assert_eq!(command(&format!("mirror: {written}")).mirrors(), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn rewrite_has_a_host_or_a_path_or_both() {
+        let prefix = || Some(PathRewrite::Prefix("/a".to_owned()));
+        for (written, host, path) in [
+            ("{ host: Cameras.Internal. }", Some("cameras.internal"), None),
+            ("{ prefix: /a/ }", None, prefix()),
+            ("{ host: \"[::1]\", prefix: /a }", Some("[::1]"), prefix()),
+        ] {
+            let host = host.map(HeaderValue::from_static);
+            let command = command(&format!("rewrite: {written}"));
+            let rewrite = command.shape.as_ref().and_then(|shape| shape.rewrite.as_ref());
+            assert_eq!(rewrite, Some(&RequestRewrite { host, path }), "{written}");
+        }
+    }
+
+    #[test]
+    fn redirect_parts_are_each_optional() {
+        let template = |text| PathTemplate::parse(text).expect("a template");
+        let filled = PathRewrite::new(&template("/b/{id}"), &template("/v1/{id}")).ok();
+        let prefix = Some(PathRewrite::Prefix("/a".to_owned()));
+        let none = ReplacedParts::default;
+        for (written, status, parts) in [
+            ("{ scheme: https }", StatusCode::PERMANENT_REDIRECT, ReplacedParts { scheme: Some("https"), ..none() }),
+            ("{ host: A, status: 302 }", StatusCode::FOUND, ReplacedParts { host: Some("a".to_owned()), ..none() }),
+            ("{ port: 8443 }", StatusCode::PERMANENT_REDIRECT, ReplacedParts { port: Some(8443), ..none() }),
+            ("{ prefix: /a }", StatusCode::PERMANENT_REDIRECT, ReplacedParts { path: prefix, ..none() }),
+            ("{ path: \"/b/{id}\" }", StatusCode::PERMANENT_REDIRECT, ReplacedParts { path: filled, ..none() }),
+        ] {
+            let location = RedirectLocation::Parts(Box::new(parts));
+            let command = command(&format!("redirect: {written}"));
+            assert_eq!(command.redirect(), Some(&RedirectTarget { status, location }), "{written}");
+        }
+    }
 
     #[test]
     fn location_is_a_url_or_a_path() {

@@ -46,7 +46,7 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
         body_max: PolicySnapshot::BODY_MAX_DEFAULT,
         upgrade: None,
         durability: context.durability,
-        shape: context.common.clone().shape(None, None, None),
+        shape: context.common.clone().shape(None, None, Vec::new()),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The transformations of a command in a configuration: header edits, rewrite, redirect, CORS, mirroring.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// Header fields to set or remove.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -32,24 +35,36 @@ pub(crate) struct HeaderEditsDocument {
     pub(crate) remove: Vec<String>,
 }
 
-/// The rewrite of the forwarded path: exactly one of the two keys.
+/// The rewrite of what is forwarded: a host, and at most one of path and prefix.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct RewriteDocument {
+    /// The forwarded host, without port, such as cameras.internal. X-Forwarded-Host keeps the requested one.
+    pub(crate) host: Option<String>,
     /// The new whole path, such as /v2/cameras/{id}, with the parameters that match.path captures.
     pub(crate) path: Option<String>,
     /// The replacement of the subsystem's prefix, such as /internal.
     pub(crate) prefix: Option<String>,
 }
 
-/// The redirect of callers; then nothing is forwarded.
+/// The redirect of callers; then nothing is forwarded. Either location, or at least one of the parts of the URL.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct RedirectDocument {
     /// An http or https URL, or a path on the same host, with the parameters that match.path captures. The query stays.
-    pub(crate) location: String,
+    pub(crate) location: Option<String>,
+    /// The new scheme: http or https. Default: that of the request.
+    pub(crate) scheme: Option<String>,
+    /// The new host, without port. Default: that of the request.
+    pub(crate) host: Option<String>,
+    /// The new port. Default: the well-known one of scheme, or without scheme that of the request.
+    pub(crate) port: Option<u64>,
+    /// The new whole path, with the parameters that match.path captures. Default: that of the request.
+    pub(crate) path: Option<String>,
+    /// Instead of path: the replacement of the subsystem's prefix.
+    pub(crate) prefix: Option<String>,
     /// 301, 302, 303, 307 or 308. Default: 308.
     pub(crate) status: Option<u64>,
 }
@@ -74,6 +89,16 @@ pub(crate) struct CorsDocument {
     pub(crate) credentials: Option<bool>,
 }
 
+/// The mirroring of requests to other subsystems: one mapping, or a list of at most 4.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum MirrorsDocument {
+    /// One other subsystem.
+    One(MirrorDocument),
+    /// Several other subsystems.
+    Several(Vec<MirrorDocument>),
+}
+
 /// The mirroring of requests to another subsystem; the responses are discarded.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -83,4 +108,42 @@ pub(crate) struct MirrorDocument {
     pub(crate) subsystem: String,
     /// The percentage of requests that are copied, on average: 1 to 100. Default: 100.
     pub(crate) percent: Option<u64>,
+    /// Instead of percent: the fraction of requests that are copied, on average.
+    pub(crate) fraction: Option<FractionDocument>,
+}
+
+/// A fraction of requests.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct FractionDocument {
+    /// At least 1, and at most the denominator.
+    pub(crate) numerator: u64,
+    /// At most 1000000. Default: 100.
+    pub(crate) denominator: Option<u64>,
+}
+
+// Not `serde(untagged)`, which reads a value into memory first: unknown keys in it would have no place in the file.
+impl<'de> Deserialize<'de> for MirrorsDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MirrorsVisitor)
+    }
+}
+
+struct MirrorsVisitor;
+
+impl<'de> Visitor<'de> for MirrorsVisitor {
+    type Value = MirrorsDocument;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping with the key subsystem, or a list of them")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        MirrorDocument::deserialize(MapAccessDeserializer::new(map)).map(MirrorsDocument::One)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(MirrorsDocument::Several)
+    }
 }

@@ -15,7 +15,8 @@ use serde::Deserialize;
 
 pub(crate) use command_match::{FieldMatchDocument, MatchDocument, MatchListDocument};
 pub(crate) use command_shape::{
-    CorsDocument, HeaderEditsDocument, HeadersDocument, MirrorDocument, RedirectDocument, RewriteDocument,
+    CorsDocument, HeaderEditsDocument, HeadersDocument, MirrorDocument, MirrorsDocument, RedirectDocument,
+    RewriteDocument,
 };
 pub(crate) use upstream_policy::{
     BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument,
@@ -368,14 +369,14 @@ pub(crate) struct CommandDocument {
     pub(crate) upgrade: Option<String>,
     /// Fields to set or remove. They override the subsystem's settings for the same fields.
     pub(crate) headers: Option<HeadersDocument>,
-    /// The rewrite of the forwarded path.
+    /// The rewrite of the forwarded host and path.
     pub(crate) rewrite: Option<RewriteDocument>,
     /// The redirect of callers; then nothing is forwarded.
     pub(crate) redirect: Option<RedirectDocument>,
     /// The origins whose pages may read its responses. Replaces the subsystem's setting as a whole.
     pub(crate) cors: Option<CorsDocument>,
-    /// The mirroring of requests to another subsystem; the responses are discarded.
-    pub(crate) mirror: Option<MirrorDocument>,
+    /// The mirroring of requests to other subsystems; the responses are discarded.
+    pub(crate) mirror: Option<MirrorsDocument>,
     /// Whether its responses are compressed for callers that accept it. Default: the subsystem's setting.
     pub(crate) compress: Option<bool>,
     /// As ledger.durability, for this command.

@@ -8,12 +8,12 @@
 
 use http::header::LOCATION;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::model::Finished;
-use crate::policy::Durability;
+use crate::policy::{Durability, RequestUrl};
 use crate::proxy::message::request_body::discard_request_body;
 
 use super::admit::Admitted;
@@ -42,7 +42,9 @@ pub(crate) fn respond_locally(
             let fields = ResponseFields { rate_limit: admitted.rate_limit, ..ResponseFields::default() };
             (preflight_response(&admitted, request.headers()), fields) // it is a CORS response already
         }
-        LocalResponse::Redirect => (redirect_response(&admitted, &request), admitted.response_fields()),
+        LocalResponse::Redirect => {
+            (redirect_response(&admitted, request.uri(), context.peer.scheme()), admitted.response_fields())
+        }
     };
     context.finish_head(response.headers_mut(), fields);
     discard_request_body(request);
@@ -63,14 +65,13 @@ fn preflight_response(admitted: &Admitted, request_headers: &HeaderMap) -> Respo
     response
 }
 
-fn redirect_response(admitted: &Admitted, request: &Request<Incoming>) -> Response<ResponseBody> {
-    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+fn redirect_response(admitted: &Admitted, uri: &Uri, scheme: &str) -> Response<ResponseBody> {
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let authority = admitted.host.to_str().unwrap_or_default(); // checked as text when the head was parsed
+    let requested = RequestUrl { scheme, authority, target, below: admitted.subsystem.path_below(target) };
     let redirect = admitted.command.redirect();
     let mut response = empty_response(redirect.map_or(StatusCode::FOUND, |redirect| redirect.status));
-    let below = admitted.subsystem.path_below(target);
-    // A query may hold bytes that a field value cannot: the location is then built without the query.
-    let without_query = below.split('?').next().unwrap_or_default();
-    let location = redirect.and_then(|to| to.location(below).or_else(|| to.location(without_query)));
+    let location = redirect.and_then(|redirect| redirect.location(requested));
     response.headers_mut().extend(location.map(|location| (LOCATION, location)));
     response
 }

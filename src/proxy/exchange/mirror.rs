@@ -7,7 +7,7 @@
 //! - It consists of the request that the command's own subsystem gets, marked by `X-Tallygate-Mirror: 1`. It is sent
 //!   once the whole body has passed.
 //! - A worker holds at most `SHADOW_REQUESTS_MAX` of them, each with at most `SHADOW_BODY_MAX` bytes. Further ones are
-//!   skipped.
+//!   skipped. The copies of one request share one body, and each counts.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::policy::Subsystem;
+use crate::policy::{MirrorTarget, Subsystem};
 use crate::proxy::message::request_body::{BodyTap, RequestBody};
 use crate::proxy::message::upload_progress::UploadProgress;
 use crate::proxy::upstream::{
@@ -37,13 +37,19 @@ const SHADOW_BODY_MAX: usize = 64 * 1024;
 const RESPONSE_DISCARD_MAX: usize = 64 * 1024;
 const RESPONSE_DISCARD_TIME: Duration = Duration::from_secs(5);
 
-/// A shadow request whose body is incomplete. It is skipped if it is dropped before the body is complete.
+/// The shadow copies of a request whose body is incomplete. They are skipped if this is dropped before the body is
+/// complete.
 pub(crate) struct ShadowRequest {
-    head: EncodedHead,
     framing: RequestFraming,
-    /// Taken when the copy is sent.
-    target: Option<ShadowTarget>,
     body: Vec<u8>,
+    /// At least one. Taken when the copies are sent.
+    copies: Vec<ShadowCopy>,
+}
+
+/// One copy of a request, for one subsystem.
+struct ShadowCopy {
+    head: EncodedHead,
+    target: ShadowTarget,
 }
 
 /// The destination of a shadow request.
@@ -58,11 +64,19 @@ struct ShadowTarget {
 }
 
 impl ShadowRequest {
-    /// A shadow copy of a request that is about to be sent, if the command is mirrored and this request is sampled.
+    /// The shadow copies of a request that is about to be sent: one for each mirror target of the command for which
+    /// this request is sampled.
     pub(crate) fn for_request(passing: UpstreamHead<'_>) -> Option<Self> {
-        let mirror = passing.admitted.command.mirror()?;
+        let targets = passing.admitted.command.mirrors();
+        let copies: Vec<_> = targets.iter().filter_map(|target| ShadowCopy::for_target(passing, *target)).collect();
+        (!copies.is_empty()).then(|| Self { framing: passing.framing, body: Vec::new(), copies })
+    }
+}
+
+impl ShadowCopy {
+    fn for_target(passing: UpstreamHead<'_>, mirror: MirrorTarget) -> Option<Self> {
         let (worker, config) = (&passing.context.worker, &passing.context.config);
-        if !worker.sample_percent(mirror.percent) {
+        if !worker.is_sampled(mirror.fraction) {
             return None;
         }
         let is_large = matches!(passing.framing, RequestFraming::Length(length) if length > SHADOW_BODY_MAX as u64);
@@ -82,7 +96,7 @@ impl ShadowRequest {
             _permit: permit,
         };
         let head = UpstreamHead { mirror_to: Some(subsystem), ..passing }.encode();
-        Some(Self { head, framing: passing.framing, target: Some(target), body: Vec::new() })
+        Some(Self { head, target })
     }
 }
 
@@ -96,19 +110,19 @@ impl BodyTap for ShadowRequest {
         fits
     }
 
-    /// Sends the copy in a task of its own, now that the whole body has passed.
+    /// Sends each copy in a task of its own, now that the whole body has passed.
     fn finish(mut self: Box<Self>) {
-        let Some(target) = self.target.take() else { return };
-        let body = RequestBody::buffered(std::mem::take(&mut self.body).into());
-        let head = std::mem::replace(&mut self.head, EncodedHead::Http1(Bytes::new()));
-        let request = head.with_body(body, self.framing);
-        tokio::task::spawn_local(target.deliver(request));
+        let body = Bytes::from(std::mem::take(&mut self.body));
+        for ShadowCopy { head, target } in std::mem::take(&mut self.copies) {
+            let request = head.with_body(RequestBody::buffered(body.clone()), self.framing);
+            tokio::task::spawn_local(target.deliver(request));
+        }
     }
 }
 
 impl Drop for ShadowRequest {
     fn drop(&mut self) {
-        if let Some(target) = &self.target {
+        for ShadowCopy { target, .. } in &self.copies {
             target.worker.components.telemetry.count_mirrored(MirrorOutcome::Skipped);
         }
     }

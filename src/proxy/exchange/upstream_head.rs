@@ -3,6 +3,7 @@
 //! Guarantees:
 //!
 //! - The gateway alone writes the fields with the gateway's names.
+//! - The host is the one that the caller named, or the one of `rewrite.host`. `X-Forwarded-Host` is always the former.
 //! - A field that the caller sends under such a name, or nominates in `Connection`, is removed before the gateway
 //!   writes its own fields (CVE-2024-45410).
 //!
@@ -69,7 +70,7 @@ impl UpstreamHead<'_> {
             head.extend_from_slice(piece.as_bytes());
         }
         head.extend_from_slice(b" HTTP/1.1\r\n");
-        put_header(&mut head, "host", self.admitted.host.as_bytes());
+        put_header(&mut head, "host", self.host().as_bytes());
         self.for_each_header(|name, value| put_header(&mut head, name.as_str(), value));
         if let Some(protocol) = &self.admitted.upgrade {
             put_header(&mut head, "connection", b"upgrade");
@@ -92,7 +93,7 @@ impl UpstreamHead<'_> {
         let slash = if target.starts_with('/') { "" } else { "/" };
         let uri = Uri::builder()
             .scheme(if secure { "https" } else { "http" })
-            .authority(self.admitted.host.as_bytes())
+            .authority(self.host().as_bytes())
             .path_and_query(format!("{slash}{target}"));
         let mut head = Request::new(());
         *head.method_mut() = self.request.method().clone();
@@ -107,6 +108,11 @@ impl UpstreamHead<'_> {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         Some(head)
+    }
+
+    /// The host for the subsystem: the requested one, unless the command rewrites it.
+    fn host(&self) -> &HeaderValue {
+        self.admitted.command.forwarded_host().unwrap_or(&self.admitted.host)
     }
 
     /// The request target for the subsystem. The leading '/' may be missing.

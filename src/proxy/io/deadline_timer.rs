@@ -77,7 +77,7 @@ mod tests {
     async fn an_idle_time_begins_again_after_a_clear() {
         let mut timer = DeadlineTimer::default();
         let mut context = Context::from_waker(Waker::noop());
-        assert!(timer.poll_idle(&mut context, Duration::ZERO).is_ready());
+        poll_fn(|context| timer.poll_idle(context, Duration::ZERO)).await;
         assert!(timer.poll_idle(&mut context, TIMEOUT).is_ready(), "the time has not begun again");
         timer.clear();
         let begun = Instant::now();

@@ -21,7 +21,7 @@ use crate::identity::SubsystemTls;
 use crate::ledger::Meter;
 use crate::limit::LimiterRegistry;
 use crate::model::Name;
-use crate::policy::PolicySnapshot;
+use crate::policy::{MirrorFraction, PolicySnapshot};
 use crate::proxy::message::rate_limit_headers::RateLimitHeaders;
 use crate::telemetry::{Telemetry, WorkerRecorder};
 
@@ -153,9 +153,9 @@ impl TrafficWorker {
         self.request_ids.next_id()
     }
 
-    /// Returns true with a probability of `percent` in 100.
-    pub(crate) fn sample_percent(&self, percent: u8) -> bool {
-        percent >= 100 || self.request_ids.random_between(1, 100) <= u32::from(percent)
+    /// Whether to mirror this request, at random: true for the fraction of requests, on average.
+    pub(crate) fn is_sampled(&self, fraction: MirrorFraction) -> bool {
+        fraction.contains_random(|least, most| self.request_ids.random_between(least, most))
     }
 
     /// `time` with a random jitter of ±10 %, so that waits that began together do not end together.
