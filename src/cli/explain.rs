@@ -21,8 +21,8 @@ use crate::model::{
     CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
-    CallerUnclaimed, Command, CommandMatch, DepartmentPolicy, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl,
-    RouteMatch, RouteRequest, Subsystem, UpstreamServer,
+    CallerUnclaimed, Command, CommandMatch, CommandTimeouts, DepartmentPolicy, MirrorTarget, PolicySnapshot,
+    RedirectTarget, RequestUrl, RouteMatch, RouteRequest, Subsystem, UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -54,6 +54,9 @@ struct RequestExplanation {
     /// The limits that could still reject the request, narrowest first.
     limits: Vec<String>,
     upstreams: Vec<String>,
+    /// The request timeout and the attempt timeout of the command, if it has any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    timeouts: Vec<String>,
     /// The path that the subsystem receives.
     forwarded_path: Option<String>,
     /// The host that the subsystem receives, if it is not the one of the request.
@@ -284,6 +287,7 @@ fn admitted_explanation(
         }
         None => {
             explanation.upstreams = upstream_texts(subsystem);
+            explanation.timeouts = timeout_texts(command.timeouts);
             explanation.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
             explanation.forwarded_host = command.forwarded_host().map(field_text);
             explanation.mirrors = mirror_texts(snapshot, command);
@@ -327,6 +331,11 @@ fn mirror_texts(snapshot: &PolicySnapshot, command: &Command) -> Vec<String> {
         Some(format!("{} ({})", subsystem.id, target.fraction))
     };
     command.mirrors().iter().filter_map(text).collect()
+}
+
+fn timeout_texts(timeouts: CommandTimeouts) -> Vec<String> {
+    let named = [("request", timeouts.request), ("attempt", timeouts.attempt)];
+    named.into_iter().filter_map(|(name, timeout)| Some(format!("{name}: {:?}", timeout?))).collect()
 }
 
 fn refused_explanation(explanation: RequestExplanation, refused: Refused, why: String) -> RequestExplanation {
@@ -431,6 +440,7 @@ fn explanation_text(explanation: &RequestExplanation) -> String {
         ("grant", explanation.grant.clone()),
         ("limits", explanation.refused.is_none().then(|| list_text(&explanation.limits))),
         ("upstream", explanation.refused.is_none().then(|| list_text(&explanation.upstreams))),
+        ("timeouts", (!explanation.timeouts.is_empty()).then(|| list_text(&explanation.timeouts))),
         ("sent path", explanation.forwarded_path.clone()),
         ("sent host", explanation.forwarded_host.clone()),
         ("copies to", (!explanation.mirrors.is_empty()).then(|| list_text(&explanation.mirrors))),
@@ -542,6 +552,19 @@ mod tests {
         let text = EXAMPLE.replacen("body: { max: 16MiB }", settings, 1);
         let read = compile_valid(&text.replacen("\ngrants:", &format!("\n{lab}\ngrants:"), 1));
         decide(&read, (&[police], &listener()), &read_request(request, &[]).expect("a request"))
+    }
+
+    #[test]
+    fn timeouts_are_shown_where_a_command_has_them() {
+        let police = CallerId::Uri("spiffe://city.example/department/traffic-police".to_owned());
+        let submit =
+            read_request("POST https://gateway.city.example:8443/cameras/v1/snapshots", &[]).expect("a request");
+        let text_of = |text: &str| {
+            explanation_text(&decide(&compile_valid(text), (std::slice::from_ref(&police), &listener()), &submit))
+        };
+        assert!(!text_of(EXAMPLE).contains("timeouts"));
+        let text = text_of(&EXAMPLE.replace("connect: 2s", "connect: 2s, request: 1500ms, attempt: 300ms"));
+        assert!(text.contains("timeouts    request: 1.5s\n            attempt: 300ms\n"), "{text}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn example_compiles_to_the_described_snapshot() {
 fn every_problem_is_reported_with_its_path() {
     let other = "\n  - id: parking\n    hosts: [gateway.city.example]\n    path: /cameras/\n    \
                  upstreams: [{ url: \"http://127.0.0.1:9002\" }]\n    otherCommands: allow\ngrants:";
+    let crowded = format!("retries: {{ on: [{}] }}", ["503"; 33].join(", "));
     let cases: &[(&str, &str, &str, &str)] = &[
         ("rate: 2000/s", "rate: 2000/x", "departments[0].limits.rate", "is not a rate; write N/s, N/m or N/h"),
         ("burst: 4000", "burst: 0", "departments[0].limits.burst", "0 would refuse everything"),
@@ -180,8 +181,12 @@ fn every_problem_is_reported_with_its_path() {
             "subsystems[0].balance.hash.header",
             "the name of a header",
         ),
-        ("balance: leastRequest", "retries: { attempts: 4 }", "subsystems[0].retries.attempts", "between 1 and 3"),
-        ("balance: leastRequest", "retries: { on: [500] }", "subsystems[0].retries.on[0]", "not 502, 503 or 504"),
+        ("balance: leastRequest", "retries: { attempts: 11 }", "subsystems[0].retries.attempts", "between 1 and 10"),
+        ("balance: leastRequest", "retries: { on: [503, 399] }", "subsystems[0].retries.on[1]", "between 400 and 599"),
+        ("balance: leastRequest", "retries: { on: [600] }", "subsystems[0].retries.on[0]", "between 400 and 599"),
+        ("balance: leastRequest", "retries: { on: [reset] }", "subsystems[0].retries.on[0]", "connect-failure"),
+        ("balance: leastRequest", "retries: { backoff: 11s }", "subsystems[0].retries.backoff", "longer than 10 s"),
+        ("balance: leastRequest", crowded.as_str(), "subsystems[0].retries.on", "at most 32"),
         (
             "balance: leastRequest",
             "retries: { budgetPercent: 0 }",
@@ -230,6 +235,14 @@ fn every_problem_is_reported_with_its_path() {
         ),
         ("connect: 2s", "connect: 2", "subsystems[0].timeouts.connect", "not a duration"),
         ("connect: 2s", "connect: 0s", "subsystems[0].timeouts.connect", "0 would expire immediately"),
+        ("connect: 2s", "request: 2", "subsystems[0].timeouts.request", "not a duration"),
+        ("connect: 2s", "attempt: 2", "subsystems[0].timeouts.attempt", "not a duration"),
+        (
+            "units: 1\n",
+            "units: 1\n        timeouts: { attempt: soon }\n",
+            "subsystems[0].commands[0].timeouts.attempt",
+            "not a duration",
+        ),
         ("otherCommands: refuse", "otherCommands: yes", "subsystems[0].otherCommands", "refuse, allow"),
         ("[gateway.city.example]", "[\"a.*.example\"]", "subsystems[0].hosts[0]", "wildcards"),
         ("[gateway.city.example]", "[\"*\"]", "subsystems[0].hosts[0]", "wildcards"),
@@ -548,6 +561,40 @@ fn every_problem_is_reported_with_its_path() {
         let is_reported = found.iter().any(|problem| problem.path == *path && problem.to_string().contains(text_part));
         assert!(is_reported, "{to:?} is not reported at {path} as {text_part:?}: {found:#?}");
     }
+}
+
+#[test]
+fn retries_name_statuses_and_connection_failures() {
+    let read = |retries: &str| {
+        let text = EXAMPLE.replace("balance: leastRequest", &format!("retries: {retries}"));
+        compile_valid(&text).snapshot.subsystems[0].retries.clone().expect("retries")
+    };
+    let policy = read("{ attempts: 10, on: [429, connect-failure, 500, 599], backoff: 50ms }");
+    assert_eq!((policy.attempts, policy.on, policy.on_connect_failure), (10, vec![429, 500, 599], true));
+    assert_eq!(policy.backoff, Some(Duration::from_millis(50)));
+    let policy = read("{ backoff: 0s }");
+    assert_eq!((policy.attempts, policy.budget_percent, policy.on), (1, 20, vec![]));
+    assert_eq!((policy.on_connect_failure, policy.backoff), (false, None));
+}
+
+#[test]
+fn command_overrides_each_timeout_of_its_subsystem() {
+    let timeouts = |common: &str, own: &str| {
+        let text = EXAMPLE.replace("connect: 2s", &format!("connect: 2s{common}"));
+        let text = text.replacen("units: 1\n", &format!("units: 1\n{own}"), 1);
+        let subsystem = compile_valid(&text).snapshot.subsystems[0].clone();
+        [0, 1].map(|command: usize| {
+            let timeouts = subsystem.commands[command].timeouts;
+            (timeouts.request.map(|time| time.as_secs()), timeouts.attempt.map(|time| time.as_secs()))
+        })
+    };
+    let common = ", request: 9s, attempt: 3s";
+    assert_eq!(timeouts("", ""), [(None, None); 2]);
+    assert_eq!(timeouts(", request: 0s", ""), [(None, None); 2]);
+    assert_eq!(timeouts(common, ""), [(Some(9), Some(3)); 2]);
+    let own = "        timeouts: { request: 0s, attempt: 4s }\n";
+    assert_eq!(timeouts(common, own), [(None, Some(4)), (Some(9), Some(3))]);
+    assert_eq!(timeouts(common, "        timeouts: { request: 1s }\n")[0], (Some(1), Some(3)));
 }
 
 #[test]

@@ -23,8 +23,8 @@ mod upstream_policy;
 pub use self::grant::GrantDraft;
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
 pub use self::subsystem::{
-    Command, DepartmentPolicy, Durability, GrantRule, Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer,
-    UpstreamTimeouts,
+    Command, CommandTimeouts, DepartmentPolicy, Durability, GrantRule, Subsystem, UpstreamAddress, UpstreamProtocol,
+    UpstreamServer, UpstreamTimeouts,
 };
 pub use command_shape::{CommandShape, FieldEdits, MirrorFraction, MirrorTarget};
 pub use cors::{AllowedNames, AllowedOrigins, CorsPolicy, OriginPattern};

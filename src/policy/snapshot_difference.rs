@@ -295,6 +295,7 @@ fn command_keys(
         ("body", one.body_max != other.body_max),
         ("upgrade", one.upgrade != other.upgrade),
         ("durability", one.durability != other.durability),
+        ("timeouts", one.timeouts != other.timeouts),
     ]);
     keys.extend(shape_keys((old, one.shape.as_deref()), (new, other.shape.as_deref())));
     keys
@@ -461,6 +462,19 @@ mod tests {
             let expected: Vec<_> = key.map(|key| format!("s/c ({key})")).into_iter().collect();
             assert_eq!(found.commands.changed, expected, "{old} to {new}");
         }
+    }
+
+    #[test]
+    fn timeouts_of_a_command_are_its_own_or_those_of_its_subsystem() {
+        let (d, s) = (department("a", "a", ""), subsystem("s", "/s", "c e"));
+        let common = s.replacen("id: s,", "id: s, timeouts: { request: 9s },", 1);
+        let own = s.replacen("{ id: c,", "{ id: c, timeouts: { attempt: 1s },", 1);
+        let compared = |new: &str| difference(&document(&d, &s, ""), &document(&d, new, ""));
+        let found = compared(&common);
+        assert_eq!(found.subsystems.changed, ["s (timeouts)"]);
+        assert_eq!(found.commands.changed, ["s/c (timeouts)", "s/e (timeouts)"]);
+        assert_eq!(compared(&own).commands.changed, ["s/c (timeouts)"]);
+        assert!(compared(&s.replacen("id: s,", "id: s, timeouts: { request: 0s },", 1)).is_empty());
     }
 
     #[test]

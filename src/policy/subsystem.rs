@@ -135,6 +135,17 @@ pub struct UpstreamTimeouts {
     pub idle: Duration,
     /// The longest deadline that a gRPC call may ask for (`grpc-timeout`).
     pub deadline: Duration,
+    /// The timeouts of its commands, unless a command sets its own.
+    pub command: CommandTimeouts,
+}
+
+/// The timeouts of a command as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandTimeouts {
+    /// The request timeout: from the arrival of the command to the last byte of its response.
+    pub request: Option<Duration>,
+    /// The attempt timeout: from the moment an attempt begins to be sent to the last byte of its response.
+    pub attempt: Option<Duration>,
 }
 
 /// The kind of failure that the count of an answered command survives.
@@ -168,6 +179,8 @@ pub struct Command {
     pub upgrade: Option<HeaderValue>,
     /// The durability that a response waits for.
     pub durability: Durability,
+    /// The timeouts of the command: its own, or those of its subsystem.
+    pub timeouts: CommandTimeouts,
     /// The transformations of the command, if there are any.
     pub shape: Option<Box<CommandShape>>,
 }

@@ -42,8 +42,13 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// The retry budget: the most retries per 100 commands of a worker.
     pub budget_percent: u32,
-    /// The statuses that are retried, in addition to connections that broke before the head of a response.
+    /// The statuses that are retried, in addition to connections that broke before the head of a response and to
+    /// attempts that exceeded their timeout.
     pub on: Vec<u16>,
+    /// Whether connection failures are retried: no server could be connected to, and nothing was sent.
+    pub on_connect_failure: bool,
+    /// The backoff: the delay before each retry, with a jitter of plus or minus 10 %.
+    pub backoff: Option<Duration>,
 }
 
 /// The active health check of a server, over the path that commands take.

@@ -2,9 +2,11 @@
 //! - connection pools, HTTP/1.1, HTTP/2, TLS and Unix sockets;
 //! - load balancing (least requests, weights, sticky routing by header), the queue for a free server, slow start;
 //! - active health checks, outlier ejection, failure attribution;
-//! - retries and the retry budget, idempotent replay, request mirroring, upstream timeouts.
+//! - retries and the retry budget, idempotent replay, request mirroring;
+//! - timeouts of a subsystem, of a command and of an attempt.
 
 mod active_health_checks;
+mod command_timeouts;
 mod failure_attribution;
 mod http2_retries;
 mod idempotent_replay;

@@ -4,11 +4,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::{ANY_PORT, Plan, READ, RETRIES, World, request, whole};
+use crate::world::{
+    ANY_PORT, EJECTED, Plan, READ, RETRIES, Server, World, empty, let_time_pass, request, reserve_address, whole,
+};
 
 /// Starts a server that reads a request, writes these bytes and closes. Returns the number of requests it read.
 async fn hangs_up_after(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -118,4 +121,95 @@ async fn retry_budget_ends_retries_when_all_attempts_fail() {
     world.note_foreign_server();
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "upstream_failed"), 100);
+}
+
+const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+const PAUSE: &str =
+    "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn any_listed_error_status_is_retried_but_not_for_other_methods() {
+    let (bad, met) = hangs_up_after(TOO_MANY).await;
+    let mut world = in_turn_with(bad, json!({ "budgetPercent": 100, "on": [404, 429] })).start().await;
+    let client = world.client("traffic-police");
+    for n in 0..14 {
+        assert_eq!(client.get(READ).await.status, 200, "command {n}");
+    }
+    let met_by_get = met.load(Ordering::Acquire);
+    let metrics = world.metrics().await;
+    assert_eq!((metrics.sum(RETRIES), metrics.sum(EJECTED)), (i64::try_from(met_by_get).unwrap(), 0));
+    assert!(met_by_get >= 6, "a server that sends 429 is not ejected: {met_by_get} of 14");
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(client.send(request("POST", "/cameras/do/post", empty())).await.status.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 429, 429], "the response to a POST is forwarded unchanged");
+    assert_eq!(world.metrics().await.sum(RETRIES), i64::try_from(met_by_get).unwrap());
+    world.note_foreign_server();
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "client_error")), (16, 2));
+}
+
+#[tokio::test]
+async fn server_that_requests_a_pause_gets_no_retry() {
+    let (bad, _) = hangs_up_after(PAUSE).await;
+    let mut world = with_retries(bad, json!({ "budgetPercent": 100, "on": [429] })).start().await;
+    let reply = world.client("traffic-police").get(READ).await;
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (429, "1"));
+    assert_eq!(world.metrics().await.sum(RETRIES), 0);
+    world.note_foreign_server();
+    assert_eq!(world.close().await.of("traffic-police", "client_error"), 1);
+}
+
+fn with_retries(address: SocketAddr, retries: Value) -> Plan {
+    World::city().cameras_at(address).edit(|document| document["subsystems"][0]["retries"] = retries)
+}
+
+#[tokio::test]
+async fn connection_failure_is_retried_if_listed_and_stays_unreachable() {
+    for (on, retries) in [(json!([]), 0), (json!([503]), 0), (json!(["connect-failure", 503]), 2)] {
+        let plan = with_retries(reserve_address(), json!({ "attempts": 2, "budgetPercent": 100, "on": on.clone() }));
+        let world = plan.start().await;
+        let client = world.client("traffic-police");
+        assert_eq!(client.get(READ).await.problem().as_deref(), Some("unreachable"), "{on}");
+        assert_eq!(world.metrics().await.sum(RETRIES), retries, "{on}");
+        let reply = client.send(request("POST", "/cameras/v1/snapshots", whole("a body"))).await;
+        assert_eq!(reply.problem().as_deref(), Some("unreachable"), "{on}");
+        let metrics = world.metrics().await;
+        assert_eq!((metrics.sum(RETRIES), metrics.sum("tallygate_command_units_total")), (retries, 0), "{on}");
+        assert_eq!(world.close().await.of("traffic-police", "unreachable"), 2, "{on}");
+    }
+}
+
+#[tokio::test]
+async fn backoff_gives_a_server_time_to_come_back() {
+    let address = reserve_address();
+    let retries = json!({ "attempts": 3, "budgetPercent": 100, "on": ["connect-failure"], "backoff": "300ms" });
+    let mut world = with_retries(address, retries).start().await;
+    let client = world.client("traffic-police");
+    let waiting = tokio::spawn(async move { client.get(READ).await.status });
+    let_time_pass(Duration::from_millis(400)).await;
+    world.add_server("cameras-2", Server::start_at(address));
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert!((1..=3).contains(&world.metrics().await.sum(RETRIES)));
+    assert_eq!(world.close().await.of("traffic-police", "ok"), 1);
+}
+
+#[tokio::test]
+async fn backoff_delays_each_retry_but_not_beyond_the_request_timeout() {
+    for (backoff, request_timeout, sent) in [("200ms", "20s", 3), ("5s", "1s", 1)] {
+        let (bad, met) = hangs_up_after("").await;
+        let plan = with_retries(bad, json!({ "attempts": 2, "budgetPercent": 100, "backoff": backoff }));
+        let plan = plan.edit(|document| document["subsystems"][0]["timeouts"]["request"] = json!(request_timeout));
+        let mut world = plan.start().await;
+        let begun = Instant::now();
+        let reply = world.client("traffic-police").get(READ).await;
+        assert_eq!(reply.problem().as_deref(), Some("upstream_failed"), "{backoff}");
+        assert_eq!(met.load(Ordering::Acquire), sent, "{backoff}");
+        let waited = if sent == 3 { Duration::from_millis(2 * 180) } else { Duration::ZERO };
+        assert!((waited..waited + Duration::from_secs(3)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        world.note_foreign_server();
+        assert_eq!(world.close().await.of("traffic-police", "upstream_failed"), 1);
+    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::config::document::HeadersDocument;
 use crate::model::NameInterner;
 use crate::policy::{
-    CommandShape, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget, RequestRewrite, UpstreamProtocol,
+    CommandShape, CommandTimeouts, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget, RequestRewrite,
+    UpstreamProtocol,
 };
 
 use super::command_shape::add_edits;
@@ -25,6 +26,8 @@ pub(crate) struct CommandContext<'a> {
     pub(crate) common: CommonShape,
     /// The protocol of the current subsystem.
     pub(crate) protocol: UpstreamProtocol,
+    /// The timeouts of the current subsystem's commands that set none.
+    pub(crate) timeouts: CommandTimeouts,
     /// The index of the current subsystem.
     pub(crate) subsystem_index: usize,
     /// The ids of all subsystems, as written.

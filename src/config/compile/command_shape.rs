@@ -70,6 +70,7 @@ fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
         ("rewrite", written.rewrite.is_some()),
         ("upgrade", written.upgrade.is_some()),
         ("mirror", written.mirror.is_some()),
+        ("timeouts", written.timeouts.is_some()),
         ("match.grpc", matches_grpc(&written.r#match)),
     ];
     for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::document::{BodyDocument, CommandDocument};
+use crate::config::document::{BodyDocument, CommandDocument, CommandTimeoutsDocument};
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Name, NameInterner, TrafficLimits};
-use crate::policy::{Command, PolicySnapshot, UpstreamProtocol};
+use crate::policy::{Command, CommandTimeouts, PolicySnapshot, UpstreamProtocol};
 
 use super::command_context::CommandContext;
 use super::departments::header_value;
 use super::doc_path::DocPath;
+use super::values::optional_duration;
 use super::{command_match, command_shape, limits, scalars, settings};
 
 pub(crate) fn compile_commands(
@@ -46,6 +47,7 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
         body_max: PolicySnapshot::BODY_MAX_DEFAULT,
         upgrade: None,
         durability: context.durability,
+        timeouts: context.timeouts,
         shape: context.common.clone().shape(None, None, Vec::new()),
     }
 }
@@ -77,6 +79,24 @@ fn compile_command(
             .and_then(|text| compile_upgrade(text, context.protocol, &place.key("upgrade"))),
         body_max: compile_body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::compile_durability(written.durability.as_deref(), context.durability, place),
+        timeouts: compile_timeouts(written.timeouts.as_ref(), context.timeouts, &place.key("timeouts")),
+    }
+}
+
+/// Compiles `timeouts` of a command. `0s` disables a timeout that the subsystem sets.
+fn compile_timeouts(
+    written: Option<&CommandTimeoutsDocument>,
+    common: CommandTimeouts,
+    place: &DocPath<'_>,
+) -> CommandTimeouts {
+    let Some(written) = written else { return common };
+    let own = |text: &Option<String>, common, key| match text {
+        Some(text) => optional_duration(Some(text), &place.key(key)),
+        None => common,
+    };
+    CommandTimeouts {
+        request: own(&written.request, common.request, "request"),
+        attempt: own(&written.attempt, common.attempt, "attempt"),
     }
 }
 

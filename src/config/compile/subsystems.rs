@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::config::document::{ConfigDocument, SubsystemDocument, TimeoutsDocument};
 use crate::config::settings::gateway_settings::GatewaySettings;
 use crate::model::{Name, NameInterner};
-use crate::policy::{Command, Subsystem, UpstreamProtocol, UpstreamTimeouts};
+use crate::policy::{Command, CommandTimeouts, Subsystem, UpstreamProtocol, UpstreamTimeouts};
 
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
-use super::values::nonzero_duration_or;
+use super::values::{nonzero_duration_or, optional_duration};
 use super::{command_shape, commands, scalars, upstreams};
 
 const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 2] =
@@ -34,6 +34,7 @@ pub(crate) fn compile_subsystems(
         next_command_index: 0,
         common: CommonShape::default(),
         protocol: UpstreamProtocol::default(),
+        timeouts: CommandTimeouts::default(),
         subsystem_index: 0,
         subsystem_ids: ids_of_all,
     };
@@ -65,6 +66,8 @@ fn compile_subsystem(
         .key("protocol")
         .value_or_problem(scalars::parse_keyword(protocol, &PROTOCOL_KEYWORDS))
         .unwrap_or_default();
+    let timeouts = compile_timeouts(written.timeouts.as_ref(), &place.key("timeouts"));
+    context.timeouts = timeouts.command;
     let commands = commands::compile_commands(&written.commands, &id, context, &place.key("commands"));
     let (other, passes_on) = compile_other_commands(written, &id, context, place);
     if commands.is_empty() && other.is_none() {
@@ -81,7 +84,7 @@ fn compile_subsystem(
         retries: upstreams::compile_retries(written.retries.as_ref(), &place.key("retries")),
         slow_start: upstreams::compile_slow_start(written.slow_start.as_deref(), &place.key("slowStart")),
         health_check: upstreams::compile_health_check(written.health_check.as_ref(), &place.key("healthCheck")),
-        timeouts: compile_timeouts(written.timeouts.as_ref(), &place.key("timeouts")),
+        timeouts,
         commands,
         other,
         passes_on,
@@ -114,6 +117,10 @@ fn compile_timeouts(timeouts: Option<&TimeoutsDocument>, place: &DocPath<'_>) ->
         response: nonzero_duration_or(text(|t| t.response.as_ref()), Duration::from_secs(15), &place.key("response")),
         idle: nonzero_duration_or(text(|t| t.idle.as_ref()), Duration::from_secs(300), &place.key("idle")),
         deadline: nonzero_duration_or(text(|t| t.deadline.as_ref()), Duration::from_secs(3600), &place.key("deadline")),
+        command: CommandTimeouts {
+            request: optional_duration(text(|t| t.request.as_ref()), &place.key("request")),
+            attempt: optional_duration(text(|t| t.attempt.as_ref()), &place.key("attempt")),
+        },
     }
 }
 

@@ -1,12 +1,13 @@
 //! Compiles the upstream policies of a subsystem: health checks, load balancing, slow start, queue and retries.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::HeaderName;
 
 use crate::config::document::{
-    BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, SubsystemDocument,
-    UpstreamDocument,
+    BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, RetryOnDocument,
+    SubsystemDocument, UpstreamDocument,
 };
 use crate::policy::{
     HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, Subsystem, UpstreamServer,
@@ -14,7 +15,7 @@ use crate::policy::{
 
 use super::doc_path::DocPath;
 use super::scalars;
-use super::values::{count_or, nonzero_duration_or};
+use super::values::{count_or, nonzero_duration_or, optional_duration};
 
 /// The shortest interval of health checks. More frequent checks would keep a server busy with little else.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -26,10 +27,16 @@ const QUEUE_LENGTH_MAX: u64 = 100_000;
 
 type MakeBalance = fn() -> LoadBalancing;
 
-/// The statuses that may be retried: those that report a failed or missing server behind the response.
-const RETRYABLE_STATUSES: [u16; 3] = [502, 503, 504];
+/// The statuses that may be retried: those that report an error (Gateway API, `HTTPRouteRetry`).
+const RETRYABLE_STATUSES: RangeInclusive<u16> = 400..=599;
+/// The keyword of connection failures in `retries.on`.
+const CONNECT_FAILURE: &str = "connect-failure";
+/// Limit of the entries of `retries.on`: every failed attempt is compared with all of them.
+const RETRY_ON_MAX: usize = 32;
 /// Limit of retries per command: a command that failed more often would most likely fail again.
-const RETRY_ATTEMPTS_MAX: u32 = 3;
+const RETRY_ATTEMPTS_MAX: u32 = 10;
+/// Limit of the backoff: a command that waits holds its places in the limits of the gateway.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 const BALANCE_KEYWORDS: [(&str, MakeBalance); 3] = [
     ("leastRequest", || LoadBalancing::LeastRequest),
@@ -105,15 +112,37 @@ pub(crate) fn compile_queue(written: Option<&QueueDocument>, place: &DocPath<'_>
 /// Compiles `retries`.
 pub(crate) fn compile_retries(written: Option<&RetriesDocument>, place: &DocPath<'_>) -> Option<RetryPolicy> {
     let written = written?;
-    let on = written.on.iter().enumerate().filter_map(|(index, status)| {
-        let known = RETRYABLE_STATUSES.into_iter().find(|known| u64::from(*known) == *status);
-        place.key("on").item(index).value_or_problem(known.ok_or_else(|| format!("{status} is not 502, 503 or 504")))
+    let on = &place.key("on");
+    if written.on.len() > RETRY_ON_MAX {
+        on.problem(format!("at most {RETRY_ON_MAX} failures can be listed"));
+    }
+    let statuses = written.on.iter().enumerate().filter_map(|(index, failure)| match failure {
+        RetryOnDocument::Status(status) => on.item(index).value_or_problem(parse_retryable_status(*status)),
+        RetryOnDocument::Word(word) => {
+            on.item(index).value_or_problem(scalars::parse_keyword(word, &[(CONNECT_FAILURE, ())]));
+            None
+        }
     });
     Some(RetryPolicy {
-        on: on.collect(),
+        on: statuses.collect(),
+        on_connect_failure: written.on.iter().any(|failure| matches!(failure, RetryOnDocument::Word(_))),
         attempts: bounded_count(written.attempts.unwrap_or(1), RETRY_ATTEMPTS_MAX, &place.key("attempts")),
         budget_percent: bounded_count(written.budget_percent.unwrap_or(20), 100, &place.key("budgetPercent")),
+        backoff: compile_backoff(written.backoff.as_deref(), &place.key("backoff")),
     })
+}
+
+fn parse_retryable_status(written: u64) -> Result<u16, String> {
+    let read = u16::try_from(written).ok().filter(|status| RETRYABLE_STATUSES.contains(status));
+    read.ok_or_else(|| format!("{written} is not a status between 400 and 599"))
+}
+
+fn compile_backoff(written: Option<&str>, place: &DocPath<'_>) -> Option<Duration> {
+    let backoff = optional_duration(written, place);
+    if backoff.is_some_and(|backoff| backoff > BACKOFF_MAX) {
+        place.problem(format!("is longer than {} s", BACKOFF_MAX.as_secs()));
+    }
+    backoff
 }
 
 fn bounded_count(written: u64, max: u32, place: &DocPath<'_>) -> u32 {

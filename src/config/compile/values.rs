@@ -21,6 +21,11 @@ pub(crate) fn nonzero_duration_or(text: Option<&str>, default: Duration, place: 
     duration
 }
 
+/// Parses a duration of which 0 means that it is absent.
+pub(crate) fn optional_duration(text: Option<&str>, place: &DocPath<'_>) -> Option<Duration> {
+    Some(duration_or(text, Duration::ZERO, place)).filter(|duration| !duration.is_zero())
+}
+
 pub(crate) fn duration_or(text: Option<&str>, default: Duration, place: &DocPath<'_>) -> Duration {
     text.and_then(|text| place.value_or_problem(scalars::parse_duration(text))).unwrap_or(default)
 }

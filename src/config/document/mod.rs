@@ -19,7 +19,7 @@ pub(crate) use command_shape::{
     RewriteDocument,
 };
 pub(crate) use upstream_policy::{
-    BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument,
+    BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, RetryOnDocument,
 };
 
 /// A Tallygate configuration.
@@ -348,6 +348,21 @@ pub(crate) struct TimeoutsDocument {
     pub(crate) idle: Option<String>,
     /// The longest deadline that a gRPC call may ask for (grpc-timeout). Default: 1h.
     pub(crate) deadline: Option<String>,
+    /// The request timeout: from the arrival of a command to the last byte of its response. Default: 0s, none.
+    pub(crate) request: Option<String>,
+    /// The attempt timeout: from the sending of a request to the last byte of its response. Default: 0s, none.
+    pub(crate) attempt: Option<String>,
+}
+
+/// The timeouts of one command.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct CommandTimeoutsDocument {
+    /// The request timeout; 0s means none. Default: the subsystem's.
+    pub(crate) request: Option<String>,
+    /// The attempt timeout; 0s means none. Default: the subsystem's.
+    pub(crate) attempt: Option<String>,
 }
 
 /// A named operation of a subsystem.
@@ -381,6 +396,8 @@ pub(crate) struct CommandDocument {
     pub(crate) compress: Option<bool>,
     /// As ledger.durability, for this command.
     pub(crate) durability: Option<String>,
+    /// Its request timeout and its attempt timeout. Each overrides the subsystem's.
+    pub(crate) timeouts: Option<CommandTimeoutsDocument>,
 }
 
 /// The limits of a request body.

@@ -60,13 +60,25 @@ pub(crate) struct QueueDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct RetriesDocument {
-    /// The most retries of one command: 1 (default) to 3.
+    /// The most retries of one command: 1 (default) to 10.
     pub(crate) attempts: Option<u64>,
     /// The retry budget: the most retries per 100 commands. Default: 20.
     pub(crate) budget_percent: Option<u64>,
-    /// The statuses that are retried: 502, 503, 504. Default: none, only connections that broke before a response.
+    /// Retried beside broken connections: statuses from 400 to 599, and connect-failure; at most 32. Default: none.
     #[serde(default)]
-    pub(crate) on: Vec<u64>,
+    pub(crate) on: Vec<RetryOnDocument>,
+    /// The delay before each retry, with a jitter of plus or minus a tenth, at most 10s. Default: 0s, none.
+    pub(crate) backoff: Option<String>,
+}
+
+/// A failure that is retried.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a status between 400 and 599, or connect-failure, was expected")]
+pub(crate) enum RetryOnDocument {
+    /// A status, 400 to 599.
+    Status(u64),
+    /// connect-failure: no server could be connected to, and nothing was sent.
+    Word(String),
 }
 
 /// The active health check of servers.

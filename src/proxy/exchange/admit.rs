@@ -48,7 +48,8 @@ pub(crate) struct Admitted {
     pub(crate) upgrade: Option<HeaderValue>,
     /// Whether the caller accepts a gzip response, if this command allows compression.
     pub(crate) accepts_gzip: Option<bool>,
-    /// The time limit of a gRPC call, counted from its arrival: the smaller of the caller's and the subsystem's.
+    /// The time limit of the command, counted from its arrival: the smallest of the request timeout and, for a gRPC
+    /// call, the caller's and the subsystem's deadline.
     pub(crate) deadline: Option<Duration>,
     /// The cross-origin request of a page in a browser, if the command has a CORS policy.
     pub(crate) cors_request: Option<CorsRequest>,
@@ -131,7 +132,8 @@ pub(crate) fn admit(
     match check_grant_and_limits(context, request, &department, &placed) {
         Ok((grant, budget, in_flight)) => {
             let RoutedCommand { subsystem, command, local_response } = placed;
-            let deadline = context.grpc_timeout.map(|timeout| timeout.min(subsystem.timeouts.deadline));
+            let call_deadline = context.grpc_timeout.map(|timeout| timeout.min(subsystem.timeouts.deadline));
+            let deadline = call_deadline.into_iter().chain(command.timeouts.request).min();
             let host = head.host_header();
             let upgrade = allowed_upgrade(context.upgrade.as_deref(), &command).cloned();
             let compress = gzip::negotiate(request, &command);

@@ -9,6 +9,7 @@
 //!
 //! Leaves to others: load balancing, connection pool and retries (`proxy::upstream`).
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::model::Finished;
-use crate::policy::Durability;
+use crate::policy::{CommandTimeouts, Durability};
 use crate::proxy::message::body_rate::MinBodyRate;
 use crate::proxy::message::grammar::HeadLimits;
 use crate::proxy::message::grpc;
@@ -35,7 +36,7 @@ use super::context::RequestContext;
 use super::gzip::{self, GzipBody};
 use super::mirror::ShadowRequest;
 use super::refuse::{busy_response, failure_response, too_large_response};
-use super::response_body::{ExchangeResult, MeteredBody, OutcomeSource, ResponseBody};
+use super::response_body::{BodyTimeLimits, ExchangeResult, MeteredBody, OutcomeSource, ResponseBody};
 use super::response_head::ResponseFields;
 use super::tunnel::UpgradeTunnel;
 use super::upstream_head::UpstreamHead;
@@ -73,6 +74,8 @@ pub(crate) fn forward(
         let deadline = ResponseDeadline {
             timers: &call.worker.tick_timers,
             response_timeout: response,
+            attempt_timeout: admitted.command.timeouts.attempt,
+            attempt_end: Cell::new(None),
             not_after,
             progress,
             on_interim: interim,
@@ -139,7 +142,8 @@ fn body_framing(body: &Incoming) -> RequestFraming {
 /// The subsystem's response, metered on its way to the caller.
 fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedResponse) -> Response<ResponseBody> {
     let only_busy = sent.response.is_retry_later();
-    let LeasedResponse { response: UpstreamResponse { status, mut headers, body, upgrade, .. }, lease } = sent;
+    let LeasedResponse { response, lease, attempt_end } = sent;
+    let UpstreamResponse { status, mut headers, body, upgrade, .. } = response;
     let finished = outcome_of_status(status);
     if !admitted.in_flight.progress().is_caller_at_fault() {
         note_response(&lease, status, only_busy);
@@ -150,10 +154,15 @@ fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedRespo
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade")); // RFC 9110 section 15.5.22; HTTP/2 has neither
         headers.insert(UPGRADE, protocol);
     }
-    let idle_timeout = admitted.subsystem.timeouts.idle;
-    let not_after = admitted.deadline.map(|deadline| call.arrived_at + deadline);
+    let command_end = admitted.deadline.map(|deadline| call.arrived_at + deadline);
+    let limits = BodyTimeLimits {
+        idle_timeout: admitted.subsystem.timeouts.idle,
+        deadline: command_end.into_iter().chain(attempt_end).min(),
+        is_configured: admitted.command.timeouts != CommandTimeouts::default(),
+        is_grpc: call.is_grpc,
+    };
     let encoder = gzip::start_encoding(&call.worker, admitted.accepts_gzip, (status, &mut headers), &body.size_hint());
-    let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, (idle_timeout, not_after));
+    let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, limits);
     let mut response = Response::new(match encoder {
         Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder))),
         None => ResponseBody::Metered(Box::new(body)),
@@ -178,7 +187,7 @@ fn outcome_source(headers: &HeaderMap, finished: Finished) -> OutcomeSource {
 fn switch_protocols(
     call: &RequestContext,
     admitted: Admitted,
-    LeasedResponse { response: answer, lease }: LeasedResponse,
+    LeasedResponse { response: answer, lease, .. }: LeasedResponse,
     stream: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
     let UpstreamResponse { mut headers, upgrade, body, .. } = answer;
@@ -260,7 +269,7 @@ fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) ->
     let finished = match error {
         SendError::Unreachable(_) | SendError::Refused(_) | SendError::Busy => Finished::Unreachable, // not processed
         SendError::Failed(_) => Finished::UpstreamFailed,
-        SendError::Timeout => Finished::Timeout,
+        SendError::Timeout | SendError::AttemptTimeout => Finished::Timeout,
     };
     tracing::debug!(
         subsystem = %admitted.subsystem.id,

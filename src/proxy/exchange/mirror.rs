@@ -9,6 +9,7 @@
 //! - A worker holds at most `SHADOW_REQUESTS_MAX` of them, each with at most `SHADOW_BODY_MAX` bytes. Further ones are
 //!   skipped. The copies of one request share one body, and each counts.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +139,7 @@ impl ShadowTarget {
         } else {
             MirrorOutcome::Failed
         });
-        let Some(LeasedResponse { response: answer, lease }) = sent else { return };
+        let Some(LeasedResponse { response: answer, lease, .. }) = sent else { return };
         note_response(&lease, answer.status, answer.is_retry_later());
         let mut body = answer.body;
         if timeout(RESPONSE_DISCARD_TIME, discard_response(&mut body)).await == Ok(true) {
@@ -153,6 +154,8 @@ impl ShadowTarget {
         let deadline = ResponseDeadline {
             timers,
             response_timeout: response,
+            attempt_timeout: None,
+            attempt_end: Cell::new(None),
             not_after: None,
             progress: &progress,
             on_interim: None,

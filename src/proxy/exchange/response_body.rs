@@ -4,6 +4,8 @@
 //!
 //! - At most one frame is held.
 //! - An idle timeout bounds the silence of a subsystem.
+//! - A deadline of the configuration is checked before each frame. The deadline of a gRPC caller is checked only while
+//!   no frame is available.
 //! - The account is settled as soon as the last byte of content is handed over, or the trailers where they determine
 //!   the outcome. Settling does not depend on one more poll.
 
@@ -109,10 +111,30 @@ pub(crate) struct MeteredBody {
     upstream_body: UpstreamBody,
     unsettled: Option<(InFlightCommand, ServerLease)>,
     outcome: OutcomeSource,
-    idle_timeout: Duration,
+    limits: BodyTimeLimits,
     idle_timer: DeadlineTimer,
-    /// The deadline of a gRPC call.
-    deadline: DeadlineTimer,
+    deadline_timer: DeadlineTimer,
+}
+
+/// The time limits of a response body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyTimeLimits {
+    /// The idle timeout of the subsystem.
+    pub(crate) idle_timeout: Duration,
+    /// The end of the command or of its attempt, whichever comes first.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether the command has timeouts of the configuration.
+    pub(crate) is_configured: bool,
+    /// Whether the caller gets a gRPC status at the deadline. Any other response is cut off.
+    pub(crate) is_grpc: bool,
+}
+
+impl BodyTimeLimits {
+    /// Whether the deadline has passed, even if a frame is available: a subsystem that never pauses, or a caller that
+    /// reads slowly, does not extend it.
+    fn is_strictly_over(&self) -> bool {
+        self.is_configured && self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
 }
 
 /// The source of the outcome, once the whole body has passed.
@@ -125,25 +147,27 @@ pub(crate) enum OutcomeSource {
 }
 
 impl MeteredBody {
-    /// A metered body. The first `Duration` is the idle timeout of the subsystem; the `Instant` is the deadline, if
-    /// any.
+    /// A metered body.
     pub(crate) fn new(
         incoming: UpstreamBody,
         open: (InFlightCommand, ServerLease),
         verdict: OutcomeSource,
-        (timeout, deadline): (Duration, Option<Instant>),
+        limits: BodyTimeLimits,
     ) -> Self {
         Self {
             upstream_body: incoming,
             unsettled: Some(open),
             outcome: verdict,
-            idle_timeout: timeout,
+            limits,
             idle_timer: DeadlineTimer::default(),
-            deadline: DeadlineTimer::new(deadline),
+            deadline_timer: DeadlineTimer::new(limits.deadline),
         }
     }
 
     pub(crate) fn poll_metered(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.unsettled.is_some() && self.limits.is_strictly_over() {
+            return Poll::Ready(self.end_at_deadline());
+        }
         let Poll::Ready(next) = Pin::new(&mut self.upstream_body).poll_frame(context) else {
             return self.poll_idle(context);
         };
@@ -170,13 +194,13 @@ impl MeteredBody {
         if self.unsettled.is_none() {
             return Poll::Pending; // only END_STREAM or trailers are missing, and not for long
         }
-        if self.deadline.poll_elapsed(context).is_ready() {
+        if self.deadline_timer.poll_elapsed(context).is_ready() {
             return Poll::Ready(self.end_at_deadline());
         }
-        ready!(self.idle_timer.poll_idle(context, self.idle_timeout));
+        ready!(self.idle_timer.poll_idle(context, self.limits.idle_timeout));
         while self.waits_for_request_body() {
             self.idle_timer.clear(); // `bodyIdle` bounds that wait
-            ready!(self.idle_timer.poll_idle(context, self.idle_timeout));
+            ready!(self.idle_timer.poll_idle(context, self.limits.idle_timeout));
         }
         self.fail(Finished::Timeout);
         Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())))
@@ -218,10 +242,14 @@ impl MeteredBody {
         }
     }
 
-    /// The deadline of a gRPC call has passed: settles the command and sends the status in trailers.
+    /// The deadline has passed: settles the command, and sends the status of a gRPC call in trailers or cuts the
+    /// response off. That is no failure of the server: its caller may have been slow.
     fn end_at_deadline(&mut self) -> Option<io::Result<Frame<Bytes>>> {
         let (in_flight, _) = self.unsettled.take()?;
         in_flight.settle(Finished::Timeout);
+        if !self.limits.is_grpc {
+            return Some(Err(io::ErrorKind::TimedOut.into()));
+        }
         let mut trailers = HeaderMap::new();
         grpc::put_status(&mut trailers, grpc::DEADLINE_EXCEEDED, "the deadline of this call is exceeded");
         Some(Ok(Frame::trailers(trailers)))
@@ -259,3 +287,20 @@ impl Drop for MeteredBody {
 
 /// Every command has a response, whatever the outcome. No other error may reach hyper from here.
 pub(crate) type ExchangeResult = Result<Response<ResponseBody>, Infallible>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_deadline_of_the_configuration_holds_while_frames_are_available() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(3600);
+        for (deadline, is_configured, is_over) in
+            [(None, true, false), (Some(later), true, false), (Some(now), true, true), (Some(now), false, false)]
+        {
+            let limits = BodyTimeLimits { idle_timeout: Duration::ZERO, deadline, is_configured, is_grpc: false };
+            assert_eq!(limits.is_strictly_over(), is_over, "{limits:?}");
+        }
+    }
+}

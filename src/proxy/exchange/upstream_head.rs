@@ -155,7 +155,7 @@ impl UpstreamHead<'_> {
         put(&FORWARDED_FOR, &context.peer.forwarded_for(request.headers()));
         put(&FORWARDED_PROTO, context.peer.scheme().as_bytes());
         put(&FORWARDED_HOST, admitted.host.as_bytes());
-        if let Some(deadline) = admitted.deadline {
+        if let Some(deadline) = admitted.deadline.filter(|_| context.grpc_timeout.is_some()) {
             put(&GRPC_TIMEOUT, grpc::format_timeout(deadline).as_bytes());
         }
     }

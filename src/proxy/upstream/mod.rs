@@ -27,6 +27,7 @@ mod transport;
 use std::pin::Pin;
 
 use http::Method;
+use tokio::time::{Instant, sleep_until};
 
 pub(crate) use self::pool::LeasedResponse;
 pub(crate) use self::pool::response_deadline::ResponseDeadline;
@@ -185,11 +186,13 @@ impl SubsystemServers {
         mut attempt: AttemptState<'_>,
     ) -> Result<LeasedResponse, SendError> {
         for _ in 0..budget.retries_max() {
-            if !budget.should_retry(&result, &attempt.deadline) {
+            if !budget.should_retry(&result, &attempt.deadline) || !wait_backoff(budget, &attempt.deadline).await {
                 break;
             }
-            if let Ok(sent) = &result {
+            if let Ok(sent) = &mut result {
                 self.position_of(sent.lease.pool()).into_iter().for_each(|position| attempt.tried.add(position));
+                // Should no server be free, this response is the final one. The backoff is no part of its attempt.
+                sent.attempt_end = sent.attempt_end.filter(|_| !budget.has_backoff());
             }
             let other = self.select_server(attempt.hash_key, attempt.tried).or_else(|reason| match reason {
                 NoServer::NoneLeft => self.select_server(attempt.hash_key, ServerSet::default()),
@@ -200,23 +203,43 @@ impl SubsystemServers {
                 break;
             }
             if let Ok(sent) = result {
-                sent.lease.note_server_error(); // the final response is noted by the code that forwards it
+                sent.note_replaced(); // the final response is noted by the code that forwards it
             }
-            attempt.tried = selected.tried;
-            selected.pool.health.stats.retries.increment();
-            let permit = (selected.permit, AllowedConnections::Any);
-            result =
-                match selected.pool.send(retryable.to_request(), permit, self.connect_timeout, &attempt.deadline).await
-                {
-                    SendAttempt::Response(sent) => Ok(sent),
-                    SendAttempt::Failed(error) => Err(error),
-                    SendAttempt::Resendable(again) => {
-                        self.resend(again, &mut attempt).await.map_err(SendError::after_ambiguous_attempt)
-                    }
-                    // Not `Unreachable`: an earlier attempt was sent.
-                    SendAttempt::Unsent(_, reason) => Err(SendError::Unreachable(reason).after_ambiguous_attempt()),
-                };
+            result = self.send_retry(retryable, selected, &mut attempt).await;
         }
         result
     }
+
+    async fn send_retry(
+        &self,
+        retryable: &RetryableRequest,
+        selected: SelectedServer,
+        attempt: &mut AttemptState<'_>,
+    ) -> Result<LeasedResponse, SendError> {
+        attempt.tried = selected.tried;
+        selected.pool.health.stats.retries.increment();
+        let was_sent = attempt.deadline.progress.is_sent.get();
+        let permit = (selected.permit, AllowedConnections::Any);
+        let result =
+            match selected.pool.send(retryable.to_request(), permit, self.connect_timeout, &attempt.deadline).await {
+                SendAttempt::Response(sent) => Ok(sent),
+                SendAttempt::Failed(error) => Err(error),
+                SendAttempt::Resendable(again) => self.resend(again, attempt).await,
+                SendAttempt::Unsent(_, reason) => Err(SendError::Unreachable(reason)),
+            };
+        // Not `Unreachable` if an earlier attempt was sent.
+        if was_sent { result.map_err(SendError::after_ambiguous_attempt) } else { result }
+    }
+}
+
+/// Waits for the backoff before a retry. Returns whether the retry may follow. With a backoff that is not the case if
+/// the budget is used up, or if the command ends before the backoff does: the caller need not wait for nothing.
+async fn wait_backoff(budget: &RetryBudget, deadline: &ResponseDeadline<'_>) -> bool {
+    let Some(backoff) = budget.next_backoff() else { return true };
+    let begin = Instant::now() + backoff;
+    let may_follow = budget.has_balance() && deadline.not_after.is_none_or(|end| begin < end);
+    if may_follow {
+        sleep_until(begin).await;
+    }
+    may_follow
 }

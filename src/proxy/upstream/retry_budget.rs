@@ -9,6 +9,7 @@
 //! Leaves to [`super::SubsystemServers`]: the server that gets the retry.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use http::{Method, Request};
 
@@ -53,6 +54,21 @@ impl RetryBudget {
         self.balance.set((self.balance.get() + self.policy.budget_percent).min(SAVED_MAX * RETRY_COST));
     }
 
+    /// Whether the balance is enough for a retry.
+    pub(crate) fn has_balance(&self) -> bool {
+        self.balance.get() >= RETRY_COST
+    }
+
+    /// Whether there is a delay before each retry.
+    pub(crate) fn has_backoff(&self) -> bool {
+        self.policy.backoff.is_some()
+    }
+
+    /// The delay before a retry: the backoff with a jitter of plus or minus 10 %.
+    pub(crate) fn next_backoff(&self) -> Option<Duration> {
+        self.policy.backoff.map(|backoff| backoff * fastrand::u32(900..=1100) / 1000)
+    }
+
     /// Withdraws the cost of one retry; `false` if the balance is too low.
     pub(crate) fn spend(&self) -> bool {
         let left = self.balance.get().checked_sub(RETRY_COST);
@@ -60,9 +76,9 @@ impl RetryBudget {
         left.is_some()
     }
 
-    /// Whether the result of an attempt calls for a retry: the connection broke before the head of a response, or the
-    /// response has a status that the subsystem lists. A 503 with `Retry-After` is not retried: the server requests a
-    /// pause.
+    /// Whether the result of an attempt calls for a retry: the connection broke before the head of a response, the
+    /// attempt exceeded its timeout, no server could be connected to (if listed), or the response has a status that
+    /// the subsystem lists. A 429 or 503 with `Retry-After` is not retried: the server requests a pause.
     pub(crate) fn should_retry(
         &self,
         result: &Result<LeasedResponse, SendError>,
@@ -70,8 +86,10 @@ impl RetryBudget {
     ) -> bool {
         let is_wanted = match result {
             Ok(LeasedResponse { response: answer, .. }) => {
-                self.policy.on.contains(&answer.status.as_u16()) && !answer.is_retry_later()
+                self.policy.on.contains(&answer.status.as_u16()) && !answer.requests_pause()
             }
+            Err(SendError::AttemptTimeout) => true,
+            Err(SendError::Unreachable(_)) => self.policy.on_connect_failure,
             Err(SendError::Failed(ConnectionError::Closed | ConnectionError::Io(_) | ConnectionError::Http2(_))) => {
                 true
             }
@@ -112,12 +130,28 @@ impl RetryableRequest {
 mod tests {
     use super::*;
 
+    fn policy(backoff: Option<Duration>) -> RetryPolicy {
+        RetryPolicy { attempts: 1, budget_percent: 20, on: Vec::new(), on_connect_failure: false, backoff }
+    }
+
+    #[test]
+    fn backoff_has_a_jitter_of_a_tenth() {
+        let budget = RetryBudget::new(&policy(Some(Duration::from_secs(1))));
+        for _ in 0..100 {
+            let delay = budget.next_backoff().expect("a backoff").as_millis();
+            assert!((900..=1100).contains(&delay), "{delay}");
+        }
+        assert_eq!(RetryBudget::new(&policy(None)).next_backoff(), None);
+    }
+
     #[test]
     fn retries_are_limited_to_a_percentage_of_commands() {
-        let budget = RetryBudget::new(&RetryPolicy { attempts: 1, budget_percent: 20, on: Vec::new() });
+        let budget = RetryBudget::new(&policy(None));
         let spent = |commands: usize| (0..commands).inspect(|_| budget.deposit()).filter(|_| budget.spend()).count();
         assert_eq!(spent(1_000), 203, "a fifth, and the initial budget of a worker");
         (0..1_000).for_each(|_| budget.deposit());
+        assert!(budget.has_balance());
         assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 10, "the saved budget is bounded");
+        assert!(!budget.has_balance());
     }
 }

@@ -26,7 +26,7 @@ use crate::model::Finished;
 use crate::policy::UpstreamProtocol;
 
 use self::pending_session::{PendingSession, SessionWaiter};
-use self::response_deadline::ResponseDeadline;
+use self::response_deadline::{ExpiredTimeout, ResponseDeadline};
 use self::send_error::SendError;
 use self::wait_queue::ServerInFlight;
 use super::PoolSettings;
@@ -150,9 +150,10 @@ impl ConnectionPool {
             }
             permit = self.acquire_permit();
         }
-        let link = match self.open_connection(within).await {
-            Ok(link) => link,
-            Err(reason) => return SendAttempt::Unsent(request, reason),
+        let link = match deadline.until_end(self.open_connection(within)).await {
+            Some(Ok(link)) => link,
+            Some(Err(reason)) => return SendAttempt::Unsent(request, reason),
+            None => return SendAttempt::Failed(SendError::Timeout),
         };
         match self.send_on((link, permit), request, deadline).await {
             SendAttempt::Unsent(request, reason) => {
@@ -342,15 +343,19 @@ impl ServerLease {
         deadline: &ResponseDeadline<'_>,
     ) -> SendAttempt {
         let was_sent = deadline.progress.is_sent.replace(true);
+        deadline.begin_attempt();
         let result = deadline.wait_head(&mut exchange).await;
         // Read before the exchange, which holds the request body, is taken apart.
         let (has_fault, is_callers) = (deadline.progress.error.get().is_some(), deadline.progress.is_caller_at_fault());
         match result {
-            Some(Ok(head)) => match exchange.into_response(head) {
-                Ok(response) => SendAttempt::Response(LeasedResponse { response, lease: self }),
+            Ok(Ok(head)) => match exchange.into_response(head) {
+                Ok(response) => {
+                    let attempt_end = deadline.attempt_end.get();
+                    SendAttempt::Response(LeasedResponse { response, lease: self, attempt_end })
+                }
                 Err(error) => self.pool.note_failed_attempt(error, is_callers),
             },
-            Some(Err(error)) => {
+            Ok(Err(error)) => {
                 let salvage = exchange.into_unanswered(&error);
                 if matches!(salvage, UnansweredRequest::Unsent(_) | UnansweredRequest::Refused(..)) {
                     // The server has processed nothing of the request.
@@ -358,11 +363,14 @@ impl ServerLease {
                 }
                 self.classify_failure(salvage, error, (has_fault, is_callers))
             }
-            None => {
-                if deadline.is_response_timeout_over() {
+            Err(expired) => {
+                if deadline.is_response_timeout_over() && !is_callers {
                     self.note_failure(Finished::Timeout);
                 }
-                SendAttempt::Failed(SendError::Timeout)
+                SendAttempt::Failed(match expired {
+                    ExpiredTimeout::Response => SendError::Timeout,
+                    ExpiredTimeout::Attempt => SendError::AttemptTimeout,
+                })
             }
         }
     }
@@ -435,4 +443,17 @@ impl ServerLease {
 pub(crate) struct LeasedResponse {
     pub(crate) response: UpstreamResponse,
     pub(crate) lease: ServerLease,
+    /// The end of the attempt, which bounds the body too.
+    pub(crate) attempt_end: Option<Instant>,
+}
+
+impl LeasedResponse {
+    /// Records a response that a retry replaces in the server's health, and discards it.
+    pub(crate) fn note_replaced(self) {
+        if self.response.status.is_server_error() {
+            self.lease.note_server_error();
+        } else {
+            self.lease.note_success();
+        }
+    }
 }

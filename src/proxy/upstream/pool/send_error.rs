@@ -27,6 +27,9 @@ pub(crate) enum SendError {
     /// No response in time.
     #[error("the subsystem did not respond in time")]
     Timeout,
+    /// No response within the timeout of one attempt.
+    #[error("the subsystem did not respond within the timeout of one attempt")]
+    AttemptTimeout,
 }
 
 impl SendError {
@@ -51,7 +54,7 @@ impl SendError {
             Self::Refused(_) => "the subsystem rejected the command without processing it",
             Self::Failed(error) if error.is_protocol_error() => "the subsystem's response is not valid HTTP",
             Self::Failed(_) => "the subsystem closed the connection before it responded",
-            Self::Timeout => "the subsystem did not respond in time",
+            Self::Timeout | Self::AttemptTimeout => "the subsystem did not respond in time",
         }
     }
 }

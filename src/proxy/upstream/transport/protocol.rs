@@ -95,6 +95,13 @@ impl UpstreamResponse {
     pub(crate) fn is_retry_later(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key(RETRY_AFTER)
     }
+
+    /// Whether the server requests a pause before the next request: a 429 or a 503 with `Retry-After` (RFC 6585
+    /// section 4).
+    pub(crate) fn requests_pause(&self) -> bool {
+        self.is_retry_later()
+            || (self.status == StatusCode::TOO_MANY_REQUESTS && self.headers.contains_key(RETRY_AFTER))
+    }
 }
 
 /// The body of a response.
