@@ -8,4 +8,4 @@
 
 pub(crate) mod connections;
 pub(crate) mod handshakes;
-pub(crate) mod in_flight;
+pub(crate) mod load_shedding;

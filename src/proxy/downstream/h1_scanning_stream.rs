@@ -28,6 +28,8 @@ use crate::proxy::message::grammar::h1_scanner::{FaultPosition, H1Scanner, HeadL
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::interim_response::Http1InterimQueue;
 
+use super::idle_timeout::idle_deadline;
+
 /// The placeholder request that hyper parses in the place of a malformed one. Only this file sets the fault that
 /// belongs to it.
 const PLACEHOLDER_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -179,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScanningStream<S> {
     fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let deadline = match self.head_since {
             Some(since) => since + self.limits.head_timeout,
-            None if self.scanner.is_message_boundary() => self.activity.idle_since() + self.limits.idle_timeout,
+            None if self.scanner.is_message_boundary() => idle_deadline(&self.activity, self.limits.idle_timeout),
             None => return Poll::Pending, // Bodies have their own time limits.
         };
         ready!(self.deadline.poll_at(context, deadline));

@@ -43,6 +43,7 @@ use super::h2_frame_budget::{FrameBudget, FrameObservers};
 use super::h2_refused_heads::PendingHeads;
 use super::h2_send_budget::SendBudget;
 use super::h2_stream_number::take_number;
+use super::idle_timeout::{connection_idle, wait_until};
 use super::response_stream::{ResponseStream, StreamProgress};
 
 /// Flow control as Envoy recommends for the edge: 100 streams, 64 KiB per stream, 1 MiB per connection.
@@ -230,22 +231,6 @@ async fn preface_timeout(worker: &TrafficWorker, received: &Cell<u64>) {
     if received.get() >= PREFACE_BYTES {
         std::future::pending().await
     }
-}
-
-/// Ready when the connection has had no command for `idle` (idle timeout).
-async fn connection_idle(worker: &TrafficWorker, activity: &ConnectionActivity, idle: Duration) {
-    loop {
-        let deadline = activity.idle_since() + idle;
-        if deadline <= activity.now() {
-            return;
-        }
-        wait_until(worker, deadline).await;
-    }
-}
-
-async fn wait_until(worker: &TrafficWorker, deadline: Instant) {
-    let mut timer = worker.tick_timers.timer_at(deadline);
-    poll_fn(|context| timer.poll_elapsed(context)).await;
 }
 
 /// Runs hyper's streams on the worker's own thread, each with its [`StreamProgress`].

@@ -18,6 +18,7 @@ mod h2_stream_number;
 mod hpack;
 mod http1;
 mod http2;
+mod idle_timeout;
 pub(crate) mod listener;
 mod plain_protocol;
 pub(crate) mod proxy_protocol;

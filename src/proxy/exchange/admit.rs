@@ -24,7 +24,7 @@ use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{
     Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, RouteRequest, Subsystem,
 };
-use crate::proxy::capacity::in_flight::Overloaded;
+use crate::proxy::capacity::load_shedding::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
 use crate::proxy::message::upgrade_request::UpgradeRequest;

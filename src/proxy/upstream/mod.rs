@@ -34,7 +34,7 @@ pub(crate) use self::pool::response_deadline::ResponseDeadline;
 pub(crate) use self::pool::send_error::SendError;
 pub(crate) use self::pool::settings::{PoolSettings, WorkerShare};
 use attempt_state::AttemptState;
-pub use endpoint::health::UpstreamHealth;
+pub use endpoint::outlier_ejection::UpstreamHealth;
 pub(crate) use endpoint::stream::ServerStream;
 pub(crate) use h1::RequestFraming;
 #[doc(hidden)] // for fuzz/ only

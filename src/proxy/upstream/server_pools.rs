@@ -13,7 +13,7 @@ use crate::model::Name;
 use crate::policy::{PolicySnapshot, Subsystem, UpstreamServer};
 
 use super::endpoint::dns::DnsResolver;
-use super::endpoint::health::ServerKey;
+use super::endpoint::outlier_ejection::ServerKey;
 use super::load_balancing::{HashKey, LoadBalancer};
 use super::pool::ConnectionPool;
 use super::pool::settings::PoolSettings;

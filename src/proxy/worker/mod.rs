@@ -29,7 +29,7 @@ use self::config_view::WorkerConfig;
 use self::peer_revalidator::PeerRevalidator;
 use super::capacity::connections::ConnectionLimits;
 use super::capacity::handshakes::HandshakeLimiter;
-use super::capacity::in_flight::InFlightLimiter;
+use super::capacity::load_shedding::InFlightLimiter;
 use super::io::tick_timer::TickTimers;
 use super::message::request_id::{RequestId, RequestIdGenerator};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};

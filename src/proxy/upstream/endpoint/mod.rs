@@ -8,7 +8,7 @@
 pub(crate) mod delayed_error;
 pub(crate) mod dns;
 pub(crate) mod error;
-pub(crate) mod health;
+pub(crate) mod outlier_ejection;
 pub(crate) mod received_interim;
 pub(crate) mod slow_start;
 pub(crate) mod stream;

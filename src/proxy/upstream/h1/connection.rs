@@ -17,8 +17,8 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf, split};
 
-use crate::proxy::capacity::in_flight::InFlightLimiter;
-use crate::proxy::upstream::endpoint::health::ServerHealth;
+use crate::proxy::capacity::load_shedding::InFlightLimiter;
+use crate::proxy::upstream::endpoint::outlier_ejection::ServerHealth;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 /// The size of a read; most responses fit. During a large body the size is [`InFlightLimiter::read_ahead_limit`]. With
@@ -167,7 +167,7 @@ pub(crate) mod tests {
     use crate::clock::Clock;
     use crate::model::Name;
     use crate::policy::{UpstreamAddress, UpstreamServer};
-    use crate::proxy::upstream::endpoint::health::UpstreamHealth;
+    use crate::proxy::upstream::endpoint::outlier_ejection::UpstreamHealth;
     use crate::telemetry::Telemetry;
 
     /// A connection that reads from `stream`.

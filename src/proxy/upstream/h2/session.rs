@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::proxy::io::waker_queue::{WaiterId, WakerQueue};
 use crate::proxy::upstream::endpoint::error::ConnectionError;
-use crate::proxy::upstream::endpoint::health::ServerHealth;
+use crate::proxy::upstream::endpoint::outlier_ejection::ServerHealth;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 
 use super::keep_alive::KeepAlive;

@@ -5,7 +5,7 @@
 //! - A reload keeps the health of servers that stay, and ends the checks of servers that are removed.
 //! - At most [`CHECKS_MAX`] checks run at once.
 //!
-//! Leaves to others: the effect of a result ([`super::endpoint::health`]), and a single check ([`self::probe`]).
+//! Leaves to others: the effect of a result ([`super::endpoint::outlier_ejection`]), and a single check ([`self::probe`]).
 
 mod probe;
 
@@ -24,11 +24,11 @@ use crate::identity::SubsystemTls;
 use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
 use crate::policy::{PolicySnapshot, Subsystem, UpstreamServer};
-use crate::proxy::capacity::in_flight::InFlightLimiter;
+use crate::proxy::capacity::load_shedding::InFlightLimiter;
 
 use self::probe::HealthProbe;
 use super::endpoint::dns::DnsResolver;
-use super::endpoint::health::{HealthTransition, ServerHealth, ServerKey, UpstreamHealth};
+use super::endpoint::outlier_ejection::{HealthTransition, ServerHealth, ServerKey, UpstreamHealth};
 use super::transport::connector::Connector;
 
 /// The maximum of concurrent checks. Each uses a file descriptor of those reserved for other purposes than commands.

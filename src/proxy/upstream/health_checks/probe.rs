@@ -5,7 +5,7 @@
 //! - A check uses its own connection, so it also tests whether the server accepts new ones.
 //! - A check ends within its timeout.
 //!
-//! Leaves to others: when a server is checked (`health_checks`), and the effect of the result (`health`).
+//! Leaves to others: when a server is checked (`health_checks`), and the effect of the result (`outlier_ejection`).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::policy::{HealthCheckPolicy, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 use crate::proxy::message::field_line::put_header;
 use crate::proxy::message::request_body::RequestBody;
-use crate::proxy::upstream::endpoint::health::ServerHealth;
+use crate::proxy::upstream::endpoint::outlier_ejection::ServerHealth;
 use crate::proxy::upstream::h1::{self, RequestFraming};
 use crate::proxy::upstream::h2::replayable_body::ReplayableBody;
 use crate::proxy::upstream::transport::connector::Connector;

@@ -10,7 +10,7 @@
 //! - By hash, a server that is removed moves only its own keys, and a server that is added takes only its own keys.
 //! - A choice allocates no memory.
 //!
-//! Leaves to others: health (`health`), slow start (`slow_start`), and limits (`server_pools`).
+//! Leaves to others: health (`endpoint::outlier_ejection`), slow start (`slow_start`), and limits (`server_pools`).
 
 mod rendezvous;
 mod smooth_wrr;

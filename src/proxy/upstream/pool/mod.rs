@@ -31,7 +31,7 @@ use self::send_error::SendError;
 use self::wait_queue::ServerInFlight;
 use super::PoolSettings;
 use super::endpoint::error::ConnectionError;
-use super::endpoint::health::{ServerFailure, ServerHealth};
+use super::endpoint::outlier_ejection::{ServerFailure, ServerHealth};
 use super::endpoint::unanswered::UnansweredRequest;
 use super::h1::Http1Connection;
 use super::h2::{Http2Session, SessionId};

@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 
 use crate::identity::SubsystemTls;
 use crate::model::Name;
-use crate::proxy::capacity::in_flight::InFlightLimiter;
-use crate::proxy::upstream::endpoint::health::UpstreamHealth;
+use crate::proxy::capacity::load_shedding::InFlightLimiter;
+use crate::proxy::upstream::endpoint::outlier_ejection::UpstreamHealth;
 
 /// The settings that all pools of a worker share.
 #[derive(Clone)]

@@ -16,10 +16,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::identity::SubsystemTls;
 use crate::policy::{Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer};
-use crate::proxy::capacity::in_flight::InFlightLimiter;
+use crate::proxy::capacity::load_shedding::InFlightLimiter;
 use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::upstream::endpoint::dns::DnsResolver;
-use crate::proxy::upstream::endpoint::health::ServerHealth;
+use crate::proxy::upstream::endpoint::outlier_ejection::ServerHealth;
 use crate::proxy::upstream::endpoint::stream::ServerStream;
 use crate::proxy::upstream::h1::Http1Connection;
 use crate::proxy::upstream::h2::Http2Session;
