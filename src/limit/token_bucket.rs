@@ -1,5 +1,5 @@
-//! A token bucket: governor's GCRA and state on the gateway's clock. Tokens can also be read, carried over and returned,
-//! which governor's limiter does not offer (`docs/decisions/governor.md`).
+//! A token bucket: governor's GCRA and state on the gateway's clock. Tokens can also be read, carried over and
+//! returned, which governor's limiter does not offer (`docs/decisions/governor.md`).
 
 use std::convert::Infallible;
 use std::num::NonZeroU32;

@@ -38,7 +38,8 @@ pub enum AllowedOrigins {
     Listed(Vec<OriginPattern>),
 }
 
-/// One allowed origin, or all subdomains of a host. Compared byte for byte: browsers send scheme and host in lower case.
+/// One allowed origin, or all subdomains of a host. Compared byte for byte: browsers send scheme and host in lower
+/// case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginPattern {
     /// One origin.

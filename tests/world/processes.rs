@@ -68,15 +68,16 @@ pub fn reserve_address() -> SocketAddr {
 }
 
 /// A block of ports below the range of ephemeral ports (`ip_local_port_range`). Its first port is bound while the
-/// process lives, so that two test processes never share a block.
+/// process lives, so that two test processes never share a block. No port of a block is handed out twice, so a
+/// reserved address stays reserved.
 struct PortBlock {
     guard: TcpListener,
     next: AtomicU16,
 }
 
 impl PortBlock {
-    const SIZE: u16 = 1_000;
-    const FIRST_PORTS: std::ops::Range<u16> = 15_000..31_000;
+    const SIZE: u16 = 5_000;
+    const FIRST_PORTS: std::ops::Range<u16> = 15_000..30_000;
 
     fn acquire() -> Self {
         let mut first_ports = Self::FIRST_PORTS.step_by(usize::from(Self::SIZE));
@@ -86,11 +87,12 @@ impl PortBlock {
 
     fn next_address(&self) -> SocketAddr {
         let first = self.guard.local_addr().unwrap().port();
-        let addresses = std::iter::repeat_with(|| {
-            let offset = self.next.fetch_add(1, Ordering::Relaxed) % (Self::SIZE - 1);
+        let unused = || {
+            let offset = self.next.fetch_add(1, Ordering::Relaxed);
+            assert!(offset < Self::SIZE - 1, "all {} ports of this process's block are handed out", Self::SIZE);
             SocketAddr::from((Ipv4Addr::LOCALHOST, first + 1 + offset))
-        });
-        addresses.take(usize::from(Self::SIZE)).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
+        };
+        std::iter::repeat_with(unused).find(|address| TcpListener::bind(address).is_ok()).expect("endless")
     }
 }
 

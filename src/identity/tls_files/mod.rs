@@ -60,8 +60,8 @@ pub enum ExpiredCrlPolicy {
     Allow,
 }
 
-/// The files that one listener or subsystem reads, and the problems and warnings found in them. All problems are reported
-/// together.
+/// The files that one listener or subsystem reads, and the problems and warnings found in them. All problems are
+/// reported together.
 #[derive(Debug)]
 pub(crate) struct TlsFindings<'s> {
     store: &'s PemStore<'s>,

@@ -258,8 +258,8 @@ impl SlotAllocator {
         self.owned_slots.saturating_sub(slot_count(self.free.len()))
     }
 
-    /// Returns the number of slots that should be free: what the last hour needed, or what this hour has taken, names of
-    /// new series included. So the number of series can double while the keeper is busy with a fold.
+    /// Returns the number of slots that should be free: what the last hour needed, or what this hour has taken, names
+    /// of new series included. So the number of series can double while the keeper is busy with a fold.
     pub(crate) fn slots_per_window(&self) -> u32 {
         self.taken_in_newest().max(self.used_before)
     }

@@ -123,7 +123,8 @@ impl SlotCopy {
         Measures { duration_ns: self.elapsed_ns(timed, now_ns), ..rest }
     }
 
-    /// Returns commands admitted here or transferred in, minus those that ended here, minus `moved_out`. They have no time.
+    /// Returns commands admitted here or transferred in, minus those that ended here, minus `moved_out`. They have no
+    /// time.
     fn open_measures(&self, moved_out: Measures) -> Measures {
         let begun = Measures {
             commands: self.0[offset::ADMITTED],

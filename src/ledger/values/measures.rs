@@ -1,6 +1,7 @@
 //! The measures of commands, and what readers of the ledger get: plain, exact sums.
 //!
-//! Guarantees: the five measures are added in one place ([`Measures::zip`]), and no sum wraps unless its caller says so.
+//! Guarantees: the five measures are added in one place ([`Measures::zip`]), and no sum wraps unless its caller says
+//! so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

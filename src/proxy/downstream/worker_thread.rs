@@ -42,7 +42,8 @@ pub struct WorkerShutdown {
 }
 
 /// Starts the thread of one worker, and returns when the worker has its first view of the configuration. So the next
-/// configuration is a reload to every worker: servers that it adds begin with slow start. Tools such as `top` show its name, `worker-INDEX`.
+/// configuration is a reload to every worker: servers that it adds begin with slow start. Tools such as `top` show its
+/// name, `worker-INDEX`.
 ///
 /// # Errors
 /// If the system gives no thread or no runtime.

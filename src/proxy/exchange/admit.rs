@@ -1,7 +1,7 @@
 //! Admission: decides whether a command may run.
 //!
-//! The steps in order: host, department, command, grant, size, limits, quota, ticket. Each step is a plain decision that
-//! returns evidence.
+//! The steps in order: host, department, command, grant, size, limits, quota, ticket. Each step is a plain decision
+//! that returns evidence.
 //!
 //! Guarantees:
 //!

@@ -2,9 +2,8 @@
 //!
 //! Guarantees:
 //!
-//! - An interim response follows the final response to the request before it.
-//!   `proxy::downstream::h1_scanning_stream` writes the queue whenever hyper flushes, and hyper flushes only once all of its own
-//!   output is written.
+//! - An interim response follows the final response to the request before it. `proxy::downstream::h1_scanning_stream`
+//!   writes the queue whenever hyper flushes, and hyper flushes only once all of its own output is written.
 //! - At most [`BYTES_MAX`] bytes wait.
 
 use std::cell::{Cell, RefCell};

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: pure. The weight grows from `SLOW_START_MIN` to `FULL_WEIGHT` within the configured time, never 0.
 //!
-//! Leaves to others: the start of a server's healthy period (`outlier_ejection`), and the choice of a server (`load_balancing`).
+//! Leaves to others: the start of a server's healthy period (`outlier_ejection`), and the choice of a server
+//! (`load_balancing`).
 
 use std::time::Duration;
 

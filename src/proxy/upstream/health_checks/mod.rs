@@ -5,7 +5,8 @@
 //! - A reload keeps the health of servers that stay, and ends the checks of servers that are removed.
 //! - At most [`CHECKS_MAX`] checks run at once.
 //!
-//! Leaves to others: the effect of a result ([`super::endpoint::outlier_ejection`]), and a single check ([`self::probe`]).
+//! Leaves to others: the effect of a result ([`super::endpoint::outlier_ejection`]), and a single check
+//! ([`self::probe`]).
 
 mod probe;
 
