@@ -213,6 +213,24 @@ fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
     RequestExplanation { caller: identities.iter().map(ToString::to_string).collect(), ..Default::default() }
 }
 
+/// The department of the caller. An error is the reason why no department claims it.
+fn find_department<'a>(
+    snapshot: &'a PolicySnapshot,
+    identities: &[CallerId],
+    listener: &Name,
+) -> Result<&'a DepartmentPolicy, String> {
+    let claimed = match identities {
+        [] => snapshot.anonymous_department(listener),
+        _ => snapshot.department_of(identities),
+    };
+    claimed.map(|department| &**department).map_err(|unclaimed| match unclaimed {
+        CallerUnclaimed::Nobody if identities.is_empty() => {
+            format!("no department has callers without a certificate on the listener {listener}")
+        }
+        unclaimed => unclaimed_text(&unclaimed),
+    })
+}
+
 /// The steps of the gateway in their order, up to the first rejection.
 fn decide(
     configuration: &Configuration,
@@ -225,19 +243,9 @@ fn decide(
         Ok(head) => head,
         Err(malformed) => return refused_explanation(explanation, Refused::Malformed, malformed.detail.to_owned()),
     };
-    let claimed = match identities {
-        [] => snapshot.anonymous_department(listener),
-        _ => snapshot.department_of(identities),
-    };
-    let department = match claimed {
+    let department = match find_department(snapshot, identities, listener) {
         Ok(department) => department,
-        Err(CallerUnclaimed::Nobody) if identities.is_empty() => {
-            let why = format!("no department has callers without a certificate on the listener {listener}");
-            return refused_explanation(explanation, Refused::Unauthenticated, why);
-        }
-        Err(unclaimed) => {
-            return refused_explanation(explanation, Refused::Unauthenticated, unclaimed_text(&unclaimed));
-        }
+        Err(why) => return refused_explanation(explanation, Refused::Unauthenticated, why),
     };
     explanation.department = Some(format!("{} ({})", department.department.id, department.department.name));
     let wanted = head.route_request();
