@@ -362,8 +362,8 @@ fn every_problem_is_reported_with_its_path() {
         ("body: { max: 16MiB }", "cors: { origins: [] }", "subsystems[0].commands[0].cors.origins", "at least one"),
         (
             "body: { max: 16MiB }",
-            "cors: { origins: [\"https://a\"], headers: [\"*\"], credentials: true }",
-            "subsystems[0].commands[0].cors.headers[0]",
+            "cors: { origins: [\"https://a\"], exposeHeaders: [\"*\"], credentials: true }",
+            "subsystems[0].commands[0].cors.exposeHeaders",
             "wildcard with credentials",
         ),
         (
@@ -712,10 +712,16 @@ fn required_keys_cannot_be_omitted() {
 }
 
 /// Every key that is read once, at start: its place in `STARTED`, another value, and the reported path.
-const READ_ONCE: [(&str, &str, &str, &str); 17] = [
+const READ_ONCE: [(&str, &str, &str, &str); 18] = [
     ("gateway", "/gateway", "\"other-gateway\"", "gateway"),
     ("listeners[].name", "/listeners/0/name", "\"front\"", "listeners[departments].address"),
     ("listeners[].address", "/listeners/0/address", "\"127.0.0.1:8444\"", "listeners[departments].address"),
+    (
+        "listeners[].protocol",
+        "/listeners",
+        r#"[{ "name": "departments", "address": "127.0.0.1:8443", "protocol": "http" }]"#,
+        "listeners[departments].protocol",
+    ),
     ("listeners[].connections", "/listeners/0/connections", "7", "listeners[departments].connections"),
     (
         "listeners[].proxyProtocol",

@@ -105,11 +105,11 @@ fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &
         }
         PolicyConflict::SameRoute { place, with: Some(with) } => {
             let message = match (with.subsystem == place.subsystem, with.command == place.command) {
-                (true, true) => format!("{} accepts the same requests already", match_key(*with, document)),
+                (true, true) => format!("{} already matches the same requests", match_key(*with, document)),
                 (true, false) => format!("commands[{}] already matches the same method and path", with.command),
                 (false, _) => {
                     let other = &document.subsystems[with.subsystem];
-                    format!("{} of {} answers to the same requests already", other.commands[with.command].id, other.id)
+                    format!("{} of {} already matches the same requests", other.commands[with.command].id, other.id)
                 }
             };
             match_path(*place, document, root).problem_beside(message, &match_path(*with, document, root));

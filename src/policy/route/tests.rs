@@ -465,9 +465,9 @@ fn equal_matches_are_a_problem_with_both_places() {
     ];
     let found = problems(&subsystem("s", "", &commands));
     let places = [
-        ("commands[1].match: commands[0] answers", "commands[0].match[0]"),
-        ("commands[2].match: commands[0] answers", "commands[0].match[1]"),
-        ("commands[3].match[1]: match[0] accepts", "commands[3].match[0]"),
+        ("commands[1].match: commands[0] already matches", "commands[0].match[0]"),
+        ("commands[2].match: commands[0] already matches", "commands[0].match[1]"),
+        ("commands[3].match[1]: match[0] already matches", "commands[3].match[0]"),
     ];
     assert_eq!(found.len(), places.len(), "{found:#?}");
     for ((place, with), found) in places.iter().zip(&found) {
@@ -486,7 +486,7 @@ fn subsystems_share_a_prefix_only_if_both_pass_on() {
     }
     let found = problems(&[of("s", "next", "/a"), of("t", "next", "/a")].join(", "));
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("c of s answers to the same requests already"), "{found:?}");
+    assert!(found[0].contains("c of s already matches the same requests"), "{found:?}");
 }
 
 #[test]
