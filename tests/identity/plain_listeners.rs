@@ -157,7 +157,7 @@ async fn a_plain_listener_reads_the_proxy_header_and_drains() {
 async fn explain_and_check_describe_plain_listeners() {
     let world = city_with_plain_listener(true).start().await;
     let explain = |request: &str| world.tallygate(&["explain", "--config", "gateway.yaml", "--request", request]);
-    let (admitted, refused) = (format!("GET http://{}{READ}", web_address(&world)), "GET https://gateway/x");
+    let (admitted, refused) = (format!("GET http://{}{READ}", web_address(&world)), format!("GET https://{GATEWAY}/x"));
     let shown = run(explain(&admitted)).await;
     assert!(
         shown.status.success() && stdout(&shown).contains("department  public"),
@@ -165,7 +165,7 @@ async fn explain_and_check_describe_plain_listeners() {
         stdout(&shown),
         stderr(&shown)
     );
-    let shown = run(explain(refused)).await;
+    let shown = run(explain(&refused)).await;
     assert!(stdout(&shown).contains("requires a client certificate"), "{}", stdout(&shown));
     world.close().await;
 }
