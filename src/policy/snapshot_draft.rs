@@ -23,7 +23,7 @@ pub struct SnapshotDraft {
     pub departments: Vec<Arc<DepartmentPolicy>>,
     /// The department that claims each identity.
     pub callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
-    /// See [`PolicySnapshot::anonymous`].
+    /// The department of the callers without a certificate, by listener.
     pub anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
     /// The subsystems with their hosts: names, `*.suffix` or `**.suffix`, in lower case; no hosts means any. Position
     /// and [`Subsystem::index`] are the same.

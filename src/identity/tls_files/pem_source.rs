@@ -15,7 +15,7 @@ pub(crate) const PEM_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// A source of PEM text by name. The name is the path in the configuration, resolved against its folder.
 pub trait PemSource: fmt::Debug + Send + Sync {
-    /// Reads the text of a name, or its first [`PEM_BYTES_MAX`] + 1 bytes.
+    /// Reads the text of a name, or as much of it as shows that it is too long (`PEM_BYTES_MAX` + 1 bytes).
     ///
     /// # Errors
     /// If there is no text of that name, or it cannot be read.
