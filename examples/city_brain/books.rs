@@ -105,7 +105,7 @@ impl Comparison {
         }
         let all = Line::new("all", "", "");
         let sum = self.sum();
-        table.add_row(["all let in".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
+        table.add_row(["all admitted".into(), String::new()].into_iter().chain(numbers(&all, &sum, "")));
         let (ledger, answered) = (self.refused_ledger.to_string(), self.refused_answered.to_string());
         let mark = if ledger == answered { "" } else { "DIFFERENT" };
         table.add_row(["all refused", "", &ledger, "-", &answered, mark].map(str::to_owned));
