@@ -163,6 +163,7 @@ mod tests {
                 live: Some("127.0.0.1:1".to_owned()),
                 file: None,
             }],
+            excluded: Vec::new(),
             changes: None,
             rejected: Some(RejectedConfig { version: "ba9876543210".to_owned(), at, problems: vec![problem] }),
         };

@@ -78,7 +78,7 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let mut loader = ConfigLoader::new(&config, clock.clone());
     let (watch, loaded) = reload::load_config(&mut loader, &numbers);
     let configuration = loaded?;
-    let Configuration { settings, snapshot, .. } = &configuration;
+    let Configuration { settings, snapshot, excluded, .. } = &configuration;
     let connections_max = file_descriptors::connections_max(&settings.capacity)?;
     let bound = bind_sockets(settings)?;
     let ready = Readiness::default();
@@ -102,7 +102,8 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
     let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
     let source = ConfigSource { loader, interner: numbers, watch };
-    let reloader = ConfigReloader::new(source, settings.clone(), components.clone());
+    let reloader = ConfigReloader::new(source, (settings.clone(), excluded.clone()), components.clone());
+    reload::log_excluded(excluded);
     let accept = ListenerSet {
         bound: bound.listeners,
         settings: settings.clone(),

@@ -15,7 +15,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::config::{ConfigLoader, ConfigProblems, Configuration, FileWatcher, GatewaySettings, LoadResult, LoadedTls};
+use crate::config::{
+    ConfigLoader, ConfigProblems, Configuration, ExcludedSource, FileWatcher, GatewaySettings, LoadResult, LoadedTls,
+};
 use crate::identity::{ExpiringItem, ServerTls};
 use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
@@ -95,13 +97,18 @@ fn log_tls_warnings(tls: &LoadedTls) {
 
 impl ConfigReloader {
     /// A reloader for the running `components`, which were started with `settings`.
-    pub(crate) fn new(source: ConfigSource, settings: GatewaySettings, components: SharedComponents) -> Self {
+    pub(crate) fn new(
+        source: ConfigSource,
+        (settings, excluded): (GatewaySettings, Vec<ExcludedSource>),
+        components: SharedComponents,
+    ) -> Self {
         let live = LiveConfig {
             version: components.traffic.published.load().version.clone(),
             since: components.traffic.clock.wall(),
         };
         let weakened = insecure_settings(&components);
-        let status = ConfigStatus { live, weakened, restart_needed: Vec::new(), changes: None, rejected: None };
+        let status =
+            ConfigStatus { live, weakened, restart_needed: Vec::new(), excluded, changes: None, rejected: None };
         let status = Arc::new(ArcSwap::from_pointee(status));
         Self { source, settings, components, retired: Vec::new(), status }
     }
@@ -140,7 +147,7 @@ impl ConfigReloader {
     }
 
     fn publish(&mut self, configuration: Configuration) {
-        let Configuration { settings, snapshot, tls, .. } = configuration;
+        let Configuration { settings, snapshot, tls, excluded, .. } = configuration;
         let before = self.components.traffic.published.load_full();
         let difference = before.difference(&snapshot);
         let changes = tls_changes(&self.components, &tls);
@@ -158,12 +165,18 @@ impl ConfigReloader {
         self.retired.push(self.components.traffic.published.swap(Arc::clone(&snapshot)));
         self.components.traffic.limiters.enforce(&snapshot);
         self.components.reader.update_department_names(department_names(&snapshot));
-        self.publish_status(&snapshot.version, &settings, changes);
+        log_excluded(&excluded);
+        self.publish_status(&snapshot.version, (&settings, excluded), changes);
         warn_of_removed_ids(&self.components, &difference);
     }
 
     /// Publishes the live version, the changes, and the settings that need a restart.
-    fn publish_status(&self, version: &str, settings: &GatewaySettings, changes: ConfigChanges) {
+    fn publish_status(
+        &self,
+        version: &str,
+        (settings, excluded): (&GatewaySettings, Vec<ExcludedSource>),
+        changes: ConfigChanges,
+    ) {
         tracing::info!(
             version,
             changed_departments = changes.departments.to_text(),
@@ -189,7 +202,7 @@ impl ConfigReloader {
         // A file change and a SIGHUP for it are two reloads. The second one must not hide the changes of the first.
         let changes =
             Some(changes).filter(|changes| !changes.is_empty()).or_else(|| self.status.load().changes.clone());
-        self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, changes, rejected: None }));
+        self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, excluded, changes, rejected: None }));
     }
 
     fn reject(&self, problems: &ConfigProblems) {
@@ -201,6 +214,14 @@ impl ConfigReloader {
         };
         let live = ConfigStatus::clone(&self.status.load());
         self.status.store(Arc::new(ConfigStatus { rejected: Some(rejected), ..live }));
+    }
+}
+
+/// Logs the sources that a configuration leaves out.
+pub(crate) fn log_excluded(excluded: &[ExcludedSource]) {
+    for ExcludedSource { source, problems } in excluded {
+        let problems = ConfigProblems(problems.clone());
+        tracing::warn!(source, %problems, "this source has problems and is left out; all others are live");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::clock::Clock;
-use crate::config::{self, ConfigProblems, Configuration};
+use crate::config::{self, ConfigProblems, Configuration, ExcludedSource};
 use crate::identity::{AuthorityInUse, RevocationListInUse, TrustedFiles};
 use crate::ledger::{SeriesMemory, series_memory};
 use crate::model::{Name, NameInterner};
@@ -24,10 +24,11 @@ pub struct CheckArgs {
 }
 
 /// Reads and compiles the configuration. Problems go to stderr as text, or to stdout as JSON. The exit code is 0
-/// without problems and 1 with problems.
+/// without problems and 1 with problems, also if they only exclude isolated files.
 pub fn check(args: &CheckArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let checked = config::load_configuration(&args.config, &NameInterner::default(), clock);
-    let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
+    let is_whole = checked.as_ref().is_ok_and(|configuration| configuration.excluded.is_empty());
+    let code = if is_whole { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) };
     match (args.format, checked) {
         (OutputFormat::Json, checked) => writeln!(out, "{:#}", result_json(&checked))?,
         (OutputFormat::Table, Ok(configuration)) => print_message(&summary_text(&args.config, &configuration)),
@@ -47,8 +48,16 @@ pub(super) fn problems_text(config: &Path, problems: &ConfigProblems) -> String 
 fn summary_text(config: &Path, read: &Configuration) -> String {
     let trusted: String = read.tls.listeners.iter().map(|(name, tls)| trust_text(name, &tls.trusted)).collect();
     let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
+    let excluded: String = read.excluded.iter().map(excluded_text).collect();
     let (counts, memory) = (count_text(read), memory_line(&memory_estimate(read)));
-    format!("{}: {counts}\n  {memory}{trusted}{}", config.display(), warnings.collect::<String>())
+    format!("{}: {counts}\n  {memory}{trusted}{excluded}{}", config.display(), warnings.collect::<String>())
+}
+
+/// A file that would be left out, with its problems.
+fn excluded_text(excluded: &ExcludedSource) -> String {
+    let ExcludedSource { source, problems } = excluded;
+    let lines: String = problems.iter().map(|problem| format!("\n    {problem}")).collect();
+    format!("\n  left out: {source}: {}{lines}", plural(problems.len(), "problem"))
 }
 
 /// The memory that the ledger needs for the granted series.
@@ -128,9 +137,10 @@ fn trust_json(listener: &Name, trusted: &TrustedFiles) -> serde_json::Value {
 fn result_json(checked: &Result<Configuration, ConfigProblems>) -> serde_json::Value {
     match checked {
         Ok(read) => serde_json::json!({
-            "ok": true,
+            "ok": read.excluded.is_empty(),
             "version": read.snapshot.version,
             "problems": [],
+            "excluded": read.excluded,
             "memory": memory_estimate(read),
             "warnings": config::warnings(read),
             "trust": read.tls.listeners.iter().map(|(name, tls)| trust_json(name, &tls.trusted)).collect::<Vec<_>>(),
@@ -146,7 +156,12 @@ fn count_text(read: &Configuration) -> String {
     let matches: usize = compiled.map(|command| command.matches.len()).sum();
     let matches = if matches == commands { String::new() } else { format!(" ({matches} matches)") };
     format!(
-        "no problems; version {}, {}, {}, {}, {}{matches}",
+        "{}; version {}, {}, {}, {}, {}{matches}",
+        if read.excluded.is_empty() {
+            "no problems".to_owned()
+        } else {
+            plural(read.excluded.len(), "file") + " left out"
+        },
         snapshot.version,
         plural(read.settings.listeners.len(), "listener"),
         plural(snapshot.departments.len(), "department"),

@@ -221,10 +221,10 @@ fn find_department<'a>(
 ) -> Result<&'a DepartmentPolicy, String> {
     let claimed = match identities {
         [] => snapshot.anonymous_department(listener),
-        _ => snapshot.department_of(identities),
+        _ => snapshot.certified_department(listener, identities),
     };
     claimed.map(|department| &**department).map_err(|unclaimed| match unclaimed {
-        CallerUnclaimed::Nobody if identities.is_empty() => {
+        CallerUnclaimed::NoDepartment if identities.is_empty() => {
             format!("no department has callers without a certificate on the listener {listener}")
         }
         unclaimed => unclaimed_text(&unclaimed),
@@ -248,7 +248,7 @@ fn decide(
         Err(why) => return refused_explanation(explanation, Refused::Unauthenticated, why),
     };
     explanation.department = Some(format!("{} ({})", department.department.id, department.department.name));
-    let wanted = head.route_request();
+    let wanted = head.route_request(listener);
     let (subsystem, command) = match snapshot.find_route(&wanted) {
         RouteMatch::Command { subsystem, command, matched } => {
             explanation.command = Some(command_text(command, matched));
@@ -352,7 +352,7 @@ fn refused_explanation(explanation: RequestExplanation, refused: Refused, why: S
 
 fn unclaimed_text(unclaimed: &CallerUnclaimed) -> String {
     match unclaimed {
-        CallerUnclaimed::Nobody => "no department claims any identity of this certificate".to_owned(),
+        CallerUnclaimed::NoDepartment => "no department claims any identity of this certificate".to_owned(),
         CallerUnclaimed::Several(one, other) => format!("both {one} and {other} claim identities of this certificate"),
         CallerUnclaimed::Disabled(department) => format!("the department {department} is disabled"),
     }

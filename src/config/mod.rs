@@ -24,6 +24,7 @@ pub use self::settings::gateway_settings::ShutdownSettings;
 pub use self::settings::gateway_settings::TrustedProxies;
 pub use loading::file_watcher::FileWatcher;
 pub use loading::loader::{ConfigLoader, LoadResult};
+pub use loading::source_set::ExcludedSource;
 pub use loading::tls_loader::LoadedTls;
 pub use parse::json_schema::json_schema;
 pub use parse::problem::{ConfigProblem, ConfigProblems, ProblemSite, RelatedPath};
@@ -49,9 +50,10 @@ pub fn compile_text(text: &str, folder: &Path, interner: &NameInterner) -> Resul
     let Some(document) = document else { return Err(ConfigProblems(problems)) };
     let version = loading::loader::short_hash(&Sha256::digest(text));
     let sources = SourceFiles::new(&folder.join("tallygate.yaml"));
-    let context = compile::CompileContext { sources: &sources, version: &version, numbers: interner };
+    let context =
+        compile::CompileContext { sources: &sources, version: &version, numbers: interner, may_be_empty: false };
     let compiled = compile::compile_document(&document, context);
-    Configuration::new(compiled, LoadedTls::default(), sources, problems)
+    Configuration::new(compiled, (LoadedTls::default(), Vec::new()), sources, problems)
 }
 
 mod loading;

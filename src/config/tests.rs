@@ -850,8 +850,9 @@ fn snapshot_of(text: &str) -> Arc<PolicySnapshot> {
 
 /// The route of a request without fields and query.
 fn route_of<'a>(snapshot: &'a PolicySnapshot, host: &str, method: &Method, path: &str) -> RouteMatch<'a> {
-    let headers = HeaderMap::new();
-    snapshot.find_route(&RouteRequest { host, method, path, query: QueryPairs::default(), headers: &headers })
+    let (listener, headers) = (Name::unknown(), HeaderMap::new());
+    let query = QueryPairs::default();
+    snapshot.find_route(&RouteRequest { listener: &listener, host, method, path, query, headers: &headers })
 }
 
 /// The command of a request, as `subsystem/command`.

@@ -35,7 +35,7 @@ pub use request_conditions::{
     AnchoredRegex, CommandMatch, HeaderCondition, PathMatch, QueryCondition, QueryPairs, RouteRequest, ValueCondition,
 };
 pub use request_target::{PathRewrite, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl};
-pub use route::{RouteMatch, RouteTable};
+pub use route::{ANY_HOST, ListenerScope, RouteMatch, RouteScope, RouteTable, VirtualHosts};
 pub use snapshot::{CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use snapshot_draft::SnapshotDraft;

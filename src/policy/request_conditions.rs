@@ -15,11 +15,15 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::model::Name;
+
 use super::path_template::{PathFilling, PathTemplate};
 
 /// The parts of a request that decide its route.
 #[derive(Clone, Debug)]
 pub struct RouteRequest<'a> {
+    /// The listener that accepted the connection.
+    pub listener: &'a Name,
     /// The host; a port and a trailing dot are ignored.
     pub host: &'a str,
     /// The method.

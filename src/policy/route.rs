@@ -1,6 +1,7 @@
-//! Routing: from host, method, path, header fields and query to a command.
+//! Routing: from listener, host, method, path, header fields and query to a command.
 //!
-//! The most specific route wins:
+//! A listener and its virtual hosts decide which subsystems are visible (`listener_table`). Of these, the most specific
+//! route wins:
 //! - an exact host over a wildcard, a longer wildcard over a shorter, a wildcard over any host;
 //! - the longest prefix of a subsystem;
 //! - an exact path over a template, literal segments over parameters, a template over a path prefix, a longer path
@@ -14,6 +15,7 @@
 //! Paths are compared as they are.
 
 mod host_table;
+mod listener_table;
 mod path_table;
 mod prefix_index;
 mod segment_tree;
@@ -25,6 +27,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::host_table::HostTable;
+use self::listener_table::ListenerTable;
+pub use self::listener_table::{ANY_HOST, ListenerScope, RouteScope, VirtualHosts};
 use self::path_table::{MethodRouters, PathTable};
 use super::policy_conflict::PolicyConflict;
 use super::request_conditions::RouteRequest;
@@ -54,10 +58,12 @@ pub enum RouteMatch<'a> {
 /// The compiled routes.
 #[derive(Debug)]
 pub struct RouteTable {
-    hosts: HostTable,
+    listeners: ListenerTable,
+    /// The hosts of each set of visible subsystems.
+    sets: Vec<HostTable>,
     tables: Vec<PrefixTable>,
-    /// The hosts of each subsystem, by its index, lower case and in byte order; empty for any host.
-    hosts_by_subsystem: Vec<Vec<String>>,
+    /// The listeners and hosts of each subsystem, by its index; both lists in order.
+    scopes: Vec<RouteScope>,
 }
 
 /// The commands at one prefix.
@@ -72,17 +78,23 @@ struct PrefixTable {
 type HostClaims<'a> = HashMap<Option<&'a str>, HashMap<&'a str, Vec<usize>>>;
 
 impl RouteTable {
+    /// Compiles the routes of subsystems, each with the listeners and hosts by which it is called.
     pub(crate) fn compile_routes(
-        subsystems: &[(Arc<Subsystem>, Vec<String>)],
+        subsystems: &[(Arc<Subsystem>, RouteScope)],
+        listeners: &[VirtualHosts],
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
-        let claims = claim_prefixes(subsystems, conflicts);
+        let scopes: Vec<&RouteScope> = subsystems.iter().map(|(_, scope)| scope).collect();
+        let (listeners, sets) = ListenerTable::build(&scopes, listeners);
+        let claims: Vec<HostClaims<'_>> =
+            sets.into_ordered().iter().map(|members| claim_prefixes(subsystems, members, conflicts)).collect();
         let routers = subsystems.iter().map(|(subsystem, _)| {
             path_table::report_equal_matches(&[subsystem], conflicts);
             Some(MethodRouters::compile(subsystem, conflicts))
         });
         let mut routers: Vec<_> = routers.collect();
-        let groups: BTreeSet<&[usize]> = claims.values().flat_map(HashMap::values).map(Vec::as_slice).collect();
+        let prefixes = claims.iter().flat_map(HashMap::values);
+        let groups: BTreeSet<&[usize]> = prefixes.flat_map(HashMap::values).map(Vec::as_slice).collect();
         let positions: HashMap<&[usize], usize> = groups.iter().enumerate().map(|(at, group)| (*group, at)).collect();
         let tables = groups.iter().map(|group| {
             let members: Vec<_> = group.iter().map(|index| &subsystems[*index].0).collect();
@@ -92,11 +104,12 @@ impl RouteTable {
             PrefixTable { subsystems: group.to_vec(), commands }
         });
         let tables = tables.collect();
-        let hosts = HostTable::build(claims.iter().map(|(host, prefixes)| {
-            let prefixes = prefixes.iter().map(|(prefix, group)| ((*prefix).to_owned(), positions[group.as_slice()]));
-            (host.map(str::to_owned), prefixes.collect())
-        }));
-        Self { hosts, tables, hosts_by_subsystem: subsystems.iter().map(|(_, hosts)| sorted(hosts)).collect() }
+        let sets = claims.iter().map(|claims| build_hosts(claims, &positions)).collect();
+        Self { listeners, sets, tables, scopes: subsystems.iter().map(|(_, scope)| sorted(scope)).collect() }
+    }
+
+    fn hosts_at(&self, request: &RouteRequest<'_>) -> &HostTable {
+        &self.sets[self.listeners.set_of(request.listener, request.host)]
     }
 
     pub(crate) fn find_route<'a>(
@@ -104,7 +117,7 @@ impl RouteTable {
         subsystems: &'a [Arc<Subsystem>],
         request: &RouteRequest<'_>,
     ) -> RouteMatch<'a> {
-        let found = self.hosts.visit_tables(request.host, request.path, |position, below| {
+        let found = self.hosts_at(request).visit_tables(request.host, request.path, |position, below| {
             let table = &self.tables[position];
             if let Some(place) = table.commands.find(request, below) {
                 let subsystem = &subsystems[place.subsystem];
@@ -124,7 +137,7 @@ impl RouteTable {
     /// The methods that commands name which accept the request otherwise, in byte order.
     pub(crate) fn methods_at(&self, subsystems: &[Arc<Subsystem>], request: &RouteRequest<'_>) -> Vec<&str> {
         let mut methods = Vec::new();
-        self.hosts.visit_tables(request.host, request.path, |position, below| {
+        self.hosts_at(request).visit_tables(request.host, request.path, |position, below| {
             let table = &self.tables[position];
             table.commands.add_methods(request, below, &mut methods);
             match subsystems[table.subsystems[0]].passes_on {
@@ -144,7 +157,7 @@ impl RouteTable {
         request: &RouteRequest<'_>,
     ) -> Vec<&'a Arc<Subsystem>> {
         let mut found = Vec::new();
-        self.hosts.visit_tables(request.host, request.path, |position, _| {
+        self.hosts_at(request).visit_tables(request.host, request.path, |position, _| {
             found.extend(self.tables[position].subsystems.iter().map(|index| &subsystems[*index]));
             match found.last().is_some_and(|subsystem| subsystem.passes_on) {
                 true => ControlFlow::Continue(()),
@@ -156,26 +169,40 @@ impl RouteTable {
 
     /// The hosts of the subsystem with this index, lower case and in byte order; empty means any host.
     pub(crate) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
-        self.hosts_by_subsystem[subsystem].iter().map(String::as_str).collect()
+        self.scopes[subsystem].hosts.iter().map(String::as_str).collect()
+    }
+
+    /// The listeners and hosts of the subsystem with this index; both lists in order.
+    pub(crate) fn scope_of(&self, subsystem: usize) -> &RouteScope {
+        &self.scopes[subsystem]
     }
 }
 
-/// The subsystems of each host and prefix. Only subsystems that pass unnamed requests on may share a prefix.
+fn build_hosts(claims: &HostClaims<'_>, positions: &HashMap<&[usize], usize>) -> HostTable {
+    HostTable::build(claims.iter().map(|(host, prefixes)| {
+        let prefixes = prefixes.iter().map(|(prefix, group)| ((*prefix).to_owned(), positions[group.as_slice()]));
+        (host.map(str::to_owned), prefixes.collect())
+    }))
+}
+
+/// The subsystems of each host and prefix among `members`. Only subsystems that pass unnamed requests on may share a
+/// prefix.
 fn claim_prefixes<'a>(
-    subsystems: &'a [(Arc<Subsystem>, Vec<String>)],
+    subsystems: &'a [(Arc<Subsystem>, RouteScope)],
+    members: &[usize],
     conflicts: &mut Vec<PolicyConflict>,
 ) -> HostClaims<'a> {
     let mut claims = HostClaims::new();
-    for (subsystem, hosts) in subsystems {
-        for host in claimed_hosts(hosts) {
+    for (subsystem, scope) in members.iter().map(|index| &subsystems[*index]) {
+        for host in claimed_hosts(&scope.hosts) {
             let holders = claims.entry(host).or_default().entry(subsystem.prefix.as_str()).or_default();
             match holders.first() {
                 Some(with) if !(subsystem.passes_on && subsystems[*with].0.passes_on) => {
-                    conflicts.push(PolicyConflict::SameSubsystemPath {
-                        subsystem: subsystem.index,
-                        with: *with,
-                        host: host.map(str::to_owned),
-                    });
+                    let host = host.map(str::to_owned);
+                    let conflict = PolicyConflict::SameSubsystemPath { subsystem: subsystem.index, with: *with, host };
+                    if !conflicts.contains(&conflict) {
+                        conflicts.push(conflict); // once, although several listeners see both
+                    }
                 }
                 _ => holders.push(subsystem.index),
             }
@@ -188,8 +215,9 @@ fn claimed_hosts(hosts: &[String]) -> Vec<Option<&str>> {
     if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
 }
 
-fn sorted(hosts: &[String]) -> Vec<String> {
-    let mut hosts = hosts.to_vec();
-    hosts.sort();
-    hosts
+fn sorted(scope: &RouteScope) -> RouteScope {
+    let mut scope = scope.clone();
+    scope.hosts.sort();
+    scope.listeners.sort();
+    scope
 }

@@ -1,13 +1,13 @@
 //! The compiled configuration (policy snapshot) that serves traffic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::model::{CallerId, Name, RateLimit};
 
-use super::RouteTable;
 use super::grant::GrantTable;
+use super::route::{RouteScope, RouteTable};
 use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
 
 /// The compiled configuration: everything that the data path needs. Made once per configuration, then immutable.
@@ -25,6 +25,8 @@ pub struct PolicySnapshot {
     pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
     /// The department of the callers without a certificate, by listener.
     pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
+    /// The listeners whose department also has the callers with a certificate that no department claims.
+    pub(crate) unclaimed: HashSet<Name>,
     /// The routes from requests to commands.
     pub(crate) routes: RouteTable,
     /// The grants of the departments.
@@ -35,7 +37,7 @@ pub struct PolicySnapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerUnclaimed {
     /// No department claims any of its identities.
-    Nobody,
+    NoDepartment,
     /// Two departments claim identities of one certificate.
     Several(Name, Name),
     /// The department that claims them is disabled.
@@ -69,7 +71,7 @@ impl PolicySnapshot {
     /// The one department that claims these identities.
     pub fn department_of(&self, identities: &[CallerId]) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
         let mut claimed = identities.iter().filter_map(|identity| self.callers.get(identity));
-        let first = claimed.next().ok_or(CallerUnclaimed::Nobody)?;
+        let first = claimed.next().ok_or(CallerUnclaimed::NoDepartment)?;
         match claimed.find(|other| other.department.id != first.department.id) {
             Some(other) => Err(CallerUnclaimed::Several(first.department.id.clone(), other.department.id.clone())),
             None if first.disabled => Err(CallerUnclaimed::Disabled(first.department.id.clone())),
@@ -77,9 +79,24 @@ impl PolicySnapshot {
         }
     }
 
+    /// The department of a caller with these identities in its certificate on this listener: the one that claims them, or
+    /// that of the listener's unclaimed callers.
+    pub fn certified_department(
+        &self,
+        listener: &Name,
+        identities: &[CallerId],
+    ) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
+        match self.department_of(identities) {
+            Err(CallerUnclaimed::NoDepartment) if self.unclaimed.contains(listener) => {
+                self.anonymous_department(listener)
+            }
+            claimed => claimed,
+        }
+    }
+
     /// The department of the callers that present no certificate on this listener.
     pub fn anonymous_department(&self, listener: &Name) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
-        let department = self.anonymous.get(listener).ok_or(CallerUnclaimed::Nobody)?;
+        let department = self.anonymous.get(listener).ok_or(CallerUnclaimed::NoDepartment)?;
         if department.disabled {
             return Err(CallerUnclaimed::Disabled(department.department.id.clone()));
         }
@@ -135,6 +152,11 @@ impl PolicySnapshot {
     /// written. Empty means any host.
     pub fn hosts_of(&self, subsystem: &Subsystem) -> Vec<&str> {
         self.routes.hosts_of(subsystem.index)
+    }
+
+    /// The listeners and hosts by which a subsystem of this snapshot is called; both lists in order.
+    pub(crate) fn scope_of(&self, subsystem: &Subsystem) -> &RouteScope {
+        self.routes.scope_of(subsystem.index)
     }
 
     /// The number of granted pairs of a department and a command. It is the number of series that the ledger may count.

@@ -223,6 +223,7 @@ fn subsystem_keys(
 ) -> Vec<&'static str> {
     differing_keys([
         ("hosts", call_path(old, one).0 != call_path(new, other).0),
+        ("listeners", old.scope_of(one).listeners != new.scope_of(other).listeners),
         ("path", one.prefix != other.prefix),
         ("keepPath", one.keep_path != other.keep_path),
         ("upstreams", one.upstreams != other.upstreams),

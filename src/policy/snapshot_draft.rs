@@ -1,14 +1,14 @@
 //! Compiles a draft, in which each part is valid by itself, into a [`PolicySnapshot`], in which the parts are
 //! consistent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{CallerId, Name, RateLimit};
 
 use super::grant::{GrantDraft, GrantTable};
 use super::policy_conflict::PolicyConflict;
-use super::route::RouteTable;
+use super::route::{RouteScope, RouteTable, VirtualHosts};
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{DepartmentPolicy, Subsystem};
 
@@ -25,9 +25,13 @@ pub struct SnapshotDraft {
     pub callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
     /// The department of the callers without a certificate, by listener.
     pub anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
-    /// The subsystems with their hosts: names, `*.suffix` or `**.suffix`, in lower case; no hosts means any. Position
-    /// and [`Subsystem::index`] are the same.
-    pub subsystems: Vec<(Arc<Subsystem>, Vec<String>)>,
+    /// The listeners whose department also has the callers with a certificate that no department claims.
+    pub unclaimed: HashSet<Name>,
+    /// The listeners with their virtual hosts.
+    pub virtual_hosts: Vec<VirtualHosts>,
+    /// The subsystems with the listeners and hosts by which they are called. Position and [`Subsystem::index`] are the
+    /// same.
+    pub subsystems: Vec<(Arc<Subsystem>, RouteScope)>,
     /// The grants.
     pub grants: Vec<GrantDraft>,
 }
@@ -39,7 +43,7 @@ impl SnapshotDraft {
     /// Every pair of parts that conflict.
     pub fn compile(self) -> Result<PolicySnapshot, Vec<PolicyConflict>> {
         let mut conflicts = Vec::new();
-        let routes = RouteTable::compile_routes(&self.subsystems, &mut conflicts);
+        let routes = RouteTable::compile_routes(&self.subsystems, &self.virtual_hosts, &mut conflicts);
         let grants = self.compile_grants(&mut conflicts);
         if !conflicts.is_empty() {
             return Err(conflicts);
@@ -51,6 +55,7 @@ impl SnapshotDraft {
             subsystems: self.subsystems.into_iter().map(|(subsystem, _)| subsystem).collect(),
             callers: self.callers,
             anonymous: self.anonymous,
+            unclaimed: self.unclaimed,
             routes,
             grants,
         })

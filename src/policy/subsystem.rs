@@ -71,6 +71,8 @@ pub struct Subsystem {
     pub other: Option<Arc<Command>>,
     /// Whether unnamed requests are offered to less specific subsystems (`otherCommands: next`).
     pub passes_on: bool,
+    /// Whether its matches may be equal to earlier ones, which then win.
+    pub is_shadowable: bool,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
 }

@@ -193,6 +193,11 @@ pub(crate) const CONFIG_REJECTED: FamilySpec = FamilySpec::gauge(
     &["version"],
     "1 while the last configuration was rejected and an older one is live.",
 );
+pub(crate) const CONFIG_EXCLUDED: FamilySpec = FamilySpec::gauge(
+    "tallygate_config_excluded_sources",
+    &[],
+    "Sources that the live configuration leaves out, because each of them has problems of its own.",
+);
 pub(crate) const CONFIG_RESTART: FamilySpec = FamilySpec::gauge(
     "tallygate_config_restart_needed",
     &[],

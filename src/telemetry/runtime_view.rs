@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::config::{ConfigProblem, PendingSetting};
+use crate::config::{ConfigProblem, ExcludedSource, PendingSetting};
 use crate::identity::ExpiringItem;
 use crate::model::{CalendarOffset, Month, Name, TrafficLimits, Window};
 
@@ -92,6 +92,9 @@ pub struct ConfigStatus {
     /// Settings that are read only at start and whose value differs in the live configuration. They take effect after a
     /// restart.
     pub restart_needed: Vec<PendingSetting>,
+    /// The sources that the live configuration leaves out, because each of them has problems of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<ExcludedSource>,
     /// The changes of the last reload that changed something; `None` before the first.
     pub changes: Option<ConfigChanges>,
     /// The last reload, if it was rejected; `None` after a successful reload.

@@ -143,6 +143,7 @@ impl ScrapeSnapshot<'_> {
             metric_families::QUOTA_WARNED.family_of(warned),
             metric_families::DEPARTMENT_LIMIT.family_of(view.limits.iter().flat_map(limit_samples)),
             metric_families::CONFIG_RESTART.single_family(restart),
+            metric_families::CONFIG_EXCLUDED.single_family(to_float(view.config.excluded.len() as u64)),
             metric_families::CERTIFICATE_EXPIRY.family_of(self.expiry_samples()),
             metric_families::EXPIRED_LISTS_ACCEPTED.family_of(believing),
             metric_families::CONFIG_INFO.family_of([([view.config.live.version.clone()], 1.0)]),
@@ -224,7 +225,14 @@ mod tests {
             limits: vec![limited("parking")],
             expiries: vec![],
             accepts_expired_crl: vec![],
-            config: ConfigStatus { live, weakened: vec![], restart_needed: vec![], changes: None, rejected: None },
+            config: ConfigStatus {
+                live,
+                weakened: vec![],
+                restart_needed: vec![],
+                excluded: vec![],
+                changes: None,
+                rejected: None,
+            },
         }
     }
 

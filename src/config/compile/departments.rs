@@ -1,7 +1,7 @@
 //! Compiles `departments`: the parties that are billed and limited, and the certificate identities of their callers.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::config::settings::gateway_settings::ListenerSettings;
 use crate::model::{CallerId, Department, Name, NameInterner};
 use crate::policy::DepartmentPolicy;
 
+use super::CompileContext;
 use super::doc_path::DocPath;
 use super::{limits, scalars};
 
@@ -22,15 +23,17 @@ pub(crate) struct CompiledDepartments {
     pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
     /// The department of the callers without a certificate, by listener.
     pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
+    /// The listeners whose department also has the callers with a certificate that no department claims.
+    pub(crate) unclaimed: HashSet<Name>,
 }
 
 pub(crate) fn compile_departments(
     departments: &[Arc<DepartmentDocument>],
     listeners: &[ListenerSettings],
-    interner: &NameInterner,
+    context: CompileContext<'_>,
     place: &DocPath<'_>,
 ) -> CompiledDepartments {
-    if departments.is_empty() {
+    if departments.is_empty() && !context.may_be_empty {
         place.problem("at least one department is required; without one, every command is refused");
     }
     let mut register = IdentityRegister {
@@ -39,14 +42,16 @@ pub(crate) fn compile_departments(
         ids: HashMap::new(),
         claims: HashMap::new(),
         anonymous: HashMap::new(),
+        unclaimed: HashSet::new(),
     };
     let mut compiled = Vec::with_capacity(departments.len());
     for (index, department) in departments.iter().enumerate() {
-        let policy = Arc::new(compile_department(department, interner, &place.item(index)));
+        let policy = Arc::new(compile_department(department, context.numbers, &place.item(index)));
         register.register_id(department, index, &policy);
         compiled.push(policy);
     }
-    CompiledDepartments { departments: compiled, callers: register.claims, anonymous: register.anonymous }
+    let IdentityRegister { claims: callers, anonymous, unclaimed, .. } = register;
+    CompiledDepartments { departments: compiled, callers, anonymous, unclaimed }
 }
 
 /// The owner of each department id and of each caller identity, to find duplicates.
@@ -58,6 +63,7 @@ struct IdentityRegister<'a> {
     claims: HashMap<CallerId, Arc<DepartmentPolicy>>,
     /// By listener.
     anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
+    unclaimed: HashSet<Name>,
 }
 
 impl IdentityRegister<'_> {
@@ -89,7 +95,11 @@ impl IdentityRegister<'_> {
                     claim(&mut self.claims, identity, policy).map(|other| (other, shown))
                 }
                 Some(CompiledClaim::Listener(listener)) => {
-                    self.check_anonymous(&listener, &place.key("listener"));
+                    let has_unclaimed = caller.unclaimed == Some(true);
+                    self.check_anonymous(&listener, has_unclaimed, &place.key("listener"));
+                    if has_unclaimed {
+                        self.unclaimed.insert(listener.clone());
+                    }
                     let shown = format!("the callers without a certificate on the listener {listener}");
                     claim(&mut self.anonymous, listener, policy).map(|other| (other, shown))
                 }
@@ -102,11 +112,11 @@ impl IdentityRegister<'_> {
         }
     }
 
-    /// Checks that callers without a certificate can connect to a listener.
-    fn check_anonymous(&self, listener: &Name, place: &DocPath<'_>) {
+    /// Checks that callers without a certificate can connect to a listener, unless those with one are meant too.
+    fn check_anonymous(&self, listener: &Name, has_unclaimed: bool, place: &DocPath<'_>) {
         match self.listeners.iter().find(|known| known.name == *listener) {
             None => place.problem(format!("there is no listener {listener}")),
-            Some(known) if !known.accepts_anonymous() => place.problem_with_hint(
+            Some(known) if !has_unclaimed && !known.accepts_anonymous() => place.problem_with_hint(
                 format!("the listener {listener} requires client certificates, so it has no caller without one"),
                 "set clientAuth.mode: optional there, or name the certificates instead",
             ),
@@ -163,6 +173,9 @@ fn compile_department(
 }
 
 fn compile_claim(caller: &CallerDocument, place: &DocPath<'_>) -> Option<CompiledClaim> {
+    if caller.unclaimed.is_some() && caller.listener.is_none() {
+        return place.key("unclaimed").missing("stands only beside listener");
+    }
     match (&caller.uri, &caller.dns, &caller.subject, &caller.listener) {
         (Some(uri), None, None, None) => uri_identity(uri, &place.key("uri")).map(CompiledClaim::Certificate),
         (None, Some(dns), None, None) => dns_identity(dns, &place.key("dns")).map(CompiledClaim::Certificate),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::document::GrantDocument;
-use crate::policy::{CommandGlob, DepartmentPolicy, GrantDraft, Subsystem};
+use crate::policy::{CommandGlob, DepartmentPolicy, GrantDraft, RouteScope, Subsystem};
 
 use super::doc_path::DocPath;
 
@@ -23,10 +23,10 @@ impl<'a> KnownNames<'a> {
     /// Builds the maps. Of a duplicate id the first counts; the second has already been recorded as a problem.
     pub(crate) fn new(
         departments: &'a [Arc<DepartmentPolicy>],
-        subsystems: &'a [(Arc<Subsystem>, Vec<String>)],
+        subsystems: &'a [(Arc<Subsystem>, RouteScope)],
     ) -> Self {
         let department = |policy: &'a Arc<DepartmentPolicy>| (policy.department.id.as_str(), policy.department.number);
-        let subsystem = |(subsystem, _): &'a (Arc<Subsystem>, Vec<String>)| (subsystem.id.as_str(), subsystem.index);
+        let subsystem = |(subsystem, _): &'a (Arc<Subsystem>, RouteScope)| (subsystem.id.as_str(), subsystem.index);
         Self {
             departments: departments.iter().rev().map(department).collect(),
             subsystems: subsystems.iter().rev().map(subsystem).collect(),

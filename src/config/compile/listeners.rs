@@ -2,29 +2,32 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::config::document::{ClientAuthDocument, ListenerDocument, TlsDocument};
+use crate::config::document::{ClientAuthDocument, ListenerDocument, TlsDocument, VirtualHostDocument};
 use crate::config::settings::gateway_settings::{ListenerSettings, TrustedProxies};
 use crate::identity::{ClientAuth, ExpiredCrlPolicy, HostPattern, HostPolicy, MissingSni, TlsFiles};
-use crate::model::NetworkRanges;
+use crate::model::{Name, NetworkRanges};
+use crate::policy::ANY_HOST;
 
+use super::CompileContext;
 use super::doc_path::DocPath;
 use super::scalars;
 use super::values::parse_address;
 
 pub(crate) fn compile_listeners(
-    listeners: &[ListenerDocument],
-    folder: &Path,
+    listeners: &[Arc<ListenerDocument>],
+    context: CompileContext<'_>,
     place: &DocPath<'_>,
 ) -> Vec<ListenerSettings> {
-    if listeners.is_empty() {
+    if listeners.is_empty() && !context.may_be_empty {
         place.problem("at least one listener is required");
     }
     let mut seen = (HashSet::new(), HashSet::new());
     let mut compiled = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.iter().enumerate() {
         let place = place.item(index);
-        let read = compile_listener(listener, folder, &place);
+        let read = compile_listener(listener, context.sources.folder_of_listener(index), &place);
         if !seen.0.insert(read.name.clone()) {
             place.key("name").problem(format!("{} is the name of two listeners", read.name));
         }
@@ -51,7 +54,36 @@ fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<
             protocol: compile_networks(&listener.proxy_protocol, &place.key("proxyProtocol")),
             forwarded_for: compile_networks(&listener.forwarded_for, &place.key("forwardedFor")),
         },
+        virtual_hosts: compile_virtual_hosts(&listener.virtual_hosts, &place.key("virtualHosts")),
     }
+}
+
+fn parse_virtual_host(text: &str) -> Result<String, String> {
+    if text == ANY_HOST { Ok(text.to_owned()) } else { scalars::parse_host_pattern(text) }
+}
+
+/// The most virtual hosts of a listener.
+const VIRTUAL_HOSTS_MAX: usize = 1024;
+
+fn compile_virtual_hosts(written: &[VirtualHostDocument], place: &DocPath<'_>) -> Vec<(Name, String)> {
+    if written.len() > VIRTUAL_HOSTS_MAX {
+        place.problem(format!("{} virtual hosts; write at most {VIRTUAL_HOSTS_MAX}", written.len()));
+    }
+    let mut seen = (HashSet::new(), HashSet::new());
+    let mut compiled = Vec::with_capacity(written.len());
+    for (index, one) in written.iter().enumerate() {
+        let place = place.item(index);
+        let name = place.key("name").parse_name(&one.name);
+        let Some(host) = place.key("host").value_or_problem(parse_virtual_host(&one.host)) else { continue };
+        if !seen.0.insert(name.clone()) {
+            place.key("name").problem(format!("{name} is the name of two virtual hosts"));
+        }
+        if !seen.1.insert(host.clone()) {
+            place.key("host").problem(format!("{host} is the host of two virtual hosts"));
+        }
+        compiled.push((name, host));
+    }
+    compiled
 }
 
 /// The TLS files of a listener; `None` for plain HTTP. Plain HTTP is never the result of a missing key.

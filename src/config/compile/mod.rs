@@ -29,7 +29,7 @@ use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
 use super::document::{ConfigDocument, MatchListDocument};
 use super::parse::problem::ConfigProblem;
 use super::parse::source_files::SourceFiles;
-use super::settings::gateway_settings::{GatewaySettings, SubsystemTlsSettings};
+use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
 use departments::CompiledDepartments;
 use doc_path::{DocPath, ProblemList};
 
@@ -42,13 +42,15 @@ pub(crate) struct CompileContext<'a> {
     pub(crate) version: &'a str,
     /// The interner that assigns numbers to names.
     pub(crate) numbers: &'a NameInterner,
+    /// Whether listeners and departments may be missing: another part of the process adds them later.
+    pub(crate) may_be_empty: bool,
 }
 
 /// Compiles a document to its meaning and all its problems. If there are problems, the settings contain placeholders.
 pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContext<'_>) -> CompiledDocument {
     let findings = ProblemList::default();
     let root = findings.root();
-    let settings = settings::compile_settings(document, context.sources.folder(), &root);
+    let settings = settings::compile_settings(document, context, &root);
     let snapshot = compile_snapshot(document, &settings, context, &root).map(Arc::new);
     let subsystem_tls =
         subsystem_tls::compile_subsystem_tls(&document.subsystems, context.sources, &root.key("subsystems"));
@@ -69,12 +71,8 @@ fn compile_snapshot(
     context: CompileContext<'_>,
     root: &DocPath<'_>,
 ) -> Option<PolicySnapshot> {
-    let CompiledDepartments { departments, callers, anonymous } = departments::compile_departments(
-        &document.departments,
-        &settings.listeners,
-        context.numbers,
-        &root.key("departments"),
-    );
+    let CompiledDepartments { departments, callers, anonymous, unclaimed } =
+        departments::compile_departments(&document.departments, &settings.listeners, context, &root.key("departments"));
     let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, root);
     let known = grants::KnownNames::new(&departments, &subsystems);
     let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
@@ -85,6 +83,8 @@ fn compile_snapshot(
         departments,
         callers,
         anonymous,
+        unclaimed,
+        virtual_hosts: settings.listeners.iter().map(ListenerSettings::virtual_hosts).collect(),
         subsystems,
         grants,
     };

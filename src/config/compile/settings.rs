@@ -12,6 +12,7 @@ use crate::config::settings::gateway_settings::{
 use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
+use super::CompileContext;
 use super::doc_path::DocPath;
 use super::values::{count_or, duration_or, nonzero_duration_or, parse_address};
 use super::{listeners, scalars};
@@ -27,9 +28,14 @@ const COMPACT_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
 pub(crate) const DURABILITY_KEYWORDS: [(&str, Durability); 2] =
     [("process", Durability::Process), ("machine", Durability::Machine)];
 
-pub(crate) fn compile_settings(document: &ConfigDocument, folder: &Path, root: &DocPath<'_>) -> GatewaySettings {
+pub(crate) fn compile_settings(
+    document: &ConfigDocument,
+    context: CompileContext<'_>,
+    root: &DocPath<'_>,
+) -> GatewaySettings {
+    let folder = context.sources.folder();
     let ledger = root.key("ledger");
-    let listeners = listeners::compile_listeners(&document.listeners, folder, &root.key("listeners"));
+    let listeners = listeners::compile_listeners(&document.listeners, context, &root.key("listeners"));
     GatewaySettings {
         gateway: root.key("gateway").parse_name(document.gateway.as_deref().unwrap_or("tallygate")),
         admin: compile_admin(document, &listeners, root),

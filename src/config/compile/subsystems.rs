@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::document::{ConfigDocument, SubsystemDocument, TimeoutsDocument};
-use crate::config::settings::gateway_settings::GatewaySettings;
+use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 use crate::model::{Name, NameInterner};
-use crate::policy::{Command, CommandTimeouts, Subsystem, UpstreamProtocol, UpstreamTimeouts};
+use crate::policy::{
+    Command, CommandTimeouts, ListenerScope, RouteScope, Subsystem, UpstreamProtocol, UpstreamTimeouts,
+};
 
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
@@ -22,7 +24,7 @@ pub(crate) fn compile_subsystems(
     settings: &GatewaySettings,
     interner: &NameInterner,
     root: &DocPath<'_>,
-) -> Vec<(Arc<Subsystem>, Vec<String>)> {
+) -> Vec<(Arc<Subsystem>, RouteScope)> {
     let place = root.key("subsystems");
     let list = &place;
     let mut ids = HashMap::new();
@@ -46,7 +48,9 @@ pub(crate) fn compile_subsystems(
             let message = format!("{:?} is the id of two subsystems", written.id);
             place.key("id").problem_beside(message, &list.item(first).key("id"));
         }
-        compiled.push((Arc::new(subsystem), compile_hosts(written, &place.key("hosts"))));
+        let hosts = compile_hosts(written, &place.key("hosts"));
+        let listeners = compile_listener_scopes(written, &settings.listeners, &place.key("listeners"));
+        compiled.push((Arc::new(subsystem), RouteScope { hosts, listeners }));
     }
     compiled
 }
@@ -88,6 +92,7 @@ fn compile_subsystem(
         commands,
         other,
         passes_on,
+        is_shadowable: written.is_shadowable,
         unknown: commands::command_key(&id, Name::unknown(), context.name_interner),
         id,
     }
@@ -108,6 +113,41 @@ fn compile_hosts(written: &SubsystemDocument, place: &DocPath<'_>) -> Vec<String
         }
     }
     read
+}
+
+/// Compiles `listeners`: names, each with the name of a virtual host behind a slash, if one is meant.
+fn compile_listener_scopes(
+    written: &SubsystemDocument,
+    known: &[ListenerSettings],
+    place: &DocPath<'_>,
+) -> Vec<ListenerScope> {
+    let Some(written) = &written.listeners else { return Vec::new() };
+    if written.is_empty() {
+        place.problem("an empty list names no listener; omit it for all listeners");
+    }
+    let mut read: Vec<ListenerScope> = Vec::with_capacity(written.len());
+    for (index, text) in written.iter().enumerate() {
+        let place = place.item(index);
+        match place.value_or_problem(find_listener_scope(text, known)) {
+            Some(scope) if read.contains(&scope) => place.problem(format!("{text} is named twice")),
+            Some(scope) => read.push(scope),
+            None => {}
+        }
+    }
+    read
+}
+
+fn find_listener_scope(text: &str, known: &[ListenerSettings]) -> Result<ListenerScope, String> {
+    let (listener, virtual_host) = text.split_once('/').map_or((text, None), |(name, host)| (name, Some(host)));
+    let Some(listener) = known.iter().find(|one| one.name.as_str() == listener) else {
+        return Err(format!("there is no listener {listener:?}"));
+    };
+    let name = listener.name.clone();
+    let Some(wanted) = virtual_host else { return Ok(ListenerScope { listener: name, virtual_host: None }) };
+    match listener.virtual_hosts.iter().find(|(known, _)| known.as_str() == wanted) {
+        Some((host, _)) => Ok(ListenerScope { listener: name, virtual_host: Some(host.clone()) }),
+        None => Err(format!("the listener {name} has no virtual host {wanted:?}")),
+    }
 }
 
 fn compile_timeouts(timeouts: Option<&TimeoutsDocument>, place: &DocPath<'_>) -> UpstreamTimeouts {

@@ -27,15 +27,18 @@ pub(crate) use upstream_policy::{
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields, title = "Tallygate configuration")]
 pub(crate) struct ConfigDocument {
-    /// Files with more departments, subsystems and grants: paths and globs, relative to this file, such as
+    /// Files with more listeners, departments, subsystems and grants: paths and globs, relative to this file, such as
     /// departments.d/*.yaml.
     #[serde(default)]
     pub(crate) include: Vec<String>,
+    /// Files like those of include, each of which fails alone: a file with a problem is excluded, and all else is live.
+    #[serde(default)]
+    pub(crate) include_isolated: Vec<String>,
     /// The gateway's name in ledger and logs. Default: tallygate.
     pub(crate) gateway: Option<String>,
     /// The listeners for callers; at least one.
     #[serde(default)]
-    pub(crate) listeners: Vec<ListenerDocument>,
+    pub(crate) listeners: Vec<Arc<ListenerDocument>>,
     /// The admin listener for operators.
     pub(crate) admin: Option<AdminDocument>,
     /// The storage of usage: the ledger.
@@ -66,6 +69,8 @@ pub(crate) struct ConfigDocument {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IncludedDocument {
     #[serde(default)]
+    pub(crate) listeners: Vec<Arc<ListenerDocument>>,
+    #[serde(default)]
     pub(crate) departments: Vec<Arc<DepartmentDocument>>,
     #[serde(default)]
     pub(crate) subsystems: Vec<Arc<SubsystemDocument>>,
@@ -94,6 +99,21 @@ pub(crate) struct ListenerDocument {
     /// Ranges of proxies whose X-Forwarded-For is kept and extended.
     #[serde(default)]
     pub(crate) forwarded_for: Vec<String>,
+    /// Virtual hosts: parts of the listener to which subsystems can be bound; at most 1024.
+    #[serde(default)]
+    pub(crate) virtual_hosts: Vec<VirtualHostDocument>,
+}
+
+/// A virtual host: a part of a listener. For the hosts that it matches most specifically, only those subsystems are
+/// found that are bound to it, to its listener, or to no listener.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct VirtualHostDocument {
+    /// Its name, unique on the listener.
+    pub(crate) name: String,
+    /// A name, *.name for one label below, **.name for one or more, or * for all other hosts.
+    pub(crate) host: String,
 }
 
 /// The key, certificate and authorities of a listener.
@@ -231,6 +251,8 @@ pub(crate) struct CallerDocument {
     pub(crate) subject: Option<SubjectDocument>,
     /// The name of a listener: its callers without a certificate.
     pub(crate) listener: Option<String>,
+    /// Beside listener: true for also its callers with a certificate that no department claims. Default: false.
+    pub(crate) unclaimed: Option<bool>,
 }
 
 /// The subject of a certificate.
@@ -269,6 +291,8 @@ pub(crate) struct SubsystemDocument {
     pub(crate) id: String,
     /// The hosts by which it is called: names, *.name for one label below, **.name for one or more. Default: any.
     pub(crate) hosts: Option<Vec<String>>,
+    /// The listeners on which it is called: names, or listener/virtualHost for one virtual host. Default: all.
+    pub(crate) listeners: Option<Vec<String>>,
     /// The prefix of its paths, such as /cameras. Default: /.
     pub(crate) path: Option<String>,
     /// Whether the forwarded path keeps the prefix. Default: false.
@@ -304,6 +328,9 @@ pub(crate) struct SubsystemDocument {
     /// The treatment of requests that match none of its commands: refuse (default), allow, or next for less specific
     /// subsystems.
     pub(crate) other_commands: Option<String>,
+    /// Whether matches may be equal to earlier ones, which then win. Not possible in a file, where it is a mistake.
+    #[serde(skip)]
+    pub(crate) is_shadowable: bool,
 }
 
 /// The mutual authentication of the gateway and a subsystem over TLS.

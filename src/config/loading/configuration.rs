@@ -10,6 +10,7 @@ use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::GatewaySettings;
 use crate::policy::PolicySnapshot;
 
+use super::source_set::ExcludedSource;
 use super::tls_loader::LoadedTls;
 
 /// A configuration, read and compiled, with the TLS settings that its files give.
@@ -21,6 +22,8 @@ pub struct Configuration {
     pub snapshot: Arc<PolicySnapshot>,
     /// The TLS settings of listeners and towards subsystems; replaced by a reload. Empty if only a text was compiled.
     pub tls: LoadedTls,
+    /// The sources that were excluded because each of them has problems of its own.
+    pub excluded: Vec<ExcludedSource>,
     /// The files of the configuration.
     pub sources: SourceFiles,
 }
@@ -29,13 +32,15 @@ impl Configuration {
     /// The configuration, unless there are problems, in the document or in `known`.
     pub(crate) fn new(
         compiled: CompiledDocument,
-        tls: LoadedTls,
+        (tls, excluded): (LoadedTls, Vec<ExcludedSource>),
         sources: SourceFiles,
         known: Vec<ConfigProblem>,
     ) -> Result<Self, ConfigProblems> {
         let CompiledDocument { settings, snapshot, problems, .. } = compiled;
         match snapshot {
-            Some(snapshot) if problems.is_empty() && known.is_empty() => Ok(Self { settings, snapshot, tls, sources }),
+            Some(snapshot) if problems.is_empty() && known.is_empty() => {
+                Ok(Self { settings, snapshot, tls, excluded, sources })
+            }
             _ => Err(ConfigProblems::limited(known.into_iter().chain(problems).collect())),
         }
     }

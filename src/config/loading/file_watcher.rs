@@ -136,7 +136,7 @@ mod tests {
         }
         symlink("..1", at("..data")).expect("a link");
         symlink("..data/fire.yaml", at("fire.yaml")).expect("a symbolic link, as Kubernetes creates it");
-        let patterns = IncludePatterns::new(&["*.yaml".to_owned()], &at("gateway.yml"));
+        let patterns = IncludePatterns::new(&["*.yaml".to_owned()], &[], &at("gateway.yml"));
         let mut watch = FileWatcher::new([at("gateway.yml")]);
         let listing = patterns.list_files();
         watch.watch_includes(patterns, &listing);

@@ -23,7 +23,10 @@ const FOLDER_ENTRIES_MAX: usize = 65_536;
 /// The patterns of `include`, and the main file that contains them.
 #[derive(Clone, Debug)]
 pub(crate) struct IncludePatterns {
+    /// The patterns of `include`, then those of `includeIsolated`.
     patterns: Vec<String>,
+    /// The number of patterns of `include`.
+    strict: usize,
     main: PathBuf,
 }
 
@@ -37,9 +40,22 @@ pub(crate) struct IncludeListing {
 }
 
 impl IncludePatterns {
-    /// The patterns of a configuration, relative to the folder of its main file.
-    pub(crate) fn new(patterns: &[String], main: &Path) -> Self {
-        Self { patterns: patterns.to_vec(), main: main.to_path_buf() }
+    /// The patterns of `include` and `includeIsolated`, relative to the folder of the main file.
+    pub(crate) fn new(include: &[String], isolated: &[String], main: &Path) -> Self {
+        Self { patterns: [include, isolated].concat(), strict: include.len(), main: main.to_path_buf() }
+    }
+
+    /// Whether the files of the pattern at this position fail alone. A file that both keys name does not.
+    pub(crate) fn is_isolated(&self, position: usize) -> bool {
+        position >= self.strict
+    }
+
+    /// The path of a pattern in the configuration.
+    pub(crate) fn place(&self, position: usize) -> String {
+        match position.checked_sub(self.strict) {
+            Some(isolated) => format!("includeIsolated[{isolated}]"),
+            None => format!("include[{position}]"),
+        }
     }
 
     /// Lists the matching files on disk.
@@ -48,7 +64,7 @@ impl IncludePatterns {
         let mut seen = HashSet::new();
         let main = file_identity(&self.main);
         for (position, pattern) in self.patterns.iter().enumerate() {
-            let place = format!("include[{position}]");
+            let place = self.place(position);
             match matching_files(pattern, self.main.parent().unwrap_or(Path::new(""))) {
                 Ok(files) => {
                     let others = files.into_iter().filter(|file| main.is_none() || file_identity(file) != main);
@@ -132,7 +148,7 @@ mod tests {
 
     fn listed(folder: &Path, patterns: &[&str]) -> (Vec<String>, Vec<String>) {
         let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        let listing = IncludePatterns::new(&patterns, &folder.join("gateway.yaml")).list_files();
+        let listing = IncludePatterns::new(&patterns, &[], &folder.join("gateway.yaml")).list_files();
         let below = |path: &Path| path.strip_prefix(folder).expect("below the folder").display().to_string();
         let files = listing.files.iter().map(|(path, _)| below(path)).collect();
         (files, listing.problems.iter().map(ToString::to_string).collect())

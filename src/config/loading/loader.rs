@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::config::FileWatcher;
-use crate::config::compile::{CompileContext, compile_document};
+use crate::config::compile::{CompileContext, CompiledDocument, compile_document};
 use crate::config::document::{ConfigDocument, IncludedDocument};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
@@ -31,13 +31,15 @@ use crate::model::{NameInterner, hex_text};
 
 use super::configuration::{Configuration, ledger_folder_problem};
 use super::include::IncludePatterns;
-use super::tls_loader::NamedFiles;
+use super::source_set::{
+    ConfigSource, ContentHash, EXCLUSION_ROUNDS_MAX, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments,
+    exclude_faulty,
+};
+use super::tls_loader::{LoadedTls, NamedFiles};
 
 /// The largest total text of all files of a configuration. A province of 30,000 departments and 410,000 callers has 38
 /// MB.
 const CONFIGURATION_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-type ContentHash = [u8; 32];
 
 /// The loader of one configuration, with its cache.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct ConfigLoader {
     path: PathBuf,
     clock: Clock,
     pem_source: Box<dyn PemSource>,
+    /// Documents that another part of the process makes; `None` if there is no such part.
+    memory: Option<SharedDocuments>,
     main: Option<MainFile>,
     parts: HashMap<PathBuf, (ContentHash, Arc<IncludedDocument>)>,
     version: Option<String>,
@@ -68,11 +72,11 @@ struct MainFile {
     own_counts: ListCounts,
 }
 
-/// An included file with its document.
-struct IncludedFile {
-    path: PathBuf,
-    text: String,
-    hash: ContentHash,
+/// A compiled configuration, before its problems are judged.
+struct CompiledSources {
+    compiled: CompiledDocument,
+    tls: LoadedTls,
+    origins: SourceFiles,
 }
 
 impl ConfigLoader {
@@ -83,7 +87,21 @@ impl ConfigLoader {
 
     /// A loader that takes keys, certificates and revocation lists from `pem_source`.
     pub fn with_pem_source(path: &Path, clock: Clock, pem_source: Box<dyn PemSource>) -> Self {
-        Self { path: path.to_path_buf(), clock, pem_source, main: None, parts: HashMap::new(), version: None }
+        Self {
+            path: path.to_path_buf(),
+            clock,
+            pem_source,
+            memory: None,
+            main: None,
+            parts: HashMap::new(),
+            version: None,
+        }
+    }
+
+    /// Adds documents that another part of the process makes. Each of them fails alone.
+    #[must_use]
+    pub(crate) fn with_documents(self, documents: SharedDocuments) -> Self {
+        Self { memory: Some(documents), ..self }
     }
 
     /// The version of the last load, valid or not; `None` if the files could not be read.
@@ -107,42 +125,78 @@ impl ConfigLoader {
         self.version = None;
         let mut room = CONFIGURATION_BYTES_MAX;
         let text = read_text(&self.path, &mut room).map_err(ConfigProblems::of_whole_file)?;
-        self.version = Some(self.version_hash(&text, &[]));
+        self.version = Some(self.version_hash(&text, &[], None));
         let (mut main, mut problems) = self.read_main(&text)?;
 
-        let includes = IncludePatterns::new(&main.document.include, &self.path);
-        let listing = includes.list_files();
-        watch.watch_includes(includes, &listing);
-        let mut at_main = listing.problems;
-        let sources = read_included(listing.files, &mut room, &mut at_main);
-        self.version = Some(self.version_hash(&text, &sources));
-        locate_problems(&self.path, &text, &mut at_main);
+        let (mut sources, at_main) = self.read_sources((&main.document, &text), &mut room, watch);
         problems.extend(at_main);
+        let mut excluded = exclude_faulty(&mut sources);
+        problems.extend(sources.iter_mut().flat_map(|source| std::mem::take(&mut source.problems)));
+        let mut round = self.compile_sources(&mut main, &sources, &problems, (interner, watch));
+        for _ in 0..EXCLUSION_ROUNDS_MAX {
+            let failed = round.exclude_failed(&text, &mut sources);
+            if failed.is_empty() {
+                break;
+            }
+            excluded.extend(failed);
+            main.truncate_to_own();
+            round = self.compile_sources(&mut main, &sources, &problems, (interner, watch));
+        }
+        let CompiledSources { mut compiled, tls, origins } = round;
+        if !compiled.problems.is_empty() {
+            origins.locate_problems(&mut compiled.problems, &texts_of(&text, &sources));
+        }
+        if problems.is_empty() {
+            self.cache(main, sources); // without a cache, the next load reports all problems again
+        }
+        Configuration::new(compiled, (tls, excluded), origins, problems)
+    }
 
-        let parts = self.read_included_documents(&sources, &mut problems);
-        let origins = main.append_documents(&self.path, sources.iter().zip(&parts));
-        let texts: Vec<&str> = std::iter::once(text.as_str()).chain(sources.iter().map(|s| s.text.as_str())).collect();
+    /// Reads and parses all sources beside the main file. Also returns the located problems of the patterns.
+    fn read_sources(
+        &mut self,
+        (main, text): (&ConfigDocument, &str),
+        room: &mut u64,
+        watch: &mut FileWatcher,
+    ) -> (Vec<ConfigSource>, Vec<ConfigProblem>) {
+        let includes = IncludePatterns::new(&main.include, &main.include_isolated, &self.path);
+        let listing = includes.list_files();
+        watch.watch_includes(includes.clone(), &listing);
+        let mut problems = listing.problems;
+        let mut sources = read_included(listing.files, &includes, room, &mut problems);
+        let memory = self.memory.as_ref().map(|memory| memory.load_full());
+        self.version = Some(self.version_hash(text, &sources, memory.as_deref()));
+        locate_problems(&self.path, text, &mut problems);
+        self.parse_included_files(&mut sources);
+        sources.extend(memory.iter().flat_map(|memory| memory.documents.iter().map(MemoryDocument::to_source)));
+        (sources, problems)
+    }
+
+    /// Compiles the main file with these sources. `known` are the problems found before.
+    fn compile_sources(
+        &self,
+        main: &mut MainFile,
+        sources: &[ConfigSource],
+        known: &[ConfigProblem],
+        (interner, watch): (&NameInterner, &mut FileWatcher),
+    ) -> CompiledSources {
+        let origins = main.append_documents(&self.path, sources);
         let version = self.version.clone().unwrap_or_default();
-        let context = CompileContext { sources: &origins, version: &version, numbers: interner };
+        let may_be_empty = self.memory.is_some();
+        let context = CompileContext { sources: &origins, version: &version, numbers: interner, may_be_empty };
         let mut compiled = compile_document(&main.document, context);
-        let named = NamedFiles::new(&compiled, &problems);
+        let named = NamedFiles::new(&compiled, known);
         watch.add_files(named.paths());
         let (tls, faults) = named.load(self.pem_source.as_ref(), &self.clock);
         compiled.problems.extend(faults);
-        compiled.problems.extend(ledger_folder_problem(&compiled, &problems));
-        if !compiled.problems.is_empty() {
-            origins.locate_problems(&mut compiled.problems, &texts);
-        }
-        if problems.is_empty() {
-            self.cache(main, sources, parts); // without a cache, the next load reports all problems again
-        }
-        Configuration::new(compiled, tls, origins, problems)
+        compiled.problems.extend(ledger_folder_problem(&compiled, known));
+        CompiledSources { compiled, tls, origins }
     }
 
     /// The first 12 hex digits of a SHA-256. The input is the text of the main file, followed by two values per
-    /// included file: its path relative to the main file's folder, and the hash of its text. So the version does not
-    /// depend on the location of the files.
-    fn version_hash(&self, main: &str, included: &[IncludedFile]) -> String {
+    /// included file: its path relative to the main file's folder, and the hash of its text; then the version of the
+    /// documents in memory. So the version does not depend on the location of the files.
+    fn version_hash(&self, main: &str, included: &[ConfigSource], memory: Option<&MemoryDocuments>) -> String {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let mut digest = Sha256::new_with_prefix(main);
         for source in included {
@@ -151,6 +205,10 @@ impl ConfigLoader {
             digest.update(name.as_os_str().as_bytes());
             digest.update([0]);
             digest.update(source.hash);
+        }
+        if let Some(memory) = memory {
+            digest.update([1]);
+            digest.update(&memory.version);
         }
         short_hash(&digest.finalize())
     }
@@ -168,48 +226,68 @@ impl ConfigLoader {
         Ok((MainFile { hash, document, own_counts: own }, problems))
     }
 
-    /// The document of each included file. Changed files are parsed, on at most one thread per core.
-    fn read_included_documents(
-        &mut self,
-        sources: &[IncludedFile],
-        problems: &mut Vec<ConfigProblem>,
-    ) -> Vec<Option<Arc<IncludedDocument>>> {
-        let kept = |source: &IncludedFile| self.parts.get(&source.path).filter(|(hash, _)| *hash == source.hash);
-        let mut parts: Vec<Option<Arc<IncludedDocument>>> =
-            sources.iter().map(|source| kept(source).map(|(_, part)| Arc::clone(part))).collect();
-        let changed: Vec<usize> = (0..sources.len()).filter(|position| parts[*position].is_none()).collect();
-        let read = map_in_parallel(&changed, |position| yaml::parse_included(&sources[*position].text));
-        for (position, (part, mut found)) in changed.into_iter().zip(read) {
-            let source = &sources[position];
-            if !found.is_empty() {
-                locate_problems(&source.path, &source.text, &mut found);
-                problems.extend(found);
+    /// Parses the included files. Changed files are parsed, on at most one thread per core; others come from the cache.
+    fn parse_included_files(&self, sources: &mut [ConfigSource]) {
+        let mut changed = Vec::new();
+        for source in sources.iter_mut().filter(|source| source.problems.is_empty()) {
+            match self.parts.get(&source.path).filter(|(hash, _)| *hash == source.hash) {
+                Some((_, part)) => source.document = Some(Arc::clone(part)),
+                None => changed.push(source),
             }
-            parts[position] = part.map(Arc::new);
         }
-        parts
+        let texts: Vec<&str> = changed.iter().map(|source| source.text.as_str()).collect();
+        let read = map_in_parallel(&texts, |text| yaml::parse_included(text));
+        for (source, (part, mut found)) in changed.into_iter().zip(read) {
+            locate_problems(&source.path, &source.text, &mut found);
+            source.problems = found;
+            source.document = part.map(Arc::new);
+        }
     }
 
     /// Caches the documents of all files.
-    fn cache(&mut self, mut main: MainFile, sources: Vec<IncludedFile>, parts: Vec<Option<Arc<IncludedDocument>>>) {
+    fn cache(&mut self, mut main: MainFile, sources: Vec<ConfigSource>) {
         main.truncate_to_own();
         self.main = Some(main);
-        let read = sources.into_iter().zip(parts);
-        self.parts = read.filter_map(|(source, part)| Some((source.path, (source.hash, part?)))).collect();
+        let files = sources.into_iter().filter(|source| !source.text.is_empty());
+        self.parts = files.filter_map(|source| Some((source.path, (source.hash, source.document?)))).collect();
     }
 }
 
+impl CompiledSources {
+    /// Removes the isolated sources with problems from `sources` and returns them.
+    fn exclude_failed(&mut self, main: &str, sources: &mut Vec<ConfigSource>) -> Vec<ExcludedSource> {
+        let mut failed: HashMap<usize, Vec<ConfigProblem>> = HashMap::new();
+        for problem in &self.compiled.problems {
+            let file = self.origins.file_of_path(&problem.path);
+            if file.checked_sub(1).is_some_and(|source| sources[source].is_isolated) {
+                failed.entry(file - 1).or_default().push(problem.clone());
+            }
+        }
+        if failed.is_empty() {
+            return Vec::new();
+        }
+        let texts = texts_of(main, sources);
+        failed.values_mut().for_each(|problems| self.origins.locate_problems(problems, &texts));
+        for (position, problems) in failed {
+            sources[position].problems = problems;
+        }
+        exclude_faulty(sources)
+    }
+}
+
+/// The texts of all files: that of the main file first.
+fn texts_of<'t>(main: &'t str, sources: &'t [ConfigSource]) -> Vec<&'t str> {
+    std::iter::once(main).chain(sources.iter().map(|source| source.text.as_str())).collect()
+}
+
 impl MainFile {
-    /// Appends the lists of the included files.
-    fn append_documents<'p>(
-        &mut self,
-        path: &Path,
-        parts: impl Iterator<Item = (&'p IncludedFile, &'p Option<Arc<IncludedDocument>>)>,
-    ) -> SourceFiles {
+    /// Appends the lists of the sources.
+    fn append_documents(&mut self, path: &Path, sources: &[ConfigSource]) -> SourceFiles {
         let mut origins = SourceFiles::new(path);
-        for (source, part) in parts {
+        for source in sources {
             origins.add_file(&source.path, list_counts(&self.document));
-            let Some(part) = part else { continue };
+            let Some(part) = &source.document else { continue };
+            self.document.listeners.extend(part.listeners.iter().map(Arc::clone));
             self.document.departments.extend(part.departments.iter().map(Arc::clone));
             self.document.subsystems.extend(part.subsystems.iter().map(Arc::clone));
             self.document.grants.extend(part.grants.iter().map(Arc::clone));
@@ -217,9 +295,10 @@ impl MainFile {
         origins
     }
 
-    /// Removes the items of the included files.
+    /// Removes the items of the sources.
     fn truncate_to_own(&mut self) {
-        let [departments, subsystems, grants] = self.own_counts;
+        let [listeners, departments, subsystems, grants] = self.own_counts;
+        self.document.listeners.truncate(listeners);
         self.document.departments.truncate(departments);
         self.document.subsystems.truncate(subsystems);
         self.document.grants.truncate(grants);
@@ -227,12 +306,17 @@ impl MainFile {
 }
 
 fn list_counts(document: &ConfigDocument) -> ListCounts {
-    [document.departments.len(), document.subsystems.len(), document.grants.len()]
+    [document.listeners.len(), document.departments.len(), document.subsystems.len(), document.grants.len()]
 }
 
 /// Reads the listed files if they are regular files: a pipe could block a reload without end. A file that cannot be
-/// read is a problem of the pattern that names it.
-fn read_included(files: Vec<(PathBuf, usize)>, room: &mut u64, problems: &mut Vec<ConfigProblem>) -> Vec<IncludedFile> {
+/// read is a problem of the pattern that names it, or of the file if it is isolated.
+fn read_included(
+    files: Vec<(PathBuf, usize)>,
+    includes: &IncludePatterns,
+    room: &mut u64,
+    problems: &mut Vec<ConfigProblem>,
+) -> Vec<ConfigSource> {
     let mut sources = Vec::with_capacity(files.len());
     for (path, pattern) in files {
         let is_special = std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
@@ -240,10 +324,23 @@ fn read_included(files: Vec<(PathBuf, usize)>, room: &mut u64, problems: &mut Ve
             true => Err(format!("{} cannot be read: it is not a regular file", path.display())),
             false => read_text(&path, room),
         };
-        match text {
-            Ok(text) => sources.push(IncludedFile { hash: content_hash(&text), path, text }),
-            Err(why) => problems.push(ConfigProblem::new(format!("include[{pattern}]"), why)),
-        }
+        let is_isolated = includes.is_isolated(pattern);
+        let (text, fault) = match text {
+            Ok(text) => (text, Vec::new()),
+            Err(why) if is_isolated => (String::new(), vec![ConfigProblem::new("", why)]),
+            Err(why) => {
+                problems.push(ConfigProblem::new(includes.place(pattern), why));
+                continue;
+            }
+        };
+        sources.push(ConfigSource {
+            hash: content_hash(&text),
+            path,
+            text,
+            document: None,
+            problems: fault,
+            is_isolated,
+        });
     }
     sources
 }

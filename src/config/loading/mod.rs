@@ -12,4 +12,5 @@ pub(crate) mod configuration;
 pub(crate) mod file_watcher;
 mod include;
 pub(crate) mod loader;
+pub(crate) mod source_set;
 pub(crate) mod tls_loader;

@@ -11,11 +11,12 @@ use super::problem::{ConfigProblem, ProblemSite};
 use super::syntax_errors::position_suffix;
 
 /// The lists that may be spread over several files.
-const SPREAD_LISTS: [&str; 3] = ["departments", "subsystems", "grants"];
-const SUBSYSTEMS_LIST: usize = 1;
+const SPREAD_LISTS: [&str; 4] = ["listeners", "departments", "subsystems", "grants"];
+const LISTENERS_LIST: usize = 0;
+const SUBSYSTEMS_LIST: usize = 2;
 
 /// The number of items that a file adds to each of [`SPREAD_LISTS`].
-pub(crate) type ListCounts = [usize; 3];
+pub(crate) type ListCounts = [usize; 4];
 
 /// The files of a configuration, with the positions of their items in the combined lists.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +47,23 @@ impl SourceFiles {
         self.files.first().map_or(Path::new(""), SourceFile::folder)
     }
 
+    /// The folder of the file that contains a listener.
+    pub(crate) fn folder_of_listener(&self, position: usize) -> &Path {
+        self.folder_of_item(LISTENERS_LIST, position)
+    }
+
     /// The folder of the file that contains a subsystem.
     pub(crate) fn folder_of_subsystem(&self, position: usize) -> &Path {
-        self.files.get(self.file_of_item(SUBSYSTEMS_LIST, position)).map_or(Path::new(""), SourceFile::folder)
+        self.folder_of_item(SUBSYSTEMS_LIST, position)
+    }
+
+    fn folder_of_item(&self, list: usize, position: usize) -> &Path {
+        self.files.get(self.file_of_item(list, position)).map_or(Path::new(""), SourceFile::folder)
+    }
+
+    /// The position of the file of a path; 0 for the main file.
+    pub(crate) fn file_of_path(&self, path: &str) -> usize {
+        self.file_and_path(path).0
     }
 
     /// The path within its file, with the file's name if it is not the main file: `fire.yaml: grants[0]`.
@@ -163,8 +178,8 @@ mod tests {
 
     fn three_files() -> SourceFiles {
         let mut sources = SourceFiles::new(Path::new("etc/gateway.yaml"));
-        sources.add_file(Path::new("etc/d/a.yaml"), [2, 0, 1]);
-        sources.add_file(Path::new("etc/d/b.yaml"), [2, 1, 1]);
+        sources.add_file(Path::new("etc/d/a.yaml"), [0, 2, 0, 1]);
+        sources.add_file(Path::new("etc/d/b.yaml"), [1, 2, 1, 1]);
         sources
     }
 
@@ -177,7 +192,8 @@ mod tests {
             ("subsystems[0].tls", (1, "subsystems[0].tls")),
             ("subsystems[4].tls", (2, "subsystems[3].tls")),
             ("grants[0]", (0, "grants[0]")),
-            ("listeners[3].tls", (0, "listeners[3].tls")),
+            ("listeners[0].tls", (1, "listeners[0].tls")),
+            ("listeners[3].tls", (2, "listeners[2].tls")),
             ("ledger.path", (0, "ledger.path")),
             ("", (0, "")),
         ] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, NetworkRanges};
-use crate::policy::Durability;
+use crate::policy::{Durability, VirtualHosts};
 
 /// The TLS settings towards one subsystem (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct ListenerSettings {
     pub connections: Option<usize>,
     /// The trusted proxies in front of the listener.
     pub proxies: TrustedProxies,
+    /// The virtual hosts: names and hosts. A reload applies them.
+    pub virtual_hosts: Vec<(Name, String)>,
 }
 
 impl GatewaySettings {
@@ -72,6 +74,11 @@ impl GatewaySettings {
 }
 
 impl ListenerSettings {
+    /// The listener with its virtual hosts, for the policy.
+    pub(crate) fn virtual_hosts(&self) -> VirtualHosts {
+        VirtualHosts { listener: self.name.clone(), hosts: self.virtual_hosts.clone() }
+    }
+
     /// Whether a caller without a client certificate can connect.
     pub fn accepts_anonymous(&self) -> bool {
         let auth = self.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());

@@ -163,7 +163,8 @@ fn places_of(subsystem: &Subsystem) -> impl Iterator<Item = (MatchPlace, &Comman
 /// Reports the matches of subsystems on one prefix that accept the same requests.
 pub(super) fn report_equal_matches(subsystems: &[&Arc<Subsystem>], conflicts: &mut Vec<PolicyConflict>) {
     let mut known = HashMap::new();
-    for (place, matched) in subsystems.iter().flat_map(|subsystem| places_of(subsystem)) {
+    let strict = subsystems.iter().filter(|subsystem| !subsystem.is_shadowable);
+    for (place, matched) in strict.flat_map(|subsystem| places_of(subsystem)) {
         let same = matched.canonical_text();
         match known.get(&same) {
             Some(with) => push_once(conflicts, PolicyConflict::SameRoute { place, with: Some(*with) }),

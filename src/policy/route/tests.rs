@@ -6,18 +6,25 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::config;
-use crate::model::NameInterner;
+use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, QueryPairs, RouteMatch, RouteRequest};
 
 const UPSTREAMS: &str = "upstreams: [{ url: \"http://127.0.0.1:1\" }]";
 
-/// A request: the target as `[METHOD] [host]/path[?query]`, and its fields as `name: value`.
+/// A request: the target as `[METHOD] [listener|][host]/path[?query]`, and its fields as `name: value`.
 struct TestRequest<'t>(&'t str, &'t [&'t str]);
+
+/// The listeners: `a` and `c` without virtual hosts, `b` with two.
+const LISTENERS: &str = "[
+    { name: a, address: \"127.0.0.1:1\", tls: { certificate: c, key: k } },
+    { name: b, address: \"127.0.0.1:2\", protocol: http, virtualHosts: [
+        { name: wide, host: \"**.example.com\" }, { name: narrow, host: a.example.com } ] },
+    { name: c, address: \"127.0.0.1:3\", protocol: http }]";
 
 fn document(subsystems: &str) -> String {
     format!(
         "ledger: {{ path: l.db }}
-listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k }} }}]
+listeners: {LISTENERS}
 departments: [{{ id: police, callers: [{{ dns: police }}] }}]
 subsystems: [{subsystems}]
 "
@@ -45,6 +52,8 @@ fn problems(subsystems: &str) -> Vec<String> {
 fn with_request<T>(request: &TestRequest<'_>, ask: impl FnOnce(&RouteRequest<'_>) -> T) -> T {
     let TestRequest(target, fields) = request;
     let (method, target) = target.split_once(' ').unwrap_or(("GET", target));
+    let (listener, target) = target.split_once('|').unwrap_or(("a", target));
+    let listener = Name::parse(listener).expect("a name");
     let (host, target) = target.split_at(target.find('/').expect("a path"));
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let mut headers = HeaderMap::new();
@@ -55,7 +64,8 @@ fn with_request<T>(request: &TestRequest<'_>, ask: impl FnOnce(&RouteRequest<'_>
     }
     let method = Method::from_bytes(method.as_bytes()).expect("a method");
     let host = if host.is_empty() { "any.example" } else { host };
-    ask(&RouteRequest { host, method: &method, path, query: QueryPairs::new(query), headers: &headers })
+    let query = QueryPairs::new(query);
+    ask(&RouteRequest { listener: &listener, host, method: &method, path, query, headers: &headers })
 }
 
 /// The command of a request; `-` without a command, with the methods at its path.
@@ -532,4 +542,60 @@ fn thousands_of_prefixes_are_found_by_hash() {
     };
     let (few, many) = (time(&few), time(&many));
     assert!(many < few.map(|few| few * 50), "{few:?} with 10, {many:?} with 5000");
+}
+
+#[test]
+fn listeners_and_virtual_hosts_decide_which_subsystems_are_visible() {
+    let at = |id: &str, listeners: &str| {
+        let keys = format!("listeners: {listeners}, otherCommands: next,");
+        subsystem(id, &keys, &[(id, &format!("{{ path: /{id} }}"))])
+    };
+    let all = subsystem("all", "otherCommands: next,", &[("all", "{ path: /all }")]);
+    let parts = [all, at("whole", "[b]"), at("wide", "[b/wide]"), at("narrow", "[b/narrow, c]")];
+    check(
+        &snapshot(&parts.join(", ")),
+        &[
+            ("a|/all", &[], "all"),
+            ("a|/whole", &[], "none"),
+            ("b|x.example.com/all", &[], "all"),
+            ("b|x.example.com/whole", &[], "whole"),
+            ("b|x.y.example.com/wide", &[], "wide"),
+            ("b|x.example.com/narrow", &[], "none"),
+            ("b|a.example.com/narrow", &[], "narrow"),
+            ("b|A.example.com:80/narrow", &[], "narrow"),
+            ("b|a.example.com/wide", &[], "none"), // isolated: the most specific virtual host alone counts
+            ("b|other.net/whole", &[], "whole"),
+            ("b|other.net/wide", &[], "none"),
+            ("c|a.example.com/narrow", &[], "narrow"),
+            ("c|a.example.com/whole", &[], "none"),
+        ],
+    );
+}
+
+#[test]
+fn one_host_and_path_may_belong_to_different_subsystems_on_different_listeners() {
+    let at = |id: &str, listener: &str| subsystem(id, &format!("listeners: [{listener}],"), &[(id, "{ path: /v }")]);
+    check(
+        &snapshot(&format!("{}, {}, {}", at("one", "a"), at("two", "b/wide"), at("three", "b/narrow"))),
+        &[
+            ("a|/v", &[], "one"),
+            ("b|x.example.com/v", &[], "two"),
+            ("b|a.example.com/v", &[], "three"),
+            ("c|/v", &[], "none"),
+        ],
+    );
+    assert_eq!(problems(&format!("{}, {}", at("one", "b"), at("two", "b/wide"))).len(), 1, "both are visible there");
+}
+
+#[test]
+fn bad_listener_bindings_are_problems() {
+    for (listeners, expected) in [
+        ("[]", "subsystems[0].listeners: an empty list names no listener"),
+        ("[x]", "subsystems[0].listeners[0]: there is no listener \"x\""),
+        ("[b/x]", "subsystems[0].listeners[0]: the listener b has no virtual host \"x\""),
+        ("[b, b]", "subsystems[0].listeners[1]: b is named twice"),
+    ] {
+        let found = problems(&subsystem("s", &format!("listeners: {listeners},"), &[("c", "{ path: / }")]));
+        assert!(found.len() == 1 && found[0].contains(expected), "{listeners}: {found:?}");
+    }
 }

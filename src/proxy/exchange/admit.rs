@@ -21,9 +21,7 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{
-    Command, CorsPolicy, DepartmentPolicy, Grant, PolicySnapshot, RouteMatch, RouteRequest, Subsystem,
-};
+use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
 use crate::proxy::capacity::load_shedding::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
@@ -126,7 +124,7 @@ pub(crate) fn admit(
     let department = caller.ok_or_else(|| {
         context.unrouted_refusal(Refused::Unauthenticated, context.peer.unauthenticated_detail(snapshot))
     })?;
-    let placed = route_command(snapshot, &department.department, head, request)?;
+    let placed = route_command(context, &department.department, head, request)?;
     let origin = || request.headers().get(ORIGIN).cloned();
     let cors_request = placed.command.cors().map(|cors| CorsRequest { cors: Arc::clone(cors), origin: origin() });
     match check_grant_and_limits(context, request, &department, &placed) {
@@ -244,13 +242,14 @@ impl RoutedCommand {
 /// Finds the command of a request. A preflight is routed to the command that it asks about, if that command has a CORS
 /// policy.
 fn route_command(
-    snapshot: &PolicySnapshot,
+    context: &RequestContext,
     department: &Department,
     head: RequestHead<'_>,
     request: &Request<Incoming>,
 ) -> Result<RoutedCommand, Box<CommandRefusal>> {
+    let snapshot = &context.config.snapshot;
     let requested_method = CorsPolicy::requested_method(head.method, request.headers());
-    let wanted = head.route_request();
+    let wanted = head.route_request(context.peer.listener());
     if let Some(RouteMatch::Command { subsystem, command, .. }) =
         requested_method.as_ref().map(|method| snapshot.find_route(&RouteRequest { method, ..wanted.clone() }))
         && command.cors().is_some()

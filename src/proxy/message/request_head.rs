@@ -15,6 +15,7 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
+use crate::model::Name;
 use crate::policy::{QueryPairs, RouteRequest};
 
 use super::grammar::malformed::MalformedRequest;
@@ -92,10 +93,10 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The parts of the request that decide its route.
-    pub(crate) fn route_request(self) -> RouteRequest<'a> {
+    /// The parts of the request that decide its route, on the listener that received it.
+    pub(crate) fn route_request(self, listener: &'a Name) -> RouteRequest<'a> {
         let Self { method, host, path, query, headers, .. } = self;
-        RouteRequest { host, method, path, query: QueryPairs::new(query), headers }
+        RouteRequest { listener, host, method, path, query: QueryPairs::new(query), headers }
     }
 }
 

@@ -145,6 +145,11 @@ impl DownstreamPeer {
         }
     }
 
+    /// The name of the listener that accepted the connection.
+    pub(crate) fn listener(&self) -> &Name {
+        &self.listener
+    }
+
     /// The caller, if the connection has a client certificate.
     pub(crate) fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
@@ -188,7 +193,7 @@ impl DownstreamPeer {
         if !self.authorization.borrow().is_trusted {
             return "this certificate is no longer accepted: it has expired, is revoked, or its authority was removed";
         }
-        match snapshot.department_of(caller.identities()) {
+        match snapshot.certified_department(&self.listener, caller.identities()) {
             Err(CallerUnclaimed::Disabled(_)) => "the department of this certificate is disabled",
             Err(CallerUnclaimed::Several(..)) => "more than one department claims the certificate of this connection",
             _ => "no department claims the certificate of this connection",
@@ -296,7 +301,7 @@ fn department_for(
     snapshot: &PolicySnapshot,
 ) -> Option<Arc<DepartmentPolicy>> {
     let claimed = match caller {
-        Some(caller) => snapshot.department_of(caller.identities()),
+        Some(caller) => snapshot.certified_department(listener, caller.identities()),
         None => snapshot.anonymous_department(listener),
     };
     let claimed_by =

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::config::compile_text;
+use crate::config::loading::source_set::SharedDocuments;
 
 use super::*;
 
@@ -109,7 +110,7 @@ fn duplicates_are_reported_with_both_positions() {
 #[test]
 fn only_the_main_file_has_settings_and_includes() {
     let desk = LoaderBench::with(&[("teams.d/a.yaml", "include: [x.yaml]\nworkers: 2\ndepartment: []\n")]);
-    let here = "(allowed here: departments, subsystems, grants)";
+    let here = "(allowed here: listeners, departments, subsystems, grants)";
     assert_eq!(
         desk.problems(&mut desk.loader()),
         [
@@ -277,4 +278,108 @@ fn alias_bombs_are_refused_in_bounded_time() {
         assert!(refused, "{name}: {:#?}", &found[..found.len().min(3)]);
         assert!(begin.elapsed() < Duration::from_secs(60), "{name}: {:?}", begin.elapsed());
     }
+}
+
+/// A main file with a listener of plain HTTP, so that it is valid without certificates.
+const ISOLATING: &str = "ledger: { path: l.db }
+includeIsolated: [\"teams.d/*.yaml\"]
+listeners: [{ name: web, address: \"127.0.0.1:1\", protocol: http }]
+departments: [{ id: police, callers: [{ dns: police }] }]
+";
+
+fn team(id: &str, more: &str) -> String {
+    format!(
+        "departments: [{{ id: {id}, callers: [{{ dns: {id} }}] }}]
+subsystems: [{{ id: {id}, path: /{id}, upstreams: [{{ url: \"http://127.0.0.1:1\" }}], otherCommands: allow{more} }}]
+"
+    )
+}
+
+/// The subsystems and the excluded sources, each with its problems.
+fn load_isolated(desk: &LoaderBench, loader: &mut ConfigLoader) -> (Vec<String>, Vec<(String, Vec<String>)>) {
+    let loaded = loader.load(&NameInterner::default()).configuration;
+    let Configuration { snapshot, excluded, .. } = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+    let folder = format!("{}/", desk.0.path().display());
+    let short = |text: String| text.replace(&folder, "");
+    let mut excluded: Vec<_> = excluded.into_iter().collect();
+    excluded.sort_by(|one, other| one.source.cmp(&other.source));
+    let excluded = excluded.into_iter().map(|one| {
+        (short(one.source), one.problems.iter().map(|problem| short(problem.to_string())).collect::<Vec<_>>())
+    });
+    (snapshot.subsystems.iter().map(|subsystem| subsystem.id.to_string()).collect(), excluded.collect())
+}
+
+#[test]
+fn an_isolated_file_fails_alone_and_so_do_those_that_need_it() {
+    let desk = LoaderBench::with(&[
+        ("teams.d/a.yaml", &team("alpha", "")),
+        ("teams.d/b.yaml", &team("beta", ", timeouts: { idle: soon }")),
+        ("teams.d/c.yaml", "grants: [{ department: alpha, subsystem: beta, commands: [\"*\"] }]\n"),
+        ("teams.d/d.yaml", "departments: [\n"),
+        ("teams.d/e.yaml", &team("alpha", ", path: /elsewhere")),
+        ("teams.d/f.yaml", &team("gamma", "")),
+    ]);
+    desk.write("teams.d/e.yaml", &team("alpha", "").replace("/alpha", "/elsewhere"));
+    desk.write("gateway.yaml", ISOLATING);
+    let mut loader = desk.loader();
+    let (subsystems, excluded) = load_isolated(&desk, &mut loader);
+    assert_eq!(subsystems, ["alpha", "gamma"]);
+    let sources: Vec<&str> = excluded.iter().map(|(source, _)| source.as_str()).collect();
+    assert_eq!(sources, ["teams.d/b.yaml", "teams.d/c.yaml", "teams.d/d.yaml", "teams.d/e.yaml"]);
+    assert!(excluded[0].1[0].starts_with("teams.d/b.yaml:2: subsystems[0] (beta).timeouts.idle: "), "{excluded:?}");
+    assert!(excluded[1].1[0].contains("there is no subsystem \"beta\""), "{excluded:?}");
+    assert!(excluded[3].1[0].contains("\"alpha\" is the id of two departments"), "{excluded:?}");
+
+    desk.write("teams.d/b.yaml", &team("beta", ""));
+    let (subsystems, excluded) = load_isolated(&desk, &mut loader);
+    assert_eq!((subsystems, excluded.len()), (["alpha", "beta", "gamma"].map(str::to_owned).to_vec(), 2));
+}
+
+#[test]
+fn a_problem_of_the_main_file_rejects_all() {
+    let desk = LoaderBench::with(&[("teams.d/b.yaml", &team("beta", ", timeouts: { idle: soon }"))]);
+    desk.write(
+        "gateway.yaml",
+        &format!("{ISOLATING}grants: [{{ department: police, subsystem: beta, commands: [a] }}]\n"),
+    );
+    let problems = desk.problems(&mut desk.loader());
+    assert!(problems[0].contains("there is no subsystem \"beta\""), "{problems:?}");
+    assert_eq!(problems.len(), 1, "that of the isolated file is not among them: {problems:?}");
+}
+
+#[test]
+fn included_files_may_have_listeners_with_paths_relative_to_them() {
+    let listener =
+        "listeners: [{ name: own, address: \"127.0.0.1:2\", tls: { certificate: own.pem, key: own.key } }]\n";
+    let desk = LoaderBench::with(&[("teams.d/a.yaml", listener)]);
+    let problems = desk.problems(&mut desk.loader());
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("teams.d/a.yaml:1: listeners[0] (own).tls.certificate: "), "{problems:?}");
+    assert!(problems[0].contains("teams.d/own.pem"), "{problems:?}");
+}
+
+#[test]
+fn documents_in_memory_fail_alone_and_may_come_later() {
+    let desk = LoaderBench::with(&[]);
+    desk.write("gateway.yaml", "ledger: { path: l.db }\n");
+    let documents = SharedDocuments::default();
+    let mut loader = desk.loader().with_documents(Arc::clone(&documents));
+    assert_eq!(load_isolated(&desk, &mut loader), (vec![], vec![]), "a gateway may start without listeners");
+    let before = loader.version().map(str::to_owned);
+    let document = |text: &str| Arc::new(yaml::parse_included(text).0.expect("a document"));
+    let web = "listeners: [{ name: web, address: \"127.0.0.1:1\", protocol: http }]";
+    let of = |name: &str, text: &str| MemoryDocument { name: name.to_owned(), document: document(text) };
+    documents.store(Arc::new(MemoryDocuments {
+        version: "1".to_owned(),
+        documents: vec![
+            of("Gateway a/web", web),
+            of("HTTPRoute a/good", &team("good", "")),
+            of("HTTPRoute b/bad", &team("bad", ", balance: random")),
+        ],
+    }));
+    let (subsystems, excluded) = load_isolated(&desk, &mut loader);
+    assert_eq!(subsystems, ["good"]);
+    assert_eq!(excluded[0].0, "HTTPRoute b/bad");
+    assert!(excluded[0].1[0].starts_with("HTTPRoute b/bad: subsystems[0].balance: "), "{excluded:?}");
+    assert_ne!(loader.version().map(str::to_owned), before);
 }
