@@ -277,7 +277,12 @@ fn decide(
     let written = configuration.sources.path_in_file(&format!("grants[{}]", grant.rule()));
     explanation.grant = Some(format!("{written}, pattern {pattern:?}"));
     explanation.limits = limit_texts(snapshot, department, command);
-    admitted_explanation(explanation, snapshot, (subsystem, command), (head, request.uri()))
+    admitted_explanation(
+        explanation,
+        snapshot,
+        (subsystem, command),
+        (head, request.uri(), snapshot.public_port(listener)),
+    )
 }
 
 /// The response to a command that every check admits: a redirect, or that of its subsystem.
@@ -285,11 +290,11 @@ fn admitted_explanation(
     mut explanation: RequestExplanation,
     snapshot: &PolicySnapshot,
     (subsystem, command): (&Subsystem, &Command),
-    (head, uri): (RequestHead<'_>, &Uri),
+    (head, uri, public_port): (RequestHead<'_>, &Uri, Option<u16>),
 ) -> RequestExplanation {
     match command.redirect() {
         Some(redirect) => {
-            let location = redirect_location(redirect, subsystem, head, uri);
+            let location = redirect_location(redirect, subsystem, (head, uri), public_port);
             let status = redirect.status.as_u16();
             explanation.why = format!("it would be admitted, counted and redirected to {location} with {status}");
         }
@@ -307,11 +312,17 @@ fn admitted_explanation(
 }
 
 /// The location of a redirect. The query is left out, as it is of the other paths.
-fn redirect_location(redirect: &RedirectTarget, subsystem: &Subsystem, head: RequestHead<'_>, uri: &Uri) -> String {
+fn redirect_location(
+    redirect: &RedirectTarget,
+    subsystem: &Subsystem,
+    (head, uri): (RequestHead<'_>, &Uri),
+    public_port: Option<u16>,
+) -> String {
     let authority = field_text(&head.host_header());
     let location = redirect.location(RequestUrl {
         scheme: uri.scheme_str().unwrap_or("https"),
         authority: &authority,
+        public_port,
         target: head.path,
         below: subsystem.path_below(head.path),
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
-use crate::model::CallerId;
+use crate::model::{CallerId, Name};
 use crate::policy::{PolicySnapshot, QueryPairs, RouteMatch, RouteRequest};
 
 use super::test_fixtures::{EXAMPLE, compile_valid, config_text};

@@ -34,8 +34,10 @@ pub use path_template::{BadTemplate, PathFilling, PathTemplate};
 pub use request_conditions::{
     AnchoredRegex, CommandMatch, HeaderCondition, PathMatch, QueryCondition, QueryPairs, RouteRequest, ValueCondition,
 };
-pub use request_target::{PathRewrite, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl};
-pub use route::{ANY_HOST, ListenerScope, RouteMatch, RouteScope, RouteTable, VirtualHosts};
+pub use request_target::{
+    PathRewrite, PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl,
+};
+pub use route::{ANY_HOST, ListenerRouting, ListenerScope, RouteMatch, RouteScope, RouteTable};
 pub use snapshot::{CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use snapshot_draft::SnapshotDraft;

@@ -6,10 +6,12 @@
 //! - Bytes of the path never get into the host of a redirect.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 
 use http::{HeaderValue, StatusCode};
 
-use super::path_template::{PathFilling, PathTemplate};
+use super::path_template::PathFilling;
+use super::request_conditions::{CommandMatch, PathMatch};
 
 /// The rewrite of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,17 @@ pub enum PathRewrite {
     Prefix(String),
     /// A path that replaces the whole path.
     Path(PathFilling),
+    /// A prefix that replaces the matched one (`match.pathPrefix`).
+    Matched(PrefixReplacement),
+}
+
+/// The replacement of a matched prefix (Gateway API, `ReplacePrefixMatch`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixReplacement {
+    /// The prefixes of the matches, the longest first: empty, or starting with `/` and without a trailing slash.
+    prefixes: Vec<String>,
+    /// The new prefix: empty, or starting with `/` and without a trailing slash.
+    replacement: String,
 }
 
 /// The target of a redirect. The query is kept.
@@ -72,6 +85,9 @@ pub struct RequestUrl<'a> {
     pub scheme: &'a str,
     /// The requested host, with its port if the caller named one.
     pub authority: &'a str,
+    /// The port at which callers reach the listener (`publicPort`), if it is known. It takes the place of the port that
+    /// the caller named.
+    pub public_port: Option<u16>,
     /// The whole path and the query.
     pub target: &'a str,
     /// Path and query below the subsystem's prefix; the first '/' may be missing.
@@ -79,22 +95,39 @@ pub struct RequestUrl<'a> {
 }
 
 impl PathRewrite {
-    /// A rewrite to `path`, whose parameters are captured by `matched`.
-    ///
-    /// # Errors
-    /// If `matched` does not capture a parameter in the same way.
-    pub fn new(path: &PathTemplate, matched: &PathTemplate) -> Result<Self, String> {
-        path.filled_by(matched).map(Self::Path)
-    }
-
     /// The rewritten path and query, from the path and query below the subsystem's prefix.
     pub(crate) fn rewritten_path(&self, below: &str) -> String {
         let (path, query) = split_query(below);
         let rewritten = match self {
             Self::Prefix(prefix) => [prefix, path, query].concat(),
             Self::Path(filling) => [&filling.fill(path), query].concat(),
+            Self::Matched(replacement) => [&replacement.replaced(path), query].concat(),
         };
         if rewritten.starts_with('/') { rewritten } else { format!("/{rewritten}") }
+    }
+}
+
+impl PrefixReplacement {
+    /// The replacement of the prefixes of these matches.
+    ///
+    /// # Errors
+    /// If a match has no prefix.
+    pub fn new(matches: &[CommandMatch], replacement: String) -> Result<Self, String> {
+        let prefix = |matched: &CommandMatch| match &matched.path {
+            PathMatch::Prefix(prefix) => Ok(prefix.clone()),
+            _ => Err("each match of the command needs a pathPrefix, which it replaces".to_owned()),
+        };
+        let mut prefixes = matches.iter().map(prefix).collect::<Result<Vec<_>, _>>()?;
+        prefixes.sort_by_key(|prefix| Reverse(prefix.len()));
+        Ok(Self { prefixes, replacement })
+    }
+
+    /// The path with the longest of the prefixes replaced. `path` may lack its first '/'.
+    fn replaced(&self, path: &str) -> String {
+        let rest = self.prefixes.iter().find_map(|prefix| {
+            path.strip_prefix(prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        [&self.replacement, rest.unwrap_or(path)].concat()
     }
 }
 
@@ -126,7 +159,7 @@ impl ReplacedParts {
         let scheme = self.scheme.unwrap_or(request.scheme);
         let host = self.host.as_deref().unwrap_or(requested_host);
         // The requested port belongs to the requested scheme (Gateway API, HTTPRequestRedirectFilter).
-        let port = self.port.or(requested_port.filter(|_| self.scheme.is_none()));
+        let port = self.port.or(request.public_port.or(requested_port).filter(|_| self.scheme.is_none()));
         let port = port.filter(|port| *port != well_known_port(scheme)).map(|port| format!(":{port}"));
         let path = self
             .path
@@ -161,6 +194,7 @@ fn well_known_port(scheme: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::path_template::PathTemplate;
 
     fn path(text: &str) -> PathTemplate {
         PathTemplate::parse(text).expect("a template")
@@ -169,7 +203,7 @@ mod tests {
     /// The location of a redirect for `GET {scheme}://{authority}/cameras{below}`.
     fn location(to: RedirectLocation, (scheme, authority): (&str, &str), below: &str) -> String {
         let target = format!("/cameras{below}");
-        let request = RequestUrl { scheme, authority, target: &target, below };
+        let request = RequestUrl { scheme, authority, target: &target, public_port: None, below };
         let location = RedirectTarget { status: StatusCode::FOUND, location: to }.location(request).expect("a value");
         location.to_str().expect("text").to_owned()
     }
@@ -186,7 +220,7 @@ mod tests {
             ("/v1/now", "/", "/v1/now?x", "/?x"),
             ("/", "/v2", "?x", "/v2?x"),
         ] {
-            let rewrite = PathRewrite::new(&path(to), &path(matched)).expect("captured");
+            let rewrite = PathRewrite::Path(path(to).filled_by(&path(matched)).expect("captured"));
             assert_eq!(rewrite.rewritten_path(below), expected, "{matched} to {to}");
         }
     }
@@ -244,7 +278,7 @@ mod tests {
 
     #[test]
     fn parts_that_are_not_replaced_stay() {
-        let full = |to| PathRewrite::new(&path(to), &path("/v1/{id}")).expect("captured");
+        let full = |to| PathRewrite::Path(path(to).filled_by(&path("/v1/{id}")).expect("captured"));
         for (host, path, expected) in [
             (None, None, "https://here.example:8443/cameras/v1/7%20?x=/../y"),
             (Some("there.example"), None, "https://there.example:8443/cameras/v1/7%20?x=/../y"),
@@ -262,7 +296,7 @@ mod tests {
     #[test]
     fn rewrite_parameter_must_be_captured_by_the_path() {
         for to in ["/v2/{day}", "/v2/{*id}", "/v2/{rest}"] {
-            assert!(PathRewrite::new(&path(to), &path("/v1/{id}/{*rest}")).is_err(), "{to}");
+            assert!(path(to).filled_by(&path("/v1/{id}/{*rest}")).is_err(), "{to}");
         }
     }
 
@@ -276,6 +310,46 @@ mod tests {
             ("", "/v1", "/v1"),
         ] {
             assert_eq!(PathRewrite::Prefix(prefix.to_owned()).rewritten_path(below), expected);
+        }
+    }
+
+    #[test]
+    fn matched_prefix_is_replaced_by_whole_segments() {
+        for (prefixes, replacement, below, expected) in [
+            (&["/foo"][..], "/xyz", "/foo/bar", "/xyz/bar"),
+            (&["/foo"], "/xyz", "/foo", "/xyz"),
+            (&["/foo"], "/xyz", "/foo/", "/xyz/"),
+            (&["/foo"], "", "/foo/bar?q=/foo", "/bar?q=/foo"),
+            (&["/foo"], "", "/foo", "/"),
+            (&[""], "/xyz", "/foo", "/xyz/foo"),
+            (&["/a", "/a/b"], "/n", "/a/b/c", "/n/c"),
+            (&["/a", "/a/b"], "/n", "/a/bc", "/n/bc"),
+        ] {
+            let matched = |prefix: &&str| CommandMatch {
+                method: None,
+                path: PathMatch::Prefix((*prefix).to_owned()),
+                headers: Vec::new(),
+                query: Vec::new(),
+            };
+            let matches: Vec<_> = prefixes.iter().map(matched).collect();
+            let replacement = PrefixReplacement::new(&matches, replacement.to_owned()).expect("prefixes");
+            assert_eq!(PathRewrite::Matched(replacement).rewritten_path(below), expected, "{prefixes:?} {below}");
+        }
+    }
+
+    #[test]
+    fn redirect_keeps_the_public_port_of_the_listener() {
+        let parts = |scheme, port| ReplacedParts { scheme, port, host: Some("new.example".to_owned()), path: None };
+        for (parts, public_port, expected) in [
+            (parts(None, None), Some(8080), "http://new.example:8080/a"),
+            (parts(None, None), Some(80), "http://new.example/a"),
+            (parts(None, None), None, "http://new.example:1234/a"),
+            (parts(None, Some(90)), Some(8080), "http://new.example:90/a"),
+            (parts(Some("https"), None), Some(8080), "https://new.example/a"),
+        ] {
+            let (authority, target, below) = ("old.example:1234", "/a", "/a");
+            let request = RequestUrl { scheme: "http", authority, public_port, target, below };
+            assert_eq!(parts.replaced_url(request), expected);
         }
     }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use self::host_table::HostTable;
 use self::listener_table::ListenerTable;
-pub use self::listener_table::{ANY_HOST, ListenerScope, RouteScope, VirtualHosts};
+pub use self::listener_table::{ANY_HOST, ListenerRouting, ListenerScope, RouteScope};
 use self::path_table::{MethodRouters, PathTable};
 use super::policy_conflict::PolicyConflict;
 use super::request_conditions::RouteRequest;
@@ -81,7 +81,7 @@ impl RouteTable {
     /// Compiles the routes of subsystems, each with the listeners and hosts by which it is called.
     pub(crate) fn compile_routes(
         subsystems: &[(Arc<Subsystem>, RouteScope)],
-        listeners: &[VirtualHosts],
+        listeners: &[ListenerRouting],
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
         let scopes: Vec<&RouteScope> = subsystems.iter().map(|(_, scope)| scope).collect();

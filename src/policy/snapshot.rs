@@ -27,6 +27,8 @@ pub struct PolicySnapshot {
     pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
     /// The listeners whose department also has the callers with a certificate that no department claims.
     pub(crate) unclaimed: HashSet<Name>,
+    /// The ports at which callers reach listeners, as far as they are known.
+    pub(crate) public_ports: HashMap<Name, u16>,
     /// The routes from requests to commands.
     pub(crate) routes: RouteTable,
     /// The grants of the departments.
@@ -152,6 +154,11 @@ impl PolicySnapshot {
     /// written. Empty means any host.
     pub fn hosts_of(&self, subsystem: &Subsystem) -> Vec<&str> {
         self.routes.hosts_of(subsystem.index)
+    }
+
+    /// The port at which callers reach a listener, if it is known (`publicPort`).
+    pub fn public_port(&self, listener: &Name) -> Option<u16> {
+        self.public_ports.get(listener).copied()
     }
 
     /// The listeners and hosts by which a subsystem of this snapshot is called; both lists in order.

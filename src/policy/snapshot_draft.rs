@@ -8,7 +8,7 @@ use crate::model::{CallerId, Name, RateLimit};
 
 use super::grant::{GrantDraft, GrantTable};
 use super::policy_conflict::PolicyConflict;
-use super::route::{RouteScope, RouteTable, VirtualHosts};
+use super::route::{ListenerRouting, RouteScope, RouteTable};
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{DepartmentPolicy, Subsystem};
 
@@ -28,7 +28,7 @@ pub struct SnapshotDraft {
     /// The listeners whose department also has the callers with a certificate that no department claims.
     pub unclaimed: HashSet<Name>,
     /// The listeners with their virtual hosts.
-    pub virtual_hosts: Vec<VirtualHosts>,
+    pub listeners: Vec<ListenerRouting>,
     /// The subsystems with the listeners and hosts by which they are called. Position and [`Subsystem::index`] are the
     /// same.
     pub subsystems: Vec<(Arc<Subsystem>, RouteScope)>,
@@ -43,7 +43,7 @@ impl SnapshotDraft {
     /// Every pair of parts that conflict.
     pub fn compile(self) -> Result<PolicySnapshot, Vec<PolicyConflict>> {
         let mut conflicts = Vec::new();
-        let routes = RouteTable::compile_routes(&self.subsystems, &self.virtual_hosts, &mut conflicts);
+        let routes = RouteTable::compile_routes(&self.subsystems, &self.listeners, &mut conflicts);
         let grants = self.compile_grants(&mut conflicts);
         if !conflicts.is_empty() {
             return Err(conflicts);
@@ -56,6 +56,11 @@ impl SnapshotDraft {
             callers: self.callers,
             anonymous: self.anonymous,
             unclaimed: self.unclaimed,
+            public_ports: self
+                .listeners
+                .iter()
+                .filter_map(|one| Some((one.listener.clone(), one.public_port?)))
+                .collect(),
             routes,
             grants,
         })

@@ -10,7 +10,7 @@ use crate::config::document::{
 };
 use crate::policy::{
     CommandMatch, CommandShape, FieldEdits, MirrorFraction, MirrorTarget, PathFilling, PathRewrite, PathTemplate,
-    RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite,
+    PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite,
 };
 
 use super::command_context::{CommandContext, CommonShape};
@@ -129,35 +129,37 @@ fn parse_field_value(text: &str) -> Result<HeaderValue, String> {
 }
 
 fn compile_rewrite(written: &RewriteDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> Option<RequestRewrite> {
-    let RewriteDocument { host, path, prefix } = written;
-    if host.is_none() && path.is_none() && prefix.is_none() {
-        return place.missing("needs a host, or a path or a prefix, and of those two only one of them");
+    let RewriteDocument { host, path, prefix, replace_prefix_match } = written;
+    if host.is_none() && path.is_none() && prefix.is_none() && replace_prefix_match.is_none() {
+        return place.missing("needs a host, or one of path, prefix and replacePrefixMatch");
     }
     let host = host.as_deref().and_then(|host| {
         let place = place.key("host");
         let host = place.value_or_problem(scalars::parse_host(host))?;
         place.value_or_problem(HeaderValue::try_from(host))
     });
-    Some(RequestRewrite { host, path: compile_path((path.as_deref(), prefix.as_deref()), matches, place) })
+    let written = [path, prefix, replace_prefix_match].map(Option::as_deref);
+    Some(RequestRewrite { host, path: compile_path(written, matches, place) })
 }
 
-/// Compiles the keys `path` and `prefix` of `place`, of which at most one may be written.
-fn compile_path(
-    written: (Option<&str>, Option<&str>),
-    matches: &[CommandMatch],
-    place: &DocPath<'_>,
-) -> Option<PathRewrite> {
+/// Compiles the keys `path`, `prefix` and `replacePrefixMatch` of `place`, of which at most one may be written.
+fn compile_path(written: [Option<&str>; 3], matches: &[CommandMatch], place: &DocPath<'_>) -> Option<PathRewrite> {
     match written {
-        (None, None) => None,
-        (Some(path), None) => {
+        [None, None, None] => None,
+        [Some(path), None, None] => {
             let place = place.key("path");
             let path = place.value_or_problem(scalars::parse_template(path))?;
             place.value_or_problem(fill_path(&path, matches)?).map(PathRewrite::Path)
         }
-        (None, Some(prefix)) => {
+        [None, Some(prefix), None] => {
             place.key("prefix").value_or_problem(scalars::parse_prefix(prefix)).map(PathRewrite::Prefix)
         }
-        (Some(_), Some(_)) => place.missing("has both a path and a prefix; write only one of them"),
+        [None, None, Some(replacement)] => {
+            let place = place.key("replacePrefixMatch");
+            let replacement = place.value_or_problem(scalars::parse_prefix(replacement))?;
+            place.value_or_problem(PrefixReplacement::new(matches, replacement)).map(PathRewrite::Matched)
+        }
+        _ => place.missing("has more than one of path, prefix and replacePrefixMatch; write only one of them"),
     }
 }
 
@@ -171,13 +173,15 @@ fn compile_redirect(
     if status.is_none() {
         place.key("status").problem("is not a redirect; write 301, 302, 303, 307 or 308");
     }
-    let RedirectDocument { location, scheme, host, port, path, prefix, .. } = written;
-    let has_parts = [scheme, host, path, prefix].iter().any(|part| part.is_some()) || port.is_some();
+    let RedirectDocument { location, scheme, host, port, path, prefix, replace_prefix_match, .. } = written;
+    let has_parts =
+        [scheme, host, path, prefix, replace_prefix_match].iter().any(|part| part.is_some()) || port.is_some();
     let location = match (location, has_parts) {
         (Some(location), false) => compile_location(location, matches, &place.key("location")),
         (None, true) => Some(RedirectLocation::Parts(Box::new(compile_parts(written, matches, place)))),
         (Some(_), true) => place.missing("has a location and parts of a URL; write only one of the two"),
-        (None, false) => place.missing("needs a location, or at least one of scheme, host, port, path and prefix"),
+        (None, false) => place
+            .missing("needs a location, or at least one of scheme, host, port, path, prefix and replacePrefixMatch"),
     };
     Some(RedirectTarget { status: status?, location: location? })
 }
@@ -195,7 +199,7 @@ fn fill_path(path: &PathTemplate, matches: &[CommandMatch]) -> Option<Result<Pat
 }
 
 fn compile_parts(written: &RedirectDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> ReplacedParts {
-    let RedirectDocument { scheme, host, port, path, prefix, .. } = written;
+    let RedirectDocument { scheme, host, port, path, prefix, replace_prefix_match, .. } = written;
     let port = port.map(|port| u16::try_from(port).ok().filter(|port| *port != 0));
     if port == Some(None) {
         place.key("port").problem("is not a port; write a whole number between 1 and 65535");
@@ -205,7 +209,7 @@ fn compile_parts(written: &RedirectDocument, matches: &[CommandMatch], place: &D
         scheme: scheme.as_deref().and_then(|scheme| place.key("scheme").value_or_problem(parse_scheme(scheme))),
         host: host.as_deref().and_then(|host| place.key("host").value_or_problem(scalars::parse_host(host))),
         port: port.flatten(),
-        path: compile_path((path.as_deref(), prefix.as_deref()), matches, place),
+        path: compile_path([path, prefix, replace_prefix_match].map(Option::as_deref), matches, place),
     }
 }
 
@@ -332,7 +336,7 @@ mod tests {
     #[test]
     fn redirect_parts_are_each_optional() {
         let template = |text| PathTemplate::parse(text).expect("a template");
-        let filled = PathRewrite::new(&template("/b/{id}"), &template("/v1/{id}")).ok();
+        let filled = template("/b/{id}").filled_by(&template("/v1/{id}")).ok().map(PathRewrite::Path);
         let prefix = Some(PathRewrite::Prefix("/a".to_owned()));
         let none = ReplacedParts::default;
         for (written, status, parts) in [

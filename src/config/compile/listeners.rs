@@ -55,7 +55,13 @@ fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<
             forwarded_for: compile_networks(&listener.forwarded_for, &place.key("forwardedFor")),
         },
         virtual_hosts: compile_virtual_hosts(&listener.virtual_hosts, &place.key("virtualHosts")),
+        public_port: listener.public_port.and_then(|port| compile_port(port, &place.key("publicPort"))),
     }
+}
+
+fn compile_port(written: u64, place: &DocPath<'_>) -> Option<u16> {
+    let port = u16::try_from(written).ok().filter(|port| *port != 0);
+    port.or_else(|| place.missing("is not a port; write a whole number between 1 and 65535"))
 }
 
 fn parse_virtual_host(text: &str) -> Result<String, String> {

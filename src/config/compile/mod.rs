@@ -84,7 +84,7 @@ fn compile_snapshot(
         callers,
         anonymous,
         unclaimed,
-        virtual_hosts: settings.listeners.iter().map(ListenerSettings::virtual_hosts).collect(),
+        listeners: settings.listeners.iter().map(ListenerSettings::routing).collect(),
         subsystems,
         grants,
     };

@@ -35,7 +35,7 @@ pub(crate) struct HeaderEditsDocument {
     pub(crate) remove: Vec<String>,
 }
 
-/// The rewrite of what is forwarded: a host, and at most one of path and prefix.
+/// The rewrite of what is forwarded: a host, and at most one of path, prefix and replacePrefixMatch.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
@@ -46,6 +46,8 @@ pub(crate) struct RewriteDocument {
     pub(crate) path: Option<String>,
     /// The replacement of the subsystem's prefix, such as /internal.
     pub(crate) prefix: Option<String>,
+    /// The replacement of the prefix that match.pathPrefix matched, such as /internal.
+    pub(crate) replace_prefix_match: Option<String>,
 }
 
 /// The redirect of callers; then nothing is forwarded. Either location, or at least one of the parts of the URL.
@@ -65,6 +67,8 @@ pub(crate) struct RedirectDocument {
     pub(crate) path: Option<String>,
     /// Instead of path: the replacement of the subsystem's prefix.
     pub(crate) prefix: Option<String>,
+    /// Instead of path: the replacement of the prefix that match.pathPrefix matched.
+    pub(crate) replace_prefix_match: Option<String>,
     /// 301, 302, 303, 307 or 308. Default: 308.
     pub(crate) status: Option<u64>,
 }

@@ -102,6 +102,9 @@ pub(crate) struct ListenerDocument {
     /// Virtual hosts: parts of the listener to which subsystems can be bound; at most 1024.
     #[serde(default)]
     pub(crate) virtual_hosts: Vec<VirtualHostDocument>,
+    /// The port at which callers reach the listener, for redirects that replace neither scheme nor port. Default: the
+    /// port that the caller names.
+    pub(crate) public_port: Option<u64>,
 }
 
 /// A virtual host: a part of a listener. For the hosts that it matches most specifically, only those subsystems are

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, NetworkRanges};
-use crate::policy::{Durability, VirtualHosts};
+use crate::policy::{Durability, ListenerRouting};
 
 /// The TLS settings towards one subsystem (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct ListenerSettings {
     pub proxies: TrustedProxies,
     /// The virtual hosts: names and hosts. A reload applies them.
     pub virtual_hosts: Vec<(Name, String)>,
+    /// The port at which callers reach the listener, if it is another than that of its address. A reload applies it.
+    pub public_port: Option<u16>,
 }
 
 impl GatewaySettings {
@@ -74,9 +76,10 @@ impl GatewaySettings {
 }
 
 impl ListenerSettings {
-    /// The listener with its virtual hosts, for the policy.
-    pub(crate) fn virtual_hosts(&self) -> VirtualHosts {
-        VirtualHosts { listener: self.name.clone(), hosts: self.virtual_hosts.clone() }
+    /// What the policy knows about the listener.
+    pub(crate) fn routing(&self) -> ListenerRouting {
+        let hosts = self.virtual_hosts.clone();
+        ListenerRouting { listener: self.name.clone(), hosts, public_port: self.public_port }
     }
 
     /// Whether a caller without a client certificate can connect.

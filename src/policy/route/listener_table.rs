@@ -34,13 +34,15 @@ pub struct ListenerScope {
     pub virtual_host: Option<Name>,
 }
 
-/// A listener with its virtual hosts.
+/// What the policy knows about a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VirtualHosts {
+pub struct ListenerRouting {
     /// The listener.
     pub listener: Name,
     /// The virtual hosts, each with its host: a name, `*.suffix` or `**.suffix`, in lower case, or [`ANY_HOST`].
     pub hosts: Vec<(Name, String)>,
+    /// The port at which callers reach it, if that is known.
+    pub public_port: Option<u16>,
 }
 
 /// The host of a virtual host that matches every host which no other one matches.
@@ -78,12 +80,12 @@ impl RouteSets {
 
 impl ListenerTable {
     /// Builds the table. The first set, at position 0, is that of listeners without any binding.
-    pub(super) fn build(scopes: &[&RouteScope], listeners: &[VirtualHosts]) -> (Self, RouteSets) {
+    pub(super) fn build(scopes: &[&RouteScope], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
         let mut sets = RouteSets::default();
         sets.position(visible_subsystems(scopes, None));
         let any_bound = scopes.iter().any(|scope| !scope.listeners.is_empty());
         let mut table = HashMap::new();
-        for VirtualHosts { listener, hosts } in listeners {
+        for ListenerRouting { listener, hosts, .. } in listeners {
             if hosts.is_empty() && !any_bound {
                 continue; // the first set
             }

@@ -42,9 +42,7 @@ pub(crate) fn respond_locally(
             let fields = ResponseFields { rate_limit: admitted.rate_limit, ..ResponseFields::default() };
             (preflight_response(&admitted, request.headers()), fields) // it is a CORS response already
         }
-        LocalResponse::Redirect => {
-            (redirect_response(&admitted, request.uri(), context.peer.scheme()), admitted.response_fields())
-        }
+        LocalResponse::Redirect => (redirect_response(&admitted, request.uri(), &context), admitted.response_fields()),
     };
     context.finish_head(response.headers_mut(), fields);
     discard_request_body(request);
@@ -65,10 +63,12 @@ fn preflight_response(admitted: &Admitted, request_headers: &HeaderMap) -> Respo
     response
 }
 
-fn redirect_response(admitted: &Admitted, uri: &Uri, scheme: &str) -> Response<ResponseBody> {
+fn redirect_response(admitted: &Admitted, uri: &Uri, context: &RequestContext) -> Response<ResponseBody> {
     let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let authority = admitted.host.to_str().unwrap_or_default(); // checked as text when the head was parsed
-    let requested = RequestUrl { scheme, authority, target, below: admitted.subsystem.path_below(target) };
+    let (scheme, below) = (context.peer.scheme(), admitted.subsystem.path_below(target));
+    let public_port = context.config.snapshot.public_port(context.peer.listener());
+    let requested = RequestUrl { scheme, authority, public_port, target, below };
     let redirect = admitted.command.redirect();
     let mut response = empty_response(redirect.map_or(StatusCode::FOUND, |redirect| redirect.status));
     let location = redirect.and_then(|redirect| redirect.location(requested));
